@@ -1,0 +1,1 @@
+"""Decoders: what turns image embeddings, or image tokens, into pictures."""

@@ -1,0 +1,107 @@
+"""The denoising loop of latent unCLIP decoders, with a generator of random numbers for every picture.
+
+diffusers' pipelines seed a batch as a whole and cannot report progress from inside; this loop does both and is
+otherwise theirs: for DDPM and guidance above 1 it gives the same latents from the same generators, which is tested.
+
+    eps = eps_u + g (eps_c - eps_u)     classifier-free guidance, g = 1 for none
+
+References: J. Ho, A. Jain, P. Abbeel, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239;
+J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598;
+C. Lu et al., "DPM-Solver++", arXiv 2211.01095; W. Zhao et al., "UniPC", arXiv 2302.04867.
+"""
+
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.decoders.base import SchedulerName
+from steerlens.errors import UsageError
+
+_LEARNED = ("learned", "learned_range")
+
+Denoiser = Callable[[Float[Tensor, "M c h w"], Tensor], Float[Tensor, "M c_out h w"]]
+"""Takes noisy latents and a time step, gives what the network predicts: c channels, or 2 c with a variance."""
+
+
+def make_scheduler(config: Mapping[str, Any], name: SchedulerName) -> Any:
+    """A diffusers scheduler of the wanted kind, on the noise schedule of a saved config.
+
+    A config may say that the network predicts its variance too (`variance_type: learned_range`); only DDPM can use
+    that, so for the others the entry is dropped and the loop drops the channels.
+
+    Raises:
+        UsageError: if there is no such scheduler.
+    """
+    kinds: dict[str, Any] = {
+        "ddpm": DDPMScheduler,
+        "ddim": DDIMScheduler,
+        "dpm++": DPMSolverMultistepScheduler,
+        "unipc": UniPCMultistepScheduler,
+    }
+    if name not in kinds:
+        raise UsageError(f"unknown scheduler {name!r}; there are {', '.join(kinds)}.")
+    kind = kinds[name]
+    wanted = inspect.signature(kind.__init__).parameters
+    known = {key: value for key, value in config.items() if key in wanted}
+    if name != "ddpm" and known.get("variance_type") in _LEARNED:
+        del known["variance_type"]
+    if name in ("dpm++", "unipc"):
+        # Many steps fit any spacing; few steps need the last, noisiest time step to be among them.
+        known["timestep_spacing"] = "linspace"
+    return kind.from_config(known)
+
+
+def denoise(
+    denoiser: Denoiser,
+    scheduler: Any,
+    shape: tuple[int, int, int],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Generator[int, None, Float[Tensor, "B c h w"]]:
+    """Samples latents, one a seed; yields the number of steps done and returns the latents.
+
+    Args:
+        denoiser: the network with its conditioning; under guidance it is called with the batch twice, the
+            unconditional half first.
+        scheduler: a diffusers scheduler.
+        shape: channels, height and width of one latent.
+        seeds: one seed a picture; random numbers are drawn on the host, so that every device gives the same picture.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale g.
+        device: where the network is.
+        dtype: precision in which the latents are held between steps.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    scheduler.set_timesteps(steps, device=device)
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    noise = [torch.randn(1, *shape, generator=generator, dtype=dtype) for generator in generators]
+    latents = torch.cat(noise).to(device) * scheduler.init_noise_sigma
+    guided = guidance > 1
+    for done, timestep in enumerate(scheduler.timesteps, start=1):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        prediction = denoiser(torch.cat([scaled, scaled]) if guided else scaled, timestep).to(dtype)
+        prediction = _combined(prediction, shape[0], guidance if guided else None)
+        if prediction.shape[1] > shape[0] and scheduler.config.get("variance_type") not in _LEARNED:
+            prediction = prediction[:, : shape[0]]
+        extra = {"generator": generators} if takes_generator else {}
+        latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
+        yield done
+    return latents
+
+
+def _combined(prediction: Tensor, channels: int, guidance: float | None) -> Tensor:
+    if guidance is None:
+        return prediction
+    unconditional, conditional = prediction.chunk(2)
+    guided = unconditional[:, :channels] + guidance * (conditional[:, :channels] - unconditional[:, :channels])
+    # A predicted variance is not extrapolated: it comes from the conditional half as it is.
+    return torch.cat([guided, conditional[:, channels:]], dim=1)

@@ -1,0 +1,1 @@
+"""Encoders: native Vision Transformers, opened up for tracing, steering and intervening."""

@@ -1,0 +1,60 @@
+"""Recording attention in transformers models, whose fast kernels give no patterns.
+
+transformers looks its attention function up by name on every call. While recording, that name points to a function that
+computes the few rows of the pattern that are wanted and then calls the library's own fused kernel; afterwards the name
+is what it was. Queries and keys arrive as the model uses them, after any rotary embedding.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+@contextmanager
+def recorded_attention(
+    modules: Mapping[nn.Module, int], tokens: Sequence[int]
+) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """Records attention patterns and values of forward passes that run while the context is open.
+
+    Args:
+        modules: the native attention modules and the layer each belongs to.
+        tokens: the query tokens whose patterns are kept.
+
+    Yields:
+        By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by each forward pass.
+    """
+    recorded: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def record_and_attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        layer = modules.get(module)
+        if layer is not None:
+            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+            rows = query[:, :, list(tokens)].float()
+            logits = rows @ key.float().transpose(-1, -2) * scaling
+            if attention_mask is not None:
+                allowed = attention_mask[..., list(tokens) if attention_mask.shape[-2] > 1 else slice(None), :]
+                logits = logits.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else logits + allowed
+            recorded[layer] = (logits.softmax(dim=-1).to(value.dtype), value.detach())
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    # A name of its own for every context, so that two recordings in two threads do not see each other's tensors.
+    name = f"steerlens_{uuid4().hex}"
+    configs: dict[int, Any] = {id(module.config): module.config for module in modules}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    ALL_ATTENTION_FUNCTIONS[name] = record_and_attend
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = name
+        yield recorded
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation_internal = before[key]
+        del ALL_ATTENTION_FUNCTIONS[name]

@@ -1,0 +1,29 @@
+"""The exceptions that steerlens raises on purpose; each carries one message that says what is wrong and what to do."""
+
+
+class SteerlensError(Exception):
+    """Base of every error raised on purpose; a command ends with `exit_code` and prints only the message."""
+
+    exit_code = 1
+
+
+class UsageError(SteerlensError):
+    """The request itself cannot be carried out: an unknown model, site, layer, head or option, a file that is not there."""
+
+    exit_code = 2
+
+
+class PictureError(SteerlensError):
+    """A file is there but cannot be used as a picture: corrupt, truncated, empty or far too large."""
+
+
+class ModelError(SteerlensError):
+    """A model cannot be used: not reachable, weights missing or not finite, sizes that do not fit, unknown structure."""
+
+
+class TraceError(SteerlensError):
+    """The decomposition of a residual does not add up, so nothing that is read from it could be trusted."""
+
+
+class StoreError(SteerlensError):
+    """Results cannot be written or read: disk full, folder not writable, another run in the same place."""

@@ -1,0 +1,43 @@
+"""The Diffusion Lens: read a representation as if it were the final residual, and decode the embedding.
+
+    decode( P( LN( x ) ) )
+
+References: M. Toker et al., "Diffusion Lens: Interpreting Text Encoders in Text-to-Image Pipelines", arXiv 2403.05846;
+for image encoders R. Takatsuki et al., arXiv 2504.13763.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder
+from steerlens.lenses.readout import read_out, writes
+from steerlens.sites import Site
+from steerlens.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionLens:
+    """Shows what a site holds by itself; made for the residual stream, weak on what single components write.
+
+    Attributes:
+        encoder: the encoder that the trace comes from.
+        directions: tensors (D,) behind `vector` sites, by name.
+    """
+
+    encoder: Encoder
+    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+
+    name = "diffusion"
+
+    @torch.no_grad()
+    def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+        """Image embeddings `P(LN(x))` of what each site holds, for every picture of the trace.
+
+        Raises:
+            UsageError: if the model has no such site, or no direction of that name was given.
+        """
+        return read_out(self.encoder, writes(trace, sites, self.directions))

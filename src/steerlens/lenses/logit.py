@@ -1,0 +1,69 @@
+"""The Logit Lens: project a representation through the model's own readout and name it.
+
+    scores( P( LN( x ) ) )   over a vocabulary of text embeddings (cosine similarity) or classes (logits)
+
+References: nostalgebraist, "interpreting GPT: the logit lens", 2020.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder
+from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.sites import Site
+from steerlens.trace import Trace
+from steerlens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Label:
+    """One entry of a Logit Lens reading.
+
+    Attributes:
+        site: where it was read.
+        rank: 1 for the best label.
+        name: the label.
+        score: cosine similarity in [-1,1] for texts, logit for classes.
+    """
+
+    site: Site
+    rank: int
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class LogitLens:
+    """Names what a site holds.
+
+    Attributes:
+        encoder: the encoder that the trace comes from.
+        vocabulary: the labels to choose from.
+        directions: tensors (D,) behind `vector` sites, by name.
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+
+    name = "logit"
+
+    def scores(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N V"]:
+        """The score of every label at every site, for every picture of the trace."""
+        embeddings = DiffusionLens(self.encoder, self.directions).embeddings(trace, sites)
+        return self.vocabulary.scores(embeddings)
+
+    def read(self, trace: Trace, sites: Sequence[Site], k: int = 5) -> list[tuple[Label, ...]]:
+        """The k best labels of every site: one tuple a picture, site after site, best first."""
+        best = self.scores(trace, sites).topk(min(k, len(self.vocabulary.names)), dim=-1)
+        return [
+            tuple(
+                Label(site, rank + 1, self.vocabulary.names[index], score)
+                for site, indices, scores in zip(sites, picture_indices, picture_scores, strict=True)
+                for rank, (index, score) in enumerate(zip(indices, scores, strict=True))
+            )
+            for picture_indices, picture_scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]

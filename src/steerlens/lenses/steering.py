@@ -1,0 +1,140 @@
+"""The Diffusion Steering Lens (DSL): steer a component, hold everything after it, decode what its write does.
+
+With every later submodule held at its clean value, the residual stream only adds, so the steered final residual has a
+closed form, which is what runs:
+
+    DSL(m, s) = decode( P( LN( r_L + (s - 1) h_m ) ) )
+
+`steer_and_patch` is the definition, carried out hook by hook; the tests hold the closed form against it.
+
+References: R. Takatsuki, S. Joseph, I. Fujisawa, R. Kanai, "Decoding Vision Transformers: the Diffusion Steering Lens",
+arXiv 2504.13763.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder, Inputs
+from steerlens.errors import UsageError
+from steerlens.interventions import Add, Intervention, Patch, Scale
+from steerlens.lenses.readout import read_out, writes
+from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.sites import Site
+from steerlens.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringLens:
+    """Shows what a component adds to the embedding directly, with its indirect effects held still.
+
+    Attributes:
+        encoder: the encoder that the trace comes from.
+        strength: how hard to steer.
+        directions: tensors (D,) behind `vector` sites, by name.
+    """
+
+    encoder: Encoder
+    strength: Strength
+    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+
+    name = "steering"
+
+    @torch.no_grad()
+    def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+        """Steered image embeddings `P(LN(r_L + c h))`, for every picture of the trace.
+
+        Raises:
+            UsageError: if a site holds the residual stream, which is not steered, or is not there.
+        """
+        return read_out(self.encoder, self.residuals(trace, sites))
+
+    def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+        """The steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
+        held = self._writes(trace, sites)
+        final = _precise(trace.final)[:, None]
+        factors = self.strength.coefficient(final, held, centred=self.encoder.spec.centred)
+        return final + factors[..., None, None] * held
+
+    def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
+        """The `rho` that this strength amounts to at each site."""
+        held, centred = self._writes(trace, sites), self.encoder.spec.centred
+        final = _precise(trace.final)[:, None]
+        factors = self.strength.coefficient(final, held, centred=centred)
+        return factors * visible_norm(held, centred=centred) / visible_norm(final, centred=centred)
+
+    def _writes(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+        for site in sites:
+            if not site.is_write:
+                raise UsageError(
+                    f"{site} holds the residual stream, which the Diffusion Lens shows; the Steering Lens takes what "
+                    "is added to it: heads, attn_out.N, mlp_out.N or a direction."
+                )
+        return _precise(writes(trace, sites, self.directions))
+
+
+def steer_directions(
+    encoder: Encoder, trace: Trace, directions: Float[Tensor, "B N R D"], rho: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N E"]:
+    """Embeddings of the final residual steered along any directions, each by its own relative strength.
+
+    The controls come from here: a random direction is steered exactly as hard as the head that it is the control of.
+    """
+    centred, final = encoder.spec.centred, _precise(trace.final)[:, None]
+    directions = directions.to(final)
+    size = visible_norm(directions, centred=centred)
+    factors = rho.to(final) * visible_norm(final, centred=centred) / size.where(size > 0, 1)
+    with torch.no_grad():
+        return read_out(encoder, final + factors[..., None, None] * directions)
+
+
+@torch.no_grad()
+def steer_and_patch(
+    encoder: Encoder,
+    inputs: Inputs | Tensor,
+    site: Site,
+    factor: float,
+    direction: Float[Tensor, "D"] | None = None,
+    layer: int = 0,
+) -> Float[Tensor, "B E"]:
+    """DSL by its definition: two forward passes, one that records and one that is steered and patched.
+
+    Slow and plain on purpose: it is what the closed form is tested against, and it makes no use of the additivity of
+    the residual stream.
+
+    Args:
+        encoder: any encoder.
+        inputs: what `encoder.preprocess` gave.
+        site: the component to amplify, or a `vector` site.
+        factor: s; the component is multiplied by it (a direction is added s - 1 times).
+        direction: the tensor behind a `vector` site.
+        layer: for a `vector` site, the layer after which it is added.
+
+    Raises:
+        UsageError: if the site holds the residual stream.
+    """
+    if not site.is_write:
+        raise UsageError(f"{site} is no submodule's output and cannot be steered.")
+    later = _later_submodules(site, layer, encoder.spec.n_layers)
+    clean = encoder.record(inputs, later) if later else {}
+    steer: Intervention
+    if site.kind == "vector":
+        if direction is None:
+            raise UsageError(f"{site} was given no direction.")
+        steer = Add(Site("resid_post", layer), vector=(factor - 1) * direction)
+    else:
+        steer = Scale(site, factor=factor)
+    return encoder.embed(inputs, [steer, *(Patch(one, value=clean[one]) for one in later)])
+
+
+def _later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]:
+    layer = vector_layer if site.kind == "vector" else site.layer
+    same_layer = [Site("mlp_out", layer)] if site.kind in ("head", "attn_out") else []
+    return same_layer + [Site(kind, after) for after in range(layer + 1, n_layers) for kind in ("attn_out", "mlp_out")]
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,0 +1,74 @@
+"""How hard to steer: a factor as in the paper, or relative to the residual that is steered.
+
+    s    r_L + (s - 1) h                              s = 1 is the clean run
+    rho  r_L + rho |C r_L| / |C h| h                  rho = 0 is the clean run
+
+C removes the mean over width, as a LayerNorm at the end does (and is the identity before an RMSNorm), so `rho` measures
+only what the readout can see, and writes of different norm compare. The two are linked by `rho = |(s - 1) C h| / |C r_L|`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import UsageError
+
+StrengthKind = Literal["s", "rho"]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """A steering strength.
+
+    Attributes:
+        kind: `s` (factor, 1 is clean) or `rho` (relative norm of what is added, 0 is clean; negative steers away).
+        value: a finite number.
+    """
+
+    kind: StrengthKind
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("s", "rho"):
+            raise UsageError(f"unknown kind of strength {self.kind!r}; it is s or rho.")
+        if not math.isfinite(self.value):
+            raise UsageError(f"a strength is a finite number, not {self.value}.")
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Strength":
+        """Reads `rho=1`, `s=40`; a number alone is a `rho`.
+
+        Raises:
+            UsageError: if the text is no strength.
+        """
+        kind, equals, number = text.strip().replace(":", "=").rpartition("=")
+        try:
+            return cls("rho" if not equals else kind, float(number))  # type: ignore[arg-type]
+        except ValueError:
+            raise UsageError(f"{text!r} is not a strength; write rho=1 or s=40.") from None
+
+    def coefficient(
+        self, residual: Float[Tensor, "*N R D"], write: Float[Tensor, "*N R D"], *, centred: bool
+    ) -> Float[Tensor, "*N"]:
+        """The number that multiplies the write before it is added to the residual.
+
+        A write whose norm is zero has no direction, and gets 0 under `rho`.
+        """
+        size = visible_norm(write, centred=centred)
+        if self.kind == "s":
+            return size.new_full(size.shape, self.value - 1)
+        wanted = self.value * visible_norm(residual, centred=centred).expand_as(size)
+        return (wanted / size.where(size > 0, 1)).where(size > 0, 0)
+
+
+def visible_norm(vectors: Float[Tensor, "*N R D"], *, centred: bool) -> Float[Tensor, "*N"]:
+    """`|C v|` over readout tokens and width: the norm of what the final norm lets through."""
+    if centred:
+        vectors = vectors - vectors.mean(dim=-1, keepdim=True)
+    return vectors.flatten(-2).norm(dim=-1)

@@ -1,0 +1,1 @@
+"""Reports: figures and pages drawn from finished results; nothing is computed here."""

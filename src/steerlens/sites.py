@@ -1,0 +1,164 @@
+"""Sites: the places in a Vision Transformer that can be read, steered and intervened on.
+
+A site has one text form, `kind.layer` or `head.layer.head` (`resid_post.12`, `attn_out.12`, `mlp_out.12`,
+`head.36.4`); a head may also be written as in the paper, `L36H4`. Layers and heads are counted from 0.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from steerlens.errors import UsageError
+
+SiteKind = Literal["embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "vector"]
+
+RESIDUAL_KINDS: tuple[SiteKind, ...] = ("embed", "resid_pre", "resid_mid", "resid_post")
+"""Kinds that hold the residual stream itself, as opposed to what a component adds to it."""
+
+WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", "vector")
+"""Kinds that add to the residual stream, and so can be steered."""
+
+_PAPER_HEAD = re.compile(r"L(\d+)H(\d+)", re.IGNORECASE)
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One place in the model: a point of the residual stream, the output of a submodule, or a direction of the user's.
+
+    Attributes:
+        kind: what is read there.
+        layer: layer index from 0; -1 for `embed` and `vector`, which belong to no layer.
+        head: head index from 0 for `head`, else -1.
+        name: name of the direction for `vector`, else empty.
+    """
+
+    kind: SiteKind
+    layer: int = -1
+    head: int = -1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(SiteKind):
+            raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
+        has_layer = self.kind not in ("embed", "vector")
+        if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
+            raise UsageError(
+                f"a {self.kind} site takes {'a layer' if has_layer else 'no layer'}"
+                f"{' and a head' if self.kind == 'head' else ''}, counted from 0; got layer {self.layer}, head {self.head}."
+            )
+        if (self.kind == "vector") != bool(self.name):
+            raise UsageError("a vector site, and no other, carries a name.")
+
+    def __str__(self) -> str:
+        if self.kind == "embed":
+            return "embed"
+        if self.kind == "vector":
+            return f"vector.{self.name}"
+        if self.kind == "head":
+            return f"head.{self.layer}.{self.head}"
+        return f"{self.kind}.{self.layer}"
+
+    @property
+    def label(self) -> str:
+        """Short name for pictures: the paper's `L36H4` for a head, else the text form."""
+        return f"L{self.layer}H{self.head}" if self.kind == "head" else str(self)
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the site adds to the residual stream (heads, attention, MLPs, directions)."""
+        return self.kind in WRITE_KINDS
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """Reads one site from its text form or, for a head, the paper's form.
+
+        Raises:
+            UsageError: if the text names no site.
+        """
+        text = text.strip()
+        if match := _PAPER_HEAD.fullmatch(text):
+            return cls("head", int(match[1]), int(match[2]))
+        kind, _, rest = text.partition(".")
+        if kind == "vector" and rest:
+            return cls("vector", name=rest)
+        if text == "embed":
+            return cls("embed")
+        numbers = rest.split(".") if rest else []
+        wanted = 2 if kind == "head" else 1
+        if kind in get_args(SiteKind) and len(numbers) == wanted and all(number.isdecimal() for number in numbers):
+            return cls(kind, *(int(number) for number in numbers))  # type: ignore[arg-type]
+        raise UsageError(
+            f"{text!r} is not a site. Write resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H "
+            "or LNHM for a head, with layers and heads counted from 0."
+        )
+
+    def check(self, n_layers: int, n_heads: int) -> "Site":
+        """Returns the site itself if a model of this many layers and heads has it.
+
+        Raises:
+            UsageError: if the layer or the head is out of range.
+        """
+        if self.layer >= n_layers:
+            raise UsageError(f"{self}: the model has {n_layers} layers, 0 to {n_layers - 1}.")
+        if self.head >= n_heads:
+            raise UsageError(f"{self}: the model has {n_heads} heads a layer, 0 to {n_heads - 1}.")
+        return self
+
+
+def all_heads(n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    """Every head, layer after layer."""
+    return tuple(Site("head", layer, head) for layer in range(n_layers) for head in range(n_heads))
+
+
+def layer_sites(kind: SiteKind, n_layers: int) -> tuple[Site, ...]:
+    """The sites of one kind, one a layer."""
+    return tuple(Site(kind, layer) for layer in range(n_layers))
+
+
+def parse_sites(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    """Reads a comma-separated list of sites and patterns, in order and without repeats.
+
+    A pattern is a group (`heads`, `all`), a kind alone (`resid_post`: every layer), or a site whose numbers may be `*`
+    or a range `8-11` (`head.8-11.*`, `mlp_out.3-5`).
+
+    Raises:
+        UsageError: if a part names no site, or one that the model does not have.
+    """
+    found: dict[Site, None] = {}
+    for part in (part.strip() for part in text.split(",")):
+        if part:
+            found.update(dict.fromkeys(_expand(part, n_layers, n_heads)))
+    if not found:
+        raise UsageError("no site was named; try --sites heads, --sites resid_post or --sites L3H4.")
+    return tuple(found)
+
+
+def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    if part == "heads":
+        return all_heads(n_layers, n_heads)
+    if part == "all":
+        kinds: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out", "head")
+        return tuple(site for kind in kinds for site in _expand(kind, n_layers, n_heads))
+    kind, _, rest = part.partition(".")
+    if kind in ("embed", "vector") or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
+        return (Site.parse(part).check(n_layers, n_heads),)
+    fields = rest.split(".") if rest else ["*"]
+    limits = (n_layers, n_heads) if kind == "head" else (n_layers,)
+    if kind == "head" and len(fields) == 1:
+        fields.append("*")
+    if len(fields) != len(limits):
+        return (Site.parse(part),)
+    ranges = [_numbers(part, field, limit) for field, limit in zip(fields, limits, strict=True)]
+    if kind == "head":
+        return tuple(Site("head", layer, head).check(n_layers, n_heads) for layer in ranges[0] for head in ranges[1])
+    return tuple(Site(kind, layer).check(n_layers, n_heads) for layer in ranges[0])  # type: ignore[arg-type]
+
+
+def _numbers(part: str, field: str, limit: int) -> range:
+    if field == "*":
+        return range(limit)
+    match = _RANGE.fullmatch(field)
+    if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+        raise UsageError(f"{part!r}: {field!r} is neither a number, a range like 8-11, nor *.")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)

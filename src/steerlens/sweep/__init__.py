@@ -1,0 +1,1 @@
+"""Sweeps: what to look at, planned, computed cell by cell, and stored."""

@@ -1,0 +1,191 @@
+"""The trace: the exact additive decomposition of the final residual of an encoder's readout tokens.
+
+    embed + Σ_l Σ_h head[l,h] + Σ_l attn_bias[l] + Σ_l mlp_out[l] = resid_post[L-1]
+
+A head's write is the input of the attention output projection times that head's slice of its weight (so it includes
+`W_O b_V`). It is kept as head values, L x H x D/H numbers a token, and multiplied out only when asked for.
+
+References: N. Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021;
+Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition", arXiv 2310.05916.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import TraceError, UsageError
+from steerlens.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What every part of a Vision Transformer wrote into the readout tokens, for a batch of pictures.
+
+    R is the number of readout tokens (1 for a CLS readout); d = D/H is the width of one head.
+
+    Attributes:
+        embed: the residual that enters the first layer, after any norm before it.
+        head_values: input of each layer's attention output projection, head by head.
+        attn_out: what each layer's attention adds to the residual: its heads and its bias.
+        mlp_out: what each layer's MLP adds.
+        resid_post: the residual after each layer.
+        out_weights: for each layer, each head's slice of the output projection, LayerScale included.
+        attn_bias: for each layer, the bias of the output projection, LayerScale included.
+        embedding: the image embedding as the native forward pass gave it.
+        attention: attention patterns of the readout tokens, if asked for; rows sum to 1.
+        values: value vectors of every token, if asked for.
+    """
+
+    embed: Float[Tensor, "B R D"]
+    head_values: Float[Tensor, "B L H R d"]
+    attn_out: Float[Tensor, "B L R D"]
+    mlp_out: Float[Tensor, "B L R D"]
+    resid_post: Float[Tensor, "B L R D"]
+    out_weights: tuple[Float[Tensor, "H d D"], ...]
+    attn_bias: Float[Tensor, "L D"]
+    embedding: Float[Tensor, "B E"]
+    attention: Float[Tensor, "B L H R T"] | None = None
+    values: Float[Tensor, "B L H T d"] | None = None
+
+    def __repr__(self) -> str:
+        B, L, H, R, _ = self.head_values.shape
+        return f"Trace({B} pictures, {L} layers x {H} heads, {R} readout tokens, width {self.embed.shape[-1]})"
+
+    def __len__(self) -> int:
+        return self.embed.shape[0]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.head_values.shape[1]
+
+    @property
+    def n_heads(self) -> int:
+        """Number of heads a layer."""
+        return self.head_values.shape[2]
+
+    @property
+    def final(self) -> Float[Tensor, "B R D"]:
+        """The residual that the final norm reads."""
+        return self.resid_post[:, -1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the captured activations take (weights, which are views of the model's, not counted)."""
+        captured = (self.embed, self.head_values, self.attn_out, self.mlp_out, self.resid_post, self.embedding)
+        on_request = (self.attention, self.values)
+        return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None)
+
+    def at(self, site: Site) -> Float[Tensor, "B R D"]:
+        """What a site holds: the residual stream at that point, or what a component writes into it.
+
+        Raises:
+            UsageError: if the model has no such site, or the site is a direction of the user's.
+        """
+        site.check(self.n_layers, self.n_heads)
+        if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):
+            return self.embed
+        if site.kind == "resid_pre":
+            return self.resid_post[:, site.layer - 1]
+        if site.kind == "resid_mid":
+            return self.at(Site("resid_pre", site.layer)) + self.attn_out[:, site.layer]
+        if site.kind == "resid_post":
+            return self.resid_post[:, site.layer]
+        if site.kind == "attn_out":
+            return self.attn_out[:, site.layer]
+        if site.kind == "mlp_out":
+            return self.mlp_out[:, site.layer]
+        if site.kind == "head":
+            return self.head_values[:, site.layer, site.head] @ self.out_weights[site.layer][site.head]
+        raise UsageError(f"{site} is a direction, which a trace does not hold.")
+
+    def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+        """What several sites hold, in their order; all heads of a layer are multiplied out at once.
+
+        Raises:
+            UsageError: if there is no site, or the model has none of that name.
+        """
+        if not sites:
+            raise UsageError("no site was asked for.")
+        layers = {site.layer for site in sites if site.kind == "head"}
+        heads = {layer: self.head_writes(layer) for layer in layers if layer < self.n_layers}
+        rows = [
+            heads[site.layer][:, site.head]
+            if site.kind == "head" and site.layer in heads and site.head < self.n_heads
+            else self.at(site)
+            for site in sites
+        ]
+        return torch.stack(rows, dim=1)
+
+    def head_writes(self, layer: int) -> Float[Tensor, "B H R D"]:
+        """The writes of all heads of one layer."""
+        return torch.einsum("bhrd,hdw->bhrw", self.head_values[:, layer], self.out_weights[layer])
+
+    def token_writes(self, site: Site) -> Float[Tensor, "B R T D"]:
+        """A head's write split by the token that it was read from; the parts sum to the head's write.
+
+        Raises:
+            UsageError: if the site is no head, or the trace was taken without attention.
+        """
+        if site.kind != "head":
+            raise UsageError(f"{site}: only a head's write can be split by the tokens it reads from.")
+        if self.attention is None or self.values is None:
+            raise UsageError("this trace holds no attention; take it with trace(..., attention=True).")
+        site.check(self.n_layers, self.n_heads)
+        pattern, values = self.attention[:, site.layer, site.head], self.values[:, site.layer, site.head]
+        return torch.einsum("brt,btd,dw->brtw", pattern, values, self.out_weights[site.layer][site.head])
+
+    def select(self, picture: int) -> "Trace":
+        """The trace of one picture of the batch, as a batch of one."""
+        one = slice(picture, picture + 1)
+        return Trace(
+            self.embed[one],
+            self.head_values[one],
+            self.attn_out[one],
+            self.mlp_out[one],
+            self.resid_post[one],
+            self.out_weights,
+            self.attn_bias,
+            self.embedding[one],
+            None if self.attention is None else self.attention[one],
+            None if self.values is None else self.values[one],
+        )
+
+    def components(self) -> Float[Tensor, "B K R D"]:
+        """Every term of the decomposition: the embedding, each layer's heads, bias and MLP; K = 1 + L (H + 2)."""
+        B, R = len(self), self.embed.shape[1]
+        terms = [self.embed[:, None]]
+        for layer in range(self.n_layers):
+            terms.append(self.head_writes(layer))
+            terms.append(self.attn_bias[layer].expand(B, 1, R, -1))
+            terms.append(self.mlp_out[:, layer, None])
+        return torch.cat(terms, dim=1)
+
+    def relative_error(self) -> float:
+        """Largest `|sum of the components - final| / |final|` over pictures and readout tokens, summed in float64."""
+        total = self.components().double().sum(dim=1)
+        final = self.final.double()
+        return float(((total - final).norm(dim=-1) / final.norm(dim=-1)).max())
+
+    def check(self, tolerance: float | None = None) -> float:
+        """Returns the relative error of the decomposition after making sure that it is small.
+
+        Args:
+            tolerance: largest error allowed; by default 1e-5 in float32 and 5e-2 in half precision, whose own rounding
+                of the residual stream, layer after layer, is of that order.
+
+        Raises:
+            TraceError: if the components do not add up to the final residual.
+        """
+        if tolerance is None:
+            tolerance = 1e-5 if self.final.dtype in (torch.float32, torch.float64) else 5e-2
+        error = self.relative_error()
+        if not error <= tolerance:
+            raise TraceError(
+                f"the components add up to the final residual only within {error:.2g} (allowed: {tolerance:.2g}); "
+                "the encoder holds a part that its adapter does not know, or weights or pictures that are not finite."
+            )
+        return error

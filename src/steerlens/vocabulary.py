@@ -1,0 +1,93 @@
+"""Vocabularies: named directions of the embedding space, which give a representation a label."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import ModelError, UsageError
+
+
+class Vocabulary(Protocol):
+    """Names, and a score of every name for an image embedding; the higher, the better it fits."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels."""
+        ...
+
+    def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
+        """A score of every label for every embedding."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TextVocabulary:
+    """Text embeddings in the encoder's own embedding space; scores are cosine similarities in [-1,1].
+
+    Attributes:
+        names: the V texts.
+        embeddings: their text embeddings.
+        mean: what to subtract from text embeddings before comparing, or None. Sentence embeddings share a large common
+            direction; the vocabulary that an encoder was trained with says whether it was removed.
+    """
+
+    names: tuple[str, ...]
+    embeddings: Float[Tensor, "V E"]
+    mean: Float[Tensor, "E"] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.embeddings):
+            raise ModelError(f"a vocabulary of {len(self.names)} names has {len(self.embeddings)} text embeddings.")
+
+    def directions(self) -> Float[Tensor, "V E"]:
+        """Text embeddings as they are compared, of unit norm."""
+        centred = self.embeddings if self.mean is None else self.embeddings - self.mean
+        return torch.nn.functional.normalize(centred.float(), dim=-1)
+
+    def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
+        """Cosine similarity of every text with every image embedding."""
+        unit = torch.nn.functional.normalize(embeddings.float(), dim=-1)
+        return unit @ self.directions().to(unit.device).T
+
+    def direction(self, name: str) -> Float[Tensor, "E"]:
+        """The direction of one text of the vocabulary, ignoring case.
+
+        Raises:
+            UsageError: if the vocabulary does not hold it; the message names texts that come close.
+        """
+        import difflib
+
+        lower = [known.lower() for known in self.names]
+        if name.lower() in lower:
+            return self.directions()[lower.index(name.lower())]
+        holding = [known for known in self.names if name.lower() in known.lower()][:5]
+        close = holding or difflib.get_close_matches(name, self.names, n=5, cutoff=0.4)
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise UsageError(f"the vocabulary of {len(self.names)} texts does not hold {name!r}{hint}.")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassVocabulary:
+    """The classes of a linear classifier on the embedding; scores are its logits.
+
+    Attributes:
+        names: the V class names.
+        weight: the classifier's weight.
+        bias: its bias, or None.
+    """
+
+    names: tuple[str, ...]
+    weight: Float[Tensor, "V E"]
+    bias: Float[Tensor, "V"] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.weight):
+            raise ModelError(f"a classifier of {len(self.weight)} classes was given {len(self.names)} names.")
+
+    def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
+        """Logits of every class."""
+        weight = self.weight.to(embeddings)
+        return torch.nn.functional.linear(embeddings, weight, None if self.bias is None else self.bias.to(embeddings))
