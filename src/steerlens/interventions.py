@@ -56,7 +56,14 @@ class Scale(Intervention):
 
     def new_value(self, value: Tensor) -> Tensor:
         factor = self.factor
-        return value * (factor.to(value).view(-1, 1, 1) if isinstance(factor, Tensor) else factor)
+        if not isinstance(factor, Tensor):
+            return value * factor
+        if factor.ndim > 1 or factor.numel() not in (1, value.shape[0]):
+            raise UsageError(
+                f"Scale at {self.site}: factors of shape {tuple(factor.shape)} do not fit {value.shape[0]} pictures; "
+                "give one number, or one a picture."
+            )
+        return value * factor.to(value).view(-1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,17 +113,16 @@ def _given(intervention: Intervention, given: Tensor | None, value: Tensor) -> T
     if given is None:
         raise UsageError(f"{type(intervention).__name__} at {intervention.site} was given no tensor to use.")
     try:
-        torch.broadcast_shapes(given.shape, value.shape)
+        # What broadcasts to more pictures or tokens than the site has does not fit it either.
+        fits = torch.broadcast_shapes(given.shape, value.shape) == value.shape
     except RuntimeError:
-        shape = tuple(given.shape)
-    else:
-        if given.ndim <= value.ndim:
-            return given.to(value)
-        shape = tuple(given.shape)
-    raise UsageError(
-        f"{type(intervention).__name__} at {intervention.site}: a tensor of shape {shape} does not fit "
-        f"the site's (pictures, tokens, width) = {tuple(value.shape)}."
-    )
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"{type(intervention).__name__} at {intervention.site}: a tensor of shape {tuple(given.shape)} does not "
+            f"fit the site's (pictures, tokens, width) = {tuple(value.shape)}."
+        )
+    return given.to(value)
 
 
 @contextmanager
@@ -174,12 +180,15 @@ def _layer_handles(modules: "LayerModules", interventions: Sequence[Intervention
         running["head_values"] = args[0]
 
     def leave_attention(_: nn.Module, __: Any, output: Any) -> Any:
-        value = first(output)
+        value, writes = first(output), dict[int, Tensor]()
         # Heads come before the attention output as a whole, which is their sum.
         for intervention in sorted(attention, key=lambda one: one.site.kind != "head"):
+            head = intervention.site.head
             if intervention.site.kind == "head":
-                write = modules.head_write(running["head_values"], intervention.site.head)
-                value = value + (intervention.apply(write) - write).to(value.dtype)
+                # A second intervention on a head meets what the first one left there.
+                write = writes[head] if head in writes else modules.head_write(running["head_values"], head)
+                writes[head] = intervention.apply(write)
+                value = value + (writes[head] - write).to(value.dtype)
             else:
                 value = intervention.apply(value)
         if resid_mid:
