@@ -45,7 +45,7 @@ def recorded_attention(
             recorded[layer] = (logits.softmax(dim=-1).to(value.dtype), value.detach())
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
-    # A name of its own for every context, so that two recordings in two threads do not see each other's tensors.
+    # A name of its own for every context, so that recordings of two models do not see each other's tensors.
     name = f"steerlens_{uuid4().hex}"
     configs: dict[int, Any] = {id(module.config): module.config for module in modules}
     before = {key: config._attn_implementation for key, config in configs.items()}

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Intervention, first, hooks, intervention_handles
 from steerlens.sites import Site
 from steerlens.trace import Trace
+
+_EXCLUSIVE = RLock()
+"""Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
 
 Recorded = dict[int, tuple[Tensor, Tensor]]
 """By layer: attention patterns of the readout tokens (B,H,R,T) and value vectors of every token (B,H,T,d)."""
@@ -121,7 +125,7 @@ class NativeEncoder(ABC):
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
         """The true forward pass under interventions, everything downstream reacting; gradients flow."""
         self._check_interventions(interventions)
-        with hooks(intervention_handles(self.layers() if interventions else (), interventions)):
+        with _EXCLUSIVE, hooks(intervention_handles(self.layers() if interventions else (), interventions)):
             return self.native_forward(self._inputs(inputs))
 
     @torch.no_grad()
@@ -156,7 +160,7 @@ class NativeEncoder(ABC):
                 yield modules.block.register_forward_hook(_output_hook(keep, "resid_post"))
 
         recording = self.recording_attention(self.readout_tokens) if attention else nullcontext()
-        with hooks(handles()), recording as recorded:
+        with _EXCLUSIVE, hooks(handles()), recording as recorded:
             embedding = self.native_forward(inputs)
         self._check_captured(store)
         stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items()}
@@ -197,7 +201,7 @@ class NativeEncoder(ABC):
                 yield from _recording_handles(layers, site, kept)
 
         self._check_interventions(interventions)
-        with hooks(handles()):
+        with _EXCLUSIVE, hooks(handles()):
             self.native_forward(self._inputs(inputs))
         return {site: kept[site] for site in sites}
 
