@@ -63,6 +63,8 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"at least 1 denoising step is needed, not {self.steps}.")
+        if min(self.size) < 1:
+            raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
 
@@ -140,8 +142,10 @@ def check_request(spec: DecoderSpec, conditioning: Conditioning, seeds: Sequence
 
     Raises:
         ModelError: if the decoder reads another kind or size of conditioning.
-        UsageError: if there is not one seed a row.
+        UsageError: if there is nothing to decode, or not one seed a row.
     """
+    if len(conditioning) == 0:
+        raise UsageError("there is no embedding to decode.")
     if conditioning.kind != spec.consumes or conditioning.values.shape[-1] != spec.embedding_size:
         raise ModelError(
             f"decoder {spec.name} reads {spec.consumes} of size {spec.embedding_size}, but was given "

@@ -79,7 +79,13 @@ def denoise(
         guidance: classifier-free guidance scale g.
         device: where the network is.
         dtype: precision in which the latents are held between steps.
+
+    Raises:
+        UsageError: if there are more steps than the network was trained with.
     """
+    trained = scheduler.config["num_train_timesteps"]
+    if steps > trained:
+        raise UsageError(f"{steps} denoising steps: this decoder was trained with {trained}, which is the most.")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     scheduler.set_timesteps(steps, device=device)
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
