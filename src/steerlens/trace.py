@@ -139,7 +139,13 @@ class Trace:
         return torch.einsum("brt,btd,dw->brtw", pattern, values, self.out_weights[site.layer][site.head])
 
     def select(self, picture: int) -> "Trace":
-        """The trace of one picture of the batch, as a batch of one."""
+        """The trace of one picture of the batch, as a batch of one.
+
+        Raises:
+            UsageError: if the batch has no such picture.
+        """
+        if not 0 <= picture < len(self):
+            raise UsageError(f"the trace holds {len(self)} pictures, counted from 0; there is no picture {picture}.")
         one = slice(picture, picture + 1)
         return Trace(
             self.embed[one],
