@@ -19,6 +19,7 @@ WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", "vector")
 """Kinds that add to the residual stream, and so can be steered."""
 
 _PAPER_HEAD = re.compile(r"L(\d+)H(\d+)", re.IGNORECASE)
+_NAME = re.compile(r"[\w.-]+")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -43,12 +44,14 @@ class Site:
             raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
         has_layer = self.kind not in ("embed", "vector")
         if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
+            wanted = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
             raise UsageError(
-                f"a {self.kind} site takes {'a layer' if has_layer else 'no layer'}"
-                f"{' and a head' if self.kind == 'head' else ''}, counted from 0; got layer {self.layer}, head {self.head}."
+                f"a {self.kind} site takes {wanted}, counted from 0; got layer {self.layer}, head {self.head}."
             )
         if (self.kind == "vector") != bool(self.name):
             raise UsageError("a vector site, and no other, carries a name.")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise UsageError(f"{self.name!r} cannot name a direction: use letters, digits, '.', '_' and '-'.")
 
     def __str__(self) -> str:
         if self.kind == "embed":

@@ -4,7 +4,8 @@
     rho  r_L + rho |C r_L| / |C h| h                  rho = 0 is the clean run
 
 C removes the mean over width, as a LayerNorm at the end does (and is the identity before an RMSNorm), so `rho` measures
-only what the readout can see, and writes of different norm compare. The two are linked by `rho = |(s - 1) C h| / |C r_L|`.
+only what the readout can see, and writes of different norm compare. The two are linked by
+`rho = |(s - 1) C h| / |C r_L|`.
 """
 
 import math
@@ -38,7 +39,8 @@ class Strength:
             raise UsageError(f"a strength is a finite number, not {self.value}.")
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}"
+        short = f"{self.value:g}"
+        return f"{self.kind}={short if float(short) == self.value else repr(self.value)}"
 
     @classmethod
     def parse(cls, text: str) -> "Strength":

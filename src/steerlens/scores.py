@@ -1,0 +1,30 @@
+"""Scores: how alike two embeddings are, and whether a score could be had by chance."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def cosine_similarity(a: Float[Tensor, "*#N E"], b: Float[Tensor, "*#N E"]) -> Float[Tensor, "*N"]:
+    """`a·b / (|a| |b|)` in [-1,1], over the last dimension, in at least float32."""
+    if torch.float64 not in (a.dtype, b.dtype):
+        a, b = a.float(), b.float()
+    return torch.nn.functional.cosine_similarity(a, b.to(a), dim=-1)
+
+
+def share_beaten(score: float, controls: Float[Tensor, "N"]) -> float:
+    """The share of control scores that a score exceeds, in [0,1]; ties count half."""
+    above = (controls < score).double() + 0.5 * (controls == score).double()
+    return float(above.mean())
+
+
+def seed_agreement(embeddings: Float[Tensor, "S E"]) -> float:
+    """Mean pairwise cosine similarity of the pictures that S seeds gave; 1 if only one seed ran.
+
+    What pictures of different seeds do not share, the decoder has invented.
+    """
+    n = embeddings.shape[0]
+    if n < 2:
+        return 1.0
+    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
+    return float((unit @ unit.T).sum().sub(n) / (n * (n - 1)))

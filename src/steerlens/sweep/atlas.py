@@ -1,0 +1,238 @@
+"""The atlas: what a run found, as data; it draws nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, UInt8
+from PIL import Image
+from torch import Tensor
+
+from steerlens.decoders.base import DecoderSpec
+from steerlens.encoders.base import EncoderSpec
+from steerlens.errors import UsageError
+from steerlens.images import Picture
+from steerlens.lenses.logit import Label
+from steerlens.scores import seed_agreement, share_beaten
+from steerlens.sites import Site
+from steerlens.sweep.plan import Cell, LensName, Plan, clean_site
+
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
+    """One decoded picture with its numbers; every similarity is a cosine in [-1,1].
+
+    Attributes:
+        cell: what was asked for.
+        rho: relative steering strength that was applied; 0 for the Diffusion Lens.
+        picture: the decoded picture, height x width x RGB.
+        conditioning: the image embedding that was decoded.
+        reencoded: the image embedding of the decoded picture.
+        similarity: of `reencoded` with the target.
+        steered_similarity: of `conditioning` with the target: the same number without decoding.
+        fidelity: of `conditioning` with `reencoded`: how well the picture shows what was asked for.
+    """
+
+    cell: Cell
+    rho: float
+    picture: UInt8[np.ndarray, "height width 3"]
+    conditioning: Float[Tensor, "E"]
+    reencoded: Float[Tensor, "E"]
+    similarity: float
+    steered_similarity: float
+    fidelity: float
+
+    @property
+    def image(self) -> Image.Image:
+        """The decoded picture as a PIL image."""
+        return Image.fromarray(self.picture)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was found about one input picture before any decoding.
+
+    Attributes:
+        picture: the input.
+        id: its name in cells.
+        embedding: its image embedding.
+        target: what similarities are measured against, in words ("the input itself", a text, a file name).
+        target_similarity: cosine of the input's embedding with the target; 1 for the input itself.
+        labels: Logit Lens readings, site after site, best label first; empty without a vocabulary.
+        attention: attention of the readout tokens to every token, mean over readout tokens, or None.
+        write_norms: norm of each head's write relative to the final residual, means over width removed.
+        direct_similarity: cosine of each head's write with the final residual, means over width removed.
+        decomposition_error: relative error of the sum of all components against the final residual.
+    """
+
+    picture: Picture
+    id: str
+    embedding: Float[Tensor, "E"]
+    target: str
+    target_similarity: float
+    labels: tuple[Label, ...]
+    attention: Float16[Tensor, "L H T"] | None
+    write_norms: Float[Tensor, "L H"]
+    direct_similarity: Float[Tensor, "L H"]
+    decomposition_error: float
+
+    def top_labels(self, site: Site) -> tuple[Label, ...]:
+        """The labels of one site, best first."""
+        return tuple(label for label in self.labels if label.site == site)
+
+
+@dataclass(frozen=True)
+class SiteScore:
+    """A site under a lens, over all seeds.
+
+    Attributes:
+        site: where the lens looked.
+        lens: which lens.
+        similarity: of the re-encoded pictures with the target, mean over seeds.
+        steered_similarity: of the embedding with the target, without decoding.
+        fidelity: cosine between the embedding asked for and the re-encoded picture, mean over seeds.
+        agreement: mean pairwise cosine between the pictures of different seeds; 1 for one seed.
+        rho: relative steering strength; 0 for the Diffusion Lens.
+        control: mean similarity of the site's own random directions, or None without controls.
+        beats_control: whether `similarity` exceeds `control`; None without controls.
+        control_share: share of all the picture's control pictures, at any site, that score lower; None without
+            controls. Comparable across sites when every site is steered by the same `rho`.
+    """
+
+    site: Site
+    lens: LensName
+    similarity: float
+    steered_similarity: float
+    fidelity: float
+    agreement: float
+    rho: float
+    control: float | None = None
+    beats_control: bool | None = None
+    control_share: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Everything a run found: for every input picture, every site under every lens.
+
+    Attributes:
+        encoder: sizes of the encoder.
+        decoder: what the decoder takes and gives.
+        plan: what was asked for.
+        readings: one an input picture.
+        results: the decoded pictures.
+        manifest: versions, models, options: all that is needed to look again.
+    """
+
+    encoder: EncoderSpec
+    decoder: DecoderSpec
+    plan: Plan
+    readings: tuple[Reading, ...]
+    results: tuple[CellResult, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Atlas({len(self.readings)} input pictures, {len(self.results)} decoded pictures, {self.encoder.name})"
+
+    def _repr_html_(self) -> str:
+        # Imported here: drawing is to the right of computing, and only a notebook asks for it.
+        from steerlens.report.html import notebook_view
+
+        return notebook_view(self)
+
+    @cached_property
+    def _by_site(self) -> dict[tuple[str, LensName, Site], list[CellResult]]:
+        grouped: dict[tuple[str, LensName, Site], list[CellResult]] = {}
+        for result in self.results:
+            cell = result.cell
+            grouped.setdefault((cell.picture, cell.lens, cell.site), []).append(result)
+        return grouped
+
+    def reading(self, picture: str | None = None) -> Reading:
+        """The reading of one input picture, by id or name; the first one by default.
+
+        Raises:
+            UsageError: if there is no such picture.
+        """
+        for reading in self.readings:
+            if picture is None or picture in (reading.id, reading.picture.name):
+                return reading
+        raise UsageError(f"no input picture is called {picture!r}.")
+
+    def cells(self, lens: LensName, site: Site, picture: str | None = None) -> tuple[CellResult, ...]:
+        """The decoded pictures of one site under one lens, seed after seed; empty if it was not asked for."""
+        return tuple(self._by_site.get((self.reading(picture).id, lens, site), ()))
+
+    def clean(self, picture: str | None = None) -> tuple[CellResult, ...]:
+        """The clean reconstructions (s = 1), seed after seed."""
+        return self.cells("diffusion", clean_site(self.encoder.n_layers), picture)
+
+    def sites(self, lens: LensName, picture: str | None = None) -> tuple[Site, ...]:
+        """The sites that a lens was asked about, in order."""
+        reading = self.reading(picture)
+        return tuple(site for id, name, site in self._by_site if id == reading.id and name == lens)
+
+    def score(self, lens: LensName, site: Site, picture: str | None = None) -> SiteScore:
+        """A site under a lens, over all seeds, beside its controls.
+
+        Raises:
+            UsageError: if the run does not hold that site under that lens.
+        """
+        found = self.cells(lens, site, picture)
+        if not found:
+            raise UsageError(f"this run holds no {lens} picture of {site}.")
+        similarity = _mean([result.similarity for result in found])
+        own = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
+        pool = self._control_pool(self.reading(picture).id) if own else None
+        return SiteScore(
+            site=site,
+            lens=lens,
+            similarity=similarity,
+            steered_similarity=found[0].steered_similarity,
+            fidelity=_mean([result.fidelity for result in found]),
+            agreement=seed_agreement(torch.stack([result.reencoded for result in found])),
+            rho=found[0].rho,
+            control=_mean(own) if own else None,
+            beats_control=similarity > _mean(own) if own else None,
+            control_share=None if pool is None else share_beaten(similarity, pool),
+        )
+
+    def ranked(
+        self, lens: LensName = "steering", picture: str | None = None, *, kind: str = "head", k: int | None = None
+    ) -> tuple[SiteScore, ...]:
+        """Sites of one kind by similarity of their decoded pictures with the target, best first."""
+        scores = [self.score(lens, site, picture) for site in self.sites(lens, picture) if site.kind == kind]
+        scores.sort(key=lambda score: -score.similarity)
+        return tuple(scores[:k])
+
+    def score_map(
+        self, lens: LensName = "steering", picture: str | None = None, *, decoded: bool = True
+    ) -> Float[np.ndarray, "L H"]:
+        """Similarity with the target of every head, NaN where a head was not looked at.
+
+        Args:
+            lens: which lens.
+            picture: which input.
+            decoded: of the re-encoded picture, or of the embedding before decoding.
+        """
+        scores = np.full((self.encoder.n_layers, self.encoder.n_heads), np.nan)
+        for score in self.ranked(lens, picture):
+            value = score.similarity if decoded else score.steered_similarity
+            scores[score.site.layer, score.site.head] = value
+        return scores
+
+    def _control_pool(self, picture: str) -> Tensor:
+        rows = [
+            _mean([result.similarity for result in found if result.cell.draw == draw])
+            for (id, lens, _), found in self._by_site.items()
+            if id == picture and lens == "control"
+            for draw in sorted({result.cell.draw for result in found})
+        ]
+        return torch.tensor(rows, dtype=torch.float64)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,231 @@
+"""The local engine: carries a plan out, picture after picture, decoding in large batches across them.
+
+Everything is a generator of events, so that a command line, an app and a notebook show the same progress, and what is
+finished can be stored before the next batch begins.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.decoders.base import Conditioning, Decoded, DecodeOptions, Decoder
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError
+from steerlens.images import Picture
+from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.logit import LogitLens
+from steerlens.lenses.steering import SteeringLens, steer_directions
+from steerlens.lenses.strength import visible_norm
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.atlas import CellResult, Reading
+from steerlens.sweep.plan import Cell, Plan
+from steerlens.trace import Trace
+from steerlens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What similarities are measured against.
+
+    Attributes:
+        description: in words, for reports.
+        direction: an embedding to compare with; None for each input's own.
+    """
+
+    description: str = "the input itself"
+    direction: Float[Tensor, "E"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that a plan needs to be carried out.
+
+    Attributes:
+        encoder: the encoder.
+        decoder: a decoder of its embeddings.
+        pictures: the inputs, by id.
+        plan: what to decode.
+        options: how to decode.
+        vocabulary: labels for the Logit Lens, or None.
+        target: what similarities are measured against.
+        directions: tensors (D,) behind `vector` sites, by name.
+        n_labels: labels kept for every site.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    pictures: Mapping[str, Picture]
+    plan: Plan
+    options: DecodeOptions
+    vocabulary: Vocabulary | None = None
+    target: Target = field(default_factory=Target)
+    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    n_labels: int = 5
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Progress: so much more of a stage is done.
+
+    Attributes:
+        stage: `tracing`, `decoding` or `re-encoding`.
+        done: pictures traced, or pictures decoded, counting unfinished ones by their denoising steps.
+        total: of how many.
+    """
+
+    stage: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class CellsDone:
+    """Finished cells: nothing about them will change."""
+
+    results: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingDone:
+    """A finished reading of an input picture."""
+
+    reading: Reading
+
+
+Event = Advanced | CellsDone | ReadingDone
+
+
+@dataclass(frozen=True, eq=False)
+class _Steered:
+    """A cell on its way: what to decode and what to compare it with."""
+
+    cell: Cell
+    rho: float
+    conditioning: Float[Tensor, "E"]
+    target: Float[Tensor, "E"]
+
+
+def run(job: Job) -> Iterator[Event]:
+    """Carries a job out: readings as pictures are traced, cells as batches are decoded.
+
+    Raises:
+        ModelError: if encoder and decoder do not fit, or a model gives values that are not finite.
+        UsageError: if the plan asks for a site that the encoder does not have.
+    """
+    if job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
+        raise ModelError(
+            f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
+            f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit."
+        )
+    groups, waiting, decoded = list(job.plan.by_picture()), list[_Steered](), 0
+    batch = _batch_size(job)
+    for traced, (id, cells) in enumerate(groups, start=1):
+        reading, steered = _trace_and_steer(job, id, cells)
+        yield Advanced("tracing", traced, len(groups))
+        yield ReadingDone(reading)
+        waiting.extend(steered)
+        while len(waiting) >= batch or (waiting and traced == len(groups)):
+            yield from _decode(job, waiting[:batch], decoded, len(job.plan))
+            decoded += len(waiting[:batch])
+            del waiting[:batch]
+
+
+def _batch_size(job: Job) -> int:
+    chooser: Callable[[DecodeOptions], int] | None = getattr(job.decoder, "batch_size", None)
+    return chooser(job.options) if chooser is not None else (job.options.batch_size or 8)
+
+
+@torch.no_grad()
+def _trace_and_steer(job: Job, id: str, cells: Sequence[Cell]) -> tuple[Reading, list[_Steered]]:
+    encoder, picture = job.encoder, job.pictures[id]
+    trace = encoder.trace(encoder.preprocess([picture.image]), attention=True)
+    error = trace.check()
+    target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
+    steered: list[_Steered] = []
+    for lens in ("diffusion", "steering", "control"):
+        chosen = [cell for cell in cells if cell.lens == lens]
+        if chosen:
+            embeddings, rhos = _conditionings(job, trace, lens, chosen)
+            rows = zip(chosen, rhos.tolist(), embeddings.float().cpu(), strict=True)
+            steered += [_Steered(cell, rho, row, target.float().cpu()) for cell, rho, row in rows]
+    return _reading(job, id, trace, target, error), steered
+
+
+def _conditionings(job: Job, trace: Trace, lens: str, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
+    """Embeddings (N,E) and relative strengths (N,) of one picture's cells under one lens."""
+    sites = list(dict.fromkeys(cell.site for cell in cells))
+    rows = [sites.index(cell.site) for cell in cells]
+    if lens == "diffusion":
+        embeddings = DiffusionLens(job.encoder, job.directions).embeddings(trace, sites)[0, rows]
+        return embeddings, torch.zeros(len(cells))
+    steering = SteeringLens(job.encoder, job.plan.strength, job.directions)
+    rhos = steering.relative_strength(trace, sites)[0, rows]
+    if lens == "steering":
+        return steering.embeddings(trace, sites)[0, rows], rhos
+    directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
+    return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
+
+
+def control_direction(cell: Cell, like: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    """An isotropic random direction that depends on the control's site and draw alone."""
+    digest = hashlib.sha256(f"{cell.site}|{cell.draw}".encode()).digest()
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+
+
+def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> Reading:
+    encoder = job.encoder
+    L, H = encoder.spec.n_layers, encoder.spec.n_heads
+    heads, centred = trace.stack(all_heads(L, H))[0].float(), encoder.spec.centred
+    final = trace.final[0].float()
+    if centred:
+        heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
+    labels = ()
+    if job.vocabulary is not None:
+        asked = [cell.site for cell in job.plan.cells if cell.picture == id and cell.lens != "control"]
+        sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
+        labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
+    return Reading(
+        picture=job.pictures[id],
+        id=id,
+        embedding=trace.embedding[0].float().cpu(),
+        target=job.target.description,
+        target_similarity=float(cosine_similarity(trace.embedding[0], target)),
+        labels=labels,
+        attention=None if trace.attention is None else trace.attention[0].float().mean(dim=2).half().cpu(),
+        write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
+        direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
+        decomposition_error=error,
+    )
+
+
+def _decode(job: Job, batch: Sequence[_Steered], before: int, total: int) -> Iterator[Event]:
+    conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([one.conditioning for one in batch]))
+    for event in job.decoder.decode_batches(conditioning, [one.cell.seed for one in batch], job.options):
+        if isinstance(event, Decoded):
+            chosen = batch[event.first : event.first + len(event.pictures)]
+            yield CellsDone(tuple(_score(job.encoder, chosen, event.pictures)))
+            yield Advanced("decoding", before + event.first + len(chosen), total)
+        else:
+            yield Advanced("decoding", before + event.items * event.step / (event.steps + 1), total)
+
+
+def _score(encoder: Encoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:
+    reencoded = encoder.embed(encoder.preprocess_tensor(pictures)).float().cpu()
+    arrays = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    for one, array, embedding in zip(batch, arrays, reencoded, strict=True):
+        yield CellResult(
+            cell=one.cell,
+            rho=one.rho,
+            picture=array,
+            conditioning=one.conditioning,
+            reencoded=embedding,
+            similarity=float(cosine_similarity(embedding, one.target)),
+            steered_similarity=float(cosine_similarity(one.conditioning, one.target)),
+            fidelity=float(cosine_similarity(embedding, one.conditioning)),
+        )

@@ -1,0 +1,272 @@
+"""From pictures and options to an atlas: what the command line, the Python API and an app all call."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions, SchedulerName
+from steerlens.errors import ModelError, UsageError
+from steerlens.images import Picture, load_picture
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site, parse_sites
+from steerlens.sweep.atlas import Atlas, CellResult, Reading
+from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone, Target, run
+from steerlens.sweep.plan import LensName, Plan, make_plan
+from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
+from steerlens.zoo.load import Pair
+
+DEFAULT_SITES = "resid_post,heads"
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """What to look at and how; None takes the pair's own default.
+
+    Attributes:
+        sites: sites and patterns, as `steerlens.sites.parse_sites` reads them.
+        strength: how hard to steer.
+        seed: first seed of the decoder.
+        n_seeds: how many seeds, counted up from the first.
+        controls: random directions for each steered site.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        scheduler: the sampler.
+        batch_size: pictures decoded at once.
+        n_labels: labels kept for every site.
+        lenses: which lenses decode.
+    """
+
+    sites: str = DEFAULT_SITES
+    strength: Strength | None = None
+    seed: int = 0
+    n_seeds: int = 1
+    controls: int = 1
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: SchedulerName | None = None
+    batch_size: int | None = None
+    n_labels: int = 5
+    lenses: tuple[LensName, ...] = ("diffusion", "steering")
+    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+
+
+def make_job(
+    pair: Pair, pictures: Sequence[Picture], options: LookOptions, target: str | Path | Picture | None = None
+) -> Job:
+    """Puts together what the engine needs: the plan, the decoder's options, the target.
+
+    Args:
+        pair: encoder and decoder.
+        pictures: the inputs.
+        options: what to look at and how.
+        target: what similarities are measured against: None for each input itself, a picture, the path of one, or a text.
+
+    Raises:
+        UsageError: if a site, strength, text or number does not make sense for this pair.
+    """
+    spec = pair.encoder.spec
+    if options.n_seeds < 1:
+        raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
+    by_id: dict[str, Picture] = {}
+    for picture in pictures:
+        by_id.setdefault(picture.sha256[:12], picture)
+    sites = parse_sites(options.sites, spec.n_layers, spec.n_heads) if options.sites.strip() else ()
+    directions = tuple(Site("vector", name=name) for name in options.directions)
+    plan = make_plan(
+        tuple(by_id),
+        tuple(dict.fromkeys((*sites, *directions))),
+        spec.n_layers,
+        strength=options.strength or pair.strength,
+        seeds=range(options.seed, options.seed + options.n_seeds),
+        lenses=options.lenses,
+        controls=options.controls,
+    )
+    return Job(
+        encoder=pair.encoder,
+        decoder=pair.decoder,
+        pictures=by_id,
+        plan=plan,
+        options=decode_options(pair.decoder.spec.defaults, options),
+        vocabulary=pair.vocabulary,
+        target=resolve_target(pair, target),
+        directions=options.directions,
+        n_labels=options.n_labels,
+    )
+
+
+def decode_options(defaults: DecodeOptions, options: LookOptions) -> DecodeOptions:
+    """A decoder's own options with the user's in their place."""
+    given = {name: getattr(options, name) for name in ("steps", "guidance", "scheduler", "batch_size")}
+    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
+    """What similarities are measured against, as an embedding.
+
+    Raises:
+        UsageError: if a text is neither the path of a picture nor known to the pair.
+    """
+    if target is None:
+        return Target()
+    if isinstance(target, str) and not Path(target).is_file():
+        return Target(f"the text “{target}”", pair.text_direction(target))
+    picture = target if isinstance(target, Picture) else load_picture(target)
+    embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))[0]
+    return Target(f"the picture {picture.name}", embedding.float())
+
+
+def load_directions(path: Path, width: int) -> dict[str, Float[Tensor, "D"]]:
+    """Directions of the residual stream from a safetensors file: each tensor one direction, named by its key.
+
+    A tensor (D,) is one direction; (K,D) is K of them, named `key.0` to `key.K-1`.
+
+    Args:
+        path: the file.
+        width: D of the encoder.
+
+    Raises:
+        UsageError: if there is no such file, or a tensor has another width or no length.
+        ModelError: if the file is no safetensors file, or holds values that are not finite.
+    """
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{path} is no safetensors file ({error}).") from error
+    directions: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        rows = {name: tensor} if tensor.ndim == 1 else {f"{name}.{index}": row for index, row in enumerate(tensor)}
+        for key, row in rows.items():
+            if row.shape != (width,):
+                raise UsageError(f"{path}: {key} has shape {tuple(row.shape)}; this encoder's width is {width}.")
+            if not torch.isfinite(row).all() or not row.any():
+                raise ModelError(f"{path}: {key} is zero or not finite, and so is no direction.")
+            directions[Site("vector", name=key.replace("/", ".")).name] = row.float()
+    if not directions:
+        raise UsageError(f"{path} holds no tensor.")
+    return directions
+
+
+def identity(pair: Pair, job: Job) -> dict[str, Any]:
+    """All that two calls must share to add to one run, as JSON values."""
+    return {
+        "models": pair.identity,
+        "encoder": spec_to_json(job.encoder.spec),
+        "decoder": spec_to_json(job.decoder.spec),
+        "plan": plan_to_json(job.plan),
+        "options": {key: value for key, value in asdict(job.options).items() if key != "batch_size"},
+        "target": _target_identity(job.target),
+        "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
+        "directions": {name: [round(float(v), 8) for v in row[:8]] for name, row in job.directions.items()},
+    }
+
+
+def _target_identity(target: Target) -> dict[str, Any]:
+    direction = target.direction
+    return {
+        "description": target.description,
+        "direction": None if direction is None else [round(float(value), 6) for value in direction[:8]],
+    }
+
+
+def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, None, Atlas]":
+    """Carries a job out, yields progress, and returns the atlas.
+
+    Args:
+        pair: encoder and decoder.
+        job: what `make_job` gave.
+        folder: a run directory to store every finished part in, and to go on with if it holds the same run; None keeps
+            the results in memory alone.
+
+    Raises:
+        UsageError: if the folder holds another run.
+        StoreError: if it cannot be written; what was stored before stays.
+    """
+    started = time.time()
+    what = identity(pair, job)
+    if folder is None:
+        readings, results = list[Reading](), list[CellResult]()
+        yield from _carry_out(job, job.plan, readings.append, results.extend)
+        order = {cell: index for index, cell in enumerate(job.plan.cells)}
+        results.sort(key=lambda result: order[result.cell])
+        manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
+        return Atlas(
+            job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest
+        )
+    with open_run(folder, what, {"provenance": pair.provenance}) as writer:
+        yield from _carry_out(job, job.plan.without(writer.finished), writer.add_reading, writer.add_cells)
+        _finish(writer, started)
+    return load_run(folder)
+
+
+def _finish(writer: RunWriter, started: float) -> None:
+    seconds = round(time.time() - started, 1)
+    writer.finish(**({"resumed": True} if writer.resumed else {"seconds": seconds}))
+
+
+def _carry_out(
+    job: Job,
+    plan: Plan,
+    keep_reading: Callable[[Reading], None],
+    keep_cells: Callable[[tuple[CellResult, ...]], None],
+) -> "Generator[Advanced]":
+    for event in run(replace(job, plan=plan)):
+        if isinstance(event, ReadingDone):
+            keep_reading(event.reading)
+        elif isinstance(event, CellsDone):
+            keep_cells(event.results)
+        else:
+            yield event
+
+
+def look(
+    pair: Pair,
+    pictures: Sequence[Picture | str | Path] | Picture | str | Path,
+    *,
+    target: str | Path | Picture | None = None,
+    folder: str | Path | None = None,
+    progress: Callable[[Advanced], None] | None = None,
+    **options: Any,
+) -> Atlas:
+    """Looks at pictures through every lens: the main job in one call.
+
+    Args:
+        pair: encoder and decoder, as `steerlens.load` gives them.
+        pictures: one or several; paths are read.
+        target: what similarities are measured against; by default each input itself.
+        folder: a run directory to write, and to go on with.
+        progress: called with every step of progress.
+        **options: the fields of `LookOptions`; `strength` may be a text such as `rho=1`.
+
+    Returns:
+        The atlas, which shows itself in a notebook.
+
+    Raises:
+        UsageError: if an option is unknown or makes no sense for this pair.
+        SteerlensError: as the parts do.
+    """
+    if isinstance(options.get("strength"), str):
+        options["strength"] = Strength.parse(options["strength"])
+    try:
+        chosen = LookOptions(**options)
+    except TypeError as error:
+        raise UsageError(f"look: {error}.") from None
+    given = [pictures] if isinstance(pictures, Picture | str | Path) else list(pictures)
+    loaded = [one if isinstance(one, Picture) else load_picture(one) for one in given]
+    events = look_in(pair, make_job(pair, loaded, chosen, target), None if folder is None else Path(folder))
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if progress is not None:
+            progress(event)

@@ -1,0 +1,242 @@
+"""A run on disk: a directory with everything needed to look again, which a second call goes on with.
+
+    manifest.json                    what was asked for, of which models, with which versions
+    inputs/ID.parquet                the input picture and what was read from it before decoding
+    inputs/ID.labels.parquet         its Logit Lens labels
+    inputs/ID.safetensors            its embedding, attention maps and head norms
+    cells/part-000000.parquet        decoded pictures with their numbers, finished part by finished part
+    cells/part-000000.safetensors    the embeddings asked for and those of the pictures that came out
+    report.html, figures/            drawn from the above
+
+Every file is written under a temporary name and renamed. A part counts once its parquet file is there.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+
+from steerlens.decoders.base import DecodeOptions, DecoderSpec
+from steerlens.encoders.base import EncoderSpec
+from steerlens.errors import StoreError, UsageError
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site
+from steerlens.sweep.atlas import Atlas, CellResult, Reading
+from steerlens.sweep.files import atomic_write, storing
+from steerlens.sweep.plan import Cell, Plan
+from steerlens.sweep.tables import cell_keys, cells_from_bytes, cells_to_bytes, reading_from_bytes, reading_to_bytes
+
+_Read = TypeVar("_Read")
+
+FORMAT = 1
+"""Version of the layout of a run directory."""
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """A hash of what must be equal for two calls to add to one run: models, options, inputs."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class RunWriter:
+    """Writes a run, one finished part after another; made by `open_run`.
+
+    Attributes:
+        folder: where the run is.
+        finished: keys of the cells that were there when it was opened.
+        resumed: whether the run was there before.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], finished: frozenset[str], resumed: bool) -> None:
+        self.folder, self.finished, self.resumed = folder, finished, resumed
+        self._manifest = dict(manifest)
+        self._next_part = 1 + max((_part_number(path) for path in (folder / "cells").glob("part-*.parquet")), default=-1)
+
+    def add_cells(self, results: Sequence[CellResult]) -> None:
+        """Stores finished cells.
+
+        Raises:
+            StoreError: if they cannot be written; parts stored before stay.
+        """
+        if not results:
+            return
+        table, embeddings = cells_to_bytes(results)
+        name = f"part-{self._next_part:06d}"
+        # The parquet file comes last: it is what makes the part count.
+        atomic_write(self.folder / "cells" / f"{name}.safetensors", embeddings)
+        atomic_write(self.folder / "cells" / f"{name}.parquet", table)
+        self._next_part += 1
+
+    def add_reading(self, reading: Reading) -> None:
+        """Stores what was read from one input picture.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        table, labels, tensors = reading_to_bytes(reading)
+        atomic_write(self.folder / "inputs" / f"{reading.id}.safetensors", tensors)
+        atomic_write(self.folder / "inputs" / f"{reading.id}.labels.parquet", labels)
+        atomic_write(self.folder / "inputs" / f"{reading.id}.parquet", table)
+
+    def finish(self, **facts: Any) -> None:
+        """Marks the run as complete and adds facts to its manifest (seconds taken, say)."""
+        self._manifest.update(complete=True, **facts)
+        _write_manifest(self.folder, self._manifest)
+
+
+@contextmanager
+def open_run(
+    folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+) -> Generator[RunWriter]:
+    """Opens a directory for a run, new or begun before, and locks it while it is open.
+
+    Args:
+        folder: where to write.
+        identity: models, options and inputs; a run begun before goes on only if they are the same.
+        facts: what else the manifest should hold.
+
+    Raises:
+        UsageError: if the folder holds another run, or other files.
+        StoreError: if it cannot be written, or another process is writing to it.
+    """
+    mark = fingerprint(identity)
+    manifest = {"format": FORMAT, "fingerprint": mark, "complete": False, **(facts or {}), **identity}
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"another process is writing to {folder}; wait for it, or give another --out.") from None
+        before = _read_manifest(folder)
+        if before is None and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
+        if before is not None and before.get("fingerprint") != mark:
+            changed = [key for key in identity if before.get(key) != json.loads(json.dumps(identity[key]))]
+            raise UsageError(
+                f"{folder} holds a run with another {' and '.join(changed) or 'layout'}; "
+                "give another --out, or remove that folder."
+            )
+        if before is None:
+            _write_manifest(folder, manifest)
+        parts = sorted((folder / "cells").glob("part-*.parquet"))
+        finished = frozenset(key for path in parts for key in _reading(path, cell_keys))
+        yield RunWriter(folder, manifest, finished, resumed=before is not None)
+
+
+def load_run(folder: str | Path) -> Atlas:
+    """The atlas that a run directory holds, finished or not.
+
+    Raises:
+        UsageError: if the folder holds no run.
+        StoreError: if the run cannot be read.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder} holds no run of steerlens: there is no manifest.json in it.")
+    if manifest.get("format") != FORMAT:
+        raise StoreError(f"{folder} was written by another version of steerlens (format {manifest.get('format')}).")
+    try:
+        readings = {reading.id: reading for reading in _read_readings(folder)}
+        plan = plan_from_json(manifest["plan"])
+        order = {cell.key: index for index, cell in enumerate(plan.cells)}
+        unique = {result.cell.key: result for result in _read_cells(folder)}
+        results = sorted(unique.values(), key=lambda result: order.get(result.cell.key, len(order)))
+        ids = dict.fromkeys(cell.picture for cell in plan.cells)
+        return Atlas(
+            encoder=_encoder_spec(manifest["encoder"]),
+            decoder=_decoder_spec(manifest["decoder"]),
+            plan=plan,
+            readings=tuple(readings[id] for id in ids if id in readings),
+            results=tuple(results),
+            manifest=manifest,
+        )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise StoreError(f"the run in {folder} cannot be read: {error}.") from error
+
+
+def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
+    """A spec as JSON values, as the manifest holds it."""
+    return json.loads(json.dumps(asdict(spec)))
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON values, as the manifest holds it."""
+    return {
+        "strength": str(plan.strength),
+        "seeds": list(plan.seeds),
+        "n_layers": plan.n_layers,
+        "cells": [cell.key for cell in plan.cells],
+    }
+
+
+def plan_from_json(values: Mapping[str, Any]) -> Plan:
+    """The plan that `plan_to_json` wrote."""
+    cells: list[Cell] = []
+    for key in values["cells"]:
+        picture, lens, site, strength, seed, draw = key.split("|")
+        parsed = Strength.parse(strength) if strength else None
+        cells.append(Cell(picture, lens, Site.parse(site), parsed, int(seed), int(draw)))
+    return Plan(tuple(cells), Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
+
+
+def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
+    tokens = values["readout_tokens"]
+    return EncoderSpec(
+        **{
+            **values,
+            "image_size": tuple(values["image_size"]),
+            "patch_grid": tuple(values["patch_grid"]),
+            "readout_tokens": None if tokens is None else tuple(tokens),
+        }
+    )
+
+
+def _decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
+    defaults = values["defaults"]
+    return DecoderSpec(**{**values, "defaults": DecodeOptions(**{**defaults, "size": tuple(defaults["size"])})})
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    atomic_write(folder / "manifest.json", (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_cells(folder: Path) -> Generator[CellResult]:
+    for path in sorted((folder / "cells").glob("part-*.parquet")):
+        embeddings = _reading(path.with_suffix(".safetensors"), bytes)
+        yield from _reading(path, lambda table, beside=embeddings: cells_from_bytes(table, beside))
+
+
+def _reading(path: Path, read: Callable[[bytes], _Read]) -> _Read:
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise StoreError(f"{path} cannot be read: {error}. Remove that part and run again to redo it.") from error
+
+
+def _read_readings(folder: Path) -> Generator[Reading]:
+    for path in sorted((folder / "inputs").glob("*.parquet")):
+        if not path.name.endswith(".labels.parquet"):
+            labels, tensors = path.with_suffix(".labels.parquet"), path.with_suffix(".safetensors")
+            yield reading_from_bytes(path.read_bytes(), labels.read_bytes(), tensors.read_bytes())
+
+
+def _part_number(path: Path) -> int:
+    return int(path.stem.removeprefix("part-"))
