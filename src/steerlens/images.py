@@ -1,0 +1,226 @@
+"""Pictures from files: every kind that Pillow can read becomes upright 8-bit RGB, and broken ones are refused clearly.
+
+Colour profiles are not applied, as the data sets that encoders were trained on did not apply them.
+"""
+
+import hashlib
+import io
+import stat
+import warnings
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from steerlens.errors import PictureError, UsageError
+
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest picture that is opened, against files that are small on disk and huge in memory."""
+
+_MAX_BYTES = 1 << 29
+
+_MAX_ASPECT = 100
+"""Encoders scale the short side to their size before they crop; a thread of pixels would grow into gigabytes."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+"""What is tried. Pillow knows more, among them formats that it hands to other programs on the machine."""
+
+_SCALED_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture to look at, ready for an encoder.
+
+    Attributes:
+        name: short name for reports.
+        image: upright, 8-bit RGB, transparency laid on white.
+        sha256: of the file's bytes; of mode, size and pixels for a picture that comes from no file.
+        path: the file, or None.
+        note: what had to be decided on the way, such as which frame of an animation was taken; mostly empty.
+    """
+
+    name: str
+    image: Image.Image = field(repr=False)
+    sha256: str
+    path: Path | None = None
+    note: str = ""
+
+    @classmethod
+    def from_image(cls, image: Image.Image, name: str) -> "Picture":
+        """A picture from memory, converted as one from a file would be.
+
+        Raises:
+            PictureError: if the image cannot be read or converted, or is far longer than wide.
+        """
+        with _careful(name):
+            converted, note = _upright_rgb(image)
+        _check_aspect(converted.size, name)
+        digest = hashlib.sha256(f"RGB {converted.size}".encode() + converted.tobytes()).hexdigest()
+        return cls(name, converted, digest, note=note)
+
+
+def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads one picture.
+
+    Handled: rotation from EXIF, CMYK, palettes, greyscale of 8, 16 and 32 bits (scaled, not clipped), transparency
+    (laid on white), animations and multi-page files (the first frame, which the note says).
+
+    Args:
+        path: the file.
+        max_pixels: pixels of the largest picture that is opened, up to 178 million.
+
+    Raises:
+        UsageError: if there is no such file, or it is a folder or cannot be opened.
+        PictureError: if the file is empty, truncated, corrupt, no picture, or too large.
+    """
+    path = Path(path)
+    data = _read(path)
+    name = str(path)
+    with _careful(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise PictureError(
+                f"{name} is {width} x {height} pixels, more than the {max_pixels / 1e6:.4g} million that are opened; "
+                "make it smaller first."
+            )
+        converted, note = _upright_rgb(image)
+    _check_aspect(converted.size, name)
+    return Picture(path.stem, converted, hashlib.sha256(data).hexdigest(), path, note)
+
+
+def load_pictures(paths: Iterable[Path | str], *, max_pixels: int = MAX_PIXELS) -> list[Picture]:
+    """Reads several pictures, in order, and gives those of equal name a number.
+
+    Raises:
+        UsageError: as `load_picture`.
+        PictureError: as `load_picture`.
+    """
+    pictures: list[Picture] = []
+    taken: set[str] = set()
+    for path in paths:
+        picture = load_picture(path, max_pixels=max_pixels)
+        name, count = picture.name, 1
+        while name in taken:
+            count += 1
+            name = f"{picture.name}-{count}"
+        taken.add(name)
+        pictures.append(replace(picture, name=name))
+    return pictures
+
+
+def _read(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"{path} is a folder; name the pictures in it, for example {path / '*.png'}.")
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path} is no ordinary file.")
+        if status.st_size > _MAX_BYTES:
+            raise PictureError(f"{path} takes {status.st_size / 1e6:.0f} MB, too much for a picture.")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        # ValueError: a null byte in the name.
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if not data:
+        raise PictureError(f"{path} is empty (0 bytes).")
+    return data
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _careful(name: str) -> Generator[None]:
+    """Turns whatever Pillow says about a file, in exceptions or warnings, into one PictureError or nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except PictureError as error:
+        raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None
+    except UnidentifiedImageError:
+        known = ", ".join(_FORMATS[:6])
+        raise PictureError(f"{name} is no picture that can be read ({known} and some others can).") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
+    except Exception as error:
+        # Pillow's readers meet hostile bytes with nearly any exception (SyntaxError, struct.error, zlib.error, ...).
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise PictureError(f"{name} is corrupt or truncated ({reason}).") from None
+
+
+def _check_aspect(size: tuple[int, int], name: str) -> None:
+    if max(size) > _MAX_ASPECT * min(size):
+        raise PictureError(f"{name} is {size[0]} x {size[1]} pixels: too long and thin to be looked at as a square.")
+
+
+def _upright_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """An upright RGB copy, and a note on what was decided."""
+    notes: list[str] = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        image.seek(0)
+        notes.append(f"the first of {frames} frames")
+    image.load()
+    orientation = _orientation(image, notes)
+    rgb = _rgb(image)
+    if orientation is not None:
+        rgb = rgb.transpose(orientation)
+    return rgb, "; ".join(notes)
+
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
+    try:
+        return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF data raise nearly anything, and the picture is still there
+        notes.append("its EXIF data are broken, so it may not be upright")
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SCALED_MODES:
+        return _scaled_grey(image)
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    if image.mode == "RGB":
+        return image.copy()
+    return image.convert("RGB")
+
+
+def _scaled_grey(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PictureError("it holds values that are not finite.")
+    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if image.mode == "F" else 65535.0
+    if values.min(initial=0) < 0 or values.max(initial=0) > top:
+        raise PictureError(
+            f"its greyscale values run from {values.min():g} to {values.max():g}; read are 0 to 65535 in whole "
+            "numbers, and 0 to 1 or 0 to 255 in floating point. Save it as an 8-bit picture first."
+        )
+    grey = np.round(values * (255 / top)).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
