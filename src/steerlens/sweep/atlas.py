@@ -186,7 +186,7 @@ class Atlas:
             raise UsageError(f"this run holds no {lens} picture of {site}.")
         similarity = _mean([result.similarity for result in found])
         own = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
-        pool = self._control_pool(self.reading(picture).id) if own else None
+        pool = self._control_pools[self.reading(picture).id] if own else None
         return SiteScore(
             site=site,
             lens=lens,
@@ -224,14 +224,17 @@ class Atlas:
             scores[score.site.layer, score.site.head] = value
         return scores
 
-    def _control_pool(self, picture: str) -> Tensor:
-        rows = [
-            _mean([result.similarity for result in found if result.cell.draw == draw])
-            for (id, lens, _), found in self._by_site.items()
-            if id == picture and lens == "control"
-            for draw in sorted({result.cell.draw for result in found})
-        ]
-        return torch.tensor(rows, dtype=torch.float64)
+    @cached_property
+    def _control_pools(self) -> dict[str, Tensor]:
+        """The scores of every control of each picture, at any site, means over seeds."""
+        pools: dict[str, list[float]] = {}
+        for (id, lens, _), found in self._by_site.items():
+            if lens == "control":
+                by_draw: dict[int, list[float]] = {}
+                for result in found:
+                    by_draw.setdefault(result.cell.draw, []).append(result.similarity)
+                pools.setdefault(id, []).extend(_mean(values) for values in by_draw.values())
+        return {id: torch.tensor(pool, dtype=torch.float64) for id, pool in pools.items()}
 
 
 def _mean(values: Sequence[float]) -> float:
