@@ -8,7 +8,7 @@ class SteerlensError(Exception):
 
 
 class UsageError(SteerlensError):
-    """The request itself cannot be carried out: an unknown model, site, layer, head or option, a file that is not there."""
+    """The request itself cannot be carried out: an unknown model, site, head or option, a missing file."""
 
     exit_code = 2
 
@@ -18,7 +18,7 @@ class PictureError(SteerlensError):
 
 
 class ModelError(SteerlensError):
-    """A model cannot be used: not reachable, weights missing or not finite, sizes that do not fit, unknown structure."""
+    """A model cannot be used: unreachable, weights missing or not finite, sizes that do not fit, unknown parts."""
 
 
 class TraceError(SteerlensError):

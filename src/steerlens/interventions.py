@@ -6,7 +6,7 @@ to the attention output; at `resid_mid` it is added there too, since that point 
 serves every site and every architecture, and everything downstream reacts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,7 @@ def _given(intervention: Intervention, given: Tensor | None, value: Tensor) -> T
 
 
 @contextmanager
-def hooks(handles: Iterable[Any]) -> Iterator[None]:
+def hooks(handles: Iterable[Any]) -> Generator[None]:
     """Removes the given hook handles when the block ends, whatever happens in it."""
     registered: list[Any] = []
     try:

@@ -5,7 +5,7 @@ computes the few rows of the pattern that are wanted and then calls the library'
 is what it was. Queries and keys arrive as the model uses them, after any rotary embedding.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 @contextmanager
 def recorded_attention(
     modules: Mapping[nn.Module, int], tokens: Sequence[int]
-) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+) -> Generator[dict[int, tuple[Tensor, Tensor]]]:
     """Records attention patterns and values of forward passes that run while the context is open.
 
     Args:

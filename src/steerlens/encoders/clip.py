@@ -2,7 +2,8 @@
 
 A pre-norm ViT: the class token's residual goes through `post_layernorm` and `visual_projection`, P(LN(x)).
 
-References: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
+References: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+arXiv 2103.00020.
 """
 
 from collections.abc import Sequence
@@ -34,10 +35,11 @@ class CLIPEncoder(NativeEncoder):
     """
 
     def __init__(self, model: CLIPVisionModelWithProjection, processor: Any, name: str = "") -> None:
-        self.model: CLIPVisionModelWithProjection = model.eval()
+        # Sizes in the config are declared as unions, and modules as attributes of any kind; both are checked by use.
+        self.model = self._clip = cast(Any, model.eval())
         self.processor = processor
         _refuse_unknown(model)
-        config = model.config
+        config = self._clip.config
         side = config.image_size // config.patch_size
         self.spec = EncoderSpec(
             name=name or config.name_or_path or "clip",
@@ -70,17 +72,17 @@ class CLIPEncoder(NativeEncoder):
                 out_weight=block.self_attn.out_proj.weight,
                 out_bias=block.self_attn.out_proj.bias,
             )
-            for block in cast(Any, self.model.vision_model.encoder.layers)
+            for block in self._clip.vision_model.encoder.layers
         ]
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """P(LN(x)) of the class token's residual."""
-        normed = self.model.vision_model.post_layernorm(residual[:, 0].to(self.dtype))
-        return self.model.visual_projection(normed)
+        normed = self._clip.vision_model.post_layernorm(residual[:, 0].to(self.dtype))
+        return self._clip.visual_projection(normed)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The projected class token of one native forward pass."""
-        return cast(Tensor, self.model(**inputs).image_embeds)
+        return self._clip(**inputs).image_embeds
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
         """Resized, cropped and normalised pictures, (B,3,image_size,image_size)."""
@@ -89,7 +91,7 @@ class CLIPEncoder(NativeEncoder):
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
-        blocks = cast(Any, self.model.vision_model.encoder.layers)
+        blocks = self._clip.vision_model.encoder.layers
         return recorded_attention({block.self_attn: layer for layer, block in enumerate(blocks)}, tokens)
 
     def zero_embedding(self) -> Float[Tensor, "1 E"]:

@@ -67,7 +67,7 @@ def make_job(
         pair: encoder and decoder.
         pictures: the inputs.
         options: what to look at and how.
-        target: what similarities are measured against: None for each input itself, a picture, the path of one, or a text.
+        target: what similarities are measured against: None for each input itself, a picture or its path, or a text.
 
     Raises:
         UsageError: if a site, strength, text or number does not make sense for this pair.
@@ -199,9 +199,7 @@ def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, N
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
         manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
-        return Atlas(
-            job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest
-        )
+        return Atlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     with open_run(folder, what, {"provenance": pair.provenance}) as writer:
         yield from _carry_out(job, job.plan.without(writer.finished), writer.add_reading, writer.add_cells)
         _finish(writer, started)

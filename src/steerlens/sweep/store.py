@@ -55,7 +55,9 @@ class RunWriter:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], finished: frozenset[str], resumed: bool) -> None:
         self.folder, self.finished, self.resumed = folder, finished, resumed
         self._manifest = dict(manifest)
-        self._next_part = 1 + max((_part_number(path) for path in (folder / "cells").glob("part-*.parquet")), default=-1)
+        self._next_part = 1 + max(
+            (_part_number(path) for path in (folder / "cells").glob("part-*.parquet")), default=-1
+        )
 
     def add_cells(self, results: Sequence[CellResult]) -> None:
         """Stores finished cells.
@@ -90,9 +92,7 @@ class RunWriter:
 
 
 @contextmanager
-def open_run(
-    folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any] | None = None
-) -> Generator[RunWriter]:
+def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Generator[RunWriter]:
     """Opens a directory for a run, new or begun before, and locks it while it is open.
 
     Args:
@@ -189,19 +189,19 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
 
 def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
     tokens = values["readout_tokens"]
-    return EncoderSpec(
-        **{
-            **values,
-            "image_size": tuple(values["image_size"]),
-            "patch_grid": tuple(values["patch_grid"]),
-            "readout_tokens": None if tokens is None else tuple(tokens),
-        }
-    )
+    tuples: dict[str, Any] = {
+        "image_size": tuple(values["image_size"]),
+        "patch_grid": tuple(values["patch_grid"]),
+        "readout_tokens": None if tokens is None else tuple(tokens),
+    }
+    return EncoderSpec(**{**values, **tuples})
 
 
 def _decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
-    defaults = values["defaults"]
-    return DecoderSpec(**{**values, "defaults": DecodeOptions(**{**defaults, "size": tuple(defaults["size"])})})
+    defaults: dict[str, Any] = dict(values["defaults"])
+    defaults["size"] = tuple(defaults["size"])
+    fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults)}
+    return DecoderSpec(**fields)
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The tables of a run: how results become parquet and safetensors, and come back.
 
-Picture columns are structs of `bytes` and `path` with the Hugging Face feature in the schema's metadata, so the datasets
-library, and its viewer, show pictures.
+Picture columns are structs of `bytes` and `path` with the Hugging Face feature in the schema's metadata, so that the
+datasets library, and its viewer, show pictures.
 """
 
 import io
@@ -83,7 +83,7 @@ def _image(value: Mapping[str, Any]) -> Image.Image:
     return image
 
 
-def _table(columns: Mapping[str, pa.DataType], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _table(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
     features = {
         name: {"_type": "Image"} if kind == _IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
         for name, kind in columns.items()
