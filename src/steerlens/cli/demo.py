@@ -1,0 +1,35 @@
+"""`steerlens demo`: the main job on the bundled pair and a bundled picture."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from steerlens.cli.lens import LensSettings
+
+
+@dataclass(frozen=True)
+class Command:
+    """Run the main job on the bundled pair and a bundled picture: no download, about a minute on two cores.
+
+    It is `steerlens lens` with everything chosen: every layer under the Diffusion Lens, every head under the Diffusion
+    Lens and the Steering Lens, and a random direction to compare each head with.
+
+    Example:
+      steerlens demo --out demo
+    """
+
+    out: Path = Path("steerlens-demo")
+    """The run directory."""
+
+    seed: int = 0
+    """Seed of the decoder."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Carries the command out and returns the exit code."""
+        from steerlens.cli.lens import look_and_report
+        from steerlens.zoo import sample_picture
+
+        settings = replace(LensSettings(), seed=self.seed, json=self.json)
+        return look_and_report(settings, [sample_picture()], self.out)

@@ -1,0 +1,234 @@
+"""`steerlens lens`: look at pictures through every lens, and write a report."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from steerlens.cli.console import Progress, emit_json, say
+
+if TYPE_CHECKING:
+    from steerlens.images import Picture
+    from steerlens.sweep.atlas import Atlas
+    from steerlens.sweep.engine import Job
+    from steerlens.zoo.load import Pair
+
+
+@dataclass(frozen=True)
+class LensSettings:
+    """What `lens` and `demo` share."""
+
+    model: str = "emoji"
+    """Which pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder that holds one."""
+
+    encoder: str | None = None
+    """Another encoder: a hub id or a folder. Its embedding must be of the size that the decoder reads."""
+
+    decoder: str | None = None
+    """Another decoder: a hub id or a folder."""
+
+    local: Path | None = None
+    """A folder that holds the model's files in the hub's layout, in place of a download."""
+
+    sites: str = "resid_post,heads"
+    """Where to look, comma-separated: heads, all, resid_pre, resid_mid, resid_post, attn_out, mlp_out, one site such
+    as head.3.4 or L3H4, or a pattern such as head.8-11.* or mlp_out.3-5. Layers and heads are counted from 0."""
+
+    strength: str | None = None
+    """How hard the Steering Lens steers: s=40 multiplies what a head writes (s=1 is the clean run); rho=1 adds as much
+    as the final residual itself, for every head alike. Default: what suits the model."""
+
+    target: str | None = None
+    """What pictures are compared with: a text or a picture file. Default: each input itself."""
+
+    vector: Path | None = None
+    """A safetensors file with directions of the residual stream, each a tensor (width,): a probe, a neuron, a feature.
+    They are steered along like a head's write, and shown as vector.NAME."""
+
+    lens: tuple[Literal["diffusion", "steering"], ...] = ("diffusion", "steering")
+    """Which lenses decode. The Logit Lens is always read where there is a vocabulary."""
+
+    seed: int = 0
+    """First seed of the decoder; the same for every picture, so that pictures differ by their site alone."""
+
+    seeds: int = 1
+    """How many seeds, counted up from the first. With two or more, the report says how far they agree."""
+
+    controls: int = 1
+    """Random directions steered as hard as each head, which a head has to beat; 0 for none."""
+
+    steps: int | None = None
+    """Denoising steps. Default: what suits the model."""
+
+    guidance: float | None = None
+    """Classifier-free guidance scale; 1 for none. Default: what suits the model."""
+
+    scheduler: Literal["ddpm", "ddim", "dpm++", "unipc"] | None = None
+    """The sampler. Default: what suits the model."""
+
+    batch_size: int | None = None
+    """Pictures decoded at once. Default: what suits the device."""
+
+    labels: int = 5
+    """Logit Lens labels kept for every site."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the models' weights."""
+
+    local_files_only: bool = False
+    """Never ask the hub; use what is on this machine."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Show what each layer and each attention head of a Vision Transformer writes into the image embedding.
+
+    Writes a run directory: report.html (opens offline), figures as PNG and SVG, and the results as parquet and
+    safetensors. The same command goes on with a run that was interrupted.
+
+    Examples:
+      steerlens lens cup.png
+      steerlens lens cup.png --target "hot beverage" --strength rho=2
+      steerlens lens *.jpg --model kandinsky-2.2 --sites "resid_post,head.30-47.*" --out atlas
+      steerlens lens cup.png --dry-run
+    """
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """The pictures to look at."""
+
+    settings: Annotated[LensSettings, tyro.conf.arg(name="")] = field(default_factory=LensSettings)
+
+    out: Path | None = None
+    """The run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder."""
+
+    dry_run: bool = False
+    """Print what would be done, and about how long it would take and how much memory and disk, and do nothing."""
+
+    def run(self) -> int:
+        """Carries the command out and returns the exit code."""
+        from steerlens.errors import UsageError
+        from steerlens.images import load_pictures
+
+        if not self.images:
+            raise UsageError("no picture was given; try: steerlens lens PICTURE, or steerlens demo.")
+        pictures = load_pictures(self.images)
+        folder = self.out or Path("steerlens-runs") / f"{pictures[0].name}-{Path(self.settings.model).name}"
+        if self.dry_run:
+            from steerlens.cli.dry_run import dry_run
+
+            return dry_run(self.settings, pictures, folder)
+        return look_and_report(self.settings, pictures, folder)
+
+
+def load_pair(settings: LensSettings) -> "Pair":
+    """The pair that the settings name, loaded and checked."""
+    from steerlens.zoo.load import load
+
+    return load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        local=settings.local,
+        local_files_only=settings.local_files_only,
+        encoder=settings.encoder,
+        decoder=settings.decoder,
+    )
+
+
+def prepare(settings: LensSettings, pair: "Pair", pictures: "list[Picture]") -> "Job":
+    """The job that the settings describe."""
+    from steerlens.lenses.strength import Strength
+    from steerlens.sweep.look import LookOptions, load_directions, make_job
+
+    width = pair.encoder.spec.width
+    options = LookOptions(
+        sites=settings.sites,
+        strength=None if settings.strength is None else Strength.parse(settings.strength),
+        seed=settings.seed,
+        n_seeds=settings.seeds,
+        controls=settings.controls,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        scheduler=settings.scheduler,
+        batch_size=settings.batch_size,
+        n_labels=settings.labels,
+        lenses=settings.lens,
+        directions={} if settings.vector is None else load_directions(settings.vector, width),
+    )
+    return make_job(pair, pictures, options, settings.target)
+
+
+def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
+    """Runs the job with progress, writes the report, and says what was found."""
+    from steerlens.report.html import write_report
+    from steerlens.sweep.look import look_in
+
+    for picture in pictures:
+        if picture.note:
+            say(f"{picture.name}: {picture.note}", quiet=settings.json)
+    with Progress(quiet=settings.json) as progress:
+        progress.stage("loading", 1)
+        pair = load_pair(settings)
+        job = prepare(settings, pair, pictures)
+        progress.advance(1)
+        events = look_in(pair, job, folder)
+        progress.stage("decoding", len(job.plan), unit="pictures")
+        done = 0.0
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                atlas: Atlas = end.value
+                break
+            if event.stage == "decoding":
+                progress.advance(event.done - done)
+                done = event.done
+        progress.stage("report", 1)
+        report = write_report(atlas, folder)
+        progress.advance(1)
+    if settings.json:
+        emit_json(summary(atlas, report))
+    else:
+        _tell(atlas, report)
+    return 0
+
+
+def summary(atlas: "Atlas", report: Path) -> dict[str, Any]:
+    """What was found, as JSON values: every head of every input, best first."""
+    from dataclasses import asdict
+
+    pictures: list[dict[str, Any]] = []
+    for reading in atlas.readings:
+        found: dict[str, Any] = {
+            "name": reading.picture.name,
+            "sha256": reading.picture.sha256,
+            "target": reading.target,
+            "clean_fidelity": [result.fidelity for result in atlas.clean(reading.id)],
+            "decomposition_error": reading.decomposition_error,
+        }
+        for lens in ("diffusion", "steering"):
+            ranked = atlas.ranked(lens, reading.id)
+            found[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        pictures.append(found)
+    return {"report": str(report), "run": str(report.parent), "pictures": pictures}
+
+
+def _tell(atlas: "Atlas", report: Path) -> None:
+    for reading in atlas.readings:
+        clean = atlas.clean(reading.id)
+        if clean:
+            say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
+        best = atlas.ranked("steering", reading.id)
+        if best:
+            named = ", ".join(f"{score.site.label} {score.similarity:.2f}" for score in best[:6])
+            beaten = [score for score in best if score.beats_control]
+            controlled = f"; {len(beaten)} of {len(best)} beat their control" if best[0].control is not None else ""
+            say(f"  heads whose steered pictures come closest to {reading.target}: {named}{controlled}")
+    say(f"report: {report}")
