@@ -1,1 +1,27 @@
-"""The zoo: cards of known models, how they are found and loaded, and the bundled pair."""
+"""The zoo: named pairs of encoder and decoder; `steerlens.zoo.load` loads them."""
+
+from typing import TYPE_CHECKING
+
+from steerlens.zoo.cards import Card, card, cards
+
+if TYPE_CHECKING:
+    from steerlens.images import Picture
+
+__all__ = ["Card", "card", "cards", "sample_picture"]
+
+
+def sample_picture() -> "Picture":
+    """The picture that comes with the package, for demonstrations and checks.
+
+    Raises:
+        ModelError: if it is missing from this installation.
+    """
+    from importlib.resources import as_file, files
+
+    from steerlens.errors import ModelError
+    from steerlens.images import load_picture
+
+    with as_file(files("steerlens.zoo") / "sample.png") as path:
+        if not path.is_file():
+            raise ModelError("the sample picture is missing from this installation; install it again.")
+        return load_picture(path)

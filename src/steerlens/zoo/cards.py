@@ -1,0 +1,187 @@
+"""Model cards: what each named pair is, where it comes from, and how it is meant to be run.
+
+Cards are read without importing torch, so that listing them is quick.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+
+from steerlens.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from steerlens.decoders.base import DecodeOptions
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A place on the Hugging Face hub, pinned.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: the full commit hash.
+    """
+
+    repository: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if self.repository.count("/") != 1:
+            raise ModelError(f"{self.repository!r} is no owner/name.")
+        if len(self.revision) != 40 or set(self.revision) - set("0123456789abcdef"):
+            raise ModelError(f"{self.repository}: {self.revision!r} is no full commit hash, and so pins nothing.")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a decoder is meant to be run; see `DecodeOptions`.
+
+    Attributes:
+        scheduler: the sampler.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        size: height and width in pixels.
+    """
+
+    scheduler: str
+    steps: int
+    guidance: float
+    size: tuple[int, int]
+
+    def options(self) -> "DecodeOptions":
+        """The same as the decoder takes them."""
+        from steerlens.decoders.base import DecodeOptions
+
+        return DecodeOptions(self.steps, self.guidance, cast(Any, self.scheduler), self.size)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A named pair of encoder and decoder.
+
+    Attributes:
+        name: what it is asked for by.
+        title: one line for people.
+        licence: of the weights.
+        paper: arXiv id.
+        consumes: what the decoder is conditioned on.
+        embedding_size: E.
+        layers: L of the encoder.
+        heads: H of the encoder.
+        gigabytes: what is downloaded, in 10^9 bytes.
+        defaults: how the decoder is meant to be run.
+        strength: the steering strength that is used when none is asked for, as `Strength.parse` reads it.
+        reencoding_cosine: a picture that is embedded, decoded and embedded again keeps at least this cosine.
+        bundled: folder within this package, for a pair that comes with it.
+        encoder: where the encoder is, for a pair that does not.
+        decoder: where the decoder is.
+        configs: name of the full configs in the package, which give costs and names of weights without the weights.
+    """
+
+    name: str
+    title: str
+    licence: str
+    paper: str
+    consumes: str
+    embedding_size: int
+    layers: int
+    heads: int
+    gigabytes: float
+    defaults: Defaults
+    strength: str
+    reencoding_cosine: float
+    bundled: str | None = None
+    encoder: Repository | None = None
+    decoder: Repository | None = None
+    configs: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.bundled is None) == (self.encoder is None or self.decoder is None):
+            raise ModelError(f"card {self.name}: a pair is either bundled or has an encoder and a decoder on the hub.")
+        if not 0 < self.reencoding_cosine < 1:
+            raise ModelError(f"card {self.name}: reencoding_cosine lies between 0 and 1.")
+
+    @property
+    def bundled_folder(self) -> Path | None:
+        """The folder of a bundled pair, whether or not it is there."""
+        return None if self.bundled is None else Path(str(files("steerlens.zoo") / self.bundled))
+
+
+def parse_card(name: str, content: Mapping[str, Any]) -> Card:
+    """A card from what its YAML file holds.
+
+    Raises:
+        ModelError: if a field is unknown, missing, or of the wrong kind.
+    """
+    given = dict(content)
+    for key, kind in (("defaults", Defaults), ("encoder", Repository), ("decoder", Repository)):
+        if given.get(key) is not None:
+            given[key] = _build(kind, given[key], f"card {name}: {key}")
+    return _build(Card, {"name": name, **given}, f"card {name}")
+
+
+@cache
+def cards() -> Mapping[str, Card]:
+    """Every card that comes with the package, by name."""
+    folder = files("steerlens.zoo") / "cards"
+    found: dict[str, Card] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            name = entry.name.removesuffix(".yaml")
+            found[name] = parse_card(name, yaml.safe_load(entry.read_text(encoding="utf-8")))
+    return MappingProxyType(found)
+
+
+def card(name: str) -> Card:
+    """The card of a name.
+
+    Raises:
+        UsageError: if there is none; the message names one that comes close.
+    """
+    known = cards()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UsageError(
+        f"there is no model {name!r}.{hint} Known are {', '.join(known)}; or give the path of a folder that holds "
+        "an encoder and a decoder."
+    )
+
+
+_KINDS: Mapping[Any, tuple[type, ...]] = {
+    str: (str,),
+    str | None: (str, type(None)),
+    int: (int,),
+    float: (int, float),
+    tuple[int, int]: (list, tuple),
+    Defaults: (Defaults,),
+    Repository | None: (Repository, type(None)),
+}
+
+
+def _build(kind: type[Any], content: Any, where: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{where}: should be a table of fields.")
+    known = {field.name: field for field in fields(kind)}
+    unknown = sorted(set(map(str, cast(Any, content))) - set(known))
+    missing = sorted(name for name, field in known.items() if field.default is MISSING and name not in content)
+    if unknown or missing:
+        complaints = [f"unknown: {', '.join(unknown)}"] * bool(unknown) + [f"missing: {', '.join(missing)}"] * bool(
+            missing
+        )
+        raise ModelError(f"{where}: fields {'; '.join(complaints)}.")
+    values: dict[str, Any] = {}
+    for key, value in cast(Mapping[str, Any], content).items():
+        annotation: Any = known[key].type
+        if not isinstance(value, _KINDS[annotation]) or isinstance(value, bool):
+            raise ModelError(f"{where}: {key} is {value!r}, which is no {getattr(annotation, '__name__', annotation)}.")
+        values[key] = tuple(cast(Any, value)) if isinstance(value, list) else value
+    return kind(**values)

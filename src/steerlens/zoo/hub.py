@@ -1,0 +1,76 @@
+"""The Hugging Face hub: a pinned snapshot becomes a folder, and only the files that are needed are fetched."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+from steerlens.errors import ModelError
+
+
+def snapshot(
+    repository: str, revision: str | None, patterns: Sequence[str], *, local_files_only: bool, instead: str
+) -> Path:
+    """The folder of a snapshot, from the cache if the files are there, else downloaded.
+
+    Args:
+        repository: `owner/name`.
+        revision: commit, branch or tag; None for the main branch.
+        patterns: files that are needed; those without a wildcard must be there.
+        local_files_only: never use the network.
+        instead: what the user can do where the hub is not reachable.
+
+    Raises:
+        ModelError: if the files are neither in the cache nor to be had.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cached = cached_snapshot(repository, revision, patterns)
+    if cached is not None:
+        return cached
+    at = f"{repository}{f' at {revision[:12]}' if revision else ''}"
+    if local_files_only:
+        raise ModelError(f"{at} is not in the cache of this machine, and the network is not to be used. {instead}")
+    try:
+        # One request that is not repeated: downloads are, for half a minute, before they say that there is no network.
+        HfApi().model_info(repository, revision=revision, timeout=15)
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(f"the Hugging Face hub does not give out {at}: {_reason(error)}. {instead}") from None
+    except Exception as error:  # the exceptions of whichever HTTP library the hub's client is built on
+        raise ModelError(
+            f"the Hugging Face hub is not reachable ({_reason(error)}), and {at} is not in the cache. {instead}"
+        ) from None
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the command line has one message for it
+            raise
+        raise ModelError(f"{at} could not be downloaded ({_reason(error)}). {instead}") from None
+    lacking = _lacking(folder, patterns)
+    if lacking:
+        raise ModelError(f"{at} does not hold {', '.join(lacking)}.")
+    return folder
+
+
+def cached_snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path | None:
+    """The folder of a snapshot if all of its needed files are on this machine; the network is never used."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder: Path | None = None
+    for pattern in patterns:
+        if "*" in pattern:
+            continue
+        found = try_to_load_from_cache(repository, pattern, revision=revision)
+        if not isinstance(found, str) or not Path(found).is_file():
+            return None
+        # snapshots/<commit>/<pattern>: as many levels up as the pattern has parts
+        folder = Path(found).parents[pattern.count("/")]
+    return folder
+
+
+def _lacking(folder: Path, patterns: Sequence[str]) -> list[str]:
+    return [pattern for pattern in patterns if "*" not in pattern and not (folder / pattern).is_file()]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

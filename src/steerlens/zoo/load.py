@@ -1,0 +1,260 @@
+"""Loading pairs and encoders: by card, from a folder, or from a hub id, always through the same checks."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from steerlens.decoders.base import DecodeOptions, Decoder
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError, UsageError
+from steerlens.vocabulary import TextVocabulary
+from steerlens.zoo.cards import Repository
+from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
+from steerlens.zoo.hub import snapshot
+from steerlens.zoo.locate import card_of, locate
+from steerlens.zoo.pair import Pair
+from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions, weight_hashes
+from steerlens.zoo.registry import adapter, adapter_for
+from steerlens.zoo.text import CLIPText
+from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
+
+_FOLDER_OPTIONS = {"steps": 25, "guidance": 4.0, "scheduler": "dpm++"}
+"""How a decoder from a folder, of which no card says more, is run."""
+
+_PIPELINES = {"KandinskyV22Pipeline": "kandinsky-2.2"}
+"""Adapters for pipeline classes; a plug-in registers its adapter under the name of the class itself."""
+
+
+def load(
+    source: str | Path = "emoji",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    local_files_only: bool = False,
+    local: str | Path | None = None,
+    encoder: Encoder | str | Path | None = None,
+    decoder: Decoder | None = None,
+) -> Pair:
+    """Loads an encoder and its decoder.
+
+    Args:
+        source: the name of a card, or a folder that holds a pair in one of the layouts above.
+        device: `cpu`, `cuda`, ...; by default a CUDA device if there is one.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`. By default the encoder runs in float32, or in half precision
+            if it is larger than 4 GB, and the decoder in the fastest precision of the device.
+        local_files_only: never use the network.
+        local: a folder to take in place of the hub, for a card.
+        encoder: an encoder, or where to load one, in place of the pair's own.
+        decoder: a decoder in place of the pair's own.
+
+    Raises:
+        UsageError: if there is no such model, device or precision.
+        ModelError: if the pair cannot be had, is incomplete or broken, or its two parts do not fit.
+    """
+    chosen, asked, known = choose_device(device), parse_dtype(dtype), card_of(source)
+    name, options = str(source), None if known is None else known.defaults.options()
+    located = locate(source, local=local, local_files_only=local_files_only)
+    pinned = known is not None and known.bundled is None and local is None
+    folders: dict[str, Path] = {}
+
+    own_encoder = encoder is None
+    first: Repository | Path | None = known.encoder if pinned and known is not None else located.encoder
+    if not isinstance(encoder, Encoder):
+        first = first if own_encoder else Path(str(encoder))
+        folder = located.encoder if encoder is None else _encoder_folder(str(encoder), None, local_files_only)
+        folders["image_encoder"] = inner_folder(folder)
+        encoder = load_encoder(folder, device=chosen, dtype=asked, name=name if own_encoder else str(first))
+    elif not own_encoder:
+        first = None
+
+    second: Repository | Path | None = None
+    if decoder is None:
+        second = known.decoder if pinned and known is not None else located.decoder
+        folders |= {part: located.decoder / part for part in ("unet", "movq")}
+        negative = cast(Any, encoder).zero_embedding().cpu()
+        decoder = load_decoder(located.decoder, negative, device=chosen, dtype=asked, name=name, options=options)
+    if decoder.spec.embedding_size != encoder.spec.embedding_size:
+        raise _misfit(name, decoder.spec.embedding_size, encoder.spec.embedding_size)
+
+    provenance = {
+        "name": name,
+        "encoder": encoder_provenance(encoder, first),
+        "decoder": decoder_provenance(decoder, second),
+        "sha256": weight_hashes(folders),
+        "device": str(chosen),
+        "versions": library_versions(),
+    }
+    # A vocabulary belongs to the encoder that was trained with it.
+    vocabulary = load_vocabulary(located.vocabulary, encoder.spec.embedding_size) if own_encoder else None
+    texts = CLIPText(located.texts) if own_encoder and located.texts is not None else None
+    return Pair(name, encoder, decoder, vocabulary, known, provenance, texts, _notes(encoder, asked))
+
+
+def load_encoder(
+    source: str | Path | torch.nn.Module,
+    processor: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    name: str = "",
+) -> Encoder:
+    """Opens one encoder.
+
+    Args:
+        source: a native model; a folder with `config.json`, or with `image_encoder` and `image_processor` in it; or a
+            hub id, `owner/name` or `owner/name@revision`.
+        processor: the image processor of a native model.
+        device: as in `load`; a native model stays where it is.
+        dtype: as in `load`; a native model stays as it is.
+        revision: commit, branch or tag of a hub id.
+        local_files_only: never use the network.
+        name: what to call it in reports.
+
+    Raises:
+        UsageError: if there is no such source.
+        ModelError: if it cannot be loaded, or no adapter takes it.
+    """
+    if isinstance(source, torch.nn.Module):
+        if processor is None:
+            raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
+        kind = adapter_for(source)
+        return kind(source, processor, name=name) if name else kind(source, processor)
+    folder = _encoder_folder(str(source), revision, local_files_only)
+    inner, outer = inner_folder(folder), folder / "image_processor"
+    native_class, ignore = _native_class(inner)
+    chosen = choose_device(device)
+    precision = encoder_dtype(chosen, read_tensors(inner, "image_encoder").parameters, parse_dtype(dtype))
+    model = load_module(native_class, inner, "image_encoder", dtype=precision, device=chosen, ignore=ignore)
+    loaded = _processor(outer if outer.is_dir() else inner) if processor is None else processor
+    return adapter_for(model)(model, loaded, name=name or str(source))
+
+
+def load_decoder(
+    folder: Path,
+    negative_embedding: torch.Tensor,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    name: str = "",
+    options: DecodeOptions | None = None,
+) -> Decoder:
+    """Loads a decoder from a folder of the hub's layout.
+
+    Args:
+        folder: with `model_index.json` and a folder for each component.
+        negative_embedding: (1,E), what stands for no condition.
+        device: where to put it.
+        dtype: precision; None for the fastest of the device.
+        name: what to call it in reports.
+        options: how it is meant to be run.
+
+    Raises:
+        ModelError: if it is incomplete or broken, or takes embeddings of another size.
+    """
+    index = folder / "model_index.json"
+    pipeline = read_json(index, "decoder").get("_class_name", "") if index.is_file() else "KandinskyV22Pipeline"
+    kind = adapter("steerlens.decoders", _PIPELINES.get(pipeline, pipeline))
+    precision, name = decoder_dtype(device, dtype), name or str(folder)
+    if pipeline not in _PIPELINES:
+        return kind.from_folder(folder, negative_embedding, device=device, dtype=precision, name=name, options=options)
+    from diffusers import UNet2DConditionModel, VQModel
+
+    unet_config, movq_config = (read_json(folder / part / "config.json", part) for part in ("unet", "movq"))
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler")
+    if unet_config.get("encoder_hid_dim") not in (None, negative_embedding.shape[-1]):
+        raise _misfit(name, unet_config["encoder_hid_dim"], negative_embedding.shape[-1])
+    if unet_config.get("in_channels") != movq_config.get("latent_channels"):
+        raise ModelError(
+            f"{name}: the UNet denoises {unet_config.get('in_channels')} channels and the MoVQ decodes "
+            f"{movq_config.get('latent_channels')}: they do not belong together."
+        )
+    unet = load_module(UNet2DConditionModel, folder / "unet", "unet", dtype=precision, device=device)
+    movq = load_module(VQModel, folder / "movq", "movq", dtype=precision, device=device)
+    if options is None:
+        side = unet_config["sample_size"] * 2 ** (len(movq_config["block_out_channels"]) - 1)
+        options = DecodeOptions(**cast(Any, _FOLDER_OPTIONS), size=(side, side))
+    return kind(unet, movq, scheduler, negative_embedding, name=name, defaults=options)
+
+
+def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
+    """The vocabulary in a folder, or None if it holds none.
+
+    Raises:
+        ModelError: if its two files do not fit each other or the encoder.
+    """
+    import json
+
+    from safetensors.torch import load_file
+
+    names_file, tensors_file = folder / "vocabulary.json", folder / "vocabulary.safetensors"
+    if not tensors_file.is_file():
+        return None
+    try:
+        names = tuple(str(entry["name"]) for entry in json.loads(names_file.read_text(encoding="utf-8")))
+        tensors = load_file(tensors_file)
+        embeddings, mean = tensors["text_embeds"].float(), tensors.get("text_mean")
+    except Exception as error:  # safetensors has an exception class of its own for every kind of damage
+        raise ModelError(f"the vocabulary in {folder} cannot be read: {error}.") from error
+    if embeddings.shape[-1] != embedding_size or not bool(torch.isfinite(embeddings).all()):
+        raise ModelError(
+            f"the vocabulary in {folder} has embeddings of size {embeddings.shape[-1]} or not finite ones."
+        )
+    return TextVocabulary(names, embeddings, None if mean is None else mean.float())
+
+
+def inner_folder(folder: Path) -> Path:
+    """The folder that holds an encoder's own config and weights."""
+    return folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
+
+
+def _encoder_folder(source: str, revision: str | None, local_files_only: bool) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    repository, _, at = source.partition("@")
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+        raise UsageError(f"there is no folder {source}, and it is no hub id (owner/name or owner/name@revision).")
+    files = ("config.json", "preprocessor_config.json", "model.safetensors")
+    instead = "Give the folder of a local copy instead."
+    return snapshot(repository, at or revision, files, local_files_only=local_files_only, instead=instead)
+
+
+def _native_class(folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """The class that a config names, and how the names of weights begin that it leaves aside."""
+    import transformers
+
+    named = (read_json(folder / "config.json", "image_encoder").get("architectures") or [""])[0]
+    if named == "CLIPModel":
+        # A whole CLIP model: its picture side is read, its text side is left where it is.
+        return transformers.CLIPVisionModelWithProjection, ("text_model.", "text_projection.", "logit_scale")
+    kind = getattr(transformers, named, None) if named else None
+    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
+        raise ModelError(f"image_encoder: {folder / 'config.json'} names no model of transformers ({named or 'none'}).")
+    return kind, ()
+
+
+def _processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        with quiet_libraries():
+            # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
+            return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"image_processor: {folder} cannot be loaded: {reason}") from error
+
+
+def _misfit(name: str, decoder: int, encoder: int) -> ModelError:
+    return ModelError(
+        f"{name}: the decoder reads embeddings of size {decoder}, the encoder gives {encoder}: they do not fit."
+    )
+
+
+def _notes(encoder: Encoder, asked: torch.dtype | None) -> tuple[str, ...]:
+    if asked is None and encoder.dtype != torch.float32:
+        short = str(encoder.dtype).removeprefix("torch.")
+        return (f"the encoder is larger than 4 GB and runs in {short}; --dtype float32 for full precision",)
+    return ()

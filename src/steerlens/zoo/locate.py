@@ -1,0 +1,131 @@
+"""Where the parts of a pair are: in the package, in a folder, or on the hub.
+
+A pair's folder has one of two layouts. A bundled pair is one folder, which may hold a vocabulary or a text encoder too:
+
+    image_encoder/  image_processor/  decoder/{unet,movq,scheduler}
+
+and two repositories of the hub side by side are another, whatever they are called:
+
+    kandinsky-2-2-prior/{image_encoder,image_processor}  kandinsky-2-2-decoder/{unet,movq,scheduler}
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.cards import Card, Repository, card, cards
+from steerlens.zoo.hub import snapshot
+
+ENCODER_FILES = (
+    "image_encoder/config.json",
+    "image_encoder/model.safetensors",
+    "image_processor/preprocessor_config.json",
+)
+DECODER_FILES = (
+    "model_index.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "movq/config.json",
+    "movq/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+)
+TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the parts of a pair are on this machine.
+
+    Attributes:
+        encoder: folder with `image_encoder` and `image_processor`.
+        decoder: folder with `unet`, `movq` and `scheduler`.
+        vocabulary: folder that may hold a vocabulary.
+        texts: gives the folder with `text_encoder` and `tokenizer`, or None.
+    """
+
+    encoder: Path
+    decoder: Path
+    vocabulary: Path
+    texts: Callable[[], Path] | None = None
+
+
+def locate(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> Located:
+    """Finds the folders of a pair, downloading those that are not on this machine.
+
+    Raises:
+        UsageError: if the source is neither a card nor a folder.
+        ModelError: if a component is lacking, or the hub cannot be reached.
+    """
+    known = card_of(source)
+    if local is not None:
+        return _in_folder(Path(local))
+    if known is None:
+        return _in_folder(Path(source))
+    if known.bundled_folder is not None:
+        if not known.bundled_folder.is_dir():
+            raise ModelError(f"the bundled pair {known.name!r} is missing from this installation; install it again.")
+        return _in_folder(known.bundled_folder)
+    first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
+    owner = first.repository.split("/")[1], second.repository.split("/")[1]
+    instead = (
+        f"Run `steerlens doctor {known.name}` once where the hub can be reached, or give a folder that holds "
+        f"{owner[0]}/ and {owner[1]}/ as the model."
+    )
+    fetch = partial(snapshot, local_files_only=local_files_only, instead=instead)
+    return Located(
+        fetch(first.repository, first.revision, ENCODER_FILES),
+        fetch(second.repository, second.revision, DECODER_FILES),
+        Path(),
+        lambda: fetch(first.repository, first.revision, TEXT_FILES),
+    )
+
+
+def card_of(source: str | Path) -> Card | None:
+    """The card of a name; None for a folder.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if isinstance(source, str) and source in cards():
+        return cards()[source]
+    if Path(source).is_dir():
+        return None
+    if isinstance(source, str) and "/" not in source and "\\" not in source:
+        return card(source)  # raises, and names a model that comes close
+    raise UsageError(f"there is no folder {source}; known models are {', '.join(cards())}.")
+
+
+def _in_folder(folder: Path) -> Located:
+    if (folder / "image_encoder").is_dir() and (folder / "decoder").is_dir():
+        texts = (lambda: folder) if (folder / "text_encoder").is_dir() else None
+        return _complete(Located(folder, folder / "decoder", folder, texts))
+    children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    encoders = [path for path in children if (path / "image_encoder").is_dir()]
+    decoders = [path for path in children if (path / "unet").is_dir()]
+    if len(encoders) > 1 or len(decoders) > 1:
+        found = ", ".join(path.name for path in (*encoders, *decoders))
+        raise ModelError(f"{folder} holds more than one pair ({found}); give a folder with one.")
+    if not encoders or not decoders:
+        raise ModelError(
+            f"{folder} holds no pair: {'an encoder' if not encoders else 'a decoder'} is lacking. There should be "
+            "image_encoder/, image_processor/ and decoder/, or kandinsky-2-2-prior/ and kandinsky-2-2-decoder/ as on "
+            "the hub."
+        )
+    first = encoders[0]
+    return _complete(
+        Located(first, decoders[0], folder, (lambda: first) if (first / "text_encoder").is_dir() else None)
+    )
+
+
+def _complete(located: Located) -> Located:
+    wanted = [located.encoder / part for part in ("image_encoder", "image_processor")]
+    wanted += [located.decoder / part for part in ("unet", "movq", "scheduler")]
+    lacking = [str(path) for path in wanted if not path.is_dir()]
+    if lacking:
+        raise ModelError(
+            f"the pair is incomplete: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not there."
+        )
+    return located

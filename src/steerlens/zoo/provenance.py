@@ -1,0 +1,65 @@
+"""What a manifest says of a pair, so that the same weights can be found and recognised again."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steerlens.decoders.base import Decoder
+from steerlens.encoders.base import Encoder
+from steerlens.zoo.cards import Repository
+from steerlens.zoo.weights import file_hash
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what comes out."""
+    names = ("steerlens", "torch", "transformers", "diffusers", "safetensors", "numpy", "pillow")
+    versions: dict[str, str] = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            from steerlens import __version__
+
+            versions[name] = __version__ if name == "steerlens" else "unknown"
+    return versions
+
+
+def encoder_provenance(encoder: Encoder, source: Repository | Path | None) -> dict[str, Any]:
+    """What identifies an encoder.
+
+    Args:
+        encoder: the encoder.
+        source: where its weights came from; None for an object that was given as it is.
+    """
+    return {
+        "name": encoder.spec.name,
+        "family": encoder.spec.family,
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "preprocessing": type(getattr(encoder, "processor", None)).__name__,
+        **_source(source),
+    }
+
+
+def decoder_provenance(decoder: Decoder, source: Repository | Path | None) -> dict[str, Any]:
+    """What identifies a decoder; arguments as in `encoder_provenance`."""
+    return {
+        "name": decoder.spec.name,
+        "family": decoder.spec.family,
+        "dtype": str(getattr(decoder, "dtype", "unknown")).removeprefix("torch."),
+        **_source(source),
+    }
+
+
+def _source(source: Repository | Path | None) -> dict[str, Any]:
+    if source is None:
+        return {"source": "given as an object"}
+    if isinstance(source, Path):
+        return {"folder": str(source)}
+    return {"repository": source.repository, "revision": source.revision}
+
+
+def weight_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of every weight file, by component and file name."""
+    found = {part: sorted(folder.glob("*.safetensors")) for part, folder in folders.items()}
+    return {f"{part}/{path.name}": file_hash(path) for part, paths in found.items() for path in paths}

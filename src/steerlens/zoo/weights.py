@@ -1,0 +1,216 @@
+"""Loading native models from folders: safetensors only, every key accounted for, every weight finite, no noise."""
+
+import hashlib
+import json
+import math
+import struct
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from steerlens.errors import ModelError
+
+_MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a folder's weight files hold, from their headers alone.
+
+    Attributes:
+        files: the weight files.
+        shapes: shape of every tensor, by name.
+    """
+
+    files: tuple[Path, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers held, in all."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+def read_json(path: Path, component: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ModelError: if it is not there, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{component}: there is no {path}.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{component}: {path} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{component}: {path} does not hold a JSON object.")
+    return cast(dict[str, Any], content)
+
+
+def read_tensors(folder: Path, component: str) -> Tensors:
+    """Names and shapes of a folder's weights, one file or several with an index.
+
+    Raises:
+        ModelError: if there are none, or a file is truncated or no safetensors file.
+    """
+    for stem in ("model", "diffusion_pytorch_model"):
+        if (folder / f"{stem}.safetensors").is_file():
+            files = (folder / f"{stem}.safetensors",)
+            break
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            names = cast(dict[str, str], read_json(index, component).get("weight_map", {}))
+            files = tuple(folder / name for name in sorted(set(names.values())))
+            break
+    else:
+        pickled = [path.name for path in folder.glob("*.bin")]
+        hint = f" ({pickled[0]} is pickled, which can run code, and is not read)" if pickled else ""
+        raise ModelError(f"{component}: {folder} holds no weights in safetensors files{hint}.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        shapes.update(_header(file, component))
+    return Tensors(files, shapes)
+
+
+def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            if start.startswith(b"version "):
+                raise ModelError(
+                    f"{component}: {path} is a Git LFS pointer, not the weights; run `git lfs pull` there."
+                )
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(_MAX_HEADER, max(size - 8, 0)):
+                raise ModelError(f"{component}: {path} is truncated or no safetensors file.")
+            entries: dict[str, Any] = json.loads(stream.read(length))
+        entries.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    except FileNotFoundError:
+        raise ModelError(f"{component}: {path}, which its index names, is not there.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{component}: {path} is no safetensors file ({error}).") from None
+    if size != end:
+        raise ModelError(
+            f"{component}: {path} is truncated or was changed: it should take {end} bytes and takes {size}. "
+            "Fetch it again."
+        )
+    return shapes
+
+
+@contextmanager
+def quiet_libraries() -> Generator[None]:
+    """Keeps transformers and diffusers from printing while it is open; what they would report is checked here."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (transformers_logging, diffusers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()
+
+
+def load_module(
+    kind: Any,
+    folder: Path,
+    component: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    ignore: Sequence[str] = (),
+) -> Any:
+    """A native model from a folder, checked, in evaluation mode.
+
+    Args:
+        kind: a model class of transformers or diffusers.
+        folder: with `config.json` and safetensors.
+        component: what to call it in messages.
+        dtype: precision to load in.
+        device: where to put it.
+        ignore: how the names of weights begin that may be there without being used.
+
+    Raises:
+        ModelError: if weights are missing, unexpected, of another shape than the config says, or not finite.
+    """
+    read_tensors(folder, component)
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "local_files_only": True,
+        "output_loading_info": True,
+        # Reported in the loading info instead of raised, so that the message is ours.
+        "ignore_mismatched_sizes": True,
+    }
+    if kind.__module__.startswith("diffusers."):
+        options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    else:
+        options |= {"dtype": dtype}
+    try:
+        with quiet_libraries():
+            model, info = kind.from_pretrained(folder, **options)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(f"{component}: {folder} cannot be loaded as a {kind.__name__}: {reason}.") from error
+    _check_info(info, component, folder, ignore)
+    check_finite(model, component)
+    return model.to(device).eval()
+
+
+def _check_info(info: Mapping[str, Any], component: str, folder: Path, ignore: Sequence[str]) -> None:
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(tuple(ignore))]
+    for keys, what in ((info["missing_keys"], "lack"), (unexpected, "hold, without a place for it in the model,")):
+        if keys:
+            raise ModelError(f"{component}: the weights in {folder} {what} {_listed(keys)}.")
+    if info["mismatched_keys"]:
+        name, found, wanted = sorted(info["mismatched_keys"], key=lambda row: row[0])[0]
+        raise ModelError(
+            f"{component}: {name} has shape {tuple(found)} in the weights and {tuple(wanted)} by the config in {folder}"
+            f"{_more(len(info['mismatched_keys']) - 1)}."
+        )
+
+
+def check_finite(model: nn.Module, component: str) -> None:
+    """Makes sure that no weight is NaN or infinite.
+
+    Raises:
+        ModelError: if one is.
+    """
+    broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise ModelError(f"{component}: weights are not finite in {_listed(broken)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + _more(len(names) - len(first))
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes; for a file in the hub's cache, the one by which the hub names it."""
+    name = path.resolve().name
+    if path.is_symlink() and len(name) == 64 and not set(name) - set("0123456789abcdef"):
+        return name
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
