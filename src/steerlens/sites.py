@@ -18,9 +18,11 @@ RESIDUAL_KINDS: tuple[SiteKind, ...] = ("embed", "resid_pre", "resid_mid", "resi
 WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", "vector")
 """Kinds that add to the residual stream, and so can be steered."""
 
-_PAPER_HEAD = re.compile(r"L(\d+)H(\d+)", re.IGNORECASE)
+# Few enough digits for `int`, which refuses to read thousands of them.
+_NUMBER = re.compile(r"\d{1,9}")
+_PAPER_HEAD = re.compile(r"L(\d{1,9})H(\d{1,9})", re.IGNORECASE)
 _NAME = re.compile(r"[\w.-]+")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -89,7 +91,7 @@ class Site:
             return cls("embed")
         numbers = rest.split(".") if rest else []
         wanted = 2 if kind == "head" else 1
-        if kind in get_args(SiteKind) and len(numbers) == wanted and all(number.isdecimal() for number in numbers):
+        if kind in get_args(SiteKind) and len(numbers) == wanted and all(map(_NUMBER.fullmatch, numbers)):
             return cls(kind, *(int(number) for number in numbers))  # type: ignore[arg-type]
         raise UsageError(
             f"{text!r} is not a site. Write resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H "
