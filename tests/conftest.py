@@ -1,0 +1,64 @@
+"""Shared by all tests: no network, the same hypothesis examples everywhere, and the bundled pair."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # Before transformers and diffusers are imported: they read it once.
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The tensors of most tests are so small that threads only wait for each other; on a busy machine, for long.
+torch.set_num_threads(1)
+
+# Derandomised, so that a failure seen in CI is the failure seen at home; no deadline, since CI machines are shared.
+settings.register_profile("steerlens", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.load_profile("steerlens")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, but for one in diffusers' multistep schedulers, which only a newer diffusers can mend."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """A test that reaches for another machine fails: this machine's own addresses and Unix sockets stay open."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            raise AssertionError(f"a test tried to reach {address[0]}")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_only)
+        yield
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def emoji() -> Any:
+    """The bundled pair in float32; `STEERLENS_TEST_PAIR` names a folder of the same layout to test in its place."""
+    from steerlens.zoo.load import load
+
+    folder = os.environ.get("STEERLENS_TEST_PAIR")
+    bundled = Path(str(files("steerlens.zoo"))) / "emoji"
+    if folder is None and not (bundled / "image_encoder" / "model.safetensors").is_file():
+        pytest.skip("runs once the bundled pair is in src/steerlens/zoo/emoji")
+    return load(folder or "emoji", dtype="float32")

@@ -1,0 +1,122 @@
+"""Steering strength, and what the Steering Lens refuses."""
+
+import pytest
+import torch
+
+from steerlens.errors import UsageError
+from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.steering import SteeringLens, steer_and_patch, steer_directions
+from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.sites import Site
+from steerlens.testing.tiny import tiny_encoder
+
+
+@pytest.mark.parametrize(
+    ("text", "strength"),
+    [
+        ("1", Strength("rho", 1.0)),
+        (" -0.5 ", Strength("rho", -0.5)),
+        ("rho=2", Strength("rho", 2.0)),
+        ("rho:2", Strength("rho", 2.0)),
+        ("s=40", Strength("s", 40.0)),
+        ("s=-3e2", Strength("s", -300.0)),
+    ],
+)
+def test_a_strength_is_read_from_text(text: str, strength: Strength) -> None:
+    assert Strength.parse(text) == strength
+    assert Strength.parse(str(strength)) == strength
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("strong", "'strong' is not a strength; write rho=1 or s=40"),
+        ("", "is not a strength"),
+        ("s=", "is not a strength"),
+        ("t=3", "unknown kind of strength 't'; it is s or rho"),
+        ("=3", "unknown kind of strength ''"),
+        ("s=inf", "a finite number, not inf"),
+        ("nan", "a finite number, not nan"),
+    ],
+)
+def test_a_text_that_is_no_strength_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Strength.parse(text)
+
+
+def test_the_visible_norm_leaves_the_mean_out_only_before_a_layer_norm() -> None:
+    vectors = torch.tensor([[[3.0, 4.0]], [[5.0, 5.0]]])
+    torch.testing.assert_close(visible_norm(vectors, centred=True), torch.tensor([0.5**0.5, 0.0]))
+    torch.testing.assert_close(visible_norm(vectors, centred=False), torch.tensor([5.0, 50**0.5]))
+
+
+def test_a_write_of_no_size_is_not_steered_under_rho_and_nothing_is_divided_by_it() -> None:
+    residual, write = torch.ones(1, 1, 4).cumsum(-1), torch.zeros(1, 1, 4)
+    assert Strength("rho", 2.0).coefficient(residual, write, centred=True).tolist() == [0.0]
+    assert Strength("s", 3.0).coefficient(residual, write, centred=True).tolist() == [2.0]
+
+
+def test_several_readout_tokens_share_one_coefficient() -> None:
+    residual, write = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)
+    assert Strength("rho", 1.0).coefficient(residual, write, centred=True).shape == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["embed", "resid_pre.0", "resid_mid.1", "resid_post.2"])
+def test_the_residual_stream_itself_is_not_steered(text: str) -> None:
+    encoder = tiny_encoder()
+    pixels = torch.zeros(1, 3, 16, 16)
+    lens = SteeringLens(encoder, Strength("rho", 1.0))
+    with pytest.raises(UsageError, match="holds the residual stream, which the Diffusion Lens shows"):
+        lens.embeddings(encoder.trace(pixels), [Site.parse(text)])
+    with pytest.raises(UsageError, match="cannot be steered"):
+        steer_and_patch(encoder, pixels, Site.parse(text), 2.0)
+
+
+@pytest.mark.parametrize("make", [DiffusionLens, lambda *given: SteeringLens(given[0], Strength("s", 2.0), *given[1:])])
+def test_a_direction_that_is_not_there_or_too_wide_is_refused(make: type[DiffusionLens]) -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(torch.zeros(1, 3, 16, 16))
+    probe = Site("vector", name="probe")
+    with pytest.raises(UsageError, match="no direction is called 'probe'; known: none was given"):
+        make(encoder).embeddings(trace, [probe])
+    with pytest.raises(UsageError, match="known: a, b"):
+        make(encoder, {"b": torch.zeros(16), "a": torch.zeros(16)}).embeddings(trace, [probe])
+    with pytest.raises(UsageError, match=r"'probe' has shape \(17,\); this encoder's width is 16"):
+        make(encoder, {"probe": torch.zeros(17)}).embeddings(trace, [probe])
+    with pytest.raises(UsageError, match="no site was asked for"):
+        make(encoder).embeddings(trace, [])
+
+
+def test_the_definition_needs_the_tensor_of_a_direction() -> None:
+    with pytest.raises(UsageError, match=r"vector\.probe was given no direction"):
+        steer_and_patch(tiny_encoder(), torch.zeros(1, 3, 16, 16), Site("vector", name="probe"), 2.0)
+
+
+def test_a_control_is_steered_exactly_as_hard_as_it_is_told() -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    directions = torch.randn(2, 3, 1, 16, generator=torch.Generator().manual_seed(1))
+    rho = torch.tensor([[0.0, 0.5, -2.0], [1.0, 3.0, 0.1]])
+    got = steer_directions(encoder, trace, directions, rho)
+    for picture in range(2):
+        for index in range(3):
+            lens = SteeringLens(
+                encoder, Strength("rho", float(rho[picture, index])), {"d": directions[picture, index, 0]}
+            )
+            wanted = lens.embeddings(trace, [Site("vector", name="d")])[picture, 0]
+            torch.testing.assert_close(got[picture, index], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_control_of_no_size_is_the_clean_embedding() -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    got = steer_directions(encoder, trace, torch.zeros(1, 1, 1, 16), torch.ones(1, 1))
+    torch.testing.assert_close(got[:, 0], trace.embedding)
+
+
+def test_steered_residuals_of_a_half_precision_model_are_held_in_float32() -> None:
+    encoder = tiny_encoder(dtype=torch.bfloat16)
+    trace = encoder.trace(torch.zeros(1, 3, 16, 16, dtype=torch.bfloat16))
+    lens = SteeringLens(encoder, Strength("s", 1.001))
+    assert lens.residuals(trace, [Site("head", 0, 0)]).dtype == torch.float32
+    assert lens.embeddings(trace, [Site("head", 0, 0)]).dtype == torch.bfloat16
