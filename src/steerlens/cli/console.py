@@ -1,0 +1,191 @@
+"""What commands show: progress with the time left on stderr, results on stdout, JSON for machines."""
+
+import dataclasses
+import json as json_module
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+
+class _Count(ProgressColumn):
+    """Steps done, of how many, of what."""
+
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{task.total:.0f}"
+        return Text(f"{math.floor(task.completed + 1e-6)}{total} {task.fields['unit']}".rstrip())
+
+
+class _Rate(ProgressColumn):
+    """Items a second, as few digits as tell something."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(_rate(speed) if speed else "", style="dim")
+
+
+class Progress:
+    """Progress of a command, stage after stage.
+
+    On a terminal a bar with rate and time left; elsewhere a plain line every few seconds, so that a log stays readable;
+    nothing at all where the output is for machines.
+
+    Args:
+        quiet: show nothing, because the command's output is for machines.
+        stream: where to write; stderr by default, so that stdout holds results alone.
+        interval: seconds between plain lines.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, interval: float = 5.0) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet, self._interval = quiet, interval
+        console = Console(file=self._stream)
+        self._bars: Bars | None = None
+        if console.is_terminal and not quiet:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+            )
+            self._bars = Bars(*columns, console=console)
+        self._task: TaskID | None = None
+        self._name, self._unit, self._total, self._done = "", "", 0, 0.0
+        self._started = self._last = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        if self._bars is not None:
+            self._bars.stop()
+
+    def stage(self, name: str, total: int | None = None, *, unit: str = "") -> None:
+        """Begins the next stage; the one before it is done.
+
+        Args:
+            name: what is being done, in a word or two.
+            total: steps of it; None where that is not known.
+            unit: what a step is, in the plural.
+        """
+        self._finish()
+        self._name, self._unit, self._total, self._done = name, unit, total or 0, 0.0
+        self._started = self._last = time.monotonic()
+        if self._bars is not None:
+            self._task = self._bars.add_task(name, total=total, unit=unit)
+
+    def advance(self, steps: float = 1) -> None:
+        """Tells that so many more steps of the stage are done; parts of a step count too."""
+        self._done += steps
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, steps)
+        elif not self._quiet and time.monotonic() - self._last >= self._interval:
+            self._last = time.monotonic()
+            self._line(self._last - self._started)
+
+    def say(self, text: str) -> None:
+        """Writes one line, above the bar if there is one."""
+        if self._quiet:
+            return
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._write(text)
+
+    def _finish(self) -> None:
+        if self._name and self._bars is None and not self._quiet:
+            steps = f"{self._count()} " if self._total > 1 else ""
+            self._write(f"{self._name}: {steps}done in {_duration(time.monotonic() - self._started)}")
+        self._name = ""
+
+    def _line(self, elapsed: float) -> None:
+        rate = self._done / max(elapsed, 1e-9)
+        left = f", {_duration((self._total - self._done) / rate)} left" if self._total and rate else ""
+        self._write(f"{self._name}: {self._count()}, {_rate(rate)}{left}")
+
+    def _count(self) -> str:
+        total = f" of {self._total}" if self._total else ""
+        return f"{math.floor(self._done + 1e-6)}{total} {self._unit}".rstrip()
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each" if rate > 0 else "0/s"
+
+
+def _duration(seconds: float) -> str:
+    seconds = max(seconds, 0.0)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Writes one line of results to stdout, unless stdout is for machines."""
+    if not quiet:
+        sys.stdout.write(text + "\n")
+
+
+def emit_json(content: Any) -> None:
+    """Writes JSON to stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
+    sys.stdout.write(json_module.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(content: Any) -> Any:
+    """The same in types that JSON knows.
+
+    Raises:
+        TypeError: if a value has no such form.
+    """
+    if content is None or isinstance(content, bool | int | str):
+        return content
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Path):
+        return str(content)
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        return {field.name: plain(getattr(content, field.name)) for field in dataclasses.fields(content)}
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in cast(Mapping[Any, Any], content).items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        return [plain(value) for value in cast(Sequence[Any], content)]
+    to_list = getattr(content, "tolist", None)
+    if callable(to_list):  # arrays and tensors, of any number of dimensions
+        return plain(to_list())
+    raise TypeError(f"a {type(content).__name__} has no JSON form")
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Writes a table to stdout, wrapped to the width of a terminal and not at all elsewhere."""
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

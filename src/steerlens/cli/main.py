@@ -1,0 +1,144 @@
+"""The `steerlens` command: finds the command asked for, runs it, and turns every failure into one line.
+
+Each command is a module of this package with a dataclass `Command` (or a union of several, for subcommands) whose
+fields are its options and whose `run` returns the exit code. Only the module of the command asked for is imported.
+"""
+
+import difflib
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steerlens._version import __version__
+from steerlens.errors import SteerlensError, StoreError, UsageError
+
+COMMANDS: Mapping[str, str] = {
+    "demo": "look at a bundled picture with the bundled model, in about a minute",
+    "lens": "look at your own pictures: every layer and head, as pictures, ranked",
+    "models": "list the models, their size and licence, and which are on this machine",
+    "doctor": "load a model and check that it does what a lens relies on",
+    "train": "train a small model pair such as the bundled one",
+}
+"""Every command and what it does, in the order of a first encounter."""
+
+_HELP = """\
+steerlens: see what each part of a Vision Transformer writes into its image embedding, as pictures.
+
+Usage: steerlens COMMAND [OPTIONS]
+
+Commands:
+{commands}
+
+Options:
+  -h, --help   this page; `steerlens COMMAND --help` tells all about one command
+  --version    the version
+  --debug      show where an error came from (also: STEERLENS_DEBUG=1)
+
+Examples:
+  steerlens demo                          a first report, without a download
+  steerlens lens cat.png --sites heads    what each attention head sees in cat.png
+  steerlens lens cat.png --dry-run        what that would cost
+
+Exit codes: 0 done, 1 something failed, 2 the request cannot be carried out, 130 interrupted.
+Documentation: docs/ in the repository, and the docstrings of the steerlens package.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: what follows the program's name; by default what the process was started with.
+
+    Returns:
+        0 done, 1 failed, 2 cannot be carried out, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("STEERLENS_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    running: list[Any] = []
+    try:
+        code = _dispatch(arguments, running)
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:  # from the parser of options: help (0) or a mistake (2), both already told
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python must not complain about the rest of the buffer when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        _complain(_interrupted(running))
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(error)
+        _complain(message)
+        return code
+
+
+def _dispatch(arguments: list[str], running: list[Any]) -> int:
+    available = [name for name in COMMANDS if importlib.util.find_spec(f"steerlens.cli.{name}")]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, available))
+        sys.stdout.write(_HELP.format(commands="\n".join(f"  {name:<{width}}  {COMMANDS[name]}" for name in available)))
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        sys.stdout.write(f"steerlens {__version__}\n")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in available:
+        close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
+        hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
+        raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(available)}.")
+    import tyro
+
+    module = importlib.import_module(f"steerlens.cli.{name}")
+    command: Any = tyro.cli(
+        module.Command,
+        prog=f"steerlens {name}",
+        args=rest,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+    )
+    running.append(command)
+    return int(command.run())
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line for an exception, and the exit code."""
+    if isinstance(error, SteerlensError):
+        return str(error), error.exit_code
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in text):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}. Make room, then run the same command again.", StoreError.exit_code
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16.", 1
+    return (
+        f"unexpected {kind}: {text or 'no message'}. Run it again with --debug to see where, and please report it.",
+        1,
+    )
+
+
+def _interrupted(running: list[Any]) -> str:
+    """What a stopped command leaves behind, as the command itself says it."""
+    say = getattr(running[0], "interrupted", None) if running else None
+    return f"interrupted. {say()}" if callable(say) else "interrupted; nothing was kept."
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"steerlens: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

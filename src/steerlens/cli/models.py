@@ -1,0 +1,72 @@
+"""`steerlens models`: what there is, how large, under which licence, and whether it is on this machine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from steerlens.cli.console import emit_json, print_table, say
+from steerlens.zoo.cards import Card, cards
+
+
+@dataclass(frozen=True)
+class Command:
+    """List the models that can be named, without using the network.
+
+    Attributes:
+        json: print JSON instead of a table.
+    """
+
+    json: bool = False
+
+    def run(self) -> int:
+        """Prints the list."""
+        rows = [describe(card) for card in cards().values()]
+        if self.json:
+            emit_json(rows)
+            return 0
+        print_table(
+            ("NAME", "HERE", "SIZE", "ENCODER", "CONDITIONS ON", "LICENCE", "TITLE"),
+            [
+                (
+                    row["name"],
+                    {"bundled": "bundled", "downloaded": "yes", "partly": "in part"}.get(row["here"], "no"),
+                    f"{row['gigabytes']:g} GB",
+                    f"{row['layers']} x {row['heads']}",
+                    f"{row['consumes']} ({row['embedding_size']})",
+                    row["licence"],
+                    row["title"],
+                )
+                for row in rows
+            ],
+        )
+        say("\nA folder that holds a pair is a model too: steerlens lens PICTURE --model FOLDER")
+        return 0
+
+
+def describe(card: Card) -> dict[str, Any]:
+    """A card as the list shows it."""
+    return {
+        "name": card.name,
+        "title": card.title,
+        "here": on_this_machine(card),
+        "gigabytes": card.gigabytes,
+        "licence": card.licence,
+        "consumes": card.consumes,
+        "embedding_size": card.embedding_size,
+        "layers": card.layers,
+        "heads": card.heads,
+        "paper": f"arXiv {card.paper}",
+        "encoder": card.encoder,
+        "decoder": card.decoder,
+    }
+
+
+def on_this_machine(card: Card) -> str:
+    """`bundled`, `downloaded`, `partly` or `no`, from the package and the cache of the hub; no network."""
+    if card.bundled_folder is not None:
+        return "bundled" if card.bundled_folder.is_dir() else "no"
+    from steerlens.zoo.hub import cached_snapshot
+    from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
+
+    wanted = ((card.encoder, ENCODER_FILES), (card.decoder, DECODER_FILES))
+    found = [place and cached_snapshot(place.repository, place.revision, names) for place, names in wanted]
+    return "downloaded" if all(found) else "partly" if any(found) else "no"
