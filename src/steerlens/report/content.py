@@ -1,0 +1,259 @@
+"""What a report says, as plain values: every number is the atlas's own, and nothing is drawn here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from steerlens.report.colours import DIVERGING, SEQUENTIAL
+from steerlens.report.embed import data_uri, packed
+from steerlens.sites import Site, layer_sites
+from steerlens.sweep.atlas import Atlas, CellResult, Reading, SiteScore
+from steerlens.sweep.plan import LensName, clean_site
+
+LENSES: Mapping[LensName, str] = {"diffusion": "Diffusion Lens", "steering": "Diffusion Steering Lens"}
+
+STRONG = 0.95
+"""Share of all controls that a head must beat to be marked strongly."""
+
+TOP_K = 6
+"""Heads in a grid, as in the paper."""
+
+PICTURE_BYTES = 60_000_000
+"""Characters of pictures that one page holds at most; the run's parquet files hold the rest."""
+
+
+def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
+    """The lenses that have at least one picture besides the clean reconstructions."""
+    clean = clean_site(atlas.encoder.n_layers)
+    used = {result.cell.lens for result in atlas.results if result.cell.lens != "diffusion" or result.cell.site != clean}
+    return tuple(lens for lens in LENSES if lens in used)
+
+
+def head_counts(scores: Sequence[SiteScore]) -> dict[str, Any] | None:
+    """How many heads beat their control, and how many chance would give; None without controls."""
+    compared = [score for score in scores if score.beats_control is not None]
+    if not compared:
+        return None
+    strong = [score for score in compared if score.control_share is not None and score.control_share >= STRONG]
+    return {
+        "heads": len(compared),
+        "beats": sum(bool(score.beats_control) for score in compared),
+        "chance": round(len(compared) / 2),
+        "strong": len(strong),
+        "strong_chance": len(compared) * (1 - STRONG),
+    }
+
+
+def half_layer(atlas: Atlas, picture: str) -> int | None:
+    """The layer from which on the residual stream keeps half of the clean reconstruction's similarity, if any does."""
+    clean = atlas.clean(picture)
+    sites = [site for site in atlas.sites("diffusion", picture) if site.kind == "resid_post"]
+    if not clean or len(sites) < atlas.encoder.n_layers:
+        return None
+    goal = float(np.mean([result.similarity for result in clean])) / 2
+    kept: int | None = None
+    for site in reversed(sorted(sites)):
+        if atlas.score("diffusion", site, picture).similarity < goal:
+            break
+        kept = site.layer
+    return kept if goal > 0 else None
+
+
+def sentences(atlas: Atlas, reading: Reading) -> list[str]:
+    """What one sees for one input, in a few sentences made from the numbers."""
+    said: list[str] = []
+    clean = atlas.clean(reading.id)
+    itself = reading.target == "the input itself"
+    if clean:
+        fidelity = float(np.mean([result.fidelity for result in clean]))
+        said.append(
+            f"The decoder redraws the input's own embedding with a fidelity of {fidelity:.2f}: where the two pictures "
+            "differ, the decoder differs, not the encoder."
+        )
+    if (layer := half_layer(atlas, reading.id)) is not None and itself:
+        said.append(
+            f"Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
+            f"from layer {layer} on (of {atlas.encoder.n_layers})."
+        )
+    best = {lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)}
+    named = [f"{top[0].site.label} under the {LENSES[lens]} ({top[0].similarity:.2f})" for lens, top in best.items() if top]
+    if named:
+        said.append(f"The heads whose pictures come closest to {target_words(reading)} are {' and '.join(named)}.")
+    if counts := head_counts(atlas.ranked("steering", reading.id)):
+        said.append(
+            f"{counts['beats']} of {counts['heads']} heads score above their own random control, where chance alone "
+            f"would give about {counts['chance']}."
+        )
+        if atlas.plan.strength.kind == "rho":
+            said.append(
+                f"{counts['strong']} score above {STRONG:.0%} of all controls; chance would give "
+                f"about {counts['strong_chance']:.1f}."
+            )
+    return said
+
+
+def target_words(reading: Reading) -> str:
+    """The target as it stands in a sentence."""
+    return "the input" if reading.target == "the input itself" else reading.target
+
+
+def page_meta(atlas: Atlas) -> dict[str, Any]:
+    """What the page's script must know of the run as a whole."""
+    writes = max((float(reading.write_norms.max()) for reading in atlas.readings), default=1.0)
+    direct = max((float(reading.direct_similarity.abs().max()) for reading in atlas.readings), default=1.0)
+    lenses = lens_names(atlas)
+    return {
+        "layers": atlas.encoder.n_layers,
+        "heads": atlas.encoder.n_heads,
+        "grid": list(atlas.encoder.patch_grid),
+        "firstPatch": atlas.encoder.first_patch,
+        "tokens": atlas.encoder.n_tokens,
+        "lenses": {lens: LENSES[lens] for lens in lenses},
+        "strength": str(atlas.plan.strength),
+        "seeds": list(atlas.plan.seeds),
+        "strong": STRONG,
+        "k": TOP_K,
+        "sequential": SEQUENTIAL,
+        "diverging": DIVERGING,
+        # One scale for the whole run: never fitted to a picture or a head, so that maps can be compared.
+        "scales": {
+            "similarity": [0, 1],
+            "margin": [-0.5, 0.5],
+            "write": [0, nice_ceiling(writes)],
+            "direct": [-nice_ceiling(direct), nice_ceiling(direct)],
+        },
+        "pictures": [{"id": reading.id, "name": reading.picture.name} for reading in atlas.readings],
+    }
+
+
+def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) -> dict[str, Any]:
+    """All that the page shows of one input: pictures as `data:` addresses and numbers, by site.
+
+    Args:
+        atlas: the run.
+        reading: the input.
+        budget: characters of decoded pictures to embed, the most telling ones first.
+    """
+    id = reading.id
+    scores = {lens: {site: atlas.score(lens, site, id) for site in atlas.sites(lens, id)} for lens in lens_names(atlas)}
+    tops = {lens: _ranking(found) for lens, found in scores.items()}
+    addresses = _addresses(atlas, id, tops, budget)
+    sites = dict.fromkeys(site for found in scores.values() for site in found)
+    heads = [atlas.score("steering", site, id) for site in tops.get("steering", [])]
+    return {
+        "id": id,
+        "name": reading.picture.name,
+        "note": reading.picture.note,
+        "size": list(reading.picture.image.size),
+        "input": data_uri(reading.picture.image, side=384),
+        "target": reading.target,
+        "targetSimilarity": _number(reading.target_similarity),
+        "sentences": sentences(atlas, reading),
+        "counts": head_counts(heads),
+        "clean": [_cell(result, addresses) for result in atlas.clean(id)],
+        "sites": {
+            str(site): {
+                "label": site.label,
+                "kind": site.kind,
+                "layer": site.layer,
+                "head": site.head,
+                "labels": _labels(reading, site),
+                **{lens: _scored(atlas, id, found[site], addresses) for lens, found in scores.items() if site in found},
+            }
+            for site in sites
+        },
+        "top": {lens: [str(site) for site in ranking] for lens, ranking in tops.items()},
+        "layerLabels": [_labels(reading, site) for site in layer_sites("resid_post", atlas.encoder.n_layers)],
+        "embedLabels": _labels(reading, Site("embed")),
+        "writeNorms": [_number(value) for value in reading.write_norms.flatten().tolist()],
+        "direct": [_number(value) for value in reading.direct_similarity.flatten().tolist()],
+        "attention": None if reading.attention is None else packed(reading.attention.float().numpy()),
+        "leftOut": sum(result.cell.picture == id and result.cell.key not in addresses for result in atlas.results),
+    }
+
+
+def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A manifest as rows of name and text; long lists are counted, not listed."""
+    rows: list[tuple[str, str]] = []
+    for key, value in manifest.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows.extend(manifest_rows(value, f"{name}."))
+        elif isinstance(value, list | tuple) and len(value) > 8:
+            rows.append((name, f"{len(value)} entries"))
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            for index, item in enumerate(value):
+                rows.extend(manifest_rows(item if isinstance(item, Mapping) else {"": item}, f"{name}.{index}."))
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(str(item) for item in value)))
+        else:
+            rows.append((name, "not set" if value is None else str(value)))
+    return rows
+
+
+def nice_ceiling(value: float) -> float:
+    """The smallest 1, 2 or 5 times a power of ten that is not below a positive value; 1 for others."""
+    if not value > 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(round(step * power, 12) for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def _ranking(found: Mapping[Site, SiteScore]) -> list[Site]:
+    heads = [score for site, score in found.items() if site.kind == "head"]
+    return [score.site for score in sorted(heads, key=lambda score: -score.similarity)]
+
+
+def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
+    """Addresses of decoded pictures by cell key, in order of how telling they are, until the budget is spent."""
+    grids = {site for ranking in tops.values() for site in ranking[:TOP_K]}
+    rank = {"steering": 3, "diffusion": 4, "control": 5}
+
+    def order(result: CellResult) -> int:
+        site = result.cell.site
+        return 0 if site.kind == "resid_post" else 1 if site in grids else 2 if site.kind != "head" else rank[result.cell.lens]
+
+    addresses: dict[str, str] = {}
+    for result in sorted((result for result in atlas.results if result.cell.picture == id), key=order):
+        address = data_uri(result.picture)
+        budget -= len(address)
+        if budget < 0:
+            break
+        addresses[result.cell.key] = address
+    return addresses
+
+
+def _scored(atlas: Atlas, id: str, score: SiteScore, addresses: Mapping[str, str]) -> dict[str, Any]:
+    controls = atlas.cells("control", score.site, id) if score.lens == "steering" else ()
+    return {
+        "similarity": _number(score.similarity),
+        "steered": _number(score.steered_similarity),
+        "fidelity": _number(score.fidelity),
+        "agreement": _number(score.agreement),
+        "rho": _number(score.rho),
+        "control": _number(score.control),
+        "beats": score.beats_control,
+        "share": _number(score.control_share),
+        "pictures": [_cell(result, addresses) for result in atlas.cells(score.lens, score.site, id)],
+        "controls": [_cell(result, addresses) for result in controls],
+    }
+
+
+def _cell(result: CellResult, addresses: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "src": addresses.get(result.cell.key),
+        "seed": result.cell.seed,
+        "draw": result.cell.draw,
+        "similarity": _number(result.similarity),
+        "fidelity": _number(result.fidelity),
+    }
+
+
+def _labels(reading: Reading, site: Site) -> list[tuple[str, float | None]]:
+    return [(label.name, _number(label.score)) for label in reading.top_labels(site)]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)

@@ -1,0 +1,41 @@
+"""Pictures as text, for pages that must need no other file."""
+
+import base64
+import io
+from functools import cache
+
+import numpy as np
+from PIL import Image, features
+
+PIXEL_SIDE = 64
+"""Pictures up to this side are kept pixel by pixel; larger ones are made smaller and compressed."""
+
+
+@cache
+def _has_webp() -> bool:
+    return bool(features.check("webp"))
+
+
+def data_uri(image: Image.Image | np.ndarray, *, side: int = 192) -> str:
+    """A picture as a `data:` address.
+
+    Args:
+        image: RGB, as PIL image or height x width x 3 of uint8.
+        side: longest side, in pixels, of a picture larger than `PIXEL_SIDE`.
+    """
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    if max(picture.size) <= PIXEL_SIDE:
+        kind = "png"
+        picture.save(buffer, format=kind)
+    else:
+        small = picture.convert("RGB")
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        kind = "webp" if _has_webp() else "jpeg"
+        small.save(buffer, format=kind, quality=78)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def packed(values: np.ndarray) -> str:
+    """Shares in [0,1] as base64 of little-endian 16-bit numbers, 65535 for 1."""
+    return base64.b64encode(np.round(np.clip(values, 0, 1) * 65535).astype("<u2").tobytes()).decode()

@@ -1,0 +1,145 @@
+"""Pages: a run as one HTML file that opens without a network, and as a fragment for notebooks."""
+
+import json
+import secrets
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from steerlens._version import __version__
+from steerlens.report.colours import colour
+from steerlens.report.content import (
+    LENSES,
+    PICTURE_BYTES,
+    TOP_K,
+    head_counts,
+    lens_names,
+    manifest_rows,
+    page_meta,
+    picture_data,
+    sentences,
+    target_words,
+)
+from steerlens.report.embed import data_uri
+from steerlens.report.figures import save_figures
+from steerlens.sites import Site
+from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.files import atomic_write
+
+
+def write_report(atlas: Atlas, folder: Path, *, figures: bool = True) -> Path:
+    """Writes `report.html` and, beside it, `figures/*.png` and `*.svg`; returns the page.
+
+    Args:
+        atlas: the run.
+        folder: where to write; made if it is not there.
+        figures: whether to draw the figures too, a second or two an input.
+
+    Raises:
+        StoreError: if a file cannot be written; one that was there before stays whole.
+    """
+    page = folder / "report.html"
+    atomic_write(page, report_page(atlas).encode())
+    if figures:
+        save_figures(atlas, folder / "figures")
+    return page
+
+
+def report_page(atlas: Atlas) -> str:
+    """The report as HTML that refers to nothing outside itself."""
+    budget = PICTURE_BYTES // max(1, len(atlas.readings))
+    targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
+    readout = atlas.encoder.readout_tokens
+    return _environment().get_template("report.html.j2").render(
+        atlas=atlas,
+        version=__version__,
+        title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
+        encoder=short_name(atlas.encoder.name),
+        lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
+        controls=any(result.cell.lens == "control" for result in atlas.results),
+        strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
+        targets=" or ".join(targets),
+        one_token=readout is not None and len(readout) == 1,
+        k=TOP_K,
+        manifest=manifest_rows(atlas.manifest),
+        meta=script_json(page_meta(atlas)),
+        blocks=[script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
+        css=Markup(_asset("report.css")),
+        js=Markup(_asset("report.js")),
+    )
+
+
+def notebook_view(atlas: Atlas) -> str:
+    """A static HTML fragment for a notebook: the first input, its layers, its best heads and the map of scores."""
+    if not atlas.readings:
+        return "<p>An empty run of steerlens.</p>"
+    reading = atlas.readings[0]
+    lenses = lens_names(atlas)
+    layers = [site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post"]
+    # At most a dozen layers: a notebook is no place for 48 pictures in a row.
+    shown = sorted(layers)[:: max(1, -(-len(layers) // 12))] if layers else []
+    return _environment().get_template("notebook.html.j2").render(
+        uid=f"steerlens-{secrets.token_hex(6)}",
+        atlas=atlas,
+        encoder=short_name(atlas.encoder.name),
+        reading=reading,
+        target=target_words(reading),
+        clean=atlas.clean(reading.id)[:1],
+        said=sentences(atlas, reading),
+        uri=lambda image: data_uri(image, side=128),
+        strip=[(atlas.cells("diffusion", site, reading.id)[0], reading.top_labels(site)[:1]) for site in shown],
+        tops=[
+            (LENSES[lens], [(score, atlas.cells(lens, score.site, reading.id)[0]) for score in scores])
+            for lens in lenses
+            if (scores := atlas.ranked(lens, reading.id, k=TOP_K))
+        ],
+        map=_map_cells(atlas, reading.id),
+        counts=head_counts(atlas.ranked("steering", reading.id)),
+    )
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that is safe inside a script element, whatever texts it holds."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def short_name(name: str) -> str:
+    """The last parts of a hub id or folder, enough to know a model by."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    return "/".join(parts[-2:]) or name
+
+
+def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:
+    lens = "steering" if "steering" in lens_names(atlas) else "diffusion"
+    return [
+        {
+            "x": site.layer,
+            "y": site.head,
+            "fill": colour(score.similarity, 0, 1),
+            "text": f"{site.label}: {score.similarity:.2f}",
+            "mark": bool(score.beats_control),
+        }
+        for site in atlas.sites(lens, picture)
+        if _is_head(site)
+        for score in [atlas.score(lens, site, picture)]
+    ]
+
+
+def _is_head(site: Site) -> bool:
+    return site.kind == "head"
+
+
+def _asset(name: str) -> str:
+    return files("steerlens.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("steerlens.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+    )

@@ -1,0 +1,125 @@
+"""Made-up atlases: every shape that a report or an app must be able to show, without a model and in milliseconds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from steerlens.decoders.base import DecodeOptions, DecoderSpec
+from steerlens.encoders.base import EncoderSpec
+from steerlens.images import Picture
+from steerlens.lenses.logit import Label
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site, layer_sites, parse_sites
+from steerlens.sweep.atlas import Atlas, CellResult, Reading
+from steerlens.sweep.plan import Cell, LensName, make_plan
+
+_NAMES = ("red apple", "cat <3", "tea & cake", "boat", "moon")
+
+
+def fake_atlas(
+    names: Sequence[str] = ("apple",),
+    *,
+    layers: int = 3,
+    heads: int = 2,
+    sites: str = "resid_post,heads",
+    vectors: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    lenses: Sequence[LensName] = ("diffusion", "steering"),
+    controls: int = 1,
+    strength: str = "rho=1",
+    vocabulary: bool = True,
+    attention: bool = True,
+    target: str = "the input itself",
+    size: int = 16,
+    grid: int = 4,
+) -> Atlas:
+    """An atlas of random numbers and pictures, equal for equal arguments.
+
+    Args:
+        names: names of the input pictures.
+        layers: L.
+        heads: H.
+        sites: as `--sites` takes them.
+        vectors: names of directions of the user's.
+        seeds: decoder seeds.
+        lenses: lenses that ran.
+        controls: random directions a steered site.
+        strength: steering strength.
+        vocabulary: whether there are Logit Lens labels.
+        attention: whether attention was kept.
+        target: what similarities are measured against, in words.
+        size: side of the decoded pictures in pixels.
+        grid: patches along a side.
+    """
+    rng = np.random.default_rng(0)
+    chosen = [*parse_sites(sites, layers, heads), *(Site("vector", name=name) for name in vectors)]
+    ids = [f"{index:012x}" for index in range(len(names))]
+    plan = make_plan(
+        ids, chosen, layers, strength=Strength.parse(strength), seeds=seeds, lenses=lenses, controls=controls
+    )
+    options = DecodeOptions(steps=2, guidance=3.0, scheduler="dpm++", size=(size, size))
+    tokens = grid * grid + 1
+    return Atlas(
+        encoder=EncoderSpec("fake/encoder", "clip", layers, heads, 8, 6, (64, 64), tokens, (grid, grid), 1, (0,)),
+        decoder=DecoderSpec("fake/decoder", "kandinsky-2.2", "image_embedding", 6, options),
+        plan=plan,
+        readings=tuple(
+            Reading(
+                picture=Picture.from_image(_image(rng, 64), name),
+                id=id,
+                embedding=torch.randn(6, generator=torch.Generator().manual_seed(0)),
+                target=target,
+                target_similarity=1.0 if target == "the input itself" else 0.25,
+                labels=_labels(rng, [*layer_sites("resid_post", layers), *chosen]) if vocabulary else (),
+                attention=_attention(rng, (layers, heads), tokens) if attention else None,
+                write_norms=torch.from_numpy(rng.random((layers, heads)) / 10).float(),
+                direct_similarity=torch.from_numpy(rng.normal(0, 0.1, (layers, heads))).float(),
+                decomposition_error=1e-7,
+            )
+            for id, name in zip(ids, names, strict=True)
+        ),
+        results=tuple(_result(rng, cell, size) for cell in plan.cells),
+        manifest={"format": 1, "complete": True, "model": "fake", "versions": {"torch": "0"}, "seconds": 1.5},
+    )
+
+
+def _labels(rng: np.random.Generator, sites: Sequence[Site]) -> tuple[Label, ...]:
+    return tuple(
+        Label(site, rank + 1, _NAMES[index], 0.5 - 0.1 * rank)
+        for site in dict.fromkeys(sites)
+        for rank, index in enumerate(rng.permutation(len(_NAMES))[:3])
+    )
+
+
+def _attention(rng: np.random.Generator, heads: tuple[int, int], tokens: int) -> torch.Tensor:
+    return torch.from_numpy(rng.dirichlet(np.ones(tokens), heads)).half()
+
+
+def _image(rng: np.random.Generator, size: int) -> Image.Image:
+    """Two soft blobs of random colour."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    picture = np.ones((size, size, 3)) * rng.uniform(0.6, 1, 3)
+    for _ in range(2):
+        (a, b), colour = rng.uniform(0.2, 0.8, 2), rng.random(3)
+        blob = np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.05)[..., None]
+        picture = picture * (1 - blob) + colour * blob
+    return Image.fromarray((picture * 255).astype(np.uint8))
+
+
+def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
+    centre = {"diffusion": 0.2, "steering": 0.6, "control": 0.45}[cell.lens]
+    if cell.site.kind == "resid_post":
+        centre = 0.6
+    similarity, fidelity = np.clip(rng.normal((centre, 0.6), 0.15), -1, 1).tolist()
+    return CellResult(
+        cell=cell,
+        rho=0.0 if cell.lens == "diffusion" else 1.0,
+        picture=np.asarray(_image(rng, size)),
+        conditioning=torch.from_numpy(rng.normal(size=6)).float(),
+        reencoded=torch.from_numpy(rng.normal(1, 1, size=6)).float(),
+        similarity=similarity,
+        steered_similarity=float(np.clip(similarity + 0.05, -1, 1)),
+        fidelity=fidelity,
+    )
