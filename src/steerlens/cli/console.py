@@ -51,14 +51,8 @@ class Progress:
         console = Console(file=self._stream)
         self._bars: Bars | None = None
         if console.is_terminal and not quiet:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                _Rate(),
-                TimeRemainingColumn(),
-            )
-            self._bars = Bars(*columns, console=console)
+            text = TextColumn("{task.description}")
+            self._bars = Bars(text, BarColumn(), _Count(), _Rate(), TimeRemainingColumn(), console=console)
         self._task: TaskID | None = None
         self._name, self._unit, self._total, self._done = "", "", 0, 0.0
         self._started = self._last = 0.0
