@@ -1,0 +1,189 @@
+"""`steerlens train`: make a small encoder-decoder pair from named pictures, and measure it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from steerlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from steerlens.training.stage import Progress
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _show(records: Iterable[Progress]) -> None:
+    for record in records:
+        _say(record.line())
+
+
+def _prepare(data: Path, pictures: Path | None, seed: int) -> None:
+    from steerlens.training import data as room
+    from steerlens.training.pipeline import prepared_folder
+    from steerlens.training.text import embed_texts, make_text_table, save_text_table
+
+    out = prepared_folder(data)
+    if pictures is None:
+        room.fetch(data)
+    found = room.prepare(data, out, embed_texts, pictures=pictures, seed=seed)
+    save_text_table(make_text_table([concept.name for concept in found.concepts]), out / "text.safetensors")
+    held, unseen = (int((found.split == split).sum()) for split in (room.HELD_OUT, room.UNSEEN))
+    _say(
+        f"{len(found.pictures)} pictures of {len(found.concepts)} concepts in {len(found.styles)} styles; "
+        f"held out: {held} pictures, and {unseen} of unseen concepts. Saved in {out}"
+    )
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Fetch and prepare pictures: clean names, find near-duplicates, hold some out, and embed the names.
+
+    Without `--pictures`, three openly licensed emoji packages are fetched with npm (about 150 MB; archives that already
+    lie in the data folder are used as they are).
+    """
+
+    data: Path
+    """Folder for archives and prepared pictures."""
+
+    pictures: Path | None = None
+    """A folder of your own instead: `style/name.png` (several styles of the same names) or `name.png`."""
+
+    seed: int = 0
+    """Decides what is held out."""
+
+    def run(self) -> int:
+        """Carry the command out; returns the exit code."""
+        if self.pictures is not None and not self.pictures.is_dir():
+            raise UsageError(f"--pictures {self.pictures} is not a folder")
+        _prepare(self.data, self.pictures, self.seed)
+        return 0
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """Train a pair from scratch: a CLIP-style ViT, an autoencoder, and an unCLIP UNet; then evaluate and export it.
+
+    The stages run one after another for shares of `--minutes`. Everything is checkpointed every 45 seconds: after a
+    kill, the same command with `--resume` goes on. Sample grids of held-out scenes appear in OUT/grids, the finished
+    pair in OUT/pair. Pictures that `steerlens train prepare` has left in the data folder are used, so that a pair of
+    your own pictures is made by preparing those first.
+    """
+
+    data: Path
+    """Folder with prepared pictures; the emoji are fetched and prepared if there are none."""
+
+    out: Path
+    """Folder of the run."""
+
+    minutes: float = 150.0
+    """Training time in all; two CPU cores need about 150, a GPU about 25."""
+
+    resume: bool = False
+    """Go on with the run that lies in OUT."""
+
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+
+    workers: int = 1
+    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+
+    scenes: int = 49_152
+    """Scenes whose embeddings and latents are cached for the UNet."""
+
+    seed: int = 0
+    """Of everything random."""
+
+    evaluate: bool = True
+    """Evaluate the finished pair and write the figures into its model card."""
+
+    def run(self) -> int:
+        """Carry the command out; returns the exit code."""
+        from steerlens.training.card import write_card
+        from steerlens.training.export import export_pair, write_manifest
+        from steerlens.training.pipeline import Recipe, prepared_folder, train_pair
+
+        if self.minutes <= 0:
+            raise UsageError(f"--minutes {self.minutes:g} is not above 0")
+        if self.workers < 1 or (self.workers > 1 and self.device != "cpu"):
+            raise UsageError("--workers is at least 1, and 1 on a GPU")
+        if not (prepared_folder(self.data) / "text.safetensors").exists():
+            _prepare(self.data, None, self.seed)
+        recipe = Recipe(minutes=self.minutes, scenes=self.scenes, seed=self.seed)
+        _show(train_pair(self.data, self.out, recipe, device=self.device, resume=self.resume, workers=self.workers))
+        pair = self.out / "pair"
+        size = export_pair(self.data, self.out, pair, recipe)
+        _say(f"exported {pair} ({size / 1e6:.1f} MB)")
+        report = None
+        if self.evaluate:
+            from steerlens.training.evaluate import evaluate
+
+            report = evaluate(pair, self.data, device=self.device, grid=pair / "decoded.png")
+            _say(report.table())
+        write_card(pair, self.data, recipe, report)
+        write_manifest(pair)
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a pair against its bars: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
+
+    Exit code 0 if every bar is met, 1 otherwise. Takes about five minutes on two CPU cores.
+    """
+
+    pair: Annotated[Path, tyro.conf.Positional]
+    """Folder of the pair."""
+
+    data: Path
+    """Data folder with prepared pictures: the held-out ones are needed."""
+
+    device: str = "cpu"
+    """Where to run: cpu or cuda."""
+
+    grid: Path | None = None
+    """Save a PNG of held-out scenes next to what was decoded from their embeddings."""
+
+    json: Path | None = None
+    """Save the figures as json."""
+
+    card: bool = False
+    """Write the figures into the pair's model card and manifest."""
+
+    quick: bool = False
+    """A tenth of the pictures: for a first look, not for a report."""
+
+    def run(self) -> int:
+        """Carry the command out; returns the exit code."""
+        from steerlens.training.checkpoint import write_json
+        from steerlens.training.evaluate import evaluate
+
+        if not (self.pair / "image_encoder").is_dir():
+            raise UsageError(f"{self.pair} is not the folder of a pair")
+        report = evaluate(self.pair, self.data, device=self.device, grid=self.grid, quick=self.quick, say=_say)
+        _say(report.table())
+        if self.json is not None:
+            write_json(self.json, report.to_dict())
+        if self.card:
+            from steerlens.training.card import write_card
+            from steerlens.training.export import write_manifest
+
+            write_card(self.pair, self.data, None, report)
+            write_manifest(self.pair)
+        return 0 if report.passed else 1
+
+
+Command = (
+    Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
+    | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
+    | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
+)
+"""The subcommands of `steerlens train`."""

@@ -1,0 +1,213 @@
+"""Stage 2: a small `VQModel` (spatial norms, not quantised) between 64 x 64 pictures and 16 x 16 x 4 latents.
+
+Latents are standardised channel by channel after training: the affine map is folded into `quant_conv`, into
+`post_quant_conv`, and into every spatial norm, which all see the latents; the Kandinsky pipeline knows no scale.
+
+References:
+    Zheng et al., MoVQ: modulating quantized vectors for high-fidelity image generation, 2022, arXiv 2209.09002.
+    Rombach et al., High-resolution image synthesis with latent diffusion models, 2021, arXiv 2112.10752.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steerlens.training.checkpoint import load_checkpoint, save_checkpoint
+from steerlens.training.data import HELD_OUT, TRAIN, PictureSet
+from steerlens.training.scenes import PLAIN, Augment, SceneMaker
+from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+
+FACTOR = 4
+LATENT_CHANNELS = 4
+SCENE_AUGMENT = Augment(hue=0.08, colour=0.3, colour_share=0.5, blend=0.25, flip=0.5)
+"""Scenes of both decoder stages: varied, but neither blurred nor erased."""
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    """Size and training of the autoencoder.
+
+    Attributes:
+        channels: of the blocks, each a multiple of 32 (the spatial norms' group count).
+        batch: scenes in a step.
+        noise: standard deviation of the noise on latents, which makes decoding robust to an imperfect UNet.
+        optimisation: of the weights.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 96)
+    batch: int = 16
+    noise: float = 0.06
+    optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(rate=2e-3, weight_decay=0.01, average=0.998)
+    )
+
+
+def make_autoencoder(settings: AutoencoderSettings) -> nn.Module:
+    """A `VQModel` with fresh weights."""
+    from diffusers import VQModel
+
+    depth = len(settings.channels)
+    return VQModel(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * depth,
+        up_block_types=("UpDecoderBlock2D",) * depth,
+        block_out_channels=settings.channels,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=64,
+        num_vq_embeddings=16,
+        norm_num_groups=32,
+        vq_embed_dim=LATENT_CHANNELS,
+        norm_type="spatial",
+        mid_block_add_attention=False,
+    )
+
+
+def encode_latents(movq: Any, pictures: Tensor, batch: int = 256) -> Tensor:
+    """float (N,4,16,16): latents of pictures (N,3,64,64) in [0,1]."""
+    device = next(movq.parameters()).device
+    with torch.inference_mode(), autocast(device):
+        parts = [movq.encode(chunk.to(device) * 2 - 1).latents.float() for chunk in pictures.split(batch)]
+    return torch.cat(parts).clone()
+
+
+def decode_latents(movq: Any, latents: Tensor, batch: int = 64) -> Tensor:
+    """float (N,3,64,64) in [0,1]: pictures of latents (N,4,16,16)."""
+    device = next(movq.parameters()).device
+    with torch.inference_mode(), autocast(device):
+        chunks = latents.split(batch)
+        parts = [movq.decode(chunk.to(device), force_not_quantize=True).sample.float() for chunk in chunks]
+    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1).clone()
+
+
+def _gradients(pictures: Tensor) -> list[Tensor]:
+    """Differences of neighbours, right and below: where a picture's edges are."""
+    return [pictures[..., :, 1:] - pictures[..., :, :-1], pictures[..., 1:, :] - pictures[..., :-1, :]]
+
+
+def edge_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """L1 between the gradients of two batches of pictures, at full and at half size."""
+    total = made.new_zeros(())
+    for _ in range(2):
+        for left, right in zip(_gradients(made), _gradients(wanted), strict=True):
+            total = total + functional.l1_loss(left, right)
+        made, wanted = functional.avg_pool2d(made, 2), functional.avg_pool2d(wanted, 2)
+    return total
+
+
+@torch.no_grad()
+def fold_scale(movq: Any, mean: Tensor, deviation: Tensor) -> None:
+    """Make the latents `(z - mean) / deviation` per channel, without changing what is decoded.
+
+    Args:
+        movq: the model, changed in place.
+        mean: float (4).
+        deviation: float (4).
+    """
+    from diffusers.models.attention_processor import SpatialNorm
+
+    movq.quant_conv.weight.div_(deviation[:, None, None, None])
+    movq.quant_conv.bias.sub_(mean).div_(deviation)
+    readers = [movq.post_quant_conv]
+    for module in movq.modules():
+        if isinstance(module, SpatialNorm):
+            readers += [module.conv_y, module.conv_b]
+    for conv in readers:  # all are 1 x 1, and nearest-neighbour resizing commutes with an affine map
+        conv.bias.add_(conv.weight[:, :, 0, 0] @ mean)
+        conv.weight.mul_(deviation[None, :, None, None])
+
+
+def train_autoencoder(
+    pictures: PictureSet,
+    folder: Path,
+    budget: Budget,
+    settings: AutoencoderSettings | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    measure_seconds: float = 180.0,
+) -> Iterator[Progress]:
+    """Train the autoencoder and standardise its latents; the files are `autoencoder.*` in `folder`. See `run_stage`."""
+    settings = settings or AutoencoderSettings()
+    device, (rank, workers) = torch.device(device), workers_of_group()
+    torch.manual_seed(seed)
+    batch = max(1, settings.batch // workers)
+    movq: Any = make_autoencoder(settings).to(device)
+    # the codebook is never used: the decoder reads unquantised latents
+    movq.quantize.requires_grad_(False)
+    maker = SceneMaker(pictures, pictures.rows(TRAIN), device, SCENE_AUGMENT)
+
+    def step(step: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
+        wanted = maker.draw(batch, generator, companions=0.5).pictures * 2 - 1
+        noise = torch.randn(batch, LATENT_CHANNELS, 64 // FACTOR, 64 // FACTOR, generator=generator)
+        with autocast(device):
+            latents = movq.encode(wanted).latents
+            noisy = latents + settings.noise * noise.to(device)
+            made = movq.decode(noisy, force_not_quantize=True).sample.float()
+        latents = latents.float()
+        mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+        square, absolute = functional.mse_loss(made, wanted), functional.l1_loss(made, wanted)
+        edges = edge_loss(made, wanted)
+        unit = mean.square().mean() + deviation.clamp_min(1e-3).log().square().mean()
+        return {
+            "loss": 2 * square + absolute + edges + 0.05 * unit,
+            "square": square,
+            "absolute": absolute,
+            "edges": edges,
+            "unit": unit,
+        }
+
+    def measure() -> Mapping[str, float]:
+        return autoencoder_metrics(movq, pictures)
+
+    stage = run_stage(
+        "autoencoder",
+        movq,
+        step,
+        folder,
+        budget,
+        settings.optimisation,
+        seed=seed + rank,
+        resume=resume,
+        measure=measure,
+        measure_seconds=measure_seconds,
+    )
+    for progress in stage:
+        if progress.done:
+            standardise(movq, maker, seed)
+            save_checkpoint(folder / "autoencoder.safetensors", movq.state_dict(), {"step": progress.step})
+        yield progress
+
+
+def standardise(movq: Any, maker: SceneMaker, seed: int, count: int = 1024) -> None:
+    """Measure the latents' mean and deviation per channel on scenes and fold them in."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    latents = torch.cat([encode_latents(movq, maker.draw(64, generator).pictures) for _ in range(max(1, count // 64))])
+    fold_scale(movq, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
+
+
+def autoencoder_metrics(movq: Any, pictures: PictureSet) -> dict[str, float]:
+    """Signal-to-noise ratio in dB of scenes of held-out (or else training) pictures, encoded and decoded."""
+    device = next(movq.parameters()).device
+    rows = pictures.rows(HELD_OUT)
+    rows = rows if rows.numel() > 1 else pictures.rows(TRAIN)
+    scenes = SceneMaker(pictures, rows, device, PLAIN).draw(128, torch.Generator().manual_seed(78))
+    made = decode_latents(movq, encode_latents(movq, scenes.pictures))
+    error = (made - scenes.pictures).square().mean(dim=(1, 2, 3))
+    return {"psnr": float((-10 * error.log10()).mean())}
+
+
+def load_autoencoder(folder: Path, settings: AutoencoderSettings | None = None) -> nn.Module:
+    """The trained autoencoder of a run's folder, float32, in eval mode."""
+    movq = make_autoencoder(settings or AutoencoderSettings())
+    tensors, _ = load_checkpoint(folder / "autoencoder.safetensors")
+    movq.load_state_dict(tensors)
+    return movq.eval().requires_grad_(False)

@@ -1,0 +1,132 @@
+"""Embeddings and latents of many scenes, computed once: all that the UNet's training needs.
+
+The cache is written in parts, so that a kill loses one part at most, and so that several processes can share the work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from steerlens.errors import SteerlensError
+from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
+from steerlens.training.checkpoint import save_checkpoint
+from steerlens.training.data import HELD_OUT, TRAIN, PictureSet
+from steerlens.training.encoder import embed_pictures
+from steerlens.training.scenes import PLAIN, SceneMaker
+from steerlens.training.stage import Progress
+
+PART = 4096
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class SceneCache:
+    """What the UNet is trained on.
+
+    Attributes:
+        embeds: float16 (N,E), unnormalised image embeddings of scenes.
+        latents: float16 (N,4,16,16), unit variance.
+        zero: float (E), the encoder's embedding of all-zero `pixel_values`: the unconditional embedding.
+        held_embeds: float (M,E), of plain scenes of held-out pictures.
+        held_pictures: uint8 (M,3,64,64), those scenes.
+    """
+
+    embeds: Tensor
+    latents: Tensor
+    zero: Tensor
+    held_embeds: Tensor
+    held_pictures: Tensor
+
+
+def zero_embedding(encoder: Any) -> Tensor:
+    """float (E): the encoder's embedding of all-zero `pixel_values`, in float32."""
+    parameter = next(encoder.parameters())
+    size = int(encoder.config.image_size)
+    with torch.inference_mode():
+        embeds = encoder(pixel_values=torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    return embeds.image_embeds[0].float().clone()
+
+
+def fill_cache(
+    encoder: Any,
+    movq: Any,
+    pictures: PictureSet,
+    folder: Path,
+    parts: int,
+    *,
+    part_size: int = PART,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    first: int = 0,
+    stride: int = 1,
+) -> Iterator[Progress]:
+    """Compute the parts that are missing; yields a record after each.
+
+    Args:
+        encoder: trained, on the device.
+        movq: trained, on the device.
+        pictures: training pictures make the parts, held-out ones the last, small part.
+        folder: the run's folder; parts go to its folder `scenes`.
+        parts: how many.
+        part_size: scenes in a part.
+        device: where to compute.
+        seed: of the scenes.
+        first: first part of this process.
+        stride: number of processes that share the work.
+    """
+    start = time.monotonic()
+    maker = SceneMaker(pictures, pictures.rows(TRAIN), device, SCENE_AUGMENT)
+    held = pictures.rows(HELD_OUT)
+    held = held if held.numel() > 1 else pictures.rows(TRAIN)
+    path = folder / "scenes" / "held.safetensors"
+    if first == 0 and not path.exists():
+        plain = SceneMaker(pictures, held, device, PLAIN)
+        scenes = plain.draw(128, torch.Generator().manual_seed(79)).pictures
+        tensors = {
+            "embeds": embed_pictures(encoder, scenes),
+            "pictures": (scenes * 255).round().to(torch.uint8),
+            "zero": zero_embedding(encoder),
+        }
+        save_checkpoint(path, tensors, {})
+    for number in range(first, parts, stride):
+        path = folder / "scenes" / f"part-{number:03d}.safetensors"
+        if not path.exists():
+            generator = torch.Generator().manual_seed((seed + 5) * 1_000_003 + number)
+            embeds: list[Tensor] = []
+            latents: list[Tensor] = []
+            for begin in range(0, part_size, BATCH):
+                scenes = maker.draw(min(BATCH, part_size - begin), generator).pictures
+                embeds.append(embed_pictures(encoder, scenes).half().cpu())
+                latents.append(encode_latents(movq, scenes).half().cpu())
+            save_checkpoint(path, {"embeds": torch.cat(embeds), "latents": torch.cat(latents)}, {})
+        done = number + stride >= parts
+        seconds = time.monotonic() - start
+        yield Progress("scenes", number + 1, seconds, min(1.0, (number + 1) / parts), {}, done=done)
+
+
+def load_cache(folder: Path) -> SceneCache:
+    """Read all parts.
+
+    Raises:
+        SteerlensError: there are none.
+    """
+    paths = sorted((folder / "scenes").glob("part-*.safetensors"))
+    if not paths or not (folder / "scenes" / "held.safetensors").exists():
+        raise SteerlensError(f"no cached scenes in {folder / 'scenes'}: resume the training with --resume")
+    parts = [load_file(path) for path in paths]
+    held = load_file(folder / "scenes" / "held.safetensors")
+    return SceneCache(
+        torch.cat([part["embeds"] for part in parts]),
+        torch.cat([part["latents"] for part in parts]),
+        held["zero"],
+        held["embeds"],
+        held["pictures"],
+    )

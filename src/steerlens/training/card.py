@@ -1,0 +1,130 @@
+"""The model card of a pair: what it is, what it was made of, how well it does, what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from steerlens.training.data import HELD_OUT, UNSEEN
+from steerlens.training.evaluate import GUIDANCE, STEPS, Report
+from steerlens.training.pipeline import Recipe, load_prepared
+
+_TEXT = """---
+license: [apache-2.0, cc-by-4.0, mit]
+library_name: steerlens
+pipeline_tag: image-to-image
+---
+
+# A small CLIP-style ViT and its unCLIP decoder
+
+Made by `steerlens train emoji`, from scratch. A Vision Transformer that maps a 64 x 64 picture into the space of
+a sentence encoder, and a diffusion decoder that turns such an embedding back into a picture. It exists to be looked
+into: small enough for a laptop without a GPU, trained enough for its parts to mean something.
+
+| part | class | size |
+| --- | --- | --- |
+| `image_encoder/` | `CLIPVisionModelWithProjection` | {encoder} |
+| `decoder/unet/` | `UNet2DConditionModel` | {unet} |
+| `decoder/movq/` | `VQModel`, spatial norms, used unquantised | {movq} |
+| `decoder/scheduler/` | `DDPMScheduler` | scaled linear, v-prediction |
+| `vocabulary.*` | {names} names | all-MiniLM-L6-v2 embeddings, their mean |
+
+## Use
+
+Embeddings are decoded as they are, not normalised. Meant to be run with DPM-Solver++, {steps} steps, guidance
+{guidance:g}; the unconditional embedding is the encoder's embedding of all-zero `pixel_values`. Zero-shot similarity is
+`cosine(image_embeds, text_embeds - text_mean)`; any text embedded with all-MiniLM-L6-v2 can serve as a label.
+
+## Data
+
+{data}
+
+Flags, symbols and people were left out. Held out: {held} pictures of one style (their concepts are seen in other
+styles) and {unseen} pictures of concepts never seen in any style; concepts with a near-duplicate, by name or picture,
+are never held out. Scenes are composed on the fly: one object on one of 12 background colours (two in five white),
+jittered in scale, place and angle; in a part of them a second, small object near a corner.
+
+## Recipe
+
+{recipe}
+
+## Figures
+
+{figures}
+
+![Held-out scenes, each with what was decoded from its embedding](decoded.png)
+
+Each pair shows a scene of held-out pictures (left) and what the decoder made of its embedding alone (right).
+
+## Limits
+
+- It knows drawings of about a thousand things, in three styles. Photographs mean little to it.
+- The decoder invents detail that the embedding does not hold; look at several seeds.
+- Faces of the same family, clocks and other near-duplicates are easily confused.
+- It inherits what its sources leave out: the people, flags and symbols were removed on purpose.
+"""
+
+
+def _millions(path: Path) -> str:
+    total = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return f"{total / 2 / 1e6:.1f} M parameters, float16"
+
+
+def _sources(sources: list[dict[str, Any]]) -> str:
+    if not sources:
+        return "Pictures of your own; state their licence here."
+    lines = [f"- {one['attribution']}: `{one['package']}` {one['version']}, {one['licence']}" for one in sources]
+    return "\n".join(["Openly licensed emoji art, named by Unicode:", "", *lines])
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    encoder, unet = recipe["encoder"], recipe["unet"]
+    shares = recipe["encoder_share"], recipe["autoencoder_share"]
+    return "\n".join(
+        [
+            f"{recipe['minutes']:g} minutes of training in all, seed {recipe['seed']}.",
+            "",
+            f"1. Encoder ({shares[0]:.0%} of the time): Muon on weight matrices, AdamW on the rest; contrast with "
+            "composed text targets, cross-entropy over names, companions and backgrounds, and a thumbnail painted from "
+            f"the embedding; {1 - encoder['keep']:.0%} of the patches dropped for the first "
+            f"{encoder['drop_until']:.0%} of the time; colours, styles, scales and blur augmented.",
+            f"2. Autoencoder ({shares[1]:.0%}): squared, absolute and edge losses; latents brought to unit variance.",
+            f"3. UNet (the rest): v-prediction on {recipe['scenes']} cached scenes, batch {unet['batch']}, "
+            f"{unet['drop']:.0%} of the conditions dropped, moving average of the weights. No loss runs through the "
+            "encoder: pictures show what an embedding holds, and do not try to please the encoder.",
+        ]
+    )
+
+
+def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | None) -> None:
+    """Write `README.md` of a pair.
+
+    Args:
+        pair: its folder, with a manifest.
+        data: with the prepared pictures.
+        recipe: unused if the manifest has one.
+        report: its figures, or None if it was not evaluated.
+    """
+    from dataclasses import asdict
+
+    manifest = json.loads((pair / "manifest.json").read_text())
+    facts = manifest.get("recipe") or asdict(recipe or Recipe())
+    pictures, texts = load_prepared(data)
+    text = _TEXT.format(
+        encoder=_millions(pair / "image_encoder"),
+        unet=_millions(pair / "decoder" / "unet"),
+        movq=_millions(pair / "decoder" / "movq"),
+        names=len(texts.names),
+        steps=STEPS,
+        guidance=GUIDANCE,
+        data=_sources(list(pictures.sources)),
+        held=pictures.rows(HELD_OUT).numel(),
+        unseen=pictures.rows(UNSEEN).numel(),
+        recipe=_recipe(facts),
+        figures="Not measured." if report is None else report.table(),
+    )
+    if not (pair / "decoded.png").exists():
+        lines = text.split("\n")
+        text = "\n".join(line for line in lines if "decoded.png" not in line and "Each pair shows" not in line)
+    (pair / "README.md").write_text(text, encoding="utf-8")

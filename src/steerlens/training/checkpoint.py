@@ -1,0 +1,105 @@
+"""Checkpoints without pickle: tensors in safetensors, everything else in json, written atomically.
+
+A checkpoint is one `.safetensors` file whose metadata carries the json part, so a kill between two writes cannot leave
+half of one step and half of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write json through a temporary file and a rename, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
+    """Save tensors and json facts in one file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(flat, temporary, metadata={"facts": json.dumps(facts)})
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of `save_checkpoint`."""
+    with safe_open(path, framework="pt") as handle:
+        facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
+        return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy with `prefix.` before every name."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries under `prefix.`, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimizer as flat tensors `index.name`; learning rates are set by the schedule and not kept."""
+    flat: dict[str, Tensor] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            flat[f"{index}.{name}"] = torch.as_tensor(value)
+    return flat
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    complete = optimizer.state_dict()
+    complete["state"] = state
+    optimizer.load_state_dict(complete)
+
+
+class Ema:
+    """Exponential moving average of a module's parameters, with a warm-up so that early steps are forgotten."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.shadow = {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the average towards the module."""
+        self.steps += 1
+        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, parameter in module.named_parameters():
+            self.shadow[name].lerp_(parameter.detach(), weight)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Overwrite the module's parameters with the average."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.shadow[name])
+
+
+def split_parameters(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(weight matrices, the rest): Muon serves matrices that map features to features, and no embedding tables."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in named:
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim == 2 and "position_embedding" not in name and min(parameter.shape) > 8
+            (matrices if is_matrix else rest).append(parameter)
+    return matrices, rest

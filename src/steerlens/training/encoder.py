@@ -1,0 +1,248 @@
+"""Stage 1: a CLIP-style ViT whose embedding knows concept, background and companion, and what the picture looks like.
+
+Five losses meet in the embedding: contrast with composed text targets, the name among all names, the companion's name
+with the main object left out, the background, and a thumbnail that a small MLP must paint from the embedding (so that
+colour and layout stay in it for the decoder). For most of the time half of the patches are left out.
+
+References:
+    Radford et al., Learning transferable visual models from natural language supervision, 2021, arXiv 2103.00020.
+    Li et al., Scaling language-image pre-training via masking (FLIP), 2022, arXiv 2212.00794.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steerlens.training.checkpoint import load_checkpoint, part
+from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.training.scenes import PLAIN, STRONG, Augment, SceneMaker, Scenes, zero_shot_scenes
+from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+from steerlens.training.text import TextTable
+
+THUMBNAIL = 24
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Size and training of the encoder.
+
+    Attributes:
+        width: of the residual stream.
+        layers: number of blocks.
+        heads: attention heads of a block.
+        patch: side of a patch in pixels.
+        batch: scenes in a step.
+        companions: share of scenes with a companion.
+        keep: share of patches kept while patches are dropped.
+        drop_until: share of the budget after which all patches are kept.
+        augment: of the training scenes.
+        optimisation: of the weights.
+    """
+
+    width: int = 192
+    layers: int = 12
+    heads: int = 6
+    patch: int = 8
+    batch: int = 96
+    companions: float = 0.5
+    keep: float = 0.5
+    drop_until: float = 0.7
+    augment: Augment = STRONG
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+
+def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
+    """A `CLIPVisionModelWithProjection` with fresh weights, exact GELU and eager attention."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=settings.width,
+        intermediate_size=4 * settings.width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        image_size=64,
+        patch_size=settings.patch,
+        projection_dim=projection,
+        hidden_act="gelu",
+        attn_implementation="eager",  # the CPU's fused attention is half as fast backwards in bfloat16
+    )
+    return CLIPVisionModelWithProjection(config)
+
+
+def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None) -> Tensor:
+    """float (B,E): image embeddings, from some of the patches only where `kept` (B,K) names them."""
+    if kept is None:
+        return encoder(pixel_values=pixel_values).image_embeds
+    vision = encoder.vision_model
+    hidden = vision.embeddings(pixel_values)
+    index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
+    hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+    hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
+    return encoder.visual_projection(vision.post_layernorm(hidden[:, 0]))
+
+
+class EncoderTraining(nn.Module):
+    """The encoder, the thumbnail painter and the temperatures."""
+
+    def __init__(self, encoder: nn.Module, projection: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.painter = nn.Sequential(nn.Linear(projection, 512), nn.GELU(), nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL))
+        nn.init.constant_(self.painter[-1].bias, 0.65)  # the mean of a scene: a zero start wastes the first minutes
+        self.temperatures = nn.Parameter(torch.tensor([2.7, 3.0, 2.7, 2.7]))
+
+    def losses(self, embeds: Tensor, scenes: Scenes, texts: TextTable) -> dict[str, Tensor]:
+        """All losses of a batch; `texts` is centred.
+
+        Args:
+            embeds: float (B,E).
+            scenes: what the pictures show, and the unspoilt pictures.
+            texts: centred tables.
+        """
+        unit = functional.normalize(embeds, dim=-1)
+        contrast, name, companion, ground = self.temperatures.clamp(max=4.4).exp()
+        rows = torch.arange(len(embeds), device=embeds.device)
+        targets = texts.targets(scenes.main, scenes.companion, scenes.background)
+        logits = contrast * unit @ targets.T
+        same = scenes.main[:, None] == scenes.main[None]
+        logits = logits.masked_fill(same & (rows[:, None] != rows[None]), -1e4)
+        contrastive = (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows)) / 2
+
+        similarity = unit @ texts.names.T
+        has = scenes.companion >= 0
+        # a companion's name is right too: it is not counted against the main name, nor the main one against it
+        other = torch.zeros_like(similarity, dtype=torch.bool)
+        other[rows[has], scenes.companion[has]] = True
+        main = functional.cross_entropy((name * similarity).masked_fill(other, -1e2), scenes.main)
+        small = embeds.new_zeros(())
+        if bool(has.any()):
+            left = torch.zeros_like(similarity, dtype=torch.bool)
+            left[rows, scenes.main] = True
+            small = functional.cross_entropy(
+                (companion * similarity).masked_fill(left, -1e2)[has], scenes.companion[has]
+            )
+        background = functional.cross_entropy(ground * unit @ texts.backgrounds.T, scenes.background)
+        thumbnail = functional.adaptive_avg_pool2d(scenes.pictures, THUMBNAIL).flatten(1)
+        painted = functional.mse_loss(self.painter(embeds), thumbnail)
+        loss = contrastive + main + 1.5 * small + 0.3 * background + 20 * painted
+        return {
+            "loss": loss,
+            "contrast": contrastive,
+            "name": main,
+            "companion": small,
+            "ground": background,
+            "thumb": painted,
+        }
+
+
+def to_pixel_values(pictures: Tensor) -> Tensor:
+    """[0,1] -> [-1,1]: the image processor's mean and standard deviation are 0.5."""
+    return pictures * 2 - 1
+
+
+def train_encoder(
+    pictures: PictureSet,
+    texts: TextTable,
+    folder: Path,
+    budget: Budget,
+    settings: EncoderSettings | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    measure_seconds: float = 180.0,
+    checkpoint_seconds: float = 45.0,
+) -> Iterator[Progress]:
+    """Train the encoder; the files are `encoder.*` in `folder`. See `run_stage`."""
+    settings = settings or EncoderSettings()
+    device, (rank, workers) = torch.device(device), workers_of_group()
+    torch.manual_seed(seed)
+    batch = max(1, settings.batch // workers)
+    projection = int(texts.names.shape[1])
+    model = EncoderTraining(make_encoder(settings, projection), projection).to(device)
+    maker = SceneMaker(pictures, pictures.rows(TRAIN), device, settings.augment)
+    centred = texts.centred().to(device)
+    patches = (64 // settings.patch) ** 2
+
+    def step(step: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
+        scenes = maker.draw(batch, generator, companions=settings.companions)
+        pixels = to_pixel_values(maker.spoil(scenes.pictures, generator))
+        kept = None
+        if share < settings.drop_until:
+            order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
+            kept = order[:, : round(settings.keep * patches)].sort(dim=1).values.to(device)
+        with autocast(device):
+            embeds = embed_tokens(model.encoder, pixels, kept)
+        return model.losses(embeds.float(), scenes, centred)
+
+    def measure() -> Mapping[str, float]:
+        return encoder_metrics(model.encoder, pictures, centred, device)
+
+    yield from run_stage(
+        "encoder",
+        model,
+        step,
+        folder,
+        budget,
+        settings.optimisation,
+        seed=seed + rank,
+        resume=resume,
+        measure=measure,
+        measure_seconds=measure_seconds,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def load_encoder(folder: Path, projection: int, settings: EncoderSettings | None = None) -> nn.Module:
+    """The trained encoder of a run's folder, float32, in eval mode."""
+    encoder = make_encoder(settings or EncoderSettings(), projection)
+    tensors, _ = load_checkpoint(folder / "encoder.safetensors")
+    encoder.load_state_dict(part("encoder", tensors))
+    return encoder.eval().requires_grad_(False)
+
+
+def embed_pictures(encoder: Any, pictures: Tensor, batch: int = 256) -> Tensor:
+    """float (N,E): embeddings of pictures (N,3,64,64) in [0,1]."""
+    device = next(encoder.parameters()).device
+    with torch.inference_mode(), autocast(device):
+        chunks = [to_pixel_values(chunk.to(device)) for chunk in pictures.split(batch)]
+        parts = [encoder(pixel_values=chunk).image_embeds.float() for chunk in chunks]
+    return torch.cat(parts).clone()
+
+
+def rank_of(similarity: Tensor, label: Tensor) -> Tensor:
+    """int64 (B): how many entries of (B,C) score above the label's."""
+    return (similarity > similarity.gather(1, label[:, None])).sum(dim=1)
+
+
+def encoder_metrics(encoder: Any, pictures: PictureSet, centred: TextTable, device: torch.device) -> dict[str, float]:
+    """Zero-shot accuracy on training, held-out and unseen pictures, and for companions and backgrounds of scenes."""
+    metrics: dict[str, float] = {}
+    for key, split in (("train", TRAIN), ("held", HELD_OUT), ("unseen", UNSEEN)):
+        rows = pictures.rows(split)
+        if rows.numel() == 0:
+            continue
+        if split == TRAIN:
+            rows = rows[:: max(1, rows.numel() // 200)]
+        maker = SceneMaker(pictures, rows, device, PLAIN)
+        similarity = functional.normalize(embed_pictures(encoder, zero_shot_scenes(maker, rows)), dim=-1)
+        ranks = rank_of(similarity @ centred.names.T, pictures.concept[rows].to(device))
+        metrics |= {f"{key}1": float((ranks < 1).float().mean()), f"{key}5": float((ranks < 5).float().mean())}
+    rows = pictures.rows(HELD_OUT)
+    if rows.numel() > 1:
+        maker = SceneMaker(pictures, rows, device, PLAIN)
+        scenes = maker.draw(256, torch.Generator().manual_seed(77), companions=1.0)
+        unit = functional.normalize(embed_pictures(encoder, scenes.pictures), dim=-1)
+        has = scenes.companion >= 0
+        similarity = (unit @ centred.names.T).scatter(1, scenes.main[:, None], -2.0)
+        ranks = rank_of(similarity[has], scenes.companion[has])
+        metrics["small5"] = float((ranks < 5).float().mean())
+        found = (unit @ centred.backgrounds.T).argmax(dim=1)
+        metrics["ground"] = float((found == scenes.background).float().mean())
+    return metrics

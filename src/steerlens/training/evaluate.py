@@ -1,0 +1,314 @@
+"""Measure a pair on held-out pictures and scenes, against bars; nothing here is seen in training.
+
+Similarity is the cosine of image embeddings; names are compared with mean-centred text embeddings. All measurements run
+on the exported pair, through the same encoder, lenses, interventions and decoder as every other command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from steerlens.training.cache import zero_embedding
+from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.training.encoder import rank_of
+from steerlens.training.grid import save_pairs
+from steerlens.training.heads import head_effects, residual_shares
+from steerlens.training.pipeline import load_prepared
+from steerlens.training.scenes import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
+
+STEPS, GUIDANCE = 12, 3.0
+"""How the bundled decoder is meant to be run."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name: what was measured.
+        value: the number.
+        bar: the least it should be, or None if it is only reported.
+        percent: whether to print it as a percentage.
+        note: how it was measured.
+    """
+
+    name: str
+    value: float
+    bar: float | None = None
+    percent: bool = True
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the bar is reached."""
+        return self.bar is None or self.value >= self.bar
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, value, bar, verdict and note, as text."""
+        shape = (lambda value: f"{value:.1%}") if self.percent else (lambda value: f"{value:.3g}")
+        bar = "" if self.bar is None else shape(self.bar)
+        verdict = "reported" if self.bar is None else "met" if self.met else "MISSED"
+        return self.name, shape(self.value), bar, verdict, self.note
+
+
+@dataclass(frozen=True)
+class Report:
+    """All figures of a pair."""
+
+    figures: tuple[Figure, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bar is met."""
+        return all(figure.met for figure in self.figures)
+
+    def table(self) -> str:
+        """A markdown table."""
+        rows = [("what", "value", "at least", "", "how"), ("---",) * 5, *(figure.cells() for figure in self.figures)]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For json."""
+        return {"passed": self.passed, "figures": [asdict(figure) for figure in self.figures]}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An exported pair, opened.
+
+    Attributes:
+        encoder: the wrapped encoder, in float32.
+        decoder: the wrapped decoder, in the precision that suits the device.
+        names: float (C,E), mean-centred, unit-norm directions of the vocabulary.
+    """
+
+    encoder: Any
+    decoder: Any
+    names: Tensor
+
+    def embed(self, pictures: Tensor, batch: int = 128) -> Tensor:
+        """float (N,E) of pictures (N,3,64,64) in [0,1]."""
+        parts = [self.encoder.embed(self.encoder.preprocess_tensor(chunk)) for chunk in pictures.split(batch)]
+        return torch.cat(parts).float()
+
+    def decode(self, embeds: Tensor, seed: int = 0) -> Tensor:
+        """float (N,3,64,64) in [0,1], one seed a picture."""
+        from steerlens.decoders.base import Conditioning, decode
+
+        conditioning = Conditioning("image_embedding", embeds)
+        return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds)))).to(embeds.device)
+
+
+def open_pair(folder: Path, device: str) -> Pair:
+    """Open the folder of a pair as the rest of the package does."""
+    from diffusers import DDPMScheduler, UNet2DConditionModel, VQModel
+    from safetensors.torch import load_file
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    from steerlens.decoders.base import DecodeOptions
+    from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
+    from steerlens.encoders.clip import CLIPEncoder
+    from steerlens.zoo.devices import decoder_dtype
+
+    native: Any = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", attn_implementation="eager")
+    native = native.float().eval().to(device)
+    processor = CLIPImageProcessor.from_pretrained(folder / "image_processor")
+    dtype = decoder_dtype(torch.device(device), None)
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "decoder" / "unet", torch_dtype=dtype)
+    movq: Any = VQModel.from_pretrained(folder / "decoder" / "movq", torch_dtype=dtype)
+    scheduler: Any = DDPMScheduler.from_pretrained(folder / "decoder" / "scheduler")
+    side = int(native.config.image_size)
+    decoder = Kandinsky22Decoder(
+        unet.to(device),
+        movq.to(device),
+        dict(scheduler.config),
+        zero_embedding(native)[None],
+        name="pair",
+        defaults=DecodeOptions(steps=STEPS, guidance=GUIDANCE, scheduler="dpm++", size=(side, side)),
+    )
+    table = load_file(folder / "vocabulary.safetensors")
+    names = functional.normalize(table["text_embeds"].float() - table["text_mean"].float(), dim=-1)
+    return Pair(CLIPEncoder(native, processor, "pair"), decoder, names.to(device))
+
+
+def ground_of(pictures: Tensor) -> Tensor:
+    """int64 (N): the background whose colour is nearest to the median colour of a 3-pixel frame."""
+    frame = torch.ones(pictures.shape[-2:], dtype=torch.bool, device=pictures.device)
+    frame[3:-3, 3:-3] = False
+    colour = pictures[:, :, frame].median(dim=-1).values
+    palette = torch.tensor([entry.rgb for entry in BACKGROUNDS], device=pictures.device)
+    return torch.cdist(colour, palette).argmin(dim=1)
+
+
+def rank_correlation(values: Tensor) -> Tensor:
+    """float (N): Spearman's correlation of each row of (N,K) with the column's number."""
+    ranks = values.argsort(dim=1).argsort(dim=1).double()
+    columns = torch.arange(values.shape[1], dtype=torch.float64, device=values.device).expand_as(ranks)
+    stacked = torch.stack([ranks, columns]) - (values.shape[1] - 1) / 2
+    return (stacked[0] * stacked[1]).sum(dim=1) / (stacked[0].norm(dim=1) * stacked[1].norm(dim=1))
+
+
+def naming(pair: Pair, pictures: PictureSet) -> list[Figure]:
+    """Zero-shot names of held-out pictures and unseen concepts."""
+    figures: list[Figure] = []
+    device = pair.names.device
+    for split, label in ((HELD_OUT, "held-out picture"), (UNSEEN, "unseen concept")):
+        rows = pictures.rows(split)
+        if rows.numel() == 0:
+            continue
+        shown = zero_shot_scenes(SceneMaker(pictures, rows, device, PLAIN), rows)
+        unit = functional.normalize(pair.embed(shown), dim=-1)
+        ranks = rank_of(unit @ pair.names.T, pictures.concept[rows].to(device))
+        first, fifth = float((ranks < 1).float().mean()), float((ranks < 5).float().mean())
+        note = f"{rows.numel()} pictures on white, {len(pair.names)} names"
+        bars = (0.30, 0.65) if split == HELD_OUT else (None, 25 / len(pair.names))
+        figures.append(Figure(f"name of a {label}, top-1", first, bars[0], note=note))
+        figures.append(Figure(f"name of a {label}, top-5", fifth, bars[1], note=note))
+    return figures
+
+
+def companions(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
+    """Zero-shot names of small, overlaid objects, with the main object's name left out."""
+    figures: list[Figure] = []
+    device = pair.names.device
+    for split, bar, label in ((HELD_OUT, 0.4, "both pictures held out"), (TRAIN, None, "trained pictures, new scenes")):
+        rows = pictures.rows(split)
+        if rows.numel() < 2:
+            continue
+        maker = SceneMaker(pictures, rows, device, PLAIN)
+        scenes = maker.draw(count, torch.Generator().manual_seed(9101), companions=1.0)
+        has = scenes.companion >= 0
+        unit = functional.normalize(pair.embed(scenes.pictures[has]), dim=-1)
+        similarity = (unit @ pair.names.T).scatter(1, scenes.main[has, None], -2.0)
+        ranks = rank_of(similarity, scenes.companion[has])
+        value = float((ranks < 5).float().mean())
+        figures.append(Figure("name of the companion, top-5", value, bar, note=f"{int(has.sum())} scenes, {label}"))
+    return figures
+
+
+def held_scenes(pictures: PictureSet, device: torch.device, count: int) -> Scenes:
+    """Scenes of held-out pictures; of unseen concepts too, where there are no other held-out pictures."""
+    rows = pictures.rows(HELD_OUT)
+    rows = rows if rows.numel() > 1 else pictures.rows(UNSEEN)
+    return SceneMaker(pictures, rows, device, PLAIN).draw(count, torch.Generator().manual_seed(9102))
+
+
+def decoding(pair: Pair, scenes: Scenes, grid: Path | None) -> list[Figure]:
+    """Scenes embedded, decoded and embedded again: fidelity, retrieval, background, speed."""
+    embeds = pair.embed(scenes.pictures)
+    pair.decode(embeds[:8])
+    start = time.perf_counter()
+    made = pair.decode(embeds)
+    seconds = time.perf_counter() - start
+    if grid is not None:
+        save_pairs(grid, scenes.pictures[:48], made[:48])
+    cosine = functional.normalize(pair.embed(made), dim=-1) @ functional.normalize(embeds, dim=-1).T
+    own = torch.arange(len(embeds), device=cosine.device)
+    count = len(embeds)
+    note = f"{count} scenes, {STEPS} steps, guidance {GUIDANCE:g}"
+    right, ceiling = ((ground_of(some) == scenes.background).float().mean() for some in (made, scenes.pictures))
+    hits = (cosine.argmax(dim=1) == own).float().mean()
+    return [
+        Figure("decoded and re-encoded: mean cosine", float(cosine.diagonal().mean()), 0.75, False, note),
+        Figure("cosine with another scene's embedding", float(cosine.roll(1, 0).diagonal().mean()), None, False, note),
+        Figure("retrieves its own source, top-1", float(hits), 0.70, note=f"among {count} held-out scenes"),
+        Figure("background colour right", float(right), 0.85, note=f"12 colours; sources reach {float(ceiling):.1%}"),
+        Figure("pictures a second", count / seconds, 10, False, f"{torch.get_num_threads()} threads, {note}, batched"),
+    ]
+
+
+def depth(pair: Pair, scenes: Scenes) -> list[Figure]:
+    """The Diffusion Lens on the residual stream: equal to the plain reconstruction at the end, closer with depth."""
+    from steerlens.lenses.diffusion import DiffusionLens
+    from steerlens.sites import Site
+
+    trace = pair.encoder.trace(pair.encoder.preprocess_tensor(scenes.pictures))
+    sites = [Site("embed"), *(Site("resid_post", layer) for layer in range(pair.encoder.spec.n_layers))]
+    embeds = DiffusionLens(pair.encoder).embeddings(trace, sites).float()
+    count, layers = embeds.shape[:2]
+    clean = pair.embed(scenes.pictures)
+    # one seed a picture, the same at every depth
+    made = torch.stack([pair.decode(embeds[:, layer]) for layer in range(layers)], dim=1)
+    gap = float((made[:, -1] - pair.decode(clean)).abs().max())
+    back = functional.normalize(pair.embed(made.flatten(0, 1)), dim=-1).view(count, layers, -1)
+    similarity = (back * functional.normalize(clean, dim=-1)[:, None]).sum(dim=-1)
+    curve = " ".join(f"{float(value):.2f}" for value in similarity.mean(dim=0))
+    return [
+        Figure("Diffusion Lens, last layer = reconstruction", float(gap < 0.02), 1.0, note=f"largest gap {gap:.2g}"),
+        Figure(
+            "Diffusion Lens, similarity rises with depth",
+            float(rank_correlation(similarity).mean()),
+            0.8,
+            False,
+            f"Spearman, mean over {count} scenes; mean similarity by depth: {curve}",
+        ),
+    ]
+
+
+def heads(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
+    """Whether heads matter: ablation effects on the label, and who writes the final residual."""
+    rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(TRAIN)])
+    chosen = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(9103))[:count]]
+    count = len(chosen)
+    maker = SceneMaker(pictures, chosen, pair.names.device, PLAIN)
+    generator = torch.Generator().manual_seed(9104)
+    scenes, again = (maker.draw(count, generator, rows=chosen, companions=0.0) for _ in range(2))
+    effects = head_effects(pair.encoder, pair.names, scenes, again)
+    spec = pair.encoder.spec
+    late = effects.above[spec.n_layers - max(1, spec.n_layers // 3) :]
+    by_layer = " ".join(f"{float(value):.3f}" for value in effects.effect.sum(dim=1))
+    shares = residual_shares(pair.encoder, scenes.pictures)
+    note = f"{count} scenes; effect of the layer's heads on the label's cosine: {by_layer}"
+    return [
+        Figure("heads that matter", float(effects.above.sum()), min(15, effects.above.numel()), False, note),
+        Figure("of them in the last third", float(late.sum()), 4, False, f"threshold {effects.threshold:.2g}"),
+        *(Figure(f"share of the final residual: {name}", value) for name, value in shares.items()),
+    ]
+
+
+def evaluate(
+    folder: Path,
+    data: Path,
+    *,
+    device: str = "cpu",
+    grid: Path | None = None,
+    quick: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Report:
+    """Measure a pair.
+
+    Args:
+        folder: of the pair.
+        data: with the prepared pictures that it was trained on.
+        device: where to run.
+        grid: PNG to save with scenes and what was decoded from them.
+        quick: use about a tenth of the scenes.
+        say: told each figure as soon as it is measured.
+    """
+    pair, (pictures, _) = open_pair(folder, device), load_prepared(data)
+    some = 10 if quick else 1
+    where = pair.names.device
+    figures: list[Figure] = []
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    parts: list[Callable[[], list[Figure]]] = [
+        lambda: naming(pair, pictures),
+        lambda: companions(pair, pictures, 500 // some),
+        lambda: decoding(pair, held_scenes(pictures, where, 500 // some), grid),
+        lambda: depth(pair, held_scenes(pictures, where, 32 // min(some, 4))),
+        lambda: heads(pair, pictures, 128 // min(some, 8)),
+        lambda: [Figure("megabytes of the pair (45 at most)", size / 1e6, None, False)],
+    ]
+    for part in parts:
+        for figure in part():
+            figures.append(figure)
+            if say is not None:
+                say("  ".join(cell for cell in figure.cells() if cell))
+    return Report(tuple(figures))

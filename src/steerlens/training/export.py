@@ -1,0 +1,98 @@
+"""Save a trained pair as plain `save_pretrained` folders in float16, with vocabulary, card and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from steerlens.errors import SteerlensError
+from steerlens.training.autoencoder import load_autoencoder
+from steerlens.training.checkpoint import write_json
+from steerlens.training.encoder import load_encoder
+from steerlens.training.pipeline import Recipe, load_prepared
+from steerlens.training.unet import load_unet, make_scheduler
+
+LARGEST = 45_000_000
+"""Bytes that a bundled pair may take."""
+
+
+def _half(model: Any) -> Any:
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter.half()).all()):
+            raise SteerlensError(f"{name} does not fit into float16")
+    return model.half()
+
+
+def make_processor(size: int = 64) -> Any:
+    """A `CLIPImageProcessor` (PIL) that resizes to `size` and maps [0,1] to [-1,1]."""
+    from transformers import CLIPImageProcessor
+
+    half = [0.5, 0.5, 0.5]
+    return CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=half, image_std=half
+    )
+
+
+def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
+    """Write the pair; returns its size in bytes.
+
+    Args:
+        data: holds the prepared pictures.
+        folder: of the run.
+        out: the pair's folder, made if it is not there.
+        recipe: that the run was trained with.
+
+    Raises:
+        SteerlensError: a stage is not trained, or a weight does not fit into float16.
+    """
+    from diffusers import KandinskyV22Pipeline
+
+    for stage in ("encoder", "autoencoder", "unet"):
+        if not (folder / f"{stage}.safetensors").exists():
+            raise SteerlensError(f"{folder} has no trained {stage}: finish it with --resume")
+    pictures, texts = load_prepared(data)
+    projection = int(texts.names.shape[1])
+    encoder: Any = _half(load_encoder(folder, projection, recipe.encoder))
+    movq: Any = _half(load_autoencoder(folder, recipe.autoencoder))
+    unet: Any = _half(load_unet(folder, projection, recipe.unet))
+    encoder.save_pretrained(out / "image_encoder")
+    make_processor(int(encoder.config.image_size)).save_pretrained(out / "image_processor")
+    pipeline: Any = KandinskyV22Pipeline(unet=unet, scheduler=make_scheduler(), movq=movq)
+    pipeline.save_pretrained(out / "decoder")
+    table = {"text_embeds": texts.names.half().contiguous(), "text_mean": texts.mean.half().contiguous()}
+    save_file(table, out / "vocabulary.safetensors")
+    emoji = bool(pictures.sources)
+    entries = [
+        {"name": concept.name, "category": concept.category, ("unified" if emoji else "key"): concept.key}
+        for concept in pictures.concepts
+    ]
+    write_json(out / "vocabulary.json", entries)
+    return write_manifest(out, {"recipe": asdict(recipe), "sources": list(pictures.sources)})
+
+
+def write_manifest(out: Path, facts: dict[str, Any] | None = None) -> int:
+    """Write `manifest.json` with the size and SHA-256 of every file; returns the total size in bytes.
+
+    Args:
+        out: the pair's folder.
+        facts: more entries; those of an existing manifest are kept.
+    """
+    path = out / "manifest.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted(out.rglob("*")):
+        if file.is_file() and file != path:
+            content = file.read_bytes()
+            files[file.relative_to(out).as_posix()] = {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+    total = sum(int(entry["bytes"]) for entry in files.values())
+    write_json(path, {**known, **(facts or {}), "files": files, "bytes": total})
+    return total

@@ -1,0 +1,82 @@
+"""Do the attention heads of an encoder matter? Ablation effects against noise, and who writes the final residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from steerlens.interventions import Mean, Resample
+from steerlens.sites import Site
+from steerlens.training.scenes import Scenes
+
+
+@dataclass(frozen=True)
+class HeadEffects:
+    """What heads do to the label.
+
+    Attributes:
+        effect: float (L,H), mean over pictures of label cosine, clean minus head mean-ablated: the signed total effect.
+        control: float (L,H), the same when the head is replaced by itself in another scene of the same object, which
+            carries the same label: an effect of pure noise.
+        threshold: 95th percentile of the control over heads.
+    """
+
+    effect: Tensor
+    control: Tensor
+    threshold: float
+
+    @property
+    def above(self) -> Tensor:
+        """bool (L,H): heads whose effect exceeds the threshold."""
+        return self.effect > self.threshold
+
+
+@torch.no_grad()
+def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Scenes) -> HeadEffects:
+    """Mean-ablate every head on every token, and compare with resampling it from another scene of the same object.
+
+    Args:
+        encoder: a wrapped encoder.
+        names: float (C,E), unit-norm directions of the vocabulary.
+        scenes: pictures with labels (`main`).
+        again: other scenes of the same objects, row by row.
+    """
+    layers, count = encoder.spec.n_layers, encoder.spec.n_heads
+    inputs, others = (encoder.preprocess_tensor(batch.pictures) for batch in (scenes, again))
+
+    def score(interventions: tuple[Any, ...] = ()) -> Tensor:
+        unit = functional.normalize(encoder.embed(inputs, interventions).float(), dim=-1)
+        return (unit * names[scenes.main]).sum(dim=-1)
+
+    clean = score()
+    effect, control = torch.zeros(layers, count), torch.zeros(layers, count)
+    for layer in range(layers):
+        sites = [Site("head", layer, head) for head in range(count)]
+        here, there = encoder.record(inputs, sites), encoder.record(others, sites)
+        for head, site in enumerate(sites):
+            effect[layer, head] = (clean - score((Mean(site, value=here[site].mean(dim=0)),))).mean()
+            control[layer, head] = (clean - score((Resample(site, value=there[site]),))).mean()
+    return HeadEffects(effect, control, float(control.flatten().quantile(0.95)))
+
+
+@torch.no_grad()
+def residual_shares(encoder: Any, pictures: Tensor) -> dict[str, float]:
+    """Shares of the final residual (its projection on itself) that the embedding, heads, biases and MLPs write.
+
+    The parts add up to 1; a part may be negative. The mean over pictures is taken out of nothing: constant parts count.
+    """
+    trace = encoder.trace(encoder.preprocess_tensor(pictures))
+    final = trace.final.flatten(1).double()
+    norm = final.square().sum(dim=1)
+
+    def share(write: Tensor) -> float:
+        return float(((write.flatten(1).double() * final).sum(dim=1) / norm).mean())
+
+    heads = sum(share(trace.head_writes(layer).sum(dim=1)) for layer in range(trace.n_layers))
+    mlps = sum(share(trace.at(Site("mlp_out", layer))) for layer in range(trace.n_layers))
+    embed = share(trace.at(Site("embed")))
+    return {"embedding": embed, "heads": heads, "MLPs": mlps, "attention biases": 1 - embed - heads - mlps}

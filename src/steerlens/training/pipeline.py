@@ -1,0 +1,151 @@
+"""The whole recipe: prepared pictures in, a folder with three trained models out, resumable at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from steerlens.errors import UsageError
+from steerlens.training.autoencoder import AutoencoderSettings, load_autoencoder, train_autoencoder
+from steerlens.training.cache import PART, fill_cache
+from steerlens.training.checkpoint import load_checkpoint, write_json
+from steerlens.training.data import PictureSet, load
+from steerlens.training.encoder import EncoderSettings, load_encoder, train_encoder
+from steerlens.training.parallel import run_parallel
+from steerlens.training.stage import Budget, Progress, workers_of_group
+from steerlens.training.text import TextTable, load_text_table
+from steerlens.training.unet import UnetSettings, train_unet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is trained.
+
+    Attributes:
+        minutes: of training, shared out among the stages.
+        encoder_share: part of the minutes for the encoder.
+        autoencoder_share: part of the minutes for the autoencoder; the UNet takes the rest.
+        steps: steps of every stage instead of minutes (reproducible, for tests).
+        scenes: cached scenes, in parts of `part`.
+        part: scenes in a part.
+        seed: of everything random.
+        encoder: size and training of the encoder.
+        autoencoder: size and training of the autoencoder.
+        unet: size and training of the UNet.
+    """
+
+    minutes: float = 150.0
+    encoder_share: float = 0.4
+    autoencoder_share: float = 0.15
+    steps: int | None = None
+    scenes: int = 12 * PART
+    part: int = PART
+    seed: int = 0
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    unet: UnetSettings = field(default_factory=UnetSettings)
+
+    def budget(self, share: float) -> Budget:
+        """The budget of a stage."""
+        return Budget(self.minutes * share, self.steps)
+
+
+def prepared_folder(data: Path) -> Path:
+    """Where prepared pictures lie in a data folder."""
+    return data / "prepared"
+
+
+def load_prepared(data: Path) -> tuple[PictureSet, TextTable]:
+    """Prepared pictures and their text embeddings."""
+    folder = prepared_folder(data)
+    pictures = load(folder)
+    return pictures, load_text_table(folder / "text.safetensors")
+
+
+def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, device: str) -> Iterator[Progress]:
+    rank, workers = workers_of_group()
+    encoder = load_encoder(folder, projection, recipe.encoder).to(device)
+    movq = load_autoencoder(folder, recipe.autoencoder).to(device)
+    pictures = load(prepared_folder(data))
+    yield from fill_cache(
+        encoder,
+        movq,
+        pictures,
+        folder,
+        max(1, recipe.scenes // recipe.part),
+        part_size=recipe.part,
+        device=device,
+        seed=recipe.seed,
+        first=rank,
+        stride=workers,
+    )
+    if workers > 1:
+        distributed.barrier()
+
+
+def train_pair(
+    data: Path, folder: Path, recipe: Recipe, *, device: str = "cpu", resume: bool = False, workers: int = 1
+) -> Iterator[Progress]:
+    """Train what is not trained yet, stage after stage.
+
+    Args:
+        data: holds the folder `prepared`.
+        folder: of the run; checkpoints, weights and grids go there.
+        recipe: what to train.
+        device: "cpu" or "cuda".
+        resume: continue what lies in the folder.
+        workers: processes on a CPU.
+
+    Raises:
+        UsageError: the folder holds a run already and `resume` is not set.
+    """
+    if not resume and folder.exists() and any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} holds a run already: pass --resume to continue it, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "recipe.json", asdict(recipe))
+    pictures, texts = load_prepared(data)
+    projection, seed = int(texts.names.shape[1]), recipe.seed
+    if device == "cpu":
+        torch.set_num_threads(max(1, (torch.get_num_threads() if workers == 1 else 1)))
+    unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
+    stages: list[tuple[str, Any, tuple[Any, ...]]] = [
+        (
+            "encoder",
+            train_encoder,
+            (pictures, texts, folder, recipe.budget(recipe.encoder_share), recipe.encoder, device, seed, resume),
+        ),
+        (
+            "autoencoder",
+            train_autoencoder,
+            (pictures, folder, recipe.budget(recipe.autoencoder_share), recipe.autoencoder, device, seed, resume),
+        ),
+        ("scenes", _cache_stage, (data, folder, recipe, projection, device)),
+        (
+            "unet",
+            train_unet,
+            (
+                folder,
+                projection,
+                recipe.budget(unet_share),
+                recipe.unet,
+                recipe.encoder,
+                recipe.autoencoder,
+                device,
+                seed,
+                resume,
+            ),
+        ),
+    ]
+    start = time.monotonic()
+    for name, stage, arguments in stages:
+        if (folder / f"{name}.safetensors").exists():
+            step = int(load_checkpoint(folder / f"{name}.safetensors")[1].get("step", 0))
+            yield Progress(name, step, time.monotonic() - start, 1.0, {}, done=True)
+            continue
+        yield from run_parallel(stage, arguments, workers, folder)

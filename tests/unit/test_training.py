@@ -1,0 +1,312 @@
+"""Training: pictures, scenes, every stage, resuming, export and evaluation, on a tiny set of coloured shapes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from steerlens.errors import SteerlensError, UsageError
+from steerlens.training import data, pipeline, scenes
+from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make_autoencoder
+from steerlens.training.card import write_card
+from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.encoder import EncoderSettings, embed_tokens, load_encoder, make_encoder
+from steerlens.training.evaluate import evaluate, ground_of, rank_correlation
+from steerlens.training.export import export_pair, write_manifest
+from steerlens.training.pipeline import Recipe, train_pair
+from steerlens.training.stage import Optimisation, rate_factor
+from steerlens.training.text import TextTable, save_text_table
+from steerlens.training.unet import UnetSettings
+
+E = 16
+SHAPES = ("disc", "box", "bar", "cross", "ring", "corner", "stripe", "dot")
+STYLES = {"flat": (220, 40, 40), "other": (40, 60, 220)}
+TINY = Recipe(
+    steps=2,
+    scenes=8,
+    part=4,
+    encoder=EncoderSettings(width=32, layers=2, heads=2, patch=16, batch=6),
+    autoencoder=AutoencoderSettings(channels=(32, 32, 32), batch=2),
+    unet=UnetSettings(channels=(32, 32, 32), batch=4),
+)
+
+
+def embed_names(names: list[str]) -> torch.Tensor:
+    """A stand-in for the text model: a unit vector a name, the same each time."""
+    rows = [torch.randn(E, generator=torch.Generator().manual_seed(sum(map(ord, name)))) for name in names]
+    return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def draw_shape(name: str, colour: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("RGBA", (72, 72), (0, 0, 0, 0))
+    pen, fill = ImageDraw.Draw(image), (*colour, 255)
+    index = SHAPES.index(name)
+    if index % 2:
+        pen.rectangle((8, 8 + 3 * index, 60 - 4 * index, 60), fill=fill)
+    else:
+        pen.ellipse((6 + 4 * index, 6, 66, 60 - 3 * index), fill=fill)
+    return image
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for style, colour in STYLES.items():
+        (root / "own" / style).mkdir(parents=True)
+        for name in SHAPES:
+            draw_shape(name, colour).save(root / "own" / style / f"{name}_shape.png")
+    folder = pipeline.prepared_folder(root)
+    found = data.prepare(root, folder, embed_names, pictures=root / "own", held_share=0.4, unseen=1, seed=3)
+    names = [concept.name for concept in found.concepts]
+    grounds = [ground.name for ground in scenes.BACKGROUNDS]
+    small = embed_names([f"with a small {name}" for name in names])
+    save_text_table(TextTable(embed_names(names), small, embed_names(grounds)), folder / "text.safetensors")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    records = list(train_pair(prepared, folder, TINY))
+    assert [record.stage for record in records if record.done] == ["encoder", "autoencoder", "scenes", "unet"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(prepared: Path, run: Path) -> Path:
+    export_pair(prepared, run, run / "pair", TINY)
+    return run / "pair"
+
+
+def test_prepare_cleans_names_and_holds_out(prepared: Path) -> None:
+    found = data.load(pipeline.prepared_folder(prepared))
+    assert {concept.name for concept in found.concepts} == {f"{name} shape" for name in SHAPES}
+    assert found.pictures.dtype == torch.uint8
+    assert found.pictures.shape == (2 * len(SHAPES), 4, 64, 64)
+    unseen = found.rows(data.UNSEEN)
+    assert len(found.concept[unseen].unique()) == 1
+    assert len(unseen) == 2, "an unseen concept is held out in every style"
+    held = found.rows(data.HELD_OUT)
+    assert len(held) > 0
+    trained = set(found.concept[found.rows(data.TRAIN)].tolist())
+    assert set(found.concept[held].tolist()) <= trained, "a held-out picture's concept is seen in another style"
+    assert set(found.style[held].tolist()) == {1}
+
+
+def test_near_duplicates_are_found_by_picture_and_by_name() -> None:
+    pictures = torch.zeros(4, 4, 64, 64, dtype=torch.uint8)
+    pictures[0, :, :32] = 255
+    pictures[1, :, :32] = 250
+    pictures[2, :, :, :32] = 255
+    pictures[3, :, 20:40, 20:40] = 255
+    names = torch.eye(4)
+    twin = data.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
+    assert twin.tolist() == [True, True, False, False]
+    names[3] = names[2]
+    twin = data.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
+    assert twin.tolist() == [True, True, True, True]
+
+
+def test_prepare_refuses_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(SteerlensError, match="at least 2"):
+        data.prepare(tmp_path, tmp_path / "out", embed_names, pictures=tmp_path)
+    with pytest.raises(SteerlensError, match="train prepare"):
+        data.load(tmp_path)
+
+
+def test_missing_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SteerlensError, match="emoji-datasource-google"):
+        data.prepare(tmp_path, tmp_path / "out", embed_names)
+
+
+def test_transparent_edges_keep_their_colour() -> None:
+    picture = data.to_tensor(draw_shape("disc", (220, 40, 40)))
+    visible = picture[3] > 8
+    assert visible.any()
+    assert picture[0][visible].min() > 200
+
+
+def test_scenes_are_deterministic_and_labelled(prepared: Path) -> None:
+    found = data.load(pipeline.prepared_folder(prepared))
+    maker = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu", scenes.STRONG)
+    first, second = (maker.draw(32, torch.Generator().manual_seed(5), companions=0.5) for _ in range(2))
+    assert torch.equal(first.pictures, second.pictures)
+    assert torch.equal(first.companion, second.companion)
+    assert first.pictures.min() >= 0
+    assert first.pictures.max() <= 1
+    has = first.companion >= 0
+    assert 0 < int(has.sum()) < 32
+    assert (first.companion[has] != first.main[has]).all()
+    spoilt = maker.spoil(first.pictures, torch.Generator().manual_seed(6))
+    assert spoilt.shape == first.pictures.shape
+    assert not torch.equal(spoilt, first.pictures)
+
+
+def test_companion_sits_in_its_corner(prepared: Path) -> None:
+    found = data.load(pipeline.prepared_folder(prepared))
+    maker = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu")
+    generator = torch.Generator().manual_seed(8)
+    rows = found.rows(data.TRAIN)[torch.zeros(64, dtype=torch.long)]
+    batch = maker.draw(64, generator, rows=rows, companions=1.0)
+    plain = maker.draw(64, torch.Generator().manual_seed(8), rows=rows, companions=0.0)
+    changed = (batch.pictures - plain.pictures).abs().sum(dim=1)
+    for index in torch.nonzero(batch.companion >= 0)[:, 0].tolist():
+        halves = changed[index].reshape(2, 32, 2, 32).sum(dim=(1, 3)).flatten()
+        assert int(halves.argmax()) == int(batch.corner[index])
+
+
+def test_plain_place_is_the_identity() -> None:
+    sources = torch.rand(2, 4, 64, 64)
+    one = torch.ones(2)
+    assert torch.allclose(scenes.place(sources, one, 0 * one, torch.zeros(2, 2), one, 64), sources, atol=1e-4)
+    mirrored = scenes.place(sources, one, 0 * one, torch.zeros(2, 2), -one, 64)
+    assert torch.allclose(mirrored, sources.flip(-1), atol=1e-4)
+    moved = scenes.place(sources, one, 0 * one, torch.tensor([[0.5, 0.0]]).expand(2, 2), one, 64)
+    assert torch.allclose(moved[..., 16:], sources[..., :48], atol=1e-4)
+
+
+def test_colour_matrix_keeps_grey_and_turns_red_to_green() -> None:
+    matrix = scenes.colour_matrix(torch.tensor([1 / 3]), torch.ones(1))[0]
+    assert torch.allclose(matrix @ torch.ones(3), torch.ones(3), atol=1e-5)
+    assert torch.allclose(matrix @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-5)
+
+
+def test_ground_is_read_from_the_frame(prepared: Path) -> None:
+    found = data.load(pipeline.prepared_folder(prepared))
+    batch = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu").draw(64, torch.Generator().manual_seed(1))
+    assert (ground_of(batch.pictures) == batch.background).float().mean() > 0.9
+
+
+def test_text_targets_are_unit_and_know_their_parts() -> None:
+    table = TextTable(torch.randn(5, E), torch.randn(5, E), torch.randn(12, E)).centred()
+    targets = table.targets(torch.tensor([2, 2]), torch.tensor([-1, 3]), torch.tensor([0, 0]))
+    assert torch.allclose(targets.norm(dim=-1), torch.ones(2), atol=1e-5)
+    companion = targets @ table.companions[3]
+    assert companion[1] > companion[0]
+
+
+def test_keeping_all_patches_equals_the_native_forward() -> None:
+    torch.manual_seed(0)
+    encoder = make_encoder(TINY.encoder, E).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    everything = torch.arange(16).expand(2, -1)
+    with torch.no_grad():
+        assert torch.allclose(embed_tokens(encoder, pixels, everything), embed_tokens(encoder, pixels), atol=1e-5)
+        assert not torch.allclose(embed_tokens(encoder, pixels, everything[:, :8]), embed_tokens(encoder, pixels))
+
+
+def test_folding_the_scale_changes_latents_but_no_picture() -> None:
+    torch.manual_seed(0)
+    movq = make_autoencoder(TINY.autoencoder).eval().requires_grad_(False)
+    pictures = torch.rand(2, 3, 64, 64)
+    latents = movq.encode(pictures).latents
+    before = movq.decode(latents, force_not_quantize=True).sample
+    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    fold_scale(movq, mean, deviation)
+    folded = movq.encode(pictures).latents
+    assert torch.allclose(folded.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(folded.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(movq.decode(folded, force_not_quantize=True).sample, before, atol=1e-4)
+
+
+def test_rates_warm_up_and_end_at_zero() -> None:
+    assert rate_factor(0.0, 0.1) < 0.02
+    assert rate_factor(0.1, 0.1) == pytest.approx(1.0)
+    assert rate_factor(1.0, 0.1) == pytest.approx(0.0)
+
+
+def test_resumed_equals_uninterrupted(prepared: Path, run: Path, tmp_path: Path) -> None:
+    """The last checkpoint before a kill, and the same steps after it, give the same weights as one go."""
+    from steerlens.training.encoder import train_encoder
+    from steerlens.training.stage import Budget
+
+    pictures, texts = pipeline.load_prepared(prepared)
+    settings = replace(TINY.encoder, optimisation=Optimisation(average=0.9))
+    one, two = tmp_path / "one", tmp_path / "two"
+    list(train_encoder(pictures, texts, one, Budget(steps=4), settings))
+    for record in train_encoder(pictures, texts, two, Budget(steps=4), settings, checkpoint_seconds=0.0):
+        assert record.step == 1
+        break  # killed: the generator is closed after the first record, and its first checkpoint is one step old
+    list(train_encoder(pictures, texts, two, Budget(steps=4), settings, resume=True))
+    left, right = (load_checkpoint(folder / "encoder.safetensors")[0] for folder in (one, two))
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def test_a_finished_run_is_not_overwritten(prepared: Path, run: Path) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        next(train_pair(prepared, run, TINY))
+    records = list(train_pair(prepared, run, TINY, resume=True))
+    assert {record.stage for record in records if record.done} == {"encoder", "autoencoder", "scenes", "unet"}
+
+
+def test_two_workers_train_together(prepared: Path, tmp_path: Path) -> None:
+    from steerlens.training.encoder import train_encoder
+    from steerlens.training.parallel import run_parallel
+    from steerlens.training.stage import Budget
+
+    pictures, texts = pipeline.load_prepared(prepared)
+    arguments = (pictures, texts, tmp_path, Budget(steps=2), TINY.encoder)
+    records = list(run_parallel(train_encoder, arguments, 2, tmp_path))
+    assert records[-1].done
+    assert records[-1].step == 2
+    assert load_encoder(tmp_path, E, TINY.encoder) is not None
+    assert not list(tmp_path.glob(".rendezvous*"))
+
+
+def test_export_loads_with_from_pretrained(pair: Path, run: Path) -> None:
+    from diffusers import KandinskyV22Pipeline
+    from safetensors.torch import load_file
+    from transformers import CLIPVisionModelWithProjection
+
+    native = CLIPVisionModelWithProjection.from_pretrained(pair / "image_encoder", dtype=torch.float32)
+    trained = load_encoder(run, E, TINY.encoder)
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(
+            native(pixel_values=pixels).image_embeds, trained(pixel_values=pixels).image_embeds, atol=0.05
+        )
+    decoder = KandinskyV22Pipeline.from_pretrained(pair / "decoder")
+    assert decoder.scheduler.config.prediction_type == "v_prediction"
+    assert decoder.unet.config.sample_size * decoder.movq_scale_factor == 64
+    table = load_file(pair / "vocabulary.safetensors")
+    assert table["text_embeds"].shape == (len(SHAPES), E)
+    assert table["text_mean"].shape == (E,)
+    assert len(json.loads((pair / "vocabulary.json").read_text())) == len(SHAPES)
+    for path in pair.rglob("*.json"):
+        assert str(run) not in path.read_text(), "no path of this machine"
+
+
+def test_evaluation_prints_every_bar_and_the_card_holds_it(prepared: Path, pair: Path) -> None:
+    report = evaluate(pair, prepared, quick=True, grid=pair / "decoded.png")
+    table = report.table()
+    for what in (
+        "held-out picture",
+        "unseen concept",
+        "companion",
+        "mean cosine",
+        "own source",
+        "background",
+        "Spearman",
+    ):
+        assert what in table
+    for what in ("heads that matter", "last third", "pictures a second", "last layer = reconstruction"):
+        assert what in table
+    figures = {figure.name: figure for figure in report.figures}
+    assert figures["Diffusion Lens, last layer = reconstruction"].met
+    shares = [figure.value for figure in report.figures if figure.name.startswith("share of the final")]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+    assert not report.passed, "two steps of training cannot be enough"
+    write_card(pair, prepared, TINY, report)
+    assert "heads that matter" in (pair / "README.md").read_text()
+    assert write_manifest(pair) > 0
+    assert "README.md" in json.loads((pair / "manifest.json").read_text())["files"]
+
+
+def test_rank_correlation_is_spearman() -> None:
+    rising = torch.arange(6.0)[None]
+    assert rank_correlation(torch.cat([rising, -rising])).tolist() == pytest.approx([1.0, -1.0])
