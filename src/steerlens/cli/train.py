@@ -85,7 +85,7 @@ class Emoji:
     """Folder of the run."""
 
     minutes: float = 150.0
-    """Training time in all; two CPU cores need about 150, a GPU about 25."""
+    """Training time in all; two CPU cores need about 150."""
 
     resume: bool = False
     """Go on with the run that lies in OUT."""
@@ -104,6 +104,10 @@ class Emoji:
 
     evaluate: bool = True
     """Evaluate the finished pair and write the figures into its model card."""
+
+    def interrupted(self) -> str:
+        """What an interrupted run leaves behind."""
+        return f"{self.out} keeps what was trained; the same command with --resume goes on."
 
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
