@@ -25,9 +25,6 @@ class LensSettings:
     encoder: str | None = None
     """Another encoder: a hub id or a folder. Its embedding must be of the size that the decoder reads."""
 
-    decoder: str | None = None
-    """Another decoder: a hub id or a folder."""
-
     local: Path | None = None
     """A folder that holds the model's files in the hub's layout, in place of a download."""
 
@@ -138,7 +135,6 @@ def load_pair(settings: LensSettings) -> "Pair":
         local=settings.local,
         local_files_only=settings.local_files_only,
         encoder=settings.encoder,
-        decoder=settings.decoder,
     )
 
 

@@ -84,7 +84,7 @@ def make_job(
         tuple(by_id),
         tuple(dict.fromkeys((*sites, *directions))),
         spec.n_layers,
-        strength=options.strength or pair.strength,
+        strength=options.strength or default_strength(pair),
         seeds=range(options.seed, options.seed + options.n_seeds),
         lenses=options.lenses,
         controls=options.controls,
@@ -100,6 +100,11 @@ def make_job(
         directions=options.directions,
         n_labels=options.n_labels,
     )
+
+
+def default_strength(pair: Pair) -> Strength:
+    """The strength that suits a pair: its card's, or rho = 1, which adds as much as the final residual itself."""
+    return Strength("rho", 1.0) if pair.card is None else Strength.parse(pair.card.strength)
 
 
 def decode_options(defaults: DecodeOptions, options: LookOptions) -> DecodeOptions:
@@ -159,7 +164,7 @@ def load_directions(path: Path, width: int) -> dict[str, Float[Tensor, "D"]]:
 def identity(pair: Pair, job: Job) -> dict[str, Any]:
     """All that two calls must share to add to one run, as JSON values."""
     return {
-        "models": pair.identity,
+        "models": _models_identity(pair),
         "encoder": spec_to_json(job.encoder.spec),
         "decoder": spec_to_json(job.decoder.spec),
         "plan": plan_to_json(job.plan),
@@ -168,6 +173,14 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
         "directions": {name: [round(float(v), 8) for v in row[:8]] for name, row in job.directions.items()},
     }
+
+
+def _models_identity(pair: Pair) -> dict[str, Any]:
+    """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
+    decisive = ("family", "dtype", "preprocessing")
+    parts = {part: pair.provenance.get(part, {}) for part in ("encoder", "decoder")}
+    named = {part: {key: held[key] for key in decisive if key in held} for part, held in parts.items()}
+    return {**named, "sha256": pair.provenance.get("sha256", {})}
 
 
 def _target_identity(target: Target) -> dict[str, Any]:

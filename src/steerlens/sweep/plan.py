@@ -108,10 +108,11 @@ def make_plan(
         raise UsageError(f"the number of controls cannot be negative, as {controls} is.")
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []
     shown = list(sites) if "diffusion" in lenses else []
+    if clean_site(n_layers) not in shown:
+        shown.insert(0, clean_site(n_layers))
     cells: dict[Cell, None] = {}
     for picture in pictures:
         for seed in seeds:
-            cells[Cell(picture, "diffusion", clean_site(n_layers), None, seed)] = None
             for site in shown:
                 cells[Cell(picture, "diffusion", site, None, seed)] = None
             for site in steered:

@@ -1,0 +1,303 @@
+"""From pictures to an atlas, in memory and on disk, on a tiny pair with random weights."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from steerlens.errors import ModelError, StoreError, UsageError
+from steerlens.images import Picture
+from steerlens.interventions import Scale
+from steerlens.lenses.strength import Strength
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site
+from steerlens.sweep import files
+from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.look import LookOptions, load_directions, look, look_in, make_job
+from steerlens.sweep.store import load_run, open_run
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import Pair, load
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("pair")
+    save_tiny_pair(folder)
+    return load(folder, dtype="float32", device="cpu")
+
+
+def picture(seed: int = 0, name: str = "noise") -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    return Picture.from_image(Image.fromarray(pixels), name)
+
+
+def quick(pair: Pair, **changes: object) -> Atlas:
+    options = {"pictures": picture(), "steps": 2, "strength": "rho=0.5", **changes}
+    return look(pair, **options)  # type: ignore[arg-type]
+
+
+def same(a: Atlas, b: Atlas) -> bool:
+    pairs = zip(a.results, b.results, strict=True)
+    return all(
+        one.cell == other.cell
+        and np.abs(one.picture.astype(int) - other.picture.astype(int)).max() <= 2
+        and torch.allclose(one.conditioning, other.conditioning, atol=1e-5)
+        and abs(one.similarity - other.similarity) < 1e-3
+        for one, other in pairs
+    )
+
+
+def test_every_planned_cell_is_there_with_true_numbers(pair: Pair) -> None:
+    atlas = quick(pair)
+    assert [result.cell for result in atlas.results] == list(atlas.plan.cells)
+    encoder, own = pair.encoder, atlas.reading().embedding
+    for result in atlas.results[::5]:
+        again = encoder.embed(encoder.preprocess([result.image]))[0]
+        assert torch.allclose(again, result.reencoded, atol=1e-4)
+        assert result.similarity == pytest.approx(float(cosine_similarity(again, own)), abs=1e-4)
+        assert result.fidelity == pytest.approx(float(cosine_similarity(again, result.conditioning)), abs=1e-4)
+        assert result.steered_similarity == pytest.approx(float(cosine_similarity(result.conditioning, own)), abs=1e-5)
+
+
+def test_the_clean_cell_holds_the_native_embedding(pair: Pair) -> None:
+    atlas = quick(pair, sites="head.0.0")
+    (clean,) = atlas.clean()
+    assert torch.allclose(clean.conditioning, atlas.reading().embedding, atol=1e-5)
+    assert clean.steered_similarity == pytest.approx(1, abs=1e-6)
+
+
+def test_controls_are_steered_exactly_as_hard_as_their_head(pair: Pair) -> None:
+    atlas = quick(pair, strength="s=30")
+    for head in atlas.ranked():
+        (control,) = atlas.cells("control", head.site)
+        assert control.rho == pytest.approx(head.rho)
+        (steered,) = atlas.cells("steering", head.site)
+        assert not torch.allclose(control.conditioning, steered.conditioning, atol=1e-3)
+
+
+def test_a_head_beats_its_control_only_if_it_scores_higher(pair: Pair) -> None:
+    atlas = quick(pair, controls=2)
+    for head in atlas.ranked():
+        controls = [result.similarity for result in atlas.cells("control", head.site)]
+        assert len(controls) == 2
+        assert head.control == pytest.approx(np.mean(controls))
+        assert head.beats_control == (head.similarity > np.mean(controls))
+
+
+def test_ranking_is_by_similarity_and_the_map_agrees(pair: Pair) -> None:
+    atlas = quick(pair)
+    ranked = atlas.ranked("diffusion")
+    assert [head.similarity for head in ranked] == sorted((head.similarity for head in ranked), reverse=True)
+    scores = atlas.score_map("diffusion")
+    assert scores[ranked[0].site.layer, ranked[0].site.head] == np.nanmax(scores)
+
+
+def test_a_map_of_a_few_heads_says_which_were_not_looked_at(pair: Pair) -> None:
+    scores = quick(pair, sites="head.1.0").score_map()
+    assert np.isfinite(scores[1, 0])
+    assert np.isnan(scores).sum() == scores.size - 1
+
+
+def test_pictures_do_not_depend_on_what_else_is_decoded(pair: Pair) -> None:
+    alone = quick(pair, sites="head.1.1", controls=0)
+    among = quick(pair, batch_size=3)
+    (one,), (other,) = (atlas.cells("steering", Site("head", 1, 1)) for atlas in (alone, among))
+    assert np.abs(one.picture.astype(int) - other.picture.astype(int)).max() <= 2
+
+
+def test_several_pictures_seeds_and_a_duplicate(pair: Pair) -> None:
+    pictures = [picture(0, "one"), picture(1, "two"), picture(0, "one again")]
+    atlas = quick(pair, pictures=pictures, sites="head.0.*", n_seeds=2, controls=0)
+    assert [reading.picture.name for reading in atlas.readings] == ["one", "two"]
+    assert len(atlas.cells("steering", Site("head", 0, 0), "two")) == 2
+    assert atlas.score("steering", Site("head", 0, 0), "two").agreement < 1
+
+
+def test_a_target_replaces_the_input(pair: Pair) -> None:
+    other = picture(5, "other")
+    atlas = quick(pair, target=other, sites="head.0.0", controls=0)
+    direction = pair.encoder.embed(pair.encoder.preprocess([other.image]))[0]
+    (result,) = atlas.cells("steering", Site("head", 0, 0))
+    assert result.similarity == pytest.approx(float(cosine_similarity(result.reencoded, direction)), abs=1e-5)
+    assert "other" in atlas.reading().target
+
+
+def test_directions_from_a_file_are_steered_like_a_write(pair: Pair, tmp_path: Path) -> None:
+    width = pair.encoder.spec.width
+    save_file({"probe": torch.randn(width), "features": torch.randn(2, width)}, tmp_path / "v.safetensors")
+    directions = load_directions(tmp_path / "v.safetensors", width)
+    assert set(directions) == {"probe", "features.0", "features.1"}
+    atlas = quick(pair, directions=directions, sites="", controls=0)
+    assert {str(site) for site in atlas.sites("steering")} == {f"vector.{name}" for name in directions}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error"),
+    [
+        ({"short": torch.ones(3)}, UsageError),
+        ({"zero": torch.zeros(16)}, ModelError),
+        ({"nan": torch.full((16,), torch.nan)}, ModelError),
+        ({"a name": torch.ones(16)}, UsageError),
+        ({"deep": torch.ones(2, 2, 16)}, UsageError),
+        ({}, UsageError),
+    ],
+)
+def test_a_file_of_bad_directions_is_refused(
+    tensors: dict[str, torch.Tensor], error: type[Exception], tmp_path: Path
+) -> None:
+    save_file(tensors, tmp_path / "v.safetensors")
+    with pytest.raises(error):
+        load_directions(tmp_path / "v.safetensors", 16)
+
+
+def test_a_file_that_holds_no_directions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match="no safetensors"):
+        load_directions(tmp_path / "v.safetensors", 16)
+    with pytest.raises(UsageError):
+        load_directions(tmp_path / "missing.safetensors", 16)
+
+
+def test_an_unknown_option_is_refused(pair: Pair) -> None:
+    with pytest.raises(UsageError, match="stepz"):
+        quick(pair, stepz=3)
+
+
+def test_a_run_comes_back_from_disk_as_it_was(pair: Pair, tmp_path: Path) -> None:
+    stored = quick(pair, folder=tmp_path / "run")
+    assert same(stored, quick(pair))
+    again = load_run(tmp_path / "run")
+    assert again.plan == stored.plan
+    assert again.reading().labels == stored.reading().labels
+    assert torch.equal(again.reading().write_norms, stored.reading().write_norms)
+    assert again.encoder == pair.encoder.spec
+    assert again.manifest["complete"] is True
+    assert not [
+        path.name for path in (tmp_path / "run").rglob("*") if path.name.startswith(".") and path.name != ".lock"
+    ]
+
+
+def test_pictures_are_stored_as_hugging_face_image_columns(pair: Pair, tmp_path: Path) -> None:
+    quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    table = pq.read_table(next((tmp_path / "run" / "cells").glob("*.parquet")))
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"}
+    assert features["similarity"] == {"dtype": "float64", "_type": "Value"}
+    assert table["image"][0].as_py()["bytes"].startswith(b"\x89PNG")
+
+
+def stop_after(pair: Pair, folder: Path, events: int) -> None:
+    job = make_job(pair, [picture()], LookOptions(steps=2, strength=Strength("rho", 0.5), batch_size=4))
+    running = look_in(pair, job, folder)
+    for _ in range(events):
+        next(running)
+    running.close()
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(pair: Pair, tmp_path: Path) -> None:
+    stop_after(pair, tmp_path / "run", 12)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
+    assert before
+    assert load_run(tmp_path / "run").manifest["complete"] is False
+    atlas = quick(pair, folder=tmp_path / "run", batch_size=4)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert same(atlas, quick(pair, batch_size=4))
+
+
+def test_a_finished_run_is_not_computed_again(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = quick(pair, folder=tmp_path / "run")
+    monkeypatch.setattr(pair.decoder, "decode_batches", lambda *_: pytest.fail("decoded again"))
+    assert same(quick(pair, folder=tmp_path / "run"), first)
+
+
+def test_another_request_does_not_mix_into_a_run(pair: Pair, tmp_path: Path) -> None:
+    quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    with pytest.raises(UsageError, match="plan"):
+        quick(pair, folder=tmp_path / "run", sites="head.0.1")
+    with pytest.raises(UsageError, match="options"):
+        quick(pair, folder=tmp_path / "run", sites="head.0.0", guidance=2.0)
+
+
+def test_a_folder_with_other_files_is_left_alone(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="no run"):
+        quick(pair, folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
+
+
+def test_two_writers_do_not_share_a_run(tmp_path: Path) -> None:
+    refused: list[Exception] = []
+
+    def second() -> None:
+        try:
+            with open_run(tmp_path / "run", {"a": 1}):
+                pass
+        except StoreError as error:
+            refused.append(error)
+
+    with open_run(tmp_path / "run", {"a": 1}):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "another process" in str(refused[0])
+
+
+def test_a_full_disk_keeps_what_was_finished(
+    pair: Pair, tmp_path: Path, full_disk_after: Callable[[int], None]
+) -> None:
+    full_disk_after(9)
+    with pytest.raises(StoreError, match="no space left"):
+        quick(pair, folder=tmp_path / "run", batch_size=4)
+    kept = load_run(tmp_path / "run")
+    assert 0 < len(kept.results) < len(kept.plan)
+    full_disk_after(10_000)
+    assert same(quick(pair, folder=tmp_path / "run", batch_size=4), quick(pair, batch_size=4))
+
+
+@pytest.fixture
+def full_disk_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the file system refuse to flush after a number of files, as a full disk does."""
+    import errno
+    import os
+
+    real = os.fsync
+
+    def arm(limit: int) -> None:
+        written = iter(range(limit))
+
+        def fsync(descriptor: int) -> None:
+            if next(written, None) is None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(files.os, "fsync", fsync)
+
+    return arm
+
+
+def test_a_broken_part_is_named(pair: Pair, tmp_path: Path) -> None:
+    quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    part = next((tmp_path / "run" / "cells").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(StoreError, match=part.name):
+        load_run(tmp_path / "run")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"manifest\.json"):
+        load_run(tmp_path)
+
+
+def test_no_hook_stays_on_the_model(pair: Pair) -> None:
+    quick(pair, sites="head.0.0", controls=0)
+    pair.encoder.embed(pair.encoder.preprocess([picture().image]), [Scale(Site("head", 0, 0), factor=2.0)])
+    modules = pair.encoder.model.modules()  # type: ignore[attr-defined]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)

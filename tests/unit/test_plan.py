@@ -1,0 +1,66 @@
+"""The plan: which cells a request becomes."""
+
+import pytest
+
+from steerlens.errors import UsageError
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.plan import Cell, Plan, clean_site, make_plan
+from steerlens.sweep.store import plan_from_json, plan_to_json
+
+RHO = Strength("rho", 1.0)
+
+
+def plan(**changes: object) -> Plan:
+    request = {"pictures": ["a"], "sites": (*layer_sites("resid_post", 3), *all_heads(3, 2)), "n_layers": 3}
+    return make_plan(**{**request, "strength": RHO, **changes})  # type: ignore[arg-type]
+
+
+def test_every_head_is_planned_under_both_lenses_and_with_a_control() -> None:
+    cells = plan().cells
+    by_lens = {
+        lens: [cell.site for cell in cells if cell.lens == lens] for lens in ("diffusion", "steering", "control")
+    }
+    assert by_lens["diffusion"] == [*layer_sites("resid_post", 3), *all_heads(3, 2)]
+    assert by_lens["steering"] == by_lens["control"] == list(all_heads(3, 2))
+
+
+def test_the_clean_reconstruction_is_the_last_layer_and_planned_once() -> None:
+    clean = Cell("a", "diffusion", clean_site(3), None, 0)
+    assert plan().cells.count(clean) == 1
+    assert plan(sites=all_heads(3, 2), lenses=("steering",)).cells[0] == clean
+
+
+def test_the_residual_stream_is_never_steered() -> None:
+    steered = [cell for cell in plan().cells if cell.lens == "steering"]
+    assert steered
+    assert all(cell.site.is_write for cell in steered)
+
+
+def test_equal_cells_are_planned_once() -> None:
+    sites = (Site("head", 0, 0), Site("head", 0, 0))
+    cells = plan(sites=sites, pictures=["a", "a"]).cells
+    assert len(set(cells)) == len(cells) == 4
+
+
+def test_seeds_and_controls_multiply() -> None:
+    assert len(plan(sites=all_heads(3, 2), seeds=(0, 1), controls=3)) == 2 * (1 + 6 + 6 + 18)
+    assert not [cell for cell in plan(controls=0).cells if cell.lens == "control"]
+
+
+def test_keys_are_unique_and_come_back_from_json() -> None:
+    full = plan(seeds=(3, 4), strength=Strength("s", 2.123456789), pictures=["a", "b"])
+    assert len({cell.key for cell in full.cells}) == len(full)
+    assert plan_from_json(plan_to_json(full)) == full
+
+
+def test_what_is_finished_is_not_planned_again() -> None:
+    full = plan()
+    left = full.without(frozenset(cell.key for cell in full.cells[:5]))
+    assert left.cells == full.cells[5:]
+
+
+@pytest.mark.parametrize("wrong", [{"pictures": []}, {"sites": ()}, {"seeds": ()}, {"controls": -1}])
+def test_a_request_for_nothing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        plan(**wrong)
