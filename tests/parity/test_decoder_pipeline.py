@@ -1,4 +1,4 @@
-"""The denoising loop against diffusers' own `KandinskyV22Pipeline`, and each picture against itself in other batches."""
+"""The denoising loop against diffusers' own `KandinskyV22Pipeline`, and pictures against themselves in batches."""
 
 from functools import cache
 from typing import Any

@@ -1,0 +1,158 @@
+"""`check_encoder` and `check_decoder`: the package's own adapters pass, and an adapter with a fault does not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from steerlens.decoders.base import Conditioning, Decoded, DecodeOptions, Denoised
+from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
+from steerlens.encoders.clip import CLIPEncoder
+from steerlens.encoders.native import LayerModules
+from steerlens.errors import ModelError
+from steerlens.testing.checks import CheckReport, check_decoder, check_encoder
+from steerlens.testing.tiny import SCHEDULERS, tiny_encoder, tiny_movq, tiny_processor, tiny_unet, tiny_vision_model
+from steerlens.trace import Trace
+
+
+def failed(report: CheckReport) -> str:
+    return "\n".join(str(check) for check in report.checks if not check.passed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_clip_adapter_passes_its_checks(dtype: torch.dtype) -> None:
+    report = check_encoder(tiny_encoder(dtype=dtype))
+    assert report.passed, str(report)
+    assert len(report.checks) == 11
+    report.require()
+
+
+def tiny_decoder(kind: type[Kandinsky22Decoder] = Kandinsky22Decoder) -> Kandinsky22Decoder:
+    config: dict[str, Any] = {**SCHEDULERS["kandinsky-2.2"], "num_train_timesteps": 1000}
+    negative = torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
+    return kind(tiny_unet(), tiny_movq(), config, negative)
+
+
+def test_the_kandinsky_adapter_passes_its_checks() -> None:
+    report = check_decoder(tiny_decoder())
+    assert report.passed, str(report)
+    assert len(report.checks) == 6
+
+
+class SwappedHeads(CLIPEncoder):
+    """Two heads under each other's names: their sum, and so the decomposition, is still right."""
+
+    def trace(self, inputs: Any, *, attention: bool = False) -> Trace:
+        trace = super().trace(inputs, attention=attention)
+        weights = tuple(one.flip(0) for one in trace.out_weights)
+        return replace(trace, head_values=trace.head_values.flip(2), out_weights=weights)
+
+
+class NoBias(CLIPEncoder):
+    """The bias of the attention output projection is left out."""
+
+    def layers(self) -> Sequence[LayerModules]:
+        return [replace(modules, out_bias=None) for modules in super().layers()]
+
+
+class OwnReadout(CLIPEncoder):
+    """A readout that leaves the final norm out."""
+
+    def readout(self, residual: Tensor) -> Tensor:
+        return self.model.visual_projection(residual[:, 0].to(self.dtype))
+
+
+class Forgetful(CLIPEncoder):
+    """Leaves a hook behind."""
+
+    def embed(self, inputs: Any, interventions: Any = ()) -> Tensor:
+        self.model.register_forward_hook(lambda *_: None)
+        return super().embed(inputs, interventions)
+
+
+class Centring(CLIPEncoder):
+    """A picture's pixels depend on the batch."""
+
+    def native_forward(self, inputs: Any) -> Tensor:
+        pixels = inputs["pixel_values"]
+        return super().native_forward({"pixel_values": pixels - pixels.mean(0, keepdim=True)})
+
+
+class Unchecked(CLIPEncoder):
+    """Takes any token for one of its own, and fails on it somewhere inside."""
+
+    def _check_interventions(self, interventions: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (SwappedHeads, "a head's write is what attention loses"),
+        (NoBias, "add up to the final residual"),
+        (OwnReadout, "embedding and readout are the native ones"),
+        (Forgetful, "no hook outlives a call"),
+        (Centring, "a picture alone is the picture in a batch"),
+        (Unchecked, "what is not there is refused with UsageError"),
+    ],
+)
+def test_an_encoder_with_a_fault_fails_the_check_for_it(fault: type[CLIPEncoder], words: str) -> None:
+    report = check_encoder(fault(tiny_vision_model(), tiny_processor()))
+    assert words in failed(report), str(report)
+    with pytest.raises(ModelError, match="does not pass its checks"):
+        report.require()
+
+
+class OneGenerator(Kandinsky22Decoder):
+    """Seeds a batch as a whole, as diffusers does with one generator."""
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        return super().decode_batches(conditioning, [seeds[0] + index for index in range(len(seeds))], options)
+
+
+class Deaf(Kandinsky22Decoder):
+    """Decodes the same embedding whatever it is given."""
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        same = Conditioning(conditioning.kind, torch.ones_like(conditioning.values))
+        return super().decode_batches(same, seeds, options)
+
+
+class Signed(Kandinsky22Decoder):
+    """Gives pictures in [-1,1]."""
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        for event in super().decode_batches(conditioning, seeds, options):
+            yield Decoded(event.first, event.pictures * 2 - 1) if isinstance(event, Decoded) else event
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (OneGenerator, "a picture alone is the picture in a batch"),
+        (Deaf, "another embedding gives the same picture"),
+        (Signed, r"outside [0,1]"),
+    ],
+)
+def test_a_decoder_with_a_fault_fails_the_check_for_it(fault: type[Kandinsky22Decoder], words: str) -> None:
+    report = check_decoder(tiny_decoder(fault))
+    assert words in failed(report), str(report)
+
+
+def test_a_check_that_raises_has_failed_and_says_what_was_raised() -> None:
+    class Broken(CLIPEncoder):
+        def trace(self, inputs: Any, *, attention: bool = False) -> Trace:
+            raise OSError("no trace today")
+
+    report = check_encoder(Broken(tiny_vision_model(), tiny_processor()))
+    assert "raised OSError: no trace today" in str(report.checks[0])
+    assert not report.passed
