@@ -1,13 +1,106 @@
 """What `steerlens lens --dry-run` prints: cells, and about how much time, memory and disk they would take."""
 
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from steerlens.cli.console import emit_json, say
+from steerlens.cli.lens import options_of
 
 if TYPE_CHECKING:
     from steerlens.cli.lens import LensSettings
     from steerlens.images import Picture
 
+_PNG_BYTES_PER_PIXEL = 2.0
+"""About what a decoded picture takes as PNG; noise would take 3, flat art less than 1."""
+
+_BYTES_BESIDE_A_PICTURE = 12_000
+"""About what its embeddings, its numbers and its copy in the report take."""
+
 
 def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> int:
-    """Plans without loading weights, prices the plan, prints it, and returns the exit code."""
+    """Plans and prices without loading weights, prints what a run would take, and returns the exit code."""
+    estimate = price(settings, pictures, folder)
+    if settings.json:
+        emit_json(estimate)
+        return 0
+    cells = ", ".join(f"{count} {lens}" for lens, count in estimate["cells"].items())
+    say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}")
+    say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
+    say(
+        f"decoder: {estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}, "
+        f"{estimate['size'][0]} x {estimate['size'][1]} pixels; {estimate['operations']:.3g} operations in all"
+    )
+    say(
+        f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
+    )
+    say(f"memory: {_bytes(estimate['weight_bytes'])} of weights, and what a batch of pictures needs (--batch-size)")
+    say(f"disk: about {_bytes(estimate['disk_bytes'])} in {folder} ({_bytes(estimate['disk_free_bytes'])} free)")
     return 0
+
+
+def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
+    """The plan of a run and what it would take, as JSON values; nothing is loaded or written.
+
+    Raises:
+        UsageError: if the settings make no sense for the model, as in a real run.
+    """
+    from steerlens.sweep.look import decode_options, default_strength, load_directions, plan_of
+    from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
+    from steerlens.zoo.devices import choose_device, decoder_dtype, parse_dtype
+    from steerlens.zoo.load import default_options
+    from steerlens.zoo.locate import card_of
+
+    card, device = card_of(settings.model), choose_device(settings.device)
+    cost = cost_of(settings.model, device=device, dtype=settings.dtype, local=settings.local, encoder=settings.encoder)
+    chosen = options_of(settings, {} if settings.vector is None else load_directions(settings.vector))
+    plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
+    options = decode_options(default_options(card, cost.size), chosen)
+    speed = probe_flops(device, parse_dtype(settings.dtype))
+    pixels = options.size[0] * options.size[1]
+    seconds = estimate_seconds(
+        cost, speed, pictures=len(plan), steps=options.steps, guidance=options.guidance, traces=len(pictures)
+    )
+    return {
+        "inputs": [picture.name for picture in pictures],
+        "pictures_to_decode": len(plan),
+        "cells": dict(Counter(cell.lens for cell in plan.cells)),
+        "sites": settings.sites,
+        "strength": str(plan.strength),
+        "seeds": list(plan.seeds),
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "scheduler": options.scheduler,
+        "size": list(options.size),
+        "device": str(device),
+        "dtype": str(decoder_dtype(device, parse_dtype(settings.dtype))).removeprefix("torch."),
+        "operations": len(plan) * cost.picture_flops(options.steps, options.guidance),
+        "operations_per_second": speed,
+        "seconds": seconds,
+        "weight_bytes": cost.bytes,
+        "disk_bytes": int(len(plan) * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
+        "disk_free_bytes": shutil.disk_usage(_existing(folder)).free,
+        "out": str(folder),
+    }
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

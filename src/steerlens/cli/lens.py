@@ -1,5 +1,6 @@
 """`steerlens lens`: look at pictures through every lens, and write a report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,10 +10,12 @@ import tyro
 from steerlens.cli.console import Progress, emit_json, say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from steerlens.images import Picture
     from steerlens.sweep.atlas import Atlas
-    from steerlens.sweep.engine import Job
-    from steerlens.zoo.load import Pair
+    from steerlens.sweep.look import LookOptions
+    from steerlens.zoo.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,12 @@ def load_pair(settings: LensSettings) -> "Pair":
     )
 
 
-def prepare(settings: LensSettings, pair: "Pair", pictures: "list[Picture]") -> "Job":
-    """The job that the settings describe."""
+def options_of(settings: LensSettings, directions: "Mapping[str, Tensor]") -> "LookOptions":
+    """What the settings ask for, as the engine takes it."""
     from steerlens.lenses.strength import Strength
-    from steerlens.sweep.look import LookOptions, load_directions, make_job
+    from steerlens.sweep.look import LookOptions
 
-    width = pair.encoder.spec.width
-    options = LookOptions(
+    return LookOptions(
         sites=settings.sites,
         strength=None if settings.strength is None else Strength.parse(settings.strength),
         seed=settings.seed,
@@ -156,15 +158,14 @@ def prepare(settings: LensSettings, pair: "Pair", pictures: "list[Picture]") -> 
         batch_size=settings.batch_size,
         n_labels=settings.labels,
         lenses=settings.lens,
-        directions={} if settings.vector is None else load_directions(settings.vector, width),
+        directions=directions,
     )
-    return make_job(pair, pictures, options, settings.target)
 
 
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
     from steerlens.report.html import write_report
-    from steerlens.sweep.look import look_in
+    from steerlens.sweep.look import load_directions, look_in, make_job
 
     for picture in pictures:
         if picture.note:
@@ -172,7 +173,11 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
     with Progress(quiet=settings.json) as progress:
         progress.stage("loading", 1)
         pair = load_pair(settings)
-        job = prepare(settings, pair, pictures)
+        for note in pair.notes:
+            progress.say(note)
+        width = pair.encoder.spec.width
+        directions = {} if settings.vector is None else load_directions(settings.vector, width)
+        job = make_job(pair, pictures, options_of(settings, directions), settings.target)
         progress.advance(1)
         events = look_in(pair, job, folder)
         progress.stage("decoding", len(job.plan), unit="pictures")

@@ -21,7 +21,8 @@ from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
-from steerlens.zoo.load import Pair
+from steerlens.zoo.cards import Card
+from steerlens.zoo.pair import Pair
 
 DEFAULT_SITES = "resid_post,heads"
 
@@ -72,23 +73,10 @@ def make_job(
     Raises:
         UsageError: if a site, strength, text or number does not make sense for this pair.
     """
-    spec = pair.encoder.spec
-    if options.n_seeds < 1:
-        raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
-    by_id: dict[str, Picture] = {}
+    spec, by_id = pair.encoder.spec, dict[str, Picture]()
     for picture in pictures:
-        by_id.setdefault(picture.sha256[:12], picture)
-    sites = parse_sites(options.sites, spec.n_layers, spec.n_heads) if options.sites.strip() else ()
-    directions = tuple(Site("vector", name=name) for name in options.directions)
-    plan = make_plan(
-        tuple(by_id),
-        tuple(dict.fromkeys((*sites, *directions))),
-        spec.n_layers,
-        strength=options.strength or default_strength(pair),
-        seeds=range(options.seed, options.seed + options.n_seeds),
-        lenses=options.lenses,
-        controls=options.controls,
-    )
+        by_id.setdefault(picture_id(picture), picture)
+    plan = plan_of(options, pictures, spec.n_layers, spec.n_heads, default_strength(pair.card))
     return Job(
         encoder=pair.encoder,
         decoder=pair.decoder,
@@ -102,9 +90,42 @@ def make_job(
     )
 
 
-def default_strength(pair: Pair) -> Strength:
+def picture_id(picture: Picture) -> str:
+    """The name of an input picture in cells: equal files have equal names, so that they are looked at once."""
+    return picture.sha256[:12]
+
+
+def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_heads: int, strength: Strength) -> Plan:
+    """The cells that options ask for, on an encoder of so many layers and heads.
+
+    Args:
+        options: what to look at and how.
+        pictures: the inputs.
+        n_layers: L.
+        n_heads: H.
+        strength: how hard to steer if the options do not say.
+
+    Raises:
+        UsageError: if a site or a number does not make sense for this encoder.
+    """
+    if options.n_seeds < 1:
+        raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
+    sites = parse_sites(options.sites, n_layers, n_heads) if options.sites.strip() else ()
+    directions = tuple(Site("vector", name=name) for name in options.directions)
+    return make_plan(
+        [picture_id(picture) for picture in pictures],
+        tuple(dict.fromkeys((*sites, *directions))),
+        n_layers,
+        strength=options.strength or strength,
+        seeds=range(options.seed, options.seed + options.n_seeds),
+        lenses=options.lenses,
+        controls=options.controls,
+    )
+
+
+def default_strength(card: Card | None) -> Strength:
     """The strength that suits a pair: its card's, or rho = 1, which adds as much as the final residual itself."""
-    return Strength("rho", 1.0) if pair.card is None else Strength.parse(pair.card.strength)
+    return Strength("rho", 1.0) if card is None else Strength.parse(card.strength)
 
 
 def decode_options(defaults: DecodeOptions, options: LookOptions) -> DecodeOptions:
@@ -128,14 +149,14 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
     return Target(f"the picture {picture.name}", embedding.float())
 
 
-def load_directions(path: Path, width: int) -> dict[str, Float[Tensor, "D"]]:
+def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Tensor, "D"]]:
     """Directions of the residual stream from a safetensors file: each tensor one direction, named by its key.
 
     A tensor (D,) is one direction; (K,D) is K of them, named `key.0` to `key.K-1`.
 
     Args:
         path: the file.
-        width: D of the encoder.
+        width: D of the encoder; None to take what the file holds.
 
     Raises:
         UsageError: if there is no such file, or a tensor has another width or no length.
@@ -151,7 +172,7 @@ def load_directions(path: Path, width: int) -> dict[str, Float[Tensor, "D"]]:
     for name, tensor in tensors.items():
         rows = {name: tensor} if tensor.ndim == 1 else {f"{name}.{index}": row for index, row in enumerate(tensor)}
         for key, row in rows.items():
-            if row.shape != (width,):
+            if row.shape != (row.shape[-1] if width is None and row.ndim == 1 else width,):
                 raise UsageError(f"{path}: {key} has shape {tuple(row.shape)}; this encoder's width is {width}.")
             if not torch.isfinite(row).all() or not row.any():
                 raise ModelError(f"{path}: {key} is zero or not finite, and so is no direction.")
