@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steerlens.cli.lens import LensSettings
+from steerlens.cli.lens import LensSettings, kept
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Command:
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
+
+    def interrupted(self) -> str:
+        """What a stopped run leaves behind."""
+        return kept(self.out)
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""

@@ -111,6 +111,15 @@ class Command:
     dry_run: bool = False
     """Print what would be done, and about how long it would take and how much memory and disk, and do nothing."""
 
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.out or Path("steerlens-runs") / f"{self.images[0].stem}-{Path(self.settings.model).name}"
+
+    def interrupted(self) -> str:
+        """What a stopped run leaves behind."""
+        return kept(self.folder)
+
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
         from steerlens.errors import UsageError
@@ -118,13 +127,17 @@ class Command:
 
         if not self.images:
             raise UsageError("no picture was given; try: steerlens lens PICTURE, or steerlens demo.")
-        pictures = load_pictures(self.images)
-        folder = self.out or Path("steerlens-runs") / f"{pictures[0].name}-{Path(self.settings.model).name}"
+        pictures, folder = load_pictures(self.images), self.folder
         if self.dry_run:
             from steerlens.cli.dry_run import dry_run
 
             return dry_run(self.settings, pictures, folder)
         return look_and_report(self.settings, pictures, folder)
+
+
+def kept(folder: Path) -> str:
+    """What a stopped run leaves behind, for the user."""
+    return f"What was finished is kept in {folder}; the same command goes on from there."
 
 
 def load_pair(settings: LensSettings) -> "Pair":

@@ -9,7 +9,7 @@ from steerlens.decoders.base import DecodeOptions, Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import TextVocabulary
-from steerlens.zoo.cards import Repository
+from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.hub import snapshot
 from steerlens.zoo.locate import card_of, locate
@@ -18,9 +18,6 @@ from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, lib
 from steerlens.zoo.registry import adapter, adapter_for
 from steerlens.zoo.text import CLIPText
 from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
-
-_FOLDER_OPTIONS = {"steps": 25, "guidance": 4.0, "scheduler": "dpm++"}
-"""How a decoder from a folder, of which no card says more, is run."""
 
 _PIPELINES = {"KandinskyV22Pipeline": "kandinsky-2.2"}
 """Adapters for pipeline classes; a plug-in registers its adapter under the name of the class itself."""
@@ -175,8 +172,18 @@ def load_decoder(
     movq = load_module(VQModel, folder / "movq", "movq", dtype=precision, device=device)
     if options is None:
         side = unet_config["sample_size"] * 2 ** (len(movq_config["block_out_channels"]) - 1)
-        options = DecodeOptions(**cast(Any, _FOLDER_OPTIONS), size=(side, side))
+        options = default_options(None, (side, side))
     return kind(unet, movq, scheduler, negative_embedding, name=name, defaults=options)
+
+
+def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
+    """How a decoder is run when nothing else is asked for: as its card says, or as most decoders of its family are.
+
+    Args:
+        card: what the zoo says of the pair, or None for a folder.
+        size: height and width in pixels that the decoder was trained for.
+    """
+    return DecodeOptions(25, 4.0, "dpm++", size) if card is None else card.defaults.options()
 
 
 def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
