@@ -36,7 +36,7 @@ class AutoencoderSettings:
 
     Attributes:
         channels: of the blocks, each a multiple of 32 (the spatial norms' group count).
-        batch: scenes in a step.
+        batch: scenes in a step, of all workers together.
         noise: standard deviation of the noise on latents, which makes decoding robust to an imperfect UNet.
         optimisation: of the weights.
     """

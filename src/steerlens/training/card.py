@@ -121,7 +121,7 @@ def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | N
         data=_sources(list(pictures.sources)),
         held=pictures.rows(HELD_OUT).numel(),
         unseen=pictures.rows(UNSEEN).numel(),
-        recipe=_recipe(facts),
+        recipe="\n\n".join(text for text in (_recipe(facts), manifest.get("notes", "")) if text),
         figures="Not measured." if report is None else report.table(),
     )
     if not (pair / "decoded.png").exists():

@@ -38,7 +38,7 @@ class EncoderSettings:
         layers: number of blocks.
         heads: attention heads of a block.
         patch: side of a patch in pixels.
-        batch: scenes in a step.
+        batch: scenes in a step, of all workers together.
         companions: share of scenes with a companion.
         keep: share of patches kept while patches are dropped.
         drop_until: share of the budget after which all patches are kept.
@@ -50,7 +50,7 @@ class EncoderSettings:
     layers: int = 12
     heads: int = 6
     patch: int = 8
-    batch: int = 96
+    batch: int = 128
     companions: float = 0.5
     keep: float = 0.5
     drop_until: float = 0.7
@@ -131,7 +131,7 @@ class EncoderTraining(nn.Module):
         background = functional.cross_entropy(ground * unit @ texts.backgrounds.T, scenes.background)
         thumbnail = functional.adaptive_avg_pool2d(scenes.pictures, THUMBNAIL).flatten(1)
         painted = functional.mse_loss(self.painter(embeds), thumbnail)
-        loss = contrastive + main + 1.5 * small + 0.3 * background + 20 * painted
+        loss = contrastive + main + 2 * small + 0.3 * background + 20 * painted
         return {
             "loss": loss,
             "contrast": contrastive,

@@ -73,7 +73,11 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
         for concept in pictures.concepts
     ]
     write_json(out / "vocabulary.json", entries)
-    return write_manifest(out, {"recipe": asdict(recipe), "sources": list(pictures.sources)})
+    notes = folder / "notes.md"
+    facts: dict[str, Any] = {"recipe": asdict(recipe), "sources": list(pictures.sources)}
+    if notes.exists():  # what was special about this run, for its model card
+        facts["notes"] = notes.read_text(encoding="utf-8").strip()
+    return write_manifest(out, facts)
 
 
 def write_manifest(out: Path, facts: dict[str, Any] | None = None) -> int:

@@ -126,7 +126,7 @@ def make_optimizers(model: nn.Module, settings: Optimisation) -> dict[str, torch
     ]
     groups = [group for group in groups if group["params"]]
     if groups:
-        optimizers["adamw"] = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))
+        optimizers["adamw"] = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), fused=True)
     return optimizers
 
 
