@@ -1,0 +1,67 @@
+"""Models without their weights: full-size architectures on the meta device, from configs in a folder or the package."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.cards import Card
+from steerlens.zoo.locate import Located
+from steerlens.zoo.weights import quiet_libraries, read_json
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""The config of each component, by its folder's name (`image_encoder`, `text_encoder`, `unet`, `movq`)."""
+
+
+def package_configs(card: Card) -> Configs:
+    """The full-size configs that come with the package for a card whose weights do not.
+
+    Raises:
+        UsageError: if the package has none for it.
+    """
+    if card.configs is None:
+        raise UsageError(f"the package holds no configs for {card.name}, only its weights do.")
+    text = (files("steerlens.zoo") / "configs" / f"{card.configs}.json").read_text(encoding="utf-8")
+    return cast(Configs, json.loads(text))
+
+
+def folder_configs(located: Located) -> Configs:
+    """The configs of a pair on this machine."""
+    return {
+        "image_encoder": encoder_config(located.encoder),
+        "unet": read_json(located.decoder / "unet" / "config.json", "unet"),
+        "movq": read_json(located.decoder / "movq" / "config.json", "movq"),
+    }
+
+
+def encoder_config(folder: Path) -> Mapping[str, Any]:
+    """The config of an encoder in a folder, or in `image_encoder` in it."""
+    inner = folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
+    return read_json(inner / "config.json", "image_encoder")
+
+
+def on_meta(component: str, config: Mapping[str, Any]) -> Any:
+    """A model of a config, with shapes and without numbers.
+
+    Raises:
+        ModelError: if the config names no class of transformers or diffusers, or the class refuses it.
+    """
+    import diffusers
+    import transformers
+
+    name = str(config.get("_class_name") or (config.get("architectures") or [""])[0])
+    library: Any = diffusers if "_class_name" in config else transformers
+    kind = getattr(library, name, None)
+    if kind is None:
+        raise ModelError(f"{component}: its config names no class of transformers or diffusers ({name or 'none'}).")
+    try:
+        with quiet_libraries(), torch.device("meta"):
+            if library is diffusers:
+                return kind.from_config(dict(config)).eval()
+            return kind(kind.config_class(**config)).eval()
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"{component}: {name} cannot be built from its config: {error}.") from error

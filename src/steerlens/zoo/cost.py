@@ -1,0 +1,175 @@
+"""What a pair costs to run, counted from its configs alone, without weights or network.
+
+Operations are counted exactly, by running each model on tensors without numbers. Seconds are a rough estimate: the
+operations divided by the speed of a typical block of a decoder, measured here and now.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from steerlens.errors import ModelError
+from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
+from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
+from steerlens.zoo.locate import card_of, locate
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a pair costs.
+
+    Attributes:
+        encoder_flops: operations of one encoder pass, for one picture.
+        unet_flops: operations of one pass of the UNet, for one latent; guidance takes two passes a step.
+        movq_flops: operations of decoding one latent into a picture.
+        parameters: numbers of each component.
+        bytes: memory that the weights take in the precision in which they would be loaded.
+        size: height and width of the pictures, in pixels.
+        n_layers: L of the encoder.
+        n_heads: H of the encoder.
+    """
+
+    encoder_flops: int
+    unet_flops: int
+    movq_flops: int
+    parameters: Mapping[str, int]
+    bytes: int
+    size: tuple[int, int]
+    n_layers: int
+    n_heads: int
+
+    def picture_flops(self, steps: int, guidance: float) -> int:
+        """Operations of one decoded picture: denoising, decoding, and embedding the result again."""
+        passes = steps * (2 if guidance > 1 else 1)
+        return passes * self.unet_flops + self.movq_flops + self.encoder_flops
+
+
+def cost_of(
+    source: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    local: str | Path | None = None,
+    encoder: str | Path | None = None,
+) -> Cost:
+    """What a pair costs, for a card or a folder; arguments as in `load`.
+
+    Args:
+        source: a card's name or a folder.
+        size: height and width of the pictures; by default those of the card or the decoder.
+        device: where it would run.
+        dtype: the precision in which it would run.
+        local: a folder in place of the hub.
+        encoder: the folder of an encoder in place of the pair's own.
+
+    Raises:
+        UsageError: if there is no such model, device or precision.
+        ModelError: if a config is missing or broken.
+    """
+    known, chosen, asked = card_of(source), choose_device(device), parse_dtype(dtype)
+    if known is not None and known.configs is not None and local is None:
+        configs = package_configs(known)
+    else:
+        configs = folder_configs(locate(source, local=local))
+    if encoder is not None:
+        configs = {**configs, "image_encoder": encoder_config(Path(encoder))}
+    return count(configs, size or (known.defaults.size if known else None), chosen, asked)
+
+
+@torch.no_grad()
+def count(
+    configs: Configs, size: tuple[int, int] | None, device: torch.device, dtype: torch.dtype | None = None
+) -> Cost:
+    """Counts on the meta device; arguments as in `cost_of`.
+
+    Raises:
+        ModelError: if the models do not run as a Kandinsky 2.2 decoder and a CLIP vision tower do.
+    """
+    models = {part: on_meta(part, configs[part]) for part in ("image_encoder", "unet", "movq")}
+    parameters = {part: sum(p.numel() for p in model.parameters()) for part, model in models.items()}
+    encoder, unet, movq = models.values()
+    vision = getattr(encoder.config, "vision_config", encoder.config)
+    scale = 2 ** (len(movq.config.block_out_channels) - 1)
+    size = size or (unet.config.sample_size * scale, unet.config.sample_size * scale)
+    with torch.device("meta"):
+        pixels = torch.empty(1, 3, vision.image_size, vision.image_size)
+        latents = torch.empty(1, unet.config.in_channels, size[0] // scale, size[1] // scale)
+        condition = {"image_embeds": torch.empty(1, unet.config.encoder_hid_dim)}
+        step = torch.empty(())
+    try:
+        flops = (
+            _flops(lambda: encoder(pixel_values=pixels)),
+            _flops(lambda: unet(latents, step, encoder_hidden_states=None, added_cond_kwargs=condition)),
+            _flops(lambda: movq.decode(latents, force_not_quantize=True)),
+        )
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"the cost of this pair cannot be counted: {error}.") from error
+    first = encoder_dtype(device, parameters["image_encoder"], dtype)
+    second = decoder_dtype(device, dtype)
+    decoder_parameters = parameters["unet"] + parameters["movq"]
+    memory = parameters["image_encoder"] * first.itemsize + decoder_parameters * second.itemsize
+    layers, heads = vision.num_hidden_layers, vision.num_attention_heads
+    return Cost(*flops, parameters, memory, size, layers, heads)
+
+
+def _flops(run: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def probe_flops(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None, seconds: float = 0.3
+) -> float:
+    """Operations a second of a block as decoders are made of: group norm, SiLU, 3 x 3 convolution.
+
+    Args:
+        device: where to measure.
+        dtype: in which precision; by default the one a decoder would run in.
+        seconds: how long to measure, besides the first passes.
+    """
+    device = choose_device(device)
+    dtype = decoder_dtype(device, dtype)
+    channels, side, batch = (640, 64, 8) if device.type == "cuda" else (128, 16, 32)
+    layers = (torch.nn.GroupNorm(32, channels), torch.nn.SiLU(), torch.nn.Conv2d(channels, channels, 3, padding=1))
+    block = torch.nn.Sequential(*layers).to(device, dtype)
+    inputs = torch.zeros(batch, channels, side, side, device=device, dtype=dtype)
+    each = 2 * 9 * channels * channels * side * side * batch
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(3):
+        block(inputs)
+    wait()
+    passes, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds or passes == 0:
+        for _ in range(4):
+            block(inputs)
+        wait()
+        passes += 4
+    return passes * each / elapsed
+
+
+def estimate_seconds(
+    cost: Cost, flops_per_second: float, *, pictures: int, steps: int, guidance: float, traces: int = 1
+) -> float:
+    """About how long decoding takes; rough, right within a factor of two or three.
+
+    Args:
+        cost: of the pair.
+        flops_per_second: as `probe_flops` measured.
+        pictures: pictures to decode and embed again.
+        steps: denoising steps.
+        guidance: guidance scale.
+        traces: input pictures to trace.
+    """
+    return (pictures * cost.picture_flops(steps, guidance) + traces * cost.encoder_flops) / flops_per_second
