@@ -1,7 +1,7 @@
 """What a report says, as plain values: every number is the atlas's own, and nothing is drawn here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,22 +27,29 @@ PICTURE_BYTES = 60_000_000
 def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
     """The lenses that have at least one picture besides the clean reconstructions."""
     clean = clean_site(atlas.encoder.n_layers)
-    used = {result.cell.lens for result in atlas.results if result.cell.lens != "diffusion" or result.cell.site != clean}
+    used = {
+        result.cell.lens for result in atlas.results if result.cell.lens != "diffusion" or result.cell.site != clean
+    }
     return tuple(lens for lens in LENSES if lens in used)
 
 
-def head_counts(scores: Sequence[SiteScore]) -> dict[str, Any] | None:
+def is_strong(atlas: Atlas, score: SiteScore) -> bool:
+    """Whether a site beats nearly all controls of its picture; never said where strengths differ from site to site."""
+    return atlas.plan.strength.kind == "rho" and score.control_share is not None and score.control_share >= STRONG
+
+
+def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
     """How many heads beat their control, and how many chance would give; None without controls."""
-    compared = [score for score in scores if score.beats_control is not None]
+    compared = [score for score in atlas.ranked("steering", picture) if score.beats_control is not None]
     if not compared:
         return None
-    strong = [score for score in compared if score.control_share is not None and score.control_share >= STRONG]
+    comparable = atlas.plan.strength.kind == "rho"
     return {
         "heads": len(compared),
         "beats": sum(bool(score.beats_control) for score in compared),
         "chance": round(len(compared) / 2),
-        "strong": len(strong),
-        "strong_chance": len(compared) * (1 - STRONG),
+        "strong": sum(is_strong(atlas, score) for score in compared) if comparable else None,
+        "strongChance": round(len(compared) * (1 - STRONG), 4),
     }
 
 
@@ -54,7 +61,7 @@ def half_layer(atlas: Atlas, picture: str) -> int | None:
         return None
     goal = float(np.mean([result.similarity for result in clean])) / 2
     kept: int | None = None
-    for site in reversed(sorted(sites)):
+    for site in sorted(sites, reverse=True):
         if atlas.score("diffusion", site, picture).similarity < goal:
             break
         kept = site.layer
@@ -69,29 +76,39 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     if clean:
         fidelity = float(np.mean([result.fidelity for result in clean]))
         said.append(
-            f"The decoder redraws the input's own embedding with a fidelity of {fidelity:.2f}: where the two pictures "
-            "differ, the decoder differs, not the encoder."
+            f"The decoder redraws the input's own embedding with a fidelity of {two(fidelity)}. What the clean "
+            "reconstruction lacks is not in the embedding, or not drawn by the decoder: expect no other picture to "
+            "show it."
         )
     if (layer := half_layer(atlas, reading.id)) is not None and itself:
         said.append(
-            f"Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
-            f"from layer {layer} on (of {atlas.encoder.n_layers})."
+            "Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
+            f"from layer {layer} on (layers 0 to {atlas.encoder.n_layers - 1})."
         )
-    best = {lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)}
-    named = [f"{top[0].site.label} under the {LENSES[lens]} ({top[0].similarity:.2f})" for lens, top in best.items() if top]
+    best: dict[LensName, tuple[SiteScore, ...]] = {
+        lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)
+    }
+    named = [
+        f"{top[0].site.label} under the {LENSES[lens]} ({two(top[0].similarity)})" for lens, top in best.items() if top
+    ]
     if named:
         said.append(f"The heads whose pictures come closest to {target_words(reading)} are {' and '.join(named)}.")
-    if counts := head_counts(atlas.ranked("steering", reading.id)):
+    if counts := head_counts(atlas, reading.id):
         said.append(
             f"{counts['beats']} of {counts['heads']} heads score above their own random control, where chance alone "
             f"would give about {counts['chance']}."
         )
-        if atlas.plan.strength.kind == "rho":
+        if counts["strong"] is not None:
             said.append(
-                f"{counts['strong']} score above {STRONG:.0%} of all controls; chance would give "
-                f"about {counts['strong_chance']:.1f}."
+                f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls; chance would give "
+                f"about {counts['strongChance']:.1f}."
             )
     return said
+
+
+def two(value: float) -> str:
+    """A number with two decimals and a true minus sign; never a negative zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def target_words(reading: Reading) -> str:
@@ -137,11 +154,12 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         budget: characters of decoded pictures to embed, the most telling ones first.
     """
     id = reading.id
-    scores = {lens: {site: atlas.score(lens, site, id) for site in atlas.sites(lens, id)} for lens in lens_names(atlas)}
-    tops = {lens: _ranking(found) for lens, found in scores.items()}
+    scores: dict[LensName, dict[Site, SiteScore]] = {
+        lens: {site: atlas.score(lens, site, id) for site in atlas.sites(lens, id)} for lens in lens_names(atlas)
+    }
+    tops: dict[LensName, list[Site]] = {lens: _ranking(found) for lens, found in scores.items()}
     addresses = _addresses(atlas, id, tops, budget)
     sites = dict.fromkeys(site for found in scores.values() for site in found)
-    heads = [atlas.score("steering", site, id) for site in tops.get("steering", [])]
     return {
         "id": id,
         "name": reading.picture.name,
@@ -151,7 +169,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "target": reading.target,
         "targetSimilarity": _number(reading.target_similarity),
         "sentences": sentences(atlas, reading),
-        "counts": head_counts(heads),
+        "counts": head_counts(atlas, id),
         "clean": [_cell(result, addresses) for result in atlas.clean(id)],
         "sites": {
             str(site): {
@@ -184,8 +202,7 @@ def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[s
         elif isinstance(value, list | tuple) and len(value) > 8:
             rows.append((name, f"{len(value)} entries"))
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-            for index, item in enumerate(value):
-                rows.extend(manifest_rows(item if isinstance(item, Mapping) else {"": item}, f"{name}.{index}."))
+            rows.extend(manifest_rows({str(index): item for index, item in enumerate(value)}, f"{name}."))
         elif isinstance(value, list | tuple):
             rows.append((name, ", ".join(str(item) for item in value)))
         else:
@@ -213,7 +230,15 @@ def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budge
 
     def order(result: CellResult) -> int:
         site = result.cell.site
-        return 0 if site.kind == "resid_post" else 1 if site in grids else 2 if site.kind != "head" else rank[result.cell.lens]
+        return (
+            0
+            if site.kind == "resid_post"
+            else 1
+            if site in grids
+            else 2
+            if site.kind != "head"
+            else rank[result.cell.lens]
+        )
 
     addresses: dict[str, str] = {}
     for result in sorted((result for result in atlas.results if result.cell.picture == id), key=order):
@@ -235,7 +260,8 @@ def _scored(atlas: Atlas, id: str, score: SiteScore, addresses: Mapping[str, str
         "rho": _number(score.rho),
         "control": _number(score.control),
         "beats": score.beats_control,
-        "share": _number(score.control_share),
+        "strong": is_strong(atlas, score),
+        "share": _number(score.control_share) if atlas.plan.strength.kind == "rho" else None,
         "pictures": [_cell(result, addresses) for result in atlas.cells(score.lens, score.site, id)],
         "controls": [_cell(result, addresses) for result in controls],
     }
@@ -256,4 +282,4 @@ def _labels(reading: Reading, site: Site) -> list[tuple[str, float | None]]:
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 4)
+    return None if value is None or not math.isfinite(value) else round(value, 4) + 0.0

@@ -6,6 +6,7 @@ Similarities have one fixed scale, 0 to 1; decoded pictures are shown as they ca
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from PIL import Image
 
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
-from steerlens.report.content import LENSES, STRONG, TOP_K, lens_names, target_words
+from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two
+from steerlens.report.embed import PIXEL_SIDE
 from steerlens.sites import Site
 from steerlens.sweep.atlas import Atlas, Reading, SiteScore
 from steerlens.sweep.files import atomic_write
@@ -29,26 +31,29 @@ from steerlens.sweep.plan import LensName
 WIDTH = 7.0
 """Inches: the text width of most papers."""
 
+DPI = 200
+"""Pixels an inch of PNG files."""
+
 _INK, _QUIET, _RULE, _ACCENT = "#1d2026", "#646a73", "#c9c6be", "#225ea8"
-_STYLE: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "steerlens", "font.family": "DejaVu Sans"}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "steerlens", "font.family": "DejaVu Sans"}
 
 Canvas = Figure | SubFigure
 
 
-def layer_strip(atlas: Atlas, picture: str | None = None, *, columns: int = 12) -> Figure:
+def layer_strip(atlas: Atlas, picture: str | None = None, *, columns: int = 13) -> Figure:
     """The Diffusion Lens on the residual stream, layer after layer (the paper's Fig. 2).
 
     Args:
         atlas: the run.
         picture: id or name of the input; the first one by default.
-        columns: layers in a row.
+        columns: pictures in a row, at most.
 
     Raises:
         UsageError: if the run holds no picture of the residual stream.
     """
     reading = atlas.reading(picture)
-    rows = -(-(len(_layers(atlas, reading)) + 1) // columns)
-    figure = _figure(WIDTH, 0.3 + rows * (WIDTH / columns + (0.48 if reading.labels else 0.34)))
+    rows, columns = _rows_and_columns(len(_layers(atlas, reading)) + 1, columns)
+    figure = _figure(WIDTH, _strip_height(WIDTH, rows, columns, reading))
     _draw_strip(figure, atlas, reading, columns)
     return figure
 
@@ -65,9 +70,11 @@ def score_map(atlas: Atlas, picture: str | None = None, *, lenses: Sequence[Lens
     reading = atlas.reading(picture)
     chosen = _with_heads(atlas, reading, lenses or lens_names(atlas))
     L, H = atlas.encoder.n_layers, atlas.encoder.n_heads
-    panel = min(3.4, max(1.0, 0.86 * WIDTH / L * H))
-    figure = _figure(WIDTH, 0.75 + (panel + 0.5) * len(chosen))
-    _draw_map(figure, atlas, reading, chosen)
+    beside = L < 24 and len(chosen) > 1
+    width = WIDTH * (0.4 if beside else 0.84)
+    panel = min(2.6, max(0.9, width / L * H))
+    figure = _figure(WIDTH, 0.95 + panel if beside else 0.5 + (panel + 0.5) * len(chosen))
+    _draw_map(figure, atlas, reading, chosen, side_by_side=beside)
     return figure
 
 
@@ -113,7 +120,7 @@ def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
     x, y = [np.array([getattr(score, name) for score in scores], dtype=float) for name in ("control", "similarity")]
     low = min(0.0, float(np.floor(min(x.min(), y.min()) * 10) / 10))
     axes.plot([low, 1], [low, 1], color=_QUIET, linewidth=0.8, zorder=1)
-    strong = np.array([(score.control_share or 0) >= STRONG for score in scores])
+    strong = np.array([is_strong(atlas, score) for score in scores])
     axes.scatter(x[~strong], y[~strong], s=11, facecolor="white", edgecolor=_INK, linewidth=0.7, zorder=2)
     axes.scatter(x[strong], y[strong], s=16, facecolor=_ACCENT, edgecolor=_INK, linewidth=0.7, zorder=3)
     for score in scores[:3]:
@@ -122,9 +129,10 @@ def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
     axes.set_xlabel(f"similarity of the control with {_clip(target_words(reading), 24)}", fontsize=7, color=_INK)
     axes.set_ylabel(f"similarity of the head with {_clip(target_words(reading), 24)}", fontsize=7, color=_INK)
     beaten = sum(bool(score.beats_control) for score in scores)
-    axes.set_title(
-        f"{beaten} of {len(scores)} heads beat their control; filled: {STRONG:.0%} of all", fontsize=7, color=_INK, loc="left"
-    )
+    axes.set_title(f"{beaten} of {len(scores)} heads beat their own control", fontsize=7, color=_INK, loc="left")
+    if strong.any():
+        note = f"filled: beat {100 * STRONG:g} % of all controls"
+        axes.annotate(note, (0.98, 0.03), xycoords="axes fraction", fontsize=6, color=_QUIET, ha="right")
     _plain(axes)
     return figure
 
@@ -137,14 +145,13 @@ def overview(atlas: Atlas, picture: str | None = None) -> Figure:
     """
     reading = atlas.reading(picture)
     parts: list[tuple[float, Callable[[SubFigure], None]]] = []
-    columns = 13
     if any(site.kind == "resid_post" for site in atlas.sites("diffusion", reading.id)):
-        rows = -(-(len(_layers(atlas, reading)) + 1) // columns)
-        height = 0.3 + rows * (9 / columns + (0.48 if reading.labels else 0.34))
-        parts.append((height, lambda part: _draw_strip(part, atlas, reading, columns)))
-    lenses = [lens for lens in lens_names(atlas) if atlas.ranked(lens, reading.id, k=1)]
-    for lens in lenses:
-        parts.append((9 / (TOP_K + 2) + 0.7, lambda part, lens=lens: _draw_top(part, atlas, reading, lens, TOP_K)))
+        rows, columns = _rows_and_columns(len(_layers(atlas, reading)) + 1, 13)
+        strip = partial(_draw_strip, atlas=atlas, reading=reading, columns=columns)
+        parts.append((_strip_height(9, rows, columns, reading), strip))
+    lenses: list[LensName] = [lens for lens in lens_names(atlas) if atlas.ranked(lens, reading.id, k=1)]
+    top = 9 / (TOP_K + 2) + 0.7
+    parts.extend((top, partial(_draw_top, atlas=atlas, reading=reading, lens=lens, k=TOP_K)) for lens in lenses)
     if lenses:
         panel = min(3.4, max(1.0, 0.42 * 9 / atlas.encoder.n_layers * atlas.encoder.n_heads))
         parts.append((panel + 1.0, lambda part: _draw_map(part, atlas, reading, lenses, side_by_side=True)))
@@ -183,7 +190,7 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
     return written
 
 
-def render(figure: Figure, kind: str = "png", *, dpi: int = 200) -> bytes:
+def render(figure: Figure, kind: str = "png", *, dpi: int = DPI) -> bytes:
     """A figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
@@ -211,6 +218,21 @@ def _size(canvas: Canvas) -> tuple[float, float]:
     return float(box.width) / dpi, float(box.height) / dpi
 
 
+def _rows_and_columns(n: int, most: int) -> tuple[int, int]:
+    """Rows and columns for n pictures, the last row as full as can be."""
+    rows = -(-n // most)
+    return rows, -(-n // rows)
+
+
+def _strip_height(width: float, rows: int, columns: int, reading: Reading) -> float:
+    return 0.3 + rows * (min(width / columns, 1.0) + _below(reading))
+
+
+def _below(reading: Reading) -> float:
+    """Inches under a picture of the strip."""
+    return 0.36 if reading.labels else 0.25
+
+
 def _layers(atlas: Atlas, reading: Reading) -> list[Site]:
     sites = sorted(site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post")
     if not sites:
@@ -219,7 +241,7 @@ def _layers(atlas: Atlas, reading: Reading) -> list[Site]:
 
 
 def _with_heads(atlas: Atlas, reading: Reading, lenses: Sequence[LensName]) -> tuple[LensName, ...]:
-    found = tuple(lens for lens in lenses if atlas.ranked(lens, reading.id, k=1))
+    found: tuple[LensName, ...] = tuple(lens for lens in lenses if atlas.ranked(lens, reading.id, k=1))
     if not found:
         raise UsageError("this run looked at no head, so there is no map or ranking to draw.")
     return found
@@ -227,44 +249,49 @@ def _with_heads(atlas: Atlas, reading: Reading, lenses: Sequence[LensName]) -> t
 
 def _draw_strip(canvas: Canvas, atlas: Atlas, reading: Reading, columns: int) -> None:
     width, height = _size(canvas)
-    sites = _layers(atlas, reading)
-    below = 0.48 if reading.labels else 0.34
-    cell = width / columns
+    cell = min(width / columns, 1.0)
+    sheet = _sheet(canvas)
     _heading(canvas, f"Diffusion Lens on the residual stream, after each layer; similarity with {_target(reading)}")
     tiles: list[tuple[Any, Sequence[str], float | None]] = [(reading.picture.image, ("input",), None)]
-    for site in sites:
+    for site in _layers(atlas, reading):
         similarity = atlas.score("diffusion", site, reading.id).similarity
         label = [f"“{_clip(top.name, 13)}”" for top in reading.top_labels(site)[:1]]
         shown = atlas.cells("diffusion", site, reading.id)[0].picture
-        tiles.append((shown, (f"{site.layer} · {similarity:.2f}", *label), similarity))
+        tiles.append((shown, (f"{site.layer} · {two(similarity)}", *label), similarity))
     for index, (image, lines, similarity) in enumerate(tiles):
         row, column = divmod(index, columns)
-        top = height - 0.3 - row * (cell + below)
-        axes = _tile(canvas, image, column * cell + 0.02, top - cell + 0.04, cell - 0.04)
+        left, side = column * cell + 0.02, cell - 0.04
+        bottom = height - 0.3 - row * (cell + _below(reading)) - side
+        _tile(sheet, image, left, bottom, side)
         if similarity is not None:
-            axes.plot([0, 1], [-0.045] * 2, transform=axes.transAxes, color=_RULE, linewidth=2, clip_on=False)
-            shown = [0, min(max(similarity, 0), 1)]
-            axes.plot(shown, [-0.045] * 2, transform=axes.transAxes, color=_ACCENT, linewidth=2, clip_on=False)
-        _captions(axes, lines, size=5.5, start=-0.1)
+            share = min(max(similarity, 0), 1)
+            sheet.plot([left, left + side], [bottom - 0.03] * 2, color=_RULE, linewidth=2, solid_capstyle="butt")
+            sheet.plot([left, left + share * side], [bottom - 0.03] * 2, color=_ACCENT, lw=2, solid_capstyle="butt")
+        _captions(sheet, lines, left, bottom - 0.065, size=5.5)
 
 
 def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k: int) -> None:
     width, height = _size(canvas)
     cell = width / (k + 2)
-    _heading(canvas, f"{LENSES[lens]}: the {k} heads most similar to {_target(reading)}")
+    sheet = _sheet(canvas)
+    scores = atlas.ranked(lens, reading.id, k=k)
+    most = f"the {len(scores)} heads most similar" if len(scores) > 1 else "the head most similar"
+    _heading(canvas, f"{LENSES[lens]}: {most} to {_target(reading)}")
     tiles: list[tuple[Any, Sequence[str]]] = [(reading.picture.image, ("input",))]
     if clean := atlas.clean(reading.id):
-        tiles.append((clean[0].picture, ("clean", f"sim. {clean[0].similarity:.2f}", f"fid. {clean[0].fidelity:.2f}")))
-    for score in atlas.ranked(lens, reading.id, k=k):
-        tiles.append((atlas.cells(lens, score.site, reading.id)[0].picture, _score_lines(score)))
+        lines = ("clean", f"sim. {two(clean[0].similarity)}", f"fid. {two(clean[0].fidelity)}")
+        tiles.append((clean[0].picture, lines))
+    tiles.extend((atlas.cells(lens, score.site, reading.id)[0].picture, _score_lines(score)) for score in scores)
     for index, (image, lines) in enumerate(tiles):
-        axes = _tile(canvas, image, index * cell + 0.03, height - 0.3 - cell + 0.06, cell - 0.06)
-        _captions(axes, lines, size=6)
+        left, side = index * cell + 0.03, cell - 0.06
+        bottom = height - 0.3 - side
+        _tile(sheet, image, left, bottom, side)
+        _captions(sheet, lines, left, bottom - 0.035, size=6)
 
 
 def _score_lines(score: SiteScore) -> Sequence[str]:
-    control = [] if score.control is None else [f"control {score.control:.2f}"]
-    return (score.site.label, f"sim. {score.similarity:.2f}", f"fid. {score.fidelity:.2f}", *control)
+    control = [] if score.control is None else [f"control {two(score.control)}"]
+    return (score.site.label, f"sim. {two(score.similarity)}", f"fid. {two(score.fidelity)}", *control)
 
 
 def _draw_map(
@@ -273,7 +300,7 @@ def _draw_map(
     _, height = _size(canvas)
     rows, columns = (1, len(lenses)) if side_by_side else (len(lenses), 1)
     grid = canvas.add_gridspec(
-        rows, columns, left=0.06, right=0.9, top=1 - 0.45 / height, bottom=0.42 / height, hspace=0.42, wspace=0.12
+        rows, columns, left=0.06, right=0.9, top=1 - 0.45 / height, bottom=0.42 / height, hspace=0.28, wspace=0.12
     )
     _heading(canvas, f"Similarity with {_target(reading)}, head by head")
     colours = LinearSegmentedColormap.from_list("steerlens", list(SEQUENTIAL))
@@ -298,7 +325,8 @@ def _draw_map(
     canvas.colorbar(matplotlib.cm.ScalarMappable(norm, colours), cax=bar).outline.set_linewidth(0.4)  # type: ignore[operator]
     bar.tick_params(labelsize=6, width=0.4, length=2, colors=_INK)
     if any(score.control is not None for score in atlas.ranked("steering", reading.id)):
-        note = f"○ beats its control   ◉ beats {STRONG:.0%} of all controls (Steering Lens)"
+        strong = f"   ◉ beats {100 * STRONG:g} % of all controls" if atlas.plan.strength.kind == "rho" else ""
+        note = f"○ beats its own control{strong} (Steering Lens)"
         canvas.text(0.9, 1 - 0.2 / height, note, fontsize=6, color=_QUIET, ha="right", va="center")
 
 
@@ -308,47 +336,48 @@ def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: n
     if lens != "steering":
         return
     # White with a dark edge, a dark core for strong ones: seen on every colour of the ramp, and in greyscale.
-    size = min(1.0, 12 / atlas.encoder.n_layers)
-    for score in atlas.ranked(lens, reading.id):
-        if score.beats_control:
-            strong = score.control_share is not None and score.control_share >= STRONG
-            place = (score.site.layer, score.site.head)
-            marker = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 0.6}
-            axes.plot(*place, "o", markersize=(5.5 if strong else 2.6) * size, **marker)
-            if strong:
-                axes.plot(*place, "o", markersize=2.2 * size, color="black")
+    scale = min(1.0, 12 / atlas.encoder.n_layers)
+    beaten = [score for score in atlas.ranked(lens, reading.id) if score.beats_control]
+    strong = [score for score in beaten if is_strong(atlas, score)]
+    weak = [score for score in beaten if not is_strong(atlas, score)]
+    for scores, points, colour in ((weak, 2.6, "white"), (strong, 5.5, "white"), (strong, 2.2, "black")):
+        places = [[score.site.layer for score in scores], [score.site.head for score in scores]]
+        axes.scatter(*places, s=(points * scale) ** 2, facecolor=colour, edgecolor="black", linewidth=0.6)
 
 
-def _tile(canvas: Canvas, image: Image.Image | np.ndarray, left: float, bottom: float, side: float) -> Axes:
-    """A picture in a square frame, placed in inches."""
-    width, height = _size(canvas)
-    axes = canvas.add_axes((left / width, bottom / height, side / width, side / height))
-    if isinstance(image, Image.Image) and max(image.size) > 512:
-        image = image.copy()
-        image.thumbnail((512, 512))
-    pixels = np.asarray(image)
-    smooth = max(pixels.shape[:2]) > 96
-    axes.imshow(pixels, interpolation="antialiased" if smooth else "nearest")
+def _sheet(canvas: Canvas) -> Axes:
+    """Axes over the whole canvas, measured in inches, on which pictures and captions are laid."""
+    axes = canvas.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set_anchor("N")
+    width, height = _size(canvas)
+    axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
     return axes
 
 
-def _captions(axes: Axes, lines: Sequence[str], *, size: float, start: float = -0.04) -> None:
-    # One text a line: a text of several lines would be centred and stretched by the tallest glyph.
+def _tile(sheet: Axes, image: Image.Image | np.ndarray, left: float, bottom: float, side: float) -> None:
+    """A picture in a square, at the top of it if it is no square itself."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    # Without interpolation vector files hold the pixels themselves. Pixel pictures are repeated, so that a viewer that
+    # smooths does not blur them; larger ones get the size they are shown at.
+    if max(picture.size) <= PIXEL_SIDE:
+        factor = max(1, 256 // max(picture.size))
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    else:
+        picture = picture.copy()
+        picture.thumbnail((round(side * DPI), round(side * DPI)), Image.Resampling.LANCZOS)
+    width, height = (side * length / max(picture.size) for length in picture.size)
+    top, inset = bottom + side, (side - width) / 2
+    extent = (left + inset, left + inset + width, top - height, top)
+    sheet.imshow(np.asarray(picture), interpolation="none", extent=extent, aspect="auto", zorder=1)
+    sheet.set_autoscale_on(False)
+
+
+def _captions(sheet: Axes, lines: Sequence[str], left: float, top: float, *, size: float) -> None:
+    # One text a line: the lines of one text would lie apart by its tallest glyph.
     for index, line in enumerate(lines):
-        axes.annotate(
-            line,
-            (0, start),
-            xytext=(0, -index * size * 1.22),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=size,
-            color=_INK if index == 0 else _QUIET,
-            va="top",
-            annotation_clip=False,
-            parse_math=False,
-        )
+        colour = _INK if index == 0 else _QUIET
+        place = (left, top - index * size * 1.24 / 72)
+        sheet.text(*place, line, fontsize=size, color=colour, va="top", parse_math=False)
 
 
 def _heading(canvas: Canvas, text: str) -> None:

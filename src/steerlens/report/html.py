@@ -22,6 +22,7 @@ from steerlens.report.content import (
     picture_data,
     sentences,
     target_words,
+    two,
 )
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
@@ -53,22 +54,26 @@ def report_page(atlas: Atlas) -> str:
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
     readout = atlas.encoder.readout_tokens
-    return _environment().get_template("report.html.j2").render(
-        atlas=atlas,
-        version=__version__,
-        title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
-        encoder=short_name(atlas.encoder.name),
-        lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
-        controls=any(result.cell.lens == "control" for result in atlas.results),
-        strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
-        targets=" or ".join(targets),
-        one_token=readout is not None and len(readout) == 1,
-        k=TOP_K,
-        manifest=manifest_rows(atlas.manifest),
-        meta=script_json(page_meta(atlas)),
-        blocks=[script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
-        css=Markup(_asset("report.css")),
-        js=Markup(_asset("report.js")),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            atlas=atlas,
+            version=__version__,
+            title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
+            encoder=short_name(atlas.encoder.name),
+            lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
+            controls=any(result.cell.lens == "control" for result in atlas.results),
+            strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
+            targets=" or ".join(targets),
+            one_token=readout is not None and len(readout) == 1,
+            k=TOP_K,
+            manifest=manifest_rows(atlas.manifest),
+            meta=script_json(page_meta(atlas)),
+            blocks=[script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
+            css=Markup(_asset("report.css")),
+            js=Markup(_asset("report.js")),
+        )
     )
 
 
@@ -81,23 +86,28 @@ def notebook_view(atlas: Atlas) -> str:
     layers = [site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post"]
     # At most a dozen layers: a notebook is no place for 48 pictures in a row.
     shown = sorted(layers)[:: max(1, -(-len(layers) // 12))] if layers else []
-    return _environment().get_template("notebook.html.j2").render(
-        uid=f"steerlens-{secrets.token_hex(6)}",
-        atlas=atlas,
-        encoder=short_name(atlas.encoder.name),
-        reading=reading,
-        target=target_words(reading),
-        clean=atlas.clean(reading.id)[:1],
-        said=sentences(atlas, reading),
-        uri=lambda image: data_uri(image, side=128),
-        strip=[(atlas.cells("diffusion", site, reading.id)[0], reading.top_labels(site)[:1]) for site in shown],
-        tops=[
-            (LENSES[lens], [(score, atlas.cells(lens, score.site, reading.id)[0]) for score in scores])
-            for lens in lenses
-            if (scores := atlas.ranked(lens, reading.id, k=TOP_K))
-        ],
-        map=_map_cells(atlas, reading.id),
-        counts=head_counts(atlas.ranked("steering", reading.id)),
+    return (
+        _environment()
+        .get_template("notebook.html.j2")
+        .render(
+            uid=f"steerlens-{secrets.token_hex(6)}",
+            atlas=atlas,
+            encoder=short_name(atlas.encoder.name),
+            reading=reading,
+            target=target_words(reading),
+            clean=atlas.clean(reading.id)[:1],
+            two=two,
+            said=sentences(atlas, reading),
+            uri=lambda image: data_uri(image, side=128),
+            strip=[(atlas.cells("diffusion", site, reading.id)[0], reading.top_labels(site)[:1]) for site in shown],
+            tops=[
+                (LENSES[lens], [(score, atlas.cells(lens, score.site, reading.id)[0]) for score in scores])
+                for lens in lenses
+                if (scores := atlas.ranked(lens, reading.id, k=TOP_K))
+            ],
+            map=_map_cells(atlas, reading.id),
+            counts=head_counts(atlas, reading.id),
+        )
     )
 
 
@@ -122,7 +132,7 @@ def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:
             "x": site.layer,
             "y": site.head,
             "fill": colour(score.similarity, 0, 1),
-            "text": f"{site.label}: {score.similarity:.2f}",
+            "text": f"{site.label}: {two(score.similarity)}",
             "mark": bool(score.beats_control),
         }
         for site in atlas.sites(lens, picture)

@@ -22,7 +22,7 @@
     return node;
   };
   const fixed = (value, digits = 2) =>
-    value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
+    value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
   const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${fixed(100 * value, digits)} %`);
   const ordinal = (n) => n + (["th", "st", "nd", "rd"][n % 100 > 10 && n % 100 < 14 ? 0 : n % 10] || "th");
   const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -97,16 +97,21 @@
     return el("button", { class: "card", type: "button", "data-site": key, "aria-label": `${site.label}, ${meta.lenses[lens] || lens}, similarity ${fixed(site[lens].similarity)}: show details`, onclick: () => choose(key, true) },
       picture(cell?.src, ""), ...lines.filter(Boolean));
   };
+  const strip = (cards) => {
+    const box = el("div", { class: "strip" }, ...cards);
+    box.style.setProperty("--n", Math.min(12, cards.length));
+    return box;
+  };
   const line = (text, kind = "") => el("span", { class: `line ${kind}` }, text);
 
   function drawStrip() {
     const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === "resid_post" && data.sites[key].diffusion);
     keys.sort((a, b) => data.sites[a].layer - data.sites[b].layer);
     $("strip-section").hidden = keys.length === 0;
-    $("strip").replaceChildren(...keys.map((key) => {
+    $("strip").replaceChildren(strip(keys.map((key) => {
       const site = data.sites[key];
       return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
-    }));
+    })));
   }
 
   // ---- the map
@@ -154,7 +159,7 @@
     const value = mode.value(site, layer * meta.heads + head);
     const known = value !== undefined && value !== null;
     const steering = site?.steering;
-    const strong = steering?.share !== null && steering?.share !== undefined && steering.share >= meta.strong;
+    const strong = steering?.strong;
     const words = [`Layer ${layer}, head ${head}`, known ? `${mode.name} ${fixed(value, mode.digits)}` : "not looked at",
       steering?.control !== null && steering?.control !== undefined ? `control ${fixed(steering.control)}, ${strong ? "beats nearly all controls" : steering.beats ? "beats its control" : "does not beat its control"}` : null];
     const cell = el("button", { class: "cell", type: "button", role: "gridcell", "data-site": key, "data-layer": layer, "data-head": head, tabindex: key === tabbed ? 0 : -1, "aria-label": words.filter(Boolean).join("; "), title: `L${layer}H${head}: ${known ? fixed(value, mode.digits) : "not looked at"}`, onclick: () => choose(key, true) });
@@ -190,12 +195,12 @@
       parts.push(el("span", { class: "ramp-box" }, `${fixed(scale[0], scale[0] % 1 ? 2 : 0)}`, strip, `${fixed(scale[1], scale[1] % 1 ? 2 : 0)}`),
         el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and both lenses" : ""}, values beyond it take the end colour.`));
     }
-    if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), " Steering Lens beats the head's own control ", el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls.`));
+    if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), " Steering Lens beats the head's own control ", ...(data.counts.strong === null ? [] : [el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls`])));
     parts.push(el("span", { class: "quiet keys" }, "Arrow keys move, Enter chooses."));
     $("legend").replaceChildren(...parts);
     const counts = data.counts;
     $("map-said").textContent = counts
-      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered as hard (about ${counts.chance} would by chance); ${counts.strong} beat at least ${percent(meta.strong)} of all controls (about ${fixed(counts.strong_chance, 1)} by chance). The row under the map counts the former layer by layer.`
+      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered as hard (about ${counts.chance} would by chance)${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls (about ${fixed(counts.strongChance, 1)} by chance)`}. The row under the map counts the former layer by layer.`
       : "Each square is one attention head. Choose one to see its pictures, numbers and attention.";
   }
 
@@ -237,7 +242,7 @@
     for (const [kind, title] of Object.entries(names))
       for (const lens of lenses()) {
         const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key][lens]);
-        if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), el("div", { class: "strip" }, ...keys.map((key) => {
+        if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), strip(keys.map((key) => {
           const site = data.sites[key], score = site[lens];
           return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"));
         })), lens === "steering" && keys.some((key) => data.sites[key].steering.control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
@@ -288,7 +293,7 @@
     document.body.classList.remove("open");
     markChosen();
     keep();
-    $("map").querySelector(`[data-site="${key}"]`)?.focus();
+    $("map").querySelector(`[data-site="${CSS.escape(key || "")}"]`)?.focus();
   }
 
   function drawDetail(key, site, byHand) {
@@ -310,14 +315,20 @@
     panel.hidden = false;
     panel.scrollTop = 0;
     document.body.classList.add("open");
-    if (byHand && !wide.matches) panel.focus({ preventScroll: true });
+    if (byHand && !wide.matches) {
+      panel.focus({ preventScroll: true });
+      // What was chosen stays in sight above the sheet.
+      const chosen = [...document.querySelectorAll(`main [data-site="${CSS.escape(key)}"]`)].find((node) => node.getBoundingClientRect().bottom > 0);
+      const hidden = chosen ? chosen.getBoundingClientRect().bottom + 12 - panel.getBoundingClientRect().top : 0;
+      if (hidden > 0 && hidden < window.innerHeight) window.scrollBy(0, hidden);
+    }
   }
 
   function detailPictures(site) {
     const columns = [];
-    if (site.steering) columns.push(["Steering Lens", site.steering.pictures]);
+    if (site.steering) columns.push(["Steered", site.steering.pictures]);
     if (site.steering?.controls.length) columns.push(["Control", site.steering.controls]);
-    if (site.diffusion) columns.push(["Diffusion Lens", site.diffusion.pictures]);
+    if (site.diffusion) columns.push(["Diffusion", site.diffusion.pictures]);
     if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head was decoded in this run.")];
     columns.push(["Clean", data.clean]);
     return meta.seeds.map((seed) => el("div", { class: "detail-pictures" }, ...columns.flatMap(([name, cells]) => cells.filter((cell) => cell.seed === seed).map((cell) =>
@@ -335,7 +346,8 @@
     const blank = () => shown.slice(1).map(() => "");
     if (site.steering) {
       rest.push(row("Strength ρ", fixed(site.steering.rho), ...blank()));
-      if (site.steering.control !== null) rest.push(row("Control's similarity", fixed(site.steering.control), ...blank()), row("Beats, of all controls", percent(site.steering.share), ...blank()));
+      if (site.steering.control !== null) rest.push(row("Control's similarity", fixed(site.steering.control), ...blank()));
+      if (site.steering.share !== null) rest.push(row("Beats, of all controls", percent(site.steering.share), ...blank()));
     }
     if (site.kind === "head") {
       const index = site.layer * meta.heads + site.head;
@@ -347,7 +359,7 @@
 
   function detailLabels(site) {
     if (!site.labels.length) return [];
-    return [el("h3", {}, "Nearest labels of the write itself".replace("write itself", site.kind.startsWith("resid") ? "residual" : "write itself")),
+    return [el("h3", {}, `Nearest labels of ${site.kind === "embed" || site.kind.startsWith("resid") ? "the residual" : "the write itself"}`),
       el("ol", { class: "label-list" }, ...site.labels.map(([text, score]) => el("li", {}, text, " ", el("span", { class: "quiet" }, fixed(score)))))];
   }
 
