@@ -1,0 +1,177 @@
+"""`steerlens lens`: real processes on a tiny pair, and every way in which the request can be wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from steerlens.cli.main import main
+from steerlens.testing.tiny import save_tiny_pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def steerlens(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+
+def test_a_picture_becomes_a_run_with_a_report(pair: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = steerlens("lens", photo, "--model", pair, "--steps", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout
+    assert "beat their control" in done.stdout
+    assert "decoding" in done.stderr
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg"}
+    assert json.loads((out / "manifest.json").read_text())["complete"] is True
+
+
+def test_json_is_all_there_is_on_stdout_and_names_every_head(pair: Path, photo: Path, tmp_path: Path) -> None:
+    done = steerlens("lens", photo, "--model", pair, "--steps", 2, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["pictures"]
+    assert {head["site"] for head in found["steering"]} == {
+        f"head.{layer}.{head}" for layer in range(3) for head in (0, 1)
+    }
+    similarities = [score["similarity"] for score in found["steering"]]
+    assert similarities == sorted(similarities, reverse=True)
+    assert done.stderr == ""
+
+
+def test_a_killed_run_goes_on(pair: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["lens", photo, "--model", pair, "--steps", 60, "--batch-size", 2, "--out", out]
+    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(out.glob("cells/*.parquet")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.parquet")}
+    assert kept
+    assert json.loads((out / "manifest.json").read_text())["complete"] is False
+    assert steerlens(*arguments).returncode == 0
+    assert {name: (out / "cells" / name).stat().st_mtime_ns for name in kept} == kept
+    assert json.loads((out / "manifest.json").read_text())["complete"] is True
+
+
+def test_a_dry_run_says_the_cost_and_writes_nothing(
+    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["lens", str(photo), "--model", str(pair), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cells"] == {"diffusion": 9, "steering": 6, "control": 6}
+    assert told["pictures_to_decode"] == 21
+    assert told["seconds"] > 0
+    assert told["disk_bytes"] > 0
+    assert main(arguments) == 0
+    assert "21 pictures to decode" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_the_papers_model_needs_no_weights(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lens", str(photo), "--model", "kandinsky-2.2", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cells"]["steering"] == 48 * 16
+    # 25 steps with guidance take 50 UNet passes of 0.86e12 operations and a MoVQ pass of 2.0e12.
+    assert told["operations"] / told["pictures_to_decode"] == pytest.approx(45e12, rel=0.1)
+
+
+def test_directions_targets_and_sites_reach_the_run(pair: Path, photo: Path, tmp_path: Path) -> None:
+    save_file({"probe": torch.randn(16)}, tmp_path / "probe.safetensors")
+    arguments = ["lens", photo, "--model", pair, "--steps", 1, "--out", tmp_path / "out", "--sites", "mlp_out.0,L1H0"]
+    arguments += ["--vector", tmp_path / "probe.safetensors", "--target", photo, "--strength", "s=5", "--controls", 0]
+    assert main(list(map(str, [*arguments, "--json"]))) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    steered = [cell for cell in manifest["plan"]["cells"] if "|steering|" in cell]
+    assert [cell.split("|")[2] for cell in steered] == ["mlp_out.0", "head.1.0", "vector.probe"]
+    assert all("|s=5|" in cell for cell in steered)
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        (["--sites", "head.9.0"], 2, "3 layers"),
+        (["--sites", "head.0.7"], 2, "2 heads"),
+        (["--sites", "resid_past.1"], 2, "not a site"),
+        (["--strength", "loud"], 2, "not a strength"),
+        (["--strength", "rho=nan"], 2, "finite"),
+        (["--target", "a word nobody knows"], 2, "vocabulary"),
+        (["--seeds", "0"], 2, "seed"),
+        (["--steps", "0"], 2, "step"),
+        (["--controls", "-1"], 2, "controls"),
+        (["--batch-size", "0"], 2, "batch"),
+        (["--vector", "missing.safetensors"], 2, "missing.safetensors"),
+        (["--device", "abacus"], 2, "abacus"),
+        (["--model", "emojy"], 2, "emoji"),
+        (["--scheduler", "magic"], 2, "magic"),
+    ],
+)
+def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
+    extra: list[str], code: int, said: str, pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["lens", str(photo), "--out", str(out), *([] if "--model" in extra else ["--model", str(pair)]), *extra]
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [(b"", 1, "empty"), (b"\x89PNG\r\n\x1a\n broken", 1, "broken.png"), (None, 2, "no file")],
+)
+def test_a_bad_picture_is_named(
+    content: bytes | None, code: int, said: str, pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["lens", str(path), "--model", str(pair), "--out", str(tmp_path / "out")]) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lens"]) == 2
+    assert "steerlens demo" in capsys.readouterr().err
+
+
+def test_a_model_with_broken_weights_is_refused(pair: Path, photo: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(pair, broken)
+    path = broken / "image_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["visual_projection.weight"][0, 0] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    done = steerlens("lens", photo, "--model", broken, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "visual_projection.weight" in done.stderr
+    assert "Traceback" not in done.stderr
