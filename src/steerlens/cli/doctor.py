@@ -1,0 +1,203 @@
+"""`steerlens doctor`: loads a model and checks everything that a lens relies on; what to run after a download."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from steerlens.cli.console import Progress, emit_json, say
+from steerlens.errors import SteerlensError
+
+if TYPE_CHECKING:
+    import torch
+
+    from steerlens.images import Picture
+    from steerlens.zoo.pair import Pair
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check.
+
+    Attributes:
+        name: what was checked.
+        passed: whether it holds.
+        detail: the number that was measured, or what is wrong.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """Load a model and check what a lens relies on. Exits with 1 if a check fails.
+
+    Checked are: names and shapes of all weights (against the manifest, for a model that is not bundled) and that they
+    are finite; that the parts of the residual stream add up; that the readout gives the native embedding; that the
+    closed form of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded,
+    decoded and embedded again comes back as itself.
+
+    Examples:
+      steerlens doctor kandinsky-2.2
+      steerlens doctor my-folder --picture cat.png
+    """
+
+    model: tyro.conf.Positional[str] = "emoji"
+    """The name of a model, or a folder that holds a pair."""
+
+    picture: Path | None = None
+    """The picture to check with. Default: the one that comes with the package."""
+
+    local: Path | None = None
+    """A folder that holds the model's files in the hub's layout, in place of a download."""
+
+    threshold: float | None = None
+    """Smallest cosine between the embeddings of a picture and of its reconstruction. Default: the model's, or 0.4."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, ... Default: CUDA if it is there, else the CPU."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the models' weights."""
+
+    local_files_only: bool = False
+    """Never ask the hub; use what is on this machine."""
+
+    json: bool = False
+    """Print JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Prints the list of checks and returns 1 if one failed."""
+        from steerlens.images import load_picture
+        from steerlens.zoo import sample_picture
+        from steerlens.zoo.load import load
+
+        results: list[Check] = []
+        with Progress(quiet=self.json or not sys.stderr.isatty()) as progress:
+            picture = load_picture(self.picture) if self.picture is not None else sample_picture()
+            progress.stage("loading")
+            pair = load(
+                self.model,
+                device=self.device,
+                dtype=self.dtype,
+                local=self.local,
+                local_files_only=self.local_files_only,
+            )
+            results.append(Check("loads: every weight is there, of the right shape, and finite", True, _sizes(pair)))
+            progress.stage("checking")
+            for check in checks(pair, picture, self.threshold):
+                results.append(check)
+                progress.advance()
+        passed = all(check.passed for check in results)
+        if self.json:
+            emit_json({"model": self.model, "passed": passed, "checks": results, "provenance": pair.provenance})
+            return 0 if passed else 1
+        for check in results:
+            say(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}")
+        for note in pair.notes:
+            say(f"note  {note}")
+        say(f"{self.model} is {'fine' if passed else 'not fit for use: see the lines that say FAIL'}.")
+        return 0 if passed else 1
+
+
+def checks(pair: "Pair", picture: "Picture", threshold: float | None = None) -> Iterator[Check]:
+    """Carries the checks out one by one; a check that raises has failed, and the others go on.
+
+    Args:
+        pair: the loaded model.
+        picture: what to look at.
+        threshold: smallest cosine after decoding and embedding again; by default the card's, or 0.4.
+    """
+    manifest = pair.card.configs if pair.card is not None else None
+    if manifest is not None:
+        yield _try("names and shapes of the weights are the published ones", lambda: _manifest(pair, manifest))
+    yield _try("the parts of the residual stream add up to the whole", lambda: _decomposition(pair, picture))
+    yield _try("the readout gives the native embedding", lambda: _readout(pair, picture))
+    yield _try("steering in closed form equals steering and patching", lambda: _closed_form(pair, picture))
+    least = threshold if threshold is not None else pair.card.reencoding_cosine if pair.card else 0.4
+    yield _try("a decoded picture comes back as itself", lambda: _round_trip(pair, picture, least))
+
+
+def _try(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
+    try:
+        return Check(name, *check())
+    except SteerlensError as error:
+        return Check(name, False, str(error))
+
+
+def _sizes(pair: "Pair") -> str:
+    spec, decoder = pair.encoder.spec, pair.decoder.spec
+    return (
+        f"{spec.n_layers} layers x {spec.n_heads} heads x {spec.width}, embedding {spec.embedding_size}; "
+        f"pictures of {decoder.defaults.size[0]} x {decoder.defaults.size[1]}"
+    )
+
+
+def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
+    from steerlens.zoo.manifest import differences, read_manifest, shapes_of
+
+    manifest = read_manifest(name)
+    models = {"image_encoder": "encoder.model", "unet": "decoder.unet", "movq": "decoder.movq"}
+    lines: list[str] = []
+    for component, path in models.items():
+        owner, attribute = path.split(".")
+        lines += differences(component, shapes_of(getattr(getattr(pair, owner), attribute)), manifest)
+    if lines:
+        return False, f"{len(lines)} differences, first: {lines[0]}"
+    return True, f"{sum(len(manifest[component]) for component in models)} tensors"
+
+
+def _decomposition(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+    trace = pair.encoder.trace(pair.encoder.preprocess([picture.image]))
+    return True, f"relative error {trace.check():.1e}"  # raises where it is too large
+
+
+def _readout(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+    inputs = pair.encoder.preprocess([picture.image])
+    native = pair.encoder.embed(inputs)
+    distance = _distance(pair.encoder.readout(pair.encoder.trace(inputs).final), native)
+    return distance <= _tolerance(pair), f"cosine distance {distance:.1e}"
+
+
+def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+    from steerlens.lenses.steering import SteeringLens, steer_and_patch
+    from steerlens.lenses.strength import Strength
+    from steerlens.sites import Site
+
+    inputs, factor = pair.encoder.preprocess([picture.image]), 10.0
+    site = Site("head", pair.encoder.spec.n_layers // 2, 0)
+    lens = SteeringLens(pair.encoder, Strength("s", factor))
+    closed = lens.embeddings(pair.encoder.trace(inputs), [site])[:, 0]
+    distance = _distance(closed, steer_and_patch(pair.encoder, inputs, site, factor))
+    return distance <= _tolerance(pair), f"cosine distance {distance:.1e} at {site.label}, s={factor:g}"
+
+
+def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
+    import torch
+
+    from steerlens.decoders.base import Conditioning, decode
+
+    embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image])).float()
+    pictures = decode(pair.decoder, Conditioning(pair.decoder.spec.consumes, embedding.cpu()), [0])
+    again = pair.encoder.embed(pair.encoder.preprocess_tensor(pictures)).float()
+    cosine = float(torch.nn.functional.cosine_similarity(embedding, again)[0])
+    return cosine >= least, f"cosine {cosine:.2f} with {picture.name} (at least {least:g})"
+
+
+def _tolerance(pair: "Pair") -> float:
+    """Largest cosine distance that rounding explains, in the encoder's precision."""
+    import torch
+
+    return 1e-6 if pair.encoder.dtype in (torch.float32, torch.float64) else 1e-2
+
+
+def _distance(first: "torch.Tensor", second: "torch.Tensor") -> float:
+    import torch
+
+    first, second = first.detach().double(), second.detach().double()
+    return max(0.0, float((1 - torch.nn.functional.cosine_similarity(first, second, dim=-1)).max()))
