@@ -51,7 +51,7 @@ class EncoderSettings:
     heads: int = 6
     patch: int = 8
     batch: int = 128
-    companions: float = 0.5
+    companions: float = 0.6
     keep: float = 0.5
     drop_until: float = 0.7
     augment: Augment = STRONG
@@ -62,7 +62,8 @@ def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
     """A `CLIPVisionModelWithProjection` with fresh weights, exact GELU and eager attention."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    config = CLIPVisionConfig(
+    make: Any = CLIPVisionConfig  # takes any option of the base class, which its signature does not show
+    config = make(
         hidden_size=settings.width,
         intermediate_size=4 * settings.width,
         num_hidden_layers=settings.layers,
@@ -94,8 +95,9 @@ class EncoderTraining(nn.Module):
     def __init__(self, encoder: nn.Module, projection: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.painter = nn.Sequential(nn.Linear(projection, 512), nn.GELU(), nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL))
-        nn.init.constant_(self.painter[-1].bias, 0.65)  # the mean of a scene: a zero start wastes the first minutes
+        last = nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL)
+        self.painter = nn.Sequential(nn.Linear(projection, 512), nn.GELU(), last)
+        nn.init.constant_(last.bias, 0.65)  # the mean of a scene: a zero start wastes the first minutes
         self.temperatures = nn.Parameter(torch.tensor([2.7, 3.0, 2.7, 2.7]))
 
     def losses(self, embeds: Tensor, scenes: Scenes, texts: TextTable) -> dict[str, Tensor]:
@@ -131,7 +133,7 @@ class EncoderTraining(nn.Module):
         background = functional.cross_entropy(ground * unit @ texts.backgrounds.T, scenes.background)
         thumbnail = functional.adaptive_avg_pool2d(scenes.pictures, THUMBNAIL).flatten(1)
         painted = functional.mse_loss(self.painter(embeds), thumbnail)
-        loss = contrastive + main + 2 * small + 0.3 * background + 20 * painted
+        loss = contrastive + main + 3 * small + 0.3 * background + 20 * painted
         return {
             "loss": loss,
             "contrast": contrastive,

@@ -104,7 +104,7 @@ def sample_latents(
     """float (B,4,16,16): latents drawn for embeddings (B,E) with DPM-Solver++; every item has its own generator."""
     from diffusers import DPMSolverMultistepScheduler
 
-    scheduler = DPMSolverMultistepScheduler.from_config(make_scheduler().config)
+    scheduler: Any = DPMSolverMultistepScheduler.from_config(make_scheduler().config)
     scheduler.set_timesteps(steps)
     device = embeds.device
     generators = [torch.Generator().manual_seed(seed + item) for item in range(len(embeds))]
