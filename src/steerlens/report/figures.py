@@ -145,7 +145,7 @@ def overview(atlas: Atlas, picture: str | None = None) -> Figure:
     """
     reading = atlas.reading(picture)
     parts: list[tuple[float, Callable[[SubFigure], None]]] = []
-    if any(site.kind == "resid_post" for site in atlas.sites("diffusion", reading.id)):
+    if sum(site.kind == "resid_post" for site in atlas.sites("diffusion", reading.id)) > 1:
         rows, columns = _rows_and_columns(len(_layers(atlas, reading)) + 1, 13)
         strip = partial(_draw_strip, atlas=atlas, reading=reading, columns=columns)
         parts.append((_strip_height(9, rows, columns, reading), strip))
@@ -235,8 +235,8 @@ def _below(reading: Reading) -> float:
 
 def _layers(atlas: Atlas, reading: Reading) -> list[Site]:
     sites = sorted(site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post")
-    if not sites:
-        raise UsageError("this run holds no picture of the residual stream to draw.")
+    if len(sites) < 2:  # a single one is the clean reconstruction
+        raise UsageError("this run holds no pictures of the residual stream to draw.")
     return sites
 
 

@@ -107,7 +107,8 @@
   function drawStrip() {
     const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === "resid_post" && data.sites[key].diffusion);
     keys.sort((a, b) => data.sites[a].layer - data.sites[b].layer);
-    $("strip-section").hidden = keys.length === 0;
+    // A single layer is the clean reconstruction, which is shown above.
+    $("strip-section").hidden = keys.length < 2;
     $("strip").replaceChildren(strip(keys.map((key) => {
       const site = data.sites[key];
       return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
