@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,6 @@ def test_pyplot_is_never_touched() -> None:
 
 def test_ramp_darkens_steadily() -> None:
     greys = [np.dot([0.299, 0.587, 0.114], list(bytes.fromhex(colour(x, 0, 1)[1:]))) for x in np.linspace(0, 1, 30)]
-    assert all(a > b for a, b in zip(greys, greys[1:], strict=False))
+    assert all(a > b for a, b in pairwise(greys))
     assert colour(-1, 0, 1) == SEQUENTIAL[0]
     assert colour(2, 0, 1) == SEQUENTIAL[-1]

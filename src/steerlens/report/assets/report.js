@@ -279,6 +279,9 @@
   }
 
   function markChosen() {
+    // One cell of the map is in the tab order: the chosen one, if it is a head.
+    const cells = [...document.querySelectorAll('[role="gridcell"]')];
+    if (cells.some((cell) => cell.dataset.site === state.site)) cells.forEach((cell) => { cell.tabIndex = cell.dataset.site === state.site ? 0 : -1; });
     document.querySelectorAll("[data-site]").forEach((node) => {
       const chosen = node.dataset.site === state.site;
       node.classList.toggle("chosen", chosen);

@@ -1,0 +1,168 @@
+"""The report in a real browser: offline, by mouse and by keyboard, without a single error."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steerlens.report.html import write_report
+from steerlens.testing.atlases import fake_atlas
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.ui,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
+]
+
+HOSTILE = "</script><img src=x onerror=document.title='broken'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page that counts what must never happen: errors, and requests for anything but itself."""
+
+    def __init__(self, browser: Any, file: Path, hash: str = "", width: int = 1400, height: int = 900) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(5000)
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("console", lambda message: self.trouble.append(message.text))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.as_uri() + hash)
+
+    def cell(self, layer: int, head: int) -> Any:
+        return self.page.locator(f'.cell[data-layer="{layer}"][data-head="{head}"]')
+
+    @property
+    def chosen(self) -> str:
+        return self.page.inner_text("#detail h2")
+
+    def done(self) -> None:
+        outside = [url for url in self.requests if not url.startswith(("file:", "data:"))]
+        wide = self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        ids = self.page.evaluate("[...document.querySelectorAll('[id]')].map(node => node.id)")
+        self.page.close()
+        assert (self.trouble, outside, wide) == ([], [], False)
+        assert len(ids) == len(set(ids))
+        assert len([url for url in self.requests if url.startswith("file:")]) == 1
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    atlas = fake_atlas((HOSTILE, "boat"), layers=4, heads=3, sites="all", vectors=("smile-b",))
+    return write_report(atlas, tmp_path_factory.mktemp("report"), figures=False)
+
+
+def test_mouse(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report)
+    page = visit.page
+    assert page.title() != "broken"
+    assert page.locator("#strip .card").count() == 4
+    assert page.locator(".cell").count() == 12
+    assert page.locator("#top .lens-row").count() == 2
+    assert "smile-b" in page.inner_text("#other")
+    visit.cell(2, 1).click()
+    assert visit.chosen == "L2H1"
+    assert page.locator("#detail .detail-pictures img").count() == 4
+    assert page.locator("#detail .attention canvas").count() == 1
+    assert "site=head.2.1" in page.url
+    page.locator("#top .card[data-site]").first.click()
+    assert visit.chosen == page.locator("#top .card[data-site] .name").first.inner_text()
+    page.locator("#strip .card").nth(1).click()
+    assert visit.chosen == "resid_post.1"
+    visit.done()
+
+
+def test_keyboard(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report)
+    assert visit.page.locator('.cell[tabindex="0"]').count() == 1
+    visit.cell(0, 0).click()
+    for key, wanted in (("ArrowRight", "L1H0"), ("ArrowDown", "L1H1"), ("End", "L3H1"), ("ArrowRight", "L3H1")):
+        visit.page.keyboard.press(key)
+        assert visit.chosen == wanted
+    assert visit.page.locator('.cell[tabindex="0"]').get_attribute("data-site") == "head.3.1"
+    assert visit.page.evaluate("document.activeElement.dataset.site") == "head.3.1"
+    assert "control" in (visit.cell(3, 1).get_attribute("aria-label") or "")
+    visit.done()
+
+
+def test_modes_and_pictures_of_the_map(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report)
+    for mode in ("diffusion", "margin", "write", "direct", "steering"):
+        visit.page.check(f'input[value="{mode}"]', force=True)
+        assert visit.page.locator(".cell.unknown").count() == 0
+    visit.page.check('input[value="pictures"]', force=True)
+    assert visit.page.locator(".cell img").count() == 12
+    visit.done()
+
+
+def test_switching_inputs_and_coming_back_by_address(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report)
+    visit.page.click("#switcher button >> nth=1")
+    visit.cell(1, 2).click()
+    assert "boat" in visit.page.inner_text("#pair")
+    again = Visit(browser, report, "#" + visit.page.url.split("#")[1] + "&map=margin")
+    assert "boat" in again.page.inner_text("#pair")
+    assert again.chosen == "L1H2"
+    assert again.page.is_checked('input[value="margin"]')
+    visit.done()
+    again.done()
+
+
+@pytest.mark.parametrize("hash", ["#site=head.99.99", "#site=<img>&picture=no&map=__proto__", "#%%%"])
+def test_odd_addresses_do_no_harm(browser: Any, report: Path, hash: str) -> None:
+    visit = Visit(browser, report, hash)
+    assert visit.page.locator(".cell").count() == 12
+    visit.done()
+
+
+def test_narrow_page_opens_and_closes_the_panel(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, width=360, height=740)
+    assert not visit.page.is_visible("#detail")
+    visit.cell(2, 1).click()
+    assert visit.page.is_visible("#detail")
+    visit.page.keyboard.press("Escape")
+    assert not visit.page.is_visible("#detail")
+    assert visit.page.evaluate("document.activeElement.dataset.site") == "head.2.1"
+    visit.done()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lenses": ("diffusion",), "sites": "resid_post", "vocabulary": False, "attention": False, "controls": 0},
+        {"lenses": ("steering",), "sites": "L1H1,mlp_out", "controls": 0, "strength": "s=40"},
+        {"sites": "mlp_out", "seeds": (0, 1), "controls": 2, "target": "the text “boat”"},
+        {"layers": 48, "heads": 16, "sites": "head.40-47.*", "lenses": ("steering",), "controls": 0},
+    ],
+    ids=["layers-only", "few-heads", "seeds", "48x16"],
+)
+def test_runs_with_missing_parts(browser: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    atlas = fake_atlas(**options)
+    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    page = visit.page
+    assert page.is_visible("#strip-section") == (options.get("sites") == "resid_post")
+    assert page.is_visible("#other-section") == ("mlp_out" in options["sites"])
+    assert page.is_visible("#labels-section") == options.get("vocabulary", True)
+    visit.cell(1, 1).click()
+    assert visit.chosen == "L1H1"
+    if options.get("seeds"):
+        page.locator("#other .card").last.click()
+        assert page.locator("#detail .detail-pictures").count() == 2
+        assert "Agreement of seeds" in page.inner_text("#detail")
+    json.dumps(page.inner_text("main"))
+    visit.done()
