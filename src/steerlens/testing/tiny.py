@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from steerlens.encoders.clip import CLIPEncoder
+from steerlens.zoo.weights import quiet_libraries
 
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
     "kandinsky-2.2": {
@@ -230,18 +231,21 @@ def save_tiny_pair(
     first = folder if layout == "pair" else folder / "kandinsky-2-2-prior"
     decoder = folder / ("decoder" if layout == "pair" else "kandinsky-2-2-decoder")
     model = tiny_vision_model(seed, layers=layers, heads=heads, width=width, embedding_size=embedding_size)
-    model.save_pretrained(first / "image_encoder")
+    with quiet_libraries():
+        model.save_pretrained(first / "image_encoder")
     # Written by hand: what the hub holds names the processor without the backend that transformers now adds to it.
     _write_json(first / "image_processor" / "preprocessor_config.json", _PROCESSOR)
     size = embedding_size if decoder_embedding_size is None else decoder_embedding_size
-    tiny_unet(seed, embedding_size=size).save_pretrained(decoder / "unet")
-    tiny_movq(seed).save_pretrained(decoder / "movq")
+    with quiet_libraries():
+        tiny_unet(seed, embedding_size=size).save_pretrained(decoder / "unet")
+        tiny_movq(seed).save_pretrained(decoder / "movq")
     entries = SCHEDULERS[scheduler] if isinstance(scheduler, str) else scheduler
     _write_json(decoder / "scheduler" / "scheduler_config.json", {**_SCHEDULE, **entries})
     _write_json(decoder / "model_index.json", _DECODER_INDEX)
     if layout == "hub":
         _write_json(first / "model_index.json", _PRIOR_INDEX)
-        tiny_text_model(seed, embedding_size=embedding_size).save_pretrained(first / "text_encoder")
+        with quiet_libraries():
+            tiny_text_model(seed, embedding_size=embedding_size).save_pretrained(first / "text_encoder")
         _save_tokenizer(first / "tokenizer")
     elif vocabulary:
         _save_vocabulary(folder, seed, embedding_size)

@@ -102,9 +102,11 @@ def _in_folder(folder: Path) -> Located:
     if (folder / "image_encoder").is_dir() and (folder / "decoder").is_dir():
         texts = (lambda: folder) if (folder / "text_encoder").is_dir() else None
         return _complete(Located(folder, folder / "decoder", folder, texts))
-    children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    encoders = [path for path in children if (path / "image_encoder").is_dir()]
-    decoders = [path for path in children if (path / "unet").is_dir()]
+    # A pair's folder of which one half is missing is searched no further: it lacks that half.
+    whole = [folder / part for part in ("image_encoder", "decoder") if (folder / part).is_dir()]
+    children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() and not whole else []
+    encoders = [path for path in (folder, *children) if (path / "image_encoder").is_dir()]
+    decoders = [path for path in (folder / "decoder", *children) if (path / "unet").is_dir()]
     if len(encoders) > 1 or len(decoders) > 1:
         found = ", ".join(path.name for path in (*encoders, *decoders))
         raise ModelError(f"{folder} holds more than one pair ({found}); give a folder with one.")

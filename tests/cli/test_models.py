@@ -1,0 +1,43 @@
+"""`steerlens models`: the list, for people and for machines, and what is on this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steerlens.cli.main import main
+from steerlens.cli.models import on_this_machine
+from steerlens.zoo.cards import card
+from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
+
+
+def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    out, told = capsys.readouterr()
+    assert told == ""
+    assert "emoji" in out and "kandinsky-2.2" in out and "8.97 GB" in out and "image_embedding (1280)" in out
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {"emoji", "kandinsky-2.2"}
+    assert rows["kandinsky-2.2"]["encoder"]["repository"] == "kandinsky-community/kandinsky-2-2-prior"
+    assert rows["kandinsky-2.2"]["licence"] == "Apache-2.0"
+
+
+def test_what_is_on_this_machine_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    kandinsky = card("kandinsky-2.2")
+    assert on_this_machine(kandinsky) == "no"
+    for place, names, wanted in (
+        (kandinsky.encoder, ENCODER_FILES, "partly"),
+        (kandinsky.decoder, DECODER_FILES, "downloaded"),
+    ):
+        assert place is not None
+        root = tmp_path / f"models--{place.repository.replace('/', '--')}" / "snapshots" / place.revision
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        assert on_this_machine(kandinsky) == wanted
