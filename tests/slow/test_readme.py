@@ -1,0 +1,58 @@
+"""The README's code runs as it is written."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_python_examples(emoji: object, in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert (in_folder / "out" / "report.html").is_file()
+    assert "Trace(1 pictures, 12 layers x 6 heads" in capsys.readouterr().out
+
+
+def test_the_first_example_is_short() -> None:
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) < 15
+
+
+def test_every_command_shown_is_one_that_exists() -> None:
+    from steerlens.cli.main import COMMANDS
+
+    shown = [line.split()[1] for block in blocks("sh") for line in block.splitlines() if line.startswith("steerlens ")]
+    assert shown
+    assert set(shown) <= set(COMMANDS)
+
+
+def test_every_option_shown_is_one_that_lens_takes() -> None:
+    import dataclasses
+
+    from steerlens.cli.lens import Command, LensSettings
+
+    known = {field.name.replace("_", "-") for kind in (Command, LensSettings) for field in dataclasses.fields(kind)}
+    shown = re.findall(r"--([a-z-]+)", "".join(blocks("sh")))
+    assert shown
+    assert set(shown) <= known
+
+
+def test_every_file_linked_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (README.parent / link).exists()]
+    assert not missing
