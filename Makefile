@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo test lint types unit browser bench clean
+.PHONY: demo figures test lint types unit browser bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
+
+# The picture that opens the README is the overview of the demo's own report.
+figures: demo
+	mkdir -p docs/images && cp $(OUT)/figures/overview.png docs/images/demo.png
 
 test: lint types unit
 
