@@ -168,7 +168,7 @@ def test_two_notebook_views_do_not_clash() -> None:
 
 
 def test_write_report_leaves_no_temporary_files(tmp_path: Path) -> None:
-    page = write_report(fake_atlas(), tmp_path / "run", figures=False)
+    page = write_report(fake_atlas(), str(tmp_path / "run"), figures=False)  # a str, as the README gives it
     assert [path.name for path in page.parent.iterdir()] == ["report.html"]
 
 

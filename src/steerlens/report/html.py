@@ -31,7 +31,7 @@ from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.files import atomic_write
 
 
-def write_report(atlas: Atlas, folder: Path, *, figures: bool = True) -> Path:
+def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> Path:
     """Writes `report.html` and, beside it, `figures/*.png` and `*.svg`; returns the page.
 
     Args:
@@ -42,6 +42,7 @@ def write_report(atlas: Atlas, folder: Path, *, figures: bool = True) -> Path:
     Raises:
         StoreError: if a file cannot be written; one that was there before stays whole.
     """
+    folder = Path(folder)
     page = folder / "report.html"
     atomic_write(page, report_page(atlas).encode())
     if figures:
