@@ -11,8 +11,8 @@ from steerlens.errors import UsageError
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
-_ROWS = 4096
-"""Residuals read out at once: keeps an all-token readout of a large encoder within memory."""
+_TOKENS = 4096
+"""Tokens read out at once: keeps a readout of all tokens of a large encoder within memory."""
 
 
 def writes(
@@ -46,5 +46,5 @@ def _direction(site: Site, directions: Mapping[str, Tensor], trace: Trace) -> Te
 def read_out(encoder: Encoder, residuals: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
     """The encoder's true readout of many residuals, in rows of a bounded size."""
     B, N = residuals.shape[:2]
-    rows = residuals.flatten(0, 1).split(_ROWS)
+    rows = residuals.flatten(0, 1).split(max(1, _TOKENS // residuals.shape[2]))
     return torch.cat([encoder.readout(part) for part in rows]).unflatten(0, (B, N))
