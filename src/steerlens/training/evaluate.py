@@ -259,8 +259,10 @@ def heads(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
     chosen = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(9103))[:count]]
     count = len(chosen)
     maker = SceneMaker(pictures, chosen, pair.names.device, PLAIN)
-    generator = torch.Generator().manual_seed(9104)
-    scenes, again = (maker.draw(count, generator, rows=chosen, companions=0.0) for _ in range(2))
+    scenes, again = (
+        maker.draw(count, torch.Generator().manual_seed(9104), rows=chosen, companions=0.0, turn_background=turn)
+        for turn in (0, 5)
+    )
     effects = head_effects(pair.encoder, pair.names, scenes, again)
     spec = pair.encoder.spec
     late = effects.above[spec.n_layers - max(1, spec.n_layers // 3) :]

@@ -20,8 +20,8 @@ class HeadEffects:
 
     Attributes:
         effect: float (L,H), mean over pictures of label cosine, clean minus head mean-ablated: the signed total effect.
-        control: float (L,H), the same when the head is replaced by itself in another scene of the same object, which
-            carries the same label: an effect of pure noise.
+        control: float (L,H), the same when the head is replaced by itself in the same scene on another background,
+            which carries the same label in the same place: what resampling does where nothing of the label changes.
         threshold: 95th percentile of the control over heads.
     """
 
@@ -37,13 +37,13 @@ class HeadEffects:
 
 @torch.no_grad()
 def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Scenes) -> HeadEffects:
-    """Mean-ablate every head on every token, and compare with resampling it from another scene of the same object.
+    """Mean-ablate every head on every token, and compare with resampling it from the scene on another background.
 
     Args:
         encoder: a wrapped encoder.
         names: float (C,E), unit-norm directions of the vocabulary.
         scenes: pictures with labels (`main`).
-        again: other scenes of the same objects, row by row.
+        again: the same scenes on other backgrounds, row by row.
     """
     layers, count = encoder.spec.n_layers, encoder.spec.n_heads
     inputs, others = (encoder.preprocess_tensor(batch.pictures) for batch in (scenes, again))

@@ -192,7 +192,13 @@ class SceneMaker:
         return torch.where(mirrored, -1.0, 1.0).to(self.device)
 
     def draw(
-        self, count: int, generator: torch.Generator, *, rows: Tensor | None = None, companions: float = 1 / 3
+        self,
+        count: int,
+        generator: torch.Generator,
+        *,
+        rows: Tensor | None = None,
+        companions: float = 1 / 3,
+        turn_background: int = 0,
     ) -> Scenes:
         """Compose `count` scenes.
 
@@ -201,6 +207,7 @@ class SceneMaker:
             generator: on the CPU; the only source of randomness.
             rows: int64 (count), main pictures; drawn at random if absent.
             companions: share of scenes with a companion.
+            turn_background: added to the index of every background: the same scenes on other colours.
         """
         if rows is None:
             rows = self.rows[torch.randint(self.rows.numel(), (count,), generator=generator)]
@@ -208,6 +215,7 @@ class SceneMaker:
         has = (torch.rand(count, generator=generator) < companions) & (self.concept[small_rows] != self.concept[rows])
         other = torch.randint(1, len(BACKGROUNDS), (count,), generator=generator)
         background = torch.where(torch.rand(count, generator=generator) < WHITE_SHARE, torch.zeros_like(other), other)
+        background = (background + turn_background) % len(BACKGROUNDS)
         palette = torch.tensor([entry.rgb for entry in BACKGROUNDS])
         colour = palette[background] + COLOUR_JITTER * (2 * torch.rand(count, 3, generator=generator) - 1)
         colour = colour.clamp(0, 1).to(self.device)

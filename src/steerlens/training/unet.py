@@ -127,7 +127,7 @@ def train_unet(
     device: str = "cpu",
     seed: int = 0,
     resume: bool = False,
-    measure_seconds: float = 300.0,
+    measure_seconds: float = 420.0,
 ) -> Iterator[Progress]:
     """Train the UNet on the cached scenes of `folder`; the files are `unet.*`. See `run_stage`.
 
