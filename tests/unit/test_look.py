@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.sweep import files
 from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, load_directions, look, look_in, make_job
 from steerlens.sweep.store import load_run, open_run
 from steerlens.testing.tiny import save_tiny_pair
@@ -209,13 +211,45 @@ def test_an_interrupted_run_goes_on_where_it_stopped(pair: Pair, tmp_path: Path)
     atlas = quick(pair, folder=tmp_path / "run", batch_size=4)
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
     assert {name: after[name] for name in before} == before
-    assert same(atlas, quick(pair, batch_size=4))
+    fresh = quick(pair, batch_size=4)
+    assert same(atlas, fresh)
+    assert atlas.reading().labels == fresh.reading().labels
+    assert atlas.manifest["resumed"] is True
+
+
+def test_progress_of_a_run_that_goes_on_counts_what_is_left(pair: Pair, tmp_path: Path) -> None:
+    stop_after(pair, tmp_path / "run", 12)
+    left = len(load_run(tmp_path / "run").plan) - len(load_run(tmp_path / "run").results)
+    told: list[Advanced] = []
+    quick(pair, folder=tmp_path / "run", batch_size=4, progress=told.append)
+    decoding = [event for event in told if event.stage == "decoding"]
+    assert decoding[-1].done == decoding[-1].total == left
+
+
+def test_a_broken_reading_is_named_and_made_again(pair: Pair, tmp_path: Path) -> None:
+    stored = quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    tensors = next((tmp_path / "run" / "inputs").glob("*.safetensors"))
+    tensors.write_bytes(b"broken")
+    with pytest.raises(StoreError, match=r"Remove .*inputs/\w+\.\* and run again"):
+        load_run(tmp_path / "run")
+    for path in (tmp_path / "run" / "inputs").iterdir():
+        path.unlink()
+    again = quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    assert again.reading().labels == stored.reading().labels
+    assert torch.allclose(again.reading().write_norms, stored.reading().write_norms)
+
+
+def test_what_was_decided_about_a_picture_is_kept_in_the_run(pair: Pair, tmp_path: Path) -> None:
+    noted = replace(picture(), note="the first of 3 frames")
+    assert quick(pair, pictures=noted, folder=tmp_path, sites="head.0.0").reading().picture.note == noted.note
 
 
 def test_a_finished_run_is_not_computed_again(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = quick(pair, folder=tmp_path / "run")
     monkeypatch.setattr(pair.decoder, "decode_batches", lambda *_: pytest.fail("decoded again"))
-    assert same(quick(pair, folder=tmp_path / "run"), first)
+    again = quick(pair, folder=tmp_path / "run")
+    assert same(again, first)
+    assert again.manifest == first.manifest  # how long it took among the rest
 
 
 def test_another_request_does_not_mix_into_a_run(pair: Pair, tmp_path: Path) -> None:

@@ -193,8 +193,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
         job = make_job(pair, pictures, options_of(settings, directions), settings.target)
         progress.advance(1)
         events = look_in(pair, job, folder)
-        progress.stage("decoding", len(job.plan), unit="pictures")
-        done = 0.0
+        done = None
         while True:
             try:
                 event = next(events)
@@ -202,8 +201,12 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
                 atlas: Atlas = end.value
                 break
             if event.stage == "decoding":
-                progress.advance(event.done - done)
+                if done is None:  # a run that goes on has fewer left than were planned, or none
+                    progress.stage("decoding", round(event.total), unit="pictures")
+                progress.advance(event.done - (done or 0))
                 done = event.done
+        if done is None:
+            progress.say(f"every picture was in {folder} already")
         progress.stage("report", 1)
         report = write_report(atlas, folder)
         progress.advance(1)

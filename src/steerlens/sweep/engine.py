@@ -110,8 +110,13 @@ class _Steered:
     target: Float[Tensor, "E"]
 
 
-def run(job: Job) -> Iterator[Event]:
+def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] = frozenset()) -> Iterator[Event]:
     """Carries a job out: readings as pictures are traced, cells as batches are decoded.
+
+    Args:
+        job: what to do.
+        finished: keys of cells that are left out, since an earlier call finished them.
+        read: ids of pictures whose reading is there already; they are traced again only if cells of theirs are left.
 
     Raises:
         ModelError: if encoder and decoder do not fit, or a model gives values that are not finite.
@@ -122,15 +127,17 @@ def run(job: Job) -> Iterator[Event]:
             f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
             f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit."
         )
-    groups, waiting, decoded = list(job.plan.by_picture()), list[_Steered](), 0
+    plan, waiting, decoded = job.plan.without(finished), list[_Steered](), 0
+    left = dict(plan.by_picture())
+    groups = [id for id, _ in job.plan.by_picture() if id in left or id not in read]
     batch = _batch_size(job)
-    for traced, (id, cells) in enumerate(groups, start=1):
-        reading, steered = _trace_and_steer(job, id, cells)
+    for traced, id in enumerate(groups, start=1):
+        reading, steered = _trace_and_steer(job, id, left.get(id, ()))
         yield Advanced("tracing", traced, len(groups))
         yield ReadingDone(reading)
         waiting.extend(steered)
         while len(waiting) >= batch or (waiting and traced == len(groups)):
-            yield from _decode(job, waiting[:batch], decoded, len(job.plan))
+            yield from _decode(job, waiting[:batch], decoded, len(plan))
             decoded += len(waiting[:batch])
             del waiting[:batch]
 
@@ -187,6 +194,7 @@ def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> R
         heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
     labels = ()
     if job.vocabulary is not None:
+        # Of the whole plan: a run that goes on must not lose the labels of what it finished before.
         asked = [cell.site for cell in job.plan.cells if cell.picture == id and cell.lens != "control"]
         sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
         labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]

@@ -1,7 +1,7 @@
 """From pictures and options to an atlas: what the command line, the Python API and an app all call."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from steerlens.images import Picture, load_picture
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
-from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone, Target, run
+from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
 from steerlens.zoo.cards import Card
@@ -229,13 +229,13 @@ def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, N
     what = identity(pair, job)
     if folder is None:
         readings, results = list[Reading](), list[CellResult]()
-        yield from _carry_out(job, job.plan, readings.append, results.extend)
+        yield from _carry_out(run(job), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
         manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
         return Atlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     with open_run(folder, what, {"provenance": pair.provenance}) as writer:
-        yield from _carry_out(job, job.plan.without(writer.finished), writer.add_reading, writer.add_cells)
+        yield from _carry_out(run(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
     return load_run(folder)
 
@@ -246,12 +246,11 @@ def _finish(writer: RunWriter, started: float) -> None:
 
 
 def _carry_out(
-    job: Job,
-    plan: Plan,
+    events: Iterator[Event],
     keep_reading: Callable[[Reading], None],
     keep_cells: Callable[[tuple[CellResult, ...]], None],
 ) -> "Generator[Advanced]":
-    for event in run(replace(job, plan=plan)):
+    for event in events:
         if isinstance(event, ReadingDone):
             keep_reading(event.reading)
         elif isinstance(event, CellsDone):

@@ -49,11 +49,20 @@ class RunWriter:
     Attributes:
         folder: where the run is.
         finished: keys of the cells that were there when it was opened.
+        read: ids of the inputs whose reading was there.
         resumed: whether the run was there before.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], finished: frozenset[str], resumed: bool) -> None:
-        self.folder, self.finished, self.resumed = folder, finished, resumed
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Mapping[str, Any],
+        finished: frozenset[str] = frozenset(),
+        read: frozenset[str] = frozenset(),
+        *,
+        resumed: bool = False,
+    ) -> None:
+        self.folder, self.finished, self.read, self.resumed = folder, finished, read, resumed
         self._manifest = dict(manifest)
         self._next_part = 1 + max(
             (_part_number(path) for path in (folder / "cells").glob("part-*.parquet")), default=-1
@@ -86,9 +95,10 @@ class RunWriter:
         atomic_write(self.folder / "inputs" / f"{reading.id}.parquet", table)
 
     def finish(self, **facts: Any) -> None:
-        """Marks the run as complete and adds facts to its manifest (seconds taken, say)."""
-        self._manifest.update(complete=True, **facts)
-        _write_manifest(self.folder, self._manifest)
+        """Marks the run as complete and adds facts to its manifest (seconds taken, say), once."""
+        if not self._manifest.get("complete"):
+            self._manifest.update(complete=True, **facts)
+            _write_manifest(self.folder, self._manifest)
 
 
 @contextmanager
@@ -127,7 +137,9 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
             _write_manifest(folder, manifest)
         parts = sorted((folder / "cells").glob("part-*.parquet"))
         finished = frozenset(key for path in parts for key in _reading(path, cell_keys))
-        yield RunWriter(folder, manifest, finished, resumed=before is not None)
+        read = frozenset(path.name.removesuffix(".parquet") for path in _reading_files(folder))
+        # A run that goes on keeps what its manifest says of how it began.
+        yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
 
 
 def load_run(folder: str | Path) -> Atlas:
@@ -148,6 +160,8 @@ def load_run(folder: str | Path) -> Atlas:
         plan = plan_from_json(manifest["plan"])
         order = {cell.key: index for index, cell in enumerate(plan.cells)}
         unique = {result.cell.key: result for result in _read_cells(folder)}
+        # A part may have been removed since.
+        manifest["complete"] = bool(manifest.get("complete")) and len(unique) == len(plan)
         results = sorted(unique.values(), key=lambda result: order.get(result.cell.key, len(order)))
         ids = dict.fromkeys(cell.picture for cell in plan.cells)
         return Atlas(
@@ -228,14 +242,19 @@ def _reading(path: Path, read: Callable[[bytes], _Read]) -> _Read:
     try:
         return read(path.read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
-        raise StoreError(f"{path} cannot be read: {error}. Remove that part and run again to redo it.") from error
+        files = path.with_name(f"{path.name.partition('.')[0]}.*")
+        raise StoreError(f"{path} cannot be read: {error}. Remove {files} and run again to redo it.") from error
 
 
 def _read_readings(folder: Path) -> Generator[Reading]:
-    for path in sorted((folder / "inputs").glob("*.parquet")):
-        if not path.name.endswith(".labels.parquet"):
-            labels, tensors = path.with_suffix(".labels.parquet"), path.with_suffix(".safetensors")
-            yield reading_from_bytes(path.read_bytes(), labels.read_bytes(), tensors.read_bytes())
+    for path in _reading_files(folder):
+        labels = _reading(path.with_suffix(".labels.parquet"), bytes)
+        tensors = _reading(path.with_suffix(".safetensors"), bytes)
+        yield _reading(path, lambda table, beside=(labels, tensors): reading_from_bytes(table, *beside))
+
+
+def _reading_files(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "inputs").glob("*.parquet") if path.suffixes != [".labels", ".parquet"])
 
 
 def _part_number(path: Path) -> int:

@@ -51,6 +51,7 @@ _INPUTS = {
     "picture": pa.string(),
     "name": pa.string(),
     "sha256": pa.string(),
+    "note": pa.string(),
     "target": pa.string(),
     "target_similarity": pa.float64(),
     "decomposition_error": pa.float64(),
@@ -162,6 +163,7 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
         "picture": reading.id,
         "name": reading.picture.name,
         "sha256": reading.picture.sha256,
+        "note": reading.picture.note,
         "target": reading.target,
         "target_similarity": reading.target_similarity,
         "decomposition_error": reading.decomposition_error,
@@ -187,7 +189,9 @@ def reading_from_bytes(table: bytes, labels: bytes, tensors: bytes) -> Reading:
     (row,) = _rows(table)
     held = load_tensors(tensors)
     return Reading(
-        picture=Picture(name=row["name"], image=_image(row["image"]).convert("RGB"), sha256=row["sha256"]),
+        picture=Picture(
+            name=row["name"], image=_image(row["image"]).convert("RGB"), sha256=row["sha256"], note=row["note"]
+        ),
         id=row["picture"],
         embedding=held["embedding"],
         target=row["target"],
