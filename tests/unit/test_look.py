@@ -148,6 +148,9 @@ def test_directions_from_a_file_are_steered_like_a_write(pair: Pair, tmp_path: P
         ({"nan": torch.full((16,), torch.nan)}, ModelError),
         ({"a name": torch.ones(16)}, UsageError),
         ({"deep": torch.ones(2, 2, 16)}, UsageError),
+        ({"scalar": torch.tensor(1.0)}, UsageError),
+        ({"a.0": torch.ones(16), "a": torch.ones(2, 16)}, UsageError),
+        ({"a/b": torch.ones(16), "a.b": torch.ones(16)}, UsageError),
         ({}, UsageError),
     ],
 )
@@ -258,6 +261,34 @@ def test_another_request_does_not_mix_into_a_run(pair: Pair, tmp_path: Path) -> 
         quick(pair, folder=tmp_path / "run", sites="head.0.1")
     with pytest.raises(UsageError, match="options"):
         quick(pair, folder=tmp_path / "run", sites="head.0.0", guidance=2.0)
+
+
+def test_directions_and_labels_are_part_of_what_a_run_is(pair: Pair, tmp_path: Path) -> None:
+    one, other = torch.eye(pair.encoder.spec.width)[[10, 12]]  # two neurons, alike in their first entries
+    quick(pair, folder=tmp_path / "run", sites="", directions={"neuron": one})
+    with pytest.raises(UsageError, match="another directions"):
+        quick(pair, folder=tmp_path / "run", sites="", directions={"neuron": other})
+    with pytest.raises(UsageError, match="another labels"):
+        quick(pair, folder=tmp_path / "run", sites="", directions={"neuron": one}, n_labels=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": -1}, "seeds are whole numbers"),
+        ({"seed": 2**63}, "seeds are whole numbers"),
+        ({"n_labels": -1}, "labels cannot be negative"),
+        ({"guidance": float("nan")}, "finite"),
+        ({"target": "missing.png"}, "no file missing.png"),
+        ({"target": "many words " * 100}, "vocabulary"),
+    ],
+)
+def test_numbers_and_targets_that_make_no_sense_are_refused(
+    options: dict[str, object], said: str, pair: Pair, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        quick(pair, folder=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_other_files_is_left_alone(pair: Pair, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The decoder protocol: what steerlens asks of a generator of pictures."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -63,6 +64,8 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"at least 1 denoising step is needed, not {self.steps}.")
+        if not math.isfinite(self.guidance):
+            raise UsageError(f"guidance is a finite number, not {self.guidance}.")
         if min(self.size) < 1:
             raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
         if self.batch_size is not None and self.batch_size < 1:

@@ -35,10 +35,12 @@ class Target:
     Attributes:
         description: in words, for reports.
         direction: an embedding to compare with; None for each input's own.
+        source: what the direction was made from, a text or the SHA-256 of a picture; a run is known by it again.
     """
 
     description: str = "the input itself"
     direction: Float[Tensor, "E"] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, eq=False)

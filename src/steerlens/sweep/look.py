@@ -1,5 +1,6 @@
 """From pictures and options to an atlas: what the command line, the Python API and an app all call."""
 
+import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -25,6 +27,9 @@ from steerlens.zoo.cards import Card
 from steerlens.zoo.pair import Pair
 
 DEFAULT_SITES = "resid_post,heads"
+
+_MAX_SEED = 2**63 - 1
+"""The largest whole number that a generator and a parquet column take."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,10 @@ def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_
     """
     if options.n_seeds < 1:
         raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
+    if not 0 <= options.seed <= options.seed + options.n_seeds <= _MAX_SEED:
+        raise UsageError(f"seeds are whole numbers from 0 to {_MAX_SEED}, not {options.seed}.")
+    if options.n_labels < 0:
+        raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
     sites = parse_sites(options.sites, n_layers, n_heads) if options.sites.strip() else ()
     directions = tuple(Site("vector", name=name) for name in options.directions)
     return make_plan(
@@ -142,11 +151,19 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
     """
     if target is None:
         return Target()
-    if isinstance(target, str) and not Path(target).is_file():
-        return Target(f"the text “{target}”", pair.text_direction(target))
+    if isinstance(target, str) and not _names_a_file(target):
+        return Target(f"the text “{target}”", pair.text_direction(target), target)
     picture = target if isinstance(target, Picture) else load_picture(target)
     embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))[0]
-    return Target(f"the picture {picture.name}", embedding.float())
+    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256)
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text means a file, even one that is not there: `cat.png` is a slip, not a text to compare with."""
+    try:
+        return Path(text).is_file() or Path(text).suffix.lower() in Image.registered_extensions()
+    except OSError:  # a text longer than any name of a file
+        return False
 
 
 def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Tensor, "D"]]:
@@ -159,7 +176,7 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
         width: D of the encoder; None to take what the file holds.
 
     Raises:
-        UsageError: if there is no such file, or a tensor has another width or no length.
+        UsageError: if there is no such file, a tensor has another width or shape, or two have one name.
         ModelError: if the file is no safetensors file, or holds values that are not finite.
     """
     try:
@@ -170,13 +187,20 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
         raise ModelError(f"{path} is no safetensors file ({error}).") from error
     directions: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        if tensor.ndim not in (1, 2):
+            raise UsageError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}; a direction is (width,), several (K,width)."
+            )
         rows = {name: tensor} if tensor.ndim == 1 else {f"{name}.{index}": row for index, row in enumerate(tensor)}
         for key, row in rows.items():
-            if row.shape != (row.shape[-1] if width is None and row.ndim == 1 else width,):
+            if width is not None and row.shape != (width,):
                 raise UsageError(f"{path}: {key} has shape {tuple(row.shape)}; this encoder's width is {width}.")
             if not torch.isfinite(row).all() or not row.any():
                 raise ModelError(f"{path}: {key} is zero or not finite, and so is no direction.")
-            directions[Site("vector", name=key.replace("/", ".")).name] = row.float()
+            site = Site("vector", name=key.replace("/", "."))
+            if site.name in directions:
+                raise UsageError(f"{path}: two directions would both be called {site}; rename one.")
+            directions[site.name] = row.float()
     if not directions:
         raise UsageError(f"{path} holds no tensor.")
     return directions
@@ -190,9 +214,10 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "decoder": spec_to_json(job.decoder.spec),
         "plan": plan_to_json(job.plan),
         "options": {key: value for key, value in asdict(job.options).items() if key != "batch_size"},
-        "target": _target_identity(job.target),
+        "target": {"description": job.target.description, "source": job.target.source},
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
-        "directions": {name: [round(float(v), 8) for v in row[:8]] for name, row in job.directions.items()},
+        "directions": {name: _tensor_identity(row) for name, row in job.directions.items()},
+        "labels": _labels_identity(job),
     }
 
 
@@ -204,12 +229,13 @@ def _models_identity(pair: Pair) -> dict[str, Any]:
     return {**named, "sha256": pair.provenance.get("sha256", {})}
 
 
-def _target_identity(target: Target) -> dict[str, Any]:
-    direction = target.direction
-    return {
-        "description": target.description,
-        "direction": None if direction is None else [round(float(value), 6) for value in direction[:8]],
-    }
+def _labels_identity(job: Job) -> dict[str, Any]:
+    names = () if job.vocabulary is None else job.vocabulary.names
+    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join(names).encode()).hexdigest()}
+
+
+def _tensor_identity(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
 def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, None, Atlas]":
