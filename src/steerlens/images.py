@@ -89,7 +89,9 @@ def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
             )
         converted, note = _upright_rgb(image)
     _check_aspect(converted.size, name)
-    return Picture(path.stem, converted, hashlib.sha256(data).hexdigest(), path, note)
+    # Names of files need not be text; names of pictures are, since they are written into tables and pages.
+    label = path.stem.encode("utf-8", "replace").decode("utf-8")
+    return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
 
 
 def load_pictures(paths: Iterable[Path | str], *, max_pixels: int = MAX_PIXELS) -> list[Picture]:

@@ -54,6 +54,8 @@ def test_json_is_all_there_is_on_stdout_and_names_every_head(pair: Path, photo: 
     assert {head["site"] for head in found["steering"]} == {
         f"head.{layer}.{head}" for layer in range(3) for head in (0, 1)
     }
+    assert {score["site"] for score in found["diffusion"]} > {f"resid_post.{layer}" for layer in range(3)}
+    assert {label["site"] for label in found["labels"]} > {"embed", "resid_post.2", "head.0.1"}
     similarities = [score["similarity"] for score in found["steering"]]
     assert similarities == sorted(similarities, reverse=True)
     assert done.stderr == ""
@@ -155,6 +157,23 @@ def test_a_bad_picture_is_named(
     assert main(["lens", str(path), "--model", str(pair), "--out", str(tmp_path / "out")]) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
+    from steerlens.cli.lens import Command, LensSettings
+
+    cat, dog = Path("cat.png"), Path("dog.png")
+    assert Command((cat,)).folder == Path("steerlens-runs/cat-emoji")
+    assert Command((cat,), LensSettings(device="cpu", batch_size=3)).folder == Path("steerlens-runs/cat-emoji")
+    others = [
+        Command((cat,)),
+        Command((cat, dog)),
+        Command((cat,), LensSettings(target="owl", strength="rho=2")),
+        Command((cat,), LensSettings(seed=1)),
+    ]
+    assert len({command.folder for command in others}) == 4
+    assert others[2].folder == Command((cat,), LensSettings(target="owl", strength="rho=2")).folder
+    assert len(Command((Path("x" * 250 + ".png"),)).folder.name) < 100
 
 
 def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -185,3 +186,12 @@ def test_from_memory() -> None:
     assert picture.image.mode == "RGB" and picture.path is None
     assert picture.sha256 == Picture.from_image(gradient("RGBA"), "other").sha256
     assert picture.sha256 != Picture.from_image(gradient("L"), "mine").sha256
+
+
+def test_a_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        save(path, gradient())
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    assert load_picture(path).name == "caf?"

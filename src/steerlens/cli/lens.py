@@ -1,7 +1,8 @@
 """`steerlens lens`: look at pictures through every lens, and write a report."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -106,7 +107,8 @@ class Command:
     settings: Annotated[LensSettings, tyro.conf.arg(name="")] = field(default_factory=LensSettings)
 
     out: Path | None = None
-    """The run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder."""
+    """The run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder, with a mark behind it if any
+    other option is given, so that the same command finds its run again and another does not meet it."""
 
     dry_run: bool = False
     """Print what would be done, and about how long it would take and how much memory and disk, and do nothing."""
@@ -114,11 +116,17 @@ class Command:
     @property
     def folder(self) -> Path:
         """The run directory."""
-        return self.out or Path("steerlens-runs") / f"{self.images[0].stem}-{Path(self.settings.model).name}"
+        if self.out is not None:
+            return self.out
+        stem = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")[:60]
+        beside = replace(self.settings, model="", device=None, batch_size=None, local_files_only=False, json=False)
+        asked = (*map(str, self.images[1:]), *([] if beside == LensSettings(model="") else [repr(beside)]))
+        mark = f"-{hashlib.sha256(repr(asked).encode()).hexdigest()[:6]}" if asked else ""
+        return Path("steerlens-runs") / f"{stem}-{Path(self.settings.model).name}{mark}"
 
     def interrupted(self) -> str:
         """What a stopped run leaves behind."""
-        return kept(self.folder)
+        return "Nothing was written." if self.dry_run or not self.folder.exists() else kept(self.folder)
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
@@ -218,7 +226,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
 
 
 def summary(atlas: "Atlas", report: Path) -> dict[str, Any]:
-    """What was found, as JSON values: every head of every input, best first."""
+    """What was found, as JSON values: every site of every input under every lens, best first."""
     from dataclasses import asdict
 
     pictures: list[dict[str, Any]] = []
@@ -231,8 +239,10 @@ def summary(atlas: "Atlas", report: Path) -> dict[str, Any]:
             "decomposition_error": reading.decomposition_error,
         }
         for lens in ("diffusion", "steering"):
-            ranked = atlas.ranked(lens, reading.id)
+            scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
+            ranked = sorted(scores, key=lambda score: -score.similarity)
             found[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        found["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
         pictures.append(found)
     return {"report": str(report), "run": str(report.parent), "pictures": pictures}
 
