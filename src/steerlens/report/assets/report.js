@@ -111,7 +111,7 @@
     $("strip-section").hidden = keys.length < 2;
     $("strip").replaceChildren(strip(keys.map((key) => {
       const site = data.sites[key];
-      return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
+      return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), line(`fid. ${fixed(site.diffusion.fidelity)}`, "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
     })));
   }
 
@@ -231,7 +231,7 @@
       return el("div", { class: "lens-row" }, el("h3", {}, meta.lenses[lens]),
         el("div", { class: "cards" }, ...reference, ...data.top[lens].slice(0, meta.k).map((key) => {
           const score = data.sites[key][lens];
-          return card(key, lens, line(data.sites[key].label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), line(`fidelity ${fixed(score.fidelity)}`, "number"),
+          return card(key, lens, line(data.sites[key].label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), line(`undecoded ${fixed(score.steered)}`, "number"), line(`fidelity ${fixed(score.fidelity)}`, "number"),
             score.control === null ? null : line(`control ${fixed(score.control)}`, "number"), meta.seeds.length > 1 ? line(`agreement ${fixed(score.agreement)}`, "number") : null);
         })));
     }));
@@ -245,7 +245,7 @@
         const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key][lens]);
         if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), strip(keys.map((key) => {
           const site = data.sites[key], score = site[lens];
-          return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"));
+          return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"), line(`fid. ${fixed(score.fidelity)}`, "number"));
         })), lens === "steering" && keys.some((key) => data.sites[key].steering.control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
       }
     $("other-section").hidden = blocks.length === 0;
@@ -411,6 +411,8 @@
   function show(index) {
     state.picture = index;
     data = read(`steerlens-picture-${index}`);
+    // Keys come from the address too: none may name what every object inherits.
+    data.sites = Object.assign(Object.create(null), data.sites);
     attention = null;
     $("switcher").querySelectorAll("[data-index]").forEach((node) => node.setAttribute("aria-pressed", String(Number(node.dataset.index) === index)));
     const select = $("picture-select");
