@@ -118,6 +118,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
     manifest = {"format": FORMAT, "fingerprint": mark, "complete": False, **(facts or {}), **identity}
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(folder)  # before the lock, which would be one more file in a folder of somebody else's
         lock = (folder / ".lock").open("a")
     with lock:
         try:
@@ -125,8 +126,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         except OSError:
             raise StoreError(f"another process is writing to {folder}; wait for it, or give another --out.") from None
         before = _read_manifest(folder)
-        if before is None and any(path.name != ".lock" for path in folder.iterdir()):
-            raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
+        _refuse_foreign(folder)
         if before is not None and before.get("fingerprint") != mark:
             changed = [key for key in identity if before.get(key) != json.loads(json.dumps(identity[key]))]
             raise UsageError(
@@ -140,6 +140,12 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         read = frozenset(path.name.removesuffix(".parquet") for path in _reading_files(folder))
         # A run that goes on keeps what its manifest says of how it began.
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    if names - {".lock"} and "manifest.json" not in names:
+        raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
 
 
 def load_run(folder: str | Path) -> Atlas:
