@@ -22,8 +22,9 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Without the path it looks for packages in whichever python comes first.
 types: $(VENV)/.tested
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.tested
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
