@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -196,6 +197,16 @@ def test_pictures_are_stored_as_hugging_face_image_columns(pair: Pair, tmp_path:
     assert features["image"] == {"_type": "Image"}
     assert features["similarity"] == {"dtype": "float64", "_type": "Value"}
     assert table["image"][0].as_py()["bytes"].startswith(b"\x89PNG")
+
+
+def test_every_table_of_a_run_is_named_for_the_datasets_library(pair: Pair, tmp_path: Path) -> None:
+    quick(pair, folder=tmp_path / "run", sites="head.0.0")
+    card = yaml.safe_load((tmp_path / "run" / "README.md").read_text().split("---")[1])
+    tables = {entry["config_name"]: set((tmp_path / "run").glob(entry["data_files"])) for entry in card["configs"]}
+    assert set().union(*tables.values()) == set((tmp_path / "run").rglob("*.parquet"))
+    assert sum(map(len, tables.values())) == len(list((tmp_path / "run").rglob("*.parquet")))
+    for files_of_one in tables.values():
+        assert len({str(pq.read_schema(path).names) for path in files_of_one}) == 1
 
 
 def stop_after(pair: Pair, folder: Path, events: int) -> None:

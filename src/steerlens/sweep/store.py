@@ -1,6 +1,7 @@
 """A run on disk: a directory with everything needed to look again, which a second call goes on with.
 
     manifest.json                    what was asked for, of which models, with which versions
+    README.md                        which files belong to one table, for the Hugging Face datasets library
     inputs/ID.parquet                the input picture and what was read from it before decoding
     inputs/ID.labels.parquet         its Logit Lens labels
     inputs/ID.safetensors            its embedding, attention maps and head norms
@@ -36,6 +37,23 @@ _Read = TypeVar("_Read")
 
 FORMAT = 1
 """Version of the layout of a run directory."""
+
+
+_DATASET_CARD = b"""---
+configs:
+- config_name: pictures
+  data_files: cells/*.parquet
+  default: true
+- config_name: inputs
+  data_files: inputs/????????????.parquet
+- config_name: labels
+  data_files: inputs/*.labels.parquet
+---
+
+A run of steerlens: open `report.html`, or load this folder with
+`datasets.load_dataset`.
+"""
+"""Without it the datasets library takes all parquet files for one table, and refuses the folder."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -135,6 +153,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
             )
         if before is None:
             _write_manifest(folder, manifest)
+            atomic_write(folder / "README.md", _DATASET_CARD)
         parts = sorted((folder / "cells").glob("part-*.parquet"))
         finished = frozenset(key for path in parts for key in _reading(path, cell_keys))
         read = frozenset(path.name.removesuffix(".parquet") for path in _reading_files(folder))
