@@ -63,6 +63,13 @@ class Picture:
         return cls(name, converted, digest, note=note)
 
 
+def png_bytes(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads one picture.
 

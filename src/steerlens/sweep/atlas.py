@@ -1,5 +1,6 @@
 """The atlas: what a run found, as data; it draws nothing."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,7 @@ class CellResult:
     Attributes:
         cell: what was asked for.
         rho: relative steering strength that was applied; 0 for the Diffusion Lens.
-        picture: the decoded picture, height x width x RGB.
+        png: the decoded picture as a PNG file: a run of the paper's model holds thousands, of 0.8 MB each in pixels.
         conditioning: the image embedding that was decoded.
         reencoded: the image embedding of the decoded picture.
         similarity: of `reencoded` with the target.
@@ -38,7 +39,7 @@ class CellResult:
 
     cell: Cell
     rho: float
-    picture: UInt8[np.ndarray, "height width 3"]
+    png: bytes = field(repr=False)
     conditioning: Float[Tensor, "E"]
     reencoded: Float[Tensor, "E"]
     similarity: float
@@ -48,7 +49,13 @@ class CellResult:
     @property
     def image(self) -> Image.Image:
         """The decoded picture as a PIL image."""
-        return Image.fromarray(self.picture)
+        with Image.open(io.BytesIO(self.png)) as image:
+            return image.convert("RGB")
+
+    @property
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The decoded picture, height x width x RGB."""
+        return np.array(self.image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import Conditioning, Decoded, DecodeOptions, Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
-from steerlens.images import Picture
+from steerlens.images import Picture, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.steering import SteeringLens, steer_directions
@@ -232,7 +233,7 @@ def _score(encoder: Encoder, batch: Sequence[_Steered], pictures: Tensor) -> Ite
         yield CellResult(
             cell=one.cell,
             rho=one.rho,
-            picture=array,
+            png=png_bytes(Image.fromarray(array)),
             conditioning=one.conditioning,
             reencoded=embedding,
             similarity=float(cosine_similarity(embedding, one.target)),

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -18,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from steerlens.images import Picture
+from steerlens.images import Picture, png_bytes
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
@@ -67,15 +66,8 @@ _LABELS = {
 }
 
 
-def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _image_value(image: Image.Image, name: str) -> dict[str, Any]:
-    return {"bytes": png(image), "path": name}
+def _image_value(png: bytes, name: str) -> dict[str, Any]:
+    return {"bytes": png, "path": name}
 
 
 def _image(value: Mapping[str, Any]) -> Image.Image:
@@ -117,7 +109,7 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
             "similarity": result.similarity,
             "steered_similarity": result.steered_similarity,
             "fidelity": result.fidelity,
-            "image": _image_value(result.image, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png"),
+            "image": _image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png"),
         }
         for result in results
     ]
@@ -146,7 +138,7 @@ def cells_from_bytes(table: bytes, embeddings: bytes) -> list[CellResult]:
         CellResult(
             cell=_cell(row),
             rho=row["rho"],
-            picture=np.array(_image(row["image"])),
+            png=row["image"]["bytes"],
             conditioning=tensors["conditioning"][index],
             reencoded=tensors["reencoded"][index],
             similarity=row["similarity"],
@@ -167,7 +159,7 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
         "target": reading.target,
         "target_similarity": reading.target_similarity,
         "decomposition_error": reading.decomposition_error,
-        "image": _image_value(reading.picture.image, reading.picture.name),
+        "image": _image_value(png_bytes(reading.picture.image), reading.picture.name),
     }
     labels = [
         {"picture": reading.id, "site": str(label.site), "rank": label.rank, "label": label.name, "score": label.score}

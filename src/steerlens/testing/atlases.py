@@ -8,7 +8,7 @@ from PIL import Image
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.encoders.base import EncoderSpec
-from steerlens.images import Picture
+from steerlens.images import Picture, png_bytes
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, layer_sites, parse_sites
@@ -116,7 +116,7 @@ def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
     return CellResult(
         cell=cell,
         rho=0.0 if cell.lens == "diffusion" else 1.0,
-        picture=np.asarray(_image(rng, size)),
+        png=png_bytes(_image(rng, size)),
         conditioning=torch.from_numpy(rng.normal(size=6)).float(),
         reencoded=torch.from_numpy(rng.normal(1, 1, size=6)).float(),
         similarity=similarity,
