@@ -123,7 +123,9 @@ def test_switching_inputs_and_coming_back_by_address(browser: Any, report: Path)
     again.done()
 
 
-@pytest.mark.parametrize("hash", ["#site=head.99.99", "#site=__proto__", "#site=constructor", "#site=<img>&picture=no&map=__proto__", "#%%%"])
+@pytest.mark.parametrize(
+    "hash", ["#site=head.99.99", "#site=__proto__", "#site=constructor", "#site=<img>&picture=no&map=__proto__", "#%%%"]
+)
 def test_odd_addresses_do_no_harm(browser: Any, report: Path, hash: str) -> None:
     visit = Visit(browser, report, hash)
     assert visit.page.locator(".cell").count() == 12
