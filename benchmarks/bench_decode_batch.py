@@ -5,7 +5,8 @@ import argparse
 import torch
 from timing import interleaved, machine
 
-from steerlens.decoders.base import Conditioning, DecodeOptions, decode
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.sites import all_heads

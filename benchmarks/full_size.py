@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import steerlens as sl
-from steerlens.decoders.base import Conditioning, DecodeOptions, decode
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.architecture import on_meta, package_configs
 from steerlens.zoo.cards import card

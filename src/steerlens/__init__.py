@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from steerlens._version import __version__
 
 if TYPE_CHECKING:
-    from steerlens.decoders.base import Conditioning, DecodeOptions, decode
+    from steerlens.conditioning import Conditioning
+    from steerlens.decoders.base import DecodeOptions, decode
     from steerlens.errors import SteerlensError
     from steerlens.images import Picture, load_picture
     from steerlens.interventions import Add, Mean, Patch, Resample, Scale, Zero
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from steerlens.zoo.load import Pair, load, load_encoder
 
 _HOMES = {
-    "steerlens.decoders.base": ("Conditioning", "DecodeOptions", "decode"),
+    "steerlens.conditioning": ("Conditioning",),
+    "steerlens.decoders.base": ("DecodeOptions", "decode"),
     "steerlens.errors": ("SteerlensError",),
     "steerlens.images": ("Picture", "load_picture"),
     "steerlens.interventions": ("Add", "Mean", "Patch", "Resample", "Scale", "Zero"),

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from steerlens.errors import PictureError, UsageError
 
@@ -68,6 +70,16 @@ def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def eight_bit(pictures: Float[Tensor, "B 3 height width"]) -> UInt8[np.ndarray, "B height width 3"]:
+    """Pictures with values in [0,1] as the 8-bit pictures that a file would hold.
+
+    Everything that is scored or saved goes through here, so that a score does not change when a picture is
+    saved.
+    """
+    levels = (pictures.detach().float().clamp(0, 1) * 255).round()
+    return levels.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
 
 def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -192,6 +192,11 @@ class Trace:
         if not error <= tolerance:
             raise TraceError(
                 f"the components add up to the final residual only within {error:.2g} (allowed: {tolerance:.2g}); "
-                "the encoder holds a part that its adapter does not know, or weights or pictures that are not finite."
+                "the encoder holds a part that its adapter does not know, or weights that are not finite"
+                + (
+                    ", or rounds too much in half precision: try --dtype float32."
+                    if self.final.dtype not in (torch.float32, torch.float64)
+                    else "."
+                )
             )
         return error

@@ -8,7 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, KandinskyV22Pipeline
 from torch import Tensor
 
-from steerlens.decoders.base import Conditioning, DecodeOptions, Denoised, SchedulerName, decode
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, Denoised, SchedulerName, decode
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import SCHEDULERS, tiny_movq, tiny_unet

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlens.decoders.base import Conditioning, Decoded, DecodeOptions, Denoised
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, Denoised
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.native import LayerModules

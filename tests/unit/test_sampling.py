@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlens.decoders.base import Conditioning, DecodeOptions, SchedulerName
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.decoders.sampling import Denoiser, denoise, make_scheduler
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import SCHEDULERS

@@ -12,7 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from steerlens.decoders.base import Conditioning, DecodeOptions, SchedulerName, decode
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, SchedulerName, decode
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import (
     SCHEDULERS,

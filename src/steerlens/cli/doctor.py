@@ -180,7 +180,8 @@ def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
     import torch
 
-    from steerlens.decoders.base import Conditioning, decode
+    from steerlens.conditioning import Conditioning
+    from steerlens.decoders.base import decode
 
     embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image])).float()
     pictures = decode(pair.decoder, Conditioning(pair.decoder.spec.consumes, embedding.cpu()), [0])

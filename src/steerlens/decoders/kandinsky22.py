@@ -15,14 +15,8 @@ from diffusers import UNet2DConditionModel, VQModel
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import (
-    Conditioning,
-    Decoded,
-    DecodeOptions,
-    DecoderSpec,
-    Denoised,
-    check_request,
-)
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, check_request
 from steerlens.decoders.sampling import denoise, make_scheduler
 from steerlens.errors import ModelError, UsageError
 

@@ -34,6 +34,7 @@ class EncoderSpec:
         first_patch: index of the first image patch among the tokens (those before it are CLS and registers).
         readout_tokens: the tokens that the embedding is read from; None for all of them.
         centred: whether the final norm removes the mean over width (LayerNorm) or not (RMSNorm).
+        crops: whether pictures that are not square lose what is outside their centre (or are squashed).
     """
 
     name: str
@@ -48,6 +49,7 @@ class EncoderSpec:
     first_patch: int
     readout_tokens: tuple[int, ...] | None
     centred: bool = True
+    crops: bool = True
 
 
 @runtime_checkable
@@ -90,6 +92,10 @@ class Encoder(Protocol):
         self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
     ) -> dict[Site, Float[Tensor, "B T D"]]:
         """What sites hold on every token, from one forward pass: the values that patches and ablations put back."""
+        ...
+
+    def zero_embedding(self) -> Float[Tensor, "1 E"]:
+        """The embedding of all-zero `pixel_values`, which unCLIP decoders take for "no condition"."""
         ...
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -53,6 +52,7 @@ class CLIPEncoder(NativeEncoder):
             patch_grid=(side, side),
             first_patch=1,
             readout_tokens=(0,),
+            crops=bool(getattr(processor, "do_center_crop", False)),
         )
 
     @classmethod
@@ -93,14 +93,6 @@ class CLIPEncoder(NativeEncoder):
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
         blocks = self._clip.vision_model.encoder.layers
         return recorded_attention({block.self_attn: layer for layer, block in enumerate(blocks)}, tokens)
-
-    def zero_embedding(self) -> Float[Tensor, "1 E"]:
-        """The embedding of an all-zero `pixel_values` tensor, Kandinsky's unconditional embedding.
-
-        This is not the embedding of a black picture, whose normalised pixels are not zero.
-        """
-        height, width = self.spec.image_size
-        return self.embed(torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype))
 
 
 _KNOWN_CHILDREN = {

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
+from steerlens.images import eight_bit
 from steerlens.interventions import Intervention, first, hooks, intervention_handles
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -118,9 +119,15 @@ class NativeEncoder(ABC):
         They go through the 8-bit pictures that a file would hold, so that a decoded picture scores the same before and
         after it is saved.
         """
-        # Rounded on the host: quantising is the last thing a picture goes through before it is saved.
-        arrays = (pictures.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return self.preprocess([Image.fromarray(array) for array in arrays])
+        return self.preprocess([Image.fromarray(array) for array in eight_bit(pictures)])
+
+    def zero_embedding(self) -> Float[Tensor, "1 E"]:
+        """The embedding of all-zero `pixel_values`, Kandinsky's unconditional embedding.
+
+        This is not the embedding of a black picture, whose normalised pixels are not zero.
+        """
+        inputs = dict(self.preprocess([Image.new("RGB", (self.spec.image_size[1], self.spec.image_size[0]))]))
+        return self.embed({**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])})
 
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
         """The true forward pass under interventions, everything downstream reacting; gradients flow."""

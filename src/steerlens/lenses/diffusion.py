@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder
 from steerlens.lenses.readout import read_out, writes
 from steerlens.sites import Site
@@ -41,3 +42,7 @@ class DiffusionLens:
             UsageError: if the model has no such site, or no direction of that name was given.
         """
         return read_out(self.encoder, writes(trace, sites, self.directions))
+
+    def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
+        """The same as a decoder takes it, (B N, E): picture after picture, site after site."""
+        return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))

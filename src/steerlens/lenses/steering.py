@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
@@ -51,6 +52,10 @@ class SteeringLens:
             UsageError: if a site holds the residual stream, which is not steered, or is not there.
         """
         return read_out(self.encoder, self.residuals(trace, sites))
+
+    def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
+        """The same as a decoder takes it, (B N, E): picture after picture, site after site."""
+        return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))
 
     def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         """The steered final residuals `r_L + c h` of the readout tokens, in at least float32."""

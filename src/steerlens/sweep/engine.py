@@ -6,17 +6,18 @@ finished can be stored before the next batch begins.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from steerlens.decoders.base import Conditioning, Decoded, DecodeOptions, Decoder
-from steerlens.encoders.base import Encoder
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
+from steerlens.encoders.base import Encoder, EncoderSpec
 from steerlens.errors import ModelError
-from steerlens.images import Picture, png_bytes
+from steerlens.images import Picture, eight_bit, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.steering import SteeringLens, steer_directions
@@ -125,6 +126,8 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
         ModelError: if encoder and decoder do not fit, or a model gives values that are not finite.
         UsageError: if the plan asks for a site that the encoder does not have.
     """
+    if job.decoder.spec.consumes != "image_embedding":
+        raise ModelError(f"decoder {job.decoder.spec.name} reads image tokens; the lenses here give image embeddings.")
     if job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
         raise ModelError(
             f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
@@ -202,7 +205,7 @@ def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> R
         sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
         labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
     return Reading(
-        picture=job.pictures[id],
+        picture=_noted(job.pictures[id], encoder.spec),
         id=id,
         embedding=trace.embedding[0].float().cpu(),
         target=job.target.description,
@@ -213,6 +216,17 @@ def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> R
         direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
         decomposition_error=error,
     )
+
+
+def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
+    """The picture with a note if the encoder does not see all of it."""
+    (width, height), (rows, columns) = picture.image.size, spec.image_size
+    seen = min(width / columns, height / rows)
+    across, down = round(seen * columns), round(seen * rows)
+    if not spec.crops or (across, down) == (width, height):
+        return picture
+    note = f"the encoder sees its centre alone, {across} x {down} of {width} x {height} pixels"
+    return replace(picture, note="; ".join(filter(None, (picture.note, note))))
 
 
 def _decode(job: Job, batch: Sequence[_Steered], before: int, total: int) -> Iterator[Event]:
@@ -228,8 +242,7 @@ def _decode(job: Job, batch: Sequence[_Steered], before: int, total: int) -> Ite
 
 def _score(encoder: Encoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:
     reencoded = encoder.embed(encoder.preprocess_tensor(pictures)).float().cpu()
-    arrays = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    for one, array, embedding in zip(batch, arrays, reencoded, strict=True):
+    for one, array, embedding in zip(batch, eight_bit(pictures), reencoded, strict=True):
         yield CellResult(
             cell=one.cell,
             rho=one.rho,

@@ -18,13 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from steerlens.decoders.base import (
-    Conditioning,
-    DecodeOptions,
-    Decoder,
-    Denoised,
-    decode,
-)
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, Decoder, Denoised, decode
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.encoders.native import LayerModules, NativeEncoder
 from steerlens.errors import ModelError, SteerlensError, UsageError

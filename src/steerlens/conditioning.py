@@ -1,0 +1,44 @@
+"""Conditionings: what lenses give and decoders turn into pictures."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import ModelError, UsageError
+
+Consumes = Literal["image_embedding", "image_tokens"]
+"""The kinds of conditioning that a decoder may read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What a decoder turns into pictures: image embeddings (N,E) or image tokens (N,T,D).
+
+    Attributes:
+        kind: which of the two.
+        values: one row a picture.
+
+    Raises:
+        UsageError: if the values have another number of dimensions.
+        ModelError: if a value is not finite.
+    """
+
+    kind: Consumes
+    values: Float[Tensor, "N ..."]
+
+    def __post_init__(self) -> None:
+        wanted = 2 if self.kind == "image_embedding" else 3
+        if self.values.ndim != wanted:
+            raise UsageError(f"an {self.kind} conditioning has {wanted} dimensions, not shape {self.values.shape}.")
+        if not torch.isfinite(self.values).all():
+            raise ModelError("an embedding to decode is not finite: the encoder or the steering strength overflowed.")
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def rows(self, start: int, stop: int) -> "Conditioning":
+        """A range of rows."""
+        return Conditioning(self.kind, self.values[start:stop])
