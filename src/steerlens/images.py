@@ -120,17 +120,21 @@ def load_pictures(paths: Iterable[Path | str], *, max_pixels: int = MAX_PIXELS) 
         UsageError: as `load_picture`.
         PictureError: as `load_picture`.
     """
-    pictures: list[Picture] = []
+    return numbered(load_picture(path, max_pixels=max_pixels) for path in paths)
+
+
+def numbered(pictures: Iterable[Picture]) -> list[Picture]:
+    """The same pictures, those of equal name told apart by a number."""
+    named: list[Picture] = []
     taken: set[str] = set()
-    for path in paths:
-        picture = load_picture(path, max_pixels=max_pixels)
+    for picture in pictures:
         name, count = picture.name, 1
         while name in taken:
             count += 1
             name = f"{picture.name}-{count}"
         taken.add(name)
-        pictures.append(replace(picture, name=name))
-    return pictures
+        named.append(replace(picture, name=name))
+    return named
 
 
 def _read(path: Path) -> bytes:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Scale
+from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
@@ -121,6 +124,33 @@ def test_several_pictures_seeds_and_a_duplicate(pair: Pair) -> None:
     assert [reading.picture.name for reading in atlas.readings] == ["one", "two"]
     assert len(atlas.cells("steering", Site("head", 0, 0), "two")) == 2
     assert atlas.score("steering", Site("head", 0, 0), "two").agreement < 1
+
+
+def test_what_the_encoder_does_not_see_is_said(pair: Pair) -> None:
+    wide = Picture.from_image(Image.new("RGB", (60, 30), "red"), "wide")
+    assert "30 x 30 of 60 x 30" in quick(pair, pictures=wide, sites="head.0.0").reading().picture.note
+    assert quick(pair, sites="head.0.0").reading().picture.note == ""
+
+
+def test_pictures_of_equal_name_are_told_apart(pair: Pair) -> None:
+    atlas = quick(pair, pictures=[picture(0), picture(1)], sites="head.0.0", controls=0)
+    assert [reading.picture.name for reading in atlas.readings] == ["noise", "noise-2"]
+
+
+def test_a_lens_by_hand_gives_what_the_engine_decodes(pair: Pair) -> None:
+    atlas = quick(pair, sites="head.0.0", controls=0)
+    trace = pair.encoder.trace(pair.encoder.preprocess([picture().image]))
+    site = Site("head", 0, 0)
+    by_hand = SteeringLens(pair.encoder, Strength("rho", 0.5)).conditioning(trace, [site])
+    assert torch.allclose(by_hand.values[0], atlas.cells("steering", site)[0].conditioning, atol=1e-5)
+    shown = DiffusionLens(pair.encoder).conditioning(trace, [site])
+    assert torch.allclose(shown.values[0], atlas.cells("diffusion", site)[0].conditioning, atol=1e-5)
+
+
+def test_a_decoder_of_image_tokens_is_refused(pair: Pair) -> None:
+    reading_tokens = SimpleNamespace(spec=replace(pair.decoder.spec, consumes="image_tokens"))
+    with pytest.raises(ModelError, match="image tokens"):
+        quick(replace(pair, decoder=reading_tokens))
 
 
 def test_a_target_replaces_the_input(pair: Pair) -> None:

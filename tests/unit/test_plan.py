@@ -60,6 +60,11 @@ def test_what_is_finished_is_not_planned_again() -> None:
     assert left.cells == full.cells[5:]
 
 
+def test_the_residual_stream_under_the_steering_lens_alone_is_refused() -> None:
+    with pytest.raises(UsageError, match="steered"):
+        plan(sites=layer_sites("resid_post", 3), lenses=("steering",))
+
+
 @pytest.mark.parametrize("wrong", [{"pictures": []}, {"sites": ()}, {"seeds": ()}, {"controls": -1}])
 def test_a_request_for_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):

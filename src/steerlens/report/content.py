@@ -34,8 +34,13 @@ def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
 
 
 def is_strong(atlas: Atlas, score: SiteScore) -> bool:
-    """Whether a site beats nearly all controls of its picture; never said where strengths differ from site to site."""
-    return atlas.plan.strength.kind == "rho" and score.control_share is not None and score.control_share >= STRONG
+    """Whether a site beats its own control and nearly all of its picture's.
+
+    Never said where strengths differ from site to site, since controls then do not compare.
+    """
+    if atlas.plan.strength.kind != "rho" or score.control_share is None:
+        return False
+    return bool(score.beats_control) and score.control_share >= STRONG
 
 
 def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:

@@ -88,7 +88,14 @@ class Reading:
 
     def top_labels(self, site: Site) -> tuple[Label, ...]:
         """The labels of one site, best first."""
-        return tuple(label for label in self.labels if label.site == site)
+        return self._labels_of.get(site, ())
+
+    @cached_property
+    def _labels_of(self) -> dict[Site, tuple[Label, ...]]:
+        grouped: dict[Site, tuple[Label, ...]] = {}
+        for label in self.labels:
+            grouped[label.site] = (*grouped.get(label.site, ()), label)
+        return grouped
 
 
 @dataclass(frozen=True)

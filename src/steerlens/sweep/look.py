@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.errors import ModelError, UsageError
-from steerlens.images import Picture, load_picture
+from steerlens.images import Picture, load_picture, numbered
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
@@ -318,7 +318,7 @@ def look(
     except TypeError as error:
         raise UsageError(f"look: {error}.") from None
     given = [pictures] if isinstance(pictures, Picture | str | Path) else list(pictures)
-    loaded = [one if isinstance(one, Picture) else load_picture(one) for one in given]
+    loaded = numbered(one if isinstance(one, Picture) else load_picture(one) for one in given)
     events = look_in(pair, make_job(pair, loaded, chosen, target), None if folder is None else Path(folder))
     while True:
         try:

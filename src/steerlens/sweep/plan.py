@@ -108,6 +108,11 @@ def make_plan(
         raise UsageError(f"the number of controls cannot be negative, as {controls} is.")
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []
     shown = list(sites) if "diffusion" in lenses else []
+    if not steered and not shown:
+        raise UsageError(
+            "the Steering Lens alone was asked for, and no site that can be steered: name heads, attn_out.N, mlp_out.N "
+            "or a direction; the residual stream is shown by the Diffusion Lens."
+        )
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))
     cells: dict[Cell, None] = {}
