@@ -25,6 +25,7 @@ from steerlens.testing.tiny import (
 )
 from steerlens.zoo import registry
 from steerlens.zoo.cards import cards, parse_card
+from steerlens.zoo.cost import cost_of
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.load import load, load_encoder
 from steerlens.zoo.weights import file_hash, quiet_libraries
@@ -236,6 +237,17 @@ def test_unknown_models_are_named_with_what_comes_close() -> None:
         load_encoder("nowhere")
 
 
+@pytest.mark.parametrize("name", ["", " ", "x" * 300, "a/" + "x" * 5000, "zero\0"])
+def test_names_that_no_model_can_have_are_refused_in_one_short_line(
+    name: str, pair_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(pair_folder, tmp_path / "here"))  # an empty name must not mean this folder
+    for call in (lambda: load(name), lambda: load_encoder(name), lambda: cost_of(name)):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("local_files_only", [True, False])
 def test_the_hub_out_of_reach_is_one_message_that_helps(
     local_files_only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -250,6 +262,9 @@ def test_the_hub_out_of_reach_is_one_message_that_helps(
 
 
 def test_the_cache_of_the_hub_is_enough(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    save_file({"text_embeds": torch.randn(1, 12)}, tmp_path / "here" / "vocabulary.safetensors")
+    monkeypatch.chdir(tmp_path / "here")  # what lies in the current folder belongs to no pair of the hub
     card = cards()["kandinsky-2.2"]
     for place, inner in ((card.encoder, "kandinsky-2-2-prior"), (card.decoder, "kandinsky-2-2-decoder")):
         assert place is not None
@@ -260,6 +275,7 @@ def test_the_cache_of_the_hub_is_enough(hub_folder: Path, tmp_path: Path, monkey
     pair = load("kandinsky-2.2", local_files_only=True, dtype="float32")
     assert pair.provenance["decoder"]["revision"] == card.decoder.revision if card.decoder else None
     assert pair.text_direction("cat").shape == (12,)
+    assert pair.vocabulary is None
 
 
 def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,8 +150,9 @@ def card(name: str) -> Card:
         return known[name]
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
+    shown = name if len(name) <= 120 else f"{name[:100]}..."
     raise UsageError(
-        f"there is no model {name!r}.{hint} Known are {', '.join(known)}; or give the path of a folder that holds "
+        f"there is no model {shown!r}.{hint} Known are {', '.join(known)}; or give the path of a folder that holds "
         "an encoder and a decoder."
     )
 

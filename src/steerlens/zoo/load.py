@@ -1,5 +1,6 @@
 """Loading pairs and encoders: by card, from a folder, or from a hub id, always through the same checks."""
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.hub import snapshot
-from steerlens.zoo.locate import card_of, locate
+from steerlens.zoo.locate import card_of, is_folder, locate, shortened
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions, weight_hashes
 from steerlens.zoo.registry import adapter, adapter_for
@@ -83,7 +84,8 @@ def load(
         "versions": library_versions(),
     }
     # A vocabulary belongs to the encoder that was trained with it.
-    vocabulary = load_vocabulary(located.vocabulary, encoder.spec.embedding_size) if own_encoder else None
+    own = located.folder if own_encoder else None
+    vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
     texts = CLIPText(located.texts) if own_encoder and located.texts is not None else None
     return Pair(name, encoder, decoder, vocabulary, known, provenance, texts, _notes(encoder, asked))
 
@@ -218,11 +220,13 @@ def inner_folder(folder: Path) -> Path:
 
 
 def _encoder_folder(source: str, revision: str | None, local_files_only: bool) -> Path:
-    if Path(source).is_dir():
+    if is_folder(source):
         return Path(source)
     repository, _, at = source.partition("@")
-    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-        raise UsageError(f"there is no folder {source}, and it is no hub id (owner/name or owner/name@revision).")
+    if len(repository) > 96 or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is None:
+        raise UsageError(
+            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
+        )
     files = ("config.json", "preprocessor_config.json", "model.safetensors")
     instead = "Give the folder of a local copy instead."
     return snapshot(repository, at or revision, files, local_files_only=local_files_only, instead=instead)

@@ -42,13 +42,13 @@ class Located:
     Attributes:
         encoder: folder with `image_encoder` and `image_processor`.
         decoder: folder with `unet`, `movq` and `scheduler`.
-        vocabulary: folder that may hold a vocabulary.
+        folder: the pair's own folder, which may hold a vocabulary, a card and a manifest; None for a pair of the hub.
         texts: gives the folder with `text_encoder` and `tokenizer`, or None.
     """
 
     encoder: Path
     decoder: Path
-    vocabulary: Path
+    folder: Path | None
     texts: Callable[[], Path] | None = None
 
 
@@ -78,7 +78,7 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
     return Located(
         fetch(first.repository, first.revision, ENCODER_FILES),
         fetch(second.repository, second.revision, DECODER_FILES),
-        Path(),
+        None,
         lambda: fetch(first.repository, first.revision, TEXT_FILES),
     )
 
@@ -91,11 +91,27 @@ def card_of(source: str | Path) -> Card | None:
     """
     if isinstance(source, str) and source in cards():
         return cards()[source]
-    if Path(source).is_dir():
+    if is_folder(source):
         return None
-    if isinstance(source, str) and "/" not in source and "\\" not in source:
+    if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
         return card(source)  # raises, and names a model that comes close
-    raise UsageError(f"there is no folder {source}; known models are {', '.join(cards())}.")
+    if not str(source).strip():
+        raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
+    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.")
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a text or path names a folder that is there; an empty text names none, not the current one."""
+    try:
+        return bool(str(source).strip()) and Path(source).is_dir()
+    except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
+        return False
+
+
+def shortened(source: str | Path) -> str:
+    """What a user gave, short enough for a message of one line."""
+    text = str(source)
+    return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
 
 
 def _in_folder(folder: Path) -> Located:
