@@ -1,6 +1,7 @@
 """Vocabularies: named directions of the embedding space, which give a representation a label."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -52,6 +53,15 @@ class TextVocabulary:
         unit = torch.nn.functional.normalize(embeddings.float(), dim=-1)
         return unit @ self.directions().to(unit.device).T
 
+    def index(self, name: str) -> int | None:
+        """The place of a text, ignoring case, or None if the vocabulary does not hold it."""
+        return self._places.get(name.lower())
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        # Backwards, so that of two names that differ in case the first one stands.
+        return {name.lower(): place for place, name in reversed(list(enumerate(self.names)))}
+
     def direction(self, name: str) -> Float[Tensor, "E"]:
         """The direction of one text of the vocabulary, ignoring case.
 
@@ -60,9 +70,9 @@ class TextVocabulary:
         """
         import difflib
 
-        lower = [known.lower() for known in self.names]
-        if name.lower() in lower:
-            return self.directions()[lower.index(name.lower())]
+        place = self.index(name)
+        if place is not None:
+            return self.directions()[place]
         holding = [known for known in self.names if name.lower() in known.lower()][:5]
         close = holding or difflib.get_close_matches(name, self.names, n=5, cutoff=0.4)
         hint = f"; close to it: {', '.join(close)}" if close else ""

@@ -23,6 +23,7 @@ from steerlens.testing.tiny import (
     tiny_text_model,
     tiny_vision_model,
 )
+from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo import registry
 from steerlens.zoo.cards import cards, parse_card
 from steerlens.zoo.cost import cost_of
@@ -97,6 +98,7 @@ def test_the_hub_layout_runs_as_the_card_says(hub_folder: Path) -> None:
 def test_texts_of_the_vocabulary_and_others(pair_folder: Path) -> None:
     pair = load(pair_folder, dtype="float32")
     assert pair.vocabulary is not None
+    assert isinstance(pair.vocabulary, TextVocabulary)
     assert torch.equal(pair.text_direction("Red Apple"), pair.vocabulary.directions()[0])
     with pytest.raises(UsageError, match="close to it: sailing boat"):
         pair.text_direction("boat")

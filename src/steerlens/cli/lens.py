@@ -47,6 +47,10 @@ class LensSettings:
     """A safetensors file with directions of the residual stream, each a tensor (width,): a probe, a neuron, a feature.
     They are steered along like a head's write, and shown as vector.NAME."""
 
+    vocabulary: Path | None = None
+    """What the Logit Lens names things with: a text file with one text a line, or a folder with vocabulary.json and
+    vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has one."""
+
     lens: tuple[Literal["diffusion", "steering"], ...] = ("diffusion", "steering")
     """Which lenses decode. The Logit Lens is always read where there is a vocabulary."""
 
@@ -187,6 +191,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
     """Runs the job with progress, writes the report, and says what was found."""
     from steerlens.report.html import write_report
     from steerlens.sweep.look import load_directions, look_in, make_job
+    from steerlens.zoo.vocabularies import read_vocabulary
 
     for picture in pictures:
         if picture.note:
@@ -198,7 +203,10 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
             progress.say(note)
         width = pair.encoder.spec.width
         directions = {} if settings.vector is None else load_directions(settings.vector, width)
-        job = make_job(pair, pictures, options_of(settings, directions), settings.target)
+        vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
+        job = make_job(pair, pictures, options_of(settings, directions), settings.target, vocabulary)
+        if job.vocabulary is None:
+            progress.say("no vocabulary: pass --vocabulary FILE for labels")
         progress.advance(1)
         events = look_in(pair, job, folder)
         done = None

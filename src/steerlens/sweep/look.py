@@ -23,8 +23,10 @@ from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
+from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.pair import Pair
+from steerlens.zoo.vocabularies import read_vocabulary
 
 DEFAULT_SITES = "resid_post,heads"
 
@@ -65,7 +67,11 @@ class LookOptions:
 
 
 def make_job(
-    pair: Pair, pictures: Sequence[Picture], options: LookOptions, target: str | Path | Picture | None = None
+    pair: Pair,
+    pictures: Sequence[Picture],
+    options: LookOptions,
+    target: str | Path | Picture | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Job:
     """Puts together what the engine needs: the plan, the decoder's options, the target.
 
@@ -74,6 +80,7 @@ def make_job(
         pictures: the inputs.
         options: what to look at and how.
         target: what similarities are measured against: None for each input itself, a picture or its path, or a text.
+        vocabulary: what the Logit Lens reads with; by default the pair's own.
 
     Raises:
         UsageError: if a site, strength, text or number does not make sense for this pair.
@@ -88,7 +95,7 @@ def make_job(
         pictures=by_id,
         plan=plan,
         options=decode_options(pair.decoder.spec.defaults, options),
-        vocabulary=pair.vocabulary,
+        vocabulary=pair.vocabulary if vocabulary is None else vocabulary,
         target=resolve_target(pair, target),
         directions=options.directions,
         n_labels=options.n_labels,
@@ -231,7 +238,9 @@ def _models_identity(pair: Pair) -> dict[str, Any]:
 
 def _labels_identity(job: Job) -> dict[str, Any]:
     names = () if job.vocabulary is None else job.vocabulary.names
-    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join(names).encode()).hexdigest()}
+    held = sorted(getattr(job.vocabulary, "__dict__", {}).items())
+    tensors = [f"{name}={_tensor_identity(value)}" for name, value in held if isinstance(value, Tensor)]
+    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
 
 
 def _tensor_identity(tensor: Tensor) -> str:
@@ -290,6 +299,7 @@ def look(
     pictures: Sequence[Picture | str | Path] | Picture | str | Path,
     *,
     target: str | Path | Picture | None = None,
+    vocabulary: Vocabulary | str | Path | None = None,
     folder: str | Path | None = None,
     progress: Callable[[Advanced], None] | None = None,
     **options: Any,
@@ -300,6 +310,7 @@ def look(
         pair: encoder and decoder, as `steerlens.load` gives them.
         pictures: one or several; paths are read.
         target: what similarities are measured against; by default each input itself.
+        vocabulary: what the Logit Lens reads with, or where it is (see `read_vocabulary`); by default the pair's own.
         folder: a run directory to write, and to go on with.
         progress: called with every step of progress.
         **options: the fields of `LookOptions`; `strength` may be a text such as `rho=1`.
@@ -319,7 +330,9 @@ def look(
         raise UsageError(f"look: {error}.") from None
     given = [pictures] if isinstance(pictures, Picture | str | Path) else list(pictures)
     loaded = numbered(one if isinstance(one, Picture) else load_picture(one) for one in given)
-    events = look_in(pair, make_job(pair, loaded, chosen, target), None if folder is None else Path(folder))
+    labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
+    job = make_job(pair, loaded, chosen, target, labels)
+    events = look_in(pair, job, None if folder is None else Path(folder))
     while True:
         try:
             event = next(events)

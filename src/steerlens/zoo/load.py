@@ -9,7 +9,6 @@ import torch
 from steerlens.decoders.base import DecodeOptions, Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.hub import snapshot
@@ -18,6 +17,8 @@ from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions, weight_hashes
 from steerlens.zoo.registry import adapter, adapter_for
 from steerlens.zoo.text import CLIPText
+from steerlens.zoo.vocabularies import load_vocabulary
+from steerlens.zoo.vocabularies import read_vocabulary as read_vocabulary
 from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
 
 _PIPELINES = {"KandinskyV22Pipeline": "kandinsky-2.2"}
@@ -186,32 +187,6 @@ def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
         size: height and width in pixels that the decoder was trained for.
     """
     return DecodeOptions(25, 4.0, "dpm++", size) if card is None else card.defaults.options()
-
-
-def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
-    """The vocabulary in a folder, or None if it holds none.
-
-    Raises:
-        ModelError: if its two files do not fit each other or the encoder.
-    """
-    import json
-
-    from safetensors.torch import load_file
-
-    names_file, tensors_file = folder / "vocabulary.json", folder / "vocabulary.safetensors"
-    if not tensors_file.is_file():
-        return None
-    try:
-        names = tuple(str(entry["name"]) for entry in json.loads(names_file.read_text(encoding="utf-8")))
-        tensors = load_file(tensors_file)
-        embeddings, mean = tensors["text_embeds"].float(), tensors.get("text_mean")
-    except Exception as error:  # safetensors has an exception class of its own for every kind of damage
-        raise ModelError(f"the vocabulary in {folder} cannot be read: {error}.") from error
-    if embeddings.shape[-1] != embedding_size or not bool(torch.isfinite(embeddings).all()):
-        raise ModelError(
-            f"the vocabulary in {folder} has embeddings of size {embeddings.shape[-1]} or not finite ones."
-        )
-    return TextVocabulary(names, embeddings, None if mean is None else mean.float())
 
 
 def inner_folder(folder: Path) -> Path:

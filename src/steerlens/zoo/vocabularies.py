@@ -1,0 +1,101 @@
+"""Vocabularies from files: the one that belongs to a pair, and those that a user brings."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from steerlens.errors import ModelError, UsageError
+from steerlens.vocabulary import ClassVocabulary, TextVocabulary, Vocabulary
+from steerlens.zoo.text import directions_of
+
+if TYPE_CHECKING:
+    from steerlens.zoo.pair import Pair
+
+
+def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
+    """The vocabulary that belongs to a pair's folder, or None if it holds none.
+
+    Raises:
+        ModelError: if its two files do not fit each other or the encoder.
+    """
+    if not (folder / "vocabulary.safetensors").is_file():
+        return None
+    found = _from_tensors(folder / "vocabulary.safetensors", embedding_size)
+    if not isinstance(found, TextVocabulary):
+        raise ModelError(f"the vocabulary in {folder} holds class weights, and no text_embeds.")
+    return found
+
+
+def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
+    """A vocabulary that a user brings.
+
+    It is a text file with one text a line; or names and tensors side by side (`NAME.json`, `NAME.safetensors`, or a
+    folder with both, called `vocabulary`), where the tensors are text embeddings, `text_embeds` (V,E) and perhaps
+    `text_mean` (E,), or a linear classifier, `weight` (V,E) and perhaps `bias` (V,).
+
+    Args:
+        path: the file or folder.
+        pair: whose embedding space it names; its text encoder embeds the texts of a text file.
+
+    Raises:
+        UsageError: if there is no such file, it holds no text, or the pair cannot embed its texts.
+        ModelError: if the tensors are broken, or do not fit the names or the encoder.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in (".safetensors", ".json"):
+        file = path / "vocabulary.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+        for needed in (file, file.with_suffix(".json")):
+            if not needed.is_file():
+                raise UsageError(f"the vocabulary {path} is not complete: there is no {needed}.")
+        return _from_tensors(file, pair.encoder.spec.embedding_size)
+    texts = read_texts(path)
+    own = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
+    return TextVocabulary(texts, directions_of(texts, own, pair.texts))
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """The texts of a file, one a line, without blank lines and without doubles.
+
+    Raises:
+        UsageError: if it is not there, is not UTF-8, or holds no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"the vocabulary {path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the vocabulary {path} is no text in UTF-8, one text a line.") from None
+    texts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not texts:
+        raise UsageError(f"the vocabulary {path} holds no text; write one a line.")
+    return texts
+
+
+def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
+    try:
+        entries = cast(list[Any], json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+        names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
+        tensors = {name: tensor.float() for name, tensor in load_tensors(file.read_bytes()).items()}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the vocabulary {file} cannot be read: {error}.") from error
+    table = tensors.get("text_embeds", tensors.get("weight"))
+    if table is None:
+        raise ModelError(f"the vocabulary {file} holds neither text_embeds nor weight.")
+    beside = tensors.get("text_mean") if "text_embeds" in tensors else tensors.get("bias")
+    wanted = (embedding_size,) if "text_embeds" in tensors else (len(names),)
+    _fits(file, table, (len(names), embedding_size))
+    if beside is not None:
+        _fits(file, beside, wanted)
+    kind = TextVocabulary if "text_embeds" in tensors else ClassVocabulary
+    return kind(names, table, beside)
+
+
+def _fits(file: Path, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape or not bool(torch.isfinite(tensor).all()):
+        found = f"has shape {tuple(tensor.shape)}" if tuple(tensor.shape) != shape else "is not finite"
+        raise ModelError(f"the vocabulary {file}: a tensor {found}; names and encoder ask for {shape}, all finite.")
