@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file, save_file
 
 from steerlens.conditioning import Conditioning
@@ -54,10 +55,43 @@ def test_a_pair_loads_quietly_and_says_where_it_came_from(pair_folder: Path, cap
     assert pair.card is None and pair.vocabulary is not None
     weights = pair_folder / "decoder" / "unet" / "diffusion_pytorch_model.safetensors"
     assert pair.provenance["sha256"]["unet/diffusion_pytorch_model.safetensors"] == file_hash(weights)
-    assert len(pair.provenance["sha256"]) == 3
+    configs = ("image_encoder/config", "image_processor/preprocessor_config", "unet/config", "movq/config")
+    assert {f"{name}.json" for name in (*configs, "scheduler/scheduler_config")} < set(pair.provenance["sha256"])
+    assert len(pair.provenance["sha256"]) == 8
     assert pair.provenance["encoder"]["preprocessing"] == "CLIPImageProcessorPil"
     assert pair.provenance["versions"]["torch"] == torch.__version__
     json.dumps(pair.provenance)
+
+
+def test_a_config_that_changes_the_numbers_changes_what_identifies_the_pair(broken: Path) -> None:
+    before = load(broken, dtype="float32").provenance["sha256"]
+    config = broken / "decoder" / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.02}))
+    after = load(broken, dtype="float32").provenance["sha256"]
+    assert {name for name in before if before[name] != after[name]} == {"scheduler/scheduler_config.json"}
+
+
+def test_a_folder_with_a_card_runs_as_the_card_says(broken: Path) -> None:
+    held = {key: value for key, value in CARD.items() if key != "bundled"}
+    held |= {"embedding_size": 12, "layers": 3, "heads": 2, "strength": "s=7"}
+    (broken / "card.yaml").write_text(yaml.safe_dump(held))
+    pair = load(broken, dtype="float32")
+    assert pair.card is not None and (pair.card.title, pair.card.strength) == ("A pair", "s=7")
+    assert pair.decoder.spec.defaults == DecodeOptions(3, 2.0, "ddim", (16, 16))
+    assert pair.provenance["encoder"]["folder"] == str(broken)
+    assert cost_of(broken, device="cpu").size == (16, 16)
+    for change, words in (
+        ({"bundled": "x"}, "bundled has no place"),
+        ({"layers": 4}, "card.yaml says 4 layers, and the pair has 3"),
+        ({"defaults": None}, "defaults: should be a table"),
+        ({"licens": "MIT"}, "unknown: licens"),
+    ):
+        (broken / "card.yaml").write_text(yaml.safe_dump(held | change))
+        with pytest.raises(ModelError, match=words):
+            load(broken, dtype="float32")
+    (broken / "card.yaml").write_text("a: [")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(broken, dtype="float32")
 
 
 def test_the_weights_that_were_saved_are_the_ones_that_run(pair_folder: Path) -> None:

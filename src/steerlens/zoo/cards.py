@@ -83,6 +83,7 @@ class Card:
         encoder: where the encoder is, for a pair that does not.
         decoder: where the decoder is.
         configs: name of the full configs in the package, which give costs and names of weights without the weights.
+        folder: the folder that the card lies in, for a pair that comes with neither the package nor the hub.
     """
 
     name: str
@@ -101,9 +102,10 @@ class Card:
     encoder: Repository | None = None
     decoder: Repository | None = None
     configs: str | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.bundled is None) == (self.encoder is None or self.decoder is None):
+        if self.folder is None and (self.bundled is None) == (self.encoder is None or self.decoder is None):
             raise ModelError(f"card {self.name}: a pair is either bundled or has an encoder and a decoder on the hub.")
         if not 0 < self.reencoding_cosine < 1:
             raise ModelError(f"card {self.name}: reencoding_cosine lies between 0 and 1.")
@@ -125,6 +127,35 @@ def parse_card(name: str, content: Mapping[str, Any]) -> Card:
         if given.get(key) is not None:
             given[key] = _build(kind, given[key], f"card {name}: {key}")
     return _build(Card, {"name": name, **given}, f"card {name}")
+
+
+_ELSEWHERE = ("name", "bundled", "encoder", "decoder", "configs", "folder")
+"""Fields that say where a pair is; the card in a pair's own folder has none of them."""
+
+
+def folder_card(folder: Path) -> Card | None:
+    """The card in a pair's own folder, `card.yaml`, or None if it holds none.
+
+    It has the fields of a card but those that say where the pair is.
+
+    Raises:
+        ModelError: if it cannot be read, or a field is unknown, missing or of the wrong kind.
+    """
+    path = folder / "card.yaml"
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path}: should be a table of fields.")
+    given = dict(cast(Mapping[str, Any], content))
+    wrong = [field for field in _ELSEWHERE if field in given]
+    if wrong:
+        raise ModelError(f"{path}: {', '.join(wrong)} has no place in the card of a folder.")
+    given["defaults"] = _build(Defaults, given.get("defaults"), f"{path}: defaults")
+    return _build(Card, {**given, "name": folder.name, "folder": folder}, str(path))
 
 
 @cache
@@ -164,6 +195,7 @@ _KINDS: Mapping[Any, tuple[type, ...]] = {
     float: (int, float),
     tuple[int, int]: (list, tuple),
     Defaults: (Defaults,),
+    Path | None: (Path, type(None)),
     Repository | None: (Repository, type(None)),
 }
 

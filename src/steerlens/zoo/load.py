@@ -14,7 +14,7 @@ from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, p
 from steerlens.zoo.hub import snapshot
 from steerlens.zoo.locate import card_of, is_folder, locate, shortened
 from steerlens.zoo.pair import Pair
-from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions, weight_hashes
+from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
 from steerlens.zoo.registry import adapter, adapter_for
 from steerlens.zoo.text import CLIPText
 from steerlens.zoo.vocabularies import load_vocabulary
@@ -54,7 +54,7 @@ def load(
     chosen, asked, known = choose_device(device), parse_dtype(dtype), card_of(source)
     name, options = str(source), None if known is None else known.defaults.options()
     located = locate(source, local=local, local_files_only=local_files_only)
-    pinned = known is not None and known.bundled is None and local is None
+    pinned = known is not None and known.encoder is not None and local is None
     folders: dict[str, Path] = {}
 
     own_encoder = encoder is None
@@ -63,6 +63,7 @@ def load(
         first = first if own_encoder else Path(str(encoder))
         folder = located.encoder if encoder is None else _encoder_folder(str(encoder), None, local_files_only)
         folders["image_encoder"] = inner_folder(folder)
+        folders["image_processor"] = processor_folder(folder)
         encoder = load_encoder(folder, device=chosen, dtype=asked, name=name if own_encoder else str(first))
     elif not own_encoder:
         first = None
@@ -70,17 +71,19 @@ def load(
     second: Repository | Path | None = None
     if decoder is None:
         second = known.decoder if pinned and known is not None else located.decoder
-        folders |= {part: located.decoder / part for part in ("unet", "movq")}
+        folders |= {part: located.decoder / part for part in ("unet", "movq", "scheduler")}
         negative = cast(Any, encoder).zero_embedding().cpu()
         decoder = load_decoder(located.decoder, negative, device=chosen, dtype=asked, name=name, options=options)
     if decoder.spec.embedding_size != encoder.spec.embedding_size:
         raise _misfit(name, decoder.spec.embedding_size, encoder.spec.embedding_size)
 
+    if known is not None and known.folder is not None and own_encoder:
+        _check_card(known, encoder, decoder)
     provenance = {
         "name": name,
         "encoder": encoder_provenance(encoder, first),
         "decoder": decoder_provenance(decoder, second),
-        "sha256": weight_hashes(folders),
+        "sha256": file_hashes(folders),
         "device": str(chosen),
         "versions": library_versions(),
     }
@@ -123,12 +126,12 @@ def load_encoder(
         kind = adapter_for(source)
         return kind(source, processor, name=name) if name else kind(source, processor)
     folder = _encoder_folder(str(source), revision, local_files_only)
-    inner, outer = inner_folder(folder), folder / "image_processor"
+    inner = inner_folder(folder)
     native_class, ignore = _native_class(inner)
     chosen = choose_device(device)
     precision = encoder_dtype(chosen, read_tensors(inner, "image_encoder").parameters, parse_dtype(dtype))
     model = load_module(native_class, inner, "image_encoder", dtype=precision, device=chosen, ignore=ignore)
-    loaded = _processor(outer if outer.is_dir() else inner) if processor is None else processor
+    loaded = _processor(processor_folder(folder)) if processor is None else processor
     return adapter_for(model)(model, loaded, name=name or str(source))
 
 
@@ -194,6 +197,11 @@ def inner_folder(folder: Path) -> Path:
     return folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
 
 
+def processor_folder(folder: Path) -> Path:
+    """The folder that holds the config of an encoder's image processor."""
+    return folder / "image_processor" if (folder / "image_processor").is_dir() else inner_folder(folder)
+
+
 def _encoder_folder(source: str, revision: str | None, local_files_only: bool) -> Path:
     if is_folder(source):
         return Path(source)
@@ -231,6 +239,19 @@ def _processor(folder: Path) -> Any:
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"image_processor: {folder} cannot be loaded: {reason}") from error
+
+
+def _check_card(card: Card, encoder: Encoder, decoder: Decoder) -> None:
+    """Makes sure that the card in a folder is that of the pair beside it."""
+    spec = encoder.spec
+    for said, found in (
+        (f"{card.layers} layers", f"{spec.n_layers} layers"),
+        (f"{card.heads} heads", f"{spec.n_heads} heads"),
+        (f"embedding_size {card.embedding_size}", f"embedding_size {spec.embedding_size}"),
+        (f"consumes {card.consumes}", f"consumes {decoder.spec.consumes}"),
+    ):
+        if said != found:
+            raise ModelError(f"{card.folder}: card.yaml says {said}, and the pair has {found}.")
 
 
 def _misfit(name: str, decoder: int, encoder: int) -> ModelError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.cards import Card, Repository, card, cards
+from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
 from steerlens.zoo.hub import snapshot
 
 ENCODER_FILES = (
@@ -62,7 +62,7 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
     known = card_of(source)
     if local is not None:
         return _in_folder(Path(local))
-    if known is None:
+    if known is None or known.folder is not None:
         return _in_folder(Path(source))
     if known.bundled_folder is not None:
         if not known.bundled_folder.is_dir():
@@ -84,15 +84,16 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
 
 
 def card_of(source: str | Path) -> Card | None:
-    """The card of a name; None for a folder.
+    """The card of a name, or the card in a folder; None for a folder without one.
 
     Raises:
         UsageError: if it is neither.
+        ModelError: if the folder's card is broken.
     """
     if isinstance(source, str) and source in cards():
         return cards()[source]
     if is_folder(source):
-        return None
+        return folder_card(Path(source))
     if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
         return card(source)  # raises, and names a model that comes close
     if not str(source).strip():

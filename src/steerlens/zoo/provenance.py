@@ -59,7 +59,20 @@ def _source(source: Repository | Path | None) -> dict[str, Any]:
     return {"repository": source.repository, "revision": source.revision}
 
 
-def weight_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of every weight file, by component and file name."""
-    found = {part: sorted(folder.glob("*.safetensors")) for part, folder in folders.items()}
-    return {f"{part}/{path.name}": file_hash(path) for part, paths in found.items() for path in paths}
+_CONFIGS = {
+    "image_encoder": "config.json",
+    "image_processor": "preprocessor_config.json",
+    "unet": "config.json",
+    "movq": "config.json",
+    "scheduler": "scheduler_config.json",
+}
+
+
+def file_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of every file that decides the numbers, weights and configs, by component and file name."""
+    found: dict[str, str] = {}
+    for part, folder in folders.items():
+        config = folder / _CONFIGS.get(part, "config.json")
+        weights = [] if part in ("image_processor", "scheduler") else sorted(folder.glob("*.safetensors"))
+        found |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, config) if path.is_file()}
+    return found
