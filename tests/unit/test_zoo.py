@@ -314,6 +314,32 @@ def test_the_cache_of_the_hub_is_enough(hub_folder: Path, tmp_path: Path, monkey
     assert pair.vocabulary is None
 
 
+def test_an_encoder_of_the_hub_is_pinned_by_the_commit_that_was_resolved_and_may_lie_in_shards(
+    pair_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, root = "c" * 40, tmp_path / "models--someone--encoder"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    with quiet_libraries():
+        tiny_vision_model(5).save_pretrained(root / "snapshots" / commit, max_shard_size="4KB")
+    assert not (root / "snapshots" / commit / "model.safetensors").exists()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    # A dry run asks for the config alone.
+    assert cost_of(pair_folder, encoder="someone/encoder", device="cpu").n_layers == 3
+    tiny_processor().save_pretrained(root / "snapshots" / commit)
+    pair = load(pair_folder, encoder="someone/encoder", dtype="float32")
+    pixels = torch.zeros(1, 3, 16, 16)
+    assert torch.equal(pair.encoder.embed(pixels), tiny_encoder(5).embed(pixels))
+    assert pair.provenance["encoder"]["repository"] == "someone/encoder"
+    assert pair.provenance["encoder"]["revision"] == commit
+    assert any(f"someone/encoder@{commit}" in note for note in pair.notes)
+    pinned = load(pair_folder, encoder=f"someone/encoder@{commit}", dtype="float32", local_files_only=True)
+    assert pinned.notes == () and pinned.provenance["encoder"]["revision"] == commit
+    next((root / "snapshots" / commit).glob("model-*.safetensors")).unlink()
+    with pytest.raises(ModelError, match="not in the cache"):
+        load(pair_folder, encoder="someone/encoder", local_files_only=True)
+
+
 def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert encoder_dtype(cpu, 900_000_000, None) is torch.float32

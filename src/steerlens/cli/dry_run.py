@@ -53,7 +53,14 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     from steerlens.zoo.locate import card_of
 
     card, device = card_of(settings.model), choose_device(settings.device)
-    cost = cost_of(settings.model, device=device, dtype=settings.dtype, local=settings.local, encoder=settings.encoder)
+    cost = cost_of(
+        settings.model,
+        device=device,
+        dtype=settings.dtype,
+        local=settings.local,
+        encoder=settings.encoder,
+        local_files_only=settings.local_files_only,
+    )
     chosen = options_of(settings, {} if settings.vector is None else load_directions(settings.vector))
     plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
     options = decode_options(default_options(card, cost.size), chosen)

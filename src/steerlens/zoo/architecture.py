@@ -41,7 +41,12 @@ def folder_configs(located: Located) -> Configs:
 def encoder_config(folder: Path) -> Mapping[str, Any]:
     """The config of an encoder in a folder, or in `image_encoder` in it."""
     inner = folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
-    return read_json(inner / "config.json", "image_encoder")
+    config = read_json(inner / "config.json", "image_encoder")
+    if (config.get("architectures") or [""])[0] != "CLIPModel":
+        return config
+    # A whole CLIP model: its picture side is what is loaded.
+    size = {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
+    return {**config.get("vision_config", {}), **size, "architectures": ["CLIPVisionModelWithProjection"]}
 
 
 def on_meta(component: str, config: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from steerlens.errors import ModelError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
-from steerlens.zoo.locate import card_of, locate
+from steerlens.zoo.locate import card_of, locate, locate_encoder
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def cost_of(
     dtype: str | torch.dtype | None = None,
     local: str | Path | None = None,
     encoder: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Cost:
     """What a pair costs, for a card or a folder; arguments as in `load`.
 
@@ -66,7 +67,8 @@ def cost_of(
         device: where it would run.
         dtype: the precision in which it would run.
         local: a folder in place of the hub.
-        encoder: the folder of an encoder in place of the pair's own.
+        encoder: a folder or hub id in place of the pair's own encoder; of the hub, the config alone is fetched.
+        local_files_only: never use the network.
 
     Raises:
         UsageError: if there is no such model, device or precision.
@@ -78,7 +80,8 @@ def cost_of(
     else:
         configs = folder_configs(locate(source, local=local))
     if encoder is not None:
-        configs = {**configs, "image_encoder": encoder_config(Path(encoder))}
+        found, _, _ = locate_encoder(str(encoder), local_files_only=local_files_only, config_only=True)
+        configs = {**configs, "image_encoder": encoder_config(found)}
     return count(configs, size or (known.defaults.size if known else None), chosen, asked)
 
 

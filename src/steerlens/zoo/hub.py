@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steerlens.errors import ModelError
+from steerlens.zoo.weights import read_json
 
 
 def snapshot(
-    repository: str, revision: str | None, patterns: Sequence[str], *, local_files_only: bool, instead: str
+    repository: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    *,
+    local_files_only: bool,
+    instead: str,
+    weights: str | None = None,
 ) -> Path:
     """The folder of a snapshot, from the cache if the files are there, else downloaded.
 
@@ -18,6 +25,7 @@ def snapshot(
         patterns: files that are needed; those without a wildcard must be there.
         local_files_only: never use the network.
         instead: what the user can do where the hub is not reachable.
+        weights: how the name of the weights begins that are needed too, in one safetensors file or in shards.
 
     Raises:
         ModelError: if the files are neither in the cache nor to be had.
@@ -26,7 +34,7 @@ def snapshot(
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     cached = cached_snapshot(repository, revision, patterns)
-    if cached is not None:
+    if cached is not None and not _lacking(cached, patterns, weights):
         return cached
     at = f"{repository}{f' at {revision[:12]}' if revision else ''}"
     if local_files_only:
@@ -41,12 +49,14 @@ def snapshot(
             f"the Hugging Face hub is not reachable ({_reason(error)}), and {at} is not in the cache. {instead}"
         ) from None
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        files = [f"{weights}.safetensors", f"{weights}.safetensors.index.json", f"{weights}-*-of-*.safetensors"]
+        wanted = [*patterns, *(files if weights else [])]
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the command line has one message for it
             raise
         raise ModelError(f"{at} could not be downloaded ({_reason(error)}). {instead}") from None
-    lacking = _lacking(folder, patterns)
+    lacking = _lacking(folder, patterns, weights)
     if lacking:
         raise ModelError(f"{at} does not hold {', '.join(lacking)}.")
     return folder
@@ -68,7 +78,11 @@ def cached_snapshot(repository: str, revision: str | None, patterns: Sequence[st
     return folder
 
 
-def _lacking(folder: Path, patterns: Sequence[str]) -> list[str]:
+def _lacking(folder: Path, patterns: Sequence[str], weights: str | None = None) -> list[str]:
+    index = folder / f"{weights}.safetensors.index.json"
+    if weights is not None and not (folder / f"{weights}.safetensors").is_file():
+        shards = read_json(index, weights).get("weight_map", {}).values() if index.is_file() else []
+        patterns = [*patterns, *(sorted(set(shards)) or [f"{weights}.safetensors"])]
     return [pattern for pattern in patterns if "*" not in pattern and not (folder / pattern).is_file()]
 
 

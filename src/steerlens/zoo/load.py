@@ -1,6 +1,5 @@
 """Loading pairs and encoders: by card, from a folder, or from a hub id, always through the same checks."""
 
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +10,7 @@ from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
-from steerlens.zoo.hub import snapshot
-from steerlens.zoo.locate import card_of, is_folder, locate, shortened
+from steerlens.zoo.locate import card_of, locate, locate_encoder
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
 from steerlens.zoo.registry import adapter, adapter_for
@@ -57,14 +55,15 @@ def load(
     pinned = known is not None and known.encoder is not None and local is None
     folders: dict[str, Path] = {}
 
-    own_encoder = encoder is None
+    own_encoder, unpinned = encoder is None, ""
     first: Repository | Path | None = known.encoder if pinned and known is not None else located.encoder
     if not isinstance(encoder, Encoder):
-        first = first if own_encoder else Path(str(encoder))
-        folder = located.encoder if encoder is None else _encoder_folder(str(encoder), None, local_files_only)
+        folder = located.encoder
+        if encoder is not None:
+            folder, first, unpinned = locate_encoder(str(encoder), local_files_only=local_files_only)
         folders["image_encoder"] = inner_folder(folder)
         folders["image_processor"] = processor_folder(folder)
-        encoder = load_encoder(folder, device=chosen, dtype=asked, name=name if own_encoder else str(first))
+        encoder = load_encoder(folder, device=chosen, dtype=asked, name=name if own_encoder else str(encoder))
     elif not own_encoder:
         first = None
 
@@ -91,7 +90,16 @@ def load(
     own = located.folder if own_encoder else None
     vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
     texts = CLIPText(located.texts) if own_encoder and located.texts is not None else None
-    return Pair(name, encoder, decoder, vocabulary, known, provenance, texts, _notes(encoder, asked))
+    return Pair(
+        name,
+        encoder,
+        decoder,
+        vocabulary,
+        known,
+        provenance,
+        texts,
+        (*_notes(encoder, asked), *filter(None, [unpinned])),
+    )
 
 
 def load_encoder(
@@ -125,7 +133,7 @@ def load_encoder(
             raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
         kind = adapter_for(source)
         return kind(source, processor, name=name) if name else kind(source, processor)
-    folder = _encoder_folder(str(source), revision, local_files_only)
+    folder, _, _ = locate_encoder(str(source), revision, local_files_only=local_files_only)
     inner = inner_folder(folder)
     native_class, ignore = _native_class(inner)
     chosen = choose_device(device)
@@ -200,19 +208,6 @@ def inner_folder(folder: Path) -> Path:
 def processor_folder(folder: Path) -> Path:
     """The folder that holds the config of an encoder's image processor."""
     return folder / "image_processor" if (folder / "image_processor").is_dir() else inner_folder(folder)
-
-
-def _encoder_folder(source: str, revision: str | None, local_files_only: bool) -> Path:
-    if is_folder(source):
-        return Path(source)
-    repository, _, at = source.partition("@")
-    if len(repository) > 96 or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is None:
-        raise UsageError(
-            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
-        )
-    files = ("config.json", "preprocessor_config.json", "model.safetensors")
-    instead = "Give the folder of a local copy instead."
-    return snapshot(repository, at or revision, files, local_files_only=local_files_only, instead=instead)
 
 
 def _native_class(folder: Path) -> tuple[Any, tuple[str, ...]]:

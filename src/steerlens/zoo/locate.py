@@ -9,6 +9,7 @@ and two repositories of the hub side by side are another, whatever they are call
     kandinsky-2-2-prior/{image_encoder,image_processor}  kandinsky-2-2-decoder/{unet,movq,scheduler}
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -81,6 +82,42 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
         None,
         lambda: fetch(first.repository, first.revision, TEXT_FILES),
     )
+
+
+def locate_encoder(
+    source: str, revision: str | None = None, *, local_files_only: bool = False, config_only: bool = False
+) -> tuple[Path, Repository | Path, str]:
+    """Finds one encoder: its folder, what pins it (the commit that was resolved), and a note if the user did not.
+
+    Args:
+        source: a folder, or `owner/name` or `owner/name@revision` on the hub.
+        revision: commit, branch or tag, where the source names none.
+        local_files_only: never use the network.
+        config_only: fetch the config alone.
+
+    Raises:
+        UsageError: if it is neither.
+        ModelError: if it is not to be had.
+    """
+    if is_folder(source):
+        return Path(source), Path(source), ""
+    repository, _, at = source.partition("@")
+    if len(repository) > 96 or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is None:
+        raise UsageError(
+            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
+        )
+    asked = at or revision
+    folder = snapshot(
+        repository,
+        asked,
+        ("config.json",) if config_only else ("config.json", "preprocessor_config.json"),
+        local_files_only=local_files_only,
+        instead="Give the folder of a local copy instead.",
+        weights=None if config_only else "model",
+    )
+    place = Repository(repository, folder.name)  # the hub's cache calls the folder of a snapshot by its commit
+    note = "" if asked else f"no revision of {repository} was asked for; this is {repository}@{place.revision}"
+    return folder, place, note
 
 
 def card_of(source: str | Path) -> Card | None:
