@@ -18,8 +18,8 @@ pipeline_tag: image-to-image
 
 # A small CLIP-style ViT and its unCLIP decoder
 
-Made by `steerlens train emoji`, from scratch. A Vision Transformer that maps a 64 x 64 picture into the space of
-a sentence encoder, and a diffusion decoder that turns such an embedding back into a picture. It exists to be looked
+Made by `steerlens.training`, from scratch. A Vision Transformer that maps a 64 x 64 picture into the space of a
+sentence encoder, and a diffusion decoder that turns such an embedding back into a picture. It exists to be looked
 into: small enough for a laptop without a GPU, trained enough for its parts to mean something.
 
 | part | class | size |

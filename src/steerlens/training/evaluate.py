@@ -160,7 +160,7 @@ def naming(pair: Pair, pictures: PictureSet) -> list[Figure]:
     """Zero-shot names of held-out pictures and unseen concepts."""
     figures: list[Figure] = []
     device = pair.names.device
-    for split, label in ((HELD_OUT, "held-out picture"), (UNSEEN, "unseen concept")):
+    for split, label in ((HELD_OUT, "a held-out picture"), (UNSEEN, "an unseen concept")):
         rows = pictures.rows(split)
         if rows.numel() == 0:
             continue
@@ -170,8 +170,8 @@ def naming(pair: Pair, pictures: PictureSet) -> list[Figure]:
         first, fifth = float((ranks < 1).float().mean()), float((ranks < 5).float().mean())
         note = f"{rows.numel()} pictures on white, {len(pair.names)} names"
         bars = (0.30, 0.65) if split == HELD_OUT else (None, 25 / len(pair.names))
-        figures.append(Figure(f"name of a {label}, top-1", first, bars[0], note=note))
-        figures.append(Figure(f"name of a {label}, top-5", fifth, bars[1], note=note))
+        figures.append(Figure(f"name of {label}, top-1", first, bars[0], note=note))
+        figures.append(Figure(f"name of {label}, top-5", fifth, bars[1], note=note))
     return figures
 
 

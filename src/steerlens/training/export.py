@@ -67,6 +67,7 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
     pipeline.save_pretrained(out / "decoder")
     table = {"text_embeds": texts.names.half().contiguous(), "text_mean": texts.mean.half().contiguous()}
     save_file(table, out / "vocabulary.safetensors")
+    (out / "vocabulary.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     emoji = bool(pictures.sources)
     entries = [
         {"name": concept.name, "category": concept.category, ("unified" if emoji else "key"): concept.key}
