@@ -7,8 +7,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # Before transformers and diffusers are impo
 import ipaddress
 import socket
 from collections.abc import Iterator
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,11 +52,11 @@ def _is_local(host: str) -> bool:
 
 @pytest.fixture(scope="session")
 def emoji() -> Any:
-    """The bundled pair in float32; `STEERLENS_TEST_PAIR` names a folder of the same layout to test in its place."""
+    """The bundled pair in float32; `STEERLENS_TEST_PAIR` names a folder of the same layout to test in its place.
+
+    A package without its pair is broken: then every test that wants it fails.
+    """
     from steerlens.zoo.load import load
 
     folder = os.environ.get("STEERLENS_TEST_PAIR")
-    bundled = Path(str(files("steerlens.zoo"))) / "emoji"
-    if folder is None and not (bundled / "image_encoder" / "model.safetensors").is_file():
-        pytest.skip("runs once the bundled pair is in src/steerlens/zoo/emoji")
     return load(folder or "emoji", dtype="float32")
