@@ -57,3 +57,18 @@ def test_broken_weights_end_it_with_one_message(
     assert main(["doctor", str(folder), "--picture", picture]) == 1
     told = capsys.readouterr().err
     assert told == "steerlens: movq: weights are not finite in decoder.conv_in.bias.\n"
+
+
+def test_a_pair_with_a_manifest_is_held_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import hashlib
+
+    pair = save_tiny_pair(tmp_path / "pair")
+    config = pair / "image_processor" / "preprocessor_config.json"
+    entry = {"sha256": hashlib.sha256(config.read_bytes()).hexdigest()}
+    files = {"image_processor/preprocessor_config.json": entry}
+    (pair / "manifest.json").write_text(json.dumps({"files": files}))
+    main(["doctor", str(pair), "--threshold", "-1"])
+    assert "ok    the files are those" in capsys.readouterr().out
+    config.write_text(config.read_text().replace("0.48", "0.49"))
+    assert main(["doctor", str(pair), "--threshold", "-1"]) == 1
+    assert "preprocessor_config.json is not the file" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """`steerlens doctor`: loads a model and checks everything that a lens relies on; what to run after a download."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,10 +37,10 @@ class Check:
 class Command:
     """Load a model and check what a lens relies on. Exits with 1 if a check fails.
 
-    Checked are: names and shapes of all weights (against the manifest, for a model that is not bundled) and that they
-    are finite; that the parts of the residual stream add up; that the readout gives the native embedding; that the
-    closed form of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded,
-    decoded and embedded again comes back as itself.
+    Checked are: that all weights are there and finite, and are those of the manifest that comes with the package or the
+    pair; that the parts of the residual stream add up; that the readout gives the native embedding; that the closed form
+    of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded, decoded and
+    embedded again comes back as itself.
 
     Examples:
       steerlens doctor kandinsky-2.2
@@ -76,6 +76,7 @@ class Command:
         from steerlens.images import load_picture
         from steerlens.zoo import sample_picture
         from steerlens.zoo.load import load
+        from steerlens.zoo.locate import locate
 
         results: list[Check] = []
         with Progress(quiet=self.json or not sys.stderr.isatty()) as progress:
@@ -90,7 +91,8 @@ class Command:
             )
             results.append(Check("loads: every weight is there, of the right shape, and finite", True, _sizes(pair)))
             progress.stage("checking")
-            for check in checks(pair, picture, self.threshold):
+            folder = locate(self.model, local=self.local, local_files_only=self.local_files_only).folder
+            for check in checks(pair, picture, self.threshold, folder):
                 results.append(check)
                 progress.advance()
         passed = all(check.passed for check in results)
@@ -105,14 +107,19 @@ class Command:
         return 0 if passed else 1
 
 
-def checks(pair: "Pair", picture: "Picture", threshold: float | None = None) -> Iterator[Check]:
+def checks(
+    pair: "Pair", picture: "Picture", threshold: float | None = None, folder: Path | None = None
+) -> Iterator[Check]:
     """Carries the checks out one by one; a check that raises has failed, and the others go on.
 
     Args:
         pair: the loaded model.
         picture: what to look at.
         threshold: smallest cosine after decoding and embedding again; by default the card's, or 0.4.
+        folder: where the pair is, if it is one folder; a manifest.json in it says what its files should be.
     """
+    if folder is not None and (folder / "manifest.json").is_file():
+        yield _try("the files are those that the pair was published with", lambda: _files(folder))
     manifest = pair.card.configs if pair.card is not None else None
     if manifest is not None:
         yield _try("names and shapes of the weights are the published ones", lambda: _manifest(pair, manifest))
@@ -152,6 +159,22 @@ def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
     return True, f"{sum(len(manifest[component]) for component in models)} tensors"
 
 
+def _files(folder: Path) -> tuple[bool, str]:
+    import hashlib
+
+    from steerlens.zoo.weights import read_json
+
+    listed: Mapping[str, Mapping[str, object]] = read_json(folder / "manifest.json", "manifest").get("files", {})
+    decisive = {name: entry for name, entry in listed.items() if name.endswith((".safetensors", ".json"))}
+    for name, entry in decisive.items():
+        file = folder / name
+        if not file.is_file():
+            return False, f"{name} is missing"
+        if hashlib.sha256(file.read_bytes()).hexdigest() != entry.get("sha256"):
+            return False, f"{name} is not the file that manifest.json was written for"
+    return bool(decisive), f"{len(decisive)} files, by SHA-256" if decisive else "manifest.json lists no files"
+
+
 def _decomposition(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
     trace = pair.encoder.trace(pair.encoder.preprocess([picture.image]))
     return True, f"relative error {trace.check():.1e}"  # raises where it is too large
@@ -178,15 +201,14 @@ def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 
 
 def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
-    import torch
-
     from steerlens.conditioning import Conditioning
     from steerlens.decoders.base import decode
+    from steerlens.scores import cosine_similarity
 
     embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image])).float()
     pictures = decode(pair.decoder, Conditioning(pair.decoder.spec.consumes, embedding.cpu()), [0])
     again = pair.encoder.embed(pair.encoder.preprocess_tensor(pictures)).float()
-    cosine = float(torch.nn.functional.cosine_similarity(embedding, again)[0])
+    cosine = float(cosine_similarity(embedding, again)[0])
     return cosine >= least, f"cosine {cosine:.2f} with {picture.name} (at least {least:g})"
 
 
@@ -198,7 +220,6 @@ def _tolerance(pair: "Pair") -> float:
 
 
 def _distance(first: "torch.Tensor", second: "torch.Tensor") -> float:
-    import torch
+    from steerlens.scores import cosine_similarity
 
-    first, second = first.detach().double(), second.detach().double()
-    return max(0.0, float((1 - torch.nn.functional.cosine_similarity(first, second, dim=-1)).max()))
+    return max(0.0, float((1 - cosine_similarity(first.detach().double(), second.detach().double())).max()))
