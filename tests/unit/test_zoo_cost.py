@@ -53,7 +53,7 @@ def test_models_without_numbers_have_the_shapes_of_real_ones() -> None:
 
 
 def test_seconds_follow_the_operations() -> None:
-    cost = Cost(1, 100, 10, {}, 0, (8, 8), 2, 2)
+    cost = Cost(1, 100, 10, {}, 0, (8, 8), 2, 2, scale=4, channels=32)
     assert cost.picture_flops(5, 4.0) == 2 * 5 * 100 + 10 + 1
     assert cost.picture_flops(5, 1.0) == 5 * 100 + 10 + 1
     assert estimate_seconds(cost, 10.0, pictures=3, steps=5, guidance=1.0, traces=2) == (3 * 511 + 2) / 10
@@ -75,3 +75,9 @@ def test_what_cannot_be_built_is_refused() -> None:
         on_meta("unet", {"_class_name": "NoSuchModel"})
     with pytest.raises(UsageError, match="holds no configs for emoji"):
         package_configs(card("emoji"))
+
+
+def test_working_memory_grows_with_the_batch_and_the_picture() -> None:
+    cost = Cost(1, 100, 10, {}, 0, (8, 8), 2, 2, scale=4, channels=32)
+    assert cost.working_bytes(4, (8, 8), 2) == 4 * cost.working_bytes(1, (8, 8), 2)
+    assert cost.working_bytes(1, (16, 16), 2) == 4 * cost.working_bytes(1, (8, 8), 2)

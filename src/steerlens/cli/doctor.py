@@ -38,9 +38,9 @@ class Command:
     """Load a model and check what a lens relies on. Exits with 1 if a check fails.
 
     Checked are: that all weights are there and finite, and are those of the manifest that comes with the package or the
-    pair; that the parts of the residual stream add up; that the readout gives the native embedding; that the closed form
-    of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded, decoded and
-    embedded again comes back as itself.
+    pair; that the parts of the residual stream add up; that the readout gives the native embedding; that the closed
+    form of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded, decoded
+    and embedded again comes back as itself.
 
     Examples:
       steerlens doctor kandinsky-2.2

@@ -35,7 +35,8 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     say(
         f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
     )
-    say(f"memory: {_bytes(estimate['weight_bytes'])} of weights, and what a batch of pictures needs (--batch-size)")
+    weights, working = _bytes(estimate["weight_bytes"]), _bytes(estimate["working_bytes"])
+    say(f"memory: {weights} of weights, and about {working} to decode {estimate['batch_size']} pictures at once")
     say(f"disk: about {_bytes(estimate['disk_bytes'])} in {folder} ({_bytes(estimate['disk_free_bytes'])} free)")
     return 0
 
@@ -46,6 +47,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     Raises:
         UsageError: if the settings make no sense for the model, as in a real run.
     """
+    from steerlens.decoders.kandinsky22 import default_batch_size
     from steerlens.sweep.look import decode_options, default_strength, load_directions, plan_of
     from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.devices import choose_device, decoder_dtype, parse_dtype
@@ -65,6 +67,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
     options = decode_options(default_options(card, cost.size), chosen)
     speed = probe_flops(device, parse_dtype(settings.dtype))
+    precision = decoder_dtype(device, parse_dtype(settings.dtype))
+    batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
     pixels = options.size[0] * options.size[1]
     seconds = estimate_seconds(
         cost, speed, pictures=len(plan), steps=options.steps, guidance=options.guidance, traces=len(pictures)
@@ -81,11 +85,13 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "scheduler": options.scheduler,
         "size": list(options.size),
         "device": str(device),
-        "dtype": str(decoder_dtype(device, parse_dtype(settings.dtype))).removeprefix("torch."),
+        "dtype": str(precision).removeprefix("torch."),
         "operations": len(plan) * cost.picture_flops(options.steps, options.guidance),
         "operations_per_second": speed,
         "seconds": seconds,
         "weight_bytes": cost.bytes,
+        "batch_size": batch,
+        "working_bytes": cost.working_bytes(batch, options.size, precision.itemsize),
         "disk_bytes": int(len(plan) * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
         "disk_free_bytes": shutil.disk_usage(_existing(folder)).free,
         "out": str(folder),

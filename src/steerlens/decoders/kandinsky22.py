@@ -26,6 +26,18 @@ _BATCH_LATENTS = 64 * 16 * 16
 _BATCH_LATENTS_CUDA = 32 * 64 * 64
 
 
+def default_batch_size(size: tuple[int, int], scale: int, device: torch.device) -> int:
+    """Pictures decoded at once when nobody says how many: the smaller the picture, the more.
+
+    Args:
+        size: height and width in pixels.
+        scale: pixels for each latent pixel, along one side.
+        device: where they are decoded.
+    """
+    budget = _BATCH_LATENTS_CUDA if device.type == "cuda" else _BATCH_LATENTS
+    return max(1, budget * scale**2 // (size[0] * size[1]))
+
+
 class Kandinsky22Decoder:
     """Decodes image embeddings (N,E) as `KandinskyV22Pipeline` does, picture by picture reproducible.
 
@@ -86,9 +98,7 @@ class Kandinsky22Decoder:
         """Pictures decoded at once: what the options say, or what suits the device and the size of a picture."""
         if options.batch_size is not None:
             return options.batch_size
-        height, width = options.size
-        budget = _BATCH_LATENTS_CUDA if self.device.type == "cuda" else _BATCH_LATENTS
-        return max(1, budget * self.scale**2 // (height * width))
+        return default_batch_size(options.size, self.scale, self.device)
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None

@@ -18,6 +18,9 @@ from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, 
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.locate import card_of, locate, locate_encoder
 
+_LAYERS_HELD = 8
+"""Layers of full resolution that the MoVQ holds at once: inputs, outputs and spatial norms of one residual block."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -32,6 +35,8 @@ class Cost:
         size: height and width of the pictures, in pixels.
         n_layers: L of the encoder.
         n_heads: H of the encoder.
+        scale: pixels for each latent pixel, along one side.
+        channels: of the MoVQ at full resolution, where decoding takes most memory.
     """
 
     encoder_flops: int
@@ -42,6 +47,12 @@ class Cost:
     size: tuple[int, int]
     n_layers: int
     n_heads: int
+    scale: int
+    channels: int
+
+    def working_bytes(self, batch: int, size: tuple[int, int], itemsize: int) -> int:
+        """About what decoding a batch takes besides the weights: a few full-resolution layers of the MoVQ at once."""
+        return batch * size[0] * size[1] * self.channels * itemsize * _LAYERS_HELD
 
     def picture_flops(self, steps: int, guidance: float) -> int:
         """Operations of one decoded picture: denoising, decoding, and embedding the result again."""
@@ -118,7 +129,7 @@ def count(
     decoder_parameters = parameters["unet"] + parameters["movq"]
     memory = parameters["image_encoder"] * first.itemsize + decoder_parameters * second.itemsize
     layers, heads = vision.num_hidden_layers, vision.num_attention_heads
-    return Cost(*flops, parameters, memory, size, layers, heads)
+    return Cost(*flops, parameters, memory, size, layers, heads, scale, movq.config.block_out_channels[0])
 
 
 def _flops(run: Callable[[], Any]) -> int:
