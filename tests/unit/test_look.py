@@ -72,6 +72,14 @@ def test_every_planned_cell_is_there_with_true_numbers(pair: Pair) -> None:
         assert result.steered_similarity == pytest.approx(float(cosine_similarity(result.conditioning, own)), abs=1e-5)
 
 
+def test_half_precision_runs_every_kind_of_site(tmp_path: Path) -> None:
+    half = load(save_tiny_pair(tmp_path / "pair"), dtype="bfloat16", device="cpu")
+    atlas = quick(half, sites="all,embed,resid_pre,resid_mid", n_seeds=2, folder=tmp_path / "run")
+    assert len(atlas.results) == len(atlas.plan)
+    assert all(np.isfinite([cell.similarity, cell.fidelity, cell.rho]).all() for cell in atlas.results)
+    assert 1e-5 < atlas.reading().decomposition_error < 5e-2
+
+
 def test_the_clean_cell_holds_the_native_embedding(pair: Pair) -> None:
     atlas = quick(pair, sites="head.0.0")
     (clean,) = atlas.clean()
