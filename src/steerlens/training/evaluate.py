@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from steerlens.training.cache import zero_embedding
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.encoder import rank_of
 from steerlens.training.grid import save_pairs
@@ -101,42 +100,24 @@ class Pair:
 
     def decode(self, embeds: Tensor, seed: int = 0) -> Tensor:
         """float (N,3,64,64) in [0,1], one seed a picture."""
-        from steerlens.decoders.base import Conditioning, decode
+        from steerlens.conditioning import Conditioning
+        from steerlens.decoders.base import decode
 
         conditioning = Conditioning("image_embedding", embeds)
-        return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds)))).to(embeds.device)
+        options = replace(self.decoder.spec.defaults, steps=STEPS, guidance=GUIDANCE, scheduler="dpm++")
+        return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds))), options).to(embeds.device)
 
 
 def open_pair(folder: Path, device: str) -> Pair:
     """Open the folder of a pair as the rest of the package does."""
-    from diffusers import DDPMScheduler, UNet2DConditionModel, VQModel
-    from safetensors.torch import load_file
-    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+    from steerlens.errors import ModelError
+    from steerlens.vocabulary import TextVocabulary
+    from steerlens.zoo.load import load
 
-    from steerlens.decoders.base import DecodeOptions
-    from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
-    from steerlens.encoders.clip import CLIPEncoder
-    from steerlens.zoo.devices import decoder_dtype
-
-    native: Any = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", attn_implementation="eager")
-    native = native.float().eval().to(device)
-    processor = CLIPImageProcessor.from_pretrained(folder / "image_processor")
-    dtype = decoder_dtype(torch.device(device), None)
-    unet: Any = UNet2DConditionModel.from_pretrained(folder / "decoder" / "unet", torch_dtype=dtype)
-    movq: Any = VQModel.from_pretrained(folder / "decoder" / "movq", torch_dtype=dtype)
-    scheduler: Any = DDPMScheduler.from_pretrained(folder / "decoder" / "scheduler")
-    side = int(native.config.image_size)
-    decoder = Kandinsky22Decoder(
-        unet.to(device),
-        movq.to(device),
-        dict(scheduler.config),
-        zero_embedding(native)[None],
-        name="pair",
-        defaults=DecodeOptions(steps=STEPS, guidance=GUIDANCE, scheduler="dpm++", size=(side, side)),
-    )
-    table = load_file(folder / "vocabulary.safetensors")
-    names = functional.normalize(table["text_embeds"].float() - table["text_mean"].float(), dim=-1)
-    return Pair(CLIPEncoder(native, processor, "pair"), decoder, names.to(device))
+    loaded = load(folder, device=device)
+    if not isinstance(loaded.vocabulary, TextVocabulary):
+        raise ModelError(f"{folder} holds no vocabulary of text embeddings to measure names with.")
+    return Pair(loaded.encoder, loaded.decoder, loaded.vocabulary.directions().to(device))
 
 
 def ground_of(pictures: Tensor) -> Tensor:
