@@ -12,6 +12,15 @@ def cosine_similarity(a: Float[Tensor, "*#N E"], b: Float[Tensor, "*#N E"]) -> F
     return torch.nn.functional.cosine_similarity(a, b.to(a), dim=-1)
 
 
+def cosine_distance(a: Float[Tensor, "*#N E"], b: Float[Tensor, "*#N E"]) -> float:
+    """Largest `1 - cosine similarity` of two rows, in [0,2].
+
+    Taken as half the squared distance of unit vectors, which does not cancel where the two are nearly one.
+    """
+    unit = [torch.nn.functional.normalize(tensor.detach().double(), dim=-1) for tensor in (a, b)]
+    return float((unit[0] - unit[1]).square().sum(dim=-1).max() / 2)
+
+
 def share_beaten(score: float, controls: Float[Tensor, "N"]) -> float:
     """The share of control scores that a score exceeds, in [0,1]; ties count half."""
     above = (controls < score).double() + 0.5 * (controls == score).double()

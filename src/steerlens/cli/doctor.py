@@ -12,8 +12,6 @@ from steerlens.cli.console import Progress, emit_json, say
 from steerlens.errors import SteerlensError
 
 if TYPE_CHECKING:
-    import torch
-
     from steerlens.images import Picture
     from steerlens.zoo.pair import Pair
 
@@ -181,22 +179,25 @@ def _decomposition(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 
 
 def _readout(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+    from steerlens.scores import cosine_distance
+
     inputs = pair.encoder.preprocess([picture.image])
     native = pair.encoder.embed(inputs)
-    distance = _distance(pair.encoder.readout(pair.encoder.trace(inputs).final), native)
+    distance = cosine_distance(pair.encoder.readout(pair.encoder.trace(inputs).final), native)
     return distance <= _tolerance(pair), f"cosine distance {distance:.1e}"
 
 
 def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
     from steerlens.lenses.strength import Strength
+    from steerlens.scores import cosine_distance
     from steerlens.sites import Site
 
     inputs, factor = pair.encoder.preprocess([picture.image]), 10.0
     site = Site("head", pair.encoder.spec.n_layers // 2, 0)
     lens = SteeringLens(pair.encoder, Strength("s", factor))
     closed = lens.embeddings(pair.encoder.trace(inputs), [site])[:, 0]
-    distance = _distance(closed, steer_and_patch(pair.encoder, inputs, site, factor))
+    distance = cosine_distance(closed, steer_and_patch(pair.encoder, inputs, site, factor))
     return distance <= _tolerance(pair), f"cosine distance {distance:.1e} at {site.label}, s={factor:g}"
 
 
@@ -217,9 +218,3 @@ def _tolerance(pair: "Pair") -> float:
     import torch
 
     return 1e-6 if pair.encoder.dtype in (torch.float32, torch.float64) else 1e-2
-
-
-def _distance(first: "torch.Tensor", second: "torch.Tensor") -> float:
-    from steerlens.scores import cosine_similarity
-
-    return max(0.0, float((1 - cosine_similarity(first.detach().double(), second.detach().double())).max()))

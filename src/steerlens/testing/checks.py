@@ -26,6 +26,7 @@ from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.interventions import Intervention, Patch, Scale, Zero, first
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
+from steerlens.scores import cosine_distance
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
 
 
@@ -168,7 +169,7 @@ def _encoder_checks(encoder: Encoder, given: Inputs | None) -> Checks:
             lens = SteeringLens(encoder, Strength("s", factor))
             for site in _write_sites(encoder):
                 closed = lens.embeddings(trace, [site])[:, 0]
-                worst = max(worst, _angle(closed, steer_and_patch(encoder, inputs, site, factor)))
+                worst = max(worst, cosine_distance(closed, steer_and_patch(encoder, inputs, site, factor)))
         return worst
 
     def interventions_agree() -> float:
@@ -230,12 +231,6 @@ def _relative(got: Tensor, wanted: Tensor) -> float:
     """Largest distance of two rows, over the norm of the largest row wanted."""
     got, wanted = got.double().flatten(0, -2), wanted.double().flatten(0, -2)
     return float((got - wanted).norm(dim=-1).max() / wanted.norm(dim=-1).max().clamp_min(1e-30))
-
-
-def _angle(got: Tensor, wanted: Tensor) -> float:
-    """Largest cosine distance of two rows, as half the squared distance of unit vectors, which does not cancel."""
-    unit = [nn.functional.normalize(tensor.double(), dim=-1) for tensor in (got, wanted)]
-    return float((unit[0] - unit[1]).square().sum(dim=-1).max() / 2)
 
 
 def _heads(encoder: Encoder, inputs: Inputs) -> Measured:
