@@ -27,6 +27,7 @@ from steerlens.training.stage import Budget, Optimisation, Progress, autocast, r
 from steerlens.training.text import TextTable
 
 THUMBNAIL = 24
+NAME_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ class EncoderSettings:
         optimisation: of the weights.
     """
 
-    width: int = 192
-    layers: int = 12
-    heads: int = 6
+    width: int = 216
+    layers: int = 8
+    heads: int = 9
     patch: int = 8
     batch: int = 128
     companions: float = 0.6
     keep: float = 0.5
     drop_until: float = 0.7
     augment: Augment = STRONG
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(weight_decay=0.2))
 
 
 def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
@@ -122,7 +123,9 @@ class EncoderTraining(nn.Module):
         # a companion's name is right too: it is not counted against the main name, nor the main one against it
         other = torch.zeros_like(similarity, dtype=torch.bool)
         other[rows[has], scenes.companion[has]] = True
-        main = functional.cross_entropy((name * similarity).masked_fill(other, -1e2), scenes.main)
+        main = functional.cross_entropy(
+            (name * similarity).masked_fill(other, -1e2), scenes.main, label_smoothing=NAME_SMOOTHING
+        )
         small = embeds.new_zeros(())
         if bool(has.any()):
             left = torch.zeros_like(similarity, dtype=torch.bool)

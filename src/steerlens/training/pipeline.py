@@ -41,8 +41,8 @@ class Recipe:
     """
 
     minutes: float = 150.0
-    encoder_share: float = 0.4
-    autoencoder_share: float = 0.15
+    encoder_share: float = 0.42
+    autoencoder_share: float = 0.1
     steps: int | None = None
     scenes: int = 12 * PART
     part: int = PART

@@ -77,6 +77,9 @@ class Augment:
         erase: share of pictures of which a rectangle is replaced by noise.
         small: share of main objects drawn as small as companions are, or a little larger, anywhere.
         companion_scale: largest scale of a companion, 0.5 in plain scenes; larger ones are easier to learn from.
+        stretch: largest log ratio by which an object is made wider and flatter, or the reverse.
+        warp: standard deviation of a smooth displacement of the drawing, in half picture widths.
+        shade: largest relative change of brightness from one side of an object to the other: styles differ in shading.
     """
 
     hue: float = 0.0
@@ -88,6 +91,9 @@ class Augment:
     erase: float = 0.0
     small: float = 0.0
     companion_scale: float = 0.5
+    stretch: float = 0.0
+    warp: float = 0.0
+    shade: float = 0.0
 
 
 PLAIN = Augment()
@@ -101,6 +107,9 @@ STRONG = Augment(
     erase=0.25,
     small=0.25,
     companion_scale=0.65,
+    stretch=0.15,
+    warp=0.05,
+    shade=0.35,
 )
 
 
@@ -108,8 +117,17 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
-def place(sources: Tensor, scale: Tensor, angle: Tensor, shift: Tensor, mirror: Tensor, size: int) -> Tensor:
-    """Premultiplied RGBA (B,4,size,size): sources scaled, turned and moved onto an empty canvas.
+def place(
+    sources: Tensor,
+    scale: Tensor,
+    angle: Tensor,
+    shift: Tensor,
+    mirror: Tensor,
+    size: int,
+    stretch: Tensor | None = None,
+    warp: Tensor | None = None,
+) -> Tensor:
+    """Premultiplied RGBA (B,4,size,size): sources scaled, turned, moved and bent onto an empty canvas.
 
     Args:
         sources: float (B,4,h,w), premultiplied RGBA.
@@ -118,11 +136,17 @@ def place(sources: Tensor, scale: Tensor, angle: Tensor, shift: Tensor, mirror: 
         shift: float (B,2), of the centre in half canvas widths, x then y.
         mirror: float (B), -1 mirrors, 1 does not.
         size: side of the canvas in pixels.
+        stretch: float (B), the source's width grows by this factor and its height shrinks by it.
+        warp: float (B,2,k,k), displacement in half picture widths on a coarse grid of the canvas.
     """
     cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
     rows = torch.stack([torch.stack([cosine * mirror, sine * mirror], -1), torch.stack([-sine, cosine], -1)], 1)
+    if stretch is not None:
+        rows = rows * torch.stack([1 / stretch, stretch], dim=1)[..., None]
     offset = -(rows @ shift[..., None])
     grid = functional.affine_grid(torch.cat([rows, offset], -1), [sources.shape[0], 4, size, size], align_corners=False)
+    if warp is not None:
+        grid = grid + functional.interpolate(warp, size=(size, size), mode="bicubic").permute(0, 2, 3, 1)
     return functional.grid_sample(sources, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -184,8 +208,29 @@ class SceneMaker:
             matrix = colour_matrix(hue.to(self.device), saturation[:, 0, 0, 0])
             colour = torch.einsum("bij,bjhw->bihw", matrix, colour)
             colour = ((colour - 0.5 * alpha) * contrast + 0.5 * alpha) * brightness
+            if augment.shade > 0:
+                colour = colour * self._shading(chosen, generator)
             pictures = torch.cat([torch.minimum(colour.clamp_min(0), alpha), alpha], dim=1)
         return pictures
+
+    def _shading(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        """float (B,1,64,64): a brightness that changes linearly across the picture, from a random side."""
+        count = chosen.numel()
+        angle = _uniform(count, 0, 2 * math.pi, generator)
+        depth = chosen * _uniform(count, 0, self.augment.shade, generator)
+        axis = torch.linspace(-1, 1, self.size)
+        slope = torch.cos(angle)[:, None, None] * axis + torch.sin(angle)[:, None, None] * axis[:, None]
+        return (1 + depth[:, None, None] * slope)[:, None].to(self.device)
+
+    def _bend(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """How objects are stretched and bent, as `place` takes it; nothing for plain scenes."""
+        augment, bend = self.augment, dict[str, Tensor]()
+        if augment.stretch > 0:
+            bend["stretch"] = _uniform(count, -augment.stretch, augment.stretch, generator).exp().to(self.device)
+        if augment.warp > 0:
+            noise = augment.warp * torch.randn(count, 2, 5, 5, generator=generator)
+            bend["warp"] = noise.to(self.device)
+        return bend
 
     def _mirror(self, count: int, generator: torch.Generator) -> Tensor:
         mirrored = torch.rand(count, generator=generator) < self.augment.flip
@@ -230,7 +275,15 @@ class SceneMaker:
         angle = _uniform(count, -0.2, 0.2, generator)
         sources = self._sources(rows, generator)
         mirror = self._mirror(count, generator)
-        layer = place(sources, scale.to(self.device), angle.to(self.device), shift.to(self.device), mirror, self.size)
+        layer = place(
+            sources,
+            scale.to(self.device),
+            angle.to(self.device),
+            shift.to(self.device),
+            mirror,
+            self.size,
+            **self._bend(count, generator),
+        )
         canvas = canvas * (1 - layer[:, 3:]) + layer[:, :3]
 
         corner = torch.randint(4, (count,), generator=generator)
@@ -248,6 +301,7 @@ class SceneMaker:
                 small_shift[chosen].to(self.device),
                 self._mirror(chosen.numel(), generator),
                 self.size,
+                **self._bend(chosen.numel(), generator),
             )
             where = chosen.to(self.device)
             canvas = canvas.index_copy(0, where, canvas[where] * (1 - layer[:, 3:]) + layer[:, :3])
