@@ -109,6 +109,29 @@ class Patch(_Replacement):
     """Holds the site at the value it had in another run of the same pictures, shape (B,T,D)."""
 
 
+@dataclass(frozen=True, eq=False)
+class ByRow(Intervention):
+    """Carries another intervention at the same site out on some rows of the batch, and leaves the others as they are.
+
+    Attributes:
+        inner: what to carry out; tensors in it have one row for each of `rows`.
+        rows: rows of the batch.
+    """
+
+    inner: Intervention | None = None
+    rows: tuple[int, ...] = ()
+
+    def apply(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Carries the inner intervention out on the chosen rows."""
+        if self.inner is None or self.inner.site != self.site or self.tokens is not None:
+            raise UsageError(f"ByRow at {self.site} takes an intervention at that site, which also names the tokens.")
+        if not all(0 <= row < value.shape[0] for row in self.rows):
+            raise UsageError(f"ByRow at {self.site}: the batch has {value.shape[0]} rows, counted from 0.")
+        changed, chosen = value.clone(), list(self.rows)
+        changed[chosen] = self.inner.apply(value[chosen]).to(value.dtype)
+        return changed
+
+
 def _given(intervention: Intervention, given: Tensor | None, value: Tensor) -> Tensor:
     if given is None:
         raise UsageError(f"{type(intervention).__name__} at {intervention.site} was given no tensor to use.")

@@ -23,7 +23,7 @@ from steerlens.interventions import Intervention, first, hooks, intervention_han
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
-_EXCLUSIVE = RLock()
+EXCLUSIVE = RLock()
 """Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
 
 Recorded = dict[int, tuple[Tensor, Tensor]]
@@ -132,7 +132,7 @@ class NativeEncoder(ABC):
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
         """The true forward pass under interventions, everything downstream reacting; gradients flow."""
         self._check_interventions(interventions)
-        with _EXCLUSIVE, hooks(intervention_handles(self.layers() if interventions else (), interventions)):
+        with EXCLUSIVE, hooks(intervention_handles(self.layers() if interventions else (), interventions)):
             return self.native_forward(self._inputs(inputs))
 
     @torch.no_grad()
@@ -167,7 +167,7 @@ class NativeEncoder(ABC):
                 yield modules.block.register_forward_hook(_output_hook(keep, "resid_post"))
 
         recording = self.recording_attention(self.readout_tokens) if attention else nullcontext()
-        with _EXCLUSIVE, hooks(handles()), recording as recorded:
+        with EXCLUSIVE, hooks(handles()), recording as recorded:
             embedding = self.native_forward(inputs)
         self._check_captured(store)
         stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items()}
@@ -205,10 +205,10 @@ class NativeEncoder(ABC):
         def handles() -> Iterator[Any]:
             yield from intervention_handles(layers, interventions)
             for site in sites:
-                yield from _recording_handles(layers, site, kept)
+                yield from recording_handles(layers, site, kept)
 
         self._check_interventions(interventions)
-        with _EXCLUSIVE, hooks(handles()):
+        with EXCLUSIVE, hooks(handles()):
             self.native_forward(self._inputs(inputs))
         return {site: kept[site] for site in sites}
 
@@ -246,7 +246,12 @@ def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor, Tensor]:
     return torch.stack([pair[0] for pair in pairs], dim=1), torch.stack([pair[1] for pair in pairs], dim=1)
 
 
-def _recording_handles(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Any]:
+def recording_handles(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Any]:
+    """Registers hooks that put what a site holds on every token into `kept`, and yields their handles.
+
+    Raises:
+        UsageError: if the site is a direction of the user's.
+    """
     modules = layers[max(site.layer, 0)]
 
     def keep(hidden: Tensor) -> None:

@@ -1,0 +1,154 @@
+"""Forward passes that begin in the middle: what lies before an ablated layer is the same as in the clean pass.
+
+One clean pass keeps what every native block was called with. A pass with interventions at layer n then calls the native
+blocks n, n+1, ... with those arguments, for as many rows as wanted, each with interventions of its own, and reads the
+embedding out. Nothing of the model is copied; a sweep over all layers costs about half of full passes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.native import EXCLUSIVE, NativeEncoder, recording_handles
+from steerlens.errors import ModelError, UsageError
+from steerlens.interventions import Intervention, first, hooks, intervention_handles
+from steerlens.scores import cosine_distance
+from steerlens.sites import Site
+
+_TOLERANCE = 1e-4
+"""Largest cosine distance of a resumed clean pass from the native one; half precision rounds by less than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What every native block was called with in one clean forward pass of B pictures.
+
+    Attributes:
+        hidden: the residual stream that enters each layer, (B,T,D).
+        args: the other positional arguments of each block.
+        kwargs: the keyword arguments of each block.
+        embedding: the clean image embedding.
+    """
+
+    hidden: tuple[Float[Tensor, "B T D"], ...]
+    args: tuple[tuple[Any, ...], ...]
+    kwargs: tuple[Mapping[str, Any], ...]
+    embedding: Float[Tensor, "B E"]
+
+    def __len__(self) -> int:
+        return self.embedding.shape[0]
+
+
+@torch.no_grad()
+def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
+    """One clean forward pass that keeps every block's arguments.
+
+    Args:
+        encoder: any encoder whose blocks can be hooked.
+        inputs: what `encoder.preprocess` gave.
+
+    Raises:
+        ModelError: if calling the blocks one after another does not give the model's own embedding.
+    """
+    seen: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
+
+    def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args:
+            seen.append((args[0], args[1:], dict(kwargs)))
+        else:
+            rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+            seen.append((kwargs["hidden_states"], (), rest))
+
+    def handles() -> Iterator[Any]:
+        for modules in encoder.layers():
+            yield modules.block.register_forward_pre_hook(keep, with_kwargs=True)
+
+    with EXCLUSIVE, hooks(handles()):
+        embedding = encoder.embed(inputs)
+    if len(seen) != encoder.spec.n_layers:
+        raise ModelError(
+            f"{encoder.spec.name}: its {encoder.spec.n_layers} blocks were called {len(seen)} times in one forward "
+            "pass, so a pass cannot begin in the middle."
+        )
+    prefix = Prefix(*(tuple(part) for part in zip(*seen, strict=True)), embedding)  # type: ignore[arg-type]
+    again = resume(encoder, prefix, encoder.spec.n_layers - 1, range(len(prefix)))
+    if not cosine_distance(again, embedding) <= _TOLERANCE:
+        raise ModelError(
+            f"{encoder.spec.name}: its last block and its readout, called one after another, do not give its own "
+            "embedding; ablate with full forward passes instead."
+        )
+    return prefix
+
+
+@torch.no_grad()
+def resume(
+    encoder: NativeEncoder,
+    prefix: Prefix,
+    layer: int,
+    rows: Sequence[int],
+    interventions: Sequence[Intervention] = (),
+) -> Float[Tensor, "N E"]:
+    """The embeddings of forward passes that begin at a layer, everything downstream reacting.
+
+    Args:
+        encoder: the encoder of the prefix.
+        prefix: what `record_prefix` gave.
+        layer: the first layer to run.
+        rows: the picture of the prefix that each of the N rows starts from; a picture may come again.
+        interventions: at this layer or later ones; `ByRow` gives each row its own.
+
+    Raises:
+        UsageError: if an intervention acts before that layer.
+    """
+    for intervention in interventions:
+        site = intervention.site.check(encoder.spec.n_layers, encoder.spec.n_heads)
+        if site.kind == "embed" or site.layer < layer:
+            raise UsageError(f"{site} lies before layer {layer}, where this forward pass begins.")
+    layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
+    with EXCLUSIVE, hooks(intervention_handles(layers, interventions)):
+        hidden = prefix.hidden[layer].index_select(0, index)
+        for number in range(layer, len(layers)):
+            hidden = _call(layers[number].block, hidden, prefix, number, index)
+    readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
+    return encoder.readout(hidden.index_select(1, readout))
+
+
+@torch.no_grad()
+def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "B T D"]]:
+    """What sites of one layer hold on every token in the clean pass, from calling that layer's block alone.
+
+    Raises:
+        UsageError: if the sites are not of one layer.
+    """
+    numbers = {site.check(encoder.spec.n_layers, encoder.spec.n_heads).layer for site in sites}
+    if len(numbers) != 1:
+        raise UsageError("only sites of one layer can be recorded from one block.")
+    number, layers, kept = numbers.pop(), encoder.layers(), dict[Site, Tensor]()
+
+    def handles() -> Iterator[Any]:
+        for site in sites:
+            yield from recording_handles(layers, site, kept)
+
+    index = torch.arange(len(prefix), device=encoder.device)
+    with EXCLUSIVE, hooks(handles()):
+        _call(layers[number].block, prefix.hidden[number], prefix, number, index)
+    return {site: kept[site] for site in sites}
+
+
+def _call(block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor) -> Tensor:
+    B = len(prefix)
+
+    def chosen(value: Any) -> Any:
+        # Masks and the like come with one row a picture; what has another number of rows serves every picture.
+        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == B > 1:
+            return value.index_select(0, index)
+        return value
+
+    args = [chosen(value) for value in prefix.args[layer]]
+    kwargs = {key: chosen(value) for key, value in prefix.kwargs[layer].items()}
+    return first(block(hidden, *args, **kwargs))

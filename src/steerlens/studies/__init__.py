@@ -1,0 +1,1 @@
+"""Studies: experiments that ask, by intervention, whether the lenses' pictures tell the truth."""

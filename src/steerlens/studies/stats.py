@@ -1,0 +1,240 @@
+"""Statistics over pictures and heads: rank correlations, what is left without constant parts, and honest intervals.
+
+Scores and effects are tables (P,N): P pictures, N heads. A correlation is taken over the heads of one picture and then
+averaged over pictures. Intervals come from a two-way bootstrap, which draws concepts (with all their pictures) and heads
+anew, since neither the pictures nor the heads of one model are all there are.
+
+References: A. Owen, "The pigeonhole bootstrap", 2007, arXiv 0712.1111;
+C. Spearman, "The proof and measurement of association between two things", 1904.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+Correlation = Callable[[Tensor, Tensor], Tensor]
+"""Maps two tables (...,P,N) to one correlation a picture, (...,P)."""
+
+_DRAWS_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: the estimate on all pictures and heads.
+        low: 2.5th percentile of the bootstrap.
+        high: 97.5th percentile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies wholly on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+def ranks(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
+    """Ranks over the last dimension from 0; equal values share the mean of their ranks."""
+    values = values.double().contiguous()
+    ordered = values.sort(dim=-1).values
+    below = torch.searchsorted(ordered, values, right=False)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    return (below + up_to - 1).double() / 2
+
+
+def pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+    """Pearson's correlation over the last dimension; nan where one side does not vary."""
+    a, b = (side.double() - side.double().mean(dim=-1, keepdim=True) for side in (a, b))
+    size = a.norm(dim=-1) * b.norm(dim=-1)
+    # what is left of a constant by rounding is no variation
+    varies = size > 1e-12
+    return torch.where(varies, (a * b).sum(dim=-1) / size.where(varies, 1), torch.nan).clamp(-1, 1)
+
+
+def spearman(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+    """Spearman's rank correlation over the last dimension; nan where one side does not vary."""
+    return pearson(ranks(a), ranks(b))
+
+
+def without_means(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
+    """What is left of a table without the means of its heads and of its pictures: `x_pn - x_p. - x_.n + x_..`."""
+    values = values.double()
+    rows, columns = values.mean(dim=-1, keepdim=True), values.mean(dim=-2, keepdim=True)
+    return values - rows - columns + rows.mean(dim=-2, keepdim=True)
+
+
+def interaction(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+    """Spearman's correlation of what is left without head means and picture means: "this head is big" counts nothing."""
+    return spearman(without_means(a), without_means(b))
+
+
+def within_layers(layers: Sequence[int]) -> Correlation:
+    """A rank correlation that compares heads with heads of their own layer alone.
+
+    Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled.
+
+    Args:
+        layers: the layer of each of the N heads.
+    """
+    index = torch.tensor(list(layers))
+
+    def pooled(values: Tensor) -> Tensor:
+        out = torch.zeros_like(values, dtype=torch.float64)
+        for layer in index.unique():
+            columns = (index == layer).nonzero()[:, 0]
+            ranked = ranks(values[..., columns])
+            out[..., columns] = (ranked - (columns.numel() - 1) / 2) / columns.numel()
+        return out
+
+    return lambda a, b: pearson(pooled(a), pooled(b))
+
+
+def mean_correlation(a: Tensor, b: Tensor, correlation: Correlation = spearman) -> float:
+    """The mean over pictures of a correlation over heads; pictures where it is undefined do not count."""
+    return float(correlation(a, b).nanmean())
+
+
+def mismatched(a: Float[Tensor, "P N"], b: Float[Tensor, "P N"], correlation: Correlation = spearman) -> float:
+    """The null: mean correlation of picture i's scores with picture j's effects over all i and j that differ.
+
+    A score that says only which heads are big in general does as well here as on matching pictures.
+    """
+    P = a.shape[0]
+    shifted = [float(correlation(a, b.roll(shift, dims=0)).nanmean()) for shift in range(1, P)]
+    return sum(shifted) / len(shifted) if shifted else float("nan")
+
+
+def two_way_bootstrap(
+    statistic: Callable[[Int64[Tensor, "S P"], Int64[Tensor, "S N"]], Float[Tensor, "S"]],
+    concepts: Sequence[str],
+    n_heads: int,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    heads: bool = True,
+) -> Estimate:
+    """A statistic on all pictures and heads, and its interval over draws of concepts and heads.
+
+    Args:
+        statistic: of rows of picture numbers and rows of head numbers, one value a row; both may repeat.
+        concepts: the concept of each picture; pictures of one concept are drawn together.
+        n_heads: N.
+        draws: bootstrap draws.
+        seed: of the draws.
+        heads: whether heads are drawn anew as well (or stay as they are).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = sorted(set(concepts))
+    members = [[row for row, concept in enumerate(concepts) if concept == name] for name in names]
+    P = len(concepts)
+    value = float(statistic(torch.arange(P)[None], torch.arange(n_heads)[None])[0])
+    found: list[Tensor] = []
+    for start in range(0, draws, _DRAWS_AT_ONCE):
+        count = min(_DRAWS_AT_ONCE, draws - start)
+        pictures = torch.stack([_draw(members, P, generator) for _ in range(count)])
+        columns = torch.arange(n_heads).expand(count, -1)
+        if heads:
+            columns = torch.randint(n_heads, (count, n_heads), generator=generator)
+        found.append(statistic(pictures, columns).double())
+    values = torch.cat(found)
+    values = values[torch.isfinite(values)]
+    if values.numel() == 0:
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(value, low, high)
+
+
+def _draw(members: Sequence[Sequence[int]], count: int, generator: torch.Generator) -> Tensor:
+    """Picture numbers of concepts drawn with replacement, cut or filled to the number of pictures there are."""
+    rows: list[int] = []
+    while len(rows) < count:
+        chosen = torch.randint(len(members), (len(members),), generator=generator).tolist()
+        rows += [row for concept in chosen for row in members[concept]]
+    return torch.tensor(rows[:count])
+
+
+def correlation_estimate(
+    score: Float[Tensor, "P N"],
+    effect: Float[Tensor, "P N"],
+    concepts: Sequence[str],
+    *,
+    correlation: Correlation = spearman,
+    draws: int = 1000,
+    seed: int = 0,
+    heads: bool = True,
+) -> Estimate:
+    """The mean correlation over pictures with its interval. See `two_way_bootstrap`."""
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        return correlation(_take(score, pictures, columns), _take(effect, pictures, columns)).nanmean(dim=-1)
+
+    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, heads=heads)
+
+
+def difference_estimate(
+    first: Float[Tensor, "P N"],
+    second: Float[Tensor, "P N"],
+    effect: Float[Tensor, "P N"],
+    concepts: Sequence[str],
+    *,
+    correlation: Correlation = spearman,
+    draws: int = 1000,
+    seed: int = 0,
+    heads: bool = True,
+) -> Estimate:
+    """How much better the first score does than the second: the mean of *paired* differences, picture by picture."""
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        taken = _take(effect, pictures, columns)
+        sides = [correlation(_take(score, pictures, columns), taken) for score in (first, second)]
+        return (sides[0] - sides[1]).nanmean(dim=-1)
+
+    return two_way_bootstrap(statistic, concepts, first.shape[1], draws=draws, seed=seed, heads=heads)
+
+
+def ratio_estimate(
+    score: Float[Tensor, "P N"],
+    ceiling: Float[Tensor, "P N"],
+    effect: Float[Tensor, "P N"],
+    concepts: Sequence[str],
+    *,
+    correlation: Correlation = spearman,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """A score's mean correlation as a share of another one's, drawn together."""
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        taken = _take(effect, pictures, columns)
+        sides = [correlation(_take(one, pictures, columns), taken).nanmean(dim=-1) for one in (score, ceiling)]
+        return sides[0] / sides[1]
+
+    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed)
+
+
+def _take(table: Tensor, pictures: Tensor, columns: Tensor) -> Tensor:
+    return table[pictures[:, :, None], columns[:, None, :]]
+
+
+def seed_reliability(tables: Float[Tensor, "S P N"], correlation: Correlation = spearman) -> tuple[float, float]:
+    """How far a score repeats itself over S seeds: mean correlation of two seeds, and of the mean over all seeds.
+
+    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`; both are nan for one seed.
+    """
+    S = tables.shape[0]
+    if S < 2:
+        return float("nan"), float("nan")
+    pairs = [mean_correlation(tables[i], tables[j], correlation) for i in range(S) for j in range(i)]
+    single = sum(pairs) / len(pairs)
+    return single, S * single / (1 + (S - 1) * single)
