@@ -200,7 +200,7 @@ def _layer_handles(modules: "LayerModules", interventions: Sequence[Intervention
         return args, {**kwargs, "hidden_states": value}
 
     def enter_projection(_: nn.Module, args: tuple[Any, ...]) -> None:
-        running["head_values"] = args[0]
+        running["head_values"] = modules.head_values(args)
 
     def leave_attention(_: nn.Module, __: Any, output: Any) -> Any:
         value, writes = first(output), dict[int, Tensor]()

@@ -37,12 +37,14 @@ class LayerModules:
     Attributes:
         block: takes the residual stream as its first argument and gives it back.
         attn_out: its output is what attention adds to the residual stream (the LayerScale where there is one).
-        attn_proj: its input is the concatenated head values, (B,T,D).
+        attn_proj: its input is the concatenated head values, (B,T,D), or what `values_of` makes them from.
         mlp_out: its output is what the MLP adds to the residual stream (the LayerScale where there is one).
         n_heads: H.
         out_weight: weight of the output projection, (D, H d), as a linear layer holds it.
         out_bias: its bias, (D,), or None.
         scale: LayerScale on attention, (D,), or None; it multiplies heads and bias alike.
+        values_of: makes the head values from the arguments of `attn_proj`, for libraries that fuse attention with its
+            projection (`nn.MultiheadAttention`); None where the first argument is the head values.
     """
 
     block: nn.Module
@@ -53,6 +55,11 @@ class LayerModules:
     out_weight: Float[Tensor, "D Hd"]
     out_bias: Float[Tensor, "D"] | None
     scale: Float[Tensor, "D"] | None = None
+    values_of: Callable[[tuple[Any, ...]], Tensor] | None = None
+
+    def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
+        """The concatenated head values, from the arguments that `attn_proj` was called with."""
+        return args[0] if self.values_of is None else self.values_of(args)
 
     def head_weights(self) -> Float[Tensor, "H d D"]:
         """Each head's slice of the output projection, LayerScale included; a view where there is no LayerScale."""
@@ -161,7 +168,9 @@ class NativeEncoder(ABC):
                 lambda _, args, kwargs: keep("embed", args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
             for modules in layers:
-                yield modules.attn_proj.register_forward_pre_hook(lambda _, args: keep("values", args[0]))
+                yield modules.attn_proj.register_forward_pre_hook(
+                    lambda _, args, of=modules.head_values: keep("values", of(args))
+                )
                 yield modules.attn_out.register_forward_hook(_output_hook(keep, "attn_out"))
                 yield modules.mlp_out.register_forward_hook(_output_hook(keep, "mlp_out"))
                 yield modules.block.register_forward_hook(_output_hook(keep, "resid_post"))
@@ -268,7 +277,9 @@ def recording_handles(layers: Sequence[LayerModules], site: Site, kept: dict[Sit
         )
         yield modules.attn_out.register_forward_hook(lambda _, __, output: keep(before.pop() + first(output)))
     elif site.kind == "head":
-        yield modules.attn_proj.register_forward_pre_hook(lambda _, args: keep(modules.head_write(args[0], site.head)))
+        yield modules.attn_proj.register_forward_pre_hook(
+            lambda _, args: keep(modules.head_write(modules.head_values(args), site.head))
+        )
     elif site.kind in ("attn_out", "mlp_out", "resid_post"):
         module = {"attn_out": modules.attn_out, "mlp_out": modules.mlp_out, "resid_post": modules.block}[site.kind]
         yield module.register_forward_hook(lambda _, __, output: keep(first(output)))
