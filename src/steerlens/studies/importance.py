@@ -1,0 +1,308 @@
+"""Study 1, head importance: does a head's picture say what ablating the head does?
+
+For every picture and head, scores of the lenses on one side, effects of ablation on the other. This file measures: it
+stores embeddings, nothing derived from them. `importance_summary.py` makes every figure from the stored parts.
+
+Lens settings compete on the concepts to choose on; the winner of each lens is frozen into the study and measured, with
+several seeds and random-direction controls, on the concepts to report on. Beside it stands the paper's setting.
+
+References: R. Takatsuki et al., arXiv 2504.13763, study 1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.encoders.base import Encoder
+from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders.prefix import Prefix, record_prefix
+from steerlens.errors import UsageError
+from steerlens.lenses.steering import steer_directions
+from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads
+from steerlens.studies.effects import ABLATIONS, Ablated, Ablation, ablate, attribution, mean_writes
+from steerlens.studies.folder import StudyFolder
+from steerlens.studies.pictures import Redecoded, redecode
+from steerlens.studies.settings import (
+    LensSetting,
+    Reference,
+    lens_embeddings,
+    reference_of,
+    relative_strengths,
+)
+from steerlens.studies.subjects import Subject, SubjectSet
+from steerlens.sweep.engine import Advanced, control_direction
+from steerlens.sweep.plan import Cell
+from steerlens.trace import Trace
+from steerlens.zoo.pair import Pair
+
+_REFERENCE_BATCH = 32
+
+
+def steering_candidates() -> tuple[LensSetting, ...]:
+    """What the Steering Lens chooses from."""
+    rho = {value: Strength("rho", value) for value in (0.5, 1.0, 2.0)}
+    return (
+        LensSetting("steering", rho[0.5]),
+        LensSetting("steering", rho[1.0]),
+        LensSetting("steering", rho[2.0]),
+        LensSetting("steering", rho[1.0], centred=True),
+    )
+
+
+def diffusion_candidates() -> tuple[LensSetting, ...]:
+    """What the Diffusion Lens chooses from: as many settings as the Steering Lens has."""
+    return (
+        LensSetting("diffusion"),
+        LensSetting("diffusion", rescaled=True),
+        LensSetting("diffusion", centred=True),
+        LensSetting("diffusion", centred=True, rescaled=True),
+    )
+
+
+PAPER = (LensSetting("steering", Strength("rho", 1.0)), LensSetting("diffusion"))
+"""The plain settings, always reported: similarity with the input, nothing tuned."""
+
+
+@dataclass(frozen=True)
+class ImportanceOptions:
+    """What the study measures.
+
+    Attributes:
+        seeds: seeds of the decoder on the concepts to report on, the same for all heads; on those to choose on, one.
+        ablations: which ablations are carried out.
+        steering: settings that the Steering Lens may choose from.
+        diffusion: settings that the Diffusion Lens may choose from; as many.
+        decode: how to decode.
+        batch: rows of a forward pass.
+    """
+
+    decode: DecodeOptions
+    seeds: tuple[int, ...] = (0, 1)
+    ablations: tuple[Ablation, ...] = ABLATIONS
+    steering: tuple[LensSetting, ...] = steering_candidates()
+    diffusion: tuple[LensSetting, ...] = diffusion_candidates()
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) < 2:
+            raise UsageError("the study needs at least 2 seeds, to say how far its scores repeat themselves.")
+        if len(self.steering) != len(self.diffusion):
+            raise UsageError("both lenses get the same number of settings to choose from.")
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every part of the study is measured with.
+
+    Attributes:
+        pair: encoder and decoder.
+        encoder: its encoder, whose blocks can be hooked.
+        sites: the heads.
+        means: mean writes on every token, for mean ablation.
+        reference: means at the readout tokens, for centred settings.
+        judge: an outside encoder, or None.
+    """
+
+    pair: Pair
+    encoder: NativeEncoder
+    sites: tuple[Site, ...]
+    means: dict[Site, Tensor]
+    reference: Reference
+    judge: Encoder | None = None
+
+
+def make_bench(pair: Pair, subjects: SubjectSet, judge: Encoder | None = None) -> Bench:
+    """Opens a pair for the study: heads, and means over the reference pictures.
+
+    Raises:
+        UsageError: if the encoder's blocks cannot be hooked, or there is no reference picture.
+    """
+    encoder = pair.encoder
+    if not isinstance(encoder, NativeEncoder):
+        raise UsageError(
+            f"{encoder.spec.name}: this study ablates inside the encoder, which its adapter does not open."
+        )
+    if not subjects.reference:
+        raise UsageError("the study needs reference pictures to take means from.")
+    sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
+    images = subjects.reference
+    starts = range(0, len(images), _REFERENCE_BATCH)
+    batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
+    reference = reference_of(encoder, [encoder.trace(batch) for batch in batches], sites)
+    return Bench(pair, encoder, sites, mean_writes(encoder, batches, sites), reference, judge)
+
+
+def part_name(stage: str, subject: Subject) -> str:
+    """The name of a subject's part."""
+    return f"{stage}-{subject.id}"
+
+
+def total_parts(subjects: SubjectSet) -> int:
+    """How many parts the study has."""
+    return len(subjects.chosen) + len(subjects.reported)
+
+
+def measure_choice(
+    bench: Bench, subjects: SubjectSet, options: ImportanceOptions, folder: StudyFolder
+) -> Iterator[Advanced]:
+    """Measures every candidate setting, with one seed, on the concepts to choose on."""
+    settings = {f"candidate.{setting}": setting for setting in (*options.steering, *options.diffusion)}
+    work = [(subject, other_of(subjects.chosen, place)) for place, subject in enumerate(subjects.chosen)]
+    yield from _measure(bench, work, options, settings, (options.seeds[0],), 0, folder, "choose")
+
+
+def measure_report(
+    bench: Bench,
+    subjects: SubjectSet,
+    options: ImportanceOptions,
+    winners: Sequence[LensSetting],
+    folder: StudyFolder,
+) -> Iterator[Advanced]:
+    """Measures the frozen settings and the paper's, with all seeds and controls, on the concepts to report on."""
+    settings = {str(setting): setting for setting in dict.fromkeys((*PAPER, *winners))}
+    work = [(subject, other_of(subjects.reported, place)) for place, subject in enumerate(subjects.reported)]
+    yield from _measure(bench, work, options, settings, options.seeds, 1, folder, "report")
+
+
+def other_of(subjects: Sequence[Subject], place: int) -> Subject:
+    """The picture that resampling takes a head's write from: the next one of another concept.
+
+    Raises:
+        UsageError: if all pictures are of one concept.
+    """
+    own = subjects[place]
+    for step in range(1, len(subjects)):
+        other = subjects[(place + step) % len(subjects)]
+        if other.concept != own.concept:
+            return other
+    raise UsageError("resampling needs pictures of at least two concepts.")
+
+
+def _measure(
+    bench: Bench,
+    work: Sequence[tuple[Subject, Subject]],
+    options: ImportanceOptions,
+    settings: dict[str, LensSetting],
+    seeds: Sequence[int],
+    controls: int,
+    folder: StudyFolder,
+    stage: str,
+) -> Iterator[Advanced]:
+    per_subject = len(bench.sites) * (len(settings) * len(seeds) + controls)
+    total = len(work) * per_subject
+    done = sum(folder.has(part_name(stage, subject)) for subject, _ in work) * per_subject
+    yield Advanced(f"decoding to {stage}", done, total)
+    for subject, other in work:
+        if folder.has(part_name(stage, subject)):
+            continue
+        tensors = subject_effects(bench, subject, other, options)
+        trace = bench.encoder.trace(bench.encoder.preprocess([subject.image]))
+        asked = {
+            name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference)[0]
+            for name, setting in settings.items()
+        }
+        tensors |= {f"asked.{name}": embeddings.cpu() for name, embeddings in asked.items()}
+        jobs = [(name, seed, embeddings) for name, embeddings in asked.items() for seed in seeds]
+        jobs += [("control", seeds[0], _controls(bench, trace)) for _ in range(controls)]
+        for event in _redecode(bench, jobs, options.decode):
+            if isinstance(event, int):
+                done += event
+                yield Advanced(f"decoding to {stage}", done, total)
+            else:
+                tensors |= event
+        if bench.judge is not None:
+            images = [subject.image, *([subject.other] if subject.other is not None else [])]
+            seen = bench.judge.embed(bench.judge.preprocess(images)).float().cpu()
+            tensors |= {"judge.input": seen[0]} | ({"judge.other": seen[1]} if len(seen) > 1 else {})
+        folder.add(part_name(stage, subject), tensors)
+
+
+def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
+    """Random directions, each steered exactly as hard as its head is in the paper's setting."""
+    rhos = relative_strengths(bench.encoder, trace, bench.sites, PAPER[0], bench.reference)
+    cells = [Cell("", "control", site, None, 0) for site in bench.sites]
+    directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
+    return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
+
+
+def _redecode(
+    bench: Bench, jobs: Sequence[tuple[str, int, Float[Tensor, "N E"]]], options: DecodeOptions
+) -> Iterator[int | dict[str, Tensor]]:
+    embeddings = torch.cat([rows for _, _, rows in jobs])
+    seeds = [seed for _, seed, rows in jobs for _ in range(len(rows))]
+    for event in redecode(bench.encoder, bench.pair.decoder, embeddings, seeds, options, judge=bench.judge):
+        if isinstance(event, Redecoded):
+            parts = event.embeddings.split(len(bench.sites))
+            made = {f"made.{name}.seed{seed}": part for (name, seed, _), part in zip(jobs, parts, strict=True)}
+            if event.judged is not None:
+                judged = event.judged.split(len(bench.sites))
+                made |= {f"judge.{name}.seed{seed}": part for (name, seed, _), part in zip(jobs, judged, strict=True)}
+            yield {name: part.clone() for name, part in made.items()}
+        else:
+            yield event
+
+
+def subject_effects(bench: Bench, subject: Subject, other: Subject, options: ImportanceOptions) -> dict[str, Tensor]:
+    """Everything about one picture that needs no decoder: effects of ablation, and scores of the writes themselves.
+
+    Returns:
+        `clean`, `text` and `other` (E), the targets that there are; `total.A` and `direct.A` (N,E) for each ablation A;
+        `attribution.A.T` (N) for each target T; `norm`, `direct_cosine` (N).
+    """
+    encoder, sites = bench.encoder, bench.sites
+    inputs = encoder.preprocess([subject.image])
+    prefix, others = record_prefix(encoder, inputs), record_prefix(encoder, encoder.preprocess([other.image]))
+    found: dict[str, Tensor] = {"clean": prefix.embedding[0].float()}
+    targets = subject_targets(bench.pair, subject)
+    found |= targets
+    for ablation in options.ablations:
+        ablated = _ablated(bench, prefix, others, ablation, options.batch)
+        found[f"total.{ablation}"] = ablated.total[0].float()
+        found[f"direct.{ablation}"] = ablated.direct[0].float()
+        for name, target in targets.items():
+            found[f"attribution.{ablation}.{name}"] = attribution(
+                encoder, inputs, prefix, sites, target[None], ablation, means=bench.means, others=others
+            )[0]
+    trace = encoder.trace(inputs)
+    writes, final = trace.stack(sites).float(), trace.final.float()[:, None]
+    centred = encoder.spec.centred
+    found["norm"] = visible_norm(writes, centred=centred)[0]
+    if centred:
+        writes, final = (side - side.mean(dim=-1, keepdim=True) for side in (writes, final))
+    found["direct_cosine"] = cosine_similarity(writes.flatten(2), final.flatten(2))[0]
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
+
+
+def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
+    events = ablate(bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch)
+    return next(event for event in events if isinstance(event, Ablated))
+
+
+def subject_targets(pair: Pair, subject: Subject) -> dict[str, Float[Tensor, "E"]]:
+    """What signed effects are taken towards: the label's text and another picture of the same concept.
+
+    Never the clean embedding itself: the signed effect would be the unsigned one again.
+    """
+    targets: dict[str, Tensor] = {}
+    if pair.vocabulary is not None or pair.texts is not None:
+        targets["text"] = pair.text_direction(subject.concept).float()
+    if subject.other is not None:
+        targets["other"] = pair.encoder.embed(pair.encoder.preprocess([subject.other]))[0].float()
+    if not targets:
+        raise UsageError(
+            f"{subject.id}: there is neither a text encoder for its label nor another picture of the same concept, so "
+            "there is no target for a signed effect."
+        )
+    return targets
+
+
+def with_steps(options: DecodeOptions, steps: int | None, guidance: float | None) -> DecodeOptions:
+    """Decoding options with the user's in place of the decoder's own."""
+    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    return replace(options, **given)

@@ -1,0 +1,66 @@
+"""Decoding many embeddings and embedding the pictures again, with progress; optionally seen by an outside judge too."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
+from steerlens.encoders.base import Encoder
+
+
+@dataclass(frozen=True, eq=False)
+class Redecoded:
+    """What came out of the decoder, embedded again.
+
+    Attributes:
+        embeddings: by the encoder whose embeddings were decoded.
+        judged: by the outside judge, or None.
+        pictures: the pictures, values in [0,1], if they were to be kept.
+    """
+
+    embeddings: Float[Tensor, "N E"]
+    judged: Float[Tensor, "N F"] | None = None
+    pictures: Float[Tensor, "N 3 height width"] | None = None
+
+
+def redecode(
+    encoder: Encoder,
+    decoder: Decoder,
+    embeddings: Float[Tensor, "N E"],
+    seeds: Sequence[int],
+    options: DecodeOptions,
+    *,
+    judge: Encoder | None = None,
+    keep: bool = False,
+) -> Iterator[int | Redecoded]:
+    """Decodes embeddings and embeds the pictures again.
+
+    Args:
+        encoder: embeds the pictures.
+        decoder: decodes.
+        embeddings: what to decode.
+        seeds: one an embedding.
+        options: how to decode.
+        judge: another encoder that embeds the pictures as well.
+        keep: whether to keep the pictures.
+
+    Yields:
+        How many more pictures are done, and at the end what came out.
+    """
+    own: list[Tensor] = []
+    judged: list[Tensor] = []
+    kept: list[Tensor] = []
+    for event in decoder.decode_batches(Conditioning("image_embedding", embeddings.float()), seeds, options):
+        if not isinstance(event, Decoded):
+            continue
+        own.append(encoder.embed(encoder.preprocess_tensor(event.pictures)).float().cpu())
+        if judge is not None:
+            judged.append(judge.embed(judge.preprocess_tensor(event.pictures)).float().cpu())
+        if keep:
+            kept.append(event.pictures)
+        yield len(event.pictures)
+    yield Redecoded(torch.cat(own), torch.cat(judged) if judged else None, torch.cat(kept) if kept else None)

@@ -1,0 +1,144 @@
+"""What a study looks at: pictures with a concept each, another picture of the same concept, and reference pictures.
+
+Choices are made on some concepts and reported on others: `split` keeps the two apart.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from steerlens.errors import PictureError, UsageError
+from steerlens.images import load_picture
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One picture of a study.
+
+    Attributes:
+        id: names it among the pictures of the study.
+        image: the picture, RGB.
+        concept: what it shows, in words.
+        other: another picture of the same concept, or None if there is none.
+    """
+
+    id: str
+    image: Image.Image
+    concept: str
+    other: Image.Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectSet:
+    """The pictures of a study.
+
+    Attributes:
+        chosen: on these concepts, choices are made (strength, target).
+        reported: on these, which share no concept with the former, results are reported.
+        reference: pictures that means and typical embeddings are taken from.
+        source: where they come from, in words.
+    """
+
+    chosen: tuple[Subject, ...]
+    reported: tuple[Subject, ...]
+    reference: tuple[Image.Image, ...]
+    source: str
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another one, as JSON values."""
+
+        def named(subjects: Sequence[Subject]) -> dict[str, str]:
+            return {subject.id: f"{subject.concept}|{image_hash(subject.image)}" for subject in subjects}
+
+        together = hashlib.sha256("".join(map(image_hash, self.reference)).encode()).hexdigest()
+        return {
+            "source": self.source,
+            "chosen": named(self.chosen),
+            "reported": named(self.reported),
+            "reference": {"pictures": len(self.reference), "sha256": together},
+        }
+
+
+def image_hash(image: Image.Image) -> str:
+    """SHA-256 of a picture's size and pixels, cut to 16 digits."""
+    content = f"{image.mode}{image.size}".encode() + image.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def split(
+    subjects: Sequence[Subject], n_chosen: int, n_reported: int, seed: int
+) -> tuple[list[Subject], list[Subject]]:
+    """Draws pictures to choose on and pictures to report on, which share no concept.
+
+    Raises:
+        UsageError: if there are too few.
+    """
+    concepts = sorted({subject.concept for subject in subjects})
+    random.Random(seed).shuffle(concepts)
+    place = {concept: number for number, concept in enumerate(concepts)}
+    ordered = sorted(subjects, key=lambda subject: (place[subject.concept], subject.id))
+    chosen: list[Subject] = []
+    rest = ordered
+    while len(chosen) < n_chosen and rest:
+        concept = rest[0].concept
+        chosen += [subject for subject in rest if subject.concept == concept]
+        rest = [subject for subject in rest if subject.concept != concept]
+    if len(chosen) < n_chosen or len(rest) < n_reported:
+        raise UsageError(
+            f"{len(subjects)} pictures of {len(concepts)} concepts are too few to choose on {n_chosen} and report on "
+            f"{n_reported} of other concepts; give more pictures, or lower --choose and --count."
+        )
+    return chosen[:n_chosen], rest[:n_reported]
+
+
+_NUMBERED = re.compile(r"[ _-]*\d+$")
+
+
+def concept_of(path: Path, root: Path) -> str:
+    """What a file shows: the name of its subfolder, or else its own name without a number at the end."""
+    inside = path.relative_to(root)
+    name = inside.parts[0] if len(inside.parts) > 1 else _NUMBERED.sub("", path.stem) or path.stem
+    return name.replace("_", " ").strip()
+
+
+def folder_subjects(
+    folder: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
+) -> SubjectSet:
+    """Pictures of a folder: `concept/file.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
+
+    Raises:
+        UsageError: if the folder is not there or holds too few pictures.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder.")
+    known = Image.registered_extensions()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
+    by_concept: dict[str, list[Path]] = {}
+    for path in paths:
+        by_concept.setdefault(concept_of(path, folder), []).append(path)
+    subjects: list[Subject] = []
+    for concept, members in by_concept.items():
+        images = [load_picture(path).image for path in members]
+        for number, (path, image) in enumerate(zip(members, images, strict=True)):
+            other = images[(number + 1) % len(images)] if len(images) > 1 else None
+            subjects.append(Subject(_id(path.relative_to(folder)), image, concept, other))
+    if not subjects:
+        raise PictureError(f"{folder} holds no picture.")
+    chosen, reported = split(subjects, n_chosen, n_reported, seed)
+    taken = {subject.id for subject in (*chosen, *reported)}
+    # References that are not studied themselves, where there are enough of them.
+    spare = [subject.image for subject in subjects if subject.id not in taken]
+    pool = spare if len(spare) >= min(16, n_reference) else [subject.image for subject in subjects]
+    random.Random(seed + 1).shuffle(pool)
+    return SubjectSet(tuple(chosen), tuple(reported), tuple(pool[:n_reference]), f"folder {folder.name}, seed {seed}")
+
+
+def _id(path: Path) -> str:
+    text = re.sub(r"[^\w.-]+", "_", path.as_posix())
+    return f"{text[:60]}-{hashlib.sha256(path.as_posix().encode()).hexdigest()[:8]}"
