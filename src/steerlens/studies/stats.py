@@ -1,8 +1,8 @@
 """Statistics over pictures and heads: rank correlations, what is left without constant parts, and honest intervals.
 
 Scores and effects are tables (P,N): P pictures, N heads. A correlation is taken over the heads of one picture and then
-averaged over pictures. Intervals come from a two-way bootstrap, which draws concepts (with all their pictures) and heads
-anew, since neither the pictures nor the heads of one model are all there are.
+averaged over pictures. Intervals come from a two-way bootstrap, which draws concepts (with all their pictures) and
+heads anew, since neither the pictures nor the heads of one model are all there are.
 
 References: A. Owen, "The pigeonhole bootstrap", 2007, arXiv 0712.1111;
 C. Spearman, "The proof and measurement of association between two things", 1904.
@@ -75,7 +75,7 @@ def without_means(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
 
 
 def interaction(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Spearman's correlation of what is left without head means and picture means: "this head is big" counts nothing."""
+    """Spearman's correlation of what is left without head and picture means: "this head is big" counts nothing."""
     return spearman(without_means(a), without_means(b))
 
 
@@ -116,7 +116,7 @@ def mismatched(a: Float[Tensor, "P N"], b: Float[Tensor, "P N"], correlation: Co
 
 
 def two_way_bootstrap(
-    statistic: Callable[[Int64[Tensor, "S P"], Int64[Tensor, "S N"]], Float[Tensor, "S"]],
+    statistic: Callable[[Int64[Tensor, "draws P"], Int64[Tensor, "draws N"]], Tensor],
     concepts: Sequence[str],
     n_heads: int,
     *,
