@@ -1,0 +1,44 @@
+"""What an adapter expects of a native model: anything else is refused by name, never half-supported."""
+
+from collections.abc import Collection
+
+from torch import nn
+
+from steerlens.errors import ModelError
+
+
+def refuse_unknown(
+    library: str, name: str, module: nn.Module, known: Collection[str], optional: Collection[str] = ()
+) -> None:
+    """Makes sure that a module holds the parts it should hold, and no others.
+
+    Args:
+        library: what the model should be like, in words.
+        name: the module's path in the model.
+        module: the module itself.
+        known: names of the children that it must have.
+        optional: names of children that it may have.
+
+    Raises:
+        ModelError: if a part is missing, or is there unexpectedly: it could be left out of the decomposition.
+    """
+    children = {child for child, _ in module.named_children()}
+    surprising = sorted((set(known) - children) | (children - set(known) - set(optional)))
+    if surprising:
+        raise ModelError(
+            f"{name} is not built like {library}: {', '.join(surprising)} "
+            f"{'is' if len(surprising) == 1 else 'are'} there unexpectedly or missing."
+        )
+
+
+def refuse_kind(library: str, name: str, module: object, *kinds: type) -> None:
+    """Makes sure that a module is of a known class; subclasses may do something else and are not.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    if type(module) not in kinds:
+        raise ModelError(
+            f"{name} is a {type(module).__name__}, which is not known in {library}; "
+            f"known: {', '.join(kind.__name__ for kind in kinds)}."
+        )

@@ -1,0 +1,222 @@
+"""Vision Transformers of timm: `VisionTransformer`.
+
+The embedding is what the classifier reads: `fc_norm(pool(norm(x)))`, by the model's own code, whatever its pooling
+(class token, mean, maximum, attention); the classifier's weights are a vocabulary. Queries, keys and values come from
+one fused projection, `qkv`; the output projection `proj` is a module of its own, and its input is the head values.
+
+References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; R. Wightman, "PyTorch Image
+Models", 2019.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.fused import Split, recorded_by_hooks
+from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.structure import refuse_kind, refuse_unknown
+from steerlens.encoders.transforms import apply_transform, crops
+from steerlens.errors import ModelError, UsageError
+from steerlens.vocabulary import ClassVocabulary
+
+_LIBRARY = "a VisionTransformer of timm"
+
+
+class TimmEncoder(NativeEncoder):
+    """A `VisionTransformer` of timm, wrapped, never copied; the model is put into evaluation mode.
+
+    Args:
+        model: the native model.
+        processor: its transform (`timm.data.create_transform`), or an image processor of transformers.
+        name: what to call it in reports.
+
+    Raises:
+        ModelError: if the model holds modules that this adapter does not know, or gives no single embedding.
+    """
+
+    family = "timm"
+
+    def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
+        self.model = model.eval()
+        self.processor = processor
+        vit = self._vit = self._trunk(model)
+        _refuse_unknown(vit)
+        down, across = (int(side) for side in vit.patch_embed.grid_size)
+        prefix = int(vit.num_prefix_tokens)
+        n_tokens = prefix + down * across
+        self.spec = EncoderSpec(
+            name=name or _name(vit),
+            family=self.family,
+            n_layers=len(vit.blocks),
+            n_heads=vit.blocks[0].attn.num_heads,
+            width=vit.embed_dim,
+            embedding_size=0,
+            image_size=cast(tuple[int, int], tuple(int(side) for side in vit.patch_embed.img_size)),
+            n_tokens=n_tokens,
+            patch_grid=(down, across),
+            first_patch=prefix,
+            readout_tokens=_readout_tokens(vit, n_tokens),
+            centred=_centred(vit),
+            crops=crops(processor),
+        )
+        # What comes out of pooling and heads is best asked of them.
+        with torch.no_grad():
+            empty = torch.zeros(1, len(self.readout_tokens), self.spec.width, device=self.device, dtype=self.dtype)
+            self.spec = replace(self.spec, embedding_size=self.readout(empty).shape[-1])
+
+    @classmethod
+    def accepts(cls, model: object) -> bool:
+        """Whether this adapter is the one for a native model."""
+        return _is_of_timm(model)
+
+    def layers(self) -> Sequence[LayerModules]:
+        """The native modules, layer by layer."""
+        return [
+            LayerModules(
+                block=block,
+                attn_out=block.ls1,
+                attn_proj=block.attn.proj,
+                mlp_out=block.ls2,
+                n_heads=self.spec.n_heads,
+                out_weight=block.attn.proj.weight,
+                out_bias=block.attn.proj.bias,
+                scale=getattr(block.ls1, "gamma", None),
+            )
+            for block in self._vit.blocks
+        ]
+
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The model's own final norm, pooling and norm after pooling."""
+        return self._vit.forward_head(self._normed(residual), pre_logits=True)
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
+        """What the classifier reads, from one native forward pass."""
+        return self._vit.forward_head(self._vit.forward_features(self._pixels(inputs)), pre_logits=True)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures through the model's own transform, (B,3,height,width)."""
+        pixels = apply_transform(self.processor, images, self.spec.image_size)
+        return {"pixel_values": pixels.to(self.device, self.dtype)}
+
+    def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
+        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        return recorded_by_hooks([(block.attn.qkv, _split(block.attn)) for block in self._vit.blocks], tokens)
+
+    def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
+        """The classes of the model's own classifier, whose scores are its logits.
+
+        Args:
+            names: of the classes, in order; by default their numbers.
+
+        Raises:
+            UsageError: if the model has no classifier.
+            ModelError: if it has another number of classes.
+        """
+        head = self._vit.head
+        if not isinstance(head, nn.Linear):
+            raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
+        chosen = map(str, range(head.out_features)) if names is None else names
+        return ClassVocabulary(tuple(chosen), head.weight.detach(), None if head.bias is None else head.bias.detach())
+
+    def _trunk(self, model: nn.Module) -> Any:
+        return model
+
+    def _pixels(self, inputs: Inputs) -> Tensor:
+        pixels = inputs["pixel_values"]
+        if pixels.shape[-2:] != self.spec.image_size:
+            # Models with a dynamic picture size would take it, and have other tokens than the declared ones.
+            raise UsageError(
+                f"{self.spec.name} sees pictures of {self.spec.image_size} pixels, not {tuple(pixels.shape[-2:])}."
+            )
+        return pixels
+
+    def _normed(self, residual: Tensor) -> Tensor:
+        tokens = residual.to(self.dtype)
+        if self.readout_tokens[0] > 0:
+            # Pooling skips the tokens before the patches; it finds empty ones there.
+            tokens = functional.pad(tokens, (0, 0, self.readout_tokens[0], 0))
+        return self._vit.norm(tokens)
+
+
+def _is_of_timm(model: object) -> bool:
+    # Asked of the names of the classes, since timm need not be installed.
+    names = [f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__]
+    return "timm.models.vision_transformer.VisionTransformer" in names
+
+
+def _name(vit: Any) -> str:
+    config = getattr(vit, "pretrained_cfg", None) or {}
+    return str(config.get("architecture") or "timm") if isinstance(config, dict) else "timm"
+
+
+def _readout_tokens(vit: Any, n_tokens: int) -> tuple[int, ...] | None:
+    if vit.attn_pool is None and vit.global_pool == "token":
+        return (0,)
+    if vit.attn_pool is None and vit.global_pool not in ("avg", "avgmax", "max"):
+        raise ModelError(
+            f"global_pool is {vit.global_pool!r}: the model gives tokens, not one embedding; "
+            "create it with global_pool='token' or 'avg'."
+        )
+    prefix = 0 if vit.pool_include_prefix else int(vit.num_prefix_tokens)
+    return None if prefix == 0 else tuple(range(prefix, n_tokens))
+
+
+def _centred(vit: Any) -> bool:
+    """Whether the readout is blind to the mean over width of every residual."""
+    if not isinstance(vit.norm, nn.Identity):
+        return isinstance(vit.norm, nn.LayerNorm)
+    # After pooling, only a linear pooling has left that mean where the norm removes it.
+    linear = vit.attn_pool is None and vit.global_pool in ("token", "avg")
+    return linear and isinstance(vit.fc_norm, nn.LayerNorm)
+
+
+def _split(attention: Any) -> Split:
+    def split(_: tuple[Any, ...], output: Any) -> tuple[Tensor, Tensor, Tensor]:
+        B, T, _ = output.shape
+        query, key, value = output.reshape(B, T, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return attention.q_norm(query), attention.k_norm(key), value
+
+    return split
+
+
+def _refuse_unknown(vit: Any) -> None:
+    native = import_module("timm.models.vision_transformer")
+    layers = import_module("timm.layers")
+    refuse_kind(_LIBRARY, "the model", vit, native.VisionTransformer)
+    refuse_unknown(
+        _LIBRARY,
+        "the model",
+        vit,
+        {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "fc_norm", "head_drop", "head"},
+        {"attn_pool"},
+    )
+    for name in ("norm", "fc_norm"):
+        refuse_kind(_LIBRARY, name, getattr(vit, name), nn.Identity, nn.LayerNorm, layers.LayerNorm, layers.RmsNorm)
+    for index, block in enumerate(vit.blocks):
+        path = f"blocks.{index}"
+        refuse_kind(_LIBRARY, path, block, native.Block)
+        refuse_unknown(
+            _LIBRARY, path, block, {"norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"}
+        )
+        for name in ("ls1", "ls2"):
+            refuse_kind(_LIBRARY, f"{path}.{name}", getattr(block, name), nn.Identity, native.LayerScale)
+        refuse_kind(_LIBRARY, f"{path}.attn", block.attn, layers.Attention)
+        # A norm or a gate between the pattern and the projection: parts by token would not add up to the head's write.
+        refuse_unknown(
+            _LIBRARY,
+            f"{path}.attn",
+            block.attn,
+            {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
+        )
+        refuse_kind(_LIBRARY, f"{path}.attn.norm", block.attn.norm, nn.Identity)
+
+

@@ -1,0 +1,52 @@
+"""Pictures through the preprocessing that belongs to a model: a transform of torchvision, or an image processor.
+
+timm and open_clip hand out torchvision transforms, which take one PIL picture at a time; transformers has processors.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from steerlens.errors import ModelError
+
+
+def apply_transform(
+    transform: Any, images: Sequence[Image.Image], size: tuple[int, int]
+) -> Float[Tensor, "B 3 height width"]:
+    """Pictures as a model wants them.
+
+    Args:
+        transform: takes a picture and gives a tensor (3,height,width), or an image processor of transformers.
+        images: the pictures.
+        size: height and width that the model sees.
+
+    Raises:
+        ModelError: if the transform gives tensors of another shape.
+    """
+    if _is_processor(transform):
+        pixels: Tensor = transform(images=list(images), return_tensors="pt")["pixel_values"]
+    else:
+        pixels = torch.stack([transform(image.convert("RGB")) for image in images])
+    if pixels.shape[1:] != (3, *size):
+        raise ModelError(
+            f"the transform makes pictures of shape {tuple(pixels.shape[1:])}, and the model sees {(3, *size)}: "
+            "give the transform that belongs to the model."
+        )
+    return pixels
+
+
+def crops(transform: Any) -> bool:
+    """Whether pictures that are not square lose what is outside their centre."""
+    if _is_processor(transform):
+        return bool(getattr(transform, "do_center_crop", False))
+    return any("CenterCrop" in type(step).__name__ for step in getattr(transform, "transforms", ()))
+
+
+def _is_processor(transform: Any) -> bool:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    return isinstance(transform, ImageProcessingMixin)

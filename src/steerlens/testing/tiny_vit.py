@@ -1,0 +1,95 @@
+"""Tiny Vision Transformers of timm and open_clip with random weights, of the real classes, biases and norms included.
+
+The libraries are optional: whoever calls these functions has them installed.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from steerlens.encoders.open_clip import OpenCLIPEncoder, OpenCLIPTimmEncoder
+from steerlens.encoders.timm import TimmEncoder
+from steerlens.testing.tiny import tiny_processor
+
+SIZE = 16
+"""Height and width, in pixels, of the pictures that these models see; patches are of 8 x 8 pixels unless said."""
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every weight, bias, norm and token of a model a random value that matters; returns the model.
+
+    Weights are such that no part drowns another; zeros and ones would hide a part that was left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1 and "token" not in name and "embed" not in name.rpartition(".")[2]:
+                parameter.copy_(noise * (parameter.numel() / parameter.shape[0]) ** -0.5)
+            else:
+                scales = ("norm" in name or ".ln" in f".{name}") and name.endswith("weight")
+                parameter.copy_(0.3 * noise + (1.0 if scales or name.endswith("gamma") else 0.0))
+    return model.eval()
+
+
+def tiny_timm_model(seed: int = 0, **options: Any) -> Any:
+    """A `VisionTransformer` of timm: 3 layers of 2 heads, width 16, 5 tokens, 5 classes.
+
+    Args:
+        seed: of the weights.
+        options: of the class (`global_pool`, `reg_tokens`, `init_values`, `pre_norm`, ...), in place of these sizes.
+    """
+    sizes = {"img_size": SIZE, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 5}
+    vit = import_module("timm.models.vision_transformer").VisionTransformer(**{**sizes, **options})
+    return randomise(vit, seed)
+
+
+def tiny_timm_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> TimmEncoder:
+    """An encoder with a tiny `VisionTransformer` of timm; see `tiny_timm_model`."""
+    return TimmEncoder(tiny_timm_model(seed, **options).to(dtype), tiny_processor(SIZE), name=f"tiny-timm-{seed}")
+
+
+def tiny_open_clip_model(seed: int = 0, **options: Any) -> Any:
+    """A `VisionTransformer` of open_clip: 3 layers of 2 heads, width 16, 5 tokens, embeddings of 12 numbers.
+
+    Args:
+        seed: of the weights.
+        options: of the class (`pool_type`, `ls_init_value`, `attentional_pool`, ...), in place of these sizes.
+    """
+    sizes = {
+        "image_size": SIZE,
+        "patch_size": 8,
+        "width": 16,
+        "layers": 3,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "output_dim": 12,
+        "attn_pooler_heads": 2,
+        "attn_pooler_queries": 3,
+    }
+    visual = import_module("open_clip.transformer").VisionTransformer(**{**sizes, **options})
+    return randomise(visual, seed)
+
+
+def tiny_open_clip_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> OpenCLIPEncoder:
+    """An encoder with a tiny vision tower of open_clip; see `tiny_open_clip_model`."""
+    model = tiny_open_clip_model(seed, **options).to(dtype)
+    return OpenCLIPEncoder(model, tiny_processor(SIZE), name=f"tiny-open-clip-{seed}")
+
+
+def tiny_open_clip_timm_encoder(
+    seed: int = 0, *, dtype: torch.dtype = torch.float32, model_name: str = "test_vit", **options: Any
+) -> OpenCLIPTimmEncoder:
+    """An encoder with a timm tower within open_clip, by default of timm's own test model (patches of 16 x 16 pixels).
+
+    Args:
+        seed: of the weights.
+        dtype: precision of the weights.
+        model_name: a model of timm's registry, which is made small in pixels only.
+        options: of open_clip's `TimmModel` (`pool`, `proj`, `proj_bias`).
+    """
+    tower = import_module("open_clip.timm_model").TimmModel(model_name, embed_dim=12, image_size=32, **options)
+    tower.set_input_size(32)
+    return OpenCLIPTimmEncoder(randomise(tower, seed).to(dtype), tiny_processor(32), name=f"tiny-tower-{seed}")
