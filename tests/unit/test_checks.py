@@ -1,5 +1,6 @@
 """`check_encoder` and `check_decoder`: the package's own adapters pass, and an adapter with a fault does not."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,9 @@ from steerlens.decoders.base import Decoded, DecodeOptions, Denoised
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.native import LayerModules
-from steerlens.errors import ModelError
+from steerlens.errors import ModelError, UsageError
+from steerlens.interventions import Scale
+from steerlens.sites import Site
 from steerlens.testing.checks import CheckReport, check_decoder, check_encoder
 from steerlens.testing.tiny import SCHEDULERS, tiny_encoder, tiny_movq, tiny_processor, tiny_unet, tiny_vision_model
 from steerlens.trace import Trace
@@ -27,8 +30,9 @@ def failed(report: CheckReport) -> str:
 def test_the_clip_adapter_passes_its_checks(dtype: torch.dtype) -> None:
     report = check_encoder(tiny_encoder(dtype=dtype))
     assert report.passed, str(report)
-    assert len(report.checks) == 11
+    assert len(report.checks) == 13
     report.require()
+    assert 0 < report.relative_error <= (1e-5 if dtype in (torch.float32, torch.float64) else 5e-2)
 
 
 def tiny_decoder(kind: type[Kandinsky22Decoder] = Kandinsky22Decoder) -> Kandinsky22Decoder:
@@ -89,9 +93,46 @@ class Unchecked(CLIPEncoder):
         pass
 
 
+class Miscounting(CLIPEncoder):
+    """Says that there is a register which is not there."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.spec = replace(self.spec, n_tokens=self.spec.n_tokens + 1)
+
+
+class Centred(CLIPEncoder):
+    """Says that the readout is blind to the mean over width, and reads it."""
+
+    def readout(self, residual: Tensor) -> Tensor:
+        return super().readout(residual) + residual[:, 0].mean(dim=-1, keepdim=True)
+
+
+class Halving(CLIPEncoder):
+    """Carries every intervention out, and then another one: consistent with itself, but not what was asked."""
+
+    def forward(self, inputs: Any, interventions: Any = ()) -> Tensor:
+        also = [Scale(Site("embed"), factor=0.5)] if interventions else []
+        return super().forward(inputs, [*interventions, *also])
+
+
+class Talkative(CLIPEncoder):
+    """Explains what is wrong over many lines."""
+
+    def _check_interventions(self, interventions: Any) -> None:
+        try:
+            super()._check_interventions(interventions)
+        except UsageError as error:
+            raise UsageError(f"Something is wrong:\n{error}") from error
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
+        (Miscounting, "n_tokens 6, there are 5"),
+        (Centred, "centred, but the mean over width changes the embedding"),
+        (Halving, "interventions are what raw hooks on the native modules do"),
+        (Talkative, "should say in one line what is wrong"),
         (SwappedHeads, "a head's write is what attention loses"),
         (NoBias, "add up to the final residual"),
         (OwnReadout, "embedding and readout are the native ones"),
@@ -155,5 +196,6 @@ def test_a_check_that_raises_has_failed_and_says_what_was_raised() -> None:
             raise OSError("no trace today")
 
     report = check_encoder(Broken(tiny_vision_model(), tiny_processor()))
-    assert "raised OSError: no trace today" in str(report.checks[0])
+    assert "raised OSError: no trace today" in str(report.checks[1])
     assert not report.passed
+    assert math.isnan(report.relative_error)

@@ -4,8 +4,9 @@ Attention of open_clip's own towers is `nn.MultiheadAttention`, which never call
 head values are computed again from the module's input with its own `in_proj` weights. Final norm, pooling (class token,
 mean, attention) and the matrix `proj` are applied by the model's own code.
 
-References: G. Ilharco et al., "OpenCLIP", 2021, doi 10.5281/zenodo.5143773; M. Cherti et al., "Reproducible scaling laws
-for contrastive language-image learning", arXiv 2212.07143; J. Yu et al., "CoCa", arXiv 2205.01917 (attention pooling).
+References: G. Ilharco et al., "OpenCLIP", 2021, doi 10.5281/zenodo.5143773; M. Cherti et al., "Reproducible scaling
+laws for contrastive language-image learning", arXiv 2212.07143; J. Yu et al., "CoCa", arXiv 2205.01917 (attention
+pooling).
 """
 
 from collections.abc import Sequence

@@ -218,5 +218,3 @@ def _refuse_unknown(vit: Any) -> None:
             {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
         )
         refuse_kind(_LIBRARY, f"{path}.attn.norm", block.attn.norm, nn.Identity)
-
-

@@ -1,0 +1,133 @@
+"""What a decoder must satisfy: every picture depends on its own row and seed alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, Decoder, Denoised, decode
+from steerlens.errors import ModelError, UsageError
+from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
+
+
+def check_decoder(
+    decoder: Decoder,
+    values: Tensor | None = None,
+    options: DecodeOptions | None = None,
+    *,
+    stochastic: bool = True,
+) -> CheckReport:
+    """Holds a decoder against the protocol: every picture depends on its own row and seed alone.
+
+    Args:
+        decoder: a small one, with random weights or trained.
+        values: at least three rows of conditioning, (N,E) or (N,T,D); by default noise.
+        options: how to decode; by default the decoder's own, with at most 4 steps.
+        stochastic: whether another seed must give another picture.
+    """
+    return carry_out(decoder.spec.name, _measurements(decoder, values, options, stochastic))
+
+
+def _measurements(
+    decoder: Decoder, given: Tensor | None, options: DecodeOptions | None, stochastic: bool
+) -> Iterator[Measurement]:
+    spec = decoder.spec
+    values = _noise_rows(decoder) if given is None else given
+    options = options or replace(spec.defaults, steps=min(4, spec.defaults.steps))
+    seeds = list(range(len(values)))
+
+    def pictures(rows: Tensor = values, own: Sequence[int] = seeds, **changes: Any) -> Tensor:
+        return decode(decoder, Conditioning(spec.consumes, rows), own, replace(options, **changes))
+
+    def shape_and_range() -> Measured:
+        rows = values.detach().clone().requires_grad_()
+        state, got = torch.get_rng_state(), pictures(rows)
+        return faults(
+            {
+                f"shape {tuple(got.shape)}": got.shape != (len(values), 3, *options.size),
+                f"{got.dtype}": got.dtype != torch.float32,
+                f"on {got.device}": got.device.type != "cpu",
+                "gradients": got.requires_grad,
+                "values outside [0,1] or not finite": not bool(((got >= 0) & (got <= 1)).all()),
+                "the caller's random state moved": not torch.equal(state, torch.get_rng_state()),
+                "the conditioning was changed": not torch.equal(rows, values),
+            }
+        )
+
+    def batches_agree() -> float:
+        together, order = pictures(), list(reversed(range(len(values))))
+        shuffled = pictures(values[order], [seeds[index] for index in order], batch_size=2)
+        worst = _gap(shuffled, together[order])
+        for index, seed in enumerate(seeds):
+            alone = pictures(values[index : index + 1], [seed])
+            worst = max(worst, _gap(alone[0], together[index]))
+        return worst
+
+    def seeds_and_rows_matter() -> Measured:
+        own, other_seed, other_row = pictures(values[[0, 0, 1]], [1, 2, 1])
+        # Pictures that are the same may differ by rounding from row to row of a batch.
+        return faults(
+            {
+                "another seed gives the same picture": stochastic and _gap(own, other_seed) < 1e-3,
+                "another seed gives another picture": not stochastic and _gap(own, other_seed) >= 1e-3,
+                "another embedding gives the same picture": _gap(own, other_row) < 1e-3,
+            }
+        )
+
+    def progress_is_told() -> Measured:
+        sized = replace(options, batch_size=2)
+        steps, firsts = list[int](), list[int]()
+        for event in decoder.decode_batches(Conditioning(spec.consumes, values), seeds, sized):
+            if isinstance(event, Denoised):
+                steps.append(event.step)
+            else:
+                firsts.append(event.first)
+                told, steps = steps, []
+                if told != list(range(1, len(told) + 1)):
+                    return 1.0, f"steps {told} of a batch"
+        if firsts != list(range(0, len(values), 2)):
+            return 1.0, f"batches of 2 that start at {firsts}"
+        return 0.0
+
+    def misfits() -> Measured:
+        wider = torch.cat([values, values[..., :1]], dim=-1)
+        embeds = spec.consumes == "image_embedding"
+        other = Conditioning(
+            "image_tokens" if embeds else "image_embedding", values[:, None] if embeds else values[:, 0]
+        )
+        return refusals(
+            [
+                (ModelError, lambda: pictures(wider)),
+                (ModelError, lambda: pictures(values * torch.nan)),
+                (ModelError, lambda: decode(decoder, other, seeds, options)),
+                (UsageError, lambda: pictures(own=seeds[:-1])),
+                (UsageError, lambda: pictures(values[:0], [])),
+            ]
+        )
+
+    yield Measurement(
+        "pictures are (N,3,height,width), float32 in [0,1] on the host, without side effects",
+        0,
+        shape_and_range,
+        relative=False,
+    )
+    yield Measurement("the same request gives the same pictures", 0, lambda: _gap(pictures(), pictures()))
+    yield Measurement("a picture alone is the picture in a batch, in any order", 2 / 255, batches_agree)
+    yield Measurement("seeds and embeddings matter", 0, seeds_and_rows_matter, relative=False)
+    yield Measurement("progress tells every step, and batches come in order", 0, progress_is_told, relative=False)
+    yield Measurement("requests that do not fit are refused, in one line", 0, misfits, relative=False)
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def _noise_rows(decoder: Decoder) -> Tensor:
+    spec = decoder.spec
+    source = getattr(spec, "tokens", None)
+    tokens = 4 if source is None or source.count is None else source.count
+    shape = (5, spec.embedding_size) if spec.consumes == "image_embedding" else (5, tokens, spec.embedding_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,354 @@
+"""What an encoder must satisfy, each check against a slow and obvious oracle."""
+
+import copy
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from steerlens.encoders.base import Encoder, Inputs
+from steerlens.encoders.native import LayerModules, NativeEncoder
+from steerlens.errors import ModelError, UsageError
+from steerlens.interventions import Add, Intervention, Patch, Scale, Zero, first, with_first
+from steerlens.lenses.steering import SteeringLens, steer_and_patch
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site, SiteKind, all_heads, layer_sites
+from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
+
+_NOT_NATIVE = 0.0, "not measured: the encoder names no native modules to hook"
+
+
+def check_encoder(encoder: Encoder, inputs: Inputs | None = None) -> CheckReport:
+    """Holds an encoder against the protocol and against slow oracles.
+
+    Args:
+        encoder: a small one, best with random weights, biases and norms: every head and layer is visited.
+        inputs: what to run it on, at least two pictures; by default noise through `encoder.preprocess`.
+    """
+    return carry_out(encoder.spec.name, _measurements(encoder, inputs))
+
+
+def _measurements(encoder: Encoder, given: Inputs | None) -> Iterator[Measurement]:
+    inputs = noise_pictures(encoder) if given is None else given
+    single = encoder.dtype in (torch.float32, torch.float64)
+    small = 1e-5 if single else 5e-2
+
+    def measurement(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = small) -> Measurement:
+        return Measurement(name, allowed, lambda: measure(encoder, inputs))
+
+    def counting(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = 0) -> Measurement:
+        return Measurement(name, allowed, lambda: measure(encoder, inputs), relative=False)
+
+    yield counting("the spec says what the model does", _spec)
+    yield measurement("the components of a trace add up to the final residual", _identity)
+    yield measurement("embedding and readout are the native ones", _readout)
+    yield measurement("trace and record hold the same at every site", _record)
+    yield measurement("a head's write is what attention loses when its slice is zeroed", _heads)
+    yield measurement("attention rows sum to 1 and parts by token to the head's write", _attention)
+    yield measurement("the closed form is the hook-by-hook definition of DSL", _closed_form)
+    yield measurement("interventions are what raw hooks on the native modules do", _raw_hooks)
+    yield measurement("interventions that change nothing change nothing, and Zero is Scale by 0", _no_change)
+    yield counting("no hook outlives a call, not even one that raises", _leftovers)
+    yield measurement("a picture alone is the picture in a batch", _batches, small if single else 5 * small)
+    yield counting("the model can be moved to other precisions and devices", _moves, 5e-2)
+    yield counting("what is not there is refused with UsageError, in one line", _errors)
+
+
+def noise_pictures(encoder: Encoder) -> Inputs:
+    """Three pictures of noise, preprocessed."""
+    height, width = encoder.spec.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    return encoder.preprocess([Image.fromarray(picture) for picture in pixels])
+
+
+def native_sites(encoder: Encoder) -> list[Site]:
+    """Every place in the model."""
+    L, H = encoder.spec.n_layers, encoder.spec.n_heads
+    kinds: tuple[SiteKind, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+    return [Site("embed"), *(site for kind in kinds for site in layer_sites(kind, L)), *all_heads(L, H)]
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    """Largest distance of two rows, over the norm of the largest row wanted."""
+    got, wanted = got.double().flatten(0, -2), wanted.double().flatten(0, -2)
+    return float((got - wanted).norm(dim=-1).max() / wanted.norm(dim=-1).max().clamp_min(1e-30))
+
+
+def _spec(encoder: Encoder, inputs: Inputs) -> Measured:
+    spec = encoder.spec
+    residual = encoder.record(inputs, [Site("resid_post", spec.n_layers - 1)]).popitem()[1]
+    B, T, D = residual.shape
+    read = tuple(range(T)) if spec.readout_tokens is None else spec.readout_tokens
+    embedding, zero = encoder.embed(inputs), encoder.zero_embedding()
+    down, across = spec.patch_grid
+    shifted = residual[:, list(read)] if len(read) and max(read) < T else residual
+    with torch.no_grad():
+        # Half precision rounds the shifted residual, so that only a gross change tells there.
+        moved = relative(encoder.readout(shifted + shifted.abs().mean()), encoder.readout(shifted))
+    return faults(
+        {
+            f"n_tokens {spec.n_tokens}, there are {T}": spec.n_tokens != T,
+            f"width {spec.width}, it is {D}": spec.width != D,
+            f"embedding_size {spec.embedding_size}, embeddings are {tuple(embedding.shape)}": embedding.shape
+            != (B, spec.embedding_size),
+            f"the zero embedding is {tuple(zero.shape)}": zero.shape != (1, spec.embedding_size),
+            f"readout tokens {read} of {T}": not read or not all(0 <= token < T for token in read),
+            f"patches {spec.patch_grid} from token {spec.first_patch} of {T}": spec.first_patch + down * across > T,
+            f"centred, but the mean over width changes the embedding by {moved:.2g}": spec.centred and moved > 0.05,
+        }
+    )
+
+
+def _identity(encoder: Encoder, inputs: Inputs) -> Measured:
+    return encoder.trace(inputs).relative_error()
+
+
+def _readout(encoder: Encoder, inputs: Inputs) -> Measured:
+    trace = encoder.trace(inputs)
+    with torch.no_grad():
+        return max(
+            relative(trace.embedding, encoder.embed(inputs)),
+            relative(encoder.readout(trace.final), trace.embedding),
+        )
+
+
+def _record(encoder: Encoder, inputs: Inputs) -> Measured:
+    spec = encoder.spec
+    tokens = list(range(spec.n_tokens) if spec.readout_tokens is None else spec.readout_tokens)
+    trace, sites = encoder.trace(inputs), native_sites(encoder)
+    recorded = encoder.record(inputs, sites)
+    return max(relative(recorded[site][:, tokens], trace.at(site)) for site in sites)
+
+
+def _attention(encoder: Encoder, inputs: Inputs) -> Measured:
+    trace = encoder.trace(inputs, attention=True)
+    if trace.attention is None:
+        raise ModelError("trace(..., attention=True) holds no attention.")
+    rows = float((trace.attention.double().sum(dim=-1) - 1).abs().max())
+    heads = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
+    writes = max(relative(trace.token_writes(site).sum(dim=2), trace.at(site)) for site in heads)
+    return max(rows, writes, relative(trace.embedding, encoder.embed(inputs)))
+
+
+def _closed_form(encoder: Encoder, inputs: Inputs) -> Measured:
+    trace, worst, L = encoder.trace(inputs), 0.0, encoder.spec.n_layers
+    writes = [
+        *all_heads(L, encoder.spec.n_heads),
+        *layer_sites("attn_out", L),
+        *layer_sites("mlp_out", L),
+    ]
+    for factor in (-3.0, 10.0, 1000.0):
+        lens = SteeringLens(encoder, Strength("s", factor))
+        for site in writes:
+            closed = lens.embeddings(trace, [site])[:, 0]
+            worst = max(worst, relative(closed, steer_and_patch(encoder, inputs, site, factor)))
+    return worst
+
+
+def _heads(encoder: Encoder, inputs: Inputs) -> Measured:
+    if not isinstance(encoder, NativeEncoder):
+        return _NOT_NATIVE
+    trace = encoder.trace(inputs)
+    index = torch.tensor(encoder.readout_tokens, device=encoder.device)
+    worst = 0.0
+    for layer, modules in enumerate(encoder.layers()):
+        whole = _attention_output(encoder, inputs, modules)
+        for head in range(modules.n_heads):
+            with _without_head(modules, head):
+                lost = (whole - _attention_output(encoder, inputs, modules)).index_select(1, index)
+            # Held against the whole output: the difference of two outputs cannot be more exact than they are.
+            gap = (lost.double() - trace.at(Site("head", layer, head)).double()).norm(dim=-1).max()
+            worst = max(worst, float(gap / whole.double().norm(dim=-1).max()))
+    return worst
+
+
+@torch.no_grad()
+def _attention_output(encoder: NativeEncoder, inputs: Inputs, modules: LayerModules) -> Tensor:
+    outputs: list[Tensor] = []
+    handle = modules.attn_out.register_forward_hook(lambda _, __, output: outputs.append(first(output)))
+    try:
+        encoder.native_forward(inputs)
+    finally:
+        handle.remove()
+    return outputs[0]
+
+
+@contextmanager
+def _without_head(modules: LayerModules, head: int) -> Generator[None]:
+    """While it is open, the native model runs without one head: its slice of head values, or of the weight, is 0."""
+    width = modules.out_weight.shape[1] // modules.n_heads
+    own = slice(head * width, (head + 1) * width)
+
+    def zero_slice(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        values = args[0].clone()
+        values[..., own] = 0
+        return (values, *args[1:])
+
+    if modules.values_of is None:
+        handle = modules.attn_proj.register_forward_pre_hook(zero_slice)
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    # Where the projection is no module of its own, its weight can still be changed for a while.
+    weight = modules.out_weight.detach()
+    kept = weight[:, own].clone()
+    try:
+        weight[:, own] = 0
+        yield
+    finally:
+        weight[:, own] = kept
+
+
+def _raw_hooks(encoder: Encoder, inputs: Inputs) -> Measured:
+    if not isinstance(encoder, NativeEncoder):
+        return _NOT_NATIVE
+    worst = 0.0
+    generator = torch.Generator().manual_seed(0)
+    push = torch.randn(encoder.spec.width, generator=generator).to(encoder.device, encoder.dtype)
+
+    def compare(intervention: Intervention, wanted: Tensor) -> None:
+        nonlocal worst
+        worst = max(worst, relative(encoder.embed(inputs, [intervention]), wanted))
+
+    for layer, modules in enumerate(encoder.layers()):
+        other = encoder.record(inputs, [Site("mlp_out", layer)]).popitem()[1].flip(0)
+        compare(Add(Site("resid_pre", layer), vector=push), _hooked(encoder, inputs, modules.block, push, before=True))
+        compare(Add(Site("resid_mid", layer), vector=push), _hooked(encoder, inputs, modules.attn_out, push))
+        compare(Add(Site("resid_post", layer), vector=push), _hooked(encoder, inputs, modules.block, push))
+        compare(Zero(Site("attn_out", layer)), _hooked(encoder, inputs, modules.attn_out, None))
+        compare(Patch(Site("mlp_out", layer), value=other), _hooked(encoder, inputs, modules.mlp_out, other, put=True))
+        for head in range(modules.n_heads):
+            with _without_head(modules, head), torch.no_grad():
+                wanted = encoder.native_forward(inputs)
+            compare(Zero(Site("head", layer, head)), wanted)
+    return worst
+
+
+@torch.no_grad()
+def _hooked(
+    encoder: NativeEncoder,
+    inputs: Inputs,
+    module: nn.Module,
+    value: Tensor | None,
+    *,
+    before: bool = False,
+    put: bool = False,
+) -> Tensor:
+    """The native forward pass with a value added to what a module is given or gives, or put in its place; None is 0."""
+
+    def changed(hidden: Tensor) -> Tensor:
+        if value is None:
+            return torch.zeros_like(hidden)
+        return value if put else hidden + value
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (changed(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": changed(kwargs["hidden_states"])}
+
+    def leave(_: nn.Module, __: Any, output: Any) -> Any:
+        return with_first(output, changed(first(output)))
+
+    if before:
+        handle = module.register_forward_pre_hook(enter, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(leave)
+    try:
+        return encoder.native_forward(inputs)
+    finally:
+        handle.remove()
+
+
+def _no_change(encoder: Encoder, inputs: Inputs) -> Measured:
+    clean, worst = encoder.embed(inputs), 0.0
+    for site in native_sites(encoder):
+        own = encoder.record(inputs, [site])[site]
+        nothing = (Scale(site, factor=1.0), Patch(site, value=own), Zero(site, tokens=()))
+        worst = max(worst, *(relative(encoder.embed(inputs, [one]), clean) for one in nothing))
+        zero = encoder.embed(inputs, [Zero(site)])
+        worst = max(worst, relative(encoder.embed(inputs, [Scale(site, factor=0.0)]), zero))
+        if torch.equal(zero, clean):
+            raise ModelError(f"removing what {site} holds changed nothing.")
+    return worst
+
+
+def _batches(encoder: Encoder, inputs: Inputs) -> Measured:
+    together = encoder.trace(inputs)
+    worst = 0.0
+    for index in range(len(together)):
+        alone = encoder.trace({key: value[index : index + 1] for key, value in inputs.items()})
+        picked = together.select(index)
+        worst = max(worst, relative(alone.embedding, picked.embedding), relative(alone.final, picked.final))
+    return worst
+
+
+@dataclass(frozen=True, eq=False)
+class _Burst(Intervention):
+    def new_value(self, value: Tensor) -> Tensor:
+        raise RuntimeError("raised on purpose inside a forward pass")
+
+
+def _leftovers(encoder: Encoder, inputs: Inputs) -> Measured:
+    model = getattr(encoder, "model", None)
+
+    def count() -> int:
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        return sum(
+            len(getattr(module, kind)) for module in modules for kind in ("_forward_hooks", "_forward_pre_hooks")
+        )
+
+    before, clean, site = count(), encoder.embed(inputs), Site("mlp_out", encoder.spec.n_layers - 1)
+    calls: list[Callable[[], Any]] = [
+        lambda: encoder.trace(inputs, attention=True),
+        lambda: encoder.record(inputs, native_sites(encoder), [Zero(site)]),
+    ]
+    calls += [lambda burst=_Burst(one): encoder.embed(inputs, [burst]) for one in native_sites(encoder)]
+    calls += [lambda burst=_Burst(one): encoder.record(inputs, [site], [burst]) for one in native_sites(encoder)]
+    for call in calls:
+        try:
+            call()
+        except RuntimeError as error:
+            if "on purpose" not in str(error):
+                raise
+    # An encoder that hides its model still shows what is left behind in what it gives.
+    return abs(count() - before) + float(not torch.equal(encoder.embed(inputs), clean))
+
+
+def _moves(encoder: Encoder, inputs: Inputs) -> Measured:
+    if not isinstance(getattr(encoder, "model", None), nn.Module):
+        return 0.0, "not measured: the encoder has no `model` to move"
+    wanted, worst = encoder.embed(inputs), 0.0
+    places: list[tuple[str, torch.dtype]] = [("cpu", torch.float32), ("cpu", torch.float64), ("cpu", torch.bfloat16)]
+    if torch.cuda.is_available():
+        places += [("cuda", torch.float32), ("cuda", torch.bfloat16)]
+    for device, dtype in places:
+        # A copy, since weights that went through half precision do not come back as they were.
+        moved: Any = copy.deepcopy(encoder)
+        moved.model.to(device, dtype)
+        own = {key: value.to(device, dtype if value.is_floating_point() else None) for key, value in inputs.items()}
+        trace = moved.trace(own)
+        if (moved.device.type, moved.dtype) != (device, dtype) or trace.final.dtype != dtype:
+            raise ModelError(f"moved to {device} and {dtype}, it says {moved.device}, {moved.dtype}.")
+        trace.check()
+        worst = max(worst, relative(trace.embedding.to(wanted), wanted))
+    return worst, "" if torch.cuda.is_available() else "no second device here"
+
+
+def _errors(encoder: Encoder, inputs: Inputs) -> Measured:
+    spec = encoder.spec
+    absent = (
+        Zero(Site("resid_post", spec.n_layers)),
+        Zero(Site("head", 0, spec.n_heads)),
+        Zero(Site("resid_post", 0), tokens=(spec.n_tokens,)),
+        Zero(Site("vector", name="x")),
+        Patch(Site("resid_post", 0), value=torch.zeros(spec.width + 1)),
+    )
+    calls = [lambda given=given: encoder.embed(inputs, [given]) for given in absent]
+    return refusals([(UsageError, call) for call in [*calls, lambda: encoder.record(inputs, [absent[0].site])]])
