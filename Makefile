@@ -15,7 +15,7 @@ figures: demo
 
 test: lint types unit
 
-unit: $(VENV)/.tested browser
+unit: $(VENV)/.tested $(VENV)/optional browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.tested
@@ -44,6 +44,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
+
+# timm and open_clip need torchvision, whose builds for other than CUDA are on no registry: see tests/conftest.py. They
+# stand apart, since nothing that finds this torchvision without what the tests declare could import transformers.
+$(VENV)/optional: $(VENV)/.tested constraints.txt
+	rm -rf $@ $@.part
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --target $@.part \
+		torchvision timm open-clip-torch ftfy wcwidth
+	mv $@.part $@ && touch $@
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, the same hypothesis examples everywhere, and the bundled pair."""
+"""Shared by all tests: no network, the same hypothesis examples everywhere, optional libraries, and the bundled pair."""
 
 import os
 
@@ -6,7 +6,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # Before transformers and diffusers are impo
 
 import ipaddress
 import socket
+import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +25,56 @@ torch.set_num_threads(1)
 # Derandomised, so that a failure seen in CI is the failure seen at home; no deadline, since CI machines are shared.
 settings.register_profile("steerlens", deadline=None, derandomize=True, database=None, max_examples=40)
 settings.load_profile("steerlens")
+
+
+OPTIONAL = Path(sys.prefix) / "optional"
+"""Where `make test` puts timm, open_clip and the torchvision that they need, apart from all other packages."""
+
+
+def _find_optional_libraries() -> None:
+    """Makes the libraries in `OPTIONAL` importable, and torchvision with them.
+
+    Registries have torchvision for CUDA only. Without its compiled part, all that these libraries use of it works, but
+    its import asks for the schemas of two operators that the compiled part would have defined. Whatever does not
+    declare them first cannot import transformers any more where this torchvision is found, hence the folder of its own:
+    commands that tests start as processes do not see it.
+    """
+    if OPTIONAL.is_dir():
+        sys.path.append(str(OPTIONAL))
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    with suppress(OSError):
+        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("torchvision")
+
+
+_find_optional_libraries()
+
+
+def _optional(name: str) -> Any:
+    if find_spec(name) is None:
+        message = f"{name} is not installed: `make test` puts it into {OPTIONAL}"
+        # A gate that skips what it should test is no gate.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    return import_module(name)
+
+
+@pytest.fixture(scope="session")
+def timm() -> Any:
+    """The library, or a skipped test where it is not installed."""
+    return _optional("timm")
+
+
+@pytest.fixture(scope="session")
+def open_clip() -> Any:
+    """The library, or a skipped test where it is not installed."""
+    return _optional("open_clip")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -121,8 +121,8 @@ class TimmEncoder(NativeEncoder):
             UsageError: if the model has no classifier.
             ModelError: if it has another number of classes.
         """
-        head = self._vit.head
-        if not isinstance(head, nn.Linear):
+        head: Any = self._vit.head
+        if type(head) is not nn.Linear:
             raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
         chosen = map(str, range(head.out_features)) if names is None else names
         return ClassVocabulary(tuple(chosen), head.weight.detach(), None if head.bias is None else head.bias.detach())

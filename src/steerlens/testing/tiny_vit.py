@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import CLIPImageProcessorPil
 
 from steerlens.encoders.open_clip import OpenCLIPEncoder, OpenCLIPTimmEncoder
 from steerlens.encoders.timm import TimmEncoder
@@ -48,7 +49,8 @@ def tiny_timm_model(seed: int = 0, **options: Any) -> Any:
 
 def tiny_timm_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> TimmEncoder:
     """An encoder with a tiny `VisionTransformer` of timm; see `tiny_timm_model`."""
-    return TimmEncoder(tiny_timm_model(seed, **options).to(dtype), tiny_processor(SIZE), name=f"tiny-timm-{seed}")
+    model = tiny_timm_model(seed, **options).to(dtype)
+    return TimmEncoder(model, _processor(*model.patch_embed.img_size), name=f"tiny-timm-{seed}")
 
 
 def tiny_open_clip_model(seed: int = 0, **options: Any) -> Any:
@@ -93,3 +95,11 @@ def tiny_open_clip_timm_encoder(
     tower = import_module("open_clip.timm_model").TimmModel(model_name, embed_dim=12, image_size=32, **options)
     tower.set_input_size(32)
     return OpenCLIPTimmEncoder(randomise(tower, seed).to(dtype), tiny_processor(32), name=f"tiny-tower-{seed}")
+
+
+def _processor(height: int, width: int) -> CLIPImageProcessorPil:
+    if height == width:
+        return tiny_processor(height)
+    half = [0.5, 0.5, 0.5]
+    size = {"height": height, "width": width}
+    return CLIPImageProcessorPil(size=size, do_center_crop=False, image_mean=half, image_std=half)
