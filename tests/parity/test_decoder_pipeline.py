@@ -165,7 +165,7 @@ def test_a_size_other_than_the_trained_one_is_decoded_at_that_size() -> None:
         (embeddings(0), [], {}, UsageError, "no embedding to decode"),
         (embeddings(1), [1], {"size": (15, 16)}, UsageError, "multiples of 2"),
         (embeddings(1), [1], {"steps": 1001}, UsageError, "trained with 1000"),
-        (embeddings(1), [1], {"scheduler": "euler"}, UsageError, r"unknown scheduler 'euler'; there are ddpm, ddim"),
+        (embeddings(1), [1], {"scheduler": "heun"}, UsageError, r"unknown scheduler 'heun'; there are ddpm, ddim"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(

@@ -154,8 +154,8 @@ def test_a_scheduler_keeps_the_noise_schedule_of_the_config_it_comes_from(sample
 
 
 def test_an_unknown_scheduler_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"unknown scheduler 'euler'; there are ddpm, ddim, dpm\+\+, unipc"):
-        make_scheduler(BASE, "euler")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"unknown scheduler 'heun'; there are ddpm, ddim, dpm\+\+, unipc"):
+        make_scheduler(BASE, "heun")  # type: ignore[arg-type]
 
 
 def test_more_steps_than_were_trained_is_refused() -> None:

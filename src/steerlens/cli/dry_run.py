@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.console import emit_json, say
-from steerlens.cli.lens import options_of
+from steerlens.cli.lens import named_directions, options_of
 
 if TYPE_CHECKING:
     from steerlens.cli.lens import LensSettings
@@ -47,8 +47,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     Raises:
         UsageError: if the settings make no sense for the model, as in a real run.
     """
-    from steerlens.decoders.kandinsky22 import default_batch_size
-    from steerlens.sweep.look import decode_options, default_strength, load_directions, plan_of
+    from steerlens.decoders.diffusion import default_batch_size
+    from steerlens.sweep.look import decode_options, default_strength, plan_of
     from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.devices import choose_device, decoder_dtype, parse_dtype
     from steerlens.zoo.load import default_options
@@ -63,7 +63,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         encoder=settings.encoder,
         local_files_only=settings.local_files_only,
     )
-    chosen = options_of(settings, {} if settings.vector is None else load_directions(settings.vector))
+    chosen = options_of(settings, named_directions(settings, cost.n_layers, cost.n_heads))
     plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
     options = decode_options(default_options(card, cost.size), chosen)
     speed = probe_flops(device, parse_dtype(settings.dtype))

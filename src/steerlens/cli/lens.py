@@ -11,9 +11,8 @@ import tyro
 from steerlens.cli.console import Progress, emit_json, say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from steerlens.images import Picture
+    from steerlens.lenses.readout import Direction
     from steerlens.sweep.atlas import Atlas
     from steerlens.sweep.look import LookOptions
     from steerlens.zoo.pair import Pair
@@ -47,6 +46,14 @@ class LensSettings:
     """A safetensors file with directions of the residual stream, each a tensor (width,): a probe, a neuron, a feature.
     They are steered along like a head's write, and shown as vector.NAME."""
 
+    group: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Several components steered as one, NAME=SITES, for example late=head.6-7.*,mlp_out.7; may be given repeatedly."""
+
+    region: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What heads took from a part of the picture, [NAME=]HEADS:REGION, for example L7H3:8,8,40,40. A region is
+    left,top,right,bottom in pixels of what the encoder sees, patches=ROWS,COLUMNS (patches=2-4,0-3), a mask picture's
+    file name, cls (class token and registers), or outside=REGION. May be given repeatedly."""
+
     vocabulary: Path | None = None
     """What the Logit Lens names things with: a text file with one text a line, or a folder with vocabulary.json and
     vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has one."""
@@ -69,7 +76,7 @@ class LensSettings:
     guidance: float | None = None
     """Classifier-free guidance scale; 1 for none. Default: what suits the model."""
 
-    scheduler: Literal["ddpm", "ddim", "dpm++", "unipc"] | None = None
+    scheduler: Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"] | None = None
     """The sampler. Default: what suits the model."""
 
     batch_size: int | None = None
@@ -102,6 +109,7 @@ class Command:
       steerlens lens cup.png
       steerlens lens cup.png --target "hot beverage" --strength rho=2
       steerlens lens *.jpg --model kandinsky-2.2 --sites "resid_post,head.30-47.*" --out atlas
+      steerlens lens cup.png --region L7H3:8,8,40,40 --group "late=head.6-7.*,mlp_out.7"
       steerlens lens cup.png --dry-run
     """
 
@@ -166,7 +174,18 @@ def load_pair(settings: LensSettings) -> "Pair":
     )
 
 
-def options_of(settings: LensSettings, directions: "Mapping[str, Tensor]") -> "LookOptions":
+def named_directions(
+    settings: LensSettings, n_layers: int, n_heads: int, width: int | None = None
+) -> "Mapping[str, Direction]":
+    """What the user named: directions from a file, groups and regions, for an encoder of these sizes."""
+    from steerlens.lenses.groups import named_components
+    from steerlens.sweep.look import load_directions
+
+    given = {} if settings.vector is None else load_directions(settings.vector, width)
+    return {**given, **named_components(settings.group, settings.region, n_layers, n_heads, taken=given)}
+
+
+def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") -> "LookOptions":
     """What the settings ask for, as the engine takes it."""
     from steerlens.lenses.strength import Strength
     from steerlens.sweep.look import LookOptions
@@ -190,7 +209,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Tensor]") -> "L
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
     from steerlens.report.html import write_report
-    from steerlens.sweep.look import load_directions, look_in, make_job
+    from steerlens.sweep.look import look_in, make_job
     from steerlens.zoo.vocabularies import read_vocabulary
 
     for picture in pictures:
@@ -201,8 +220,8 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
         pair = load_pair(settings)
         for note in pair.notes:
             progress.say(note)
-        width = pair.encoder.spec.width
-        directions = {} if settings.vector is None else load_directions(settings.vector, width)
+        spec = pair.encoder.spec
+        directions = named_directions(settings, spec.n_layers, spec.n_heads, spec.width)
         vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
         job = make_job(pair, pictures, options_of(settings, directions), settings.target, vocabulary)
         if job.vocabulary is None:

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning, Consumes
+from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import ModelError, UsageError
+from steerlens.sites import Site
 
-SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
+SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,14 @@ class DecodeOptions:
     Attributes:
         steps: denoising steps; ignored by decoders that take one pass.
         guidance: classifier-free guidance scale; 1 or less for none.
-        scheduler: the sampler.
+        scheduler: the sampler; `none` for decoders that denoise nothing, which ignore it.
         size: height and width in pixels.
         batch_size: pictures decoded at once; None lets the decoder choose.
     """
 
     steps: int
     guidance: float
-    scheduler: SchedulerName
+    scheduler: SchedulerName | Literal["none"]
     size: tuple[int, int]
     batch_size: int | None = None
 
@@ -45,6 +47,47 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True)
+class TokenSource:
+    """Where in an encoder the image tokens are that a decoder reads.
+
+    Attributes:
+        count: tokens that the decoder takes for one picture; None for any number.
+        layers_after: encoder layers that come after the residual that is read: 0 for the final residual, 1 for the
+            residual before the last layer. What such a layer writes never reaches the decoder.
+        patches_only: whether class and register tokens are dropped.
+        normed: whether the tokens have passed the encoder's final norm (`TokenDecoder.tokens` applies it).
+    """
+
+    count: int | None = None
+    layers_after: int = 0
+    patches_only: bool = True
+    normed: bool = True
+
+    def last_layer(self, n_layers: int) -> int:
+        """The layer whose `resid_post` is read, of an encoder of L layers."""
+        return n_layers - 1 - self.layers_after
+
+    def check(self, site: Site, n_layers: int, decoder: str) -> None:
+        """Makes sure that what a site holds can reach the decoder.
+
+        Args:
+            site: a place in the encoder.
+            n_layers: L of the encoder.
+            decoder: name for the message.
+
+        Raises:
+            UsageError: if the site belongs to a layer after the tokens that are read.
+        """
+        last = self.last_layer(n_layers)
+        # What enters a layer is what left the one before.
+        if site.layer - int(site.kind == "resid_pre") > last:
+            raise UsageError(
+                f"{site} has no effect on what {decoder} shows: it reads the tokens after layer {last} of {n_layers} "
+                f"(counted from 0), before that site; choose sites of layers 0 to {last}."
+            )
+
+
+@dataclass(frozen=True)
 class DecoderSpec:
     """What a decoder takes and gives.
 
@@ -54,6 +97,7 @@ class DecoderSpec:
         consumes: the kind of conditioning.
         embedding_size: E of the embeddings, or D of the tokens.
         defaults: the options it is meant to be run with.
+        tokens: for a decoder of image tokens, where in the encoder they are.
     """
 
     name: str
@@ -61,6 +105,7 @@ class DecoderSpec:
     consumes: Consumes
     embedding_size: int
     defaults: DecodeOptions
+    tokens: TokenSource | None = None
 
 
 @dataclass(frozen=True)
@@ -104,12 +149,47 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenDecoder(Decoder, Protocol):
+    """A decoder of image tokens, which says how the encoder's residual becomes what it reads."""
+
+    def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
+        """Conditioning from the residual of every token, class and registers included, at `spec.tokens`' layer.
+
+        It drops the tokens that the decoder does not read and applies the encoder's final norm where it should.
+        """
+        ...
+
+
 def decode(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
 ) -> Float[Tensor, "N 3 height width"]:
     """All pictures at once, without progress."""
     events = decoder.decode_batches(conditioning, seeds, options)
     return torch.cat([event.pictures for event in events if isinstance(event, Decoded)])
+
+
+def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
+    """Makes sure that an encoder gives what a decoder reads.
+
+    Raises:
+        ModelError: if kind, size or number do not fit; the message says which.
+    """
+    found = encoder.embedding_size if decoder.consumes == "image_embedding" else encoder.width
+    if decoder.embedding_size != found:
+        what = "embeddings" if decoder.consumes == "image_embedding" else "image tokens"
+        raise ModelError(
+            f"{decoder.name}: the decoder reads {what} of size {decoder.embedding_size}, the encoder gives {found}: "
+            "they do not fit."
+        )
+    source = decoder.tokens
+    if source is not None and source.count is not None:
+        count = encoder.n_tokens - encoder.first_patch if source.patches_only else encoder.n_tokens
+        if count != source.count:
+            raise ModelError(
+                f"{decoder.name}: the decoder reads {source.count} image tokens, encoder {encoder.name} gives {count}: "
+                "they do not fit."
+            )
 
 
 def check_request(spec: DecoderSpec, conditioning: Conditioning, seeds: Sequence[int]) -> None:
@@ -125,6 +205,12 @@ def check_request(spec: DecoderSpec, conditioning: Conditioning, seeds: Sequence
         raise ModelError(
             f"decoder {spec.name} reads {spec.consumes} of size {spec.embedding_size}, but was given "
             f"{conditioning.kind} of size {conditioning.values.shape[-1]}: this encoder and this decoder do not fit."
+        )
+    count = None if spec.tokens is None else spec.tokens.count
+    if count is not None and conditioning.values.shape[1] != count:
+        raise ModelError(
+            f"decoder {spec.name} reads {count} image tokens a picture, but was given {conditioning.values.shape[1]}: "
+            "this encoder and this decoder do not fit."
         )
     if len(seeds) != len(conditioning):
         raise UsageError(f"{len(conditioning)} pictures need as many seeds, not {len(seeds)}.")

@@ -7,19 +7,29 @@ otherwise theirs: for DDPM and guidance above 1 it gives the same latents from t
 
 References: J. Ho, A. Jain, P. Abbeel, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239;
 J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598;
-C. Lu et al., "DPM-Solver++", arXiv 2211.01095; W. Zhao et al., "UniPC", arXiv 2302.04867.
+C. Lu et al., "DPM-Solver++", arXiv 2211.01095; W. Zhao et al., "UniPC", arXiv 2302.04867;
+L. Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", arXiv 2202.09778;
+T. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv 2206.00364 (Euler).
 """
 
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UnCLIPScheduler,
+    UniPCMultistepScheduler,
+)
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import SchedulerName
+from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.errors import UsageError
 
 _LEARNED = ("learned", "learned_range")
@@ -28,7 +38,7 @@ Denoiser = Callable[[Float[Tensor, "M c h w"], Tensor], Float[Tensor, "M c_out h
 """Takes noisy latents and a time step, gives what the network predicts: c channels, or 2 c with a variance."""
 
 
-def make_scheduler(config: Mapping[str, Any], name: SchedulerName) -> Any:
+def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["none"]) -> Any:
     """A diffusers scheduler of the wanted kind, on the noise schedule of a saved config.
 
     A config may say that the network predicts its variance too (`variance_type: learned_range`); only DDPM can use
@@ -42,25 +52,47 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName) -> Any:
         "ddim": DDIMScheduler,
         "dpm++": DPMSolverMultistepScheduler,
         "unipc": UniPCMultistepScheduler,
+        "pndm": PNDMScheduler,
+        "euler": EulerDiscreteScheduler,
     }
     if name not in kinds:
         raise UsageError(f"unknown scheduler {name!r}; there are {', '.join(kinds)}.")
-    kind = kinds[name]
+    # Karlo's ancestral sampler is a DDPM with time steps and a variance of its own.
+    own_ddpm = name == "ddpm" and config.get("_class_name") == "UnCLIPScheduler"
+    kind = UnCLIPScheduler if own_ddpm else kinds[name]
     wanted = inspect.signature(kind.__init__).parameters
     known = {key: value for key, value in config.items() if key in wanted}
     if name != "ddpm" and known.get("variance_type") in _LEARNED:
         del known["variance_type"]
+    if name == "pndm":
+        # As every Stable Diffusion folder says; the Runge-Kutta steps would cost four passes each.
+        known["skip_prk_steps"] = True
     if name in ("dpm++", "unipc"):
         # Many steps fit any spacing; few steps need the last, noisiest time step to be among them.
         known["timestep_spacing"] = "linspace"
     return kind.from_config(known)
 
 
+def total_steps(options: DecodeOptions) -> int:
+    """Passes that a sampler takes for so many denoising steps: PNDM begins with one step taken twice."""
+    return options.steps + int(options.scheduler == "pndm" and options.steps > 1)
+
+
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A generator of random numbers for every picture, on the host, so that every device gives the same picture."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def draw(generators: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers on the host, (N, *shape), each row from its own generator."""
+    return torch.cat([torch.randn(1, *shape, generator=generator, dtype=dtype) for generator in generators])
+
+
 def denoise(
     denoiser: Denoiser,
     scheduler: Any,
     shape: tuple[int, int, int],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | Sequence[torch.Generator],
     *,
     steps: int,
     guidance: float,
@@ -74,7 +106,8 @@ def denoise(
             unconditional half first.
         scheduler: a diffusers scheduler.
         shape: channels, height and width of one latent.
-        seeds: one seed a picture; random numbers are drawn on the host, so that every device gives the same picture.
+        seeds: one seed a picture, or the generator that its random numbers go on to be drawn from; they are drawn on
+            the host, so that every device gives the same picture.
         steps: denoising steps.
         guidance: classifier-free guidance scale g.
         device: where the network is.
@@ -86,11 +119,12 @@ def denoise(
     trained = scheduler.config["num_train_timesteps"]
     if steps > trained:
         raise UsageError(f"{steps} denoising steps: this decoder was trained with {trained}, which is the most.")
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if steps < 2 and isinstance(scheduler, UnCLIPScheduler):
+        raise UsageError("this decoder's own sampler takes at least 2 denoising steps.")
+    generators = [seed if isinstance(seed, torch.Generator) else generators_of([seed])[0] for seed in seeds]
     scheduler.set_timesteps(steps, device=device)
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    noise = [torch.randn(1, *shape, generator=generator, dtype=dtype) for generator in generators]
-    latents = torch.cat(noise).to(device) * scheduler.init_noise_sigma
+    takes = inspect.signature(scheduler.step).parameters
+    latents = draw(generators, shape, dtype).to(device) * scheduler.init_noise_sigma
     guided = guidance > 1
     for done, timestep in enumerate(scheduler.timesteps, start=1):
         scaled = scheduler.scale_model_input(latents, timestep)
@@ -98,7 +132,9 @@ def denoise(
         prediction = _combined(prediction, shape[0], guidance if guided else None)
         if prediction.shape[1] > shape[0] and scheduler.config.get("variance_type") not in _LEARNED:
             prediction = prediction[:, : shape[0]]
-        extra = {"generator": generators} if takes_generator else {}
+        extra: dict[str, Any] = {"generator": generators} if "generator" in takes else {}
+        if "prev_timestep" in takes and done < len(scheduler.timesteps):
+            extra["prev_timestep"] = scheduler.timesteps[done]
         latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
         yield done
     return latents

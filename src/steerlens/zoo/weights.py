@@ -137,6 +137,7 @@ def load_module(
     dtype: torch.dtype,
     device: torch.device,
     ignore: Sequence[str] = (),
+    arguments: Mapping[str, Any] | None = None,
 ) -> Any:
     """A native model from a folder, checked, in evaluation mode.
 
@@ -147,6 +148,7 @@ def load_module(
         dtype: precision to load in.
         device: where to put it.
         ignore: how the names of weights begin that may be there without being used.
+        arguments: what the class is called with besides its config.
 
     Raises:
         ModelError: if weights are missing, unexpected, of another shape than the config says, or not finite.
@@ -159,13 +161,14 @@ def load_module(
         # Reported in the loading info instead of raised, so that the message is ours.
         "ignore_mismatched_sizes": True,
     }
-    if kind.__module__.startswith("diffusers."):
+    # diffusers holds a few models of transformers' kind, which want transformers' options.
+    if kind.__module__.startswith("diffusers.") and not hasattr(kind, "config_class"):
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     else:
         options |= {"dtype": dtype}
     try:
         with quiet_libraries():
-            model, info = kind.from_pretrained(folder, **options)
+            model, info = kind.from_pretrained(folder, **options, **(arguments or {}))
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(f"{component}: {folder} cannot be loaded as a {kind.__name__}: {reason}.") from error

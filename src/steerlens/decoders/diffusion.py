@@ -1,0 +1,170 @@
+"""What all diffusion decoders share: batches, a generator of random numbers for every picture, and progress.
+
+A family's own file says how a conditioning enters its network and how latents become pixels, and nothing else.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, check_request
+from steerlens.decoders.sampling import Denoiser, denoise, generators_of, make_scheduler, total_steps
+from steerlens.errors import ModelError, UsageError
+
+_BATCH_LATENTS = 64 * 16 * 16
+"""Latent pixels decoded at once on a CPU by default: 64 pictures of 16 x 16, or 4 of 64 x 64."""
+
+_BATCH_LATENTS_CUDA = 32 * 64 * 64
+
+Sampled = Generator[int, None, Float[Tensor, "B 3 height width"]]
+"""Yields the number of steps done and returns pixels, about in [-1,1]."""
+
+
+def default_batch_size(size: tuple[int, int], scale: int, device: torch.device) -> int:
+    """Pictures decoded at once when nobody says how many: the smaller the picture, the more.
+
+    Args:
+        size: height and width in pixels.
+        scale: pixels for each latent pixel, along one side.
+        device: where they are decoded.
+    """
+    budget = _BATCH_LATENTS_CUDA if device.type == "cuda" else _BATCH_LATENTS
+    return max(1, budget * scale**2 // (size[0] * size[1]))
+
+
+class DiffusionDecoder(ABC):
+    """A decoder that denoises; the base of every such adapter of this package.
+
+    Attributes:
+        spec: what it takes and gives.
+        network: the denoising network.
+        scale: pixels for each latent pixel, along one side.
+        scheduler_config: the saved scheduler's config, whose noise schedule every sampler uses.
+    """
+
+    spec: DecoderSpec
+    network: nn.Module
+    scale: int
+    scheduler_config: Mapping[str, Any]
+
+    @abstractmethod
+    def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
+        """Decodes one batch, (B,E) or (B,T,D), each row with its own generator."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the denoising network's weights."""
+        return next(self.network.parameters()).dtype
+
+    def batch_size(self, options: DecodeOptions) -> int:
+        """Pictures decoded at once: what the options say, or what suits the device and the size of a picture."""
+        if options.batch_size is not None:
+            return options.batch_size
+        return default_batch_size(options.size, self.scale, self.device)
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        """Decodes batch after batch, telling each step.
+
+        Args:
+            conditioning: what `spec.consumes` says, of the norm that the encoder gives it.
+            seeds: one a picture.
+            options: how to decode; by default the decoder's own.
+
+        Raises:
+            ModelError: if the conditioning is of another kind or size, or a picture is not finite.
+            UsageError: if the seeds or the size of the pictures do not fit.
+        """
+        options = options or self.spec.defaults
+        check_request(self.spec, conditioning, seeds)
+        self.check_size(options.size)
+        size, total = self.batch_size(options), self.steps(options)
+        for start in range(0, len(seeds), size):
+            chosen = seeds[start : start + size]
+            running = self.sample(conditioning.values[start : start + size], generators_of(chosen), options)
+            while True:
+                try:
+                    with torch.no_grad():
+                        done = next(running)
+                except StopIteration as end:
+                    pixels = end.value
+                    break
+                yield Denoised(len(chosen), done, total)
+            yield Decoded(start, self._pictures(pixels))
+
+    def steps(self, options: DecodeOptions) -> int:
+        """Steps of progress that one batch takes."""
+        return total_steps(options)
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Makes sure that pictures of a size can be decoded.
+
+        Raises:
+            UsageError: if they cannot.
+        """
+        if any(side % self.scale for side in size):
+            raise UsageError(f"height and width must be multiples of {self.scale}, not {size}.")
+
+    def latents(
+        self, denoiser: Denoiser, channels: int, generators: Sequence[torch.Generator], options: DecodeOptions
+    ) -> Generator[int, None, Float[Tensor, "B c h w"]]:
+        """The shared denoising loop, at the latent size of the options."""
+        height, width = (side // self.scale for side in options.size)
+        return denoise(
+            denoiser,
+            make_scheduler(self.scheduler_config, options.scheduler),
+            (channels, height, width),
+            generators,
+            steps=options.steps,
+            guidance=options.guidance,
+            device=self.device,
+        )
+
+    def pixels(self, vae: Any, latents: Float[Tensor, "B c h w"]) -> Float[Tensor, "B 3 height width"]:
+        """What Stable Diffusion's autoencoder makes of latents, as its config scales them."""
+        config = vae.config
+        mean, std = (getattr(config, key, None) for key in ("latents_mean", "latents_std"))
+        if mean is not None and std is not None:
+            mean, std = (torch.tensor(row).view(1, -1, 1, 1).to(latents) for row in (mean, std))
+            latents = latents * std / config.scaling_factor + mean
+        else:
+            latents = latents / config.scaling_factor
+        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+
+    def _pictures(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B 3 height width"]:
+        pictures = (pixels.float() * 0.5 + 0.5).clamp(0, 1).cpu()
+        if not torch.isfinite(pictures).all():
+            raise ModelError(f"{self.spec.name} gave pictures that are not finite; try --dtype float32.")
+        return pictures
+
+
+def with_negative(condition: Tensor, negative: Tensor | None, guidance: float) -> Tensor:
+    """The conditioning of one pass: under guidance the unconditional half first, zeros where nothing else is given."""
+    if guidance <= 1:
+        return condition
+    if negative is None:
+        return torch.cat([torch.zeros_like(condition), condition])
+    return torch.cat([negative.to(condition).expand_as(condition), condition])
+
+
+def vae_scale(vae: Any) -> int:
+    """Pixels for each latent pixel of an autoencoder, along one side."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def latent_size(network: Any, scale: int) -> tuple[int, int]:
+    """Height and width in pixels that a network was trained for."""
+    side = cast(Any, network.config).sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    return height * scale, width * scale

@@ -1,0 +1,289 @@
+"""IP-Adapter decoders: Stable Diffusion 1.5 or XL with extra cross attention to an image; the text is the empty one.
+
+The plain adapters read the global image embedding and have zeros for "no condition". The Plus adapter reads every token
+of the encoder's residual before its last layer, class token included and without any norm, and has the tokens of an
+all-zero input for "no condition"; what the last layer writes never reaches it.
+
+References: H. Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models",
+arXiv 2308.06721; D. Podell et al., "SDXL", arXiv 2307.01952.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from steerlens.conditioning import Consumes
+from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
+from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
+from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.text import Text, clip_text, sdxl_text
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError
+from steerlens.sites import Site
+from steerlens.zoo.weights import quiet_libraries, read_json
+
+_PLUS = TokenSource(layers_after=1, patches_only=False, normed=False)
+
+
+class IPAdapterDecoder(DiffusionDecoder):
+    """Decodes image embeddings (N,E) as `StableDiffusionPipeline` does with an IP-Adapter and empty prompts.
+
+    Args:
+        unet: the denoising network, with the adapter's weights in it (see `with_adapter`).
+        vae: the autoencoder.
+        scheduler_config: the saved scheduler's config.
+        empty_text: the empty prompt as the text encoder gives it.
+        negative: what stands for "no condition"; zeros if None.
+        name: what to call it in reports.
+        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+
+    Raises:
+        ModelError: if the network holds no adapter, or one of another kind.
+    """
+
+    family = "ip-adapter-sd15"
+    consumes: Consumes = "image_embedding"
+    token_source: TokenSource | None = None
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler_config: Mapping[str, Any],
+        empty_text: Text,
+        negative: Tensor | None = None,
+        name: str = "",
+        defaults: DecodeOptions | None = None,
+    ) -> None:
+        self.network = self.unet = unet.eval()
+        self.vae = vae.eval()
+        self.scheduler_config = dict(scheduler_config)
+        self.empty_text, self.negative = empty_text, negative
+        name = name or self.family
+        projection = _projection(unet, name)
+        reads: Consumes = "image_tokens" if hasattr(projection, "latents") else "image_embedding"
+        if reads != self.consumes:
+            raise ModelError(f"{name}: the adapter reads {reads}, which {self.family} does not.")
+        entrance = projection.proj_in if reads == "image_tokens" else projection.image_embeds
+        if negative is not None and negative.shape[-1] != entrance.in_features:
+            raise ModelError(
+                f"{name}: the decoder reads {reads} of size {entrance.in_features}, the encoder gives "
+                f"{negative.shape[-1]}: this encoder and this decoder do not fit."
+            )
+        self.scale = vae_scale(vae)
+        self.spec = DecoderSpec(
+            name=name,
+            family=self.family,
+            consumes=reads,
+            embedding_size=entrance.in_features,
+            defaults=defaults or self.own_defaults(latent_size(unet, self.scale)),
+            tokens=self.token_source,
+        )
+
+    def own_defaults(self, size: tuple[int, int]) -> DecodeOptions:
+        """The defaults of diffusers' pipeline."""
+        return DecodeOptions(50, 7.5, "pndm", size)
+
+    def added(self, rows: int, options: DecodeOptions) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The text for so many rows, the unconditional half first, and what else the network takes."""
+        return self.empty_text.to(self.device, self.dtype).states_for(rows), {}
+
+    def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
+        """Decodes one batch of embeddings or tokens."""
+        # One picture a row: (B,1,E) or (B,1,T,D).
+        image = with_negative(values.to(self.device, self.dtype), self.negative, options.guidance)[:, None]
+        states, added = self.added(len(image), options)
+
+        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+            return self.unet(
+                latents.to(self.dtype),
+                timestep,
+                encoder_hidden_states=states,
+                added_cond_kwargs=cast(Any, {**added, "image_embeds": [image]}),
+                return_dict=False,
+            )[0]
+
+        latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
+        return self.pixels(self.vae, latents)
+
+    @classmethod
+    def negative_of(cls, encoder: Encoder) -> Tensor | None:
+        """What stands for "no condition" with an encoder; None for zeros."""
+        return None
+
+    @classmethod
+    def empty_text_of(cls, folder: Path) -> Text:
+        """The empty prompt by the text encoders in a folder."""
+        return clip_text(folder)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        negative: Tensor | None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        options: DecodeOptions | None = None,
+        adapter: Path | None = None,
+    ) -> "IPAdapterDecoder":
+        """Loads a saved pipeline and an adapter's weights; the text encoders are used once and not kept.
+
+        Args:
+            folder: of the pipeline.
+            negative: what stands for "no condition"; None for zeros.
+            device: where to put it.
+            dtype: precision.
+            name: what to call it in reports.
+            options: how it is meant to be run.
+            adapter: the adapter's safetensors file; by default the one in the folder.
+
+        Raises:
+            ModelError: if a component is missing or broken.
+        """
+        file = adapter or adapter_file(folder)
+        text = cls.empty_text_of(folder)
+        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
+        with_adapter(unet, read_adapter(file))
+        # SDXL's autoencoder overflows in float16, and says so.
+        upcast = read_json(folder / "vae" / "config.json", "vae").get("force_upcast", False)
+        precision = torch.float32 if upcast and dtype == torch.float16 else dtype
+        vae = load_component(folder, "vae", AutoencoderKL, device, precision)
+        return cls(unet, vae, load_config(folder, "scheduler"), text, negative, name or str(folder), options)
+
+
+class IPAdapterPlusDecoder(IPAdapterDecoder):
+    """Decodes image tokens (N,T,D), the residual before the encoder's last layer, with an IP-Adapter Plus."""
+
+    family = "ip-adapter-plus-sd15"
+    consumes: Consumes = "image_tokens"
+    token_source = _PLUS
+
+    def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
+        """Conditioning from the residual before the last layer: all tokens, as they are."""
+        return residual
+
+    @classmethod
+    def negative_of(cls, encoder: Encoder) -> Float[Tensor, "1 T D"]:
+        """The tokens of an all-zero input, which is not a black picture."""
+        height, width = encoder.spec.image_size
+        inputs = dict(encoder.preprocess([Image.new("RGB", (width, height))]))
+        site = Site("resid_post", _PLUS.last_layer(encoder.spec.n_layers))
+        zeros = {**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])}
+        return encoder.record(zeros, [site])[site]
+
+
+class IPAdapterXLDecoder(IPAdapterDecoder):
+    """Decodes image embeddings (N,E) as `StableDiffusionXLPipeline` does with an IP-Adapter and empty prompts."""
+
+    family = "ip-adapter-sdxl"
+
+    def own_defaults(self, size: tuple[int, int]) -> DecodeOptions:
+        """The defaults of diffusers' pipeline."""
+        return DecodeOptions(50, 5.0, "euler", size)
+
+    def added(self, rows: int, options: DecodeOptions) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Text states and pooled text, zeros in the unconditional half as SDXL was trained, and the picture's size."""
+        text = self.empty_text.to(self.device, self.dtype)
+        states, pooled = text.states_for(rows).clone(), text.pooled_for(rows).clone()
+        if options.guidance > 1:
+            states[: rows // 2], pooled[: rows // 2] = 0, 0
+        size = torch.tensor([*options.size, 0, 0, *options.size], device=self.device, dtype=self.dtype)
+        return states, {"text_embeds": pooled, "time_ids": size.expand(rows, -1)}
+
+    @classmethod
+    def empty_text_of(cls, folder: Path) -> Text:
+        """The empty prompt by both text encoders.
+
+        Raises:
+            ModelError: if the pipeline was saved to encode the empty prompt for "no condition" in place of zeros.
+        """
+        if not read_json(folder / "model_index.json", "decoder").get("force_zeros_for_empty_prompt", True):
+            raise ModelError(f"{folder} encodes the empty prompt for guidance, which this adapter does not do.")
+        return sdxl_text(folder)
+
+
+def adapter_file(folder: Path) -> Path:
+    """The adapter's weights in a pipeline's folder, `ip-adapter*.safetensors`.
+
+    Raises:
+        ModelError: if there is none, or more than one.
+    """
+    found = sorted(folder.glob("ip-adapter*.safetensors"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ModelError(f"{folder} should hold one adapter, ip-adapter*.safetensors; there is {names}.")
+    return found[0]
+
+
+def read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
+    """An adapter's weights in its two groups.
+
+    Raises:
+        ModelError: if the file is broken or no adapter, or a weight is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"adapter: {file} cannot be read: {error}.") from None
+    groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition(".")
+        if group not in groups:
+            raise ModelError(f"adapter: {file} holds {key}, which no IP-Adapter has.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"adapter: weights are not finite in {key}.")
+        groups[group][name] = tensor
+    if not all(groups.values()):
+        raise ModelError(f"adapter: {file} is no IP-Adapter: it should hold image_proj and ip_adapter weights.")
+    return groups
+
+
+def with_adapter(unet: UNet2DConditionModel, weights: Mapping[str, Mapping[str, Tensor]]) -> UNet2DConditionModel:
+    """Puts an adapter's weights into a UNet, by diffusers' own loader, and returns it.
+
+    Raises:
+        ModelError: if the weights do not belong to this UNet.
+    """
+    try:
+        with quiet_libraries():
+            native = cast(Any, unet)
+            native._load_ip_adapter_weights(
+                [{key: dict(held) for key, held in weights.items()}], low_cpu_mem_usage=False
+            )
+            return native.to(unet.device, unet.dtype)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"adapter: its weights do not fit this UNet: {reason}") from error
+
+
+def is_plus(file: Path) -> bool:
+    """Whether an adapter reads image tokens, from the header of its file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return "image_proj.latents" in opened.keys()  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"adapter: {file} cannot be read: {error}.") from None
+
+
+def _projection(unet: UNet2DConditionModel, name: str) -> Any:
+    layers = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", None)
+    if layers is None or len(layers) != 1:
+        raise ModelError(
+            f"{name}: the UNet should hold one IP-Adapter, and holds {0 if layers is None else len(layers)}."
+        )
+    if not hasattr(layers[0], "latents") and not hasattr(layers[0], "image_embeds"):
+        raise ModelError(f"{name}: an IP-Adapter that projects with {type(layers[0]).__name__} is not supported.")
+    return layers[0]

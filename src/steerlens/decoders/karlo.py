@@ -1,0 +1,176 @@
+"""The Karlo decoder: unCLIP in pixels, a decoder of 64 x 64 and a super-resolution of 256 x 256, both diffusion models.
+
+The text is the empty one; without a condition the image embedding is a learned one. diffusers calls the pipeline
+deprecated and still ships it.
+
+References: A. Ramesh et al. (unCLIP), arXiv 2204.06125; D. Lee et al., "Karlo-v1.0.alpha", Kakao Brain, 2022.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steerlens.decoders.base import DecodeOptions, DecoderSpec
+from steerlens.decoders.diffusion import DiffusionDecoder, Sampled
+from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.sampling import denoise, make_scheduler, total_steps
+from steerlens.decoders.text import Text, projected_text
+from steerlens.errors import ModelError, UsageError
+
+SUPER_RESOLUTION_STEPS = 7
+"""Steps of the second model, as in the pipeline; its own sampler always."""
+
+
+class KarloDecoder(DiffusionDecoder):
+    """Decodes image embeddings (N,E) as `UnCLIPImageVariationPipeline` does, at the one size it was trained for.
+
+    Args:
+        decoder: the network of small pictures.
+        text_proj: puts the embedding into tokens and the time embedding (`UnCLIPTextProjModel`).
+        super_res_first: the network of all but the last step of super-resolution.
+        super_res_last: the network of the last step.
+        scheduler_config: of the decoder.
+        super_res_config: of the super-resolution.
+        empty_text: the empty text as the text encoder gives it, with mask.
+        name: what to call it in reports.
+        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+    """
+
+    def __init__(
+        self,
+        decoder: UNet2DConditionModel,
+        text_proj: nn.Module,
+        super_res_first: UNet2DModel,
+        super_res_last: UNet2DModel,
+        scheduler_config: Mapping[str, Any],
+        super_res_config: Mapping[str, Any],
+        empty_text: Text,
+        name: str = "karlo",
+        defaults: DecodeOptions | None = None,
+    ) -> None:
+        self.network = self.decoder = decoder.eval()
+        self.text_proj: Any = text_proj.eval()
+        self.super_res_first, self.super_res_last = super_res_first.eval(), super_res_last.eval()
+        self.scheduler_config, self.super_res_config = dict(scheduler_config), dict(super_res_config)
+        self.empty_text = empty_text
+        small, large = cast(Any, decoder.config).sample_size, cast(Any, super_res_first.config).sample_size
+        self.scale, self._side = large // small, large
+        self.spec = DecoderSpec(
+            name=name,
+            family="karlo",
+            consumes="image_embedding",
+            embedding_size=self.text_proj.clip_image_embeddings_project_to_time_embeddings.in_features,
+            defaults=defaults or DecodeOptions(25, 8.0, "ddpm", (large, large)),
+        )
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Makes sure that the size is the only one.
+
+        Raises:
+            UsageError: if it is another.
+        """
+        if size != (self._side, self._side):
+            raise UsageError(
+                f"{self.spec.name} gives pictures of {self._side} x {self._side} pixels alone, not {size}."
+            )
+
+    def steps(self, options: DecodeOptions) -> int:
+        """Steps of progress that one batch takes, super-resolution included."""
+        return total_steps(options) + SUPER_RESOLUTION_STEPS
+
+    def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
+        """Decodes one batch of embeddings."""
+        small = yield from self._small(values, generators, options)
+        first = total_steps(options)
+        larger = self._larger(small.clamp(-1, 1), generators)
+        while True:
+            try:
+                done = next(larger)
+            except StopIteration as end:
+                return end.value
+            yield first + done
+
+    def _small(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
+        guided = options.guidance > 1
+        rows = len(values) * (2 if guided else 1)
+        text = self.empty_text.to(self.device, self.dtype)
+        states, additive = self.text_proj(
+            image_embeddings=values.to(self.device, self.dtype),
+            prompt_embeds=text.pooled_for(rows),
+            text_encoder_hidden_states=text.states_for(rows),
+            do_classifier_free_guidance=guided,
+        )
+        mask = functional.pad(text.mask_for(rows), (self.text_proj.clip_extra_context_tokens, 0), value=True)
+
+        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+            return self.decoder(
+                latents.to(self.dtype),
+                timestep,
+                encoder_hidden_states=states,
+                class_labels=additive,
+                attention_mask=mask,
+                return_dict=False,
+            )[0]
+
+        return (yield from self.latents(denoiser, cast(Any, self.decoder.config).in_channels, generators, options))
+
+    def _larger(self, small: Float[Tensor, "B 3 h w"], generators: Sequence[torch.Generator]) -> Sampled:
+        size = (self._side, self._side)
+        upscaled = functional.interpolate(small, size=size, mode="bicubic", align_corners=False, antialias=True)
+        scheduler = make_scheduler(self.super_res_config, "ddpm")
+
+        def denoiser(pixels: Tensor, timestep: Tensor) -> Tensor:
+            last = int(timestep) == int(scheduler.timesteps[-1])
+            network = self.super_res_last if last else self.super_res_first
+            return network(torch.cat([pixels, upscaled], dim=1).to(self.dtype), timestep, return_dict=False)[0]
+
+        return (
+            yield from denoise(
+                denoiser,
+                scheduler,
+                (small.shape[1], *size),
+                generators,
+                steps=SUPER_RESOLUTION_STEPS,
+                guidance=1.0,
+                device=self.device,
+            )
+        )
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        negative: Tensor | None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        options: DecodeOptions | None = None,
+    ) -> "KarloDecoder":
+        """Loads a saved `UnCLIPImageVariationPipeline`; its text encoder is used once and not kept.
+
+        Raises:
+            ModelError: if a component is missing or broken, or the installed diffusers no longer has its class.
+        """
+        try:
+            from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+        except ImportError as error:
+            raise ModelError("the installed diffusers no longer has Karlo's classes; 0.42 has them.") from error
+        text = projected_text(folder)
+        return cls(
+            load_component(folder, "decoder", UNet2DConditionModel, device, dtype),
+            load_component(folder, "text_proj", UnCLIPTextProjModel, device, dtype),
+            load_component(folder, "super_res_first", UNet2DModel, device, dtype),
+            load_component(folder, "super_res_last", UNet2DModel, device, dtype),
+            load_config(folder, "decoder_scheduler"),
+            load_config(folder, "super_res_scheduler"),
+            text,
+            name or str(folder),
+            options,
+        )

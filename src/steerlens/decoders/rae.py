@@ -1,0 +1,156 @@
+"""Representation autoencoders: a ViT decoder of the image tokens of a frozen encoder, in one pass and without noise.
+
+    tokens = LN(r_L)[patches],   picture = decode( (tokens - m) / s )
+
+The encoder's final norm has no weight here, and its class and register tokens are dropped. Pixels come out unclamped.
+
+References: B. Zheng, N. Ma, S. Tong, S. Xie, "Diffusion Transformers with Representation Autoencoders",
+arXiv 2510.11690.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isqrt
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderRAE
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, TokenSource, check_request
+from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.weights import load_module, read_json
+
+_PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
+"""Class and register tokens before the patches, by kind of encoder."""
+
+_BATCH, _BATCH_CUDA = 8, 64
+
+
+class RAEDecoder:
+    """Decodes image tokens (N,T,D) as `AutoencoderRAE.decode` does; the seed changes nothing.
+
+    Args:
+        model: encoder and decoder as one native model.
+        name: what to call it in reports.
+
+    Raises:
+        ModelError: if the encoder is of an unknown kind.
+    """
+
+    def __init__(self, model: AutoencoderRAE, name: str = "") -> None:
+        self.model: Any = model.eval()
+        config: Any = model.config
+        if config.encoder_type not in _PREFIX:
+            raise ModelError(f"{name}: a representation autoencoder of {config.encoder_type} is not known.")
+        self.kind: str = config.encoder_type
+        side = self.model.decoder_image_size
+        self.spec = DecoderSpec(
+            name=name or f"rae-{self.kind}",
+            family=f"rae-{self.kind}",
+            consumes="image_tokens",
+            embedding_size=config.encoder_hidden_size,
+            defaults=DecodeOptions(1, 1.0, "none", (side, side)),
+            tokens=TokenSource(count=self.model.num_patches),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.decoder.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return next(self.model.decoder.parameters()).dtype
+
+    @property
+    def native_encoder(self) -> nn.Module:
+        """The frozen encoder, whose tokens these are."""
+        return self.model.encoder
+
+    def batch_size(self, options: DecodeOptions) -> int:
+        """Pictures decoded at once."""
+        return options.batch_size or (_BATCH_CUDA if self.device.type == "cuda" else _BATCH)
+
+    @torch.no_grad()
+    def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
+        """Conditioning from the final residual of every token: normed without weights, patches alone."""
+        encoder = self.model.encoder
+        vision = getattr(encoder, "vision_model", encoder)
+        norm = vision.post_layernorm if self.kind == "siglip2" else encoder.layernorm
+        return norm(residual)[:, _PREFIX[self.kind] :]
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        """Decodes batch after batch; there are no steps to tell of.
+
+        Args:
+            conditioning: image tokens (N,T,D), as `tokens` gives them.
+            seeds: one a picture; they change nothing.
+            options: of which only size and batch size matter.
+
+        Raises:
+            ModelError: if the conditioning is of another kind or size, or a picture is not finite.
+            UsageError: if the seeds or the size of the pictures do not fit.
+        """
+        options = options or self.spec.defaults
+        check_request(self.spec, conditioning, seeds)
+        if options.size != self.spec.defaults.size:
+            height, width = self.spec.defaults.size
+            raise UsageError(f"{self.spec.name} gives pictures of {height} x {width} pixels alone, not {options.size}.")
+        size = self.batch_size(options)
+        for start in range(0, len(seeds), size):
+            yield Decoded(start, self._pictures(conditioning.values[start : start + size]))
+
+    @torch.no_grad()
+    def _pictures(self, tokens: Float[Tensor, "B t D"]) -> Float[Tensor, "B 3 height width"]:
+        tokens = tokens.detach().to(self.device, self.dtype)
+        if self.model.reshape_to_2d:
+            side = isqrt(tokens.shape[1])
+            tokens = tokens.transpose(1, 2).unflatten(2, (side, side))
+        latents = self.model._normalize_latents(tokens) * self.model.config.scaling_factor
+        pictures = self.model.decode(latents, return_dict=False)[0].float().clamp(0, 1).cpu()
+        if not torch.isfinite(pictures).all():
+            raise ModelError(f"{self.spec.name} gave pictures that are not finite; try --dtype float32.")
+        return pictures
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        negative: Tensor | None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        options: DecodeOptions | None = None,
+    ) -> "RAEDecoder":
+        """Loads a saved `AutoencoderRAE`, encoder included.
+
+        Raises:
+            ModelError: if it is missing or broken, or the installed libraries cannot build it.
+        """
+        kind = read_json(folder / "config.json", "decoder").get("encoder_type")
+        try:
+            model = load_module(AutoencoderRAE, folder, "decoder", dtype=dtype, device=device)
+        except ModelError as error:
+            if kind == "siglip2" and isinstance(error.__cause__, AttributeError):
+                raise ModelError(siglip_reason()) from error
+            raise
+        return cls(cast(Any, model), name or str(folder))
+
+
+def siglip_reason() -> str:
+    """Why the SigLIP 2 variant cannot be built with the installed libraries."""
+    import diffusers
+    import transformers
+
+    return (
+        f"decoder: diffusers {diffusers.__version__} cannot build the SigLIP 2 representation autoencoder with "
+        f"transformers {transformers.__version__}, whose SiglipVisionModel has no `vision_model`; rae-dinov2 and "
+        "rae-mae do not need it."
+    )

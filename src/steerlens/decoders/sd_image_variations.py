@@ -1,0 +1,81 @@
+"""The Stable Diffusion Image Variations decoder: the projected image embedding is the one token of cross attention.
+
+diffusers' pipeline takes pictures, not embeddings, so this goes through its UNet, scheduler and autoencoder; without a
+condition the token is zero.
+
+References: R. Rombach et al., arXiv 2112.10752; fine-tuned by J. Pinkney and Lambda Labs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions, DecoderSpec
+from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
+from steerlens.decoders.folder import load_component, load_config
+
+
+class SDImageVariationsDecoder(DiffusionDecoder):
+    """Decodes image embeddings (N,E) as `StableDiffusionImageVariationPipeline` does with their pictures.
+
+    Args:
+        unet: the denoising network.
+        vae: the autoencoder.
+        scheduler_config: the saved scheduler's config.
+        name: what to call it in reports.
+        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler_config: Mapping[str, Any],
+        name: str = "sd-image-variations",
+        defaults: DecodeOptions | None = None,
+    ) -> None:
+        self.network = self.unet = unet.eval()
+        self.vae = vae.eval()
+        self.scheduler_config = dict(scheduler_config)
+        self.scale = vae_scale(vae)
+        self.spec = DecoderSpec(
+            name=name,
+            family="sd-image-variations",
+            consumes="image_embedding",
+            embedding_size=cast(Any, unet.config).cross_attention_dim,
+            defaults=defaults or DecodeOptions(50, 7.5, "pndm", latent_size(unet, self.scale)),
+        )
+
+    def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
+        """Decodes one batch of embeddings."""
+        condition = with_negative(values.to(self.device, self.dtype)[:, None], None, options.guidance)
+
+        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+            return self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=condition, return_dict=False)[0]
+
+        latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
+        return self.pixels(self.vae, latents)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        negative: Tensor | None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        options: DecodeOptions | None = None,
+    ) -> "SDImageVariationsDecoder":
+        """Loads a saved `StableDiffusionImageVariationPipeline`; its safety checker is left where it is.
+
+        Raises:
+            ModelError: if a component is missing or broken.
+        """
+        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
+        vae = load_component(folder, "vae", AutoencoderKL, device, dtype)
+        return cls(unet, vae, load_config(folder, "scheduler"), name or str(folder), options)
