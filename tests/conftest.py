@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, the same hypothesis examples everywhere, optional libraries, and the bundled pair."""
+"""Shared by all tests: no network, optional libraries, the same hypothesis examples everywhere, the bundled pair."""
 
 import os
 

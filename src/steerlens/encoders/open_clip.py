@@ -138,6 +138,7 @@ class OpenCLIPTimmEncoder(TimmEncoder):
     """
 
     family = "open_clip_timm"
+    path = "visual.trunk"
 
     def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
         super().__init__(cast(Any, getattr(model, "visual", model)), processor, name)

@@ -44,12 +44,13 @@ class TimmEncoder(NativeEncoder):
     """
 
     family = "timm"
+    path = "the model"
 
     def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
         vit = self._vit = self._trunk(model)
-        _refuse_unknown(vit)
+        _refuse_unknown(vit, self.path)
         down, across = (int(side) for side in vit.patch_embed.grid_size)
         prefix = int(vit.num_prefix_tokens)
         n_tokens = prefix + down * across
@@ -188,13 +189,13 @@ def _split(attention: Any) -> Split:
     return split
 
 
-def _refuse_unknown(vit: Any) -> None:
+def _refuse_unknown(vit: Any, where: str) -> None:
     native = import_module("timm.models.vision_transformer")
     layers = import_module("timm.layers")
-    refuse_kind(_LIBRARY, "the model", vit, native.VisionTransformer)
+    refuse_kind(_LIBRARY, where, vit, native.VisionTransformer)
     refuse_unknown(
         _LIBRARY,
-        "the model",
+        where,
         vit,
         {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "fc_norm", "head_drop", "head"},
         {"attn_pool"},

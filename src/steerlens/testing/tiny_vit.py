@@ -78,7 +78,7 @@ def tiny_open_clip_model(seed: int = 0, **options: Any) -> Any:
 def tiny_open_clip_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> OpenCLIPEncoder:
     """An encoder with a tiny vision tower of open_clip; see `tiny_open_clip_model`."""
     model = tiny_open_clip_model(seed, **options).to(dtype)
-    return OpenCLIPEncoder(model, tiny_processor(SIZE), name=f"tiny-open-clip-{seed}")
+    return OpenCLIPEncoder(model, _processor(*model.image_size), name=f"tiny-open-clip-{seed}")
 
 
 def tiny_open_clip_timm_encoder(
