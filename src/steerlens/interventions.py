@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.errors import UsageError
-from steerlens.sites import Site
+from steerlens.sites import NAMED_KINDS, Site
 
 if TYPE_CHECKING:
     from steerlens.encoders.native import LayerModules
@@ -27,7 +27,8 @@ class Intervention:
     """A change of what one site holds; subclasses say which.
 
     Attributes:
-        site: where to act; any kind but `vector` (add a direction with `Add` at a site of the residual stream).
+        site: where to act; any kind but those that a user named (add a direction with `Add` at a site of the residual
+            stream).
         tokens: token positions to act on; None for all.
     """
 
@@ -174,8 +175,9 @@ def intervention_handles(layers: "Sequence[LayerModules]", interventions: Sequen
     by_layer: dict[int, list[Intervention]] = {}
     for intervention in interventions:
         site = intervention.site
-        if site.kind == "vector":
-            raise UsageError(f"{site} is a direction, not a place in the model: use Add at resid_post.N instead.")
+        if site.kind in NAMED_KINDS:
+            what = "direction" if site.kind == "vector" else site.kind
+            raise UsageError(f"{site} is a {what}, not a place in the model: use Add at resid_post.N instead.")
         if site.kind == "embed":
             intervention = replace(intervention, site=Site("resid_pre", 0))
         by_layer.setdefault(intervention.site.layer, []).append(intervention)

@@ -10,12 +10,17 @@ from typing import Literal, get_args
 
 from steerlens.errors import UsageError
 
-SiteKind = Literal["embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "vector"]
+SiteKind = Literal[
+    "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "vector", "group", "region"
+]
 
 RESIDUAL_KINDS: tuple[SiteKind, ...] = ("embed", "resid_pre", "resid_mid", "resid_post")
 """Kinds that hold the residual stream itself, as opposed to what a component adds to it."""
 
-WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", "vector")
+NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
+"""Kinds that a user names: a direction of their own, several components as one, what heads read from a region."""
+
+WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS)
 """Kinds that add to the residual stream, and so can be steered."""
 
 # Few enough digits for `int`, which refuses to read thousands of them.
@@ -27,13 +32,13 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One place in the model: a point of the residual stream, the output of a submodule, or a direction of the user's.
+    """One place in the model: a point of the residual stream, the output of a submodule, or what a user named.
 
     Attributes:
         kind: what is read there.
-        layer: layer index from 0; -1 for `embed` and `vector`, which belong to no layer.
+        layer: layer index from 0; -1 for `embed` and what a user named, which belong to no layer.
         head: head index from 0 for `head`, else -1.
-        name: name of the direction for `vector`, else empty.
+        name: name of a `vector`, `group` or `region`, else empty.
     """
 
     kind: SiteKind
@@ -44,34 +49,38 @@ class Site:
     def __post_init__(self) -> None:
         if self.kind not in get_args(SiteKind):
             raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
-        has_layer = self.kind not in ("embed", "vector")
+        has_layer = self.kind not in ("embed", *NAMED_KINDS)
         if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
             wanted = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
             raise UsageError(
                 f"a {self.kind} site takes {wanted}, counted from 0; got layer {self.layer}, head {self.head}."
             )
-        if (self.kind == "vector") != bool(self.name):
-            raise UsageError("a vector site, and no other, carries a name.")
+        if (self.kind in NAMED_KINDS) != bool(self.name):
+            raise UsageError("a vector, group or region site, and no other, carries a name.")
         if self.name and not _NAME.fullmatch(self.name):
-            raise UsageError(f"{self.name!r} cannot name a direction: use letters, digits, '.', '_' and '-'.")
+            raise UsageError(
+                f"{self.name!r} cannot name a direction, group or region: use letters, digits, '.', '_' and '-'."
+            )
 
     def __str__(self) -> str:
         if self.kind == "embed":
             return "embed"
-        if self.kind == "vector":
-            return f"vector.{self.name}"
+        if self.kind in NAMED_KINDS:
+            return f"{self.kind}.{self.name}"
         if self.kind == "head":
             return f"head.{self.layer}.{self.head}"
         return f"{self.kind}.{self.layer}"
 
     @property
     def label(self) -> str:
-        """Short name for pictures: the paper's `L36H4` for a head, else the text form."""
+        """Short name for pictures: the paper's `L36H4` for a head, the name of a group or region, or the text form."""
+        if self.kind in ("group", "region"):
+            return self.name
         return f"L{self.layer}H{self.head}" if self.kind == "head" else str(self)
 
     @property
     def is_write(self) -> bool:
-        """Whether the site adds to the residual stream (heads, attention, MLPs, directions)."""
+        """Whether the site adds to the residual stream (heads, attention, MLPs, and what a user named)."""
         return self.kind in WRITE_KINDS
 
     @classmethod
@@ -85,8 +94,9 @@ class Site:
         if match := _PAPER_HEAD.fullmatch(text):
             return cls("head", int(match[1]), int(match[2]))
         kind, _, rest = text.partition(".")
-        if kind == "vector" and rest:
-            return cls("vector", name=rest)
+        for named in NAMED_KINDS:
+            if kind == named and rest:
+                return cls(named, name=rest)
         if text == "embed":
             return cls("embed")
         numbers = rest.split(".") if rest else []
@@ -146,7 +156,7 @@ def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
         kinds: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out", "head")
         return tuple(site for kind in kinds for site in _expand(kind, n_layers, n_heads))
     kind, _, rest = part.partition(".")
-    if kind in ("embed", "vector") or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
+    if kind in ("embed", *NAMED_KINDS) or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
         return (Site.parse(part).check(n_layers, n_heads),)
     fields = rest.split(".") if rest else ["*"]
     limits = (n_layers, n_heads) if kind == "head" else (n_layers,)

@@ -83,7 +83,7 @@ class Trace:
         """What a site holds: the residual stream at that point, or what a component writes into it.
 
         Raises:
-            UsageError: if the model has no such site, or the site is a direction of the user's.
+            UsageError: if the model has no such site, or the site is one that a user named.
         """
         site.check(self.n_layers, self.n_heads)
         if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):
@@ -100,7 +100,8 @@ class Trace:
             return self.mlp_out[:, site.layer]
         if site.kind == "head":
             return self.head_values[:, site.layer, site.head] @ self.out_weights[site.layer][site.head]
-        raise UsageError(f"{site} is a direction, which a trace does not hold.")
+        what = "direction" if site.kind == "vector" else site.kind
+        raise UsageError(f"{site} is a {what}, which a trace does not hold.")
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         """What several sites hold, in their order; all heads of a layer are multiplied out at once.

@@ -64,10 +64,15 @@ def test_the_label_of_a_head_is_the_papers_and_of_others_the_text_form() -> None
 
 def test_writes_are_what_can_be_steered() -> None:
     kinds = {kind: Site.parse(text).is_write for kind, text in [(t.split(".")[0], t) for t in TEXTS]}
-    assert {kind for kind, is_write in kinds.items() if is_write} == {"attn_out", "mlp_out", "head", "vector"}
+    assert {kind for kind, is_write in kinds.items() if is_write} == {
+        *("attn_out", "mlp_out", "head", "vector", "group", "region")
+    }
 
 
-TEXTS = ("embed", "resid_pre.1", "resid_mid.1", "resid_post.1", "attn_out.1", "mlp_out.1", "head.1.1", "vector.x")
+TEXTS = (
+    *("embed", "resid_pre.1", "resid_mid.1", "resid_post.1", "attn_out.1", "mlp_out.1", "head.1.1"),
+    *("vector.x", "group.x", "region.x"),
+)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder
-from steerlens.lenses.readout import read_out, writes
+from steerlens.lenses.readout import Direction, read_out, writes
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
@@ -26,11 +26,11 @@ class DiffusionLens:
 
     Attributes:
         encoder: the encoder that the trace comes from.
-        directions: tensors (D,) behind `vector` sites, by name.
+        directions: what stands behind `vector`, `group` and `region` sites, by name.
     """
 
     encoder: Encoder
-    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     name = "diffusion"
 
@@ -41,7 +41,7 @@ class DiffusionLens:
         Raises:
             UsageError: if the model has no such site, or no direction of that name was given.
         """
-        return read_out(self.encoder, writes(trace, sites, self.directions))
+        return read_out(self.encoder, writes(self.encoder, trace, sites, self.directions))
 
     def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
         """The same as a decoder takes it, (B N, E): picture after picture, site after site."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steerlens.encoders.base import Encoder
 from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.readout import Direction
 from steerlens.sites import Site
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
@@ -42,12 +43,12 @@ class LogitLens:
     Attributes:
         encoder: the encoder that the trace comes from.
         vocabulary: the labels to choose from.
-        directions: tensors (D,) behind `vector` sites, by name.
+        directions: what stands behind `vector`, `group` and `region` sites, by name.
     """
 
     encoder: Encoder
     vocabulary: Vocabulary
-    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     name = "logit"
 

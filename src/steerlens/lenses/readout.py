@@ -1,46 +1,89 @@
 """Shared by the lenses: collecting what sites hold, and reading many residuals out in one pass."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders.base import Encoder, EncoderSpec
 from steerlens.errors import UsageError
-from steerlens.sites import Site
+from steerlens.sites import NAMED_KINDS, Site
 from steerlens.trace import Trace
 
 _TOKENS = 4096
 """Tokens read out at once: keeps a readout of all tokens of a large encoder within memory."""
 
 
+class Component(Protocol):
+    """Something that a user named and that writes another thing for every picture: several sites, or a part of one."""
+
+    @property
+    def kind(self) -> Literal["group", "region"]:
+        """The kind of site that stands for it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal components of one encoder."""
+        ...
+
+    def check(self, spec: EncoderSpec) -> None:
+        """Makes sure that an encoder has what it names.
+
+        Raises:
+            UsageError: if it does not.
+        """
+        ...
+
+    def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
+        """What it adds to the final residual of the readout tokens.
+
+        Raises:
+            UsageError: if the encoder has no such part, or the trace does not hold what is needed.
+        """
+        ...
+
+
+Direction: TypeAlias = Float[Tensor, "D"] | Component
+"""What stands behind a site that a user named: a direction, the same for every picture, or a component."""
+
+
+def direction_site(name: str, direction: Direction) -> Site:
+    """The site that stands for a direction or a component."""
+    return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
+
+
 def writes(
-    trace: Trace, sites: Sequence[Site], directions: Mapping[str, Float[Tensor, "D"]]
+    encoder: Encoder, trace: Trace, sites: Sequence[Site], directions: Mapping[str, Direction]
 ) -> Float[Tensor, "B N R D"]:
-    """What each site holds, or the user's direction behind a `vector` site, put on every readout token.
+    """What each site holds, or what stands behind a named one; a direction is put on every readout token.
 
     Raises:
         UsageError: if there is no such site, or no direction of that name and width.
     """
-    native = [site for site in sites if site.kind != "vector"]
+    native = [site for site in sites if site.kind not in NAMED_KINDS]
     held = dict(zip(native, trace.stack(native).unbind(dim=1), strict=True)) if native else {}
     for site in sites:
-        if site.kind == "vector":
-            held[site] = _direction(site, directions, trace).expand_as(trace.final)
+        if site.kind in NAMED_KINDS:
+            held[site] = _named(encoder.spec, site, directions, trace)
     if not held:
         raise UsageError("no site was asked for.")
     return torch.stack([held[site] for site in sites], dim=1)
 
 
-def _direction(site: Site, directions: Mapping[str, Tensor], trace: Trace) -> Tensor:
-    if site.name not in directions:
+def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], trace: Trace) -> Tensor:
+    kind, D = "direction" if site.kind == "vector" else site.kind, trace.final.shape[-1]
+    if site.name not in directions or direction_site(site.name, directions[site.name]) != site:
         known = ", ".join(sorted(directions)) or "none was given"
-        raise UsageError(f"no direction is called {site.name!r}; known: {known}.")
-    direction, D = directions[site.name], trace.final.shape[-1]
+        raise UsageError(f"no {kind} is called {site.name!r}; known: {known}.")
+    direction = directions[site.name]
+    if not isinstance(direction, Tensor):
+        return direction.write(spec, trace).to(trace.final)
     if direction.shape != (D,):
         raise UsageError(f"direction {site.name!r} has shape {tuple(direction.shape)}; this encoder's width is {D}.")
-    return direction.to(trace.final)
+    return direction.to(trace.final).expand_as(trace.final)
 
 
 def read_out(encoder: Encoder, residuals: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:

@@ -22,7 +22,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
-from steerlens.lenses.readout import read_out, writes
+from steerlens.lenses.readout import Direction, read_out, writes
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -35,12 +35,12 @@ class SteeringLens:
     Attributes:
         encoder: the encoder that the trace comes from.
         strength: how hard to steer.
-        directions: tensors (D,) behind `vector` sites, by name.
+        directions: what stands behind `vector`, `group` and `region` sites, by name.
     """
 
     encoder: Encoder
     strength: Strength
-    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     name = "steering"
 
@@ -78,7 +78,7 @@ class SteeringLens:
                     f"{site} holds the residual stream, which the Diffusion Lens shows; the Steering Lens takes what "
                     "is added to it: heads, attn_out.N, mlp_out.N or a direction."
                 )
-        return _precise(writes(trace, sites, self.directions))
+        return _precise(writes(self.encoder, trace, sites, self.directions))
 
 
 def steer_directions(
@@ -123,6 +123,8 @@ def steer_and_patch(
     """
     if not site.is_write:
         raise UsageError(f"{site} is no submodule's output and cannot be steered.")
+    if site.kind in ("group", "region"):
+        raise UsageError(f"{site} is no one place in the model; steer its members one by one.")
     later = _later_submodules(site, layer, encoder.spec.n_layers)
     clean = encoder.record(inputs, later) if later else {}
     steer: Intervention

@@ -20,6 +20,7 @@ from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.logit import LogitLens
+from steerlens.lenses.readout import Direction
 from steerlens.lenses.steering import SteeringLens, steer_directions
 from steerlens.lenses.strength import visible_norm
 from steerlens.scores import cosine_similarity
@@ -57,7 +58,7 @@ class Job:
         options: how to decode.
         vocabulary: labels for the Logit Lens, or None.
         target: what similarities are measured against.
-        directions: tensors (D,) behind `vector` sites, by name.
+        directions: what stands behind `vector`, `group` and `region` sites, by name.
         n_labels: labels kept for every site.
     """
 
@@ -68,7 +69,7 @@ class Job:
     options: DecodeOptions
     vocabulary: Vocabulary | None = None
     target: Target = field(default_factory=Target)
-    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
     n_labels: int = 5
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture, load_picture, numbered
+from steerlens.lenses.readout import Direction, direction_site
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
@@ -50,6 +51,7 @@ class LookOptions:
         batch_size: pictures decoded at once.
         n_labels: labels kept for every site.
         lenses: which lenses decode.
+        directions: directions (D,), groups and regions by name, which are looked at besides the sites.
     """
 
     sites: str = DEFAULT_SITES
@@ -63,7 +65,7 @@ class LookOptions:
     batch_size: int | None = None
     n_labels: int = 5
     lenses: tuple[LensName, ...] = ("diffusion", "steering")
-    directions: Mapping[str, Float[Tensor, "D"]] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
 
 def make_job(
@@ -89,6 +91,9 @@ def make_job(
     for picture in pictures:
         by_id.setdefault(picture_id(picture), picture)
     plan = plan_of(options, pictures, spec.n_layers, spec.n_heads, default_strength(pair.card))
+    for direction in options.directions.values():
+        if not isinstance(direction, Tensor):
+            direction.check(spec)
     return Job(
         encoder=pair.encoder,
         decoder=pair.decoder,
@@ -127,7 +132,7 @@ def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_
     if options.n_labels < 0:
         raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
     sites = parse_sites(options.sites, n_layers, n_heads) if options.sites.strip() else ()
-    directions = tuple(Site("vector", name=name) for name in options.directions)
+    directions = tuple(direction_site(name, one) for name, one in options.directions.items())
     return make_plan(
         [picture_id(picture) for picture in pictures],
         tuple(dict.fromkeys((*sites, *directions))),
@@ -223,7 +228,7 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "options": {key: value for key, value in asdict(job.options).items() if key != "batch_size"},
         "target": {"description": job.target.description, "source": job.target.source},
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
-        "directions": {name: _tensor_identity(row) for name, row in job.directions.items()},
+        "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
         "labels": _labels_identity(job),
     }
 
@@ -241,6 +246,10 @@ def _labels_identity(job: Job) -> dict[str, Any]:
     held = sorted(getattr(job.vocabulary, "__dict__", {}).items())
     tensors = [f"{name}={_tensor_identity(value)}" for name, value in held if isinstance(value, Tensor)]
     return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
+
+
+def _direction_identity(direction: Direction) -> str:
+    return _tensor_identity(direction) if isinstance(direction, Tensor) else direction.identity
 
 
 def _tensor_identity(tensor: Tensor) -> str:

@@ -238,7 +238,7 @@
   }
 
   function drawOther() {
-    const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Directions of your own", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
+    const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Directions of your own", group: "Groups", region: "What heads read from regions", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
     const blocks = [];
     for (const [kind, title] of Object.entries(names))
       for (const lens of lenses()) {
