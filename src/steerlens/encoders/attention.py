@@ -13,6 +13,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
@@ -50,6 +51,8 @@ def recorded_attention(
     configs: dict[int, Any] = {id(module.config): module.config for module in modules}
     before = {key: config._attn_implementation for key, config in configs.items()}
     ALL_ATTENTION_FUNCTIONS[name] = record_and_attend
+    # A name without a mask function of its own would lose the mask.
+    ALL_MASK_ATTENTION_FUNCTIONS[name] = sdpa_mask
     try:
         for config in configs.values():
             config._attn_implementation_internal = name
@@ -57,4 +60,4 @@ def recorded_attention(
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal = before[key]
-        del ALL_ATTENTION_FUNCTIONS[name]
+        del ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]

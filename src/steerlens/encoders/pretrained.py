@@ -1,0 +1,297 @@
+"""Shared by the adapters over transformers: which native classes they take, their structure, blocks and pictures.
+
+An adapter names the parts of a native block (`BlockParts`), the module that holds the blocks, and the readout: which
+tokens, and the native norms, pooling and heads that are applied to them. Native classes are told by name, so that no
+adapter imports a model before it is needed.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, ClassVar, cast
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from steerlens.encoders.attention import recorded_attention
+from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.structure import refuse_kind, refuse_unknown
+from steerlens.errors import ModelError, UsageError
+from steerlens.vocabulary import ClassVocabulary
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """What the parts of a native block are called.
+
+    Attributes:
+        block_kind: class of the block, in the module of the native model.
+        attention_kind: class of its attention.
+        attention: name of the attention.
+        projection: name of the attention's output projection.
+        mlp: name of the MLP.
+        others: names of its other children, which write nothing: norms, dropout.
+        scales: names of the LayerScale after attention and of that after the MLP, where there are any.
+        scale_kind: class of the LayerScale, whose vector is called `lambda1`.
+    """
+
+    block_kind: str
+    attention_kind: str
+    attention: str
+    projection: str
+    mlp: str
+    others: frozenset[str]
+    scales: tuple[str, str] | None = None
+    scale_kind: str = ""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a folder's model is loaded.
+
+    Attributes:
+        kind: name of a class of transformers.
+        ignore: how the names of weights begin that may be there without being used.
+        arguments: what the class is called with besides its config.
+    """
+
+    kind: str
+    ignore: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+
+class PretrainedEncoder(NativeEncoder):
+    """A vision model of transformers, wrapped, never copied; the model is put into evaluation mode.
+
+    Args:
+        model: the native model.
+        processor: the image processor that belongs to it (transformers, PIL backend).
+        name: what to call it in reports.
+
+    Raises:
+        ModelError: if the model holds modules that the adapter does not know, or sees pictures of another size than the
+            processor makes.
+    """
+
+    family: ClassVar[str]
+    """Name of the adapter."""
+    library: ClassVar[str]
+    """What a model should be like, in words."""
+    architectures: ClassVar[tuple[str, ...]]
+    """Names of the native classes that the adapter takes."""
+    wholes: ClassVar[Mapping[str, Loading]] = {}
+    """Architectures of which a folder's picture side alone is loaded, and as what."""
+    model_types: ClassVar[Mapping[str, str]]
+    """The architecture that a config's `model_type` stands for, where the config names no architecture."""
+    parts: ClassVar[BlockParts]
+    """What the parts of a native block are called."""
+    fixed_size: ClassVar[bool] = True
+    """Whether the model sees pictures of one size only, that of its config."""
+    centred: ClassVar[bool] = True
+    """Whether the readout is blind to the mean over width of every residual."""
+
+    def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
+        # Modules are attributes of any kind to the type checker; their classes are checked by name and by use.
+        self.model = model.eval()
+        self._native = cast(Any, model)
+        self.processor = processor
+        self.refuse_unknown()
+        config = self.tower.config
+        size = self.picture_size()
+        patch = sides(config.patch_size)
+        grid = (size[0] // patch[0], size[1] // patch[1])
+        n_tokens = self.first_patch + grid[0] * grid[1]
+        self.spec = EncoderSpec(
+            name=name or getattr(self._native.config, "name_or_path", "") or self.family,
+            family=self.family,
+            n_layers=len(self.blocks),
+            n_heads=config.num_attention_heads,
+            width=config.hidden_size,
+            embedding_size=0,
+            image_size=size,
+            n_tokens=n_tokens,
+            patch_grid=grid,
+            first_patch=self.first_patch,
+            readout_tokens=self.read_tokens(n_tokens),
+            centred=self.centred,
+            crops=bool(getattr(processor, "do_center_crop", False)),
+        )
+        # What comes out of pooling and heads is best asked of them.
+        with torch.no_grad():
+            empty = torch.zeros(1, len(self.readout_tokens), self.spec.width, device=self.device, dtype=self.dtype)
+            self.spec = replace(self.spec, embedding_size=self.readout(empty).shape[-1])
+
+    @classmethod
+    def accepts(cls, model: object) -> bool:
+        """Whether this adapter is the one for a native model."""
+        return any(_is_native(base, cls.architectures) for base in type(model).__mro__)
+
+    @classmethod
+    def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
+        """How the model of a folder is loaded, or None if this adapter is not the one for it.
+
+        Args:
+            config: what its `config.json` holds.
+            weights: shapes of its weights, by name.
+        """
+        named = (config.get("architectures") or [""])[0] or cls.model_types.get(config.get("model_type", ""), "")
+        if named in cls.wholes:
+            return cls.wholes[named]
+        return Loading(named) if named in cls.architectures else None
+
+    @property
+    @abstractmethod
+    def tower(self) -> Any:
+        """The native module whose config gives the sizes of blocks and pictures."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[Any]:
+        """The native blocks, in order."""
+
+    @property
+    @abstractmethod
+    def first_patch(self) -> int:
+        """Index of the first image patch among the tokens."""
+
+    @abstractmethod
+    def refuse_unknown(self) -> None:
+        """Makes sure that the model is built as the adapter believes.
+
+        Raises:
+            ModelError: if it is not; the message names the module that surprised.
+        """
+
+    def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
+        """The tokens that the embedding is read from, None for all: by default the class token, which comes first."""
+        return (0,)
+
+    def classifier(self) -> tuple[Float[Tensor, "V E"], Float[Tensor, "V"] | None] | None:
+        """Weight and bias of the linear classifier that reads the embedding, or None if there is none."""
+        head = getattr(self._native, "classifier", None)
+        return (head.weight, head.bias) if isinstance(head, nn.Linear) else None
+
+    def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
+        """The classes of the model's own classifier, whose scores are its logits.
+
+        Args:
+            names: of the classes, in order; by default those of the model's config.
+
+        Raises:
+            UsageError: if the model has no classifier.
+            ModelError: if it has another number of classes.
+        """
+        found = self.classifier()
+        if found is None:
+            raise UsageError(f"{self.spec.name} has no classifier, and so no classes.")
+        weight, bias = found
+        labels: Mapping[int, str] = self._native.config.id2label
+        chosen = [labels.get(index, str(index)) for index in range(len(weight))] if names is None else names
+        return ClassVocabulary(tuple(chosen), weight.detach(), None if bias is None else bias.detach())
+
+    def layers(self) -> Sequence[LayerModules]:
+        """The native modules, layer by layer."""
+        return [self._layer(block) for block in self.blocks]
+
+    def _layer(self, block: Any) -> LayerModules:
+        parts = self.parts
+        attention = getattr(block, parts.attention)
+        projection = getattr(attention, parts.projection)
+        first, second = parts.scales or (parts.attention, parts.mlp)
+        return LayerModules(
+            block=block,
+            attn_out=getattr(block, first),
+            attn_proj=projection,
+            mlp_out=getattr(block, second),
+            n_heads=self.spec.n_heads,
+            out_weight=projection.weight,
+            out_bias=projection.bias,
+            scale=None if parts.scales is None else getattr(block, first).lambda1,
+        )
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures as the model's own image processor makes them, (B,3,height,width)."""
+        pixel_values = self.processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        if tuple(pixel_values.shape[-2:]) != self.spec.image_size:
+            raise ModelError(
+                f"{self.spec.name}: its image processor made pictures of {_pixels(pixel_values.shape[-2:])}, where "
+                f"{_pixels(self.spec.image_size)} are wanted; it must give every picture the same size."
+            )
+        return {"pixel_values": pixel_values.to(self.device, self.dtype)}
+
+    def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
+        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        attentions = [getattr(block, self.parts.attention) for block in self.blocks]
+        return recorded_attention({attention: layer for layer, attention in enumerate(attentions)}, tokens)
+
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that the image processor makes.
+
+        Raises:
+            ModelError: if the model sees pictures of another size.
+        """
+        wanted = sides(self.tower.config.image_size)
+        if self.processor is None:
+            return wanted
+        blank = Image.new("RGB", (64, 64))
+        height, width = self.processor(images=[blank], return_tensors="pt")["pixel_values"].shape[-2:]
+        if self.fixed_size and (height, width) != wanted:
+            raise ModelError(
+                f"the image processor makes pictures of {_pixels((height, width))}, and the model sees "
+                f"{_pixels(wanted)}; give the processor that belongs to the model."
+            )
+        return height, width
+
+    def refuse_children(self, path: str, module: nn.Module, known: set[str], optional: set[str] | None = None) -> None:
+        """Makes sure that a module holds the parts it should hold, and no others."""
+        refuse_unknown(self.library, path, module, known, optional or set())
+
+    def refuse_kind(self, path: str, module: nn.Module, *kinds: str) -> None:
+        """Makes sure that a module is of a class of the native model's own file, or a torch layer, by name."""
+        file = import_module(next(b for b in type(self.model).__mro__ if _is_native(b, self.architectures)).__module__)
+        refuse_kind(self.library, path, module, *(getattr(file, kind, None) or getattr(nn, kind) for kind in kinds))
+
+    def refuse_blocks(self, path: str) -> None:
+        """Makes sure that every block is built as `parts` says.
+
+        An adapter that met a part it does not know could leave it out of the decomposition; so it stops there.
+        """
+        parts = self.parts
+        for index, block in enumerate(self.blocks):
+            where = f"{path}.{index}"
+            scales = set(parts.scales or ())
+            self.refuse_children(where, block, {parts.attention, parts.mlp, *parts.others, *scales})
+            self.refuse_kind(where, block, parts.block_kind)
+            for scale in sorted(scales):
+                self.refuse_kind(f"{where}.{scale}", getattr(block, scale), parts.scale_kind)
+            attention, where = getattr(block, parts.attention), f"{where}.{parts.attention}"
+            self.refuse_children(where, attention, {"q_proj", "k_proj", "v_proj", parts.projection})
+            self.refuse_kind(where, attention, parts.attention_kind)
+            # Adapters of fine-tuning libraries wrap a layer, and write more than its weight says.
+            self.refuse_kind(f"{where}.{parts.projection}", getattr(attention, parts.projection), "Linear")
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB; not every processor converts."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def sides(size: Any) -> tuple[int, int]:
+    """Height and width, from one number for both or from two."""
+    if isinstance(size, Sequence):
+        height, width = cast(Sequence[int], size)
+        return int(height), int(width)
+    return int(size), int(size)
+
+
+def _is_native(kind: type, names: Sequence[str]) -> bool:
+    return kind.__name__ in names and kind.__module__.startswith("transformers.")
+
+
+def _pixels(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]} pixels"
