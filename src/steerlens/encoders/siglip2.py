@@ -1,0 +1,81 @@
+"""SigLIP 2 vision towers of transformers for pictures of any shape (NaFlex): `Siglip2VisionModel`.
+
+The model takes pictures cut into patches, a mask of the patches that are padding, and the rows and columns of each
+picture. Here every picture is made square first, so that all have the same tokens and none of them is padding: the
+residual of a padded token stands for nothing, and a readout could not leave it out. Inputs with padding are refused.
+SigLIP 2 checkpoints of one fixed size are SigLIP models to transformers.
+
+References: M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding,
+Localization, and Dense Features", arXiv 2502.14786.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isqrt
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.pretrained import Loading, as_rgb
+from steerlens.encoders.siglip import TEXT_SIDE, SigLIPEncoder
+from steerlens.errors import ModelError, UsageError
+
+
+class SigLIP2Encoder(SigLIPEncoder):
+    """A SigLIP 2 vision tower for patches: `Siglip2VisionModel`, the picture side of a `Siglip2Model`, or a classifier.
+
+    Pictures are squashed to the largest square that has no more patches than the processor allows.
+    """
+
+    family = "siglip2"
+    library = "a SigLIP 2 vision tower"
+    architectures = ("Siglip2VisionModel", "Siglip2Model", "Siglip2ForImageClassification")
+    wholes = {"Siglip2Model": Loading("Siglip2VisionModel", TEXT_SIDE)}
+    model_types = {"siglip2_vision_model": "Siglip2VisionModel", "siglip2": "Siglip2Model"}
+    parts = replace(SigLIPEncoder.parts, block_kind="Siglip2EncoderLayer", attention_kind="Siglip2Attention")
+    head_kind = "Siglip2MultiheadAttentionPoolingHead"
+
+    def picture_size(self) -> tuple[int, int]:
+        """The largest square that has no more patches than the processor allows.
+
+        Raises:
+            ModelError: if the processor cuts patches of another size than the model reads.
+        """
+        patch = self.tower.config.patch_size
+        if self.processor is not None and self.processor.patch_size != patch:
+            raise ModelError(
+                f"the image processor cuts patches of {self.processor.patch_size} pixels, and the model reads patches "
+                f"of {patch}; give the processor that belongs to the model."
+            )
+        allowed = self.tower.config.num_patches if self.processor is None else self.processor.max_num_patches
+        return isqrt(allowed) * patch, isqrt(allowed) * patch
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Squashed pictures, cut into patches: `pixel_values` (B,T,3 patch patch), their mask and their shapes."""
+        height, width = self.spec.image_size
+        squares = [as_rgb(image).resize((width, height), self.processor.resample) for image in images]
+        made = self.processor(images=squares, return_tensors="pt")
+        # The processor pads to the largest number of patches; of a square one or another row may be lacking.
+        return {
+            "pixel_values": made["pixel_values"][:, : self.spec.n_tokens].to(self.device, self.dtype),
+            "pixel_attention_mask": made["pixel_attention_mask"][:, : self.spec.n_tokens].to(self.device),
+            "spatial_shapes": made["spatial_shapes"].to(self.device),
+        }
+
+    def _inputs(self, inputs: Inputs | Tensor) -> Inputs:
+        given = {"pixel_values": inputs} if isinstance(inputs, Tensor) else dict(inputs)
+        patches = given["pixel_values"]
+        grid = torch.tensor(self.spec.patch_grid, device=patches.device)
+        given.setdefault("spatial_shapes", grid.expand(len(patches), 2))
+        given.setdefault(
+            "pixel_attention_mask", torch.ones(patches.shape[:2], dtype=torch.int32, device=patches.device)
+        )
+        whole = patches.shape[1] == self.spec.n_tokens and bool((given["spatial_shapes"] == grid).all())
+        if not whole or not bool(given["pixel_attention_mask"].all()):
+            raise UsageError(
+                f"{self.spec.name} takes pictures of {grid[0]} x {grid[1]} patches without padding, as its own "
+                f"`preprocess` makes them; these have {patches.shape[1]} patches, with padding or of another shape."
+            )
+        return given
