@@ -1,0 +1,84 @@
+"""The Vision Transformer of transformers, `ViTModel` and `ViTForImageClassification`.
+
+The class token's residual goes through `layernorm`. A `ViTModel` with a pooler puts a layer and tanh behind it; a
+classifier reads the class token itself.
+
+References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
+
+
+class ViTEncoder(PretrainedEncoder):
+    """A Vision Transformer: `ViTModel` or `ViTForImageClassification`.
+
+    The embedding is what the classifier reads, the normalised class token; of a `ViTModel` with a pooler, what comes
+    out of it.
+    """
+
+    family = "vit"
+    library = "a Vision Transformer of transformers"
+    architectures = ("ViTModel", "ViTForImageClassification")
+    model_types = {"vit": "ViTModel"}
+    parts = BlockParts(
+        block_kind="ViTLayer",
+        attention_kind="ViTAttention",
+        attention="attention",
+        projection="o_proj",
+        mlp="mlp",
+        others=frozenset({"layernorm_before", "layernorm_after", "dropout"}),
+    )
+
+    @classmethod
+    def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
+        """How the model of a folder is loaded: without a pooler where the weights have none, as those of DINO do."""
+        found = super().loading(config, weights)
+        if found is None or not found.kind.endswith(("ViTModel", "DeiTModel")):
+            return found
+        pooled = any("pooler." in name for name in weights)
+        return found if pooled else replace(found, arguments=(("add_pooling_layer", False),))
+
+    @property
+    def tower(self) -> Any:
+        """The model below the classifier."""
+        return self._native.base_model
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The native blocks, in order."""
+        return self.tower.layers
+
+    @property
+    def first_patch(self) -> int:
+        """The class token comes first."""
+        return 1
+
+    def refuse_unknown(self) -> None:
+        """Makes sure that the model is built like a Vision Transformer of transformers."""
+        path = self._native.base_model_prefix
+        if self.tower is not self._native:
+            heads = {"classifier", "cls_classifier", "distillation_classifier", "decoder"}
+            self.refuse_children("the model", self.model, {path}, heads)
+        self.refuse_children(path, self.tower, {"embeddings", "layers", "layernorm"}, {"pooler"})
+        self.refuse_kind(f"{path}.layernorm", self.tower.layernorm, "LayerNorm")
+        self.refuse_blocks(f"{path}.layers")
+
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The normalised class token, through the pooler where there is one."""
+        normed = self.tower.layernorm(residual.to(self.dtype))
+        pooler = getattr(self.tower, "pooler", None)
+        return normed[:, 0] if pooler is None else pooler(normed)
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
+        """What the classifier reads, from one native forward pass."""
+        output = self.tower(**inputs)
+        pooled = getattr(output, "pooler_output", None)
+        return output.last_hidden_state[:, 0] if pooled is None else pooled

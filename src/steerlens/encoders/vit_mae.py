@@ -1,0 +1,55 @@
+"""The encoder of a masked autoencoder of transformers: `ViTMAEModel`.
+
+In training the model hides three quarters of the patches, in random order; here it sees all of them, in their own
+order. It has no pooling of its own: the embedding is the normalised class token, on which the paper's linear probes are
+trained.
+
+References: K. He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.native import EXCLUSIVE
+from steerlens.encoders.pretrained import Loading
+from steerlens.encoders.vit import ViTEncoder
+
+
+class ViTMAEEncoder(ViTEncoder):
+    """The encoder of a masked autoencoder: `ViTMAEModel`, or that of a `ViTMAEForPreTraining`.
+
+    The embedding is the normalised class token; no patch is masked.
+    """
+
+    family = "vit_mae"
+    library = "a masked autoencoder of transformers"
+    architectures = ("ViTMAEModel", "ViTMAEForPreTraining")
+    wholes = {"ViTMAEForPreTraining": Loading("ViTMAEModel", ("decoder.",))}
+    model_types = {"vit_mae": "ViTMAEForPreTraining"}
+    parts = replace(ViTEncoder.parts, block_kind="ViTMAELayer", attention_kind="ViTMAEAttention")
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
+        """The normalised class token of one native forward pass over all patches, in their own order."""
+        pixels = inputs["pixel_values"]
+        # The model sorts patches by this noise, so that rising numbers leave them where they are.
+        order = torch.arange(self.spec.n_tokens - self.first_patch, device=pixels.device).expand(len(pixels), -1)
+        with EXCLUSIVE, _unmasked(self.tower.embeddings.config):
+            return self.tower(**inputs, noise=order).last_hidden_state[:, 0]
+
+
+@contextmanager
+def _unmasked(config: Any) -> Generator[None]:
+    """The model is the user's: what its own training would mask is as it was afterwards."""
+    before = config.mask_ratio
+    config.mask_ratio = 0.0
+    try:
+        yield
+    finally:
+        config.mask_ratio = before
