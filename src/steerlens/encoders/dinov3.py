@@ -1,0 +1,134 @@
+"""The DINOv3 Vision Transformer of transformers: `DINOv3ViTModel`.
+
+Rotary position embeddings, registers, LayerScale, and a gated MLP in the larger ones. The embedding is the normalised
+class token. The image processor of transformers needs torchvision, so its steps are carried out here with torch alone.
+
+References: O. Siméoni et al., "DINOv3", arXiv 2508.10104.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.dinov2 import DINOv2Encoder
+from steerlens.encoders.pretrained import PretrainedEncoder, as_rgb, sides
+from steerlens.errors import ModelError
+
+
+class DINOv3Encoder(PretrainedEncoder):
+    """A DINOv3 Vision Transformer, `DINOv3ViTModel`; the embedding is its normalised class token."""
+
+    family = "dinov3_vit"
+    library = "a DINOv3 Vision Transformer of transformers"
+    architectures = ("DINOv3ViTModel",)
+    model_types = {"dinov3_vit": "DINOv3ViTModel"}
+    parts = replace(
+        DINOv2Encoder.parts,
+        block_kind="DINOv3ViTLayer",
+        attention_kind="DINOv3ViTAttention",
+        scale_kind="DINOv3ViTLayerScale",
+    )
+    fixed_size = False
+
+    @staticmethod
+    def load_processor(folder: Path) -> "DINOv3Processor | None":
+        """The image processor in a folder, or None if it is of another kind, which transformers itself can load."""
+        try:
+            config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+            named = str(config.get("image_processor_type", ""))
+        except (OSError, ValueError, AttributeError):
+            return None
+        return DINOv3Processor.from_config(config) if named.removesuffix("Fast") == "DINOv3ViTImageProcessor" else None
+
+    @property
+    def tower(self) -> Any:
+        """The model itself."""
+        return self._native
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The native blocks, in order."""
+        return self._native.model.layer
+
+    @property
+    def first_patch(self) -> int:
+        """The class token comes first, registers second."""
+        return 1 + self._native.config.num_register_tokens
+
+    def refuse_unknown(self) -> None:
+        """Makes sure that the model is built like a DINOv3 Vision Transformer."""
+        self.refuse_children("the model", self.model, {"embeddings", "rope_embeddings", "model", "norm"})
+        self.refuse_kind("norm", self._native.norm, "LayerNorm")
+        self.refuse_children("model", self._native.model, {"layer"})
+        self.refuse_blocks("model.layer")
+
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The normalised class token."""
+        return self._native.norm(residual[:, 0].to(self.dtype))
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
+        """The normalised class token of one native forward pass."""
+        return self._native(**inputs).pooler_output
+
+
+@dataclass(frozen=True)
+class DINOv3Processor:
+    """DINOv3's image processor without torchvision: rescales, then resizes with antialiasing, then normalises.
+
+    Attributes:
+        size: height and width in pixels; pictures are squashed to it.
+        mean: by channel.
+        std: by channel.
+        factor: multiplies 8-bit values.
+        mode: of the interpolation, `bilinear` or `bicubic`.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    factor: float = 1 / 255
+    mode: str = "bilinear"
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DINOv3Processor":
+        """The processor that a `preprocessor_config.json` describes.
+
+        Raises:
+            ModelError: if it asks for a step that DINOv3 does not take.
+        """
+        size, modes = config.get("size") or {}, {2: "bilinear", 3: "bicubic"}
+        steps = all(config.get(step) is not False for step in ("do_resize", "do_rescale", "do_normalize"))
+        mode = modes.get(config.get("resample") or 2)
+        if not steps or config.get("do_center_crop") or mode is None or set(size) != {"height", "width"}:
+            raise ModelError(
+                "image_processor: its config asks for other steps than DINOv3's: rescaling, resizing to a height and "
+                "width (resample 2 or 3), normalising."
+            )
+        return cls(
+            sides((size["height"], size["width"])),
+            tuple(config.get("image_mean") or (0.485, 0.456, 0.406)),
+            tuple(config.get("image_std") or (0.229, 0.224, 0.225)),
+            float(config.get("rescale_factor") or 1 / 255),
+            mode,
+        )
+
+    def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
+        """Pictures as the model wants them, `pixel_values` (B,3,height,width)."""
+        made: list[Tensor] = []
+        for image in images:
+            pixels = torch.from_numpy(np.array(as_rgb(image))).permute(2, 0, 1)[None].float() * self.factor
+            if pixels.shape[-2:] != self.size:
+                pixels = functional.interpolate(pixels, self.size, mode=self.mode, align_corners=False, antialias=True)
+            made.append(pixels)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return {"pixel_values": (torch.cat(made) - mean) / std}
