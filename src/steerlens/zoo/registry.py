@@ -1,8 +1,15 @@
-"""Adapters by name: those of this package and those that other packages register as entry points."""
+"""Adapters by name: those of this package and those that other packages register as entry points.
+
+An encoder adapter is a class. `accepts(model)` says whether it takes a native model, and calling it with the model, its
+image processor and a name gives the encoder. To be found for a folder before any weights are read it may say how that is
+loaded: by `loading(config, weights)` if its models are of transformers, or by `from_folder(folder, ...)` for the folders
+that it `opens(folder)`.
+"""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal
 
 from steerlens.errors import ModelError
@@ -10,7 +17,22 @@ from steerlens.errors import ModelError
 Group = Literal["steerlens.encoders", "steerlens.decoders"]
 
 _OURS: Mapping[Group, Mapping[str, str]] = {
-    "steerlens.encoders": {"clip": "steerlens.encoders.clip:CLIPEncoder"},
+    "steerlens.encoders": {
+        "clip": "steerlens.encoders.clip:CLIPEncoder",
+        "metaclip_2": "steerlens.encoders.clip:MetaCLIP2Encoder",
+        "siglip": "steerlens.encoders.siglip:SigLIPEncoder",
+        "siglip2": "steerlens.encoders.siglip2:SigLIP2Encoder",
+        "vit": "steerlens.encoders.vit:ViTEncoder",
+        "deit": "steerlens.encoders.deit:DeiTEncoder",
+        "vit_mae": "steerlens.encoders.vit_mae:ViTMAEEncoder",
+        "dinov2": "steerlens.encoders.dinov2:DINOv2Encoder",
+        "dinov2_with_registers": "steerlens.encoders.dinov2:DINOv2RegistersEncoder",
+        "dinov3_vit": "steerlens.encoders.dinov3:DINOv3Encoder",
+        "aimv2": "steerlens.encoders.aimv2:AIMv2Encoder",
+        "timm": "steerlens.encoders.timm:TimmEncoder",
+        "open_clip": "steerlens.encoders.open_clip:OpenCLIPEncoder",
+        "open_clip_timm": "steerlens.encoders.open_clip:OpenCLIPTimmEncoder",
+    },
     "steerlens.decoders": {"kandinsky-2.2": "steerlens.decoders.kandinsky22:Kandinsky22Decoder"},
 }
 """Known without entry points too, so that a checkout on the path works without being installed."""
@@ -48,15 +70,46 @@ def adapter(group: Group, name: str) -> Any:
         raise ModelError(f"{group}: the adapter {name!r} cannot be loaded: {error}.") from error
 
 
+def encoder_adapters() -> Iterator[Any]:
+    """Every encoder adapter that can be imported; one whose library is not installed must not stand in others' way."""
+    for name in registered("steerlens.encoders"):
+        try:
+            yield adapter("steerlens.encoders", name)
+        except ModelError:
+            continue
+
+
 def adapter_for(native: object) -> Any:
     """The encoder adapter that accepts a native model.
 
     Raises:
         ModelError: if none does.
     """
-    for name in registered("steerlens.encoders"):
-        candidate = adapter("steerlens.encoders", name)
+    for candidate in encoder_adapters():
         if candidate.accepts(native):
             return candidate
-    known = ", ".join(registered("steerlens.encoders"))
-    raise ModelError(f"no encoder adapter takes a {type(native).__name__}; there are adapters for {known}.")
+    raise ModelError(f"no encoder adapter takes a {type(native).__name__}; there are adapters for {_known()}.")
+
+
+def loading_for(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Any:
+    """How an encoder adapter wants the model of a folder to be loaded (`Loading`), or None if none knows it.
+
+    Args:
+        config: what the folder's `config.json` holds.
+        weights: shapes of its weights, by name.
+    """
+    for candidate in encoder_adapters():
+        found = candidate.loading(config, weights) if hasattr(candidate, "loading") else None
+        if found is not None:
+            return found
+    return None
+
+
+def opener_for(folder: Path) -> Any:
+    """The encoder adapter that opens a folder by itself, or None."""
+    openers = (candidate for candidate in encoder_adapters() if hasattr(candidate, "opens"))
+    return next((candidate for candidate in openers if candidate.opens(folder)), None)
+
+
+def _known() -> str:
+    return ", ".join(registered("steerlens.encoders"))
