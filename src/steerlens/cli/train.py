@@ -90,6 +90,9 @@ class Emoji:
     resume: bool = False
     """Go on with the run that lies in OUT."""
 
+    init: Path | None = None
+    """Folder of a finished pair of the same sizes to go on from, for another --minutes at half the learning rates."""
+
     device: str = "cpu"
     """Where to train: cpu or cuda."""
 
@@ -119,10 +122,21 @@ class Emoji:
             raise UsageError(f"--minutes {self.minutes:g} is not above 0")
         if self.workers < 1 or (self.workers > 1 and self.device != "cpu"):
             raise UsageError("--workers is at least 1, and 1 on a GPU")
+        if self.init is not None and not (self.init / "image_encoder").is_dir():
+            raise UsageError(f"--init {self.init} is not the folder of a pair")
         if not (prepared_folder(self.data) / "text.safetensors").exists():
             _prepare(self.data, None, self.seed)
         recipe = Recipe(minutes=self.minutes, scenes=self.scenes, seed=self.seed)
-        _show(train_pair(self.data, self.out, recipe, device=self.device, resume=self.resume, workers=self.workers))
+        records = train_pair(
+            self.data,
+            self.out,
+            recipe,
+            device=self.device,
+            resume=self.resume,
+            workers=self.workers,
+            init=self.init,
+        )
+        _show(records)
         pair = self.out / "pair"
         size = export_pair(self.data, self.out, pair, recipe)
         _say(f"exported {pair} ({size / 1e6:.1f} MB)")

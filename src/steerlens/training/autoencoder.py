@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steerlens.training.checkpoint import load_checkpoint, save_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, save_checkpoint, start_from
 from steerlens.training.data import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.scenes import PLAIN, Augment, SceneMaker
 from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
@@ -203,6 +203,13 @@ def autoencoder_metrics(movq: Any, pictures: PictureSet) -> dict[str, float]:
     made = decode_latents(movq, encode_latents(movq, scenes.pictures))
     error = (made - scenes.pictures).square().mean(dim=(1, 2, 3))
     return {"psnr": float((-10 * error.log10()).mean())}
+
+
+def keep_autoencoder(init: Path, folder: Path, settings: AutoencoderSettings | None = None) -> None:
+    """Take the autoencoder of a pair as it is: its latents are what that pair's UNet knows."""
+    movq = make_autoencoder(settings or AutoencoderSettings())
+    start_from(movq, init / "decoder" / "movq" / "diffusion_pytorch_model.safetensors")
+    save_checkpoint(folder / "autoencoder.safetensors", movq.state_dict(), {"step": 0})
 
 
 def load_autoencoder(folder: Path, settings: AutoencoderSettings | None = None) -> nn.Module:

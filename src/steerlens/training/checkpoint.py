@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from steerlens.errors import UsageError
 
 
 def write_json(path: Path, value: object) -> None:
@@ -38,6 +40,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as handle:
         facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
         return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+
+
+def start_from(model: nn.Module, weights: Path) -> None:
+    """Put the weights of a finished model into one of the same build.
+
+    Raises:
+        UsageError: there is no such file, or it is of a model of other sizes.
+    """
+    if not weights.is_file():
+        raise UsageError(f"there are no weights to go on from: {weights} is missing")
+    try:
+        model.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise UsageError(f"{weights} is of a model of another build: {str(error).splitlines()[-1].strip()}") from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steerlens.training.checkpoint import load_checkpoint, part
+from steerlens.interventions import hooks
+from steerlens.training.checkpoint import load_checkpoint, part, start_from
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.scenes import PLAIN, STRONG, Augment, SceneMaker, Scenes, zero_shot_scenes
 from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
@@ -43,20 +44,23 @@ class EncoderSettings:
         companions: share of scenes with a companion.
         keep: share of patches kept while patches are dropped.
         drop_until: share of the budget after which all patches are kept.
+        late: share of steps in which the class token reads no patch before a layer drawn at random. Without it a short
+            training reads everything in the first layers, and the last ones have nothing to do.
         augment: of the training scenes.
         optimisation: of the weights.
     """
 
-    width: int = 216
-    layers: int = 8
-    heads: int = 9
+    width: int = 192
+    layers: int = 12
+    heads: int = 6
     patch: int = 8
     batch: int = 128
     companions: float = 0.6
     keep: float = 0.5
     drop_until: float = 0.7
+    late: float = 0.5
     augment: Augment = STRONG
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(weight_decay=0.2))
+    optimisation: Optimisation = field(default_factory=Optimisation)
 
 
 def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
@@ -78,15 +82,29 @@ def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
     return CLIPVisionModelWithProjection(config)
 
 
-def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None) -> Tensor:
-    """float (B,E): image embeddings, from some of the patches only where `kept` (B,K) names them."""
-    if kept is None:
-        return encoder(pixel_values=pixel_values).image_embeds
+def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None, blind: int = 0) -> Tensor:
+    """float (B,E): image embeddings.
+
+    Args:
+        encoder: the model.
+        pixel_values: float (B,3,64,64).
+        kept: int64 (B,K), the patches that are seen; all if absent.
+        blind: in so many layers, from the first one on, the class token reads itself alone.
+    """
     vision = encoder.vision_model
     hidden = vision.embeddings(pixel_values)
-    index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
-    hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-    hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
+    if kept is not None:
+        index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
+        hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+    tokens = hidden.shape[1]
+    mask = hidden.new_zeros(1, 1, tokens, tokens)
+    mask[..., 0, 1:] = torch.finfo(hidden.dtype).min
+
+    def close(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (args[0], mask, *args[2:]), kwargs
+
+    with hooks(layer.register_forward_pre_hook(close, with_kwargs=True) for layer in vision.encoder.layers[:blind]):
+        hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
     return encoder.visual_projection(vision.post_layernorm(hidden[:, 0]))
 
 
@@ -136,7 +154,7 @@ class EncoderTraining(nn.Module):
         background = functional.cross_entropy(ground * unit @ texts.backgrounds.T, scenes.background)
         thumbnail = functional.adaptive_avg_pool2d(scenes.pictures, THUMBNAIL).flatten(1)
         painted = functional.mse_loss(self.painter(embeds), thumbnail)
-        loss = contrastive + main + 3 * small + 0.3 * background + 20 * painted
+        loss = contrastive + main + 2 * small + 0.3 * background + 20 * painted
         return {
             "loss": loss,
             "contrast": contrastive,
@@ -163,14 +181,20 @@ def train_encoder(
     resume: bool = False,
     measure_seconds: float = 180.0,
     checkpoint_seconds: float = 45.0,
+    init: Path | None = None,
 ) -> Iterator[Progress]:
-    """Train the encoder; the files are `encoder.*` in `folder`. See `run_stage`."""
+    """Train the encoder; the files are `encoder.*` in `folder`. See `run_stage`.
+
+    With `init`, the folder of a pair, it goes on from that pair's encoder.
+    """
     settings = settings or EncoderSettings()
     device, (rank, workers) = torch.device(device), workers_of_group()
     torch.manual_seed(seed)
     batch = max(1, settings.batch // workers)
     projection = int(texts.names.shape[1])
     model = EncoderTraining(make_encoder(settings, projection), projection).to(device)
+    if init is not None:
+        start_from(model.encoder, init / "image_encoder" / "model.safetensors")
     maker = SceneMaker(pictures, pictures.rows(TRAIN), device, settings.augment)
     centred = texts.centred().to(device)
     patches = (64 // settings.patch) ** 2
@@ -182,8 +206,11 @@ def train_encoder(
         if share < settings.drop_until:
             order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
             kept = order[:, : round(settings.keep * patches)].sort(dim=1).values.to(device)
+        blind = 0
+        if float(torch.rand((), generator=generator)) < settings.late:
+            blind = int(torch.randint(1, settings.layers, (), generator=generator))
         with autocast(device):
-            embeds = embed_tokens(model.encoder, pixels, kept)
+            embeds = embed_tokens(model.encoder, pixels, kept, blind)
         return model.losses(embeds.float(), scenes, centred)
 
     def measure() -> Mapping[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ import torch
 from torch import distributed
 
 from steerlens.errors import UsageError
-from steerlens.training.autoencoder import AutoencoderSettings, load_autoencoder, train_autoencoder
+from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
 from steerlens.training.checkpoint import load_checkpoint, write_json
 from steerlens.training.data import PictureSet, load
 from steerlens.training.encoder import EncoderSettings, load_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
-from steerlens.training.stage import Budget, Progress, workers_of_group
+from steerlens.training.stage import Budget, Optimisation, Progress, workers_of_group
 from steerlens.training.text import TextTable, load_text_table
 from steerlens.training.unet import UnetSettings, train_unet
 
@@ -89,8 +89,26 @@ def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, devi
         distributed.barrier()
 
 
+def softened(recipe: Recipe) -> Recipe:
+    """The recipe at half the learning rates, for weights that are not new."""
+
+    def half(settings: Optimisation) -> Optimisation:
+        return replace(settings, matrix_rate=settings.matrix_rate / 2, rate=settings.rate / 2)
+
+    encoder = replace(recipe.encoder, optimisation=half(recipe.encoder.optimisation))
+    unet = replace(recipe.unet, optimisation=half(recipe.unet.optimisation))
+    return replace(recipe, encoder=encoder, unet=unet)
+
+
 def train_pair(
-    data: Path, folder: Path, recipe: Recipe, *, device: str = "cpu", resume: bool = False, workers: int = 1
+    data: Path,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    workers: int = 1,
+    init: Path | None = None,
 ) -> Iterator[Progress]:
     """Train what is not trained yet, stage after stage.
 
@@ -101,8 +119,10 @@ def train_pair(
         device: "cpu" or "cuda".
         resume: continue what lies in the folder.
         workers: processes on a CPU.
+        init: folder of a finished pair to go on from, at half the learning rates; its autoencoder is kept as it is.
 
     Raises:
+        UsageError: the pair to go on from is not there, or of other sizes.
         UsageError: the folder holds a run already and `resume` is not set.
     """
     if not resume and folder.exists() and any(folder.glob("*.safetensors")):
@@ -114,11 +134,26 @@ def train_pair(
     if device == "cpu":
         torch.set_num_threads(max(1, (torch.get_num_threads() if workers == 1 else 1)))
     unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
+    if init is not None:
+        keep_autoencoder(init, folder, recipe.autoencoder)
+        recipe, unet_share = softened(recipe), 1 - recipe.encoder_share
+    every = (180.0, 45.0)  # seconds between measurements, and between checkpoints
     stages: list[tuple[str, Any, tuple[Any, ...]]] = [
         (
             "encoder",
             train_encoder,
-            (pictures, texts, folder, recipe.budget(recipe.encoder_share), recipe.encoder, device, seed, resume),
+            (
+                pictures,
+                texts,
+                folder,
+                recipe.budget(recipe.encoder_share),
+                recipe.encoder,
+                device,
+                seed,
+                resume,
+                *every,
+                init,
+            ),
         ),
         (
             "autoencoder",
@@ -139,6 +174,8 @@ def train_pair(
                 device,
                 seed,
                 resume,
+                420.0,
+                init,
             ),
         ),
     ]

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from steerlens.training.autoencoder import AutoencoderSettings, decode_latents, load_autoencoder
 from steerlens.training.cache import SceneCache, load_cache
-from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, start_from
 from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
 from steerlens.training.grid import save_pairs
 from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
@@ -128,8 +128,11 @@ def train_unet(
     seed: int = 0,
     resume: bool = False,
     measure_seconds: float = 420.0,
+    init: Path | None = None,
 ) -> Iterator[Progress]:
     """Train the UNet on the cached scenes of `folder`; the files are `unet.*`. See `run_stage`.
+
+    With `init`, the folder of a pair, it goes on from that pair's UNet.
 
     In a process group every worker calls this with the same arguments and takes its share of each batch.
     """
@@ -137,6 +140,8 @@ def train_unet(
     torch.manual_seed(seed)
     cache = load_cache(folder)
     unet = make_unet(settings, projection).to(where)
+    if init is not None:
+        start_from(unet, init / "decoder" / "unet" / "diffusion_pytorch_model.safetensors")
     embeds, latents, zero = cache.embeds.to(where), cache.latents.to(where), cache.zero.to(where)
     alphas = make_scheduler().alphas_cumprod.to(where)
     batch = max(1, settings.batch // workers)
