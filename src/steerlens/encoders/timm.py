@@ -125,8 +125,8 @@ class TimmEncoder(NativeEncoder):
         head: Any = self._vit.head
         if type(head) is not nn.Linear:
             raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
-        chosen = map(str, range(head.out_features)) if names is None else names
-        return ClassVocabulary(tuple(chosen), head.weight.detach(), None if head.bias is None else head.bias.detach())
+        bias, chosen = getattr(head, "bias", None), map(str, range(head.out_features)) if names is None else names
+        return ClassVocabulary(tuple(chosen), head.weight.detach(), None if bias is None else bias.detach())
 
     def _trunk(self, model: nn.Module) -> Any:
         return model
