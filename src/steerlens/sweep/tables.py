@@ -24,7 +24,8 @@ from steerlens.sites import Site
 from steerlens.sweep.atlas import CellResult, Reading
 from steerlens.sweep.plan import Cell
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""The type of a picture column."""
 
 _DTYPES = {"double": "float64"}
 """Where the names of arrow's types and those of the datasets library differ."""
@@ -43,7 +44,7 @@ _CELLS = {
     "similarity": pa.float64(),
     "steered_similarity": pa.float64(),
     "fidelity": pa.float64(),
-    "image": _IMAGE,
+    "image": IMAGE,
 }
 
 _INPUTS = {
@@ -54,7 +55,7 @@ _INPUTS = {
     "target": pa.string(),
     "target_similarity": pa.float64(),
     "decomposition_error": pa.float64(),
-    "image": _IMAGE,
+    "image": IMAGE,
 }
 
 _LABELS = {
@@ -66,7 +67,8 @@ _LABELS = {
 }
 
 
-def _image_value(png: bytes, name: str) -> dict[str, Any]:
+def image_value(png: bytes, name: str) -> dict[str, Any]:
+    """A PNG file as a value of a picture column."""
     return {"bytes": png, "path": name}
 
 
@@ -76,9 +78,10 @@ def _image(value: Mapping[str, Any]) -> Image.Image:
     return image
 
 
-def _table(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a parquet file whose picture columns the datasets library shows as pictures."""
     features = {
-        name: {"_type": "Image"} if kind == _IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
+        name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
         for name, kind in columns.items()
     }
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -109,7 +112,7 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
             "similarity": result.similarity,
             "steered_similarity": result.steered_similarity,
             "fidelity": result.fidelity,
-            "image": _image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png"),
+            "image": image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png"),
         }
         for result in results
     ]
@@ -117,7 +120,7 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
         "conditioning": torch.stack([result.conditioning for result in results]),
         "reencoded": torch.stack([result.reencoded for result in results]),
     }
-    return _table(_CELLS, rows), save_tensors(tensors)
+    return table_bytes(_CELLS, rows), save_tensors(tensors)
 
 
 def cell_keys(table: bytes) -> list[str]:
@@ -159,7 +162,7 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
         "target": reading.target,
         "target_similarity": reading.target_similarity,
         "decomposition_error": reading.decomposition_error,
-        "image": _image_value(png_bytes(reading.picture.image), reading.picture.name),
+        "image": image_value(png_bytes(reading.picture.image), reading.picture.name),
     }
     labels = [
         {"picture": reading.id, "site": str(label.site), "rank": label.rank, "label": label.name, "score": label.score}
@@ -173,7 +176,7 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
     if reading.attention is not None:
         tensors["attention"] = reading.attention
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return _table(_INPUTS, [row]), _table(_LABELS, labels), save_tensors(contiguous)
+    return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
 
 
 def reading_from_bytes(table: bytes, labels: bytes, tensors: bytes) -> Reading:
