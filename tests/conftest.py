@@ -7,17 +7,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # Before transformers and diffusers are impo
 import ipaddress
 import socket
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+
+from steerlens.testing.optional import add_optional_libraries
 
 # The tensors of most tests are so small that threads only wait for each other; on a busy machine, for long.
 torch.set_num_threads(1)
@@ -27,39 +26,13 @@ settings.register_profile("steerlens", deadline=None, derandomize=True, database
 settings.load_profile("steerlens")
 
 
-OPTIONAL = Path(sys.prefix) / "optional"
-"""Where `make test` puts timm, open_clip and the torchvision that they need, apart from all other packages."""
-
-
-def _find_optional_libraries() -> None:
-    """Makes the libraries in `OPTIONAL` importable, and torchvision with them.
-
-    Registries have torchvision for CUDA only. Without its compiled part, all that these libraries use of it works, but
-    its import asks for the schemas of two operators that the compiled part would have defined. Whatever does not
-    declare them first cannot import transformers any more where this torchvision is found, hence the folder of its own:
-    commands that tests start as processes do not see it.
-    """
-    if OPTIONAL.is_dir():
-        sys.path.append(str(OPTIONAL))
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return
-    with suppress(OSError):
-        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import_module("torchvision")
-
-
-_find_optional_libraries()
+# Before transformers is imported: it asks once whether torchvision is there.
+add_optional_libraries()
 
 
 def _optional(name: str) -> Any:
     if find_spec(name) is None:
-        message = f"{name} is not installed: `make test` puts it into {OPTIONAL}"
+        message = f"{name} is not installed: `make test` puts it into {sys.prefix}/optional"
         # A gate that skips what it should test is no gate.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     return import_module(name)

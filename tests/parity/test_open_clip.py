@@ -18,28 +18,16 @@ from steerlens.sites import Site, all_heads
 from steerlens.testing.checks import check_encoder
 from steerlens.testing.tiny import tiny_processor
 from steerlens.testing.tiny_vit import (
+    OPEN_CLIP_VARIANTS,
     SIZE,
+    TOWER_VARIANTS,
     randomise,
     tiny_open_clip_encoder,
     tiny_open_clip_model,
     tiny_open_clip_timm_encoder,
 )
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "class token": {},
-    "odd number of heads": {"heads": 1},
-    "mean of patches": {"pool_type": "avg"},
-    "norm after pooling": {"pool_type": "avg", "final_ln_after_pool": True},
-    "attention pooling": {"attentional_pool": True},
-    "mean of attention pooling": {"attentional_pool": True, "pool_type": "avg", "output_tokens": True},
-    "LayerScale": {"ls_init_value": 0.5},
-    "no norm before": {"no_ln_pre": True},
-    "patch dropout": {"patch_dropout": 0.5},
-    "fixed positions": {"pos_embed_type": "sin_cos_2d"},
-    "not square": {"image_size": (16, 24)},
-}
-
-variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=list(VARIANTS))
+variants = pytest.mark.parametrize("options", OPEN_CLIP_VARIANTS.values(), ids=list(OPEN_CLIP_VARIANTS))
 pytestmark = pytest.mark.usefixtures("open_clip", "timm")
 
 CLOSE: dict[str, float] = {"rtol": 1e-9, "atol": 1e-10}
@@ -209,17 +197,7 @@ def test_open_clips_own_transform_is_what_preprocess_applies(open_clip: Any) -> 
     assert not OpenCLIPEncoder(tiny_open_clip_model(), squash).spec.crops
 
 
-TOWERS: dict[str, dict[str, Any]] = {
-    "mean, linear": {},
-    "mean, MLP": {"proj": "mlp"},
-    "class token, classifier as projection": {"pool": "token", "proj": ""},
-    "class token, no projection": {"pool": "token", "proj": "none"},
-    "LayerScale and registers": {"model_name": "test_vit2"},
-    "attention pooling": {"model_name": "test_vit3", "pool": "map"},
-}
-
-
-@pytest.mark.parametrize("options", TOWERS.values(), ids=list(TOWERS))
+@pytest.mark.parametrize("options", TOWER_VARIANTS.values(), ids=list(TOWER_VARIANTS))
 def test_towers_of_timm_pass_the_checks(options: dict[str, Any]) -> None:
     encoder = tiny_open_clip_timm_encoder(**options)
     torch.testing.assert_close(encoder.embed(pixels(encoder)), native(encoder, pixels(encoder)))
@@ -317,7 +295,7 @@ def test_towers_of_another_kind_are_refused(open_clip: Any) -> None:
         OpenCLIPTimmEncoder(tokens, tiny_processor(160))
     more = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160)
     more.neck = nn.Linear(12, 12)
-    with pytest.raises(ModelError, match="visual is not built like .*: neck is there unexpectedly"):
+    with pytest.raises(ModelError, match=r"visual is not built like .*: neck is there unexpectedly"):
         OpenCLIPTimmEncoder(more, tiny_processor(160))
 
 

@@ -15,31 +15,9 @@ from steerlens.lenses.logit import LogitLens
 from steerlens.sites import Site, all_heads
 from steerlens.testing.checks import check_encoder
 from steerlens.testing.tiny import tiny_processor
-from steerlens.testing.tiny_vit import SIZE, tiny_timm_encoder, tiny_timm_model
+from steerlens.testing.tiny_vit import SIZE, TIMM_VARIANTS, tiny_timm_encoder, tiny_timm_model
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "token": {},
-    "avg with fc_norm": {"global_pool": "avg"},
-    "avg over prefix too": {"global_pool": "avg", "pool_include_prefix": True, "reg_tokens": 2},
-    "avg without class token": {"global_pool": "avg", "class_token": False},
-    "avg, norm before pooling": {"global_pool": "avg", "fc_norm": False},
-    "max": {"global_pool": "max"},
-    "avgmax, norm before pooling": {"global_pool": "avgmax", "fc_norm": False},
-    "attention pooling": {"global_pool": "map", "reg_tokens": 1},
-    "patch refinement": {"global_pool": "prr"},
-    "LayerScale": {"init_values": 0.5},
-    "registers": {"reg_tokens": 3, "no_embed_class": True},
-    "norm_pre": {"pre_norm": True},
-    "qk norm": {"qk_norm": True},
-    "RMSNorm": {"norm_layer": "rmsnorm"},
-    "no norm": {"final_norm": False},
-    "no biases": {"qkv_bias": False, "proj_bias": False},
-    "no classifier": {"num_classes": 0},
-    "dropout of all kinds": {"drop_rate": 0.5, "patch_drop_rate": 0.5, "drop_path_rate": 0.5, "attn_drop_rate": 0.5},
-    "not square": {"img_size": (16, 24)},
-}
-
-variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=list(VARIANTS))
+variants = pytest.mark.parametrize("options", TIMM_VARIANTS.values(), ids=list(TIMM_VARIANTS))
 pytestmark = pytest.mark.usefixtures("timm")
 
 

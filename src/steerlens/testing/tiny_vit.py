@@ -3,6 +3,7 @@
 The libraries are optional: whoever calls these functions has them installed.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,55 @@ from steerlens.testing.tiny import tiny_processor
 
 SIZE = 16
 """Height and width, in pixels, of the pictures that these models see; patches are of 8 x 8 pixels unless said."""
+
+
+TIMM_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "token": {},
+    "avg with fc_norm": {"global_pool": "avg"},
+    "avg over prefix too": {"global_pool": "avg", "pool_include_prefix": True, "reg_tokens": 2},
+    "avg without class token": {"global_pool": "avg", "class_token": False},
+    "avg, norm before pooling": {"global_pool": "avg", "fc_norm": False},
+    "max": {"global_pool": "max"},
+    "avgmax, norm before pooling": {"global_pool": "avgmax", "fc_norm": False},
+    "attention pooling": {"global_pool": "map", "reg_tokens": 1},
+    "patch refinement": {"global_pool": "prr"},
+    "LayerScale": {"init_values": 0.5},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "norm_pre": {"pre_norm": True},
+    "qk norm": {"qk_norm": True},
+    "RMSNorm": {"norm_layer": "rmsnorm"},
+    "no norm": {"final_norm": False},
+    "no biases": {"qkv_bias": False, "proj_bias": False},
+    "no classifier": {"num_classes": 0},
+    "dropout of all kinds": {"drop_rate": 0.5, "patch_drop_rate": 0.5, "drop_path_rate": 0.5, "attn_drop_rate": 0.5},
+    "not square": {"img_size": (16, 24)},
+}
+"""Options of timm's class that an adapter must get right, by what they are about."""
+
+OPEN_CLIP_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "class token": {},
+    "odd number of heads": {"heads": 1},
+    "mean of patches": {"pool_type": "avg"},
+    "norm after pooling": {"pool_type": "avg", "final_ln_after_pool": True},
+    "attention pooling": {"attentional_pool": True},
+    "mean of attention pooling": {"attentional_pool": True, "pool_type": "avg", "output_tokens": True},
+    "LayerScale": {"ls_init_value": 0.5},
+    "no norm before": {"no_ln_pre": True},
+    "patch dropout": {"patch_dropout": 0.5},
+    "fixed positions": {"pos_embed_type": "sin_cos_2d"},
+    "not square": {"image_size": (16, 24)},
+}
+"""Options of open_clip's class that an adapter must get right, by what they are about."""
+
+TOWER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "mean, linear": {},
+    "mean, MLP": {"proj": "mlp"},
+    "class token, classifier as projection": {"pool": "token", "proj": ""},
+    "class token, no projection": {"pool": "token", "proj": "none"},
+    "LayerScale and registers": {"model_name": "test_vit2"},
+    "attention pooling": {"model_name": "test_vit3", "pool": "map"},
+}
+"""Options of open_clip's towers of timm that an adapter must get right, by what they are about."""
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

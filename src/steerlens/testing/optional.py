@@ -1,0 +1,36 @@
+"""Making timm and open_clip importable where torchvision has no build for the torch at hand."""
+
+import sys
+import warnings
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+
+def add_optional_libraries(folder: Path | None = None) -> None:
+    """Makes the libraries of a folder importable, and torchvision with them if it is anywhere.
+
+    Registries have torchvision for CUDA only. Without its compiled part, all that timm and open_clip use of it works,
+    but its import asks for the schemas of two operators that the compiled part would have defined. A program that does
+    not declare them first cannot even import transformers where it finds such a torchvision; hence a folder of its own.
+
+    Args:
+        folder: where the libraries are, by default `optional` in this Python environment, where `make test` puts them.
+    """
+    folder = Path(sys.prefix) / "optional" if folder is None else folder
+    if folder.is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    with suppress(OSError):
+        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("torchvision")
