@@ -1,0 +1,91 @@
+"""Figures of the importance study, drawn from its summary and table alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from steerlens.studies.importance_summary import CEILING, Row, Summary
+
+_DARK, _MIDDLE, _LIGHT = "#222222", "#777777", "#bbbbbb"
+
+
+def correlation_figure(summary: Summary) -> Figure:
+    """Correlation of every score with the main effect, with 95 % intervals; all heads, and without head means."""
+    shown = [row for row in summary.rows if row.effect == summary.main]
+    names = list(dict.fromkeys(row.score for row in shown))
+    order = sorted(names, key=lambda name: _value(shown, name, "spearman"))
+    figure = Figure(figsize=(8.5, 0.34 * len(order) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    for offset, statistic, colour, marker in (
+        (0.16, "spearman", _DARK, "o"),
+        (-0.16, "interaction", _MIDDLE, "s"),
+    ):
+        for place, name in enumerate(order):
+            row = next(row for row in shown if row.score == name and row.statistic == statistic)
+            estimate = row.estimate
+            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
+            label = None
+            if place == 0:
+                label = "over heads" if statistic == "spearman" else "head and picture means removed"
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label, linestyle="")
+    axes.axvline(0, color=_LIGHT, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel("Spearman correlation with the effect of ablation, mean over pictures, 95 % interval")
+    axes.set_title(f"{summary.main}\n{_size(summary)}", fontsize=9, loc="left")
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Mean score against mean main effect, one point a head, one panel a lens; the darker, the later the layer."""
+    names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    effect = f"effect: {summary.main}"
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    layers = np.array([next(row["layer"] for row in rows if row["site"] == site) for site in sites])
+    for axes, name in zip(figure.subplots(1, 4), names, strict=True):
+        points = np.array([[_mean(rows, site, name), _mean(rows, site, effect)] for site in sites])
+        shade = 0.85 - 0.85 * layers / max(1, layers.max())
+        axes.scatter(points[:, 0], points[:, 1], c=shade, cmap="gray", vmin=0, vmax=1, s=18, edgecolors="black", lw=0.4)
+        axes.axhline(0, color=_LIGHT, linewidth=0.8, zorder=0)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("similarity (cosine)", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
+    figure.suptitle(f"Each point a head, mean over {summary.n_pictures} pictures; darker: later layer", fontsize=9)
+    return figure
+
+
+def layer_figure(summary: Summary) -> Figure:
+    """Mean effect of a head by layer, and the share of heads that beat their control."""
+    figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    layers = range(len(summary.effect_by_layer))
+    left.bar(layers, summary.effect_by_layer, color=_MIDDLE)
+    left.set_ylabel("mean effect of a head (cosine)")
+    right.bar(layers, summary.beats_control, color=_MIDDLE)
+    right.axhline(0.5, color=_DARK, linewidth=1, linestyle="--")
+    right.set_ylabel("share closer than its control")
+    right.set_ylim(0, 1)
+    for axes in (left, right):
+        axes.set_xlabel("layer")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{summary.main}; {_size(summary)}", fontsize=9)
+    return figure
+
+
+def _value(rows: Sequence[Row], score: str, statistic: str) -> float:
+    value = next(row.estimate.value for row in rows if row.score == score and row.statistic == statistic)
+    return value + (10 if score == CEILING else 0)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:
+    return float(np.mean([row[name] for row in rows if row["site"] == site]))
+
+
+def _size(summary: Summary) -> str:
+    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"

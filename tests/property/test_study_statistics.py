@@ -1,0 +1,130 @@
+"""Statistics of the studies: identities for any table, and intervals that contain what they should."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from steerlens.studies.stats import (
+    correlation_estimate,
+    difference_estimate,
+    interaction,
+    mean_correlation,
+    mismatched,
+    pearson,
+    ranks,
+    ratio_estimate,
+    seed_reliability,
+    spearman,
+    within_layers,
+    without_means,
+)
+
+tables = st.builds(
+    lambda rows, columns, seed, levels: torch.randint(
+        0, levels, (rows, columns), generator=torch.Generator().manual_seed(seed)
+    ).double(),
+    st.integers(2, 6),
+    st.integers(3, 12),
+    st.integers(0, 10_000),
+    st.sampled_from([2, 3, 1000]),
+)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(tables)
+def test_ranks_count_the_smaller_ones_and_half_of_the_equal_ones(table: Tensor) -> None:
+    plain = [
+        [sum(other < value for other in row) + (sum(other == value for other in row) - 1) / 2 for value in row]
+        for row in table.tolist()
+    ]
+    torch.testing.assert_close(ranks(table), torch.tensor(plain, dtype=torch.float64))
+
+
+@given(tables, st.integers(0, 1000))
+def test_correlations_are_numpys(table: Tensor, seed: int) -> None:
+    other = noise(*table.shape, seed=seed)
+    for row, (a, b) in enumerate(zip(table, other, strict=True)):
+        if a.std() == 0:
+            assert math.isnan(float(pearson(table, other)[row]))
+            continue
+        assert float(pearson(table, other)[row]) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
+        by_rank = np.corrcoef(ranks(a[None])[0], ranks(b[None])[0])[0, 1]
+        assert float(spearman(table, other)[row]) == pytest.approx(by_rank, abs=1e-9)
+
+
+@given(tables)
+def test_ranks_know_nothing_of_monotone_maps(table: Tensor) -> None:
+    other = noise(*table.shape)
+    torch.testing.assert_close(spearman(table, other), spearman(table**3 - 1, other), equal_nan=True)
+
+
+@given(tables)
+def test_no_mean_is_left(table: Tensor) -> None:
+    left = without_means(table)
+    torch.testing.assert_close(left.mean(dim=0), torch.zeros(table.shape[1]).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(left.mean(dim=1), torch.zeros(table.shape[0]).double(), atol=1e-9, rtol=0)
+
+
+def test_a_score_that_only_knows_big_heads_is_exposed() -> None:
+    """Head means alone: a high correlation, the same with other pictures' effects, and nothing without head means."""
+    heads = noise(40, seed=1)
+    effect = heads + 0.3 * noise(30, 40, seed=2)
+    score = heads + 0.3 * noise(30, 40, seed=3)
+    assert mean_correlation(score, effect) > 0.8
+    assert mismatched(score, effect) > 0.8
+    assert abs(mean_correlation(score, effect, interaction)) < 0.1
+
+
+def test_a_score_that_knows_pictures_survives() -> None:
+    own = noise(30, 40, seed=4)
+    score, effect = own + 0.3 * noise(30, 40, seed=5), own + 0.3 * noise(30, 40, seed=6)
+    assert mean_correlation(score, effect, interaction) > 0.8
+    assert abs(mismatched(score, effect)) < 0.1
+
+
+def test_layers_that_differ_explain_nothing_within_a_layer() -> None:
+    layers = [head // 8 for head in range(40)]
+    level = torch.tensor(layers).double() * 10
+    score, effect = level + noise(20, 40, seed=7), level + noise(20, 40, seed=8)
+    assert mean_correlation(score, effect) > 0.9
+    assert abs(mean_correlation(score, effect, within_layers(layers))) < 0.1
+    torch.testing.assert_close(within_layers(layers)(effect, effect), torch.ones(20).double())
+
+
+def test_intervals_contain_the_estimate_and_tell_noise_from_signal() -> None:
+    own = noise(24, 30, seed=9)
+    score = own + noise(24, 30, seed=10)
+    concepts = [f"c{row // 2}" for row in range(24)]
+    real = correlation_estimate(score, own, concepts, draws=300)
+    assert real.low < real.value < real.high and real.excludes_zero
+    chance = correlation_estimate(noise(24, 30, seed=11), own, concepts, draws=300)
+    assert not chance.excludes_zero
+    assert correlation_estimate(score, own, concepts, draws=300) == real  # the same seed, the same interval
+    alone = correlation_estimate(score, own, concepts, draws=300, heads=False)
+    assert alone.value == real.value and alone.high - alone.low < real.high - real.low
+
+
+def test_paired_differences_are_sharper_than_two_intervals() -> None:
+    own = noise(24, 30, seed=12)
+    good, worse = own + 0.5 * noise(24, 30, seed=13), own + 1.0 * noise(24, 30, seed=14)
+    concepts = [f"c{row}" for row in range(24)]
+    difference = difference_estimate(good, worse, own, concepts, draws=300)
+    assert difference.excludes_zero and difference.value > 0
+    assert difference_estimate(good, good, own, concepts, draws=100).value == 0
+    assert ratio_estimate(good, good, own, concepts, draws=100).low == pytest.approx(1)
+
+
+def test_reliability_of_a_repeated_score_is_one_and_of_noise_none() -> None:
+    own = noise(20, 30, seed=15)
+    assert seed_reliability(torch.stack([own, own])) == (pytest.approx(1), pytest.approx(1))
+    single, whole = seed_reliability(torch.stack([own + noise(20, 30, seed=16), own + noise(20, 30, seed=17)]))
+    assert 0.3 < single < 0.7 and whole == pytest.approx(2 * single / (1 + single))
+    assert math.isnan(seed_reliability(own[None])[0])

@@ -1,0 +1,199 @@
+"""The importance study on a tiny random pair: resumable, repeatable, honest about what it was given."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import steerlens
+from steerlens.errors import StoreError, UsageError
+from steerlens.lenses.steering import SteeringLens
+from steerlens.lenses.strength import Strength
+from steerlens.sites import all_heads
+from steerlens.studies.folder import open_study, rounded
+from steerlens.studies.importance import ImportanceOptions, make_bench, other_of, subject_effects
+from steerlens.studies.importance_study import importance_study
+from steerlens.studies.importance_summary import Effect, choose, made_scores
+from steerlens.studies.settings import LensSetting, lens_embeddings, relative_strengths
+from steerlens.studies.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
+from steerlens.sweep.engine import Advanced
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.pair import Pair
+
+
+def picture(seed: int, size: int = 16) -> Image.Image:
+    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def subjects(pair: Pair) -> SubjectSet:
+    assert pair.vocabulary is not None
+    names = pair.vocabulary.names
+    made = [Subject(f"p{n}", picture(n), names[n], picture(100 + n)) for n in range(5)]
+    return SubjectSet(tuple(made[:2]), tuple(made[2:5]), tuple(picture(200 + n) for n in range(5)), "random pictures")
+
+
+def options(pair: Pair) -> ImportanceOptions:
+    one = LensSetting("steering", Strength("rho", 1.0))
+    return ImportanceOptions(
+        replace(pair.decoder.spec.defaults, steps=1, guidance=1.0),
+        steering=(one, replace(one, centred=True)),
+        diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
+    )
+
+
+def finish(events) -> object:
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+
+
+def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
+    finish(importance_study(pair, subjects, options(pair), tmp_path / "whole", draws=20))
+    broken = importance_study(pair, subjects, options(pair), tmp_path / "broken")
+    for event in broken:
+        if isinstance(event, Advanced) and event.stage == "decoding to report" and event.done > event.total / 2:
+            break
+    broken.close()
+    kept = sorted(path.name for path in (tmp_path / "broken" / "parts").iterdir())
+    assert [name for name in kept if name.startswith("report")]
+    finish(importance_study(pair, subjects, options(pair), tmp_path / "broken", draws=20))
+    texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
+    assert texts[0] == texts[1]
+    summary = json.loads(texts[0])
+    assert summary["n_pictures"] == 3 and summary["choices"]["steering"]["candidates"]
+    table = pq.read_table(tmp_path / "whole" / "table.parquet")
+    assert table.num_rows == 3 * pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
+    assert {"picture", "site", "steering, chosen", "effect: total, unsigned, zero"} <= set(table.column_names)
+    for name in ("correlations", "heads", "layers"):
+        assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_another_study_is_refused(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
+    with open_study(tmp_path / "study", {"study": "another"}):
+        pass
+    with pytest.raises(UsageError, match="holds a study with another"):
+        finish(importance_study(pair, subjects, options(pair), tmp_path / "study"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no study of steerlens"):
+        finish(importance_study(pair, subjects, options(pair), tmp_path / "photos"))
+    with (
+        open_study(tmp_path / "open", {}),
+        pytest.raises(StoreError, match="another process"),
+        open_study(tmp_path / "open", {}),
+    ):
+        pass
+
+
+def test_targets_are_never_the_input(pair: Pair, subjects: SubjectSet) -> None:
+    bench = make_bench(pair, subjects)
+    found = subject_effects(bench, subjects.reported[0], subjects.reported[1], options(pair))
+    assert not torch.allclose(found["text"], found["clean"]) and not torch.allclose(found["other"], found["clean"])
+    nameless = replace(pair, vocabulary=None, texts=None)
+    lonely = Subject("p", picture(0), "nothing", None)
+    with pytest.raises(UsageError, match="no target for a signed effect"):
+        subject_effects(make_bench(nameless, subjects), lonely, subjects.reported[1], options(pair))
+
+
+def test_a_plain_setting_is_the_steering_lens(pair: Pair, subjects: SubjectSet) -> None:
+    bench = make_bench(pair, subjects)
+    trace = pair.encoder.trace(pair.encoder.preprocess([subjects.chosen[0].image]))
+    sites = all_heads(pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
+    strength = Strength("rho", 2.0)
+    plain = lens_embeddings(pair.encoder, trace, sites, LensSetting("steering", strength), bench.reference)
+    torch.testing.assert_close(plain, SteeringLens(pair.encoder, strength).embeddings(trace, sites).float())
+    for setting in (
+        LensSetting("steering", strength, centred=True),
+        LensSetting("steering", strength, base="neutral"),
+        LensSetting("diffusion", centred=True, rescaled=True),
+    ):
+        other = lens_embeddings(pair.encoder, trace, sites, setting, bench.reference)
+        assert other.shape == plain.shape and not torch.allclose(other, plain)
+    rhos = relative_strengths(pair.encoder, trace, sites, LensSetting("steering", strength), bench.reference)
+    torch.testing.assert_close(rhos, torch.full_like(rhos, 2.0))
+    rescaled = lens_embeddings(pair.encoder, trace, sites, LensSetting("diffusion", rescaled=True), bench.reference)
+    clean = trace.embedding.float().norm(dim=-1)[:, None].expand(rescaled.shape[:2])
+    torch.testing.assert_close(rescaled.norm(dim=-1), clean)
+
+
+def test_the_choice_finds_the_score_that_knows_the_effect() -> None:
+    """Made parts: one setting's pictures say what ablation does, the other's are noise."""
+    generator = torch.Generator().manual_seed(0)
+    good, bad = LensSetting("diffusion"), LensSetting("diffusion", rescaled=True)
+    parts: list[dict[str, Tensor]] = []
+    for _ in range(5):
+        clean, text = torch.randn(2, 8, generator=generator)
+        total = clean + 0.3 * torch.randn(12, 8, generator=generator)
+        effect = torch.cosine_similarity(clean, text, dim=0) - torch.cosine_similarity(total, text[None], dim=1)
+        made = effect[:, None] * text + 0.01 * torch.randn(12, 8, generator=generator) + clean
+        parts.append(
+            {
+                "clean": clean,
+                "text": text,
+                "total.mean": total,
+                f"made.candidate.{good}.seed0": made,
+                f"made.candidate.{bad}.seed0": torch.randn(12, 8, generator=generator),
+            }
+        )
+    choice = choose(parts, [bad, good], Effect("total", "text", "mean"))
+    assert choice.setting == good and choice.compare == "text" and choice.correlation > 0.8
+    assert len(choice.candidates) == 4  # two settings, compared with the input and with the text
+    with pytest.raises(StoreError, match="no decoded pictures"):
+        made_scores(parts, "steering rho=1", "input")
+
+
+def test_folders_are_read_by_concept(tmp_path: Path) -> None:
+    for place, name in enumerate(("cat/a.png", "cat/b.png", "red_dog 1.png", "red_dog 2.png", "owl.png", "x/1.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(place).save(tmp_path / name)
+    assert concept_of(tmp_path / "red_dog 2.png", tmp_path) == "red dog"
+    found = folder_subjects(tmp_path, 2, 2, seed=0)
+    chosen, reported = ({subject.concept for subject in side} for side in (found.chosen, found.reported))
+    assert not chosen & reported and chosen | reported <= {"cat", "red dog", "owl", "x"}
+    for subject in (*found.chosen, *found.reported):
+        assert (subject.other is not None) == (subject.concept in ("cat", "red dog"))
+    assert folder_subjects(tmp_path, 2, 2, seed=0).identity() == found.identity()
+    assert folder_subjects(tmp_path, 2, 2, seed=1).identity() != found.identity()
+    with pytest.raises(UsageError, match="too few"):
+        folder_subjects(tmp_path, 3, 5)
+    with pytest.raises(UsageError, match="not a folder"):
+        folder_subjects(tmp_path / "none", 1, 1)
+
+
+def test_splits_never_share_a_concept() -> None:
+    made = [Subject(f"{n}", picture(n), f"c{n // 3}") for n in range(12)]
+    chosen, reported = split(made, 4, 6, seed=3)
+    assert len(chosen) == 4 and len(reported) == 6
+    assert not {one.concept for one in chosen} & {one.concept for one in reported}
+    assert other_of(made, 1).concept != made[1].concept
+    with pytest.raises(UsageError, match="two concepts"):
+        other_of(made[:3], 0)
+
+
+def test_json_has_no_nan() -> None:
+    assert rounded({"a": float("nan"), "b": (0.123456, -0.0), "c": "x"}) == {"a": None, "b": [0.1235, 0.0], "c": "x"}
+
+
+def test_options_refuse_what_makes_no_study(pair: Pair) -> None:
+    good = options(pair)
+    with pytest.raises(UsageError, match="at least 2 seeds"):
+        replace(good, seeds=(0,))
+    with pytest.raises(UsageError, match="same number of settings"):
+        replace(good, diffusion=good.diffusion[:1])
+    with pytest.raises(UsageError, match="takes a strength"):
+        LensSetting("steering")
