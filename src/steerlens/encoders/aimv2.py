@@ -7,8 +7,8 @@ the mean of the normalised tokens.
 References: E. Fini et al., "Multimodal Autoregressive Pre-training of Large Vision Encoders", arXiv 2411.14402.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,13 +20,13 @@ from steerlens.encoders.pretrained import BlockParts, PretrainedEncoder
 class AIMv2Encoder(PretrainedEncoder):
     """An AIMv2 vision tower: `Aimv2VisionModel`, or that of an `Aimv2Model` with its projection.
 
-    The embedding is the pooled (and projected) one, or the mean of the normalised tokens where there is no pooling head.
+    The embedding is the pooled (and projected) one, or the mean of the normalised tokens where no head pools them.
     """
 
     family = "aimv2"
     library = "an AIMv2 vision tower"
     architectures = ("Aimv2VisionModel", "Aimv2Model")
-    model_types = {"aimv2_vision_model": "Aimv2VisionModel", "aimv2": "Aimv2Model"}
+    model_types: ClassVar[Mapping[str, str]] = {"aimv2_vision_model": "Aimv2VisionModel", "aimv2": "Aimv2Model"}
     parts = BlockParts(
         block_kind="Aimv2EncoderLayer",
         attention_kind="Aimv2Attention",
@@ -52,6 +52,11 @@ class AIMv2Encoder(PretrainedEncoder):
     def first_patch(self) -> int:
         """There are image patches alone."""
         return 0
+
+    @property
+    def fixed_size(self) -> bool:
+        """Native-resolution towers compute positions for pictures of any size."""
+        return not self.tower.config.is_native
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like an AIMv2 vision tower."""

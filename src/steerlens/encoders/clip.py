@@ -6,9 +6,9 @@ References: A. Radford et al., "Learning Transferable Visual Models From Natural
 arXiv 2103.00020; Y.-S. Chuang et al., "MetaCLIP 2: A Worldwide Scaling Recipe", arXiv 2507.22062.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,8 +28,11 @@ class CLIPEncoder(PretrainedEncoder):
     family = "clip"
     library = "a CLIP vision tower"
     architectures = ("CLIPVisionModelWithProjection", "CLIPModel")
-    wholes = {"CLIPModel": Loading("CLIPVisionModelWithProjection", _TEXT_SIDE)}
-    model_types = {"clip_vision_model": "CLIPVisionModelWithProjection", "clip": "CLIPModel"}
+    wholes: ClassVar[Mapping[str, Loading]] = {"CLIPModel": Loading("CLIPVisionModelWithProjection", _TEXT_SIDE)}
+    model_types: ClassVar[Mapping[str, str]] = {
+        "clip_vision_model": "CLIPVisionModelWithProjection",
+        "clip": "CLIPModel",
+    }
     parts = BlockParts(
         block_kind="CLIPEncoderLayer",
         attention_kind="CLIPAttention",
@@ -38,6 +41,14 @@ class CLIPEncoder(PretrainedEncoder):
         mlp="mlp",
         others=frozenset({"layer_norm1", "layer_norm2"}),
     )
+
+    @classmethod
+    def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
+        """How the model of a folder is loaded; a whole one says the embedding's size beside its vision config."""
+        found = super().loading(config, weights)
+        if found is not None and found in cls.wholes.values() and "projection_dim" in config:
+            return replace(found, arguments=(("projection_dim", config["projection_dim"]),))
+        return found
 
     @property
     def tower(self) -> Any:
@@ -81,6 +92,11 @@ class MetaCLIP2Encoder(CLIPEncoder):
     family = "metaclip_2"
     library = "a MetaCLIP 2 vision tower"
     architectures = ("MetaClip2VisionModelWithProjection", "MetaClip2Model")
-    wholes = {"MetaClip2Model": Loading("MetaClip2VisionModelWithProjection", _TEXT_SIDE)}
-    model_types = {"metaclip_2_vision_model": "MetaClip2VisionModelWithProjection", "metaclip_2": "MetaClip2Model"}
+    wholes: ClassVar[Mapping[str, Loading]] = {
+        "MetaClip2Model": Loading("MetaClip2VisionModelWithProjection", _TEXT_SIDE)
+    }
+    model_types: ClassVar[Mapping[str, str]] = {
+        "metaclip_2_vision_model": "MetaClip2VisionModelWithProjection",
+        "metaclip_2": "MetaClip2Model",
+    }
     parts = replace(CLIPEncoder.parts, block_kind="MetaClip2EncoderLayer", attention_kind="MetaClip2Attention")

@@ -2,7 +2,8 @@
 
 A classifier that was trained with a teacher has a head for each of the two tokens, and its logits are the mean of both:
 
-    logits = (W_cls x_cls + b_cls + W_dist x_dist + b_dist) / 2 = [W_cls, W_dist] / 2 [x_cls; x_dist] + (b_cls + b_dist) / 2
+    logits = (W_cls x_cls + b_cls + W_dist x_dist + b_dist) / 2
+           = [W_cls, W_dist] / 2 [x_cls; x_dist] + (b_cls + b_dist) / 2
 
 so the embedding is both normalised tokens side by side, and the classes are linear in it.
 
@@ -10,7 +11,9 @@ References: H. Touvron et al., "Training data-efficient image transformers & dis
 arXiv 2012.12877.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,7 +33,7 @@ class DeiTEncoder(ViTEncoder):
     family = "deit"
     library = "a DeiT of transformers"
     architectures = ("DeiTModel", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
-    model_types = {"deit": "DeiTModel"}
+    model_types: ClassVar[Mapping[str, str]] = {"deit": "DeiTModel"}
     parts = replace(ViTEncoder.parts, block_kind="DeiTLayer", attention_kind="DeiTAttention")
 
     @property

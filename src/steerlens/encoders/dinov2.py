@@ -8,9 +8,9 @@ References: M. Oquab et al., "DINOv2: Learning Robust Visual Features without Su
 T. Darcet et al., "Vision Transformers Need Registers", arXiv 2309.16588.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ class DINOv2Encoder(PretrainedEncoder):
     family = "dinov2"
     library = "a DINOv2 of transformers"
     architectures = ("Dinov2Model", "Dinov2ForImageClassification")
-    model_types = {"dinov2": "Dinov2Model"}
+    model_types: ClassVar[Mapping[str, str]] = {"dinov2": "Dinov2Model"}
     parts = BlockParts(
         block_kind="Dinov2Layer",
         attention_kind="Dinov2Attention",
@@ -41,7 +41,6 @@ class DINOv2Encoder(PretrainedEncoder):
         scales=("layer_scale1", "layer_scale2"),
         scale_kind="Dinov2LayerScale",
     )
-    fixed_size = False
 
     @property
     def tower(self) -> Any:
@@ -62,6 +61,11 @@ class DINOv2Encoder(PretrainedEncoder):
     def classifies(self) -> bool:
         """Whether the model is a classifier."""
         return self.tower is not self._native
+
+    @property
+    def fixed_size(self) -> bool:
+        """Positions are made for pictures of any size."""
+        return False
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a DINOv2 of transformers."""
@@ -94,7 +98,7 @@ class DINOv2RegistersEncoder(DINOv2Encoder):
     family = "dinov2_with_registers"
     library = "a DINOv2 with registers of transformers"
     architectures = ("Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification")
-    model_types = {"dinov2_with_registers": "Dinov2WithRegistersModel"}
+    model_types: ClassVar[Mapping[str, str]] = {"dinov2_with_registers": "Dinov2WithRegistersModel"}
     parts = replace(
         DINOv2Encoder.parts,
         block_kind="Dinov2WithRegistersLayer",

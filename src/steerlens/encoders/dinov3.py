@@ -7,10 +7,10 @@ References: O. Siméoni et al., "DINOv3", arXiv 2508.10104.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,14 +31,13 @@ class DINOv3Encoder(PretrainedEncoder):
     family = "dinov3_vit"
     library = "a DINOv3 Vision Transformer of transformers"
     architectures = ("DINOv3ViTModel",)
-    model_types = {"dinov3_vit": "DINOv3ViTModel"}
+    model_types: ClassVar[Mapping[str, str]] = {"dinov3_vit": "DINOv3ViTModel"}
     parts = replace(
         DINOv2Encoder.parts,
         block_kind="DINOv3ViTLayer",
         attention_kind="DINOv3ViTAttention",
         scale_kind="DINOv3ViTLayerScale",
     )
-    fixed_size = False
 
     @staticmethod
     def load_processor(folder: Path) -> "DINOv3Processor | None":
@@ -64,6 +63,11 @@ class DINOv3Encoder(PretrainedEncoder):
     def first_patch(self) -> int:
         """The class token comes first, registers second."""
         return 1 + self._native.config.num_register_tokens
+
+    @property
+    def fixed_size(self) -> bool:
+        """Positions are made for pictures of any size."""
+        return False
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a DINOv3 Vision Transformer."""
@@ -106,9 +110,9 @@ class DINOv3Processor:
         Raises:
             ModelError: if it asks for a step that DINOv3 does not take.
         """
-        size, modes = config.get("size") or {}, {2: "bilinear", 3: "bicubic"}
+        size = config.get("size") or {}
         steps = all(config.get(step) is not False for step in ("do_resize", "do_rescale", "do_normalize"))
-        mode = modes.get(config.get("resample") or 2)
+        mode = {None: "bilinear", 2: "bilinear", 3: "bicubic"}.get(config.get("resample"))
         if not steps or config.get("do_center_crop") or mode is None or set(size) != {"height", "width"}:
             raise ModelError(
                 "image_processor: its config asks for other steps than DINOv3's: rescaling, resizing to a height and "

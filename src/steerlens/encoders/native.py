@@ -168,9 +168,7 @@ class NativeEncoder(ABC):
                 lambda _, args, kwargs: keep("embed", args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
             for modules in layers:
-                yield modules.attn_proj.register_forward_pre_hook(
-                    lambda _, args, of=modules.head_values: keep("values", of(args))
-                )
+                yield modules.attn_proj.register_forward_pre_hook(_input_hook(keep, modules))
                 yield modules.attn_out.register_forward_hook(_output_hook(keep, "attn_out"))
                 yield modules.mlp_out.register_forward_hook(_output_hook(keep, "mlp_out"))
                 yield modules.block.register_forward_hook(_output_hook(keep, "resid_post"))
@@ -244,6 +242,13 @@ class NativeEncoder(ABC):
 def _output_hook(keep: Callable[[str, Tensor], None], key: str) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         keep(key, first(output))
+
+    return hook
+
+
+def _input_hook(keep: Callable[[str, Tensor], None], modules: LayerModules) -> Callable[[nn.Module, Any], None]:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        keep("values", modules.head_values(args))
 
     return hook
 

@@ -90,8 +90,6 @@ class PretrainedEncoder(NativeEncoder):
     """The architecture that a config's `model_type` stands for, where the config names no architecture."""
     parts: ClassVar[BlockParts]
     """What the parts of a native block are called."""
-    fixed_size: ClassVar[bool] = True
-    """Whether the model sees pictures of one size only, that of its config."""
     centred: ClassVar[bool] = True
     """Whether the readout is blind to the mean over width of every residual."""
 
@@ -158,6 +156,11 @@ class PretrainedEncoder(NativeEncoder):
     @abstractmethod
     def first_patch(self) -> int:
         """Index of the first image patch among the tokens."""
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the model sees pictures of one size only, that of its config."""
+        return True
 
     @abstractmethod
     def refuse_unknown(self) -> None:

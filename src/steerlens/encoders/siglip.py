@@ -7,8 +7,8 @@ tokens instead.
 References: X. Zhai et al., "Sigmoid Loss for Language Image Pre-Training", arXiv 2303.15343.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,8 +30,8 @@ class SigLIPEncoder(PretrainedEncoder):
     family = "siglip"
     library = "a SigLIP vision tower"
     architectures = ("SiglipVisionModel", "SiglipModel", "SiglipForImageClassification")
-    wholes = {"SiglipModel": Loading("SiglipVisionModel", TEXT_SIDE)}
-    model_types = {"siglip_vision_model": "SiglipVisionModel", "siglip": "SiglipModel"}
+    wholes: ClassVar[Mapping[str, Loading]] = {"SiglipModel": Loading("SiglipVisionModel", TEXT_SIDE)}
+    model_types: ClassVar[Mapping[str, str]] = {"siglip_vision_model": "SiglipVisionModel", "siglip": "SiglipModel"}
     parts = BlockParts(
         block_kind="SiglipEncoderLayer",
         attention_kind="SiglipAttention",

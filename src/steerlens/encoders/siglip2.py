@@ -9,9 +9,10 @@ References: M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoder
 Localization, and Dense Features", arXiv 2502.14786.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isqrt
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -32,8 +33,8 @@ class SigLIP2Encoder(SigLIPEncoder):
     family = "siglip2"
     library = "a SigLIP 2 vision tower"
     architectures = ("Siglip2VisionModel", "Siglip2Model", "Siglip2ForImageClassification")
-    wholes = {"Siglip2Model": Loading("Siglip2VisionModel", TEXT_SIDE)}
-    model_types = {"siglip2_vision_model": "Siglip2VisionModel", "siglip2": "Siglip2Model"}
+    wholes: ClassVar[Mapping[str, Loading]] = {"Siglip2Model": Loading("Siglip2VisionModel", TEXT_SIDE)}
+    model_types: ClassVar[Mapping[str, str]] = {"siglip2_vision_model": "Siglip2VisionModel", "siglip2": "Siglip2Model"}
     parts = replace(SigLIPEncoder.parts, block_kind="Siglip2EncoderLayer", attention_kind="Siglip2Attention")
     head_kind = "Siglip2MultiheadAttentionPoolingHead"
 

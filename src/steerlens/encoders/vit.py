@@ -8,7 +8,7 @@ References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.1
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -27,7 +27,7 @@ class ViTEncoder(PretrainedEncoder):
     family = "vit"
     library = "a Vision Transformer of transformers"
     architectures = ("ViTModel", "ViTForImageClassification")
-    model_types = {"vit": "ViTModel"}
+    model_types: ClassVar[Mapping[str, str]] = {"vit": "ViTModel"}
     parts = BlockParts(
         block_kind="ViTLayer",
         attention_kind="ViTAttention",

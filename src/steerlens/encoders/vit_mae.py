@@ -7,10 +7,10 @@ trained.
 References: K. He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,8 +31,8 @@ class ViTMAEEncoder(ViTEncoder):
     family = "vit_mae"
     library = "a masked autoencoder of transformers"
     architectures = ("ViTMAEModel", "ViTMAEForPreTraining")
-    wholes = {"ViTMAEForPreTraining": Loading("ViTMAEModel", ("decoder.",))}
-    model_types = {"vit_mae": "ViTMAEForPreTraining"}
+    wholes: ClassVar[Mapping[str, Loading]] = {"ViTMAEForPreTraining": Loading("ViTMAEModel", ("decoder.",))}
+    model_types: ClassVar[Mapping[str, str]] = {"vit_mae": "ViTMAEForPreTraining"}
     parts = replace(ViTEncoder.parts, block_kind="ViTMAELayer", attention_kind="ViTMAEAttention")
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:

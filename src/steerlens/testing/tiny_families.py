@@ -131,14 +131,15 @@ def tiny_model(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
 
 def tiny_family_processor(kind: str) -> Any:
     """The image processor that goes with a tiny model: the real class of its family."""
-    plain = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIZE, "width": SIZE}}
+    plain: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIZE, "width": SIZE}}
     if kind.startswith("Siglip2"):
         return transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=5)
     if kind.startswith("Siglip"):
         return transformers.SiglipImageProcessorPil(**plain)
     if kind.startswith(("ViT", "DeiT")):
-        family = transformers.DeiTImageProcessorPil if kind.startswith("DeiT") else transformers.ViTImageProcessorPil
-        return family(**plain, do_center_crop=False) if kind.startswith("DeiT") else family(**plain)
+        deit = kind.startswith("DeiT")
+        family: Any = transformers.DeiTImageProcessorPil if deit else transformers.ViTImageProcessorPil
+        return family(**plain, do_center_crop=False) if deit else family(**plain)
     if kind.startswith("Dinov2"):
         return transformers.BitImageProcessorPil(size={"shortest_edge": 20}, crop_size={"height": SIZE, "width": SIZE})
     if kind.startswith("DINOv3"):

@@ -6,24 +6,23 @@ from typing import Any, cast
 
 import torch
 
-from steerlens.decoders.base import DecodeOptions, Decoder
+from steerlens.decoders.base import DecodeOptions, Decoder, check_fit
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.pretrained import Loading
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
-from steerlens.zoo.locate import card_of, locate, locate_encoder
+from steerlens.zoo.families import family_of
+from steerlens.zoo.locate import Located, card_of, locate, locate_encoder, pinned
 from steerlens.zoo.pair import Pair
+from steerlens.zoo.parts import encoder_of, negative_for, processor_beside, unpinned_notes
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
 from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
 from steerlens.zoo.text import CLIPText
 from steerlens.zoo.vocabularies import load_vocabulary
 from steerlens.zoo.vocabularies import read_vocabulary as read_vocabulary
 from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
-
-_PIPELINES = {"KandinskyV22Pipeline": "kandinsky-2.2"}
-"""Adapters for pipeline classes; a plug-in registers its adapter under the name of the class itself."""
 
 
 def load(
@@ -55,29 +54,38 @@ def load(
     chosen, asked, known = choose_device(device), parse_dtype(dtype), card_of(source)
     name, options = str(source), None if known is None else known.defaults.options()
     located = locate(source, local=local, local_files_only=local_files_only)
-    pinned = known is not None and known.encoder is not None and local is None
+    hub = known is not None and known.encoder is not None and local is None
     folders: dict[str, Path] = {}
 
     own_encoder, unpinned = encoder is None, ""
-    first: Repository | Path | None = known.encoder if pinned and known is not None else located.encoder
+    first: Repository | Path | None = located.encoder
+    second: Repository | Path | None = None if decoder is not None else located.decoder
+    if hub and known is not None and known.encoder is not None and known.decoder is not None:
+        first = pinned(known.encoder, located.encoder)
+        second = None if decoder is not None else pinned(known.decoder, located.decoder)
+        unpinned = "; ".join(unpinned_notes(known, (first, second)))
+    kind = adapter("steerlens.decoders", located.family)
+    if located.joint and decoder is None:  # one model is both, and is read once
+        folders |= located.parts
+        decoder = load_decoder(located, None, device=chosen, dtype=asked, name=name, options=options)
+        encoder = encoder_of(decoder, name) if encoder is None else encoder
     if not isinstance(encoder, Encoder):
         folder = located.encoder
         if encoder is not None:
             folder, first, unpinned = locate_encoder(str(encoder), local_files_only=local_files_only)
         folders["image_encoder"] = inner_folder(folder)
         folders["image_processor"] = processor_folder(folder)
-        encoder = load_encoder(folder, device=chosen, dtype=asked, name=name if own_encoder else str(encoder))
+        processor = processor_beside(folder) if own_encoder else None
+        encoder_name = name if own_encoder else str(encoder)
+        encoder = load_encoder(folder, processor, device=chosen, dtype=asked, name=encoder_name)
     elif not own_encoder:
         first = None
 
-    second: Repository | Path | None = None
     if decoder is None:
-        second = known.decoder if pinned and known is not None else located.decoder
-        folders |= {part: located.decoder / part for part in ("unet", "movq", "scheduler")}
-        negative = cast(Any, encoder).zero_embedding().cpu()
-        decoder = load_decoder(located.decoder, negative, device=chosen, dtype=asked, name=name, options=options)
-    if decoder.spec.embedding_size != encoder.spec.embedding_size:
-        raise _misfit(name, decoder.spec.embedding_size, encoder.spec.embedding_size)
+        folders |= located.parts
+        negative = negative_for(kind, encoder)
+        decoder = load_decoder(located, negative, device=chosen, dtype=asked, name=name, options=options)
+    check_fit(decoder.spec, encoder.spec)
 
     if known is not None and known.folder is not None and own_encoder:
         _check_card(known, encoder, decoder)
@@ -158,8 +166,8 @@ def load_encoder(
 
 
 def load_decoder(
-    folder: Path,
-    negative_embedding: torch.Tensor,
+    source: Path | Located,
+    negative: torch.Tensor | None,
     *,
     device: torch.device,
     dtype: torch.dtype | None = None,
@@ -169,8 +177,8 @@ def load_decoder(
     """Loads a decoder from a folder of the hub's layout.
 
     Args:
-        folder: with `model_index.json` and a folder for each component.
-        negative_embedding: (1,E), what stands for no condition.
+        source: a folder with `model_index.json` and a folder for each component, or what `locate` found.
+        negative: what stands for no condition, a row of conditioning (see `negative_for`); None for the decoder's own.
         device: where to put it.
         dtype: precision; None for the fastest of the device.
         name: what to call it in reports.
@@ -179,29 +187,11 @@ def load_decoder(
     Raises:
         ModelError: if it is incomplete or broken, or takes embeddings of another size.
     """
-    index = folder / "model_index.json"
-    pipeline = read_json(index, "decoder").get("_class_name", "") if index.is_file() else "KandinskyV22Pipeline"
-    kind = adapter("steerlens.decoders", _PIPELINES.get(pipeline, pipeline))
-    precision, name = decoder_dtype(device, dtype), name or str(folder)
-    if pipeline not in _PIPELINES:
-        return kind.from_folder(folder, negative_embedding, device=device, dtype=precision, name=name, options=options)
-    from diffusers import UNet2DConditionModel, VQModel
-
-    unet_config, movq_config = (read_json(folder / part / "config.json", part) for part in ("unet", "movq"))
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler")
-    if unet_config.get("encoder_hid_dim") not in (None, negative_embedding.shape[-1]):
-        raise _misfit(name, unet_config["encoder_hid_dim"], negative_embedding.shape[-1])
-    if unet_config.get("in_channels") != movq_config.get("latent_channels"):
-        raise ModelError(
-            f"{name}: the UNet denoises {unet_config.get('in_channels')} channels and the MoVQ decodes "
-            f"{movq_config.get('latent_channels')}: they do not belong together."
-        )
-    unet = load_module(UNet2DConditionModel, folder / "unet", "unet", dtype=precision, device=device)
-    movq = load_module(VQModel, folder / "movq", "movq", dtype=precision, device=device)
-    if options is None:
-        side = unet_config["sample_size"] * 2 ** (len(movq_config["block_out_channels"]) - 1)
-        options = default_options(None, (side, side))
-    return kind(unet, movq, scheduler, negative_embedding, name=name, defaults=options)
+    located = Located(source, source, source, family=family_of(source)) if isinstance(source, Path) else source
+    kind = adapter("steerlens.decoders", located.family)
+    beside = {} if located.adapter is None else {"adapter": located.adapter}
+    given = {"device": device, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
+    return kind.from_folder(located.decoder, negative, options=options, **given, **beside)
 
 
 def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
@@ -229,7 +219,10 @@ def inner_folder(folder: Path) -> Path:
 
 def processor_folder(folder: Path) -> Path:
     """The folder that holds the config of an encoder's image processor."""
-    return folder / "image_processor" if (folder / "image_processor").is_dir() else inner_folder(folder)
+    for name in ("image_processor", "feature_extractor"):
+        if (folder / name).is_dir():
+            return folder / name
+    return inner_folder(folder)
 
 
 def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple[Any, Loading]:
@@ -271,12 +264,6 @@ def _check_card(card: Card, encoder: Encoder, decoder: Decoder) -> None:
     ):
         if said != found:
             raise ModelError(f"{card.folder}: card.yaml says {said}, and the pair has {found}.")
-
-
-def _misfit(name: str, decoder: int, encoder: int) -> ModelError:
-    return ModelError(
-        f"{name}: the decoder reads embeddings of size {decoder}, the encoder gives {encoder}: they do not fit."
-    )
 
 
 def _notes(encoder: Encoder, asked: torch.dtype | None) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
 """Adapters by name: those of this package and those that other packages register as entry points.
 
 An encoder adapter is a class. `accepts(model)` says whether it takes a native model, and calling it with the model, its
-image processor and a name gives the encoder. To be found for a folder before any weights are read it may say how that is
-loaded: by `loading(config, weights)` if its models are of transformers, or by `from_folder(folder, ...)` for the folders
-that it `opens(folder)`.
+image processor and a name gives the encoder. It may also say how a folder is loaded: by `loading(config, weights)` if
+its models are of transformers, or by `from_folder(folder, ...)` for the folders that it `opens(folder)`.
 """
 
 import importlib
@@ -33,7 +32,20 @@ _OURS: Mapping[Group, Mapping[str, str]] = {
         "open_clip": "steerlens.encoders.open_clip:OpenCLIPEncoder",
         "open_clip_timm": "steerlens.encoders.open_clip:OpenCLIPTimmEncoder",
     },
-    "steerlens.decoders": {"kandinsky-2.2": "steerlens.decoders.kandinsky22:Kandinsky22Decoder"},
+    "steerlens.decoders": {
+        "kandinsky-2.2": "steerlens.decoders.kandinsky22:Kandinsky22Decoder",
+        "kandinsky-2.1": "steerlens.decoders.kandinsky21:Kandinsky21Decoder",
+        "stable-unclip-2.1": "steerlens.decoders.stable_unclip:StableUnCLIPDecoder",
+        "karlo": "steerlens.decoders.karlo:KarloDecoder",
+        "sd-image-variations": "steerlens.decoders.sd_image_variations:SDImageVariationsDecoder",
+        "ip-adapter-sd15": "steerlens.decoders.ip_adapter:IPAdapterDecoder",
+        "ip-adapter-plus-sd15": "steerlens.decoders.ip_adapter:IPAdapterPlusDecoder",
+        "ip-adapter-sdxl": "steerlens.decoders.ip_adapter:IPAdapterXLDecoder",
+        "rae-dinov2": "steerlens.decoders.rae:RAEDecoder",
+        "rae-siglip2": "steerlens.decoders.rae:RAEDecoder",
+        "rae-mae": "steerlens.decoders.rae:RAEDecoder",
+        "neighbours": "steerlens.decoders.neighbours:NeighboursDecoder",
+    },
 }
 """Known without entry points too, so that a checkout on the path works without being installed."""
 
