@@ -1,0 +1,113 @@
+"""The embeddings that two encoders give of the same pictures of a folder."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.images import load_picture
+from steerlens.sweep.engine import Advanced
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What two encoders make of the same pictures, on the host.
+
+    Attributes:
+        source: embeddings by the one, float32.
+        target: embeddings by the other, float32.
+        paths: the files, row by row.
+        sha256: of each file's bytes.
+        doubles: files left out because their bytes were met before.
+    """
+
+    source: Float[Tensor, "N E"]
+    target: Float[Tensor, "N F"]
+    paths: tuple[Path, ...]
+    sha256: tuple[str, ...]
+    doubles: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def rows(self, rows: Tensor) -> "Seen":
+        """Some of the pictures."""
+        numbers: list[int] = rows.tolist()
+        return Seen(
+            self.source[rows],
+            self.target[rows],
+            tuple(self.paths[number] for number in numbers),
+            tuple(self.sha256[number] for number in numbers),
+            0,
+        )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The picture files of a folder and of those in it, by their names' endings, sorted.
+
+    Raises:
+        UsageError: if there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; --images takes a folder of pictures.")
+    known = Image.registered_extensions()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
+    if not paths:
+        raise UsageError(f"{folder} holds no picture.")
+    return paths
+
+
+def see(
+    source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32
+) -> Generator[Advanced, None, Seen]:
+    """Embeds pictures with two encoders, batch by batch; the same file twice counts once.
+
+    Args:
+        source: the one encoder.
+        target: the other.
+        paths: picture files.
+        batch_size: pictures read and embedded at once.
+
+    Raises:
+        UsageError: if a file cannot be opened, or the batch size is no number of pictures.
+        PictureError: if a file is no picture; it is named, so that it can be taken away or mended.
+    """
+    if batch_size < 1:
+        raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
+    met: dict[str, Path] = {}
+    doubles, columns = 0, (list[Tensor](), list[Tensor]())
+    for start in range(0, len(paths), batch_size):
+        images: list[Image.Image] = []
+        for path in paths[start : start + batch_size]:
+            picture = load_picture(path)
+            if picture.sha256 in met:
+                doubles += 1
+                continue
+            met[picture.sha256] = path
+            images.append(picture.image)
+        if images:
+            for encoder, column in zip((source, target), columns, strict=True):
+                column.append(encoder.embed(encoder.preprocess(images)).float().cpu())
+        yield Advanced("embedding", min(start + batch_size, len(paths)), len(paths))
+    first, second = (torch.cat(column) for column in columns)
+    return Seen(first, second, tuple(met.values()), tuple(met), doubles)
+
+
+def held_out(seen: Seen, seed: int, most: int = 500) -> tuple[Seen, Seen]:
+    """Pictures to fit on, and a fifth of them, at most `most`, to measure on."""
+    order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
+    n = min(most, len(seen) // 5)
+    return seen.rows(order[n:].sort().values), seen.rows(order[:n].sort().values)
+
+
+def without(seen: Seen, others: Seen) -> Seen:
+    """The pictures that are not among others: what a bridge was fitted on says nothing of how well it does."""
+    known = set(others.sha256)
+    kept = [row for row, digest in enumerate(seen.sha256) if digest not in known]
+    return seen.rows(torch.tensor(kept, dtype=torch.int64))

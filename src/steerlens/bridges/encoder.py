@@ -1,0 +1,97 @@
+"""An encoder seen through a bridge: its own layers and heads, and the embeddings of another encoder's space.
+
+The bridge is a part of the readout, `B(P(LN(x)))`, so that every lens, study and intervention on the encoder goes
+through it, the closed form of DSL included.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from steerlens.bridges.maps import Bridge
+from steerlens.encoders.base import Encoder, Inputs
+from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.errors import ModelError
+from steerlens.interventions import Intervention
+from steerlens.sites import Site
+from steerlens.trace import Trace
+
+
+class BridgedEncoder(NativeEncoder):
+    """An encoder whose embeddings lie in another encoder's space.
+
+    Attributes:
+        source: the encoder that is looked into.
+        bridge: where its embeddings are taken.
+    """
+
+    def __init__(self, source: Encoder, bridge: Bridge, *, name: str = "") -> None:
+        """Args:
+            source: any encoder whose native modules are hooked, which every adapter of this package is.
+            bridge: from its embeddings.
+            name: what to call it in reports; by default the encoder's own name.
+
+        Raises:
+            ModelError: if the bridge takes embeddings of another size, or the encoder names no native modules.
+        """
+        if not isinstance(source, NativeEncoder):
+            raise ModelError(f"{source.spec.name}: an encoder that names no native modules cannot be bridged.")
+        if isinstance(source, BridgedEncoder):
+            raise ModelError(f"{source.spec.name} goes through a bridge already; fit one from the encoder itself.")
+        if bridge.source_size != source.spec.embedding_size:
+            raise ModelError(
+                f"{source.spec.name}: the bridge takes embeddings of size {bridge.source_size}, the encoder gives "
+                f"{source.spec.embedding_size}: they do not fit."
+            )
+        self.source, self.bridge, self.model = source, bridge, source.model
+        self.spec = replace(source.spec, name=name or source.spec.name, embedding_size=bridge.target_size)
+
+    def layers(self) -> Sequence[LayerModules]:
+        """The encoder's own."""
+        return self.source.layers()
+
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N F"]:
+        """The encoder's own readout, then the bridge."""
+        return self._cross(self.source.readout(residual))
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B F"]:
+        """One call of the native model, then the bridge."""
+        return self._cross(self.source.native_forward(inputs))
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures as the encoder itself wants them."""
+        return self.source.preprocess(images)
+
+    def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
+        """Pictures with values in [0,1] as the encoder itself wants them."""
+        return self.source.preprocess_tensor(pictures)
+
+    def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
+        """The encoder's own."""
+        return self.source.recording_attention(tokens)
+
+    def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B F"]:
+        """The true forward pass under interventions, then the bridge; gradients flow."""
+        return self._cross(self.source.forward(inputs, interventions))
+
+    @torch.no_grad()
+    def trace(self, inputs: Inputs | Tensor, *, attention: bool = False) -> Trace:
+        """The encoder's own decomposition, with the embedding taken over the bridge."""
+        trace = self.source.trace(inputs, attention=attention)
+        return replace(trace, embedding=self._cross(trace.embedding))
+
+    def record(
+        self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
+    ) -> dict[Site, Float[Tensor, "B T D"]]:
+        """What the encoder's own sites hold."""
+        return self.source.record(inputs, sites, interventions)
+
+    def _cross(self, embeddings: Float[Tensor, "B E"]) -> Float[Tensor, "B F"]:
+        if self.bridge.weight.device != embeddings.device:  # kept there, since a readout is called very often
+            self.bridge = self.bridge.to(embeddings.device)
+        return self.bridge(embeddings)

@@ -1,0 +1,235 @@
+"""Fitting a bridge from pictures that both encoders have seen, cross-validated, and measuring it on others."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from steerlens.bridges.linear import procrustes, ridge
+from steerlens.bridges.maps import Bridge, Kind
+from steerlens.bridges.mlp import train_correction
+from steerlens.errors import ModelError, UsageError
+from steerlens.scores import cosine_similarity
+from steerlens.sweep.engine import Advanced
+
+Choice = Literal["auto", "ridge", "procrustes", "mlp"]
+
+PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
+"""λ that are tried for ridge, as shares of the mean eigenvalue."""
+
+GAIN = 0.005
+"""Cosine that the MLP has to gain on held-out folds over the best closed form, and by two standard errors."""
+
+FEWEST = 50
+"""Pictures below which no bridge is fitted: its figures would say nothing of other pictures."""
+
+RETRIEVED = 500
+"""Pictures among which retrieval is measured, if as many were held out."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to fit, and how well it does on held-out folds.
+
+    Attributes:
+        kind: which.
+        cosine: mean cosine similarity over all pictures, each mapped by a bridge that never saw it, in [-1,1].
+        penalty: λ of the linear part as a share of the mean eigenvalue; None for Procrustes.
+    """
+
+    kind: Kind
+    cosine: float
+    penalty: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A bridge, and the others that were tried.
+
+    Attributes:
+        bridge: in float32, fitted on all pictures.
+        candidates: what was tried, in the order of trying.
+        chosen: the kind that was taken.
+        n_pictures: pictures that it was fitted on.
+    """
+
+    bridge: Bridge
+    candidates: tuple[Candidate, ...]
+    chosen: Kind
+    n_pictures: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a bridge does on pictures that it was not fitted on; cosine similarities are in [-1,1], means over pictures.
+
+    Attributes:
+        n_pictures: of how many.
+        cosine: of the mapped embedding with the target's own.
+        baseline: of the mean embedding of the fitted pictures with the target's own: what no bridge at all reaches.
+        centred: as `cosine`, with that mean taken off both sides.
+        retrieval: share of pictures whose mapped embedding is closest to the target's own embedding of that picture.
+        n_retrieved: among how many; by chance, `retrieval` is one over it.
+        n_decoded: pictures that were decoded too.
+        decoded: of the target's embedding of the decoded picture with its own of the picture itself; None if no picture
+            was decoded.
+        decoded_own: the same where the decoder was given the target's own embedding: what no bridge can beat.
+    """
+
+    n_pictures: int
+    cosine: float
+    baseline: float
+    centred: float
+    retrieval: float
+    n_retrieved: int
+    n_decoded: int = 0
+    decoded: float | None = None
+    decoded_own: float | None = None
+
+
+def fit_bridge(
+    source: Float[Tensor, "N E"],
+    target: Float[Tensor, "N F"],
+    choice: Choice = "auto",
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> Generator[Advanced, None, Fitted]:
+    """Fits a bridge; progress is told fold by fold.
+
+    Args:
+        source: embeddings of pictures by the one encoder.
+        target: embeddings of the same pictures by the other, row by row.
+        choice: `auto` takes the closed form with the higher cosine on held-out folds, and the MLP only if it gains
+            `GAIN` and two standard errors over that.
+        folds: of the cross-validation.
+        seed: decides the folds and the first weights of the MLP.
+
+    Raises:
+        UsageError: if there are too few pictures, or not as many on either side.
+        ModelError: if an embedding is not finite, or all are the same.
+    """
+    x, y = _checked(source), _checked(target)
+    if len(x) != len(y):
+        raise UsageError(f"{len(x)} embeddings cannot be fitted to {len(y)}; both are of the same pictures.")
+    if len(x) < FEWEST:
+        raise UsageError(f"{len(x)} pictures are too few to fit a bridge on; give at least {FEWEST}, better thousands.")
+    kinds: tuple[Kind, ...] = ("ridge", "procrustes", "mlp") if choice == "auto" else (choice,)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    parts = [part.sort().values for part in order.tensor_split(folds)]
+
+    curved = "mlp" in kinds
+    total = folds * (2 if curved else 1) + 1
+    swept = torch.zeros(len(PENALTIES), len(x), dtype=torch.float64)
+    rotated = torch.zeros(len(x), dtype=torch.float64)
+    for number, part in enumerate(parts):
+        kept = _without(order, part)
+        for row, bridge in enumerate(_ridges(x[kept], y[kept], PENALTIES)):
+            swept[row, part] = cosine_similarity(bridge(x[part]), y[part])
+        rotated[part] = cosine_similarity(_rotation(x[kept], y[kept])(x[part]), y[part])
+        yield Advanced("fitting", number + 1, total)
+
+    best = int(swept.mean(dim=1).argmax())
+    penalty = PENALTIES[best]
+    scores: dict[Kind, Tensor] = {"ridge": swept[best], "procrustes": rotated}
+    if curved:
+        scores["mlp"] = torch.zeros(len(x), dtype=torch.float64)
+        for number, part in enumerate(parts):
+            kept = _without(order, part)
+            scores["mlp"][part] = cosine_similarity(_curved(x[kept], y[kept], penalty, seed)(x[part]), y[part])
+            yield Advanced("fitting", folds + number + 1, total)
+
+    chosen = _choose({kind: scores[kind] for kind in kinds})
+    fitted = {
+        "ridge": lambda: next(_ridges(x, y, (penalty,))),
+        "procrustes": lambda: _rotation(x, y),
+        "mlp": lambda: _curved(x, y, penalty, seed),
+    }[chosen]()
+    yield Advanced("fitting", total, total)
+    candidates = tuple(
+        Candidate(kind, float(scores[kind].mean()), None if kind == "procrustes" else penalty) for kind in kinds
+    )
+    return Fitted(fitted.to(dtype=torch.float32), candidates, chosen, len(x))
+
+
+def measure(bridge: Bridge, source: Float[Tensor, "N E"], target: Float[Tensor, "N F"]) -> Measured:
+    """What a bridge does on pictures that it was not fitted on.
+
+    Args:
+        bridge: the bridge.
+        source: embeddings of pictures by the encoder that it leads from.
+        target: embeddings of the same pictures by the encoder that it leads to.
+
+    Raises:
+        UsageError: if there are fewer than two pictures.
+        ModelError: if an embedding is not finite, or all are the same.
+    """
+    x, y = _checked(source), _checked(target)
+    if len(x) < 2 or len(x) != len(y):
+        raise UsageError(f"a bridge is measured on two pictures or more, not on {len(x)}.")
+    mapped, mean = bridge(x), bridge.target_mean.to(y)
+    n = min(RETRIEVED, len(x))
+    alike = _unit(mapped[:n]) @ _unit(y[:n]).T
+    return Measured(
+        n_pictures=len(x),
+        cosine=float(cosine_similarity(mapped, y).mean()),
+        baseline=float(cosine_similarity(mean.expand_as(y), y).mean()),
+        centred=float(cosine_similarity(mapped - mean, y - mean).mean()),
+        retrieval=float((alike.argmax(dim=1) == torch.arange(n)).double().mean()),
+        n_retrieved=n,
+    )
+
+
+def with_decoded(measured: Measured, cosines: Sequence[float], own: Sequence[float]) -> Measured:
+    """The same, with the cosines of some pictures that were decoded and embedded again."""
+    n = len(cosines)
+    return replace(measured, n_decoded=n, decoded=sum(cosines) / n, decoded_own=sum(own) / n)
+
+
+def _choose(scores: dict[Kind, Tensor]) -> Kind:
+    closed = [kind for kind in scores if kind != "mlp"]
+    if not closed:
+        return "mlp"
+    best = max(closed, key=lambda kind: float(scores[kind].mean()))
+    if "mlp" in scores:
+        gain = scores["mlp"] - scores[best]
+        if float(gain.mean()) > max(GAIN, 2 * float(gain.std()) / len(gain) ** 0.5):
+            return "mlp"
+    return best
+
+
+def _ridges(x: Tensor, y: Tensor, penalties: Sequence[float]) -> Generator[Bridge]:
+    m_x, m_y = x.mean(dim=0), y.mean(dim=0)
+    for weight in ridge(x - m_x, y - m_y, penalties):
+        yield Bridge("ridge", m_x, m_y, weight)
+
+
+def _rotation(x: Tensor, y: Tensor) -> Bridge:
+    m_x, m_y = x.mean(dim=0), y.mean(dim=0)
+    return Bridge("procrustes", m_x, m_y, procrustes(x - m_x, y - m_y))
+
+
+def _curved(x: Tensor, y: Tensor, penalty: float, seed: int) -> Bridge:
+    linear = next(_ridges(x, y, (penalty,)))
+    correction = train_correction(x - linear.source_mean, y - linear(x), seed=seed)
+    return Bridge("mlp", linear.source_mean, linear.target_mean, linear.weight, correction)
+
+
+def _without(order: Int64[Tensor, "N"], part: Int64[Tensor, " M"]) -> Int64[Tensor, " K"]:
+    return order[~torch.isin(order, part)].sort().values
+
+
+def _unit(embeddings: Float64[Tensor, "N E"]) -> Float64[Tensor, "N E"]:
+    return torch.nn.functional.normalize(embeddings, dim=-1)
+
+
+def _checked(embeddings: Tensor) -> Float64[Tensor, "N E"]:
+    precise = embeddings.detach().double().cpu()
+    if precise.ndim != 2 or not bool(torch.isfinite(precise).all()):
+        raise ModelError("embeddings to fit a bridge on are rows of finite numbers; these are not.")
+    if len(precise) > 1 and bool((precise == precise[:1]).all()):
+        raise ModelError("an encoder gives one embedding for every picture; no bridge can lead from it or to it.")
+    return precise

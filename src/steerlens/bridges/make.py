@@ -1,0 +1,136 @@
+"""Making a bridge from two encoders and files of pictures: embed, fit, measure, and decode some to look again."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.bridges.embeddings import Seen, held_out, see, without
+from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
+from steerlens.decoders.base import Decoder
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError, UsageError
+from steerlens.scores import cosine_similarity
+from steerlens.studies.pictures import Redecoded, redecode
+from steerlens.sweep.engine import Advanced
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """How a bridge is made.
+
+    Attributes:
+        choice: which map, or `auto` for what does best on held-out folds.
+        decode: pictures held out that are decoded from mapped embeddings and embedded again; 0 for none.
+        batch_size: pictures embedded at once.
+        folds: of the cross-validation.
+        seed: decides which pictures are held out, the folds, and the first seed of the decoder.
+    """
+
+    choice: Choice = "auto"
+    decode: int = 0
+    batch_size: int = 32
+    folds: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A bridge, what it does, and what it was made from.
+
+    Attributes:
+        fitted: the bridge and what else was tried.
+        measured: on pictures that it was not fitted on.
+        doubles: files left out because the same bytes were there under another name.
+        notes: what the user should hear of.
+    """
+
+    fitted: Fitted
+    measured: Measured
+    doubles: int
+    notes: tuple[str, ...]
+
+
+def make_bridge(
+    source: Encoder,
+    target: Encoder,
+    paths: list[Path],
+    others: list[Path] | None = None,
+    *,
+    decoder: Decoder | None = None,
+    options: BridgeOptions | None = None,
+) -> Generator[Advanced, None, Made]:
+    """Embeds pictures with both encoders, fits a bridge between them and measures it; progress is told on the way.
+
+    Args:
+        source: the encoder to lead from.
+        target: the encoder to lead to.
+        paths: picture files to fit on.
+        others: picture files to measure on; by default a fifth of `paths`, at most 500, which are then not fitted on.
+        decoder: of the target's embeddings, to decode pictures with.
+        options: how.
+
+    Raises:
+        UsageError: if there are too few pictures, or some are to be decoded without a decoder.
+        PictureError: if a file is no picture.
+        ModelError: if an encoder gives embeddings that are not finite or all the same.
+    """
+    options = options or BridgeOptions()
+    if options.decode < 0 or (options.decode and decoder is None):
+        raise UsageError(f"{options.decode} pictures cannot be decoded without a decoder of the target's embeddings.")
+    if decoder is not None and decoder.spec.consumes != "image_embedding":
+        raise ModelError(f"{decoder.spec.name} reads image tokens, which a bridge of embeddings does not give.")
+    fewest = FEWEST if others is not None else -(-5 * FEWEST // 4)
+    if len(paths) < fewest:
+        raise UsageError(f"{len(paths)} pictures are too few for a bridge; give at least {fewest}, better thousands.")
+    known = yield from see(source, target, paths, batch_size=options.batch_size)
+    doubles = known.doubles
+    if others is None:
+        known, new = held_out(known, options.seed)
+    else:
+        new = yield from see(source, target, others, batch_size=options.batch_size)
+        fresh = without(new, known)
+        doubles += new.doubles + len(new) - len(fresh)
+        new = fresh
+        if len(new) < 2:
+            raise UsageError("fewer than two pictures were held out that are not among those to fit on.")
+    fitted = yield from fit_bridge(known.source, known.target, options.choice, folds=options.folds, seed=options.seed)
+    measured = measure(fitted.bridge, new.source, new.target)
+    if decoder is not None and options.decode:
+        measured = yield from _decoded(fitted, measured, target, decoder, new, options)
+    return Made(fitted, measured, doubles, tuple(_notes(fitted, doubles)))
+
+
+def _decoded(
+    fitted: Fitted, measured: Measured, target: Encoder, decoder: Decoder, new: Seen, options: BridgeOptions
+) -> Generator[Advanced, None, Measured]:
+    n = min(options.decode, len(new))
+    own = new.target[:n]
+    both = torch.cat([fitted.bridge(new.source[:n]), own])
+    # A picture has one seed, whichever of the two embeddings is decoded.
+    seeds = [options.seed + number for number in range(n)] * 2
+    again: Float[Tensor, "N F"] | None = None
+    done = 0
+    for event in redecode(target, decoder, both, seeds, decoder.spec.defaults):
+        if isinstance(event, Redecoded):
+            again = event.embeddings
+        else:
+            done += event
+            yield Advanced("decoding", done, len(both))
+    if again is None:
+        raise ModelError(f"{decoder.spec.name} decoded nothing.")
+    cosines: list[float] = cosine_similarity(again, torch.cat([own, own])).tolist()
+    return with_decoded(measured, cosines[:n], cosines[n:])
+
+
+def _notes(fitted: Fitted, doubles: int) -> Generator[str]:
+    if doubles:
+        yield f"{doubles} files were left out, whose bytes were there under another name"
+    if fitted.n_pictures < 2 * fitted.bridge.source_size:
+        yield (
+            f"{fitted.n_pictures} pictures are few for embeddings of {fitted.bridge.source_size} numbers; more will "
+            "make a better bridge"
+        )

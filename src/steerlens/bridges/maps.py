@@ -1,0 +1,124 @@
+"""What a bridge is: a map from one embedding space to another, linear but for an optional small correction.
+
+B(x) = m_y + (x - m_x) W                                     ridge, Procrustes
+B(x) = m_y + (x - m_x) W + gelu((x - m_x) V + b) U + c       mlp
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import ModelError
+
+Kind = Literal["ridge", "procrustes", "mlp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """The part of a bridge that is not linear: `gelu(z V + b) U + c` of a centred embedding z.
+
+    K is the number of hidden units.
+
+    Attributes:
+        inner: V.
+        bias: b.
+        outer: U.
+        offset: c.
+    """
+
+    inner: Float[Tensor, "E K"]
+    bias: Float[Tensor, " K"]
+    outer: Float[Tensor, "K F"]
+    offset: Float[Tensor, " F"]
+
+    def __call__(self, centred: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
+        """What is added for centred embeddings."""
+        hidden = torch.nn.functional.gelu(centred @ self.inner.to(centred) + self.bias.to(centred))
+        return hidden @ self.outer.to(centred) + self.offset.to(centred)
+
+
+@dataclass(frozen=True, eq=False)
+class Bridge:
+    """A map from the embeddings of one encoder, of size E, to those of another, of size F.
+
+    Attributes:
+        kind: how it was found.
+        source_mean: m_x.
+        target_mean: m_y.
+        weight: W.
+        correction: what is added to the linear map, for kind `mlp`.
+
+    Raises:
+        ModelError: if the sizes of the parts do not fit, or a number is not finite.
+    """
+
+    kind: Kind
+    source_mean: Float[Tensor, "E"]
+    target_mean: Float[Tensor, " F"]
+    weight: Float[Tensor, "E F"]
+    correction: Correction | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind) or (self.correction is not None) != (self.kind == "mlp"):
+            raise ModelError(f"a bridge of kind {self.kind!r} with these parts is not known.")
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
+        E, F = (*shapes["weight"], 0, 0)[:2]
+        wanted: dict[str, tuple[int, ...]] = {"source_mean": (E,), "target_mean": (F,), "weight": (E, F)}
+        if self.correction is not None:
+            K = self.correction.bias.numel()
+            wanted |= {"inner": (E, K), "bias": (K,), "outer": (K, F), "offset": (F,)}
+        if shapes != wanted:
+            raise ModelError(f"the parts of a bridge do not fit each other: {shapes}.")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors().values()):
+            raise ModelError("a bridge holds numbers that are not finite; fit it again.")
+
+    @property
+    def source_size(self) -> int:
+        """E."""
+        return self.weight.shape[0]
+
+    @property
+    def target_size(self) -> int:
+        """F."""
+        return self.weight.shape[1]
+
+    def __call__(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
+        """Embeddings of the first encoder as embeddings of the second, in their own precision; gradients flow.
+
+        It is worked out in at least float32, where a bridge is.
+        """
+        precise = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        centred = precise - self.source_mean.to(precise)
+        mapped = centred @ self.weight.to(precise) + self.target_mean.to(precise)
+        if self.correction is not None:
+            mapped = mapped + self.correction(centred)
+        return mapped.to(embeddings.dtype)
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Bridge":
+        """The same on another device or in another precision."""
+        return bridge_from(self.kind, {name: part.to(device, dtype) for name, part in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parts by name."""
+        parts = {"source_mean": self.source_mean, "target_mean": self.target_mean, "weight": self.weight}
+        if self.correction is not None:
+            parts |= vars(self.correction)
+        return parts
+
+
+def bridge_from(kind: str, tensors: Mapping[str, Tensor]) -> Bridge:
+    """The bridge of which `Bridge.tensors` gave the parts.
+
+    Raises:
+        ModelError: if a part is lacking or does not fit.
+    """
+    linear = ("source_mean", "target_mean", "weight")
+    curved = ("inner", "bias", "outer", "offset") if kind == "mlp" else ()
+    if set(tensors) != {*linear, *curved}:
+        raise ModelError(f"a bridge of kind {kind!r} is made of other parts than {', '.join(sorted(tensors))}.")
+    correction = Correction(*(tensors[name] for name in curved)) if curved else None
+    return Bridge(cast(Kind, kind), *(tensors[name] for name in linear), correction)

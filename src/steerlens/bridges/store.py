@@ -1,0 +1,219 @@
+"""Bridges on disk: a folder with the map and a card that says what it leads from and to, and how well.
+
+bridge.safetensors   the parts of the map
+card.yaml            both encoders with the hashes of their files, the pictures, what was measured, versions
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from steerlens.bridges.fit import Candidate, Fitted, Measured
+from steerlens.bridges.maps import Bridge, bridge_from
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError, UsageError
+from steerlens.sweep.files import atomic_write
+from steerlens.zoo.cards import Repository
+from steerlens.zoo.locate import card_of, is_folder, locate, locate_encoder
+from steerlens.zoo.provenance import file_hashes, library_versions
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+_TENSORS, _CARD = "bridge.safetensors", "card.yaml"
+
+
+@dataclass(frozen=True)
+class End:
+    """One of the two encoders of a bridge, as its card holds it.
+
+    Attributes:
+        source: a card's name, the path of a folder, or a hub id with its commit.
+        name: what it was called when the bridge was fitted.
+        family: name of its adapter.
+        embedding_size: of its embeddings.
+        sha256: of the files of its weights and its preprocessing, by component and file name.
+    """
+
+    source: str
+    name: str
+    family: str
+    embedding_size: int
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBridge:
+    """A bridge with its card.
+
+    Attributes:
+        bridge: the map, float32, on the host.
+        source: the encoder that it leads from.
+        target: the encoder that it leads to.
+        measured: on pictures that it was not fitted on.
+        candidates: what was tried.
+        pictures: where the pictures came from and how many were fitted on; JSON.
+        sha256: of the file of the map.
+    """
+
+    bridge: Bridge
+    source: End
+    target: End
+    measured: Measured
+    candidates: tuple[Candidate, ...]
+    pictures: Mapping[str, Any]
+    sha256: str
+
+
+def encoder_folder(source: str | Path, *, local_files_only: bool = False) -> tuple[Path, str]:
+    """The folder of an encoder, or of the encoder of a pair, and the text that finds it again from anywhere.
+
+    Args:
+        source: a card's name, a folder, or a hub id.
+        local_files_only: never use the network.
+
+    Raises:
+        UsageError: if it is none of them.
+        ModelError: if it is not to be had.
+    """
+    text = str(source)
+    if is_folder(source):
+        return Path(source), str(Path(source).resolve())
+    if "/" not in text:
+        card_of(text)  # says which names there are
+        return locate(text, local_files_only=local_files_only).encoder, text
+    folder, place, _ = locate_encoder(text, local_files_only=local_files_only)
+    return folder, f"{place.repository}@{place.revision}" if isinstance(place, Repository) else text
+
+
+def end_of(source: str | Path, encoder: Encoder, *, local_files_only: bool = False) -> End:
+    """What a card says of an encoder that was loaded from a source; arguments as in `encoder_folder`."""
+    folder, text = encoder_folder(source, local_files_only=local_files_only)
+    spec = encoder.spec
+    return End(text, spec.name, spec.family, spec.embedding_size, _hashes(folder))
+
+
+def check_end(end: End, folder: Path) -> None:
+    """Makes sure that a folder holds the encoder that a bridge was fitted with.
+
+    Raises:
+        ModelError: if a file of its weights or preprocessing is another.
+    """
+    check_hashes(end, _hashes(folder), folder)
+
+
+def check_hashes(end: End, found: Mapping[str, str], where: str | Path) -> None:
+    """Makes sure that hashes are those of the encoder that a bridge was fitted with.
+
+    Raises:
+        ModelError: if one is another; the message names the files.
+    """
+    other = sorted(name for name in {*end.sha256, *found} if end.sha256.get(name) != found.get(name))
+    if other:
+        raise ModelError(
+            f"{where} is not the encoder that the bridge was fitted with: {', '.join(other)} "
+            f"{'differs' if len(other) == 1 else 'differ'}. Give the one that it was fitted with, or fit anew."
+        )
+
+
+def save_bridge(
+    folder: Path,
+    fitted: Fitted,
+    measured: Measured,
+    source: End,
+    target: End,
+    pictures: Mapping[str, Any],
+) -> None:
+    """Writes a bridge and its card.
+
+    Args:
+        folder: made if it is not there.
+        fitted: the bridge.
+        measured: what it does on other pictures.
+        source: the encoder that it leads from.
+        target: the encoder that it leads to.
+        pictures: where the pictures came from; JSON values.
+
+    Raises:
+        UsageError: if the folder holds files already.
+        StoreError: if it cannot be written.
+    """
+    refuse_used(folder)
+    data = save_tensors({name: tensor.cpu().contiguous() for name, tensor in fitted.bridge.tensors().items()})
+    card = {
+        "format": FORMAT,
+        "kind": fitted.chosen,
+        "source": asdict(source),
+        "target": asdict(target),
+        "pictures": {"fitted": fitted.n_pictures, **pictures},
+        "measured": asdict(measured),
+        "candidates": [asdict(candidate) for candidate in fitted.candidates],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "versions": library_versions(),
+    }
+    atomic_write(folder / _TENSORS, data)
+    plain = json.loads(json.dumps(card))  # mappings of any kind as plain ones, which is what YAML writes
+    # The card comes last: it is what makes the folder a bridge.
+    atomic_write(folder / _CARD, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).encode())
+
+
+def refuse_used(folder: Path) -> None:
+    """Makes sure that nothing would be written over.
+
+    Raises:
+        UsageError: if the folder holds files, or is none.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already and not empty; give another --out, or remove it.")
+
+
+def read_bridge(folder: str | Path) -> StoredBridge:
+    """A bridge from its folder.
+
+    Raises:
+        UsageError: if there is no bridge.
+        ModelError: if it is broken, or its card belongs to another map.
+    """
+    folder = Path(folder)
+    if not (is_folder(folder) and (folder / _CARD).is_file()):
+        raise UsageError(
+            f"{folder} holds no bridge (there is no {_CARD} in it); make one with: steerlens bridge fit --from ENCODER "
+            "--to ENCODER --images DIR --out DIR"
+        )
+    try:
+        data = (folder / _TENSORS).read_bytes()
+        card = cast(dict[str, Any], yaml.safe_load((folder / _CARD).read_text(encoding="utf-8")))
+        if card["format"] != FORMAT:
+            raise ModelError(f"{folder} was written by another version of steerlens (format {card['format']}).")
+        digest = hashlib.sha256(data).hexdigest()
+        if card["sha256"] != digest:
+            raise ModelError(f"{folder}: {_TENSORS} is not the map that {_CARD} was written for; fit the bridge again.")
+        bridge = bridge_from(card["kind"], load_tensors(data))
+        source, target = End(**card["source"]), End(**card["target"])
+        measured = Measured(**card["measured"])
+        candidates = tuple(Candidate(**entry) for entry in card["candidates"])
+        pictures: Mapping[str, Any] = card["pictures"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the bridge in {folder} cannot be read: {reason}.") from error
+    sizes = (source.embedding_size, target.embedding_size)
+    if sizes != (bridge.source_size, bridge.target_size):
+        raise ModelError(
+            f"{folder}: the card says embeddings of sizes {sizes}, the map takes {bridge.source_size} to "
+            f"{bridge.target_size}."
+        )
+    return StoredBridge(bridge, source, target, measured, candidates, pictures, digest)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    from steerlens.zoo.load import inner_folder, processor_folder
+
+    return file_hashes({"image_encoder": inner_folder(folder), "image_processor": processor_folder(folder)})

@@ -1,0 +1,182 @@
+"""`steerlens bridge`: maps from the embeddings of one encoder to those of another that has a decoder."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from steerlens.cli.console import Progress, emit_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from steerlens.bridges.fit import Candidate, Measured
+    from steerlens.decoders.base import Decoder
+    from steerlens.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Learn, from pictures alone, to take one encoder's embeddings into the space of another that has a decoder.
+
+    Both encoders see the same pictures; no text and no labels are used. The result is measured on pictures that it was
+    not fitted on. `--model bridge:OUT` then runs every lens and study of the first encoder through the decoder of the
+    second.
+
+    Examples:
+      steerlens bridge fit --from my-vit --to emoji --images pictures --out my-bridge
+      steerlens bridge fit --from facebook/dinov2-base --to kandinsky-2.2 --images photos --decode 24 --out dino-bridge
+      steerlens lens cat.png --model bridge:dino-bridge
+    """
+
+    source: Annotated[str, tyro.conf.arg(name="from")]
+    """The encoder to look into: a folder, a hub id, or the name of a model."""
+
+    target: Annotated[str, tyro.conf.arg(name="to")]
+    """The encoder whose decoder is to be used: the name of a model, a folder that holds a pair, or an encoder's folder
+    or hub id."""
+
+    images: Path
+    """A folder of pictures, and of folders of pictures, such as the encoders were made for."""
+
+    out: Path
+    """Folder of the bridge: bridge.safetensors and card.yaml."""
+
+    held_out: Path | None = None
+    """A folder of other pictures to measure on. Default: a fifth of the pictures, at most 500, not fitted on."""
+
+    map: Literal["auto", "ridge", "procrustes", "mlp"] = "auto"
+    """The kind of map. auto takes what does best on held-out folds, and the MLP only where it measurably helps."""
+
+    decode: int = 0
+    """Also decode so many held-out pictures from their mapped embeddings, and embed what comes out."""
+
+    seed: int = 0
+    """Decides which pictures are held out, the folds, and the first seed of the decoder."""
+
+    batch_size: int = 32
+    """Pictures embedded at once."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the models' weights."""
+
+    local_files_only: bool = False
+    """Never ask the hub; use what is on this machine."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+    def interrupted(self) -> str:
+        """What a stopped fit leaves behind."""
+        return "Nothing was written."
+
+    def run(self) -> int:
+        """Carries the command out and returns the exit code."""
+        from steerlens.bridges.embeddings import picture_files
+        from steerlens.bridges.make import BridgeOptions, make_bridge
+        from steerlens.bridges.store import end_of, refuse_used, save_bridge
+        from steerlens.cli.study_shared import show
+
+        refuse_used(self.out)
+        paths = picture_files(self.images)
+        others = None if self.held_out is None else picture_files(self.held_out)
+        options = BridgeOptions(self.map, self.decode, self.batch_size, seed=self.seed)
+        with Progress(quiet=self.json) as progress:
+            progress.stage("loading", 2)
+            source = self._encoder(self.source)
+            progress.advance()
+            target, decoder = self._target()
+            progress.advance()
+            events = make_bridge(source, target, paths, others, decoder=decoder, options=options)
+            made = show(events, progress)
+            for note in made.notes:
+                progress.say(note)
+        ends = [
+            end_of(text, encoder, local_files_only=self.local_files_only)
+            for text, encoder in ((self.source, source), (self.target, target))
+        ]
+        pictures = {
+            "folder": self.images.name,
+            "held_out": "a share of the folder" if self.held_out is None else self.held_out.name,
+            "doubles": made.doubles,
+            "seed": self.seed,
+        }
+        save_bridge(self.out, made.fitted, made.measured, ends[0], ends[1], pictures)
+        if self.json:
+            emit_json(_content(self.out, made.fitted.chosen, made.fitted.candidates, made.measured))
+        else:
+            say(f"fitted on {made.fitted.n_pictures} pictures")
+            _tell(made.fitted.chosen, made.fitted.candidates, made.measured)
+            say(f"bridge: {self.out}; use it with --model bridge:{self.out}")
+        return 0
+
+    def _encoder(self, text: str) -> "Encoder":
+        from steerlens.bridges.store import encoder_folder
+        from steerlens.zoo.load import load_encoder
+
+        folder, _ = encoder_folder(text, local_files_only=self.local_files_only)
+        only = self.local_files_only
+        return load_encoder(folder, device=self.device, dtype=self.dtype, local_files_only=only, name=text)
+
+    def _target(self) -> "tuple[Encoder, Decoder | None]":
+        if not self.decode:
+            return self._encoder(self.target), None
+        from steerlens.zoo.load import load
+
+        pair = load(self.target, device=self.device, dtype=self.dtype, local_files_only=self.local_files_only)
+        return pair.encoder, pair.decoder
+
+
+@dataclass(frozen=True)
+class Show:
+    """Tell what a bridge leads from and to, and how well it did on pictures that it was not fitted on."""
+
+    bridge: Annotated[Path, tyro.conf.Positional]
+    """Folder of the bridge."""
+
+    json: bool = False
+    """Print JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Prints the card."""
+        from steerlens.bridges.store import read_bridge
+
+        stored = read_bridge(self.bridge)
+        if self.json:
+            content = _content(self.bridge, stored.bridge.kind, stored.candidates, stored.measured)
+            ends = {"from": asdict(stored.source), "to": asdict(stored.target)}
+            emit_json({**content, **ends, "pictures": stored.pictures})
+            return 0
+        for way, end in (("from", stored.source), ("to  ", stored.target)):
+            say(f"{way}  {end.source} ({end.family}, embeddings of {end.embedding_size} numbers)")
+        say(f"fitted on {stored.pictures['fitted']} pictures of {stored.pictures['folder']}")
+        _tell(stored.bridge.kind, stored.candidates, stored.measured)
+        return 0
+
+
+def _content(folder: Path, kind: str, candidates: "Sequence[Candidate]", measured: "Measured") -> dict[str, Any]:
+    return {"bridge": folder, "kind": kind, "candidates": list(candidates), "measured": measured}
+
+
+def _tell(kind: str, candidates: "Sequence[Candidate]", measured: "Measured") -> None:
+    for candidate in candidates:
+        mark = "*" if candidate.kind == kind else " "
+        penalty = "" if candidate.penalty is None else f"  (penalty {candidate.penalty:.2g})"
+        say(f"  {mark} {candidate.kind:10}  cosine on held-out folds {candidate.cosine:.3f}{penalty}")
+    say(f"on {measured.n_pictures} pictures that it was not fitted on:")
+    say(f"    cosine with the target's own embedding {measured.cosine:.3f}; mean embedding {measured.baseline:.3f}")
+    say(f"    the same without the mean {measured.centred:.3f}")
+    say(f"    retrieval {measured.retrieval:.1%} among {measured.n_retrieved}")
+    if measured.decoded is not None:
+        say(
+            f"    decoded and embedded again {measured.decoded:.3f}; from the target's own embedding "
+            f"{measured.decoded_own:.3f} ({measured.n_decoded} pictures)"
+        )
+
+
+Command = Annotated[Fit, tyro.conf.subcommand(name="fit")] | Annotated[Show, tyro.conf.subcommand(name="show")]
+"""The subcommands of `steerlens bridge`."""
