@@ -7,7 +7,7 @@ import pytest
 
 from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
-from steerlens.zoo.cards import card
+from steerlens.zoo.cards import card, cards
 from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
 
 
@@ -21,7 +21,7 @@ def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == {"emoji", "kandinsky-2.2"}
+    assert set(rows) == set(cards()) and {"emoji", "kandinsky-2.2", "neighbours"} < set(rows)
     assert rows["kandinsky-2.2"]["encoder"]["repository"] == "kandinsky-community/kandinsky-2-2-prior"
     assert rows["kandinsky-2.2"]["licence"] == "Apache-2.0"
 

@@ -1,5 +1,7 @@
 """Every decoder family against its own diffusers pipeline, loaded from a saved folder, on tiny random weights."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,17 +11,23 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import DecodeOptions, decode
+from steerlens.decoders.base import DecodeOptions, check_fit, decode
 from steerlens.decoders.ip_adapter import IPAdapterDecoder, IPAdapterPlusDecoder, IPAdapterXLDecoder
 from steerlens.decoders.kandinsky21 import Kandinsky21Decoder
 from steerlens.decoders.karlo import KarloDecoder
+from steerlens.decoders.rae import RAEDecoder
 from steerlens.decoders.sd_image_variations import SDImageVariationsDecoder
 from steerlens.decoders.stable_unclip import StableUnCLIPDecoder
+from steerlens.errors import ModelError, UsageError
+from steerlens.interventions import Zero
+from steerlens.sites import Site
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import EMBEDDING_SIZE, WIDTH, save_tiny_decoder, tiny_pipeline
+from steerlens.zoo.parts import encoder_of
 
 FAMILIES: dict[str, Any] = {
     "kandinsky-2.1": Kandinsky21Decoder,
@@ -127,3 +135,78 @@ def test_the_conformance_checks_pass(family: str, folders: Any) -> None:
     decoder, values = load(family, folders(family)), conditions(family, 4)
     report = check_decoder(decoder, values, options_for(family, OWN_SCHEDULER.get(family, "pndm"), 4.0))
     report.require()
+
+
+RAE = ["dinov2", "mae"]
+
+
+@pytest.mark.parametrize("kind", RAE)
+def test_a_representation_autoencoder_gives_its_own_reconstruction(kind: str, folders: Any) -> None:
+    native, family = tiny_pipeline(f"rae-{kind}"), f"rae-{kind}"
+    decoder = RAEDecoder.from_folder(folders(family), None, device=torch.device("cpu"), dtype=torch.float32)
+    side = native.encoder_input_size
+    pictures = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = native(pictures, return_dict=False)[0]
+    encoder = encoder_of(decoder, "tiny")
+    inputs = native._resize_and_normalize(pictures)
+    assert decoder.spec.tokens is not None
+    site = Site("resid_post", decoder.spec.tokens.last_layer(encoder.spec.n_layers))
+    tokens = decoder.tokens(encoder.record(inputs, [site])[site])
+    got = decode(decoder, Conditioning("image_tokens", tokens), [0, 1, 2])
+    assert wanted.std() > 0.02 and not bool(((wanted > 0) & (wanted < 1)).all())  # the native pixels are unclamped
+    torch.testing.assert_close(got, wanted.clamp(0, 1), rtol=0, atol=1e-5)
+    check_fit(decoder.spec, encoder.spec)
+    assert encoder.trace(inputs).relative_error() < 1e-5
+
+
+@pytest.mark.parametrize("kind", RAE)
+def test_the_conformance_checks_pass_for_representation_autoencoders(kind: str, folders: Any) -> None:
+    decoder = RAEDecoder.from_folder(folders(f"rae-{kind}"), None, device=torch.device("cpu"), dtype=torch.float32)
+    values = torch.randn(4, 4, 64, generator=torch.Generator().manual_seed(1))
+    check_decoder(decoder, values, stochastic=False).require()
+    with pytest.raises(ModelError, match="reads 4 image tokens a picture, but was given 3"):
+        decode(decoder, Conditioning("image_tokens", values[:, :3]), [0, 1, 2, 3])
+    with pytest.raises(UsageError, match="16 x 16 pixels alone"):
+        decode(decoder, Conditioning("image_tokens", values), [0, 1, 2, 3], DecodeOptions(1, 1.0, "none", (32, 32)))
+
+
+@pytest.mark.xfail(
+    not hasattr(SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)), "vision_model"),
+    reason="diffusers looks for `vision_model` in SiglipVisionModel, which this transformers no longer has",
+    raises=AttributeError,
+    strict=True,
+)
+def test_the_siglip_2_variant_can_be_built() -> None:
+    tiny_pipeline("rae-siglip2")
+
+
+def test_loading_the_siglip_2_variant_says_why_it_cannot(folders: Any, tmp_path: Path) -> None:
+    shutil.copytree(folders("rae-mae"), tmp_path / "rae")
+    config = tmp_path / "rae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "encoder_type": "siglip2"}))
+    with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder with transformers"):
+        RAEDecoder.from_folder(tmp_path / "rae", None, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_ip_adapter_plus_reads_what_its_pipeline_reads_and_refuses_sites_of_the_last_layer() -> None:
+    encoder, pipe = tiny_encoder(), tiny_pipeline("ip-adapter-plus-sd15")
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        wanted, negative = pipe.encode_image(pixels, "cpu", 1, True)
+    source = IPAdapterPlusDecoder.token_source
+    assert source is not None and not source.normed and not source.patches_only
+    site = Site("resid_post", source.last_layer(encoder.spec.n_layers))
+    torch.testing.assert_close(encoder.record(pixels, [site])[site], wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(IPAdapterPlusDecoder.negative_of(encoder), negative[:1], rtol=0, atol=1e-6)
+    last = encoder.spec.n_layers - 1
+    for late in (Site("head", last, 0), Site("mlp_out", last), Site("resid_post", last), Site("resid_mid", last)):
+        with pytest.raises(
+            UsageError, match=f"has no effect on what plus shows: it reads the tokens after layer {last - 1}"
+        ):
+            source.check(late, encoder.spec.n_layers, "plus")
+    for early in (Site("head", last - 1, 0), Site("resid_pre", last), Site("embed"), Site("vector", name="x")):
+        source.check(early, encoder.spec.n_layers, "plus")
+    # The claim behind the refusal: removing what the last layer writes leaves the tokens as they are.
+    without = encoder.record(pixels, [site], [Zero(Site("mlp_out", last)), Zero(Site("attn_out", last))])[site]
+    assert torch.equal(without, encoder.record(pixels, [site])[site])

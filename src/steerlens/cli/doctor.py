@@ -202,12 +202,12 @@ def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 
 
 def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
-    from steerlens.conditioning import Conditioning
-    from steerlens.decoders.base import decode
+    from steerlens.decoders.base import clean_conditioning, decode
     from steerlens.scores import cosine_similarity
 
-    embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image])).float()
-    pictures = decode(pair.decoder, Conditioning(pair.decoder.spec.consumes, embedding.cpu()), [0])
+    inputs = pair.encoder.preprocess([picture.image])
+    embedding = pair.encoder.embed(inputs).float()
+    pictures = decode(pair.decoder, clean_conditioning(pair.encoder, pair.decoder, inputs), [0])
     again = pair.encoder.embed(pair.encoder.preprocess_tensor(pictures)).float()
     cosine = float(cosine_similarity(embedding, again)[0])
     return cosine >= least, f"cosine {cosine:.2f} with {picture.name} (at least {least:g})"

@@ -20,8 +20,11 @@ from steerlens.errors import SteerlensError, StoreError, UsageError
 COMMANDS: Mapping[str, str] = {
     "demo": "look at a bundled picture with the bundled model, in about a minute",
     "lens": "look at your own pictures: every layer and head, as pictures, ranked",
+    "neighbours": "index your own pictures, to show the nearest of them in place of generated ones",
     "models": "list the models, their size and licence, and which are on this machine",
     "doctor": "load a model and check that it does what a lens relies on",
+    "profile": "what each head does over many pictures: top pictures, texts, a page a head",
+    "bridge": "show an encoder that has no decoder through another one's",
     "train": "train a small model pair such as the bundled one",
 }
 """Every command and what it does, in the order of a first encounter."""

@@ -30,8 +30,8 @@ class Command:
                     row["name"],
                     {"bundled": "bundled", "downloaded": "yes", "partly": "in part"}.get(row["here"], "no"),
                     f"{row['gigabytes']:g} GB",
-                    f"{row['layers']} x {row['heads']}",
-                    f"{row['consumes']} ({row['embedding_size']})",
+                    f"{row['layers']} x {row['heads']}" if row["layers"] else "any",
+                    f"{row['consumes']} ({row['embedding_size'] or 'any size'})",
                     row["licence"],
                     row["title"],
                 )
@@ -50,13 +50,15 @@ def describe(card: Card) -> dict[str, Any]:
         "here": on_this_machine(card),
         "gigabytes": card.gigabytes,
         "licence": card.licence,
+        "family": card.family,
         "consumes": card.consumes,
         "embedding_size": card.embedding_size,
         "layers": card.layers,
         "heads": card.heads,
-        "paper": f"arXiv {card.paper}",
+        "paper": None if card.paper == "none" else f"arXiv {card.paper}",
         "encoder": card.encoder,
         "decoder": card.decoder,
+        "adapter": card.adapter,
     }
 
 
@@ -64,9 +66,10 @@ def on_this_machine(card: Card) -> str:
     """`bundled`, `downloaded`, `partly` or `no`, from the package and the cache of the hub; no network."""
     if card.bundled_folder is not None:
         return "bundled" if card.bundled_folder.is_dir() else "no"
+    if card.encoder is None:
+        return "no"
     from steerlens.zoo.hub import cached_snapshot
-    from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
+    from steerlens.zoo.locate import card_files
 
-    wanted = ((card.encoder, ENCODER_FILES), (card.decoder, DECODER_FILES))
-    found = [place and cached_snapshot(place.repository, place.revision, names) for place, names in wanted]
+    found = [cached_snapshot(place.repository, place.at, names) for place, names in card_files(card)]
     return "downloaded" if all(found) else "partly" if any(found) else "no"

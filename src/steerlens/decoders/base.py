@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning, Consumes
-from steerlens.encoders.base import EncoderSpec
+from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
 from steerlens.sites import Site
 
@@ -167,6 +167,25 @@ def decode(
     """All pictures at once, without progress."""
     events = decoder.decode_batches(conditioning, seeds, options)
     return torch.cat([event.pictures for event in events if isinstance(event, Decoded)])
+
+
+def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:
+    """What a decoder reads of pictures as they are: their embeddings, or their image tokens.
+
+    Args:
+        encoder: the encoder of the pair.
+        decoder: the decoder of the pair.
+        inputs: what `encoder.preprocess` gave.
+
+    Raises:
+        ModelError: if the decoder reads tokens without saying which.
+    """
+    if decoder.spec.consumes == "image_embedding":
+        return Conditioning("image_embedding", encoder.embed(inputs).float().cpu())
+    if decoder.spec.tokens is None or not isinstance(decoder, TokenDecoder):
+        raise ModelError(f"{decoder.spec.name} reads image tokens and does not say which (`spec.tokens`, `tokens()`).")
+    site = Site("resid_post", decoder.spec.tokens.last_layer(encoder.spec.n_layers))
+    return Conditioning("image_tokens", decoder.tokens(encoder.record(inputs, [site])[site]).float().cpu())
 
 
 def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders.diffusion import latent_size, vae_scale
 from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.decoders.text import Text, multilingual_text
@@ -83,4 +84,5 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
         text = multilingual_text(folder)
         unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
         movq = load_component(folder, "movq", VQModel, device, dtype)
+        options = options or DecodeOptions(100, 4.0, "ddim", latent_size(unet, vae_scale(movq)))
         return cls(unet, movq, load_config(folder, "scheduler"), negative, text, name or str(folder), options)

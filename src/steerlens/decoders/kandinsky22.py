@@ -8,6 +8,7 @@ Diffusion", arXiv 2310.03502; A. Ramesh et al., "Hierarchical Text-Conditional I
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
+from steerlens.decoders.folder import load_component, load_config
 from steerlens.errors import ModelError
+from steerlens.zoo.weights import read_json
 
 
 class Kandinsky22Decoder(DiffusionDecoder):
@@ -74,6 +77,41 @@ class Kandinsky22Decoder(DiffusionDecoder):
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
         """What the network takes beside the image embedding, for so many rows: here no text at all."""
         return {"encoder_hidden_states": None}
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        negative: Float[Tensor, "1 E"],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        name: str = "",
+        options: DecodeOptions | None = None,
+    ) -> "Kandinsky22Decoder":
+        """Loads a saved `KandinskyV22Pipeline`.
+
+        Raises:
+            ModelError: if a component is missing or broken, or takes embeddings of another size.
+        """
+        name = name or str(folder)
+        # Sizes are compared before gigabytes are read.
+        config, movq_config = (read_json(folder / part / "config.json", part) for part in ("unet", "movq"))
+        if config.get("encoder_hid_dim") not in (None, negative.shape[-1]):
+            raise ModelError(
+                f"{name}: the decoder reads embeddings of size {config['encoder_hid_dim']}, the encoder gives "
+                f"{negative.shape[-1]}: they do not fit."
+            )
+        if config.get("in_channels") != movq_config.get("latent_channels"):
+            raise ModelError(
+                f"{name}: the UNet denoises {config.get('in_channels')} channels and the MoVQ decodes "
+                f"{movq_config.get('latent_channels')}: they do not belong together."
+            )
+        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
+        movq = load_component(folder, "movq", VQModel, device, dtype)
+        # A quarter of the pipeline's own 100 steps of DDPM.
+        options = options or DecodeOptions(25, 4.0, "dpm++", latent_size(unet, vae_scale(movq)))
+        return cls(unet, movq, load_config(folder, "scheduler"), negative, name, options)
 
     def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
         """Decodes one batch of embeddings."""

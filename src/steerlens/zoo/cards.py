@@ -22,19 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Repository:
-    """A place on the Hugging Face hub, pinned.
+    """A place on the Hugging Face hub, pinned where its commit is known.
 
     Attributes:
         repository: `owner/name`.
-        revision: the full commit hash.
+        revision: the full commit hash; None where nobody here has seen the hub's, and what is loaded says which it was.
+        branch: branch or tag in place of the main branch, which pins nothing.
+        path: folder or file within the repository; empty for all of it.
     """
 
     repository: str
-    revision: str
+    revision: str | None = None
+    branch: str | None = None
+    path: str = ""
+
+    @property
+    def at(self) -> str | None:
+        """What to ask the hub for; None for the main branch."""
+        return self.revision or self.branch
 
     def __post_init__(self) -> None:
         if self.repository.count("/") != 1:
             raise ModelError(f"{self.repository!r} is no owner/name.")
+        if self.revision is None:
+            return
         if len(self.revision) != 40 or set(self.revision) - set("0123456789abcdef"):
             raise ModelError(f"{self.repository}: {self.revision!r} is no full commit hash, and so pins nothing.")
 
@@ -72,16 +83,18 @@ class Card:
         licence: of the weights.
         paper: arXiv id.
         consumes: what the decoder is conditioned on.
-        embedding_size: E.
-        layers: L of the encoder.
-        heads: H of the encoder.
+        embedding_size: E of embeddings, D of image tokens; 0 for any.
+        layers: L of the encoder; 0 for any.
+        heads: H of the encoder; 0 for any.
         gigabytes: what is downloaded, in 10^9 bytes.
         defaults: how the decoder is meant to be run.
         strength: the steering strength that is used when none is asked for, as `Strength.parse` reads it.
         reencoding_cosine: a picture that is embedded, decoded and embedded again keeps at least this cosine.
+        family: name of the decoder's adapter.
         bundled: folder within this package, for a pair that comes with it.
         encoder: where the encoder is, for a pair that does not.
         decoder: where the decoder is.
+        adapter: the file of weights that is put into the decoder, for an IP-Adapter.
         configs: name of the full configs in the package, which give costs and names of weights without the weights.
         folder: the folder that the card lies in, for a pair that comes with neither the package nor the hub.
     """
@@ -98,14 +111,17 @@ class Card:
     defaults: Defaults
     strength: str
     reencoding_cosine: float
+    family: str = "kandinsky-2.2"
     bundled: str | None = None
     encoder: Repository | None = None
     decoder: Repository | None = None
+    adapter: Repository | None = None
     configs: str | None = None
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.folder is None and (self.bundled is None) == (self.encoder is None or self.decoder is None):
+        elsewhere = self.folder is not None or self.family == "neighbours"
+        if not elsewhere and (self.bundled is None) == (self.encoder is None or self.decoder is None):
             raise ModelError(f"card {self.name}: a pair is either bundled or has an encoder and a decoder on the hub.")
         if not 0 < self.reencoding_cosine < 1:
             raise ModelError(f"card {self.name}: reencoding_cosine lies between 0 and 1.")
@@ -123,13 +139,18 @@ def parse_card(name: str, content: Mapping[str, Any]) -> Card:
         ModelError: if a field is unknown, missing, or of the wrong kind.
     """
     given = dict(content)
-    for key, kind in (("defaults", Defaults), ("encoder", Repository), ("decoder", Repository)):
+    for key, kind in (
+        ("defaults", Defaults),
+        ("encoder", Repository),
+        ("decoder", Repository),
+        ("adapter", Repository),
+    ):
         if given.get(key) is not None:
             given[key] = _build(kind, given[key], f"card {name}: {key}")
     return _build(Card, {"name": name, **given}, f"card {name}")
 
 
-_ELSEWHERE = ("name", "bundled", "encoder", "decoder", "configs", "folder")
+_ELSEWHERE = ("name", "bundled", "encoder", "decoder", "adapter", "configs", "folder")
 """Fields that say where a pair is; the card in a pair's own folder has none of them."""
 
 
@@ -163,7 +184,7 @@ def cards() -> Mapping[str, Card]:
     """Every card that comes with the package, by name."""
     folder = files("steerlens.zoo") / "cards"
     found: dict[str, Card] = {}
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name.removesuffix(".yaml")):
         if entry.name.endswith(".yaml"):
             name = entry.name.removesuffix(".yaml")
             found[name] = parse_card(name, yaml.safe_load(entry.read_text(encoding="utf-8")))
@@ -181,7 +202,7 @@ def card(name: str) -> Card:
         return known[name]
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
-    shown = name if len(name) <= 120 else f"{name[:100]}..."
+    shown = name if len(name) <= 80 else f"{name[:60]}..."
     raise UsageError(
         f"there is no model {shown!r}.{hint} Known are {', '.join(known)}; or give the path of a folder that holds "
         "an encoder and a decoder."

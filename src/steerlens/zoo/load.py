@@ -14,6 +14,7 @@ from steerlens.vocabulary import ClassVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.families import family_of
+from steerlens.zoo.indexes import index_folder, open_index
 from steerlens.zoo.locate import Located, card_of, locate, locate_encoder, pinned
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.parts import encoder_of, negative_for, processor_beside, unpinned_notes
@@ -51,6 +52,9 @@ def load(
         UsageError: if there is no such model, device or precision.
         ModelError: if the pair cannot be had, is incomplete or broken, or its two parts do not fit.
     """
+    index = None if decoder is not None else index_folder(source, local)
+    if index is not None:
+        return open_index(index, encoder=encoder, device=device, dtype=dtype, local_files_only=local_files_only)
     chosen, asked, known = choose_device(device), parse_dtype(dtype), card_of(source)
     name, options = str(source), None if known is None else known.defaults.options()
     located = locate(source, local=local, local_files_only=local_files_only)

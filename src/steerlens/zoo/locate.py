@@ -7,32 +7,25 @@ A pair's folder has one of two layouts. A bundled pair is one folder, which may 
 and two repositories of the hub side by side are another, whatever they are called:
 
     kandinsky-2-2-prior/{image_encoder,image_processor}  kandinsky-2-2-decoder/{unet,movq,scheduler}
+
+A pipeline that holds its own image encoder (`image_encoder/`, `feature_extractor/`) is a pair by itself, and so is a
+representation autoencoder; see `families`.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
+from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline
 from steerlens.zoo.hub import snapshot
 
-ENCODER_FILES = (
-    "image_encoder/config.json",
-    "image_encoder/model.safetensors",
-    "image_processor/preprocessor_config.json",
-)
-DECODER_FILES = (
-    "model_index.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "movq/config.json",
-    "movq/diffusion_pytorch_model.safetensors",
-    "scheduler/scheduler_config.json",
-)
+ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
+DECODER_FILES = FAMILIES["kandinsky-2.2"].decoder_files
 TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
 
 
@@ -42,15 +35,35 @@ class Located:
 
     Attributes:
         encoder: folder with `image_encoder` and `image_processor`.
-        decoder: folder with `unet`, `movq` and `scheduler`.
+        decoder: folder with `unet`, `movq` and `scheduler`, or what else its family is made of.
         folder: the pair's own folder, which may hold a vocabulary, a card and a manifest; None for a pair of the hub.
         texts: gives the folder with `text_encoder` and `tokenizer`, or None.
+        adapter: the file of an IP-Adapter, where it is not in the decoder's folder.
+        family: name of the decoder's adapter.
     """
 
     encoder: Path
     decoder: Path
     folder: Path | None
     texts: Callable[[], Path] | None = None
+    adapter: Path | None = None
+    family: str = "kandinsky-2.2"
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The folders that decide what the decoder draws, by component; an IP-Adapter is one file."""
+        known = FAMILIES.get(self.family, FAMILIES["kandinsky-2.2"])
+        found = {part: self.decoder / part for part, kind in known.parts.items() if kind != "tokenizer"}
+        if self.family.startswith("ip-adapter"):
+            from steerlens.decoders.ip_adapter import adapter_file
+
+            found["adapter"] = self.adapter or adapter_file(self.decoder)
+        return found or {"decoder": self.decoder}
+
+    @property
+    def joint(self) -> bool:
+        """Whether encoder and decoder are one model."""
+        return self.encoder == self.decoder and self.family in FAMILIES and FAMILIES[self.family].single
 
 
 def locate(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> Located:
@@ -61,27 +74,72 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
         ModelError: if a component is lacking, or the hub cannot be reached.
     """
     known = card_of(source)
+    if known is not None and known.family == "neighbours":
+        raise UsageError(
+            "neighbours has no weights: index a folder of pictures with `steerlens neighbours index PICTURES --out "
+            "INDEX`, then give INDEX as the model."
+        )
     if local is not None:
-        return _in_folder(Path(local))
+        copies = None if known is None else _copies(known, Path(local))
+        return _in_folder(Path(local)) if copies is None else _complete(copies)
     if known is None or known.folder is not None:
         return _in_folder(Path(source))
     if known.bundled_folder is not None:
         if not known.bundled_folder.is_dir():
             raise ModelError(f"the bundled pair {known.name!r} is missing from this installation; install it again.")
         return _in_folder(known.bundled_folder)
+    return _on_hub(known, local_files_only)
+
+
+def pinned(place: Repository, folder: Path) -> Repository:
+    """A place of the hub with the commit that was resolved, from the folder of its snapshot."""
+    parts = folder.parts
+    if place.revision is not None or "snapshots" not in parts[:-1]:
+        return place
+    return replace(place, revision=parts[len(parts) - parts[::-1].index("snapshots")])
+
+
+def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
+    """What of the hub a card's pair takes: places, and the files that are needed of each."""
+    family = FAMILIES[known.family]
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
-    owner = first.repository.split("/")[1], second.repository.split("/")[1]
+    if family.single:
+        return [(second, family.decoder_files)]
+    inside = f"{first.path}/" if first.path else ""
+    files = [(first, tuple(inside + file for file in family.encoder_files)), (second, family.decoder_files)]
+    return files if known.adapter is None else [*files, (known.adapter, (known.adapter.path,))]
+
+
+def _on_hub(known: Card, local_files_only: bool) -> Located:
+    first = cast(Repository, known.encoder)
+    wanted = card_files(known)
+    names = list(dict.fromkeys(f"{_name(place)}/" for place, _ in wanted))
     instead = (
         f"Run `steerlens doctor {known.name}` once where the hub can be reached, or give a folder that holds "
-        f"{owner[0]}/ and {owner[1]}/ as the model."
+        f"{' and '.join(names)} as the model."
     )
     fetch = partial(snapshot, local_files_only=local_files_only, instead=instead)
-    return Located(
-        fetch(first.repository, first.revision, ENCODER_FILES),
-        fetch(second.repository, second.revision, DECODER_FILES),
-        None,
-        lambda: fetch(first.repository, first.revision, TEXT_FILES),
-    )
+    folders = [fetch(place.repository, place.at, files) for place, files in wanted]
+    texts = (lambda: fetch(first.repository, first.at, TEXT_FILES)) if known.family == "kandinsky-2.2" else None
+    adapter = None if known.adapter is None else folders[2] / known.adapter.path
+    # A single model is both encoder and decoder.
+    return Located(folders[0] / first.path, folders[min(1, len(folders) - 1)], None, texts, adapter, known.family)
+
+
+def _copies(known: Card, folder: Path) -> Located | None:
+    """A folder that holds a card's repositories side by side under their own names, or None if it does not."""
+    first, second, adapter = known.encoder, known.decoder, known.adapter
+    if first is None or second is None or adapter is None:
+        return None
+    file = folder / _name(adapter) / adapter.path
+    encoder, decoder = folder / _name(first) / first.path, folder / _name(second)
+    if not (file.is_file() and encoder.is_dir() and decoder.is_dir()):
+        return None
+    return Located(encoder, decoder, folder, None, file, family_of(decoder, file))
+
+
+def _name(place: Repository) -> str:
+    return place.repository.split("/")[1]
 
 
 def locate_encoder(
@@ -153,14 +211,20 @@ def shortened(source: str | Path) -> str:
 
 
 def _in_folder(folder: Path) -> Located:
+    if holds_pipeline(folder):
+        family = family_of(folder)
+        if not FAMILIES[family].single and not (folder / "image_encoder").is_dir():
+            raise ModelError(f"{folder} holds a decoder alone; the folder above it should hold an encoder too.")
+        return _complete(Located(folder, folder, folder, family=family))
     if (folder / "image_encoder").is_dir() and (folder / "decoder").is_dir():
         texts = (lambda: folder) if (folder / "text_encoder").is_dir() else None
-        return _complete(Located(folder, folder / "decoder", folder, texts))
+        decoder = folder / "decoder"
+        return _complete(Located(folder, decoder, folder, texts, family=family_of(decoder)))
     # A pair's folder of which one half is missing is searched no further: it lacks that half.
     whole = [folder / part for part in ("image_encoder", "decoder") if (folder / part).is_dir()]
     children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() and not whole else []
     encoders = [path for path in (folder, *children) if (path / "image_encoder").is_dir()]
-    decoders = [path for path in (folder / "decoder", *children) if (path / "unet").is_dir()]
+    decoders = [path for path in (folder / "decoder", *children) if (path / "unet").is_dir() or holds_pipeline(path)]
     if len(encoders) > 1 or len(decoders) > 1:
         found = ", ".join(path.name for path in (*encoders, *decoders))
         raise ModelError(f"{folder} holds more than one pair ({found}); give a folder with one.")
@@ -171,14 +235,19 @@ def _in_folder(folder: Path) -> Located:
             "the hub."
         )
     first = encoders[0]
-    return _complete(
-        Located(first, decoders[0], folder, (lambda: first) if (first / "text_encoder").is_dir() else None)
-    )
+    texts = (lambda: first) if (first / "text_encoder").is_dir() else None
+    return _complete(Located(first, decoders[0], folder, texts, family=family_of(decoders[0])))
 
 
 def _complete(located: Located) -> Located:
-    wanted = [located.encoder / part for part in ("image_encoder", "image_processor")]
-    wanted += [located.decoder / part for part in ("unet", "movq", "scheduler")]
+    family = FAMILIES.get(located.family)
+    if family is None:  # of a plug-in, which knows what it needs
+        return located
+    encoder = dict(family.encoder)
+    if (located.encoder / "feature_extractor").is_dir() or (located.encoder / "image_processor").is_dir():
+        encoder = {part: kind for part, kind in encoder.items() if kind != "processor"}
+    wanted = [located.encoder / part for part in encoder]
+    wanted += [located.decoder / part for part in family.parts]
     lacking = [str(path) for path in wanted if not path.is_dir()]
     if lacking:
         raise ModelError(

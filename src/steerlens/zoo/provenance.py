@@ -59,20 +59,26 @@ def _source(source: Repository | Path | None) -> dict[str, Any]:
     return {"repository": source.repository, "revision": source.revision}
 
 
-_CONFIGS = {
-    "image_encoder": "config.json",
-    "image_processor": "preprocessor_config.json",
-    "unet": "config.json",
-    "movq": "config.json",
-    "scheduler": "scheduler_config.json",
-}
+def _config_of(part: str) -> str:
+    if part == "image_processor":
+        return "preprocessor_config.json"
+    return "scheduler_config.json" if part.endswith("scheduler") else "config.json"
 
 
 def file_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of every file that decides the numbers, weights and configs, by component and file name."""
+    """SHA-256 of every file that decides the numbers, weights and configs, by component and file name.
+
+    Args:
+        folders: of each component; an IP-Adapter is one file.
+    """
     found: dict[str, str] = {}
     for part, folder in folders.items():
-        config = folder / _CONFIGS.get(part, "config.json")
-        weights = [] if part in ("image_processor", "scheduler") else sorted(folder.glob("*.safetensors"))
+        if folder.is_file():
+            found[f"{part}/{folder.name}"] = file_hash(folder)
+            continue
+        config = folder / _config_of(part)
+        weights = (
+            [] if part == "image_processor" or part.endswith("scheduler") else sorted(folder.glob("*.safetensors"))
+        )
         found |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, config) if path.is_file()}
     return found

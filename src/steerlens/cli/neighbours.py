@@ -1,0 +1,122 @@
+"""`steerlens neighbours`: pictures of your own in place of a generator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from steerlens.cli.console import Progress, emit_json, say
+
+
+@dataclass(frozen=True)
+class Index:
+    """Index a folder of pictures with an encoder, so that its nearest pictures can stand for decoded ones.
+
+    The index is a small folder that can be given as a model. Nothing is invented: what is shown is always one of your
+    pictures.
+
+    Examples:
+      steerlens neighbours index photos --out photos-index
+      steerlens neighbours index photos --encoder facebook/dinov2-base --out dino-index
+      steerlens lens cup.png --model photos-index
+    """
+
+    pictures: tyro.conf.Positional[Path]
+    """The folder of pictures, subfolders included."""
+
+    out: Path = Path("neighbours-index")
+    """Folder of the index."""
+
+    encoder: str = "emoji"
+    """The encoder: the name of a model, a hub id or a folder."""
+
+    batch_size: int = 32
+    """Pictures embedded at once."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+
+    local_files_only: bool = False
+    """Never ask the hub; use what is on this machine."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Makes the index and returns the exit code."""
+        from steerlens.decoders.neighbours import NeighboursDecoder, index_pictures, picture_files
+        from steerlens.errors import UsageError
+        from steerlens.zoo.indexes import indexing_encoder
+
+        if self.batch_size < 1:
+            raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
+        count, skipped = len(picture_files(self.pictures)), list[str]()
+        with Progress(quiet=self.json) as progress:
+            progress.stage("loading", 1)
+            encoder, source = indexing_encoder(self.encoder, device=self.device, local_files_only=self.local_files_only)
+            progress.advance(1)
+            progress.stage("indexing", count, unit="pictures")
+            events = index_pictures(encoder, self.pictures, self.out, source=source, batch_size=self.batch_size)
+            for event in events:
+                if event.skipped:
+                    skipped.append(event.skipped)
+                    progress.say(f"passed over: {event.skipped}")
+                progress.advance(1)
+        held = NeighboursDecoder(self.out)
+        found: dict[str, Any] = {"index": str(self.out), "pictures": len(held.files), "skipped": skipped}
+        if self.json:
+            emit_json(found)
+        else:
+            say(f"{len(held.files)} pictures indexed; look through them: steerlens lens PICTURE --model {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Find:
+    """Name the pictures of an index that come closest to a picture, with their cosine similarities.
+
+    Examples:
+      steerlens neighbours find photos-index cup.png
+    """
+
+    index: tyro.conf.Positional[Path]
+    """Folder of the index."""
+
+    picture: tyro.conf.Positional[Path]
+    """The picture to find neighbours of."""
+
+    count: int = 5
+    """How many."""
+
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+
+    local_files_only: bool = False
+    """Never ask the hub; use what is on this machine."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Prints the nearest pictures, best first, and returns the exit code."""
+        from steerlens.errors import UsageError
+        from steerlens.images import load_picture
+        from steerlens.zoo.indexes import open_index
+
+        if self.count < 1:
+            raise UsageError(f"at least 1 picture is to be found, not {self.count}.")
+        picture = load_picture(self.picture)
+        pair = open_index(self.index, device=self.device, local_files_only=self.local_files_only)
+        embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))
+        indices, cosines = pair.decoder.nearest(embedding, self.count)
+        files = [str(pair.decoder.files[index]) for index in indices[0].tolist()]
+        found = [{"file": file, "cosine": cosine} for file, cosine in zip(files, cosines[0].tolist(), strict=True)]
+        if self.json:
+            emit_json(found)
+        for row in found:
+            say(f"{row['cosine']:.3f}  {row['file']}", quiet=self.json)
+        return 0
+
+
+Command = Annotated[Index, tyro.conf.subcommand("index")] | Annotated[Find, tyro.conf.subcommand("find")]

@@ -1,0 +1,169 @@
+"""The decoder that invents nothing: it shows indexed pictures, the nearest by an obvious oracle, and no other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from steerlens.cli.main import main
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import DecodeOptions, decode
+from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_pictures
+from steerlens.errors import ModelError, UsageError
+from steerlens.testing.checks import check_decoder
+from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.zoo.load import load
+
+N = 7
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "sub").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(N):
+        pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST)
+        image.save((folder / "sub" if index % 2 else folder) / f"{index}.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("index")
+    build_index(tiny_encoder(), photos, out)
+    return out
+
+
+def embeddings(count: int = 4) -> torch.Tensor:
+    return torch.randn(count, 12, generator=torch.Generator().manual_seed(2))
+
+
+def test_every_embedding_becomes_the_picture_that_comes_closest(index: Path) -> None:
+    decoder, encoder, values = NeighboursDecoder(index), tiny_encoder(), embeddings()
+    own = [encoder.embed(encoder.preprocess([Image.open(file).convert("RGB")]))[0] for file in decoder.files]
+    pictures = decode(decoder, Conditioning("image_embedding", values), [0] * len(values))
+    for row, picture in zip(values, pictures, strict=True):
+        cosines = [float(torch.nn.functional.cosine_similarity(row, other, dim=0)) for other in own]
+        nearest = decoder.files[int(np.argmax(cosines))]
+        wanted = np.asarray(Image.open(nearest).convert("RGB"))
+        assert np.array_equal((picture.permute(1, 2, 0) * 255).round().numpy().astype(np.uint8), wanted)
+    indices, similarities = decoder.nearest(values, 3)
+    assert indices.shape == (4, 3) and bool((similarities.diff(dim=1) <= 0).all())
+    assert decoder.nearest(values, 100)[0].shape == (4, N)
+
+
+def test_an_indexed_picture_comes_back_as_itself(index: Path) -> None:
+    decoder = NeighboursDecoder(index)
+    indices, similarities = decoder.nearest(decoder.embeddings)
+    assert indices[:, 0].tolist() == list(range(N))
+    torch.testing.assert_close(similarities, torch.ones(N, 1), rtol=0, atol=1e-5)
+
+
+def test_it_passes_the_checks_of_a_decoder(index: Path) -> None:
+    values = NeighboursDecoder(index).embeddings[:4]
+    check_decoder(NeighboursDecoder(index), values, stochastic=False).require()
+
+
+def test_what_cannot_be_read_is_passed_over_and_told_and_copies_are_indexed_once(photos: Path, tmp_path: Path) -> None:
+    events = list(index_pictures(tiny_encoder(), photos, tmp_path, batch_size=2))
+    assert [event.done for event in events] == list(range(1, N + 3)) and events[0].total == N + 2
+    assert [event.skipped for event in events if event.skipped] == [str(photos / "broken.jpg") + _REASON]
+    decoder = NeighboursDecoder(tmp_path)
+    assert len(decoder.files) == N
+    assert {file.name for file in decoder.files} == {f"{index}.png" for index in range(N)}
+
+
+_REASON = " is no picture that can be read (PNG, JPEG, WEBP, GIF, TIFF, BMP and some others can)."
+
+
+def test_pictures_are_cropped_and_scaled_to_the_size_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    wide = Image.new("RGB", (60, 20), "red")
+    wide.paste((0, 0, 255), (20, 0, 40, 20))
+    wide.save(folder / "wide.png")
+    decoder = build_index(tiny_encoder(), folder, tmp_path / "index")
+    options = DecodeOptions(1, 1.0, "none", (10, 10))
+    picture = decode(decoder, Conditioning("image_embedding", embeddings(1)), [0], options)[0]
+    assert torch.equal(picture, torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 10, 10))
+
+
+def test_pictures_that_changed_or_went_away_are_refused(photos: Path, index: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    (moved / "sub").mkdir(parents=True)
+    decoder = NeighboursDecoder(index, pictures=moved)
+    request: Any = (decoder, Conditioning("image_embedding", decoder.embeddings[:1]), [0])
+    with pytest.raises(UsageError, match="there is no file"):
+        decode(*request)
+    Image.new("RGB", (16, 16)).save(moved / decoder.files[0].relative_to(moved))
+    with pytest.raises(ModelError, match="has changed since it was indexed"):
+        decode(*request)
+    with pytest.raises(UsageError, match=r"are not in .* any more"):
+        NeighboursDecoder(index, pictures=tmp_path / "nowhere")
+
+
+def test_broken_indexes_are_refused(index: Path, tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(UsageError, match="holds no index"):
+        NeighboursDecoder(tmp_path)
+    content = json.loads((index / "neighbours.json").read_text())
+    tensors = (index / "neighbours.safetensors").read_bytes()
+    for text, data, words in (
+        ("{", tensors, "cannot be read"),
+        (json.dumps({**content, "pictures": content["pictures"][1:]}), tensors, "do not belong together"),
+        (json.dumps({**content, "sha256": "0"}), tensors, "do not belong together"),
+        (json.dumps({**content, "format": 2}), tensors, "do not belong together"),
+        (json.dumps(content), tensors[:-4], "cannot be read"),
+        (json.dumps({"format": 1}), tensors, "cannot be read"),
+    ):
+        (tmp_path / "neighbours.json").write_text(text)
+        (tmp_path / "neighbours.safetensors").write_bytes(data)
+        with pytest.raises(ModelError, match=words):
+            NeighboursDecoder(tmp_path)
+    with pytest.raises(ModelError, match="is zero"):
+        NeighboursDecoder(index).nearest(torch.zeros(1, 12))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no picture"):
+        build_index(tiny_encoder(), tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UsageError, match="there is no folder"):
+        build_index(tiny_encoder(), tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty" / "a.png").write_bytes(b"x")
+    with pytest.raises(UsageError, match="can be read as a picture"):
+        build_index(tiny_encoder(), tmp_path / "empty", tmp_path / "out")
+
+
+def test_the_command_indexes_and_the_index_is_a_model(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, out = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
+    assert main(["neighbours", "index", str(photos), "--encoder", str(encoder), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pictures"], len(told["skipped"])) == (N, 1)
+    for pair in (load(out), load("neighbours", local=out), load(out, encoder=tiny_encoder())):
+        assert pair.decoder.spec.family == "neighbours" and pair.encoder.spec.embedding_size == 12
+        json.dumps(pair.provenance)
+    assert main(["neighbours", "find", str(out), str(photos / "0.png"), "--count", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 2 and found[0]["cosine"] == pytest.approx(1, abs=1e-4) and found[0]["file"].endswith("0.png")
+    with pytest.raises(ModelError, match=r"was made with .* gives its first picture another embedding"):
+        load(out, encoder=tiny_encoder(seed=5))
+    with pytest.raises(ModelError, match="reads embeddings of size 12, the encoder gives 7: they do not fit"):
+        load(out, encoder=tiny_encoder(embedding_size=7))
+    with pytest.raises(UsageError, match="steerlens neighbours index"):
+        load("neighbours")
+    with pytest.raises(UsageError, match="holds no index"):
+        load("neighbours", local=photos)
+
+
+def test_an_index_that_does_not_say_where_its_encoder_is_asks_for_it(index: Path) -> None:
+    with pytest.raises(UsageError, match="does not say where its encoder is"):
+        load(index)
+    assert load(index, encoder=tiny_encoder()).decoder.spec.embedding_size == 12
