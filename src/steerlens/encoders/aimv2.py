@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import BlockParts, PretrainedEncoder
@@ -57,6 +57,11 @@ class AIMv2Encoder(PretrainedEncoder):
     def fixed_size(self) -> bool:
         """Native-resolution towers compute positions for pictures of any size."""
         return not self.tower.config.is_native
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """The mean behind the final norm is linear, the pooling head is not."""
+        return None if hasattr(self.tower, "head") else self.tower.rms_norm
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like an AIMv2 vision tower."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
@@ -64,6 +64,11 @@ class CLIPEncoder(PretrainedEncoder):
     def first_patch(self) -> int:
         """The class token comes first."""
         return 1
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """The projection behind the final norm is linear."""
+        return self.tower.post_layernorm
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a CLIP vision tower."""

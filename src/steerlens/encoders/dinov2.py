@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import BlockParts, PretrainedEncoder
@@ -66,6 +66,11 @@ class DINOv2Encoder(PretrainedEncoder):
     def fixed_size(self) -> bool:
         """Positions are made for pictures of any size."""
         return False
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """Nothing but a mean follows the final norm."""
+        return self.tower.layernorm
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a DINOv2 of transformers."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
@@ -68,6 +68,11 @@ class DINOv3Encoder(PretrainedEncoder):
     def fixed_size(self) -> bool:
         """Positions are made for pictures of any size."""
         return False
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """Nothing follows the final norm."""
+        return self._native.norm
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a DINOv3 Vision Transformer."""

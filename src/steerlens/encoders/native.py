@@ -115,6 +115,11 @@ class NativeEncoder(ABC):
         return next(self.model.parameters()).dtype
 
     @property
+    def linear_after(self) -> nn.Module | None:
+        """The final norm, if all that the readout does after it is linear; None if it is not, or not known to be."""
+        return None
+
+    @property
     def readout_tokens(self) -> tuple[int, ...]:
         """Indices of the tokens that the embedding is read from."""
         tokens = self.spec.readout_tokens

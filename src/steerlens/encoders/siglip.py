@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
@@ -62,6 +62,11 @@ class SigLIPEncoder(PretrainedEncoder):
     def pools(self) -> bool:
         """Whether tokens go through the pooling head; else their mean is taken."""
         return hasattr(self.tower, "head") and not hasattr(self._native, "classifier")
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """The mean behind the final norm is linear, the pooling head is not."""
+        return None if self.pools else self.tower.post_layernorm
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a SigLIP vision tower."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
@@ -60,6 +60,11 @@ class ViTEncoder(PretrainedEncoder):
     def first_patch(self) -> int:
         """The class token comes first."""
         return 1
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """Nothing follows the final norm but a pooler, which is not linear."""
+        return self.tower.layernorm if getattr(self.tower, "pooler", None) is None else None
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a Vision Transformer of transformers."""

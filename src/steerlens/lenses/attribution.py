@@ -1,0 +1,100 @@
+"""Linear attribution: how much each part of the final residual adds to the embedding, the final norm held as it was.
+
+A LayerNorm divides by a norm that every part changes, so that parts of an embedding do not add up. With that divisor
+held at its value in the clean run, the readout is affine in the residual:
+
+    P(LN(r_L)) = b + Σ_c A c,    A c = P(γ C c / σ(r_L)),    b = P(β)
+
+over the components c of the trace (C removes the mean over width; it is the identity before an RMSNorm). This is not
+the Diffusion Steering Lens, whose embeddings go through the true norm; it shows what a component does while it stays
+small beside the residual.
+
+References: Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition",
+arXiv 2310.05916.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
+from steerlens.errors import UsageError
+from steerlens.interventions import hooks
+from steerlens.lenses.readout import Direction, writes
+from steerlens.sites import Site
+from steerlens.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class LinearAttribution:
+    """What a write adds to the embedding, the statistics of the final norm held at those of the clean run.
+
+    Attributes:
+        encoder: the encoder that the trace comes from; after its final norm it must be linear.
+        directions: what stands behind `vector`, `group` and `region` sites, by name.
+
+    Raises:
+        UsageError: if what follows the encoder's final norm is not linear: a pooling head, a pooler with tanh.
+    """
+
+    encoder: NativeEncoder
+    directions: Mapping[str, Direction] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.encoder.linear_after is None:
+            raise UsageError(
+                f"{self.encoder.spec.name}: its readout is not known to be linear after the final norm, so that parts "
+                "of its embedding do not add up; use the Steering Lens, which needs no linearity."
+            )
+
+    def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+        """What each site adds to the embedding, for every picture of the trace.
+
+        Raises:
+            UsageError: if the model has no such site, or no direction of that name was given.
+        """
+        return self.of(trace, writes(self.encoder, trace, sites, self.directions))
+
+    @torch.no_grad()
+    def of(self, trace: Trace, parts: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
+        """What any parts of the final residual add to the embedding; linear in the parts."""
+        constant = self.constant(trace)
+        # One part after another: the norms of a batch are then those of its pictures, row by row.
+        return torch.stack([self._frozen(trace, part) - constant for part in parts.unbind(dim=1)], dim=1)
+
+    @torch.no_grad()
+    def constant(self, trace: Trace) -> Float[Tensor, "B E"]:
+        """What the embedding is without any part, from the biases of the norm and of what follows it."""
+        return self._frozen(trace, torch.zeros_like(trace.final))
+
+    def _frozen(self, trace: Trace, residual: Float[Tensor, "B R D"]) -> Float[Tensor, "B E"]:
+        """The readout of a residual, its final norm dividing by what it divides the clean residual by."""
+        norm, divisors = self.encoder.linear_after, list[Tensor]()
+
+        def keep(module: nn.Module, args: tuple[Tensor, ...], _: Any) -> None:
+            divisors.append(_divisor(module, args[0]))
+
+        def rescale(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            bias = getattr(module, "bias", None)
+            scaled = (output if bias is None else output - bias) * (_divisor(module, args[0]) / divisors[0])
+            return (scaled if bias is None else scaled + bias).to(output.dtype)
+
+        if norm is None:
+            raise UsageError(f"{self.encoder.spec.name}: its readout is not known to be linear after the final norm.")
+        with EXCLUSIVE:
+            with hooks([norm.register_forward_hook(keep)]):
+                self.encoder.readout(trace.final)
+            with hooks([norm.register_forward_hook(rescale)]):
+                return self.encoder.readout(residual)
+
+
+def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:
+    """What a LayerNorm or an RMSNorm divides by."""
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    if isinstance(norm, nn.LayerNorm):
+        return (wide.var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()
+    return (wide.square().mean(dim=-1, keepdim=True) + norm.variance_epsilon).sqrt()
