@@ -46,12 +46,11 @@ _REFERENCE_BATCH = 32
 
 def steering_candidates() -> tuple[LensSetting, ...]:
     """What the Steering Lens chooses from."""
-    rho = {value: Strength("rho", value) for value in (0.5, 1.0, 2.0)}
     return (
-        LensSetting("steering", rho[0.5]),
-        LensSetting("steering", rho[1.0]),
-        LensSetting("steering", rho[2.0]),
-        LensSetting("steering", rho[1.0], centred=True),
+        LensSetting("steering", Strength("rho", 1.0)),
+        LensSetting("steering", Strength("rho", 0.5), centred=True),
+        LensSetting("steering", Strength("rho", 1.0), centred=True),
+        LensSetting("steering", Strength("rho", 2.0), centred=True),
     )
 
 

@@ -240,19 +240,24 @@ def heads(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
     chosen = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(9103))[:count]]
     count = len(chosen)
     maker = SceneMaker(pictures, chosen, pair.names.device, PLAIN)
-    scenes, again = (
-        maker.draw(count, torch.Generator().manual_seed(9104), rows=chosen, companions=0.0, turn_background=turn)
-        for turn in (0, 5)
+    # the same scenes on other backgrounds, and the same objects in other scenes (place, size, angle, background)
+    scenes, recoloured, redrawn = (
+        maker.draw(count, torch.Generator().manual_seed(seed), rows=chosen, companions=0.0, turn_background=turn)
+        for seed, turn in ((9104, 0), (9104, 5), (9105, 0))
     )
-    effects = head_effects(pair.encoder, pair.names, scenes, again)
+    effects = head_effects(pair.encoder, pair.names, scenes, (recoloured, redrawn))
     spec = pair.encoder.spec
-    late = effects.above[spec.n_layers - max(1, spec.n_layers // 3) :]
+    matter = effects.above.flatten(1).sum(dim=1).tolist()
+    late = effects.above[:, spec.n_layers - max(1, spec.n_layers // 3) :].flatten(1).sum(dim=1).tolist()
+    low, high = effects.thresholds.tolist()
     by_layer = " ".join(f"{float(value):.3f}" for value in effects.effect.sum(dim=1))
     shares = residual_shares(pair.encoder, scenes.pictures)
     note = f"{count} scenes; effect of the layer's heads on the label's cosine: {by_layer}"
     return [
-        Figure("heads that matter", float(effects.above.sum()), min(15, effects.above.numel()), False, note),
-        Figure("of them in the last third", float(late.sum()), 4, False, f"threshold {effects.threshold:.2g}"),
+        Figure("heads that matter", matter[0], min(15, effects.effect.numel()), False, note),
+        Figure("of them in the last third", late[0], 4, False, f"control: other backgrounds, threshold {low:.2g}"),
+        Figure("heads that matter, stricter control", matter[1], None, False, "control: the same object, redrawn"),
+        Figure("of them in the last third", late[1], None, False, f"threshold {high:.2g}"),
         *(Figure(f"share of the final residual: {name}", value) for name, value in shares.items()),
     ]
 

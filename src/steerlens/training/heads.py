@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,47 +21,51 @@ class HeadEffects:
 
     Attributes:
         effect: float (L,H), mean over pictures of label cosine, clean minus head mean-ablated: the signed total effect.
-        control: float (L,H), the same when the head is replaced by itself in the same scene on another background,
-            which carries the same label in the same place: what resampling does where nothing of the label changes.
-        threshold: 95th percentile of the control over heads.
+        controls: float (K,L,H), the same when the head is replaced by itself in another scene of the same label: what
+            resampling does where nothing of the label changes.
     """
 
     effect: Tensor
-    control: Tensor
-    threshold: float
+    controls: Tensor
+
+    @property
+    def thresholds(self) -> Tensor:
+        """float (K): the 95th percentile over heads of each control."""
+        return self.controls.flatten(1).quantile(0.95, dim=1)
 
     @property
     def above(self) -> Tensor:
-        """bool (L,H): heads whose effect exceeds the threshold."""
-        return self.effect > self.threshold
+        """bool (K,L,H): heads whose effect exceeds the threshold of each control."""
+        return self.effect > self.thresholds[:, None, None]
 
 
 @torch.no_grad()
-def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Scenes) -> HeadEffects:
-    """Mean-ablate every head on every token, and compare with resampling it from the scene on another background.
+def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Sequence[Scenes]) -> HeadEffects:
+    """Mean-ablate every head on every token, and compare with resampling it from other scenes of the same label.
 
     Args:
         encoder: a wrapped encoder.
         names: float (C,E), unit-norm directions of the vocabulary.
         scenes: pictures with labels (`main`).
-        again: the same scenes on other backgrounds, row by row.
+        again: K other batches of scenes with the same labels, row by row: on other backgrounds, in other places.
     """
     layers, count = encoder.spec.n_layers, encoder.spec.n_heads
-    inputs, others = (encoder.preprocess_tensor(batch.pictures) for batch in (scenes, again))
+    inputs, *others = (encoder.preprocess_tensor(batch.pictures) for batch in (scenes, *again))
 
     def score(interventions: tuple[Any, ...] = ()) -> Tensor:
         unit = functional.normalize(encoder.embed(inputs, interventions).float(), dim=-1)
         return (unit * names[scenes.main]).sum(dim=-1)
 
     clean = score()
-    effect, control = torch.zeros(layers, count), torch.zeros(layers, count)
+    effect, controls = torch.zeros(layers, count), torch.zeros(len(others), layers, count)
     for layer in range(layers):
         sites = [Site("head", layer, head) for head in range(count)]
-        here, there = encoder.record(inputs, sites), encoder.record(others, sites)
+        here, there = encoder.record(inputs, sites), [encoder.record(other, sites) for other in others]
         for head, site in enumerate(sites):
             effect[layer, head] = (clean - score((Mean(site, value=here[site].mean(dim=0)),))).mean()
-            control[layer, head] = (clean - score((Resample(site, value=there[site]),))).mean()
-    return HeadEffects(effect, control, float(control.flatten().quantile(0.95)))
+            for number, values in enumerate(there):
+                controls[number, layer, head] = (clean - score((Resample(site, value=values[site]),))).mean()
+    return HeadEffects(effect, controls)
 
 
 @torch.no_grad()
