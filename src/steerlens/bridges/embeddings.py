@@ -64,7 +64,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def see(
-    source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32
+    source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32, stage: str = "embedding"
 ) -> Generator[Advanced, None, Seen]:
     """Embeds pictures with two encoders, batch by batch; the same file twice counts once.
 
@@ -73,6 +73,7 @@ def see(
         target: the other.
         paths: picture files.
         batch_size: pictures read and embedded at once.
+        stage: what progress calls it.
 
     Raises:
         UsageError: if a file cannot be opened, or the batch size is no number of pictures.
@@ -94,7 +95,7 @@ def see(
         if images:
             for encoder, column in zip((source, target), columns, strict=True):
                 column.append(encoder.embed(encoder.preprocess(images)).float().cpu())
-        yield Advanced("embedding", min(start + batch_size, len(paths)), len(paths))
+        yield Advanced(stage, min(start + batch_size, len(paths)), len(paths))
     first, second = (torch.cat(column) for column in columns)
     return Seen(first, second, tuple(met.values()), tuple(met), doubles)
 

@@ -98,7 +98,7 @@ def fit_bridge(
     folds: int = 5,
     seed: int = 0,
 ) -> Generator[Advanced, None, Fitted]:
-    """Fits a bridge; progress is told fold by fold.
+    """Fits a bridge; progress is told fold by fold, in pictures mapped by a bridge that never saw them.
 
     Args:
         source: embeddings of pictures by the one encoder.
@@ -122,25 +122,27 @@ def fit_bridge(
     parts = [part.sort().values for part in order.tensor_split(folds)]
 
     curved = "mlp" in kinds
-    total = folds * (2 if curved else 1) + 1
+    done, total = 0, len(x) * (2 if curved else 1)
     swept = torch.zeros(len(PENALTIES), len(x), dtype=torch.float64)
     rotated = torch.zeros(len(x), dtype=torch.float64)
-    for number, part in enumerate(parts):
+    for part in parts:
         kept = _without(order, part)
         for row, bridge in enumerate(_ridges(x[kept], y[kept], PENALTIES)):
             swept[row, part] = cosine_similarity(bridge(x[part]), y[part])
         rotated[part] = cosine_similarity(_rotation(x[kept], y[kept])(x[part]), y[part])
-        yield Advanced("fitting", number + 1, total)
+        done += len(part)
+        yield Advanced("fitting", done, total)
 
     best = int(swept.mean(dim=1).argmax())
     penalty = PENALTIES[best]
     scores: dict[Kind, Tensor] = {"ridge": swept[best], "procrustes": rotated}
     if curved:
         scores["mlp"] = torch.zeros(len(x), dtype=torch.float64)
-        for number, part in enumerate(parts):
+        for part in parts:
             kept = _without(order, part)
             scores["mlp"][part] = cosine_similarity(_curved(x[kept], y[kept], penalty, seed)(x[part]), y[part])
-            yield Advanced("fitting", folds + number + 1, total)
+            done += len(part)
+            yield Advanced("fitting", done, total)
 
     chosen = _choose({kind: scores[kind] for kind in kinds})
     fitted = {
@@ -148,7 +150,6 @@ def fit_bridge(
         "procrustes": lambda: _rotation(x, y),
         "mlp": lambda: _curved(x, y, penalty, seed),
     }[chosen]()
-    yield Advanced("fitting", total, total)
     candidates = tuple(
         Candidate(kind, float(scores[kind].mean()), None if kind == "procrustes" else penalty) for kind in kinds
     )

@@ -91,7 +91,7 @@ def make_bridge(
     if others is None:
         known, new = held_out(known, options.seed)
     else:
-        new = yield from see(source, target, others, batch_size=options.batch_size)
+        new = yield from see(source, target, others, batch_size=options.batch_size, stage="embedding held-out")
         fresh = without(new, known)
         doubles += new.doubles + len(new) - len(fresh)
         new = fresh
