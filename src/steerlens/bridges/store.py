@@ -213,6 +213,12 @@ def read_bridge(folder: str | Path) -> StoredBridge:
     return StoredBridge(bridge, source, target, measured, candidates, pictures, digest)
 
 
+def parts_of(folder: str | Path) -> tuple[str, str]:
+    """What to load in place of a bridge to know what it would cost: the target's pair, and the source's encoder."""
+    stored = read_bridge(folder)
+    return stored.target.source, str(encoder_folder(stored.source.source)[0])
+
+
 def _hashes(folder: Path) -> dict[str, str]:
     from steerlens.zoo.load import inner_folder, processor_folder
 

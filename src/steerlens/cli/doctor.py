@@ -89,7 +89,9 @@ class Command:
             )
             results.append(Check("loads: every weight is there, of the right shape, and finite", True, _sizes(pair)))
             progress.stage("checking")
-            folder = locate(self.model, local=self.local, local_files_only=self.local_files_only).folder
+            bridged = self.model.startswith("bridge:")  # its encoders' files were compared on loading
+            where = self.local, self.local_files_only
+            folder = None if bridged else locate(self.model, local=where[0], local_files_only=where[1]).folder
             for check in checks(pair, picture, self.threshold, folder):
                 results.append(check)
                 progress.advance()

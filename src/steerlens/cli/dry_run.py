@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     from steerlens.zoo.load import default_options
     from steerlens.zoo.locate import card_of
 
+    if settings.model.startswith("bridge:"):
+        from steerlens.bridges.store import parts_of
+
+        target, source = parts_of(settings.model.removeprefix("bridge:"))
+        settings = replace(settings, model=target, encoder=settings.encoder or source)
     card, device = card_of(settings.model), choose_device(settings.device)
     cost = cost_of(
         settings.model,

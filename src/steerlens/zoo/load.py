@@ -39,7 +39,7 @@ def load(
     """Loads an encoder and its decoder.
 
     Args:
-        source: the name of a card, or a folder that holds a pair in one of the layouts above.
+        source: the name of a card, a folder that holds a pair, or `bridge:FOLDER` (see `steerlens.bridges`).
         device: `cpu`, `cuda`, ...; by default a CUDA device if there is one.
         dtype: `auto`, `float32`, `bfloat16` or `float16`. By default the encoder runs in float32, or in half precision
             if it is larger than 4 GB, and the decoder in the fastest precision of the device.
@@ -52,6 +52,11 @@ def load(
         UsageError: if there is no such model, device or precision.
         ModelError: if the pair cannot be had, is incomplete or broken, or its two parts do not fit.
     """
+    if str(source).startswith("bridge:"):
+        from steerlens.bridges.pair import load_bridged
+
+        asked_for: Any = {"device": device, "dtype": dtype, "local_files_only": local_files_only, "local": local}
+        return load_bridged(str(source).removeprefix("bridge:"), encoder=encoder, decoder=decoder, **asked_for)
     index = None if decoder is not None else index_folder(source, local)
     if index is not None:
         return open_index(index, encoder=encoder, device=device, dtype=dtype, local_files_only=local_files_only)
