@@ -1,0 +1,130 @@
+"""`steerlens profile`: what each head does over many pictures."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_shared import StudySettings, kept, load_study_pair, show
+
+if TYPE_CHECKING:
+    from steerlens.studies.profile_pictures import ShownSet
+    from steerlens.studies.profile_summary import HeadProfile, Profile
+
+
+@dataclass(frozen=True)
+class Command:
+    """Profile attention heads over many pictures: what each one writes, on which pictures most, and what it is worth.
+
+    Writes profile.html (opens offline), heads.parquet, pictures.parquet, summary.json, and directions.safetensors to
+    steer along with steerlens lens --vector. The same command goes on with a profile that was stopped.
+
+    Examples:
+      steerlens profile --images photos --heads L30H4,head.40-47.* --model kandinsky-2.2 --out profile
+      steerlens profile --data data --out profile
+    """
+
+    out: Path
+    """Folder of the profile."""
+
+    settings: Annotated[StudySettings, tyro.conf.arg(name="")] = field(default_factory=StudySettings)
+
+    heads: str = "all"
+    """Heads to show: all, or a list of heads and patterns such as L3H4,head.8-11.*."""
+
+    count: int = 128
+    """Pictures, drawn by the seed; all of them if there are fewer."""
+
+    top: int = 8
+    """Top pictures of a head."""
+
+    texts: int = 6
+    """Texts that describe a head."""
+
+    vocabulary: Path | None = None
+    """Texts to choose from: a text file with one text a line, or a folder with vocabulary.json and
+    vocabulary.safetensors. Default: the model's own, if it has one."""
+
+    ablate: int = 16
+    """Pictures on which every head is truly ablated, the costly part; 0 for none."""
+
+    strength: str | None = None
+    """How hard to steer from the neutral base, rho=1 or s=40. Default: what suits the model."""
+
+    def interrupted(self) -> str:
+        """What a stopped profile leaves behind."""
+        return kept(self.out) if self.out.exists() else "Nothing was written."
+
+    def run(self) -> int:
+        """Carries the command out and returns the exit code."""
+        from steerlens.lenses.strength import Strength
+        from steerlens.report.profile import write_profile_page
+        from steerlens.studies.importance import with_steps
+        from steerlens.studies.profile import ProfileOptions, heads_of, profile_heads
+        from steerlens.sweep.look import default_strength
+        from steerlens.zoo.vocabularies import read_vocabulary
+
+        strength = None if self.strength is None else Strength.parse(self.strength)
+        with Progress(quiet=self.settings.json) as progress:
+            progress.stage("loading", 1)
+            shown = self._pictures()
+            pair = load_study_pair(self.settings)
+            spec = pair.encoder.spec
+            options = ProfileOptions(
+                decode=with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance),
+                strength=strength or default_strength(pair.card),
+                heads=heads_of(self.heads, spec.n_layers, spec.n_heads),
+                n_top=self.top,
+                n_texts=self.texts,
+                n_ablated=self.ablate,
+                seed=self.settings.seed,
+            )
+            words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
+            progress.advance(1)
+            profile = show(profile_heads(pair, shown, options, self.out, words), progress)
+            progress.stage("page", 1)
+            page = write_profile_page(profile, self.out)
+            progress.advance(1)
+        if self.settings.json:
+            emit_json({**profile.to_json(), "page": page})
+        else:
+            _tell(profile, page)
+        return 0
+
+    def _pictures(self) -> "ShownSet":
+        from steerlens.errors import UsageError
+        from steerlens.studies.profile_pictures import folder_pictures, scene_pictures
+
+        if (self.settings.images is None) == (self.settings.data is None):
+            raise UsageError(
+                "give either --images FOLDER, or for scenes of the bundled pair --data DIR, prepared with: "
+                "steerlens train prepare --data DIR"
+            )
+        if self.count < 2:
+            raise UsageError(f"a profile needs many pictures; --count {self.count} is too few.")
+        if self.settings.images is not None:
+            return folder_pictures(self.settings.images, self.count, self.settings.seed)
+        if self.settings.data is None:
+            raise UsageError("give --images or --data.")
+        return scene_pictures(self.settings.data, self.count, self.settings.seed)
+
+
+def _tell(profile: "Profile", page: Path) -> None:
+    say(f"{len(profile.heads)} heads over {len(profile.pictures)} pictures ({profile.source})")
+
+    def effect(head: "HeadProfile") -> float:
+        value = head.total_unsigned or head.write
+        return value.value
+
+    for head in sorted(profile.heads, key=effect, reverse=True)[:6]:
+        texts = ", ".join(f"{text.text}{'' if text.stands_out else ' (?)'}" for text in head.texts.get("high", ())[:3])
+        moved = (
+            "" if head.total_unsigned is None else f"; ablation moves the embedding by {head.total_unsigned.value:.3f}"
+        )
+        said = f": {texts}" if texts else ""
+        say(f"  {head.site.label}{said}; write {head.write.value:.2f} of the residual{moved}")
+    if profile.n_texts:
+        say("(?) no further from the other heads than chance would have it")
+    say(f"page: {page}")

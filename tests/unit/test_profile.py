@@ -1,0 +1,285 @@
+"""Head profiles: measurements against slow, plain ones, texts against planted directions, and a whole run twice."""
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from steerlens.errors import PictureError, UsageError
+from steerlens.interventions import Mean
+from steerlens.lenses.strength import Strength
+from steerlens.report.profile import profile_page, write_profile_page
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads
+from steerlens.studies.profile import ProfileOptions, heads_of, profile_heads
+from steerlens.studies.profile_measure import (
+    Axes,
+    ablation_means,
+    measure_ablation,
+    measure_axes,
+    measure_batch,
+    measure_means,
+    native,
+    oriented,
+)
+from steerlens.studies.profile_pictures import Shown, ShownSet, folder_pictures
+from steerlens.studies.profile_summary import Profile
+from steerlens.studies.profile_texts import chance_level, describe, excess
+from steerlens.sweep.look import load_directions
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import load
+from steerlens.zoo.pair import Pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return load(str(save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def photos(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng, concepts = np.random.default_rng(0), pair.vocabulary.names if pair.vocabulary else ()
+    for number in range(6):
+        # The last label is a text that the pair does not know.
+        place = folder / (concepts[number % 2] if number < 5 else "nothing known")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(place / f"{number}.png")
+    return folder
+
+
+def result(steps: Generator[Any, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_means_are_those_of_all_pictures_whatever_the_batch(pair: Pair, photos: Path) -> None:
+    pictures = folder_pictures(photos, 5).pictures
+    means = result(measure_means(pair.encoder, pictures, 2))
+    trace = pair.encoder.trace(pair.encoder.preprocess([picture.open() for picture in pictures]))
+    heads = all_heads(trace.n_layers, trace.n_heads)
+    torch.testing.assert_close(means.writes, trace.stack(heads).mean(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(means.final, trace.final.mean(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(means.embedding, trace.embedding.mean(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_picture_measures_is_what_plain_code_measures(pair: Pair, photos: Path) -> None:
+    encoder, pictures = pair.encoder, folder_pictures(photos, 6).pictures
+    means = result(measure_means(encoder, pictures, 6))
+    trace = encoder.trace(encoder.preprocess([picture.open() for picture in pictures]))
+    texts = torch.randn(6, encoder.spec.embedding_size, generator=torch.Generator().manual_seed(1))
+    texts[2] = torch.nan
+    axes = Axes(*torch.randn(2, *means.writes.shape, generator=torch.Generator().manual_seed(2)))
+    got = measure_batch(encoder, trace, means, axes, Strength("rho", 0.5), texts)
+    neutral = encoder.readout(means.final[None])[0]
+    for column, site in enumerate(all_heads(trace.n_layers, trace.n_heads)):
+        for row in range(6):
+            write, final, clean = trace.at(site)[row], trace.final[row], trace.embedding[row]
+            about = write - means.writes[column]
+            visible, base = (vector - vector.mean(-1, keepdim=True) for vector in (about, means.final))
+            rest = final - final.mean(-1, keepdim=True)
+            moved = encoder.readout((means.final + 0.5 * base.norm() / visible.norm() * about)[None])[0] - neutral
+            ablated = encoder.readout((final - about)[None])[0]
+            wanted = {
+                "write": visible.norm() / rest.norm(),
+                "axis": (visible * axes.axis[column]).sum() / rest.norm(),
+                "chance": (visible * axes.chance[column]).sum() / rest.norm(),
+                "similarity": cosine_similarity(moved, clean - means.embedding),
+                "unsigned": 1 - cosine_similarity(ablated, clean),
+                "effect": cosine_similarity(clean, texts[row]) - cosine_similarity(ablated, texts[row]),
+            }
+            for name, value in wanted.items():
+                torch.testing.assert_close(got[name][row, column], value, rtol=1e-3, atol=1e-5, equal_nan=True)
+    assert got["effect"][2].isnan().all()
+
+
+def test_ablation_is_a_true_forward_pass_with_the_mean_in_place(pair: Pair, photos: Path) -> None:
+    encoder, pictures = native(pair.encoder), folder_pictures(photos, 4).pictures
+    heads = (Site("head", 0, 1), Site("head", 2, 0))
+    means = ablation_means(encoder, pictures, 3, heads)
+    inputs = encoder.preprocess([picture.open() for picture in pictures])
+    texts = torch.randn(1, encoder.spec.embedding_size, generator=torch.Generator().manual_seed(1))
+    got = measure_ablation(encoder, pictures[1:2], heads, means, texts)
+    one = encoder.preprocess([pictures[1].open()])
+    for column, site in enumerate(heads):
+        mean = encoder.record(inputs, [site])[site].mean(dim=0)
+        ablated, clean = encoder.embed(one, [Mean(site, value=mean)]), encoder.embed(one)
+        torch.testing.assert_close(
+            got["unsigned"][:, column], 1 - cosine_similarity(ablated, clean), rtol=1e-2, atol=2e-6
+        )
+        lost = cosine_similarity(clean, texts) - cosine_similarity(ablated, texts)
+        torch.testing.assert_close(got["effect"][:, column], lost, rtol=1e-2, atol=2e-6)
+
+
+def test_an_axis_is_the_first_principal_component_of_centred_writes(pair: Pair, photos: Path) -> None:
+    encoder, pictures = pair.encoder, folder_pictures(photos, 6).pictures
+    means = result(measure_means(encoder, pictures, 6))
+    axes = result(measure_axes(encoder, pictures, 4, means))
+    trace = encoder.trace(encoder.preprocess([picture.open() for picture in pictures]))
+    about = trace.stack(all_heads(trace.n_layers, trace.n_heads)) - means.writes
+    about = about - about.mean(dim=-1, keepdim=True)
+    for column in range(about.shape[1]):
+        rows = about[:, column].flatten(1).double()
+        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+        along = (rows @ axes.axis[column].flatten().double()).square().sum()
+        # Where the two strongest are alike, power iteration ends between them: the variance is what counts.
+        assert along >= 0.97 * sizes[0].square()
+        if sizes[1] < 0.6 * sizes[0]:
+            assert abs(float(directions[0] @ axes.axis[column].flatten().double())) > 0.99
+        assert axes.axis[column].norm() == pytest.approx(1, abs=1e-4)
+        assert (rows @ axes.chance[column].flatten().double()).square().sum() < along
+
+
+def test_an_axis_points_to_the_few_that_are_far_out() -> None:
+    places = torch.tensor([[-0.1, 0.1], [-0.1, 0.1], [-0.1, 0.1], [0.3, -0.3]])
+    assert oriented(places).tolist() == [1.0, -1.0]
+
+
+def test_a_text_that_fits_every_head_describes_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = 0.01 * torch.randn(60, 50, generator=generator)
+    chance = 0.01 * torch.randn(60, 50, generator=generator)
+    scores[:, 0] += 0.5  # generic: close to all heads
+    chance[:, 0] += 0.5
+    scores[3, 7] += 0.2  # what head 3 alone says
+    described, level = describe([f"text {index}" for index in range(50)], scores, chance, 2)
+    assert described[3][0].text == "text 7"
+    assert described[3][0].stands_out
+    # One of 50 texts comes first by chance for about one of 60 heads; without the control it would for 59.
+    assert sum(texts[0].text == "text 0" for texts in described) <= 5
+    # Chance alone lets the best text of about one head in twenty stand out.
+    assert sum(texts[0].stands_out for texts in described) <= 15
+    assert 0.01 < level < 0.06
+    assert chance_level(scores) > level
+    assert torch.equal(excess(scores[:1]), scores[:1])
+
+
+def options(pair: Pair, **changes: Any) -> ProfileOptions:
+    given: dict[str, Any] = {
+        "decode": pair.decoder.spec.defaults.__class__(
+            **{**vars(pair.decoder.spec.defaults), "steps": 1, "guidance": 1.0}
+        ),
+        "strength": Strength("rho", 1.0),
+        "heads": (Site("head", 1, 1), Site("head", 2, 0)),
+        "n_top": 2,
+        "n_ablated": 2,
+        "batch": 4,
+    }
+    return ProfileOptions(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(pair: Pair, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Profile]:
+    folder = tmp_path_factory.mktemp("profile") / "out"
+    return folder, result(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
+
+
+def test_a_profile_holds_what_its_tables_say(pair: Pair, finished: tuple[Path, Profile]) -> None:
+    folder, profile = finished
+    assert [head.site.label for head in profile.heads] == ["L1H1", "L2H0"]
+    values = pq.read_table(folder / "pictures.parquet").to_pylist()
+    assert len(values) == 12
+    for head in profile.heads:
+        own = [row for row in values if row["head"] == head.site.label]
+        for order, tops in head.tops.items():
+            column, sign = ("axis", -1 if order == "low" else 1) if order in ("high", "low") else (order, 1)
+            known = sorted((sign * row[column] for row in own if row[column] is not None), reverse=True)
+            assert [top.value for top in tops] == pytest.approx(known[:2])
+        assert head.write.count == 6
+        assert head.direct_effect is not None and head.direct_effect.count == 5  # one label is not known
+        assert head.total_unsigned is not None and head.total_unsigned.count == 2
+        assert set(head.drawn) == set(head.texts) == {"mean", "high", "low"}
+        assert 0 < head.chance_share < head.axis_share <= 1
+    rows = pq.read_table(folder / "heads.parquet").to_pylist()
+    assert [row["head"] for row in rows] == ["L1H1", "L2H0"]
+    assert rows[0]["mean_image"]["bytes"].startswith(b"\x89PNG")
+    told = json.loads((folder / "summary.json").read_text())
+    assert told["heads"][1]["write"]["value"] == pytest.approx(profile.heads[1].write.value, abs=1e-4)
+    directions = load_directions(folder / "directions.safetensors", pair.encoder.spec.width)
+    assert set(directions) == {f"{head}.{name}" for head in ("L1H1", "L2H0") for name in ("mean", "high")}
+
+
+def test_the_same_call_does_nothing_twice_and_another_is_refused(
+    pair: Pair, photos: Path, finished: tuple[Path, Profile]
+) -> None:
+    folder, profile = finished
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    summary = (folder / "summary.json").read_bytes()
+    missing = folder / "parts" / "ablation-00001.safetensors"
+    missing.unlink()
+    again = result(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {missing.name}
+    assert (folder / "summary.json").read_bytes() == summary
+    assert profile_page(again) == profile_page(profile)
+    with pytest.raises(UsageError, match="another options"):
+        result(profile_heads(pair, folder_pictures(photos, 6), options(pair, n_top=3), folder))
+
+
+def test_the_page_needs_nothing_else_and_takes_any_label(finished: tuple[Path, Profile], tmp_path: Path) -> None:
+    profile = finished[1]
+    page = write_profile_page(profile, tmp_path).read_text()
+    for head in profile.heads:
+        assert f'id="{head.site.label}"' in page
+        assert head.texts["high"][0].text in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    thumbnails = json.loads(page.split('id="thumbnails">')[1].split("</script>")[0])
+    used = {top.id for head in profile.heads for tops in head.tops.values() for top in tops}
+    assert set(thumbnails) == used
+    hostile = "</script><img src=x onerror=alert(1)>"
+    pictures = tuple(Shown(hostile, hostile, "0", picture.open) for picture in profile.pictures)
+    assert hostile not in profile_page(_with(profile, pictures))
+
+
+def _with(profile: Profile, pictures: tuple[Shown, ...]) -> Profile:
+    from dataclasses import replace
+
+    tops = {order: tuple(replace(top, id=pictures[0].id, concept=pictures[0].concept) for top in tops)
+            for order, tops in profile.heads[0].tops.items()}  # fmt: skip
+    return replace(profile, pictures=pictures, heads=(replace(profile.heads[0], tops=tops),))
+
+
+def test_without_vocabulary_and_ablation_a_profile_is_still_one(pair: Pair, photos: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    bare = replace(pair, vocabulary=None)
+    chosen = options(pair, n_ablated=0, heads=(Site("head", 0, 0),))
+    profile = result(profile_heads(bare, folder_pictures(photos, 6), chosen, tmp_path / "out"))
+    (head,) = profile.heads
+    assert (head.direct_effect, head.total_effect, head.total_unsigned) == (None, None, None)
+    assert head.texts == {} and head.tops["effect"] == ()
+    assert "Ablation" not in profile_page(profile)
+
+
+def test_what_cannot_be_profiled_is_refused(pair: Pair, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too few to tell"):
+        result(profile_heads(pair, folder_pictures(photos, 3), options(pair), tmp_path / "out"))
+    with pytest.raises(UsageError, match="the model has 3 layers"):
+        result(
+            profile_heads(pair, folder_pictures(photos, 6), options(pair, heads=(Site("head", 9, 0),)), tmp_path / "o")
+        )
+    with pytest.raises(UsageError, match="no head"):
+        heads_of("mlp_out.1", 3, 2)
+    assert len(heads_of("all", 3, 2)) == 6
+    with pytest.raises(UsageError, match="not a folder"):
+        folder_pictures(tmp_path / "nowhere", 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PictureError, match="no picture"):
+        folder_pictures(tmp_path / "empty", 3)
+
+
+def test_pictures_are_drawn_by_the_seed(photos: Path) -> None:
+    one, same, other = (folder_pictures(photos, 4, seed).identity() for seed in (0, 0, 1))
+    assert one == same
+    assert one["pictures"] != other["pictures"]
+    assert isinstance(folder_pictures(photos, 99), ShownSet)
+    assert len(folder_pictures(photos, 99).pictures) == 6
