@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.folders import is_open_clip_folder, open_open_clip_folder
 from steerlens.encoders.fused import recorded_by_hooks
 from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
@@ -75,6 +77,31 @@ class OpenCLIPEncoder(NativeEncoder):
     def accepts(cls, model: object) -> bool:
         """Whether this adapter is the one for a native model."""
         return _is_of_open_clip(model) and not _has_timm_tower(model)
+
+    @classmethod
+    def opens(cls, folder: Path) -> bool:
+        """Whether a folder holds a model of this library, with either kind of tower."""
+        return is_open_clip_folder(folder)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, processor: Any, *, device: torch.device, dtype: torch.dtype | None, name: str = ""
+    ) -> "NativeEncoder":
+        """The encoder of a folder as open_clip's repositories on the hub hold it.
+
+        Args:
+            folder: with `open_clip_config.json` and `open_clip_model.safetensors`.
+            processor: a transform in place of the one that the config tells, or None.
+            device: where to put it.
+            dtype: precision; None for float32, or half precision if it is large.
+            name: what to call it in reports.
+
+        Raises:
+            ModelError: if it cannot be built or loaded, or is not built as this adapter knows.
+        """
+        model, transform = open_open_clip_folder(folder, device, dtype)
+        kind = OpenCLIPTimmEncoder if _has_timm_tower(model) else cls
+        return kind(model, transform if processor is None else processor, name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,6 +174,11 @@ class OpenCLIPTimmEncoder(TimmEncoder):
     def accepts(cls, model: object) -> bool:
         """Whether this adapter is the one for a native model."""
         return _is_of_open_clip(model) and _has_timm_tower(model)
+
+    @classmethod
+    def opens(cls, folder: Path) -> bool:
+        """None: `OpenCLIPEncoder` opens the folders of open_clip, whichever tower is in them."""
+        return False
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """timm's own norms, pooling and head, and open_clip's projection."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.fused import Split, recorded_by_hooks
 from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
@@ -78,6 +80,30 @@ class TimmEncoder(NativeEncoder):
     def accepts(cls, model: object) -> bool:
         """Whether this adapter is the one for a native model."""
         return _is_of_timm(model)
+
+    @classmethod
+    def opens(cls, folder: Path) -> bool:
+        """Whether a folder holds a model of this library."""
+        return is_timm_folder(folder)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, processor: Any, *, device: torch.device, dtype: torch.dtype | None, name: str = ""
+    ) -> "TimmEncoder":
+        """The encoder of a folder as timm's repositories on the hub hold it.
+
+        Args:
+            folder: with `config.json` and `model.safetensors`.
+            processor: a transform in place of the one that the config tells, or None.
+            device: where to put it.
+            dtype: precision; None for float32, or half precision if it is large.
+            name: what to call it in reports.
+
+        Raises:
+            ModelError: if it cannot be built or loaded, or is not built as this adapter knows.
+        """
+        model, transform = open_timm_folder(folder, device, dtype)
+        return cls(model, transform if processor is None else processor, name)
 
     def layers(self) -> Sequence[LayerModules]:
         """The native modules, layer by layer."""

@@ -1,0 +1,129 @@
+"""Folders of timm and open_clip, as their repositories on the hub hold them, opened by `load_encoder`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import steerlens as sl
+from steerlens.encoders.open_clip import OpenCLIPEncoder, OpenCLIPTimmEncoder
+from steerlens.encoders.timm import TimmEncoder
+from steerlens.errors import ModelError
+from steerlens.testing.tiny_vit import randomise
+
+SIZE = 32
+
+
+def save_timm(timm: Any, folder: Path, **args: Any) -> Any:
+    """As `timm.models.push_to_hf_hub` saves a model."""
+    model = randomise(timm.create_model("test_vit", num_classes=7, img_size=SIZE, **args))
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 7,
+        "num_features": 64,
+        "global_pool": model.global_pool,
+        "model_args": {"img_size": SIZE, **args},
+        "pretrained_cfg": {
+            "input_size": [3, SIZE, SIZE],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 0.95,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.4, 0.4, 0.4],
+            "num_classes": 7,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model
+
+
+def save_open_clip(open_clip: Any, folder: Path, **vision: Any) -> Any:
+    """As `open_clip.push_to_hf_hub` saves a model."""
+    config = {
+        "embed_dim": 12,
+        "vision_cfg": {"layers": 2, "width": 16, "head_width": 8, "patch_size": 8, "image_size": SIZE, **vision},
+        "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
+        "quick_gelu": True,
+    }
+    model = randomise(open_clip.model.CLIP(**config))
+    if hasattr(model.visual, "set_input_size"):
+        model.visual.set_input_size(SIZE)
+    preprocessing = {"mean": [0.5] * 3, "std": [0.4] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+    content = {"model_cfg": config, "preprocess_cfg": {**preprocessing, "size": SIZE}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content), encoding="utf-8")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    return model
+
+
+def test_a_folder_of_timm_is_opened_with_its_own_transform(timm: Any, tmp_path: Path) -> None:
+    model = save_timm(timm, tmp_path, reg_tokens=2)
+    encoder = sl.load_encoder(tmp_path, device="cpu")
+    assert type(encoder) is TimmEncoder
+    assert encoder.spec.image_size == (SIZE, SIZE)
+    picture = sl.sample_picture().image
+    transform = timm.data.create_transform(
+        (3, SIZE, SIZE), interpolation="bicubic", crop_pct=0.95, mean=(0.5,) * 3, std=(0.4,) * 3
+    )
+    inputs = encoder.preprocess([picture])
+    assert torch.equal(inputs["pixel_values"][0], transform(picture))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.model.head(encoder.embed(inputs)), model(inputs["pixel_values"]))  # type: ignore[attr-defined]
+    assert sl.load_encoder(tmp_path, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("vision", "kind"),
+    [({}, OpenCLIPEncoder), ({"timm_model_name": "test_vit", "timm_pool": "token"}, OpenCLIPTimmEncoder)],
+    ids=["own tower", "tower of timm"],
+)
+def test_a_folder_of_open_clip_is_opened_with_its_own_transform(
+    open_clip: Any, tmp_path: Path, vision: dict[str, Any], kind: type
+) -> None:
+    model = save_open_clip(open_clip, tmp_path, **vision)
+    encoder = sl.load_encoder(tmp_path, device="cpu")
+    assert type(encoder) is kind
+    picture = sl.sample_picture().image
+    transform = open_clip.image_transform(
+        SIZE, is_train=False, mean=[0.5] * 3, std=[0.4] * 3, interpolation="bilinear", resize_mode="squash"
+    )
+    inputs = encoder.preprocess([picture])
+    assert torch.equal(inputs["pixel_values"][0], transform(picture))
+    assert not encoder.spec.crops
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.embed(inputs), model.encode_image(inputs["pixel_values"]))
+    assert sl.load_encoder(tmp_path, transform, device="cpu", name="mine").spec.name == "mine"
+
+
+def test_broken_folders_are_refused_in_one_line(timm: Any, open_clip: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "timm", tmp_path / "open_clip"
+    first.mkdir()
+    second.mkdir()
+    save_timm(timm, first)
+    weights = load_file(first / "model.safetensors")
+    cases = (
+        ({**weights, "more": torch.zeros(1)}, "hold, without a place for it in the model, more"),
+        ({key: value for key, value in weights.items() if key != "norm.weight"}, r"lack .*norm\.weight"),
+        ({**weights, "head.bias": torch.zeros(9)}, "do not fit its config"),
+        ({**weights, "head.bias": torch.full((7,), torch.nan)}, r"not finite in head\.bias"),
+    )
+    for changed, words in cases:
+        save_file(changed, first / "model.safetensors")
+        with pytest.raises(ModelError, match=words):
+            sl.load_encoder(first, device="cpu")
+    (first / "config.json").write_text('{"architecture": "vit_of_nobody"}', encoding="utf-8")
+    with pytest.raises(ModelError, match="timm cannot build vit_of_nobody"):
+        sl.load_encoder(first, device="cpu")
+    save_open_clip(open_clip, second)
+    (second / "open_clip_model.safetensors").rename(second / "open_clip_pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled weights are not read"):
+        sl.load_encoder(second, device="cpu")
+    (second / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 3}}', encoding="utf-8")
+    (second / "open_clip_pytorch_model.bin").rename(second / "open_clip_model.safetensors")
+    with pytest.raises(ModelError, match="open_clip cannot build the model"):
+        sl.load_encoder(second, device="cpu")
