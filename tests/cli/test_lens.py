@@ -113,6 +113,23 @@ def test_directions_targets_and_sites_reach_the_run(pair: Path, photo: Path, tmp
     assert all("|s=5|" in cell for cell in steered)
 
 
+def test_groups_and_regions_reach_the_run_and_its_report(
+    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["lens", photo, "--model", pair, "--steps", 1, "--out", out, "--sites", "L1H0", "--controls", 0]
+    arguments += ["--group", "late=head.1-2.*,mlp_out.2", "--region", "L1H0:0,0,8,8", "--region", "eye=head.2.*:cls"]
+    assert main(list(map(str, [*arguments, "--json", "--dry-run"]))) == 0
+    assert json.loads(capsys.readouterr().out)["cells"]["steering"] == 4
+    assert main(list(map(str, [*arguments, "--json"]))) == 0
+    (found,) = json.loads(capsys.readouterr().out)["pictures"]
+    named = {"group.late", "region.L1H0.0-0-8-8", "region.eye"}
+    assert {score["site"] for score in found["steering"]} == {"head.1.0", *named}
+    assert {score["site"] for score in found["diffusion"]} > named
+    page = (out / "report.html").read_text()
+    assert all(f'"label":"{name.split(".", 1)[1]}"' in page for name in named)
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [
@@ -127,6 +144,10 @@ def test_directions_targets_and_sites_reach_the_run(pair: Path, photo: Path, tmp
         (["--controls", "-1"], 2, "controls"),
         (["--batch-size", "0"], 2, "batch"),
         (["--vector", "missing.safetensors"], 2, "missing.safetensors"),
+        (["--group", "late"], 2, "NAME=SITES"),
+        (["--group", "late=head.9.*"], 2, "3 layers"),
+        (["--region", "L1H0:0,0,999,8"], 2, "not in the picture"),
+        (["--region", "mlp_out.1:cls"], 2, "only a head reads"),
         (["--device", "abacus"], 2, "abacus"),
         (["--model", "emojy"], 2, "emoji"),
         (["--scheduler", "magic"], 2, "magic"),
