@@ -1,4 +1,4 @@
-"""Opening the folders of timm and open_clip as their hub repositories hold them: safetensors only, nothing left over."""
+"""Opening folders of timm and open_clip as their hub repositories hold them: safetensors only, nothing left over."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -77,10 +77,9 @@ def open_open_clip_folder(folder: Path, device: torch.device, dtype: torch.dtype
         # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
         vision = {**given["vision_cfg"], "timm_model_pretrained": False}
         kind = library.model.CLIPVisionCfg(**vision)
-        tower: nn.Module = library.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
+        tower: Any = library.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
         if kind.timm_model_name and hasattr(tower, "set_input_size"):
-            size = kind.image_size
-            tower.set_input_size(size)
+            tower.set_input_size(kind.image_size)
         preprocessing = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}
         cfg = library.transform.PreprocessCfg(**{"size": kind.image_size, **preprocessing})
         transform = library.transform.image_transform_v2(cfg, is_train=False)
