@@ -191,7 +191,7 @@ def with_decoded(measured: Measured, cosines: Sequence[float], own: Sequence[flo
 
 
 def _choose(scores: dict[Kind, Tensor]) -> Kind:
-    closed = [kind for kind in scores if kind != "mlp"]
+    closed: list[Kind] = [kind for kind in scores if kind != "mlp"]
     if not closed:
         return "mlp"
     best = max(closed, key=lambda kind: float(scores[kind].mean()))

@@ -121,4 +121,5 @@ def bridge_from(kind: str, tensors: Mapping[str, Tensor]) -> Bridge:
     if set(tensors) != {*linear, *curved}:
         raise ModelError(f"a bridge of kind {kind!r} is made of other parts than {', '.join(sorted(tensors))}.")
     correction = Correction(*(tensors[name] for name in curved)) if curved else None
-    return Bridge(cast(Kind, kind), *(tensors[name] for name in linear), correction)
+    source_mean, target_mean, weight = (tensors[name] for name in linear)
+    return Bridge(cast(Kind, kind), source_mean, target_mean, weight, correction)

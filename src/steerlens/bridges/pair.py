@@ -71,7 +71,7 @@ def load_bridged(
         target,
         name=f"bridge:{path}",
         encoder=bridged,
-        # What the card says of the decoder holds; the names and shapes of the target's own weights are not in this pair.
+        # What the card says of the decoder holds; the target's own weights, which it lists, are not in this pair.
         card=None if target.card is None else replace(target.card, configs=None),
         provenance=_provenance(target, bridged, stored, path),
         notes=(*target.notes, _note(stored)),
