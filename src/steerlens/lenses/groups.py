@@ -8,6 +8,7 @@ themselves, the writes only add, so the group's write is the sum of its members'
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -33,8 +34,6 @@ class Group:
 
     members: tuple[Site, ...]
 
-    kind = "group"
-
     def __post_init__(self) -> None:
         if not self.members:
             raise UsageError("a group needs at least one member.")
@@ -46,6 +45,11 @@ class Group:
                 raise UsageError(f"{site} cannot be in a group; its members are heads, attn_out.N and mlp_out.N.")
             if site.kind == "head" and site.layer in whole:
                 raise UsageError(f"{site} is a part of attn_out.{site.layer}: in one group it would count twice.")
+
+    @property
+    def kind(self) -> Literal["group"]:
+        """The kind of site that stands for it."""
+        return "group"
 
     @property
     def identity(self) -> str:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -170,14 +170,17 @@ class RegionPart:
     heads: tuple[Site, ...]
     area: Area
 
-    kind = "region"
-
     def __post_init__(self) -> None:
         if not self.heads:
             raise UsageError("a region needs a head that reads from it.")
         for site in self.heads:
             if site.kind != "head":
                 raise UsageError(f"{site}: only a head reads from other tokens; name heads, such as L3H4 or head.3.*.")
+
+    @property
+    def kind(self) -> Literal["region"]:
+        """The kind of site that stands for it."""
+        return "region"
 
     @property
     def identity(self) -> str:

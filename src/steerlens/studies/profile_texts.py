@@ -70,7 +70,7 @@ def describe(
     best = above.topk(min(k, len(names)), dim=1)
     described = [
         tuple(
-            Described(names[index], float(scores[head, index]), value, value > level)
+            Described(names[int(index)], float(scores[head, int(index)]), value, value > level)
             for index, value in zip(indices, values, strict=True)
         )
         for head, (indices, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))
