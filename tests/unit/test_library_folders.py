@@ -77,6 +77,27 @@ def test_a_folder_of_timm_is_opened_with_its_own_transform(timm: Any, tmp_path: 
     assert sl.load_encoder(tmp_path, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
 
 
+def test_a_hub_id_of_timm_is_opened_though_it_holds_no_image_processor(
+    timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "a" * 40
+    root = tmp_path / "models--timm--test_vit"
+    for folder in (root / "refs", root / "snapshots" / commit):
+        folder.mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit, encoding="utf-8")
+    save_timm(timm, root / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    encoder = sl.load_encoder("timm/test_vit", device="cpu", local_files_only=True)
+    assert type(encoder) is TimmEncoder
+    assert encoder.spec.name == "timm/test_vit"
+    (root / "snapshots" / commit / "config.json").write_text(
+        '{"architectures": ["ViTModel"], "model_type": "vit"}', encoding="utf-8"
+    )
+    with pytest.raises(ModelError, match="is not in the cache of this machine"):
+        sl.load_encoder("timm/test_vit", device="cpu", local_files_only=True)
+
+
 @pytest.mark.parametrize(
     ("vision", "kind"),
     [({}, OpenCLIPEncoder), ({"timm_model_name": "test_vit", "timm_pool": "token"}, OpenCLIPTimmEncoder)],

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from steerlens.encoders.folders import is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
 from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline
@@ -165,14 +166,18 @@ def locate_encoder(
             f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
         )
     asked = at or revision
-    folder = snapshot(
+    fetch = partial(
+        snapshot,
         repository,
         asked,
-        ("config.json",) if config_only else ("config.json", "preprocessor_config.json"),
         local_files_only=local_files_only,
         instead="Give the folder of a local copy instead.",
         weights=None if config_only else "model",
     )
+    # Models of timm tell how pictures are prepared in their config; all others must hold it in a file of its own.
+    folder = fetch(("config.json",) if config_only else ("config.json", "preprocessor_config*.json"))
+    if not config_only and not is_timm_folder(folder):
+        folder = fetch(("config.json", "preprocessor_config.json"))
     place = Repository(repository, folder.name)  # the hub's cache calls the folder of a snapshot by its commit
     note = "" if asked else f"no revision of {repository} was asked for; this is {repository}@{place.revision}"
     return folder, place, note
