@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit browser bench clean
+.PHONY: demo figures test lint types unit browser bench models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
@@ -28,6 +28,10 @@ types: $(VENV)/.tested
 
 bench: $(VENV)/.tested
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# The page of all models, from their cards and from what the conformance checks measure.
+models: $(VENV)/.tested $(VENV)/optional
+	$(BIN)/python benchmarks/conformance.py
 
 # The browser tests drive Debian's Chromium; any other system brings its own.
 browser:

@@ -18,7 +18,7 @@ def check_decoder(
     values: Tensor | None = None,
     options: DecodeOptions | None = None,
     *,
-    stochastic: bool = True,
+    stochastic: bool | None = None,
 ) -> CheckReport:
     """Holds a decoder against the protocol: every picture depends on its own row and seed alone.
 
@@ -26,9 +26,11 @@ def check_decoder(
         decoder: a small one, with random weights or trained.
         values: at least three rows of conditioning, (N,E) or (N,T,D); by default noise.
         options: how to decode; by default the decoder's own, with at most 4 steps.
-        stochastic: whether another seed must give another picture.
+        stochastic: whether another seed must give another picture (or the same one); by default it must if the decoder
+            denoises.
     """
-    return carry_out(decoder.spec.name, _measurements(decoder, values, options, stochastic))
+    seeded = decoder.spec.defaults.scheduler != "none" if stochastic is None else stochastic
+    return carry_out(decoder.spec.name, _measurements(decoder, values, options, seeded))
 
 
 def _measurements(
@@ -127,7 +129,7 @@ def _gap(one: Tensor, other: Tensor) -> float:
 
 def _noise_rows(decoder: Decoder) -> Tensor:
     spec = decoder.spec
-    source = getattr(spec, "tokens", None)
+    source = spec.tokens
     tokens = 4 if source is None or source.count is None else source.count
     shape = (5, spec.embedding_size) if spec.consumes == "image_embedding" else (5, tokens, spec.embedding_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,212 @@
+"""How exactly every adapter does what it should: the conformance checks of all families, on tiny random models.
+
+The models are of the real classes; nothing is downloaded. `make models` writes what is measured into `docs/`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError
+from steerlens.testing.decoder_checks import check_decoder
+from steerlens.testing.encoder_checks import check_encoder
+from steerlens.testing.outcomes import CheckReport
+from steerlens.zoo.load import load_decoder
+from steerlens.zoo.registry import Group, adapter, registered
+
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""The precisions that encoders are measured in, by name."""
+
+MakeEncoder = Callable[..., Encoder]
+"""Makes a tiny encoder; takes `dtype`."""
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """What was measured of one adapter.
+
+    Attributes:
+        group: `steerlens.encoders` or `steerlens.decoders`.
+        family: name of the adapter.
+        adapter: where it is, `module:class`.
+        models: what an encoder was checked on: native classes, or options of one.
+        errors: by precision, the largest relative error of an encoder in any check and model, or the largest difference
+            of two pictures in [0,1] that a decoder should give alike; None where it could not be measured.
+        failures: checks that did not pass, in words.
+    """
+
+    group: Group
+    family: str
+    adapter: str
+    models: tuple[str, ...]
+    errors: Mapping[str, float | None]
+    failures: tuple[str, ...] = ()
+
+
+def measure(families: Collection[str] | None = None) -> Iterator[Conformance]:
+    """Checks one registered adapter after another.
+
+    Args:
+        families: names of those to check; by default all.
+
+    Raises:
+        ModelError: if there is no tiny model of an encoder family.
+    """
+    for family, place in registered("steerlens.encoders").items():
+        if families is None or family in families:
+            yield _encoder_row(family, place)
+    for family, place in registered("steerlens.decoders").items():
+        if families is None or family in families:
+            yield _decoder_row(family, place)
+
+
+def encoder_reports(family: str, dtype: torch.dtype) -> dict[str, CheckReport]:
+    """The checks of an encoder family, by the model that they were carried out on.
+
+    Raises:
+        ModelError: if there is no tiny model of the family.
+    """
+    models = tiny_encoders().get(family)
+    if models is None:
+        raise ModelError(f"there is no tiny model of the family {family} in steerlens.testing to check it on.")
+    return {name: check_encoder(make(dtype=dtype)) for name, make in models.items()}
+
+
+def tiny_encoders() -> dict[str, dict[str, MakeEncoder]]:
+    """What makes tiny encoders, by family and by what is special about the model."""
+    from steerlens.testing import tiny_families, tiny_vit
+
+    made: dict[str, dict[str, MakeEncoder]] = {}
+    for kind in tiny_families.MODELS:
+        make = partial(tiny_families.tiny_family_encoder, kind)
+        made.setdefault(make().spec.family, {})[kind] = make
+    for family, function, variants in (
+        ("timm", tiny_vit.tiny_timm_encoder, tiny_vit.TIMM_VARIANTS),
+        ("open_clip", tiny_vit.tiny_open_clip_encoder, tiny_vit.OPEN_CLIP_VARIANTS),
+        ("open_clip_timm", tiny_vit.tiny_open_clip_timm_encoder, tiny_vit.TOWER_VARIANTS),
+    ):
+        made[family] = {name: partial(function, **options) for name, options in variants.items()}
+    return made
+
+
+def decoder_report(family: str) -> CheckReport:
+    """The checks of a decoder family, in float32.
+
+    In half precision a picture of random weights says little: guidance amplifies rounding, which differs with the size
+    of a batch.
+
+    Raises:
+        ModelError: if there is no tiny model of the family, or it cannot be built.
+    """
+    from steerlens.testing.tiny import tiny_encoder
+    from steerlens.testing.tiny_decoders import save_tiny_decoder
+
+    kind, encoder = adapter("steerlens.decoders", family), tiny_encoder()
+    with TemporaryDirectory() as name:
+        if family == "neighbours":
+            return _neighbours(encoder, Path(name))
+        try:
+            folder = _kandinsky22(Path(name)) if family == "kandinsky-2.2" else save_tiny_decoder(family, Path(name))
+        except KeyError as error:
+            raise ModelError(f"there is no tiny model of the family {family} in steerlens.testing.") from error
+        except AttributeError as error:
+            raise ModelError(f"the installed libraries cannot build it: {error}") from error
+        negative = kind.negative_of(encoder) if hasattr(kind, "negative_of") else encoder.zero_embedding()
+        if family == "kandinsky-2.2":
+            decoder = load_decoder(folder, negative, device=torch.device("cpu"))
+        else:
+            decoder = kind.from_folder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
+        values, source = None, decoder.spec.tokens
+        if source is not None and source.count is None:
+            shape = (5, encoder.spec.n_tokens, decoder.spec.embedding_size)
+            values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return check_decoder(decoder, values)
+
+
+def _kandinsky22(folder: Path) -> Path:
+    from steerlens.testing.tiny import save_tiny_pair
+
+    return save_tiny_pair(folder, vocabulary=False) / "decoder"
+
+
+def _neighbours(encoder: Encoder, folder: Path) -> CheckReport:
+    from steerlens.decoders.neighbours import build_index
+
+    rng, (height, width) = np.random.default_rng(0), encoder.spec.image_size
+    pictures = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(6)]
+    (folder / "pictures").mkdir()
+    for index, picture in enumerate(pictures):
+        picture.save(folder / "pictures" / f"{index}.png")
+    decoder = build_index(encoder, folder / "pictures", folder / "index")
+    return check_decoder(decoder, encoder.embed(encoder.preprocess(pictures)))
+
+
+def _encoder_row(family: str, place: str) -> Conformance:
+    reports = {name: encoder_reports(family, dtype) for name, dtype in DTYPES.items()}
+    failures = tuple(
+        f"{model}, {dtype}: {check}"
+        for dtype, by_model in reports.items()
+        for model, report in by_model.items()
+        for check in report.checks
+        if not check.passed
+    )
+    errors = {
+        dtype: _rounded(max(report.relative_error for report in by_model.values()))
+        for dtype, by_model in reports.items()
+    }
+    return Conformance("steerlens.encoders", family, place, tuple(next(iter(reports.values()))), errors, failures)
+
+
+def _decoder_row(family: str, place: str) -> Conformance:
+    try:
+        report = decoder_report(family)
+    except ModelError as error:
+        return Conformance("steerlens.decoders", family, place, (), {"float32": None}, (str(error),))
+    failures = tuple(str(check) for check in report.checks if not check.passed)
+    errors = {"float32": _rounded(report.relative_error)}
+    return Conformance("steerlens.decoders", family, place, (), errors, failures)
+
+
+def _rounded(error: float) -> float | None:
+    # Two digits: more would change with every processor.
+    return None if math.isnan(error) else float(f"{error:.1e}")
+
+
+def write_measurements(path: Path, rows: list[Conformance], versions: Mapping[str, str]) -> None:
+    """Saves what was measured, and with which libraries, as JSON."""
+    content = {"versions": dict(versions), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_measurements(path: Path) -> tuple[list[Conformance], dict[str, str]]:
+    """What `write_measurements` saved.
+
+    Raises:
+        ModelError: if the file is not there or holds something else.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Conformance(
+                row["group"],
+                row["family"],
+                row["adapter"],
+                tuple(row["models"]),
+                row["errors"],
+                tuple(row["failures"]),
+            )
+            for row in content["rows"]
+        ]
+        return rows, cast(dict[str, str], content["versions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} holds no measurements: {error}.") from error
