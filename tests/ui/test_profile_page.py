@@ -1,0 +1,67 @@
+"""The page of head profiles in a real browser: offline, every picture drawn, links and sorting at work."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steerlens.cli.main import main
+from steerlens.testing.tiny import save_tiny_pair
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.ui,
+    # At the gate a missing browser is a failure: these tests must not pass by not running.
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"),
+        reason="no Chromium on this machine; runs once chromium is installed (apt-get install chromium)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("profile")
+    pair, rng = save_tiny_pair(folder / "pair"), np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / "photos" / f"cat {number}.png")
+    arguments = ["profile", "--model", pair, "--images", folder / "photos", "--out", folder / "out", "--json"]
+    assert (
+        main([str(one) for one in (*arguments, "--top", 2, "--ablate", 0, "--steps", 1, "--heads", "L0H1,head.2.*")])
+        == 0
+    )
+    yield folder / "out" / "profile.html"
+
+
+def test_the_page_draws_itself_offline_and_its_links_and_sorting_work(file: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 500})
+        trouble: list[str] = []
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("request", lambda request: trouble.append(request.url) if request.url.startswith("http") else None)
+        page.goto(file.as_uri() + "#L2H0")
+        page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        box = page.locator("#L2H0").bounding_box()
+        assert box is not None
+        assert -5 <= box["y"] <= 40
+        order = "[...document.querySelectorAll('.head')].map((head) => head.id)"
+        assert page.evaluate(order) == ["L0H1", "L2H0", "L2H1"]
+        page.select_option("#sort", "write")
+        sizes = page.evaluate("[...document.querySelectorAll('.head')].map((head) => -head.dataset.write)")
+        assert sizes == sorted(sizes, reverse=True)
+        page.locator(".heads-map a[href='#L0H1']").click()
+        assert page.url.endswith("#L0H1")
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
+    assert trouble == []
