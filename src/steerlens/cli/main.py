@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "load a model and check that it does what a lens relies on",
     "profile": "what each head does over many pictures: top pictures, texts, a page a head",
     "bridge": "show an encoder that has no decoder through another one's",
+    "study": "do the pictures tell the truth? Interventions on real forward passes, with statistics",
     "train": "train a small model pair such as the bundled one",
 }
 """Every command and what it does, in the order of a first encounter."""

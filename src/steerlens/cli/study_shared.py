@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from steerlens.cli.console import Progress
 
 if TYPE_CHECKING:
+    from steerlens.encoders.base import Encoder
     from steerlens.studies.subjects import SubjectSet
     from steerlens.sweep.engine import Advanced
     from steerlens.zoo.pair import Pair
@@ -65,6 +66,15 @@ def load_study_pair(settings: StudySettings) -> "Pair":
         local=settings.local,
         encoder=settings.encoder,
     )
+
+
+def load_judge(judge: str | None, settings: StudySettings) -> "Encoder | None":
+    """The outside judge that was named, if any."""
+    if judge is None:
+        return None
+    from steerlens.studies.judge import open_judge
+
+    return open_judge(judge, device=settings.device)
 
 
 def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int) -> "SubjectSet":

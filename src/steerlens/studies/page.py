@@ -1,0 +1,199 @@
+"""`docs/studies.md`, made from the studies' own summaries: no number in it is typed by hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steerlens.errors import UsageError
+from steerlens.studies.folder import read_json
+from steerlens.sweep.files import atomic_write
+
+STUDIES = ("importance", "overlay", "strength", "decoder")
+"""The studies that the page knows, in its order."""
+
+Json = Mapping[str, Any]
+
+_HEAD = """\
+# Does it tell the truth?
+
+A lens is worth what interventions confirm. These are the results of `steerlens study` on the bundled pair; this page is
+written by `steerlens study page` from the summaries in [docs/studies](studies), figures included. Run the same commands
+on any model and any folder of pictures.
+
+"""
+
+
+def write_page(studies: Path, out: Path) -> Path:
+    """Writes `studies.md`, `studies/NAME.json` and `images/studies/NAME-FIGURE.png`; returns the page's path.
+
+    Args:
+        studies: holds a folder for each study, by its name.
+        out: where to write.
+
+    Raises:
+        UsageError: if none of them is finished.
+    """
+    found = {name: read_json(studies / name / "summary.json") for name in STUDIES}
+    summaries = {name: summary for name, summary in found.items() if summary is not None}
+    if not summaries:
+        raise UsageError(f"{studies} holds no finished study: none of {', '.join(STUDIES)} has a summary.json in it.")
+    for name in summaries:
+        atomic_write(out / "studies" / f"{name}.json", (studies / name / "summary.json").read_bytes())
+        for figure in sorted((studies / name / "figures").glob("*.png")):
+            atomic_write(out / "images" / "studies" / f"{name}-{figure.name}", figure.read_bytes())
+    page = out / "studies.md"
+    atomic_write(page, studies_page(summaries).encode())
+    return page
+
+
+def studies_page(summaries: Mapping[str, Json]) -> str:
+    """The page as markdown.
+
+    Args:
+        summaries: `summary.json` of each study that ran, by the study's name.
+    """
+    sections: dict[str, Callable[[Json], str]] = {"importance": importance_section}
+    parts = [_HEAD, verdicts(summaries)]
+    parts += [sections[name](summary) for name, summary in summaries.items() if name in sections]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def interval(estimate: Json | None) -> str:
+    """An estimate with its 95 % interval, as text."""
+    if estimate is None or estimate.get("value") is None:
+        return "undefined"
+    low, high = estimate.get("low"), estimate.get("high")
+    bounds = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{estimate['value']:+.2f}{bounds}"
+
+
+def excludes(estimate: Json, value: float = 0.0) -> bool:
+    """Whether an estimate's interval lies wholly on one side of a value."""
+    low, high = estimate.get("low"), estimate.get("high")
+    return low is not None and high is not None and (low > value or high < value)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def verdicts(summaries: Mapping[str, Json]) -> str:
+    """The bars and whether each is met, on the bundled pair."""
+    rows: list[list[str]] = []
+    if (found := summaries.get("importance")) is not None:
+        difference = found["differences"]["chosen; spearman"]
+        share = found["ceiling_share"]["chosen"]
+        rows.append(
+            [
+                "importance: DSL minus Diffusion Lens, correlation with the signed total effect, decoded",
+                interval(difference),
+                "interval excludes 0",
+                "met" if excludes(difference) and difference["value"] > 0 else "MISSED",
+            ]
+        )
+        rows.append(
+            [
+                "importance: DSL as a share of the exact direct effect's correlation (the ceiling), decoded",
+                interval(share),
+                "aim: 0.8",
+                "met" if (share["value"] or 0) >= 0.8 else "MISSED",
+            ]
+        )
+        beats = " ".join(f"{value:.0%}" for value in found["beats_control"])
+        rows.append(
+            ["heads closer to the input than a random direction steered as hard, by layer", beats, "reported", ""]
+        )
+    if (found := summaries.get("overlay")) is not None:
+        area = found["bar"]
+        rows.append(
+            [
+                "overlay: DSL's normalised area (0 random order, 1 greedy reference)",
+                interval(area),
+                "interval excludes 0; aim: 0.85",
+                "met" if excludes(area) and area["value"] > 0 else "MISSED",
+            ]
+        )
+    return "## The bars\n\n" + table(["what", "on the bundled pair", "bar", ""], rows)
+
+
+def importance_section(summary: Json) -> str:
+    """Head importance: choices, correlations, paired differences, reliability."""
+    main = summary["main"]
+    lines = [
+        "## Head importance\n",
+        "Does a head's picture say what ablating that head does to the embedding? The paper's first study.",
+        f"{summary['n_pictures']} pictures of {summary['n_concepts']} concepts, {summary['n_heads']} heads; main "
+        f"effect: {main}. Correlations run over the heads of one picture and are averaged over pictures; intervals "
+        "draw concepts and heads anew (95 %).\n",
+        "    steerlens study importance --data DATA --out studies/importance\n",
+        "![Correlation of every score with the effect of ablation](images/studies/importance-correlations.png)\n",
+        "Settings were chosen for each lens among as many candidates, on other concepts, and frozen:\n",
+        table(
+            ["lens", "setting", "compared with", "correlation where it was chosen"],
+            [
+                [lens, choice["setting"], choice["compare"], f"{choice['correlation']:+.2f}"]
+                for lens, choice in summary["choices"].items()
+            ],
+        ),
+        _correlations(summary, main),
+        "The last column is the null: the same scores with *other* pictures' effects. *Head means removed* leaves only "
+        "what a score says about this picture's head, beyond which heads are large in general.\n",
+        "Paired differences, Steering Lens minus Diffusion Lens:\n",
+        table(
+            ["scores; statistic", "difference"],
+            [[name, interval(value)] for name, value in summary["differences"].items()],
+        ),
+        "Share of the ceiling (the exact direct effect's own correlation with the total effect):\n",
+        table(
+            ["Steering Lens", "share"], [[name, interval(value)] for name, value in summary["ceiling_share"].items()]
+        ),
+        "Other notions of importance, Spearman over heads:\n",
+        _notions(summary, main),
+        "Reliability over decoder seeds (one seed; mean of all seeds, Spearman-Brown):\n",
+        table(
+            ["score", "one seed", "all seeds"],
+            [
+                [name, *("" if value is None else f"{value:.2f}" for value in values)]
+                for name, values in summary["reliability"].items()
+            ],
+        ),
+        "![Heads: mean similarity against mean effect](images/studies/importance-heads.png)\n",
+        "![Effect and controls by layer](images/studies/importance-layers.png)\n",
+    ]
+    return "\n".join(lines)
+
+
+def _correlations(summary: Json, main: str) -> str:
+    rows = [row for row in summary["rows"] if row["effect"] == main]
+    names = list(dict.fromkeys(row["score"] for row in rows))
+    found = {(row["score"], row["statistic"]): row for row in rows}
+    ordered = sorted(names, key=lambda name: -(found[name, "spearman"]["estimate"]["value"] or 0))
+    cells = [
+        [
+            name,
+            *(
+                interval(found[name, kind]["estimate"])
+                for kind in ("spearman", "pearson", "interaction", "within layers")
+            ),
+            _plain(found[name, "spearman"]["mismatched"]),
+        ]
+        for name in ordered
+    ]
+    headings = ["score", "Spearman", "Pearson", "head means removed", "within layers", "other pictures' effects"]
+    return table(headings, cells)
+
+
+def _notions(summary: Json, main: str) -> str:
+    rows = [row for row in summary["rows"] if row["statistic"] == "spearman" and row["effect"] != main]
+    effects = list(dict.fromkeys(row["effect"] for row in rows))
+    names = list(dict.fromkeys(row["score"] for row in rows))
+    found = {(row["score"], row["effect"]): row["estimate"]["value"] for row in rows}
+    return table(
+        ["score", *effects], [[name, *(_plain(found.get((name, effect))) for effect in effects)] for name in names]
+    )
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
