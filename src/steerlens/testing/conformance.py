@@ -123,7 +123,7 @@ def decoder_report(family: str) -> CheckReport:
             raise ModelError(f"the installed libraries cannot build it: {error}") from error
         negative = kind.negative_of(encoder) if hasattr(kind, "negative_of") else encoder.zero_embedding()
         if family == "kandinsky-2.2":
-            decoder = load_decoder(folder, negative, device=torch.device("cpu"))
+            decoder = load_decoder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
         else:
             decoder = kind.from_folder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
         values, source = None, decoder.spec.tokens

@@ -56,7 +56,7 @@ def catalogue(rows: Sequence[Conformance], cards: Mapping[str, Card], versions: 
         f"Measured with {measured}.\n",
         _PRESETS,
         _table(
-            ("name", "what", "reads", "decoder", "encoder", "weights", "licence", "GB", "paper"),
+            ("name", "what", "reads", "decoder", "encoder: layers x heads, size", "weights", "licence", "GB", "paper"),
             (_preset(card) for card in cards.values()),
         ),
     ]
@@ -65,7 +65,7 @@ def catalogue(rows: Sequence[Conformance], cards: Mapping[str, Card], versions: 
 
 def _measured(row: Conformance) -> tuple[str, ...]:
     module, _, name = row.adapter.partition(":")
-    models = (", ".join(row.models),) if row.models else ()
+    models = ("; ".join(row.models),) if row.models else ()
     return f"`{row.family}`", f"`{module.rpartition('.')[2]}.{name}`", *models, *map(_number, row.errors.values())
 
 
