@@ -239,7 +239,7 @@ def test_pictures_are_read_once_each_and_named_when_broken(tmp_path: Path) -> No
     paths = picture_files(folder)
     first, second = tiny_encoder(0), tiny_encoder(1, embedding_size=8)
     told, seen = finish(see(first, second, paths, batch_size=4))
-    assert [(event.done, event.total) for event in told] == [(4, 6), (6, 6)]
+    assert [(event.done, event.total) for event in told] == [(0, 6), (4, 6), (6, 6)]
     assert (len(seen), seen.doubles) == (5, 1) and seen.paths == tuple(paths[:5])
     for encoder, column in ((first, seen.source), (second, seen.target)):
         alone = [encoder.embed(encoder.preprocess([Image.open(path).convert("RGB")])) for path in seen.paths]
@@ -318,13 +318,14 @@ def test_a_bridge_runs_the_lenses_of_its_source_in_the_space_of_its_target(
     assert isinstance(pair.encoder, BridgedEncoder) and pair.encoder.spec.n_heads == 4
     assert pair.encoder.spec.embedding_size == pair.decoder.spec.embedding_size == 12
     # "No condition" is what the decoder was trained with, not what the bridge makes of an empty input.
-    torch.testing.assert_close(pair.decoder.negative, target.decoder.negative)
+    decoders: list[Any] = [pair.decoder, target.decoder]
+    torch.testing.assert_close(decoders[0].negative_embedding, decoders[1].negative_embedding)
     inputs = noise_pictures(pair.encoder)
     wanted = read_bridge(folder).bridge(load_encoder(ends[0], device="cpu").embed(inputs))
     torch.testing.assert_close(pair.encoder.trace(inputs).embedding, wanted)
     assert pair.vocabulary is not None
-    labels = LogitLens(pair.encoder, pair.vocabulary).labels(pair.encoder.trace(inputs), [Site("resid_post", 2)], 1)
-    assert labels
+    scores = LogitLens(pair.encoder, pair.vocabulary).scores(pair.encoder.trace(inputs), [Site("resid_post", 2)])
+    torch.testing.assert_close(scores[:, 0], pair.vocabulary.scores(wanted))
     assert any("over a bridge (ridge)" in note for note in pair.notes)
     hashes = pair.provenance["sha256"]
     assert "bridge/bridge.safetensors" in hashes and "target/image_encoder/model.safetensors" in hashes

@@ -83,6 +83,7 @@ def see(
         raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
     met: dict[str, Path] = {}
     doubles, columns = 0, (list[Tensor](), list[Tensor]())
+    yield Advanced(stage, 0, len(paths))
     for start in range(0, len(paths), batch_size):
         images: list[Image.Image] = []
         for path in paths[start : start + batch_size]:

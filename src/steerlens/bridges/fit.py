@@ -123,6 +123,7 @@ def fit_bridge(
 
     curved = "mlp" in kinds
     done, total = 0, len(x) * (2 if curved else 1)
+    yield Advanced("fitting", done, total)
     swept = torch.zeros(len(PENALTIES), len(x), dtype=torch.float64)
     rotated = torch.zeros(len(x), dtype=torch.float64)
     for part in parts:

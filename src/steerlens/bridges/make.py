@@ -114,6 +114,7 @@ def _decoded(
     seeds = [options.seed + number for number in range(n)] * 2
     again: Float[Tensor, "N F"] | None = None
     done = 0
+    yield Advanced("decoding", done, len(both))
     for event in redecode(target, decoder, both, seeds, decoder.spec.defaults):
         if isinstance(event, Redecoded):
             again = event.embeddings
