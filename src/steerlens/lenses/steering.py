@@ -125,7 +125,7 @@ def steer_and_patch(
         raise UsageError(f"{site} is no submodule's output and cannot be steered.")
     if site.kind in ("group", "region"):
         raise UsageError(f"{site} is no one place in the model; steer its members one by one.")
-    later = _later_submodules(site, layer, encoder.spec.n_layers)
+    later = later_submodules(site, layer, encoder.spec.n_layers)
     clean = encoder.record(inputs, later) if later else {}
     steer: Intervention
     if site.kind == "vector":
@@ -137,7 +137,8 @@ def steer_and_patch(
     return encoder.embed(inputs, [steer, *(Patch(one, value=clean[one]) for one in later)])
 
 
-def _later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]:
+def later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]:
+    """What comes after a component in the first `n_layers` layers; a `vector` enters after `vector_layer`."""
     layer = vector_layer if site.kind == "vector" else site.layer
     same_layer = [Site("mlp_out", layer)] if site.kind in ("head", "attn_out") else []
     return same_layer + [Site(kind, after) for after in range(layer + 1, n_layers) for kind in ("attn_out", "mlp_out")]
