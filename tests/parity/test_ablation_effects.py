@@ -18,6 +18,7 @@ from steerlens.studies.effects import (
     attribution,
     mean_writes,
     signed_effect,
+    similarity_with,
     unsigned_effect,
 )
 
@@ -85,7 +86,7 @@ def test_attribution_is_the_derivative_of_the_total_effect() -> None:
     prefix, others = record_prefix(ENCODER, PIXELS), record_prefix(ENCODER, OTHERS)
     target = torch.randn(3, ENCODER.spec.embedding_size, generator=torch.Generator().manual_seed(3)).double()
     inputs = {"pixel_values": PIXELS}
-    found = attribution(ENCODER, inputs, prefix, SITES, target, "resample", others=others)
+    found = attribution(ENCODER, inputs, prefix, SITES, similarity_with(target), "resample", others=others)
     step = 1e-3
     for index, site in enumerate(SITES):
         own = ENCODER.record(PIXELS, [site])[site]

@@ -101,17 +101,17 @@ def test_another_study_is_refused(pair: Pair, subjects: SubjectSet, tmp_path: Pa
 
 
 def test_targets_are_never_the_input(pair: Pair, subjects: SubjectSet) -> None:
-    bench = make_bench(pair, subjects)
+    bench = make_bench(pair, subjects.reference)
     found = subject_effects(bench, subjects.reported[0], subjects.reported[1], options(pair))
     assert not torch.allclose(found["text"], found["clean"]) and not torch.allclose(found["other"], found["clean"])
     nameless = replace(pair, vocabulary=None, texts=None)
     lonely = Subject("p", picture(0), "nothing", None)
     with pytest.raises(UsageError, match="no target for a signed effect"):
-        subject_effects(make_bench(nameless, subjects), lonely, subjects.reported[1], options(pair))
+        subject_effects(make_bench(nameless, subjects.reference), lonely, subjects.reported[1], options(pair))
 
 
 def test_a_plain_setting_is_the_steering_lens(pair: Pair, subjects: SubjectSet) -> None:
-    bench = make_bench(pair, subjects)
+    bench = make_bench(pair, subjects.reference)
     trace = pair.encoder.trace(pair.encoder.preprocess([subjects.chosen[0].image]))
     sites = all_heads(pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
     strength = Strength("rho", 2.0)

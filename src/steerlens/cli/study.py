@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_overlay import Overlay
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Page:
 
 
 Command = (
-    Annotated[Importance, tyro.conf.subcommand(name="importance")] | Annotated[Page, tyro.conf.subcommand(name="page")]
+    Annotated[Importance, tyro.conf.subcommand(name="importance")]
+    | Annotated[Overlay, tyro.conf.subcommand(name="overlay")]
+    | Annotated[Page, tyro.conf.subcommand(name="page")]
 )
 """The subcommands of `steerlens study`."""

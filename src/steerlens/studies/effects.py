@@ -13,7 +13,7 @@ References: K. Wang et al., "Interpretability in the Wild", arXiv 2211.00593 (me
 L. Chan et al., "Causal Scrubbing", 2022 (resampling); N. Nanda, "Attribution Patching", 2023.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +32,9 @@ from steerlens.sites import Site
 
 Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+
+Objective = Callable[[Float[Tensor, "B E"]], Float[Tensor, "B"]]
+"""A number for every embedding: what ablation is to lower."""
 
 HeadWrites = Mapping[Site, Float[Tensor, "#B T D"]]
 """What replaces each site's write, on every token; one row for all pictures, or one a picture."""
@@ -214,22 +217,22 @@ def attribution(
     inputs: Inputs,
     prefix: Prefix,
     sites: Sequence[Site],
-    target: Float[Tensor, "B E"],
+    objective: Objective,
     ablation: Ablation = "zero",
     *,
     means: HeadWrites | None = None,
     others: Prefix | None = None,
 ) -> Float[Tensor, "B N"]:
-    """Attribution patching: the signed total effect of every component to first order, from one backward pass.
+    """Attribution patching: what ablating every component costs to first order, from one backward pass.
 
-        effect(m) ~ < d cos(e, t) / d h_m , h_m - h'_m >        summed over all tokens
+        effect(m) ~ < d objective(e) / d h_m , h_m - h'_m >        summed over all tokens
 
     Args:
         encoder: the encoder.
         inputs: what the prefix was recorded from.
         prefix: the clean pass.
         sites: heads, `attn_out` or `mlp_out`.
-        target: what similarity is taken with.
+        objective: of embeddings (B,E), one number each; `similarity_with` for the signed effect.
         ablation: what would replace a write; see `ablate`.
         means: for `mean`.
         others: for `resample`.
@@ -243,10 +246,9 @@ def attribution(
         for kind in ("attn_out", "mlp_out")
     }
     with torch.enable_grad():
-        embedding = encoder.forward(
-            inputs, [Add(Site(kind, layer), vector=zero) for (kind, layer), zero in added.items()]
-        )
-        gradients = torch.autograd.grad(cosine_similarity(embedding, target.to(embedding)).sum(), list(added.values()))
+        additions = [Add(Site(kind, layer), vector=zero) for (kind, layer), zero in added.items()]
+        score = objective(encoder.forward(inputs, additions))
+        gradients = torch.autograd.grad(score.sum(), list(added.values()))
     found = dict(zip(added, gradients, strict=True))
     effects: dict[Site, Tensor] = {}
     for group in by_layer(sites):
@@ -256,3 +258,8 @@ def attribution(
             gradient = found["mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer]
             effects[site] = (gradient.float() * (own[site] - put[site]).float()).sum(dim=(1, 2))
     return torch.stack([effects[site] for site in sites], dim=1)
+
+
+def similarity_with(target: Float[Tensor, "B E"]) -> Objective:
+    """The objective whose loss is the signed effect: cosine similarity with a target."""
+    return lambda embedding: cosine_similarity(embedding, target)

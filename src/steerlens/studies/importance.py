@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
@@ -25,7 +26,7 @@ from steerlens.lenses.steering import steer_directions
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
-from steerlens.studies.effects import ABLATIONS, Ablated, Ablation, ablate, attribution, mean_writes
+from steerlens.studies.effects import ABLATIONS, Ablated, Ablation, ablate, attribution, mean_writes, similarity_with
 from steerlens.studies.folder import StudyFolder
 from steerlens.studies.pictures import Redecoded, redecode
 from steerlens.studies.settings import (
@@ -116,8 +117,8 @@ class Bench:
     judge: Encoder | None = None
 
 
-def make_bench(pair: Pair, subjects: SubjectSet, judge: Encoder | None = None) -> Bench:
-    """Opens a pair for the study: heads, and means over the reference pictures.
+def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
+    """Opens a pair for a study: its heads, and means over reference pictures.
 
     Raises:
         UsageError: if the encoder's blocks cannot be hooked, or there is no reference picture.
@@ -127,10 +128,9 @@ def make_bench(pair: Pair, subjects: SubjectSet, judge: Encoder | None = None) -
         raise UsageError(
             f"{encoder.spec.name}: this study ablates inside the encoder, which its adapter does not open."
         )
-    if not subjects.reference:
+    if not images:
         raise UsageError("the study needs reference pictures to take means from.")
     sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
-    images = subjects.reference
     starts = range(0, len(images), _REFERENCE_BATCH)
     batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
     reference = reference_of(encoder, [encoder.trace(batch) for batch in batches], sites)
@@ -266,7 +266,14 @@ def subject_effects(bench: Bench, subject: Subject, other: Subject, options: Imp
         found[f"direct.{ablation}"] = ablated.direct[0].float()
         for name, target in targets.items():
             found[f"attribution.{ablation}.{name}"] = attribution(
-                encoder, inputs, prefix, sites, target[None], ablation, means=bench.means, others=others
+                encoder,
+                inputs,
+                prefix,
+                sites,
+                similarity_with(target[None]),
+                ablation,
+                means=bench.means,
+                others=others,
             )[0]
     trace = encoder.trace(inputs)
     writes, final = trace.stack(sites).float(), trace.final.float()[:, None]

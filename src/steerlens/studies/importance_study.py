@@ -57,7 +57,7 @@ def importance_study(
     main = Effect("total", target or _default_target(pair, subjects), ablation)
     with open_study(folder, identity(pair, subjects, options, main, judge)) as study:
         yield Advanced("references", 0, 1)
-        bench = make_bench(pair, subjects, judge)
+        bench = make_bench(pair, subjects.reference, judge)
         yield Advanced("references", 1, 1)
         yield from measure_choice(bench, subjects, options, study)
         parts = _parts(study, "choose", subjects.chosen)

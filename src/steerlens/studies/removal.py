@@ -1,0 +1,249 @@
+"""Study 2, overlay removal: ablate heads in the order in which a lens sees the overlay, and watch it leave.
+
+For every pair of a base and an overlay: orders of heads, and the trajectory of the embedding as more and more of them
+are ablated together on real forward passes. This file measures: it stores embeddings, and what orders heads;
+`removal_summary.py` makes every figure from the stored parts.
+
+References: R. Takatsuki et al., arXiv 2504.13763, study 2.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.encoders.prefix import record_from, record_prefix
+from steerlens.errors import UsageError
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site
+from steerlens.studies.effects import Ablation, Objective, attribution, by_layer, replacements
+from steerlens.studies.folder import StudyFolder
+from steerlens.studies.importance import PAPER, Bench, diffusion_candidates, steering_candidates
+from steerlens.studies.joint import Scene, direct_effect, greedy, one_shot, points
+from steerlens.studies.overlay import Overlaid
+from steerlens.studies.pictures import Redecoded, redecode
+from steerlens.studies.settings import LensSetting, lens_embeddings
+from steerlens.sweep.engine import Advanced
+from steerlens.zoo.pair import Pair
+
+Seen = Literal["made", "asked", "judged"]
+"""Which embeddings of a lens are compared with the overlay; see `lens_score`."""
+
+
+@dataclass(frozen=True)
+class RemovalOptions:
+    """What the study measures.
+
+    Attributes:
+        decode: how to decode.
+        seed: of the decoder, the same for all heads, and of the random orders.
+        ablation: what replaces a head's write; `resample` takes it from the base without the overlay.
+        steering: settings that the Steering Lens may choose from.
+        diffusion: settings that the Diffusion Lens may choose from; as many.
+        batch: rows of a forward pass.
+        greedy_pool: heads, best by their single effects, that greedy re-evaluation tries at each step.
+        strips: reported pairs whose pictures along the way are kept.
+    """
+
+    decode: DecodeOptions
+    seed: int = 0
+    ablation: Ablation = "resample"
+    steering: tuple[LensSetting, ...] = field(default_factory=steering_candidates)
+    diffusion: tuple[LensSetting, ...] = field(default_factory=diffusion_candidates)
+    batch: int = 64
+    greedy_pool: int = 128
+    strips: int = 6
+
+    def __post_init__(self) -> None:
+        if len(self.steering) != len(self.diffusion):
+            raise UsageError("both lenses get the same number of settings to choose from.")
+
+
+def open_scene(bench: Bench, pair: Overlaid, options: RemovalOptions) -> Scene:
+    """Runs the clean passes of a pair and gathers what replaces its heads' writes."""
+    encoder = bench.encoder
+    prefix = record_prefix(encoder, encoder.preprocess([pair.both]))
+    base = record_prefix(encoder, encoder.preprocess([pair.base]))
+    put: dict[Site, Tensor] = {}
+    for group in by_layer(bench.sites):
+        own = record_from(encoder, prefix, group)
+        put |= replacements(encoder, group, options.ablation, bench.means, base, own)
+    overlay = encoder.embed(encoder.preprocess([pair.overlay]))[0].float()
+    mean = bench.reference.embeddings.mean(dim=0)
+    return Scene(encoder, bench.sites, prefix, put, base.embedding[0].float(), overlay, mean, options.batch)
+
+
+def first_order(bench: Bench, pair: Overlaid, scene: Scene, options: RemovalOptions) -> Float[Tensor, "N"]:
+    """Attribution patching on the objective."""
+    encoder = bench.encoder
+    inputs = encoder.preprocess([pair.both])
+    others = record_prefix(encoder, encoder.preprocess([pair.base]))
+    score: Objective = scene.objective
+    found = attribution(
+        encoder, inputs, scene.prefix, bench.sites, score, options.ablation, means=bench.means, others=others
+    )
+    return found[0]
+
+
+def part_name(stage: str, pair: Overlaid) -> str:
+    """The name of a pair's part."""
+    return f"{stage}-{pair.id}"
+
+
+def measure(
+    bench: Bench,
+    pairs: Sequence[Overlaid],
+    settings: Mapping[str, LensSetting],
+    options: RemovalOptions,
+    folder: StudyFolder,
+    stage: str,
+) -> Iterator[Advanced]:
+    """Measures pairs: decoded lens scores of every setting, effects, orders and trajectories."""
+    N, per_pair = len(bench.sites), len(bench.sites) * len(settings)
+    total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
+    yield Advanced(f"decoding to {stage}", done, total)
+    for pair in pairs:
+        if folder.has(part_name(stage, pair)):
+            continue
+        scene = open_scene(bench, pair, options)
+        tensors = {
+            "both": scene.prefix.embedding[0].float(),
+            "base": scene.base,
+            "overlay": scene.overlay,
+            "mean": scene.mean,
+        }
+        if bench.judge is not None:
+            tensors["judged overlay"] = bench.judge.embed(bench.judge.preprocess([pair.overlay]))[0].float()
+        text = overlay_text(bench.pair, pair)
+        tensors |= {} if text is None else {"text": text}
+        trace = bench.encoder.trace(bench.encoder.preprocess([pair.both]))
+        asked = {
+            name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference)[0]
+            for name, setting in settings.items()
+        }
+        tensors |= {f"asked.{name}": rows for name, rows in asked.items()}
+        stacked = torch.cat(list(asked.values()))
+        seeds = [options.seed] * len(stacked)
+        for event in redecode(bench.encoder, bench.pair.decoder, stacked, seeds, options.decode, judge=bench.judge):
+            if isinstance(event, Redecoded):
+                for name, rows in zip(asked, event.embeddings.split(N), strict=True):
+                    tensors[f"made.{name}"] = rows.clone()
+                if event.judged is not None:
+                    for name, rows in zip(asked, event.judged.split(N), strict=True):
+                        tensors[f"judged.{name}"] = rows.clone()
+            else:
+                done += event
+                yield Advanced(f"decoding to {stage}", done, total)
+        single = one_shot(scene)
+        tensors["one_shot"] = single
+        tensors["greedy"] = torch.tensor(greedy(scene, single, pool=options.greedy_pool))
+        tensors["attribution"] = first_order(bench, pair, scene, options)
+        tensors["direct"] = direct_effect(scene)
+        folder.add(part_name(stage, pair), tensors)
+
+
+def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
+    """The direction of the overlay's name, or None if the pair knows no texts, or not this one."""
+    try:
+        return pair.text_direction(overlaid.overlay_concept).float()
+    except UsageError:
+        return None
+
+
+def lens_score(part: Mapping[str, Tensor], name: str, compare: str, seen: Seen = "made") -> Float[Tensor, "N"]:
+    """Similarity of a lens' pictures (or of what it asked for) with the overlay, as a picture or as a text.
+
+    Args:
+        part: of one pair.
+        name: of the setting.
+        compare: `overlay`, its picture, or `text`, its name.
+        seen: what is compared: `made`, the decoded pictures; `asked`, the embeddings before decoding; `judged`, the
+            decoded pictures as the outside judge sees them, which knows no texts.
+    """
+    return cosine_similarity(part[f"{seen}.{name}"], part["judged overlay" if seen == "judged" else compare])
+
+
+def measure_orders(
+    bench: Bench,
+    pairs: Sequence[Overlaid],
+    orders: Sequence[Mapping[str, Sequence[int]]],
+    options: RemovalOptions,
+    folder: StudyFolder,
+    stage: str,
+    strips: Sequence[str] = (),
+) -> Iterator[Advanced]:
+    """Measures trajectories: of the embedding for all orders, of decoded pictures for some.
+
+    Args:
+        bench: the encoder, opened.
+        pairs: the pairs.
+        orders: of each pair, heads by the order's name.
+        options: how.
+        folder: where parts go.
+        stage: their name.
+        strips: orders along which pictures are decoded.
+    """
+    counts = points(len(bench.sites))
+    yield Advanced(f"ablating to {stage}", 0, len(pairs))
+    for number, (pair, named) in enumerate(zip(pairs, orders, strict=True), start=1):
+        if not folder.has(part_name(stage, pair)):
+            scene = open_scene(bench, pair, options)
+            sets = [list(order[:count]) for order in named.values() for count in counts]
+            embeddings = scene.ablated(sets).unflatten(0, (len(named), len(counts)))
+            tensors = {f"way.{name}": rows.clone() for name, rows in zip(named, embeddings, strict=True)}
+            if strips:
+                tensors |= _strips(
+                    bench, tensors, strips, strip_columns(counts), options, keep=number <= options.strips
+                )
+            folder.add(part_name(stage, pair), tensors)
+        yield Advanced(f"ablating to {stage}", number, len(pairs))
+
+
+def strip_columns(counts: Sequence[int]) -> list[int]:
+    """Places among the measured points whose pictures are decoded: none ablated, up to the quarter, and all."""
+    quarter = counts[-1] // 4
+    wanted = [round(quarter * share) for share in (0, 0.15, 0.35, 0.65, 1)] + [counts[-1]]
+    return [min(range(len(counts)), key=lambda place: abs(counts[place] - want)) for want in wanted]
+
+
+def _strips(
+    bench: Bench,
+    ways: Mapping[str, Tensor],
+    strips: Sequence[str],
+    columns: Sequence[int],
+    options: RemovalOptions,
+    *,
+    keep: bool,
+) -> dict[str, Tensor]:
+    rows = torch.cat([ways[f"way.{name}"][list(columns)] for name in strips])
+    seeds = [options.seed] * len(rows)
+    found: dict[str, Tensor] = {}
+    for event in redecode(bench.encoder, bench.pair.decoder, rows, seeds, options.decode, keep=keep):
+        if isinstance(event, Redecoded):
+            for name, part in zip(strips, event.embeddings.split(len(columns)), strict=True):
+                found[f"remade.{name}"] = part.clone()
+            if event.pictures is not None:
+                eight = (event.pictures * 255).round().to(torch.uint8)
+                for name, part in zip(strips, eight.split(len(columns)), strict=True):
+                    found[f"strip.{name}"] = part.clone()
+    return found
+
+
+def setting_names(settings: Sequence[LensSetting]) -> dict[str, LensSetting]:
+    """Settings by name, each once."""
+    return {str(setting): setting for setting in dict.fromkeys(settings)}
+
+
+def plain_settings() -> dict[str, LensSetting]:
+    """The settings that nothing was tuned for, by name."""
+    return setting_names(PAPER)
+
+
+def compares(pair: Pair, overlaid: Sequence[Overlaid]) -> tuple[str, ...]:
+    """What pictures can be compared with: the overlay's picture, and its name where the pair knows all names."""
+    known = all(overlay_text(pair, one) is not None for one in overlaid)
+    return ("overlay", "text") if known else ("overlay",)

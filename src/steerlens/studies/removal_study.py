@@ -1,0 +1,134 @@
+"""The overlay study from end to end: measure to choose, freeze, measure to report, summarise, draw."""
+
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.studies.drawing import save_figure, save_table
+from steerlens.studies.folder import StudyFolder, open_study
+from steerlens.studies.importance import make_bench
+from steerlens.studies.importance_study import model_identity
+from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
+from steerlens.studies.overlay import Overlaid, OverlaySet
+from steerlens.studies.removal import (
+    RemovalOptions,
+    compares,
+    measure,
+    measure_orders,
+    part_name,
+    plain_settings,
+    setting_names,
+)
+from steerlens.studies.removal_figures import (
+    decoded_figure,
+    orders_figure,
+    strip_figure,
+    strip_pairs,
+    trajectory_figure,
+)
+from steerlens.studies.removal_summary import (
+    Parts,
+    RemovalChoice,
+    RemovalSummary,
+    candidate_orders,
+    choose,
+    report_orders,
+    summarise,
+    table_rows,
+)
+from steerlens.sweep.engine import Advanced
+from steerlens.zoo.pair import Pair
+
+STRIPS = ("steering, chosen", "diffusion, chosen", ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
+"""The orders along which pictures are decoded."""
+
+
+def removal_study(
+    pair: Pair,
+    overlays: OverlaySet,
+    options: RemovalOptions,
+    folder: Path,
+    *,
+    judge: Encoder | None = None,
+) -> Generator[Advanced, None, RemovalSummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        overlays: pairs to choose on and to report on.
+        options: what to measure.
+        folder: where to write.
+        judge: an outside encoder that sees the decoded pictures as well.
+
+    Raises:
+        UsageError: if the folder holds another study.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    with open_study(folder, identity(pair, overlays, options, judge)) as study:
+        yield Advanced("references", 0, 1)
+        bench = make_bench(pair, overlays.reference, judge)
+        yield Advanced("references", 1, 1)
+        compared = compares(pair, (*overlays.chosen, *overlays.reported))
+        candidates = (*options.steering, *options.diffusion)
+        named = {f"candidate.{setting}": setting for setting in candidates}
+        yield from measure(bench, overlays.chosen, named, options, study, "choose")
+        parts = _parts(study, "choose", overlays.chosen)
+        orders = [
+            candidate_orders(part, candidates, compared, f"{options.seed} {one.id}")
+            for part, one in zip(parts, overlays.chosen, strict=True)
+        ]
+        yield from measure_orders(bench, overlays.chosen, orders, options, study, "choose-ways")
+        ways, counts = _parts(study, "choose-ways", overlays.chosen), points(len(bench.sites))
+        choices = {
+            "steering": choose(parts, ways, options.steering, compared, counts),
+            "diffusion": choose(parts, ways, options.diffusion, compared, counts),
+        }
+        study.write_json("choice.json", {lens: _choice_json(choice) for lens, choice in choices.items()})
+        settings = plain_settings() | setting_names([choice.setting for choice in choices.values()])
+        yield from measure(bench, overlays.reported, settings, options, study, "report")
+        parts = _parts(study, "report", overlays.reported)
+        orders = [
+            report_orders(part, choices, f"{options.seed} {one.id}")
+            for part, one in zip(parts, overlays.reported, strict=True)
+        ]
+        yield from measure_orders(bench, overlays.reported, orders, options, study, "report-ways", STRIPS)
+        ways = _parts(study, "report-ways", overlays.reported)
+        summary = summarise(parts, ways, choices, counts, options.ablation)
+        pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
+        study.write_json("summary.json", summary.to_json())
+        study.write_json("provenance.json", dict(pair.provenance))
+        save_table(study, table_rows(parts, ways, pairs, counts))
+        save_figure(study, "trajectories", trajectory_figure(summary))
+        save_figure(study, "decoded", decoded_figure(summary))
+        save_figure(study, "orders", orders_figure(summary))
+        for number, (one, way) in enumerate(strip_pairs(overlays.reported, ways)):
+            save_figure(study, f"strip-{number}", strip_figure(one, way, summary))
+        return summary
+
+
+def _parts(study: StudyFolder, stage: str, pairs: tuple[Overlaid, ...]) -> Parts:
+    return [study.part(part_name(stage, pair)) for pair in pairs]
+
+
+def _choice_json(choice: RemovalChoice) -> dict[str, Any]:
+    return {**asdict(choice), "setting": str(choice.setting)}
+
+
+def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: Encoder | None = None) -> dict[str, Any]:
+    """What two calls must share to go on with one study, as JSON values."""
+    return {
+        "study": "overlay",
+        "models": model_identity(pair, judge),
+        "pairs": overlays.identity(),
+        "options": {
+            "seed": options.seed,
+            "ablation": options.ablation,
+            "greedy_pool": options.greedy_pool,
+            "strips": options.strips,
+            "steering": [str(setting) for setting in options.steering],
+            "diffusion": [str(setting) for setting in options.diffusion],
+            "decode": {name: value for name, value in asdict(options.decode).items() if name != "batch_size"},
+        },
+    }
