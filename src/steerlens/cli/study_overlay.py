@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
-from steerlens.cli.study_shared import StudySettings, kept, load_study_pair, show
+from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, show
 
 if TYPE_CHECKING:
     from steerlens.studies.overlay import OverlaySet
@@ -54,6 +54,9 @@ class Overlay:
     opacity: float = 1.0
     """Of the overlay, where --place is given."""
 
+    judge: str | None = None
+    """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
+
     def interrupted(self) -> str:
         """What a stopped study leaves behind."""
         return kept(self.out)
@@ -68,10 +71,11 @@ class Overlay:
             progress.stage("loading", 1)
             overlays = self._pairs()
             pair = load_study_pair(self.settings)
+            judge = load_judge(self.judge, self.settings)
             progress.advance(1)
             decode = with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance)
             options = RemovalOptions(decode, self.settings.seed, self.ablation)
-            summary = show(removal_study(pair, overlays, options, self.out), progress)
+            summary = show(removal_study(pair, overlays, options, self.out, judge=judge), progress)
         if self.settings.json:
             emit_json(summary.to_json())
         else:
@@ -104,5 +108,16 @@ def _tell(summary: "RemovalSummary", folder: Path) -> None:
     say("normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:")
     for row in summary.orders:
         say(f"  {row.name:32} {row.area}")
-    say(f"  {'steering minus diffusion':32} {summary.difference}")
+    low, high = summary.random_range
+    say(f"  {'single random orders':32} {low:+.2f} to {high:+.2f}")
+    say("paired differences:")
+    for name, estimate in summary.differences.items():
+        say(f"  {name:46} {estimate}{'' if estimate.excludes_zero else '  (includes 0)'}")
+    say("similarity with overlay and base, none ablated, and after a quarter of the heads:")
+    start = [
+        summary.curves[f"similarity with the {side}"]["steering, chosen"].values[0] for side in ("overlay", "base")
+    ]
+    say(f"  {'none':32} {start[0]:+.2f} {start[1]:+.2f}")
+    for name, left in summary.left.items():
+        say(f"  {name:32} {left['similarity with the overlay']:+.2f} {left['similarity with the base']:+.2f}")
     say(f"figures, table and summary: {folder}")

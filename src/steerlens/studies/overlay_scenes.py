@@ -39,17 +39,17 @@ def scene_pairs(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_
         # Every picture is a base once and an overlay once: the overlay is the next picture but half the list.
         lower, upper = some, some.roll(-(some.numel() // 2))
         bases = draw_scenes(pictures, lower[:count], generator)
-        alone = draw_scenes(pictures, upper[:count], generator)
         if len(bases) < count:
             raise UsageError(f"{some.numel()} held-out pictures are too few for {count} pairs.")
         made: list[Overlaid] = []
-        for base, over, ground, overlay in zip(lower.tolist(), upper.tolist(), bases, alone, strict=False):
+        for base, over, ground in zip(lower.tolist(), upper.tolist(), bases, strict=False):
             placement = random_placement(draw)
-            layer = Image.fromarray(pictures.pictures[over].permute(1, 2, 0).contiguous().numpy(), "RGBA")
+            layer = Image.fromarray(pictures.pictures[over].permute(1, 2, 0).contiguous().numpy())
+            alone = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
             names = [pictures.concepts[int(pictures.concept[row])].name for row in (base, over)]
             made.append(
                 Overlaid(
-                    f"{base}-{over}", ground, overlay, paste(ground, layer, placement), names[0], names[1], placement
+                    f"{base}-{over}", ground, alone, paste(ground, layer, placement), names[0], names[1], placement
                 )
             )
         sides.append(tuple(made[:count]))

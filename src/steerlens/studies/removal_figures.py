@@ -1,86 +1,142 @@
-"""Figures of the overlay study: trajectories, and strips of decoded pictures along the way."""
+"""Figures of the overlay study: trajectories, areas, and strips of decoded pictures along the way."""
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
 from steerlens.studies.overlay import Overlaid
-from steerlens.studies.removal import ONE_SHOT, REFERENCE
-from steerlens.studies.removal_summary import RANDOM, RemovalSummary
+from steerlens.studies.removal_summary import CURVES, RANDOM, Curve, RemovalSummary
 
 _STYLES = {
-    REFERENCE: ("#000000", "-", 1.2),
-    ONE_SHOT: ("#000000", "--", 1.2),
-    "steering, chosen": ("#222222", "-", 2.6),
-    "diffusion, chosen": ("#888888", "-", 2.6),
-    "steering, plain": ("#222222", ":", 1.6),
-    "diffusion, plain": ("#888888", ":", 1.6),
-    RANDOM: ("#aaaaaa", "-.", 1.4),
+    REFERENCE: ("#000000", "-", 1.2, ""),
+    ONE_SHOT: ("#000000", "--", 1.2, ""),
+    ATTRIBUTION: ("#555555", "--", 1.0, "x"),
+    "steering, chosen": ("#222222", "-", 2.4, "o"),
+    "diffusion, chosen": ("#888888", "-", 2.4, "s"),
+    "steering, plain": ("#222222", ":", 1.4, "o"),
+    "diffusion, plain": ("#888888", ":", 1.4, "s"),
+    RANDOM: ("#aaaaaa", "-.", 1.6, ""),
+    "random 0": ("#aaaaaa", "-.", 1.6, ""),
 }
-"""Grey, dash and width of a line: told apart without colours."""
+"""Grey, dash, width and marker of a line: told apart without colours."""
+
+_BANDS = ("steering, chosen", "diffusion, chosen", RANDOM, "random 0")
+"""Lines whose intervals are drawn; all of them would cover one another."""
+
+_UNITS = {
+    "objective": "objective (difference of cosines)",
+    "similarity with the overlay": "similarity with the overlay (cosine)",
+    "similarity with the base": "similarity with the base (cosine)",
+    "projection": "projection (0 base, 1 with overlay)",
+}
 
 
 def trajectory_figure(summary: RemovalSummary) -> Figure:
-    """How much overlay and base are left as more and more heads are ablated."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    quarter = summary.n_heads // 4
-    kinds = ("objective", "similarity with the overlay", "similarity with the base")
-    for axes, kind in zip(figure.subplots(1, 3), kinds, strict=True):
-        for name, (colour, dash, width) in _STYLES.items():
-            values = summary.curves[kind][name]
-            axes.plot(summary.counts, values, color=colour, linestyle=dash, linewidth=width, label=name)
-        axes.axvspan(0, quarter, color="#f0f0f0", zorder=0)
-        axes.set_xlabel("heads ablated")
-        axes.set_ylabel(f"{kind} (cosine)", fontsize=8)
+    """How much of overlay and base is left in the embedding as more and more heads are ablated."""
+    return _curves_figure(summary, summary.counts, summary.curves, "Output embedding")
+
+
+def decoded_figure(summary: RemovalSummary) -> Figure:
+    """The same of the pictures that were decoded along the way, embedded again."""
+    return _curves_figure(summary, summary.decoded_counts, summary.decoded, "Decoded picture, embedded again")
+
+
+def _curves_figure(
+    summary: RemovalSummary, counts: Sequence[int], curves: Mapping[str, Mapping[str, Curve]], what: str
+) -> Figure:
+    figure = Figure(figsize=(9.5, 6.4), layout="constrained")
+    for axes, kind in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
+        for name, style in _STYLES.items():
+            if name in curves[kind]:
+                _draw(axes, counts, curves[kind][name], name, style)
+        axes.axvspan(0, summary.n_heads // 4, color="#f3f3f3", zorder=0)
+        axes.set_xlabel("heads ablated", fontsize=8)
+        axes.set_ylabel(_UNITS[kind], fontsize=8)
+        axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=7, frameon=False)
     figure.suptitle(
-        f"Mean over {summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation; "
-        "shaded: the first quarter, whose area counts",
+        f"{what}: mean over {summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation.\n"
+        "Shaded: the first quarter, whose area counts. Bands: 95 % intervals over pairs.",
         fontsize=9,
     )
     return figure
+
+
+def _draw(axes: Axes, counts: Sequence[int], curve: Curve, name: str, style: tuple[str, str, float, str]) -> None:
+    colour, dash, width, marker = style
+    if name in _BANDS:
+        axes.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(
+        counts,
+        curve.values,
+        color=colour,
+        linestyle=dash,
+        linewidth=width,
+        marker=marker,
+        markersize=3.5,
+        label=name,
+    )
 
 
 def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSummary) -> Figure:
     """What the decoder shows along each order: does the overlay leave, does the base stay?"""
     names = [name.removeprefix("strip.") for name in way if name.startswith("strip.")]
     columns = len(summary.decoded_counts)
-    figure = Figure(figsize=(1.1 * (columns + 2.4), 1.18 * len(names) + 0.5), layout="constrained")
-    grid = figure.subplots(len(names), columns + 2, squeeze=False)
-    for row, name in enumerate(names):
-        for axes in grid[row]:
-            axes.set_axis_off()
-        if row == 0:
-            for axes, picture, title in zip(grid[0], (pair.both, pair.base), ("input", "base"), strict=False):
-                axes.imshow(picture)
-                axes.set_title(title, fontsize=7)
+    side, left = 1.0, 1.5
+    figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.75))
+    width, height = figure.get_size_inches()
+
+    def tile(row: int, place: int) -> Axes:
+        bottom = height - 0.55 - side * (row + 1) - (0.2 if row else 0)
+        axes = figure.add_axes(
+            ((left + side * place) / width, bottom / height, 0.94 * side / width, 0.94 * side / height)
+        )
+        axes.set_axis_off()
+        return axes
+
+    for place, (title, image) in enumerate((("input", pair.both), ("base", pair.base), ("overlay", pair.overlay))):
+        axes = tile(0, place)
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(title, fontsize=7, pad=2)
+    for row, name in enumerate(names, start=1):
         for place in range(columns):
-            axes = grid[row][place + 2]
-            axes.imshow(way[f"strip.{name}"][place].permute(1, 2, 0).numpy())
-            if row == 0:
-                axes.set_title(f"{summary.decoded_counts[place]} heads", fontsize=7)
-        grid[row][2].text(-0.08, 0.5, name, transform=grid[row][2].transAxes, ha="right", va="center", fontsize=7)
-    figure.suptitle(f"{pair.overlay_concept} on {pair.base_concept}: decoded after ablation", fontsize=8)
+            axes = tile(row, place)
+            axes.imshow(way[f"strip.{name}"][place].permute(1, 2, 0).numpy(), interpolation="nearest")
+            if row == 1:
+                axes.set_title(f"{summary.decoded_counts[place]} heads", fontsize=7, pad=2)
+            if place == 0:
+                axes.text(-0.06, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7)
+    figure.suptitle(
+        f"{pair.overlay_concept} on {pair.base_concept}: decoded after so many of {summary.n_heads} heads were ablated",
+        fontsize=8,
+    )
     return figure
 
 
 def orders_figure(summary: RemovalSummary) -> Figure:
     """The normalised area of every order with its interval."""
-    rows = sorted(summary.orders, key=lambda row: row.area.value)
-    figure = Figure(figsize=(7.5, 0.3 * len(rows) + 1.2), layout="constrained")
+    rows = [row for row in reversed(summary.orders) if row.name != RANDOM]
+    figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
-        axes.plot([row.area.low, row.area.high], [place, place], color="#222222", linewidth=1.6)
-        axes.plot(row.area.value, place, "o", color="#222222", markersize=4.5)
+    axes.axvspan(*summary.random_range, color="#eeeeee", zorder=0, label="range of single random orders")
+    for offset, kind, colour, marker in ((0.14, "objective", "#222222", "o"), (-0.14, "projection", "#888888", "s")):
+        for place, row in enumerate(rows):
+            estimate = row.area if kind == "objective" else row.projection
+            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
+            label = f"drop of the {kind}" if place == 0 else None
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label)
     for value in (0, 1):
         axes.axvline(value, color="#bbbbbb", linewidth=1, zorder=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
-    axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs")
+    axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
     axes.set_title(
         f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation", fontsize=9, loc="left"
     )
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
