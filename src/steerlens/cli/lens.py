@@ -52,7 +52,13 @@ class LensSettings:
     region: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """What heads took from a part of the picture, [NAME=]HEADS:REGION, for example L7H3:8,8,40,40. A region is
     left,top,right,bottom in pixels of what the encoder sees, patches=ROWS,COLUMNS (patches=2-4,0-3), a mask picture's
-    file name, cls (class token and registers), or outside=REGION. May be given repeatedly."""
+    file name, cls (class token and registers), or outside=REGION. May be given repeatedly. It names what is READ FROM;
+    the tokens that are written to are --tokens."""
+
+    tokens: str = "all"
+    """The tokens that the Steering Lens WRITES TO, for decoders that read image tokens (rae-dinov2, rae-mae,
+    ip-adapter-plus-sd15): all; the number of one token, class token and registers first; or a part of the picture, as
+    --region names it, for example 8,8,40,40 or patches=2-4,0-3. For what heads READ FROM, see --region."""
 
     vocabulary: Path | None = None
     """What the Logit Lens names things with: a text file with one text a line, or a folder with vocabulary.json and
@@ -203,6 +209,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
         n_labels=settings.labels,
         lenses=settings.lens,
         directions=directions,
+        tokens=settings.tokens,
     )
 
 
@@ -226,6 +233,12 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
         job = make_job(pair, pictures, options_of(settings, directions), settings.target, vocabulary)
         if job.vocabulary is None:
             progress.say("no vocabulary: pass --vocabulary FILE for labels")
+        source = pair.decoder.spec.tokens
+        if source is not None and source.layers_after:
+            last = source.last_layer(spec.n_layers)
+            progress.say(
+                f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
+            )
         progress.advance(1)
         events = look_in(pair, job, folder)
         done = None

@@ -152,7 +152,9 @@ def trace_tokens(
     for site in sites:
         if site.kind in NAMED_KINDS:
             if site.name not in named or direction_site(site.name, named[site.name]) != site:
-                raise UsageError(f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}.")
+                raise UsageError(
+                    f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
+                )
             check_direction(named[site.name], encoder.spec, decoder.spec)
             held[site] = _written(encoder, inputs, named[site.name], read)
     return TokenTrace(read, held)

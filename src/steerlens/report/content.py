@@ -26,7 +26,7 @@ PICTURE_BYTES = 60_000_000
 
 def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
     """The lenses that have at least one picture besides the clean reconstructions."""
-    clean = clean_site(atlas.encoder.n_layers)
+    clean = clean_site(atlas.plan.n_layers)
     used = {
         result.cell.lens for result in atlas.results if result.cell.lens != "diffusion" or result.cell.site != clean
     }
@@ -62,7 +62,7 @@ def half_layer(atlas: Atlas, picture: str) -> int | None:
     """The layer from which on the residual stream keeps half of the clean reconstruction's similarity, if any does."""
     clean = atlas.clean(picture)
     sites = [site for site in atlas.sites("diffusion", picture) if site.kind == "resid_post"]
-    if not clean or len(sites) < atlas.encoder.n_layers:
+    if not clean or len(sites) < atlas.plan.n_layers:
         return None
     goal = float(np.mean([result.similarity for result in clean])) / 2
     kept: int | None = None
@@ -80,15 +80,16 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     itself = reading.target == "the input itself"
     if clean:
         fidelity = float(np.mean([result.fidelity for result in clean]))
+        what = "image tokens" if written_tokens(atlas) else "embedding"
         said.append(
-            f"The decoder redraws the input's own embedding with a fidelity of {two(fidelity)}. What the clean "
-            "reconstruction lacks is not in the embedding, or not drawn by the decoder: expect no other picture to "
+            f"The decoder redraws the input's own {what} with a fidelity of {two(fidelity)}. What the clean "
+            f"reconstruction lacks is not in the {what}, or not drawn by the decoder: expect no other picture to "
             "show it."
         )
     if (layer := half_layer(atlas, reading.id)) is not None and itself:
         said.append(
             "Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
-            f"from layer {layer} on (layers 0 to {atlas.encoder.n_layers - 1})."
+            f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."
         )
     best: dict[LensName, tuple[SiteScore, ...]] = {
         lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)
@@ -111,8 +112,18 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     return said
 
 
+def written_tokens(atlas: Atlas) -> str:
+    """The image tokens that the Steering Lens wrote to, in words; empty if the decoder reads an embedding."""
+    if atlas.decoder.consumes != "image_tokens":
+        return ""
+    area = str(atlas.manifest.get("tokens", "all"))
+    return "all tokens that the decoder reads" if area == "all" else f"the tokens {area}"
+
+
 def two(value: float) -> str:
-    """A number with two decimals and a true minus sign; never a negative zero."""
+    """A number with two decimals and a true minus sign; never a negative zero. A dash for one that is not finite."""
+    if not math.isfinite(value):
+        return "–"
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 

@@ -23,6 +23,7 @@ from steerlens.report.content import (
     sentences,
     target_words,
     two,
+    written_tokens,
 )
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
@@ -68,6 +69,7 @@ def report_page(atlas: Atlas) -> str:
             strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
             targets=" or ".join(targets),
             one_token=readout is not None and len(readout) == 1,
+            written=written_tokens(atlas),
             k=TOP_K,
             manifest=manifest_rows(atlas.manifest),
             meta=script_json(page_meta(atlas)),

@@ -30,11 +30,15 @@ class CellResult:
         cell: what was asked for.
         rho: relative steering strength that was applied; 0 for the Diffusion Lens.
         png: the decoded picture as a PNG file: a run of the paper's model holds thousands, of 0.8 MB each in pixels.
-        conditioning: the image embedding that was decoded.
+        conditioning: the image embedding that was decoded; for a decoder of image tokens, their mean over tokens, since
+            the tokens themselves would take megabytes a picture.
         reencoded: the image embedding of the decoded picture.
         similarity: of `reencoded` with the target.
-        steered_similarity: of `conditioning` with the target: the same number without decoding.
-        fidelity: of `conditioning` with `reencoded`: how well the picture shows what was asked for.
+        steered_similarity: of `conditioning` with the target: the same number without decoding. For a decoder of image
+            tokens, of all tokens that were decoded with those of the target, token by token (the cosine of the
+            flattened tokens); NaN if the target is a text, which has none.
+        fidelity: of `conditioning` with `reencoded`: how well the picture shows what was asked for. For a decoder of
+            image tokens, of all tokens that were decoded with those of the decoded picture, token by token.
     """
 
     cell: Cell
@@ -182,7 +186,7 @@ class Atlas:
 
     def clean(self, picture: str | None = None) -> tuple[CellResult, ...]:
         """The clean reconstructions (s = 1), seed after seed."""
-        return self.cells("diffusion", clean_site(self.encoder.n_layers), picture)
+        return self.cells("diffusion", clean_site(self.plan.n_layers), picture)
 
     def sites(self, lens: LensName, picture: str | None = None) -> tuple[Site, ...]:
         """The sites that a lens was asked about, in order."""

@@ -5,7 +5,8 @@ finished can be stored before the next batch begins.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,21 +15,26 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
-from steerlens.encoders.base import Encoder, EncoderSpec
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, check_fit, clean_conditioning
+from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, TokenTrace, source_of, trace_tokens
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.readout import Direction
 from steerlens.lenses.steering import SteeringLens, steer_directions
 from steerlens.lenses.strength import visible_norm
+from steerlens.lenses.tokens import Area
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.atlas import CellResult, Reading
 from steerlens.sweep.plan import Cell, Plan
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
+
+_SITES = 32
+"""Sites whose content on all tokens is held at once; each such chunk takes one more pass of the encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +45,13 @@ class Target:
         description: in words, for reports.
         direction: an embedding to compare with; None for each input's own.
         source: what the direction was made from, a text or the SHA-256 of a picture; a run is known by it again.
+        tokens: for a decoder of image tokens, those of the picture that the direction was made from.
     """
 
     description: str = "the input itself"
     direction: Float[Tensor, "E"] | None = None
     source: str = ""
+    tokens: Float[Tensor, "t D"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +60,7 @@ class Job:
 
     Attributes:
         encoder: the encoder.
-        decoder: a decoder of its embeddings.
+        decoder: a decoder of its embeddings, or of its image tokens.
         pictures: the inputs, by id.
         plan: what to decode.
         options: how to decode.
@@ -60,6 +68,7 @@ class Job:
         target: what similarities are measured against.
         directions: what stands behind `vector`, `group` and `region` sites, by name.
         n_labels: labels kept for every site.
+        tokens: for a decoder of image tokens, those that the Steering Lens writes to; None for all.
     """
 
     encoder: Encoder
@@ -71,6 +80,7 @@ class Job:
     target: Target = field(default_factory=Target)
     directions: Mapping[str, Direction] = field(default_factory=dict)
     n_labels: int = 5
+    tokens: Area | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +117,13 @@ Event = Advanced | CellsDone | ReadingDone
 
 @dataclass(frozen=True, eq=False)
 class _Steered:
-    """A cell on its way: what to decode and what to compare it with."""
+    """A cell on its way: what to decode and what to compare it with, in both spaces if the decoder reads tokens."""
 
     cell: Cell
     rho: float
-    conditioning: Float[Tensor, "E"]
+    conditioning: Float[Tensor, "E"] | Float[Tensor, "t D"]
     target: Float[Tensor, "E"]
+    target_tokens: Float[Tensor, "t D"] | None = None
 
 
 def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] = frozenset()) -> Iterator[Event]:
@@ -127,9 +138,10 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
         ModelError: if encoder and decoder do not fit, or a model gives values that are not finite.
         UsageError: if the plan asks for a site that the encoder does not have.
     """
-    if job.decoder.spec.consumes != "image_embedding":
-        raise ModelError(f"decoder {job.decoder.spec.name} reads image tokens; the lenses here give image embeddings.")
-    if job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
+    if _reads_tokens(job):
+        source_of(job.decoder)
+        check_fit(job.decoder.spec, job.encoder.spec)
+    elif job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
         raise ModelError(
             f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
             f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit."
@@ -142,11 +154,18 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
         reading, steered = _trace_and_steer(job, id, left.get(id, ()))
         yield Advanced("tracing", traced, len(groups))
         yield ReadingDone(reading)
-        waiting.extend(steered)
-        while len(waiting) >= batch or (waiting and traced == len(groups)):
-            yield from _decode(job, waiting[:batch], decoded, len(plan))
-            decoded += len(waiting[:batch])
-            del waiting[:batch]
+        for one in steered:
+            waiting.append(one)
+            if len(waiting) == batch:
+                yield from _decode(job, waiting, decoded, len(plan))
+                decoded += batch
+                waiting.clear()
+    if waiting:
+        yield from _decode(job, waiting, decoded, len(plan))
+
+
+def _reads_tokens(job: Job) -> bool:
+    return job.decoder.spec.consumes == "image_tokens"
 
 
 def _batch_size(job: Job) -> int:
@@ -155,11 +174,14 @@ def _batch_size(job: Job) -> int:
 
 
 @torch.no_grad()
-def _trace_and_steer(job: Job, id: str, cells: Sequence[Cell]) -> tuple[Reading, list[_Steered]]:
+def _trace_and_steer(job: Job, id: str, cells: Sequence[Cell]) -> tuple[Reading, Iterable[_Steered]]:
     encoder, picture = job.encoder, job.pictures[id]
-    trace = encoder.trace(encoder.preprocess([picture.image]), attention=True)
+    inputs = encoder.preprocess([picture.image])
+    trace = encoder.trace(inputs, attention=True)
     error = trace.check()
     target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
+    if _reads_tokens(job):
+        return _reading(job, id, trace, target, error), _steer_tokens(job, inputs, cells, target.float().cpu())
     steered: list[_Steered] = []
     for lens in ("diffusion", "steering", "control"):
         chosen = [cell for cell in cells if cell.lens == lens]
@@ -183,6 +205,33 @@ def _conditionings(job: Job, trace: Trace, lens: str, cells: Sequence[Cell]) -> 
         return steering.embeddings(trace, sites)[0, rows], rhos
     directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
     return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
+
+
+@torch.no_grad()
+def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tensor) -> Iterator[_Steered]:
+    """One picture's cells, a few sites at a time: what all of them hold on all tokens may not fit into memory."""
+    sites = list(dict.fromkeys(cell.site for cell in cells))
+    shown = TokenDiffusionLens(job.encoder, job.decoder)
+    own = job.target.tokens
+    if job.target.direction is None:
+        own = clean_conditioning(job.encoder, job.decoder, inputs).values[0]
+    for start in range(0, len(sites), _SITES):
+        chosen = sites[start : start + _SITES]
+        trace = trace_tokens(job.encoder, job.decoder, inputs, chosen, job.directions)
+        for cell in cells:
+            if cell.site in chosen:
+                rho, tokens = 0.0, shown.tokens(trace, [cell.site]) if cell.lens == "diffusion" else None
+                if tokens is None:
+                    rho, tokens = _steered_tokens(job, trace, cell)
+                yield _Steered(cell, rho, tokens[0, 0].cpu(), target, own)
+
+
+def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Float[Tensor, "1 1 t D"]]:
+    steering = TokenSteeringLens(job.encoder, job.decoder, job.plan.strength, job.tokens)
+    rho = float(steering.relative_strength(trace, [cell.site]))
+    if cell.lens == "steering":
+        return rho, steering.tokens(trace, [cell.site])
+    return rho, steering.controls(trace, [cell.site], control_direction(cell, trace.read[0])[None])
 
 
 def control_direction(cell: Cell, like: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
@@ -235,22 +284,34 @@ def _decode(job: Job, batch: Sequence[_Steered], before: int, total: int) -> Ite
     for event in job.decoder.decode_batches(conditioning, [one.cell.seed for one in batch], job.options):
         if isinstance(event, Decoded):
             chosen = batch[event.first : event.first + len(event.pictures)]
-            yield CellsDone(tuple(_score(job.encoder, chosen, event.pictures)))
+            yield CellsDone(tuple(_score(job.encoder, job.decoder, chosen, event.pictures)))
             yield Advanced("decoding", before + event.first + len(chosen), total)
         else:
             yield Advanced("decoding", before + event.items * event.step / (event.steps + 1), total)
 
 
-def _score(encoder: Encoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:
-    reencoded = encoder.embed(encoder.preprocess_tensor(pictures)).float().cpu()
-    for one, array, embedding in zip(batch, eight_bit(pictures), reencoded, strict=True):
+def _score(encoder: Encoder, decoder: Decoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:
+    inputs = encoder.preprocess_tensor(pictures)
+    reencoded = encoder.embed(inputs).float().cpu()
+    # What the decoder reads of its own pictures: fidelity compares it with what was asked for.
+    redrawn = reencoded if decoder.spec.consumes == "image_embedding" else None
+    if redrawn is None:
+        redrawn = clean_conditioning(encoder, decoder, inputs).values
+    rows = zip(batch, eight_bit(pictures), reencoded, redrawn, strict=True)
+    for one, array, embedding, drawn in rows:
+        asked, tokens = one.conditioning, one.conditioning.ndim == 2
+        wanted = one.target_tokens if tokens else one.target
         yield CellResult(
             cell=one.cell,
             rho=one.rho,
             png=png_bytes(Image.fromarray(array)),
-            conditioning=one.conditioning,
+            conditioning=asked.mean(dim=0) if tokens else asked,
             reencoded=embedding,
             similarity=float(cosine_similarity(embedding, one.target)),
-            steered_similarity=float(cosine_similarity(one.conditioning, one.target)),
-            fidelity=float(cosine_similarity(embedding, one.conditioning)),
+            steered_similarity=math.nan if wanted is None else _flat_cosine(asked, wanted),
+            fidelity=_flat_cosine(drawn, asked),
         )
+
+
+def _flat_cosine(one: Tensor, other: Tensor) -> float:
+    return float(cosine_similarity(one.flatten(), other.flatten()))

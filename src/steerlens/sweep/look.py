@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions, SchedulerName
+from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture, load_picture, numbered
+from steerlens.lenses.image_tokens import TokenSteeringLens, check_direction, parse_tokens, reaching_sites
 from steerlens.lenses.readout import Direction, direction_site
 from steerlens.lenses.strength import Strength
+from steerlens.lenses.tokens import Area
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
@@ -52,6 +54,8 @@ class LookOptions:
         n_labels: labels kept for every site.
         lenses: which lenses decode.
         directions: directions (D,), groups and regions by name, which are looked at besides the sites.
+        tokens: for a decoder of image tokens, those that the Steering Lens writes to, as
+            `steerlens.lenses.image_tokens.parse_tokens` reads them.
     """
 
     sites: str = DEFAULT_SITES
@@ -66,6 +70,7 @@ class LookOptions:
     n_labels: int = 5
     lenses: tuple[LensName, ...] = ("diffusion", "steering")
     directions: Mapping[str, Direction] = field(default_factory=dict)
+    tokens: str = "all"
 
 
 def make_job(
@@ -90,10 +95,13 @@ def make_job(
     spec, by_id = pair.encoder.spec, dict[str, Picture]()
     for picture in pictures:
         by_id.setdefault(picture_id(picture), picture)
-    plan = plan_of(options, pictures, spec.n_layers, spec.n_heads, default_strength(pair.card))
+    plan = plan_of(
+        options, pictures, spec.n_layers, spec.n_heads, default_strength(pair.card), decoder=pair.decoder.spec
+    )
     for direction in options.directions.values():
         if not isinstance(direction, Tensor):
             direction.check(spec)
+    tokens = _tokens_written_to(pair, options, plan.strength)
     return Job(
         encoder=pair.encoder,
         decoder=pair.decoder,
@@ -104,7 +112,23 @@ def make_job(
         target=resolve_target(pair, target),
         directions=options.directions,
         n_labels=options.n_labels,
+        tokens=tokens,
     )
+
+
+def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength) -> Area | None:
+    area, decoder = parse_tokens(options.tokens), pair.decoder.spec
+    if decoder.consumes == "image_embedding":
+        if area is not None:
+            raise UsageError(
+                f"tokens {options.tokens!r} to write to make no sense here: {decoder.name} reads one image embedding, "
+                "no image tokens. For what heads read from a part of the picture, name a region."
+            )
+        return None
+    for direction in options.directions.values():
+        check_direction(direction, pair.encoder.spec, decoder)
+    TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses what the decoder does not read
+    return area
 
 
 def picture_id(picture: Picture) -> str:
@@ -112,7 +136,14 @@ def picture_id(picture: Picture) -> str:
     return picture.sha256[:12]
 
 
-def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_heads: int, strength: Strength) -> Plan:
+def plan_of(
+    options: LookOptions,
+    pictures: Sequence[Picture],
+    n_layers: int,
+    n_heads: int,
+    strength: Strength,
+    decoder: DecoderSpec | None = None,
+) -> Plan:
     """The cells that options ask for, on an encoder of so many layers and heads.
 
     Args:
@@ -121,6 +152,8 @@ def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_
         n_layers: L.
         n_heads: H.
         strength: how hard to steer if the options do not say.
+        decoder: what the decoder reads: sites that never reach one of image tokens are left out of patterns, and
+            refused where they are named.
 
     Raises:
         UsageError: if a site or a number does not make sense for this encoder.
@@ -131,12 +164,17 @@ def plan_of(options: LookOptions, pictures: Sequence[Picture], n_layers: int, n_
         raise UsageError(f"seeds are whole numbers from 0 to {_MAX_SEED}, not {options.seed}.")
     if options.n_labels < 0:
         raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
-    sites = parse_sites(options.sites, n_layers, n_heads) if options.sites.strip() else ()
+    source = None if decoder is None else decoder.tokens
+    sites: tuple[Site, ...] = ()
+    if options.sites.strip() and decoder is not None and source is not None:
+        sites = reaching_sites(options.sites, n_layers, n_heads, decoder)
+    elif options.sites.strip():
+        sites = parse_sites(options.sites, n_layers, n_heads)
     directions = tuple(direction_site(name, one) for name, one in options.directions.items())
     return make_plan(
         [picture_id(picture) for picture in pictures],
         tuple(dict.fromkeys((*sites, *directions))),
-        n_layers,
+        n_layers if source is None else source.last_layer(n_layers) + 1,
         strength=options.strength or strength,
         seeds=range(options.seed, options.seed + options.n_seeds),
         lenses=options.lenses,
@@ -166,8 +204,12 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
     if isinstance(target, str) and not _names_a_file(target):
         return Target(f"the text “{target}”", pair.text_direction(target), target)
     picture = target if isinstance(target, Picture) else load_picture(target)
-    embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))[0]
-    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256)
+    inputs = pair.encoder.preprocess([picture.image])
+    tokens = None
+    if pair.decoder.spec.consumes == "image_tokens":
+        tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
+    embedding = pair.encoder.embed(inputs)[0]
+    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
 
 
 def _names_a_file(text: str) -> bool:
@@ -230,6 +272,8 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
         "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
         "labels": _labels_identity(job),
+        # Runs of image embeddings are known by what they were known by before there was this option.
+        **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
     }
 
 

@@ -46,7 +46,8 @@ class Plan:
         cells: what to decode.
         strength: the steering strength.
         seeds: the seeds of the decoder.
-        n_layers: L of the encoder, which says which cell is the clean reconstruction.
+        n_layers: layers that reach the decoder: L of the encoder, or fewer where tokens are read before its end; it
+            says which cell is the clean reconstruction.
     """
 
     cells: tuple[Cell, ...]
@@ -72,7 +73,7 @@ class Plan:
 
 
 def clean_site(n_layers: int) -> Site:
-    """The site whose Diffusion Lens picture is the clean reconstruction: the final residual itself."""
+    """The site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder reads itself."""
     return Site("resid_post", n_layers - 1)
 
 
@@ -93,7 +94,7 @@ def make_plan(
     Args:
         pictures: ids of the inputs.
         sites: where to look.
-        n_layers: L of the encoder.
+        n_layers: layers that reach the decoder.
         strength: how hard to steer.
         seeds: decoder seeds; the same for every cell of a picture, so that pictures differ by their site alone.
         lenses: which lenses to use.

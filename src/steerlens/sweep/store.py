@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from steerlens.decoders.base import DecodeOptions, DecoderSpec
+from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
@@ -239,7 +239,9 @@ def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
 def _decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
     defaults: dict[str, Any] = dict(values["defaults"])
     defaults["size"] = tuple(defaults["size"])
-    fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults)}
+    tokens = values.get("tokens")
+    source = None if tokens is None else TokenSource(**tokens)
+    fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults), "tokens": source}
     return DecoderSpec(**fields)
 
 
