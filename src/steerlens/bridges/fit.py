@@ -216,8 +216,9 @@ def _rotation(x: Tensor, y: Tensor) -> Bridge:
 
 def _curved(x: Tensor, y: Tensor, penalty: float, seed: int) -> Bridge:
     linear = next(_ridges(x, y, (penalty,)))
-    correction = train_correction(x - linear.source_mean, y - linear(x), seed=seed)
-    return Bridge("mlp", linear.source_mean, linear.target_mean, linear.weight, correction)
+    m_x, m_y = linear.source_mean, linear.target_mean
+    correction = train_correction(x - m_x, linear(x) - m_y, y - m_y, seed=seed)
+    return Bridge("mlp", m_x, m_y, linear.weight, correction)
 
 
 def _without(order: Int64[Tensor, "N"], part: Int64[Tensor, " M"]) -> Int64[Tensor, " K"]:
