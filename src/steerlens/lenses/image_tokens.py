@@ -248,8 +248,8 @@ class TokenSteeringLens:
 
     def controls(
         self, trace: TokenTrace, sites: Sequence[Site], directions: Float[Tensor, "N T D"]
-    ) -> Float[Tensor, "B N t D"]:
-        """Tokens of residuals steered along other directions, on each token exactly as hard as the site would be.
+    ) -> Float[Tensor, "B N T D"]:
+        """Residuals steered along other directions, on each token exactly as hard as by the site, in at least float32.
 
         Args:
             trace: what the sites hold.
@@ -261,7 +261,7 @@ class TokenSteeringLens:
         along = directions.to(read)[None]
         sizes = visible_norm(write[..., None, :], centred=centred), visible_norm(along[..., None, :], centred=centred)
         scaled = along * (sizes[0] / sizes[1].where(sizes[1] > 0, 1))[..., None]
-        return read_tokens(self.encoder, self.decoder, read + factors[..., None, None] * scaled)
+        return read + factors[..., None, None] * scaled
 
     def _steered(self, trace: TokenTrace, sites: Sequence[Site]) -> tuple[Tensor, Tensor, Tensor]:
         for site in sites:

@@ -20,7 +20,14 @@ from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, TokenTrace, source_of, trace_tokens
+from steerlens.lenses.image_tokens import (
+    TokenDiffusionLens,
+    TokenSteeringLens,
+    TokenTrace,
+    read_tokens,
+    source_of,
+    trace_tokens,
+)
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.readout import Direction
 from steerlens.lenses.steering import SteeringLens, steer_directions
@@ -231,7 +238,8 @@ def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Flo
     rho = float(steering.relative_strength(trace, [cell.site]))
     if cell.lens == "steering":
         return rho, steering.tokens(trace, [cell.site])
-    return rho, steering.controls(trace, [cell.site], control_direction(cell, trace.read[0])[None])
+    controls = steering.controls(trace, [cell.site], control_direction(cell, trace.read[0])[None])
+    return rho, read_tokens(job.encoder, job.decoder, controls)
 
 
 def control_direction(cell: Cell, like: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
