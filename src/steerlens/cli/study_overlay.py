@@ -86,16 +86,22 @@ class Overlay:
         from steerlens.errors import UsageError
         from steerlens.studies.overlay import Placement, folder_pairs
         from steerlens.studies.overlay_scenes import scene_pairs
-        from steerlens.studies.scenes import require_scenes
 
         if self.settings.images is not None:
             raise UsageError("the overlay study takes --bases and --overlays, or --data; not --images.")
         if (self.bases is None) != (self.overlays is None):
             raise UsageError("--bases and --overlays go together.")
+        if self.bases is not None and self.settings.data is not None:
+            raise UsageError("give either --bases and --overlays, or --data, not both.")
         if min(self.count, self.choose) < 2:
             raise UsageError("a study needs at least 2 pairs to choose on and 2 to report on.")
         if self.bases is None or self.overlays is None:
-            return scene_pairs(require_scenes(self.settings.data), self.choose, self.count, seed=self.settings.seed)
+            if self.settings.data is None:
+                raise UsageError(
+                    "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER, or for scenes of the "
+                    "bundled pair --data DIR, prepared with: steerlens train prepare --data DIR"
+                )
+            return scene_pairs(self.settings.data, self.choose, self.count, seed=self.settings.seed)
         placement = None if self.place is None else Placement(*self.place, self.opacity)
         seed = self.settings.seed
         return folder_pairs(self.bases, self.overlays, self.choose, self.count, seed=seed, placement=placement)

@@ -205,7 +205,7 @@ def measure_orders(
 
 def strip_columns(counts: Sequence[int]) -> list[int]:
     """Places among the measured points whose pictures are decoded: none ablated, up to the quarter, and all."""
-    quarter = counts[-1] // 4
+    quarter = max(1, counts[-1] // 4)
     wanted = [round(quarter * share) for share in (0, 0.15, 0.35, 0.65, 1)] + [counts[-1]]
     return [min(range(len(counts)), key=lambda place: abs(counts[place] - want)) for want in wanted]
 

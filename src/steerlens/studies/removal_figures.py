@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
 from steerlens.studies.overlay import Overlaid
-from steerlens.studies.removal_summary import CURVES, RANDOM, Curve, RemovalSummary
+from steerlens.studies.removal_summary import CURVES, RANDOM, Curve, RemovalSummary, measured
 
 _STYLES = {
     REFERENCE: ("#000000", "-", 1.2, ""),
@@ -84,7 +84,7 @@ def _draw(axes: Axes, counts: Sequence[int], curve: Curve, name: str, style: tup
 
 def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSummary) -> Figure:
     """What the decoder shows along each order: does the overlay leave, does the base stay?"""
-    names = [name.removeprefix("strip.") for name in way if name.startswith("strip.")]
+    names = sorted(measured(way, "strip"), key=list(_STYLES).index)
     columns = len(summary.decoded_counts)
     side, left = 1.0, 1.5
     figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.75))
@@ -145,6 +145,4 @@ def strip_pairs(
     pairs: Sequence[Overlaid], ways: Sequence[Mapping[str, Tensor]]
 ) -> list[tuple[Overlaid, Mapping[str, Tensor]]]:
     """The pairs whose pictures along the way were kept."""
-    return [
-        (pair, way) for pair, way in zip(pairs, ways, strict=True) if any(name.startswith("strip.") for name in way)
-    ]
+    return [(pair, way) for pair, way in zip(pairs, ways, strict=True) if measured(way, "strip")]

@@ -52,6 +52,7 @@ def removal_study(
     folder: Path,
     *,
     judge: Encoder | None = None,
+    draws: int = 2000,
 ) -> Generator[Advanced, None, RemovalSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
@@ -61,6 +62,7 @@ def removal_study(
         options: what to measure.
         folder: where to write.
         judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
 
     Raises:
         UsageError: if the folder holds another study.
@@ -95,7 +97,9 @@ def removal_study(
         ]
         yield from measure_orders(bench, overlays.reported, orders, options, study, "report-ways", STRIPS)
         ways = _parts(study, "report-ways", overlays.reported)
-        summary = summarise(parts, ways, choices, counts, options.ablation)
+        yield Advanced("statistics", 0, 1)
+        summary = summarise(parts, ways, choices, counts, options.ablation, draws=draws)
+        yield Advanced("statistics", 1, 1)
         pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
         study.write_json("summary.json", summary.to_json())
         study.write_json("provenance.json", dict(pair.provenance))

@@ -276,8 +276,19 @@ def curve(
     return Curve(*(tuple(side.tolist()) for side in (rows.mean(dim=0), low, high)))
 
 
+def measured(way: Mapping[str, Tensor], kind: str) -> list[str]:
+    """The orders that a part holds `way`, `remade` or `strip` of, by name; files keep no order."""
+    return sorted(name.removeprefix(f"{kind}.") for name in way if name.startswith(f"{kind}."))
+
+
 def summarise(
-    parts: Parts, ways: Parts, choices: Mapping[str, RemovalChoice], counts: Sequence[int], ablation: str
+    parts: Parts,
+    ways: Parts,
+    choices: Mapping[str, RemovalChoice],
+    counts: Sequence[int],
+    ablation: str,
+    *,
+    draws: int = 2000,
 ) -> RemovalSummary:
     """Everything that the study reports.
 
@@ -287,19 +298,19 @@ def summarise(
         choices: the frozen settings.
         counts: numbers of ablated heads of the trajectories.
         ablation: what replaced a head's write.
+        draws: bootstrap draws of the intervals.
     """
-    names = [name.removeprefix("way.") for name in ways[0] if name.startswith("way.") and "random" not in name]
-    names.append(RANDOM)
+    names = [*(name for name in measured(ways[0], "way") if not name.startswith("random ")), RANDOM]
     rows = [
         OrderRow(
             name,
-            normalised_estimate(parts, ways, name, counts),
-            normalised_estimate(parts, ways, name, counts, kind="projection"),
+            normalised_estimate(parts, ways, name, counts, draws=draws),
+            normalised_estimate(parts, ways, name, counts, kind="projection", draws=draws),
             float(area_table(parts, ways, name, counts).mean()),
         )
         for name in names
     ]
-    rows.sort(key=lambda row: -row.area.value)
+    rows.sort(key=lambda row: (-row.area.value, row.name))
     compared = {
         "steering minus diffusion, chosen": ("steering, chosen", "diffusion, chosen"),
         "steering minus diffusion, plain": ("steering, plain", "diffusion, plain"),
@@ -311,12 +322,12 @@ def summarise(
         "steering, chosen, minus the same not decoded": ("steering, chosen", "steering, chosen, not decoded"),
     }
     differences = {
-        name: normalised_estimate(parts, ways, first, counts, less=second) for name, (first, second) in compared.items()
+        name: normalised_estimate(parts, ways, first, counts, less=second, draws=draws)
+        for name, (first, second) in compared.items()
     }
     each = [normalised(parts, ways, f"random {number}", counts) for number in range(RANDOM_ORDERS)]
     curves = {kind: {name: curve(parts, ways, name, kind) for name in names} for kind in CURVES}
     quarter = counts.index(max(1, counts[-1] // 4))
-    remade = [name.removeprefix("remade.") for name in ways[0] if name.startswith("remade.")]
     return RemovalSummary(
         n_pairs=len(parts),
         n_heads=counts[-1],
@@ -331,7 +342,10 @@ def summarise(
         counts=tuple(counts),
         curves=curves,
         decoded_counts=tuple(counts[place] for place in strip_columns(counts)),
-        decoded={kind: {name: curve(parts, ways, name, kind, prefix="remade") for name in remade} for kind in CURVES},
+        decoded={
+            kind: {name: curve(parts, ways, name, kind, prefix="remade") for name in measured(ways[0], "remade")}
+            for kind in CURVES
+        },
     )
 
 
@@ -348,7 +362,7 @@ def table_rows(
     """
     rows: list[dict[str, Any]] = []
     for part, way, (id, base, overlay) in zip(parts, ways, pairs, strict=True):
-        for name in (key.removeprefix("way.") for key in way if key.startswith("way.")):
+        for name in measured(way, "way"):
             curves = {kind: _curve(part, way[f"way.{name}"], kind).tolist() for kind in CURVES}
             rows += [
                 {"pair": id, "base": base, "overlay": overlay, "order": name, "ablated": count}
