@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 import steerlens
@@ -38,7 +39,8 @@ from steerlens.studies.joint import (
     random_orders,
 )
 from steerlens.studies.overlay import Overlaid, OverlaySet, Placement, folder_pairs, paste, random_placement, square
-from steerlens.studies.removal import RemovalOptions, compares, first_order, open_scene, strip_columns
+from steerlens.studies.pictures import Redecoded, redecode
+from steerlens.studies.removal import RemovalOptions, compares, first_order, lens_score, open_scene, strip_columns
 from steerlens.studies.removal_study import removal_study
 from steerlens.studies.removal_summary import (
     RANDOM,
@@ -48,7 +50,7 @@ from steerlens.studies.removal_summary import (
     normalised,
     normalised_estimate,
 )
-from steerlens.studies.settings import LensSetting
+from steerlens.studies.settings import LensSetting, lens_embeddings
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
@@ -351,11 +353,33 @@ def test_an_outside_judge_orders_heads_too(
     pair: Pair, pairs: OverlaySet, options: RemovalOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_file, "save_figure", lambda *_: None)
+    judged = make_bench(pair, pairs.reference)
     judge: Any = steerlens.load(save_tiny_pair(tmp_path / "judge", seed=3, embedding_size=8)).encoder
-    one = replace(options, steering=options.steering[:1], diffusion=options.diffusion[:1], strips=0)
+    one = replace(options, steering=options.steering[:1], diffusion=options.diffusion[:1], strips=0, seeds=2)
     summary = finish(removal_study(pair, pairs, one, tmp_path / "study", judge=judge, draws=20))
     assert {"steering, plain, judged", "diffusion, plain, judged"} <= {row.name for row in summary.orders}
     assert json.loads((tmp_path / "study" / "study.json").read_text())["models"]["judge"] == judge.spec.name
+    part = load_file(tmp_path / "study" / "parts" / "report-pair2.safetensors")
+    setting = str(one.steering[0])
+    assert part[f"made.{setting}"].shape == (2, 12, pair.encoder.spec.embedding_size)
+    # The mean of two seeds, each of which decodes what one alone would.
+    by_seed = [
+        lens_score({**part, f"made.{setting}": rows[None]}, setting, "overlay") for rows in part[f"made.{setting}"]
+    ]
+    torch.testing.assert_close(lens_score(part, setting, "overlay"), (by_seed[0] + by_seed[1]) / 2)
+    assert not torch.equal(*by_seed)
+    asked = lens_embeddings(
+        judged.encoder,
+        pair.encoder.trace(pair.encoder.preprocess([pairs.reported[0].both])),
+        judged.sites,
+        one.steering[0],
+        judged.reference,
+    )[0]
+    alone = list(redecode(pair.encoder, pair.decoder, asked[3:4], [1], one.decode))[-1]
+    assert isinstance(alone, Redecoded)
+    # A batch of another size rounds otherwise, which may change an 8-bit level here and there.
+    likeness = cosine_similarity(part[f"made.{setting}"][:, 3], alone.embeddings)
+    assert float(likeness[1]) > 0.9995 > float(likeness[0])
 
 
 def test_names_are_compared_only_where_all_are_known(pair: Pair, pairs: OverlaySet) -> None:
@@ -368,6 +392,8 @@ def test_names_are_compared_only_where_all_are_known(pair: Pair, pairs: OverlayS
 def test_both_lenses_choose_from_as_many_settings(options: RemovalOptions) -> None:
     with pytest.raises(UsageError, match="same number of settings"):
         replace(options, diffusion=options.diffusion[:1])
+    with pytest.raises(UsageError, match="at least 1 seed"):
+        replace(options, seeds=0)
 
 
 def test_folders_make_pairs_that_share_no_concept(tmp_path: Path) -> None:

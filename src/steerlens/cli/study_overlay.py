@@ -44,6 +44,9 @@ class Overlay:
     choose: int = 4
     """Pairs of other concepts, on which each lens chooses its strength and what its pictures are compared with."""
 
+    seeds: int = 1
+    """Seeds of the decoder over which scores are averaged, the same for all heads."""
+
     ablation: Literal["resample", "zero", "mean"] = "resample"
     """What replaces a head's write; `resample` takes it from the base without the overlay, the exact counterfactual."""
 
@@ -74,7 +77,7 @@ class Overlay:
             judge = load_judge(self.judge, self.settings)
             progress.advance(1)
             decode = with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance)
-            options = RemovalOptions(decode, self.settings.seed, self.ablation)
+            options = RemovalOptions(decode, self.settings.seed, self.ablation, seeds=self.seeds)
             summary = show(removal_study(pair, overlays, options, self.out, judge=judge), progress)
         if self.settings.json:
             emit_json(summary.to_json())

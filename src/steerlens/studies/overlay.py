@@ -116,7 +116,7 @@ def paste(
     size = tuple(max(1, round(side * scale)) for side in layer.size)
     layer = layer.resize((size[0], size[1]), Image.Resampling.LANCZOS)
     if placement.opacity < 1:
-        layer.putalpha(layer.getchannel("A").point(lambda value: round(value * placement.opacity)))
+        layer.putalpha(layer.getchannel("A").point([round(value * placement.opacity) for value in range(256)]))
     corner = [
         min(max(round(centre * whole - side / 2), 0), whole - side)
         for centre, whole, side in zip((placement.x, placement.y), base.size, size, strict=True)

@@ -40,7 +40,9 @@ class RemovalOptions:
 
     Attributes:
         decode: how to decode.
-        seed: of the decoder, the same for all heads, and of the random orders.
+        seed: first seed of the decoder, the same for all heads, and of the random orders.
+        seeds: seeds of the decoder over which scores are averaged on the pairs to report on; on those to choose on, and
+            for pictures along the way, it is one.
         ablation: what replaces a head's write; `resample` takes it from the base without the overlay.
         steering: settings that the Steering Lens may choose from.
         diffusion: settings that the Diffusion Lens may choose from; as many.
@@ -57,8 +59,11 @@ class RemovalOptions:
     batch: int = 64
     greedy_pool: int = 128
     strips: int = 6
+    seeds: int = 1
 
     def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UsageError("the decoder needs at least 1 seed.")
         if len(self.steering) != len(self.diffusion):
             raise UsageError("both lenses get the same number of settings to choose from.")
 
@@ -101,9 +106,21 @@ def measure(
     options: RemovalOptions,
     folder: StudyFolder,
     stage: str,
+    *,
+    seeds: int = 1,
 ) -> Iterator[Advanced]:
-    """Measures pairs: decoded lens scores of every setting, effects, orders and trajectories."""
-    N, per_pair = len(bench.sites), len(bench.sites) * len(settings)
+    """Measures pairs: what every setting asks the decoder for, its pictures embedded again, and effects of ablation.
+
+    Args:
+        bench: the models, opened.
+        pairs: the pairs.
+        settings: by the name that their results get.
+        options: how.
+        folder: where parts go.
+        stage: their name.
+        seeds: seeds of the decoder.
+    """
+    per_pair = len(bench.sites) * len(settings) * seeds
     total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
     yield Advanced(f"decoding to {stage}", done, total)
     for pair in pairs:
@@ -126,24 +143,40 @@ def measure(
             for name, setting in settings.items()
         }
         tensors |= {f"asked.{name}": rows for name, rows in asked.items()}
-        stacked = torch.cat(list(asked.values()))
-        seeds = [options.seed] * len(stacked)
-        for event in redecode(bench.encoder, bench.pair.decoder, stacked, seeds, options.decode, judge=bench.judge):
-            if isinstance(event, Redecoded):
-                for name, rows in zip(asked, event.embeddings.split(N), strict=True):
-                    tensors[f"made.{name}"] = rows.clone()
-                if event.judged is not None:
-                    for name, rows in zip(asked, event.judged.split(N), strict=True):
-                        tensors[f"judged.{name}"] = rows.clone()
-            else:
+        for event in _decode(bench, asked, options, seeds):
+            if isinstance(event, int):
                 done += event
                 yield Advanced(f"decoding to {stage}", done, total)
+            else:
+                tensors |= event
         single = one_shot(scene)
         tensors["one_shot"] = single
         tensors["greedy"] = torch.tensor(greedy(scene, single, pool=options.greedy_pool))
         tensors["attribution"] = first_order(bench, pair, scene, options)
         tensors["direct"] = direct_effect(scene)
         folder.add(part_name(stage, pair), tensors)
+
+
+def _decode(
+    bench: Bench, asked: Mapping[str, Float[Tensor, "N E"]], options: RemovalOptions, seeds: int
+) -> Iterator[int | dict[str, Float[Tensor, "seeds N E"]]]:
+    """The pictures of every setting with every seed, embedded again; the judge's embeddings as well."""
+    stacked = torch.stack(list(asked.values()))[:, None].expand(-1, seeds, -1, -1)
+    shape = stacked.shape[:3]
+    numbers = torch.arange(options.seed, options.seed + seeds)[:, None].expand(shape).flatten().tolist()
+    events = redecode(
+        bench.encoder, bench.pair.decoder, stacked.flatten(0, 2), numbers, options.decode, judge=bench.judge
+    )
+    for event in events:
+        if isinstance(event, Redecoded):
+            sides = {"made": event.embeddings} | ({} if event.judged is None else {"judged": event.judged})
+            yield {
+                f"{seen}.{name}": rows.clone()
+                for seen, embeddings in sides.items()
+                for name, rows in zip(asked, embeddings.unflatten(0, shape), strict=True)
+            }
+        else:
+            yield event
 
 
 def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
@@ -155,7 +188,7 @@ def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
 
 
 def lens_score(part: Mapping[str, Tensor], name: str, compare: str, seen: Seen = "made") -> Float[Tensor, "N"]:
-    """Similarity of a lens' pictures (or of what it asked for) with the overlay, as a picture or as a text.
+    """Similarity of a lens' pictures (or of what it asked for) with the overlay, as a picture or a text; mean of seeds.
 
     Args:
         part: of one pair.
@@ -164,7 +197,8 @@ def lens_score(part: Mapping[str, Tensor], name: str, compare: str, seen: Seen =
         seen: what is compared: `made`, the decoded pictures; `asked`, the embeddings before decoding; `judged`, the
             decoded pictures as the outside judge sees them, which knows no texts.
     """
-    return cosine_similarity(part[f"{seen}.{name}"], part["judged overlay" if seen == "judged" else compare])
+    scores = cosine_similarity(part[f"{seen}.{name}"], part["judged overlay" if seen == "judged" else compare])
+    return scores if seen == "asked" else scores.mean(dim=0)
 
 
 def measure_orders(

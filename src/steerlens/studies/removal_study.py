@@ -89,7 +89,7 @@ def removal_study(
         }
         study.write_json("choice.json", {lens: _choice_json(choice) for lens, choice in choices.items()})
         settings = plain_settings() | setting_names([choice.setting for choice in choices.values()])
-        yield from measure(bench, overlays.reported, settings, options, study, "report")
+        yield from measure(bench, overlays.reported, settings, options, study, "report", seeds=options.seeds)
         parts = _parts(study, "report", overlays.reported)
         orders = [
             report_orders(part, choices, f"{options.seed} {one.id}")
@@ -128,6 +128,7 @@ def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: E
         "pairs": overlays.identity(),
         "options": {
             "seed": options.seed,
+            "seeds": options.seeds,
             "ablation": options.ablation,
             "greedy_pool": options.greedy_pool,
             "strips": options.strips,
