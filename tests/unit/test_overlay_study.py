@@ -336,6 +336,8 @@ def test_the_study_resumes_to_the_same_summary(
     # Nothing ablated is the picture with the overlay; all heads ablated is the base, whatever the order.
     for line in whole.curves["projection"].values():
         assert line.values[0] == pytest.approx(1, abs=1e-4) and line.values[-1] == pytest.approx(0, abs=1e-4)
+    for lines in whole.decoded.values():
+        assert len({(line.values[0], line.values[-1]) for line in lines.values()}) == 1 and len(lines) == 6
     table = pq.read_table(tmp_path / "whole" / "table.parquet")
     n_orders = len(rows) - 1 + RANDOM_ORDERS
     assert table.num_rows == 2 * n_orders * len(points(12))

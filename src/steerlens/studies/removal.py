@@ -18,6 +18,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions
 from steerlens.encoders.prefix import record_from, record_prefix
 from steerlens.errors import UsageError
+from steerlens.images import eight_bit
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.effects import Ablation, Objective, attribution, by_layer, replacements
@@ -253,17 +254,19 @@ def _strips(
     *,
     keep: bool,
 ) -> dict[str, Tensor]:
-    rows = torch.cat([ways[f"way.{name}"][list(columns)] for name in strips])
-    seeds = [options.seed] * len(rows)
-    found: dict[str, Tensor] = {}
-    for event in redecode(bench.encoder, bench.pair.decoder, rows, seeds, options.decode, keep=keep):
+    rows = torch.stack([ways[f"way.{name}"][list(columns)] for name in strips])
+    # All orders begin with no head ablated and end with all: each picture is decoded once.
+    distinct, places = rows.flatten(0, 1).unique(dim=0, return_inverse=True)
+    places, found = places.cpu(), dict[str, Tensor]()
+    seeds = [options.seed] * len(distinct)
+    for event in redecode(bench.encoder, bench.pair.decoder, distinct, seeds, options.decode, keep=keep):
         if isinstance(event, Redecoded):
-            for name, part in zip(strips, event.embeddings.split(len(columns)), strict=True):
-                found[f"remade.{name}"] = part.clone()
+            remade = {"remade": event.embeddings}
             if event.pictures is not None:
-                eight = (event.pictures * 255).round().to(torch.uint8)
-                for name, part in zip(strips, eight.split(len(columns)), strict=True):
-                    found[f"strip.{name}"] = part.clone()
+                remade["strip"] = torch.from_numpy(eight_bit(event.pictures)).permute(0, 3, 1, 2)
+            for kind, values in remade.items():
+                each = values[places].unflatten(0, rows.shape[:2])
+                found |= {f"{kind}.{name}": part.clone() for name, part in zip(strips, each, strict=True)}
     return found
 
 
