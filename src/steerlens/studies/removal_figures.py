@@ -87,7 +87,7 @@ def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSumm
     names = sorted(measured(way, "strip"), key=list(_STYLES).index)
     columns = len(summary.decoded_counts)
     side, left = 1.0, 1.5
-    figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.75))
+    figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.85))
     width, height = figure.get_size_inches()
 
     def tile(row: int, place: int) -> Axes:
