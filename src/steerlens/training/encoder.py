@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steerlens.interventions import hooks
 from steerlens.training.checkpoint import load_checkpoint, part, start_from
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.scenes import PLAIN, STRONG, Augment, SceneMaker, Scenes, zero_shot_scenes
@@ -44,8 +43,6 @@ class EncoderSettings:
         companions: share of scenes with a companion.
         keep: share of patches kept while patches are dropped.
         drop_until: share of the budget after which all patches are kept.
-        late: share of steps in which the class token reads no patch before a layer drawn at random. Without it a short
-            training reads everything in the first layers, and the last ones have nothing to do.
         augment: of the training scenes.
         optimisation: of the weights.
     """
@@ -58,7 +55,6 @@ class EncoderSettings:
     companions: float = 0.6
     keep: float = 0.5
     drop_until: float = 0.7
-    late: float = 0.5
     augment: Augment = STRONG
     optimisation: Optimisation = field(default_factory=Optimisation)
 
@@ -82,29 +78,15 @@ def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
     return CLIPVisionModelWithProjection(config)
 
 
-def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None, blind: int = 0) -> Tensor:
-    """float (B,E): image embeddings.
-
-    Args:
-        encoder: the model.
-        pixel_values: float (B,3,64,64).
-        kept: int64 (B,K), the patches that are seen; all if absent.
-        blind: in so many layers, from the first one on, the class token reads itself alone.
-    """
+def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None) -> Tensor:
+    """float (B,E): image embeddings, from some of the patches only where `kept` (B,K) names them."""
+    if kept is None:
+        return encoder(pixel_values=pixel_values).image_embeds
     vision = encoder.vision_model
     hidden = vision.embeddings(pixel_values)
-    if kept is not None:
-        index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
-        hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-    tokens = hidden.shape[1]
-    mask = hidden.new_zeros(1, 1, tokens, tokens)
-    mask[..., 0, 1:] = torch.finfo(hidden.dtype).min
-
-    def close(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return (args[0], mask, *args[2:]), kwargs
-
-    with hooks(layer.register_forward_pre_hook(close, with_kwargs=True) for layer in vision.encoder.layers[:blind]):
-        hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
+    index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
+    hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+    hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
     return encoder.visual_projection(vision.post_layernorm(hidden[:, 0]))
 
 
@@ -206,11 +188,8 @@ def train_encoder(
         if share < settings.drop_until:
             order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
             kept = order[:, : round(settings.keep * patches)].sort(dim=1).values.to(device)
-        blind = 0
-        if float(torch.rand((), generator=generator)) < settings.late:
-            blind = int(torch.randint(1, settings.layers, (), generator=generator))
         with autocast(device):
-            embeds = embed_tokens(model.encoder, pixels, kept, blind)
+            embeds = embed_tokens(model.encoder, pixels, kept)
         return model.losses(embeds.float(), scenes, centred)
 
     def measure() -> Mapping[str, float]:
