@@ -470,6 +470,8 @@ def test_scenes_never_show_what_was_trained_or_chosen_on(monkeypatch: pytest.Mon
         assert 0.05 < changed.mean() < 0.3
     assert len({pair.base_concept for pair in found.reported}) == 8
     assert overlay_scenes.scene_pairs(tmp_path, 2, 8, n_reference=3).identity() == found.identity()
+    fixed = overlay_scenes.scene_pairs(tmp_path, 2, 2, n_reference=3, placement=CENTRE)
+    assert {pair.placement for pair in (*fixed.chosen, *fixed.reported)} == {CENTRE}
     with pytest.raises(UsageError, match="too few"):
         overlay_scenes.scene_pairs(tmp_path, 2, 10)
 
@@ -477,6 +479,7 @@ def test_scenes_never_show_what_was_trained_or_chosen_on(monkeypatch: pytest.Mon
 def test_random_placements_are_seeded_and_inside() -> None:
     import random
 
+    assert random_placement(random.Random(0), opacity=0.5).opacity == 0.5
     drawn = [random_placement(random.Random(seed)) for seed in range(20)]
     assert drawn == [random_placement(random.Random(seed)) for seed in range(20)]
     assert len({(place.x < 0.5, place.y < 0.5) for place in drawn}) == 4
@@ -487,6 +490,8 @@ def test_random_placements_are_seeded_and_inside() -> None:
 def test_the_command_says_what_pictures_to_give(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="go together"):
         Overlay(tmp_path / "out", bases=tmp_path).run()
+    with pytest.raises(UsageError, match="is seen"):
+        Overlay(tmp_path / "out", place=(0.5, 0.5, 2.0), bases=tmp_path, overlays=tmp_path).run()
     with pytest.raises(UsageError, match="at least 2 pairs"):
         Overlay(tmp_path / "out", count=1).run()
     with pytest.raises(UsageError, match="--bases"):

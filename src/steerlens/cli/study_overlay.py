@@ -51,11 +51,11 @@ class Overlay:
     """What replaces a head's write; `resample` takes it from the base without the overlay, the exact counterfactual."""
 
     place: tuple[float, float, float] | None = None
-    """Centre (x, y as shares of the base) and size (as a share of its smaller side) of the overlay in --bases; near a
-    random corner by default."""
+    """Centre (x, y as shares of the base) and size (as a share of its smaller side) of the overlay. Default: near a
+    random corner."""
 
     opacity: float = 1.0
-    """Of the overlay, where --place is given."""
+    """Of the overlay, above 0 and up to 1."""
 
     judge: str | None = None
     """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
@@ -98,16 +98,16 @@ class Overlay:
             raise UsageError("give either --bases and --overlays, or --data, not both.")
         if min(self.count, self.choose) < 2:
             raise UsageError("a study needs at least 2 pairs to choose on and 2 to report on.")
+        placement = None if self.place is None else Placement(*self.place, self.opacity)
+        seed, counts = self.settings.seed, (self.choose, self.count)
         if self.bases is None or self.overlays is None:
             if self.settings.data is None:
                 raise UsageError(
                     "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER, or for scenes of the "
                     "bundled pair --data DIR, prepared with: steerlens train prepare --data DIR"
                 )
-            return scene_pairs(self.settings.data, self.choose, self.count, seed=self.settings.seed)
-        placement = None if self.place is None else Placement(*self.place, self.opacity)
-        seed = self.settings.seed
-        return folder_pairs(self.bases, self.overlays, self.choose, self.count, seed=seed, placement=placement)
+            return scene_pairs(self.settings.data, *counts, seed=seed, placement=placement, opacity=self.opacity)
+        return folder_pairs(self.bases, self.overlays, *counts, seed=seed, placement=placement, opacity=self.opacity)
 
 
 def _tell(summary: "RemovalSummary", folder: Path) -> None:

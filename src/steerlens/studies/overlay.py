@@ -126,11 +126,13 @@ def paste(
     return canvas.convert("RGB")
 
 
-def random_placement(draw: random.Random, *, size: tuple[float, float] = (0.35, 0.5)) -> Placement:
-    """Near one of the corners, opaque, of a random size."""
+def random_placement(
+    draw: random.Random, *, size: tuple[float, float] = (0.35, 0.5), opacity: float = 1.0
+) -> Placement:
+    """Near one of the corners, of a random size."""
     side = draw.uniform(*size)
     left, top = draw.random() < 0.5, draw.random() < 0.5
-    return Placement(side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2, side)
+    return Placement(side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2, side, opacity)
 
 
 def square(image: Image.Image) -> Image.Image:
@@ -148,6 +150,7 @@ def folder_pairs(
     *,
     seed: int = 0,
     placement: Placement | None = None,
+    opacity: float = 1.0,
     n_reference: int = 64,
 ) -> OverlaySet:
     """Pairs from two folders of photographs; every base is used once, overlays again where they are fewer.
@@ -161,6 +164,7 @@ def folder_pairs(
         n_reported: pairs to report on; neither their bases nor their overlays show what was chosen on.
         seed: decides who meets whom, and where.
         placement: where overlays go; near a random corner if absent.
+        opacity: of overlays near a random corner.
         n_reference: bases whose mean embedding is taken out.
 
     Raises:
@@ -188,7 +192,7 @@ def folder_pairs(
         )
     sides = [
         tuple(
-            _pair(base, bases, over, overlays, placement or random_placement(draw))
+            _pair(base, bases, over, overlays, placement or random_placement(draw, opacity=opacity))
             for base, over in zip(
                 some, _meeting(upper, over_names, [concept_of(path, bases) for path in some]), strict=True
             )

@@ -7,12 +7,21 @@ import torch
 from PIL import Image
 
 from steerlens.errors import UsageError
-from steerlens.studies.overlay import Overlaid, OverlaySet, paste, random_placement
+from steerlens.studies.overlay import Overlaid, OverlaySet, Placement, paste, random_placement
 from steerlens.studies.scenes import draw_scenes, open_pictures
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN
 
 
-def scene_pairs(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64) -> OverlaySet:
+def scene_pairs(
+    data: Path,
+    n_chosen: int,
+    n_reported: int,
+    *,
+    seed: int = 0,
+    placement: Placement | None = None,
+    opacity: float = 1.0,
+    n_reference: int = 64,
+) -> OverlaySet:
     """Scenes of held-out pictures with another held-out picture near a corner.
 
     Args:
@@ -20,6 +29,8 @@ def scene_pairs(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_
         n_chosen: pairs to choose on.
         n_reported: pairs to report on; a concept is the base of one pair and the overlay of another at most.
         seed: decides the pairs.
+        placement: where overlays go; near a random corner if absent.
+        opacity: of overlays near a random corner.
         n_reference: scenes of training pictures whose mean embedding is taken out.
 
     Raises:
@@ -43,14 +54,12 @@ def scene_pairs(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_
             raise UsageError(f"{some.numel()} held-out pictures are too few for {count} pairs.")
         made: list[Overlaid] = []
         for base, over, ground in zip(lower.tolist(), upper.tolist(), bases, strict=False):
-            placement = random_placement(draw)
+            where = placement or random_placement(draw, opacity=opacity)
             layer = Image.fromarray(pictures.pictures[over].permute(1, 2, 0).contiguous().numpy())
             alone = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
             names = [pictures.concepts[int(pictures.concept[row])].name for row in (base, over)]
             made.append(
-                Overlaid(
-                    f"{base}-{over}", ground, alone, paste(ground, layer, placement), names[0], names[1], placement
-                )
+                Overlaid(f"{base}-{over}", ground, alone, paste(ground, layer, where), names[0], names[1], where)
             )
         sides.append(tuple(made[:count]))
     train = pictures.rows(TRAIN)
