@@ -8,6 +8,7 @@ import torch
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo.architecture import on_meta, package_configs
 from steerlens.zoo.cards import card
 from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
@@ -81,3 +82,9 @@ def test_working_memory_grows_with_the_batch_and_the_picture() -> None:
     cost = Cost(1, 100, 10, {}, 0, (8, 8), 2, 2, scale=4, channels=32)
     assert cost.working_bytes(4, (8, 8), 2) == 4 * cost.working_bytes(1, (8, 8), 2)
     assert cost.working_bytes(1, (16, 16), 2) == 4 * cost.working_bytes(1, (8, 8), 2)
+
+
+def test_decoders_whose_passes_are_not_counted_are_refused(tmp_path: Path) -> None:
+    for name in ("karlo", "rae-mae", "neighbours", save_tiny_decoder("rae-mae", tmp_path / "rae")):
+        with pytest.raises(UsageError, match="only pairs with a Kandinsky 2.2 decoder can be priced"):
+            cost_of(name, device="cpu")

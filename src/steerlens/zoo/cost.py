@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from steerlens.errors import ModelError
+from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.locate import card_of, locate, locate_encoder
+
+_COUNTED = "kandinsky-2.2"
+"""The family of decoders whose passes are counted."""
 
 _LAYERS_HELD = 8
 """Layers of full resolution that the MoVQ holds at once: inputs, outputs and spatial norms of one residual block."""
@@ -82,18 +85,30 @@ def cost_of(
         local_files_only: never use the network.
 
     Raises:
-        UsageError: if there is no such model, device or precision.
+        UsageError: if there is no such model, device or precision, or its decoder is of a family that is not counted.
         ModelError: if a config is missing or broken.
     """
     known, chosen, asked = card_of(source), choose_device(device), parse_dtype(dtype)
+    if known is not None and known.family != _COUNTED:
+        raise UsageError(_uncounted(known.name))
     if known is not None and known.configs is not None and local is None:
         configs = package_configs(known)
     else:
-        configs = folder_configs(locate(source, local=local))
+        located = locate(source, local=local)
+        if not any((located.decoder / part).is_dir() for part in ("unet", "movq")):
+            raise UsageError(_uncounted(str(source)))
+        configs = folder_configs(located)
     if encoder is not None:
         found, _, _ = locate_encoder(str(encoder), local_files_only=local_files_only, config_only=True)
         configs = {**configs, "image_encoder": encoder_config(found)}
     return count(configs, size or (known.defaults.size if known else None), chosen, asked)
+
+
+def _uncounted(name: str) -> str:
+    return (
+        f"{name}: only pairs with a Kandinsky 2.2 decoder can be priced before they run; leave --dry-run out, or try few "
+        "--sites first."
+    )
 
 
 @torch.no_grad()
