@@ -72,9 +72,9 @@ def load_judge(judge: str | None, settings: StudySettings) -> "Encoder | None":
     """The outside judge that was named, if any."""
     if judge is None:
         return None
-    from steerlens.studies.judge import open_judge
+    from steerlens.zoo.load import load_encoder
 
-    return open_judge(judge, device=settings.device)
+    return load_encoder(judge, device=settings.device)
 
 
 def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int) -> "SubjectSet":

@@ -165,6 +165,6 @@ def vae_scale(vae: Any) -> int:
 
 def latent_size(network: Any, scale: int) -> tuple[int, int]:
     """Height and width in pixels that a network was trained for."""
-    side = cast(Any, network.config).sample_size
+    side = network.config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     return height * scale, width * scale

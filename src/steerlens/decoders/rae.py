@@ -141,7 +141,7 @@ class RAEDecoder:
             if kind == "siglip2" and isinstance(error.__cause__, AttributeError):
                 raise ModelError(siglip_reason()) from error
             raise
-        return cls(cast(Any, model), name or str(folder))
+        return cls(model, name or str(folder))
 
 
 def siglip_reason() -> str:

@@ -28,7 +28,7 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
 from steerlens.lenses.readout import read_out
 from steerlens.scores import cosine_similarity
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteKind
 
 Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
@@ -240,10 +240,11 @@ def attribution(
     spec = encoder.spec
     shape = prefix.hidden[0].shape
     # A zero that is added to a layer's output has the gradient of that output.
+    kinds: tuple[SiteKind, ...] = ("attn_out", "mlp_out")
     added = {
         (kind, layer): torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True)
         for layer in range(spec.n_layers)
-        for kind in ("attn_out", "mlp_out")
+        for kind in kinds
     }
     with torch.enable_grad():
         additions = [Add(Site(kind, layer), vector=zero) for (kind, layer), zero in added.items()]
