@@ -5,7 +5,7 @@ A family's own file says how a conditioning enters its network and how latents b
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float

@@ -11,7 +11,7 @@ arXiv 2510.11690.
 from collections.abc import Iterator, Mapping, Sequence
 from math import isqrt
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import AutoencoderRAE

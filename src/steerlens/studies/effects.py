@@ -28,7 +28,7 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
 from steerlens.lenses.readout import read_out
 from steerlens.scores import cosine_similarity
-from steerlens.sites import Site, SiteKind
+from steerlens.sites import Site, layer_sites
 
 Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
@@ -240,14 +240,12 @@ def attribution(
     spec = encoder.spec
     shape = prefix.hidden[0].shape
     # A zero that is added to a layer's output has the gradient of that output.
-    kinds: tuple[SiteKind, ...] = ("attn_out", "mlp_out")
+    places = [*layer_sites("attn_out", spec.n_layers), *layer_sites("mlp_out", spec.n_layers)]
     added = {
-        (kind, layer): torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True)
-        for layer in range(spec.n_layers)
-        for kind in kinds
+        place: torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True) for place in places
     }
     with torch.enable_grad():
-        additions = [Add(Site(kind, layer), vector=zero) for (kind, layer), zero in added.items()]
+        additions = [Add(place, vector=zero) for place, zero in added.items()]
         score = objective(encoder.forward(inputs, additions))
         gradients = torch.autograd.grad(score.sum(), list(added.values()))
     found = dict(zip(added, gradients, strict=True))
@@ -256,7 +254,7 @@ def attribution(
         own = record_from(encoder, prefix, group)
         put = replacements(encoder, group, ablation, means, others, own)
         for site in group:
-            gradient = found["mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer]
+            gradient = found[Site("mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer)]
             effects[site] = (gradient.float() * (own[site] - put[site]).float()).sum(dim=(1, 2))
     return torch.stack([effects[site] for site in sites], dim=1)
 

@@ -326,7 +326,7 @@ def all_effects(parts: Parts, ablation: Ablation) -> tuple[Effect, ...]:
     """Every notion of importance that was measured: the main ablation's in full, of the others the total effects."""
     targets = ("", *targets_of(parts))
     found = [Effect(scope, target, ablation) for scope in ("total", "direct") for target in targets]
-    others = [name for name in ABLATIONS if name != ablation and f"total.{name}" in parts[0]]
+    others: list[Ablation] = [name for name in ABLATIONS if name != ablation and f"total.{name}" in parts[0]]
     return (*found, *(Effect("total", target, other) for other in others for target in targets))
 
 

@@ -106,8 +106,8 @@ def cost_of(
 
 def _uncounted(name: str) -> str:
     return (
-        f"{name}: only pairs with a Kandinsky 2.2 decoder can be priced before they run; leave --dry-run out, or try few "
-        "--sites first."
+        f"{name}: only pairs with a Kandinsky 2.2 decoder can be priced before they run; leave --dry-run out, "
+        "or try few --sites first."
     )
 
 
