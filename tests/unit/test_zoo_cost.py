@@ -86,5 +86,5 @@ def test_working_memory_grows_with_the_batch_and_the_picture() -> None:
 
 def test_decoders_whose_passes_are_not_counted_are_refused(tmp_path: Path) -> None:
     for name in ("karlo", "rae-mae", "neighbours", save_tiny_decoder("rae-mae", tmp_path / "rae")):
-        with pytest.raises(UsageError, match="only pairs with a Kandinsky 2.2 decoder can be priced"):
+        with pytest.raises(UsageError, match=r"only pairs with a Kandinsky 2\.2 decoder can be priced"):
             cost_of(name, device="cpu")
