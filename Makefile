@@ -51,7 +51,7 @@ studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)-full/importance $(FULL)
-	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay --count 40 --choose 8
+	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay $(FULL)
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # The browser tests drive Debian's Chromium; any other system brings its own.

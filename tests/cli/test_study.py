@@ -63,3 +63,21 @@ def test_a_study_without_pictures_says_what_to_give(tmp_path: Path) -> None:
     assert done.returncode == 2 and "steerlens train prepare" in done.stderr
     done = steerlens("study", "importance", "--out", tmp_path, "--images", tmp_path, "--count", "1")
     assert done.returncode == 2 and "at least 2 pictures" in done.stderr
+
+
+@pytest.mark.slow
+def test_overlays_of_ones_own_and_their_page(photos: Path, tmp_path: Path) -> None:
+    arguments = ("study", "overlay", "--model", tmp_path / "pair", "--bases", photos, "--overlays", photos)
+    small = ("--count", "2", "--choose", "2", "--steps", "1", "--guidance", "1", "--out", tmp_path / "overlay")
+    alone = steerlens("study", "overlay", "--model", tmp_path / "pair", "--bases", photos, "--out", tmp_path / "none")
+    assert alone.returncode == 2 and "--bases and --overlays go together" in alone.stderr
+    done = steerlens(*arguments, *small)
+    assert done.returncode == 0, done.stderr
+    assert "normalised area" in done.stdout and "greedy reference" in done.stdout
+    page = steerlens("study", "page", tmp_path, "--out", tmp_path / "docs")
+    assert page.returncode == 0, page.stderr
+    text = (tmp_path / "docs" / "studies.md").read_text()
+    assert "## Overlay removal" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / "docs" / line.partition("(")[2].rstrip(")")).is_file(), line

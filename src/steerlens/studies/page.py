@@ -52,7 +52,7 @@ def studies_page(summaries: Mapping[str, Json]) -> str:
     Args:
         summaries: `summary.json` of each study that ran, by the study's name.
     """
-    sections: dict[str, Callable[[Json], str]] = {"importance": importance_section}
+    sections: dict[str, Callable[[Json], str]] = {"importance": importance_section, "overlay": overlay_section}
     parts = [_HEAD, verdicts(summaries)]
     parts += [sections[name](summary) for name, summary in summaries.items() if name in sections]
     return "\n".join(parts).rstrip() + "\n"
@@ -161,6 +161,40 @@ def importance_section(summary: Json) -> str:
         ),
         "![Heads: mean similarity against mean effect](images/studies/importance-heads.png)\n",
         "![Effect and controls by layer](images/studies/importance-layers.png)\n",
+    ]
+    return "\n".join(lines)
+
+
+def overlay_section(summary: Json) -> str:
+    """Overlay removal: choices, orders, paired differences."""
+    low, high = summary["random_range"]
+    lines = [
+        "## Overlay removal\n",
+        "Does ablating heads in a lens' order make an overlay leave, while the base stays? The paper's second study.",
+        f"{summary['n_pairs']} pairs of a base and an overlay, {summary['n_heads']} heads, {summary['ablation']} "
+        "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
+        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals are over pairs (95 %).\n",
+        "    steerlens study overlay --data DATA --out studies/overlay\n",
+        "![Normalised area of every order](images/studies/overlay-orders.png)\n",
+        table(
+            ["lens", "setting", "compared with the overlay's", "area where it was chosen"],
+            [
+                [
+                    lens,
+                    choice["setting"],
+                    "name" if choice["compare"] == "text" else "picture",
+                    f"{choice['area']:+.2f}",
+                ]
+                for lens, choice in summary["choices"].items()
+            ],
+        ),
+        table(["order", "normalised area"], [[row["name"], interval(row["area"])] for row in summary["orders"]]),
+        f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
+        f"{interval(summary['difference'])}.\n",
+        table(["paired difference", "area"], [[name, interval(one)] for name, one in summary["differences"].items()]),
+        "![Trajectories of the embedding](images/studies/overlay-trajectories.png)\n",
+        "![Trajectories of decoded pictures](images/studies/overlay-decoded.png)\n",
+        "![Decoded pictures along the way](images/studies/overlay-strip-0.png)\n",
     ]
     return "\n".join(lines)
 

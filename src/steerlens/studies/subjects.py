@@ -81,20 +81,24 @@ def split(
     """
     concepts = sorted({subject.concept for subject in subjects})
     random.Random(seed).shuffle(concepts)
-    place = {concept: number for number, concept in enumerate(concepts)}
-    ordered = sorted(subjects, key=lambda subject: (place[subject.concept], subject.id))
-    chosen: list[Subject] = []
-    rest = ordered
-    while len(chosen) < n_chosen and rest:
-        concept = rest[0].concept
-        chosen += [subject for subject in rest if subject.concept == concept]
-        rest = [subject for subject in rest if subject.concept != concept]
+    members = {concept: [subject for subject in subjects if subject.concept == concept] for concept in concepts}
+    taken = 0
+    # Two concepts at least: what resampling takes is another concept's.
+    while taken < len(concepts) and (taken < 2 or sum(len(members[one]) for one in concepts[:taken]) < n_chosen):
+        taken += 1
+    chosen, rest = (_in_turn([members[one] for one in part]) for part in (concepts[:taken], concepts[taken:]))
     if len(chosen) < n_chosen or len(rest) < n_reported:
         raise UsageError(
             f"{len(subjects)} pictures of {len(concepts)} concepts are too few to choose on {n_chosen} and report on "
             f"{n_reported} of other concepts; give more pictures, or lower --choose and --count."
         )
     return chosen[:n_chosen], rest[:n_reported]
+
+
+def _in_turn(groups: Sequence[Sequence[Subject]]) -> list[Subject]:
+    """One of each group, then the next one of each, until all are taken."""
+    longest = max(map(len, groups), default=0)
+    return [group[place] for place in range(longest) for group in groups if place < len(group)]
 
 
 _NUMBERED = re.compile(r"[ _-]*\d+$")
