@@ -107,9 +107,15 @@ def multilingual_text(folder: Path) -> Text:
     return Text(states, pooled)
 
 
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "sentencepiece.bpe.model")
+
+
 def _tokens(folder: Path, kind: str, length: int | None = None) -> Any:
     import transformers
 
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        # transformers would go on with an empty vocabulary, and so with another text, without a word.
+        raise ModelError(f"tokenizer: {folder} holds no vocabulary ({', '.join(_VOCABULARIES)}).")
     try:
         with quiet_libraries():
             tokenizer = getattr(transformers, kind).from_pretrained(folder, local_files_only=True)

@@ -94,8 +94,10 @@ def cost_of(
     if known is not None and known.configs is not None and local is None:
         configs = package_configs(known)
     else:
+        if (Path(source) / "neighbours.json").is_file():
+            raise UsageError(_uncounted(str(source)))
         located = locate(source, local=local)
-        if not any((located.decoder / part).is_dir() for part in ("unet", "movq")):
+        if located.family != _COUNTED:
             raise UsageError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:

@@ -1,0 +1,163 @@
+"""Saved pipelines of every decoder family open as pairs, and what does not fit is refused in one line."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from steerlens.decoders.base import DecodeOptions, clean_conditioning, decode
+from steerlens.errors import ModelError, UsageError
+from steerlens.testing.tiny import tiny_encoder
+from steerlens.testing.tiny_decoders import save_tiny_decoder
+from steerlens.zoo.cards import cards
+from steerlens.zoo.cost import cost_of
+from steerlens.zoo.families import FAMILIES
+from steerlens.zoo.load import load
+from steerlens.zoo.locate import card_files
+
+# Kandinsky 2.1 lies in two repositories, and the SigLIP 2 autoencoder cannot be built.
+WHOLE = [family for family in FAMILIES if not family.startswith("kandinsky") and family != "rae-siglip2"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @cache
+    def saved(family: str) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        if family != "kandinsky-2.1":
+            return save_tiny_decoder(family, folder)
+        save_tiny_decoder("stable-unclip-2.1", folder / "other")
+        prior = folder / "pair" / "kandinsky-2-1-prior"
+        shutil.copytree(folder / "other" / "image_encoder", prior / "image_encoder")
+        shutil.copytree(folder / "other" / "feature_extractor", prior / "image_processor")
+        save_tiny_decoder(family, folder / "pair" / "kandinsky-2-1")
+        return folder / "pair"
+
+    return saved
+
+
+@pytest.mark.parametrize("family", [*WHOLE, "kandinsky-2.1"])
+def test_a_saved_pipeline_is_a_pair(family: str, folders: Any) -> None:
+    pair = load(folders(family), dtype="float32")
+    spec = pair.decoder.spec
+    assert spec.family == family and pair.card is None
+    inputs = pair.encoder.preprocess_tensor(torch.rand(2, 3, 20, 24))
+    few = DecodeOptions(2, 2.0, spec.defaults.scheduler, spec.defaults.size)
+    pictures = decode(pair.decoder, clean_conditioning(pair.encoder, pair.decoder, inputs), [0, 1], few)
+    assert pictures.shape == (2, 3, *spec.defaults.size)
+    json.dumps(pair.provenance)
+    hashed = set(pair.provenance["sha256"])
+    parts = {name.split("/")[0] for name in hashed}
+    wanted = {part for part, kind in FAMILIES[family].parts.items() if kind != "tokenizer"}
+    assert wanted <= parts and any(name.endswith(".safetensors") for name in hashed)
+    assert "adapter/ip-adapter_tiny.safetensors" in hashed or not family.startswith("ip-adapter")
+
+
+def test_the_cards_defaults_hold_for_a_local_folder(folders: Any) -> None:
+    pair = load("karlo", local=folders("karlo"), dtype="float32")
+    assert pair.card is cards()["karlo"]
+    assert pair.decoder.spec.defaults == pair.card.defaults.options()
+
+
+def test_an_ip_adapter_s_repositories_may_lie_side_by_side(folders: Any, tmp_path: Path) -> None:
+    saved, models = folders("ip-adapter-plus-sd15"), tmp_path / "IP-Adapter" / "models"
+    shutil.copytree(saved, tmp_path / "stable-diffusion-v1-5", ignore=shutil.ignore_patterns("image_enc*", "ip-*"))
+    shutil.copytree(saved / "image_encoder", models / "image_encoder")
+    shutil.copy(saved / "ip-adapter_tiny.safetensors", models / "ip-adapter-plus_sd15.safetensors")
+    pair = load("ip-adapter-plus-sd15", local=tmp_path, dtype="float32")
+    assert pair.decoder.spec.consumes == "image_tokens" and pair.encoder.spec.name == "ip-adapter-plus-sd15"
+    # The repository holds no image processor; what CLIP is used with stands in.
+    processor: Any = pair.encoder
+    assert processor.processor.crop_size["height"] == 16
+
+
+@pytest.mark.parametrize(
+    ("family", "encoder", "words"),
+    [
+        ("stable-unclip-2.1", {"embedding_size": 7}, "embeddings of size 12, the encoder gives 7: they do not fit"),
+        ("kandinsky-2.1", {"embedding_size": 7}, "size 12, the encoder gives 7"),
+        ("ip-adapter-plus-sd15", {"width": 8}, "size 16, the encoder gives 8"),
+        ("rae-dinov2", {}, "image tokens of size 64, the encoder gives 16: they do not fit"),
+        (
+            "rae-dinov2",
+            {"width": 64, "image_size": 24},
+            "reads 4 image tokens, encoder tiny-0 gives 9: they do not fit",
+        ),
+    ],
+)
+def test_encoders_that_do_not_fit_are_refused(family: str, encoder: dict[str, int], words: str, folders: Any) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load(folders(family), encoder=tiny_encoder(**encoder), dtype="float32")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("vae", "vae is not there"),
+        ("text_encoder/model.safetensors", "text_encoder: .* holds no weights"),
+        ("scheduler/scheduler_config.json", "scheduler: there is no"),
+        ("tokenizer/tokenizer.json", "tokenizer: .* holds no vocabulary"),
+        ("ip-adapter_tiny.safetensors", "should hold one adapter, .* there is none"),
+    ],
+)
+def test_incomplete_pipelines_are_refused(part: str, words: str, folders: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders("ip-adapter-sd15"), tmp_path / "broken"))
+    target = folder / part
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+    with pytest.raises(ModelError, match=words):
+        load(folder, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"other.weight": torch.zeros(1)}, "holds other.weight, which no IP-Adapter has"),
+        ({"ip_adapter.1.to_k_ip.weight": torch.full((8, 16), torch.nan)}, "not finite in ip_adapter.1.to_k_ip"),
+        ({"ip_adapter.1.to_k_ip.weight": torch.zeros(3, 3)}, "do not fit this UNet"),
+    ],
+)
+def test_adapters_that_do_not_belong_are_refused(damage: Any, words: str, folders: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders("ip-adapter-sd15"), tmp_path / "broken"))
+    file = folder / "ip-adapter_tiny.safetensors"
+    save_file({**load_file(file), **damage}, file)
+    with pytest.raises(ModelError, match=words):
+        load(folder, dtype="float32")
+
+
+def test_pairs_that_cannot_be_priced_say_so(folders: Any, tmp_path: Path) -> None:
+    (tmp_path / "neighbours.json").touch()
+    with pytest.raises(UsageError, match="can be priced"):
+        cost_of(tmp_path, device="cpu")
+    for family in (*WHOLE, "kandinsky-2.1"):
+        with pytest.raises(UsageError, match="can be priced"):
+            cost_of(folders(family), device="cpu")
+    for name, known in cards().items():
+        if known.family != "kandinsky-2.2":
+            with pytest.raises(UsageError, match="can be priced"):
+                cost_of(name, device="cpu")
+
+
+def test_every_card_says_what_to_fetch_and_pins_nothing_that_is_not_a_commit() -> None:
+    for known in cards().values():
+        if known.encoder is None:
+            continue
+        places = card_files(known)
+        assert all(files and not any(".bin" in file for file in files) for _, files in places)
+        assert (known.adapter is not None) == known.family.startswith("ip-adapter")
+        assert known.family in FAMILIES and known.consumes in ("image_embedding", "image_tokens")
+        assert known.gigabytes > 0 and known.licence and known.paper
+
+
+def test_the_hub_that_cannot_be_reached_is_told_in_one_line() -> None:
+    with pytest.raises(ModelError, match="karlo-v1-alpha-image-variations is not in the cache") as caught:
+        load("karlo", local_files_only=True)
+    assert "\n" not in str(caught.value)
