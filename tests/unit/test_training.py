@@ -1,6 +1,7 @@
 """Training: pictures, scenes, every stage, resuming, export and evaluation, on a tiny set of coloured shapes."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,11 +245,13 @@ def test_a_finished_run_is_not_overwritten(prepared: Path, run: Path) -> None:
     assert {record.stage for record in records if record.done} == {"encoder", "autoencoder", "scenes", "unet"}
 
 
-def test_two_workers_train_together(prepared: Path, tmp_path: Path) -> None:
+def test_two_workers_train_together(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steerlens.training.encoder import train_encoder
     from steerlens.training.parallel import run_parallel
     from steerlens.training.stage import Budget
 
+    # Workers find modules where their parent does; what tests add for timm and open_clip is not theirs.
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "optional"])
     pictures, texts = pipeline.load_prepared(prepared)
     arguments = (pictures, texts, tmp_path, Budget(steps=2), TINY.encoder)
     records = list(run_parallel(train_encoder, arguments, 2, tmp_path))
