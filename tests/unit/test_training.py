@@ -261,6 +261,29 @@ def test_two_workers_train_together(prepared: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob(".rendezvous*"))
 
 
+def test_a_run_goes_on_from_a_finished_pair(pair: Path, prepared: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    still = replace(
+        TINY,
+        steps=1,
+        encoder=replace(TINY.encoder, optimisation=replace(TINY.encoder.optimisation, matrix_rate=0.0, rate=1e-12)),
+    )
+    list(train_pair(prepared, tmp_path / "on", still, init=pair))
+    before = load_file(pair / "image_encoder" / "model.safetensors")
+    after = load_encoder(tmp_path / "on", E, TINY.encoder).state_dict()
+    for name, tensor in before.items():
+        assert torch.allclose(after[name].half(), tensor, atol=1e-4), name
+    kept = load_file(tmp_path / "on" / "autoencoder.safetensors")
+    given = load_file(pair / "decoder" / "movq" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(kept[name].half(), tensor) for name, tensor in given.items())
+    with pytest.raises(UsageError, match="of another build"):
+        larger = replace(TINY, encoder=replace(TINY.encoder, width=2 * TINY.encoder.width))
+        list(train_pair(prepared, tmp_path / "larger", larger, init=pair))
+    with pytest.raises(UsageError, match="no weights to go on from"):
+        list(train_pair(prepared, tmp_path / "none", TINY, init=tmp_path))
+
+
 def test_export_loads_with_from_pretrained(pair: Path, run: Path) -> None:
     from diffusers import KandinskyV22Pipeline
     from safetensors.torch import load_file
