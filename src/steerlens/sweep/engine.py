@@ -151,7 +151,8 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
     elif job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
         raise ModelError(
             f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
-            f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit."
+            f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index pictures "
+            "of your own for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
         )
     plan, waiting, decoded = job.plan.without(finished), list[_Steered](), 0
     left = dict(plan.by_picture())

@@ -29,6 +29,11 @@ ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
 DECODER_FILES = FAMILIES["kandinsky-2.2"].decoder_files
 TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
 
+_WITHOUT_DECODER = (
+    " An encoder that has no decoder can be looked at through pictures of your own (steerlens neighbours index) or "
+    "through another encoder's decoder (steerlens bridge fit)."
+)
+
 
 @dataclass(frozen=True)
 class Located:
@@ -237,7 +242,7 @@ def _in_folder(folder: Path) -> Located:
         raise ModelError(
             f"{folder} holds no pair: {'an encoder' if not encoders else 'a decoder'} is lacking. There should be "
             "image_encoder/, image_processor/ and decoder/, or kandinsky-2-2-prior/ and kandinsky-2-2-decoder/ as on "
-            "the hub."
+            f"the hub.{_WITHOUT_DECODER if encoders else ''}"
         )
     first = encoders[0]
     texts = (lambda: first) if (first / "text_encoder").is_dir() else None

@@ -57,6 +57,9 @@ class CLIPText:
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
         folder = self.folder()
+        if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            # Without them transformers builds an empty tokenizer, and every text would be the same.
+            raise ModelError(f"tokenizer: {folder / 'tokenizer'} holds no vocabulary (tokenizer.json, vocab.json).")
         kind, cpu = CLIPTextModelWithProjection, torch.device("cpu")
         model = load_module(kind, folder / "text_encoder", "text_encoder", dtype=torch.float32, device=cpu)
         try:
