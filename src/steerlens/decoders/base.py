@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,10 @@ class DecodeOptions:
             raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the pictures, all but the size of a batch: runs and studies are known by it again."""
+        return {name: value for name, value in asdict(self).items() if name != "batch_size"}
 
 
 @dataclass(frozen=True)

@@ -142,11 +142,6 @@ def part_name(stage: str, subject: Subject) -> str:
     return f"{stage}-{subject.id}"
 
 
-def total_parts(subjects: SubjectSet) -> int:
-    """How many parts the study has."""
-    return len(subjects.chosen) + len(subjects.reported)
-
-
 def measure_choice(
     bench: Bench, subjects: SubjectSet, options: ImportanceOptions, folder: StudyFolder
 ) -> Iterator[Advanced]:

@@ -1,7 +1,6 @@
 """The importance study from end to end: measure to choose, freeze, measure to report, summarise, draw."""
 
-from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from steerlens.studies.importance import (
     subject_targets,
 )
 from steerlens.studies.importance_figures import correlation_figure, layer_figure, scatter_figure
-from steerlens.studies.importance_summary import Choice, Effect, Parts, Summary, choose, summarise, table_rows
+from steerlens.studies.importance_summary import Effect, Parts, Summary, choose, summarise, table_rows
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
@@ -65,7 +64,9 @@ def importance_study(
             "steering": choose(parts, options.steering, main),
             "diffusion": choose(parts, options.diffusion, main),
         }
-        study.write_json("choice.json", _choices_json(choices, main))
+        study.write_json(
+            "choice.json", {"main": str(main), "choices": {lens: choice.to_json() for lens, choice in choices.items()}}
+        )
         winners = [choice.setting for choice in choices.values()]
         yield from measure_report(bench, subjects, options, winners, study)
         parts = _parts(study, "report", subjects.reported)
@@ -110,7 +111,7 @@ def identity(
             "ablations": list(options.ablations),
             "steering": [str(setting) for setting in options.steering],
             "diffusion": [str(setting) for setting in options.diffusion],
-            "decode": {name: value for name, value in asdict(options.decode).items() if name != "batch_size"},
+            "decode": options.decode.decisive(),
         },
     }
 
@@ -123,19 +124,4 @@ def model_identity(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
         "decoder": pair.decoder.spec.name,
         "sha256": pair.provenance.get("sha256", {}),
         "judge": None if judge is None else judge.spec.name,
-    }
-
-
-def _choices_json(choices: Mapping[str, Choice], main: Effect) -> dict[str, Any]:
-    return {
-        "main": str(main),
-        "choices": {
-            lens: {
-                "setting": str(choice.setting),
-                "compare": choice.compare,
-                "correlation": choice.correlation,
-                "candidates": dict(choice.candidates),
-            }
-            for lens, choice in choices.items()
-        },
     }

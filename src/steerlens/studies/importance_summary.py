@@ -85,6 +85,10 @@ class Choice:
     def __str__(self) -> str:
         return f"{self.setting}, compared with {self.compare}"
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "setting": str(self.setting)}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -141,15 +145,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         values = asdict(self)
-        values["choices"] = {
-            lens: {
-                "setting": str(choice.setting),
-                "compare": choice.compare,
-                "correlation": choice.correlation,
-                "candidates": dict(choice.candidates),
-            }
-            for lens, choice in self.choices.items()
-        }
+        values["choices"] = {lens: choice.to_json() for lens, choice in self.choices.items()}
         return values
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
-from steerlens.studies.subjects import concept_of, image_hash
+from steerlens.studies.subjects import concept_of, image_hash, set_identity
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,7 @@ class OverlaySet:
         def named(pairs: Sequence[Overlaid]) -> dict[str, str]:
             return {pair.id: f"{image_hash(pair.base)} {image_hash(pair.both)}" for pair in pairs}
 
-        together = hashlib.sha256("".join(map(image_hash, self.reference)).encode()).hexdigest()
-        return {
-            "source": self.source,
-            "chosen": named(self.chosen),
-            "reported": named(self.reported),
-            "reference": {"pictures": len(self.reference), "sha256": together},
-        }
+        return set_identity(self.source, named(self.chosen), named(self.reported), self.reference)
 
 
 def paste(

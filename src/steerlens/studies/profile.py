@@ -141,7 +141,7 @@ def _identity(pair: Pair, shown: ShownSet, options: ProfileOptions, words: Vocab
             **chosen,
             "strength": str(options.strength),
             "heads": [str(site) for site in options.heads],
-            "decode": {name: value for name, value in asdict(options.decode).items() if name != "batch_size"},
+            "decode": options.decode.decisive(),
         },
         "vocabulary": None if words is None else list(words.names),
     }

@@ -1,7 +1,6 @@
 """The overlay study from end to end: measure to choose, freeze, measure to report, summarise, draw."""
 
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from steerlens.studies.removal_figures import (
 )
 from steerlens.studies.removal_summary import (
     Parts,
-    RemovalChoice,
     RemovalSummary,
     candidate_orders,
     choose,
@@ -87,7 +85,7 @@ def removal_study(
             "steering": choose(parts, ways, options.steering, compared, counts),
             "diffusion": choose(parts, ways, options.diffusion, compared, counts),
         }
-        study.write_json("choice.json", {lens: _choice_json(choice) for lens, choice in choices.items()})
+        study.write_json("choice.json", {lens: choice.to_json() for lens, choice in choices.items()})
         settings = plain_settings() | setting_names([choice.setting for choice in choices.values()])
         yield from measure(bench, overlays.reported, settings, options, study, "report", seeds=options.seeds)
         parts = _parts(study, "report", overlays.reported)
@@ -116,10 +114,6 @@ def _parts(study: StudyFolder, stage: str, pairs: tuple[Overlaid, ...]) -> Parts
     return [study.part(part_name(stage, pair)) for pair in pairs]
 
 
-def _choice_json(choice: RemovalChoice) -> dict[str, Any]:
-    return {**asdict(choice), "setting": str(choice.setting)}
-
-
 def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: Encoder | None = None) -> dict[str, Any]:
     """What two calls must share to go on with one study, as JSON values."""
     return {
@@ -134,6 +128,6 @@ def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: E
             "strips": options.strips,
             "steering": [str(setting) for setting in options.steering],
             "diffusion": [str(setting) for setting in options.diffusion],
-            "decode": {name: value for name, value in asdict(options.decode).items() if name != "batch_size"},
+            "decode": options.decode.decisive(),
         },
     }

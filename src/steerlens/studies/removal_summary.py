@@ -57,6 +57,10 @@ class RemovalChoice:
     def __str__(self) -> str:
         return f"{self.setting}, compared with the overlay's {'name' if self.compare == 'text' else 'picture'}"
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "setting": str(self.setting)}
+
 
 @dataclass(frozen=True)
 class OrderRow:
@@ -129,9 +133,7 @@ class RemovalSummary:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         values = asdict(self)
-        values["choices"] = {
-            lens: {**asdict(choice), "setting": str(choice.setting)} for lens, choice in self.choices.items()
-        }
+        values["choices"] = {lens: choice.to_json() for lens, choice in self.choices.items()}
         return values
 
 

@@ -6,7 +6,7 @@ Choices are made on some concepts and reported on others: `split` keeps the two 
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,20 @@ class SubjectSet:
         def named(subjects: Sequence[Subject]) -> dict[str, str]:
             return {subject.id: f"{subject.concept}|{image_hash(subject.image)}" for subject in subjects}
 
-        together = hashlib.sha256("".join(map(image_hash, self.reference)).encode()).hexdigest()
-        return {
-            "source": self.source,
-            "chosen": named(self.chosen),
-            "reported": named(self.reported),
-            "reference": {"pictures": len(self.reference), "sha256": together},
-        }
+        return set_identity(self.source, named(self.chosen), named(self.reported), self.reference)
+
+
+def set_identity(
+    source: str, chosen: Mapping[str, str], reported: Mapping[str, str], reference: Sequence[Image.Image]
+) -> dict[str, Any]:
+    """What tells the pictures of one study from those of another, as JSON values."""
+    together = hashlib.sha256("".join(map(image_hash, reference)).encode()).hexdigest()
+    return {
+        "source": source,
+        "chosen": dict(chosen),
+        "reported": dict(reported),
+        "reference": {"pictures": len(reference), "sha256": together},
+    }
 
 
 def image_hash(image: Image.Image) -> str:

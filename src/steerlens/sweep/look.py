@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,7 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "encoder": spec_to_json(job.encoder.spec),
         "decoder": spec_to_json(job.decoder.spec),
         "plan": plan_to_json(job.plan),
-        "options": {key: value for key, value in asdict(job.options).items() if key != "batch_size"},
+        "options": job.options.decisive(),
         "target": {"description": job.target.description, "source": job.target.source},
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
         "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
