@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -282,6 +283,29 @@ def test_a_run_goes_on_from_a_finished_pair(pair: Path, prepared: Path, tmp_path
         list(train_pair(prepared, tmp_path / "larger", larger, init=pair))
     with pytest.raises(UsageError, match="no weights to go on from"):
         list(train_pair(prepared, tmp_path / "none", TINY, init=tmp_path))
+
+
+def test_a_run_with_a_fresh_encoder_keeps_the_decoder_alone(pair: Path, prepared: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    def frozen(settings: Any) -> Any:
+        return replace(settings, optimisation=replace(settings.optimisation, matrix_rate=0.0, rate=1e-12))
+
+    deeper = replace(
+        TINY, steps=1, encoder=frozen(replace(TINY.encoder, layers=TINY.encoder.layers + 1)), unet=frozen(TINY.unet)
+    )
+    list(train_pair(prepared, tmp_path / "on", deeper, init=pair, fresh_encoder=True))
+    encoder = load_encoder(tmp_path / "on", E, deeper.encoder).state_dict()
+    before = load_file(pair / "image_encoder" / "model.safetensors")
+    name = "visual_projection.weight"
+    assert len(encoder) > len(before)
+    assert not torch.allclose(encoder[name].half(), before[name], atol=1e-2)
+    kept, _ = load_checkpoint(tmp_path / "on" / "unet.safetensors")
+    given = load_file(pair / "decoder" / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, tensor in given.items():
+        assert torch.allclose(kept[name].half(), tensor, atol=1e-3), name
+    with pytest.raises(UsageError, match="add --init"):
+        list(train_pair(prepared, tmp_path / "none", TINY, fresh_encoder=True))
 
 
 def test_export_loads_with_from_pretrained(pair: Path, run: Path) -> None:

@@ -93,6 +93,9 @@ class Emoji:
     init: Path | None = None
     """Folder of a finished pair of the same sizes to go on from, for another --minutes at half the learning rates."""
 
+    fresh_encoder: bool = False
+    """With --init: train the encoder from nothing and go on from the pair's decoder only, at the full learning rates."""
+
     device: str = "cpu"
     """Where to train: cpu or cuda."""
 
@@ -135,6 +138,7 @@ class Emoji:
             resume=self.resume,
             workers=self.workers,
             init=self.init,
+            fresh_encoder=self.fresh_encoder,
         )
         _show(records)
         pair = self.out / "pair"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def train_pair(
     resume: bool = False,
     workers: int = 1,
     init: Path | None = None,
+    fresh_encoder: bool = False,
 ) -> Iterator[Progress]:
     """Train what is not trained yet, stage after stage.
 
@@ -120,11 +122,16 @@ def train_pair(
         resume: continue what lies in the folder.
         workers: processes on a CPU.
         init: folder of a finished pair to go on from, at half the learning rates; its autoencoder is kept as it is.
+        fresh_encoder: with `init`, train the encoder from nothing (it may have other sizes) and only go on from the pair's
+            decoder; at the full learning rates, since the UNet must learn what the new embeddings mean.
 
     Raises:
         UsageError: the pair to go on from is not there, or of other sizes.
+        UsageError: `fresh_encoder` without `init`.
         UsageError: the folder holds a run already and `resume` is not set.
     """
+    if fresh_encoder and init is None:
+        raise UsageError("a fresh encoder goes with a pair whose decoder is gone on from: add --init PAIR")
     if not resume and folder.exists() and any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} holds a run already: pass --resume to continue it, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,13 +143,15 @@ def train_pair(
     unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
     if init is not None:
         keep_autoencoder(init, folder, recipe.autoencoder)
-        recipe, unet_share = softened(recipe), 1 - recipe.encoder_share
-    every = (180.0, 45.0)  # seconds between measurements, and between checkpoints
-    stages: list[tuple[str, Any, tuple[Any, ...]]] = [
+        unet_share = 1 - recipe.encoder_share
+        if not fresh_encoder:
+            recipe = softened(recipe)
+    encoder_from = None if fresh_encoder else init
+    stages: list[tuple[str, Any]] = [
         (
             "encoder",
-            train_encoder,
-            (
+            partial(
+                train_encoder,
                 pictures,
                 texts,
                 folder,
@@ -151,20 +160,27 @@ def train_pair(
                 device,
                 seed,
                 resume,
-                *every,
-                init,
+                init=encoder_from,
             ),
         ),
         (
             "autoencoder",
-            train_autoencoder,
-            (pictures, folder, recipe.budget(recipe.autoencoder_share), recipe.autoencoder, device, seed, resume),
+            partial(
+                train_autoencoder,
+                pictures,
+                folder,
+                recipe.budget(recipe.autoencoder_share),
+                recipe.autoencoder,
+                device,
+                seed,
+                resume,
+            ),
         ),
-        ("scenes", _cache_stage, (data, folder, recipe, projection, device)),
+        ("scenes", partial(_cache_stage, data, folder, recipe, projection, device)),
         (
             "unet",
-            train_unet,
-            (
+            partial(
+                train_unet,
                 folder,
                 projection,
                 recipe.budget(unet_share),
@@ -174,15 +190,14 @@ def train_pair(
                 device,
                 seed,
                 resume,
-                420.0,
-                init,
+                init=init,
             ),
         ),
     ]
     start = time.monotonic()
-    for name, stage, arguments in stages:
+    for name, stage in stages:
         if (folder / f"{name}.safetensors").exists():
             step = int(load_checkpoint(folder / f"{name}.safetensors")[1].get("step", 0))
             yield Progress(name, step, time.monotonic() - start, 1.0, {}, done=True)
             continue
-        yield from run_parallel(stage, arguments, workers, folder)
+        yield from run_parallel(stage, (), workers, folder)
