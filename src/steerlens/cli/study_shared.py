@@ -77,7 +77,7 @@ def load_judge(judge: str | None, settings: StudySettings) -> "Encoder | None":
     return load_encoder(judge, device=settings.device)
 
 
-def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int) -> "SubjectSet":
+def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int, *, n_reference: int = 64) -> "SubjectSet":
     """The pictures that the settings name.
 
     Raises:
@@ -92,8 +92,10 @@ def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int) -> "S
     if n_chosen < 2 or n_reported < 2:
         raise UsageError("a study needs at least 2 pictures to choose on and 2 to report on.")
     if settings.images is not None:
-        return folder_subjects(settings.images, n_chosen, n_reported, seed=settings.seed)
-    return scene_subjects(require_scenes(settings.data), n_chosen, n_reported, seed=settings.seed)
+        return folder_subjects(settings.images, n_chosen, n_reported, seed=settings.seed, n_reference=n_reference)
+    return scene_subjects(
+        require_scenes(settings.data), n_chosen, n_reported, seed=settings.seed, n_reference=n_reference
+    )
 
 
 def show(events: "Generator[Advanced, None, _Result]", progress: Progress, unit: str = "pictures") -> _Result:

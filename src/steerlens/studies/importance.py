@@ -204,16 +204,13 @@ def _measure(
         tensors |= {f"asked.{name}": embeddings.cpu() for name, embeddings in asked.items()}
         jobs = [(name, seed, embeddings) for name, embeddings in asked.items() for seed in seeds]
         jobs += [("control", seeds[0], _controls(bench, trace)) for _ in range(controls)]
-        for event in _redecode(bench, jobs, options.decode):
+        for event in redecode_jobs(bench.pair, jobs, options.decode, bench.judge):
             if isinstance(event, int):
                 done += event
                 yield Advanced(f"decoding to {stage}", done, total)
             else:
                 tensors |= event
-        if bench.judge is not None:
-            images = [subject.image, *([subject.other] if subject.other is not None else [])]
-            seen = bench.judge.embed(bench.judge.preprocess(images)).float().cpu()
-            tensors |= {"judge.input": seen[0]} | ({"judge.other": seen[1]} if len(seen) > 1 else {})
+        tensors |= judged_targets(bench.judge, subject)
         folder.add(part_name(stage, subject), tensors)
 
 
@@ -225,21 +222,42 @@ def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
     return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
 
 
-def _redecode(
-    bench: Bench, jobs: Sequence[tuple[str, int, Float[Tensor, "N E"]]], options: DecodeOptions
+def redecode_jobs(
+    pair: Pair, jobs: Sequence[tuple[str, int, Float[Tensor, "N E"]]], options: DecodeOptions, judge: Encoder | None
 ) -> Iterator[int | dict[str, Tensor]]:
+    """Decodes named embeddings and embeds the pictures again.
+
+    Args:
+        pair: encoder and decoder.
+        jobs: name, seed and embeddings of each; they may differ in number.
+        options: how to decode.
+        judge: an outside encoder that sees the pictures as well.
+
+    Yields:
+        How many more pictures are done, and at the end `made.NAME.seedS` and, with a judge, `judge.NAME.seedS` (N,E).
+    """
+    sizes = [len(rows) for _, _, rows in jobs]
     embeddings = torch.cat([rows for _, _, rows in jobs])
     seeds = [seed for _, seed, rows in jobs for _ in range(len(rows))]
-    for event in redecode(bench.encoder, bench.pair.decoder, embeddings, seeds, options, judge=bench.judge):
+    for event in redecode(pair.encoder, pair.decoder, embeddings, seeds, options, judge=judge):
         if isinstance(event, Redecoded):
-            parts = event.embeddings.split(len(bench.sites))
-            made = {f"made.{name}.seed{seed}": part for (name, seed, _), part in zip(jobs, parts, strict=True)}
-            if event.judged is not None:
-                judged = event.judged.split(len(bench.sites))
-                made |= {f"judge.{name}.seed{seed}": part for (name, seed, _), part in zip(jobs, judged, strict=True)}
-            yield {name: part.clone() for name, part in made.items()}
+            sides = {"made": event.embeddings} | ({} if event.judged is None else {"judge": event.judged})
+            yield {
+                f"{side}.{name}.seed{seed}": part.clone()
+                for side, rows in sides.items()
+                for (name, seed, _), part in zip(jobs, rows.split(sizes), strict=True)
+            }
         else:
             yield event
+
+
+def judged_targets(judge: Encoder | None, subject: Subject) -> dict[str, Tensor]:
+    """How the outside judge, if there is one, sees the picture and the other one of its concept."""
+    if judge is None:
+        return {}
+    images = [subject.image, *([subject.other] if subject.other is not None else [])]
+    seen = judge.embed(judge.preprocess(images)).float().cpu()
+    return {"judge.input": seen[0]} | ({"judge.other": seen[1]} if len(seen) > 1 else {})
 
 
 def subject_effects(bench: Bench, subject: Subject, other: Subject, options: ImportanceOptions) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ def importance_study(
     """
     if ablation not in options.ablations:
         raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
-    main = Effect("total", target or _default_target(pair, subjects), ablation)
+    main = Effect("total", target or default_target(pair, subjects), ablation)
     with open_study(folder, identity(pair, subjects, options, main, judge)) as study:
         yield Advanced("references", 0, 1)
         bench = make_bench(pair, subjects.reference, judge)
@@ -85,7 +85,12 @@ def importance_study(
         return summary
 
 
-def _default_target(pair: Pair, subjects: SubjectSet) -> str:
+def default_target(pair: Pair, subjects: SubjectSet) -> str:
+    """What signed effects are taken towards if nobody says: the labels' texts, or else other pictures of each concept.
+
+    Raises:
+        UsageError: if neither is there for all pictures.
+    """
     everyone = [subject_targets(pair, subject) for subject in (*subjects.chosen, *subjects.reported)]
     for name in ("text", "other"):
         if all(name in targets for targets in everyone):

@@ -177,7 +177,7 @@ def correlation_estimate(
     """The mean correlation over pictures with its interval. See `two_way_bootstrap`."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
-        return correlation(_take(score, pictures, columns), _take(effect, pictures, columns)).nanmean(dim=-1)
+        return correlation(take(score, pictures, columns), take(effect, pictures, columns)).nanmean(dim=-1)
 
     return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, heads=heads)
 
@@ -196,8 +196,8 @@ def difference_estimate(
     """How much better the first score does than the second: the mean of *paired* differences, picture by picture."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
-        taken = _take(effect, pictures, columns)
-        sides = [correlation(_take(score, pictures, columns), taken) for score in (first, second)]
+        taken = take(effect, pictures, columns)
+        sides = [correlation(take(score, pictures, columns), taken) for score in (first, second)]
         return (sides[0] - sides[1]).nanmean(dim=-1)
 
     return two_way_bootstrap(statistic, concepts, first.shape[1], draws=draws, seed=seed, heads=heads)
@@ -216,15 +216,29 @@ def ratio_estimate(
     """A score's mean correlation as a share of another one's, drawn together."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
-        taken = _take(effect, pictures, columns)
-        sides = [correlation(_take(one, pictures, columns), taken).nanmean(dim=-1) for one in (score, ceiling)]
+        taken = take(effect, pictures, columns)
+        sides = [correlation(take(one, pictures, columns), taken).nanmean(dim=-1) for one in (score, ceiling)]
         return sides[0] / sides[1]
 
     return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed)
 
 
-def _take(table: Tensor, pictures: Tensor, columns: Tensor) -> Tensor:
-    return table[pictures[:, :, None], columns[:, None, :]]
+def take(
+    table: Float[Tensor, "*S P N"], pictures: Int64[Tensor, "draws p"], columns: Int64[Tensor, "draws n"]
+) -> Float[Tensor, "*S draws p n"]:
+    """A table at drawn pictures and heads, as `two_way_bootstrap` draws them."""
+    return table[..., pictures[:, :, None], columns[:, None, :]]
+
+
+def mean_estimate(
+    table: Float[Tensor, "P N"], concepts: Sequence[str], *, draws: int = 1000, seed: int = 0, heads: bool = True
+) -> Estimate:
+    """The mean of a table with its interval; entries that are not defined do not count. See `two_way_bootstrap`."""
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        return take(table, pictures, columns).nanmean(dim=(-2, -1))
+
+    return two_way_bootstrap(statistic, concepts, table.shape[1], draws=draws, seed=seed, heads=heads)
 
 
 def seed_reliability(tables: Float[Tensor, "S P N"], correlation: Correlation = spearman) -> tuple[float, float]:

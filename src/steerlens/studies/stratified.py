@@ -1,0 +1,34 @@
+"""A sample of heads that has its share of every layer: what is decoded where all heads would be too many."""
+
+import random
+from collections.abc import Sequence
+
+from steerlens.errors import UsageError
+from steerlens.sites import Site
+
+
+def stratified_heads(sites: Sequence[Site], count: int | None, seed: int) -> list[int]:
+    """Places of a random sample of sites, in their order, layers taken in equal numbers as far as possible.
+
+    Args:
+        sites: heads of any layers.
+        count: how many; None, or as many as there are, for all.
+        seed: of the sample.
+
+    Raises:
+        UsageError: if fewer than 2 are asked for: a ranking needs two.
+    """
+    if count is not None and count < 2:
+        raise UsageError(f"a ranking needs at least 2 heads of a picture, not {count}.")
+    if count is None or count >= len(sites):
+        return list(range(len(sites)))
+    chance = random.Random(seed)
+    queues: list[list[int]] = []
+    for layer in sorted({site.layer for site in sites}):
+        members = [place for place, site in enumerate(sites) if site.layer == layer]
+        chance.shuffle(members)
+        queues.append(members)
+    # One of each layer, then the next one of each; which layers give one more at the end is chance as well.
+    chance.shuffle(queues)
+    rounds = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
+    return sorted(rounds[:count])

@@ -1,0 +1,135 @@
+"""Typicality: how far embeddings are from those of real pictures, as percentiles of real ones' own distances.
+
+Two distances, each against a reference set of real embeddings:
+
+    nearest        min over references r of 1 - cos(e, r)
+    mahalanobis    sqrt( (e - m)' S^-1 (e - m) ),  S = (1 - w) C + w tr(C)/E I
+
+with mean m and covariance C of the reference, and the weight w of Ledoit and Wolf, since there are often fewer
+references than dimensions. The null is what the same distances are for each reference, measured against all the others:
+an embedding at the 95th percentile is farther from the reference set than 95 % of real embeddings are.
+
+References: O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
+Multivariate Analysis 88, 2004; K. Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
+arXiv 1807.03888 (Mahalanobis); Y. Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors",
+arXiv 2204.06507.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import UsageError
+
+LEAST = 8
+"""References that a percentile needs at least; a hundred make a smooth one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Mean and shrunk covariance of embeddings, the covariance by its axes.
+
+    Attributes:
+        mean: m.
+        axes: directions in which the embeddings vary, rows of unit norm.
+        variances: of S along each axis.
+        floor: variance of S in every other direction.
+        weight: w, in [0,1].
+    """
+
+    mean: Float[Tensor, "E"]
+    axes: Float[Tensor, "K E"]
+    variances: Float[Tensor, "K"]
+    floor: float
+    weight: float
+
+    def distance(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
+        """The Mahalanobis distance of each."""
+        away = embeddings.double() - self.mean
+        along = away @ self.axes.T
+        square = (along.square() / self.variances).sum(dim=-1)
+        # Rounding may leave less than nothing of what lies outside of the axes.
+        outside = (away.square().sum(dim=-1) - along.square().sum(dim=-1)).clamp_min(0)
+        # Without shrinkage nothing is known of other directions, and there are none if the axes span the space.
+        return (square + outside / self.floor).sqrt() if self.floor > 0 else square.sqrt()
+
+
+def spread(embeddings: Float[Tensor, "K E"]) -> Spread:
+    """Mean and Ledoit-Wolf covariance of embeddings.
+
+    Raises:
+        UsageError: if they do not differ.
+    """
+    values = embeddings.double()
+    K, E = values.shape
+    mean = values.mean(dim=0)
+    centred = values - mean
+    _, singular, axes = torch.linalg.svd(centred, full_matrices=False)
+    variances = singular.square() / K
+    total = float(variances.sum())
+    if total <= 1e-12 * float(values.square().sum() / K):
+        raise UsageError("the reference embeddings are all the same; typicality needs different pictures.")
+    level, square = total / E, float(variances.square().sum())
+    apart = square - E * level**2  # |C - level I|^2
+    noise = (float(centred.square().sum(dim=1).square().sum()) / K - square) / K
+    weight = 1.0 if apart <= 0 else min(1.0, max(0.0, noise / apart))
+    # A hair of shrinkage keeps directions without any variance from being infinitely far.
+    floor = max(weight, 1e-6) * level
+    return Spread(mean, axes, (1 - weight) * variances + floor, floor, weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Typicality:
+    """A reference set of real embeddings, and how far each of them is from the others.
+
+    Attributes:
+        unit: the references, of unit norm.
+        spread: their mean and covariance.
+        nearest_null: of each reference, the distance of the nearest other one; sorted.
+        mahalanobis_null: of each reference, the Mahalanobis distance under the spread of the others; sorted.
+    """
+
+    unit: Float[Tensor, "K E"]
+    spread: Spread
+    nearest_null: Float[Tensor, "K"]
+    mahalanobis_null: Float[Tensor, "K"]
+
+    def nearest(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
+        """Percentile of the cosine distance to the nearest reference, in [0,100]."""
+        unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
+        return percentile((1 - unit @ self.unit.T).amin(dim=-1), self.nearest_null)
+
+    def mahalanobis(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
+        """Percentile of the Mahalanobis distance, in [0,100]."""
+        return percentile(self.spread.distance(embeddings), self.mahalanobis_null)
+
+
+def fit_typicality(reference: Float[Tensor, "K E"]) -> Typicality:
+    """Makes a reference set from real embeddings.
+
+    Raises:
+        UsageError: if there are fewer than 8, or they do not differ.
+    """
+    K = len(reference)
+    if K < LEAST:
+        raise UsageError(
+            f"typicality needs at least {LEAST} reference pictures that are not studied themselves; there are {K}. "
+            "Give more pictures, or lower --count."
+        )
+    values = reference.double()
+    unit = torch.nn.functional.normalize(values, dim=-1)
+    apart = 1 - unit @ unit.T
+    apart.fill_diagonal_(float("inf"))
+    others = ~torch.eye(K, dtype=torch.bool, device=values.device)
+    left_out = [spread(values[others[row]]).distance(values[row]) for row in range(K)]
+    return Typicality(unit, spread(values), apart.amin(dim=-1).sort().values, torch.stack(left_out).sort().values)
+
+
+def percentile(values: Float[Tensor, "*N"], null: Float[Tensor, "K"]) -> Float[Tensor, "*N"]:
+    """The share of sorted null values that each value exceeds, times 100; ties count half."""
+    values = values.to(null).contiguous()
+    below = torch.searchsorted(null, values, right=False)
+    up_to = torch.searchsorted(null, values, right=True)
+    return 50 * (below + up_to).double() / len(null)
