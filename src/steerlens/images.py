@@ -7,9 +7,10 @@ import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +40,26 @@ class Picture:
 
     Attributes:
         name: short name for reports.
-        image: upright, 8-bit RGB, transparency laid on white.
+        pixels: the picture, or what opens it: thousands of pictures do not fit into memory.
         sha256: of the file's bytes; of mode, size and pixels for a picture that comes from no file.
         path: the file, or None.
         note: what had to be decided on the way, such as which frame of an animation was taken; mostly empty.
     """
 
     name: str
-    image: Image.Image = field(repr=False)
+    pixels: Image.Image | Callable[[], Image.Image] = field(repr=False)
     sha256: str
     path: Path | None = None
     note: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture: upright, 8-bit RGB, transparency laid on white.
+
+        Raises:
+            PictureError: if its file has changed since it was looked through.
+        """
+        return self.pixels if isinstance(self.pixels, Image.Image) else self.pixels()
 
     @classmethod
     def from_image(cls, image: Image.Image, name: str) -> "Picture":
@@ -113,14 +123,40 @@ def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
 
 
-def load_pictures(paths: Iterable[Path | str], *, max_pixels: int = MAX_PIXELS) -> list[Picture]:
-    """Reads several pictures, in order, and gives those of equal name a number.
+def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int = MAX_PIXELS) -> list[Picture]:
+    """Looks several pictures through, in order, and gives those of equal name a number.
+
+    Every file is read and checked at once, and opened again when its pixels are asked for.
+
+    Args:
+        pictures: files, or pictures that are taken as they are.
+        max_pixels: as in `load_picture`.
 
     Raises:
         UsageError: as `load_picture`.
         PictureError: as `load_picture`.
     """
-    return numbered(load_picture(path, max_pixels=max_pixels) for path in paths)
+    files = _Files(max_pixels)
+    return numbered(one if isinstance(one, Picture) else files.look_through(one) for one in pictures)
+
+
+class _Files:
+    """Pictures in files, of which the pixels of the last one alone stay in memory."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._last: Picture | None = None
+
+    def look_through(self, path: Path | str) -> Picture:
+        self._last = load_picture(path, max_pixels=self._max_pixels)
+        return replace(self._last, pixels=partial(self._open, Path(path), self._last.sha256))
+
+    def _open(self, path: Path, sha256: str) -> Image.Image:
+        if self._last is None or self._last.sha256 != sha256:
+            self._last = load_picture(path, max_pixels=self._max_pixels)
+            if self._last.sha256 != sha256:
+                raise PictureError(f"{path} has changed since it was first read; run the command again.")
+        return self._last.image
 
 
 def numbered(pictures: Iterable[Picture]) -> list[Picture]:

@@ -367,7 +367,7 @@ def test_two_writers_do_not_share_a_run(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_was_finished(
     pair: Pair, tmp_path: Path, full_disk_after: Callable[[int], None]
 ) -> None:
-    full_disk_after(9)
+    full_disk_after(18)  # every file is flushed, and then its folder
     with pytest.raises(StoreError, match="no space left"):
         quick(pair, folder=tmp_path / "run", batch_size=4)
     kept = load_run(tmp_path / "run")

@@ -27,9 +27,7 @@ PICTURE_BYTES = 60_000_000
 def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
     """The lenses that have at least one picture besides the clean reconstructions."""
     clean = clean_site(atlas.plan.n_layers)
-    used = {
-        result.cell.lens for result in atlas.results if result.cell.lens != "diffusion" or result.cell.site != clean
-    }
+    used = {cell.lens for cell in atlas.finished if cell.lens != "diffusion" or cell.site != clean}
     return tuple(lens for lens in LENSES if lens in used)
 
 
@@ -204,7 +202,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "writeNorms": [_number(value) for value in reading.write_norms.flatten().tolist()],
         "direct": [_number(value) for value in reading.direct_similarity.flatten().tolist()],
         "attention": None if reading.attention is None else packed(reading.attention.float().numpy()),
-        "leftOut": sum(result.cell.picture == id and result.cell.key not in addresses for result in atlas.results),
+        "leftOut": len(atlas.results_of(id)) - len(addresses),
     }
 
 
@@ -257,7 +255,7 @@ def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budge
         )
 
     addresses: dict[str, str] = {}
-    for result in sorted((result for result in atlas.results if result.cell.picture == id), key=order):
+    for result in sorted(atlas.results_of(id), key=order):
         address = data_uri(result.picture)
         budget -= len(address)
         if budget < 0:

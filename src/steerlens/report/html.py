@@ -65,7 +65,7 @@ def report_page(atlas: Atlas) -> str:
             title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
             encoder=short_name(atlas.encoder.name),
             lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
-            controls=any(result.cell.lens == "control" for result in atlas.results),
+            controls=any(cell.lens == "control" for cell in atlas.finished),
             strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
             targets=" or ".join(targets),
             one_token=readout is not None and len(readout) == 1,

@@ -1,8 +1,8 @@
 """The atlas: what a run found, as data; it draws nothing."""
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from steerlens.images import Picture
 from steerlens.lenses.logit import Label
 from steerlens.scores import seed_agreement, share_beaten
 from steerlens.sites import Site
+from steerlens.sweep.lazy import Lazy
 from steerlens.sweep.plan import Cell, LensName, Plan, clean_site
 
 
@@ -29,7 +30,8 @@ class CellResult:
     Attributes:
         cell: what was asked for.
         rho: relative steering strength that was applied; 0 for the Diffusion Lens.
-        png: the decoded picture as a PNG file: a run of the paper's model holds thousands, of 0.8 MB each in pixels.
+        file: the decoded picture as the bytes of a PNG file, or what reads them: a run of the paper's model holds
+            thousands, of 0.8 MB each in pixels.
         conditioning: the image embedding that was decoded; for a decoder of image tokens, their mean over tokens, since
             the tokens themselves would take megabytes a picture.
         reencoded: the image embedding of the decoded picture.
@@ -43,12 +45,17 @@ class CellResult:
 
     cell: Cell
     rho: float
-    png: bytes = field(repr=False)
+    file: bytes | Callable[[], bytes] = field(repr=False)
     conditioning: Float[Tensor, "E"]
     reencoded: Float[Tensor, "E"]
     similarity: float
     steered_similarity: float
     fidelity: float
+
+    @property
+    def png(self) -> bytes:
+        """The decoded picture as the bytes of a PNG file."""
+        return self.file if isinstance(self.file, bytes) else self.file()
 
     @property
     def image(self) -> Image.Image:
@@ -132,9 +139,28 @@ class SiteScore:
     control_share: float | None = None
 
 
+class LazyResults(Lazy[CellResult]):
+    """Decoded pictures that are read when they are asked for; of which cells they are is known without reading any.
+
+    Args:
+        cells: of each result, its cell.
+        read: gives the result at an index from 0.
+    """
+
+    def __init__(self, cells: Sequence[Cell], read: Callable[[int], CellResult]) -> None:
+        super().__init__(len(cells), read)
+        self.cells = cells
+
+
+_PICTURES_HELD = 4
+"""Input pictures of which it is remembered where the results of every site are; reports go picture by picture."""
+
+
 @dataclass(frozen=True, eq=False)
 class Atlas:
     """Everything a run found: for every input picture, every site under every lens.
+
+    One of a stored run reads readings and results when they are asked for.
 
     Attributes:
         encoder: sizes of the encoder.
@@ -148,8 +174,8 @@ class Atlas:
     encoder: EncoderSpec
     decoder: DecoderSpec
     plan: Plan
-    readings: tuple[Reading, ...]
-    results: tuple[CellResult, ...]
+    readings: Sequence[Reading]
+    results: Sequence[CellResult]
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -162,12 +188,38 @@ class Atlas:
         return notebook_view(self)
 
     @cached_property
-    def _by_site(self) -> dict[tuple[str, LensName, Site], list[CellResult]]:
-        grouped: dict[tuple[str, LensName, Site], list[CellResult]] = {}
-        for result in self.results:
-            cell = result.cell
-            grouped.setdefault((cell.picture, cell.lens, cell.site), []).append(result)
-        return grouped
+    def finished(self) -> Sequence[Cell]:
+        """The cells that have been decoded, in the order of `results`."""
+        results = self.results
+        return results.cells if isinstance(results, LazyResults) else [result.cell for result in results]
+
+    def only(self, pictures: Sequence[str]) -> "Atlas":
+        """The atlas of some of the input pictures, in the order of the run.
+
+        Args:
+            pictures: ids or names.
+
+        Raises:
+            UsageError: if there is no such picture.
+        """
+        chosen = {self.id_of(picture) for picture in pictures}
+        rows = [row for row, cell in enumerate(self.finished) if cell.picture in chosen]
+        cells = tuple(cell for cell in self.plan.cells if cell.picture in chosen)
+        read = [index for index, reading in enumerate(self.readings) if reading.id in chosen]
+        return replace(
+            self,
+            plan=replace(self.plan, cells=cells),
+            readings=Lazy(len(read), lambda index: self.readings[read[index]]),
+            results=LazyResults([self.finished[row] for row in rows], lambda index: self.results[rows[index]]),
+        )
+
+    def id_of(self, picture: str | None = None) -> str:
+        """The id of an input picture, by id or name; that of the first one by default.
+
+        Raises:
+            UsageError: if there is no such picture.
+        """
+        return picture if picture is not None and picture in self._rows else self.reading(picture).id
 
     def reading(self, picture: str | None = None) -> Reading:
         """The reading of one input picture, by id or name; the first one by default.
@@ -182,7 +234,13 @@ class Atlas:
 
     def cells(self, lens: LensName, site: Site, picture: str | None = None) -> tuple[CellResult, ...]:
         """The decoded pictures of one site under one lens, seed after seed; empty if it was not asked for."""
-        return tuple(self._by_site.get((self.reading(picture).id, lens, site), ()))
+        rows = self._sites_of(self.id_of(picture)).get((lens, site), ())
+        return tuple(self.results[row] for row in rows)
+
+    def results_of(self, picture: str | None = None) -> Sequence[CellResult]:
+        """All decoded pictures of one input picture."""
+        rows = self._rows.get(self.id_of(picture), [])
+        return LazyResults([self.finished[row] for row in rows], lambda index: self.results[rows[index]])
 
     def clean(self, picture: str | None = None) -> tuple[CellResult, ...]:
         """The clean reconstructions (s = 1), seed after seed."""
@@ -190,8 +248,7 @@ class Atlas:
 
     def sites(self, lens: LensName, picture: str | None = None) -> tuple[Site, ...]:
         """The sites that a lens was asked about, in order."""
-        reading = self.reading(picture)
-        return tuple(site for id, name, site in self._by_site if id == reading.id and name == lens)
+        return tuple(site for name, site in self._sites_of(self.id_of(picture)) if name == lens)
 
     def score(self, lens: LensName, site: Site, picture: str | None = None) -> SiteScore:
         """A site under a lens, over all seeds, beside its controls.
@@ -204,7 +261,7 @@ class Atlas:
             raise UsageError(f"this run holds no {lens} picture of {site}.")
         similarity = _mean([result.similarity for result in found])
         own = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
-        pool = self._control_pools[self.reading(picture).id] if own else None
+        pool = self._control_pool(self.id_of(picture)) if own else None
         return SiteScore(
             site=site,
             lens=lens,
@@ -243,16 +300,43 @@ class Atlas:
         return scores
 
     @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """Of each input picture, where its results are."""
+        rows: dict[str, list[int]] = {}
+        for row, cell in enumerate(self.finished):
+            rows.setdefault(cell.picture, []).append(row)
+        return rows
+
+    @cached_property
+    def _sites(self) -> dict[str, dict[tuple[LensName, Site], list[int]]]:
+        """Of the last few input pictures, where the results of each site are."""
+        return {}
+
+    def _sites_of(self, id: str) -> dict[tuple[LensName, Site], list[int]]:
+        if id not in self._sites:
+            if len(self._sites) == _PICTURES_HELD:
+                self._sites.clear()
+            grouped: dict[tuple[LensName, Site], list[int]] = {}
+            for row in self._rows.get(id, ()):
+                cell = self.finished[row]
+                grouped.setdefault((cell.lens, cell.site), []).append(row)
+            self._sites[id] = grouped
+        return self._sites[id]
+
+    @cached_property
     def _control_pools(self) -> dict[str, Tensor]:
-        """The scores of every control of each picture, at any site, means over seeds."""
-        pools: dict[str, list[float]] = {}
-        for (id, lens, _), found in self._by_site.items():
-            if lens == "control":
-                by_draw: dict[int, list[float]] = {}
-                for result in found:
-                    by_draw.setdefault(result.cell.draw, []).append(result.similarity)
-                pools.setdefault(id, []).extend(_mean(values) for values in by_draw.values())
-        return {id: torch.tensor(pool, dtype=torch.float64) for id, pool in pools.items()}
+        """Of the input pictures met so far, what their controls score."""
+        return {}
+
+    def _control_pool(self, id: str) -> Tensor:
+        """The scores of every control of a picture, at any site, means over seeds."""
+        if id not in self._control_pools:
+            by_draw: dict[tuple[Site, int], list[float]] = {}
+            for (lens, site), rows in self._sites_of(id).items():
+                for row in rows if lens == "control" else ():
+                    by_draw.setdefault((site, self.finished[row].draw), []).append(self.results[row].similarity)
+            self._control_pools[id] = torch.tensor([_mean(values) for values in by_draw.values()], dtype=torch.float64)
+        return self._control_pools[id]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -313,7 +313,7 @@ def _score(encoder: Encoder, decoder: Decoder, batch: Sequence[_Steered], pictur
         yield CellResult(
             cell=one.cell,
             rho=one.rho,
-            png=png_bytes(Image.fromarray(array)),
+            file=png_bytes(Image.fromarray(array)),
             conditioning=asked.mean(dim=0) if tokens else asked,
             reencoded=embedding,
             similarity=float(cosine_similarity(embedding, one.target)),

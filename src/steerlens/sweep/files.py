@@ -46,9 +46,19 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
             temporary = None
+            _flush_names(path.parent)
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Flushes which files a folder holds: else a power cut may take one file and leave a later one."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

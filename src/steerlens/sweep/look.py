@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
 from steerlens.errors import ModelError, UsageError
-from steerlens.images import Picture, load_picture, numbered
+from steerlens.images import Picture, load_picture, load_pictures
 from steerlens.lenses.image_tokens import TokenSteeringLens, check_direction, parse_tokens, reaching_sites
 from steerlens.lenses.readout import Direction, direction_site
 from steerlens.lenses.strength import Strength
@@ -49,6 +49,7 @@ class LookOptions:
         controls: random directions for each steered site.
         steps: denoising steps.
         guidance: classifier-free guidance scale.
+        guidance_interval: shares of the steps, from noise to picture, between which there is guidance.
         scheduler: the sampler.
         batch_size: pictures decoded at once.
         n_labels: labels kept for every site.
@@ -65,6 +66,7 @@ class LookOptions:
     controls: int = 1
     steps: int | None = None
     guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
     scheduler: SchedulerName | None = None
     batch_size: int | None = None
     n_labels: int = 5
@@ -189,7 +191,8 @@ def default_strength(card: Card | None) -> Strength:
 
 def decode_options(defaults: DecodeOptions, options: LookOptions) -> DecodeOptions:
     """A decoder's own options with the user's in their place."""
-    given = {name: getattr(options, name) for name in ("steps", "guidance", "scheduler", "batch_size")}
+    names = ("steps", "guidance", "guidance_interval", "scheduler", "batch_size")
+    given = {name: getattr(options, name) for name in names}
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -382,7 +385,7 @@ def look(
     except TypeError as error:
         raise UsageError(f"look: {error}.") from None
     given = [pictures] if isinstance(pictures, Picture | str | Path) else list(pictures)
-    loaded = numbered(one if isinstance(one, Picture) else load_picture(one) for one in given)
+    loaded = load_pictures(given)
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
     job = make_job(pair, loaded, chosen, target, labels)
     events = look_in(pair, job, None if folder is None else Path(folder))

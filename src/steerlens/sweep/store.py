@@ -15,13 +15,11 @@ Every file is written under a temporary name and renamed. A part counts once its
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
-
-from safetensors import SafetensorError
+from typing import Any
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
@@ -31,9 +29,8 @@ from steerlens.sites import Site
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.files import atomic_write, storing
 from steerlens.sweep.plan import Cell, Plan
-from steerlens.sweep.tables import cell_keys, cells_from_bytes, cells_to_bytes, reading_from_bytes, reading_to_bytes
-
-_Read = TypeVar("_Read")
+from steerlens.sweep.stored import finished_keys, part_files, reading_files, stored_readings, stored_results
+from steerlens.sweep.tables import cells_to_bytes, reading_to_bytes
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -82,9 +79,7 @@ class RunWriter:
     ) -> None:
         self.folder, self.finished, self.read, self.resumed = folder, finished, read, resumed
         self._manifest = dict(manifest)
-        self._next_part = 1 + max(
-            (_part_number(path) for path in (folder / "cells").glob("part-*.parquet")), default=-1
-        )
+        self._next_part = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
 
     def add_cells(self, results: Sequence[CellResult]) -> None:
         """Stores finished cells.
@@ -154,11 +149,19 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         if before is None:
             _write_manifest(folder, manifest)
             atomic_write(folder / "README.md", _DATASET_CARD)
-        parts = sorted((folder / "cells").glob("part-*.parquet"))
-        finished = frozenset(key for path in parts for key in _reading(path, cell_keys))
-        read = frozenset(path.name.removesuffix(".parquet") for path in _reading_files(folder))
+        _sweep_up(folder)
+        finished, read = finished_keys(folder), frozenset(reading_files(folder))
         # A run that goes on keeps what its manifest says of how it began.
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
+
+
+def _sweep_up(folder: Path) -> None:
+    """Removes what a killed process had not finished writing; the lock says that no other one is writing."""
+    with storing(folder):
+        for path in (
+            found for inside in (folder, folder / "inputs", folder / "cells") for found in inside.glob(".*.*")
+        ):
+            path.unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -168,33 +171,26 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def load_run(folder: str | Path) -> Atlas:
-    """The atlas that a run directory holds, finished or not.
+    """The atlas that a run directory holds, finished or not; pictures and readings are read when they are asked for.
 
     Raises:
         UsageError: if the folder holds no run.
         StoreError: if the run cannot be read.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise UsageError(f"{folder} holds no run of steerlens: there is no manifest.json in it.")
-    if manifest.get("format") != FORMAT:
-        raise StoreError(f"{folder} was written by another version of steerlens (format {manifest.get('format')}).")
+    manifest = read_manifest(folder)
     try:
-        readings = {reading.id: reading for reading in _read_readings(folder)}
         plan = plan_from_json(manifest["plan"])
-        order = {cell.key: index for index, cell in enumerate(plan.cells)}
-        unique = {result.cell.key: result for result in _read_cells(folder)}
+        readings = stored_readings(folder, dict.fromkeys(cell.picture for cell in plan.cells))
+        results = stored_results(folder, plan.cells)
         # A part may have been removed since.
-        manifest["complete"] = bool(manifest.get("complete")) and len(unique) == len(plan)
-        results = sorted(unique.values(), key=lambda result: order.get(result.cell.key, len(order)))
-        ids = dict.fromkeys(cell.picture for cell in plan.cells)
+        manifest["complete"] = bool(manifest.get("complete")) and len(results) == len(plan)
         return Atlas(
             encoder=_encoder_spec(manifest["encoder"]),
             decoder=_decoder_spec(manifest["decoder"]),
             plan=plan,
-            readings=tuple(readings[id] for id in ids if id in readings),
-            results=tuple(results),
+            readings=readings,
+            results=results,
             manifest=manifest,
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -239,6 +235,7 @@ def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
 def _decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
     defaults: dict[str, Any] = dict(values["defaults"])
     defaults["size"] = tuple(defaults["size"])
+    defaults["guidance_interval"] = tuple(defaults.get("guidance_interval", (0.0, 1.0)))
     tokens = values.get("tokens")
     source = None if tokens is None else TokenSource(**tokens)
     fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults), "tokens": source}
@@ -249,39 +246,27 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     atomic_write(folder / "manifest.json", (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+        UsageError: if the folder holds no run.
+        StoreError: if it cannot be read, or another version of steerlens wrote it.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder} holds no run of steerlens: there is no manifest.json in it.")
+    if manifest.get("format") != FORMAT:
+        raise StoreError(f"{folder} was written by another version of steerlens (format {manifest.get('format')}).")
+    return manifest
+
+
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / "manifest.json"
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
-
-
-def _read_cells(folder: Path) -> Generator[CellResult]:
-    for path in sorted((folder / "cells").glob("part-*.parquet")):
-        embeddings = _reading(path.with_suffix(".safetensors"), bytes)
-        yield from _reading(path, lambda table, beside=embeddings: cells_from_bytes(table, beside))
-
-
-def _reading(path: Path, read: Callable[[bytes], _Read]) -> _Read:
-    try:
-        return read(path.read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
-        files = path.with_name(f"{path.name.partition('.')[0]}.*")
-        raise StoreError(f"{path} cannot be read: {error}. Remove {files} and run again to redo it.") from error
-
-
-def _read_readings(folder: Path) -> Generator[Reading]:
-    for path in _reading_files(folder):
-        labels = _reading(path.with_suffix(".labels.parquet"), bytes)
-        tensors = _reading(path.with_suffix(".safetensors"), bytes)
-        yield _reading(path, lambda table, beside=(labels, tensors): reading_from_bytes(table, *beside))
-
-
-def _reading_files(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "inputs").glob("*.parquet") if path.suffixes != [".labels", ".parquet"])
 
 
 def _part_number(path: Path) -> int:

@@ -6,7 +6,9 @@ datasets library, and its viewer, show pictures.
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,10 +29,13 @@ from steerlens.sweep.plan import Cell
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """The type of a picture column."""
 
+_ROW_GROUP = 8
+"""Rows that are read to get at one picture."""
+
 _DTYPES = {"double": "float64"}
 """Where the names of arrow's types and those of the datasets library differ."""
 
-_CELLS = {
+CELLS = {
     "picture": pa.string(),
     "lens": pa.string(),
     "site": pa.string(),
@@ -72,27 +77,38 @@ def image_value(png: bytes, name: str) -> dict[str, Any]:
     return {"bytes": png, "path": name}
 
 
-def _image(value: Mapping[str, Any]) -> Image.Image:
-    image = Image.open(io.BytesIO(value["bytes"]))
-    image.load()
-    return image
-
-
 def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows as a parquet file whose picture columns the datasets library shows as pictures."""
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(columns))
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP if "image" in columns else None)
+    return sink.getvalue()
+
+
+def schema_of(columns: Mapping[str, Any]) -> pa.Schema:
+    """The schema of columns, which says to the datasets library which of them are pictures."""
     features = {
         name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
         for name, kind in columns.items()
     }
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pa.schema(list(columns.items()), metadata=metadata)
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink, compression="zstd")
-    return sink.getvalue()
+    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _rows(data: bytes) -> list[dict[str, Any]]:
-    return pq.read_table(io.BytesIO(data)).to_pylist()
+def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table without its pictures, which are not read from the disk either."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=[name for name, kind in columns.items() if kind != IMAGE]).to_pylist()
+
+
+def read_png(path: Path, row: int) -> bytes:
+    """The picture of one row of a table, as the bytes of a PNG file."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                return file.read_row_group(group, columns=["image.bytes"])["image"][row]["bytes"].as_py()
+            row -= rows
+    raise ValueError("it has fewer rows than when it was first read")
 
 
 def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
@@ -120,35 +136,42 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
         "conditioning": torch.stack([result.conditioning for result in results]),
         "reencoded": torch.stack([result.reencoded for result in results]),
     }
-    return table_bytes(_CELLS, rows), save_tensors(tensors)
+    return table_bytes(CELLS, rows), save_tensors(tensors)
 
 
-def cell_keys(table: bytes) -> list[str]:
+def cell_keys(table: Path) -> list[str]:
     """The keys of a part's cells, without reading its pictures."""
-    columns = ["picture", "lens", "site", "strength", "seed", "draw"]
-    return [_cell(row).key for row in pq.read_table(io.BytesIO(table), columns=columns).to_pylist()]
+    columns = {name: CELLS[name] for name in ("picture", "lens", "site", "strength", "seed", "draw")}
+    return [cell_of(row).key for row in read_rows(table, columns)]
 
 
-def _cell(row: Mapping[str, Any]) -> Cell:
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    """The cell of a row."""
     strength = None if row["strength"] is None else Strength.parse(row["strength"])
     return Cell(row["picture"], row["lens"], Site.parse(row["site"]), strength, row["seed"], row["draw"])
 
 
-def cells_from_bytes(table: bytes, embeddings: bytes) -> list[CellResult]:
-    """The cells of a part."""
-    tensors = load_tensors(embeddings)
+def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] = read_png) -> list[CellResult]:
+    """The cells of a part; their pictures are read when they are asked for.
+
+    Args:
+        table: the parquet file.
+        embeddings: the safetensors file beside it.
+        png: reads the picture of a row.
+    """
+    tensors = load_tensors(embeddings.read_bytes())
     return [
         CellResult(
-            cell=_cell(row),
+            cell=cell_of(row),
             rho=row["rho"],
-            png=row["image"]["bytes"],
+            file=partial(png, table, index),
             conditioning=tensors["conditioning"][index],
             reencoded=tensors["reencoded"][index],
             similarity=row["similarity"],
             steered_similarity=row["steered_similarity"],
             fidelity=row["fidelity"],
         )
-        for index, row in enumerate(_rows(table))
+        for index, row in enumerate(read_rows(table, CELLS))
     ]
 
 
@@ -179,23 +202,33 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
     return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
 
 
-def reading_from_bytes(table: bytes, labels: bytes, tensors: bytes) -> Reading:
-    """The reading that `reading_to_bytes` stored."""
-    (row,) = _rows(table)
-    held = load_tensors(tensors)
+def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, int], bytes] = read_png) -> Reading:
+    """The reading that `reading_to_bytes` stored; the input picture is opened when it is asked for.
+
+    Args:
+        table: the parquet file of the input.
+        labels: that of its labels.
+        tensors: the safetensors file beside them.
+        png: reads the picture of a row.
+    """
+    (row,), held = read_rows(table, _INPUTS), load_tensors(tensors.read_bytes())
     return Reading(
-        picture=Picture(
-            name=row["name"], image=_image(row["image"]).convert("RGB"), sha256=row["sha256"], note=row["note"]
-        ),
+        picture=Picture(row["name"], partial(_image, png, table), row["sha256"], note=row["note"]),
         id=row["picture"],
         embedding=held["embedding"],
         target=row["target"],
         target_similarity=row["target_similarity"],
         labels=tuple(
-            Label(Site.parse(label["site"]), label["rank"], label["label"], label["score"]) for label in _rows(labels)
+            Label(Site.parse(label["site"]), label["rank"], label["label"], label["score"])
+            for label in read_rows(labels, _LABELS)
         ),
         attention=held.get("attention"),
         write_norms=held["write_norms"],
         direct_similarity=held["direct_similarity"],
         decomposition_error=row["decomposition_error"],
     )
+
+
+def _image(png: Callable[[Path, int], bytes], table: Path) -> Image.Image:
+    with Image.open(io.BytesIO(png(table, 0))) as image:
+        return image.convert("RGB")

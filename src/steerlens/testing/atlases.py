@@ -116,7 +116,7 @@ def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
     return CellResult(
         cell=cell,
         rho=0.0 if cell.lens == "diffusion" else 1.0,
-        png=png_bytes(_image(rng, size)),
+        file=png_bytes(_image(rng, size)),
         conditioning=torch.from_numpy(rng.normal(size=6)).float(),
         reencoded=torch.from_numpy(rng.normal(1, 1, size=6)).float(),
         similarity=similarity,

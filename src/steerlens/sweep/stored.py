@@ -1,0 +1,121 @@
+"""What a run directory holds, read piece by piece: a run of thousands of pictures does not fit into memory."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from steerlens.errors import StoreError
+from steerlens.sweep.atlas import CellResult, LazyResults, Reading
+from steerlens.sweep.lazy import Lazy
+from steerlens.sweep.plan import Cell
+from steerlens.sweep.tables import cell_keys, read_cells, read_png, read_reading
+
+_Read = TypeVar("_Read")
+
+_PARTS_HELD = 32
+"""Parts whose numbers and embeddings stay in memory, tens of kB a part; pictures are read when they are asked for."""
+
+_READINGS_HELD = 4
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts of a run, in the order in which they were stored."""
+    return sorted((folder / "cells").glob("part-*.parquet"))
+
+
+def reading_files(folder: Path) -> dict[str, Path]:
+    """The tables of input pictures that a run has read, by id."""
+    paths = (folder / "inputs").glob("*.parquet")
+    return {path.stem: path for path in sorted(paths) if path.suffixes != [".labels", ".parquet"]}
+
+
+def finished_keys(folder: Path) -> frozenset[str]:
+    """The keys of the cells that a run holds."""
+    return frozenset(key for path in part_files(folder) for key in part_keys(path))
+
+
+def part_keys(path: Path) -> list[str]:
+    """The keys of a part's cells, row after row.
+
+    Raises:
+        StoreError: if the part cannot be read.
+    """
+    return _readable(path, lambda: cell_keys(path))
+
+
+def part_cells(path: Path) -> list[CellResult]:
+    """The cells of a part, row after row.
+
+    Raises:
+        StoreError: if the part cannot be read.
+    """
+    return _readable(path, lambda: read_cells(path, path.with_suffix(".safetensors"), _png))
+
+
+def stored_results(folder: Path, cells: Iterable[Cell]) -> LazyResults:
+    """The decoded pictures that a run holds of these cells, in their order.
+
+    Raises:
+        StoreError: if a part cannot be read.
+    """
+    paths, places = part_files(folder), dict[str, tuple[int, int]]()
+    for number, path in enumerate(paths):
+        _check_tensors(path.with_suffix(".safetensors"))
+        places |= {key: (number, row) for row, key in enumerate(part_keys(path))}
+    found = [(cell, places[key]) for cell in cells if (key := cell.key) in places]
+    part = lru_cache(_PARTS_HELD)(lambda number: part_cells(paths[number]))
+
+    def read(index: int) -> CellResult:
+        number, row = found[index][1]
+        return part(number)[row]
+
+    return LazyResults([cell for cell, _ in found], read)
+
+
+def stored_readings(folder: Path, ids: Iterable[str]) -> Sequence[Reading]:
+    """What a run holds of these input pictures, in their order.
+
+    Raises:
+        StoreError: if a reading cannot be read.
+    """
+    files = reading_files(folder)
+    found = [files[id] for id in ids if id in files]
+    for path in found:
+        for table in (path, path.with_suffix(".labels.parquet")):
+            _readable(path, lambda table=table: pq.read_schema(table))
+        _check_tensors(path.with_suffix(".safetensors"))
+    return Lazy(len(found), lru_cache(_READINGS_HELD)(lambda index: stored_reading(found[index])))
+
+
+def stored_reading(path: Path) -> Reading:
+    """A reading, from its table and the files beside it.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    beside = path.with_suffix(".labels.parquet"), path.with_suffix(".safetensors")
+    return _readable(path, lambda: read_reading(path, *beside, _png))
+
+
+def _check_tensors(path: Path) -> None:
+    def check() -> None:
+        with safe_open(path, framework="pt"):  # reads the header, which tells how long the file must be
+            pass
+
+    _readable(path, check)
+
+
+def _png(path: Path, row: int) -> bytes:
+    return _readable(path, lambda: read_png(path, row))
+
+
+def _readable(path: Path, read: Callable[[], _Read]) -> _Read:
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
+        files = path.with_name(f"{path.name.partition('.')[0]}.*")
+        raise StoreError(f"{path} cannot be read: {error}. Remove {files} and run again to redo it.") from error
