@@ -26,6 +26,13 @@ def _show(records: Iterable[Progress]) -> None:
         _say(record.line())
 
 
+def _check_options(minutes: float, workers: int, device: str) -> None:
+    if minutes <= 0:
+        raise UsageError(f"--minutes {minutes:g} is not above 0")
+    if workers < 1 or (workers > 1 and device != "cpu"):
+        raise UsageError("--workers is at least 1, and 1 on a GPU")
+
+
 def _prepare(data: Path, pictures: Path | None, seed: int) -> None:
     from steerlens.training import data as room
     from steerlens.training.pipeline import prepared_folder
@@ -94,7 +101,7 @@ class Emoji:
     """Folder of a finished pair of the same sizes to go on from, for another --minutes at half the learning rates."""
 
     fresh_encoder: bool = False
-    """With --init: train the encoder from nothing and go on from the pair's decoder only, at the full learning rates."""
+    """With --init: train the encoder from nothing and go on from the pair's decoder only, at full learning rates."""
 
     device: str = "cpu"
     """Where to train: cpu or cuda."""
@@ -121,10 +128,7 @@ class Emoji:
         from steerlens.training.export import export_pair, write_manifest
         from steerlens.training.pipeline import Recipe, prepared_folder, train_pair
 
-        if self.minutes <= 0:
-            raise UsageError(f"--minutes {self.minutes:g} is not above 0")
-        if self.workers < 1 or (self.workers > 1 and self.device != "cpu"):
-            raise UsageError("--workers is at least 1, and 1 on a GPU")
+        _check_options(self.minutes, self.workers, self.device)
         if self.init is not None and not (self.init / "image_encoder").is_dir():
             raise UsageError(f"--init {self.init} is not the folder of a pair")
         if not (prepared_folder(self.data) / "text.safetensors").exists():
@@ -152,6 +156,72 @@ class Emoji:
             _say(report.table())
         write_card(pair, self.data, recipe, report)
         write_manifest(pair)
+        return 0
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Train a second encoder on the same scenes: a ViT that classifies the object, its companion and the background.
+
+    It shares no text, loss or seed with a pair's encoder: a judge for the studies (`--judge OUT/classifier`), and an
+    encoder without a decoder to build bridges from (`steerlens bridge fit --from OUT/classifier`). Everything is
+    checkpointed every 45 seconds: after a kill, the same command with `--resume` goes on.
+    """
+
+    data: Path
+    """Folder with prepared pictures; the emoji are fetched and prepared if there are none."""
+
+    out: Path
+    """Folder of the run; the finished classifier lies in OUT/classifier."""
+
+    minutes: float = 25.0
+    """Training time."""
+
+    resume: bool = False
+    """Go on with the run that lies in OUT."""
+
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+
+    workers: int = 1
+    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+
+    seed: int = 1
+    """Of everything random."""
+
+    def interrupted(self) -> str:
+        """What an interrupted run leaves behind."""
+        return f"{self.out} keeps what was trained; the same command with --resume goes on."
+
+    def run(self) -> int:
+        """Carry the command out; returns the exit code."""
+        from steerlens.training import classifier as room
+        from steerlens.training.classifier_export import export_classifier
+        from steerlens.training.data import load
+        from steerlens.training.parallel import run_parallel
+        from steerlens.training.pipeline import open_run, prepared_folder
+        from steerlens.training.stage import Budget
+
+        _check_options(self.minutes, self.workers, self.device)
+        open_run(self.out, self.resume)
+        prepared = prepared_folder(self.data)
+        if not (prepared / "text.safetensors").exists():
+            _prepare(self.data, None, self.seed)
+        pictures, settings, folder = load(prepared), room.SETTINGS, self.out / "classifier"
+        given = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
+        _show(run_parallel(room.train_classifier, given, self.workers, self.out))
+        table = export_classifier(
+            pictures,
+            self.out,
+            folder,
+            minutes=self.minutes,
+            seed=self.seed,
+            settings=settings,
+            device=self.device,
+        )
+        _say(table)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        _say(f"exported {folder} ({size / 1e6:.1f} MB)")
         return 0
 
 
@@ -204,7 +274,8 @@ class Evaluate:
 
 
 Command = (
-    Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
+    Annotated[Classifier, tyro.conf.subcommand(name="classifier")]
+    | Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
 )

@@ -71,7 +71,8 @@ def _millions(path: Path) -> str:
     return f"{total / 2 / 1e6:.1f} M parameters, float16"
 
 
-def _sources(sources: list[dict[str, Any]]) -> str:
+def describe_sources(sources: list[dict[str, Any]]) -> str:
+    """Where pictures came from and under which licences, as a markdown list."""
     if not sources:
         return "Pictures of your own; state their licence here."
     lines = [f"- {one['attribution']}: `{one['package']}` {one['version']}, {one['licence']}" for one in sources]
@@ -118,7 +119,7 @@ def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | N
         names=len(texts.names),
         steps=STEPS,
         guidance=GUIDANCE,
-        data=_sources(list(pictures.sources)),
+        data=describe_sources(list(pictures.sources)),
         held=pictures.rows(HELD_OUT).numel(),
         unseen=pictures.rows(UNSEEN).numel(),
         recipe="\n\n".join(text for text in (_recipe(facts), manifest.get("notes", "")) if text),

@@ -111,11 +111,12 @@ class Ema:
 
 
 def split_parameters(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(weight matrices, the rest): Muon serves matrices that map features to features, and no embedding tables."""
+    """(weight matrices, the rest): Muon serves matrices that map features to features, and no tables or label heads."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
-            is_matrix = parameter.ndim == 2 and "position_embedding" not in name and min(parameter.shape) > 8
+            table = "position_embedding" in name or "classifier" in name
+            is_matrix = parameter.ndim == 2 and not table and min(parameter.shape) > 8
             (matrices if is_matrix else rest).append(parameter)
     return matrices, rest

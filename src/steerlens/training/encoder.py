@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.training.checkpoint import load_checkpoint, part, start_from
-from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
-from steerlens.training.scenes import PLAIN, STRONG, Augment, SceneMaker, Scenes, zero_shot_scenes
+from steerlens.training.data import TRAIN, PictureSet
+from steerlens.training.metrics import Scores, scene_metrics
+from steerlens.training.scenes import STRONG, Augment, SceneMaker, Scenes
 from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
 from steerlens.training.text import TextTable
 
@@ -83,11 +84,24 @@ def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None)
     if kept is None:
         return encoder(pixel_values=pixel_values).image_embeds
     vision = encoder.vision_model
-    hidden = vision.embeddings(pixel_values)
-    index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
-    hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+    hidden = kept_tokens(vision.embeddings(pixel_values), kept)
     hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(hidden)).last_hidden_state
     return encoder.visual_projection(vision.post_layernorm(hidden[:, 0]))
+
+
+def kept_tokens(hidden: Tensor, kept: Tensor) -> Tensor:
+    """float (B,1+K,D): the class token and the patches that `kept` (B,K) names, of all tokens (B,1+T,D)."""
+    index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
+    return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def draw_kept(settings: EncoderSettings, batch: int, share: float, generator: torch.Generator) -> Tensor | None:
+    """int64 (B,K): patches that a step keeps, in order; None once all are kept."""
+    if share >= settings.drop_until:
+        return None
+    patches = (64 // settings.patch) ** 2
+    order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
+    return order[:, : round(settings.keep * patches)].sort(dim=1).values
 
 
 class EncoderTraining(nn.Module):
@@ -179,17 +193,13 @@ def train_encoder(
         start_from(model.encoder, init / "image_encoder" / "model.safetensors")
     maker = SceneMaker(pictures, pictures.rows(TRAIN), device, settings.augment)
     centred = texts.centred().to(device)
-    patches = (64 // settings.patch) ** 2
 
     def step(step: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
         scenes = maker.draw(batch, generator, companions=settings.companions)
         pixels = to_pixel_values(maker.spoil(scenes.pictures, generator))
-        kept = None
-        if share < settings.drop_until:
-            order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
-            kept = order[:, : round(settings.keep * patches)].sort(dim=1).values.to(device)
+        kept = draw_kept(settings, batch, share, generator)
         with autocast(device):
-            embeds = embed_tokens(model.encoder, pixels, kept)
+            embeds = embed_tokens(model.encoder, pixels, None if kept is None else kept.to(device))
         return model.losses(embeds.float(), scenes, centred)
 
     def measure() -> Mapping[str, float]:
@@ -218,42 +228,25 @@ def load_encoder(folder: Path, projection: int, settings: EncoderSettings | None
     return encoder.eval().requires_grad_(False)
 
 
-def embed_pictures(encoder: Any, pictures: Tensor, batch: int = 256) -> Tensor:
+def embed_pictures(encoder: Any, pictures: Tensor) -> Tensor:
     """float (N,E): embeddings of pictures (N,3,64,64) in [0,1]."""
     device = next(encoder.parameters()).device
+    return in_batches(lambda pixels: encoder(pixel_values=pixels).image_embeds, pictures, device)
+
+
+def in_batches(forward: Callable[[Tensor], Tensor], pictures: Tensor, device: torch.device, batch: int = 256) -> Tensor:
+    """float32 (N,...): what a model's forward pass makes of pictures (N,3,64,64) in [0,1], without gradients."""
     with torch.inference_mode(), autocast(device):
-        chunks = [to_pixel_values(chunk.to(device)) for chunk in pictures.split(batch)]
-        parts = [encoder(pixel_values=chunk).image_embeds.float() for chunk in chunks]
+        parts = [forward(to_pixel_values(chunk.to(device))).float() for chunk in pictures.split(batch)]
     return torch.cat(parts).clone()
 
 
-def rank_of(similarity: Tensor, label: Tensor) -> Tensor:
-    """int64 (B): how many entries of (B,C) score above the label's."""
-    return (similarity > similarity.gather(1, label[:, None])).sum(dim=1)
-
-
 def encoder_metrics(encoder: Any, pictures: PictureSet, centred: TextTable, device: torch.device) -> dict[str, float]:
-    """Zero-shot accuracy on training, held-out and unseen pictures, and for companions and backgrounds of scenes."""
-    metrics: dict[str, float] = {}
-    for key, split in (("train", TRAIN), ("held", HELD_OUT), ("unseen", UNSEEN)):
-        rows = pictures.rows(split)
-        if rows.numel() == 0:
-            continue
-        if split == TRAIN:
-            rows = rows[:: max(1, rows.numel() // 200)]
-        maker = SceneMaker(pictures, rows, device, PLAIN)
-        similarity = functional.normalize(embed_pictures(encoder, zero_shot_scenes(maker, rows)), dim=-1)
-        ranks = rank_of(similarity @ centred.names.T, pictures.concept[rows].to(device))
-        metrics |= {f"{key}1": float((ranks < 1).float().mean()), f"{key}5": float((ranks < 5).float().mean())}
-    rows = pictures.rows(HELD_OUT)
-    if rows.numel() > 1:
-        maker = SceneMaker(pictures, rows, device, PLAIN)
-        scenes = maker.draw(256, torch.Generator().manual_seed(77), companions=1.0)
-        unit = functional.normalize(embed_pictures(encoder, scenes.pictures), dim=-1)
-        has = scenes.companion >= 0
-        similarity = (unit @ centred.names.T).scatter(1, scenes.main[:, None], -2.0)
-        ranks = rank_of(similarity[has], scenes.companion[has])
-        metrics["small5"] = float((ranks < 5).float().mean())
-        found = (unit @ centred.backgrounds.T).argmax(dim=1)
-        metrics["ground"] = float((found == scenes.background).float().mean())
-    return metrics
+    """Zero-shot accuracies, as `scene_metrics` tells."""
+
+    def score(shown: Tensor) -> Scores:
+        unit = functional.normalize(embed_pictures(encoder, shown), dim=-1)
+        names = unit @ centred.names.T
+        return Scores(names, names, unit @ centred.backgrounds.T)
+
+    return scene_metrics(score, pictures, device)

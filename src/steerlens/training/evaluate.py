@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
-from steerlens.training.encoder import rank_of
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
+from steerlens.training.metrics import rank_of
 from steerlens.training.pipeline import load_prepared
 from steerlens.training.scenes import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
 

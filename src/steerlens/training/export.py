@@ -22,7 +22,12 @@ LARGEST = 45_000_000
 """Bytes that a bundled pair may take."""
 
 
-def _half(model: Any) -> Any:
+def to_half(model: Any) -> Any:
+    """The model in float16.
+
+    Raises:
+        SteerlensError: a weight does not fit.
+    """
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter.half()).all()):
             raise SteerlensError(f"{name} does not fit into float16")
@@ -58,9 +63,9 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
             raise SteerlensError(f"{folder} has no trained {stage}: finish it with --resume")
     pictures, texts = load_prepared(data)
     projection = int(texts.names.shape[1])
-    encoder: Any = _half(load_encoder(folder, projection, recipe.encoder))
-    movq: Any = _half(load_autoencoder(folder, recipe.autoencoder))
-    unet: Any = _half(load_unet(folder, projection, recipe.unet))
+    encoder: Any = to_half(load_encoder(folder, projection, recipe.encoder))
+    movq: Any = to_half(load_autoencoder(folder, recipe.autoencoder))
+    unet: Any = to_half(load_unet(folder, projection, recipe.unet))
     encoder.save_pretrained(out / "image_encoder")
     make_processor(int(encoder.config.image_size)).save_pretrained(out / "image_processor")
     pipeline: Any = KandinskyV22Pipeline(unet=unet, scheduler=make_scheduler(), movq=movq)

@@ -69,6 +69,17 @@ def load_prepared(data: Path) -> tuple[PictureSet, TextTable]:
     return pictures, load_text_table(folder / "text.safetensors")
 
 
+def open_run(folder: Path, resume: bool) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UsageError: it holds a run already and `resume` is not set.
+    """
+    if not resume and folder.exists() and any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} holds a run already: pass --resume to continue it, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, device: str) -> Iterator[Progress]:
     rank, workers = workers_of_group()
     encoder = load_encoder(folder, projection, recipe.encoder).to(device)
@@ -122,8 +133,8 @@ def train_pair(
         resume: continue what lies in the folder.
         workers: processes on a CPU.
         init: folder of a finished pair to go on from, at half the learning rates; its autoencoder is kept as it is.
-        fresh_encoder: with `init`, train the encoder from nothing (it may have other sizes) and only go on from the pair's
-            decoder; at the full learning rates, since the UNet must learn what the new embeddings mean.
+        fresh_encoder: with `init`, train the encoder from nothing (it may have other sizes) and only go on from the
+            pair's decoder; at the full learning rates, since the UNet must learn what the new embeddings mean.
 
     Raises:
         UsageError: the pair to go on from is not there, or of other sizes.
@@ -132,9 +143,7 @@ def train_pair(
     """
     if fresh_encoder and init is None:
         raise UsageError("a fresh encoder goes with a pair whose decoder is gone on from: add --init PAIR")
-    if not resume and folder.exists() and any(folder.glob("*.safetensors")):
-        raise UsageError(f"{folder} holds a run already: pass --resume to continue it, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    open_run(folder, resume)
     write_json(folder / "recipe.json", asdict(recipe))
     pictures, texts = load_prepared(data)
     projection, seed = int(texts.names.shape[1]), recipe.seed
