@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, SchedulerName
-from steerlens.decoders.sampling import Denoiser, denoise, make_scheduler
+from steerlens.decoders.sampling import Denoiser, Rows, denoise, make_scheduler
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import SCHEDULERS
 
@@ -29,6 +29,7 @@ def run(
         given["seeds"],
         steps=given["steps"],
         guidance=given["guidance"],
+        interval=given.get("interval", (0.0, 1.0)),
         device=torch.device("cpu"),
     )
     told: list[int] = []
@@ -47,7 +48,7 @@ def knows(clean: Tensor, config: Mapping[str, Any], extra_channels: int = 0) -> 
     }[config.get("beta_schedule", "linear")]
     alphas = (1 - betas).cumprod(0)
 
-    def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+    def denoiser(latents: Tensor, timestep: Tensor, _: Rows) -> Tensor:
         alpha = alphas[int(timestep)]
         noise = (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
@@ -73,7 +74,7 @@ def test_every_sampler_finds_the_latent_that_the_network_knows(name: str, sample
 def test_latents_start_as_the_noise_of_each_pictures_own_seed(sampler: SchedulerName) -> None:
     seen: list[Tensor] = []
 
-    def watch(latents: Tensor, _: Tensor) -> Tensor:
+    def watch(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
         seen.append(latents.clone())
         return torch.zeros_like(latents)
 
@@ -86,14 +87,14 @@ def test_latents_start_as_the_noise_of_each_pictures_own_seed(sampler: Scheduler
 def test_guidance_moves_from_the_unconditional_half_past_the_conditional_one() -> None:
     batches: list[int] = []
 
-    def two_sided(latents: Tensor, _: Tensor) -> Tensor:
+    def two_sided(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
         batches.append(len(latents))
         half = len(latents) // 2
         prediction = torch.zeros_like(latents)
         prediction[:half], prediction[half:] = 1.0, 1.25
         return prediction
 
-    def constant(latents: Tensor, _: Tensor) -> Tensor:
+    def constant(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
         return torch.full_like(latents, 1.0 + 4.0 * 0.25)
 
     guided = run(two_sided, "ddim", BASE, guidance=4.0, steps=3)[1]
@@ -101,11 +102,49 @@ def test_guidance_moves_from_the_unconditional_half_past_the_conditional_one() -
     torch.testing.assert_close(guided, run(constant, "ddim", BASE, guidance=1.0, steps=3)[1])
 
 
+def test_the_unconditional_half_is_asked_once_for_each_seed_before_the_first_step() -> None:
+    conditions, asked = torch.linspace(0, 1, 8), list[Tensor | slice]()
+    conditions[:4] = 0.5
+
+    def denoiser(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
+        asked.append(rows)
+        return latents * conditions[rows].view(-1, 1, 1, 1)
+
+    together = run(denoiser, "dpm++", BASE, guidance=3.0, seeds=[4, 9, 4, 4], steps=3)[1]
+    assert [row.tolist() for row in asked if isinstance(row, Tensor)] == [[0, 1, 4, 5, 6, 7], *[list(range(8))] * 2]
+    for index, seed in enumerate((4, 9, 4, 4)):
+        own = conditions[[0, 4 + index]]
+
+        def alone(latents: Tensor, _: Tensor, rows: Rows, own: Tensor = own) -> Tensor:
+            return latents * own[rows].view(-1, 1, 1, 1)
+
+        torch.testing.assert_close(
+            run(alone, "dpm++", BASE, guidance=3.0, seeds=[seed], steps=3)[1][0], together[index]
+        )
+
+
+def test_outside_the_guidance_interval_the_conditional_half_alone_is_asked() -> None:
+    asked: list[int] = []
+
+    def denoiser(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
+        of = torch.arange(6)[rows] >= 3
+        asked.append(len(of))
+        return of.view(-1, 1, 1, 1).expand_as(latents).to(latents)
+
+    decoding = DecodeOptions(5, 4.0, "ddim", (16, 16), guidance_interval=(0.2, 0.6))
+    run(denoiser, "ddim", BASE, guidance=4.0, steps=5, interval=(0.2, 0.6))
+    assert asked == [3, 6, 6, 3, 3]
+    assert [decoding.guided(step) for step in range(5)] == [False, True, True, False, False]
+    assert decoding.passes == 7
+    never = run(denoiser, "ddim", BASE, guidance=4.0, steps=5, interval=(0.0, 0.0))[1]
+    torch.testing.assert_close(never, run(lambda latents, *_: torch.ones_like(latents), "ddim", BASE, steps=5)[1])
+
+
 def test_a_predicted_variance_is_the_conditional_halfs_and_only_ddpm_uses_it() -> None:
     config = {**BASE, "variance_type": "learned_range"}
 
     def denoiser_with(unconditional: float, conditional: float) -> Denoiser:
-        def denoiser(latents: Tensor, _: Tensor) -> Tensor:
+        def denoiser(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
             variance = torch.full_like(latents, conditional)
             variance[: len(latents) // 2] = unconditional
             return torch.cat([0.1 * latents, variance], dim=1)
@@ -122,7 +161,7 @@ def test_a_predicted_variance_is_the_conditional_halfs_and_only_ddpm_uses_it() -
 
 
 def test_ddpm_draws_fresh_noise_from_each_pictures_own_generator() -> None:
-    def still(latents: Tensor, _: Tensor) -> Tensor:
+    def still(latents: Tensor, _: Tensor, rows: Rows) -> Tensor:
         return torch.zeros_like(latents)
 
     same_seed = run(still, "ddpm", BASE, seeds=[5, 5, 6])[1]
@@ -133,7 +172,7 @@ def test_ddpm_draws_fresh_noise_from_each_pictures_own_generator() -> None:
 def test_the_callers_random_numbers_are_left_alone() -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    run(lambda latents, _: torch.zeros_like(latents), "ddpm", BASE, steps=2)
+    run(lambda latents, *_: torch.zeros_like(latents), "ddpm", BASE, steps=2)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -160,7 +199,7 @@ def test_an_unknown_scheduler_is_refused_with_those_there_are() -> None:
 
 def test_more_steps_than_were_trained_is_refused() -> None:
     with pytest.raises(UsageError, match="1001 denoising steps: this decoder was trained with 1000"):
-        run(lambda latents, _: latents, "dpm++", BASE, steps=1001)
+        run(lambda latents, *_: latents, "dpm++", BASE, steps=1001)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +207,8 @@ def test_more_steps_than_were_trained_is_refused() -> None:
     [
         ({"steps": 0}, "at least 1 denoising step is needed, not 0"),
         ({"batch_size": 0}, "a batch holds at least 1 picture, not 0"),
+        ({"guidance_interval": (0.6, 0.2)}, "two shares of the steps, such as 0 0.8, not 0.6 0.2"),
+        ({"guidance_interval": (0.0, 1.5)}, "two shares of the steps, such as 0 0.8, not 0 1.5"),
         ({"size": (0, 16)}, r"at least 1 pixel, not \(0, 16\)"),
     ],
 )

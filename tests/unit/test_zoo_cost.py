@@ -1,11 +1,13 @@
 """Manifests and costs are counted from configs alone, and agree with what others counted on the real weights."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 
+from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
@@ -55,9 +57,12 @@ def test_models_without_numbers_have_the_shapes_of_real_ones() -> None:
 
 def test_seconds_follow_the_operations() -> None:
     cost = Cost(1, 100, 10, {}, 0, (8, 8), 2, 2, scale=4, channels=32)
-    assert cost.picture_flops(5, 4.0) == 2 * 5 * 100 + 10 + 1
-    assert cost.picture_flops(5, 1.0) == 5 * 100 + 10 + 1
-    assert estimate_seconds(cost, 10.0, pictures=3, steps=5, guidance=1.0, traces=2) == (3 * 511 + 2) / 10
+    plain = DecodeOptions(5, 1.0, "ddim", (8, 8))
+    half = replace(plain, guidance=4.0, guidance_interval=(0.0, 0.4))
+    assert cost.picture_flops(half) == (5 + 2) * 100 + 10 + 1
+    assert cost.picture_flops(replace(plain, guidance=4.0)) == 2 * 5 * 100 + 10 + 1
+    assert cost.picture_flops(plain) == 5 * 100 + 10 + 1
+    assert estimate_seconds(cost, 10.0, pictures=3, options=plain, traces=2) == (3 * 511 + 2) / 10
 
 
 def test_the_probe_measures_something_like_a_processor() -> None:

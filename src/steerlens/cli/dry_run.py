@@ -76,9 +76,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     precision = decoder_dtype(device, parse_dtype(settings.dtype))
     batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
     pixels = options.size[0] * options.size[1]
-    seconds = estimate_seconds(
-        cost, speed, pictures=len(plan), steps=options.steps, guidance=options.guidance, traces=len(pictures)
-    )
+    seconds = estimate_seconds(cost, speed, pictures=len(plan), options=options, traces=len(pictures))
     return {
         "inputs": [picture.name for picture in pictures],
         "pictures_to_decode": len(plan),
@@ -88,11 +86,12 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "seeds": list(plan.seeds),
         "steps": options.steps,
         "guidance": options.guidance,
+        "guidance_interval": list(options.guidance_interval),
         "scheduler": options.scheduler,
         "size": list(options.size),
         "device": str(device),
         "dtype": str(precision).removeprefix("torch."),
-        "operations": len(plan) * cost.picture_flops(options.steps, options.guidance),
+        "operations": len(plan) * cost.picture_flops(options),
         "operations_per_second": speed,
         "seconds": seconds,
         "weight_bytes": cost.bytes,

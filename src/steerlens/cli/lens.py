@@ -82,6 +82,10 @@ class LensSettings:
     guidance: float | None = None
     """Classifier-free guidance scale; 1 for none. Default: what suits the model."""
 
+    guidance_interval: tuple[float, float] | None = None
+    """Shares of the steps, from noise (0) to picture (1), between which there is guidance; steps outside cost half.
+    For example 0 0.6. Default: all steps."""
+
     scheduler: Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"] | None = None
     """The sampler. Default: what suits the model."""
 
@@ -204,6 +208,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
         controls=settings.controls,
         steps=settings.steps,
         guidance=settings.guidance,
+        guidance_interval=settings.guidance_interval,
         scheduler=settings.scheduler,
         batch_size=settings.batch_size,
         n_labels=settings.labels,

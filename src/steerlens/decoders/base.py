@@ -27,6 +27,8 @@ class DecodeOptions:
         scheduler: the sampler; `none` for decoders that denoise nothing, which ignore it.
         size: height and width in pixels.
         batch_size: pictures decoded at once; None lets the decoder choose.
+        guidance_interval: shares of the steps, from noise (0) to picture (1), between which there is guidance; the
+            steps outside cost half.
     """
 
     steps: int
@@ -34,6 +36,7 @@ class DecodeOptions:
     scheduler: SchedulerName | Literal["none"]
     size: tuple[int, int]
     batch_size: int | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -44,6 +47,19 @@ class DecodeOptions:
             raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
+        start, stop = self.guidance_interval
+        if not 0 <= start <= stop <= 1:
+            raise UsageError(f"a guidance interval is two shares of the steps, such as 0 0.8, not {start:g} {stop:g}.")
+
+    def guided(self, step: int) -> bool:
+        """Whether there is guidance in a step, counted from 0."""
+        start, stop = self.guidance_interval
+        return self.guidance > 1 and start <= step / self.steps < stop
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network for one picture: one a step, and another where there is guidance."""
+        return self.steps + sum(self.guided(step) for step in range(self.steps))
 
     def decisive(self) -> dict[str, Any]:
         """What decides the pictures, all but the size of a batch: runs and studies are known by it again."""

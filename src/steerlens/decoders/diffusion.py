@@ -128,6 +128,7 @@ class DiffusionDecoder(ABC):
             generators,
             steps=options.steps,
             guidance=options.guidance,
+            interval=options.guidance_interval,
             device=self.device,
         )
 

@@ -22,6 +22,7 @@ from steerlens.conditioning import Consumes
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.sampling import Rows
 from steerlens.decoders.text import Text, clip_text, sdxl_text
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
@@ -100,12 +101,13 @@ class IPAdapterDecoder(DiffusionDecoder):
         image = with_negative(values.to(self.device, self.dtype), self.negative, options.guidance)[:, None]
         states, added = self.added(len(image), options)
 
-        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        def denoiser(latents: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
+            given = {name: value[rows] for name, value in added.items()}
             return self.unet(
                 latents.to(self.dtype),
                 timestep,
-                encoder_hidden_states=states,
-                added_cond_kwargs=cast(Any, {**added, "image_embeds": [image]}),
+                encoder_hidden_states=states[rows],
+                added_cond_kwargs=cast(Any, {**given, "image_embeds": [image[rows]]}),
                 return_dict=False,
             )[0]
 

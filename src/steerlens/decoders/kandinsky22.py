@@ -19,6 +19,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
 from steerlens.zoo.weights import read_json
 
@@ -117,15 +118,15 @@ class Kandinsky22Decoder(DiffusionDecoder):
         """Decodes one batch of embeddings."""
         condition = values.to(self.device, self.dtype)
         condition = with_negative(condition, self.negative_embedding, options.guidance)
-        text = dict(self.text(len(condition)))
-        states = text.pop("encoder_hidden_states")
+        text = self.text(len(condition))
 
-        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        def denoiser(latents: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
+            given = {name: None if value is None else value[rows] for name, value in text.items()}
             return self.unet(
                 latents.to(self.dtype),
                 timestep,
-                encoder_hidden_states=cast(Any, states),
-                added_cond_kwargs=cast(Any, {"image_embeds": condition, **text}),
+                encoder_hidden_states=cast(Any, given.pop("encoder_hidden_states")),
+                added_cond_kwargs=cast(Any, {"image_embeds": condition[rows], **given}),
                 return_dict=False,
             )[0]
 

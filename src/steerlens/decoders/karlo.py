@@ -19,7 +19,7 @@ from torch.nn import functional
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled
 from steerlens.decoders.folder import load_component, load_config
-from steerlens.decoders.sampling import denoise, make_scheduler, total_steps
+from steerlens.decoders.sampling import Rows, denoise, make_scheduler, total_steps
 from steerlens.decoders.text import Text, projected_text
 from steerlens.errors import ModelError, UsageError
 
@@ -108,13 +108,13 @@ class KarloDecoder(DiffusionDecoder):
         )
         mask = functional.pad(text.mask_for(rows), (self.text_proj.clip_extra_context_tokens, 0), value=True)
 
-        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        def denoiser(latents: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
             return self.decoder(
                 latents.to(self.dtype),
                 timestep,
-                encoder_hidden_states=states,
-                class_labels=additive,
-                attention_mask=mask,
+                encoder_hidden_states=states[rows],
+                class_labels=additive[rows],
+                attention_mask=mask[rows],
                 return_dict=False,
             )[0]
 
@@ -125,10 +125,10 @@ class KarloDecoder(DiffusionDecoder):
         upscaled = functional.interpolate(small, size=size, mode="bicubic", align_corners=False, antialias=True)
         scheduler = make_scheduler(self.super_res_config, "ddpm")
 
-        def denoiser(pixels: Tensor, timestep: Tensor) -> Tensor:
+        def denoiser(pixels: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
             last = int(timestep) == int(scheduler.timesteps[-1])
             network = self.super_res_last if last else self.super_res_first
-            return network(torch.cat([pixels, upscaled], dim=1).to(self.dtype), timestep, return_dict=False)[0]
+            return network(torch.cat([pixels, upscaled[rows]], dim=1).to(self.dtype), timestep, return_dict=False)[0]
 
         return (
             yield from denoise(

@@ -17,6 +17,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.sampling import Rows
 
 
 class SDImageVariationsDecoder(DiffusionDecoder):
@@ -54,8 +55,9 @@ class SDImageVariationsDecoder(DiffusionDecoder):
         """Decodes one batch of embeddings."""
         condition = with_negative(values.to(self.device, self.dtype)[:, None], None, options.guidance)
 
-        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
-            return self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=condition, return_dict=False)[0]
+        def denoiser(latents: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
+            states = condition[rows]
+            return self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=states, return_dict=False)[0]
 
         latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
         return self.pixels(self.vae, latents)

@@ -23,7 +23,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
-from steerlens.decoders.sampling import draw
+from steerlens.decoders.sampling import Rows, draw
 from steerlens.decoders.text import Text, clip_text
 from steerlens.errors import ModelError, UsageError
 
@@ -98,12 +98,12 @@ class StableUnCLIPDecoder(DiffusionDecoder):
         condition = with_negative(self.noised(values, generators), None, options.guidance)
         states = self.empty_text.to(self.device, self.dtype).states_for(len(condition))
 
-        def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        def denoiser(latents: Tensor, timestep: Tensor, rows: Rows) -> Tensor:
             return self.unet(
                 latents.to(self.dtype),
                 timestep,
-                encoder_hidden_states=states,
-                class_labels=condition,
+                encoder_hidden_states=states[rows],
+                class_labels=condition[rows],
                 return_dict=False,
             )[0]
 

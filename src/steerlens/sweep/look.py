@@ -23,6 +23,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.lenses.tokens import Area
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
+from steerlens.sweep.cache import TraceCache, trace_cache
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
@@ -57,6 +58,8 @@ class LookOptions:
         directions: directions (D,), groups and regions by name, which are looked at besides the sites.
         tokens: for a decoder of image tokens, those that the Steering Lens writes to, as
             `steerlens.lenses.image_tokens.parse_tokens` reads them.
+        cache: whether traces are kept from run to run (see `steerlens.sweep.cache`); only for weights that are as they
+            were loaded, since the cache knows them by their files.
     """
 
     sites: str = DEFAULT_SITES
@@ -73,6 +76,7 @@ class LookOptions:
     lenses: tuple[LensName, ...] = ("diffusion", "steering")
     directions: Mapping[str, Direction] = field(default_factory=dict)
     tokens: str = "all"
+    cache: bool = False
 
 
 def make_job(
@@ -115,7 +119,14 @@ def make_job(
         directions=options.directions,
         n_labels=options.n_labels,
         tokens=tokens,
+        traces=_kept_traces(pair, options),
     )
+
+
+def _kept_traces(pair: Pair, options: LookOptions) -> TraceCache | None:
+    # What heads read from a region is taken from the values of all tokens, which are not kept.
+    regions = any(not isinstance(one, Tensor) and one.kind == "region" for one in options.directions.values())
+    return trace_cache(pair) if options.cache and not regions else None
 
 
 def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength) -> Area | None:

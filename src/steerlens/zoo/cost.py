@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
@@ -57,10 +58,9 @@ class Cost:
         """About what decoding a batch takes besides the weights: a few full-resolution layers of the MoVQ at once."""
         return batch * size[0] * size[1] * self.channels * itemsize * _LAYERS_HELD
 
-    def picture_flops(self, steps: int, guidance: float) -> int:
+    def picture_flops(self, options: DecodeOptions) -> int:
         """Operations of one decoded picture: denoising, decoding, and embedding the result again."""
-        passes = steps * (2 if guidance > 1 else 1)
-        return passes * self.unet_flops + self.movq_flops + self.encoder_flops
+        return options.passes * self.unet_flops + self.movq_flops + self.encoder_flops
 
 
 def cost_of(
@@ -191,7 +191,7 @@ def probe_flops(
 
 
 def estimate_seconds(
-    cost: Cost, flops_per_second: float, *, pictures: int, steps: int, guidance: float, traces: int = 1
+    cost: Cost, flops_per_second: float, *, pictures: int, options: DecodeOptions, traces: int = 1
 ) -> float:
     """About how long decoding takes; rough, right within a factor of two or three.
 
@@ -199,8 +199,7 @@ def estimate_seconds(
         cost: of the pair.
         flops_per_second: as `probe_flops` measured.
         pictures: pictures to decode and embed again.
-        steps: denoising steps.
-        guidance: guidance scale.
+        options: how they are decoded.
         traces: input pictures to trace.
     """
-    return (pictures * cost.picture_flops(steps, guidance) + traces * cost.encoder_flops) / flops_per_second
+    return (pictures * cost.picture_flops(options) + traces * cost.encoder_flops) / flops_per_second
