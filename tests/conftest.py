@@ -58,6 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands under test keep their traces apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEERLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """A test that reaches for another machine fails: this machine's own addresses and Unix sockets stay open."""
     connect = socket.socket.connect

@@ -134,6 +134,15 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def plain_bytes(number: float) -> str:
+    """A number of bytes with three digits and a unit."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
 def say(text: str, *, quiet: bool = False) -> None:
     """Writes one line of results to stdout, unless stdout is for machines."""
     if not quiet:

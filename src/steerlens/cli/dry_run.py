@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerlens.cli.console import emit_json, say
+from steerlens.cli.console import emit_json, plain_bytes, say
 from steerlens.cli.lens import named_directions, options_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     say(
         f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
     )
-    weights, working = _bytes(estimate["weight_bytes"]), _bytes(estimate["working_bytes"])
+    weights, working = plain_bytes(estimate["weight_bytes"]), plain_bytes(estimate["working_bytes"])
     say(f"memory: {weights} of weights, and about {working} to decode {estimate['batch_size']} pictures at once")
-    say(f"disk: about {_bytes(estimate['disk_bytes'])} in {folder} ({_bytes(estimate['disk_free_bytes'])} free)")
+    disk, free = plain_bytes(estimate["disk_bytes"]), plain_bytes(estimate["disk_free_bytes"])
+    say(f"disk: about {disk} in {folder} ({free} free)")
     return 0
 
 
@@ -106,14 +107,6 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
 def _existing(folder: Path) -> Path:
     folder = folder.absolute()
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def _duration(seconds: float) -> str:

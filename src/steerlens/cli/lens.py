@@ -104,6 +104,9 @@ class LensSettings:
     local_files_only: bool = False
     """Never ask the hub; use what is on this machine."""
 
+    no_cache: bool = False
+    """Trace every picture anew. Traces are kept from run to run otherwise; see `steerlens cache`."""
+
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
@@ -141,7 +144,9 @@ class Command:
         if self.out is not None:
             return self.out
         stem = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")[:60]
-        beside = replace(self.settings, model="", device=None, batch_size=None, local_files_only=False, json=False)
+        beside = replace(
+            self.settings, model="", device=None, batch_size=None, local_files_only=False, no_cache=False, json=False
+        )
         asked = (*map(str, self.images[1:]), *([] if beside == LensSettings(model="") else [repr(beside)]))
         mark = f"-{hashlib.sha256(repr(asked).encode()).hexdigest()[:6]}" if asked else ""
         return Path("steerlens-runs") / f"{stem}-{Path(self.settings.model).name}{mark}"
@@ -215,6 +220,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
         lenses=settings.lens,
         directions=directions,
         tokens=settings.tokens,
+        cache=not settings.no_cache,
     )
 
 
@@ -260,6 +266,8 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
                 done = event.done
         if done is None:
             progress.say(f"every picture was in {folder} already")
+        for note in [] if job.traces is None else job.traces.notes:
+            progress.say(note)
         progress.stage("report", 1)
         report = write_report(atlas, folder)
         progress.advance(1)

@@ -26,6 +26,8 @@ COMMANDS: Mapping[str, str] = {
     "profile": "what each head does over many pictures: top pictures, texts, a page a head",
     "bridge": "show an encoder that has no decoder through another one's",
     "study": "do the pictures tell the truth? Interventions on real forward passes, with statistics",
+    "runs": "what a run directory holds; merge several, export pictures, tables and reports",
+    "cache": "traces kept from run to run: how large, and how to clear them",
     "train": "train a small model pair such as the bundled one",
 }
 """Every command and what it does, in the order of a first encounter."""

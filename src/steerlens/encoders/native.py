@@ -125,6 +125,11 @@ class NativeEncoder(ABC):
         tokens = self.spec.readout_tokens
         return tuple(range(self.spec.n_tokens)) if tokens is None else tokens
 
+    def projections(self) -> tuple[tuple[Float[Tensor, "H d D"], ...], Float[Tensor, "L D"]]:
+        """The parts of a trace that are weights: each layer's slices for its heads, and its attention's bias."""
+        layers = self.layers()
+        return tuple(modules.head_weights() for modules in layers), torch.stack([modules.bias() for modules in layers])
+
     def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
         """Pictures with values in [0,1] as the model wants them.
 
@@ -192,8 +197,7 @@ class NativeEncoder(ABC):
             stacked["attn_out"],
             stacked["mlp_out"],
             stacked["resid_post"],
-            tuple(modules.head_weights() for modules in layers),
-            torch.stack([modules.bias() for modules in layers]),
+            *self.projections(),
             embedding,
             patterns,
             token_values,

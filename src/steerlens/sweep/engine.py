@@ -6,7 +6,7 @@ finished can be stored before the next batch begins.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, check_fit, clean_conditioning
+from steerlens.decoders.batches import BatchSize, decode_in_batches
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
@@ -36,6 +37,8 @@ from steerlens.lenses.tokens import Area
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.atlas import CellResult, Reading
+from steerlens.sweep.cache import TraceCache
+from steerlens.sweep.choice import Choice
 from steerlens.sweep.plan import Cell, Plan
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
@@ -76,6 +79,8 @@ class Job:
         directions: what stands behind `vector`, `group` and `region` sites, by name.
         n_labels: labels kept for every site.
         tokens: for a decoder of image tokens, those that the Steering Lens writes to; None for all.
+        traces: those of earlier runs, or None to take every trace anew.
+        choice: which of the plan's cells are decoded.
     """
 
     encoder: Encoder
@@ -88,6 +93,8 @@ class Job:
     directions: Mapping[str, Direction] = field(default_factory=dict)
     n_labels: int = 5
     tokens: Area | None = None
+    traces: TraceCache | None = None
+    choice: Choice = field(default_factory=Choice)
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,12 @@ class _Steered:
     target: Float[Tensor, "E"]
     target_tokens: Float[Tensor, "t D"] | None = None
 
+    @property
+    def steered_similarity(self) -> float:
+        """Cosine of what is to be decoded with the target, in the space that is decoded; NaN if it has no target."""
+        wanted = self.target_tokens if self.conditioning.ndim == 2 else self.target
+        return math.nan if wanted is None else _flat_cosine(self.conditioning, wanted)
+
 
 def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] = frozenset()) -> Iterator[Event]:
     """Carries a job out: readings as pictures are traced, cells as batches are decoded.
@@ -154,50 +167,61 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
             f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index pictures "
             "of your own for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
         )
-    plan, waiting, decoded = job.plan.without(finished), list[_Steered](), 0
-    left = dict(plan.by_picture())
-    groups = [id for id, _ in job.plan.by_picture() if id in left or id not in read]
-    batch = _batch_size(job)
-    for traced, id in enumerate(groups, start=1):
-        reading, steered = _trace_and_steer(job, id, left.get(id, ()))
+    batch, waiting = BatchSize(job.decoder, job.options), list[_Steered]()
+    left = dict(job.plan.without(finished).by_picture())
+    # Which cells a choice leaves out is known only once a picture is traced: the total shrinks as pictures are.
+    total, decoded = sum(map(len, left.values())), 0
+    groups = [(id, cells) for id, cells in job.plan.by_picture() if id in left or id not in read]
+    for traced, (id, cells) in enumerate(groups, start=1):
+        reading, steered = _trace_and_steer(job, id, cells, finished)
         yield Advanced("tracing", traced, len(groups))
         yield ReadingDone(reading)
         for one in steered:
             waiting.append(one)
-            if len(waiting) == batch:
-                yield from _decode(job, waiting, decoded, len(plan))
-                decoded += batch
+            if len(waiting) >= batch.size:
+                yield from _decode(job, waiting, batch, decoded, total)
+                decoded += len(waiting)
                 waiting.clear()
     if waiting:
-        yield from _decode(job, waiting, decoded, len(plan))
+        yield from _decode(job, waiting, batch, decoded, total)
 
 
 def _reads_tokens(job: Job) -> bool:
     return job.decoder.spec.consumes == "image_tokens"
 
 
-def _batch_size(job: Job) -> int:
-    chooser: Callable[[DecodeOptions], int] | None = getattr(job.decoder, "batch_size", None)
-    return chooser(job.options) if chooser is not None else (job.options.batch_size or 8)
-
-
 @torch.no_grad()
-def _trace_and_steer(job: Job, id: str, cells: Sequence[Cell]) -> tuple[Reading, Iterable[_Steered]]:
+def _trace_and_steer(
+    job: Job, id: str, cells: Sequence[Cell], finished: frozenset[str]
+) -> tuple[Reading, Iterable[_Steered]]:
+    """The reading of one picture, and what of its cells is to be decoded and is not finished."""
     encoder, picture = job.encoder, job.pictures[id]
     inputs = encoder.preprocess([picture.image])
-    trace = encoder.trace(inputs, attention=True)
+    trace = encoder.trace(inputs, attention=True) if job.traces is None else job.traces.trace(inputs)
     error = trace.check()
     target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
-    if _reads_tokens(job):
-        return _reading(job, id, trace, target, error), _steer_tokens(job, inputs, cells, target.float().cpu())
-    steered: list[_Steered] = []
+
+    def steer(chosen: Sequence[Cell]) -> Iterable[_Steered]:
+        if _reads_tokens(job):
+            return _steer_tokens(job, inputs, chosen, target.float().cpu())
+        return _steer(job, trace, chosen, target.float().cpu())
+
+    if job.choice.kind != "all":
+        # Of all cells, finished or not: a run that goes on must choose what it chose before.
+        wanted = job.choice.pick((one.cell, one.steered_similarity) for one in steer(cells))
+        cells = [cell for cell in cells if cell.key in wanted]
+    reading = _reading(job, id, trace, target, error)
+    return reading, steer([cell for cell in cells if cell.key not in finished])
+
+
+def _steer(job: Job, trace: Trace, cells: Sequence[Cell], target: Tensor) -> Iterator[_Steered]:
     for lens in ("diffusion", "steering", "control"):
         chosen = [cell for cell in cells if cell.lens == lens]
         if chosen:
-            embeddings, rhos = _conditionings(job, trace, lens, chosen)
-            rows = zip(chosen, rhos.tolist(), embeddings.float().cpu(), strict=True)
-            steered += [_Steered(cell, rho, row, target.float().cpu()) for cell, rho, row in rows]
-    return _reading(job, id, trace, target, error), steered
+            with torch.no_grad():
+                embeddings, rhos = _conditionings(job, trace, lens, chosen)
+            for cell, rho, row in zip(chosen, rhos.tolist(), embeddings.float().cpu(), strict=True):
+                yield _Steered(cell, rho, row, target)
 
 
 def _conditionings(job: Job, trace: Trace, lens: str, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
@@ -274,7 +298,15 @@ def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> R
         write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
         direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
         decomposition_error=error,
+        steered_similarity=None if _reads_tokens(job) else _head_similarity(job, trace, target),
     )
+
+
+def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
+    """Cosine of every head's steered embedding with the target: the ranking that takes no decoding."""
+    L, H = job.encoder.spec.n_layers, job.encoder.spec.n_heads
+    steered = SteeringLens(job.encoder, job.plan.strength).embeddings(trace, all_heads(L, H))[0]
+    return cosine_similarity(steered.float(), target.float()).view(L, H).cpu()
 
 
 def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
@@ -288,15 +320,17 @@ def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
     return replace(picture, note="; ".join(filter(None, (picture.note, note))))
 
 
-def _decode(job: Job, batch: Sequence[_Steered], before: int, total: int) -> Iterator[Event]:
-    conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([one.conditioning for one in batch]))
-    for event in job.decoder.decode_batches(conditioning, [one.cell.seed for one in batch], job.options):
+def _decode(job: Job, waiting: Sequence[_Steered], batch: BatchSize, before: int, total: int) -> Iterator[Event]:
+    conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([one.conditioning for one in waiting]))
+    seeds, done = [one.cell.seed for one in waiting], before
+    for event in decode_in_batches(job.decoder, conditioning, seeds, job.options, batch):
         if isinstance(event, Decoded):
-            chosen = batch[event.first : event.first + len(event.pictures)]
+            chosen = waiting[event.first : event.first + len(event.pictures)]
             yield CellsDone(tuple(_score(job.encoder, job.decoder, chosen, event.pictures)))
-            yield Advanced("decoding", before + event.first + len(chosen), total)
+            done += len(chosen)
+            yield Advanced("decoding", done, total)
         else:
-            yield Advanced("decoding", before + event.items * event.step / (event.steps + 1), total)
+            yield Advanced("decoding", done + event.items * event.step / (event.steps + 1), total)
 
 
 def _score(encoder: Encoder, decoder: Decoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:
@@ -308,16 +342,15 @@ def _score(encoder: Encoder, decoder: Decoder, batch: Sequence[_Steered], pictur
         redrawn = clean_conditioning(encoder, decoder, inputs).values
     rows = zip(batch, eight_bit(pictures), reencoded, redrawn, strict=True)
     for one, array, embedding, drawn in rows:
-        asked, tokens = one.conditioning, one.conditioning.ndim == 2
-        wanted = one.target_tokens if tokens else one.target
+        asked = one.conditioning
         yield CellResult(
             cell=one.cell,
             rho=one.rho,
             file=png_bytes(Image.fromarray(array)),
-            conditioning=asked.mean(dim=0) if tokens else asked,
+            conditioning=asked.mean(dim=0) if asked.ndim == 2 else asked,
             reencoded=embedding,
             similarity=float(cosine_similarity(embedding, one.target)),
-            steered_similarity=math.nan if wanted is None else _flat_cosine(asked, wanted),
+            steered_similarity=one.steered_similarity,
             fidelity=_flat_cosine(drawn, asked),
         )
 
