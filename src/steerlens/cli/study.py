@@ -9,6 +9,7 @@ import tyro
 from steerlens.cli.console import Progress, emit_json, say
 from steerlens.cli.study_overlay import Overlay
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
+from steerlens.cli.study_strength import Strength
 
 if TYPE_CHECKING:
     from steerlens.studies.importance_summary import Summary
@@ -121,6 +122,7 @@ class Page:
 Command = (
     Annotated[Importance, tyro.conf.subcommand(name="importance")]
     | Annotated[Overlay, tyro.conf.subcommand(name="overlay")]
+    | Annotated[Strength, tyro.conf.subcommand(name="strength")]
     | Annotated[Page, tyro.conf.subcommand(name="page")]
 )
 """The subcommands of `steerlens study`."""

@@ -4,8 +4,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from steerlens.report.figures import render
@@ -23,3 +25,27 @@ def save_table(folder: StudyFolder, rows: Sequence[Mapping[str, Any]], name: str
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer)
     folder.write(name, buffer.getvalue())
+
+
+def picture_grid(
+    pictures: Sequence[Sequence[UInt8[np.ndarray, "height width 3"]]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    title: str,
+) -> Figure:
+    """Rows of pictures with a name before each row and above each column; rows may be shorter than the first."""
+    side, left, top = 0.95, 0.12 + 0.068 * max(map(len, row_names)), 0.62
+    figure = Figure(figsize=(left + side * len(column_names) + 0.1, top + side * len(pictures) + 0.1))
+    width, height = figure.get_size_inches()
+    for row, shown in enumerate(pictures):
+        for place, pixels in enumerate(shown):
+            box = (left + side * place, height - top - side * (row + 1), 0.95 * side, 0.95 * side)
+            axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+            axes.set_axis_off()
+            axes.imshow(pixels, interpolation="nearest")
+            if row == 0:
+                axes.set_title(column_names[place], fontsize=7, pad=2)
+            if place == 0:
+                axes.text(-0.05, 0.5, row_names[row], transform=axes.transAxes, ha="right", va="center", fontsize=7)
+    figure.text(0.1 / width, 1 - 0.1 / height, title, fontsize=8, va="top")
+    return figure

@@ -53,7 +53,7 @@ def importance_study(
     """
     if ablation not in options.ablations:
         raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
-    main = Effect("total", target or default_target(pair, subjects), ablation)
+    main = Effect("total", target_for(pair, subjects, target), ablation)
     with open_study(folder, identity(pair, subjects, options, main, judge)) as study:
         yield Advanced("references", 0, 1)
         bench = make_bench(pair, subjects.reference, judge)
@@ -85,17 +85,22 @@ def importance_study(
         return summary
 
 
-def default_target(pair: Pair, subjects: SubjectSet) -> str:
-    """What signed effects are taken towards if nobody says: the labels' texts, or else other pictures of each concept.
+def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "") -> str:
+    """What signed effects are taken towards: what is wanted, or else the labels' texts, or other pictures.
 
     Raises:
-        UsageError: if neither is there for all pictures.
+        UsageError: if it is not there for all pictures.
     """
     everyone = [subject_targets(pair, subject) for subject in (*subjects.chosen, *subjects.reported)]
-    for name in ("text", "other"):
+    for name in (wanted,) if wanted else ("text", "other"):
         if all(name in targets for targets in everyone):
             return name
-    raise UsageError("no target is there for all pictures: neither a label's text nor another picture of each concept.")
+    missing = {
+        "text": "no text of each label (this model reads none)",
+        "other": "no other picture of each concept",
+        "": "neither a label's text nor another picture of each concept",
+    }
+    raise UsageError(f"no target is there for all pictures: {missing[wanted]}.")
 
 
 def _parts(study: StudyFolder, stage: str, subjects: tuple[Subject, ...]) -> Parts:

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
 from steerlens.encoders.base import Encoder
+from steerlens.images import eight_bit
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,3 +65,11 @@ def redecode(
             kept.append(event.pictures)
         yield len(event.pictures)
     yield Redecoded(torch.cat(own), torch.cat(judged) if judged else None, torch.cat(kept) if kept else None)
+
+
+def shown_pictures(
+    decoder: Decoder, embeddings: Float[Tensor, "N E"], seeds: Sequence[int], options: DecodeOptions
+) -> UInt8[Tensor, "N height width 3"]:
+    """The few pictures that a study keeps to look at, as 8-bit pixels."""
+    pictures = decode(decoder, Conditioning("image_embedding", embeddings.float()), seeds, options)
+    return torch.from_numpy(eight_bit(pictures))

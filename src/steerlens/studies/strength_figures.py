@@ -1,0 +1,191 @@
+"""Figures of the strength study, drawn from its summary alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from steerlens.sites import Site
+from steerlens.studies.drawing import picture_grid
+from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.stats import Estimate
+from steerlens.studies.strength_summary import Point, StrengthSummary
+from steerlens.studies.strength_tables import ASKED, DECODED, JUDGED
+
+_AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
+
+
+class _Line(NamedTuple):
+    label: str
+    colour: str
+    dash: str
+    marker: str
+    value: Callable[[Point], Estimate | None]
+
+
+def sweep_figure(summary: StrengthSummary) -> Figure:
+    """Correlation with the effects, fidelity, similarity and typicality over the sweep, with 95 % intervals."""
+    kinds = [kind for kind in _AXIS if any(point.kind == kind for point in summary.points)]
+    unsigned = next(row.effect for row in summary.correlations if row.effect != summary.main)
+    panels: list[tuple[str, list[_Line], Mapping[str, Estimate]]] = [
+        ("correlation with the\nsigned effect", _correlations(summary, summary.main), {}),
+        ("correlation with the\nunsigned effect", _correlations(summary, unsigned), {}),
+        ("cosine of decoded\npictures with", _cosines(summary), {"clean pictures' fidelity": summary.clean_fidelity}),
+        (
+            "percentile among\nreal embeddings",
+            [
+                _Line("nearest neighbour", "#222222", "-", "o", lambda point: point.typicality["nearest"].percentile),
+                _Line("Mahalanobis", "#888888", "--", "s", lambda point: point.typicality["mahalanobis"].percentile),
+            ],
+            {"clean embeddings (nearest)": summary.clean_typicality["nearest"].percentile},
+        ),
+    ]
+    figure = Figure(figsize=(3.6 * len(kinds) + 1.9, 8.6), layout="constrained")
+    grid = figure.subplots(len(panels), len(kinds), sharey="row", sharex="col", squeeze=False)
+    for row, (label, lines, levels) in enumerate(panels):
+        for column, kind in enumerate(kinds):
+            axes: Axes = grid[row, column]
+            points = sorted((point for point in summary.points if point.kind == kind), key=lambda point: point.value)
+            for line in lines:
+                _draw(axes, points, line)
+            for name, level in levels.items():
+                axes.axhline(level.value, color="#555555", linestyle=":", linewidth=1.2, label=name)
+            _dress(axes, points, summary)
+        grid[row, 0].set_ylabel(label, fontsize=8)
+        handles, names = grid[row, 0].get_legend_handles_labels()
+        grid[row, -1].legend(
+            handles, names, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), borderaxespad=0.2
+        )
+    for column, kind in enumerate(kinds):
+        grid[-1, column].set_xlabel(_AXIS[kind], fontsize=8)
+    figure.suptitle(
+        f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Vertical line: recommended.",
+        fontsize=9,
+    )
+    return figure
+
+
+def _correlations(summary: StrengthSummary, effect: str) -> list[_Line]:
+    found = {
+        (row.strength, row.score, row.compare): row.estimate
+        for row in summary.correlations
+        if row.effect == effect and row.statistic == "spearman"
+    }
+
+    def line(score: str, compare: str, colour: str, dash: str, marker: str) -> _Line:
+        words = f"{score}, {'the ' if compare == INPUT else ''}{compare}"
+        return _Line(words, colour, dash, marker, lambda point: found.get((point.strength, score, compare)))
+
+    lines = [
+        line(DECODED, summary.target, "#222222", "-", "o"),
+        line(ASKED, summary.target, "#222222", ":", "."),
+        line(DECODED, INPUT, "#888888", "-", "s"),
+        line(ASKED, INPUT, "#888888", ":", "x"),
+    ]
+    judged = any(row.score == JUDGED for row in summary.correlations)
+    return [*lines, line(JUDGED, INPUT, "#555555", "--", "^")] if judged else lines
+
+
+def _cosines(summary: StrengthSummary) -> list[_Line]:
+    target = summary.target
+    return [
+        _Line("what was asked for (fidelity)", "#222222", "-", "o", lambda point: point.fidelity),
+        _Line("the input", "#888888", "-", "s", lambda point: point.similarity[DECODED][INPUT]),
+        _Line(f"the target ({target})", "#888888", "--", "^", lambda point: point.similarity[DECODED][target]),
+    ]
+
+
+def _draw(axes: Axes, points: Sequence[Point], line: _Line) -> None:
+    shown = [(point.value, estimate) for point in points if (estimate := line.value(point)) is not None]
+    for place, estimate in shown:
+        axes.plot([place, place], [estimate.low, estimate.high], color=line.colour, linewidth=0.8, alpha=0.6)
+    axes.plot(
+        [place for place, _ in shown],
+        [estimate.value for _, estimate in shown],
+        color=line.colour,
+        linestyle=line.dash,
+        marker=line.marker,
+        markersize=4.5,
+        linewidth=1.4,
+        label=line.label,
+    )
+
+
+def _dress(axes: Axes, points: Sequence[Point], summary: StrengthSummary) -> None:
+    values = [point.value for point in points]
+    if min(values) > 0:
+        axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    low, high = axes.get_ylim()
+    if low < 0 < high:
+        axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    for point in points:
+        if point.strength == summary.recommendation.strength:
+            axes.axvline(point.value, color="#bbbbbb", linewidth=4, alpha=0.5, zorder=0)
+
+
+def choice_figure(summary: StrengthSummary) -> Figure:
+    """The rule at work: every strength where it was chosen, and what it comes to on other concepts."""
+    rule = summary.recommendation
+    reported = {
+        row.strength: row.estimate
+        for row in summary.correlations
+        if (row.score, row.compare, row.effect, row.statistic) == (DECODED, summary.target, summary.main, "spearman")
+    }
+    names = list(reversed(rule.candidates))
+    figure = Figure(figsize=(8.4, 0.36 * len(names) + 1.9), layout="constrained")
+    axes, fidelity, atypical = figure.subplots(1, 3, sharey=True, width_ratios=(2.2, 1, 1))
+    for place, name in enumerate(names):
+        candidate, estimate = rule.candidates[name], reported[name]
+        fill = "#222222" if candidate.within else "white"
+        axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color="#888888", linewidth=1.6)
+        labels = ("where chosen (hollow: outside the bounds)", "on other concepts, 95 % interval")
+        chosen_label, reported_label = labels if place == 0 else (None, None)
+        axes.plot(estimate.value, place - 0.14, "s", color="#888888", markersize=4.5, label=reported_label)
+        axes.plot(
+            candidate.correlation,
+            place + 0.14,
+            "o",
+            color="#222222",
+            markerfacecolor=fill,
+            markersize=5.5,
+            label=chosen_label,
+        )
+        fidelity.plot(candidate.fidelity, place, "o", color="#222222", markerfacecolor=fill, markersize=5)
+        atypical.plot(candidate.atypical, place, "o", color="#222222", markerfacecolor=fill, markersize=5)
+    axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    words = [f"{name}  (recommended)" if name == rule.strength else name for name in names]
+    axes.set_yticks(range(len(names)), words, fontsize=8)
+    axes.set_xlabel("Spearman correlation with the signed effect", fontsize=8)
+    fidelity.set_xlabel("fidelity, share of the clean", fontsize=8)
+    atypical.set_xlabel("share of atypical embeddings", fontsize=8)
+    for one in (axes, fidelity, atypical):
+        one.tick_params(axis="x", labelsize=7)
+        one.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
+    figure.suptitle(
+        f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\nEffect: {summary.main}", fontsize=8
+    )
+    return figure
+
+
+def pictures_figure(
+    part: Mapping[str, Tensor], sites: Sequence[Site], strengths: Sequence[str], concept: str
+) -> Figure:
+    """What the decoder shows of a few heads of one picture at every strength."""
+    heads = [sites[place].label for place in part["heads"].tolist()]
+    rows = [[part["clean"].numpy(), *shown.numpy()] for shown in part["shown"]]
+    return picture_grid(rows, heads, ["unsteered", *strengths], f"{concept}: single heads, steered harder and harder")
+
+
+def _size(summary: StrengthSummary) -> str:
+    heads = f"{summary.n_heads} heads"
+    if summary.n_decoded < summary.n_heads:
+        heads += f", {summary.n_decoded} of them decoded"
+    seeds = "1 seed" if summary.n_seeds == 1 else f"{summary.n_seeds} seeds"
+    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"

@@ -1,0 +1,139 @@
+"""The strength study from end to end: measure, recommend on one half of the concepts, report on the other, draw."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.studies.drawing import save_figure, save_table
+from steerlens.studies.folder import StudyFolder, open_study
+from steerlens.studies.importance import Bench, make_bench, part_name
+from steerlens.studies.importance_study import model_identity, target_for
+from steerlens.studies.importance_summary import Effect
+from steerlens.studies.stats import mean_estimate
+from steerlens.studies.strength import PICTURES, StrengthOptions, held_apart, measure, measure_pictures
+from steerlens.studies.strength_figures import choice_figure, pictures_figure, sweep_figure
+from steerlens.studies.strength_summary import (
+    Bounds,
+    Correlated,
+    Point,
+    StrengthSummary,
+    correlations_of,
+    point_of,
+    recommend,
+    typical,
+)
+from steerlens.studies.strength_tables import CLEAN, Half, table_rows
+from steerlens.studies.subjects import Subject, SubjectSet
+from steerlens.studies.typicality import fit_typicality
+from steerlens.sweep.engine import Advanced
+from steerlens.sweep.look import default_strength
+from steerlens.zoo.pair import Pair
+
+
+def strength_study(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: StrengthOptions,
+    folder: Path,
+    *,
+    target: str = "",
+    bounds: Bounds | None = None,
+    judge: Encoder | None = None,
+    draws: int = 500,
+) -> Generator[Advanced, None, StrengthSummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        subjects: pictures to choose on and to report on.
+        options: what to measure.
+        folder: where to write.
+        target: `text` or `other`, of the signed effect; by default the text if there is one.
+        bounds: what a strength must keep to; other bounds and targets need no new measurement.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+
+    Raises:
+        UsageError: if the folder holds another study, there is no such target, or there are too few real embeddings.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    main = Effect("total", target_for(pair, subjects, target), options.ablation)
+    with open_study(folder, identity(pair, subjects, options, judge)) as study:
+        yield Advanced("references", 0, 1)
+        bench = make_bench(pair, subjects.reference, judge)
+        typicality = fit_typicality(held_apart(bench, subjects))
+        yield Advanced("references", 1, 1)
+        yield from measure(bench, subjects, options, study)
+        yield from measure_pictures(bench, subjects.reported[0], options, study)
+        columns = options.columns(bench)
+        chosen, reported = (
+            Half(_parts(study, stage, side), [one.concept for one in side], columns, main, typicality, draws)
+            for stage, side in (("choose", subjects.chosen), ("report", subjects.reported))
+        )
+        points: list[Point] = []
+        correlations: list[Correlated] = []
+        yield Advanced("statistics", 0, len(options.strengths))
+        for number, strength in enumerate(options.strengths, start=1):
+            points.append(point_of(reported, strength))
+            correlations += correlations_of(reported, strength)
+            yield Advanced("statistics", number, len(options.strengths))
+        summary = StrengthSummary(
+            n_pictures=len(subjects.reported),
+            n_concepts=len(set(reported.concepts)),
+            n_chosen=len(subjects.chosen),
+            n_heads=len(bench.sites),
+            n_decoded=len(columns),
+            n_seeds=len(options.seeds),
+            n_references=len(typicality.unit),
+            main=str(main),
+            target=main.target,
+            default=str(default_strength(pair.card)),
+            clean_fidelity=mean_estimate(reported.clean_fidelity(), reported.concepts, draws=draws),
+            clean_typicality=typical(reported, CLEAN),
+            points=tuple(points),
+            correlations=tuple(correlations),
+            recommendation=recommend(chosen, reported, options.strengths, bounds or Bounds()),
+        )
+        _write(study, pair, subjects, options, bench, reported, summary)
+        return summary
+
+
+def _parts(study: StudyFolder, stage: str, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
+    return [study.part(part_name(stage, subject)) for subject in subjects]
+
+
+def _write(
+    study: StudyFolder,
+    pair: Pair,
+    subjects: SubjectSet,
+    options: StrengthOptions,
+    bench: Bench,
+    reported: Half,
+    summary: StrengthSummary,
+) -> None:
+    study.write_json("summary.json", summary.to_json())
+    study.write_json("provenance.json", dict(pair.provenance))
+    pictures = [(subject.id, subject.concept) for subject in subjects.reported]
+    save_table(study, table_rows(reported, pictures, bench.sites, options.strengths))
+    save_figure(study, "sweep", sweep_figure(summary))
+    save_figure(study, "choice", choice_figure(summary))
+    names = [str(strength) for strength in options.strengths]
+    concept = subjects.reported[0].concept
+    save_figure(study, "pictures", pictures_figure(study.part(PICTURES), bench.sites, names, concept))
+
+
+def identity(pair: Pair, subjects: SubjectSet, options: StrengthOptions, judge: Encoder | None) -> dict[str, Any]:
+    """What two calls must share to go on with one study, as JSON values."""
+    return {
+        "study": "strength",
+        "models": model_identity(pair, judge),
+        "subjects": subjects.identity(),
+        "options": {
+            "strengths": [str(strength) for strength in options.strengths],
+            "seeds": list(options.seeds),
+            "ablation": options.ablation,
+            "heads_per_picture": options.heads_per_picture,
+            "decode": options.decode.decisive(),
+        },
+    }

@@ -1,0 +1,276 @@
+"""The strength study on a tiny random pair: numbers against plain loops, resumable, its rule honest."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+import steerlens
+from steerlens.errors import UsageError
+from steerlens.lenses.strength import Strength
+from steerlens.scores import cosine_similarity
+from steerlens.studies.importance import Bench, make_bench
+from steerlens.studies.importance_study import target_for
+from steerlens.studies.importance_summary import Effect
+from steerlens.studies.stats import mean_estimate, ranks
+from steerlens.studies.strength import StrengthOptions, held_apart, steered_embeddings
+from steerlens.studies.strength_study import strength_study
+from steerlens.studies.strength_summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
+from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
+from steerlens.studies.subjects import Subject, SubjectSet
+from steerlens.studies.typicality import fit_typicality
+from steerlens.sweep.engine import Advanced
+from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.zoo.pair import Pair
+
+SWEEP = (Strength("rho", 0.5), Strength("rho", 2.0), Strength("s", 20.0))
+
+
+def picture(seed: int, size: int = 16) -> Image.Image:
+    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def subjects(pair: Pair) -> SubjectSet:
+    assert pair.vocabulary is not None
+    names = pair.vocabulary.names
+    made = [Subject(f"p{n}", picture(n), names[n], picture(100 + n)) for n in range(4)]
+    return SubjectSet(tuple(made[:2]), tuple(made[2:]), tuple(picture(200 + n) for n in range(9)), "random pictures")
+
+
+@pytest.fixture(scope="module")
+def bench(pair: Pair, subjects: SubjectSet) -> Bench:
+    return make_bench(pair, subjects.reference)
+
+
+@pytest.fixture(scope="module")
+def options(pair: Pair) -> StrengthOptions:
+    return StrengthOptions(replace(pair.decoder.spec.defaults, steps=1, guidance=1.0), SWEEP, heads_per_picture=3)
+
+
+def finish(events) -> StrengthSummary:
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+
+
+def test_the_study_resumes_to_the_same_summary(
+    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path
+) -> None:
+    whole = finish(strength_study(pair, subjects, options, tmp_path / "whole", draws=20))
+    broken = strength_study(pair, subjects, options, tmp_path / "broken")
+    for event in broken:
+        if isinstance(event, Advanced) and event.stage == "decoding" and event.done > event.total / 2:
+            break
+    broken.close()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "parts").iterdir()}
+    assert 0 < len(kept) < 4 and not (tmp_path / "broken" / "summary.json").exists()
+    finish(strength_study(pair, subjects, options, tmp_path / "broken", draws=20))
+    for name, time in kept.items():
+        assert (tmp_path / "broken" / "parts" / name).stat().st_mtime_ns == time
+    texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0])["n_decoded"] == 3 and whole.n_references == 9
+    table = pq.read_table(tmp_path / "whole" / "table.parquet")
+    heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
+    assert table.num_rows == 2 * heads * len(SWEEP)
+    assert table["fidelity"].null_count == 2 * (heads - 3) * len(SWEEP) and table["rho"].null_count == 0
+    for name in ("sweep", "choice", "pictures"):
+        assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert b"<svg" in (tmp_path / "whole" / "figures" / f"{name}.svg").read_bytes()
+
+
+def test_other_bounds_and_targets_need_no_new_measurement(
+    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path
+) -> None:
+    judge = tiny_encoder(5)
+    loose, strict = Bounds(fidelity=-1.0, atypical=1.0), Bounds(fidelity=2.0, atypical=1.0)
+    found = finish(strength_study(pair, subjects, options, tmp_path, bounds=loose, judge=judge, draws=10))
+    assert found.recommendation.strength in {str(strength) for strength in SWEEP} and found.target == "text"
+    assert {row.score for row in found.correlations} == {DECODED, ASKED, ASKED_SAME, JUDGED}
+    assert {row.compare for row in found.correlations if row.score == JUDGED} == {"input"}  # a judge reads no texts
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
+    events = strength_study(pair, subjects, options, tmp_path, target="other", bounds=strict, judge=judge, draws=10)
+    again = finish(events)
+    assert again.recommendation.strength is None and not again.recommendation.runners_up and again.target == "other"
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts
+    with pytest.raises(UsageError, match="holds a study with another models"):
+        finish(strength_study(pair, subjects, options, tmp_path))
+    with pytest.raises(UsageError, match="holds a study with another options"):
+        finish(strength_study(pair, subjects, replace(options, seeds=(1,)), tmp_path, judge=judge))
+
+
+def test_no_steering_gives_the_clean_embedding_of_every_head(bench: Bench, subjects: SubjectSet) -> None:
+    subject = subjects.reported[0]
+    clean = bench.encoder.embed(bench.encoder.preprocess([subject.image]))
+    zero, one = steered_embeddings(bench, subject, [Strength("rho", 0.0), Strength("s", 1.0)])
+    for embeddings, rho in (zero, one):
+        torch.testing.assert_close(embeddings, clean.expand_as(embeddings))
+        assert rho.abs().max() == 0
+        similarity = cosine_similarity(embeddings, subject_direction(bench, subject))
+        torch.testing.assert_close(similarity, similarity[:1].expand_as(similarity))
+
+
+def subject_direction(bench: Bench, subject: Subject) -> Tensor:
+    return bench.pair.text_direction(subject.concept).float()
+
+
+def test_relative_strengths_are_what_was_asked(bench: Bench, subjects: SubjectSet) -> None:
+    for strength, (_, rho) in zip(SWEEP[:2], steered_embeddings(bench, subjects.reported[0], SWEEP[:2]), strict=True):
+        torch.testing.assert_close(rho, torch.full_like(rho, strength.value))
+
+
+def made_half(seed: int, quality: dict[str, float], strengths: tuple[Strength, ...], *, far: str = "") -> Half:
+    """Parts whose decoded pictures know the effect as well as `quality` says; those of `far` are asked for far away."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    parts: list[dict[str, Tensor]] = []
+    for _ in range(6):
+        clean, text = noise(8) + 2, noise(8)
+        total = clean + 0.3 * noise(10, 8)
+        effect = torch.cosine_similarity(clean, text, dim=0) - torch.cosine_similarity(total, text[None], dim=1)
+        part = {"clean": clean, "text": text, "total.mean": total, "made.clean.seed0": clean[None] + 0.01 * noise(1, 8)}
+        for strength in strengths:
+            asked = -clean.expand(10, 8) if str(strength) == far else clean + 0.05 * noise(10, 8)
+            known = quality[str(strength)] * effect[:, None] * text + (1 - quality[str(strength)]) * 0.3 * noise(10, 8)
+            for number in (0, 1):
+                # what the decoder makes of the far strength is no picture of what was asked for
+                part[f"made.{strength}.seed{number}"] = (clean + known + 0.001 * noise(10, 8))[2:]
+            part[f"asked.{strength}"] = asked
+            part[f"rho.{strength}"] = torch.full((10,), strength.value)
+        parts.append(part)
+    real = torch.stack([part["clean"] for part in parts]) + 0.3 * noise(6, 8)
+    typicality = fit_typicality(torch.cat([real, noise(20, 8) + 2]))
+    return Half(parts, [f"c{n}" for n in range(6)], range(2, 10), Effect("total", "text", "mean"), typicality, 50)
+
+
+def test_numbers_are_plain_loops() -> None:
+    half = made_half(0, {"rho=1": 0.5}, (Strength("rho", 1.0),))
+    one = Strength("rho", 1.0)
+    rows = {(row.score, row.compare, row.effect, row.statistic): row.estimate for row in correlations_of(half, one)}
+    point = point_of(half, one)
+    decoded, asked, fidelity, similarity = [], [], [], []
+    for part in half.parts:
+
+        def cosine(a: Tensor, b: Tensor) -> float:
+            return float(a @ b / a.norm() / b.norm())
+
+        effect = [cosine(part["clean"], part["text"]) - cosine(row, part["text"]) for row in part["total.mean"]]
+        per_seed = [[cosine(row, part["text"]) for row in part[f"made.rho=1.seed{number}"]] for number in (0, 1)]
+        score = np.mean(per_seed, axis=0)
+        decoded.append(rank_correlation(score, effect[2:]))
+        asked.append(rank_correlation([cosine(row, part["text"]) for row in part["asked.rho=1"]], effect))
+        fidelity += [
+            cosine(part[f"made.rho=1.seed{number}"][head], part["asked.rho=1"][head + 2])
+            for number in (0, 1)
+            for head in range(8)
+        ]
+        similarity += list(score)
+    signed = "total, signed towards text, mean"
+    assert rows[DECODED, "text", signed, "spearman"].value == pytest.approx(np.mean(decoded), abs=1e-6)
+    assert rows[ASKED, "text", signed, "spearman"].value == pytest.approx(np.mean(asked), abs=1e-6)
+    assert point.fidelity.value == pytest.approx(np.mean(fidelity), abs=1e-5)
+    assert point.similarity[DECODED]["text"].value == pytest.approx(np.mean(similarity), abs=1e-5)
+    assert point.rho == 1.0
+    with_means = rows[ASKED, "text", signed, "interaction"]
+    assert with_means.value != rows[ASKED, "text", signed, "spearman"].value and with_means.low <= with_means.high
+
+
+def rank_correlation(a: object, b: object) -> float:
+    first, second = (ranks(torch.tensor(np.asarray(side), dtype=torch.float64)[None])[0] for side in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def test_the_rule_takes_the_best_within_its_bounds_and_reports_elsewhere() -> None:
+    strengths = (Strength("rho", 1.0), Strength("rho", 2.0), Strength("rho", 5.0))
+    quality = {"rho=1": 0.0, "rho=2": 0.85, "rho=5": 1.0}
+    chosen, reported = (made_half(seed, quality, strengths, far="rho=5") for seed in (1, 2))
+    found = recommend(chosen, reported, strengths, Bounds(0.9, 0.9))
+    assert found.strength == "rho=2", found.candidates  # rho=5 knows more, but nothing real is near it
+    assert found.candidates["rho=5"].correlation > found.candidates["rho=2"].correlation
+    assert not found.candidates["rho=5"].within and found.candidates["rho=5"].atypical == 1
+    assert found.correlation is not None and found.differences is not None
+    assert set(found.differences) == {"rho=1", "rho=5"} and "rho=1" not in found.runners_up
+    assert found.correlation.value == pytest.approx(
+        float(
+            np.mean(
+                [
+                    rank_correlation(score, effect)
+                    for score, effect in zip(
+                        reported.scores(strengths[1], "text")[DECODED][0].numpy(),
+                        reported.effects()["total, signed towards text, mean"][:, 2:].numpy(),
+                        strict=True,
+                    )
+                ]
+            )
+        ),
+        abs=1e-6,
+    )
+    assert recommend(chosen, reported, strengths, Bounds(-1.0, 1.0)).strength == "rho=5"
+    none = recommend(chosen, reported, strengths, Bounds(2.0, 1.0))
+    assert none.strength is None and none.correlation is None
+    assert "0.9" in found.rule and "text" in found.rule
+
+
+def test_equal_strengths_are_runners_up_and_the_first_wins() -> None:
+    strengths = (Strength("rho", 1.0), Strength("rho", 2.0))
+    half = made_half(3, {"rho=1": 0.5, "rho=2": 0.5}, strengths)
+    parts = [part | {f"made.rho=2.seed{n}": part[f"made.rho=1.seed{n}"] for n in (0, 1)} for part in half.parts]
+    found = recommend(replace(half, parts=parts), half, strengths, Bounds(-1.0, 1.0))
+    assert found.strength == "rho=1" and found.runners_up == ("rho=2",)
+
+
+def test_references_that_are_studied_do_not_count(pair: Pair, subjects: SubjectSet) -> None:
+    mixed = replace(subjects, reference=(subjects.reported[0].image, *subjects.reference, subjects.chosen[1].image))
+    found = held_apart(make_bench(pair, mixed.reference), mixed)
+    torch.testing.assert_close(found, make_bench(pair, subjects.reference).reference.embeddings)
+
+
+def test_a_target_that_is_not_there_is_told_before_anything_is_measured(pair: Pair, subjects: SubjectSet) -> None:
+    lonely = replace(subjects, reported=tuple(replace(one, other=None) for one in subjects.reported))
+    with pytest.raises(UsageError, match="no other picture of each concept"):
+        target_for(pair, lonely, "other")
+    assert target_for(pair, lonely) == "text"
+    mute = replace(pair, vocabulary=None, texts=None)
+    assert target_for(mute, subjects) == "other"
+    with pytest.raises(UsageError, match="this model reads none"):
+        target_for(mute, subjects, "text")
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 100))
+def test_intervals_of_means_hold_the_mean(pictures: int, heads: int, seed: int) -> None:
+    table = torch.rand(pictures, heads, generator=torch.Generator().manual_seed(seed))
+    found = mean_estimate(table, [f"c{row}" for row in range(pictures)], draws=20)
+    assert found.value == pytest.approx(float(np.mean(table.numpy())), abs=1e-6)
+    assert float(table.min()) - 1e-6 <= found.low <= found.high <= float(table.max()) + 1e-6
+    same = mean_estimate(torch.full((pictures, heads), 0.25), ["c"] * pictures, draws=5)
+    assert (same.value, same.low, same.high) == (0.25, 0.25, 0.25)
+
+
+def test_options_refuse_what_makes_no_sweep(options: StrengthOptions) -> None:
+    with pytest.raises(UsageError, match="at least 2 strengths"):
+        replace(options, strengths=SWEEP[:1])
+    with pytest.raises(UsageError, match="each of them once"):
+        replace(options, strengths=(*SWEEP, SWEEP[0]))
+    with pytest.raises(UsageError, match="at least 1 seed"):
+        replace(options, seeds=())
