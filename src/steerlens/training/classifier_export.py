@@ -77,6 +77,7 @@ def export_classifier(
     """
     classifier: Any = to_half(load_classifier(folder, pictures, settings))
     classifier.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     make_processor(int(classifier.config.image_size)).save_pretrained(out)
     labels, report = Labels.of(pictures), _report(measure_classifier(out, pictures, device), pictures)
     text = _TEXT.format(
