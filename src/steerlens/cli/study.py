@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_decoder import Decoder
 from steerlens.cli.study_overlay import Overlay
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
 from steerlens.cli.study_strength import Strength
@@ -123,6 +124,7 @@ Command = (
     Annotated[Importance, tyro.conf.subcommand(name="importance")]
     | Annotated[Overlay, tyro.conf.subcommand(name="overlay")]
     | Annotated[Strength, tyro.conf.subcommand(name="strength")]
+    | Annotated[Decoder, tyro.conf.subcommand(name="decoder")]
     | Annotated[Page, tyro.conf.subcommand(name="page")]
 )
 """The subcommands of `steerlens study`."""

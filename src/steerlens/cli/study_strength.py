@@ -54,7 +54,7 @@ class Strength:
     """What the signed effect is taken towards: the label's text, or another picture of the same concept. Default: the
     text where the model knows one."""
 
-    min_fidelity: float = 0.9
+    min_fidelity: float = 0.5
     """What a recommended strength must keep of the clean pictures' mean fidelity, as a share of it."""
 
     max_atypical: float = 0.5

@@ -73,11 +73,11 @@ def strength_study(
         )
         points: list[Point] = []
         correlations: list[Correlated] = []
-        yield Advanced("statistics", 0, len(options.strengths))
+        yield Advanced("statistics", 0, 1)
         for number, strength in enumerate(options.strengths, start=1):
             points.append(point_of(reported, strength))
             correlations += correlations_of(reported, strength)
-            yield Advanced("statistics", number, len(options.strengths))
+            yield Advanced("statistics", number / len(options.strengths), 1)
         summary = StrengthSummary(
             n_pictures=len(subjects.reported),
             n_concepts=len(set(reported.concepts)),

@@ -38,7 +38,7 @@ class Bounds:
             distances, at most.
     """
 
-    fidelity: float = 0.9
+    fidelity: float = 0.5
     atypical: float = 0.5
 
 
