@@ -24,6 +24,10 @@ PICTURE_BYTES = 60_000_000
 """Characters of pictures that one page holds at most; the run's parquet files hold the rest."""
 
 
+MAX_INPUTS = 24
+"""Inputs on one page and in its figures; the run's parquet files hold the rest."""
+
+
 def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
     """The lenses that have at least one picture besides the clean reconstructions."""
     clean = clean_site(atlas.plan.n_layers)

@@ -13,6 +13,7 @@ from steerlens._version import __version__
 from steerlens.report.colours import colour
 from steerlens.report.content import (
     LENSES,
+    MAX_INPUTS,
     PICTURE_BYTES,
     TOP_K,
     head_counts,
@@ -35,6 +36,8 @@ from steerlens.sweep.files import atomic_write
 def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> Path:
     """Writes `report.html` and, beside it, `figures/*.png` and `*.svg`; returns the page.
 
+    Of a run of many inputs, the page and the figures show the first ones and say so; `Atlas.only` chooses others.
+
     Args:
         atlas: the run.
         folder: where to write; made if it is not there.
@@ -45,14 +48,22 @@ def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> P
     """
     folder = Path(folder)
     page = folder / "report.html"
-    atomic_write(page, report_page(atlas).encode())
+    inputs = len(atlas.readings)
+    if inputs > MAX_INPUTS:
+        atlas = atlas.only([atlas.readings[index].id for index in range(MAX_INPUTS)])
+    atomic_write(page, report_page(atlas, inputs=inputs).encode())
     if figures:
         save_figures(atlas, folder / "figures")
     return page
 
 
-def report_page(atlas: Atlas) -> str:
-    """The report as HTML that refers to nothing outside itself."""
+def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
+    """The report as HTML that refers to nothing outside itself.
+
+    Args:
+        atlas: the run, or some of its inputs.
+        inputs: of how many the run is in all; by default of those in the atlas.
+    """
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
     readout = atlas.encoder.readout_tokens
@@ -61,6 +72,7 @@ def report_page(atlas: Atlas) -> str:
         .get_template("report.html.j2")
         .render(
             atlas=atlas,
+            inputs=len(atlas.readings) if inputs is None else inputs,
             version=__version__,
             title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
             encoder=short_name(atlas.encoder.name),

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Reading:
         write_norms: norm of each head's write relative to the final residual, means over width removed.
         direct_similarity: cosine of each head's write with the final residual, means over width removed.
         decomposition_error: relative error of the sum of all components against the final residual.
+        steered_similarity: cosine of every head's steered embedding with the target, which takes no decoding; None for
+            a decoder of image tokens.
     """
 
     picture: Picture
@@ -96,6 +99,7 @@ class Reading:
     write_norms: Float[Tensor, "L H"]
     direct_similarity: Float[Tensor, "L H"]
     decomposition_error: float
+    steered_similarity: Float[Tensor, "L H"] | None = None
 
     def top_labels(self, site: Site) -> tuple[Label, ...]:
         """The labels of one site, best first."""
@@ -205,7 +209,8 @@ class Atlas:
         chosen = {self.id_of(picture) for picture in pictures}
         rows = [row for row, cell in enumerate(self.finished) if cell.picture in chosen]
         cells = tuple(cell for cell in self.plan.cells if cell.picture in chosen)
-        read = [index for index, reading in enumerate(self.readings) if reading.id in chosen]
+        matching = (index for index, reading in enumerate(self.readings) if reading.id in chosen)
+        read = list(islice(matching, len(chosen)))  # the first few of thousands are found without reading the rest
         return replace(
             self,
             plan=replace(self.plan, cells=cells),
@@ -291,8 +296,12 @@ class Atlas:
         Args:
             lens: which lens.
             picture: which input.
-            decoded: of the re-encoded picture, or of the embedding before decoding.
+            decoded: of the re-encoded picture, or of the embedding before decoding: under the Steering Lens that is
+                known of every head, decoded or not.
         """
+        known = self.reading(picture).steered_similarity
+        if lens == "steering" and not decoded and known is not None:
+            return known.double().numpy()
         scores = np.full((self.encoder.n_layers, self.encoder.n_heads), np.nan)
         for score in self.ranked(lens, picture):
             value = score.similarity if decoded else score.steered_similarity

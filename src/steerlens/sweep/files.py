@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 from steerlens.errors import StoreError
 
@@ -28,8 +29,9 @@ def storing(path: Path) -> Generator[None]:
         raise StoreError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, flushes it to the disk, and renames it.
+@contextmanager
+def atomic_file(path: Path) -> Generator[IO[bytes]]:
+    """A file to write under a temporary name, which is flushed to the disk and renamed once it is whole.
 
     Raises:
         StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
@@ -40,7 +42,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         try:
             with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
                 temporary = Path(file.name)
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
@@ -50,6 +52,16 @@ def atomic_write(path: Path, data: bytes) -> None:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, flushes it to the disk, and renames it.
+
+    Raises:
+        StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _flush_names(folder: Path) -> None:

@@ -79,6 +79,7 @@ class RunWriter:
     ) -> None:
         self.folder, self.finished, self.read, self.resumed = folder, finished, read, resumed
         self._manifest = dict(manifest)
+        self._held = len(finished)
         self._next_part = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
 
     def add_cells(self, results: Sequence[CellResult]) -> None:
@@ -95,6 +96,7 @@ class RunWriter:
         atomic_write(self.folder / "cells" / f"{name}.safetensors", embeddings)
         atomic_write(self.folder / "cells" / f"{name}.parquet", table)
         self._next_part += 1
+        self._held += len(results)
 
     def add_reading(self, reading: Reading) -> None:
         """Stores what was read from one input picture.
@@ -108,9 +110,12 @@ class RunWriter:
         atomic_write(self.folder / "inputs" / f"{reading.id}.parquet", table)
 
     def finish(self, **facts: Any) -> None:
-        """Marks the run as complete and adds facts to its manifest (seconds taken, say), once."""
+        """Marks the run as complete and adds facts to its manifest (seconds taken, say), once.
+
+        How many cells it holds is one of them: a run that decodes a choice has fewer than were planned.
+        """
         if not self._manifest.get("complete"):
-            self._manifest.update(complete=True, **facts)
+            self._manifest.update(complete=True, decoded=self._held, **facts)
             _write_manifest(self.folder, self._manifest)
 
 
@@ -183,8 +188,7 @@ def load_run(folder: str | Path) -> Atlas:
         plan = plan_from_json(manifest["plan"])
         readings = stored_readings(folder, dict.fromkeys(cell.picture for cell in plan.cells))
         results = stored_results(folder, plan.cells)
-        # A part may have been removed since.
-        manifest["complete"] = bool(manifest.get("complete")) and len(results) == len(plan)
+        manifest["complete"] = is_complete(manifest, len(results))
         return Atlas(
             encoder=_encoder_spec(manifest["encoder"]),
             decoder=_decoder_spec(manifest["decoder"]),
@@ -195,6 +199,11 @@ def load_run(folder: str | Path) -> Atlas:
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise StoreError(f"the run in {folder} cannot be read: {error}.") from error
+
+
+def is_complete(manifest: Mapping[str, Any], held: int) -> bool:
+    """Whether a run is complete that holds so many cells; a part may have been removed since its manifest said so."""
+    return bool(manifest.get("complete")) and held == manifest.get("decoded", len(manifest["plan"]["cells"]))
 
 
 def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:

@@ -111,27 +111,33 @@ def read_png(path: Path, row: int) -> bytes:
     raise ValueError("it has fewer rows than when it was first read")
 
 
+def cell_row(result: CellResult) -> dict[str, Any]:
+    """The row of a cell, without its picture."""
+    return {
+        "picture": result.cell.picture,
+        "lens": result.cell.lens,
+        "site": str(result.cell.site),
+        "kind": result.cell.site.kind,
+        "layer": result.cell.site.layer,
+        "head": result.cell.site.head,
+        "strength": None if result.cell.strength is None else str(result.cell.strength),
+        "seed": result.cell.seed,
+        "draw": result.cell.draw,
+        "rho": result.rho,
+        "similarity": result.similarity,
+        "steered_similarity": result.steered_similarity,
+        "fidelity": result.fidelity,
+    }
+
+
+def cell_image(result: CellResult) -> dict[str, Any]:
+    """The decoded picture of a cell as a value of a picture column."""
+    return image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png")
+
+
 def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
     """A part of a run: a parquet table of cells with pictures, and their embeddings as safetensors, row for row."""
-    rows = [
-        {
-            "picture": result.cell.picture,
-            "lens": result.cell.lens,
-            "site": str(result.cell.site),
-            "kind": result.cell.site.kind,
-            "layer": result.cell.site.layer,
-            "head": result.cell.site.head,
-            "strength": None if result.cell.strength is None else str(result.cell.strength),
-            "seed": result.cell.seed,
-            "draw": result.cell.draw,
-            "rho": result.rho,
-            "similarity": result.similarity,
-            "steered_similarity": result.steered_similarity,
-            "fidelity": result.fidelity,
-            "image": image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png"),
-        }
-        for result in results
-    ]
+    rows = [{**cell_row(result), "image": cell_image(result)} for result in results]
     tensors = {
         "conditioning": torch.stack([result.conditioning for result in results]),
         "reencoded": torch.stack([result.reencoded for result in results]),
@@ -196,8 +202,8 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
         "write_norms": reading.write_norms,
         "direct_similarity": reading.direct_similarity,
     }
-    if reading.attention is not None:
-        tensors["attention"] = reading.attention
+    optional = {"attention": reading.attention, "steered_similarity": reading.steered_similarity}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
 
@@ -226,6 +232,7 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         write_norms=held["write_norms"],
         direct_similarity=held["direct_similarity"],
         decomposition_error=row["decomposition_error"],
+        steered_similarity=held.get("steered_similarity"),
     )
 
 

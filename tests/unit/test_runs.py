@@ -1,0 +1,344 @@
+"""Runs shown, merged and exported; and read by the libraries that people use for tables."""
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from steerlens.errors import StoreError, UsageError
+from steerlens.images import Picture
+from steerlens.sites import Site
+from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.export import export_parquet, export_pictures
+from steerlens.sweep.look import LookOptions, look, look_in, make_job
+from steerlens.sweep.merge import Merged, merge_runs
+from steerlens.sweep.store import load_run, open_run
+from steerlens.sweep.stored import finished_keys
+from steerlens.sweep.summary import run_summary
+from steerlens.sweep.tables import cells_to_bytes
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import Pair, load
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
+
+
+def picture(seed: int = 0, name: str = "") -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    return Picture.from_image(Image.fromarray(pixels), name or f"noise-{seed}")
+
+
+def run(pair: Pair, folder: Path, **changes: Any) -> Atlas:
+    return look(pair, **{"pictures": picture(), "steps": 1, "sites": "head.0.*", "folder": folder, **changes})
+
+
+def merged(*folders: Path, out: Path) -> Merged:
+    events = merge_runs(folders, out)
+    while True:
+        try:
+            event = next(events)
+            assert 0 < event.done <= event.total
+        except StopIteration as end:
+            return end.value
+
+
+def begun(pair: Pair, folder: Path) -> None:
+    """A run that was stopped after its first part."""
+    running = look_in(pair, make_job(pair, [picture()], LookOptions(steps=1, sites="heads", batch_size=2)), folder)
+    while not list(folder.glob("cells/part-*.parquet")):
+        next(running)
+    running.close()
+
+
+def stored_keys(folder: Path) -> Counter[str]:
+    from steerlens.sweep.stored import part_files, part_keys
+
+    return Counter(key for path in part_files(folder) for key in part_keys(path))
+
+
+# ---- summary
+
+
+def test_a_summary_counts_what_is_there_and_what_is_missing(pair: Pair, tmp_path: Path) -> None:
+    begun(pair, tmp_path / "run")
+    found = run_summary(tmp_path / "run")
+    assert not found.complete and found.seconds is None and not found.being_written
+    assert sum(found.decoded.values()) == 2 < sum(found.planned.values())
+    assert found.planned.keys() == found.decoded.keys()
+    run(pair, tmp_path / "run", sites="heads", batch_size=2)
+    assert run_summary(tmp_path / "run").complete
+
+
+def test_a_run_that_is_being_written_says_so(tmp_path: Path, pair: Pair) -> None:
+    run(pair, tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    beside = ("format", "fingerprint", "complete", "decoded", "provenance", "seconds")
+    identity = {key: value for key, value in manifest.items() if key not in beside}
+    with open_run(tmp_path / "run", identity):
+        assert run_summary(tmp_path / "run").being_written
+    assert not run_summary(tmp_path / "run").being_written
+
+
+# ---- merge
+
+
+def test_merged_seeds_pictures_and_sites_equal_one_run_of_all(pair: Pair, tmp_path: Path) -> None:
+    both = [picture(0), picture(1)]
+    run(pair, tmp_path / "a", pictures=both, seed=0)
+    run(pair, tmp_path / "b", pictures=both, seed=1)
+    run(pair, tmp_path / "c", pictures=both, seed=0, sites="head.1.*")
+    run(pair, tmp_path / "d", pictures=both, seed=1, sites="head.1.*")
+    found = merged(*(tmp_path / name for name in "abcd"), out=tmp_path / "all")
+    whole = run(pair, tmp_path / "whole", pictures=both, sites="head.0.*,head.1.*", n_seeds=2)
+    assert found.cells == found.planned == len(whole.plan)
+    assert found.duplicates == 4  # the clean reconstruction of two pictures and two seeds is in every run
+    atlas = load_run(tmp_path / "all")
+    assert atlas.manifest["complete"] is True
+    assert atlas.plan == whole.plan
+    assert stored_keys(tmp_path / "all") == Counter(cell.key for cell in whole.plan.cells)
+    for one, other in zip(atlas.results, whole.results, strict=True):
+        assert one.cell == other.cell
+        assert np.abs(one.picture.astype(int) - other.picture.astype(int)).mean() < 1  # of batches of other sizes
+        assert torch.allclose(one.conditioning, other.conditioning, atol=1e-5)
+    for one, other in zip(atlas.readings, whole.readings, strict=True):
+        assert one.id == other.id
+        assert set(one.labels) == set(other.labels)
+    # It is the run that one command for all of it would have written, so that command finds it done.
+    again = run(pair, tmp_path / "all", pictures=both, sites="head.0.*,head.1.*", n_seeds=2)
+    assert len(again.results) == len(whole.plan)
+
+
+def test_a_merge_that_was_interrupted_goes_on(pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "a", batch_size=2)
+    run(pair, tmp_path / "b", pictures=picture(1), batch_size=2)
+    events = merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    for _ in range(4):
+        next(events)
+    events.close()
+    assert not run_summary(tmp_path / "all").complete
+    found = merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
+    assert set(stored_keys(tmp_path / "all").values()) == {1}
+    assert len(finished_keys(tmp_path / "all")) == found.cells == found.planned
+    assert run_summary(tmp_path / "all").complete
+
+
+def test_runs_that_are_not_complete_merge_into_one_that_is_not(pair: Pair, tmp_path: Path) -> None:
+    begun(pair, tmp_path / "a")
+    run(pair, tmp_path / "b", pictures=picture(1), sites="heads")
+    found = merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
+    assert 0 < found.cells < found.planned
+    assert not run_summary(tmp_path / "all").complete
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 2}, r"options\.steps is 2 there, and 1 here"),
+        ({"strength": "rho=3"}, r"strength is rho=3"),
+        ({"target": picture(7)}, r"target\."),
+        ({"n_labels": 2}, r"labels\.kept is 2"),
+    ],
+)
+def test_other_options_are_refused_by_name(changes: dict[str, Any], said: str, pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "a")
+    run(pair, tmp_path / "b", **changes)
+    with pytest.raises(UsageError, match=said):
+        merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_other_weights_are_refused_by_the_name_of_their_file(pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "a")
+    other = load(save_tiny_pair(tmp_path / "other", seed=1), dtype="float32", device="cpu")
+    run(other, tmp_path / "b", pictures=picture(1))
+    with pytest.raises(UsageError, match=r"models\.sha256\.\w+/model\.safetensors"):
+        merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
+
+
+def test_the_same_weights_in_another_place_are_the_same_model(pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "a")
+    moved = load(save_tiny_pair(tmp_path / "moved"), dtype="float32", device="cpu")
+    run(moved, tmp_path / "b", pictures=picture(1))
+    assert merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all").duplicates == 0
+
+
+@pytest.mark.parametrize("what", ["picture", "similarity"])
+def test_different_results_of_one_cell_are_refused_by_its_name(what: str, pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "a")
+    atlas = run(pair, tmp_path / "b")
+    results = list(atlas.results)
+    wrong = {"file": results[1].png} if what == "picture" else {"similarity": results[0].similarity - 0.3}
+    results[0] = replace(results[0], **wrong)
+    table, embeddings = cells_to_bytes(results)
+    (part,) = (tmp_path / "b" / "cells").glob("*.parquet")
+    part.write_bytes(table)
+    part.with_suffix(".safetensors").write_bytes(embeddings)
+    with pytest.raises(UsageError, match="different results") as refused:
+        merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
+    assert results[0].cell.key in str(refused.value)
+    assert not (tmp_path / "all").exists()
+
+
+# ---- export
+
+
+def exported(events: Any) -> int:
+    return sum(1 for _ in events)
+
+
+def test_one_parquet_file_holds_pictures_inputs_and_numbers(pair: Pair, tmp_path: Path) -> None:
+    atlas = run(pair, tmp_path / "run", pictures=[picture(0), picture(1)])
+    assert exported(export_parquet(atlas, tmp_path / "all.parquet")) >= 1
+    table = pq.read_table(tmp_path / "all.parquet")
+    assert table.num_rows == len(atlas.results)
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert {name for name, kind in features.items() if kind == {"_type": "Image"}} == {"image", "input_image"}
+    for row, result in zip(table.to_pylist(), atlas.results, strict=True):
+        assert (row["picture"], row["site"], row["seed"]) == (
+            result.cell.picture,
+            str(result.cell.site),
+            result.cell.seed,
+        )
+        assert row["image"]["bytes"] == result.png
+        assert row["similarity"] == result.similarity
+        reading = atlas.reading(result.cell.picture)
+        assert row["input"] == reading.picture.name
+        assert row["label"] == reading.top_labels(result.cell.site)[0].name
+        with Image.open(io.BytesIO(row["input_image"]["bytes"])) as image:
+            assert np.array_equal(np.array(image), np.array(reading.picture.image))
+
+
+def test_a_full_disk_leaves_no_half_of_a_parquet_file(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atlas = run(pair, tmp_path / "run")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("steerlens.sweep.files.os.fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        exported(export_parquet(atlas, tmp_path / "out" / "all.parquet"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_of_pictures_has_readable_names_and_an_index(pair: Pair, tmp_path: Path) -> None:
+    atlas = run(pair, tmp_path / "run", pictures=[picture(0, "tea / cup"), picture(1, "tea \\ cup")], n_seeds=2)
+    exported(export_pictures(atlas, tmp_path / "out"))
+    with (tmp_path / "out" / "index.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    listed = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert len(rows) == len(listed) == len(atlas.results)
+    assert rows[0]["file"].startswith("tea-cup/diffusion/")
+    for row, entry, result in zip(rows, listed, atlas.results, strict=True):
+        assert row["file"] == entry["file"]
+        assert (tmp_path / "out" / row["file"]).read_bytes() == result.png
+        assert float(row["similarity"]) == entry["similarity"] == result.similarity
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert len(files) == len(atlas.results) + 2  # the inputs
+    assert sum(name.endswith("/input.png") for name in files) == 2
+
+
+def test_nothing_is_exported_of_a_run_without_pictures_or_over_other_files(pair: Pair, tmp_path: Path) -> None:
+    atlas = run(pair, tmp_path / "run")
+    with pytest.raises(UsageError, match="nothing to export"):
+        exported(export_parquet(replace(atlas, results=()), tmp_path / "none.parquet"))
+    with pytest.raises(UsageError, match="holds files"):
+        exported(export_pictures(atlas, tmp_path))
+    (tmp_path / "there.parquet").write_text("mine")
+    with pytest.raises(UsageError, match="there already"):
+        exported(export_parquet(atlas, tmp_path / "there.parquet"))
+    assert (tmp_path / "there.parquet").read_text() == "mine"
+
+
+# ---- parts of an atlas, and atlases that are read piece by piece
+
+
+def test_some_inputs_of_a_run_are_a_run_of_their_own(pair: Pair, tmp_path: Path) -> None:
+    pictures = [picture(0), picture(1), picture(2)]
+    whole = run(pair, tmp_path / "run", pictures=pictures)
+    some = whole.only(["noise-2", "noise-0"])
+    assert [reading.picture.name for reading in some.readings] == ["noise-0", "noise-2"]
+    assert [result.cell for result in some.results] == list(some.plan.cells)
+    site = Site("head", 0, 1)
+    assert some.score("steering", site, "noise-2") == whole.score("steering", site, "noise-2")
+    assert len(some.results_of("noise-2")) == len(whole.results) // 3
+    with pytest.raises(UsageError, match="noise-1"):
+        some.reading("noise-1")
+
+
+def test_what_is_stored_equals_what_was_in_memory(pair: Pair, tmp_path: Path) -> None:
+    pictures = [picture(0), picture(1)]
+    memory = look(pair, pictures, steps=1, sites="heads", n_seeds=2, batch_size=5)
+    stored = run(pair, tmp_path / "run", pictures=pictures, sites="heads", n_seeds=2, batch_size=5)
+    assert list(stored.finished) == list(memory.finished)
+    for one, other in zip(stored.results, memory.results, strict=True):
+        assert one.cell == other.cell and one.png == other.png
+        assert torch.equal(one.reencoded, other.reencoded) and one.similarity == other.similarity
+    for reading in memory.readings:
+        assert stored.ranked("steering", reading.id) == memory.ranked("steering", reading.id)
+        assert np.array_equal(np.array(stored.reading(reading.id).picture.image), np.array(reading.picture.image))
+    assert stored.results[-1].cell == memory.results[-1].cell
+    assert [result.cell for result in stored.results[1:6:2]] == [result.cell for result in memory.results[1:6:2]]
+    with pytest.raises(IndexError):
+        stored.results[len(memory.results)]
+
+
+# ---- other people's libraries
+
+
+def library(name: str) -> Any:
+    """Not a part of the test environment, since together they take 300 MB: `pip install 'steerlens[tables]'`."""
+    return pytest.importorskip(name, reason=f"{name} is not installed: pip install 'steerlens[tables]' to test with it")
+
+
+@pytest.fixture(scope="module")
+def finished(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atlas]:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, run(pair, folder, pictures=[picture(0), picture(1)])
+
+
+def test_the_datasets_library_shows_pictures(finished: tuple[Path, Atlas], tmp_path: Path) -> None:
+    datasets, (folder, atlas) = library("datasets"), finished
+    exported(export_parquet(atlas, tmp_path / "all.parquet"))
+    for files in (str(folder / "cells" / "*.parquet"), str(tmp_path / "all.parquet")):
+        table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(table) == len(atlas.results)
+        by_key = {(result.cell.picture, str(result.cell.site), result.cell.lens): result for result in atlas.results}
+        for row in table:
+            result = by_key[row["picture"], row["site"], row["lens"]]
+            assert isinstance(row["image"], Image.Image)
+            assert np.array_equal(np.array(row["image"]), result.picture)
+    whole = datasets.load_dataset(str(folder), "inputs", split="train", cache_dir=str(tmp_path / "cache"))
+    assert all(isinstance(row["image"], Image.Image) for row in whole)
+
+
+def test_polars_queries_scores(finished: tuple[Path, Atlas]) -> None:
+    polars, (folder, atlas) = library("polars"), finished
+    table = polars.scan_parquet(folder / "cells" / "*.parquet").filter(polars.col("lens") == "steering")
+    best = table.sort("similarity", descending=True).select("site", "similarity").collect().row(0)
+    results = [result for result in atlas.results if result.cell.lens == "steering"]
+    top = max(results, key=lambda result: result.similarity)
+    assert best == (str(top.cell.site), top.similarity)
+
+
+def test_duckdb_queries_scores(finished: tuple[Path, Atlas]) -> None:
+    duckdb, (folder, atlas) = library("duckdb"), finished
+    query = f"select lens, count(*), avg(similarity) from '{folder}/cells/*.parquet' group by lens order by lens"
+    with duckdb.connect() as connection:
+        rows = connection.sql(query).fetchall()
+    for lens, count, mean in rows:
+        scores = [result.similarity for result in atlas.results if result.cell.lens == lens]
+        assert count == len(scores)
+        assert mean == pytest.approx(np.mean(scores))
