@@ -27,7 +27,8 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
         emit_json(estimate)
         return 0
     cells = ", ".join(f"{count} {lens}" for lens, count in estimate["cells"].items())
-    say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}")
+    most = "" if estimate["decode"] == "all" else f", of which {estimate['decode']} are decoded"
+    say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}{most}")
     say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
     say(
         f"decoder: {estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}, "
@@ -50,6 +51,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         UsageError: if the settings make no sense for the model, as in a real run.
     """
     from steerlens.decoders.diffusion import default_batch_size
+    from steerlens.sweep.choice import Choice
     from steerlens.sweep.look import decode_options, default_strength, plan_of
     from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.devices import choose_device, decoder_dtype, parse_dtype
@@ -77,10 +79,13 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     precision = decoder_dtype(device, parse_dtype(settings.dtype))
     batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
     pixels = options.size[0] * options.size[1]
-    seconds = estimate_seconds(cost, speed, pictures=len(plan), options=options, traces=len(pictures))
+    choice = Choice.parse(settings.decode)
+    decoded = choice.at_most(plan.cells)
+    seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=len(pictures))
     return {
         "inputs": [picture.name for picture in pictures],
-        "pictures_to_decode": len(plan),
+        "pictures_to_decode": decoded,
+        "decode": str(choice),
         "cells": dict(Counter(cell.lens for cell in plan.cells)),
         "sites": settings.sites,
         "strength": str(plan.strength),
@@ -92,13 +97,13 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "size": list(options.size),
         "device": str(device),
         "dtype": str(precision).removeprefix("torch."),
-        "operations": len(plan) * cost.picture_flops(options),
+        "operations": decoded * cost.picture_flops(options),
         "operations_per_second": speed,
         "seconds": seconds,
         "weight_bytes": cost.bytes,
         "batch_size": batch,
         "working_bytes": cost.working_bytes(batch, options.size, precision.itemsize),
-        "disk_bytes": int(len(plan) * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
+        "disk_bytes": int(decoded * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
         "disk_free_bytes": shutil.disk_usage(_existing(folder)).free,
         "out": str(folder),
     }

@@ -67,6 +67,11 @@ class LensSettings:
     lens: tuple[Literal["diffusion", "steering"], ...] = ("diffusion", "steering")
     """Which lenses decode. The Logit Lens is always read where there is a vocabulary."""
 
+    decode: str = "all"
+    """What is decoded: all; top:K, the K heads (or other writes) of every picture and lens whose embedding comes
+    closest to the target without decoding; or above:X, those closer than a cosine of X. The residual stream always
+    is decoded."""
+
     seed: int = 0
     """First seed of the decoder; the same for every picture, so that pictures differ by their site alone."""
 
@@ -220,6 +225,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
         lenses=settings.lens,
         directions=directions,
         tokens=settings.tokens,
+        decode=settings.decode,
         cache=not settings.no_cache,
     )
 

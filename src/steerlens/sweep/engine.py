@@ -169,8 +169,7 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
         )
     batch, waiting = BatchSize(job.decoder, job.options), list[_Steered]()
     left = dict(job.plan.without(finished).by_picture())
-    # Which cells a choice leaves out is known only once a picture is traced: the total shrinks as pictures are.
-    total, decoded = sum(map(len, left.values())), 0
+    total, decoded = job.choice.at_most(job.plan.cells) - (len(job.plan) - sum(map(len, left.values()))), 0
     groups = [(id, cells) for id, cells in job.plan.by_picture() if id in left or id not in read]
     for traced, (id, cells) in enumerate(groups, start=1):
         reading, steered = _trace_and_steer(job, id, cells, finished)

@@ -24,6 +24,7 @@ from steerlens.lenses.tokens import Area
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.cache import TraceCache, trace_cache
+from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
@@ -58,6 +59,7 @@ class LookOptions:
         directions: directions (D,), groups and regions by name, which are looked at besides the sites.
         tokens: for a decoder of image tokens, those that the Steering Lens writes to, as
             `steerlens.lenses.image_tokens.parse_tokens` reads them.
+        decode: what is decoded, as `steerlens.sweep.choice.Choice` reads it; all else is ranked without decoding.
         cache: whether traces are kept from run to run (see `steerlens.sweep.cache`); only for weights that are as they
             were loaded, since the cache knows them by their files.
     """
@@ -76,6 +78,7 @@ class LookOptions:
     lenses: tuple[LensName, ...] = ("diffusion", "steering")
     directions: Mapping[str, Direction] = field(default_factory=dict)
     tokens: str = "all"
+    decode: str = "all"
     cache: bool = False
 
 
@@ -108,6 +111,7 @@ def make_job(
         if not isinstance(direction, Tensor):
             direction.check(spec)
     tokens = _tokens_written_to(pair, options, plan.strength)
+    resolved = resolve_target(pair, target)
     return Job(
         encoder=pair.encoder,
         decoder=pair.decoder,
@@ -115,12 +119,24 @@ def make_job(
         plan=plan,
         options=decode_options(pair.decoder.spec.defaults, options),
         vocabulary=pair.vocabulary if vocabulary is None else vocabulary,
-        target=resolve_target(pair, target),
+        target=resolved,
         directions=options.directions,
         n_labels=options.n_labels,
         tokens=tokens,
         traces=_kept_traces(pair, options),
+        choice=_choice(pair, options, resolved),
     )
+
+
+def _choice(pair: Pair, options: LookOptions, target: Target) -> Choice:
+    choice = Choice.parse(options.decode)
+    tokens = pair.decoder.spec.consumes == "image_tokens"
+    if choice.kind != "all" and tokens and target.direction is not None and target.tokens is None:
+        raise UsageError(
+            f"decode {choice} ranks sites by what is steered: {pair.decoder.spec.name} is given image tokens, of which "
+            "a text has none to compare with; take a picture as the target, or decode all."
+        )
+    return choice
 
 
 def _kept_traces(pair: Pair, options: LookOptions) -> TraceCache | None:
@@ -288,6 +304,7 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "labels": _labels_identity(job),
         # Runs of image embeddings are known by what they were known by before there was this option.
         **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
+        **({} if job.choice.kind == "all" else {"decode": str(job.choice)}),
     }
 
 

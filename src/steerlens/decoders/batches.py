@@ -1,0 +1,124 @@
+"""Decoding in batches as large as pays and as memory allows.
+
+They grow while that is faster, and halve when memory runs out.
+
+A decoder promises that a picture depends on its own conditioning and seed alone, so that the size of a batch may change
+at any time; a batch that did not fit is decoded again in smaller ones, and what came before it is kept.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, Denoised
+from steerlens.errors import ModelError
+
+_WORTH = 1.1
+"""How much faster twice the batch must be to be kept."""
+
+_LARGEST = 8
+"""Times the size a decoder suggests beyond which batches do not grow."""
+
+_FALLBACK = 8
+"""Pictures at once for a decoder that says nothing about it."""
+
+
+class BatchSize:
+    """How many pictures to decode at once.
+
+    It begins with what the options or the decoder say. Unless the options fixed it, it is doubled as long as twice the
+    batch makes at least a tenth more pictures a second; the first batch of every size is not timed, since it allocates
+    memory and may compile. When memory runs out, it is halved for good.
+
+    Args:
+        decoder: whose batches.
+        options: how it decodes.
+        clock: seconds, for tests.
+
+    Attributes:
+        size: of the next batch.
+    """
+
+    def __init__(
+        self, decoder: Decoder, options: DecodeOptions, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        chooser: Callable[[DecodeOptions], int] | None = getattr(decoder, "batch_size", None)
+        suggested = _FALLBACK if chooser is None else chooser(options)
+        self.size = options.batch_size or suggested
+        self.clock = clock
+        self._settled = options.batch_size is not None
+        self._ceiling = _LARGEST * self.size
+        self._warm, self._best = False, 0.0
+
+    def timed(self, pictures: int, seconds: float) -> None:
+        """Tells how long a batch took."""
+        if self._settled or pictures < self.size:
+            return
+        if not self._warm:
+            self._warm = True
+            return
+        rate = pictures / max(seconds, 1e-9)
+        if rate < _WORTH * self._best:
+            self.size, self._settled = self.size // 2, True
+        elif 2 * self.size > self._ceiling:
+            self._settled = True
+        else:
+            self.size, self._best, self._warm = 2 * self.size, rate, False
+
+    def did_not_fit(self, pictures: int) -> None:
+        """Tells that a batch of so many pictures did not fit into memory."""
+        self.size, self._settled = max(1, pictures // 2), True
+
+
+def decode_in_batches(
+    decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions, batch: BatchSize
+) -> Iterator[Denoised | Decoded]:
+    """Decodes batch after batch, telling each step, in smaller batches where memory runs out.
+
+    Args:
+        decoder: turns conditionings into pictures.
+        conditioning: what it consumes, N rows.
+        seeds: one a row.
+        options: how to decode; `batch` takes the place of their batch size.
+        batch: the size of batches, which learns from them.
+
+    Raises:
+        ModelError: if a single picture does not fit into memory, or as the decoder does.
+    """
+    start = 0
+    while start < len(seeds):
+        stop = min(start + batch.size, len(seeds))
+        began = batch.clock()
+        chosen = replace(options, batch_size=stop - start)
+        try:
+            for event in decoder.decode_batches(conditioning.rows(start, stop), seeds[start:stop], chosen):
+                yield replace(event, first=start) if isinstance(event, Decoded) else event
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if stop - start == 1:
+                raise ModelError(
+                    f"{decoder.spec.name}: not even one picture of {options.size[0]} x {options.size[1]} pixels fits "
+                    "into memory; take another --device, a half precision (--dtype), or smaller pictures."
+                ) from error
+            batch.did_not_fit(stop - start)
+        else:
+            batch.timed(stop - start, batch.clock() - began)
+            start = stop
+            continue
+        # Outside the handler: the exception holds on to the very tensors that did not fit.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator has no type of its own.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -1,0 +1,112 @@
+"""Batches that grow while that is faster and shrink when memory runs out."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised
+from steerlens.decoders.batches import BatchSize, decode_in_batches
+from steerlens.errors import ModelError
+
+OPTIONS = DecodeOptions(2, 1.0, "ddim", (4, 4))
+
+
+class Fake:
+    """A decoder whose pictures are their conditioning; batches above `fits` run out of memory half-way."""
+
+    spec = DecoderSpec("fake", "fake", "image_embedding", 3, OPTIONS)
+
+    def __init__(self, suggested: int = 4, fits: int = 1000, error: type[Exception] | None = None) -> None:
+        self.suggested, self.fits, self.error = suggested, fits, error
+        self.batches: list[int] = []
+
+    def batch_size(self, options: DecodeOptions) -> int:
+        return options.batch_size or self.suggested
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        assert options is not None
+        assert options.batch_size == len(seeds) == len(conditioning)
+        self.batches.append(len(seeds))
+        yield Denoised(len(seeds), 1, 2)
+        if len(seeds) > self.fits:
+            if self.error is not None:
+                raise self.error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        yield Decoded(0, conditioning.values[:, :, None, None].expand(-1, 3, 4, 4))
+
+
+def decoded(decoder: Fake, count: int, options: DecodeOptions = OPTIONS) -> tuple[torch.Tensor, BatchSize]:
+    values, batch = torch.arange(3.0 * count).view(count, 3), BatchSize(decoder, options)
+    found: dict[int, torch.Tensor] = {}
+    for event in decode_in_batches(
+        decoder, Conditioning("image_embedding", values), list(range(count)), options, batch
+    ):
+        if isinstance(event, Decoded):
+            assert event.first not in found
+            found[event.first] = event.pictures
+    pictures = torch.cat([found[first] for first in sorted(found)])
+    assert torch.equal(pictures[:, :, 0, 0], values)
+    return pictures, batch
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, MemoryError])
+def test_a_batch_that_does_not_fit_is_decoded_again_in_halves_and_nothing_twice(error: type[Exception] | None) -> None:
+    decoder = Fake(suggested=8, fits=3, error=error)
+    _, batch = decoded(decoder, 13)
+    assert decoder.batches == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+    assert batch.size == 2
+
+
+def test_a_size_that_was_asked_for_is_kept_and_still_halved_when_it_does_not_fit() -> None:
+    decoder = Fake(suggested=2)
+    decoded(decoder, 12, DecodeOptions(2, 1.0, "ddim", (4, 4), batch_size=5))
+    assert decoder.batches == [5, 5, 2]
+    tight = Fake(fits=2)
+    decoded(tight, 8, DecodeOptions(2, 1.0, "ddim", (4, 4), batch_size=4))
+    assert tight.batches == [4, 2, 2, 2, 2]
+
+
+def test_one_picture_that_does_not_fit_is_said() -> None:
+    with pytest.raises(ModelError, match="not even one picture of 4 x 4 pixels fits into memory"):
+        decoded(Fake(fits=0), 3)
+
+
+def test_another_error_is_not_taken_for_want_of_memory() -> None:
+    class Broken(Fake):
+        def decode_batches(
+            self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+        ) -> Iterator[Denoised | Decoded]:
+            raise RuntimeError("shapes do not match")
+            yield
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        decoded(Broken(), 3)
+
+
+def sizes(rates: dict[int, float], count: int) -> list[int]:
+    """Sizes of successive batches, where a batch of a size makes so many pictures a second."""
+    batch, seen = BatchSize(Fake(suggested=4), OPTIONS), list[int]()
+    for _ in range(count):
+        seen.append(batch.size)
+        batch.timed(batch.size, batch.size / rates[batch.size])
+    return seen
+
+
+def test_batches_grow_while_that_is_faster() -> None:
+    assert sizes({4: 10, 8: 15, 16: 16, 32: 1}, 8) == [4, 4, 8, 8, 16, 16, 8, 8]
+    assert sizes({4: 10, 8: 5}, 6) == [4, 4, 8, 8, 4, 4]
+
+
+def test_batches_stop_growing_at_eight_times_what_the_decoder_suggests() -> None:
+    assert sizes({4: 1, 8: 2, 16: 4, 32: 8}, 10) == [4, 4, 8, 8, 16, 16, 32, 32, 32, 32]
+
+
+def test_a_last_batch_that_is_not_full_tells_nothing() -> None:
+    batch = BatchSize(Fake(suggested=4), OPTIONS)
+    for _ in range(5):
+        batch.timed(3, 1e-6)
+    assert batch.size == 4

@@ -1,0 +1,105 @@
+"""Decoding only what ranks first without decoding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steerlens.errors import UsageError
+from steerlens.images import Picture
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.choice import Choice
+from steerlens.sweep.look import LookOptions, look, look_in, make_job
+from steerlens.sweep.plan import make_plan
+from steerlens.sweep.store import load_run
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import Pair, load
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
+
+
+def noise(seed: int) -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    return Picture.from_image(Image.fromarray(pixels), f"noise{seed}")
+
+
+@pytest.mark.parametrize("text", ["all", "top:0", "top:12", "above:0.25", "above:-1"])
+def test_a_choice_has_one_text_form(text: str) -> None:
+    assert str(Choice.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "some", "all:3", "top", "top:-1", "top:1.5", "above:2", "above:nan", "above:"])
+def test_other_texts_are_no_choice(text: str) -> None:
+    with pytest.raises(UsageError, match="what to decode is all, top:K"):
+        Choice.parse(text)
+
+
+def test_the_best_sites_of_each_lens_their_controls_and_the_residual_stream_are_picked() -> None:
+    sites = [*layer_sites("resid_post", 2), *all_heads(2, 3)]
+    plan = make_plan(["a"], sites, 2, strength=Strength("rho", 1.0), seeds=(0, 1), controls=2)
+    value = {site: float(index) for index, site in enumerate(all_heads(2, 3))}
+
+    def similarity(lens: str, site: Site) -> float:
+        return 9.0 if not site.is_write else -value[site] if lens == "diffusion" else value[site]
+
+    picked = Choice.parse("top:2").pick((cell, similarity(cell.lens, cell.site)) for cell in plan.cells)
+    kept = {(cell.lens, str(cell.site)) for cell in plan.cells if cell.key in picked and cell.site.is_write}
+    assert kept == {
+        *(("steering", site) for site in ("head.1.1", "head.1.2")),
+        *(("control", site) for site in ("head.1.1", "head.1.2")),
+        *(("diffusion", site) for site in ("head.0.0", "head.0.1")),
+    }
+    assert {cell.key for cell in plan.cells if not cell.site.is_write} <= picked
+    # two residuals, two heads under the Diffusion Lens, two steered with two controls each; for two seeds
+    assert len(picked) == Choice.parse("top:2").at_most(plan.cells) == 2 * (2 + 2 + 2 * 3)
+    above = Choice.parse("above:0.5").pick((cell, value.get(cell.site, 0.0) / 6) for cell in plan.cells)
+    assert {str(cell.site) for cell in plan.cells if cell.key in above and cell.site.is_write} == {
+        "head.1.1",
+        "head.1.2",
+    }
+    everything = Choice().pick((cell, 0.0) for cell in plan.cells)
+    assert len(everything) == len(plan) == Choice().at_most(plan.cells)
+
+
+def test_what_is_decoded_is_what_ranks_first_without_decoding(pair: Pair) -> None:
+    every = look(pair, noise(0), steps=2, strength="rho=1")
+    few = look(pair, noise(0), steps=2, strength="rho=1", decode="top:2")
+    scores = every.score_map("steering", decoded=False)
+    by_hand = [every.score("steering", site).steered_similarity for site in all_heads(*scores.shape)]
+    np.testing.assert_allclose(scores.flatten(), by_hand, atol=1e-5)
+    best = {all_heads(*scores.shape)[index] for index in np.argsort(-scores.flatten(), kind="stable")[:2]}
+    assert set(few.sites("steering")) == best
+    # the ranking of all heads is there, though few were decoded
+    np.testing.assert_allclose(few.score_map("steering", decoded=False), scores, atol=1e-6)
+    assert np.isfinite(few.score_map("steering")).sum() == 2
+    for result in few.results:
+        other = next(one for one in every.results if one.cell == result.cell)
+        assert np.abs(result.picture.astype(int) - other.picture.astype(int)).max() <= 2
+
+
+def test_a_run_that_goes_on_chooses_what_it_chose_before(pair: Pair, tmp_path: Path) -> None:
+    options = LookOptions(steps=2, decode="top:2", batch_size=3)
+    pictures = [noise(0), noise(1)]
+    job = make_job(pair, pictures, options)
+    events = look_in(pair, job, tmp_path / "run")
+    totals: list[float] = []
+    for event in events:
+        if event.stage == "decoding":
+            totals.append(event.total)
+            if event.done >= 6:
+                break
+    events.close()
+    held = len(load_run(tmp_path / "run").results)
+    assert 0 < held < totals[0] == job.choice.at_most(job.plan.cells)
+    rest = list(look_in(pair, make_job(pair, pictures, options), tmp_path / "run"))
+    assert rest[-1].done == rest[-1].total == totals[0] - held
+    resumed, whole = load_run(tmp_path / "run"), look(pair, pictures, steps=2, decode="top:2")
+    assert resumed.manifest["complete"]
+    assert [result.cell for result in resumed.results] == [result.cell for result in whole.results]
+    with pytest.raises(UsageError, match="another decode"):
+        look(pair, pictures, steps=2, decode="top:3", folder=tmp_path / "run", batch_size=3)
