@@ -26,7 +26,8 @@ from steerlens.interventions import Zero
 from steerlens.sites import Site
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import tiny_encoder
-from steerlens.testing.tiny_decoders import EMBEDDING_SIZE, WIDTH, save_tiny_decoder, tiny_pipeline
+from steerlens.testing.tiny_decoders import save_tiny_decoder, tiny_pipeline
+from steerlens.testing.tiny_parts import EMBEDDING_SIZE, WIDTH
 from steerlens.zoo.parts import encoder_of
 
 FAMILIES: dict[str, Any] = {

@@ -18,9 +18,9 @@ from steerlens.lenses.image_tokens import (
     parse_tokens,
     reaching_sites,
     source_of,
-    steer_and_patch_tokens,
     trace_tokens,
 )
+from steerlens.lenses.image_tokens_by_hooks import steer_and_patch_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.lenses.tokens import Area, Box, Outside, Patches, RegionPart, SpecialTokens
 from steerlens.sites import Site, all_heads, layer_sites

@@ -11,7 +11,7 @@ component writes into each token, and w in [0,1] a weight for each token (1 for 
 The norms run over all tokens that are written to and over width, so one number steers a picture: a head that writes
 into one patch alone keeps that pattern. C removes the mean over width where a LayerNorm follows that would remove it,
 and is the identity where the decoder reads tokens without a norm. Tokens that the decoder drops have w = 0.
-`steer_and_patch_tokens` is the definition, hook by hook; the tests hold the closed form against it.
+`image_tokens_by_hooks` is the definition, hook by hook; the tests hold the closed form against it.
 
 References: M. Toker et al., "Diffusion Lens", arXiv 2403.05846; R. Takatsuki et al., "Decoding Vision Transformers: the
 Diffusion Steering Lens", arXiv 2504.13763 (both for one readout token).
@@ -29,10 +29,8 @@ from steerlens.decoders.base import Decoder, DecoderSpec, TokenDecoder, TokenSou
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Add, Intervention, Patch, Scale
 from steerlens.lenses.groups import Group
 from steerlens.lenses.readout import Direction, direction_site
-from steerlens.lenses.steering import later_submodules
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.lenses.tokens import Area, RegionPart, parse_area
 from steerlens.sites import NAMED_KINDS, Site, parse_sites
@@ -284,54 +282,6 @@ def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B 
     """What a decoder reads of many residuals, in float32."""
     reader, _ = source_of(decoder)
     return reader.tokens(residuals.flatten(0, 1).to(encoder.dtype)).float().unflatten(0, residuals.shape[:2])
-
-
-@torch.no_grad()
-def steer_and_patch_tokens(
-    encoder: Encoder,
-    inputs: Inputs | Tensor,
-    site: Site,
-    factor: float,
-    source: TokenSource,
-    weights: Float[Tensor, "T"] | None = None,
-    direction: Float[Tensor, "D"] | None = None,
-    layer: int = 0,
-) -> Float[Tensor, "B T D"]:
-    """The residual that a decoder reads, by the definition of DSL: steer on some tokens, patch all that comes later.
-
-    Slow and plain on purpose: two forward passes, and no use of the additivity of the residual stream.
-
-    Args:
-        encoder: any encoder.
-        inputs: what `encoder.preprocess` gave.
-        site: the component to amplify, or a `vector` site.
-        factor: s; on a token of weight w, the component is multiplied by `1 + (s - 1) w`.
-        source: where the decoder reads.
-        weights: how far each token is written to, in [0,1]; None for all of them.
-        direction: the tensor behind a `vector` site.
-        layer: for a `vector` site, the layer after which it is added.
-
-    Raises:
-        UsageError: if the site holds the residual stream, is several places at once, or lies after the tokens read.
-    """
-    if not site.is_write or site.kind in ("group", "region"):
-        raise UsageError(f"{site} is no submodule's output and cannot be steered.")
-    if site.kind == "vector" and direction is None:
-        raise UsageError(f"{site} was given no direction.")
-    last = source.last_layer(encoder.spec.n_layers)
-    source.check(Site("resid_post", layer) if site.kind == "vector" else site, encoder.spec.n_layers, "the decoder")
-    shares = (torch.ones(encoder.spec.n_tokens) if weights is None else weights).tolist()
-    steer: list[Intervention] = []
-    for share in sorted(set(shares) - {0.0}):
-        tokens, amount = tuple(t for t, own in enumerate(shares) if own == share), (factor - 1) * share
-        if direction is not None:
-            steer.append(Add(Site("resid_post", layer), tokens, vector=amount * direction))
-        else:
-            steer.append(Scale(site, tokens, factor=1 + amount))
-    later, read = later_submodules(site, layer, last + 1), Site("resid_post", last)
-    clean = encoder.record(inputs, later) if later else {}
-    patches = [Patch(one, value=clean[one]) for one in later]
-    return encoder.record(inputs, [read], [*steer, *patches])[read]
 
 
 @dataclass(frozen=True)
