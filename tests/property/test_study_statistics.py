@@ -128,3 +128,5 @@ def test_reliability_of_a_repeated_score_is_one_and_of_noise_none() -> None:
     single, whole = seed_reliability(torch.stack([own + noise(20, 30, seed=16), own + noise(20, 30, seed=17)]))
     assert 0.3 < single < 0.7 and whole == pytest.approx(2 * single / (1 + single))
     assert math.isnan(seed_reliability(own[None])[0])
+    opposite = seed_reliability(torch.stack([own, -own]))
+    assert opposite[0] == pytest.approx(-1) and math.isnan(opposite[1])

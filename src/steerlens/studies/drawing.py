@@ -34,7 +34,8 @@ def picture_grid(
     title: str,
 ) -> Figure:
     """Rows of pictures with a name before each row and above each column; rows may be shorter than the first."""
-    side, left, top = 0.95, 0.12 + 0.068 * max(map(len, row_names)), 0.62
+    side, left = 0.95, 0.12 + 0.068 * max(map(len, row_names))
+    top = 0.34 + 0.13 * max(name.count("\n") + 1 for name in column_names)
     figure = Figure(figsize=(left + side * len(column_names) + 0.1, top + side * len(pictures) + 0.1))
     width, height = figure.get_size_inches()
     for row, shown in enumerate(pictures):

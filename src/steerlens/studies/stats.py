@@ -244,11 +244,13 @@ def mean_estimate(
 def seed_reliability(tables: Float[Tensor, "S P N"], correlation: Correlation = spearman) -> tuple[float, float]:
     """How far a score repeats itself over S seeds: mean correlation of two seeds, and of the mean over all seeds.
 
-    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`; both are nan for one seed.
+    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`, nan where seeds disagree so much that it says
+    nothing; both are nan for one seed.
     """
     S = tables.shape[0]
     if S < 2:
         return float("nan"), float("nan")
     pairs = [mean_correlation(tables[i], tables[j], correlation) for i in range(S) for j in range(i)]
     single = sum(pairs) / len(pairs)
-    return single, S * single / (1 + (S - 1) * single)
+    noise = 1 + (S - 1) * single
+    return single, S * single / noise if noise > 1e-9 else float("nan")

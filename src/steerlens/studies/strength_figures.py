@@ -75,7 +75,7 @@ def _correlations(summary: StrengthSummary, effect: str) -> list[_Line]:
     }
 
     def line(score: str, compare: str, colour: str, dash: str, marker: str) -> _Line:
-        words = f"{score}, {'the ' if compare == INPUT else ''}{compare}"
+        words = f"{score}, with the {compare}"
         return _Line(words, colour, dash, marker, lambda point: found.get((point.strength, score, compare)))
 
     lines = [
@@ -164,12 +164,17 @@ def choice_figure(summary: StrengthSummary) -> Figure:
     axes.set_xlabel("Spearman correlation with the signed effect", fontsize=8)
     fidelity.set_xlabel("fidelity, share of the clean", fontsize=8)
     atypical.set_xlabel("share of atypical embeddings", fontsize=8)
+    for one, bound in ((fidelity, rule.bounds.fidelity), (atypical, rule.bounds.atypical)):
+        one.axvline(bound, color="#555555", linestyle=":", linewidth=1.2)
+        one.set_xlim(-0.06, 1.06)
     for one in (axes, fidelity, atypical):
         one.tick_params(axis="x", labelsize=7)
         one.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
-        f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\nEffect: {summary.main}", fontsize=8
+        f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\n"
+        f"Effect: {summary.main}. Dotted: the rule's bounds.",
+        fontsize=8,
     )
     return figure
 

@@ -122,6 +122,7 @@ class Recommendation:
 
     Attributes:
         rule: the rule, in words.
+        bounds: what it asks for.
         strength: what it gives, or None if no strength keeps to the bounds.
         candidates: every strength of the sweep, on the concepts to choose on.
         runners_up: others within the bounds whose paired difference to the first has an interval that includes 0.
@@ -130,6 +131,7 @@ class Recommendation:
     """
 
     rule: str
+    bounds: Bounds
     strength: str | None
     candidates: Mapping[str, Candidate]
     runners_up: tuple[str, ...] = ()
@@ -247,12 +249,13 @@ def recommend(chosen: Half, reported: Half, strengths: Sequence[Strength], bound
     named = {str(strength): candidate for strength, candidate in candidates.items()}
     allowed = [one for one, found in candidates.items() if found.within and found.correlation == found.correlation]
     if not allowed:
-        return Recommendation(rule, None, named)
+        return Recommendation(rule, bounds, None, named)
     best = max(allowed, key=lambda one: candidates[one].correlation)
     near = tuple(str(one) for one in allowed if one != best and not _difference(chosen, best, one).excludes_zero)
     score, effect = _main_tables(reported, best)
     return Recommendation(
         rule,
+        bounds,
         str(best),
         named,
         near,

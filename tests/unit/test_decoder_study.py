@@ -1,0 +1,272 @@
+"""The decoder study on a tiny random pair: numbers against plain loops, resumable, times kept out of the summary."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+import steerlens
+from steerlens.errors import StoreError, UsageError
+from steerlens.lenses.strength import Strength
+from steerlens.scores import seed_agreement
+from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name, study_heads, sweep
+from steerlens.studies.decoder_study import decoder_study
+from steerlens.studies.decoder_summary import (
+    DecoderSummary,
+    Decodings,
+    agreements,
+    ceiling_statistic,
+    ranking_statistic,
+    summarise,
+    unrelated,
+)
+from steerlens.studies.stats import ranks
+from steerlens.studies.subjects import Subject, SubjectSet
+from steerlens.sweep.engine import Advanced
+from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.zoo.pair import Pair
+
+
+def picture(seed: int, size: int = 16) -> Image.Image:
+    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def subjects(pair: Pair) -> SubjectSet:
+    assert pair.vocabulary is not None
+    names = pair.vocabulary.names
+    made = [Subject(f"p{n}", picture(n), names[n], picture(100 + n)) for n in range(3)]
+    return SubjectSet(tuple(made[:1]), tuple(made[1:]), (), "random pictures")
+
+
+@pytest.fixture(scope="module")
+def options(pair: Pair) -> DecoderOptions:
+    default = replace(pair.decoder.spec.defaults, steps=2, guidance=2.0)
+    settings = sweep(default, (1, 2), (1.0,), ("ddim",), ((0.0, 0.5),))
+    return DecoderOptions(settings, Strength("rho", 1.0), seeds=(3, 4), reference_steps=3, reference_seeds=2, heads=3)
+
+
+def finish(events) -> DecoderSummary:
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+
+
+def test_a_sweep_differs_from_the_default_in_one_option_each(options: DecoderOptions) -> None:
+    default = options.default
+    assert [axis_of(one, default) for one in options.settings] == [
+        "default",
+        "steps",
+        "guidance",
+        *(["scheduler"] if default.scheduler != "ddim" else []),
+        "guidance_interval",
+    ]
+    assert len({setting_name(one) for one in options.settings}) == len(options.settings)
+    unguided = replace(default, guidance=1.0)
+    assert all(one.guidance_interval == (0.0, 1.0) for one in sweep(unguided, (1,), (), (), ((0.0, 0.5),)))
+    with pytest.raises(UsageError, match="in several options: steps, guidance"):
+        replace(options, settings=(default, replace(default, steps=9, guidance=9.0)))
+
+
+def test_no_seed_is_shared_with_the_reference(options: DecoderOptions) -> None:
+    (_, reference, own), *others = options.work()
+    assert reference.steps == 3 and own == (5, 6)
+    assert all(seeds == (3, 4) for _, _, seeds in others)
+    assert len({name for name, _, _ in options.work()}) == 1 + len(options.settings)
+
+
+def test_the_study_resumes_to_the_same_summary(
+    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
+) -> None:
+    judge = tiny_encoder(5)
+    finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=20))
+    broken = decoder_study(pair, subjects, options, tmp_path / "broken", judge=judge)
+    for event in broken:
+        if isinstance(event, Advanced) and event.stage == "decoding" and event.done > event.total / 2:
+            break
+    broken.close()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "parts").iterdir()}
+    assert any(name.startswith("reference") for name in kept) and not (tmp_path / "broken" / "summary.json").exists()
+    finish(decoder_study(pair, subjects, options, tmp_path / "broken", judge=judge, draws=20))
+    for name, time in kept.items():
+        assert (tmp_path / "broken" / "parts" / name).stat().st_mtime_ns == time
+    texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
+    assert texts[0] == texts[1] and "seconds" not in texts[0]
+    summary = json.loads(texts[0])
+    assert summary["n_pictures"] == 3 and summary["n_decoded"] == 3 and summary["reference"]["judged"] is not None
+    assert [row["passes"] for row in summary["rows"]] == [one.passes for one in options.settings]
+    times = json.loads((tmp_path / "whole" / "timings.json").read_text())
+    assert set(times) == {"reference", *(setting_name(one) for one in options.settings)}
+    assert all(one["seconds"] > 0 for one in times.values())
+    table = pq.read_table(tmp_path / "whole" / "table.parquet")
+    assert table.num_rows == 3 * 3 * (1 + len(options.settings))
+    assert set(table["site"].to_pylist()) == {str(site) for site in study_heads(pair, options)}
+    for name in ("steps", "settings", "seeds"):
+        assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert b"<svg" in (tmp_path / "whole" / "figures" / f"{name}.svg").read_bytes()
+    with pytest.raises(UsageError, match="holds a study with another options"):
+        finish(decoder_study(pair, subjects, replace(options, reference_steps=4), tmp_path / "whole", judge=judge))
+
+
+def test_the_judge_compares_pictures_with_pictures_only(
+    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
+) -> None:
+    few = replace(options, settings=options.settings[:1], target="text")
+    summary = finish(decoder_study(pair, subjects, few, tmp_path / "text", judge=tiny_encoder(5), draws=5))
+    assert summary.reference.judged is None and summary.target == "text"
+    mute = replace(pair, vocabulary=None, texts=None)
+    with pytest.raises(UsageError, match="this model reads none"):
+        finish(decoder_study(mute, subjects, few, tmp_path / "mute"))
+    assert not (tmp_path / "mute").exists()
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    first, second = (ranks(side[None].double())[0] for side in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def test_rankings_are_compared_seed_by_seed_with_one_left_out() -> None:
+    scores, reference = noise(2, 3, 7), noise(4, 3, 7, seed=1)
+    everything = torch.arange(3)[None], torch.arange(7)[None]
+
+    def rest(out: int, picture: int) -> Tensor:
+        return torch.stack([reference[seed, picture] for seed in range(4) if seed != out]).mean(dim=0)
+
+    plain = [
+        rank_correlation(scores[seed, picture], rest(out, picture))
+        for seed in range(2)
+        for out in range(4)
+        for picture in range(3)
+    ]
+    assert float(ranking_statistic(scores, reference)(*everything)[0]) == pytest.approx(np.mean(plain))
+    ceiling = [
+        rank_correlation(reference[out, picture], rest(out, picture)) for out in range(4) for picture in range(3)
+    ]
+    assert float(ceiling_statistic(reference)(*everything)[0]) == pytest.approx(np.mean(ceiling))
+    drawn = ranking_statistic(scores, reference)(torch.tensor([[1, 1, 2]]), torch.tensor([[0, 3, 3, 5]]))
+    by_hand = [
+        rank_correlation(scores[seed, picture][[0, 3, 3, 5]], rest(out, picture)[[0, 3, 3, 5]])
+        for seed in range(2)
+        for out in range(4)
+        for picture in (1, 1, 2)
+    ]
+    assert float(drawn[0]) == pytest.approx(np.mean(by_hand))
+
+
+@given(st.integers(2, 5), st.integers(2, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_agreements_are_mean_pairwise_cosines(seeds: int, pictures: int, heads: int, seed: int) -> None:
+    made = noise(seeds, pictures, heads, 5, seed=seed)
+    found = agreements(made)
+    for row in range(pictures):
+        for head in range(heads):
+            assert float(found[row, head]) == pytest.approx(seed_agreement(made[:, row, head]), abs=1e-9)
+    unit = made / made.norm(dim=-1, keepdim=True)
+    pairs = [
+        float(unit[s, p, head] @ unit[t, q, head])
+        for head in range(heads)
+        for p in range(pictures)
+        for q in range(pictures)
+        if p != q
+        for s in range(seeds)
+        for t in range(seeds)
+    ]
+    assert unrelated(made) == pytest.approx(np.mean(pairs), abs=1e-9)
+    torch.testing.assert_close(agreements(made[:1].expand(3, -1, -1, -1)), torch.ones(pictures, heads).double())
+
+
+def made_decodings(options: DecoderOptions, blur: dict[int, float]) -> Decodings:
+    """Pictures that show what was asked for, with noise of each seed and more of it at fewer steps."""
+    clean, asked = noise(5, 6, seed=1), noise(5, 12, 6, seed=2)
+
+    def parts(steps: int, seeds: int, number: int) -> list[dict[str, Tensor]]:
+        made = asked[:, None] + (0.2 + blur[steps]) * noise(5, seeds, 12, 6, seed=number)
+        return [{"made": rows, "seconds": torch.tensor(0.5)} for rows in made]
+
+    settings = [parts(one.steps, len(options.seeds), 10 + number) for number, one in enumerate(options.settings)]
+    return Decodings(
+        [{"clean": one, "asked": rows} for one, rows in zip(clean, asked, strict=True)],
+        parts(options.reference_steps, options.reference_seeds, 9),
+        settings,
+        [f"c{n}" for n in range(5)],
+        "input",
+        draws=20,
+    )
+
+
+def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOptions) -> None:
+    default = options.default
+    steps = replace(options, settings=sweep(replace(default, steps=8), (2, 4, 16), (), ()), reference_seeds=4)
+    found = made_decodings(steps, {2: 3.0, 4: 0.05, 8: 0.0, 16: 0.0, 3: 0.0})
+    summary = summarise(found, steps, 12, 0.9)
+    assert summary.cheapest_steps == 4 and len(summary.reaching) == 3
+    assert [name.split(",")[1] for name in summary.reaching] == [" 4 steps", " 8 steps", " 16 steps"]
+    few = next(row for row in summary.rows if row.steps == 2)
+    assert few.seen.share.value < 0.9 and few.fidelity.value < summary.rows[0].fidelity.value
+    assert summary.reference.seen.share.value == pytest.approx(1) and summary.reference.axis == "reference"
+    assert summary.invented.value == pytest.approx(1 - summary.rows[0].seen.agreement.value)
+    assert summary.invented.low <= summary.invented.value <= summary.invented.high
+    assert summary.asked.value > 0.9  # what was asked for is what the pictures show
+    assert summarise(found, steps, 12, 1.0).wanted == 1.0
+    with pytest.raises(StoreError, match="not those of its settings"):
+        summarise(replace(found, settings=found.settings[1:]), steps, 12, 0.9)
+
+
+def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderOptions) -> None:
+    found = made_decodings(options, {1: 0.0, 2: 0.0, 3: 0.0})
+    # two seeds that rank heads in opposite orders
+    score = torch.linspace(-1, 1, 12)
+    clean = found.subjects[0]["clean"].float()
+    across = torch.linalg.svd(clean[None]).Vh[1]
+    rows = [(score * sign)[:, None] * clean / clean.norm() + across for sign in (1, -1)]
+    torn = [{"made": torch.stack(rows), "seconds": torch.tensor(0.5)}]
+    one = replace(
+        found,
+        subjects=found.subjects[:1],
+        reference=torn,
+        settings=[parts[:1] for parts in found.settings],
+        concepts=["c"],
+    )
+    summary = summarise(one, options, 12, 0.9)
+    assert summary.reference.seen.rank_correlation.value == pytest.approx(-1)
+    assert summary.cheapest_steps is None and summary.reaching == ()
+
+
+def test_options_refuse_what_makes_no_comparison(options: DecoderOptions) -> None:
+    default = options.default
+    with pytest.raises(UsageError, match="does not denoise"):
+        replace(options, settings=(replace(default, scheduler="none"),))
+    with pytest.raises(UsageError, match="each of them once"):
+        replace(options, settings=(default, default))
+    for few in ({"seeds": (0,)}, {"reference_seeds": 1}):
+        with pytest.raises(UsageError, match="at least 2 seeds"):
+            replace(options, **few)
+
+
+def test_the_share_that_is_enough_is_a_share(
+    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
+) -> None:
+    for share in (0.0, 1.5):
+        with pytest.raises(UsageError, match="between 0 and 1"):
+            finish(decoder_study(pair, subjects, options, tmp_path / "study", wanted=share))
+    assert not (tmp_path / "study").exists()
