@@ -9,9 +9,12 @@ import errno
 import importlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from steerlens._version import __version__
@@ -50,7 +53,7 @@ Examples:
   steerlens lens cat.png --sites heads    what each attention head sees in cat.png
   steerlens lens cat.png --dry-run        what that would cost
 
-Exit codes: 0 done, 1 something failed, 2 the request cannot be carried out, 130 interrupted.
+Exit codes: 0 done, 1 something failed, 2 the request cannot be carried out, 130 interrupted, 143 terminated.
 Documentation: docs/ in the repository, and the docstrings of the steerlens package.
 """
 
@@ -62,14 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what follows the program's name; by default what the process was started with.
 
     Returns:
-        0 done, 1 failed, 2 cannot be carried out, 130 interrupted.
+        0 done, 1 failed, 2 cannot be carried out, 130 interrupted, 143 terminated.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("STEERLENS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     running: list[Any] = []
     try:
-        code = _dispatch(arguments, running)
+        with _terminated():
+            code = _dispatch(arguments, running)
         sys.stdout.flush()
         return code
     except SystemExit as end:  # from the parser of options: help (0) or a mistake (2), both already told
@@ -78,17 +82,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe has gone; Python must not complain about the rest of the buffer when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if debug:
             traceback.print_exc()
         _complain(_interrupted(running))
-        return 130
+        return 143 if isinstance(stop, _Terminated) else 130
     except Exception as error:
         if debug:
             traceback.print_exc()
         message, code = _explain(error)
         _complain(message)
         return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems send before they kill: handled like Ctrl-C, so that it too ends with a message."""
+
+
+@contextmanager
+def _terminated() -> Generator[None]:
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(arguments: list[str], running: list[Any]) -> int:
