@@ -1,6 +1,7 @@
 """The decoder that invents nothing: it shows indexed pictures, the nearest by an obvious oracle, and no other."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,47 @@ def test_the_command_indexes_and_the_index_is_a_model(
         load("neighbours")
     with pytest.raises(UsageError, match="holds no index"):
         load("neighbours", local=photos)
+
+
+def test_an_encoder_without_a_decoder_finds_the_index_that_it_made(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, other = (save_tiny_pair(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two")))
+    for pair in (encoder, other):
+        shutil.rmtree(pair / "decoder")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=rf"steerlens neighbours index PICTURES --encoder {encoder}"):
+        load(encoder)
+    # By its default name in the folder where one is, and told.
+    assert main(["neighbours", "index", str(photos), "--encoder", str(encoder), "--json"]) == 0
+    pair = load("one")
+    assert pair.decoder.spec.family == "neighbours"
+    assert pair.encoder.spec.name == str(encoder) or pair.encoder.spec.name == "one"
+    assert any("decoder: neighbours" in note and str(N) in note for note in pair.notes)
+    # Another encoder's index is none of its own, unless it is given, and then it is refused.
+    with pytest.raises(ModelError, match="a decoder is lacking"):
+        load(other)
+    with pytest.raises(ModelError, match="gives its first picture another embedding"):
+        load(other, neighbours="neighbours-index")
+    # In the encoder's own folder it is found from anywhere.
+    shutil.move(tmp_path / "neighbours-index", encoder / "neighbours-index")
+    assert load(encoder).decoder.spec.family == "neighbours"
+
+
+def test_an_index_can_be_given_in_place_of_a_decoder(photos: Path, tmp_path: Path) -> None:
+    pair, index = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
+    assert main(["neighbours", "index", str(photos), "--encoder", str(pair), "--out", str(index), "--json"]) == 0
+    assert load(pair).decoder.spec.family != "neighbours", "a pair's own decoder comes first"
+    assert load(pair, neighbours=index).decoder.spec.family == "neighbours"
+    with pytest.raises(UsageError, match=rf"steerlens neighbours index {photos} --encoder {pair}"):
+        load(pair, neighbours=photos)
+    with pytest.raises(UsageError, match="in place of a decoder"):
+        load("bridge:anything", neighbours=index)
+
+
+def test_an_encoder_of_the_hub_is_told_what_to_do() -> None:
+    with pytest.raises(UsageError, match="neighbours index PICTURES --encoder owner/no-such-encoder"):
+        load("owner/no-such-encoder")
 
 
 def test_an_index_that_does_not_say_where_its_encoder_is_asks_for_it(index: Path) -> None:

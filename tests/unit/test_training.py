@@ -32,8 +32,8 @@ from steerlens.training.pipeline import Recipe, train_pair
 from steerlens.training.stage import Budget, Optimisation, rate_factor
 from steerlens.training.text import TextTable, save_text_table
 from steerlens.training.unet import UnetSettings
-from steerlens.zoo.load import class_vocabulary
 from steerlens.zoo.load import load_encoder as zoo_load_encoder
+from steerlens.zoo.vocabularies import class_vocabulary
 
 E = 16
 SHAPES = ("disc", "box", "bar", "cross", "ring", "corner", "stripe", "dot")

@@ -63,6 +63,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
 
         target, source = parts_of(settings.model.removeprefix("bridge:"))
         settings = replace(settings, model=target, encoder=settings.encoder or source)
+    if settings.neighbours is not None:
+        settings = replace(settings, model=str(settings.neighbours))
     card, device = card_of(settings.model), choose_device(settings.device)
     cost = cost_of(
         settings.model,

@@ -31,6 +31,10 @@ class LensSettings:
     local: Path | None = None
     """A folder that holds the model's files in the hub's layout, in place of a download."""
 
+    neighbours: Path | None = None
+    """An index of pictures (steerlens neighbours index) in place of a decoder: every embedding is shown as the nearest
+    of them. An encoder without a decoder takes ./neighbours-index or ENCODER/neighbours-index if it made it."""
+
     sites: str = "resid_post,heads"
     """Where to look, comma-separated: heads, all, resid_pre, resid_mid, resid_post, attn_out, mlp_out, one site such
     as head.3.4 or L3H4, or a pattern such as head.8-11.* or mlp_out.3-5. Layers and heads are counted from 0."""
@@ -191,6 +195,7 @@ def load_pair(settings: LensSettings) -> "Pair":
         local=settings.local,
         local_files_only=settings.local_files_only,
         encoder=settings.encoder,
+        neighbours=settings.neighbours,
     )
 
 

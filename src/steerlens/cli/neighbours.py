@@ -26,7 +26,8 @@ class Index:
     """The folder of pictures, subfolders included."""
 
     out: Path = Path("neighbours-index")
-    """Folder of the index."""
+    """Folder of the index. Under the default name, here or in the encoder's folder, it is found again for an encoder
+    that has no decoder: steerlens lens PICTURE --model ENCODER."""
 
     encoder: str = "emoji"
     """The encoder: the name of a model, a hub id or a folder."""

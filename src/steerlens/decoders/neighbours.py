@@ -144,6 +144,14 @@ def is_index(folder: Path) -> bool:
     return (folder / _INDEX).is_file()
 
 
+def source_of_index(index: Path) -> str:
+    """Where the encoder that made an index was loaded from, or empty if it does not say or is no index."""
+    try:
+        return str(json.loads((index / _INDEX).read_text(encoding="utf-8"))["encoder"]["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 class NeighboursDecoder:
     """Shows for each embedding (N,E) the nearest picture of an index, cropped and scaled; the seed changes nothing.
 

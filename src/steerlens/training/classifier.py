@@ -201,7 +201,8 @@ def measure_classifier(folder: Path, pictures: PictureSet, device: str = "cpu") 
     Raises:
         SteerlensError: the folder holds no classifier of these pictures' concepts.
     """
-    from steerlens.zoo.load import class_vocabulary, load_encoder
+    from steerlens.zoo.load import load_encoder
+    from steerlens.zoo.vocabularies import class_vocabulary
 
     encoder, labels = load_encoder(folder, device=device), Labels.of(pictures)
     vocabulary = class_vocabulary(encoder)

@@ -17,6 +17,7 @@ from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
+from steerlens.zoo.indexes import found_index
 from steerlens.zoo.locate import card_of, locate, locate_encoder
 
 _COUNTED = "kandinsky-2.2"
@@ -94,7 +95,7 @@ def cost_of(
     if known is not None and known.configs is not None and local is None:
         configs = package_configs(known)
     else:
-        if (Path(source) / "neighbours.json").is_file():
+        if (Path(source) / "neighbours.json").is_file() or found_index(source) is not None:
             raise UsageError(_uncounted(str(source)))
         located = locate(source, local=local)
         if located.family != _COUNTED:

@@ -6,19 +6,22 @@ from pathlib import Path
 import torch
 
 from steerlens.decoders.base import check_fit
-from steerlens.decoders.neighbours import NeighboursDecoder, is_index
+from steerlens.decoders.neighbours import NeighboursDecoder, is_index, source_of_index
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import load_picture
 from steerlens.scores import cosine_similarity
 from steerlens.zoo.cards import cards
 from steerlens.zoo.hub import snapshot
-from steerlens.zoo.locate import card_files
+from steerlens.zoo.locate import card_files, has_no_decoder, is_folder
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.parts import processor_beside
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions
-from steerlens.zoo.vocabularies import load_vocabulary
+from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 from steerlens.zoo.weights import file_hash
+
+INDEX = Path("neighbours-index")
+"""What an index is called where nothing else is said; an encoder without a decoder looks for one of this name."""
 
 _SAME = 0.99
 """Cosine that an indexed picture keeps when it is embedded again, in another precision too."""
@@ -49,6 +52,36 @@ def index_folder(source: str | Path, local: str | Path | None = None) -> Path | 
         return Path(source) if str(source).strip() and is_index(Path(source)) else None
     except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
         return None
+
+
+def found_index(source: str | Path) -> Path | None:
+    """The index of pictures that an encoder without a decoder is looked at through, or None.
+
+    It is called `neighbours-index`, lies in the encoder's own folder or in the current one, and was made with that very
+    encoder.
+
+    Args:
+        source: what was asked for as a model; the index of one that has a decoder is not looked for.
+    """
+    if not has_no_decoder(source):
+        return None
+    own, places = (str(Path(source).resolve()), [Path(source) / INDEX]) if is_folder(source) else (str(source), [])
+    return next((place for place in (*places, INDEX) if source_of_index(place) == own), None)
+
+
+def given_index(index: str | Path, source: str | Path) -> Path:
+    """The folder of an index that the user gave for a model.
+
+    Raises:
+        UsageError: if it holds no index; the message says the command that makes one.
+    """
+    if not is_index(Path(index)):
+        pictures = index if is_folder(index) else "PICTURES"
+        raise UsageError(
+            f"{index} holds no index of pictures; make one with: steerlens neighbours index {pictures} --encoder "
+            f"{source} --out {INDEX}"
+        )
+    return Path(index)
 
 
 def open_index(
@@ -93,7 +126,12 @@ def open_index(
         "versions": library_versions(),
     }
     vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
-    return IndexPair(str(index), encoder, decoder, vocabulary, None, provenance)
+    vocabulary = class_vocabulary(encoder) if vocabulary is None else vocabulary
+    note = (
+        f"decoder: neighbours, the nearest of {len(decoder.files)} pictures of {decoder.folder} (index {index}); "
+        "nothing is generated"
+    )
+    return IndexPair(str(index), encoder, decoder, vocabulary, None, provenance, notes=(note,))
 
 
 def indexing_encoder(

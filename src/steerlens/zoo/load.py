@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -10,18 +10,17 @@ from steerlens.decoders.base import DecodeOptions, Decoder, check_fit
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.pretrained import Loading
 from steerlens.errors import ModelError, UsageError
-from steerlens.vocabulary import ClassVocabulary
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.families import family_of
-from steerlens.zoo.indexes import index_folder, open_index
+from steerlens.zoo.indexes import found_index, given_index, index_folder, open_index
 from steerlens.zoo.locate import Located, card_of, locate, locate_encoder, pinned
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.parts import encoder_of, negative_for, processor_beside, unpinned_notes
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
 from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
 from steerlens.zoo.text import CLIPText
-from steerlens.zoo.vocabularies import load_vocabulary
+from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 from steerlens.zoo.vocabularies import read_vocabulary as read_vocabulary
 from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
 
@@ -35,8 +34,12 @@ def load(
     local: str | Path | None = None,
     encoder: Encoder | str | Path | None = None,
     decoder: Decoder | None = None,
+    neighbours: str | Path | None = None,
 ) -> Pair:
     """Loads an encoder and its decoder.
+
+    An encoder that has no decoder gets the nearest pictures of an index that was made with it, where there is one (see
+    `zoo.indexes.found_index`); the pair's notes say so.
 
     Args:
         source: the name of a card, a folder that holds a pair, or `bridge:FOLDER` (see `steerlens.bridges`).
@@ -47,19 +50,26 @@ def load(
         local: a folder to take in place of the hub, for a card.
         encoder: an encoder, or where to load one, in place of the pair's own.
         decoder: a decoder in place of the pair's own.
+        neighbours: an index of pictures in place of a decoder; the encoder is then the model's, whatever has it.
 
     Raises:
-        UsageError: if there is no such model, device or precision.
+        UsageError: if there is no such model, device, precision or index.
         ModelError: if the pair cannot be had, is incomplete or broken, or its two parts do not fit.
     """
+    if neighbours is not None and (decoder is not None or str(source).startswith("bridge:")):
+        raise UsageError("an index of pictures stands in place of a decoder; give it with an encoder alone.")
     if str(source).startswith("bridge:"):
         from steerlens.bridges.pair import load_bridged
 
         asked_for: Any = {"device": device, "dtype": dtype, "local_files_only": local_files_only, "local": local}
         return load_bridged(str(source).removeprefix("bridge:"), encoder=encoder, decoder=decoder, **asked_for)
-    index = None if decoder is not None else index_folder(source, local)
+    index, owner = None if decoder is not None else index_folder(source, local), encoder
+    if neighbours is not None:
+        index, owner = given_index(neighbours, source), source if encoder is None else encoder
+    elif index is None and decoder is None and encoder is None and local is None:
+        index, owner = found_index(source), source
     if index is not None:
-        return open_index(index, encoder=encoder, device=device, dtype=dtype, local_files_only=local_files_only)
+        return open_index(index, encoder=owner, device=device, dtype=dtype, local_files_only=local_files_only)
     chosen, asked, known = choose_device(device), parse_dtype(dtype), card_of(source)
     name, options = str(source), None if known is None else known.defaults.options()
     located = locate(source, local=local, local_files_only=local_files_only)
@@ -201,14 +211,6 @@ def load_decoder(
     beside = {} if located.adapter is None else {"adapter": located.adapter}
     given = {"device": device, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
     return kind.from_folder(located.decoder, negative, options=options, **given, **beside)
-
-
-def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
-    """The classes of an encoder that is a classifier, or None if it is none."""
-    try:
-        return cast(Any, encoder).class_vocabulary() if hasattr(encoder, "class_vocabulary") else None
-    except UsageError:
-        return None
 
 
 def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:

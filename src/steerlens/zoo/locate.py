@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from steerlens.encoders.folders import is_timm_folder
+from steerlens.encoders.folders import is_open_clip_folder, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
 from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline
@@ -29,10 +29,7 @@ ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
 DECODER_FILES = FAMILIES["kandinsky-2.2"].decoder_files
 TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
 
-_WITHOUT_DECODER = (
-    " An encoder that has no decoder can be looked at through pictures of your own (steerlens neighbours index) or "
-    "through another encoder's decoder (steerlens bridge fit)."
-)
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ def locate_encoder(
     if is_folder(source):
         return Path(source), Path(source), ""
     repository, _, at = source.partition("@")
-    if len(repository) > 96 or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is None:
+    if len(repository) > 96 or _HUB_ID.fullmatch(repository) is None:
         raise UsageError(
             f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
         )
@@ -203,7 +200,27 @@ def card_of(source: str | Path) -> Card | None:
         return card(source)  # raises, and names a model that comes close
     if not str(source).strip():
         raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
-    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.")
+    hint = _without_decoder(str(source)) if has_no_decoder(source) else ""
+    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.{hint}")
+
+
+def has_no_decoder(source: str | Path) -> bool:
+    """Whether a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
+    if not is_folder(source):
+        return str(source) not in cards() and _HUB_ID.fullmatch(str(source).partition("@")[0]) is not None
+    folder = Path(source)
+    pair = holds_pipeline(folder) or folder_card(folder) is not None or (folder / "decoder").is_dir()
+    return not pair and (
+        is_open_clip_folder(folder) or (folder / "config.json").is_file() or (folder / "image_encoder").is_dir()
+    )
+
+
+def _without_decoder(encoder: str) -> str:
+    return (
+        f" An encoder without a decoder is looked at through pictures of your own: after `steerlens neighbours index "
+        f"PICTURES --encoder {encoder}`, --model {encoder} shows the nearest of them; or through another encoder's "
+        "decoder (steerlens bridge fit)."
+    )
 
 
 def is_folder(source: str | Path) -> bool:
@@ -239,10 +256,11 @@ def _in_folder(folder: Path) -> Located:
         found = ", ".join(path.name for path in (*encoders, *decoders))
         raise ModelError(f"{folder} holds more than one pair ({found}); give a folder with one.")
     if not encoders or not decoders:
+        alone = encoders[0] if encoders else folder if has_no_decoder(folder) else None
         raise ModelError(
-            f"{folder} holds no pair: {'an encoder' if not encoders else 'a decoder'} is lacking. There should be "
+            f"{folder} holds no pair: {'an encoder' if alone is None else 'a decoder'} is lacking. There should be "
             "image_encoder/, image_processor/ and decoder/, or kandinsky-2-2-prior/ and kandinsky-2-2-decoder/ as on "
-            f"the hub.{_WITHOUT_DECODER if encoders else ''}"
+            f"the hub.{'' if alone is None else _without_decoder(str(alone))}"
         )
     first = encoders[0]
     texts = (lambda: first) if (first / "text_encoder").is_dir() else None

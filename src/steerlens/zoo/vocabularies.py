@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary, TextVocabulary, Vocabulary
 from steerlens.zoo.text import directions_of
@@ -29,6 +30,14 @@ def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
     if not isinstance(found, TextVocabulary):
         raise ModelError(f"the vocabulary in {folder} holds class weights, and no text_embeds.")
     return found
+
+
+def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
+    """The classes of an encoder that is a classifier, or None if it is none."""
+    try:
+        return cast(Any, encoder).class_vocabulary() if hasattr(encoder, "class_vocabulary") else None
+    except UsageError:
+        return None
 
 
 def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
