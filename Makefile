@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit browser bench models studies studies-full clean
+.PHONY: demo figures test lint types unit soak browser bench models studies studies-full clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
@@ -17,6 +17,12 @@ test: lint types unit
 
 unit: $(VENV)/.tested $(VENV)/optional browser
 	$(BIN)/python -m pytest
+
+# Sweeps killed at random moments and gone on with, until 20 kills have hit one; each must equal an undisturbed run.
+KILLS ?= 20
+
+soak: $(VENV)/.tested
+	$(BIN)/python tests/soak/killing.py --kills $(KILLS)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

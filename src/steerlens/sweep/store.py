@@ -171,7 +171,9 @@ def _sweep_up(folder: Path) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
-    if names - {".lock"} and "manifest.json" not in names:
+    # A process may have died while it wrote the very first file.
+    others = {name for name in names - {".lock"} if not name.startswith(".manifest.json.")}
+    if others and "manifest.json" not in names:
         raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
 
 

@@ -1,0 +1,97 @@
+"""What a sweep survives, in real processes: kill -9, a full disk, a second process, and being told to stop."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steerlens.cli.main import main
+from steerlens.sweep.store import load_run
+from steerlens.sweep.stored import part_files
+from steerlens.sweep.summary import run_summary
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
+
+from killing import Sweep, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return Sweep.prepare(tmp_path_factory.mktemp("sweep"))
+
+
+def test_a_sweep_killed_three_times_equals_one_that_nothing_disturbed(sweep: Sweep, tmp_path: Path) -> None:
+    rng, out, kills = random.Random(0), tmp_path / "run", 0
+    for _ in range(3):
+        kills += sweep.kill(out, rng)
+    assert kills == 3
+    assert not run_summary(out).complete
+    assert main(sweep.command(out)) == 0
+    sweep.check(out)
+
+
+def test_a_second_process_is_refused_and_stopping_loses_nothing(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    for sent, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process, before = sweep.start(out), len(part_files(out))
+        wait_for(process, lambda before=before: len(part_files(out)) > before)
+        if sent == signal.SIGTERM:
+            process.send_signal(signal.SIGSTOP)  # so that it does not finish in the meantime
+            assert main(sweep.command(out)) == 1
+            assert "another process is writing" in capsys.readouterr().err
+            assert run_summary(out).being_written
+            process.send_signal(signal.SIGCONT)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == code, said
+        assert (
+            said
+            == f"steerlens: interrupted. What was finished is kept in {out}; the same command goes on from there.\n"
+        )
+        assert len(load_run(out).finished) >= 3 * (before + 1)
+    assert main(sweep.command(out)) == 0
+    sweep.check(out)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 30 MB, in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = os.name == "posix" and sys.platform == "linux" and os.geteuid() == 0
+    options = ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(place)]
+    if not mounted or subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("needs leave to mount a file system: run as root, in a container with CAP_SYS_ADMIN")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_in_mid_sweep_is_told_and_the_run_goes_on(
+    sweep: Sweep, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, filler = small_disk / "run", small_disk / "filler"
+    free = os.statvfs(small_disk)
+    filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 100_000))
+    done = subprocess.run(
+        [sys.executable, "-m", "steerlens.cli.main", *sweep.command(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("steerlens: no space left to write")
+    assert "free some space and run the same command again" in done.stderr
+    assert done.stderr.count("\n") == 1
+    kept = load_run(out)
+    assert 0 < len(kept.finished) < len(kept.plan)
+    assert main(["runs", "show", str(out)]) == 0
+    assert "not complete" in capsys.readouterr().out
+    filler.unlink()
+    assert main(sweep.command(out)) == 0
+    sweep.check(out)
