@@ -21,8 +21,8 @@ def steerlens(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     names = json.loads((save_tiny_pair(tmp_path / "pair") / "vocabulary.json").read_text())
-    for place in range(10):
-        name = names[place // 2]["name"] if isinstance(names[0], dict) else names[place // 2]
+    for place in range(16):
+        name = names[place % len(names)]["name"] if isinstance(names[0], dict) else names[place % len(names)]
         (folder / name).mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(place)
         pixels = torch.randint(0, 256, (16, 16, 3), generator=generator, dtype=torch.uint8)
@@ -81,3 +81,64 @@ def test_overlays_of_ones_own_and_their_page(photos: Path, tmp_path: Path) -> No
     for line in text.splitlines():
         if line.startswith("!["):
             assert (tmp_path / "docs" / line.partition("(")[2].rstrip(")")).is_file(), line
+
+
+def page_of(folder: Path) -> str:
+    """The page of the studies in a folder; every figure that it shows is there."""
+    page = steerlens("study", "page", folder, "--out", folder / "docs")
+    assert page.returncode == 0, page.stderr
+    text = (folder / "docs" / "studies.md").read_text()
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (folder / "docs" / line.partition("(")[2].rstrip(")")).is_file(), line
+    return text
+
+
+@pytest.mark.slow
+def test_strengths_of_ones_own_pictures_and_their_page(photos: Path, tmp_path: Path) -> None:
+    arguments = ("study", "strength", "--model", tmp_path / "pair", "--images", photos, "--out", tmp_path / "strength")
+    small = ("--count", "2", "--steps", "1", "--guidance", "1", "--rho", "0.5", "2", "--s", "20")
+    done = steerlens(*arguments, *small, "--heads-per-picture", "3", "--judge", tmp_path / "pair")
+    assert done.returncode == 0, done.stderr
+    assert "rule: the largest Spearman correlation" in done.stdout and "rho=0.5" in done.stdout
+    other = steerlens(*arguments, *small)
+    assert other.returncode == 2 and "holds a study with another" in other.stderr
+    text = page_of(tmp_path)
+    assert "## Strength" in text and "| s=20 |" in text and "judged" in text
+    none = steerlens(
+        *arguments, *small, "--heads-per-picture", "3", "--judge", tmp_path / "pair", "--max-atypical", "0"
+    )
+    if "none is recommended" in none.stdout:
+        assert "none within the bounds" in page_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
+    arguments = ("study", "decoder", "--model", tmp_path / "pair", "--images", photos, "--out", tmp_path / "decoder")
+    small = ("--seeds", "2", "--heads", "3", "--reference-steps", "3", "--reference-seeds", "2", "--steps", "2")
+    swept = ("--sweep-steps", "1", "2", "--sweep-guidance", "1", "--sweep-schedulers", "ddim", "--sweep-intervals")
+    done = steerlens(*arguments, *small, *swept, "0", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["axis"] for row in rows} >= {"default", "steps", "guidance", "guidance_interval"}
+    again = steerlens(*arguments, *small, *swept, "0", "0.5", "--share", "0.5")
+    assert again.returncode == 0 and "seconds a picture" in again.stdout and "invented" in again.stdout
+    text = page_of(tmp_path)
+    assert "## Decoder" in text and "(reference)" in text and "0.5 of the ceiling" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("strength", "--count", "1"), "at least 2 pictures"),
+        (("strength", "--min-fidelity", "2"), "shares between 0 and 1"),
+        (("strength", "--rho", "nan"), "finite number"),
+        (("decoder", "--count", "3"), "at least 4 pictures"),
+        (("decoder", "--strength", "hard"), "is not a strength"),
+        (("decoder", "--sweep-schedulers", "magic"), "magic"),
+    ],
+)
+def test_what_makes_no_study_is_told(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = steerlens("study", *arguments, "--images", tmp_path, "--out", tmp_path / "study")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "study").exists()

@@ -1,17 +1,16 @@
 """`docs/studies.md`, made from the studies' own summaries: no number in it is typed by hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.folder import read_json
+from steerlens.studies.markdown import Json, excludes, interval, signed, table
+from steerlens.studies.page_decoding import decoder_section, strength_section
 from steerlens.sweep.files import atomic_write
 
 STUDIES = ("importance", "overlay", "strength", "decoder")
 """The studies that the page knows, in its order."""
-
-Json = Mapping[str, Any]
 
 _HEAD = """\
 # Does it tell the truth?
@@ -52,31 +51,15 @@ def studies_page(summaries: Mapping[str, Json]) -> str:
     Args:
         summaries: `summary.json` of each study that ran, by the study's name.
     """
-    sections: dict[str, Callable[[Json], str]] = {"importance": importance_section, "overlay": overlay_section}
+    sections: dict[str, Callable[[Json], str]] = {
+        "importance": importance_section,
+        "overlay": overlay_section,
+        "strength": strength_section,
+        "decoder": decoder_section,
+    }
     parts = [_HEAD, verdicts(summaries)]
     parts += [sections[name](summary) for name, summary in summaries.items() if name in sections]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def interval(estimate: Json | None) -> str:
-    """An estimate with its 95 % interval, as text."""
-    if estimate is None or estimate.get("value") is None:
-        return "undefined"
-    low, high = estimate.get("low"), estimate.get("high")
-    bounds = "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{estimate['value']:+.2f}{bounds}"
-
-
-def excludes(estimate: Json, value: float = 0.0) -> bool:
-    """Whether an estimate's interval lies wholly on one side of a value."""
-    low, high = estimate.get("low"), estimate.get("high")
-    return low is not None and high is not None and (low > value or high < value)
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def verdicts(summaries: Mapping[str, Json]) -> str:
@@ -115,6 +98,19 @@ def verdicts(summaries: Mapping[str, Json]) -> str:
                 "met" if excludes(area) and area["value"] > 0 else "MISSED",
             ]
         )
+    if (found := summaries.get("strength")) is not None:
+        strength = found["recommendation"]["strength"]
+        words = f"{strength or 'none within the bounds'}; the default is {found['default']}"
+        verdict = "" if strength is None else "kept" if strength == found["default"] else "DIFFERS"
+        rows.append(["strength: what the rule recommends", words, "reported", verdict])
+    if (found := summaries.get("decoder")) is not None:
+        steps, default = found["cheapest_steps"], found["rows"][0]
+        words = f"{'none' if steps is None else steps}; the default is {default['steps']}"
+        verdict = "enough" if default["name"] in found["reaching"] else "TOO FEW"
+        what = (
+            f"decoder: fewest steps that rank heads with {found['wanted']:g} of the reference's agreement with itself"
+        )
+        rows.append([what, words, "reported", verdict])
     return "## The bars\n\n" + table(["what", "on the bundled pair", "bar", ""], rows)
 
 
@@ -211,7 +207,7 @@ def _correlations(summary: Json, main: str) -> str:
                 interval(found[name, kind]["estimate"])
                 for kind in ("spearman", "pearson", "interaction", "within layers")
             ),
-            _plain(found[name, "spearman"]["mismatched"]),
+            signed(found[name, "spearman"]["mismatched"]),
         ]
         for name in ordered
     ]
@@ -225,9 +221,5 @@ def _notions(summary: Json, main: str) -> str:
     names = list(dict.fromkeys(row["score"] for row in rows))
     found = {(row["score"], row["effect"]): row["estimate"]["value"] for row in rows}
     return table(
-        ["score", *effects], [[name, *(_plain(found.get((name, effect))) for effect in effects)] for name in names]
+        ["score", *effects], [[name, *(signed(found.get((name, effect))) for effect in effects)] for name in names]
     )
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"

@@ -1,0 +1,143 @@
+"""The sections of the page of results that are about decoding: how hard to steer, and what the decoder adds."""
+
+from steerlens.studies.markdown import Json, interval, percent, signed, table
+
+
+def strength_section(summary: Json) -> str:
+    """Strength: the sweep, the rule and what it recommends."""
+    rule, target = summary["recommendation"], summary["target"]
+    clean = {kind: one["beyond"] for kind, one in summary["clean_typicality"].items()}
+    lines = [
+        "## Strength\n",
+        "How hard to steer, for pictures that say what a head does and that still are of this world?",
+        f"{summary['n_pictures']} pictures of {summary['n_concepts']} concepts (chosen on {summary['n_chosen']} of "
+        f"others), {summary['n_decoded']} of {summary['n_heads']} heads decoded; effect: {summary['main']}. Fidelity "
+        "is the cosine of the decoded picture with what was asked for; typicality the share of steered embeddings that "
+        f"lie farther from {summary['n_references']} real ones, held apart, than 95 % of these do from each other. "
+        "Intervals draw concepts and heads anew (95 %).\n",
+        "    steerlens study strength --data DATA --out studies/strength\n",
+        "![Correlation, fidelity, similarity and typicality over the sweep](images/studies/strength-sweep.png)\n",
+        _strengths(summary),
+        f"Unsteered pictures: fidelity {interval(summary['clean_fidelity'])}, beyond 95 % of real ones "
+        f"{percent(clean['nearest'])} (nearest neighbour) and {percent(clean['mahalanobis'])} (Mahalanobis).\n",
+        f"The rule: {rule['rule']}.\n",
+        f"It gives **{rule['strength'] or 'none'}**; not to be told from it where it was chosen: "
+        f"{', '.join(rule['runners_up']) or 'none'}. Paired differences are of the recommended strength's correlation "
+        f"with the {target} minus each other's, on the concepts reported on.\n",
+        "![The rule at work](images/studies/strength-choice.png)\n",
+        table(
+            ["strength", "correlation where chosen", "fidelity, share", "atypical", "within bounds", "difference"],
+            [
+                [
+                    name,
+                    signed(one["correlation"]),
+                    signed(one["fidelity"]),
+                    f"{one['atypical']:.0%}",
+                    "yes" if one["within"] else "no",
+                    "" if name not in (rule["differences"] or {}) else interval(rule["differences"][name]),
+                ]
+                for name, one in rule["candidates"].items()
+            ],
+        ),
+        "![Single heads, steered harder and harder](images/studies/strength-pictures.png)\n",
+    ]
+    return "\n".join(lines)
+
+
+def _strengths(summary: Json) -> str:
+    target = summary["target"]
+    found = {
+        (row["strength"], row["score"], row["compare"], row["effect"] == summary["main"], row["statistic"]): interval(
+            row["estimate"]
+        )
+        for row in summary["correlations"]
+    }
+    columns: list[tuple[str, str, str, bool, str]] = [
+        (f"{score}, {compare}: {'signed' if main else 'unsigned'}{words}", score, compare, main, statistic)
+        for score, compare, main, statistic, words in (
+            ("decoded", target, True, "spearman", ""),
+            ("decoded", target, True, "interaction", ", head means removed"),
+            ("not decoded", target, True, "spearman", ""),
+            ("not decoded", target, True, "interaction", ", head means removed"),
+            ("decoded, judged", target, True, "spearman", ""),
+            ("decoded", "input", True, "spearman", ""),
+            ("decoded, judged", "input", True, "spearman", ""),
+            ("decoded", "input", False, "spearman", ""),
+            ("not decoded", "input", False, "spearman", ""),
+            ("decoded, judged", "input", False, "spearman", ""),
+        )
+        if any(key[1:] == (score, compare, main, statistic) for key in found)
+    ]
+    correlations = table(
+        ["strength", *(column[0] for column in columns)],
+        [
+            [point["strength"], *(found[point["strength"], *column[1:]] for column in columns)]
+            for point in summary["points"]
+        ],
+    )
+    pictures = table(
+        ["strength", "rho, median", "fidelity", f"similarity with {target}", "beyond 95 %: nearest", "Mahalanobis"],
+        [
+            [
+                point["strength"],
+                f"{point['rho']:.2f}",
+                interval(point["fidelity"]),
+                interval(point["similarity"]["decoded"][target]),
+                percent(point["typicality"]["nearest"]["beyond"]),
+                percent(point["typicality"]["mahalanobis"]["beyond"]),
+            ]
+            for point in summary["points"]
+        ],
+    )
+    return (
+        "Spearman correlation over heads of the similarity (of decoded pictures or not) with the target or the input, "
+        f"and the total effect of ablation:\n\n{correlations}\n{pictures}"
+    )
+
+
+def decoder_section(summary: Json) -> str:
+    """Decoder: agreement over seeds, rankings against the reference, the fewest steps that are enough."""
+    reference, default = summary["reference"], summary["rows"][0]
+    single, whole = summary["seed_to_seed"]
+    steps = summary["cheapest_steps"]
+    seen = [("", "seen")] + ([(", judged", "judged")] if reference["judged"] is not None else [])
+    headings = ["setting", "passes"]
+    headings += [f"{what}{who}" for who, _ in seen for what in ("rank correlation", "of the ceiling", "agreement")]
+    lines = [
+        "## Decoder\n",
+        "What does the decoder add to what it is asked for, and how many steps are worth their time?",
+        f"{summary['n_pictures']} pictures of {summary['n_concepts']} concepts, {summary['n_decoded']} of "
+        f"{summary['n_heads']} heads, steered with {summary['strength']} and decoded with {summary['n_seeds']} seeds "
+        f"at every setting. Heads are ranked by similarity with the {summary['target']}, one seed at a time, and the "
+        f"ranking held against the reference ({reference['name']}, {summary['n_reference_seeds']} other seeds, mean of "
+        "all but one). The ceiling is the reference's own: one seed against its others. Intervals draw concepts and "
+        "heads anew (95 %).\n",
+        "    steerlens study decoder --data DATA --out studies/decoder\n",
+        "![Rank correlation, agreement and fidelity against steps](images/studies/decoder-steps.png)\n",
+        table(
+            [*headings, "fidelity"],
+            [
+                [
+                    f"{row['name']}{' (default)' if row is default else ' (reference)' if row is reference else ''}",
+                    str(row["passes"]),
+                    *(
+                        interval(row[key][kind])
+                        for _, key in seen
+                        for kind in ("rank_correlation", "share", "agreement")
+                    ),
+                    interval(row["fidelity"]),
+                ]
+                for row in (*summary["rows"], reference)
+            ],
+        ),
+        f"Two seeds of the reference rank heads with a correlation of {signed(single) or 'undefined'}; the mean of all "
+        f"has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). Ranking without decoding, against the "
+        f"reference: {interval(summary['asked'])}, of the ceiling {interval(summary['asked_share'])}.\n",
+        f"Fewest steps that reach {summary['wanted']:g} of the ceiling, all else as by default: "
+        f"**{'none' if steps is None else steps}**.\n",
+        f"What the decoder invents at the default setting, 1 - agreement over seeds: {interval(summary['invented'])}; "
+        f"pictures of different inputs agree by {signed(default['seen']['unrelated']) or 'undefined'}.\n",
+        "![Every setting of the sweep](images/studies/decoder-settings.png)\n",
+        "![The same embeddings with other seeds](images/studies/decoder-seeds.png)\n",
+    ]
+    return "\n".join(lines)
