@@ -33,7 +33,7 @@ def test_a_sweep_killed_three_times_equals_one_that_nothing_disturbed(sweep: Swe
         kills += sweep.kill(out, rng)
     assert kills == 3
     assert not run_summary(out).complete
-    assert main(sweep.command(out)) == 0
+    assert sweep.finish(out) == 0
     sweep.check(out)
 
 
@@ -46,7 +46,7 @@ def test_a_second_process_is_refused_and_stopping_loses_nothing(
         wait_for(process, lambda before=before: len(part_files(out)) > before)
         if sent == signal.SIGTERM:
             process.send_signal(signal.SIGSTOP)  # so that it does not finish in the meantime
-            assert main(sweep.command(out)) == 1
+            assert sweep.finish(out) == 1
             assert "another process is writing" in capsys.readouterr().err
             assert run_summary(out).being_written
             process.send_signal(signal.SIGCONT)
@@ -58,7 +58,7 @@ def test_a_second_process_is_refused_and_stopping_loses_nothing(
             == f"steerlens: interrupted. What was finished is kept in {out}; the same command goes on from there.\n"
         )
         assert len(load_run(out).finished) >= 3 * (before + 1)
-    assert main(sweep.command(out)) == 0
+    assert sweep.finish(out) == 0
     sweep.check(out)
 
 
@@ -93,5 +93,5 @@ def test_a_disk_that_fills_up_in_mid_sweep_is_told_and_the_run_goes_on(
     assert main(["runs", "show", str(out)]) == 0
     assert "not complete" in capsys.readouterr().out
     filler.unlink()
-    assert main(sweep.command(out)) == 0
+    assert sweep.finish(out) == 0
     sweep.check(out)

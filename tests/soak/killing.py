@@ -6,6 +6,8 @@ The processes are real ones of the command line, on a tiny pair with random weig
 """
 
 import argparse
+import contextlib
+import io
 import os
 import random
 import signal
@@ -59,12 +61,17 @@ class Sweep:
             files.append(str(path))
         options = ("--model", str(model), "--steps", str(steps), "--batch-size", "3", "--json")
         sweep = cls(("lens", *files, *options), folder / "undisturbed")
-        require(steerlens([*sweep.arguments, "--out", str(sweep.undisturbed)]) == 0, "the undisturbed run failed")
+        require(sweep.finish(sweep.undisturbed) == 0, "the undisturbed run failed")
         return sweep
 
     def command(self, out: Path) -> list[str]:
         """The command line of the sweep."""
         return [*self.arguments, "--out", str(out)]
+
+    def finish(self, out: Path) -> int:
+        """Runs the sweep to its end in this process, and returns its exit code."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return steerlens(self.command(out))
 
     def start(self, out: Path) -> "subprocess.Popen[str]":
         """Starts the sweep as a process of its own."""
@@ -138,7 +145,7 @@ def main() -> None:
             while kills < arguments.kills and sweep.kill(out, rng):
                 kills += 1
                 say(f"kill {kills}: {len(part_files(out))} parts were stored")
-            require(steerlens(sweep.command(out)) == 0, "the run could not be gone on with")
+            require(sweep.finish(out) == 0, "the run could not be gone on with")
             sweep.check(out)
             rounds += 1
             say(f"sweep {rounds} is equal to the undisturbed one")

@@ -210,7 +210,11 @@ def _trace_and_steer(
         wanted = job.choice.pick((one.cell, one.steered_similarity) for one in steer(cells))
         cells = [cell for cell in cells if cell.key in wanted]
     reading = _reading(job, id, trace, target, error)
-    return reading, steer([cell for cell in cells if cell.key not in finished])
+    if _reads_tokens(job):
+        return reading, steer([cell for cell in cells if cell.key not in finished])
+    # All cells are read out together, finished or not: the last digits depend on how many are, and a run that was
+    # interrupted must not differ from one that was not.
+    return reading, (one for one in steer(cells) if one.cell.key not in finished)
 
 
 def _steer(job: Job, trace: Trace, cells: Sequence[Cell], target: Tensor) -> Iterator[_Steered]:
