@@ -49,8 +49,8 @@ class EncoderSettings:
     """
 
     width: int = 192
-    layers: int = 6
-    heads: int = 12
+    layers: int = 12
+    heads: int = 6
     patch: int = 8
     batch: int = 128
     companions: float = 0.6
