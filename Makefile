@@ -82,7 +82,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,ray]'
 	touch $@
 
 # timm and open_clip need torchvision, whose builds for other than CUDA are on no registry: see tests/conftest.py. They

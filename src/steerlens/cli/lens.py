@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from steerlens.images import Picture
     from steerlens.lenses.readout import Direction
     from steerlens.sweep.atlas import Atlas
-    from steerlens.sweep.look import LookOptions
+    from steerlens.sweep.look import Engine, LookOptions
     from steerlens.zoo.pair import Pair
 
 
@@ -113,6 +114,22 @@ class LensSettings:
     local_files_only: bool = False
     """Never ask the hub; use what is on this machine."""
 
+    engine: Literal["local", "ray"] = "local"
+    """What carries the work out: this process, or workers of Ray on this machine or a cluster (extra `ray`)."""
+
+    address: str | None = None
+    """With --engine ray: the address of a running cluster, or auto. Default: Ray is started here and stopped again.
+    Models given as folders must be there on every machine."""
+
+    workers: int | None = None
+    """With --engine ray: how many workers, each with the model. Default: one a GPU, or one a CPU core without any."""
+
+    worker_cpus: int = 1
+    """With --engine ray: CPU cores, and threads, of a worker."""
+
+    worker_gpus: float | None = None
+    """With --engine ray: GPUs of a worker, or a share of one. Default: one where the cluster has any."""
+
     no_cache: bool = False
     """Trace every picture anew. Traces are kept from run to run otherwise; see `steerlens cache`."""
 
@@ -154,7 +171,18 @@ class Command:
             return self.out
         stem = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")[:60]
         beside = replace(
-            self.settings, model="", device=None, batch_size=None, local_files_only=False, no_cache=False, json=False
+            self.settings,
+            model="",
+            device=None,
+            batch_size=None,
+            local_files_only=False,
+            no_cache=False,
+            engine="local",
+            address=None,
+            workers=None,
+            worker_cpus=1,
+            worker_gpus=None,
+            json=False,
         )
         asked = (*map(str, self.images[1:]), *([] if beside == LensSettings(model="") else [repr(beside)]))
         mark = f"-{hashlib.sha256(repr(asked).encode()).hexdigest()[:6]}" if asked else ""
@@ -235,12 +263,39 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
     )
 
 
+def engine_of(settings: LensSettings) -> "Engine":
+    """What carries the work out, as the settings say.
+
+    Raises:
+        UsageError: if workers are described and the local engine is asked for.
+    """
+    from steerlens.errors import UsageError
+    from steerlens.sweep.engine import run
+    from steerlens.sweep.look import ray_engine
+    from steerlens.sweep.ray_engine import Workers
+
+    described = (settings.address, settings.workers, settings.worker_cpus, settings.worker_gpus)
+    if settings.engine == "ray":
+        return ray_engine(Workers(*described), partial(load_pair, _with_absolute_paths(settings)))
+    if described != (None, None, 1, None):
+        raise UsageError("workers and their address go with --engine ray.")
+    return run
+
+
+def _with_absolute_paths(settings: LensSettings) -> LensSettings:
+    """The same models, whatever folder a worker runs in."""
+    held = {name: getattr(settings, name) for name in ("model", "encoder", "local", "neighbours")}
+    found = {name: Path(value) for name, value in held.items() if value is not None and Path(value).exists()}
+    return replace(settings, **{name: type(held[name])(path.absolute()) for name, path in found.items()})
+
+
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
     from steerlens.report.html import write_report
     from steerlens.sweep.look import look_in, make_job
     from steerlens.zoo.vocabularies import read_vocabulary
 
+    engine = engine_of(settings)
     for picture in pictures:
         if picture.note:
             say(f"{picture.name}: {picture.note}", quiet=settings.json)
@@ -262,7 +317,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
                 f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
             )
         progress.advance(1)
-        events = look_in(pair, job, folder)
+        events = look_in(pair, job, folder, engine)
         done = None
         while True:
             try:

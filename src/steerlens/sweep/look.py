@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from steerlens.sweep.cache import TraceCache, trace_cache
 from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.plan import LensName, Plan, make_plan
+from steerlens.sweep.ray_engine import Workers, run_on_ray
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
@@ -34,6 +36,9 @@ from steerlens.zoo.pair import Pair
 from steerlens.zoo.vocabularies import read_vocabulary
 
 DEFAULT_SITES = "resid_post,heads"
+
+Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Event]]
+"""Carries a job out: told which cells and which readings are there already, it yields the rest."""
 
 _MAX_SEED = 2**63 - 1
 """The largest whole number that a generator and a parquet column take."""
@@ -331,7 +336,7 @@ def _tensor_identity(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
-def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, None, Atlas]":
+def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Advanced, None, Atlas]":
     """Carries a job out, yields progress, and returns the atlas.
 
     Args:
@@ -339,6 +344,7 @@ def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, N
         job: what `make_job` gave.
         folder: a run directory to store every finished part in, and to go on with if it holds the same run; None keeps
             the results in memory alone.
+        engine: carries the job out; the local one, or one on a cluster (`ray_engine`).
 
     Raises:
         UsageError: if the folder holds another run.
@@ -348,15 +354,33 @@ def look_in(pair: Pair, job: Job, folder: Path | None) -> "Generator[Advanced, N
     what = identity(pair, job)
     if folder is None:
         readings, results = list[Reading](), list[CellResult]()
-        yield from _carry_out(run(job), readings.append, results.extend)
+        yield from _carry_out(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
         manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
         return Atlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     with open_run(folder, what, {"provenance": pair.provenance}) as writer:
-        yield from _carry_out(run(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
+        yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
     return load_run(folder)
+
+
+def ray_engine(workers: Workers, load: Callable[[], Pair]) -> Engine:
+    """An engine of Ray workers.
+
+    Args:
+        workers: how many, and where.
+        load: gives each its pair; it travels to the worker by pickling.
+    """
+
+    def engine(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Event]:
+        return run_on_ray(job, workers, load, finished, read)
+
+    return engine
+
+
+def _copy(pair: Pair) -> Pair:
+    return pair
 
 
 def _finish(writer: RunWriter, started: float) -> None:
@@ -386,6 +410,7 @@ def look(
     vocabulary: Vocabulary | str | Path | None = None,
     folder: str | Path | None = None,
     progress: Callable[[Advanced], None] | None = None,
+    workers: Workers | None = None,
     **options: Any,
 ) -> Atlas:
     """Looks at pictures through every lens: the main job in one call.
@@ -397,6 +422,7 @@ def look(
         vocabulary: what the Logit Lens reads with, or where it is (see `read_vocabulary`); by default the pair's own.
         folder: a run directory to write, and to go on with.
         progress: called with every step of progress.
+        workers: Ray workers that carry it out, each with a copy of the pair; by default this process does.
         **options: the fields of `LookOptions`; `strength` may be a text such as `rho=1`.
 
     Returns:
@@ -416,7 +442,8 @@ def look(
     loaded = load_pictures(given)
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
     job = make_job(pair, loaded, chosen, target, labels)
-    events = look_in(pair, job, None if folder is None else Path(folder))
+    engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
+    events = look_in(pair, job, None if folder is None else Path(folder), engine)
     while True:
         try:
             event = next(events)
