@@ -242,7 +242,7 @@ class _Actor:
             self._worker = error
 
     def do(self, part: Part) -> list[Event] | SteerlensError:
-        """What `Worker.do` gives, or the error to be raised where the work was given out, as if it had been done there."""
+        """What `Worker.do` gives, or the error to raise where the work was given out, as if it had been done there."""
         if isinstance(self._worker, SteerlensError):
             return self._worker
         try:
