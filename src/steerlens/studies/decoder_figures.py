@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -11,6 +12,7 @@ from steerlens.sites import Site
 from steerlens.studies.decoder_summary import DecoderSummary, Seen, SettingRow
 from steerlens.studies.drawing import picture_grid
 from steerlens.studies.stats import Estimate
+from steerlens.studies.subjects import Subject
 
 _DARK, _MIDDLE, _LIGHT = "#222222", "#888888", "#bbbbbb"
 
@@ -98,19 +100,22 @@ def settings_figure(summary: DecoderSummary) -> Figure:
     return figure
 
 
-def seeds_figure(part: Mapping[str, Tensor], heads: Sequence[Site], summary: DecoderSummary, concept: str) -> Figure:
+def seeds_figure(
+    part: Mapping[str, Tensor], subject: Subject, heads: Sequence[Site], summary: DecoderSummary
+) -> Figure:
     """What the decoder invents: a few heads of one picture, seed after seed, by default and as the reference."""
     rows = [
-        [*default.numpy(), *reference.numpy()]
+        [None, *default.numpy(), *reference.numpy()]
         for default, reference in zip(part["default"], part["reference"], strict=True)
     ]
+    rows[0][0] = np.asarray(subject.image)
     columns = [
         f"{setting.steps} steps\nseed {seed + 1}"
         for kind, setting in (("default", summary.rows[0]), ("reference", summary.reference))
         for seed in range(part[kind].shape[1])
     ]
     names = [heads[place].label for place in part["heads"].tolist()]
-    return picture_grid(rows, names, columns, f"{concept}: the same embeddings with other seeds")
+    return picture_grid(rows, names, ["input", *columns], f"{subject.concept}: the same embeddings with other seeds")
 
 
 def _line(axes: Axes, rows: Sequence[SettingRow], look: _Look, of: Callable[[Seen], Estimate]) -> None:
@@ -139,12 +144,12 @@ def _across(axes: Axes, estimate: Estimate, place: float, look: _Look, label: st
 
 
 def _plain(axes: Axes) -> None:
-    axes.tick_params(axis="x", labelsize=7)
+    axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _size(summary: DecoderSummary) -> str:
     return (
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of {summary.n_heads} "
-        f"heads, {summary.n_seeds} seeds, {summary.strength}; ranked by similarity with {summary.target}"
+        f"heads, {summary.n_seeds} seeds, {summary.strength}; ranked by similarity with the {summary.target}"
     )

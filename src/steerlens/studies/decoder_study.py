@@ -80,7 +80,7 @@ def decoder_study(
         save_table(study, table_rows(found, options, [(one.id, one.concept) for one in everyone], heads))
         save_figure(study, "steps", steps_figure(summary))
         save_figure(study, "settings", settings_figure(summary))
-        save_figure(study, "seeds", seeds_figure(study.part(PICTURES), heads, summary, everyone[0].concept))
+        save_figure(study, "seeds", seeds_figure(study.part(PICTURES), everyone[0], heads, summary))
         return summary
 
 

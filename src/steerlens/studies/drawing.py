@@ -28,12 +28,12 @@ def save_table(folder: StudyFolder, rows: Sequence[Mapping[str, Any]], name: str
 
 
 def picture_grid(
-    pictures: Sequence[Sequence[UInt8[np.ndarray, "height width 3"]]],
+    pictures: Sequence[Sequence[UInt8[np.ndarray, "height width 3"] | None]],
     row_names: Sequence[str],
     column_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Rows of pictures with a name before each row and above each column; rows may be shorter than the first."""
+    """Rows of pictures with a name before each row and above each column; a place may stay empty."""
     side, left = 0.95, 0.12 + 0.068 * max(map(len, row_names))
     top = 0.34 + 0.13 * max(name.count("\n") + 1 for name in column_names)
     figure = Figure(figsize=(left + side * len(column_names) + 0.1, top + side * len(pictures) + 0.1))
@@ -41,12 +41,15 @@ def picture_grid(
     for row, shown in enumerate(pictures):
         for place, pixels in enumerate(shown):
             box = (left + side * place, height - top - side * (row + 1), 0.95 * side, 0.95 * side)
-            axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-            axes.set_axis_off()
-            axes.imshow(pixels, interpolation="nearest")
             if row == 0:
-                axes.set_title(column_names[place], fontsize=7, pad=2)
+                middle = ((box[0] + box[2] / 2) / width, (box[1] + box[3] + 0.03) / height)
+                figure.text(*middle, column_names[place], fontsize=7, ha="center", va="bottom")
             if place == 0:
-                axes.text(-0.05, 0.5, row_names[row], transform=axes.transAxes, ha="right", va="center", fontsize=7)
+                middle = ((box[0] - 0.05) / width, (box[1] + box[3] / 2) / height)
+                figure.text(*middle, row_names[row], fontsize=7, ha="right", va="center")
+            if pixels is not None:
+                axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+                axes.set_axis_off()
+                axes.imshow(pixels, interpolation="nearest")
     figure.text(0.1 / width, 1 - 0.1 / height, title, fontsize=8, va="top")
     return figure

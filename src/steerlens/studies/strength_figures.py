@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,6 +14,7 @@ from steerlens.studies.importance_summary import INPUT
 from steerlens.studies.stats import Estimate
 from steerlens.studies.strength_summary import Point, StrengthSummary
 from steerlens.studies.strength_tables import ASKED, DECODED, JUDGED
+from steerlens.studies.subjects import Subject
 
 _AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
 
@@ -61,7 +63,8 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
     for column, kind in enumerate(kinds):
         grid[-1, column].set_xlabel(_AXIS[kind], fontsize=8)
     figure.suptitle(
-        f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Vertical line: recommended.",
+        f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Broad grey line: recommended.\n"
+        "Upper two rows: similarity of the picture, or of the embedding asked for, with the input or the target.",
         fontsize=9,
     )
     return figure
@@ -180,12 +183,14 @@ def choice_figure(summary: StrengthSummary) -> Figure:
 
 
 def pictures_figure(
-    part: Mapping[str, Tensor], sites: Sequence[Site], strengths: Sequence[str], concept: str
+    part: Mapping[str, Tensor], subject: Subject, sites: Sequence[Site], strengths: Sequence[str]
 ) -> Figure:
     """What the decoder shows of a few heads of one picture at every strength."""
     heads = [sites[place].label for place in part["heads"].tolist()]
-    rows = [[part["clean"].numpy(), *shown.numpy()] for shown in part["shown"]]
-    return picture_grid(rows, heads, ["unsteered", *strengths], f"{concept}: single heads, steered harder and harder")
+    rows = [[None, part["clean"].numpy(), *shown.numpy()] for shown in part["shown"]]
+    rows[0][0] = np.asarray(subject.image)
+    title = f"{subject.concept}: single heads, steered harder and harder"
+    return picture_grid(rows, heads, ["input", "unsteered", *strengths], title)
 
 
 def _size(summary: StrengthSummary) -> str:

@@ -119,8 +119,8 @@ def _write(
     save_figure(study, "sweep", sweep_figure(summary))
     save_figure(study, "choice", choice_figure(summary))
     names = [str(strength) for strength in options.strengths]
-    concept = subjects.reported[0].concept
-    save_figure(study, "pictures", pictures_figure(study.part(PICTURES), bench.sites, names, concept))
+    shown = pictures_figure(study.part(PICTURES), subjects.reported[0], bench.sites, names)
+    save_figure(study, "pictures", shown)
 
 
 def identity(pair: Pair, subjects: SubjectSet, options: StrengthOptions, judge: Encoder | None) -> dict[str, Any]:
