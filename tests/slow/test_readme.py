@@ -47,7 +47,7 @@ def test_every_option_shown_is_one_that_its_command_takes(capsys: pytest.Capture
     shown = [line.split() for block in blocks("sh") for line in block.splitlines() if line.startswith("steerlens ")]
     seen = 0
     for words in shown:
-        subcommand = words[2:3] if words[1] in ("study", "bridge", "train", "neighbours") else []
+        subcommand = words[2:3] if words[1] in ("study", "bridge", "train", "neighbours", "runs", "cache") else []
         assert main([words[1], *subcommand, "--help"]) == 0
         text = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--")):
