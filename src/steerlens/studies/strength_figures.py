@@ -140,7 +140,7 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         for row in summary.correlations
         if (row.score, row.compare, row.effect, row.statistic) == (DECODED, summary.target, summary.main, "spearman")
     }
-    names = list(reversed(rule.candidates))
+    names = list(rule.candidates)[::-1]
     figure = Figure(figsize=(8.4, 0.36 * len(names) + 1.9), layout="constrained")
     axes, fidelity, atypical = figure.subplots(1, 3, sharey=True, width_ratios=(2.2, 1, 1))
     for place, name in enumerate(names):
