@@ -17,9 +17,10 @@ from steerlens.bridges import make as making
 from steerlens.bridges.embeddings import held_out, picture_files, see
 from steerlens.bridges.encoder import BridgedEncoder
 from steerlens.bridges.fit import FEWEST, Fitted, fit_bridge, measure
+from steerlens.bridges.kernel import fit_kernel
 from steerlens.bridges.linear import procrustes, ridge
 from steerlens.bridges.make import BridgeOptions, Made, make_bridge
-from steerlens.bridges.maps import Bridge, Correction, bridge_from
+from steerlens.bridges.maps import Bridge, Kernel, bridge_from
 from steerlens.bridges.store import End, end_of, read_bridge, save_bridge
 from steerlens.encoders.prefix import record_prefix, resume
 from steerlens.errors import ModelError, PictureError, UsageError
@@ -52,9 +53,11 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 def random_bridge(source: int, target: int, kind: str = "ridge") -> Bridge:
     sizes = {"source_mean": (source,), "target_mean": (target,), "weight": (source, target)}
-    if kind == "mlp":
-        sizes |= {"inner": (source, 7), "bias": (7,), "outer": (7, target), "offset": (target,)}
+    if kind == "kernel":
+        sizes |= {"centres": (7, source), "weights": (7, target)}
     parts = {name: randn(*shape, seed=number).float() for number, (name, shape) in enumerate(sizes.items())}
+    if kind == "kernel":
+        parts["scale"] = torch.tensor(0.05)
     return bridge_from(kind, parts)
 
 
@@ -110,7 +113,7 @@ def test_auto_takes_the_linear_map_where_there_is_one() -> None:
     y = x @ randn(6, 5, seed=1) + randn(5, seed=2) + 0.05 * randn(200, 5, seed=3)
     told, fitted = finish(fit_bridge(x[:150], y[:150]))
     assert fitted.chosen == fitted.bridge.kind == "ridge"
-    assert [candidate.kind for candidate in fitted.candidates] == ["ridge", "procrustes", "mlp"]
+    assert [candidate.kind for candidate in fitted.candidates] == ["ridge", "procrustes", "kernel"]
     assert [event.done for event in told][-1] == told[-1].total
     measured = measure(fitted.bridge, x[150:], y[150:])
     assert measured.cosine > 0.99 and measured.centred > 0.99 and measured.retrieval == 1.0
@@ -124,14 +127,50 @@ def test_auto_takes_the_rotation_where_pictures_are_few_and_it_is_one() -> None:
     assert fitted.chosen == "procrustes"
 
 
-def test_auto_takes_the_mlp_where_no_linear_map_does() -> None:
+def test_auto_takes_the_kernel_where_no_linear_map_does() -> None:
     x = randn(1500, 4)
     y = torch.cat([x.abs(), x], dim=1) - 0.5
     _, fitted = finish(fit_bridge(x[:1200], y[:1200], folds=3))
     by_kind = {candidate.kind: candidate.cosine for candidate in fitted.candidates}
-    assert fitted.chosen == "mlp" and by_kind["mlp"] > by_kind["ridge"] + 0.05
+    assert fitted.chosen == "kernel" and by_kind["kernel"] > by_kind["ridge"] + 0.05
     _, linear = finish(fit_bridge(x[:1200], y[:1200], "ridge", folds=3))
     assert measure(fitted.bridge, x[1200:], y[1200:]).cosine > measure(linear.bridge, x[1200:], y[1200:]).cosine
+
+
+def test_the_kernel_is_what_solving_for_every_picture_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steerlens.bridges.kernel.SHARPNESSES", (0.6,))
+    monkeypatch.setattr("steerlens.bridges.kernel.PENALTIES", (0.2,))
+    x, y = randn(60, 5), randn(60, 3, seed=1)
+    linear = x @ randn(5, 3, seed=2)
+    kernel = fit_kernel(x, linear, y, seed=0)
+    length = sum(float(row @ row) for row in x) / 60
+
+    def alike(one: Tensor, other: Tensor) -> float:
+        return 1 / (1 + 0.6 * float((one - other).square().sum()) / length)
+
+    gram = torch.tensor([[alike(one, other) for other in x] for one in x], dtype=torch.float64)
+    added = torch.linalg.inv(gram + 0.2 * torch.eye(60, dtype=torch.float64)) @ (y - linear)
+    new = randn(4, 5, seed=3)
+    wanted = torch.tensor([[alike(one, other) for other in x] for one in new], dtype=torch.float64) @ added
+    torch.testing.assert_close(kernel(new), wanted, rtol=1e-4, atol=1e-4)
+    # Far from every picture, the linear map alone is left.
+    assert float(kernel(1e5 * new).abs().max()) < 1e-4
+
+
+def test_settings_are_chosen_on_pictures_that_are_fitted_on_alone() -> None:
+    x = randn(100, 5)
+    y = x @ randn(5, 3, seed=1) + 0.5 * randn(100, 3, seed=2)
+    _, fitted = finish(fit_bridge(x, y, folds=2, seed=4))
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(4))
+    cosines: dict[str, list[Tensor]] = {"ridge": [], "kernel": []}
+    for judged, kept in ((order[:50], order[50:]), (order[50:], order[:50])):
+        for kind, rows in cosines.items():
+            _, alone = finish(fit_bridge(x[kept.sort().values], y[kept.sort().values], kind, folds=2, seed=4))
+            mapped = alone.bridge(x[judged])
+            rows.append(torch.nn.functional.cosine_similarity(mapped, y[judged], dim=-1))
+    for candidate in fitted.candidates:
+        if candidate.kind in cosines:
+            assert candidate.cosine == pytest.approx(float(torch.cat(cosines[candidate.kind]).mean()), abs=1e-5)
 
 
 def test_figures_of_the_folds_are_those_of_pictures_never_fitted_on() -> None:
@@ -172,7 +211,7 @@ def test_too_little_and_broken_embeddings_are_refused() -> None:
 
 
 def test_parts_of_a_bridge_must_fit() -> None:
-    good = random_bridge(4, 3, "mlp")
+    good = random_bridge(4, 3, "kernel")
     torch.testing.assert_close(good.to(dtype=torch.float64)(randn(2, 4)).float(), good(randn(2, 4).float()))
     with pytest.raises(ModelError, match="other parts"):
         bridge_from("ridge", good.tensors())
@@ -182,10 +221,10 @@ def test_parts_of_a_bridge_must_fit() -> None:
         replace(good, weight=torch.full((4, 3), math.inf))
     with pytest.raises(ModelError, match="not known"):
         replace(good, kind="ridge")
-    assert isinstance(good.correction, Correction)
+    assert isinstance(good.kernel, Kernel)
 
 
-@pytest.mark.parametrize("kind", ["ridge", "mlp"])
+@pytest.mark.parametrize("kind", ["ridge", "kernel"])
 def test_a_bridged_encoder_passes_the_conformance_checks(kind: str) -> None:
     encoder = BridgedEncoder(tiny_encoder(), random_bridge(12, 9, kind), name="bridged")
     report = check_encoder(encoder)
@@ -367,7 +406,7 @@ def test_broken_bridges_are_refused(ends: tuple[Path, Path, Path], tmp_path: Pat
     text, data = (folder / "card.yaml").read_text(), (folder / "bridge.safetensors").read_bytes()
     card = yaml.safe_load(text)
     for change, words in (
-        ({"format": 2}, "another version"),
+        ({"format": 1}, "another version"),
         ({"sha256": "0" * 64}, "not the map that"),
         ({"kind": "procrustes2"}, "not known"),
         ({"source": {**card["source"], "embedding_size": 7}}, "the card says embeddings of sizes"),

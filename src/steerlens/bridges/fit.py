@@ -8,20 +8,20 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from steerlens.bridges.kernel import fit_kernel
 from steerlens.bridges.linear import procrustes, ridge
 from steerlens.bridges.maps import Bridge, Kind
-from steerlens.bridges.mlp import train_correction
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
 from steerlens.sweep.engine import Advanced
 
-Choice = Literal["auto", "ridge", "procrustes", "mlp"]
+Choice = Literal["auto", "ridge", "procrustes", "kernel"]
 
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
 """λ that are tried for ridge, as shares of the mean eigenvalue."""
 
 GAIN = 0.005
-"""Cosine that the MLP has to gain on held-out folds over the best closed form, and by two standard errors."""
+"""Cosine that the kernel has to gain on held-out folds over the best linear map, and by two standard errors."""
 
 FEWEST = 50
 """Pictures below which no bridge is fitted: its figures would say nothing of other pictures."""
@@ -37,7 +37,7 @@ class Candidate:
     Attributes:
         kind: which.
         cosine: mean cosine similarity over all pictures, each mapped by a bridge that never saw it, in [-1,1].
-        penalty: λ of the linear part as a share of the mean eigenvalue; None for Procrustes.
+        penalty: λ of the linear part as a share of the mean eigenvalue; None for Procrustes and a kernel not chosen.
     """
 
     kind: Kind
@@ -103,10 +103,10 @@ def fit_bridge(
     Args:
         source: embeddings of pictures by the one encoder.
         target: embeddings of the same pictures by the other, row by row.
-        choice: `auto` takes the closed form with the higher cosine on held-out folds, and the MLP only if it gains
+        choice: `auto` takes the linear map with the higher cosine on held-out folds, and the kernel only if it gains
             `GAIN` and two standard errors over that.
         folds: of the cross-validation.
-        seed: decides the folds and the first weights of the MLP.
+        seed: decides the folds, and the pictures that are held out within them to choose settings.
 
     Raises:
         UsageError: if there are too few pictures, or not as many on either side.
@@ -117,44 +117,27 @@ def fit_bridge(
         raise UsageError(f"{len(x)} embeddings cannot be fitted to {len(y)}; both are of the same pictures.")
     if len(x) < FEWEST:
         raise UsageError(f"{len(x)} pictures are too few to fit a bridge on; give at least {FEWEST}, better thousands.")
-    kinds: tuple[Kind, ...] = ("ridge", "procrustes", "mlp") if choice == "auto" else (choice,)
+    kinds: tuple[Kind, ...] = ("ridge", "procrustes", "kernel") if choice == "auto" else (choice,)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     parts = [part.sort().values for part in order.tensor_split(folds)]
 
-    curved = "mlp" in kinds
-    done, total = 0, len(x) * (2 if curved else 1)
+    done, total = 0, len(x) * len(kinds)
     yield Advanced("fitting", done, total)
-    swept = torch.zeros(len(PENALTIES), len(x), dtype=torch.float64)
-    rotated = torch.zeros(len(x), dtype=torch.float64)
-    for part in parts:
-        kept = _without(order, part)
-        for row, bridge in enumerate(_ridges(x[kept], y[kept], PENALTIES)):
-            swept[row, part] = cosine_similarity(bridge(x[part]), y[part])
-        rotated[part] = cosine_similarity(_rotation(x[kept], y[kept])(x[part]), y[part])
-        done += len(part)
-        yield Advanced("fitting", done, total)
-
-    best = int(swept.mean(dim=1).argmax())
-    penalty = PENALTIES[best]
-    scores: dict[Kind, Tensor] = {"ridge": swept[best], "procrustes": rotated}
-    if curved:
-        scores["mlp"] = torch.zeros(len(x), dtype=torch.float64)
+    scores: dict[Kind, Tensor] = {kind: torch.zeros(len(x), dtype=torch.float64) for kind in kinds}
+    for kind in kinds:
         for part in parts:
             kept = _without(order, part)
-            scores["mlp"][part] = cosine_similarity(_curved(x[kept], y[kept], penalty, seed)(x[part]), y[part])
+            bridge, _ = _fit(kind, x[kept], y[kept], seed)
+            scores[kind][part] = cosine_similarity(bridge(x[part]), y[part])
             done += len(part)
             yield Advanced("fitting", done, total)
 
-    chosen = _choose({kind: scores[kind] for kind in kinds})
-    fitted = {
-        "ridge": lambda: next(_ridges(x, y, (penalty,))),
-        "procrustes": lambda: _rotation(x, y),
-        "mlp": lambda: _curved(x, y, penalty, seed),
-    }[chosen]()
+    chosen = _choose(scores)
+    whole = {kind: _fit(kind, x, y, seed) for kind in {chosen, *(kind for kind in kinds if kind != "kernel")}}
     candidates = tuple(
-        Candidate(kind, float(scores[kind].mean()), None if kind == "procrustes" else penalty) for kind in kinds
+        Candidate(kind, float(scores[kind].mean()), whole[kind][1] if kind in whole else None) for kind in kinds
     )
-    return Fitted(fitted.to(dtype=torch.float32), candidates, chosen, len(x))
+    return Fitted(whole[chosen][0].to(dtype=torch.float32), candidates, chosen, len(x))
 
 
 def measure(bridge: Bridge, source: Float[Tensor, "N E"], target: Float[Tensor, "N F"]) -> Measured:
@@ -192,33 +175,40 @@ def with_decoded(measured: Measured, cosines: Sequence[float], own: Sequence[flo
 
 
 def _choose(scores: dict[Kind, Tensor]) -> Kind:
-    closed: list[Kind] = [kind for kind in scores if kind != "mlp"]
-    if not closed:
-        return "mlp"
-    best = max(closed, key=lambda kind: float(scores[kind].mean()))
-    if "mlp" in scores:
-        gain = scores["mlp"] - scores[best]
+    linear: list[Kind] = [kind for kind in scores if kind != "kernel"]
+    if not linear:
+        return "kernel"
+    best = max(linear, key=lambda kind: float(scores[kind].mean()))
+    if "kernel" in scores:
+        gain = scores["kernel"] - scores[best]
         if float(gain.mean()) > max(GAIN, 2 * float(gain.std()) / len(gain) ** 0.5):
-            return "mlp"
+            return "kernel"
     return best
 
 
-def _ridges(x: Tensor, y: Tensor, penalties: Sequence[float]) -> Generator[Bridge]:
+def _fit(kind: Kind, x: Tensor, y: Tensor, seed: int) -> tuple[Bridge, float | None]:
+    """A bridge and its λ; whatever has to be chosen is chosen on a share of these very pictures."""
     m_x, m_y = x.mean(dim=0), y.mean(dim=0)
-    for weight in ridge(x - m_x, y - m_y, penalties):
-        yield Bridge("ridge", m_x, m_y, weight)
+    if kind == "procrustes":
+        return Bridge("procrustes", m_x, m_y, procrustes(x - m_x, y - m_y)), None
+    penalty = _penalty(x, y, seed)
+    weight = next(ridge(x - m_x, y - m_y, (penalty,)))
+    if kind == "ridge":
+        return Bridge("ridge", m_x, m_y, weight), penalty
+    kernel = fit_kernel(x - m_x, (x - m_x) @ weight, y - m_y, seed=seed)
+    return Bridge("kernel", m_x, m_y, weight, kernel), penalty
 
 
-def _rotation(x: Tensor, y: Tensor) -> Bridge:
-    m_x, m_y = x.mean(dim=0), y.mean(dim=0)
-    return Bridge("procrustes", m_x, m_y, procrustes(x - m_x, y - m_y))
-
-
-def _curved(x: Tensor, y: Tensor, penalty: float, seed: int) -> Bridge:
-    linear = next(_ridges(x, y, (penalty,)))
-    m_x, m_y = linear.source_mean, linear.target_mean
-    correction = train_correction(x - m_x, linear(x) - m_y, y - m_y, seed=seed)
-    return Bridge("mlp", m_x, m_y, linear.weight, correction)
+def _penalty(x: Tensor, y: Tensor, seed: int) -> float:
+    """The λ of `PENALTIES` that does best on a fifth of the pictures, held out."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    judged, kept = order[: len(x) // 5], order[len(x) // 5 :]
+    m_x, m_y = x[kept].mean(dim=0), y[kept].mean(dim=0)
+    reached = [
+        float(cosine_similarity((x[judged] - m_x) @ weight + m_y, y[judged]).mean())
+        for weight in ridge(x[kept] - m_x, y[kept] - m_y, PENALTIES)
+    ]
+    return PENALTIES[reached.index(max(reached))]
 
 
 def _without(order: Int64[Tensor, "N"], part: Int64[Tensor, " M"]) -> Int64[Tensor, " K"]:

@@ -1,7 +1,7 @@
-"""What a bridge is: a map from one embedding space to another, linear but for an optional small correction.
+"""What a bridge is: a map from one embedding space to another, linear, and perhaps a kernel on top.
 
-B(x) = m_y + (x - m_x) W                                     ridge, Procrustes
-B(x) = m_y + (x - m_x) W + gelu((x - m_x) V + b) U + c       mlp
+B(x) = m_y + (x - m_x) W                                            ridge, Procrustes
+B(x) = m_y + (x - m_x) W + Σ_k A_k / (1 + t |x - m_x - c_k|²)       kernel
 """
 
 from collections.abc import Mapping
@@ -14,31 +14,35 @@ from torch import Tensor
 
 from steerlens.errors import ModelError
 
-Kind = Literal["ridge", "procrustes", "mlp"]
+Kind = Literal["ridge", "procrustes", "kernel"]
+
+
+def similarities(
+    centred: Float[Tensor, "*N E"], centres: Float[Tensor, "K E"], scale: Float[Tensor, ""]
+) -> Float[Tensor, "*N K"]:
+    """`1 / (1 + scale |z - c|²)` of centred embeddings z and centres c: 1 at a centre, 0 far away."""
+    squares = centred.square().sum(dim=-1, keepdim=True) + centres.square().sum(dim=-1)
+    return 1 / (1 + scale * (squares - 2 * centred @ centres.T).clamp_min(0))
 
 
 @dataclass(frozen=True, eq=False)
-class Correction:
-    """The part of a bridge that is not linear: `gelu(z V + b) U + c` of a centred embedding z.
-
-    K is the number of hidden units.
+class Kernel:
+    """The part of a bridge that is not linear: `Σ_k similarity(z, c_k) A_k` of a centred embedding z.
 
     Attributes:
-        inner: V.
-        bias: b.
-        outer: U.
-        offset: c.
+        centres: c, centred embeddings of K pictures.
+        weights: A, what each of them adds.
+        scale: how fast similarity falls off with the squared distance.
     """
 
-    inner: Float[Tensor, "E K"]
-    bias: Float[Tensor, " K"]
-    outer: Float[Tensor, "K F"]
-    offset: Float[Tensor, " F"]
+    centres: Float[Tensor, "K E"]
+    weights: Float[Tensor, "K F"]
+    scale: Float[Tensor, ""]
 
     def __call__(self, centred: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
         """What is added for centred embeddings."""
-        hidden = torch.nn.functional.gelu(centred @ self.inner.to(centred) + self.bias.to(centred))
-        return hidden @ self.outer.to(centred) + self.offset.to(centred)
+        near = similarities(centred, self.centres.to(centred), self.scale.to(centred))
+        return near @ self.weights.to(centred)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,7 @@ class Bridge:
         source_mean: m_x.
         target_mean: m_y.
         weight: W.
-        correction: what is added to the linear map, for kind `mlp`.
+        kernel: what is added to the linear map, for kind `kernel`.
 
     Raises:
         ModelError: if the sizes of the parts do not fit, or a number is not finite.
@@ -60,17 +64,17 @@ class Bridge:
     source_mean: Float[Tensor, "E"]
     target_mean: Float[Tensor, " F"]
     weight: Float[Tensor, "E F"]
-    correction: Correction | None = None
+    kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind) or (self.correction is not None) != (self.kind == "mlp"):
+        if self.kind not in get_args(Kind) or (self.kernel is not None) != (self.kind == "kernel"):
             raise ModelError(f"a bridge of kind {self.kind!r} with these parts is not known.")
         shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
         E, F = (*shapes["weight"], 0, 0)[:2]
         wanted: dict[str, tuple[int, ...]] = {"source_mean": (E,), "target_mean": (F,), "weight": (E, F)}
-        if self.correction is not None:
-            K = self.correction.bias.numel()
-            wanted |= {"inner": (E, K), "bias": (K,), "outer": (K, F), "offset": (F,)}
+        if self.kernel is not None:
+            K = len(self.kernel.centres)
+            wanted |= {"centres": (K, E), "weights": (K, F), "scale": ()}
         if shapes != wanted:
             raise ModelError(f"the parts of a bridge do not fit each other: {shapes}.")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors().values()):
@@ -94,8 +98,8 @@ class Bridge:
         precise = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         centred = precise - self.source_mean.to(precise)
         mapped = centred @ self.weight.to(precise) + self.target_mean.to(precise)
-        if self.correction is not None:
-            mapped = mapped + self.correction(centred)
+        if self.kernel is not None:
+            mapped = mapped + self.kernel(centred)
         return mapped.to(embeddings.dtype)
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Bridge":
@@ -105,8 +109,8 @@ class Bridge:
     def tensors(self) -> dict[str, Tensor]:
         """Its parts by name."""
         parts = {"source_mean": self.source_mean, "target_mean": self.target_mean, "weight": self.weight}
-        if self.correction is not None:
-            parts |= vars(self.correction)
+        if self.kernel is not None:
+            parts |= vars(self.kernel)
         return parts
 
 
@@ -117,9 +121,9 @@ def bridge_from(kind: str, tensors: Mapping[str, Tensor]) -> Bridge:
         ModelError: if a part is lacking or does not fit.
     """
     linear = ("source_mean", "target_mean", "weight")
-    curved = ("inner", "bias", "outer", "offset") if kind == "mlp" else ()
+    curved = ("centres", "weights", "scale") if kind == "kernel" else ()
     if set(tensors) != {*linear, *curved}:
         raise ModelError(f"a bridge of kind {kind!r} is made of other parts than {', '.join(sorted(tensors))}.")
-    correction = Correction(*(tensors[name] for name in curved)) if curved else None
+    kernel = Kernel(*(tensors[name] for name in curved)) if curved else None
     source_mean, target_mean, weight = (tensors[name] for name in linear)
-    return Bridge(cast(Kind, kind), source_mean, target_mean, weight, correction)
+    return Bridge(cast(Kind, kind), source_mean, target_mean, weight, kernel)

@@ -25,7 +25,7 @@ from steerlens.zoo.cards import Repository
 from steerlens.zoo.locate import card_of, is_folder, locate, locate_encoder
 from steerlens.zoo.provenance import file_hashes, library_versions
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout."""
 
 _TENSORS, _CARD = "bridge.safetensors", "card.yaml"

@@ -46,8 +46,8 @@ class Fit:
     held_out: Path | None = None
     """A folder of other pictures to measure on. Default: a fifth of the pictures, at most 500, not fitted on."""
 
-    map: Literal["auto", "ridge", "procrustes", "mlp"] = "auto"
-    """The kind of map. auto takes what does best on held-out folds, and the MLP only where it measurably helps."""
+    map: Literal["auto", "ridge", "procrustes", "kernel"] = "auto"
+    """The kind of map. auto takes what does best on held-out folds, and the kernel only where it measurably helps."""
 
     decode: int = 0
     """Also decode so many held-out pictures from their mapped embeddings, and embed what comes out."""
