@@ -1,8 +1,8 @@
 """A bridge from a second ViT to the bundled pair, on scenes: held-out cosine, retrieval, decoded and embedded again.
 
 Scenes of nine tenths of the training pictures are drawn and saved as PNG files to fit on, and scenes of held-out
-pictures, which neither encoder has seen, to measure on; then `steerlens bridge fit` is run on the two folders, as a user
-would. Scenes of the last tenth, which the encoders know and the bridge does not, are measured beside them.
+pictures, which neither encoder has seen, to measure on; then `steerlens bridge fit` is run on the two folders, as a
+user would. Scenes of the last tenth, which the encoders know and the bridge does not, are measured beside them.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--from", dest="source", required=True, help="the second ViT: a folder or hub id")
     parser.add_argument("--to", default="emoji", help="the pair whose decoder is used")
     parser.add_argument(
-        "--work", type=Path, help="where scenes and bridge are written, anew; by default nowhere to stay"
+        "--work", type=Path, help="where scenes and bridge are kept, anew; by default nowhere"
     )
     parser.add_argument("--fit", type=int, default=12000, help="scenes to fit on")
     parser.add_argument("--held-out", type=int, default=500, help="scenes to measure on")
