@@ -136,7 +136,7 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
 
 def _nameless(manifest: Mapping[str, Any], key: str) -> Any:
     """What a manifest says; of encoder and decoder not where they lie, since hashes say which weights they have."""
-    value = manifest.get(key)
+    value: Any = manifest.get(key)
     return {name: held for name, held in value.items() if name != "name"} if key in ("encoder", "decoder") else value
 
 

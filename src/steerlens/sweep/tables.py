@@ -85,7 +85,7 @@ def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
     return sink.getvalue()
 
 
-def schema_of(columns: Mapping[str, Any]) -> pa.Schema:
+def schema_of(columns: Mapping[str, Any]) -> Any:
     """The schema of columns, which says to the datasets library which of them are pictures."""
     features = {
         name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
