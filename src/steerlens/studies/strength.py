@@ -78,6 +78,7 @@ class StrengthOptions:
 def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder: StudyFolder) -> Iterator[Advanced]:
     """Measures every picture, those to choose on and those to report on, at every strength."""
     columns = options.columns(bench)
+    effects = ImportanceOptions(options.decode, ablations=(options.ablation,), batch=options.batch)
     work = [
         (part_name(stage, subject), subject, other_of(side, place))
         for stage, side in (("choose", subjects.chosen), ("report", subjects.reported))
@@ -89,7 +90,6 @@ def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder
     for name, subject, other in work:
         if folder.has(name):
             continue
-        effects = ImportanceOptions(options.decode, ablations=(options.ablation,), batch=options.batch)
         tensors = subject_effects(bench, subject, other, effects) | judged_targets(bench.judge, subject)
         steered = steered_embeddings(bench, subject, options.strengths)
         jobs = [(CLEAN, seed, tensors["clean"][None]) for seed in options.seeds]
