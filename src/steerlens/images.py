@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,16 +107,7 @@ def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     path = Path(path)
     data = _read(path)
-    name = str(path)
-    with _careful(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise PictureError(
-                f"{name} is {width} x {height} pixels, more than the {max_pixels / 1e6:.4g} million that are opened; "
-                "make it smaller first."
-            )
-        converted, note = _upright_rgb(image)
-    _check_aspect(converted.size, name)
+    converted, note = _decoded(data, str(path), max_pixels)
     # Names of files need not be text; names of pictures are, since they are written into tables and pages.
     label = path.stem.encode("utf-8", "replace").decode("utf-8")
     return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
@@ -144,19 +134,46 @@ class _Files:
     """Pictures in files, of which the pixels of the last one alone stay in memory."""
 
     def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
         self._last: Picture | None = None
 
     def look_through(self, path: Path | str) -> Picture:
-        self._last = load_picture(path, max_pixels=self._max_pixels)
-        return replace(self._last, pixels=partial(self._open, Path(path), self._last.sha256))
+        self._last = load_picture(path, max_pixels=self.max_pixels)
+        return replace(self._last, pixels=_InFile(self, Path(path), self._last.sha256))
 
-    def _open(self, path: Path, sha256: str) -> Image.Image:
+    def open(self, path: Path, sha256: str) -> Image.Image:
         if self._last is None or self._last.sha256 != sha256:
-            self._last = load_picture(path, max_pixels=self._max_pixels)
+            self._last = load_picture(path, max_pixels=self.max_pixels)
             if self._last.sha256 != sha256:
                 raise PictureError(f"{path} has changed since it was first read; run the command again.")
         return self._last.image
+
+
+@dataclass(frozen=True)
+class _InFile:
+    """Opens a picture from its file; sent to another process, it takes the file's bytes along."""
+
+    files: _Files
+    path: Path
+    sha256: str
+
+    def __call__(self) -> Image.Image:
+        return self.files.open(self.path, self.sha256)
+
+    def __reduce__(self) -> "tuple[type[_InBytes], tuple[bytes, str, int]]":
+        return _InBytes, (_read(self.path), str(self.path), self.files.max_pixels)
+
+
+@dataclass(frozen=True)
+class _InBytes:
+    """Opens a picture from the bytes of a file."""
+
+    data: bytes = field(repr=False)
+    name: str
+    max_pixels: int
+
+    def __call__(self) -> Image.Image:
+        return _decoded(self.data, self.name, self.max_pixels)[0]
 
 
 def numbered(pictures: Iterable[Picture]) -> list[Picture]:
@@ -171,6 +188,20 @@ def numbered(pictures: Iterable[Picture]) -> list[Picture]:
         taken.add(name)
         named.append(replace(picture, name=name))
     return named
+
+
+def _decoded(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]:
+    """An upright RGB picture from the bytes of a file, and a note on what was decided."""
+    with _careful(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise PictureError(
+                f"{name} is {width} x {height} pixels, more than the {max_pixels / 1e6:.4g} million that are opened; "
+                "make it smaller first."
+            )
+        converted, note = _upright_rgb(image)
+    _check_aspect(converted.size, name)
+    return converted, note
 
 
 def _read(path: Path) -> bytes:

@@ -44,13 +44,12 @@ def test_a_second_process_is_refused_and_stopping_loses_nothing(
     for sent, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process, before = sweep.start(out), len(part_files(out))
         wait_for(process, lambda before=before: len(part_files(out)) > before)
-        if sent == signal.SIGTERM:
-            process.send_signal(signal.SIGSTOP)  # so that it does not finish in the meantime
-            assert sweep.finish(out) == 1
-            assert "another process is writing" in capsys.readouterr().err
-            assert run_summary(out).being_written
-            process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGSTOP)  # so that it does not finish in the meantime
+        assert sweep.finish(out) == 1
+        assert "another process is writing" in capsys.readouterr().err
+        assert run_summary(out).being_written
         process.send_signal(sent)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=300)
         assert process.returncode == code, said
         assert (

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import os
+import pickle
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +197,36 @@ def test_a_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes only names that are text")
     assert load_picture(path).name == "caf?"
+
+
+def test_pictures_of_a_list_are_opened_when_asked_for_and_one_stays_in_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        gradient().rotate(90 * number).save(tmp_path / f"{number}.png")
+    lazy = load_pictures(sorted(tmp_path.glob("*.png")))
+    eager = [load_picture(path) for path in sorted(tmp_path.glob("*.png"))]
+    for one, other in zip(lazy, eager, strict=True):
+        assert (one.name, one.sha256, one.note) == (other.name, other.sha256, other.note)
+        assert np.array_equal(np.asarray(one.image), np.asarray(other.image))
+        assert one.image is one.image  # decoded once while it is looked at
+        assert not isinstance(one.pixels, Image.Image)
+        assert not isinstance(replace(one, name="other").pixels, Image.Image)
+
+
+def test_a_file_that_changes_after_it_was_looked_through_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        gradient().save(tmp_path / f"{name}.png")
+    gradient().rotate(90).save(tmp_path / "two.png")
+    first, _ = load_pictures([tmp_path / "one.png", tmp_path / "two.png"])
+    gradient().rotate(180).save(tmp_path / "one.png")
+    with pytest.raises(PictureError, match=r"one\.png has changed"):
+        _ = first.image
+
+
+def test_a_picture_that_is_sent_to_another_machine_takes_its_file_along(tmp_path: Path) -> None:
+    gradient().save(tmp_path / "one.png")
+    (picture,) = load_pictures([tmp_path / "one.png"])
+    sent = pickle.dumps(picture)
+    (tmp_path / "one.png").unlink()
+    arrived = pickle.loads(sent)
+    assert arrived.sha256 == picture.sha256
+    assert np.array_equal(np.asarray(arrived.image), np.asarray(gradient()))
