@@ -270,7 +270,7 @@ def test_a_masked_autoencoder_sees_every_patch_and_is_left_as_it_was() -> None:
     assert encoder.model.config.mask_ratio == 0.75
 
 
-def test_siglip2_makes_every_picture_square_and_refuses_padding() -> None:
+def test_siglip2_makes_every_picture_square_and_cuts_padding_off() -> None:
     encoder, inputs, trace = tiny("Siglip2VisionModel")
     # The processor allows 5 patches, of which a square has 4; the fifth would be padding.
     made = encoder.preprocess([Image.new("L", (40, 10)), Image.new("RGBA", (7, 30))])
@@ -282,9 +282,19 @@ def test_siglip2_makes_every_picture_square_and_refuses_padding() -> None:
     assert bool(made["pixel_attention_mask"].all())
     assert torch.equal(encoder.embed(inputs["pixel_values"]), trace.embedding)
     padded = tiny_family_processor("Siglip2VisionModel")(images=[Image.new("RGB", (16, 16))], return_tensors="pt")
+    padded = {name: padded[name] for name in made}
+    padded["pixel_values"][:, 4] = 7.0  # whatever stands where padding is
+    with torch.no_grad():
+        wanted = encoder.model(**padded).pooler_output
+    assert padded["pixel_values"].shape[1] == 5
+    torch.testing.assert_close(encoder.embed(padded), wanted, **CLOSE)
+    trace = encoder.trace(padded)
+    trace.check()
+    torch.testing.assert_close(encoder.readout(trace.final), wanted, **CLOSE)
     masked = {**inputs, "pixel_attention_mask": torch.tensor([[1, 1, 1, 0]]).expand(3, -1)}
-    for given in (dict(padded), masked, {**inputs, "spatial_shapes": torch.tensor([[1, 4]]).expand(3, -1)}):
-        with pytest.raises(UsageError, match="2 x 2 patches without padding"):
+    seen = {**padded, "pixel_attention_mask": torch.ones(1, 5)}
+    for given in (seen, masked, {**inputs, "spatial_shapes": torch.tensor([[1, 4]]).expand(3, -1)}):
+        with pytest.raises(UsageError, match="takes pictures of 2 x 2 patches"):
             encoder.trace(given)
 
 

@@ -7,17 +7,17 @@ the mean of the normalised tokens.
 References: E. Fini et al., "Multimodal Autoregressive Pre-training of Large Vision Encoders", arXiv 2411.14402.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from steerlens.encoders.base import Inputs
-from steerlens.encoders.pretrained import BlockParts, PretrainedEncoder
+from steerlens.encoders.pooled import PooledEncoder
+from steerlens.encoders.pretrained import BlockParts
 
 
-class AIMv2Encoder(PretrainedEncoder):
+class AIMv2Encoder(PooledEncoder):
     """An AIMv2 vision tower: `Aimv2VisionModel`, or that of an `Aimv2Model` with its projection.
 
     The embedding is the pooled (and projected) one, or the mean of the normalised tokens where no head pools them.
@@ -35,61 +35,22 @@ class AIMv2Encoder(PretrainedEncoder):
         mlp="ffn",
         others=frozenset({"rms_norm1", "rms_norm2"}),
     )
+    norm, norm_kind, head_kind = "rms_norm", "Aimv2RMSNorm", "Aimv2AttentionPoolingHead"
     # An RMSNorm keeps the mean over width.
     centred = False
-
-    @property
-    def tower(self) -> Any:
-        """The vision tower."""
-        return getattr(self._native, "vision_model", self._native)
-
-    @property
-    def blocks(self) -> Sequence[Any]:
-        """The native blocks, in order."""
-        return self.tower.encoder.layers
-
-    @property
-    def first_patch(self) -> int:
-        """There are image patches alone."""
-        return 0
 
     @property
     def fixed_size(self) -> bool:
         """Native-resolution towers compute positions for pictures of any size."""
         return not self.tower.config.is_native
 
-    @property
-    def linear_after(self) -> nn.Module | None:
-        """The mean behind the final norm is linear, the pooling head is not."""
-        return None if hasattr(self.tower, "head") else self.tower.rms_norm
-
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like an AIMv2 vision tower."""
         if self.tower is not self._native:
             whole = {"vision_model", "text_model", "visual_projection", "text_projection"}
             self.refuse_children("the model", self.model, whole)
-        self.refuse_children("vision_model", self.tower, {"embeddings", "encoder", "rms_norm"}, {"head"})
-        self.refuse_kind("vision_model.rms_norm", self.tower.rms_norm, "Aimv2RMSNorm")
-        if hasattr(self.tower, "head"):
-            self.refuse_kind("vision_model.head", self.tower.head, "Aimv2AttentionPoolingHead")
-        self.refuse_children("vision_model.encoder", self.tower.encoder, {"layers"})
-        self.refuse_blocks("vision_model.encoder.layers")
+        self.refuse_tower()
 
-    def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
-        """Every token is read."""
-        return None
-
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """The pooling head (or the mean) of the normalised tokens, and the projection where there is one."""
-        tokens = self.tower.rms_norm(residual.to(self.dtype))
-        return self._projected(self.tower.head(tokens) if hasattr(self.tower, "head") else tokens.mean(dim=1))
-
-    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The pooled tokens of one native forward pass, projected where there is a projection."""
-        output = self.tower(**inputs)
-        return self._projected(
-            output.pooler_output if hasattr(self.tower, "head") else output.last_hidden_state.mean(dim=1)
-        )
-
-    def _projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:
+    def projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:
+        """Through the projection of a whole model."""
         return pooled if self.tower is self._native else self._native.visual_projection(pooled)

@@ -7,7 +7,7 @@ readout. Everything else is here, once.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
@@ -118,6 +118,13 @@ class NativeEncoder(ABC):
     def linear_after(self) -> nn.Module | None:
         """The final norm, if all that the readout does after it is linear; None if it is not, or not known to be."""
         return None
+
+    def declare(self, spec: EncoderSpec) -> None:
+        """Sets the spec; the size of the embedding is asked of the readout, since pooling and heads decide it."""
+        self.spec = spec
+        with torch.no_grad():
+            empty = torch.zeros(1, len(self.readout_tokens), spec.width, device=self.device, dtype=self.dtype)
+            self.spec = replace(spec, embedding_size=self.readout(empty).shape[-1])
 
     @property
     def readout_tokens(self) -> tuple[int, ...]:

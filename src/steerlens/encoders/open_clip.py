@@ -11,14 +11,12 @@ pooling).
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +26,7 @@ from steerlens.encoders.fused import recorded_by_hooks
 from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.timm import TimmEncoder
-from steerlens.encoders.transforms import apply_transform, crops
+from steerlens.encoders.transforms import TransformEncoder, crops
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import first
 from steerlens.vocabulary import ClassVocabulary
@@ -36,7 +34,7 @@ from steerlens.vocabulary import ClassVocabulary
 _LIBRARY = "a VisionTransformer of open_clip"
 
 
-class OpenCLIPEncoder(NativeEncoder):
+class OpenCLIPEncoder(TransformEncoder):
     """The vision tower of an open_clip model, wrapped, never copied; it is put into evaluation mode.
 
     Args:
@@ -55,7 +53,7 @@ class OpenCLIPEncoder(NativeEncoder):
         _refuse_unknown(visual)
         down, across = visual.grid_size
         blocks, n_tokens = visual.transformer.resblocks, down * across + 1
-        self.spec = EncoderSpec(
+        spec = EncoderSpec(
             name=name or "open_clip",
             family="open_clip",
             n_layers=len(blocks),
@@ -69,9 +67,7 @@ class OpenCLIPEncoder(NativeEncoder):
             readout_tokens=_readout_tokens(visual, n_tokens),
             crops=crops(processor),
         )
-        with torch.no_grad():
-            empty = torch.zeros(1, len(self.readout_tokens), self.spec.width, device=self.device, dtype=self.dtype)
-            self.spec = replace(self.spec, embedding_size=self.readout(empty).shape[-1])
+        self.declare(spec)
 
     @classmethod
     def accepts(cls, model: object) -> bool:
@@ -127,22 +123,13 @@ class OpenCLIPEncoder(NativeEncoder):
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The model's own final norm, pooling and projection."""
-        tokens = residual.to(self.dtype)
-        if self.readout_tokens[0] > 0:
-            # The mean is over patches; the model skips the class token, and finds an empty one in its place.
-            tokens = functional.pad(tokens, (0, 0, self.readout_tokens[0], 0))
-        pooled, _ = self._visual._pool(tokens)
+        pooled, _ = self._visual._pool(self.before_pooling(residual))
         return pooled if self._visual.proj is None else pooled @ self._visual.proj
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The image embedding of one native forward pass, not normalised."""
         # Towers made for captioning give their tokens too.
-        return first(self._visual(_pixels(self, inputs)))
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own transform, (B,3,height,width)."""
-        pixels = apply_transform(self.processor, images, self.spec.image_size)
-        return {"pixel_values": pixels.to(self.device, self.dtype)}
+        return first(self._visual(self.pixels(inputs)))
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
@@ -186,7 +173,7 @@ class OpenCLIPTimmEncoder(TimmEncoder):
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The image embedding of one native forward pass, not normalised."""
-        return self._tower(self._pixels(inputs))
+        return self._tower(self.pixels(inputs))
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
         """There is none: the embedding is already what comes out of the head.
@@ -215,13 +202,6 @@ def _is_of_open_clip(model: object) -> bool:
 
 def _has_timm_tower(model: object) -> bool:
     return type(getattr(model, "visual", model)).__name__ == "TimmModel"
-
-
-def _pixels(encoder: OpenCLIPEncoder, inputs: Inputs) -> Tensor:
-    pixels, size = inputs["pixel_values"], encoder.spec.image_size
-    if pixels.shape[-2:] != size:
-        raise UsageError(f"{encoder.spec.name} sees pictures of {size} pixels, not {tuple(pixels.shape[-2:])}.")
-    return pixels
 
 
 def _heads(attention: Any, hidden: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,11 +8,10 @@ adapter imports a model before it is needed.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, cast
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -104,7 +103,7 @@ class PretrainedEncoder(NativeEncoder):
         patch = sides(config.patch_size)
         grid = (size[0] // patch[0], size[1] // patch[1])
         n_tokens = self.first_patch + grid[0] * grid[1]
-        self.spec = EncoderSpec(
+        spec = EncoderSpec(
             name=name or getattr(self._native.config, "name_or_path", "") or self.family,
             family=self.family,
             n_layers=len(self.blocks),
@@ -119,10 +118,7 @@ class PretrainedEncoder(NativeEncoder):
             centred=self.centred,
             crops=bool(getattr(processor, "do_center_crop", False)),
         )
-        # What comes out of pooling and heads is best asked of them.
-        with torch.no_grad():
-            empty = torch.zeros(1, len(self.readout_tokens), self.spec.width, device=self.device, dtype=self.dtype)
-            self.spec = replace(self.spec, embedding_size=self.readout(empty).shape[-1])
+        self.declare(spec)
 
     @classmethod
     def accepts(cls, model: object) -> bool:

@@ -7,20 +7,17 @@ tokens instead.
 References: X. Zhai et al., "Sigmoid Loss for Language Image Pre-Training", arXiv 2303.15343.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from steerlens.encoders.base import Inputs
-from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
+from steerlens.encoders.pooled import PooledEncoder
+from steerlens.encoders.pretrained import BlockParts, Loading
 
 TEXT_SIDE = ("text_model.", "logit_scale", "logit_bias")
 """How the names of the weights of a whole model begin that its picture side has no place for."""
 
 
-class SigLIPEncoder(PretrainedEncoder):
+class SigLIPEncoder(PooledEncoder):
     """A SigLIP vision tower: `SiglipVisionModel`, the picture side of a `SiglipModel`, or a classifier on one.
 
     The embedding is the pooled one, not normalised; for a `SiglipForImageClassification` it is the mean of the tokens,
@@ -40,55 +37,10 @@ class SigLIPEncoder(PretrainedEncoder):
         mlp="mlp",
         others=frozenset({"layer_norm1", "layer_norm2"}),
     )
-    head_kind = "SiglipMultiheadAttentionPoolingHead"
-    """Class of the pooling head."""
-
-    @property
-    def tower(self) -> Any:
-        """The vision tower."""
-        return getattr(self._native, "vision_model", self._native)
-
-    @property
-    def blocks(self) -> Sequence[Any]:
-        """The native blocks, in order."""
-        return self.tower.encoder.layers
-
-    @property
-    def first_patch(self) -> int:
-        """There are image patches alone."""
-        return 0
-
-    @property
-    def pools(self) -> bool:
-        """Whether tokens go through the pooling head; else their mean is taken."""
-        return hasattr(self.tower, "head") and not hasattr(self._native, "classifier")
-
-    @property
-    def linear_after(self) -> nn.Module | None:
-        """The mean behind the final norm is linear, the pooling head is not."""
-        return None if self.pools else self.tower.post_layernorm
+    norm, norm_kind, head_kind = "post_layernorm", "LayerNorm", "SiglipMultiheadAttentionPoolingHead"
 
     def refuse_unknown(self) -> None:
         """Makes sure that the model is built like a SigLIP vision tower."""
         if self.tower is not self._native:
             self.refuse_children("the model", self.model, {"vision_model"}, {"text_model", "classifier"})
-        self.refuse_children("vision_model", self.tower, {"embeddings", "encoder", "post_layernorm"}, {"head"})
-        self.refuse_kind("vision_model.post_layernorm", self.tower.post_layernorm, "LayerNorm")
-        if hasattr(self.tower, "head"):
-            self.refuse_kind("vision_model.head", self.tower.head, self.head_kind)
-        self.refuse_children("vision_model.encoder", self.tower.encoder, {"layers"})
-        self.refuse_blocks("vision_model.encoder.layers")
-
-    def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
-        """Every token is read."""
-        return None
-
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """The pooling head (or the mean) of the normalised tokens."""
-        tokens = self.tower.post_layernorm(residual.to(self.dtype))
-        return self.tower.head(tokens) if self.pools else tokens.mean(dim=1)
-
-    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The pooled tokens of one native forward pass."""
-        output = self.tower(**inputs)
-        return output.pooler_output if self.pools else output.last_hidden_state.mean(dim=1)
+        self.refuse_tower()

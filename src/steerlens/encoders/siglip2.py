@@ -1,8 +1,9 @@
 """SigLIP 2 vision towers of transformers for pictures of any shape (NaFlex): `Siglip2VisionModel`.
 
 The model takes pictures cut into patches, a mask of the patches that are padding, and the rows and columns of each
-picture. Here every picture is made square first, so that all have the same tokens and none of them is padding: the
-residual of a padded token stands for nothing, and a readout could not leave it out. Inputs with padding are refused.
+picture. Here every picture is made square first, so that all have the same tokens and none of them is padding. Padding
+behind the patches of such a square, as the model's processor adds it, is cut off: nothing attends to it, so no number
+changes. Pictures of other shapes are refused, since they have other tokens than the encoder declares.
 SigLIP 2 checkpoints of one fixed size are SigLIP models to transformers.
 
 References: M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding,
@@ -22,6 +23,8 @@ from steerlens.encoders.base import Inputs
 from steerlens.encoders.pretrained import Loading, as_rgb
 from steerlens.encoders.siglip import TEXT_SIDE, SigLIPEncoder
 from steerlens.errors import ModelError, UsageError
+
+_ARGUMENTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
 class SigLIP2Encoder(SigLIPEncoder):
@@ -58,12 +61,8 @@ class SigLIP2Encoder(SigLIPEncoder):
         height, width = self.spec.image_size
         squares = [as_rgb(image).resize((width, height), self.processor.resample) for image in images]
         made = self.processor(images=squares, return_tensors="pt")
-        # The processor pads to the largest number of patches; of a square one or another row may be lacking.
-        return {
-            "pixel_values": made["pixel_values"][:, : self.spec.n_tokens].to(self.device, self.dtype),
-            "pixel_attention_mask": made["pixel_attention_mask"][:, : self.spec.n_tokens].to(self.device),
-            "spatial_shapes": made["spatial_shapes"].to(self.device),
-        }
+        # The processor pads to the largest number of patches, which a square need not have.
+        return self._inputs({name: made[name].to(self.device) for name in _ARGUMENTS})
 
     def _inputs(self, inputs: Inputs | Tensor) -> Inputs:
         given = {"pixel_values": inputs} if isinstance(inputs, Tensor) else dict(inputs)
@@ -73,10 +72,12 @@ class SigLIP2Encoder(SigLIPEncoder):
         given.setdefault(
             "pixel_attention_mask", torch.ones(patches.shape[:2], dtype=torch.int32, device=patches.device)
         )
-        whole = patches.shape[1] == self.spec.n_tokens and bool((given["spatial_shapes"] == grid).all())
-        if not whole or not bool(given["pixel_attention_mask"].all()):
+        T, mask = self.spec.n_tokens, given["pixel_attention_mask"].bool()
+        square = patches.shape[1] >= T and bool((given["spatial_shapes"] == grid).all())
+        if not square or not bool(mask[:, :T].all()) or bool(mask[:, T:].any()):
             raise UsageError(
-                f"{self.spec.name} takes pictures of {grid[0]} x {grid[1]} patches without padding, as its own "
-                f"`preprocess` makes them; these have {patches.shape[1]} patches, with padding or of another shape."
+                f"{self.spec.name} takes pictures of {grid[0]} x {grid[1]} patches, as its own `preprocess` makes "
+                f"them; these have {patches.shape[1]} patches of another shape, or fewer real ones."
             )
-        return given
+        kept = {"pixel_values": patches[:, :T].to(self.dtype)}
+        return {**given, **kept, "pixel_attention_mask": given["pixel_attention_mask"][:, :T]}

@@ -10,30 +10,27 @@ Models", 2019.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.fused import Split, recorded_by_hooks
-from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.native import LayerModules, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
-from steerlens.encoders.transforms import apply_transform, crops
+from steerlens.encoders.transforms import TransformEncoder, crops
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
 
 _LIBRARY = "a VisionTransformer of timm"
 
 
-class TimmEncoder(NativeEncoder):
+class TimmEncoder(TransformEncoder):
     """A `VisionTransformer` of timm, wrapped, never copied; the model is put into evaluation mode.
 
     Args:
@@ -56,7 +53,7 @@ class TimmEncoder(NativeEncoder):
         down, across = (int(side) for side in vit.patch_embed.grid_size)
         prefix = int(vit.num_prefix_tokens)
         n_tokens = prefix + down * across
-        self.spec = EncoderSpec(
+        spec = EncoderSpec(
             name=name or _name(vit),
             family=self.family,
             n_layers=len(vit.blocks),
@@ -71,10 +68,7 @@ class TimmEncoder(NativeEncoder):
             centred=_centred(vit),
             crops=crops(processor),
         )
-        # What comes out of pooling and heads is best asked of them.
-        with torch.no_grad():
-            empty = torch.zeros(1, len(self.readout_tokens), self.spec.width, device=self.device, dtype=self.dtype)
-            self.spec = replace(self.spec, embedding_size=self.readout(empty).shape[-1])
+        self.declare(spec)
 
     @classmethod
     def accepts(cls, model: object) -> bool:
@@ -127,12 +121,7 @@ class TimmEncoder(NativeEncoder):
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """What the classifier reads, from one native forward pass."""
-        return self._vit.forward_head(self._vit.forward_features(self._pixels(inputs)), pre_logits=True)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own transform, (B,3,height,width)."""
-        pixels = apply_transform(self.processor, images, self.spec.image_size)
-        return {"pixel_values": pixels.to(self.device, self.dtype)}
+        return self._vit.forward_head(self._vit.forward_features(self.pixels(inputs)), pre_logits=True)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
@@ -157,21 +146,8 @@ class TimmEncoder(NativeEncoder):
     def _trunk(self, model: nn.Module) -> Any:
         return model
 
-    def _pixels(self, inputs: Inputs) -> Tensor:
-        pixels = inputs["pixel_values"]
-        if pixels.shape[-2:] != self.spec.image_size:
-            # Models with a dynamic picture size would take it, and have other tokens than the declared ones.
-            raise UsageError(
-                f"{self.spec.name} sees pictures of {self.spec.image_size} pixels, not {tuple(pixels.shape[-2:])}."
-            )
-        return pixels
-
     def _normed(self, residual: Tensor) -> Tensor:
-        tokens = residual.to(self.dtype)
-        if self.readout_tokens[0] > 0:
-            # Pooling skips the tokens before the patches; it finds empty ones there.
-            tokens = functional.pad(tokens, (0, 0, self.readout_tokens[0], 0))
-        return self._vit.norm(tokens)
+        return self._vit.norm(self.before_pooling(residual))
 
 
 def _is_of_timm(model: object) -> bool:

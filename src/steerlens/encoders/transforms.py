@@ -10,8 +10,42 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
-from steerlens.errors import ModelError
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.native import NativeEncoder
+from steerlens.errors import ModelError, UsageError
+
+
+class TransformEncoder(NativeEncoder):
+    """Shared by the adapters of those libraries: pictures through a transform, of the one size that the model sees.
+
+    Attributes:
+        processor: the transform, or an image processor of transformers.
+    """
+
+    processor: Any
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures through the model's own transform, (B,3,height,width)."""
+        pixels = apply_transform(self.processor, images, self.spec.image_size)
+        return {"pixel_values": pixels.to(self.device, self.dtype)}
+
+    def pixels(self, inputs: Inputs) -> Float[Tensor, "B 3 height width"]:
+        """The pixels of inputs.
+
+        Raises:
+            UsageError: if they are of another size: models with a dynamic one would take it, and have other tokens than
+                the declared ones.
+        """
+        pixels, size = inputs["pixel_values"], self.spec.image_size
+        if pixels.shape[-2:] != size:
+            raise UsageError(f"{self.spec.name} sees pictures of {size} pixels, not {tuple(pixels.shape[-2:])}.")
+        return pixels
+
+    def before_pooling(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N T D"]:
+        """The readout tokens in their places: native pooling skips those before the patches, and finds empty ones."""
+        return functional.pad(residual.to(self.dtype), (0, 0, self.readout_tokens[0], 0))
 
 
 def apply_transform(

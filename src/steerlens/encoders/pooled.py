@@ -1,0 +1,81 @@
+"""Shared by vision towers of transformers without a class token: every token is normalised, and all of them are pooled.
+
+An attention-pooling head reads them, where the tower has one; towers without it, and classifiers, take their mean.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.encoders.base import Inputs
+from steerlens.encoders.pretrained import PretrainedEncoder
+
+
+class PooledEncoder(PretrainedEncoder):
+    """A vision tower whose embedding is read from every token, by the model's own norm and pooling."""
+
+    norm: ClassVar[str]
+    """Name of the tower's final norm."""
+    norm_kind: ClassVar[str]
+    """Its class."""
+    head_kind: ClassVar[str]
+    """Class of the pooling head."""
+
+    @property
+    def tower(self) -> Any:
+        """The vision tower."""
+        return getattr(self._native, "vision_model", self._native)
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The native blocks, in order."""
+        return self.tower.encoder.layers
+
+    @property
+    def first_patch(self) -> int:
+        """There are image patches alone."""
+        return 0
+
+    @property
+    def final_norm(self) -> Any:
+        """The norm of every token before they are pooled."""
+        return getattr(self.tower, self.norm)
+
+    @property
+    def pools(self) -> bool:
+        """Whether tokens go through the pooling head; else their mean is taken."""
+        return hasattr(self.tower, "head") and not hasattr(self._native, "classifier")
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """The mean behind the final norm is linear, the pooling head is not."""
+        return None if self.pools else self.final_norm
+
+    def refuse_tower(self) -> None:
+        """Makes sure that the tower is built as the adapter says."""
+        self.refuse_children("vision_model", self.tower, {"embeddings", "encoder", self.norm}, {"head"})
+        self.refuse_kind(f"vision_model.{self.norm}", self.final_norm, self.norm_kind)
+        if hasattr(self.tower, "head"):
+            self.refuse_kind("vision_model.head", self.tower.head, self.head_kind)
+        self.refuse_children("vision_model.encoder", self.tower.encoder, {"layers"})
+        self.refuse_blocks("vision_model.encoder.layers")
+
+    def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
+        """Every token is read."""
+        return None
+
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The pooling head (or the mean) of the normalised tokens, and the projection where there is one."""
+        tokens = self.final_norm(residual.to(self.dtype))
+        return self.projected(self.tower.head(tokens) if self.pools else tokens.mean(dim=1))
+
+    def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
+        """The pooled tokens of one native forward pass, projected where there is a projection."""
+        output = self.tower(**inputs)
+        return self.projected(output.pooler_output if self.pools else output.last_hidden_state.mean(dim=1))
+
+    def projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:
+        """What comes after pooling: by default nothing."""
+        return pooled
