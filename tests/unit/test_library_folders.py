@@ -61,6 +61,17 @@ def save_open_clip(open_clip: Any, folder: Path, **vision: Any) -> Any:
     return model
 
 
+def cached(root: Path, repository: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty folder of a repository in a hub's cache of its own."""
+    commit, owner = "a" * 40, root / f"models--{repository.replace('/', '--')}"
+    for folder in (owner / "refs", owner / "snapshots" / commit):
+        folder.mkdir(parents=True)
+    (owner / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(root))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(root), raising=False)
+    return owner / "snapshots" / commit
+
+
 def test_a_folder_of_timm_is_opened_with_its_own_transform(timm: Any, tmp_path: Path) -> None:
     model = save_timm(timm, tmp_path, reg_tokens=2)
     encoder = sl.load_encoder(tmp_path, device="cpu")
@@ -80,22 +91,32 @@ def test_a_folder_of_timm_is_opened_with_its_own_transform(timm: Any, tmp_path: 
 def test_a_hub_id_of_timm_is_opened_though_it_holds_no_image_processor(
     timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = "a" * 40
-    root = tmp_path / "models--timm--test_vit"
-    for folder in (root / "refs", root / "snapshots" / commit):
-        folder.mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit, encoding="utf-8")
-    save_timm(timm, root / "snapshots" / commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    folder = cached(tmp_path, "timm/test_vit", monkeypatch)
+    save_timm(timm, folder)
     encoder = sl.load_encoder("timm/test_vit", device="cpu", local_files_only=True)
     assert type(encoder) is TimmEncoder
     assert encoder.spec.name == "timm/test_vit"
-    (root / "snapshots" / commit / "config.json").write_text(
-        '{"architectures": ["ViTModel"], "model_type": "vit"}', encoding="utf-8"
-    )
+    (folder / "config.json").write_text('{"architectures": ["ViTModel"], "model_type": "vit"}', encoding="utf-8")
     with pytest.raises(ModelError, match="is not in the cache of this machine"):
         sl.load_encoder("timm/test_vit", device="cpu", local_files_only=True)
+
+
+def test_a_hub_id_of_open_clip_is_opened_with_and_without_its_mark(
+    open_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cached(tmp_path, "laion/tiny", monkeypatch)
+    model = save_open_clip(open_clip, folder)
+    for source in ("laion/tiny", "hf-hub:laion/tiny", "hf-hub:laion/tiny@main"):
+        encoder = sl.load_encoder(source, device="cpu", local_files_only=True)
+        assert type(encoder) is OpenCLIPEncoder and encoder.spec.name == source
+    inputs = encoder.preprocess([sl.sample_picture().image])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.embed(inputs), model.encode_image(inputs["pixel_values"]))
+    # Beside a model of transformers, the mark decides.
+    (folder / "config.json").write_text('{"architectures": ["ViTModel"], "model_type": "vit"}', encoding="utf-8")
+    assert type(sl.load_encoder("hf-hub:laion/tiny", device="cpu", local_files_only=True)) is OpenCLIPEncoder
+    with pytest.raises(ModelError, match="is not in the cache of this machine"):
+        sl.load_encoder("laion/tiny", device="cpu", local_files_only=True)
 
 
 @pytest.mark.parametrize(

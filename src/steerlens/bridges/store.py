@@ -22,7 +22,7 @@ from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.sweep.files import atomic_write
 from steerlens.zoo.cards import Repository
-from steerlens.zoo.locate import card_of, is_folder, locate, locate_encoder
+from steerlens.zoo.locate import OPEN_CLIP_HUB, card_of, is_folder, locate, locate_encoder
 from steerlens.zoo.provenance import file_hashes, library_versions
 
 FORMAT = 2
@@ -91,7 +91,8 @@ def encoder_folder(source: str | Path, *, local_files_only: bool = False) -> tup
         card_of(text)  # says which names there are
         return locate(text, local_files_only=local_files_only).encoder, text
     folder, place, _ = locate_encoder(text, local_files_only=local_files_only)
-    return folder, f"{place.repository}@{place.revision}" if isinstance(place, Repository) else text
+    library = OPEN_CLIP_HUB if text.startswith(OPEN_CLIP_HUB) else ""
+    return folder, f"{library}{place.repository}@{place.revision}" if isinstance(place, Repository) else text
 
 
 def end_of(source: str | Path, encoder: Encoder, *, local_files_only: bool = False) -> End:

@@ -12,7 +12,10 @@ from steerlens.errors import ModelError
 from steerlens.zoo.devices import encoder_dtype
 from steerlens.zoo.weights import check_finite, read_json, read_tensors
 
-_OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+"""Config and weights of a model of open_clip, as its repositories hold them."""
+
+_OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS = OPEN_CLIP_FILES
 
 
 def is_timm_folder(folder: Path) -> bool:

@@ -8,6 +8,10 @@ from steerlens.errors import ModelError
 from steerlens.zoo.weights import read_json
 
 
+class FilesMissingError(ModelError):
+    """A repository of the hub is there, and files that are needed are not in it."""
+
+
 def snapshot(
     repository: str,
     revision: str | None,
@@ -28,6 +32,7 @@ def snapshot(
         weights: how the name of the weights begins that are needed too, in one safetensors file or in shards.
 
     Raises:
+        FilesMissingError: if the repository does not hold them.
         ModelError: if the files are neither in the cache nor to be had.
     """
     from huggingface_hub import HfApi, snapshot_download
@@ -58,7 +63,7 @@ def snapshot(
         raise ModelError(f"{at} could not be downloaded ({_reason(error)}). {instead}") from None
     lacking = _lacking(folder, patterns, weights)
     if lacking:
-        raise ModelError(f"{at} does not hold {', '.join(lacking)}.")
+        raise FilesMissingError(f"{at} does not hold {', '.join(lacking)}.")
     return folder
 
 

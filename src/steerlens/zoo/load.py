@@ -14,7 +14,7 @@ from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.families import family_of
 from steerlens.zoo.indexes import found_index, given_index, index_folder, open_index
-from steerlens.zoo.locate import Located, card_of, locate, locate_encoder, pinned
+from steerlens.zoo.locate import OPEN_CLIP_HUB, Located, card_of, locate, locate_encoder, pinned
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.parts import encoder_of, negative_for, processor_beside, unpinned_notes
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
@@ -147,7 +147,7 @@ def load_encoder(
 
     Args:
         source: a native model; a folder with `config.json`, or with `image_encoder` and `image_processor` in it; or a
-            hub id, `owner/name` or `owner/name@revision`.
+            hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a model of open_clip.
         processor: the image processor of a native model.
         device: as in `load`; a native model stays where it is.
         dtype: as in `load`; a native model stays as it is.
@@ -166,7 +166,9 @@ def load_encoder(
         return kind(source, processor, name=name) if name else kind(source, processor)
     folder, _, _ = locate_encoder(str(source), revision, local_files_only=local_files_only)
     inner, chosen, asked, name = inner_folder(folder), choose_device(device), parse_dtype(dtype), name or str(source)
-    opener = opener_for(inner)
+    # Many repositories hold a model of transformers too, which is not the one that was asked for.
+    library = adapter("steerlens.encoders", "open_clip") if str(source).startswith(OPEN_CLIP_HUB) else None
+    opener = opener_for(inner) if library is None else library
     if opener is not None:
         return opener.from_folder(inner, processor, device=chosen, dtype=asked, name=name)
     weights = read_tensors(inner, "image_encoder")

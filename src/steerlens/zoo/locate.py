@@ -19,17 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from steerlens.encoders.folders import is_open_clip_folder, is_timm_folder
+from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
 from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline
-from steerlens.zoo.hub import snapshot
+from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
 
 ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
 DECODER_FILES = FAMILIES["kandinsky-2.2"].decoder_files
 TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
 
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+OPEN_CLIP_HUB = "hf-hub:"
+"""How open_clip writes that what follows is an id of the hub."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def locate_encoder(
     """Finds one encoder: its folder, what pins it (the commit that was resolved), and a note if the user did not.
 
     Args:
-        source: a folder, or `owner/name` or `owner/name@revision` on the hub.
+        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository that holds a model of
+            open_clip and none of transformers is taken as one; `hf-hub:owner/name` asks for that of open_clip.
         revision: commit, branch or tag, where the source names none.
         local_files_only: never use the network.
         config_only: fetch the config alone.
@@ -162,8 +164,8 @@ def locate_encoder(
     """
     if is_folder(source):
         return Path(source), Path(source), ""
-    repository, _, at = source.partition("@")
-    if len(repository) > 96 or _HUB_ID.fullmatch(repository) is None:
+    repository, _, at = source.removeprefix(OPEN_CLIP_HUB).partition("@")
+    if not _is_hub_id(repository):
         raise UsageError(
             f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
         )
@@ -176,10 +178,24 @@ def locate_encoder(
         instead="Give the folder of a local copy instead.",
         weights=None if config_only else "model",
     )
-    # Models of timm tell how pictures are prepared in their config; all others must hold it in a file of its own.
-    folder = fetch(("config.json",) if config_only else ("config.json", "preprocessor_config*.json"))
-    if not config_only and not is_timm_folder(folder):
-        folder = fetch(("config.json", "preprocessor_config.json"))
+    own = partial(fetch, OPEN_CLIP_FILES[:1] if config_only else OPEN_CLIP_FILES, weights=None)
+    if source.startswith(OPEN_CLIP_HUB):
+        folder = own()
+    else:
+        try:
+            folder = fetch(("config.json",) if config_only else ("config.json", "preprocessor_config*.json"))
+            # Models of timm tell how pictures are prepared in their config; all others hold it in a file of its own.
+            if not config_only and not is_timm_folder(folder):
+                folder = fetch(("config.json", "preprocessor_config.json"))
+        except ModelError as error:
+            # Of a repository that cannot be asked, the cache tells what it holds.
+            cached = [cached_snapshot(repository, asked, files) for files in (("config.json",), OPEN_CLIP_FILES)]
+            if not isinstance(error, FilesMissingError) and (cached[0] is not None or cached[1] is None):
+                raise
+            try:
+                folder = own()
+            except FilesMissingError:
+                raise error from None
     place = Repository(repository, folder.name)  # the hub's cache calls the folder of a snapshot by its commit
     note = "" if asked else f"no revision of {repository} was asked for; this is {repository}@{place.revision}"
     return folder, place, note
@@ -207,12 +223,20 @@ def card_of(source: str | Path) -> Card | None:
 def has_no_decoder(source: str | Path) -> bool:
     """Whether a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
     if not is_folder(source):
-        return str(source) not in cards() and _HUB_ID.fullmatch(str(source).partition("@")[0]) is not None
+        return str(source) not in cards() and _is_hub_id(_repository(str(source)))
     folder = Path(source)
     pair = holds_pipeline(folder) or folder_card(folder) is not None or (folder / "decoder").is_dir()
     return not pair and (
         is_open_clip_folder(folder) or (folder / "config.json").is_file() or (folder / "image_encoder").is_dir()
     )
+
+
+def _is_hub_id(repository: str) -> bool:
+    return len(repository) <= 96 and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is not None
+
+
+def _repository(source: str) -> str:
+    return source.removeprefix(OPEN_CLIP_HUB).partition("@")[0]
 
 
 def _without_decoder(encoder: str) -> str:
