@@ -123,3 +123,9 @@ def test_commands_keep_traces_show_and_clear_them(
     assert main(["cache", "clear", "--model", model["name"]]) == 0
     assert "removed 1 traces" in capsys.readouterr().out
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_where_traces_come_from_does_not_make_another_run() -> None:
+    from steerlens.cli.lens import Command, LensSettings
+
+    assert Command((Path("cat.png"),), LensSettings(no_cache=True)).folder == Command((Path("cat.png"),)).folder

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steerlens.report.content import half_layer, head_counts, lens_names, manifest_rows, nice_ceiling, picture_data, two
+from steerlens.report.content import (
+    MAX_INPUTS,
+    half_layer,
+    head_counts,
+    lens_names,
+    manifest_rows,
+    nice_ceiling,
+    picture_data,
+    two,
+)
 from steerlens.report.embed import data_uri
 from steerlens.report.html import notebook_view, report_page, script_json, short_name, write_report
 from steerlens.testing.atlases import fake_atlas
@@ -209,3 +218,16 @@ def test_small_helpers() -> None:
     assert [nice_ceiling(value) for value in (0.13, 0.2, 4.1, 0, float("inf"))] == [0.2, 0.2, 5.0, 1.0, 1.0]
     assert [two(value) for value in (-0.001, -0.5, 0.456)] == ["0.00", "−0.50", "0.46"]
     assert short_name("/some/where/pair/encoder") == "pair/encoder"
+
+
+def test_a_page_of_many_inputs_shows_the_first_ones_and_says_so(tmp_path: Path) -> None:
+    names = [f"input {number}" for number in range(MAX_INPUTS + 1)]
+    atlas = fake_atlas(names, sites="head.0.0", controls=0)
+    page = write_report(atlas, tmp_path / "many", figures=False).read_text()
+    assert f"This page shows {MAX_INPUTS} of the {MAX_INPUTS + 1} inputs" in page
+    assert "--format report --inputs NAME" in page
+    assert names[-2] in page and names[-1] not in page
+    for few in (atlas.only(names[:-1]), atlas.only(names[-1:])):
+        page = write_report(few, tmp_path / "few", figures=False).read_text()
+        assert "This page shows" not in page
+    assert names[-1] in page
