@@ -133,7 +133,7 @@ def fit_bridge(
             yield Advanced("fitting", done, total)
 
     chosen = _choose(scores)
-    whole = {kind: _fit(kind, x, y, seed) for kind in {chosen, *(kind for kind in kinds if kind != "kernel")}}
+    whole = {kind: _fit(kind, x, y, seed) for kind in kinds if kind in (chosen, "ridge", "procrustes")}
     candidates = tuple(
         Candidate(kind, float(scores[kind].mean()), whole[kind][1] if kind in whole else None) for kind in kinds
     )
