@@ -28,6 +28,8 @@ from steerlens.studies.decoder_summary import (
     summarise,
     unrelated,
 )
+from steerlens.studies.folder import rounded
+from steerlens.studies.page import studies_page
 from steerlens.studies.stats import ranks
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
@@ -250,6 +252,8 @@ def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderO
     summary = summarise(one, options, 12, 0.9)
     assert summary.reference.seen.rank_correlation.value == pytest.approx(-1)
     assert summary.cheapest_steps is None and summary.reaching == ()
+    page = studies_page({"decoder": rounded(summary.to_json())})
+    assert "TOO FEW" in page and "all else as by default: **none**" in page and "agree by undefined" in page
 
 
 def test_options_refuse_what_makes_no_comparison(options: DecoderOptions) -> None:

@@ -17,9 +17,11 @@ import steerlens
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
+from steerlens.studies.folder import rounded
 from steerlens.studies.importance import Bench, make_bench
 from steerlens.studies.importance_study import target_for
 from steerlens.studies.importance_summary import Effect
+from steerlens.studies.page import studies_page
 from steerlens.studies.stats import mean_estimate, ranks
 from steerlens.studies.strength import StrengthOptions, held_apart, steered_embeddings
 from steerlens.studies.strength_study import strength_study
@@ -111,6 +113,8 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     again = finish(events)
     assert again.recommendation.strength is None and not again.recommendation.runners_up and again.target == "other"
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
+    page = studies_page({"strength": rounded(again.to_json())})
+    assert "| none within the bounds; the default is rho=1 |" in page and "It gives **none**" in page
     with pytest.raises(UsageError, match="holds a study with another models"):
         finish(strength_study(pair, subjects, options, tmp_path))
     with pytest.raises(UsageError, match="holds a study with another options"):

@@ -8,7 +8,7 @@ turn. Time is no part of a summary.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name
 from steerlens.studies.importance_summary import INPUT, Parts, stacked
 from steerlens.studies.stats import Estimate, mean_estimate, seed_reliability, spearman, take, two_way_bootstrap
 
-Side = str
+Side = Literal["made", "judge"]
 """Who looks at the pictures: `made`, the encoder whose embeddings were decoded, or `judge`, the outside one."""
 
 
