@@ -61,6 +61,19 @@ def test_json_is_all_there_is_on_stdout_and_names_every_head(pair: Path, photo: 
     assert done.stderr == ""
 
 
+def test_ray_and_a_choice_reach_the_run(pair: Path, photo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="runs where the extra `ray` is installed")
+    common = ("lens", photo, "--model", pair, "--steps", 2, "--decode", "top:1", "--json", "--out")
+    far = steerlens(*common, tmp_path / "far", "--engine", "ray", "--workers", 1)
+    assert far.returncode == 0, far.stderr
+    here = steerlens(*common, tmp_path / "here")
+    assert here.returncode == 0, here.stderr
+    (one,), (other,) = (json.loads(done.stdout)["pictures"] for done in (far, here))
+    assert len(one["steering"]) == 1
+    assert [head["site"] for head in one["steering"]] == [head["site"] for head in other["steering"]]
+    assert one["steering"][0]["similarity"] == pytest.approx(other["steering"][0]["similarity"], abs=1e-3)
+
+
 def test_a_killed_run_goes_on(pair: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["lens", photo, "--model", pair, "--steps", 60, "--batch-size", 2, "--out", out]
@@ -151,6 +164,11 @@ def test_groups_and_regions_reach_the_run_and_its_report(
         (["--device", "abacus"], 2, "abacus"),
         (["--model", "emojy"], 2, "emoji"),
         (["--scheduler", "magic"], 2, "magic"),
+        (["--decode", "some"], 2, "top:K"),
+        (["--guidance-interval", "0.5", "0.1"], 2, "two shares of the steps"),
+        (["--workers", "2"], 2, "--engine ray"),
+        (["--engine", "ray", "--workers", "0"], 2, "at least one worker"),
+        (["--engine", "ray", "--address", "127.0.0.1:9"], 2, "no Ray cluster at 127.0.0.1:9"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(

@@ -89,7 +89,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
 
 def sizes(rates: dict[int, float], count: int) -> list[int]:
     """Sizes of successive batches, where a batch of a size makes so many pictures a second."""
-    batch, seen = BatchSize(Fake(suggested=4), OPTIONS), list[int]()
+    batch, seen = BatchSize(Fake(suggested=4), OPTIONS, grows=True), list[int]()
     for _ in range(count):
         seen.append(batch.size)
         batch.timed(batch.size, batch.size / rates[batch.size])
@@ -105,8 +105,15 @@ def test_batches_stop_growing_at_eight_times_what_the_decoder_suggests() -> None
     assert sizes({4: 1, 8: 2, 16: 4, 32: 8}, 10) == [4, 4, 8, 8, 16, 16, 32, 32, 32, 32]
 
 
-def test_a_last_batch_that_is_not_full_tells_nothing() -> None:
+def test_batches_keep_their_size_where_pictures_must_come_out_the_same_again() -> None:
     batch = BatchSize(Fake(suggested=4), OPTIONS)
+    for _ in range(6):
+        batch.timed(4, 4 / batch.size)
+    assert batch.size == 4
+
+
+def test_a_last_batch_that_is_not_full_tells_nothing() -> None:
+    batch = BatchSize(Fake(suggested=4), OPTIONS, grows=True)
     for _ in range(5):
         batch.timed(3, 1e-6)
     assert batch.size == 4

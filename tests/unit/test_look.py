@@ -19,6 +19,7 @@ from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Scale
 from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.directions import load_directions
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
@@ -26,7 +27,7 @@ from steerlens.sites import Site
 from steerlens.sweep import files
 from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.engine import Advanced
-from steerlens.sweep.look import LookOptions, load_directions, look, look_in, make_job
+from steerlens.sweep.look import LookOptions, look, look_in, make_job
 from steerlens.sweep.store import load_run, open_run
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.load import Pair, load

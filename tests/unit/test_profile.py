@@ -13,6 +13,7 @@ from PIL import Image
 
 from steerlens.errors import PictureError, UsageError
 from steerlens.interventions import Mean
+from steerlens.lenses.directions import load_directions
 from steerlens.lenses.strength import Strength
 from steerlens.report.profile import profile_page, write_profile_page
 from steerlens.scores import cosine_similarity
@@ -31,7 +32,6 @@ from steerlens.studies.profile_measure import (
 from steerlens.studies.profile_pictures import Shown, ShownSet, folder_pictures
 from steerlens.studies.profile_summary import Profile
 from steerlens.studies.profile_texts import chance_level, describe, excess
-from steerlens.sweep.look import load_directions
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from steerlens.images import Picture
     from steerlens.lenses.readout import Direction
     from steerlens.sweep.atlas import Atlas
-    from steerlens.sweep.look import Engine, LookOptions
+    from steerlens.sweep.look import LookOptions
     from steerlens.zoo.pair import Pair
 
 
@@ -114,6 +113,10 @@ class LensSettings:
     local_files_only: bool = False
     """Never ask the hub; use what is on this machine."""
 
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Whether the denoising network is compiled first, which takes minutes and pays for many pictures on a GPU.
+    Default: on CUDA, for 500 pictures or more."""
+
     engine: Literal["local", "ray"] = "local"
     """What carries the work out: this process, or workers of Ray on this machine or a cluster (extra `ray`)."""
 
@@ -177,6 +180,7 @@ class Command:
             batch_size=None,
             local_files_only=False,
             no_cache=False,
+            compile="auto",
             engine="local",
             address=None,
             workers=None,
@@ -213,10 +217,10 @@ def kept(folder: Path) -> str:
 
 
 def load_pair(settings: LensSettings) -> "Pair":
-    """The pair that the settings name, loaded and checked."""
+    """The pair that the settings name, loaded and checked, and compiled if they say so."""
     from steerlens.zoo.load import load
 
-    return load(
+    pair = load(
         settings.model,
         device=settings.device,
         dtype=settings.dtype,
@@ -225,14 +229,19 @@ def load_pair(settings: LensSettings) -> "Pair":
         encoder=settings.encoder,
         neighbours=settings.neighbours,
     )
+    if settings.compile == "yes":
+        from steerlens.cli.engines import compile_decoder
+
+        compile_decoder(pair)
+    return pair
 
 
 def named_directions(
     settings: LensSettings, n_layers: int, n_heads: int, width: int | None = None
 ) -> "Mapping[str, Direction]":
     """What the user named: directions from a file, groups and regions, for an encoder of these sizes."""
+    from steerlens.lenses.directions import load_directions
     from steerlens.lenses.groups import named_components
-    from steerlens.sweep.look import load_directions
 
     given = {} if settings.vector is None else load_directions(settings.vector, width)
     return {**given, **named_components(settings.group, settings.region, n_layers, n_heads, taken=given)}
@@ -263,34 +272,9 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
     )
 
 
-def engine_of(settings: LensSettings) -> "Engine":
-    """What carries the work out, as the settings say.
-
-    Raises:
-        UsageError: if workers are described and the local engine is asked for.
-    """
-    from steerlens.errors import UsageError
-    from steerlens.sweep.engine import run
-    from steerlens.sweep.look import ray_engine
-    from steerlens.sweep.ray_engine import Workers
-
-    described = (settings.address, settings.workers, settings.worker_cpus, settings.worker_gpus)
-    if settings.engine == "ray":
-        return ray_engine(Workers(*described), partial(load_pair, _with_absolute_paths(settings)))
-    if described != (None, None, 1, None):
-        raise UsageError("workers and their address go with --engine ray.")
-    return run
-
-
-def _with_absolute_paths(settings: LensSettings) -> LensSettings:
-    """The same models, whatever folder a worker runs in."""
-    held = {name: getattr(settings, name) for name in ("model", "encoder", "local", "neighbours")}
-    found = {name: Path(value) for name, value in held.items() if value is not None and Path(value).exists()}
-    return replace(settings, **{name: type(held[name])(path.absolute()) for name, path in found.items()})
-
-
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
+    from steerlens.cli.engines import compile_decoder, engine_of, pays_to_compile
     from steerlens.report.html import write_report
     from steerlens.sweep.look import look_in, make_job
     from steerlens.zoo.vocabularies import read_vocabulary
@@ -308,6 +292,9 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
         directions = named_directions(settings, spec.n_layers, spec.n_heads, spec.width)
         vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
         job = make_job(pair, pictures, options_of(settings, directions), settings.target, vocabulary)
+        if pays_to_compile(settings, pair, job.choice.at_most(job.plan.cells)):
+            progress.say("compiling the denoising network, which takes a few minutes; --compile no leaves it")
+            compile_decoder(pair)
         if job.vocabulary is None:
             progress.say("no vocabulary: pass --vocabulary FILE for labels")
         source = pair.decoder.spec.tokens

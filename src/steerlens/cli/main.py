@@ -53,7 +53,7 @@ Examples:
   steerlens lens cat.png --sites heads    what each attention head sees in cat.png
   steerlens lens cat.png --dry-run        what that would cost
 
-Exit codes: 0 done, 1 something failed, 2 the request cannot be carried out, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 something failed, 2 cannot be carried out, 130 interrupted, 143 terminated.
 Documentation: docs/ in the repository, and the docstrings of the steerlens package.
 """
 

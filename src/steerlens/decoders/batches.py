@@ -30,13 +30,15 @@ _FALLBACK = 8
 class BatchSize:
     """How many pictures to decode at once.
 
-    It begins with what the options or the decoder say. Unless the options fixed it, it is doubled as long as twice the
-    batch makes at least a tenth more pictures a second; the first batch of every size is not timed, since it allocates
-    memory and may compile. When memory runs out, it is halved for good.
+    It begins with what the options or the decoder say. If it may grow, it is doubled as long as twice the batch makes
+    at least a tenth more pictures a second; the first batch of every size is not timed, since it allocates memory and
+    may compile. When memory runs out, it is halved for good.
 
     Args:
         decoder: whose batches.
-        options: how it decodes.
+        options: how it decodes; a batch size in them does not grow.
+        grows: whether it may grow. In half precision the last bits of a picture depend on the size of its batch, so
+            what must come out the same again does not let it.
         clock: seconds, for tests.
 
     Attributes:
@@ -44,13 +46,18 @@ class BatchSize:
     """
 
     def __init__(
-        self, decoder: Decoder, options: DecodeOptions, clock: Callable[[], float] = time.perf_counter
+        self,
+        decoder: Decoder,
+        options: DecodeOptions,
+        *,
+        grows: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         chooser: Callable[[DecodeOptions], int] | None = getattr(decoder, "batch_size", None)
         suggested = _FALLBACK if chooser is None else chooser(options)
         self.size = options.batch_size or suggested
         self.clock = clock
-        self._settled = options.batch_size is not None
+        self._settled = not grows or options.batch_size is not None
         self._ceiling = _LARGEST * self.size
         self._warm, self._best = False, 0.0
 

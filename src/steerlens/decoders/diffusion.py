@@ -4,7 +4,7 @@ A family's own file says how a conditioning enters its network and how latents b
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ _BATCH_LATENTS = 64 * 16 * 16
 """Latent pixels decoded at once on a CPU by default: 64 pictures of 16 x 16, or 4 of 64 x 64."""
 
 _BATCH_LATENTS_CUDA = 32 * 64 * 64
+
+_SLICE_PIXELS = 4 * 768 * 768
+"""Pixels that an autoencoder makes at once: its full-resolution layers take more memory than the denoising network."""
 
 Sampled = Generator[int, None, Float[Tensor, "B 3 height width"]]
 """Yields the number of steps done and returns pixels, about in [-1,1]."""
@@ -60,6 +63,10 @@ class DiffusionDecoder(ABC):
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.network.parameters()).device
+
+    def compile(self) -> None:
+        """Compiles the denoising network with `torch.compile`, which pays for many pictures of one size on a GPU."""
+        self.network.compile()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -141,13 +148,25 @@ class DiffusionDecoder(ABC):
             latents = latents * std / config.scaling_factor + mean
         else:
             latents = latents / config.scaling_factor
-        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        return in_slices(lambda rows: vae.decode(rows.to(vae.dtype), return_dict=False)[0], latents, self.scale)
 
     def _pictures(self, pixels: Float[Tensor, "B 3 height width"]) -> Float[Tensor, "B 3 height width"]:
         pictures = (pixels.float() * 0.5 + 0.5).clamp(0, 1).cpu()
         if not torch.isfinite(pictures).all():
             raise ModelError(f"{self.spec.name} gave pictures that are not finite; try --dtype float32.")
         return pictures
+
+
+def in_slices(decode: Callable[[Tensor], Tensor], latents: Float[Tensor, "B c h w"], scale: int) -> Tensor:
+    """Latents decoded a few at a time, so that the batch may be as large as the denoising network likes.
+
+    Args:
+        decode: the autoencoder's decoder, whose rows do not depend on each other.
+        latents: what to decode.
+        scale: pixels for each latent pixel, along one side.
+    """
+    rows = max(1, _SLICE_PIXELS // (latents.shape[-2] * latents.shape[-1] * scale**2))
+    return torch.cat([decode(some) for some in latents.split(rows)])
 
 
 def with_negative(condition: Tensor, negative: Tensor | None, guidance: float) -> Tensor:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
-from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
+from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, in_slices, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
@@ -131,4 +131,8 @@ class Kandinsky22Decoder(DiffusionDecoder):
             )[0]
 
         latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
-        return cast(Any, self.movq.decode(latents.to(self.movq.dtype), force_not_quantize=True)).sample
+
+        def decode(rows: Tensor) -> Tensor:
+            return cast(Any, self.movq.decode(rows.to(self.movq.dtype), force_not_quantize=True)).sample
+
+        return in_slices(decode, latents, self.scale)

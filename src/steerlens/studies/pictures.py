@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
+from steerlens.decoders.batches import BatchSize, decode_in_batches
 from steerlens.encoders.base import Encoder
 from steerlens.images import eight_bit
 
@@ -55,7 +56,8 @@ def redecode(
     own: list[Tensor] = []
     judged: list[Tensor] = []
     kept: list[Tensor] = []
-    for event in decoder.decode_batches(Conditioning("image_embedding", embeddings.float()), seeds, options):
+    conditioning, batch = Conditioning("image_embedding", embeddings.float()), BatchSize(decoder, options)
+    for event in decode_in_batches(decoder, conditioning, seeds, options, batch):
         if not isinstance(event, Decoded):
             continue
         own.append(encoder.embed(encoder.preprocess_tensor(event.pictures)).float().cpu())

@@ -167,7 +167,9 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
             f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index pictures "
             "of your own for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
         )
-    batch, waiting = BatchSize(job.decoder, job.options), list[_Steered]()
+    # What a decoder suggests for a CPU is where more pictures at once gain nothing; GPUs differ too much to know.
+    on_gpu = getattr(job.decoder, "device", torch.device("cpu")).type != "cpu"
+    batch, waiting = BatchSize(job.decoder, job.options, grows=on_gpu), list[_Steered]()
     left = dict(job.plan.without(finished).by_picture())
     total, decoded = job.choice.at_most(job.plan.cells) - (len(job.plan) - sum(map(len, left.values()))), 0
     groups = [(id, cells) for id, cells in job.plan.by_picture() if id in left or id not in read]

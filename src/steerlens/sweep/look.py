@@ -1,6 +1,5 @@
 """From pictures and options to an atlas: what the command line, the Python API and an app all call."""
 
-import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,15 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture, load_pictures
 from steerlens.lenses.image_tokens import TokenSteeringLens, check_direction, parse_tokens, reaching_sites
 from steerlens.lenses.readout import Direction, direction_site
@@ -27,9 +22,10 @@ from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.cache import TraceCache, trace_cache
 from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
+from steerlens.sweep.identity import identity
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.ray_engine import Workers, run_on_ray
-from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
+from steerlens.sweep.store import RunWriter, load_run, open_run
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.pair import Pair
@@ -253,87 +249,6 @@ def _names_a_file(text: str) -> bool:
         return Path(text).is_file() or Path(text).suffix.lower() in Image.registered_extensions()
     except OSError:  # a text longer than any name of a file
         return False
-
-
-def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Tensor, "D"]]:
-    """Directions of the residual stream from a safetensors file: each tensor one direction, named by its key.
-
-    A tensor (D,) is one direction; (K,D) is K of them, named `key.0` to `key.K-1`.
-
-    Args:
-        path: the file.
-        width: D of the encoder; None to take what the file holds.
-
-    Raises:
-        UsageError: if there is no such file, a tensor has another width or shape, or two have one name.
-        ModelError: if the file is no safetensors file, or holds values that are not finite.
-    """
-    try:
-        tensors = load_tensors(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path} is no safetensors file ({error}).") from error
-    directions: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if tensor.ndim not in (1, 2):
-            raise UsageError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}; a direction is (width,), several (K,width)."
-            )
-        rows = {name: tensor} if tensor.ndim == 1 else {f"{name}.{index}": row for index, row in enumerate(tensor)}
-        for key, row in rows.items():
-            if width is not None and row.shape != (width,):
-                raise UsageError(f"{path}: {key} has shape {tuple(row.shape)}; this encoder's width is {width}.")
-            if not torch.isfinite(row).all() or not row.any():
-                raise ModelError(f"{path}: {key} is zero or not finite, and so is no direction.")
-            site = Site("vector", name=key.replace("/", "."))
-            if site.name in directions:
-                raise UsageError(f"{path}: two directions would both be called {site}; rename one.")
-            directions[site.name] = row.float()
-    if not directions:
-        raise UsageError(f"{path} holds no tensor.")
-    return directions
-
-
-def identity(pair: Pair, job: Job) -> dict[str, Any]:
-    """All that two calls must share to add to one run, as JSON values."""
-    return {
-        "models": _models_identity(pair),
-        "encoder": spec_to_json(job.encoder.spec),
-        "decoder": spec_to_json(job.decoder.spec),
-        "plan": plan_to_json(job.plan),
-        "options": job.options.decisive(),
-        "target": {"description": job.target.description, "source": job.target.source},
-        "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
-        "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
-        "labels": _labels_identity(job),
-        # Runs of image embeddings are known by what they were known by before there was this option.
-        **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
-        **({} if job.choice.kind == "all" else {"decode": str(job.choice)}),
-    }
-
-
-def _models_identity(pair: Pair) -> dict[str, Any]:
-    """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
-    decisive = ("family", "dtype", "preprocessing")
-    parts = {part: pair.provenance.get(part, {}) for part in ("encoder", "decoder")}
-    named = {part: {key: held[key] for key in decisive if key in held} for part, held in parts.items()}
-    return {**named, "sha256": pair.provenance.get("sha256", {})}
-
-
-def _labels_identity(job: Job) -> dict[str, Any]:
-    names = () if job.vocabulary is None else job.vocabulary.names
-    held = sorted(getattr(job.vocabulary, "__dict__", {}).items())
-    tensors = [f"{name}={_tensor_identity(value)}" for name, value in held if isinstance(value, Tensor)]
-    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
-
-
-def _direction_identity(direction: Direction) -> str:
-    return _tensor_identity(direction) if isinstance(direction, Tensor) else direction.identity
-
-
-def _tensor_identity(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
 def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Advanced, None, Atlas]":

@@ -8,6 +8,7 @@ References: P. Moritz et al., "Ray: a Distributed Framework for Emerging AI Appl
 """
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ _AHEAD = 2
 
 _TRIES = 3
 """Times that a part is given out before the sweep is given up: a part that kills every worker would go on for ever."""
+
+_ANSWER_SECONDS = 10.0
+"""Seconds in which a cluster's head has to answer."""
 
 _PART = 2
 """Batches in a part: enough that tracing the picture again for it costs little, few enough to lose little."""
@@ -251,6 +255,15 @@ class _Actor:
             return error
 
 
+def _reach(address: str) -> None:
+    """Makes sure that something answers: Ray itself would try for minutes before it gave up."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"there is no Ray cluster at {address}: {error}.") from None
+
+
 @contextmanager
 def _cluster(workers: Workers) -> Generator[Any]:
     """Ray itself, connected; started for this sweep alone if no cluster was named, and stopped after it."""
@@ -262,6 +275,8 @@ def _cluster(workers: Workers) -> Generator[Any]:
         yield ray
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
+    if workers.address is not None and ":" in workers.address:
+        _reach(workers.address)
     if workers.address is None:
         cores = max(os.cpu_count() or 1, workers.cpus * (workers.count or 1))
         options |= {"num_cpus": cores, "include_dashboard": False}

@@ -1,0 +1,52 @@
+"""What a run is known by again: models, plan, options, inputs."""
+
+import hashlib
+from typing import Any
+
+from torch import Tensor
+
+from steerlens.lenses.readout import Direction
+from steerlens.sweep.engine import Job
+from steerlens.sweep.store import plan_to_json, spec_to_json
+from steerlens.zoo.pair import Pair
+
+
+def identity(pair: Pair, job: Job) -> dict[str, Any]:
+    """All that two calls must share to add to one run, as JSON values."""
+    return {
+        "models": _models_identity(pair),
+        "encoder": spec_to_json(job.encoder.spec),
+        "decoder": spec_to_json(job.decoder.spec),
+        "plan": plan_to_json(job.plan),
+        "options": job.options.decisive(),
+        "target": {"description": job.target.description, "source": job.target.source},
+        "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
+        "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
+        "labels": _labels_identity(job),
+        # Runs of image embeddings are known by what they were known by before there was this option.
+        **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
+        **({} if job.choice.kind == "all" else {"decode": str(job.choice)}),
+    }
+
+
+def _models_identity(pair: Pair) -> dict[str, Any]:
+    """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
+    decisive = ("family", "dtype", "preprocessing")
+    parts = {part: pair.provenance.get(part, {}) for part in ("encoder", "decoder")}
+    named = {part: {key: held[key] for key in decisive if key in held} for part, held in parts.items()}
+    return {**named, "sha256": pair.provenance.get("sha256", {})}
+
+
+def _labels_identity(job: Job) -> dict[str, Any]:
+    names = () if job.vocabulary is None else job.vocabulary.names
+    held = sorted(getattr(job.vocabulary, "__dict__", {}).items())
+    tensors = [f"{name}={_tensor_identity(value)}" for name, value in held if isinstance(value, Tensor)]
+    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
+
+
+def _direction_identity(direction: Direction) -> str:
+    return _tensor_identity(direction) if isinstance(direction, Tensor) else direction.identity
+
+
+def _tensor_identity(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
