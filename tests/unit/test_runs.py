@@ -295,6 +295,18 @@ def test_what_is_stored_equals_what_was_in_memory(pair: Pair, tmp_path: Path) ->
         stored.results[len(memory.results)]
 
 
+def test_scores_of_a_stored_run_are_told_without_reading_a_picture(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(pair, tmp_path / "run")
+    monkeypatch.setattr("steerlens.sweep.stored.read_png", lambda *_: pytest.fail("a picture was read"))
+    atlas = load_run(tmp_path / "run")
+    assert atlas.ranked("steering") and atlas.reading().labels and atlas.clean()
+    assert run_summary(tmp_path / "run").complete
+    with pytest.raises(pytest.fail.Exception, match="a picture was read"):
+        _ = atlas.clean()[0].png
+
+
 # ---- other people's libraries
 
 
