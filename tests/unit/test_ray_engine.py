@@ -1,8 +1,8 @@
 """Parts of a sweep, and sweeps on Ray's workers: the same results, whoever dies."""
 
+import importlib.util
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -164,7 +164,7 @@ def test_more_gpus_than_there_are_is_refused(cluster: Any, pair: Pair, pictures:
 
 
 def test_without_ray_the_extra_is_named(pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'steerlens\[ray\]'"):
         look(pair, pictures, workers=Workers())
 

@@ -24,7 +24,7 @@ from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.identity import identity
 from steerlens.sweep.plan import LensName, Plan, make_plan
-from steerlens.sweep.ray_engine import Workers, run_on_ray
+from steerlens.sweep.ray_engine import Workers, check_cluster, run_on_ray
 from steerlens.sweep.store import RunWriter, load_run, open_run
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
@@ -286,7 +286,11 @@ def ray_engine(workers: Workers, load: Callable[[], Pair]) -> Engine:
     Args:
         workers: how many, and where.
         load: gives each its pair; it travels to the worker by pickling.
+
+    Raises:
+        UsageError: if Ray is not installed, or nothing answers at the address.
     """
+    check_cluster(workers)
 
     def engine(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Event]:
         return run_on_ray(job, workers, load, finished, read)

@@ -7,6 +7,7 @@ cell reaches the store from here, once, whatever was computed twice.
 References: P. Moritz et al., "Ray: a Distributed Framework for Emerging AI Applications", arXiv 1712.05889.
 """
 
+import importlib.util
 import os
 import socket
 from collections import deque
@@ -27,6 +28,8 @@ _AHEAD = 2
 
 _TRIES = 3
 """Times that a part is given out before the sweep is given up: a part that kills every worker would go on for ever."""
+
+_NO_RAY = "the Ray engine needs an optional package: pip install 'steerlens[ray]'."
 
 _ANSWER_SECONDS = 10.0
 """Seconds in which a cluster's head has to answer."""
@@ -255,13 +258,22 @@ class _Actor:
             return error
 
 
-def _reach(address: str) -> None:
-    """Makes sure that something answers: Ray itself would try for minutes before it gave up."""
-    host, _, port = address.rpartition("//")[2].rpartition(":")
+def check_cluster(workers: Workers) -> None:
+    """Makes sure, before anything is written, that Ray is installed and that something answers at the address.
+
+    Raises:
+        UsageError: if not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(_NO_RAY)
+    if workers.address is None or ":" not in workers.address:
+        return
+    host, _, port = workers.address.rpartition("//")[2].rpartition(":")
     try:
+        # Ray itself would try for minutes before it gave up.
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise UsageError(f"there is no Ray cluster at {address}: {error}.") from None
+        raise UsageError(f"there is no Ray cluster at {workers.address}: {error}.") from None
 
 
 @contextmanager
@@ -270,13 +282,11 @@ def _cluster(workers: Workers) -> Generator[Any]:
     try:
         import ray
     except ImportError:
-        raise UsageError("the Ray engine needs an optional package: pip install 'steerlens[ray]'.") from None
+        raise UsageError(_NO_RAY) from None
     if ray.is_initialized():
         yield ray
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
-    if workers.address is not None and ":" in workers.address:
-        _reach(workers.address)
     if workers.address is None:
         cores = max(os.cpu_count() or 1, workers.cpus * (workers.count or 1))
         options |= {"num_cpus": cores, "include_dashboard": False}
