@@ -34,7 +34,7 @@ _NO_RAY = "the Ray engine needs an optional package: pip install 'steerlens[ray]
 _ANSWER_SECONDS = 10.0
 """Seconds in which a cluster's head has to answer."""
 
-_PART = 2
+BATCHES_OF_A_PART = 2
 """Batches in a part: enough that tracing the picture again for it costs little, few enough to lose little."""
 
 
@@ -132,7 +132,7 @@ def run_on_ray(
         ModelError: if workers keep dying over one part.
         SteerlensError: as the local engine.
     """
-    waiting = deque(parts_of(job, finished, read, _PART * BatchSize(job.decoder, job.options).size))
+    waiting = deque(parts_of(job, finished, read, BATCHES_OF_A_PART * BatchSize(job.decoder, job.options).size))
     if not waiting:
         return
     with _cluster(workers) as ray:
