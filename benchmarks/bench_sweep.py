@@ -148,9 +148,13 @@ def precision(model: str, picture: Picture) -> None:
     decoder_alone = load(model, dtype="float32", device="cpu")
     mixed = replace(decoder_alone, decoder=load(model, dtype="bfloat16", device="cpu").decoder)
     maps.append(atlas_of(mixed, picture, 64, lenses=("steering",)).score_map().flatten())
-    exact, half, default = (torch.from_numpy(one)[None] for one in maps)
+    maps.append(atlas_of(mixed, picture, 64, lenses=("steering",), preview=True).score_map().flatten())
+    exact, half, default, shown = (torch.from_numpy(one)[None] for one in maps)
     print(f"RANKING     Spearman {float(spearman(exact, default)):.4f}: decoder in bfloat16 against float32 (0.99)")
     print(f"RANKING     Spearman {float(spearman(exact, half)):.4f}: encoder and decoder in bfloat16")
+    print(
+        f"PREVIEW     Spearman {float(spearman(exact, shown)):.4f}: pictures without the autoencoder against full ones"
+    )
 
 
 def against_ray(pair: Pair, picture: Picture, options: argparse.Namespace) -> None:

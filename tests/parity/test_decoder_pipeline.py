@@ -221,3 +221,34 @@ def test_the_bundled_decoder_gives_the_pipelines_pictures_and_none_depends_on_it
     torch.testing.assert_close(together, torch.from_numpy(wanted).permute(0, 3, 1, 2), rtol=0, atol=1e-5)
     alone = decode(decoder, Conditioning("image_embedding", values[2:3]), [4], few)
     assert (alone[0] - together[2]).abs().max() <= 2 / 255
+
+
+def test_a_preview_is_the_picture_without_its_autoencoder() -> None:
+    """On an autoencoder that only pools and repeats, the preview is exact; it costs no pass through the real one."""
+    from steerlens.decoders.preview import colour_patterns, fit_colours, preview
+
+    mixing = torch.randn(4, 3, generator=torch.Generator().manual_seed(3))
+    shift = torch.randn(4, generator=torch.Generator().manual_seed(4))
+
+    def encode(pictures: Tensor) -> Tensor:
+        pooled = torch.nn.functional.avg_pool2d(pictures, 4)
+        return torch.einsum("nkhw,ck->nchw", pooled, mixing) + shift[:, None, None]
+
+    pictures = colour_patterns((16, 24))[:3].roll(1, dims=1)
+    made = preview(encode(pictures), fit_colours(encode, (16, 24), 4), 4)
+    assert made.shape == pictures.shape
+    small = torch.nn.functional.avg_pool2d(pictures, 4)
+    expected = torch.nn.functional.interpolate(small, scale_factor=4, mode="bilinear")
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+
+
+def test_a_preview_leaves_the_autoencoder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, rows = decoder_of(next(iter(SCHEDULERS))), Conditioning("image_embedding", embeddings(3))
+    full = decode(decoder, rows, [1, 2, 3], options())
+    decode(decoder, rows, [1, 2, 3], options(preview=True))  # fits its map
+    monkeypatch.setattr(decoder.movq, "decode", None)
+    monkeypatch.setattr(decoder.movq, "encode", None)
+    shown = decode(decoder, rows, [1, 2, 3], options(preview=True))
+    assert shown.shape == full.shape
+    alone = decode(decoder, Conditioning("image_embedding", embeddings(3)[1:2]), [2], options(preview=True))
+    torch.testing.assert_close(alone[0], shown[1], rtol=0, atol=1e-4)

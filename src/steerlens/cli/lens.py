@@ -98,6 +98,10 @@ class LensSettings:
     scheduler: Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"] | None = None
     """The sampler. Default: what suits the model."""
 
+    preview: bool = False
+    """Show the colours of the latents and leave the autoencoder out, which at the paper's size costs as much as two
+    passes of the network: blurred pictures, for ranking in a hurry."""
+
     batch_size: int | None = None
     """Pictures decoded at once. Default: what suits the device."""
 
@@ -262,6 +266,7 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
         guidance=settings.guidance,
         guidance_interval=settings.guidance_interval,
         scheduler=settings.scheduler,
+        preview=settings.preview,
         batch_size=settings.batch_size,
         n_labels=settings.labels,
         lenses=settings.lens,

@@ -29,6 +29,7 @@ class DecodeOptions:
         batch_size: pictures decoded at once; None lets the decoder choose.
         guidance_interval: shares of the steps, from noise (0) to picture (1), between which there is guidance; the
             steps outside cost half.
+        preview: leave the autoencoder out and show the latents' colours alone, where a decoder can (`previews`).
     """
 
     steps: int
@@ -37,6 +38,7 @@ class DecodeOptions:
     size: tuple[int, int]
     batch_size: int | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    preview: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -5,7 +5,7 @@ A family's own file says how a conditioning enters its network and how latents b
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -48,8 +48,10 @@ class DiffusionDecoder(ABC):
         network: the denoising network.
         scale: pixels for each latent pixel, along one side.
         scheduler_config: the saved scheduler's config, whose noise schedule every sampler uses.
+        previews: whether it can leave its autoencoder out.
     """
 
+    previews: ClassVar[bool] = False
     spec: DecoderSpec
     network: nn.Module
     scale: int

@@ -19,6 +19,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, in_slices, latent_size, vae_scale, with_negative
 from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.preview import fit_colours, preview
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
 from steerlens.zoo.weights import read_json
@@ -60,6 +61,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
             )
         self.negative_embedding = negative_embedding.float()
         self.scale = vae_scale(movq)
+        self._fitted: dict[tuple[int, int], Tensor] = {}
         self.spec = DecoderSpec(
             name=name,
             family=self.family,
@@ -74,6 +76,19 @@ class Kandinsky22Decoder(DiffusionDecoder):
         if config.encoder_hid_dim_type != "image_proj" or config.addition_embed_type != "image":
             raise ModelError(f"{name}: the UNet is not conditioned on image embeddings, as a Kandinsky 2.2 decoder is.")
         return config.encoder_hid_dim
+
+    previews = True
+
+    def _colours(self, size: tuple[int, int]) -> Tensor:
+        movq = cast(Any, self.movq)
+
+        def encode(pictures: Tensor) -> Tensor:
+            return movq.encode(pictures.to(self.device, movq.dtype)).latents
+
+        if size not in self._fitted:
+            with torch.no_grad():
+                self._fitted[size] = fit_colours(encode, size, self.scale)
+        return self._fitted[size]
 
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
         """What the network takes beside the image embedding, for so many rows: here no text at all."""
@@ -131,6 +146,9 @@ class Kandinsky22Decoder(DiffusionDecoder):
             )[0]
 
         latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
+
+        if options.preview:
+            return preview(latents, self._colours(options.size), self.scale)
 
         def decode(rows: Tensor) -> Tensor:
             return cast(Any, self.movq.decode(rows.to(self.movq.dtype), force_not_quantize=True)).sample

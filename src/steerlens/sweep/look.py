@@ -54,6 +54,7 @@ class LookOptions:
         guidance: classifier-free guidance scale.
         guidance_interval: shares of the steps, from noise to picture, between which there is guidance.
         scheduler: the sampler.
+        preview: leave the decoder's autoencoder out.
         batch_size: pictures decoded at once.
         n_labels: labels kept for every site.
         lenses: which lenses decode.
@@ -74,6 +75,7 @@ class LookOptions:
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None
     scheduler: SchedulerName | None = None
+    preview: bool | None = None
     batch_size: int | None = None
     n_labels: int = 5
     lenses: tuple[LensName, ...] = ("diffusion", "steering")
@@ -111,6 +113,7 @@ def make_job(
     for direction in options.directions.values():
         if not isinstance(direction, Tensor):
             direction.check(spec)
+    _check_preview(pair, options)
     tokens = _tokens_written_to(pair, options, plan.strength)
     resolved = resolve_target(pair, target)
     return Job(
@@ -127,6 +130,11 @@ def make_job(
         traces=_kept_traces(pair, options),
         choice=_choice(pair, options, resolved),
     )
+
+
+def _check_preview(pair: Pair, options: LookOptions) -> None:
+    if options.preview and not getattr(pair.decoder, "previews", False):
+        raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
 
 
 def _choice(pair: Pair, options: LookOptions, target: Target) -> Choice:
@@ -219,7 +227,7 @@ def default_strength(card: Card | None) -> Strength:
 
 def decode_options(defaults: DecodeOptions, options: LookOptions) -> DecodeOptions:
     """A decoder's own options with the user's in their place."""
-    names = ("steps", "guidance", "guidance_interval", "scheduler", "batch_size")
+    names = ("steps", "guidance", "guidance_interval", "scheduler", "batch_size", "preview")
     given = {name: getattr(options, name) for name in names}
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})
 

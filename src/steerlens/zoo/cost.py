@@ -61,7 +61,8 @@ class Cost:
 
     def picture_flops(self, options: DecodeOptions) -> int:
         """Operations of one decoded picture: denoising, decoding, and embedding the result again."""
-        return options.passes * self.unet_flops + self.movq_flops + self.encoder_flops
+        movq = 0 if options.preview else self.movq_flops
+        return options.passes * self.unet_flops + movq + self.encoder_flops
 
 
 def cost_of(
