@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from raw_hooks import CHANGES, CLOSE, changed, pixels
 from torch import Tensor, nn
 
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.open_clip import OpenCLIPEncoder, OpenCLIPTimmEncoder
 from steerlens.encoders.timm import TimmEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
+from steerlens.interventions import Zero
 from steerlens.sites import Site, all_heads
 from steerlens.testing.checks import check_encoder
 from steerlens.testing.tiny import tiny_processor
@@ -29,13 +30,6 @@ from steerlens.testing.tiny_vit import (
 
 variants = pytest.mark.parametrize("options", OPEN_CLIP_VARIANTS.values(), ids=list(OPEN_CLIP_VARIANTS))
 pytestmark = pytest.mark.usefixtures("open_clip", "timm")
-
-CLOSE: dict[str, float] = {"rtol": 1e-9, "atol": 1e-10}
-
-
-def pixels(encoder: NativeEncoder, batch: int = 3, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, *encoder.spec.image_size, generator=generator).to(encoder.dtype)
 
 
 def double(**options: Any) -> OpenCLIPEncoder:
@@ -114,13 +108,6 @@ PLACES: dict[str, tuple[Callable[[Any], nn.Module], bool]] = {
     "attn_out.1": (lambda visual: visual.transformer.resblocks[1].ls_1, False),
     "mlp_out.2": (lambda visual: visual.transformer.resblocks[2].ls_2, False),
 }
-CHANGES: dict[str, tuple[Callable[[Site, Tensor], Intervention], Callable[[Tensor, Tensor], Tensor]]] = {
-    "zero": (lambda site, _: Zero(site), lambda now, _: 0 * now),
-    "scale": (lambda site, _: Scale(site, factor=-2.0), lambda now, _: -2 * now),
-    "add": (lambda site, other: Add(site, vector=other), lambda now, other: now + other),
-    "patch": (lambda site, other: Patch(site, value=other), lambda _, other: other),
-    "one token": (lambda site, _: Zero(site, tokens=(0,)), lambda now, _: torch.cat([0 * now[:, :1], now[:, 1:]], 1)),
-}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -128,16 +115,8 @@ CHANGES: dict[str, tuple[Callable[[Site, Tensor], Intervention], Callable[[Tenso
 def test_interventions_are_what_raw_hooks_on_open_clips_modules_do(place: str, change: str) -> None:
     encoder, site = double(ls_init_value=0.5), Site.parse(place)
     find, before = PLACES[place]
-    make, edit = CHANGES[change]
-    other = encoder.record(pixels(encoder, seed=2), [site])[site]
-    module = find(encoder.model)
-    if before:
-        handle = module.register_forward_pre_hook(lambda _, args: (edit(args[0], other), *args[1:]))
-    else:
-        handle = module.register_forward_hook(lambda _, __, output: edit(output, other))
-    wanted = native(encoder, pixels(encoder))
-    handle.remove()
-    torch.testing.assert_close(encoder.embed(pixels(encoder), [make(site, other)]), wanted, **CLOSE)
+    wanted, made = changed(encoder, site, find(encoder.model), before, change, lambda one: native(one, pixels(one)))
+    torch.testing.assert_close(encoder.embed(pixels(encoder), [made]), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("options", [{}, {"ls_init_value": 0.5}, {"attentional_pool": True}], ids=str)

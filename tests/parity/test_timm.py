@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from raw_hooks import CHANGES, CLOSE, changed, pixels
 from torch import Tensor, nn
 
 from steerlens.encoders.timm import TimmEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
+from steerlens.interventions import Zero
 from steerlens.lenses.logit import LogitLens
 from steerlens.sites import Site, all_heads
 from steerlens.testing.checks import check_encoder
@@ -21,16 +22,8 @@ variants = pytest.mark.parametrize("options", TIMM_VARIANTS.values(), ids=list(T
 pytestmark = pytest.mark.usefixtures("timm")
 
 
-def pixels(encoder: TimmEncoder, batch: int = 3, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, *encoder.spec.image_size, generator=generator).to(encoder.dtype)
-
-
 def double(**options: Any) -> TimmEncoder:
     return tiny_timm_encoder(dtype=torch.float64, **options)
-
-
-CLOSE: dict[str, float] = {"rtol": 1e-9, "atol": 1e-10}
 
 
 @variants
@@ -82,13 +75,6 @@ PLACES: dict[str, tuple[Callable[[Any], nn.Module], bool]] = {
     "attn_out.1": (lambda vit: vit.blocks[1].ls1, False),
     "mlp_out.2": (lambda vit: vit.blocks[2].ls2, False),
 }
-CHANGES: dict[str, tuple[Callable[[Site, Tensor], Intervention], Callable[[Tensor, Tensor], Tensor]]] = {
-    "zero": (lambda site, _: Zero(site), lambda now, _: 0 * now),
-    "scale": (lambda site, _: Scale(site, factor=-2.0), lambda now, _: -2 * now),
-    "add": (lambda site, other: Add(site, vector=other), lambda now, other: now + other),
-    "patch": (lambda site, other: Patch(site, value=other), lambda _, other: other),
-    "one token": (lambda site, _: Zero(site, tokens=(0,)), lambda now, _: torch.cat([0 * now[:, :1], now[:, 1:]], 1)),
-}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -96,17 +82,8 @@ CHANGES: dict[str, tuple[Callable[[Site, Tensor], Intervention], Callable[[Tenso
 def test_interventions_are_what_raw_hooks_on_timms_modules_do(place: str, change: str) -> None:
     encoder, site = double(init_values=0.5, reg_tokens=1), Site.parse(place)
     find, before = PLACES[place]
-    make, edit = CHANGES[change]
-    other = encoder.record(pixels(encoder, seed=2), [site])[site]
-    module = find(encoder.model)
-    if before:
-        handle = module.register_forward_pre_hook(lambda _, args: (edit(args[0], other),))
-    else:
-        handle = module.register_forward_hook(lambda _, __, output: edit(output, other))
-    with torch.no_grad():
-        wanted = encoder.model(pixels(encoder))
-    handle.remove()
-    got = encoder.model.head(encoder.embed(pixels(encoder), [make(site, other)]))
+    wanted, made = changed(encoder, site, find(encoder.model), before, change, lambda one: one.model(pixels(one)))
+    got = encoder.model.head(encoder.embed(pixels(encoder), [made]))
     torch.testing.assert_close(got.detach(), wanted, **CLOSE)
 
 

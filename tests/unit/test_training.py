@@ -8,77 +8,34 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from shapes import SHAPES, TINY_ENCODER, E, draw_shape, embed_names, prepare_shapes
 
-from steerlens.cli.train import Classifier
 from steerlens.errors import SteerlensError, UsageError
 from steerlens.training import data, pipeline, scenes
 from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make_autoencoder
 from steerlens.training.card import write_card
 from steerlens.training.checkpoint import load_checkpoint
-from steerlens.training.classifier import (
-    Labels,
-    classify,
-    label_losses,
-    make_classifier,
-    measure_classifier,
-    train_classifier,
-)
-from steerlens.training.classifier_export import export_classifier
-from steerlens.training.encoder import EncoderSettings, embed_tokens, load_encoder, make_encoder, to_pixel_values
+from steerlens.training.encoder import embed_tokens, load_encoder, make_encoder
 from steerlens.training.evaluate import evaluate, ground_of, rank_correlation
 from steerlens.training.export import export_pair, write_manifest
 from steerlens.training.pipeline import Recipe, train_pair
 from steerlens.training.stage import Budget, Optimisation, rate_factor
-from steerlens.training.text import TextTable, save_text_table
+from steerlens.training.text import TextTable
 from steerlens.training.unet import UnetSettings
-from steerlens.zoo.load import load_encoder as zoo_load_encoder
-from steerlens.zoo.vocabularies import class_vocabulary
 
-E = 16
-SHAPES = ("disc", "box", "bar", "cross", "ring", "corner", "stripe", "dot")
-STYLES = {"flat": (220, 40, 40), "other": (40, 60, 220)}
 TINY = Recipe(
     steps=2,
     scenes=8,
     part=4,
-    encoder=EncoderSettings(width=32, layers=2, heads=2, patch=16, batch=6),
+    encoder=TINY_ENCODER,
     autoencoder=AutoencoderSettings(channels=(32, 32, 32), batch=2),
     unet=UnetSettings(channels=(32, 32, 32), batch=4),
 )
 
 
-def embed_names(names: list[str]) -> torch.Tensor:
-    """A stand-in for the text model: a unit vector a name, the same each time."""
-    rows = [torch.randn(E, generator=torch.Generator().manual_seed(sum(map(ord, name)))) for name in names]
-    return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
-
-
-def draw_shape(name: str, colour: tuple[int, int, int]) -> Image.Image:
-    image = Image.new("RGBA", (72, 72), (0, 0, 0, 0))
-    pen, fill = ImageDraw.Draw(image), (*colour, 255)
-    index = SHAPES.index(name)
-    if index % 2:
-        pen.rectangle((8, 8 + 3 * index, 60 - 4 * index, 60), fill=fill)
-    else:
-        pen.ellipse((6 + 4 * index, 6, 66, 60 - 3 * index), fill=fill)
-    return image
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    for style, colour in STYLES.items():
-        (root / "own" / style).mkdir(parents=True)
-        for name in SHAPES:
-            draw_shape(name, colour).save(root / "own" / style / f"{name}_shape.png")
-    folder = pipeline.prepared_folder(root)
-    found = data.prepare(root, folder, embed_names, pictures=root / "own", held_share=0.4, unseen=1, seed=3)
-    names = [concept.name for concept in found.concepts]
-    grounds = [ground.name for ground in scenes.BACKGROUNDS]
-    small = embed_names([f"with a small {name}" for name in names])
-    save_text_table(TextTable(embed_names(names), small, embed_names(grounds)), folder / "text.safetensors")
-    return root
+    return prepare_shapes(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +192,6 @@ def test_rates_warm_up_and_end_at_zero() -> None:
 def test_resumed_equals_uninterrupted(prepared: Path, run: Path, tmp_path: Path) -> None:
     """The last checkpoint before a kill, and the same steps after it, give the same weights as one go."""
     from steerlens.training.encoder import train_encoder
-    from steerlens.training.stage import Budget
 
     pictures, texts = pipeline.load_prepared(prepared)
     settings = replace(TINY.encoder, optimisation=Optimisation(average=0.9))
@@ -261,7 +217,6 @@ def test_a_finished_run_is_not_overwritten(prepared: Path, run: Path) -> None:
 def test_two_workers_train_together(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steerlens.training.encoder import train_encoder
     from steerlens.training.parallel import run_parallel
-    from steerlens.training.stage import Budget
 
     # Workers find modules where their parent does; what tests add for timm and open_clip is not theirs.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "optional"])
@@ -372,93 +327,3 @@ def test_evaluation_prints_every_bar_and_the_card_holds_it(prepared: Path, pair:
 def test_rank_correlation_is_spearman() -> None:
     rising = torch.arange(6.0)[None]
     assert rank_correlation(torch.cat([rising, -rising])).tolist() == pytest.approx([1.0, -1.0])
-
-
-@pytest.fixture(scope="module")
-def classifier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an exported classifier, trained for long enough to tell backgrounds."""
-    pictures, folder = data.load(pipeline.prepared_folder(prepared)), tmp_path_factory.mktemp("classifier")
-    records = list(train_classifier(pictures, folder, Budget(steps=60), TINY.encoder))
-    assert records[-1].done
-    assert records[-1].losses["loss"] < records[0].losses["loss"]
-    table = export_classifier(pictures, folder, folder / "out", minutes=1, seed=1, settings=TINY.encoder)
-    assert "name of the companion" in table
-    assert table in (folder / "out" / "README.md").read_text()
-    return folder / "out"
-
-
-def test_classifier_opens_with_its_labels_in_three_groups(classifier: Path, prepared: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
-    trained = {pictures.concepts[index].name for index in pictures.concept[pictures.rows(data.TRAIN)].tolist()}
-    opened = zoo_load_encoder(classifier)
-    vocabulary = class_vocabulary(opened)
-    assert vocabulary is not None
-    small = {f"with a small {name}" for name in trained}
-    assert set(vocabulary.names) == trained | small | {f"on {ground.name}" for ground in scenes.BACKGROUNDS}
-    shown = scenes.SceneMaker(pictures, pictures.rows(data.TRAIN), "cpu").draw(5, torch.Generator().manual_seed(2))
-    inputs = opened.preprocess_tensor(shown.pictures)
-    assert torch.allclose(inputs["pixel_values"], to_pixel_values(shown.pictures), atol=2 / 255)
-    with torch.no_grad():
-        native = opened.model(**inputs).logits
-    assert torch.allclose(vocabulary.scores(opened.embed(inputs)), native, atol=1e-4)
-    figures = measure_classifier(classifier, pictures)
-    assert figures["ground"] > 0.5, "chance is about the share of white scenes, two in five"
-    assert not any(name.startswith("unseen") for name in figures)
-
-
-def test_classes_of_scenes_are_those_of_their_concepts(prepared: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
-    labels = Labels.of(pictures)
-    shown = scenes.SceneMaker(pictures, pictures.rows(data.TRAIN), "cpu").draw(
-        16, torch.Generator().manual_seed(3), companions=1.0
-    )
-    has = shown.companion >= 0
-    right = torch.zeros(16, len(labels.names))
-    for row in range(16):
-        for name in (
-            pictures.concepts[int(shown.main[row])].name,
-            *([f"with a small {pictures.concepts[int(shown.companion[row])].name}"] if has[row] else []),
-            f"on {scenes.BACKGROUNDS[int(shown.background[row])].name}",
-        ):
-            right[row, labels.names.index(name)] = 1
-    scores = labels.scores(right)
-    assert torch.equal(scores.names.argmax(dim=1), shown.main)
-    assert torch.equal(scores.companions.argmax(dim=1)[has], shown.companion[has])
-    assert torch.equal(scores.backgrounds.argmax(dim=1), shown.background)
-    best, worst = (float(label_losses(30 * logits, shown, labels)["loss"]) for logits in (right, -right))
-    assert best < worst
-
-
-def test_classifier_with_all_patches_kept_equals_the_native_forward() -> None:
-    torch.manual_seed(0)
-    model = make_classifier(TINY.encoder, ("one", "two", "three")).eval()
-    pixels, everything = torch.randn(2, 3, 64, 64), torch.arange(16).expand(2, -1)
-    with torch.no_grad():
-        assert torch.allclose(classify(model, pixels, everything), classify(model, pixels), atol=1e-5)
-        assert not torch.allclose(classify(model, pixels, everything[:, :8]), classify(model, pixels))
-
-
-def test_classifier_resumed_equals_uninterrupted_and_is_not_overwritten(prepared: Path, tmp_path: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
-    one, two = tmp_path / "one", tmp_path / "two"
-    list(train_classifier(pictures, one, Budget(steps=3), TINY.encoder))
-    for _ in train_classifier(pictures, two, Budget(steps=3), TINY.encoder, checkpoint_seconds=0.0):
-        break
-    with pytest.raises(SteerlensError, match="--resume"):
-        export_classifier(pictures, two, two / "out", minutes=1, seed=1, settings=TINY.encoder)
-    list(train_classifier(pictures, two, Budget(steps=3), TINY.encoder, resume=True))
-    left, right = (load_checkpoint(folder / "classifier.safetensors")[0] for folder in (one, two))
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert torch.equal(tensor, right[name]), name
-    with pytest.raises(UsageError, match="--resume"):
-        Classifier(data=prepared, out=two, minutes=1).run()
-
-
-def test_classifier_command_trains_and_prints_accuracies(
-    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("steerlens.training.classifier.SETTINGS", TINY.encoder)
-    assert Classifier(data=prepared, out=tmp_path / "run", minutes=0.002).run() == 0
-    assert "background, top-1" in capsys.readouterr().out
-    assert zoo_load_encoder(tmp_path / "run" / "classifier").spec.n_layers == TINY.encoder.layers
