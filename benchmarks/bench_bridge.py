@@ -77,9 +77,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data folder of `steerlens train prepare`")
     parser.add_argument("--from", dest="source", required=True, help="the second ViT: a folder or hub id")
     parser.add_argument("--to", default="emoji", help="the pair whose decoder is used")
-    parser.add_argument(
-        "--work", type=Path, help="where scenes and bridge are kept, anew; by default nowhere"
-    )
+    parser.add_argument("--work", type=Path, help="where scenes and bridge are kept, anew; by default nowhere")
     parser.add_argument("--fit", type=int, default=12000, help="scenes to fit on")
     parser.add_argument("--held-out", type=int, default=500, help="scenes to measure on")
     parser.add_argument("--map", default="auto", choices=["auto", "ridge", "procrustes", "kernel"])

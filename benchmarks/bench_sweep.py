@@ -190,9 +190,7 @@ def against_ray(pair: Pair, picture: Picture, options: argparse.Namespace) -> No
         gap = max(
             gap, *(int(np.abs(one.picture.astype(int) - other.picture.astype(int)).max()) for one, other in pairs)
         )
-        print(
-            f"round {repeat}     pictures a second: local {local:.2f}, Ray {far:.2f}, which was up in {began - start:.1f} s"
-        )
+        print(f"round {repeat}     pictures a second: local {local:.2f}, Ray {far:.2f} (up in {began - start:.1f} s)")
         if repeat:
             ratios.append(far / local)
     ray.shutdown()
