@@ -3,7 +3,7 @@
 The atlas is every head under both decoding lenses with its clean picture, and no controls. Both sides decode the same
 embeddings on the same clock. Against the pipeline head by head at its defaults (100 steps of DDPM), the pipeline is
 timed on a sample and scaled; against batched calls at the same solver, steps, guidance and precision both sides decode
-everything. It also ranks heads in bfloat16 and float32, and measures what guidance in an interval of steps would save.
+everything, and the networks' passes alone say how far that can go. It also ranks heads in bfloat16 and float32, and measures what guidance in an interval of steps would save.
 """
 
 import argparse
@@ -118,6 +118,7 @@ def against_pipelines(pair: Pair, picture: Picture, options: argparse.Namespace,
     sides: dict[str, Callable[[], object]] = {
         "diffusers, head by head, 100 steps": one_by_one,
         "diffusers, batched": batched,
+        "the networks' passes alone": lambda: networks_alone(pair, values, options.batch),
         "steerlens": lambda: atlas_of(pair, picture, options.batch),
         "steerlens, guidance in half of the steps": lambda: atlas_of(
             pair, picture, options.batch, guidance_interval=(0.0, 0.5)
@@ -135,8 +136,32 @@ def against_pipelines(pair: Pair, picture: Picture, options: argparse.Namespace,
     ours = median["steerlens"]
     print(f"RATIO       {median['diffusers, head by head, 100 steps'] / ours:.1f}x faster than head by head (30)")
     print(f"RATIO       {median['diffusers, batched'] / ours:.2f}x faster than equal batched calls (1.2)")
+    bare = median["the networks' passes alone"]
+    print(
+        f"LIMIT       {median['diffusers, batched'] / bare:.2f}x: the same passes of the networks and nothing else; "
+        f"they are {bare / ours:.0%} of steerlens' time and {bare / median['diffusers, batched']:.0%} of diffusers'"
+    )
     half = median["steerlens, guidance in half of the steps"]
     print(f"RATIO       {ours / half:.2f}x faster again with guidance in the first half of the steps alone")
+
+
+@torch.inference_mode()
+def networks_alone(pair: Pair, values: Tensor, batch: int) -> None:
+    """The passes that neither side can do without, in equal batches: denoising with guidance, autoencoder, encoder."""
+    decoder: Any = pair.decoder
+    height, width = decoder.spec.defaults.size
+    channels = decoder.unet.config.in_channels
+    latents = torch.randn(
+        len(values), channels, height // decoder.scale, width // decoder.scale, device=decoder.device
+    ).to(decoder.dtype)
+    rows = values.to(decoder.device, decoder.dtype)
+    for start in range(0, len(values), batch):
+        part, condition = latents[start : start + batch], rows[start : start + batch]
+        both = {"image_embeds": torch.cat([decoder.negative_embedding.to(rows).expand_as(condition), condition])}
+        for _ in range(decoder.spec.defaults.steps):
+            decoder.unet(torch.cat([part, part]), torch.tensor(500), None, added_cond_kwargs=both)
+        made = decoder.movq.decode(part, force_not_quantize=True).sample
+        pair.encoder.embed(pair.encoder.preprocess_tensor(made.float().cpu().clamp(0, 1)))
 
 
 def precision(model: str, picture: Picture) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from timing import machine
 
 from steerlens.conditioning import Conditioning
@@ -74,7 +75,7 @@ def measured(repeats: int) -> str:
 
     def store() -> None:
         for array in eight_bit(pictures):
-            png_bytes(array)
+            png_bytes(Image.fromarray(array))
 
     count = len(heads)
     each = [

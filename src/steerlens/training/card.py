@@ -32,7 +32,7 @@ into: small enough for a laptop without a GPU, trained enough for its parts to m
 
 ## Use
 
-Embeddings are decoded as they are, not normalised. Meant to be run with DPM-Solver++, {steps} steps, guidance
+Embeddings are decoded as they are, not normalised. Measured below with DPM-Solver++, {steps} steps, guidance
 {guidance:g}; the unconditional embedding is the encoder's embedding of all-zero `pixel_values`. Zero-shot similarity is
 `cosine(image_embeds, text_embeds - text_mean)`; any text embedded with all-MiniLM-L6-v2 can serve as a label.
 
