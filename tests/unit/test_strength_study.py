@@ -236,12 +236,13 @@ def test_the_rule_takes_the_best_within_its_bounds_and_reports_elsewhere() -> No
     assert "0.9" in found.rule and "text" in found.rule
 
 
-def test_equal_strengths_are_runners_up_and_the_first_wins() -> None:
+def test_of_strengths_that_cannot_be_told_apart_the_one_that_moves_farthest_is_taken() -> None:
     strengths = (Strength("rho", 1.0), Strength("rho", 2.0))
     half = made_half(3, {"rho=1": 0.5, "rho=2": 0.5}, strengths)
     parts = [part | {f"made.rho=2.seed{n}": part[f"made.rho=1.seed{n}"] for n in (0, 1)} for part in half.parts]
     found = recommend(replace(half, parts=parts), half, strengths, Bounds(-1.0, 1.0))
-    assert found.strength == "rho=1" and found.runners_up == ("rho=2",)
+    assert (found.strength, found.best, found.runners_up) == ("rho=2", "rho=1", ("rho=2",))
+    assert found.differences is not None and set(found.differences) == {"rho=1"}
 
 
 def test_references_that_are_studied_do_not_count(pair: Pair, subjects: SubjectSet) -> None:

@@ -127,5 +127,5 @@ def _tell(summary: "StrengthSummary", folder: Path) -> None:
         say("no strength of the sweep keeps to the bounds: none is recommended.")
     else:
         say(f"recommended: {rule.strength}, on other concepts {rule.correlation}; default: {summary.default}")
-        say(f"not to be told from it where it was chosen: {', '.join(rule.runners_up) or 'none'}")
+        say(f"best where it was chosen: {rule.best}; not to be told from that: {', '.join(rule.runners_up) or 'none'}")
     say(f"figures, table and summary: {folder}")

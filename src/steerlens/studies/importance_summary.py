@@ -16,6 +16,7 @@ from torch import Tensor
 from steerlens.errors import StoreError
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.studies.attenuation import Attenuation, attenuation, fidelity_table
 from steerlens.studies.effects import ABLATIONS, Ablation, signed_effect, unsigned_effect
 from steerlens.studies.importance import PAPER
 from steerlens.studies.settings import LensSetting
@@ -123,6 +124,7 @@ class Summary:
         differences: paired differences, Steering Lens minus Diffusion Lens, by name.
         ceiling_share: the Steering Lens' correlation as a share of that of the exact direct effect.
         reliability: of decoded scores over seeds: (of one seed, of the mean over seeds), by score.
+        attenuation: what decoding leaves of the lenses' scores.
         beats_control: for each layer, the share of (picture, head) whose steered picture comes closer to the input than
             its control's.
         effect_by_layer: mean main effect of a head, layer by layer.
@@ -138,6 +140,7 @@ class Summary:
     differences: Mapping[str, Estimate]
     ceiling_share: Mapping[str, Estimate]
     reliability: Mapping[str, tuple[float, float]]
+    attenuation: tuple[Attenuation, ...]
     beats_control: tuple[float, ...]
     effect_by_layer: tuple[float, ...]
     strongest: tuple[tuple[str, float], ...]
@@ -173,12 +176,21 @@ def asked_score(parts: Parts, setting: str, compare: str) -> Float[Tensor, "P N"
 
 def made_scores(parts: Parts, setting: str, compare: str, *, judge: bool = False) -> Float[Tensor, "S P N"]:
     """Similarity of the decoded pictures, seed by seed, as the encoder or the outside judge sees them."""
+    reference = f"judge.{compare}" if judge else compare
+    return torch.stack([_similarity(parts, name, reference) for name in _seeds(parts, setting, judge)])
+
+
+def made_embeddings(parts: Parts, setting: str) -> Float[Tensor, "S P N E"]:
+    """The decoded pictures embedded again, seed by seed."""
+    return torch.stack([stacked(parts, name) for name in _seeds(parts, setting, judge=False)])
+
+
+def _seeds(parts: Parts, setting: str, judge: bool) -> list[str]:
     prefix = f"{'judge' if judge else 'made'}.{setting}.seed"
     seeds = sorted(name for name in parts[0] if name.startswith(prefix))
     if not seeds:
         raise StoreError(f"a part of this study holds no decoded pictures of {setting!r}.")
-    reference = f"judge.{compare}" if judge else compare
-    return torch.stack([_similarity(parts, name, reference) for name in seeds])
+    return seeds
 
 
 def _similarity(parts: Parts, name: str, compare: str) -> Float[Tensor, "P N"]:
@@ -312,6 +324,7 @@ def summarise(
         differences=differences,
         ceiling_share=share,
         reliability=_reliability(parts, choices),
+        attenuation=_attenuation(parts, choices, values, concepts, draws),
         beats_control=_beats_control(parts, sites),
         effect_by_layer=tuple(by_layer),
         strongest=tuple((sites[index].label, float(effects[index])) for index in strongest),
@@ -333,6 +346,25 @@ def _reliability(parts: Parts, choices: Mapping[str, Choice]) -> dict[str, tuple
     }
     plain = {f"{setting.lens}, plain": seed_reliability(made_scores(parts, str(setting), INPUT)) for setting in PAPER}
     return found | plain
+
+
+def _attenuation(
+    parts: Parts, choices: Mapping[str, Choice], effect: Float[Tensor, "P N"], concepts: Sequence[str], draws: int
+) -> tuple[Attenuation, ...]:
+    named = {f"{lens}, chosen": (str(choice.setting), choice.compare) for lens, choice in choices.items()}
+    named |= {f"{setting.lens}, plain": (str(setting), INPUT) for setting in PAPER}
+    return tuple(
+        attenuation(
+            name,
+            asked_score(parts, setting, compare),
+            made_scores(parts, setting, compare),
+            effect,
+            fidelity_table(stacked(parts, f"asked.{setting}"), made_embeddings(parts, setting)),
+            concepts,
+            draws=draws,
+        )
+        for name, (setting, compare) in named.items()
+    )
 
 
 def _beats_control(parts: Parts, sites: Sequence[Site]) -> tuple[float, ...]:

@@ -7,10 +7,17 @@ from steerlens.errors import UsageError
 from steerlens.studies.folder import read_json
 from steerlens.studies.markdown import Json, excludes, interval, signed, table
 from steerlens.studies.page_decoding import decoder_section, strength_section
+from steerlens.studies.page_findings import attenuation_table, candidates_table, importance_findings, overlay_findings
+from steerlens.studies.removal_summary import COMPARED
 from steerlens.sweep.files import atomic_write
 
 STUDIES = ("importance", "overlay", "strength", "decoder")
 """The studies that the page knows, in its order."""
+
+PAIR_FIGURES = "pair.json"
+"""The bundled pair's own figures, among the studies, if they were measured."""
+
+_GATE = ("heads that matter", "of them in the last third")
 
 _HEAD = """\
 # Does it tell the truth?
@@ -34,22 +41,26 @@ def write_page(studies: Path, out: Path) -> Path:
     """
     found = {name: read_json(studies / name / "summary.json") for name in STUDIES}
     summaries = {name: summary for name, summary in found.items() if summary is not None}
+    measured = read_json(studies / PAIR_FIGURES)
     if not summaries:
         raise UsageError(f"{studies} holds no finished study: none of {', '.join(STUDIES)} has a summary.json in it.")
     for name in summaries:
         atomic_write(out / "studies" / f"{name}.json", (studies / name / "summary.json").read_bytes())
         for figure in sorted((studies / name / "figures").glob("*.png")):
             atomic_write(out / "images" / "studies" / f"{name}-{figure.name}", figure.read_bytes())
+    if measured is not None:
+        atomic_write(out / "studies" / PAIR_FIGURES, (studies / PAIR_FIGURES).read_bytes())
     page = out / "studies.md"
-    atomic_write(page, studies_page(summaries).encode())
+    atomic_write(page, studies_page(summaries, measured).encode())
     return page
 
 
-def studies_page(summaries: Mapping[str, Json]) -> str:
+def studies_page(summaries: Mapping[str, Json], measured: Json | None = None) -> str:
     """The page as markdown.
 
     Args:
         summaries: `summary.json` of each study that ran, by the study's name.
+        measured: what `steerlens train evaluate --json` says of the pair, for the gate before all studies.
     """
     sections: dict[str, Callable[[Json], str]] = {
         "importance": importance_section,
@@ -57,14 +68,19 @@ def studies_page(summaries: Mapping[str, Json]) -> str:
         "strength": strength_section,
         "decoder": decoder_section,
     }
-    parts = [_HEAD, verdicts(summaries)]
+    parts = [_HEAD, verdicts(summaries, measured)]
     parts += [sections[name](summary) for name, summary in summaries.items() if name in sections]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def verdicts(summaries: Mapping[str, Json]) -> str:
+def verdicts(summaries: Mapping[str, Json], measured: Json | None = None) -> str:
     """The bars and whether each is met, on the bundled pair."""
     rows: list[list[str]] = []
+    for figure in (measured or {"figures": ()})["figures"]:
+        if figure["name"] in _GATE and figure["bar"] is not None:
+            met = "met" if figure["value"] >= figure["bar"] else "MISSED"
+            what = f"gate: {figure['name']} (`steerlens train evaluate`)"
+            rows.append([what, f"{figure['value']:g}", f"{figure['bar']:g}", met])
     if (found := summaries.get("importance")) is not None:
         difference = found["differences"]["chosen; spearman"]
         share = found["ceiling_share"]["chosen"]
@@ -111,7 +127,12 @@ def verdicts(summaries: Mapping[str, Json]) -> str:
             f"decoder: fewest steps that rank heads with {found['wanted']:g} of the reference's agreement with itself"
         )
         rows.append([what, words, "reported", verdict])
-    return "## The bars\n\n" + table(["what", "on the bundled pair", "bar", ""], rows)
+    bars = "## The bars\n\n" + table(["what", "on the bundled pair", "bar", ""], rows)
+    findings = [
+        *(importance_findings(summaries["importance"]) if "importance" in summaries else ()),
+        *(overlay_findings(summaries["overlay"]) if "overlay" in summaries else ()),
+    ]
+    return bars + ("\n" + "\n".join(f"- {finding}" for finding in findings) + "\n" if findings else "")
 
 
 def importance_section(summary: Json) -> str:
@@ -133,6 +154,8 @@ def importance_section(summary: Json) -> str:
                 for lens, choice in summary["choices"].items()
             ],
         ),
+        "All candidates, where the choice was made:\n",
+        candidates_table(summary["choices"], "correlation"),
         _correlations(summary, main),
         "The last column is the null: the same scores with *other* pictures' effects. *Head means removed* leaves only "
         "what a score says about this picture's head, beyond which heads are large in general.\n",
@@ -155,6 +178,7 @@ def importance_section(summary: Json) -> str:
                 for name, values in summary["reliability"].items()
             ],
         ),
+        attenuation_table(summary["attenuation"], "the main effect"),
         "![Heads: mean similarity against mean effect](images/studies/importance-heads.png)\n",
         "![Effect and controls by layer](images/studies/importance-layers.png)\n",
     ]
@@ -173,21 +197,24 @@ def overlay_section(summary: Json) -> str:
         "    steerlens study overlay --data DATA --out studies/overlay\n",
         "![Normalised area of every order](images/studies/overlay-orders.png)\n",
         table(
-            ["lens", "setting", "compared with the overlay's", "area where it was chosen"],
+            ["lens", "setting", "compared with", "area where it was chosen"],
             [
                 [
                     lens,
                     choice["setting"],
-                    "name" if choice["compare"] == "text" else "picture",
+                    COMPARED[choice["compare"]],
                     f"{choice['area']:+.2f}",
                 ]
                 for lens, choice in summary["choices"].items()
             ],
         ),
+        "All candidates, where the choice was made:\n",
+        candidates_table(summary["choices"], "normalised area"),
         table(["order", "normalised area"], [[row["name"], interval(row["area"])] for row in summary["orders"]]),
         f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
         f"{interval(summary['difference'])}.\n",
         table(["paired difference", "area"], [[name, interval(one)] for name, one in summary["differences"].items()]),
+        attenuation_table(summary["attenuation"], "each head's own effect on the objective"),
         "![Trajectories of the embedding](images/studies/overlay-trajectories.png)\n",
         "![Trajectories of decoded pictures](images/studies/overlay-decoded.png)\n",
         "![Decoded pictures along the way](images/studies/overlay-strip-0.png)\n",

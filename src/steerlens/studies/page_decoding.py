@@ -21,9 +21,9 @@ def strength_section(summary: Json) -> str:
         f"Unsteered pictures: fidelity {interval(summary['clean_fidelity'])}, beyond 95 % of real ones "
         f"{percent(clean['nearest'])} (nearest neighbour) and {percent(clean['mahalanobis'])} (Mahalanobis).\n",
         f"The rule: {rule['rule']}.\n",
-        f"It gives **{rule['strength'] or 'none'}**; not to be told from it where it was chosen: "
-        f"{', '.join(rule['runners_up']) or 'none'}. Paired differences are of the recommended strength's correlation "
-        f"with the {target} minus each other's, on the concepts reported on.\n",
+        f"It gives **{rule['strength'] or 'none'}**. Best where it was chosen: {rule['best'] or 'none'}; not to be "
+        f"told from that: {', '.join(rule['runners_up']) or 'none'}. Paired differences are of the recommended "
+        f"strength's correlation with the {target} minus each other's, on the concepts reported on.\n",
         "![The rule at work](images/studies/strength-choice.png)\n",
         table(
             ["strength", "correlation where chosen", "fidelity, share", "atypical", "within bounds", "difference"],

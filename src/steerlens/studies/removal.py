@@ -24,7 +24,7 @@ from steerlens.sites import Site
 from steerlens.studies.effects import Ablation, Objective, attribution, by_layer, replacements
 from steerlens.studies.folder import StudyFolder
 from steerlens.studies.importance import PAPER, Bench, diffusion_candidates, steering_candidates
-from steerlens.studies.joint import Scene, direct_effect, greedy, one_shot, points
+from steerlens.studies.joint import Scene, direct_effect, greedy, objective, one_shot, points
 from steerlens.studies.overlay import Overlaid
 from steerlens.studies.pictures import Redecoded, redecode
 from steerlens.studies.settings import LensSetting, lens_embeddings
@@ -33,6 +33,9 @@ from steerlens.zoo.pair import Pair
 
 Seen = Literal["made", "asked", "judged"]
 """Which embeddings of a lens are compared with the overlay; see `lens_score`."""
+
+OBJECTIVE = "objective"
+"""To compare pictures by the very objective that orders are evaluated by."""
 
 
 @dataclass(frozen=True)
@@ -189,17 +192,28 @@ def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
 
 
 def lens_score(part: Mapping[str, Tensor], name: str, compare: str, seen: Seen = "made") -> Float[Tensor, "N"]:
-    """Similarity of a lens' pictures (or of what it asked for) with the overlay, as a picture or a text; mean of seeds.
+    """How much of the overlay is in a lens' pictures, or in what it asked for; mean of seeds.
 
     Args:
         part: of one pair.
         name: of the setting.
-        compare: `overlay`, its picture, or `text`, its name.
+        compare: `overlay`, similarity with its picture; `objective`, what the study evaluates by, with the overlay less
+            with the base; `text`, similarity with the overlay's name.
         seen: what is compared: `made`, the decoded pictures; `asked`, the embeddings before decoding; `judged`, the
-            decoded pictures as the outside judge sees them, which knows no texts.
+            decoded pictures as the outside judge sees them, which was shown the overlay alone.
     """
-    scores = cosine_similarity(part[f"{seen}.{name}"], part["judged overlay" if seen == "judged" else compare])
+    scores = seed_scores(part, name, compare, seen)
     return scores if seen == "asked" else scores.mean(dim=0)
+
+
+def seed_scores(
+    part: Mapping[str, Tensor], name: str, compare: str, seen: Seen = "made"
+) -> Float[Tensor, "N"] | Float[Tensor, "seeds N"]:
+    """The same seed by seed, where there are seeds."""
+    embeddings = part[f"{seen}.{name}"]
+    if compare == OBJECTIVE:
+        return objective(embeddings, part["base"], part["overlay"], part["mean"])
+    return cosine_similarity(embeddings, part["judged overlay" if seen == "judged" else compare])
 
 
 def measure_orders(
@@ -281,6 +295,6 @@ def plain_settings() -> dict[str, LensSetting]:
 
 
 def compares(pair: Pair, overlaid: Sequence[Overlaid]) -> tuple[str, ...]:
-    """What pictures can be compared with: the overlay's picture, and its name where the pair knows all names."""
+    """What pictures can be compared with: the overlay's picture, with or without the base's, and its name if known."""
     known = all(overlay_text(pair, one) is not None for one in overlaid)
-    return ("overlay", "text") if known else ("overlay",)
+    return ("overlay", OBJECTIVE, "text") if known else ("overlay", OBJECTIVE)

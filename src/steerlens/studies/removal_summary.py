@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.scores import cosine_similarity
+from steerlens.studies.attenuation import Attenuation, attenuation, fidelity_table
 from steerlens.studies.joint import (
     ATTRIBUTION,
     DIRECT,
@@ -28,13 +29,18 @@ from steerlens.studies.joint import (
     projection,
     random_orders,
 )
-from steerlens.studies.removal import Seen, lens_score, plain_settings, strip_columns
+from steerlens.studies.removal import OBJECTIVE, Seen, lens_score, plain_settings, seed_scores, strip_columns
 from steerlens.studies.settings import LensSetting
 from steerlens.studies.stats import Estimate, two_way_bootstrap
 
 Parts = Sequence[Mapping[str, Tensor]]
 
 RANDOM = f"random (mean of {RANDOM_ORDERS})"
+COMPARED = {
+    "overlay": "the overlay's picture",
+    OBJECTIVE: "the overlay's picture less the base's",
+    "text": "the overlay's name",
+}
 CURVES = ("objective", "similarity with the overlay", "similarity with the base", "projection")
 
 
@@ -44,7 +50,7 @@ class RemovalChoice:
 
     Attributes:
         setting: how the lens makes embeddings.
-        compare: `overlay`, its picture, or `text`, its name.
+        compare: what pictures are compared with; see `lens_score`.
         area: normalised area on the pairs to choose on.
         candidates: the same for everything it chose from, by name.
     """
@@ -55,7 +61,7 @@ class RemovalChoice:
     candidates: Mapping[str, float]
 
     def __str__(self) -> str:
-        return f"{self.setting}, compared with the overlay's {'name' if self.compare == 'text' else 'picture'}"
+        return f"{self.setting}, compared with {COMPARED[self.compare]}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -113,6 +119,7 @@ class RemovalSummary:
         curves: each quantity along each order.
         decoded_counts: numbers of ablated heads at which pictures were decoded.
         decoded: the same quantities of those pictures, embedded again, along some orders.
+        attenuation: what decoding leaves of the lenses' scores; the effect is that of each head alone.
     """
 
     n_pairs: int
@@ -129,6 +136,7 @@ class RemovalSummary:
     curves: Mapping[str, Mapping[str, Curve]]
     decoded_counts: tuple[int, ...]
     decoded: Mapping[str, Mapping[str, Curve]]
+    attenuation: tuple[Attenuation, ...]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -348,7 +356,24 @@ def summarise(
             kind: {name: curve(parts, ways, name, kind, prefix="remade") for name in measured(ways[0], "remade")}
             for kind in CURVES
         },
+        attenuation=_attenuation(parts, choices, draws),
     )
+
+
+def _attenuation(parts: Parts, choices: Mapping[str, RemovalChoice], draws: int) -> tuple[Attenuation, ...]:
+    named = {f"{lens}, chosen": (str(choice.setting), choice.compare) for lens, choice in choices.items()}
+    named |= {f"{setting.lens}, plain": (name, "overlay") for name, setting in plain_settings().items()}
+    effect = torch.stack([part["one_shot"].float() for part in parts])
+    found: list[Attenuation] = []
+    for name, (setting, compare) in named.items():
+        asked = torch.stack([lens_score(part, setting, compare, "asked") for part in parts])
+        made = torch.stack([seed_scores(part, setting, compare) for part in parts], dim=1)
+        fidelity = fidelity_table(
+            torch.stack([part[f"asked.{setting}"] for part in parts]),
+            torch.stack([part[f"made.{setting}"] for part in parts], dim=1),
+        )
+        found.append(attenuation(name, asked, made, effect, fidelity, _one_by_one(parts), draws=draws))
+    return tuple(found)
 
 
 def table_rows(

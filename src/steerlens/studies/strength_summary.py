@@ -125,7 +125,8 @@ class Recommendation:
         bounds: what it asks for.
         strength: what it gives, or None if no strength keeps to the bounds.
         candidates: every strength of the sweep, on the concepts to choose on.
-        runners_up: others within the bounds whose paired difference to the first has an interval that includes 0.
+        best: the largest correlation within the bounds.
+        runners_up: others within the bounds whose paired difference to the best has an interval that includes 0.
         correlation: of the recommended strength, on the concepts to report on.
         differences: paired, recommended minus every other strength, on the concepts to report on.
     """
@@ -134,6 +135,7 @@ class Recommendation:
     bounds: Bounds
     strength: str | None
     candidates: Mapping[str, Candidate]
+    best: str | None = None
     runners_up: tuple[str, ...] = ()
     correlation: Estimate | None = None
     differences: Mapping[str, Estimate] | None = None
@@ -239,11 +241,12 @@ def correlations_of(half: Half, strength: Strength) -> list[Correlated]:
 def recommend(chosen: Half, reported: Half, strengths: Sequence[Strength], bounds: Bounds) -> Recommendation:
     """Chooses a strength by the rule on some concepts, and reports it on others."""
     rule = (
-        "the largest Spearman correlation over heads of the decoded pictures' similarity with the target "
-        f"({chosen.main.target}) and the effect of ablation ({chosen.main}), mean over pictures, among strengths whose "
-        f"mean fidelity is at least {bounds.fidelity:g} of the clean pictures' and of whose steered embeddings at most "
-        f"a share of {bounds.atypical:g} lies beyond the {ATYPICAL:g}th percentile of real embeddings' "
-        "nearest-neighbour distances; of equal ones the first of the sweep"
+        f"allowed are strengths whose mean fidelity is at least {bounds.fidelity:g} of the clean pictures' and of "
+        f"whose steered embeddings at most a share of {bounds.atypical:g} lies beyond the {ATYPICAL:g}th percentile "
+        "of real embeddings' nearest-neighbour distances; the best of them has the largest Spearman correlation over "
+        f"heads of the decoded pictures' similarity with the target ({chosen.main.target}) and the effect of ablation "
+        f"({chosen.main}), mean over pictures; of it and those that cannot be told from it, the one that moves "
+        "embeddings farthest is taken, since the pictures of a weaker one show little but the input"
     )
     candidates = {strength: _candidate(chosen, strength, bounds) for strength in strengths}
     named = {str(strength): candidate for strength, candidate in candidates.items()}
@@ -251,16 +254,18 @@ def recommend(chosen: Half, reported: Half, strengths: Sequence[Strength], bound
     if not allowed:
         return Recommendation(rule, bounds, None, named)
     best = max(allowed, key=lambda one: candidates[one].correlation)
-    near = tuple(str(one) for one in allowed if one != best and not _difference(chosen, best, one).excludes_zero)
-    score, effect = _main_tables(reported, best)
+    near = [one for one in allowed if one != best and not _difference(chosen, best, one).excludes_zero]
+    taken = max((best, *near), key=lambda one: float(stacked(chosen.parts, f"rho.{one}").median()))
+    score, effect = _main_tables(reported, taken)
     return Recommendation(
         rule,
         bounds,
-        str(best),
+        str(taken),
         named,
-        near,
+        str(best),
+        tuple(str(one) for one in near),
         correlation_estimate(score, effect, reported.concepts, draws=reported.draws),
-        {str(one): _difference(reported, best, one) for one in strengths if one != best},
+        {str(one): _difference(reported, taken, one) for one in strengths if one != taken},
     )
 
 
