@@ -275,6 +275,23 @@ def test_a_run_with_a_fresh_encoder_keeps_the_decoder_alone(pair: Path, prepared
         list(train_pair(prepared, tmp_path / "none", TINY, fresh_encoder=True))
 
 
+def test_a_run_with_a_kept_encoder_trains_the_unet_alone(pair: Path, prepared: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    records = list(train_pair(prepared, tmp_path / "on", replace(TINY, steps=2), init=pair, kept_encoder=True))
+    assert {record.stage for record in records if not record.done} <= {"scenes", "unet"}
+    encoder = load_encoder(tmp_path / "on", E, TINY.encoder).state_dict()
+    for name, tensor in load_file(pair / "image_encoder" / "model.safetensors").items():
+        assert torch.equal(encoder[name].half(), tensor), name
+    trained, _ = load_checkpoint(tmp_path / "on" / "unet.safetensors")
+    given = load_file(pair / "decoder" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert any(not torch.equal(trained[name].half(), tensor) for name, tensor in given.items())
+    with pytest.raises(UsageError, match="not both"):
+        list(train_pair(prepared, tmp_path / "no", TINY, init=pair, fresh_encoder=True, kept_encoder=True))
+    with pytest.raises(UsageError, match="add --init"):
+        list(train_pair(prepared, tmp_path / "none", TINY, kept_encoder=True))
+
+
 def test_export_loads_with_from_pretrained(pair: Path, run: Path) -> None:
     from diffusers import KandinskyV22Pipeline
     from safetensors.torch import load_file

@@ -103,6 +103,9 @@ class Emoji:
     fresh_encoder: bool = False
     """With --init: train the encoder from nothing and go on from the pair's decoder only, at full learning rates."""
 
+    kept_encoder: bool = False
+    """With --init: keep the pair's encoder as it is, and train its UNet alone for all of --minutes."""
+
     device: str = "cpu"
     """Where to train: cpu or cuda."""
 
@@ -143,6 +146,7 @@ class Emoji:
             workers=self.workers,
             init=self.init,
             fresh_encoder=self.fresh_encoder,
+            kept_encoder=self.kept_encoder,
         )
         _show(records)
         pair = self.out / "pair"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steerlens.training.checkpoint import load_checkpoint, part, start_from
+from steerlens.training.checkpoint import load_checkpoint, part, prefixed, save_checkpoint, start_from
 from steerlens.training.data import TRAIN, PictureSet
 from steerlens.training.metrics import Scores, scene_metrics
 from steerlens.training.scenes import STRONG, Augment, SceneMaker, Scenes
@@ -218,6 +218,13 @@ def train_encoder(
         measure_seconds=measure_seconds,
         checkpoint_seconds=checkpoint_seconds,
     )
+
+
+def keep_encoder(init: Path, folder: Path, projection: int, settings: EncoderSettings | None = None) -> None:
+    """Take the encoder of a pair as it is."""
+    encoder = make_encoder(settings or EncoderSettings(), projection)
+    start_from(encoder, init / "image_encoder" / "model.safetensors")
+    save_checkpoint(folder / "encoder.safetensors", prefixed("encoder", encoder.state_dict()), {"step": 0})
 
 
 def load_encoder(folder: Path, projection: int, settings: EncoderSettings | None = None) -> nn.Module:

@@ -17,7 +17,7 @@ from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder
 from steerlens.training.cache import PART, fill_cache
 from steerlens.training.checkpoint import load_checkpoint, write_json
 from steerlens.training.data import PictureSet, load
-from steerlens.training.encoder import EncoderSettings, load_encoder, train_encoder
+from steerlens.training.encoder import EncoderSettings, keep_encoder, load_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
 from steerlens.training.stage import Budget, Optimisation, Progress, workers_of_group
 from steerlens.training.text import TextTable, load_text_table
@@ -122,6 +122,7 @@ def train_pair(
     workers: int = 1,
     init: Path | None = None,
     fresh_encoder: bool = False,
+    kept_encoder: bool = False,
 ) -> Iterator[Progress]:
     """Train what is not trained yet, stage after stage.
 
@@ -135,14 +136,17 @@ def train_pair(
         init: folder of a finished pair to go on from, at half the learning rates; its autoencoder is kept as it is.
         fresh_encoder: with `init`, train the encoder from nothing (it may have other sizes) and only go on from the
             pair's decoder; at the full learning rates, since the UNet must learn what the new embeddings mean.
+        kept_encoder: with `init`, take the pair's encoder as it is too, and train the UNet alone.
 
     Raises:
         UsageError: the pair to go on from is not there, or of other sizes.
-        UsageError: `fresh_encoder` without `init`.
+        UsageError: `fresh_encoder` or `kept_encoder` without `init`, or both.
         UsageError: the folder holds a run already and `resume` is not set.
     """
-    if fresh_encoder and init is None:
-        raise UsageError("a fresh encoder goes with a pair whose decoder is gone on from: add --init PAIR")
+    if (fresh_encoder or kept_encoder) and init is None:
+        raise UsageError("a fresh or kept encoder goes with a pair whose decoder is gone on from: add --init PAIR")
+    if fresh_encoder and kept_encoder:
+        raise UsageError("an encoder is trained from nothing or kept as it is, not both")
     open_run(folder, resume)
     write_json(folder / "recipe.json", asdict(recipe))
     pictures, texts = load_prepared(data)
@@ -155,6 +159,9 @@ def train_pair(
         unet_share = 1 - recipe.encoder_share
         if not fresh_encoder:
             recipe = softened(recipe)
+    if init is not None and kept_encoder:
+        keep_encoder(init, folder, projection, recipe.encoder)
+        unet_share = 1.0
     encoder_from = None if fresh_encoder else init
     stages: list[tuple[str, Any]] = [
         (
