@@ -9,6 +9,7 @@ from PIL import Image
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
+from steerlens.report.content import sentences
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.choice import Choice
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
@@ -80,6 +81,8 @@ def test_what_is_decoded_is_what_ranks_first_without_decoding(pair: Pair) -> Non
     for result in few.results:
         other = next(one for one in every.results if one.cell == result.cell)
         assert np.abs(result.picture.astype(int) - other.picture.astype(int)).max() <= 2
+    assert any("--decode top:2" in said for said in sentences(few, few.readings[0]))
+    assert not any("--decode" in said for said in sentences(every, every.readings[0]))
 
 
 def test_a_run_that_goes_on_chooses_what_it_chose_before(pair: Pair, tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
             "Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
             f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."
         )
+    if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
+        said.append(
+            f"Of all heads and other writes, those alone were decoded that come closest to {target_words(reading)} "
+            f"without decoding, for each lens by itself (--decode {choice}): they are a selection, and more of them "
+            "beat controls than would of all."
+        )
     best: dict[LensName, tuple[SiteScore, ...]] = {
         lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)
     }
