@@ -1,6 +1,7 @@
 """The denoising loop by itself, on a network whose right answer is known."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,3 +229,9 @@ def test_a_conditioning_has_the_shape_of_its_kind_and_finite_numbers() -> None:
     tokens = Conditioning("image_tokens", torch.arange(24.0).view(4, 2, 3))
     assert len(tokens) == 4
     assert torch.equal(tokens.rows(1, 3).values, tokens.values[1:3])
+
+
+def test_an_option_that_came_later_does_not_estrange_what_was_begun_before() -> None:
+    options = DecodeOptions(4, 3.0, "ddim", (64, 64), batch_size=3)
+    assert set(options.decisive()) == {"steps", "guidance", "scheduler", "size", "guidance_interval"}
+    assert replace(options, preview=True).decisive() == {**options.decisive(), "preview": True}

@@ -65,7 +65,9 @@ class DecodeOptions:
 
     def decisive(self) -> dict[str, Any]:
         """What decides the pictures, all but the size of a batch: runs and studies are known by it again."""
-        return {name: value for name, value in asdict(self).items() if name != "batch_size"}
+        # What came later is left out where it changes nothing, so that what was begun before goes on.
+        left_out = {"batch_size"} | ({"preview"} if not self.preview else set[str]())
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
