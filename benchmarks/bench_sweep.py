@@ -3,7 +3,8 @@
 The atlas is every head under both decoding lenses with its clean picture, and no controls. Both sides decode the same
 embeddings on the same clock. Against the pipeline head by head at its defaults (100 steps of DDPM), the pipeline is
 timed on a sample and scaled; against batched calls at the same solver, steps, guidance and precision both sides decode
-everything, and the networks' passes alone say how far that can go. It also ranks heads in bfloat16 and float32, and measures what guidance in an interval of steps would save.
+everything, and the networks' passes alone say how far that can go. It also ranks heads in bfloat16 and float32, and
+measures what guidance in an interval of steps would save.
 """
 
 import argparse

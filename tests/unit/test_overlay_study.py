@@ -16,7 +16,7 @@ from torch import Tensor
 
 import steerlens
 from steerlens.cli.study_overlay import Overlay
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
 from steerlens.interventions import Resample
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
@@ -331,7 +331,9 @@ def test_the_study_resumes_to_the_same_summary(
     assert rows[REFERENCE]["area"]["value"] == 1 and rows[RANDOM]["area"]["value"] == 0
     assert summary["bar"] == rows["steering, chosen"]["area"]
     for lens in ("steering", "diffusion"):
-        assert len(summary["choices"][lens]["candidates"]) == 4  # two settings, compared with picture and name
+        assert (
+            len(summary["choices"][lens]["candidates"]) == 6
+        )  # two settings, compared with picture, objective and name
         assert {f"{lens}, plain", f"{lens}, plain, not decoded", f"{lens}, chosen"} <= rows.keys()
     # Nothing ablated is the picture with the overlay; all heads ablated is the base, whatever the order.
     for line in whole.curves["projection"].values():
@@ -343,7 +345,11 @@ def test_the_study_resumes_to_the_same_summary(
     assert table.num_rows == 2 * n_orders * len(points(12))
     figures = {path.stem for path in (tmp_path / "whole" / "figures").glob("*.svg")}
     assert figures == {"trajectories", "decoded", "orders", "strip-0"}
-    assert set(json.loads((tmp_path / "whole" / "choice.json").read_text())) == {"steering", "diffusion"}
+    frozen = tmp_path / "whole" / "choice.json"
+    assert set(json.loads(frozen.read_text())["choices"]) == {"steering", "diffusion"}
+    frozen.write_text(json.dumps({"choices": {"steering": {"setting": "steering rho=9", "compare": "text"}}}))
+    with pytest.raises(StoreError, match="says that steering rho=9 was chosen for steering; now it would be"):
+        finish(removal_study(pair, pairs, options, tmp_path / "whole"))
 
     with pytest.raises(UsageError, match="holds a study with another options"):
         finish(removal_study(pair, pairs, replace(options, ablation="zero"), tmp_path / "whole"))

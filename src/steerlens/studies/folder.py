@@ -57,6 +57,32 @@ class StudyFolder:
         except (OSError, SafetensorError, ValueError) as error:
             raise StoreError(f"{path} cannot be read: {error}. Remove it and run again to redo it.") from error
 
+    def freeze(self, choices: Mapping[str, Mapping[str, Any]], main: str | None = None) -> None:
+        """Writes `choice.json`, what was chosen before anything was measured to report.
+
+        Args:
+            choices: of each lens, with `setting` and, if pictures were compared with several things, `compare`.
+            main: the effect that they were chosen by.
+
+        Raises:
+            StoreError: if something else was chosen here before: what was reported since belongs to that.
+        """
+        before = (read_json(self.folder / "choice.json") or {}).get("choices", {})
+        for lens, choice in choices.items():
+            changed = [
+                key
+                for key in ("setting", "compare")
+                if key in before.get(lens, {})
+                if before[lens][key] != choice.get(key)
+            ]
+            if changed:
+                raise StoreError(
+                    f"{self.folder / 'choice.json'} says that {before[lens][changed[0]]} was chosen for {lens}; now it "
+                    f"would be {choice.get(changed[0])}, for the code has changed. Give another --out, or remove that "
+                    "file and the parts named report-* to measure them again."
+                )
+        self.write_json("choice.json", ({} if main is None else {"main": main}) | {"choices": choices})
+
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, and what is not finite is null."""
         atomic_write(self.folder / name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())

@@ -64,9 +64,7 @@ def importance_study(
             "steering": choose(parts, options.steering, main),
             "diffusion": choose(parts, options.diffusion, main),
         }
-        study.write_json(
-            "choice.json", {"main": str(main), "choices": {lens: choice.to_json() for lens, choice in choices.items()}}
-        )
+        study.freeze({lens: choice.to_json() for lens, choice in choices.items()}, str(main))
         winners = [choice.setting for choice in choices.values()]
         yield from measure_report(bench, subjects, options, winners, study)
         parts = _parts(study, "report", subjects.reported)

@@ -85,7 +85,7 @@ def removal_study(
             "steering": choose(parts, ways, options.steering, compared, counts),
             "diffusion": choose(parts, ways, options.diffusion, compared, counts),
         }
-        study.write_json("choice.json", {lens: choice.to_json() for lens, choice in choices.items()})
+        study.freeze({lens: choice.to_json() for lens, choice in choices.items()})
         settings = plain_settings() | setting_names([choice.setting for choice in choices.values()])
         yield from measure(bench, overlays.reported, settings, options, study, "report", seeds=options.seeds)
         parts = _parts(study, "report", overlays.reported)
