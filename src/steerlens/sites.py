@@ -117,7 +117,7 @@ class Site:
         if self.layer >= n_layers:
             raise UsageError(f"{self}: the model has {n_layers} layers, 0 to {n_layers - 1}.")
         if self.head >= n_heads:
-            raise UsageError(f"{self}: the model has {n_heads} heads a layer, 0 to {n_heads - 1}.")
+            raise UsageError(f"{self}: the model has heads 0 to {n_heads - 1} in each layer.")
         return self
 
 

@@ -55,7 +55,7 @@ def test_factors_that_are_not_one_a_picture_are_refused(factor: Tensor) -> None:
     ("intervention", "message"),
     [
         (Zero(Site("resid_post", 3)), "the model has 3 layers, 0 to 2"),
-        (Zero(Site("head", 0, 2)), "the model has 2 heads"),
+        (Zero(Site("head", 0, 2)), "the model has heads 0 to 1"),
         (Zero(PLACE, tokens=(0, T)), r"resid_post\.1: the model has 5 tokens a picture"),
         (Zero(PLACE, tokens=(-T - 1,)), "the model has 5 tokens"),
         (Zero(Site("vector", name="x")), r"vector\.x is a direction, not a place in the model: use Add"),

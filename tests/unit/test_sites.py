@@ -80,7 +80,7 @@ TEXTS = (
     [
         (Site("resid_post", 12), r"resid_post\.12: the model has 12 layers, 0 to 11"),
         (Site("head", 12, 0), r"head\.12\.0: the model has 12 layers"),
-        (Site("head", 0, 6), r"head\.0\.6: the model has 6 heads a layer, 0 to 5"),
+        (Site("head", 0, 6), r"head\.0\.6: the model has heads 0 to 5 in each layer"),
     ],
 )
 def test_a_site_outside_the_model_is_refused_with_the_models_size(site: Site, message: str) -> None:
@@ -127,7 +127,7 @@ def test_all_is_every_residual_attention_mlp_and_head() -> None:
         ("mlp_out.x", "'x' is neither"),
         ("mlp_out.1.2", "is not a site"),
         ("everything", "is not a site"),
-        ("head.0.0,L0H6", "the model has 6 heads"),
+        ("head.0.0,L0H6", "the model has heads 0 to 5"),
     ],
 )
 def test_a_list_that_names_what_is_not_there_is_refused(text: str, message: str) -> None:

@@ -42,7 +42,7 @@ def test_stack_holds_sites_in_the_order_asked_for() -> None:
     [
         (Site("resid_post", 3), "the model has 3 layers"),
         (Site("head", 3, 0), "the model has 3 layers"),
-        (Site("head", 0, 2), "the model has 2 heads"),
+        (Site("head", 0, 2), "the model has heads 0 to 1"),
         (Site("vector", name="x"), "is a direction, which a trace does not hold"),
     ],
 )
