@@ -147,7 +147,7 @@ def test_groups_and_regions_reach_the_run_and_its_report(
     ("extra", "code", "said"),
     [
         (["--sites", "head.9.0"], 2, "3 layers"),
-        (["--sites", "head.0.7"], 2, "2 heads"),
+        (["--sites", "head.0.7"], 2, "heads 0 to 1"),
         (["--sites", "resid_past.1"], 2, "not a site"),
         (["--strength", "loud"], 2, "not a strength"),
         (["--strength", "rho=nan"], 2, "finite"),
