@@ -45,7 +45,7 @@ class UnetSettings:
 
     channels: tuple[int, int, int] = (64, 128, 192)
     layers: int = 1
-    batch: int = 64
+    batch: int = 96
     drop: float = 0.1
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=1e-3, weight_decay=0.01, average=0.998)
