@@ -13,6 +13,7 @@ from steerlens.studies.stats import (
     correlation_estimate,
     difference_estimate,
     interaction,
+    interaction_pearson,
     mean_correlation,
     mismatched,
     pearson,
@@ -20,6 +21,7 @@ from steerlens.studies.stats import (
     ratio_estimate,
     seed_reliability,
     spearman,
+    two_way_bootstrap,
     within_layers,
     without_means,
 )
@@ -97,6 +99,45 @@ def test_layers_that_differ_explain_nothing_within_a_layer() -> None:
     assert mean_correlation(score, effect) > 0.9
     assert abs(mean_correlation(score, effect, within_layers(layers))) < 0.1
     torch.testing.assert_close(within_layers(layers)(effect, effect), torch.ones(20).double())
+
+
+@pytest.mark.parametrize(("signal", "level", "expected"), [(0.0, 10.0, 0.0), (1.0, 0.0, 1.0), (0.8, 10.0, 0.6)])
+def test_intervals_within_layers_contain_the_estimate(signal: float, level: float, expected: float) -> None:
+    """A pure effect of layers, one that is within layers alone, and both: no drawn head may change its layer."""
+    layers = [head // 6 for head in range(72)]
+    own, base = noise(40, 72, seed=21), torch.tensor(layers).double() * level
+    rest = (1 - signal**2) ** 0.5
+    score, effect = (base + signal * own + rest * noise(40, 72, seed=seed) for seed in (22, 23))
+    concepts = [f"c{row}" for row in range(40)]
+    found = correlation_estimate(score, effect, concepts, correlation=within_layers(layers), draws=300)
+    assert found.value == pytest.approx(expected, abs=0.08)
+    assert found.low - 1e-9 <= found.value <= found.high + 1e-9 and found.high - found.low < 0.15
+    same = difference_estimate(score, score, effect, concepts, correlation=within_layers(layers), draws=50)
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+    share = ratio_estimate(effect, effect, effect, concepts, correlation=within_layers(layers), draws=50)
+    assert share.low == pytest.approx(1) == share.high
+
+
+def test_layers_in_any_order_and_of_any_size_keep_their_heads() -> None:
+    layers = [2, 0, 0, 1, 2, 2, 1, 0, 0]
+    seen: list[Tensor] = []
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        seen.append(columns)
+        return torch.zeros(len(columns))
+
+    two_way_bootstrap(statistic, ["a", "b"], len(layers), draws=60, layers=layers)
+    drawn = torch.cat(seen)
+    known = torch.tensor(layers)
+    assert torch.equal(known[drawn], known.expand_as(drawn)) and len(drawn.unique(dim=0)) > 40
+
+
+def test_pearson_after_removing_means_is_numpys() -> None:
+    a, b = noise(6, 9, seed=31), noise(6, 9, seed=32)
+    found = interaction_pearson(a, b)
+    for row in range(6):
+        plain = np.corrcoef(without_means(a)[row], without_means(b)[row])[0, 1]
+        assert float(found[row]) == pytest.approx(plain, abs=1e-9)
 
 
 def test_intervals_contain_the_estimate_and_tell_noise_from_signal() -> None:

@@ -10,6 +10,7 @@ C. Spearman, "The proof and measurement of association between two things", 1904
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -79,25 +80,47 @@ def interaction(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Ten
     return spearman(without_means(a), without_means(b))
 
 
-def within_layers(layers: Sequence[int]) -> Correlation:
+class WithinLayers:
     """A rank correlation that compares heads with heads of their own layer alone.
 
-    Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled.
+    Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled. What estimates
+    its interval draws heads anew within each layer, so that every drawn column belongs to the layer of its place.
 
-    Args:
+    Attributes:
         layers: the layer of each of the N heads.
     """
-    index = torch.tensor(list(layers))
 
-    def pooled(values: Tensor) -> Tensor:
+    def __init__(self, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+
+    def __call__(self, a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+        return pearson(self._pooled(a), self._pooled(b))
+
+    def _pooled(self, values: Tensor) -> Tensor:
         out = torch.zeros_like(values, dtype=torch.float64)
-        for layer in index.unique():
-            columns = (index == layer).nonzero()[:, 0]
-            ranked = ranks(values[..., columns])
-            out[..., columns] = (ranked - (columns.numel() - 1) / 2) / columns.numel()
+        for columns in _members(self.layers):
+            out[..., columns] = (ranks(values[..., columns]) - (len(columns) - 1) / 2) / len(columns)
         return out
 
-    return lambda a, b: pearson(pooled(a), pooled(b))
+
+def within_layers(layers: Sequence[int]) -> WithinLayers:
+    """The rank correlation within layers, given the layer of each of the N heads. See `WithinLayers`."""
+    return WithinLayers(layers)
+
+
+def interaction_pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+    """Pearson's correlation of what is left without head and picture means."""
+    return pearson(without_means(a), without_means(b))
+
+
+def _members(names: Sequence[Any]) -> list[list[int]]:
+    """The places of each name, names in order."""
+    return [[place for place, name in enumerate(names) if name == one] for one in sorted(set(names))]
+
+
+def _layers(correlation: Correlation) -> tuple[int, ...] | None:
+    """The layers that a correlation knows its columns by, if it does."""
+    return correlation.layers if isinstance(correlation, WithinLayers) else None
 
 
 def mean_correlation(a: Tensor, b: Tensor, correlation: Correlation = spearman) -> float:
@@ -123,6 +146,7 @@ def two_way_bootstrap(
     draws: int = 1000,
     seed: int = 0,
     heads: bool = True,
+    layers: Sequence[int] | None = None,
 ) -> Estimate:
     """A statistic on all pictures and heads, and its interval over draws of concepts and heads.
 
@@ -133,11 +157,11 @@ def two_way_bootstrap(
         draws: bootstrap draws.
         seed: of the draws.
         heads: whether heads are drawn anew as well (or stay as they are).
+        layers: of each head, if heads are to be drawn within their layers: a column of drawn heads then belongs to the
+            layer that it stands at.
     """
     generator = torch.Generator().manual_seed(seed)
-    names = sorted(set(concepts))
-    members = [[row for row, concept in enumerate(concepts) if concept == name] for name in names]
-    P = len(concepts)
+    members, P = _members(concepts), len(concepts)
     value = float(statistic(torch.arange(P)[None], torch.arange(n_heads)[None])[0])
     found: list[Tensor] = []
     for start in range(0, draws, _DRAWS_AT_ONCE):
@@ -145,7 +169,7 @@ def two_way_bootstrap(
         pictures = torch.stack([_draw(members, P, generator) for _ in range(count)])
         columns = torch.arange(n_heads).expand(count, -1)
         if heads:
-            columns = torch.randint(n_heads, (count, n_heads), generator=generator)
+            columns = _draw_heads(n_heads, layers, count, generator)
         found.append(statistic(pictures, columns).double())
     values = torch.cat(found)
     values = values[torch.isfinite(values)]
@@ -153,6 +177,15 @@ def two_way_bootstrap(
         return Estimate(value, float("nan"), float("nan"))
     low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, low, high)
+
+
+def _draw_heads(n_heads: int, layers: Sequence[int] | None, count: int, generator: torch.Generator) -> Tensor:
+    if layers is None:
+        return torch.randint(n_heads, (count, n_heads), generator=generator)
+    columns = torch.empty(count, n_heads, dtype=torch.int64)
+    for own in map(torch.tensor, _members(layers)):
+        columns[:, own] = own[torch.randint(len(own), (count, len(own)), generator=generator)]
+    return columns
 
 
 def _draw(members: Sequence[Sequence[int]], count: int, generator: torch.Generator) -> Tensor:
@@ -179,7 +212,9 @@ def correlation_estimate(
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         return correlation(take(score, pictures, columns), take(effect, pictures, columns)).nanmean(dim=-1)
 
-    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, heads=heads)
+    return two_way_bootstrap(
+        statistic, concepts, score.shape[1], draws=draws, seed=seed, heads=heads, layers=_layers(correlation)
+    )
 
 
 def difference_estimate(
@@ -200,7 +235,9 @@ def difference_estimate(
         sides = [correlation(take(score, pictures, columns), taken) for score in (first, second)]
         return (sides[0] - sides[1]).nanmean(dim=-1)
 
-    return two_way_bootstrap(statistic, concepts, first.shape[1], draws=draws, seed=seed, heads=heads)
+    return two_way_bootstrap(
+        statistic, concepts, first.shape[1], draws=draws, seed=seed, heads=heads, layers=_layers(correlation)
+    )
 
 
 def ratio_estimate(
@@ -220,7 +257,7 @@ def ratio_estimate(
         sides = [correlation(take(one, pictures, columns), taken).nanmean(dim=-1) for one in (score, ceiling)]
         return sides[0] / sides[1]
 
-    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed)
+    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, layers=_layers(correlation))
 
 
 def take(
