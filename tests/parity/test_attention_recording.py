@@ -29,10 +29,10 @@ def test_patterns_and_values_are_those_of_plain_code_and_rows_sum_to_1(size: Siz
     _, _, trace, plain = traced(size)
     assert trace.attention is not None
     assert trace.values is not None
-    torch.testing.assert_close(trace.attention.sum(-1), torch.ones_like(trace.attention[..., 0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(trace.attention.sum(-1), torch.ones_like(trace.attention[..., 0]), rtol=0, atol=1e-12)
     for layer in range(size.layers):
         wanted = plain.patterns[layer][:, :, :1]
-        torch.testing.assert_close(trace.attention[:, layer], wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(trace.attention[:, layer], wanted, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(trace.values[:, layer], plain.values[layer], **size.close)
 
 

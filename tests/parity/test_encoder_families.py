@@ -203,6 +203,9 @@ def test_a_model_with_a_part_that_is_not_known_is_refused_by_its_name(kind: str)
     ("kind", "path"),
     [
         ("CLIPModel", "vision_model.post_layernorm"),
+        ("CLIPModel", "visual_projection"),
+        ("MetaClip2VisionModelWithProjection", "visual_projection"),
+        ("Aimv2Model", "visual_projection"),
         ("SiglipVisionModel", "post_layernorm"),
         ("Siglip2VisionModel", "head"),
         ("ViTForImageClassification", "vit.layernorm"),

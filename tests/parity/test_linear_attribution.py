@@ -3,11 +3,11 @@
 import pytest
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.encoders.aimv2 import AIMv2Encoder
 from steerlens.encoders.clip import CLIPEncoder
-from steerlens.errors import UsageError
+from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.attribution import LinearAttribution
 from steerlens.sites import Site, all_heads
 from steerlens.testing.encoder_checks import noise_pictures
@@ -77,3 +77,11 @@ def test_an_attribution_is_linear_and_takes_directions() -> None:
     one = attribution.embeddings(trace, [Site("vector", name="mine")])
     parts = (-3 * direction).expand_as(trace.final)[:, None]
     torch.testing.assert_close(attribution.of(trace, parts), -3 * one, rtol=1e-9, atol=1e-12)
+
+
+def test_a_head_that_bends_behind_the_norm_is_refused() -> None:
+    model = tiny_model("CLIPVisionModelWithProjection")
+    size, width = model.visual_projection.weight.shape
+    model.visual_projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, size))
+    with pytest.raises(ModelError, match="visual_projection is a Sequential, which is not known"):
+        CLIPEncoder(model, tiny_family_processor("CLIPVisionModelWithProjection"))

@@ -272,6 +272,10 @@ def test_towers_of_another_kind_are_refused(open_clip: Any) -> None:
     tokens.trunk.reset_classifier(0, "")
     with pytest.raises(ModelError, match="gives tokens, not one embedding"):
         OpenCLIPTimmEncoder(tokens, tiny_processor(160))
+    tuned = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160)
+    tuned.trunk.blocks[3].attn.proj = nn.modules.linear.NonDynamicallyQuantizableLinear(64, 64)
+    with pytest.raises(ModelError, match=r"blocks\.3\.attn\.proj is a NonDynamicallyQuantizableLinear"):
+        OpenCLIPTimmEncoder(tuned, tiny_processor(160))
     more = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160)
     more.neck = nn.Linear(12, 12)
     with pytest.raises(ModelError, match=r"visual is not built like .*: neck is there unexpectedly"):

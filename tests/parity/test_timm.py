@@ -145,6 +145,20 @@ class OtherBlock(nn.Module):
     """A block of a kind that the adapter does not know."""
 
 
+class DoubledLinear(nn.Linear):
+    """Writes more than its weight says, as the layers of fine-tuning libraries do."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class DoubledDropout(nn.Dropout):
+    """Doubles what it is given, in evaluation mode too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * input
+
+
 def gated(timm: Any) -> Any:
     model = tiny_timm_model()
     model.blocks[1].attn = timm.layers.Attention(16, 2, gated=True)
@@ -176,6 +190,18 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "gate": (gated, r"blocks\.1\.attn .*: gate is there unexpectedly"),
     "another final norm": (lambda _: replaced("norm", nn.BatchNorm1d(16)), "norm is a BatchNorm1d"),
     "another scale": (lambda _: replaced("blocks.0.ls2", nn.Dropout()), r"blocks\.0\.ls2 is a Dropout"),
+    "another projection": (
+        lambda _: replaced("blocks.2.attn.proj", DoubledLinear(16, 16)),
+        r"blocks\.2\.attn\.proj is a DoubledLinear, which is not known",
+    ),
+    "another dropout": (
+        lambda _: replaced("blocks.1.attn.proj_drop", DoubledDropout()),
+        r"blocks\.1\.attn\.proj_drop is a DoubledDropout",
+    ),
+    "something after the MLP": (
+        lambda _: replaced("blocks.1.drop_path2", DoubledDropout()),
+        r"blocks\.1\.drop_path2 is a DoubledDropout",
+    ),
     "one part more": (lambda _: replaced("neck", nn.Linear(16, 16)), "neck is there unexpectedly"),
     "no pooling": (lambda _: tiny_timm_model(global_pool=""), "gives tokens, not one embedding"),
     "distilled": (

@@ -37,6 +37,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         sys.modules.pop(name.removesuffix(".py"), None)
 
 
+class DoubledLinear(nn.Linear):
+    """Writes more than its weight says, as the layers of fine-tuning libraries do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
 def model_and_adapter(files: Path) -> tuple[Any, Any, Any]:
     from plain_vit import PlainViT  # type: ignore[import-not-found]
     from plain_vit_encoder import PlainViTEncoder  # type: ignore[import-not-found]
@@ -104,6 +111,10 @@ def test_the_adapter_refuses_what_it_does_not_know(files: Path) -> None:
     changed.blocks[1].gain1 = nn.Identity()
     with pytest.raises(ModelError, match=r"blocks\.1\.gain1 is a Identity, which is not known in a PlainViT"):
         adapter(changed, transform)
+    tuned = model()
+    tuned.blocks[0].attention.out = DoubledLinear(32, 32)
+    with pytest.raises(ModelError, match=r"blocks\.0\.attention\.out is a DoubledLinear, which is not known"):
+        adapter(tuned, transform)
     larger = model()
     larger.neck = nn.Identity()
     with pytest.raises(ModelError, match="neck is there unexpectedly"):

@@ -49,6 +49,7 @@ class AIMv2Encoder(PooledEncoder):
         if self.tower is not self._native:
             whole = {"vision_model", "text_model", "visual_projection", "text_projection"}
             self.refuse_children("the model", self.model, whole)
+            self.refuse_kind("visual_projection", self._native.visual_projection, "Linear")
         self.refuse_tower()
 
     def projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:

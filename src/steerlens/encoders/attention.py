@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from steerlens.encoders.fused import attention_rows
 
 
 @contextmanager
@@ -37,13 +38,11 @@ def recorded_attention(
     ) -> tuple[Tensor, None]:
         layer = modules.get(module)
         if layer is not None:
-            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-            rows = query[:, :, list(tokens)].float()
-            logits = rows @ key.float().transpose(-1, -2) * scaling
-            if attention_mask is not None:
-                allowed = attention_mask[..., list(tokens) if attention_mask.shape[-2] > 1 else slice(None), :]
-                logits = logits.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else logits + allowed
-            recorded[layer] = (logits.softmax(dim=-1).to(value.dtype), value.detach())
+            mask = attention_mask
+            if mask is not None and mask.shape[-2] > 1:
+                mask = mask[..., list(tokens), :]
+            rows = attention_rows(query[:, :, list(tokens)], key, kwargs.get("scaling"), mask)
+            recorded[layer] = (rows.to(value.dtype), value.detach())
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     # A name of its own for every context, so that recordings of two models do not see each other's tensors.

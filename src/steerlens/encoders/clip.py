@@ -77,6 +77,7 @@ class CLIPEncoder(PretrainedEncoder):
         )
         self.refuse_children("vision_model", self.tower, {"embeddings", "pre_layrnorm", "encoder", "post_layernorm"})
         self.refuse_kind("vision_model.post_layernorm", self.tower.post_layernorm, "LayerNorm")
+        self.refuse_kind("visual_projection", self._native.visual_projection, "Linear")
         self.refuse_children("vision_model.encoder", self.tower.encoder, {"layers"})
         self.refuse_blocks("vision_model.encoder.layers")
 

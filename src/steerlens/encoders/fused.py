@@ -47,8 +47,22 @@ def recorded_by_hooks(modules: Sequence[tuple[nn.Module, Split]], tokens: Sequen
         yield recorded
 
 
-def attention_rows(query: Float[Tensor, "B H R d"], key: Float[Tensor, "B H T d"]) -> Float[Tensor, "B H R T"]:
-    """The attention pattern `softmax(q k / sqrt(d))` of some query tokens, in at least float32."""
+def attention_rows(
+    query: Float[Tensor, "B H R d"],
+    key: Float[Tensor, "B H T d"],
+    scaling: float | None = None,
+    mask: Tensor | None = None,
+) -> Float[Tensor, "B H R T"]:
+    """The attention pattern `softmax(s q k + m)` of some query tokens, in at least float32.
+
+    Args:
+        query: of the tokens that are wanted.
+        key: of every token.
+        scaling: s; by default `1 / sqrt(d)`.
+        mask: m, which spreads to (B,H,R,T): what is added, or where attention may go; None for everywhere.
+    """
     wide = torch.promote_types(query.dtype, torch.float32)
-    logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * query.shape[-1] ** -0.5
+    logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     return logits.softmax(dim=-1)

@@ -221,3 +221,8 @@ def _refuse_unknown(vit: Any, where: str) -> None:
             {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
         )
         refuse_kind(_LIBRARY, f"{path}.attn.norm", block.attn.norm, nn.Identity)
+        # Adapters of fine-tuning libraries wrap a layer, and write more than its weight says.
+        refuse_kind(_LIBRARY, f"{path}.attn.proj", block.attn.proj, nn.Linear)
+        refuse_kind(_LIBRARY, f"{path}.attn.proj_drop", block.attn.proj_drop, nn.Dropout)
+        for name in ("drop_path1", "drop_path2"):
+            refuse_kind(_LIBRARY, f"{path}.{name}", getattr(block, name), nn.Identity, layers.DropPath)
