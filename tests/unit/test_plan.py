@@ -5,7 +5,7 @@ import pytest
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.plan import Cell, Plan, clean_site, make_plan
+from steerlens.sweep.plan import Cell, Plan, SameCells, clean_site, compact, grouped, make_plan
 from steerlens.sweep.store import plan_from_json, plan_to_json
 
 RHO = Strength("rho", 1.0)
@@ -69,3 +69,30 @@ def test_the_residual_stream_under_the_steering_lens_alone_is_refused() -> None:
 def test_a_request_for_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         plan(**wrong)
+
+
+def test_cells_are_made_a_picture_at_a_time_and_named_once_in_json() -> None:
+    full = plan(pictures=[str(number) for number in range(1000)], seeds=(0, 1))
+    assert isinstance(full.cells, SameCells)
+    each = len(plan(seeds=(0, 1)))
+    assert len(full) == 1000 * each and len(plan_to_json(full)["cells"]) == len(full.cells.each) == each
+    by_hand = tuple(full.cells)
+    assert full.cells[each] == by_hand[each] and full.cells[-1] == by_hand[-1]
+    assert full.cells[each - 2 : each + 2] == by_hand[each - 2 : each + 2]
+    assert dict(full.by_picture()) == grouped(by_hand)
+    assert full.of("7") == grouped(by_hand)["7"] == Plan(by_hand, RHO, (0, 1), 3).of("7")
+    with pytest.raises(IndexError):
+        full.cells[len(full)]
+
+
+def test_a_plan_of_earlier_versions_that_names_every_cell_is_the_same_plan() -> None:
+    full = plan(pictures=["a", "b"])
+    before = {**plan_to_json(full), "cells": [cell.key for cell in full.cells]}
+    del before["pictures"]
+    assert plan_to_json(plan_from_json(before)) == plan_to_json(full)
+    # pictures with cells of their own, as a merge makes them, keep their list
+    ragged = Plan((*full.cells[:3], *full.cells[-4:]), RHO, (0,), 3)
+    assert plan_from_json(plan_to_json(ragged)) == ragged
+    assert compact(ragged.cells) is ragged.cells
+    mixed = (full.of("a")[0], full.of("b")[0], full.of("a")[1], full.of("b")[1])
+    assert compact(mixed) is mixed

@@ -1,8 +1,8 @@
 """The plan: every picture that will be decoded, known before anything runs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
@@ -38,6 +38,72 @@ class Cell:
         return "|".join((self.picture, self.lens, str(self.site), strength, str(self.seed), str(self.draw)))
 
 
+@dataclass(frozen=True, eq=False)
+class SameCells(Sequence[Cell]):
+    """The same cells for every picture, made when they are asked for: those of thousands of pictures fill memory.
+
+    Attributes:
+        pictures: ids of the inputs.
+        each: the cells of one picture, its id left empty.
+    """
+
+    pictures: tuple[str, ...]
+    each: tuple[Cell, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures) * len(self.each)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Cell, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Cell | tuple[Cell, ...]:
+        places = range(len(self))[index]
+        return self._at(places) if isinstance(places, int) else tuple(self._at(place) for place in places)
+
+    def __iter__(self) -> Iterator[Cell]:
+        for picture in self.pictures:
+            yield from self.of(picture)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SameCells):
+            return self.pictures == other.pictures and self.each == other.each
+        return isinstance(other, tuple) and tuple(self) == other
+
+    def of(self, picture: str) -> tuple[Cell, ...]:
+        """The cells of one picture."""
+        return tuple(_of_picture(cell, picture) for cell in self.each)
+
+    def _at(self, place: int) -> Cell:
+        picture, cell = divmod(place, len(self.each))
+        return _of_picture(self.each[cell], self.pictures[picture])
+
+
+def _of_picture(cell: Cell, picture: str) -> Cell:
+    return Cell(picture, cell.lens, cell.site, cell.strength, cell.seed, cell.draw)
+
+
+def grouped(cells: Iterable[Cell]) -> dict[str, tuple[Cell, ...]]:
+    """Cells by picture, in order."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.picture, []).append(cell)
+    return {picture: tuple(held) for picture, held in found.items()}
+
+
+def compact(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """The same cells, without holding them if they are the same for every picture, one picture after the other."""
+    by_picture = {
+        picture: tuple(replace(cell, picture="") for cell in held) for picture, held in grouped(cells).items()
+    }
+    if len(set(by_picture.values())) != 1:
+        return cells
+    same = SameCells(tuple(by_picture), next(iter(by_picture.values())))
+    return same if all(one == other for one, other in zip(same, cells, strict=True)) else cells
+
+
 @dataclass(frozen=True)
 class Plan:
     """The cells of a run, each once, picture after picture.
@@ -50,7 +116,7 @@ class Plan:
             says which cell is the clean reconstruction.
     """
 
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
     strength: Strength
     seeds: tuple[int, ...]
     n_layers: int
@@ -58,13 +124,26 @@ class Plan:
     def __len__(self) -> int:
         return len(self.cells)
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Ids of the inputs, in order."""
+        if isinstance(self.cells, SameCells):
+            return self.cells.pictures
+        return tuple(dict.fromkeys(cell.picture for cell in self.cells))
+
+    def of(self, picture: str) -> tuple[Cell, ...]:
+        """The cells of one picture."""
+        if isinstance(self.cells, SameCells):
+            return self.cells.of(picture)
+        return tuple(cell for cell in self.cells if cell.picture == picture)
+
     def by_picture(self) -> Iterator[tuple[str, tuple[Cell, ...]]]:
-        """The cells of each picture, in order."""
-        grouped: dict[str, list[Cell]] = {}
-        for cell in self.cells:
-            grouped.setdefault(cell.picture, []).append(cell)
-        for picture, cells in grouped.items():
-            yield picture, tuple(cells)
+        """The cells of each picture, in order, made a picture at a time."""
+        if isinstance(self.cells, SameCells):
+            for picture in self.cells.pictures:
+                yield picture, self.cells.of(picture)
+        else:
+            yield from grouped(self.cells).items()
 
     def without(self, keys: frozenset[str]) -> "Plan":
         """The plan less the cells of these keys: what is left to do."""
@@ -116,14 +195,13 @@ def make_plan(
         )
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))
-    cells: dict[Cell, None] = {}
-    for picture in pictures:
-        for seed in seeds:
-            for site in shown:
-                cells[Cell(picture, "diffusion", site, None, seed)] = None
-            for site in steered:
-                cells[Cell(picture, "steering", site, strength, seed)] = None
-            for site in steered:
-                for draw in range(controls):
-                    cells[Cell(picture, "control", site, strength, seed, draw)] = None
-    return Plan(tuple(cells), strength, tuple(seeds), n_layers)
+    each: dict[Cell, None] = {}
+    for seed in seeds:
+        for site in shown:
+            each[Cell("", "diffusion", site, None, seed)] = None
+        for site in steered:
+            each[Cell("", "steering", site, strength, seed)] = None
+        for site in steered:
+            for draw in range(controls):
+                each[Cell("", "control", site, strength, seed, draw)] = None
+    return Plan(SameCells(tuple(dict.fromkeys(pictures)), tuple(each)), strength, tuple(seeds), n_layers)
