@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 import steerlens
@@ -18,17 +19,21 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.scores import seed_agreement
 from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name, study_heads, sweep
+from steerlens.studies.decoder_figures import seeds_figure
 from steerlens.studies.decoder_study import decoder_study
 from steerlens.studies.decoder_summary import (
     DecoderSummary,
     Decodings,
     agreements,
     ceiling_statistic,
+    noiseless_ceiling,
+    noiseless_statistic,
     ranking_statistic,
     summarise,
     unrelated,
 )
 from steerlens.studies.folder import rounded
+from steerlens.studies.judge import weights_hash
 from steerlens.studies.page import studies_page
 from steerlens.studies.stats import ranks
 from steerlens.studies.subjects import Subject, SubjectSet
@@ -98,6 +103,18 @@ def test_no_seed_is_shared_with_the_reference(options: DecoderOptions) -> None:
     assert len({name for name, _, _ in options.work()}) == 1 + len(options.settings)
 
 
+def test_pictures_of_seeds_are_labelled_with_the_seeds_that_made_them(
+    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
+) -> None:
+    few = replace(options, settings=options.settings[:1])
+    summary = finish(decoder_study(pair, subjects, few, tmp_path, draws=5))
+    assert summary.seeds == (3, 4) and summary.reference_seeds == (5, 6)
+    part = load_file(tmp_path / "parts" / "pictures.safetensors")
+    figure = seeds_figure(part, subjects.chosen[0], study_heads(pair, few), summary)
+    labels = [text.get_text() for text in figure.texts if "seed " in text.get_text()]
+    assert labels == ["2 steps\nseed 3", "2 steps\nseed 4", "3 steps\nseed 5", "3 steps\nseed 6"]
+
+
 def test_the_study_resumes_to_the_same_summary(
     pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
 ) -> None:
@@ -127,8 +144,19 @@ def test_the_study_resumes_to_the_same_summary(
     for name in ("steps", "settings", "seeds"):
         assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert b"<svg" in (tmp_path / "whole" / "figures" / f"{name}.svg").read_bytes()
+    assert summary["judge"] == {"name": Path(judge.spec.name).name, "sha256": weights_hash(judge)}
+    page = studies_page({"decoder": summary})
+    assert f"outside encoder, {summary['judge']['name']} (weights {summary['judge']['sha256'][:12]})" in page
+    assert "**Few concepts (3): intervals are too narrow.**" in page
     with pytest.raises(UsageError, match="holds a study with another options"):
         finish(decoder_study(pair, subjects, replace(options, reference_steps=4), tmp_path / "whole", judge=judge))
+    # The same judge from another folder is the same judge; another one of the same name is not.
+    judge.declare(replace(judge.spec, name="elsewhere/copy"))
+    finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=5))
+    stranger = tiny_encoder(6)
+    stranger.declare(replace(stranger.spec, name=judge.spec.name))
+    with pytest.raises(UsageError, match="holds a study with another models"):
+        finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=stranger))
 
 
 def test_the_judge_compares_pictures_with_pictures_only(
@@ -174,6 +202,27 @@ def test_rankings_are_compared_seed_by_seed_with_one_left_out() -> None:
         for picture in (1, 1, 2)
     ]
     assert float(drawn[0]) == pytest.approx(np.mean(by_hand))
+
+
+def test_a_ranking_without_noise_is_held_against_what_one_could_reach() -> None:
+    """It knows all but the seeds' noise, and so reaches all of its ceiling: not more, as against one noisy seed."""
+    truth = noise(40, 60)
+    reference = truth + 1.2 * noise(4, 40, 60, seed=1)
+    everything = torch.arange(40)[None], torch.arange(60)[None]
+    reached = float(noiseless_statistic(truth, reference)(*everything)[0])
+    ceiling = float(noiseless_ceiling(reference)(*everything)[0])
+    assert reached / ceiling == pytest.approx(1, abs=0.02)
+    assert reached / float(ceiling_statistic(reference)(*everything)[0]) > 1.3
+    pairs = [
+        rank_correlation(reference[i, picture], reference[j, picture])
+        for i in range(4)
+        for j in range(i)
+        for picture in range(40)
+    ]
+    single = float(np.mean(pairs))
+    assert ceiling == pytest.approx((4 * single / (1 + 3 * single)) ** 0.5)
+    torn = noise(1, 5, 60) * torch.tensor([1.0, -1.0])[:, None, None]
+    assert noiseless_ceiling(torn)(torch.arange(5)[None], torch.arange(60)[None]).isnan().all()
 
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(1, 3), st.integers(0, 1000))
@@ -229,9 +278,28 @@ def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOption
     assert summary.invented.value == pytest.approx(1 - summary.rows[0].seen.agreement.value)
     assert summary.invented.low <= summary.invented.value <= summary.invented.high
     assert summary.asked.value > 0.9  # what was asked for is what the pictures show
+    assert summary.asked_share.value == pytest.approx(summary.asked.value / summary.asked_ceiling.value)
+    assert 0.9 < summary.asked_share.value < 1.1
     assert summarise(found, steps, 12, 1.0).wanted == 1.0
     with pytest.raises(StoreError, match="not those of its settings"):
         summarise(replace(found, settings=found.settings[1:]), steps, 12, 0.9)
+
+
+def test_steps_that_are_enough_by_chance_are_not_called_certain(options: DecoderOptions) -> None:
+    settings = sweep(replace(options.default, steps=8), (2, 4, 16), (), ())
+    steps = replace(options, settings=settings, reference_seeds=4)
+    found = made_decodings(steps, {2: 3.0, 4: 0.25, 8: 0.0, 16: 0.0, 3: 0.0})
+    by_point = summarise(found, steps, 12, 0.8)
+    shares = {row.steps: row.seen.share for row in by_point.rows}
+    assert shares[4].value > 0.8 > shares[4].low and shares[8].low > 0.8
+    assert (by_point.cheapest_steps, by_point.certain_steps) == (4, 8)
+    assert set(by_point.certain) < set(by_point.reaching)
+    page = studies_page({"decoder": rounded(by_point.to_json())})
+    assert "as a point estimate: **4**, share" in page and "So 8 steps are enough" in page
+    hard = summarise(found, steps, 12, 0.99)
+    assert hard.cheapest_steps is not None and hard.certain_steps is None and hard.certain == ()
+    page = studies_page({"decoder": rounded(hard.to_json())})
+    assert "reaches 0.99 as well: **none**" in page and "no fewer steps than by default" in page
 
 
 def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderOptions) -> None:
@@ -253,7 +321,7 @@ def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderO
     assert summary.reference.seen.rank_correlation.value == pytest.approx(-1)
     assert summary.cheapest_steps is None and summary.reaching == ()
     page = studies_page({"decoder": rounded(summary.to_json())})
-    assert "TOO FEW" in page and "all else as by default: **none**" in page and "agree by undefined" in page
+    assert "TOO FEW" in page and "as a point estimate: **none**" in page and "agree by undefined" in page
 
 
 def test_options_refuse_what_makes_no_comparison(options: DecoderOptions) -> None:

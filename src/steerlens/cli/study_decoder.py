@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_command import command_line
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class Decoder:
                 self.reference_seeds,
                 self.heads,
             )
-            events = decoder_study(pair, subjects, options, self.out, wanted=self.share, judge=judge)
+            command = command_line("decoder", self)
+            events = decoder_study(pair, subjects, options, self.out, wanted=self.share, judge=judge, command=command)
             summary = show(events, progress, unit="passes")
         if self.settings.json:
             emit_json(summary.to_json())
@@ -123,8 +125,10 @@ class Decoder:
 
 
 def _tell(summary: "DecoderSummary", timings: Mapping[str, Any], folder: Path) -> None:
+    from steerlens.studies.caution import caution
+
     say(
-        f"{summary.n_pictures} pictures, {summary.n_decoded} of {summary.n_heads} heads, {summary.n_seeds} seeds; "
+        f"{summary.n_pictures} pictures, {summary.n_decoded} of {summary.n_heads} heads, {len(summary.seeds)} seeds; "
         f"steered with {summary.strength}, ranked by similarity with {summary.target}"
     )
     ceiling = summary.reference
@@ -136,13 +140,19 @@ def _tell(summary: "DecoderSummary", timings: Mapping[str, Any], folder: Path) -
         cells = (row.seen.rank_correlation, row.seen.share, row.seen.agreement)
         words = " ".join(f"{cell!s:22}" for cell in cells)
         say(f"{row.name:{width}} {words} {'' if seconds is None else f'{seconds:.3f}'}")
-    say(f"ranking without decoding, against the reference: {summary.asked}; of the ceiling: {summary.asked_share}")
+    say(
+        f"ranking without decoding, against the mean of the reference: {summary.asked}; of the ceiling of a ranking "
+        f"without noise, {summary.asked_ceiling}: {summary.asked_share}"
+    )
     unrelated = summary.rows[0].seen.unrelated
     say(
         f"1 - agreement over seeds (invented): {summary.invented}; different inputs would differ by {1 - unrelated:.2f}"
     )
-    if summary.cheapest_steps is None:
-        say(f"no step count of the sweep reaches {summary.wanted:g} of the ceiling.")
-    else:
-        say(f"fewest steps that reach {summary.wanted:g} of the ceiling: {summary.cheapest_steps}")
+    fewest, certain = ("none" if steps is None else steps for steps in (summary.cheapest_steps, summary.certain_steps))
+    say(
+        f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} as a point estimate, {certain} by "
+        "the lower end of the interval"
+    )
+    if warned := caution(summary.n_concepts):
+        say(warned)
     say(f"figures, table and summary: {folder}")

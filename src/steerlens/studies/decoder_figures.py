@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from steerlens.sites import Site
+from steerlens.studies.caution import caution
 from steerlens.studies.decoder_summary import DecoderSummary, Seen, SettingRow
 from steerlens.studies.drawing import picture_grid
+from steerlens.studies.greys import DARK, LIGHT, MIDDLE, PALE
 from steerlens.studies.stats import Estimate
 from steerlens.studies.subjects import Subject
-
-_DARK, _MIDDLE, _LIGHT = "#222222", "#888888", "#bbbbbb"
 
 
 class _Look(NamedTuple):
@@ -25,8 +25,8 @@ class _Look(NamedTuple):
     seen: Callable[[SettingRow], Seen | None]
 
 
-_OWN = _Look("encoder", _DARK, "o", "-", lambda row: row.seen)
-_JUDGE = _Look("outside judge", _MIDDLE, "^", "--", lambda row: row.judged)
+_OWN = _Look("encoder", DARK, "o", "-", lambda row: row.seen)
+_JUDGE = _Look("outside judge", MIDDLE, "^", "--", lambda row: row.judged)
 
 
 def _looks(summary: DecoderSummary) -> tuple[_Look, ...]:
@@ -42,13 +42,13 @@ def steps_figure(summary: DecoderSummary) -> Figure:
         _line(ranking, rows, look, lambda seen: seen.rank_correlation)
         _line(agreement, rows, look, lambda seen: seen.agreement)
     ceiling = summary.reference.seen.rank_correlation
-    ranking.axhspan(ceiling.low, ceiling.high, color="#eeeeee", zorder=0)
-    ranking.axhline(ceiling.value, color=_MIDDLE, linewidth=1, label=f"ceiling: {summary.reference.steps} steps")
+    ranking.axhspan(ceiling.low, ceiling.high, color=PALE, zorder=0)
+    ranking.axhline(ceiling.value, color=MIDDLE, linewidth=1, label=f"ceiling: {summary.reference.steps} steps")
     ranking.axhline(
-        summary.wanted * ceiling.value, color=_MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
+        summary.wanted * ceiling.value, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
     )
     agreement.axhline(
-        summary.rows[0].seen.unrelated, color=_MIDDLE, linewidth=1, linestyle=":", label="pictures of different inputs"
+        summary.rows[0].seen.unrelated, color=MIDDLE, linewidth=1, linestyle=":", label="pictures of different inputs"
     )
     _points(fidelity, [row.steps for row in rows], [row.fidelity for row in rows], _OWN, "encoder")
     ranking.set_ylabel("rank correlation of heads", fontsize=8)
@@ -59,7 +59,7 @@ def steps_figure(summary: DecoderSummary) -> Figure:
         axes.set_xticks([row.steps for row in rows], [str(row.steps) for row in rows])
         axes.minorticks_off()
         axes.set_xlabel("denoising steps", fontsize=8)
-        axes.axvline(summary.rows[0].steps, color=_LIGHT, linewidth=4, alpha=0.5, zorder=0)
+        axes.axvline(summary.rows[0].steps, color=LIGHT, linewidth=4, alpha=0.5, zorder=0)
         _plain(axes)
     for axes in (ranking, agreement):
         axes.legend(fontsize=7, frameon=False)
@@ -83,9 +83,9 @@ def settings_figure(summary: DecoderSummary) -> Figure:
                 _across(agreement, seen.agreement, place + offset, look, None)
         _across(fidelity, row.fidelity, place, _OWN, None)
     ceiling = summary.reference.seen.rank_correlation.value
-    ranking.axvline(ceiling, color=_MIDDLE, linewidth=1, label="ceiling")
+    ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="ceiling")
     wanted = summary.wanted * ceiling
-    ranking.axvline(wanted, color=_MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it")
+    ranking.axvline(wanted, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it")
     names = [f"{row.name} ({row.passes} passes)" for row in rows]
     names[0] += "  default"
     names[-1] += "  reference"
@@ -110,9 +110,12 @@ def seeds_figure(
     ]
     rows[0][0] = np.asarray(subject.image)
     columns = [
-        f"{setting.steps} steps\nseed {seed + 1}"
-        for kind, setting in (("default", summary.rows[0]), ("reference", summary.reference))
-        for seed in range(part[kind].shape[1])
+        f"{setting.steps} steps\nseed {seed}"
+        for kind, setting, seeds in (
+            ("default", summary.rows[0], summary.seeds),
+            ("reference", summary.reference, summary.reference_seeds),
+        )
+        for seed in seeds[: part[kind].shape[1]]
     ]
     names = [heads[place].label for place in part["heads"].tolist()]
     return picture_grid(rows, names, ["input", *columns], f"{subject.concept}: the same embeddings with other seeds")
@@ -149,7 +152,9 @@ def _plain(axes: Axes) -> None:
 
 
 def _size(summary: DecoderSummary) -> str:
-    return (
+    words = (
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of {summary.n_heads} "
-        f"heads, {summary.n_seeds} seeds, {summary.strength}; ranked by similarity with the {summary.target}"
+        f"heads, {len(summary.seeds)} seeds, {summary.strength}; ranked by similarity with the {summary.target}"
     )
+    warned = caution(summary.n_concepts)
+    return f"{words}\n{warned.capitalize()}." if warned else words

@@ -21,8 +21,9 @@ from steerlens.studies.decoder_figures import seeds_figure, settings_figure, ste
 from steerlens.studies.decoder_summary import DecoderSummary, Decodings, summarise, table_rows, timings
 from steerlens.studies.drawing import save_figure, save_table
 from steerlens.studies.folder import StudyFolder, open_study
-from steerlens.studies.importance_study import model_identity, target_for
+from steerlens.studies.importance_study import target_for
 from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
@@ -37,6 +38,7 @@ def decoder_study(
     wanted: float = 0.95,
     judge: Encoder | None = None,
     draws: int = 1000,
+    command: str = "",
 ) -> Generator[Advanced, None, DecoderSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
@@ -48,9 +50,10 @@ def decoder_study(
         wanted: the share of the ceiling that is enough; another one needs no new measurement.
         judge: an outside encoder that sees the decoded pictures as well.
         draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
 
     Raises:
-        UsageError: if the folder holds another study, or there is no such target.
+        UsageError: if the folder holds another study, the share is none, or there is no such target.
         StoreError: if it cannot be written; finished parts stay.
     """
     if not 0 < wanted <= 1:
@@ -71,7 +74,8 @@ def decoder_study(
             draws=draws,
         )
         yield Advanced("statistics", 0, 1)
-        summary = summarise(found, options, pair.encoder.spec.n_layers * pair.encoder.spec.n_heads, wanted)
+        n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
+        summary = summarise(found, options, n_heads, wanted, judge=judge_name(judge), command=command)
         yield Advanced("statistics", 1, 1)
         heads = study_heads(pair, options)
         study.write_json("summary.json", summary.to_json())
@@ -92,7 +96,7 @@ def identity(pair: Pair, subjects: SubjectSet, options: DecoderOptions, judge: E
     """What two calls must share to go on with one study, as JSON values."""
     return {
         "study": "decoder",
-        "models": model_identity(pair, judge),
+        "models": models_of(pair, judge),
         "subjects": subjects.identity(),
         "options": {
             "settings": [setting.decisive() for setting in options.settings],

@@ -3,7 +3,9 @@
 Scores are tables (S,P,N): seeds, pictures, heads. A setting is judged by how well the ranking of heads that one of its
 seeds gives agrees with the reference's. The reference's own ceiling is measured in the same way: one of its seeds
 against the mean of its others; so a setting's seeds are held against just such means, each reference seed left out in
-turn. Time is no part of a summary.
+turn. A ranking without decoding has no seed to be noisy with, so its ceiling is another one: the root of the
+reliability of the reference's mean, which is what a ranking without any noise could reach. Time is no part of a
+summary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name
 from steerlens.studies.importance_summary import INPUT, Parts, stacked
+from steerlens.studies.judge import JudgeName
 from steerlens.studies.stats import Estimate, mean_estimate, seed_reliability, spearman, take, two_way_bootstrap
 
 Side = Literal["made", "judge"]
@@ -56,9 +59,9 @@ class Decodings:
         made = stacked(parts, side).transpose(0, 1)
         return cosine_similarity(made, self._compare(side)[:, None])
 
-    def asked_scores(self) -> Float[Tensor, "1 P N"]:
+    def asked_scores(self) -> Float[Tensor, "P N"]:
         """The same of the embeddings that were asked for."""
-        return cosine_similarity(stacked(self.subjects, "asked"), self._compare("made")[:, None])[None]
+        return cosine_similarity(stacked(self.subjects, "asked"), self._compare("made")[:, None])
 
     def _compare(self, side: Side) -> Float[Tensor, "P E"]:
         if side == "judge":
@@ -119,38 +122,48 @@ class DecoderSummary:
         n_concepts: concepts among them.
         n_heads: heads of the model.
         n_decoded: N, heads of each picture whose pictures were decoded.
-        n_seeds: seeds at every setting.
-        n_reference_seeds: seeds of the reference.
+        seeds: of the decoder, at every setting.
+        reference_seeds: of the reference.
         strength: how hard heads were steered.
         target: what pictures are compared with.
         reference: the reference; its correlation is the ceiling.
         seed_to_seed: rank correlation of two of its seeds, and the reliability of the mean of all (Spearman-Brown).
-        asked: the ranking without decoding, against the reference's.
-        asked_share: of the ceiling.
+        asked: the ranking without decoding, against the mean of all seeds of the reference.
+        asked_ceiling: what a ranking without noise could reach there: the root of that mean's reliability.
+        asked_share: the first as a share of the second.
         rows: the settings, the default one first.
         wanted: the share of the ceiling that is enough.
-        reaching: settings that reach it, the cheapest first.
-        cheapest_steps: the fewest steps, all else as in the default, that reach it; None if none do.
+        reaching: settings whose share reaches it as a point estimate, the cheapest first.
+        certain: those of them whose interval's lower end reaches it as well.
+        cheapest_steps: the fewest steps, all else as in the default, that reach it as a point estimate; None if none.
+        certain_steps: the fewest whose interval's lower end reaches it as well; None if none do.
         invented: 1 - agreement over seeds at the default setting: what of a picture the decoder invents.
+        judge: the outside judge, or None.
+        command: what was run, if it was a command.
     """
 
     n_pictures: int
     n_concepts: int
     n_heads: int
     n_decoded: int
-    n_seeds: int
-    n_reference_seeds: int
+    seeds: tuple[int, ...]
+    reference_seeds: tuple[int, ...]
     strength: str
     target: str
     reference: SettingRow
     seed_to_seed: tuple[float, float]
     asked: Estimate
+    asked_ceiling: Estimate
     asked_share: Estimate
     rows: tuple[SettingRow, ...]
     wanted: float
     reaching: tuple[str, ...]
+    certain: tuple[str, ...]
     cheapest_steps: int | None
+    certain_steps: int | None
     invented: Estimate
+    judge: JudgeName | None = None
+    command: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -187,6 +200,34 @@ def ceiling_statistic(reference: Float[Tensor, "R P N"]) -> Statistic:
     return statistic
 
 
+def noiseless_statistic(scores: Float[Tensor, "P N"], reference: Float[Tensor, "R P N"]) -> Statistic:
+    """Mean rank correlation of scores without seeds with the mean over all seeds of the reference."""
+    whole = reference.mean(dim=0)
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        return spearman(take(scores, pictures, columns), take(whole, pictures, columns)).nanmean(dim=-1)
+
+    return statistic
+
+
+def noiseless_ceiling(reference: Float[Tensor, "R P N"]) -> Statistic:
+    """What the former comes to for a ranking that knows all but the seeds' noise.
+
+        sqrt( R r / (1 + (R - 1) r) )        r: mean rank correlation of two seeds (Spearman-Brown)
+
+    nan where two seeds agree by no more than chance.
+    """
+    R = len(reference)
+
+    def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
+        seeds = take(reference, pictures, columns)
+        pairs = [spearman(seeds[i], seeds[j]).nanmean(dim=-1) for i in range(R) for j in range(i)]
+        single = torch.stack(pairs).mean(dim=0)
+        return (R * single / (1 + (R - 1) * single)).where(single > 0, torch.nan).sqrt()
+
+    return statistic
+
+
 def agreements(made: Float[Tensor, "S P N E"]) -> Float[Tensor, "P N"]:
     """Mean pairwise cosine of the pictures of different seeds."""
     unit = torch.nn.functional.normalize(made.double(), dim=-1)
@@ -204,7 +245,15 @@ def unrelated(made: Float[Tensor, "S P N E"]) -> float:
     return float(together.mean() / (P * (P - 1)))
 
 
-def summarise(found: Decodings, options: DecoderOptions, n_heads: int, wanted: float) -> DecoderSummary:
+def summarise(
+    found: Decodings,
+    options: DecoderOptions,
+    n_heads: int,
+    wanted: float,
+    *,
+    judge: JudgeName | None = None,
+    command: str = "",
+) -> DecoderSummary:
     """Everything that the study reports.
 
     Args:
@@ -212,6 +261,8 @@ def summarise(found: Decodings, options: DecoderOptions, n_heads: int, wanted: f
         options: what was measured.
         n_heads: heads of the model.
         wanted: the share of the ceiling that is enough.
+        judge: the outside judge, if there was one.
+        command: what was run.
 
     Raises:
         StoreError: if the measurements are not those of the options.
@@ -227,28 +278,41 @@ def summarise(found: Decodings, options: DecoderOptions, n_heads: int, wanted: f
     # A ceiling of nothing, or less, is no bar to reach.
     high = float(ceiling_statistic(reference)(*_all(reference))[0]) > 0
     enough = [row for row in rows if high and row.seen.share.value >= wanted]
-    by_steps = [row.steps for row in enough if row.axis in ("default", "steps")]
-    asked = found.asked_scores()
+    certain = [row for row in enough if row.seen.share.low >= wanted]
+    asked, ceiling = noiseless_statistic(found.asked_scores(), reference), noiseless_ceiling(reference)
     agreement = rows[0].seen.agreement
     return DecoderSummary(
         n_pictures=len(found.subjects),
         n_concepts=len(set(found.concepts)),
         n_heads=n_heads,
         n_decoded=reference.shape[-1],
-        n_seeds=len(options.seeds),
-        n_reference_seeds=options.reference_seeds,
+        seeds=options.seeds,
+        reference_seeds=options.work()[0][2],
         strength=str(options.strength),
         target=found.target,
         reference=_row(found, found.reference, options.reference, "reference"),
         seed_to_seed=seed_reliability(reference),
-        asked=_estimate(found, ranking_statistic(asked, reference)),
-        asked_share=_share(found, ranking_statistic(asked, reference), reference),
+        asked=_estimate(found, asked),
+        asked_ceiling=_estimate(found, ceiling),
+        asked_share=_share(found, asked, ceiling),
         rows=rows,
         wanted=wanted,
-        reaching=tuple(row.name for row in sorted(enough, key=lambda row: row.passes)),
-        cheapest_steps=min(by_steps, default=None),
+        reaching=_cheapest_first(enough),
+        certain=_cheapest_first(certain),
+        cheapest_steps=_fewest_steps(enough),
+        certain_steps=_fewest_steps(certain),
         invented=Estimate(1 - agreement.value, 1 - agreement.high, 1 - agreement.low),
+        judge=judge,
+        command=command,
     )
+
+
+def _cheapest_first(rows: Sequence[SettingRow]) -> tuple[str, ...]:
+    return tuple(row.name for row in sorted(rows, key=lambda row: row.passes))
+
+
+def _fewest_steps(rows: Sequence[SettingRow]) -> int | None:
+    return min((row.steps for row in rows if row.axis in ("default", "steps")), default=None)
 
 
 def _row(found: Decodings, parts: Parts, options: DecodeOptions, axis: str) -> SettingRow:
@@ -270,7 +334,7 @@ def _seen(found: Decodings, parts: Parts, side: Side) -> Seen:
     made = stacked(parts, side).transpose(0, 1)
     return Seen(
         rank_correlation=_estimate(found, statistic),
-        share=_share(found, statistic, reference),
+        share=_share(found, statistic, ceiling_statistic(reference)),
         agreement=mean_estimate(agreements(made), found.concepts, draws=found.draws),
         unrelated=unrelated(made),
     )
@@ -281,8 +345,7 @@ def _estimate(found: Decodings, statistic: Statistic) -> Estimate:
     return two_way_bootstrap(statistic, found.concepts, n_heads, draws=found.draws)
 
 
-def _share(found: Decodings, statistic: Statistic, reference: Float[Tensor, "R P N"]) -> Estimate:
-    ceiling = ceiling_statistic(reference)
+def _share(found: Decodings, statistic: Statistic, ceiling: Statistic) -> Estimate:
     return _estimate(found, lambda pictures, columns: statistic(pictures, columns) / ceiling(pictures, columns))
 
 
@@ -315,7 +378,7 @@ def table_rows(
     """
     named: list[tuple[str, Parts]] = [("reference", found.reference)]
     named += [(setting_name(one), parts) for one, parts in zip(options.settings, found.settings, strict=True)]
-    asked = found.asked_scores()[0]
+    asked = found.asked_scores()
     rows: list[dict[str, Any]] = []
     for name, parts in named:
         tables: Mapping[str, Tensor] = {

@@ -1,5 +1,6 @@
 """The sections of the page of results that are about decoding: how hard to steer, and what the decoder adds."""
 
+from steerlens.studies.caution import caution
 from steerlens.studies.markdown import Json, interval, percent, signed, table
 
 
@@ -99,7 +100,6 @@ def decoder_section(summary: Json) -> str:
     """Decoder: agreement over seeds, rankings against the reference, the fewest steps that are enough."""
     reference, default = summary["reference"], summary["rows"][0]
     single, whole = summary["seed_to_seed"]
-    steps = summary["cheapest_steps"]
     seen = [("", "seen")] + ([(", judged", "judged")] if reference["judged"] is not None else [])
     headings = ["setting", "passes"]
     headings += [f"{what}{who}" for who, _ in seen for what in ("rank correlation", "of the ceiling", "agreement")]
@@ -107,12 +107,13 @@ def decoder_section(summary: Json) -> str:
         "## Decoder\n",
         "What does the decoder add to what it is asked for, and how many steps are worth their time?",
         f"{summary['n_pictures']} pictures of {summary['n_concepts']} concepts, {summary['n_decoded']} of "
-        f"{summary['n_heads']} heads, steered with {summary['strength']} and decoded with {summary['n_seeds']} seeds "
-        f"at every setting. Heads are ranked by similarity with the {summary['target']}, one seed at a time, and the "
-        f"ranking held against the reference ({reference['name']}, {summary['n_reference_seeds']} other seeds, mean of "
-        "all but one). The ceiling is the reference's own: one seed against its others. Intervals draw concepts and "
-        "heads anew (95 %).\n",
-        "    steerlens study decoder --data DATA --out studies/decoder\n",
+        f"{summary['n_heads']} heads, steered with {summary['strength']} and decoded with {len(summary['seeds'])} "
+        f"seeds at every setting. Heads are ranked by similarity with the {summary['target']}, one seed at a time, and "
+        f"held against the reference ({reference['name']}, {len(summary['reference_seeds'])} other seeds, mean of all "
+        "but one). The ceiling is the reference's own: one seed against its others. "
+        f"{drawn(summary['n_concepts'])}\n",
+        *judged_by(summary),
+        f"    {summary['command'] or 'steerlens study decoder --data DATA --out studies/decoder'}\n",
         "![Rank correlation, agreement and fidelity against steps](images/studies/decoder-steps.png)\n",
         table(
             [*headings, "fidelity"],
@@ -131,13 +132,51 @@ def decoder_section(summary: Json) -> str:
             ],
         ),
         f"Two seeds of the reference rank heads with a correlation of {signed(single) or 'undefined'}; the mean of all "
-        f"has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). Ranking without decoding, against the "
-        f"reference: {interval(summary['asked'])}, of the ceiling {interval(summary['asked_share'])}.\n",
-        f"Fewest steps that reach {summary['wanted']:g} of the ceiling, all else as by default: "
-        f"**{'none' if steps is None else steps}**.\n",
+        f"has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). The ranking without decoding, which "
+        f"has no noise of a seed, against the mean of all: {interval(summary['asked'])}. The most that one "
+        f"without noise could reach there is the root of that reliability, {interval(summary['asked_ceiling'])}; the share of "
+        f"it is {interval(summary['asked_share'])}.\n",
+        f"{steps_words(summary)}\n",
         f"What the decoder invents at the default setting, 1 - agreement over seeds: {interval(summary['invented'])}; "
         f"pictures of different inputs agree by {signed(default['seen']['unrelated']) or 'undefined'}.\n",
         "![Every setting of the sweep](images/studies/decoder-settings.png)\n",
         "![The same embeddings with other seeds](images/studies/decoder-seeds.png)\n",
     ]
     return "\n".join(lines)
+
+
+def steps_words(summary: Json) -> str:
+    """The rule for the number of steps, what it gives as a point estimate and with its uncertainty, and what to do."""
+    wanted, default = summary["wanted"], summary["rows"][0]
+    rows = {row["steps"]: row for row in summary["rows"] if row["axis"] in ("default", "steps")}
+    fewest, certain = summary["cheapest_steps"], summary["certain_steps"]
+    rule = (
+        f"The rule: so many steps are enough, all else as by default, if their share of the ceiling is at least "
+        f"{wanted:g}. Fewest as a point estimate: **{'none' if fewest is None else fewest}**"
+        f"{'' if fewest is None else ', share ' + interval(rows[fewest]['seen']['share'])}. Fewest whose interval's "
+        f"lower end reaches {wanted:g} as well: **{'none' if certain is None else certain}**. "
+    )
+    own = f"the default is {default['steps']} steps with a share of {interval(default['seen']['share'])}"
+    if fewest is None:
+        return f"{rule}No number of steps of the sweep is enough; {own}."
+    if certain is not None:
+        return f"{rule}So {certain} steps are enough, chance allowed for; {own}."
+    return (
+        f"{rule}So nothing is certain: a share below {wanted:g} is left open for every number of steps, the largest "
+        f"included. {fewest} steps look enough, but these pictures are too few to tell; {own}. Recommended: no fewer "
+        "steps than by default until more pictures (`--count`) narrow the intervals."
+    )
+
+
+def drawn(count: int, what: str = "concepts") -> str:
+    """What the intervals of a section draw anew, with a warning where there are few of them."""
+    warned = caution(count, what)
+    return "Intervals draw concepts and heads anew (95 %)." + (f" **{warned.capitalize()}.**" if warned else "")
+
+
+def judged_by(summary: Json) -> list[str]:
+    """Who the outside judge was, if there was one."""
+    judge = summary["judge"]
+    if judge is None:
+        return []
+    return [f"*Judged*: by an outside encoder, {judge['name']} (weights {judge['sha256'][:12]}).\n"]

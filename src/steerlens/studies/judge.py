@@ -1,0 +1,47 @@
+"""Who the outside judge of decoded pictures is: known by its weights, whatever folder it is opened from."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steerlens.encoders.base import Encoder
+from steerlens.studies.importance_study import model_identity
+from steerlens.zoo.pair import Pair
+
+
+@dataclass(frozen=True)
+class JudgeName:
+    """An outside judge in a report.
+
+    Attributes:
+        name: the last part of the path or hub id that it was opened from.
+        sha256: of its weights, by name, shape, precision and bytes.
+    """
+
+    name: str
+    sha256: str
+
+
+def judge_name(judge: Encoder | None) -> JudgeName | None:
+    """What a report says of the judge, or None if there is none."""
+    return None if judge is None else JudgeName(Path(judge.spec.name).name, weights_hash(judge))
+
+
+def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
+    """Which models a study is about: names, and hashes of their weights; of the judge the hash alone."""
+    found = judge_name(judge)
+    return model_identity(pair, judge) | {"judge": None if found is None else found.sha256}
+
+
+def weights_hash(encoder: Encoder) -> str:
+    """SHA-256 of an encoder's weights in memory; of its name where the adapter shows no torch module."""
+    model, digest = getattr(encoder, "model", None), hashlib.sha256()
+    if not isinstance(model, torch.nn.Module):
+        return hashlib.sha256(encoder.spec.name.encode()).hexdigest()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
