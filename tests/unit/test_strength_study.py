@@ -1,7 +1,7 @@
 """The strength study on a tiny random pair: numbers against plain loops, resumable, its rule honest."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,12 @@ from steerlens.studies.folder import rounded
 from steerlens.studies.importance import Bench, make_bench
 from steerlens.studies.importance_study import target_for
 from steerlens.studies.importance_summary import Effect
+from steerlens.studies.judge import judge_name
 from steerlens.studies.page import studies_page
+from steerlens.studies.page_decoding import choice_words
 from steerlens.studies.stats import mean_estimate, ranks
 from steerlens.studies.strength import StrengthOptions, held_apart, steered_embeddings
+from steerlens.studies.strength_figures import sweep_figure
 from steerlens.studies.strength_study import strength_study
 from steerlens.studies.strength_summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
 from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
@@ -115,6 +118,22 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
     page = studies_page({"strength": rounded(again.to_json())})
     assert "| none within the bounds; the default is rho=1 |" in page and "It gives **none**" in page
+    # Decoded and undecoded scores stand side by side over the same heads, and say how many.
+    n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
+    headings = page.split("| strength | ")[1].split(" |\n")[0].split(" | ")
+    assert headings[:2] == ["decoded (3 heads), other: signed", "not decoded (the same 3 heads), other: signed"]
+    assert headings[-1] == f"not decoded (all {n_heads} heads), other: signed"
+    figure = sweep_figure(again)
+    assert {line.get_label() for line in figure.axes[0].lines if "decoded" in str(line.get_label())} == {
+        f"{score}, with the {compare}" for score in ("decoded", "not decoded") for compare in ("other", "input")
+    } | {"decoded, judged, with the input"}
+    same = [row for row in again.correlations if row.score == ASKED_SAME and row.effect == again.main]
+    wanted = [row.estimate.value for row in same if row.compare == "other" and row.statistic == "spearman"]
+    drawn = next(line for line in figure.axes[0].lines if line.get_label() == "not decoded, with the other")
+    assert list(drawn.get_ydata()) == wanted[:2]  # the two rho of the sweep
+    assert "Few concepts (2): intervals are too narrow." in page and "3 heads" in figure.axes[0].get_ylabel()
+    judged = judge_name(judge)
+    assert judged is not None and again.judge == judged and judged.sha256[:12] in page
     with pytest.raises(UsageError, match="holds a study with another models"):
         finish(strength_study(pair, subjects, options, tmp_path))
     with pytest.raises(UsageError, match="holds a study with another options"):
@@ -243,6 +262,24 @@ def test_of_strengths_that_cannot_be_told_apart_the_one_that_moves_farthest_is_t
     found = recommend(replace(half, parts=parts), half, strengths, Bounds(-1.0, 1.0))
     assert (found.strength, found.best, found.runners_up) == ("rho=2", "rho=1", ("rho=2",))
     assert found.differences is not None and set(found.differences) == {"rho=1"}
+    assert found.decided == "bounds" and "a convention" in found.rule
+    words = choice_words(rounded(asdict(found)))
+    assert "**The correlation did not decide**" in words and "(rho=1, rho=2)" in words
+
+
+def test_it_is_said_what_decided() -> None:
+    strengths = (Strength("rho", 1.0), Strength("rho", 2.0), Strength("rho", 5.0))
+    clear = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
+    found = recommend(*clear, strengths, Bounds(-1.0, 1.0))
+    assert (found.decided, found.strength, found.runners_up) == ("correlation", "rho=5", ())
+    assert "The correlation decided: rho=5" in choice_words(rounded(asdict(found)))
+    some = [made_half(seed, {"rho=1": 0.97, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
+    found = recommend(*some, strengths, Bounds(-1.0, 1.0))
+    assert found.decided == "convention" and found.strength == "rho=5" and len(found.runners_up) == 1
+    none = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.0}, strengths) for seed in (1, 2)]
+    found = recommend(*none, strengths, Bounds(-1.0, 1.0))
+    assert found.correlation is not None and not found.correlation.excludes_zero
+    assert "**which includes 0**" in choice_words(rounded(asdict(found)))
 
 
 def test_references_that_are_studied_do_not_count(pair: Pair, subjects: SubjectSet) -> None:

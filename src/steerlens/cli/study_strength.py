@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_command import command_line
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
 
 if TYPE_CHECKING:
@@ -93,7 +94,14 @@ class Strength:
             options = StrengthOptions(decode, strengths, seeds, self.ablation, self.heads_per_picture)
             bounds = Bounds(self.min_fidelity, self.max_atypical)
             events = strength_study(
-                pair, subjects, options, self.out, target=self.target or "", bounds=bounds, judge=judge
+                pair,
+                subjects,
+                options,
+                self.out,
+                target=self.target or "",
+                bounds=bounds,
+                judge=judge,
+                command=command_line("strength", self),
             )
             summary = show(events, progress)
         if self.settings.json:
@@ -104,6 +112,7 @@ class Strength:
 
 
 def _tell(summary: "StrengthSummary", folder: Path) -> None:
+    from steerlens.studies.caution import caution
     from steerlens.studies.strength_tables import DECODED
 
     say(
@@ -126,6 +135,10 @@ def _tell(summary: "StrengthSummary", folder: Path) -> None:
     if rule.strength is None:
         say("no strength of the sweep keeps to the bounds: none is recommended.")
     else:
-        say(f"recommended: {rule.strength}, on other concepts {rule.correlation}; default: {summary.default}")
+        none = "" if rule.correlation is None or rule.correlation.excludes_zero else " (includes 0)"
+        say(f"recommended: {rule.strength}, on other concepts {rule.correlation}{none}; default: {summary.default}")
         say(f"best where it was chosen: {rule.best}; not to be told from that: {', '.join(rule.runners_up) or 'none'}")
+        say(f"decided by: the {rule.decided}")
+    if warned := caution(min(summary.n_concepts, summary.n_chosen_concepts)):
+        say(warned)
     say(f"figures, table and summary: {folder}")

@@ -1,7 +1,9 @@
 """The sections of the page of results that are about decoding: how hard to steer, and what the decoder adds."""
 
 from steerlens.studies.caution import caution
-from steerlens.studies.markdown import Json, interval, percent, signed, table
+from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.markdown import Json, excludes, interval, percent, signed, table
+from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 
 
 def strength_section(summary: Json) -> str:
@@ -15,16 +17,17 @@ def strength_section(summary: Json) -> str:
         f"others), {summary['n_decoded']} of {summary['n_heads']} heads decoded; effect: {summary['main']}. Fidelity "
         "is the cosine of the decoded picture with what was asked for; typicality the share of steered embeddings that "
         f"lie farther from {summary['n_references']} real ones, held apart, than 95 % of these do from each other. "
-        "Intervals draw concepts and heads anew (95 %).\n",
-        "    steerlens study strength --data DATA --out studies/strength\n",
+        f"{drawn(min(summary['n_concepts'], summary['n_chosen_concepts']))}\n",
+        *judged_by(summary),
+        f"    {summary['command'] or 'steerlens study strength --data DATA --out studies/strength'}\n",
         "![Correlation, fidelity, similarity and typicality over the sweep](images/studies/strength-sweep.png)\n",
         _strengths(summary),
         f"Unsteered pictures: fidelity {interval(summary['clean_fidelity'])}, beyond 95 % of real ones "
         f"{percent(clean['nearest'])} (nearest neighbour) and {percent(clean['mahalanobis'])} (Mahalanobis).\n",
         f"The rule: {rule['rule']}.\n",
-        f"It gives **{rule['strength'] or 'none'}**. Best where it was chosen: {rule['best'] or 'none'}; not to be "
-        f"told from that: {', '.join(rule['runners_up']) or 'none'}. Paired differences are of the recommended "
-        f"strength's correlation with the {target} minus each other's, on the concepts reported on.\n",
+        f"It gives **{rule['strength'] or 'none'}**. {choice_words(rule)}\n",
+        f"Paired differences are of the recommended strength's correlation with the {target} minus each other's, on "
+        "the concepts reported on:\n",
         "![The rule at work](images/studies/strength-choice.png)\n",
         table(
             ["strength", "correlation where chosen", "fidelity, share", "atypical", "within bounds", "difference"],
@@ -45,8 +48,35 @@ def strength_section(summary: Json) -> str:
     return "\n".join(lines)
 
 
+def choice_words(rule: Json) -> str:
+    """What decided for the recommended strength, and whether its own correlation can be told from none."""
+    if rule["strength"] is None:
+        return "No strength of the sweep keeps to the bounds."
+    bounds, ties = rule["bounds"], ", ".join(rule["runners_up"])
+    within = [name for name, one in rule["candidates"].items() if one["within"]]
+    decided = {
+        "correlation": f"The correlation decided: {rule['best']} does better than every other one within the bounds.",
+        "convention": f"The correlation left {rule['best']}, the best where it was chosen, and {ties}, which cannot be "
+        "told from it; among these the convention decided: the one that moves embeddings farthest.",
+        "bounds": f"**The correlation did not decide**: it cannot tell the strengths within the bounds apart "
+        f"({', '.join(within)}). What decided are the bounds, a fidelity of at least {bounds['fidelity']:g} of the "
+        f"clean pictures' and a share of at most {bounds['atypical']:g} atypical embeddings, which are set and not "
+        "measured, and the convention to take the one that moves embeddings farthest.",
+    }
+    own = rule["correlation"]
+    words = f"{decided[rule['decided']]} On other concepts its correlation is {interval(own)}"
+    return f"{words}." if excludes(own) else f"{words}, **which includes 0**: no correlation is shown for it."
+
+
 def _strengths(summary: Json) -> str:
-    target = summary["target"]
+    target, all_heads = summary["target"], summary["n_heads"]
+    few = summary["n_decoded"] < all_heads
+    # Scores are compared over the same heads; what is known of all heads stands apart, and says so.
+    asked, some = (ASKED_SAME, f"the same {summary['n_decoded']} heads") if few else (ASKED, f"{all_heads} heads")
+    heads = {DECODED: f"{summary['n_decoded']} heads", asked: some, JUDGED: f"{summary['n_decoded']} heads"}
+    if few:
+        heads[ASKED] = f"all {all_heads} heads"
+    names = {ASKED_SAME: ASKED}
     found = {
         (row["strength"], row["score"], row["compare"], row["effect"] == summary["main"], row["statistic"]): interval(
             row["estimate"]
@@ -54,18 +84,25 @@ def _strengths(summary: Json) -> str:
         for row in summary["correlations"]
     }
     columns: list[tuple[str, str, str, bool, str]] = [
-        (f"{score}, {compare}: {'signed' if main else 'unsigned'}{words}", score, compare, main, statistic)
+        (
+            f"{names.get(score, score)} ({heads[score]}), {compare}: {'signed' if main else 'unsigned'}{words}",
+            score,
+            compare,
+            main,
+            statistic,
+        )
         for score, compare, main, statistic, words in (
-            ("decoded", target, True, "spearman", ""),
-            ("decoded", target, True, "interaction", ", head means removed"),
-            ("not decoded", target, True, "spearman", ""),
-            ("not decoded", target, True, "interaction", ", head means removed"),
-            ("decoded, judged", target, True, "spearman", ""),
-            ("decoded", "input", True, "spearman", ""),
-            ("decoded, judged", "input", True, "spearman", ""),
-            ("decoded", "input", False, "spearman", ""),
-            ("not decoded", "input", False, "spearman", ""),
-            ("decoded, judged", "input", False, "spearman", ""),
+            (DECODED, target, True, "spearman", ""),
+            (asked, target, True, "spearman", ""),
+            (DECODED, target, True, "interaction", ", head means removed"),
+            (asked, target, True, "interaction", ", head means removed"),
+            (JUDGED, target, True, "spearman", ""),
+            (DECODED, INPUT, True, "spearman", ""),
+            (JUDGED, INPUT, True, "spearman", ""),
+            (DECODED, INPUT, False, "spearman", ""),
+            (asked, INPUT, False, "spearman", ""),
+            (JUDGED, INPUT, False, "spearman", ""),
+            *([(ASKED, target, True, "spearman", "")] if few else []),
         )
         if any(key[1:] == (score, compare, main, statistic) for key in found)
     ]
@@ -134,8 +171,8 @@ def decoder_section(summary: Json) -> str:
         f"Two seeds of the reference rank heads with a correlation of {signed(single) or 'undefined'}; the mean of all "
         f"has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). The ranking without decoding, which "
         f"has no noise of a seed, against the mean of all: {interval(summary['asked'])}. The most that one "
-        f"without noise could reach there is the root of that reliability, {interval(summary['asked_ceiling'])}; the share of "
-        f"it is {interval(summary['asked_share'])}.\n",
+        f"without noise could reach is the root of the reliability, {interval(summary['asked_ceiling'])}; its share is "
+        f"{interval(summary['asked_share'])}.\n",
         f"{steps_words(summary)}\n",
         f"What the decoder invents at the default setting, 1 - agreement over seeds: {interval(summary['invented'])}; "
         f"pictures of different inputs agree by {signed(default['seen']['unrelated']) or 'undefined'}.\n",

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from steerlens.sites import Site
+from steerlens.studies.caution import caution
 from steerlens.studies.drawing import picture_grid
+from steerlens.studies.greys import DARK, LIGHT, MIDDLE, STRONG
 from steerlens.studies.importance_summary import INPUT
 from steerlens.studies.stats import Estimate
 from steerlens.studies.strength_summary import Point, StrengthSummary
-from steerlens.studies.strength_tables import ASKED, DECODED, JUDGED
+from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 from steerlens.studies.subjects import Subject
 
 _AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
@@ -31,15 +33,20 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
     """Correlation with the effects, fidelity, similarity and typicality over the sweep, with 95 % intervals."""
     kinds = [kind for kind in _AXIS if any(point.kind == kind for point in summary.points)]
     unsigned = next(row.effect for row in summary.correlations if row.effect != summary.main)
+    heads = f"{summary.n_decoded} heads"
     panels: list[tuple[str, list[_Line], Mapping[str, Estimate]]] = [
-        ("correlation with the\nsigned effect", _correlations(summary, summary.main), {}),
-        ("correlation with the\nunsigned effect", _correlations(summary, unsigned), {}),
-        ("cosine of decoded\npictures with", _cosines(summary), {"clean pictures' fidelity": summary.clean_fidelity}),
+        (f"correlation with the\nsigned effect ({heads})", _correlations(summary, summary.main), {}),
+        (f"correlation with the\nunsigned effect ({heads})", _correlations(summary, unsigned), {}),
         (
-            "percentile among\nreal embeddings",
+            f"cosine of decoded\npictures ({heads}) with",
+            _cosines(summary),
+            {"clean pictures' fidelity": summary.clean_fidelity},
+        ),
+        (
+            f"percentile among\nreal embeddings\n({summary.n_heads} heads)",
             [
-                _Line("nearest neighbour", "#222222", "-", "o", lambda point: point.typicality["nearest"].percentile),
-                _Line("Mahalanobis", "#888888", "--", "s", lambda point: point.typicality["mahalanobis"].percentile),
+                _Line("nearest neighbour", DARK, "-", "o", lambda point: point.typicality["nearest"].percentile),
+                _Line("Mahalanobis", MIDDLE, "--", "s", lambda point: point.typicality["mahalanobis"].percentile),
             ],
             {"clean embeddings (nearest)": summary.clean_typicality["nearest"].percentile},
         ),
@@ -53,7 +60,7 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
             for line in lines:
                 _draw(axes, points, line)
             for name, level in levels.items():
-                axes.axhline(level.value, color="#555555", linestyle=":", linewidth=1.2, label=name)
+                axes.axhline(level.value, color=STRONG, linestyle=":", linewidth=1.2, label=name)
             _dress(axes, points, summary)
         grid[row, 0].set_ylabel(label, fontsize=8)
         handles, names = grid[row, 0].get_legend_handles_labels()
@@ -78,25 +85,27 @@ def _correlations(summary: StrengthSummary, effect: str) -> list[_Line]:
     }
 
     def line(score: str, compare: str, colour: str, dash: str, marker: str) -> _Line:
-        words = f"{score}, with the {compare}"
+        words = f"{'not decoded' if score == asked else score}, with the {compare}"
         return _Line(words, colour, dash, marker, lambda point: found.get((point.strength, score, compare)))
 
+    # The same heads on both sides: a correlation over others would be another number for no fault of the decoder.
+    asked = ASKED_SAME if summary.n_decoded < summary.n_heads else ASKED
     lines = [
-        line(DECODED, summary.target, "#222222", "-", "o"),
-        line(ASKED, summary.target, "#222222", ":", "."),
-        line(DECODED, INPUT, "#888888", "-", "s"),
-        line(ASKED, INPUT, "#888888", ":", "x"),
+        line(DECODED, summary.target, DARK, "-", "o"),
+        line(asked, summary.target, DARK, ":", "."),
+        line(DECODED, INPUT, MIDDLE, "-", "s"),
+        line(asked, INPUT, MIDDLE, ":", "x"),
     ]
     judged = any(row.score == JUDGED for row in summary.correlations)
-    return [*lines, line(JUDGED, INPUT, "#555555", "--", "^")] if judged else lines
+    return [*lines, line(JUDGED, INPUT, STRONG, "--", "^")] if judged else lines
 
 
 def _cosines(summary: StrengthSummary) -> list[_Line]:
     target = summary.target
     return [
-        _Line("what was asked for (fidelity)", "#222222", "-", "o", lambda point: point.fidelity),
-        _Line("the input", "#888888", "-", "s", lambda point: point.similarity[DECODED][INPUT]),
-        _Line(f"the target ({target})", "#888888", "--", "^", lambda point: point.similarity[DECODED][target]),
+        _Line("what was asked for (fidelity)", DARK, "-", "o", lambda point: point.fidelity),
+        _Line("the input", MIDDLE, "-", "s", lambda point: point.similarity[DECODED][INPUT]),
+        _Line(f"the target ({target})", MIDDLE, "--", "^", lambda point: point.similarity[DECODED][target]),
     ]
 
 
@@ -126,10 +135,10 @@ def _dress(axes: Axes, points: Sequence[Point], summary: StrengthSummary) -> Non
     axes.spines[["top", "right"]].set_visible(False)
     low, high = axes.get_ylim()
     if low < 0 < high:
-        axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+        axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
     for point in points:
         if point.strength == summary.recommendation.strength:
-            axes.axvline(point.value, color="#bbbbbb", linewidth=4, alpha=0.5, zorder=0)
+            axes.axvline(point.value, color=LIGHT, linewidth=4, alpha=0.5, zorder=0)
 
 
 def choice_figure(summary: StrengthSummary) -> Figure:
@@ -145,30 +154,30 @@ def choice_figure(summary: StrengthSummary) -> Figure:
     axes, fidelity, atypical = figure.subplots(1, 3, sharey=True, width_ratios=(2.2, 1, 1))
     for place, name in enumerate(names):
         candidate, estimate = rule.candidates[name], reported[name]
-        fill = "#222222" if candidate.within else "white"
-        axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color="#888888", linewidth=1.6)
+        fill = DARK if candidate.within else "white"
+        axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color=MIDDLE, linewidth=1.6)
         labels = ("where chosen (hollow: outside the bounds)", "on other concepts, 95 % interval")
         chosen_label, reported_label = labels if place == 0 else (None, None)
-        axes.plot(estimate.value, place - 0.14, "s", color="#888888", markersize=4.5, label=reported_label)
+        axes.plot(estimate.value, place - 0.14, "s", color=MIDDLE, markersize=4.5, label=reported_label)
         axes.plot(
             candidate.correlation,
             place + 0.14,
             "o",
-            color="#222222",
+            color=DARK,
             markerfacecolor=fill,
             markersize=5.5,
             label=chosen_label,
         )
-        fidelity.plot(candidate.fidelity, place, "o", color="#222222", markerfacecolor=fill, markersize=5)
-        atypical.plot(candidate.atypical, place, "o", color="#222222", markerfacecolor=fill, markersize=5)
-    axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+        fidelity.plot(candidate.fidelity, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
+        atypical.plot(candidate.atypical, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
+    axes.axvline(0, color=LIGHT, linewidth=0.8, zorder=0)
     words = [f"{name}  (recommended)" if name == rule.strength else name for name in names]
     axes.set_yticks(range(len(names)), words, fontsize=8)
     axes.set_xlabel("Spearman correlation with the signed effect", fontsize=8)
     fidelity.set_xlabel("fidelity, share of the clean", fontsize=8)
     atypical.set_xlabel("share of atypical embeddings", fontsize=8)
     for one, bound in ((fidelity, rule.bounds.fidelity), (atypical, rule.bounds.atypical)):
-        one.axvline(bound, color="#555555", linestyle=":", linewidth=1.2)
+        one.axvline(bound, color=STRONG, linestyle=":", linewidth=1.2)
         one.set_xlim(-0.06, 1.06)
     for one in (axes, fidelity, atypical):
         one.tick_params(axis="x", labelsize=7)
@@ -198,4 +207,6 @@ def _size(summary: StrengthSummary) -> str:
     if summary.n_decoded < summary.n_heads:
         heads += f", {summary.n_decoded} of them decoded"
     seeds = "1 seed" if summary.n_seeds == 1 else f"{summary.n_seeds} seeds"
-    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
+    words = f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
+    warned = caution(min(summary.n_concepts, summary.n_chosen_concepts))
+    return f"{words}\n{warned.capitalize()}." if warned else words

@@ -8,8 +8,9 @@ from steerlens.encoders.base import Encoder
 from steerlens.studies.drawing import save_figure, save_table
 from steerlens.studies.folder import StudyFolder, open_study
 from steerlens.studies.importance import Bench, make_bench, part_name
-from steerlens.studies.importance_study import model_identity, target_for
+from steerlens.studies.importance_study import target_for
 from steerlens.studies.importance_summary import Effect
+from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.stats import mean_estimate
 from steerlens.studies.strength import PICTURES, StrengthOptions, held_apart, measure, measure_pictures
 from steerlens.studies.strength_figures import choice_figure, pictures_figure, sweep_figure
@@ -41,6 +42,7 @@ def strength_study(
     bounds: Bounds | None = None,
     judge: Encoder | None = None,
     draws: int = 500,
+    command: str = "",
 ) -> Generator[Advanced, None, StrengthSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
@@ -53,6 +55,7 @@ def strength_study(
         bounds: what a strength must keep to; other bounds and targets need no new measurement.
         judge: an outside encoder that sees the decoded pictures as well.
         draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
 
     Raises:
         UsageError: if the folder holds another study, there is no such target, or there are too few real embeddings.
@@ -82,6 +85,7 @@ def strength_study(
             n_pictures=len(subjects.reported),
             n_concepts=len(set(reported.concepts)),
             n_chosen=len(subjects.chosen),
+            n_chosen_concepts=len(set(chosen.concepts)),
             n_heads=len(bench.sites),
             n_decoded=len(columns),
             n_seeds=len(options.seeds),
@@ -94,6 +98,8 @@ def strength_study(
             points=tuple(points),
             correlations=tuple(correlations),
             recommendation=recommend(chosen, reported, options.strengths, bounds or Bounds()),
+            judge=judge_name(judge),
+            command=command,
         )
         _write(study, pair, subjects, options, bench, reported, summary)
         return summary
@@ -127,7 +133,7 @@ def identity(pair: Pair, subjects: SubjectSet, options: StrengthOptions, judge: 
     """What two calls must share to go on with one study, as JSON values."""
     return {
         "study": "strength",
-        "models": model_identity(pair, judge),
+        "models": models_of(pair, judge),
         "subjects": subjects.identity(),
         "options": {
             "strengths": [str(strength) for strength in options.strengths],

@@ -6,13 +6,14 @@ signed effect. The strength is recommended on one half of the concepts and repor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses.strength import Strength
 from steerlens.studies.importance_summary import INPUT, stacked
+from steerlens.studies.judge import JudgeName
 from steerlens.studies.stats import (
     Estimate,
     correlation_estimate,
@@ -127,6 +128,8 @@ class Recommendation:
         candidates: every strength of the sweep, on the concepts to choose on.
         best: the largest correlation within the bounds.
         runners_up: others within the bounds whose paired difference to the best has an interval that includes 0.
+        decided: what singled the strength out: the `correlation`, if it tells the best from all others; the `bounds`,
+            with the rule's convention, if it tells it from none; else the `convention` among those that it leaves.
         correlation: of the recommended strength, on the concepts to report on.
         differences: paired, recommended minus every other strength, on the concepts to report on.
     """
@@ -137,6 +140,7 @@ class Recommendation:
     candidates: Mapping[str, Candidate]
     best: str | None = None
     runners_up: tuple[str, ...] = ()
+    decided: Literal["correlation", "convention", "bounds"] | None = None
     correlation: Estimate | None = None
     differences: Mapping[str, Estimate] | None = None
 
@@ -149,6 +153,7 @@ class StrengthSummary:
         n_pictures: pictures to report on.
         n_concepts: concepts among them.
         n_chosen: pictures to choose on.
+        n_chosen_concepts: concepts among those.
         n_heads: heads.
         n_decoded: heads whose pictures were decoded.
         n_seeds: seeds of the decoder.
@@ -161,11 +166,14 @@ class StrengthSummary:
         points: the sweep.
         correlations: of scores with effects.
         recommendation: the rule's.
+        judge: the outside judge, or None.
+        command: what was run, if it was a command.
     """
 
     n_pictures: int
     n_concepts: int
     n_chosen: int
+    n_chosen_concepts: int
     n_heads: int
     n_decoded: int
     n_seeds: int
@@ -178,6 +186,8 @@ class StrengthSummary:
     points: tuple[Point, ...]
     correlations: tuple[Correlated, ...]
     recommendation: Recommendation
+    judge: JudgeName | None = None
+    command: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -245,8 +255,9 @@ def recommend(chosen: Half, reported: Half, strengths: Sequence[Strength], bound
         f"whose steered embeddings at most a share of {bounds.atypical:g} lies beyond the {ATYPICAL:g}th percentile "
         "of real embeddings' nearest-neighbour distances; the best of them has the largest Spearman correlation over "
         f"heads of the decoded pictures' similarity with the target ({chosen.main.target}) and the effect of ablation "
-        f"({chosen.main}), mean over pictures; of it and those that cannot be told from it, the one that moves "
-        "embeddings farthest is taken, since the pictures of a weaker one show little but the input"
+        f"({chosen.main}), mean over pictures; among it and those that cannot be told from it (paired "
+        "difference, 95 % interval) no measurement decides but a convention: the one that moves embeddings farthest "
+        "is taken, since the pictures of a weaker one show little but the input"
     )
     candidates = {strength: _candidate(chosen, strength, bounds) for strength in strengths}
     named = {str(strength): candidate for strength, candidate in candidates.items()}
@@ -264,6 +275,7 @@ def recommend(chosen: Half, reported: Half, strengths: Sequence[Strength], bound
         named,
         str(best),
         tuple(str(one) for one in near),
+        "bounds" if len(near) == len(allowed) - 1 else "convention" if near else "correlation",
         correlation_estimate(score, effect, reported.concepts, draws=reported.draws),
         {str(one): _difference(reported, taken, one) for one in strengths if one != taken},
     )
