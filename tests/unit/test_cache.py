@@ -185,6 +185,23 @@ def test_what_was_not_used_for_longest_goes_first(
     assert sum(path.stat().st_size for path in entries(folder)) <= 3.5 * size
 
 
+def test_what_other_processes_write_counts_towards_the_limit(
+    pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = traced(pair)
+    size = entries(folder)[0].stat().st_size
+    monkeypatch.setattr(cache, "_WRITES_A_COUNT", 2)
+    monkeypatch.setenv("STEERLENS_CACHE_GB", str(10.5 * size / 1e9))
+    ours = held(pair)
+    ours.trace(pair.encoder.preprocess([picture(1).image]))
+    for seed in range(2, 12):  # another process fills it, whose limit is a larger one
+        first.trace(pair.encoder.preprocess([picture(seed).image]))
+    assert len(entries(folder)) == 12
+    for seed in range(12, 14):
+        ours.trace(pair.encoder.preprocess([picture(seed).image]))
+    assert sum(path.stat().st_size for path in entries(folder)) <= 10.5 * size
+
+
 def test_a_trace_larger_than_the_limit_is_not_kept(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEERLENS_CACHE_GB", "1e-6")
     assert "more than the cache may hold" in traced(pair).notes[0]

@@ -90,6 +90,68 @@ def test_a_run_that_is_being_written_says_so(tmp_path: Path, pair: Pair) -> None
     assert not run_summary(tmp_path / "run").being_written
 
 
+def test_a_summary_does_not_mind_files_that_are_renamed_under_it(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(pair, tmp_path / "run")
+    real = Path.stat
+
+    def gone(self: Path, **options: Any) -> Any:
+        if self.name.startswith("part-"):
+            raise FileNotFoundError(self)
+        return real(self, **options)
+
+    whole = run_summary(tmp_path / "run").size
+    # As `Path.is_file` sees it, it was there the moment before.
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "stat", gone)
+    assert 0 < run_summary(tmp_path / "run").size < whole
+
+
+@pytest.mark.parametrize("missing", ["plan", "encoder", "decoder", "inputs", "directions"])
+def test_a_manifest_that_lacks_something_is_told_as_that(missing: str, pair: Pair, tmp_path: Path) -> None:
+    run(pair, tmp_path / "run")
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[missing]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=f"cannot be read: its manifest has no '{missing}'"):
+        merged(tmp_path / "run", out=tmp_path / "all")
+    if missing != "directions":
+        with pytest.raises(StoreError, match=f"cannot be read: its manifest has no '{missing}'"):
+            run_summary(tmp_path / "run")
+    path.write_text("[]")
+    with pytest.raises(StoreError, match="no manifest"):
+        run_summary(tmp_path / "run")
+
+
+# ---- what a run is known by
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"decode": "top:1"}, {"decode": "all"}, r"another decode: top:1 there, and all was asked for"),
+        ({"decode": "all"}, {"decode": "top:1"}, r"another decode: all there, and top:1 was asked for"),
+        ({"steps": 1}, {"steps": 2}, r"another options\.steps: 1 there, and 2 was asked for"),
+        ({}, {"pictures": picture(1)}, r"another inputs\.\w+: \{\"name\": \"noise-0\""),
+        ({}, {"controls": 0}, r"another plan\.cells"),
+        (
+            {"controls": 0},
+            {"n_seeds": 2, "controls": 0},
+            r"another plan\.seeds\[1\]: not set there, and 1 was asked for",
+        ),
+    ],
+)
+def test_another_run_is_refused_by_the_name_of_what_differs(
+    first: dict[str, Any], second: dict[str, Any], said: str, pair: Pair, tmp_path: Path
+) -> None:
+    run(pair, tmp_path / "run", **first)
+    with pytest.raises(UsageError, match=said):
+        run(pair, tmp_path / "run", **second)
+    run(pair, tmp_path / "run", **first)
+
+
 # ---- merge
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from steerlens.errors import UsageError
+from steerlens.sweep import files
 from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.plan import Cell
 from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
@@ -66,6 +68,7 @@ def die_at(step: int, folder: Path, atlas: Atlas) -> bool:
             wrap = dying(step)
             os.fsync = wrap(os.fsync)
             Path.replace = wrap(Path.replace)  # type: ignore[method-assign]
+            Path.mkdir = wrap(Path.mkdir)  # type: ignore[method-assign]
             write(folder, atlas)
             os._exit(0)
         except BaseException:
@@ -85,7 +88,8 @@ def steps(folder: Path, atlas: Atlas) -> Iterator[Path]:
 
 
 def test_a_run_is_gone_on_with_from_every_step_of_writing(atlas: Atlas, tmp_path: Path) -> None:
-    count = 0
+    count, undisturbed = 0, tmp_path / "undisturbed"
+    write(undisturbed, atlas)
     for folder in steps(tmp_path, atlas):
         count += 1
         if (folder / "manifest.json").exists():
@@ -98,8 +102,39 @@ def test_a_run_is_gone_on_with_from_every_step_of_writing(atlas: Atlas, tmp_path
         assert held == Counter(cell.key for cell in atlas.plan.cells)
         assert [reading.id for reading in stored.readings] == [reading.id for reading in atlas.readings]
         assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
-    files = len([path for path in tmp_path.joinpath("0").rglob("*") if path.is_file() and path.name != ".lock"])
-    assert count >= 3 * files  # a flush, a rename and a flush of the folder for every file
+        # Without it the datasets library refuses the folder, whatever the parts hold.
+        assert (folder / "README.md").read_bytes() == (undisturbed / "README.md").read_bytes()
+    held = len([path for path in undisturbed.rglob("*") if path.is_file() and path.name != ".lock"])
+    assert count >= 3 * held  # a flush, a rename and a flush of the folder for every file
+
+
+def test_a_power_cut_cannot_take_the_folders_of_a_run_that_its_manifest_speaks_of(
+    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk, real, flush, place = set[Path](), Path.replace, files.flush_names, tmp_path / "runs" / "new" / "run"
+
+    def flushed(folder: Path) -> None:
+        flush(folder)
+        on_disk.update(folder.iterdir())
+
+    def renamed(self: Path, target: Path) -> Path:
+        wanted = {target.parent, *target.parent.parents, place / "cells", place / "inputs"}
+        lost = {folder for folder in wanted if folder.is_relative_to(tmp_path / "runs")} - on_disk
+        assert not lost, f"{target} is there and {lost} may not be after a power cut"
+        return real(self, target)
+
+    monkeypatch.setattr(files, "flush_names", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write(place, atlas)
+    assert load_run(place).manifest["complete"] is True
+
+
+def test_a_folder_of_somebody_else_is_not_taken_for_the_beginning_of_a_run(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match="no run"), open_run(tmp_path, identity(atlas)):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["cells"]
 
 
 def test_a_later_part_counts_once_even_if_cells_are_stored_again(atlas: Atlas, tmp_path: Path) -> None:

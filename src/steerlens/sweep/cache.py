@@ -29,7 +29,7 @@ from torch import Tensor
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import StoreError, UsageError
-from steerlens.sweep.files import atomic_write
+from steerlens.sweep.files import atomic_write, files_under
 from steerlens.trace import Trace
 from steerlens.zoo.pair import Pair
 
@@ -46,6 +46,9 @@ _FILES = ("image_encoder/", "image_processor/", "bridge/")
 
 _ABANDONED_SECONDS = 3600
 """Age at which a file that is still under a temporary name was left behind by a process that died."""
+
+_WRITES_A_COUNT = 16
+"""Entries written before all are counted again: other processes write to the same folder, and each counts its own."""
 
 _SHARE_LEFT = 0.9
 """Once the limit is passed, as much of it is left, so that not every further entry means another clearing."""
@@ -146,7 +149,7 @@ class TraceCache:
         self._encoder, self._root, self._limit = encoder, folder, limit
         self._folder = folder / "traces" / digest[:16]
         self._description = {"name": encoder.spec.name, **conditions}
-        self._size: int | None = None
+        self._size = self._writes = 0
         self.notes: list[str] = []
 
     def trace(self, inputs: Inputs) -> Trace:
@@ -172,7 +175,8 @@ class TraceCache:
             if not (self._folder / "model.json").exists():
                 atomic_write(self._folder / "model.json", json.dumps(self._description, indent=1).encode())
             atomic_write(path, data)
-            self._size = len(data) + (_size_of(self._root) if self._size is None else self._size)
+            self._size = self._size + len(data) if self._writes % _WRITES_A_COUNT else _size_of(self._root)
+            self._writes += 1
             if self._size > self._limit:
                 self._size = _shrink(self._root, self._limit)
         except (OSError, StoreError) as error:
@@ -259,13 +263,8 @@ def _read_entry(path: Path) -> dict[str, Tensor] | None:
 
 
 def _entries(folder: Path) -> list[tuple[float, int, Path]]:
-    """The entries under a folder: time of last use, size in bytes, file. Another process may remove any of them."""
-    found: list[tuple[float, int, Path]] = []
-    for path in folder.rglob("*.safetensors"):
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    return found
+    """The entries under a folder: time of last use, size in bytes, file."""
+    return [(status.st_mtime, status.st_size, path) for path, status in files_under(folder, ".safetensors")]
 
 
 def _size_of(folder: Path) -> int:

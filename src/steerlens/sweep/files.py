@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
@@ -12,8 +12,13 @@ from steerlens.errors import StoreError
 
 
 @contextmanager
-def storing(path: Path) -> Generator[None]:
+def storing(path: Path, *, goes_on: bool = True) -> Generator[None]:
     """Turns what the file system refuses into one clear message.
+
+    Args:
+        path: what is written.
+        goes_on: whether what was written before is kept and gone on with; else nothing of it is, which is the caller's
+            to see to.
 
     Raises:
         StoreError: if the disk is full, or the place cannot be written.
@@ -22,22 +27,27 @@ def storing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kept, then = ("What was finished before", " to go on from there") if goes_on else ("Nothing of it", "")
             raise StoreError(
-                f"no space left to write {path}. What was finished before is kept; free some space and run the same "
-                "command again to go on from there."
+                f"no space left to write {path}. {kept} is kept; free some space and run the same command again{then}."
             ) from error
         raise StoreError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 @contextmanager
-def atomic_file(path: Path) -> Generator[IO[bytes]]:
+def atomic_file(path: Path, *, goes_on: bool = True) -> Generator[IO[bytes]]:
     """A file to write under a temporary name, which is flushed to the disk and renamed once it is whole.
+
+    Args:
+        path: the file.
+        goes_on: what `storing` tells the user of a full disk.
 
     Raises:
         StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
     """
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storing(path, goes_on=goes_on):
+        if not path.parent.is_dir():
+            make_folder(path.parent)
         temporary: Path | None = None
         try:
             with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -48,7 +58,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
             temporary = None
-            _flush_names(path.parent)
+            flush_names(path.parent)
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -64,7 +74,32 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def _flush_names(folder: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Makes a folder, with those above it, and flushes its name: else a power cut may take it with all that it holds.
+
+    One that is there is flushed too: whoever made it may have died before doing so.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # a folder above that may be passed through and not read
+        flush_names(path.parent)
+
+
+def files_under(folder: Path, suffix: str = "") -> Iterator[tuple[Path, os.stat_result]]:
+    """The files under a folder with their sizes and times, less what another process renames or removes meanwhile."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if path.suffix == suffix or not suffix:
+                with suppress(FileNotFoundError):
+                    yield path, path.stat()
+
+
+def flush_names(folder: Path) -> None:
     """Flushes which files a folder holds: else a power cut may take one file and leave a later one."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -11,15 +11,22 @@ import torch
 from steerlens.errors import UsageError
 from steerlens.sweep.atlas import CellResult, LazyResults, Reading
 from steerlens.sweep.engine import Advanced
-from steerlens.sweep.plan import Cell, Plan
-from steerlens.sweep.store import RunWriter, is_complete, open_run, plan_from_json, plan_to_json, read_manifest
+from steerlens.sweep.plan import Cell, Plan, compact
+from steerlens.sweep.store import (
+    RunWriter,
+    identity_difference,
+    is_complete,
+    known_by,
+    open_run,
+    plan_from_json,
+    plan_to_json,
+    read_manifest,
+    readable_run,
+)
 from steerlens.sweep.stored import part_cells, part_files, reading_files, stored_reading, stored_results
 
-_BESIDE_IDENTITY = ("format", "fingerprint", "complete", "decoded", "provenance", "seconds", "resumed", "merged")
-"""What a manifest holds besides what a run is known by."""
-
 _UNITED = ("plan", "inputs", "directions")
-"""Of that, what runs may differ in and still be merged."""
+"""Of what a run is known by, that in which runs may differ and still be merged."""
 
 _LENSES = ("diffusion", "steering", "control")
 
@@ -59,9 +66,18 @@ class _Source:
 
     @classmethod
     def open(cls, folder: Path) -> "_Source":
+        """Opens a run.
+
+        Raises:
+            UsageError: if the folder holds no run.
+            StoreError: if it cannot be read.
+        """
         manifest = read_manifest(folder)
-        plan = plan_from_json(manifest["plan"])
-        return cls(folder, manifest, plan, stored_results(folder, plan.cells))
+        with readable_run(folder):
+            plan = plan_from_json(manifest["plan"])
+            for needed in ("encoder", "decoder", *_UNITED):
+                manifest[needed].items()
+            return cls(folder, manifest, plan, stored_results(folder, plan.cells))
 
 
 def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Advanced, None, Merged]":
@@ -105,7 +121,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Adv
         for done, (source, path) in enumerate(parts, start=len(readings) + 1):
             _copy_part(writer, source, path, owners)
             yield Advanced("merging", done, total)
-        planned = len(identity["plan"]["cells"])
+        planned = len(plan_from_json(identity["plan"]))
         held = sum(len(source.results) for source in sources) - duplicates
         complete = held == planned or all(is_complete(one.manifest, len(one.results)) for one in sources)
         if complete and len(readings) == len(identity["inputs"]):
@@ -115,18 +131,9 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Adv
 
 def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
     first = sources[0]
-    keys = [key for key in first.manifest if key not in _BESIDE_IDENTITY]
     for other in sources[1:]:
-        others = [key for key in other.manifest if key not in _BESIDE_IDENTITY]
-        for key in dict.fromkeys((*keys, *others)):
-            if key not in _UNITED:
-                _refuse_difference(first, other, key, _nameless(first.manifest, key), _nameless(other.manifest, key))
-        for what in ("strength", "n_layers"):
-            _refuse_difference(first, other, what, first.manifest["plan"][what], other.manifest["plan"][what])
-        for name in set(first.manifest["directions"]) & set(other.manifest["directions"]):
-            given = first.manifest["directions"][name], other.manifest["directions"][name]
-            _refuse_difference(first, other, f"directions.{name}", *given)
-    identity = {key: first.manifest[key] for key in keys}
+        _refuse_difference(first, other)
+    identity = known_by(first.manifest)
     for key in ("inputs", "directions"):
         identity[key] = {name: value for source in reversed(sources) for name, value in source.manifest[key].items()}
     order = list(dict.fromkeys(name for source in sources for name in source.manifest["inputs"]))
@@ -134,22 +141,25 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
     return {**identity, "plan": plan_to_json(_united_plan([source.plan for source in sources]))}
 
 
-def _nameless(manifest: Mapping[str, Any], key: str) -> Any:
-    """What a manifest says; of encoder and decoder not where they lie, since hashes say which weights they have."""
-    value: Any = manifest.get(key)
-    return {name: held for name, held in value.items() if name != "name"} if key in ("encoder", "decoder") else value
+def _refuse_difference(one: _Source, other: _Source) -> None:
+    found = identity_difference(_must_agree(one, other), _must_agree(other, one))
+    if found is not None:
+        name, mine, theirs = found
+        raise UsageError(
+            f"{other.folder} cannot be merged with {one.folder}: {name} is {theirs} there, and {mine} here. Runs of "
+            "other models or options do not make one run."
+        )
 
 
-def _refuse_difference(one: _Source, other: _Source, key: str, mine: Any, theirs: Any) -> None:
-    if mine == theirs:
-        return
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for name in {**mine, **theirs}:
-            _refuse_difference(one, other, f"{key}.{name}", mine.get(name), theirs.get(name))
-    raise UsageError(
-        f"{other.folder} cannot be merged with {one.folder}: {key} is {theirs} there, and {mine} here. Runs of other "
-        "models or options do not make one run."
-    )
+def _must_agree(source: _Source, other: _Source) -> dict[str, Any]:
+    """Of what a run is known by, what another one must share to be merged with it."""
+    held, plan = known_by(source.manifest), source.manifest["plan"]
+    shared = {key: value for key, value in held.items() if key not in _UNITED}
+    # Not where the models lie, since hashes say which weights they have.
+    models = {key: {name: held[key][name] for name in held[key] if name != "name"} for key in ("encoder", "decoder")}
+    directions = {name: value for name, value in held["directions"].items() if name in other.manifest["directions"]}
+    steering = {what: plan[what] for what in ("strength", "n_layers")}
+    return {**shared, **models, "plan": steering, "directions": directions}
 
 
 def _united_plan(plans: Sequence[Plan]) -> Plan:
@@ -161,7 +171,7 @@ def _united_plan(plans: Sequence[Plan]) -> Plan:
         return pictures[cell.picture], cell.seed, _LENSES.index(cell.lens)
 
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
-    return Plan(tuple(sorted(cells, key=place)), plans[0].strength, seeds, plans[0].n_layers)
+    return Plan(compact(sorted(cells, key=place)), plans[0].strength, seeds, plans[0].n_layers)
 
 
 def _check_duplicates(source: _Source, owners: Mapping[str, _Source]) -> int:

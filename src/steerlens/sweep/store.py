@@ -12,14 +12,13 @@
 Every file is written under a temporary name and renamed. A part counts once its parquet file is there.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
@@ -27,14 +26,21 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
 from steerlens.sweep.atlas import Atlas, CellResult, Reading
-from steerlens.sweep.files import atomic_write, storing
-from steerlens.sweep.plan import Cell, Plan
+from steerlens.sweep.difference import first_difference
+from steerlens.sweep.files import atomic_write, make_folder, storing
+from steerlens.sweep.lock import LOCK_FILE, only_writer
+from steerlens.sweep.plan import Cell, Plan, SameCells, compact
 from steerlens.sweep.stored import finished_keys, part_files, reading_files, stored_readings, stored_results
 from steerlens.sweep.tables import cells_to_bytes, reading_to_bytes
+
+_INSIDE = ("inputs", "cells")
+"""The folders of a run directory."""
 
 FORMAT = 1
 """Version of the layout of a run directory."""
 
+BESIDE_IDENTITY = ("format", "fingerprint", "complete", "decoded", "provenance", "seconds", "resumed", "merged")
+"""What a manifest holds besides what a run is known by."""
 
 _DATASET_CARD = b"""---
 configs:
@@ -82,6 +88,11 @@ class RunWriter:
         self._held = len(finished)
         self._next_part = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to decode: the run was finished, and no part of it has been removed since."""
+        return is_complete(self._manifest, self._held)
+
     def add_cells(self, results: Sequence[CellResult]) -> None:
         """Stores finished cells.
 
@@ -113,6 +124,9 @@ class RunWriter:
         """Marks the run as complete and adds facts to its manifest (seconds taken, say), once.
 
         How many cells it holds is one of them: a run that decodes a choice has fewer than were planned.
+
+        Raises:
+            StoreError: if the manifest cannot be written; the one before stays.
         """
         if not self._manifest.get("complete"):
             self._manifest.update(complete=True, decoded=self._held, **facts)
@@ -132,27 +146,24 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         UsageError: if the folder holds another run, or other files.
         StoreError: if it cannot be written, or another process is writing to it.
     """
-    mark = fingerprint(identity)
-    manifest = {"format": FORMAT, "fingerprint": mark, "complete": False, **(facts or {}), **identity}
+    asked: dict[str, Any] = json.loads(json.dumps(identity))
+    manifest = {"format": FORMAT, "fingerprint": fingerprint(asked), "complete": False, **(facts or {}), **asked}
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _refuse_foreign(folder)  # before the lock, which would be one more file in a folder of somebody else's
-        lock = (folder / ".lock").open("a")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"another process is writing to {folder}; wait for it, or give another --out.") from None
+    with only_writer(folder):
         before = _read_manifest(folder)
         _refuse_foreign(folder)
-        if before is not None and before.get("fingerprint") != mark:
-            changed = [key for key in identity if before.get(key) != json.loads(json.dumps(identity[key]))]
-            raise UsageError(
-                f"{folder} holds a run with another {' and '.join(changed) or 'layout'}; "
-                "give another --out, or remove that folder."
-            )
+        if before is not None and before.get("fingerprint") != manifest["fingerprint"]:
+            there = _as_now(folder, known_by(before))
+            if there != asked:
+                _refuse_other(folder, there, asked)
+        with storing(folder):
+            for inside in _INSIDE:  # before there is a manifest to say that this is a run, which must not lose them
+                make_folder(folder / inside)
         if before is None:
             _write_manifest(folder, manifest)
+        if not (folder / "README.md").exists():  # a process may have died before it wrote it
             atomic_write(folder / "README.md", _DATASET_CARD)
         _sweep_up(folder)
         finished, read = finished_keys(folder), frozenset(reading_files(folder))
@@ -160,21 +171,56 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
 
 
+def known_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is known by: the part of its manifest that two calls must share to add to one run."""
+    return {key: value for key, value in manifest.items() if key not in BESIDE_IDENTITY}
+
+
+def _as_now(folder: Path, held: dict[str, Any]) -> dict[str, Any]:
+    """What a run is known by, its plan named as it is today: earlier versions named every cell of every picture."""
+    with readable_run(folder):
+        return {**held, "plan": plan_to_json(plan_from_json(held["plan"]))} if "plan" in held else held
+
+
+def identity_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first thing in which two runs differ by what they are known by, and what each of them says.
+
+    The plan comes last: most other differences make another plan too.
+    """
+    # A run that decodes everything does not say so.
+    first, second = ({"decode": "all", **held} for held in (one, other))
+    plans = first.pop("plan", None), second.pop("plan", None)
+    return first_difference(first, second) or first_difference(*plans, "plan")
+
+
+def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> NoReturn:
+    name, held, wanted = identity_difference(there, asked) or ("layout", "that of another version", "this one's")
+    raise UsageError(
+        f"{folder} holds a run with another {name}: {held} there, and {wanted} was asked for; give another --out, or "
+        "remove that folder."
+    )
+
+
 def _sweep_up(folder: Path) -> None:
     """Removes what a killed process had not finished writing; the lock says that no other one is writing."""
     with storing(folder):
         for path in (
-            found for inside in (folder, folder / "inputs", folder / "cells") for found in inside.glob(".*.*")
+            found for inside in (folder, *(folder / name for name in _INSIDE)) for found in inside.glob(".*.*")
         ):
             path.unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    names = {path.name for path in folder.iterdir()}
-    # A process may have died while it wrote the very first file.
-    others = {name for name in names - {".lock"} if not name.startswith(".manifest.json.")}
-    if others and "manifest.json" not in names:
+    if (folder / "manifest.json").exists():
+        return
+    # A process may have died before it had written the very first file.
+    if any(not _may_come_first(path) for path in folder.iterdir()):
         raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
+
+
+def _may_come_first(path: Path) -> bool:
+    empty = path.name in _INSIDE and path.is_dir() and not any(path.iterdir())
+    return empty or path.name == LOCK_FILE or path.name.startswith(".manifest.json.")
 
 
 def load_run(folder: str | Path) -> Atlas:
@@ -186,9 +232,9 @@ def load_run(folder: str | Path) -> Atlas:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    try:
+    with readable_run(folder):
         plan = plan_from_json(manifest["plan"])
-        readings = stored_readings(folder, dict.fromkeys(cell.picture for cell in plan.cells))
+        readings = stored_readings(folder, plan.pictures)
         results = stored_results(folder, plan.cells)
         manifest["complete"] = is_complete(manifest, len(results))
         return Atlas(
@@ -199,13 +245,29 @@ def load_run(folder: str | Path) -> Atlas:
             results=results,
             manifest=manifest,
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+
+
+@contextmanager
+def readable_run(folder: Path) -> Generator[None]:
+    """Turns what is missing from a run, or broken, into one clear message.
+
+    Raises:
+        StoreError: if anything is.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise StoreError(f"the run in {folder} cannot be read: its manifest has no {error}.") from error
+    except (AttributeError, TypeError, ValueError, OSError) as error:
         raise StoreError(f"the run in {folder} cannot be read: {error}.") from error
 
 
 def is_complete(manifest: Mapping[str, Any], held: int) -> bool:
     """Whether a run is complete that holds so many cells; a part may have been removed since its manifest said so."""
-    return bool(manifest.get("complete")) and held == manifest.get("decoded", len(manifest["plan"]["cells"]))
+    if not manifest.get("complete"):
+        return False
+    decoded = manifest.get("decoded")
+    return held == (len(plan_from_json(manifest["plan"])) if decoded is None else decoded)
 
 
 def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
@@ -214,23 +276,28 @@ def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON values, as the manifest holds it."""
+    """A plan as JSON values, as the manifest holds it: cells that every picture has are named once."""
+    same = plan.cells if isinstance(plan.cells, SameCells) else None
     return {
         "strength": str(plan.strength),
         "seeds": list(plan.seeds),
         "n_layers": plan.n_layers,
-        "cells": [cell.key for cell in plan.cells],
+        **({} if same is None else {"pictures": list(same.pictures)}),
+        "cells": [cell.key for cell in (plan.cells if same is None else same.each)],
     }
 
 
 def plan_from_json(values: Mapping[str, Any]) -> Plan:
-    """The plan that `plan_to_json` wrote."""
-    cells: list[Cell] = []
-    for key in values["cells"]:
-        picture, lens, site, strength, seed, draw = key.split("|")
-        parsed = Strength.parse(strength) if strength else None
-        cells.append(Cell(picture, lens, Site.parse(site), parsed, int(seed), int(draw)))
-    return Plan(tuple(cells), Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
+    """The plan that `plan_to_json` wrote, or an earlier version, which named every cell of every picture."""
+    cells = tuple(_cell_of(key) for key in values["cells"])
+    held = SameCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
+    return Plan(held, Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
+
+
+def _cell_of(key: Any) -> Cell:
+    picture, lens, site, strength, seed, draw = key.split("|")
+    parsed = Strength.parse(strength) if strength else None
+    return Cell(picture, lens, Site.parse(site), parsed, int(seed), int(draw))
 
 
 def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
@@ -275,9 +342,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / "manifest.json"
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else None
+        held = json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
+    if held is not None and not isinstance(held, dict):
+        raise StoreError(f"{path} cannot be read: it holds no manifest.")
+    return held
 
 
 def _part_number(path: Path) -> int:

@@ -34,7 +34,11 @@ def reading_files(folder: Path) -> dict[str, Path]:
 
 
 def finished_keys(folder: Path) -> frozenset[str]:
-    """The keys of the cells that a run holds."""
+    """The keys of the cells that a run holds.
+
+    Raises:
+        StoreError: if a part cannot be read.
+    """
     return frozenset(key for path in part_files(folder) for key in part_keys(path))
 
 

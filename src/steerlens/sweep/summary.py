@@ -1,12 +1,13 @@
 """What a run directory holds, in numbers: read from its manifest and from the keys of its cells, without pictures."""
 
-import fcntl
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.sweep.store import is_complete, plan_from_json, read_manifest
+from steerlens.sweep.files import files_under
+from steerlens.sweep.lock import is_being_written
+from steerlens.sweep.store import is_complete, plan_from_json, read_manifest, readable_run
 from steerlens.sweep.stored import finished_keys, reading_files
 
 
@@ -66,39 +67,28 @@ def run_summary(folder: str | Path) -> RunSummary:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    plan, keys = plan_from_json(manifest["plan"]), finished_keys(folder)
-    there = [cell for cell in plan.cells if cell.key in keys]
-    planned = Counter(cell.lens for cell in plan.cells)
-    decoded = Counter(cell.lens for cell in there)
-    return RunSummary(
-        folder=folder,
-        encoder=manifest["encoder"]["name"],
-        decoder=manifest["decoder"]["name"],
-        layers=manifest["encoder"]["n_layers"],
-        heads=manifest["encoder"]["n_heads"],
-        inputs=tuple(one["name"] for one in manifest["inputs"].values()),
-        read=len(reading_files(folder)),
-        planned=dict(planned),
-        decoded={lens: decoded[lens] for lens in planned},
-        decode=manifest.get("decode", "all"),
-        sites=len({cell.site for cell in plan.cells}),
-        seeds=plan.seeds,
-        strength=str(plan.strength),
-        target=manifest["target"]["description"],
-        options=manifest["options"],
-        size=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        seconds=manifest.get("seconds"),
-        complete=is_complete(manifest, len(there)),
-        being_written=_is_locked(folder),
-    )
-
-
-def _is_locked(folder: Path) -> bool:
-    try:
-        with (folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    with readable_run(folder):
+        plan, keys = plan_from_json(manifest["plan"]), finished_keys(folder)
+        planned = Counter(cell.lens for cell in plan.cells)
+        decoded = Counter(cell.lens for cell in plan.cells if cell.key in keys)
+        return RunSummary(
+            folder=folder,
+            encoder=manifest["encoder"]["name"],
+            decoder=manifest["decoder"]["name"],
+            layers=manifest["encoder"]["n_layers"],
+            heads=manifest["encoder"]["n_heads"],
+            inputs=tuple(one["name"] for one in manifest["inputs"].values()),
+            read=len(reading_files(folder)),
+            planned=dict(planned),
+            decoded={lens: decoded[lens] for lens in planned},
+            decode=manifest.get("decode", "all"),
+            sites=len({cell.site for cell in plan.cells}),
+            seeds=plan.seeds,
+            strength=str(plan.strength),
+            target=manifest["target"]["description"],
+            options=manifest["options"],
+            size=sum(status.st_size for _, status in files_under(folder)),
+            seconds=manifest.get("seconds"),
+            complete=is_complete(manifest, decoded.total()),
+            being_written=is_being_written(folder),
+        )
