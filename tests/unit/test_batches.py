@@ -7,7 +7,7 @@ import torch
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised
-from steerlens.decoders.batches import BatchSize, decode_in_batches
+from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting, out_of_memory
 from steerlens.errors import ModelError
 
 OPTIONS = DecodeOptions(2, 1.0, "ddim", (4, 4))
@@ -117,3 +117,47 @@ def test_a_last_batch_that_is_not_full_tells_nothing() -> None:
     for _ in range(5):
         batch.timed(3, 1e-6)
     assert batch.size == 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 9 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+    ],
+)
+def test_memory_that_ran_out_is_known_by_what_is_said(said: str) -> None:
+    assert out_of_memory(RuntimeError(said))
+
+
+def test_rows_that_do_not_fit_together_are_computed_in_halves_and_none_twice() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def double(start: int, stop: int) -> list[int]:
+        asked.append((start, stop))
+        if stop - start > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [2 * row for row in range(start, stop)]
+
+    batch = BatchSize(Fake(suggested=16), OPTIONS)
+    assert computed_in_batches(double, 13, batch, "a row") == [2 * row for row in range(13)]
+    assert asked == [(0, 13), (0, 6), (0, 3), (3, 6), (6, 9), (9, 12), (12, 13)]
+    assert batch.size == 3
+    with pytest.raises(RuntimeError, match="shapes"):
+        computed_in_batches(lambda start, stop: (_ for _ in ()).throw(RuntimeError("shapes")), 2, batch, "a row")
+
+
+def test_one_row_that_does_not_fit_is_said() -> None:
+    def never(start: int, stop: int) -> list[int]:
+        raise MemoryError
+
+    with pytest.raises(ModelError, match="a row does not fit into memory"):
+        computed_in_batches(never, 4, BatchSize(Fake(), OPTIONS), "a row")
+    with pytest.raises(ModelError, match="tracing does not fit into memory"), fitting("tracing"):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(ValueError, match="other"), fitting("tracing"):
+        raise ValueError("other")

@@ -8,14 +8,18 @@ at any time; a batch that did not fit is decoded again in smaller ones, and what
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, Denoised
 from steerlens.errors import ModelError
+
+_Result = TypeVar("_Result")
 
 _WORTH = 1.1
 """How much faster twice the batch must be to be kept."""
@@ -25,6 +29,9 @@ _LARGEST = 8
 
 _FALLBACK = 8
 """Pictures at once for a decoder that says nothing about it."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
+"""What allocators say that have no exception of their own: those of MPS and of CPUs, cuBLAS and cuDNN."""
 
 
 class BatchSize:
@@ -117,15 +124,71 @@ def decode_in_batches(
             batch.timed(stop - start, batch.clock() - began)
             start = stop
             continue
-        # Outside the handler: the exception holds on to the very tensors that did not fit.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free()
+
+
+def computed_in_batches(
+    compute: Callable[[int, int], Sequence[_Result]], count: int, batch: BatchSize, what: str
+) -> list[_Result]:
+    """Results of rows that are computed all at once, or in halves where memory runs out.
+
+    Args:
+        compute: gives the results of the rows from a first one to before a last one.
+        count: rows.
+        batch: the size of batches, which is halved with them.
+        what: what does not fit if not even one row does, for the message.
+
+    Raises:
+        ModelError: if a single row does not fit into memory.
+    """
+    results: list[_Result] = []
+    size = count
+    while len(results) < count:
+        start, stop = len(results), min(len(results) + size, count)
+        try:
+            found = compute(start, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if stop - start == 1:
+                raise ModelError(_does_not_fit(what)) from error
+            size = (stop - start) // 2
+            batch.did_not_fit(stop - start)
+        else:
+            results += found
+            continue
+        _free()
+    return results
+
+
+@contextmanager
+def fitting(what: str) -> Generator[None]:
+    """Says clearly that something does not fit into memory which cannot be done in smaller batches.
+
+    Raises:
+        ModelError: if memory runs out inside.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ModelError(_does_not_fit(what)) from error
+
+
+def _does_not_fit(what: str) -> str:
+    return f"{what} does not fit into memory; take another --device, or a half precision (--dtype)."
+
+
+def _free() -> None:
+    # To be called outside the handler: the exception holds on to the very tensors that did not fit.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU's allocator has no type of its own.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return any(said in str(error) for said in _OUT_OF_MEMORY)
