@@ -12,6 +12,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.report.content import sentences
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.choice import Choice
+from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
 from steerlens.sweep.plan import make_plan
 from steerlens.sweep.store import load_run
@@ -106,3 +107,62 @@ def test_a_run_that_goes_on_chooses_what_it_chose_before(pair: Pair, tmp_path: P
     assert [result.cell for result in resumed.results] == [result.cell for result in whole.results]
     with pytest.raises(UsageError, match="another decode"):
         look(pair, pictures, steps=2, decode="top:3", folder=tmp_path / "run", batch_size=3)
+
+
+def mtimes(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("decode", ["top:1", "above:0.99", "all"])
+def test_a_finished_run_is_neither_traced_nor_written_again(
+    decode: str, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"pictures": [noise(0), noise(1)], "steps": 2, "decode": decode, "folder": tmp_path / "run"}
+    first = look(pair, **asked)
+    before = mtimes(tmp_path / "run")
+    monkeypatch.setattr(type(pair.encoder), "preprocess", lambda *_: pytest.fail("traced again"))
+    again = look(pair, **asked, progress=lambda event: pytest.fail(f"worked again: {event}"))
+    assert mtimes(tmp_path / "run") == before
+    assert [result.cell for result in again.results] == [result.cell for result in first.results]
+
+
+@pytest.mark.parametrize("decode", ["top:2", "all"])
+def test_pictures_that_are_finished_are_not_traced_again_and_no_reading_is_written_twice(
+    decode: str, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, pictures = LookOptions(steps=2, decode=decode, batch_size=4), [noise(0), noise(1), noise(2)]
+    job = make_job(pair, pictures, options)
+    each = job.choice.at_most(job.plan.of(job.plan.pictures[0]))
+    events = look_in(pair, job, tmp_path / "run")
+    for event in events:
+        if event.stage == "decoding" and event.done >= each + 4:  # of which the last batch is not finished
+            break
+    events.close()
+    # the first picture is finished, the second begun, and its reading there
+    before = mtimes(tmp_path / "run" / "inputs")
+    assert len(list((tmp_path / "run" / "inputs").glob("????????????.parquet"))) == 2
+    traced: list[int] = []
+    real = type(pair.encoder).trace
+
+    def counting(self: object, *arguments: object, **options: object) -> object:
+        traced.append(1)
+        return real(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(pair.encoder), "trace", counting)
+    told = list(look_in(pair, make_job(pair, pictures, options), tmp_path / "run"))
+    assert len(traced) == 2
+    assert told[-1].done == told[-1].total
+    after = mtimes(tmp_path / "run" / "inputs")
+    assert {path: after[path] for path in before} == before
+    assert load_run(tmp_path / "run").manifest["complete"]
+
+
+def test_progress_of_a_choice_by_similarity_reaches_its_end(pair: Pair) -> None:
+    told: list[Advanced] = []
+    atlas = look(pair, [noise(0), noise(1)], steps=2, decode="above:0.9", progress=told.append)
+    most = Choice.parse("above:0.9").at_most(atlas.plan.cells)
+    bar = [event for event in told if event.stage in ("decoding", "re-encoding")]
+    assert len(atlas.results) < bar[0].total == most
+    assert bar[-1].done == bar[-1].total == len(atlas.results)
+    assert [event.done for event in bar] == sorted(event.done for event in bar)
+    assert {event.stage for event in told} == {"tracing", "decoding", "re-encoding"}

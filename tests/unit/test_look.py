@@ -28,7 +28,7 @@ from steerlens.sweep import files
 from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
-from steerlens.sweep.store import load_run, open_run
+from steerlens.sweep.store import fingerprint, load_run, open_run
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.load import Pair, load
 
@@ -416,3 +416,46 @@ def test_no_hook_stays_on_the_model(pair: Pair) -> None:
     pair.encoder.embed(pair.encoder.preprocess([picture().image]), [Scale(Site("head", 0, 0), factor=2.0)])
     modules = pair.encoder.model.modules()  # type: ignore[attr-defined]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def test_decoded_pictures_that_do_not_fit_into_the_encoder_together_go_through_it_in_halves(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen, real = quick(pair, batch_size=8), list[int](), type(pair.encoder).embed
+
+    def tight(self: object, inputs: dict[str, torch.Tensor], *others: object) -> torch.Tensor:
+        seen.append(len(inputs["pixel_values"]))
+        if seen[-1] > 3:
+            raise RuntimeError("MPS backend out of memory")
+        return real(self, inputs, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(pair.encoder), "embed", tight)
+    assert same(quick(pair, batch_size=8), whole)
+    assert seen[:3] == [8, 4, 2] and max(seen[3:]) <= 2, "later batches are as small from the start"
+
+
+def test_a_picture_that_cannot_be_traced_in_this_memory_is_named(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tight(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(type(pair.encoder), "trace", tight)
+    with pytest.raises(ModelError, match="tracing the picture noise does not fit into memory"):
+        quick(pair)
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(pair: Pair, tmp_path: Path) -> None:
+    stop_after(pair, tmp_path / "run", 12)
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (id,) = manifest["plan"].pop("pictures")
+    manifest["plan"]["cells"] = [id + key for key in manifest["plan"]["cells"]]
+    manifest["fingerprint"] = fingerprint({**manifest, "cells": "as they were named before"})
+    path.write_text(json.dumps(manifest))
+    kept = len(load_run(tmp_path / "run").results)
+    assert 0 < kept < len(load_run(tmp_path / "run").plan)
+    told: list[Advanced] = []
+    atlas = quick(pair, folder=tmp_path / "run", batch_size=4, progress=told.append)
+    assert told[-1].done == len(atlas.results) - kept
+    assert same(atlas, quick(pair, batch_size=4))
+    with pytest.raises(UsageError, match="plan"):
+        quick(pair, folder=tmp_path / "run", sites="head.0.0", batch_size=4)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from steerlens.errors import UsageError
 from steerlens.sites import Site
-from steerlens.sweep.plan import Cell, LensName
+from steerlens.sweep.plan import Cell, LensName, SameCells
 
 _KINDS = "all, top:K (the K best of every picture) or above:X (a cosine similarity in [-1,1])"
 
@@ -79,6 +79,8 @@ class Choice:
 
     def at_most(self, cells: Iterable[Cell]) -> int:
         """How many of a plan's cells are decoded at most; exactly, but for `above`."""
+        if isinstance(cells, SameCells):
+            return len(cells.pictures) * self.at_most(cells.each)
         sites: dict[tuple[str, str, Site], list[Cell]] = {}
         for cell in cells:
             lens = "steering" if cell.lens == "control" else cell.lens

@@ -6,8 +6,10 @@ finished can be stored before the next batch begins.
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,8 +18,8 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, check_fit, clean_conditioning
-from steerlens.decoders.batches import BatchSize, decode_in_batches
-from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
+from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
+from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
 from steerlens.lenses.diffusion import DiffusionLens
@@ -29,17 +31,15 @@ from steerlens.lenses.image_tokens import (
     source_of,
     trace_tokens,
 )
-from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.readout import Direction
 from steerlens.lenses.steering import SteeringLens, steer_directions
-from steerlens.lenses.strength import visible_norm
 from steerlens.lenses.tokens import Area
 from steerlens.scores import cosine_similarity
-from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.atlas import CellResult, Reading
 from steerlens.sweep.cache import TraceCache
 from steerlens.sweep.choice import Choice
 from steerlens.sweep.plan import Cell, Plan
+from steerlens.sweep.readings import reading_of
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
 
@@ -81,6 +81,8 @@ class Job:
         tokens: for a decoder of image tokens, those that the Steering Lens writes to; None for all.
         traces: those of earlier runs, or None to take every trace anew.
         choice: which of the plan's cells are decoded.
+        models: which weights encoder and decoder have, in which precision, as a manifest says it; workers elsewhere
+            make sure that theirs are the same.
     """
 
     encoder: Encoder
@@ -95,6 +97,12 @@ class Job:
     tokens: Area | None = None
     traces: TraceCache | None = None
     choice: Choice = field(default_factory=Choice)
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the decoder reads image tokens, not an image embedding."""
+        return self.decoder.spec.consumes == "image_tokens"
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,10 @@ class Advanced:
     """Progress: so much more of a stage is done.
 
     Attributes:
-        stage: `tracing`, `decoding` or `re-encoding`.
-        done: pictures traced, or pictures decoded, counting unfinished ones by their denoising steps.
-        total: of how many.
+        stage: `tracing`, `decoding` or `re-encoding`; on a cluster also `starting workers`.
+        done: pictures traced, workers that have answered, or else pictures decoded, counting unfinished ones by their
+            denoising steps.
+        total: of how many; that of `decoding` falls when fewer pictures are chosen than might have been.
     """
 
     stage: str
@@ -146,19 +155,77 @@ class _Steered:
         return math.nan if wanted is None else _flat_cosine(self.conditioning, wanted)
 
 
-def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] = frozenset()) -> Iterator[Event]:
+def run(
+    job: Job,
+    finished: frozenset[str] = frozenset(),
+    read: frozenset[str] = frozenset(),
+    batch: BatchSize | None = None,
+) -> Iterator[Event]:
     """Carries a job out: readings as pictures are traced, cells as batches are decoded.
 
     Args:
         job: what to do.
         finished: keys of cells that are left out, since an earlier call finished them.
         read: ids of pictures whose reading is there already; they are traced again only if cells of theirs are left.
+        batch: the size of batches, which learns from them; by default it begins anew.
 
     Raises:
-        ModelError: if encoder and decoder do not fit, or a model gives values that are not finite.
+        ModelError: if encoder and decoder do not fit, a picture does not fit into memory, or a model gives values that
+            are not finite.
         UsageError: if the plan asks for a site that the encoder does not have.
     """
-    if _reads_tokens(job):
+    _check_pair(job)
+    held = Counter(key.partition("|")[0] for key in finished)
+    left = {id for id, cells in job.plan.by_picture() if id not in read or held[id] < job.choice.at_most(cells)}
+    if not left:
+        return
+    batch, waiting = batch or batch_size(job), list[_Steered]()
+    total, decoded = job.choice.at_most(job.plan.cells) - sum(held[id] for id in job.plan.pictures), 0
+    yield Advanced("decoding", decoded, total)
+    for traced, (id, cells) in enumerate(one for one in job.plan.by_picture() if one[0] in left):
+        yield Advanced("tracing", traced, len(left))
+        trace = _trace(job, id)
+        if id not in read:
+            yield ReadingDone(_read(job, id, cells, trace))
+        most, chosen = job.choice.at_most(cells), ()
+        if held[id] < most:
+            chosen = _chosen(job, trace, cells)
+            # How many are above a similarity is not known before.
+            total -= most - len(chosen)
+        yield Advanced("tracing", traced + 1, len(left))
+        for one in _left(job, trace, chosen, finished):
+            waiting.append(one)
+            if len(waiting) >= batch.size:
+                yield from _decode(job, waiting, batch, decoded, total)
+                decoded += len(waiting)
+                waiting.clear()
+    if waiting:
+        yield from _decode(job, waiting, batch, decoded, total)
+    else:
+        yield Advanced("decoding", decoded, total)
+
+
+def survey(job: Job, id: str, *, read: bool) -> tuple[Reading | None, tuple[Cell, ...]]:
+    """What comes before any decoding of one picture: its reading, unless it is `read`, and its cells to be decoded.
+
+    Raises:
+        ModelError: as `run`.
+        UsageError: as `run`.
+    """
+    _check_pair(job)
+    cells, trace = job.plan.of(id), _trace(job, id)
+    return None if read else _read(job, id, cells, trace), _chosen(job, trace, cells)
+
+
+def batch_size(job: Job) -> BatchSize:
+    """How many pictures of a job are decoded at once, to begin with."""
+    # What a decoder suggests for a CPU is where more pictures at once gain nothing; GPUs differ too much to know.
+    on_gpu = getattr(job.decoder, "device", torch.device("cpu")).type != "cpu"
+    return BatchSize(job.decoder, job.options, grows=on_gpu)
+
+
+def _check_pair(job: Job) -> None:
+    if job.reads_tokens:
         source_of(job.decoder)
         check_fit(job.decoder.spec, job.encoder.spec)
     elif job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
@@ -167,63 +234,64 @@ def run(job: Job, finished: frozenset[str] = frozenset(), read: frozenset[str] =
             f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index pictures "
             "of your own for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
         )
-    # What a decoder suggests for a CPU is where more pictures at once gain nothing; GPUs differ too much to know.
-    on_gpu = getattr(job.decoder, "device", torch.device("cpu")).type != "cpu"
-    batch, waiting = BatchSize(job.decoder, job.options, grows=on_gpu), list[_Steered]()
-    left = dict(job.plan.without(finished).by_picture())
-    total, decoded = job.choice.at_most(job.plan.cells) - (len(job.plan) - sum(map(len, left.values()))), 0
-    groups = [(id, cells) for id, cells in job.plan.by_picture() if id in left or id not in read]
-    for traced, (id, cells) in enumerate(groups, start=1):
-        reading, steered = _trace_and_steer(job, id, cells, finished)
-        yield Advanced("tracing", traced, len(groups))
-        yield ReadingDone(reading)
-        for one in steered:
-            waiting.append(one)
-            if len(waiting) >= batch.size:
-                yield from _decode(job, waiting, batch, decoded, total)
-                decoded += len(waiting)
-                waiting.clear()
-    if waiting:
-        yield from _decode(job, waiting, batch, decoded, total)
 
 
-def _reads_tokens(job: Job) -> bool:
-    return job.decoder.spec.consumes == "image_tokens"
+@dataclass(frozen=True, eq=False)
+class _Traced:
+    """A picture that went through the encoder, and what it is compared with."""
+
+    inputs: Inputs
+    trace: Trace
+    error: float
+    target: Float[Tensor, "E"]
 
 
 @torch.no_grad()
-def _trace_and_steer(
-    job: Job, id: str, cells: Sequence[Cell], finished: frozenset[str]
-) -> tuple[Reading, Iterable[_Steered]]:
-    """The reading of one picture, and what of its cells is to be decoded and is not finished."""
-    encoder, picture = job.encoder, job.pictures[id]
-    inputs = encoder.preprocess([picture.image])
-    trace = encoder.trace(inputs, attention=True) if job.traces is None else job.traces.trace(inputs)
-    error = trace.check()
-    target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
+def _trace(job: Job, id: str) -> _Traced:
+    picture = job.pictures[id]
+    inputs = job.encoder.preprocess([picture.image])
+    with fitting(f"tracing the picture {picture.name}"):
+        trace = job.encoder.trace(inputs, attention=True) if job.traces is None else job.traces.trace(inputs)
+        target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
+        return _Traced(inputs, trace, trace.check(), target)
 
-    def steer(chosen: Sequence[Cell]) -> Iterable[_Steered]:
-        if _reads_tokens(job):
-            return _steer_tokens(job, inputs, chosen, target.float().cpu())
-        return _steer(job, trace, chosen, target.float().cpu())
 
-    if job.choice.kind != "all":
-        # Of all cells, finished or not: a run that goes on must choose what it chose before.
-        wanted = job.choice.pick((one.cell, one.steered_similarity) for one in steer(cells))
-        cells = [cell for cell in cells if cell.key in wanted]
-    reading = _reading(job, id, trace, target, error)
-    if _reads_tokens(job):
-        return reading, steer([cell for cell in cells if cell.key not in finished])
+@torch.no_grad()
+def _read(job: Job, id: str, cells: Sequence[Cell], traced: _Traced) -> Reading:
+    with fitting(f"reading the picture {job.pictures[id].name}"):
+        return reading_of(job, id, cells, traced.trace, traced.target, traced.error)
+
+
+def _chosen(job: Job, traced: _Traced, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The cells of one picture that are decoded, of all cells: a run that goes on chooses what it chose before."""
+    if job.choice.kind == "all":
+        return cells
+    wanted = job.choice.pick((one.cell, one.steered_similarity) for one in _steered(job, traced, cells))
+    return tuple(cell for cell in cells if cell.key in wanted)
+
+
+def _left(job: Job, traced: _Traced, cells: Sequence[Cell], finished: frozenset[str]) -> Iterable[_Steered]:
+    """What of one picture's cells is to be decoded and is not finished."""
+    left = [cell for cell in cells if cell.key not in finished]
+    if job.reads_tokens or not left:
+        return _steered(job, traced, left)
     # All cells are read out together, finished or not: the last digits depend on how many are, and a run that was
     # interrupted must not differ from one that was not.
-    return reading, (one for one in steer(cells) if one.cell.key not in finished)
+    return (one for one in _steered(job, traced, cells) if one.cell.key not in finished)
+
+
+def _steered(job: Job, traced: _Traced, cells: Sequence[Cell]) -> Iterator[_Steered]:
+    target = traced.target.float().cpu()
+    if job.reads_tokens:
+        return _steer_tokens(job, traced.inputs, cells, target)
+    return _steer(job, traced.trace, cells, target)
 
 
 def _steer(job: Job, trace: Trace, cells: Sequence[Cell], target: Tensor) -> Iterator[_Steered]:
     for lens in ("diffusion", "steering", "control"):
         chosen = [cell for cell in cells if cell.lens == lens]
         if chosen:
-            with torch.no_grad():
+            with torch.no_grad(), fitting(f"steering {len(chosen)} sites"):
                 embeddings, rhos = _conditionings(job, trace, lens, chosen)
             for cell, rho, row in zip(chosen, rhos.tolist(), embeddings.float().cpu(), strict=True):
                 yield _Steered(cell, rho, row, target)
@@ -254,7 +322,8 @@ def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tenso
         own = clean_conditioning(job.encoder, job.decoder, inputs).values[0]
     for start in range(0, len(sites), _SITES):
         chosen = sites[start : start + _SITES]
-        trace = trace_tokens(job.encoder, job.decoder, inputs, chosen, job.directions)
+        with fitting(f"what {len(chosen)} sites write to all tokens"):
+            trace = trace_tokens(job.encoder, job.decoder, inputs, chosen, job.directions)
         for cell in cells:
             if cell.site in chosen:
                 rho, tokens = 0.0, shown.tokens(trace, [cell.site]) if cell.lens == "diffusion" else None
@@ -279,63 +348,26 @@ def control_direction(cell: Cell, like: Float[Tensor, "R D"]) -> Float[Tensor, "
     return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
 
 
-def _reading(job: Job, id: str, trace: Trace, target: Tensor, error: float) -> Reading:
-    encoder = job.encoder
-    L, H = encoder.spec.n_layers, encoder.spec.n_heads
-    heads, centred = trace.stack(all_heads(L, H))[0].float(), encoder.spec.centred
-    final = trace.final[0].float()
-    if centred:
-        heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
-    labels = ()
-    if job.vocabulary is not None:
-        # Of the whole plan: a run that goes on must not lose the labels of what it finished before.
-        asked = [cell.site for cell in job.plan.cells if cell.picture == id and cell.lens != "control"]
-        sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
-        labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
-    return Reading(
-        picture=_noted(job.pictures[id], encoder.spec),
-        id=id,
-        embedding=trace.embedding[0].float().cpu(),
-        target=job.target.description,
-        target_similarity=float(cosine_similarity(trace.embedding[0], target)),
-        labels=labels,
-        attention=None if trace.attention is None else trace.attention[0].float().mean(dim=2).half().cpu(),
-        write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
-        direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
-        decomposition_error=error,
-        steered_similarity=None if _reads_tokens(job) else _head_similarity(job, trace, target),
-    )
-
-
-def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
-    """Cosine of every head's steered embedding with the target: the ranking that takes no decoding."""
-    L, H = job.encoder.spec.n_layers, job.encoder.spec.n_heads
-    steered = SteeringLens(job.encoder, job.plan.strength).embeddings(trace, all_heads(L, H))[0]
-    return cosine_similarity(steered.float(), target.float()).view(L, H).cpu()
-
-
-def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
-    """The picture with a note if the encoder does not see all of it."""
-    (width, height), (rows, columns) = picture.image.size, spec.image_size
-    seen = min(width / columns, height / rows)
-    across, down = round(seen * columns), round(seen * rows)
-    if not spec.crops or (across, down) == (width, height):
-        return picture
-    note = f"the encoder sees its centre alone, {across} x {down} of {width} x {height} pixels"
-    return replace(picture, note="; ".join(filter(None, (picture.note, note))))
-
-
 def _decode(job: Job, waiting: Sequence[_Steered], batch: BatchSize, before: int, total: int) -> Iterator[Event]:
     conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([one.conditioning for one in waiting]))
-    seeds, done = [one.cell.seed for one in waiting], before
+    seeds, done, under_way = [one.cell.seed for one in waiting], before, float(before)
     for event in decode_in_batches(job.decoder, conditioning, seeds, job.options, batch):
         if isinstance(event, Decoded):
+            yield Advanced("re-encoding", under_way, total)
             chosen = waiting[event.first : event.first + len(event.pictures)]
-            yield CellsDone(tuple(_score(job.encoder, job.decoder, chosen, event.pictures)))
+            yield CellsDone(_scored(job, chosen, event.pictures, batch))
             done += len(chosen)
             yield Advanced("decoding", done, total)
         else:
-            yield Advanced("decoding", done + event.items * event.step / (event.steps + 1), total)
+            under_way = done + event.items * event.step / (event.steps + 1)
+            yield Advanced("decoding", under_way, total)
+
+
+def _scored(job: Job, cells: Sequence[_Steered], pictures: Tensor, batch: BatchSize) -> tuple[CellResult, ...]:
+    def score(start: int, stop: int) -> list[CellResult]:
+        return list(_score(job.encoder, job.decoder, cells[start:stop], pictures[start:stop]))
+
+    return tuple(computed_in_batches(score, len(cells), batch, "embedding one decoded picture"))
 
 
 def _score(encoder: Encoder, decoder: Decoder, batch: Sequence[_Steered], pictures: Tensor) -> Iterator[CellResult]:

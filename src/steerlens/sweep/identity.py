@@ -14,7 +14,7 @@ from steerlens.zoo.pair import Pair
 def identity(pair: Pair, job: Job) -> dict[str, Any]:
     """All that two calls must share to add to one run, as JSON values."""
     return {
-        "models": _models_identity(pair),
+        "models": models_identity(pair),
         "encoder": spec_to_json(job.encoder.spec),
         "decoder": spec_to_json(job.decoder.spec),
         "plan": plan_to_json(job.plan),
@@ -29,7 +29,7 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
     }
 
 
-def _models_identity(pair: Pair) -> dict[str, Any]:
+def models_identity(pair: Pair) -> dict[str, Any]:
     """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
     decisive = ("family", "dtype", "preprocessing")
     parts = {part: pair.provenance.get(part, {}) for part in ("encoder", "decoder")}

@@ -1,9 +1,22 @@
-"""Sequences whose items are read when they are asked for, since all at once would not fit into memory."""
+"""What is read or done when it is asked for: sequences that would not fit into memory, and generators with a result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar, overload
 
 _Item = TypeVar("_Item", covariant=True)
+_Event = TypeVar("_Event")
+_Result = TypeVar("_Result")
+
+
+def drain(events: Generator[_Event, None, _Result], tell: Callable[[_Event], object] | None = None) -> _Result:
+    """Runs a generator to its end, tells every event, and returns its result."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if tell is not None:
+            tell(event)
 
 
 class Lazy(Sequence[_Item]):

@@ -22,7 +22,8 @@ from steerlens.sweep.atlas import Atlas, CellResult, Reading
 from steerlens.sweep.cache import TraceCache, trace_cache
 from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
-from steerlens.sweep.identity import identity
+from steerlens.sweep.identity import identity, models_identity
+from steerlens.sweep.lazy import drain
 from steerlens.sweep.plan import LensName, Plan, make_plan
 from steerlens.sweep.ray_engine import Workers, check_cluster, run_on_ray
 from steerlens.sweep.store import RunWriter, load_run, open_run
@@ -129,6 +130,7 @@ def make_job(
         tokens=tokens,
         traces=_kept_traces(pair, options),
         choice=_choice(pair, options, resolved),
+        models=models_identity(pair),
     )
 
 
@@ -283,7 +285,8 @@ def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> 
         manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
         return Atlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     with open_run(folder, what, {"provenance": pair.provenance}) as writer:
-        yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
+        if not (writer.complete and writer.read.issuperset(job.pictures)):
+            yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
     return load_run(folder)
 
@@ -371,10 +374,4 @@ def look(
     job = make_job(pair, loaded, chosen, target, labels)
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     events = look_in(pair, job, None if folder is None else Path(folder), engine)
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if progress is not None:
-            progress(event)
+    return drain(events, progress)

@@ -1,0 +1,79 @@
+"""What is read from an input picture before anything is decoded."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import EncoderSpec
+from steerlens.images import Picture
+from steerlens.lenses.logit import LogitLens
+from steerlens.lenses.steering import SteeringLens
+from steerlens.lenses.strength import visible_norm
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.atlas import Reading
+from steerlens.sweep.plan import Cell
+from steerlens.trace import Trace
+
+if TYPE_CHECKING:
+    from steerlens.sweep.engine import Job
+
+
+def reading_of(
+    job: "Job", id: str, cells: Iterable[Cell], trace: Trace, target: Float[Tensor, "E"], error: float
+) -> Reading:
+    """The reading of one picture.
+
+    Args:
+        job: what is asked for.
+        id: of the picture.
+        cells: all that are planned of it, whatever is finished: a run that goes on must not lose their labels.
+        trace: of the picture.
+        target: what similarities are measured against.
+        error: of the trace's decomposition.
+    """
+    encoder = job.encoder
+    L, H = encoder.spec.n_layers, encoder.spec.n_heads
+    heads, centred = trace.stack(all_heads(L, H))[0].float(), encoder.spec.centred
+    final = trace.final[0].float()
+    if centred:
+        heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
+    labels = ()
+    if job.vocabulary is not None:
+        asked = [cell.site for cell in cells if cell.lens != "control"]
+        sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
+        labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
+    return Reading(
+        picture=_noted(job.pictures[id], encoder.spec),
+        id=id,
+        embedding=trace.embedding[0].float().cpu(),
+        target=job.target.description,
+        target_similarity=float(cosine_similarity(trace.embedding[0], target)),
+        labels=labels,
+        attention=None if trace.attention is None else trace.attention[0].float().mean(dim=2).half().cpu(),
+        write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
+        direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
+        decomposition_error=error,
+        steered_similarity=None if job.reads_tokens else _head_similarity(job, trace, target),
+    )
+
+
+def _head_similarity(job: "Job", trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
+    """Cosine of every head's steered embedding with the target: the ranking that takes no decoding."""
+    L, H = job.encoder.spec.n_layers, job.encoder.spec.n_heads
+    steered = SteeringLens(job.encoder, job.plan.strength).embeddings(trace, all_heads(L, H))[0]
+    return cosine_similarity(steered.float(), target.float()).view(L, H).cpu()
+
+
+def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
+    """The picture with a note if the encoder does not see all of it."""
+    (width, height), (rows, columns) = picture.image.size, spec.image_size
+    seen = min(width / columns, height / rows)
+    across, down = round(seen * columns), round(seen * rows)
+    if not spec.crops or (across, down) == (width, height):
+        return picture
+    note = f"the encoder sees its centre alone, {across} x {down} of {width} x {height} pixels"
+    return replace(picture, note="; ".join(filter(None, (picture.note, note))))
