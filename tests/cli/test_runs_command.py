@@ -74,6 +74,19 @@ def test_runs_are_merged_and_exported_by_real_processes(place: Path, tmp_path: P
     assert "a-cup/steering/head.1.0-seed1.png" in {row["file"] for row in rows}
 
 
+def test_an_export_that_is_stopped_says_that_nothing_was_written_and_nothing_is(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steerlens.cli.console.Progress.advance", stop)
+    for form, out in (("png", tmp_path / "png"), ("parquet", tmp_path / "all.parquet")):
+        assert main(["runs", "export", str(place / "run"), "--format", form, "--out", str(out)]) == 130
+        assert "The run is as it was; nothing was written." in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_report_of_some_inputs(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["runs", "export", str(place / "run"), "--format", "report", "--inputs", "cat"]
     assert main([*arguments, "--out", str(tmp_path / "page")]) == 0

@@ -289,10 +289,55 @@ def test_a_full_disk_leaves_no_half_of_a_parquet_file(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("steerlens.sweep.files.os.fsync", full)
-    with pytest.raises(StoreError, match="no space left"):
-        exported(export_parquet(atlas, tmp_path / "out" / "all.parquet"))
-    assert not list((tmp_path / "out").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("steerlens.sweep.files.os.fsync", full)
+        with pytest.raises(StoreError, match=r"Nothing of it is kept; .* run the same command again\."):
+            exported(export_parquet(atlas, tmp_path / "out" / "all.parquet"))
+        assert not list((tmp_path / "out").iterdir())
+    exported(export_parquet(atlas, tmp_path / "out" / "all.parquet"))  # the same again, as it was told
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_leaves_no_half_of_a_folder_of_pictures(
+    there: bool, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atlas, out, real, written = run(pair, tmp_path / "run"), tmp_path / "out", Path.write_bytes, list[Path]()
+    if there:
+        out.mkdir()
+
+    def full(self: Path, data: bytes) -> int:
+        written.append(self)
+        if len(written) > 3:
+            raise OSError(28, "No space left on device")
+        return real(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoreError, match=r"Nothing of it is kept; .* run the same command again\."):
+            exported(export_pictures(atlas, out))
+    assert out.exists() == there and not list(out.glob("*"))
+    exported(export_pictures(atlas, out))  # the same again, as it was told
+    assert len(list(out.rglob("*.png"))) == len(atlas.results) + 1
+
+
+def test_an_export_that_was_stopped_leaves_nothing_behind(pair: Pair, tmp_path: Path) -> None:
+    events = export_pictures(run(pair, tmp_path / "run"), tmp_path / "out")
+    next(events)
+    assert list((tmp_path / "out").iterdir())
+    events.close()
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_meet_on_the_disk_are_told_apart(pair: Pair, tmp_path: Path) -> None:
+    width = pair.encoder.spec.width
+    names = ("a" * 90 + "-one", "a" * 90 + "-two", "Late", "late")
+    directions = {name: torch.randn(width, generator=torch.Generator().manual_seed(n)) for n, name in enumerate(names)}
+    given = [picture(0, "Cat"), picture(1, "cat")]
+    atlas = run(pair, tmp_path / "run", pictures=given, sites="", directions=directions, controls=0)
+    exported(export_pictures(atlas, tmp_path / "out"))
+    files = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")]
+    assert len({name.casefold() for name in files}) == len(files) == len(atlas.results) + 2
+    assert "Cat/steering/vector.Late-seed0.png" in files
 
 
 def test_a_folder_of_pictures_has_readable_names_and_an_index(pair: Pair, tmp_path: Path) -> None:

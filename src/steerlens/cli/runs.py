@@ -1,6 +1,7 @@
 """`steerlens runs`: what run directories hold, merged and exported."""
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -108,7 +109,8 @@ class Export:
 
     def interrupted(self) -> str:
         """What a stopped export leaves behind."""
-        return f"The run is as it was; {self.out} is not whole." if self.out.exists() else "Nothing was written."
+        half = self.format == "report" and self.out.exists()
+        return f"The run is as it was; {f'{self.out} is not whole' if half else 'nothing was written'}."
 
     def run(self) -> int:
         """Exports it and returns the exit code."""
@@ -138,7 +140,7 @@ class Export:
 
 def _with_progress(events: "Generator[Advanced, None, _Result]", stage: str, unit: str, *, quiet: bool) -> _Result:
     begun = False
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet) as progress, closing(events):  # what it began to write is gone before we say so
         done = 0.0
         while True:
             try:
