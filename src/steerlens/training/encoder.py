@@ -125,7 +125,7 @@ def class_token_reads(encoder: Any) -> Iterator[dict[int | str, Tensor]]:
 
 
 def early_writes(encoder: Any, reads: Mapping[int | str, Tensor]) -> Tensor:
-    """float (): `sum_l a_l mean_h |W_O h| / |r_L|` over the first two thirds of the layers, `a_l` falling to 0 linearly.
+    """float (): `sum_l a_l mean_h |W_O h| / |r_L|` over the first two thirds of the layers, `a_l` falling from 1 to 0.
 
     Norms and not squares, so that heads that say little fall silent and the others are hardly touched.
     """
