@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ def kept_tokens(hidden: Tensor, kept: Tensor) -> Tensor:
 
 
 @contextmanager
-def class_token_reads(encoder: Any) -> Iterator[dict[int | str, Tensor]]:
+def class_token_reads(encoder: Any) -> Generator[dict[int | str, Tensor]]:
     """Collect what a forward pass reads into the class token: by layer the heads' values (B,H*d), and "final" (B,D)."""
     vision, reads = encoder.vision_model, dict[int | str, Tensor]()
 
