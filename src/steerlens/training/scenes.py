@@ -75,6 +75,8 @@ class Augment:
         flip: share of mirrored objects.
         blur: share of blurred pictures.
         erase: share of pictures of which a rectangle is replaced by noise.
+        grain: largest standard deviation of noise, fine and coarse, on half of the pictures each: what decoding adds to a
+            picture, and an embedding should not change with.
         small: share of main objects drawn as small as companions are, or a little larger, anywhere.
         companion_scale: largest scale of a companion, 0.5 in plain scenes; larger ones are easier to learn from.
         stretch: largest log ratio by which an object is made wider and flatter, or the reverse.
@@ -89,6 +91,7 @@ class Augment:
     flip: float = 0.0
     blur: float = 0.0
     erase: float = 0.0
+    grain: float = 0.0
     small: float = 0.0
     companion_scale: float = 0.5
     stretch: float = 0.0
@@ -105,6 +108,7 @@ STRONG = Augment(
     flip=0.5,
     blur=0.2,
     erase=0.25,
+    grain=0.12,
     small=0.25,
     companion_scale=0.65,
     stretch=0.15,
@@ -316,7 +320,7 @@ class SceneMaker:
         )
 
     def spoil(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Blur some pictures, erase a rectangle of some: what the encoder sees, but need not reproduce."""
+        """Blur some pictures, erase a rectangle of some, add noise: what the encoder sees, but need not reproduce."""
         augment, count = self.augment, pictures.shape[0]
         if augment.blur > 0:
             blurred = torch.rand(count, generator=generator) < augment.blur
@@ -333,6 +337,13 @@ class SceneMaker:
             inside = (axis[None, None] - centre[..., None]).abs() < half[..., None]
             mask = (inside[:, 0, None, None, :] & inside[:, 1, None, :, None]).to(self.device)
             pictures = torch.where(mask, noise, pictures)
+        if augment.grain > 0:
+            for side in (self.size, self.size // 4):
+                level = _uniform(count, 0, augment.grain, generator) * (torch.rand(count, generator=generator) < 0.5)
+                grain = level[:, None, None, None] * torch.randn(count, 3, side, side, generator=generator)
+                if side < self.size:
+                    grain = functional.interpolate(grain, size=(self.size, self.size), mode="bilinear")
+                pictures = (pictures + grain.to(self.device)).clamp(0, 1)
         return pictures
 
 
