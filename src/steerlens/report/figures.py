@@ -17,12 +17,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
-from PIL import Image
 
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
 from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two
-from steerlens.report.embed import PIXEL_SIDE
+from steerlens.report.sheet import (
+    ACCENT,
+    DPI,
+    INK,
+    QUIET,
+    RULE,
+    Canvas,
+    clipped,
+    heading,
+    lay_captions,
+    lay_tile,
+    plain_frame,
+    sheet_over,
+    size_of,
+    text_at,
+)
 from steerlens.sites import Site
 from steerlens.sweep.atlas import Atlas, Reading, SiteScore
 from steerlens.sweep.files import atomic_write
@@ -31,13 +45,7 @@ from steerlens.sweep.plan import LensName
 WIDTH = 7.0
 """Inches: the text width of most papers."""
 
-DPI = 200
-"""Pixels an inch of PNG files."""
-
-_INK, _QUIET, _RULE, _ACCENT = "#1d2026", "#646a73", "#c9c6be", "#225ea8"
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "steerlens", "font.family": "DejaVu Sans"}
-
-Canvas = Figure | SubFigure
 
 
 def layer_strip(atlas: Atlas, picture: str | None = None, *, columns: int = 13) -> Figure:
@@ -119,21 +127,21 @@ def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
     axes = figure.add_axes((0.17, 0.15, 0.78, 0.76))
     x, y = [np.array([getattr(score, name) for score in scores], dtype=float) for name in ("control", "similarity")]
     low = min(0.0, float(np.floor(min(x.min(), y.min()) * 10) / 10))
-    axes.plot([low, 1], [low, 1], color=_QUIET, linewidth=0.8, zorder=1)
+    axes.plot([low, 1], [low, 1], color=QUIET, linewidth=0.8, zorder=1)
     strong = np.array([is_strong(atlas, score) for score in scores])
-    axes.scatter(x[~strong], y[~strong], s=11, facecolor="white", edgecolor=_INK, linewidth=0.7, zorder=2)
-    axes.scatter(x[strong], y[strong], s=16, facecolor=_ACCENT, edgecolor=_INK, linewidth=0.7, zorder=3)
+    axes.scatter(x[~strong], y[~strong], s=11, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=2)
+    axes.scatter(x[strong], y[strong], s=16, facecolor=ACCENT, edgecolor=INK, linewidth=0.7, zorder=3)
     for score in scores[:3]:
-        _text(axes, score.control or 0, score.similarity, f" {score.site.label}", size=6, va="center")
+        text_at(axes, score.control or 0, score.similarity, f" {score.site.label}", size=6, va="center")
     axes.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
-    axes.set_xlabel(f"similarity of the control with {_clip(target_words(reading), 24)}", fontsize=7, color=_INK)
-    axes.set_ylabel(f"similarity of the head with {_clip(target_words(reading), 24)}", fontsize=7, color=_INK)
+    axes.set_xlabel(f"similarity of the control with {clipped(target_words(reading), 24)}", fontsize=7, color=INK)
+    axes.set_ylabel(f"similarity of the head with {clipped(target_words(reading), 24)}", fontsize=7, color=INK)
     beaten = sum(bool(score.beats_control) for score in scores)
-    axes.set_title(f"{beaten} of {len(scores)} heads beat their own control", fontsize=7, color=_INK, loc="left")
+    axes.set_title(f"{beaten} of {len(scores)} heads beat their own control", fontsize=7, color=INK, loc="left")
     if strong.any():
         note = f"filled: beat {100 * STRONG:g} % of all controls"
-        axes.annotate(note, (0.98, 0.03), xycoords="axes fraction", fontsize=6, color=_QUIET, ha="right")
-    _plain(axes)
+        axes.annotate(note, (0.98, 0.03), xycoords="axes fraction", fontsize=6, color=QUIET, ha="right")
+    plain_frame(axes)
     return figure
 
 
@@ -211,13 +219,6 @@ def _stack(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     return [row[0] for row in parts]
 
 
-def _size(canvas: Canvas) -> tuple[float, float]:
-    """Width and height in inches."""
-    box = canvas.bbox
-    dpi = float(canvas.dpi)
-    return float(box.width) / dpi, float(box.height) / dpi
-
-
 def _rows_and_columns(n: int, most: int) -> tuple[int, int]:
     """Rows and columns for n pictures, the last row as full as can be."""
     rows = -(-n // most)
@@ -248,35 +249,35 @@ def _with_heads(atlas: Atlas, reading: Reading, lenses: Sequence[LensName]) -> t
 
 
 def _draw_strip(canvas: Canvas, atlas: Atlas, reading: Reading, columns: int) -> None:
-    width, height = _size(canvas)
+    width, height = size_of(canvas)
     cell = min(width / columns, 1.0)
-    sheet = _sheet(canvas)
-    _heading(canvas, f"Diffusion Lens on the residual stream, after each layer; similarity with {_target(reading)}")
+    sheet = sheet_over(canvas)
+    heading(canvas, f"Diffusion Lens on the residual stream, after each layer; similarity with {_target(reading)}")
     tiles: list[tuple[Any, Sequence[str], float | None]] = [(reading.picture.image, ("input",), None)]
     for site in _layers(atlas, reading):
         similarity = atlas.score("diffusion", site, reading.id).similarity
-        label = [f"“{_clip(top.name, 13)}”" for top in reading.top_labels(site)[:1]]
+        label = [f"“{clipped(top.name, 13)}”" for top in reading.top_labels(site)[:1]]
         shown = atlas.cells("diffusion", site, reading.id)[0].picture
         tiles.append((shown, (f"{site.layer} · {two(similarity)}", *label), similarity))
     for index, (image, lines, similarity) in enumerate(tiles):
         row, column = divmod(index, columns)
         left, side = column * cell + 0.02, cell - 0.04
         bottom = height - 0.3 - row * (cell + _below(reading)) - side
-        _tile(sheet, image, left, bottom, side)
+        lay_tile(sheet, image, left, bottom, side)
         if similarity is not None:
             share = min(max(similarity, 0), 1)
-            sheet.plot([left, left + side], [bottom - 0.03] * 2, color=_RULE, linewidth=2, solid_capstyle="butt")
-            sheet.plot([left, left + share * side], [bottom - 0.03] * 2, color=_ACCENT, lw=2, solid_capstyle="butt")
-        _captions(sheet, lines, left, bottom - 0.065, size=5.5)
+            sheet.plot([left, left + side], [bottom - 0.03] * 2, color=RULE, linewidth=2, solid_capstyle="butt")
+            sheet.plot([left, left + share * side], [bottom - 0.03] * 2, color=ACCENT, lw=2, solid_capstyle="butt")
+        lay_captions(sheet, lines, left, bottom - 0.065, size=5.5)
 
 
 def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k: int) -> None:
-    width, height = _size(canvas)
+    width, height = size_of(canvas)
     cell = width / (k + 2)
-    sheet = _sheet(canvas)
+    sheet = sheet_over(canvas)
     scores = atlas.ranked(lens, reading.id, k=k)
     most = f"the {len(scores)} heads most similar" if len(scores) > 1 else "the head most similar"
-    _heading(canvas, f"{LENSES[lens]}: {most} to {_target(reading)}")
+    heading(canvas, f"{LENSES[lens]}: {most} to {_target(reading)}")
     tiles: list[tuple[Any, Sequence[str]]] = [(reading.picture.image, ("input",))]
     if clean := atlas.clean(reading.id):
         lines = ("clean", f"sim. {two(clean[0].similarity)}", f"fid. {two(clean[0].fidelity)}")
@@ -285,8 +286,8 @@ def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k:
     for index, (image, lines) in enumerate(tiles):
         left, side = index * cell + 0.03, cell - 0.06
         bottom = height - 0.3 - side
-        _tile(sheet, image, left, bottom, side)
-        _captions(sheet, lines, left, bottom - 0.035, size=6)
+        lay_tile(sheet, image, left, bottom, side)
+        lay_captions(sheet, lines, left, bottom - 0.035, size=6)
 
 
 def _score_lines(score: SiteScore) -> Sequence[str]:
@@ -297,12 +298,12 @@ def _score_lines(score: SiteScore) -> Sequence[str]:
 def _draw_map(
     canvas: Canvas, atlas: Atlas, reading: Reading, lenses: Sequence[LensName], *, side_by_side: bool = False
 ) -> None:
-    _, height = _size(canvas)
+    _, height = size_of(canvas)
     rows, columns = (1, len(lenses)) if side_by_side else (len(lenses), 1)
     grid = canvas.add_gridspec(
         rows, columns, left=0.06, right=0.9, top=1 - 0.45 / height, bottom=0.42 / height, hspace=0.28, wspace=0.12
     )
-    _heading(canvas, f"Similarity with {_target(reading)}, head by head")
+    heading(canvas, f"Similarity with {_target(reading)}, head by head")
     colours = LinearSegmentedColormap.from_list("steerlens", list(SEQUENTIAL))
     norm = Normalize(0, 1)
     panels: list[Axes] = []
@@ -312,27 +313,27 @@ def _draw_map(
         L, H = scores.shape
         axes.imshow(scores.T, cmap=colours, norm=norm, interpolation="nearest", aspect="auto")
         _mark(axes, atlas, reading, lens, np.argwhere(np.isnan(scores)))
-        axes.set_title(LENSES[lens], fontsize=7, loc="left", color=_INK, pad=3)
+        axes.set_title(LENSES[lens], fontsize=7, loc="left", color=INK, pad=3)
         axes.set_xticks(range(0, L, max(1, L // 12)))
         axes.set_yticks(range(0, H, max(1, H // 8)))
         if side_by_side or index == len(lenses) - 1:
-            axes.set_xlabel("layer", fontsize=7, color=_INK, labelpad=2)
+            axes.set_xlabel("layer", fontsize=7, color=INK, labelpad=2)
         if index == 0 or not side_by_side:
-            axes.set_ylabel("head", fontsize=7, color=_INK, labelpad=2)
-        _plain(axes)
+            axes.set_ylabel("head", fontsize=7, color=INK, labelpad=2)
+        plain_frame(axes)
         panels.append(axes)
     bar = canvas.add_axes((0.925, 0.42 / height, 0.014, 1 - 0.87 / height))
     canvas.colorbar(matplotlib.cm.ScalarMappable(norm, colours), cax=bar).outline.set_linewidth(0.4)  # type: ignore[operator]
-    bar.tick_params(labelsize=6, width=0.4, length=2, colors=_INK)
+    bar.tick_params(labelsize=6, width=0.4, length=2, colors=INK)
     if any(score.control is not None for score in atlas.ranked("steering", reading.id)):
         strong = f"   ◉ beats {100 * STRONG:g} % of all controls" if atlas.plan.strength.kind == "rho" else ""
         note = f"○ beats its own control{strong} (Steering Lens)"
-        canvas.text(0.9, 1 - 0.2 / height, note, fontsize=6, color=_QUIET, ha="right", va="center")
+        canvas.text(0.9, 1 - 0.2 / height, note, fontsize=6, color=QUIET, ha="right", va="center")
 
 
 def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: np.ndarray) -> None:
     if len(missing):
-        axes.scatter(missing[:, 0], missing[:, 1], marker="x", s=6, color=_RULE, linewidth=0.6)
+        axes.scatter(missing[:, 0], missing[:, 1], marker="x", s=6, color=RULE, linewidth=0.6)
     if lens != "steering":
         return
     # White with a dark edge, a dark core for strong ones: seen on every colour of the ramp, and in greyscale.
@@ -345,63 +346,8 @@ def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: n
         axes.scatter(*places, s=(points * scale) ** 2, facecolor=colour, edgecolor="black", linewidth=0.6)
 
 
-def _sheet(canvas: Canvas) -> Axes:
-    """Axes over the whole canvas, measured in inches, on which pictures and captions are laid."""
-    axes = canvas.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    width, height = _size(canvas)
-    axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
-    return axes
-
-
-def _tile(sheet: Axes, image: Image.Image | np.ndarray, left: float, bottom: float, side: float) -> None:
-    """A picture in a square, at the top of it if it is no square itself."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    # Without interpolation vector files hold the pixels themselves. Pixel pictures are repeated, so that a viewer that
-    # smooths does not blur them; larger ones get the size they are shown at.
-    if max(picture.size) <= PIXEL_SIDE:
-        factor = max(1, 256 // max(picture.size))
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    else:
-        picture = picture.copy()
-        picture.thumbnail((round(side * DPI), round(side * DPI)), Image.Resampling.LANCZOS)
-    width, height = (side * length / max(picture.size) for length in picture.size)
-    top, inset = bottom + side, (side - width) / 2
-    extent = (left + inset, left + inset + width, top - height, top)
-    sheet.imshow(np.asarray(picture), interpolation="none", extent=extent, aspect="auto", zorder=1)
-    sheet.set_autoscale_on(False)
-
-
-def _captions(sheet: Axes, lines: Sequence[str], left: float, top: float, *, size: float) -> None:
-    # One text a line: the lines of one text would lie apart by its tallest glyph.
-    for index, line in enumerate(lines):
-        colour = _INK if index == 0 else _QUIET
-        place = (left, top - index * size * 1.24 / 72)
-        sheet.text(*place, line, fontsize=size, color=colour, va="top", parse_math=False)
-
-
-def _heading(canvas: Canvas, text: str) -> None:
-    _, height = _size(canvas)
-    canvas.text(0.004, 1 - 0.15 / height, text, fontsize=7.5, color=_INK, va="center", parse_math=False)
-
-
-def _text(axes: Axes, x: float, y: float, text: str, *, size: float, va: str) -> None:
-    axes.text(x, y, text, fontsize=size, color=_INK, va=va, parse_math=False)  # type: ignore[arg-type]
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=6, width=0.4, length=2, colors=_INK)
-    for name, spine in axes.spines.items():
-        spine.set_linewidth(0.5)
-        spine.set_visible(name in ("left", "bottom"))
-
-
 def _target(reading: Reading) -> str:
-    return _clip(target_words(reading), 40)
-
-
-def _clip(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    return clipped(target_words(reading), 40)
 
 
 def _slug(name: str) -> str:
