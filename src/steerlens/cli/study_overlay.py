@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_command import command_line
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, show
 
 if TYPE_CHECKING:
-    from steerlens.studies.overlay import OverlaySet
+    from steerlens.studies.overlay import OverlaySet, Placing
     from steerlens.studies.removal_summary import RemovalSummary
 
 
@@ -50,12 +51,14 @@ class Overlay:
     ablation: Literal["resample", "zero", "mean"] = "resample"
     """What replaces a head's write; `resample` takes it from the base without the overlay, the exact counterfactual."""
 
-    place: tuple[float, float, float] | None = None
-    """Centre (x, y as shares of the base) and size (as a share of its smaller side) of the overlay. Default: near a
-    random corner."""
+    place: tuple[float, float] | None = None
+    """Centre of the overlay: x and y as shares of the base. Default: near a corner, drawn for each pair."""
 
-    opacity: float = 1.0
-    """Of the overlay, above 0 and up to 1."""
+    size: tuple[float, ...] = (0.35, 0.5)
+    """The overlay's larger side as a share of the base's smaller one; two numbers to draw it between for each pair."""
+
+    opacity: tuple[float, ...] = (1.0,)
+    """Of the overlay, above 0 and up to 1; two numbers to draw it between for each pair."""
 
     judge: str | None = None
     """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
@@ -78,7 +81,10 @@ class Overlay:
             progress.advance(1)
             decode = with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance)
             options = RemovalOptions(decode, self.settings.seed, self.ablation, seeds=self.seeds)
-            summary = show(removal_study(pair, overlays, options, self.out, judge=judge), progress)
+            events = removal_study(
+                pair, overlays, options, self.out, judge=judge, command=command_line("overlay", self)
+            )
+            summary = show(events, progress)
         if self.settings.json:
             emit_json(summary.to_json())
         else:
@@ -87,7 +93,7 @@ class Overlay:
 
     def _pairs(self) -> "OverlaySet":
         from steerlens.errors import UsageError
-        from steerlens.studies.overlay import Placement, folder_pairs
+        from steerlens.studies.overlay import folder_pairs
         from steerlens.studies.overlay_scenes import scene_pairs
 
         if self.settings.images is not None:
@@ -98,7 +104,7 @@ class Overlay:
             raise UsageError("give either --bases and --overlays, or --data, not both.")
         if min(self.count, self.choose) < 2:
             raise UsageError("a study needs at least 2 pairs to choose on and 2 to report on.")
-        placement = None if self.place is None else Placement(*self.place, self.opacity)
+        placing = self._placing()
         seed, counts = self.settings.seed, (self.choose, self.count)
         if self.bases is None or self.overlays is None:
             if self.settings.data is None:
@@ -106,19 +112,35 @@ class Overlay:
                     "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER, or for scenes of the "
                     "bundled pair --data DIR, prepared with: steerlens train prepare --data DIR"
                 )
-            return scene_pairs(self.settings.data, *counts, seed=seed, placement=placement, opacity=self.opacity)
-        return folder_pairs(self.bases, self.overlays, *counts, seed=seed, placement=placement, opacity=self.opacity)
+            return scene_pairs(self.settings.data, *counts, seed=seed, placing=placing)
+        return folder_pairs(self.bases, self.overlays, *counts, seed=seed, placing=placing)
+
+    def _placing(self) -> "Placing":
+        from steerlens.studies.overlay import Placing
+
+        return Placing(self.place, _range("--size", self.size), _range("--opacity", self.opacity))
+
+
+def _range(option: str, values: tuple[float, ...]) -> tuple[float, float]:
+    from steerlens.errors import UsageError
+
+    if len(values) not in (1, 2):
+        raise UsageError(f"{option} takes one number, or two to draw it between, not {len(values)}.")
+    return values[0], values[-1]
 
 
 def _tell(summary: "RemovalSummary", folder: Path) -> None:
+    from steerlens.studies.caution import caution
+
     say(f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation")
     for lens, choice in summary.choices.items():
         say(f"  {lens} goes with: {choice}")
     say("normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:")
+    say(f"  {'':36} {'of the objective':22} of the projection")
     for row in summary.orders:
-        say(f"  {row.name:32} {row.area}")
+        say(f"  {row.name:36} {row.area!s:22} {row.projection}")
     low, high = summary.random_range
-    say(f"  {'single random orders':32} {low:+.2f} to {high:+.2f}")
+    say(f"  {'single random orders':36} {low:+.2f} to {high:+.2f}")
     say("paired differences:")
     for name, estimate in summary.differences.items():
         say(f"  {name:46} {estimate}{'' if estimate.excludes_zero else '  (includes 0)'}")
@@ -129,4 +151,10 @@ def _tell(summary: "RemovalSummary", folder: Path) -> None:
     say(f"  {'none':32} {start[0]:+.2f} {start[1]:+.2f}")
     for name, left in summary.left.items():
         say(f"  {name:32} {left['similarity with the overlay']:+.2f} {left['similarity with the base']:+.2f}")
+    if summary.judge is not None:
+        compared = "; ".join(f"{lens}, chosen, with {words}" for lens, words in summary.judged_by.items())
+        say(f"judged by {summary.judge.name} (weights {summary.judge.sha256[:12]}): compares {compared}")
+    for warned in (caution(summary.n_concepts), summary.note):
+        if warned:
+            say(warned)
     say(f"figures, table and summary: {folder}")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from steerlens.encoders.base import Encoder
-from steerlens.studies.importance_study import model_identity
 from steerlens.zoo.pair import Pair
 
 
@@ -32,8 +31,13 @@ def judge_name(judge: Encoder | None) -> JudgeName | None:
 
 def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
     """Which models a study is about: names, and hashes of their weights; of the judge the hash alone."""
-    found = judge_name(judge)
-    return model_identity(pair, judge) | {"judge": None if found is None else found.sha256}
+    return {
+        "pair": pair.name,
+        "encoder": pair.encoder.spec.name,
+        "decoder": pair.decoder.spec.name,
+        "sha256": pair.provenance.get("sha256", {}),
+        "judge": None if judge is None else weights_hash(judge),
+    }
 
 
 def weights_hash(encoder: Encoder) -> str:

@@ -17,6 +17,9 @@ from steerlens.errors import UsageError
 from steerlens.images import load_picture
 from steerlens.studies.subjects import concept_of, image_hash, set_identity
 
+LEAST = 16
+"""Reference pictures that a mean is taken over at least; fewer if there are no more."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -37,6 +40,35 @@ class Placement:
     def __post_init__(self) -> None:
         if not (0 <= self.x <= 1 and 0 <= self.y <= 1 and 0 < self.size <= 1 and 0 < self.opacity <= 1):
             raise UsageError(f"an overlay lies inside of its base, is no larger, and is seen: {self} is not so.")
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How overlays are placed: what is given holds for all pairs, the rest is drawn for each of them.
+
+    Attributes:
+        centre: x and y, as shares of the base's width and height; None for near a random corner.
+        size: the least and the largest, equal if it is given; see `Placement`.
+        opacity: the least and the largest, equal if it is given.
+    """
+
+    centre: tuple[float, float] | None = None
+    size: tuple[float, float] = (0.35, 0.5)
+    opacity: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, (least, largest) in (("size", self.size), ("opacity", self.opacity)):
+            if least > largest:
+                raise UsageError(f"the {name} of overlays lies between {least:g} and {largest:g}, which is nowhere.")
+        for size, opacity in zip(self.size, self.opacity, strict=True):
+            Placement(*(self.centre or (0.5, 0.5)), size, opacity)
+
+    def draw(self, chance: random.Random) -> Placement:
+        """One placement; each draw takes as many random numbers, so that options do not change one another's."""
+        side, left, top = chance.uniform(*self.size), chance.random() < 0.5, chance.random() < 0.5
+        opacity = chance.uniform(*self.opacity)
+        x, y = self.centre or (side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2)
+        return Placement(x, y, side, opacity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +103,14 @@ class OverlaySet:
         reported: on these, results are reported.
         reference: pictures whose mean embedding is taken out.
         source: where they come from, in words.
+        note: what the user should hear of them; mostly empty.
     """
 
     chosen: tuple[Overlaid, ...]
     reported: tuple[Overlaid, ...]
     reference: tuple[Image.Image, ...]
     source: str
+    note: str = ""
 
     def identity(self) -> dict[str, Any]:
         """What tells this set from another one, as JSON values."""
@@ -120,15 +154,6 @@ def paste(
     return canvas.convert("RGB")
 
 
-def random_placement(
-    draw: random.Random, *, size: tuple[float, float] = (0.35, 0.5), opacity: float = 1.0
-) -> Placement:
-    """Near one of the corners, of a random size."""
-    side = draw.uniform(*size)
-    left, top = draw.random() < 0.5, draw.random() < 0.5
-    return Placement(side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2, side, opacity)
-
-
 def square(image: Image.Image) -> Image.Image:
     """The central square of a picture: what encoders see, whether they crop or not."""
     side = min(image.size)
@@ -143,8 +168,7 @@ def folder_pairs(
     n_reported: int,
     *,
     seed: int = 0,
-    placement: Placement | None = None,
-    opacity: float = 1.0,
+    placing: Placing | None = None,
     n_reference: int = 64,
 ) -> OverlaySet:
     """Pairs from two folders of photographs; every base is used once, overlays again where they are fewer.
@@ -157,12 +181,12 @@ def folder_pairs(
         n_chosen: pairs to choose on.
         n_reported: pairs to report on; neither their bases nor their overlays show what was chosen on.
         seed: decides who meets whom, and where.
-        placement: where overlays go; near a random corner if absent.
-        opacity: of overlays near a random corner.
-        n_reference: bases whose mean embedding is taken out.
+        placing: where overlays go, how large and how opaque; see `Placing` for what is drawn.
+        n_reference: bases whose mean embedding is taken out: such as are not studied, as far as there are enough.
 
     Raises:
         UsageError: if a folder is not there or holds too few pictures.
+        PictureError: if one of them cannot be read.
     """
     lower, upper = (_by_concept(folder) for folder in (bases, overlays))
     draw = random.Random(seed)
@@ -186,16 +210,41 @@ def folder_pairs(
         )
     sides = [
         tuple(
-            _pair(base, bases, over, overlays, placement or random_placement(draw, opacity=opacity))
+            _pair(base, bases, over, overlays, (placing or Placing()).draw(draw))
             for base, over in zip(
                 some, _meeting(upper, over_names, [concept_of(path, bases) for path in some]), strict=True
             )
         )
         for some, over_names in ((chosen_bases, names[:cut]), (reported_bases, names[cut:]))
     ]
-    every = [path for group in lower.values() for path in group]
-    reference = tuple(square(load_picture(path).image) for path in draw.sample(every, min(n_reference, len(every))))
-    return OverlaySet(sides[0], sides[1], reference, f"{overlays.name} on {bases.name}, seed {seed}")
+    studied = {*chosen_bases, *reported_bases}
+    spare = [path for group in lower.values() for path in group if path not in studied]
+    picked = _references((spare, chosen_bases, reported_bases), n_reference, draw)
+    return OverlaySet(
+        sides[0],
+        sides[1],
+        tuple(square(load_picture(path).image) for path in picked),
+        f"{overlays.name} on {bases.name}, seed {seed}",
+        _reference_note(len(studied.intersection(picked)), len(picked), bases),
+    )
+
+
+def _references(groups: Sequence[Sequence[Path]], count: int, draw: random.Random) -> list[Path]:
+    """Pictures of the first group; of the others, in their order, only so many that means are of `LEAST` at least."""
+    picked: list[Path] = []
+    for place, group in enumerate(groups):
+        wanted = (count if place == 0 else min(LEAST, count)) - len(picked)
+        picked += draw.sample(group, max(0, min(wanted, len(group))))
+    return picked
+
+
+def _reference_note(studied: int, count: int, bases: Path) -> str:
+    if not studied:
+        return ""
+    return (
+        f"{studied} of the {count} reference pictures, whose mean is taken out, are bases that are studied themselves: "
+        f"{bases.name} holds too few others; give {LEAST} more than --choose and --count take."
+    )
 
 
 def _by_concept(folder: Path) -> dict[str, list[Path]]:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from steerlens.errors import UsageError
-from steerlens.studies.overlay import Overlaid, OverlaySet, Placement, paste, random_placement
+from steerlens.studies.overlay import Overlaid, OverlaySet, Placing, paste
 from steerlens.studies.scenes import draw_scenes, open_pictures
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN
 
@@ -18,8 +18,7 @@ def scene_pairs(
     n_reported: int,
     *,
     seed: int = 0,
-    placement: Placement | None = None,
-    opacity: float = 1.0,
+    placing: Placing | None = None,
     n_reference: int = 64,
 ) -> OverlaySet:
     """Scenes of held-out pictures with another held-out picture near a corner.
@@ -29,8 +28,7 @@ def scene_pairs(
         n_chosen: pairs to choose on.
         n_reported: pairs to report on; a concept is the base of one pair and the overlay of another at most.
         seed: decides the pairs.
-        placement: where overlays go; near a random corner if absent.
-        opacity: of overlays near a random corner.
+        placing: where overlays go, how large and how opaque; see `Placing` for what is drawn.
         n_reference: scenes of training pictures whose mean embedding is taken out.
 
     Raises:
@@ -54,7 +52,7 @@ def scene_pairs(
             raise UsageError(f"{some.numel()} held-out pictures are too few for {count} pairs.")
         made: list[Overlaid] = []
         for base, over, ground in zip(lower.tolist(), upper.tolist(), bases, strict=False):
-            where = placement or random_placement(draw, opacity=opacity)
+            where = (placing or Placing()).draw(draw)
             layer = Image.fromarray(pictures.pictures[over].permute(1, 2, 0).contiguous().numpy())
             alone = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
             names = [pictures.concepts[int(pictures.concept[row])].name for row in (base, over)]

@@ -13,9 +13,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
+from steerlens.encoders.base import Encoder
 from steerlens.encoders.prefix import record_from, record_prefix
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
@@ -32,6 +34,7 @@ from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 Seen = Literal["made", "asked", "judged"]
+_JUDGE_BATCH = 32
 """Which embeddings of a lens are compared with the overlay; see `lens_score`."""
 
 OBJECTIVE = "objective"
@@ -111,7 +114,9 @@ def measure(
     folder: StudyFolder,
     stage: str,
     *,
+    undecoded: Mapping[str, LensSetting] | None = None,
     seeds: int = 1,
+    judge_mean: Float[Tensor, " F"] | None = None,
 ) -> Iterator[Advanced]:
     """Measures pairs: what every setting asks the decoder for, its pictures embedded again, and effects of ablation.
 
@@ -119,10 +124,12 @@ def measure(
         bench: the models, opened.
         pairs: the pairs.
         settings: by the name that their results get.
+        undecoded: more of them, of which no pictures are made.
         options: how.
         folder: where parts go.
         stage: their name.
         seeds: seeds of the decoder.
+        judge_mean: mean embedding of the reference pictures as the judge sees them; without it, the judge sees nothing.
     """
     per_pair = len(bench.sites) * len(settings) * seeds
     total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
@@ -137,17 +144,19 @@ def measure(
             "overlay": scene.overlay,
             "mean": scene.mean,
         }
-        if bench.judge is not None:
-            tensors["judged overlay"] = bench.judge.embed(bench.judge.preprocess([pair.overlay]))[0].float()
+        if bench.judge is not None and judge_mean is not None:
+            seen = bench.judge.embed(bench.judge.preprocess([pair.base, pair.overlay])).float()
+            tensors |= {"judge.base": seen[0], "judge.overlay": seen[1], "judge.mean": judge_mean}
         text = overlay_text(bench.pair, pair)
         tensors |= {} if text is None else {"text": text}
         trace = bench.encoder.trace(bench.encoder.preprocess([pair.both]))
         asked = {
             name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference)[0]
-            for name, setting in settings.items()
+            for name, setting in {**settings, **(undecoded or {})}.items()
         }
         tensors |= {f"asked.{name}": rows for name, rows in asked.items()}
-        for event in _decode(bench, asked, options, seeds):
+        judge = None if judge_mean is None else bench.judge
+        for event in _decode(bench, {name: asked[name] for name in settings}, options, seeds, judge):
             if isinstance(event, int):
                 done += event
                 yield Advanced(f"decoding to {stage}", done, total)
@@ -162,15 +171,17 @@ def measure(
 
 
 def _decode(
-    bench: Bench, asked: Mapping[str, Float[Tensor, "N E"]], options: RemovalOptions, seeds: int
+    bench: Bench,
+    asked: Mapping[str, Float[Tensor, "N E"]],
+    options: RemovalOptions,
+    seeds: int,
+    judge: Encoder | None,
 ) -> Iterator[int | dict[str, Float[Tensor, "seeds N E"]]]:
     """The pictures of every setting with every seed, embedded again; the judge's embeddings as well."""
     stacked = torch.stack(list(asked.values()))[:, None].expand(-1, seeds, -1, -1)
     shape = stacked.shape[:3]
     numbers = torch.arange(options.seed, options.seed + seeds)[:, None].expand(shape).flatten().tolist()
-    events = redecode(
-        bench.encoder, bench.pair.decoder, stacked.flatten(0, 2), numbers, options.decode, judge=bench.judge
-    )
+    events = redecode(bench.encoder, bench.pair.decoder, stacked.flatten(0, 2), numbers, options.decode, judge=judge)
     for event in events:
         if isinstance(event, Redecoded):
             sides = {"made": event.embeddings} | ({} if event.judged is None else {"judged": event.judged})
@@ -200,7 +211,7 @@ def lens_score(part: Mapping[str, Tensor], name: str, compare: str, seen: Seen =
         compare: `overlay`, similarity with its picture; `objective`, what the study evaluates by, with the overlay less
             with the base; `text`, similarity with the overlay's name.
         seen: what is compared: `made`, the decoded pictures; `asked`, the embeddings before decoding; `judged`, the
-            decoded pictures as the outside judge sees them, which was shown the overlay alone.
+            decoded pictures as the outside judge sees them, by its own embeddings of base, overlay and references.
     """
     scores = seed_scores(part, name, compare, seen)
     return scores if seen == "asked" else scores.mean(dim=0)
@@ -210,10 +221,22 @@ def seed_scores(
     part: Mapping[str, Tensor], name: str, compare: str, seen: Seen = "made"
 ) -> Float[Tensor, "N"] | Float[Tensor, "seeds N"]:
     """The same seed by seed, where there are seeds."""
-    embeddings = part[f"{seen}.{name}"]
+    embeddings, side = part[f"{seen}.{name}"], "judge." if seen == "judged" else ""
     if compare == OBJECTIVE:
-        return objective(embeddings, part["base"], part["overlay"], part["mean"])
-    return cosine_similarity(embeddings, part["judged overlay" if seen == "judged" else compare])
+        return objective(embeddings, part[f"{side}base"], part[f"{side}overlay"], part[f"{side}mean"])
+    return cosine_similarity(embeddings, part[f"{side}{compare}"])
+
+
+def judged_compare(compare: str) -> str:
+    """What the judge compares pictures with: it reads no names of overlays, and goes by the objective instead."""
+    return OBJECTIVE if compare == "text" else compare
+
+
+def mean_seen(judge: Encoder, images: Sequence[Image.Image]) -> Float[Tensor, " F"]:
+    """The mean embedding of reference pictures as the judge sees them."""
+    starts = range(0, len(images), _JUDGE_BATCH)
+    batches = [judge.embed(judge.preprocess(images[start : start + _JUDGE_BATCH])) for start in starts]
+    return torch.cat([batch.float().cpu() for batch in batches]).mean(dim=0)
 
 
 def measure_orders(

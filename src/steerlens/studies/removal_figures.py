@@ -6,20 +6,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from steerlens.studies.caution import caution
+from steerlens.studies.greys import DARK, FAINT, INK, LIGHT, MIDDLE, PALE, SOFT, STRONG
 from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
 from steerlens.studies.overlay import Overlaid
-from steerlens.studies.removal_summary import CURVES, RANDOM, Curve, RemovalSummary, measured
+from steerlens.studies.removal_areas import CURVES, RANDOM, Curve, measured
+from steerlens.studies.removal_summary import RemovalSummary
 
 _STYLES = {
-    REFERENCE: ("#000000", "-", 1.2, ""),
-    ONE_SHOT: ("#000000", "--", 1.2, ""),
-    ATTRIBUTION: ("#555555", "--", 1.0, "x"),
-    "steering, chosen": ("#222222", "-", 2.4, "o"),
-    "diffusion, chosen": ("#888888", "-", 2.4, "s"),
-    "steering, plain": ("#222222", ":", 1.4, "o"),
-    "diffusion, plain": ("#888888", ":", 1.4, "s"),
-    RANDOM: ("#aaaaaa", "-.", 1.6, ""),
-    "random 0": ("#aaaaaa", "-.", 1.6, ""),
+    REFERENCE: (INK, "-", 1.2, ""),
+    ONE_SHOT: (INK, "--", 1.2, ""),
+    ATTRIBUTION: (STRONG, "--", 1.0, "x"),
+    "steering, chosen": (DARK, "-", 2.4, "o"),
+    "diffusion, chosen": (MIDDLE, "-", 2.4, "s"),
+    "steering, plain": (DARK, ":", 1.4, "o"),
+    "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
+    RANDOM: (SOFT, "-.", 1.6, ""),
+    "random 0": (SOFT, "-.", 1.6, ""),
 }
 """Grey, dash, width and marker of a line: told apart without colours."""
 
@@ -52,14 +55,14 @@ def _curves_figure(
         for name, style in _STYLES.items():
             if name in curves[kind]:
                 _draw(axes, counts, curves[kind][name], name, style)
-        axes.axvspan(0, summary.n_heads // 4, color="#f3f3f3", zorder=0)
+        axes.axvspan(0, summary.n_heads // 4, color=FAINT, zorder=0)
         axes.set_xlabel("heads ablated", fontsize=8)
         axes.set_ylabel(_UNITS[kind], fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=7, frameon=False)
     figure.suptitle(
-        f"{what}: mean over {summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation.\n"
+        f"{what}: mean over {_size(summary)}.\n"
         "Shaded: the first quarter, whose area counts. Bands: 95 % intervals over pairs.",
         fontsize=9,
     )
@@ -122,23 +125,27 @@ def orders_figure(summary: RemovalSummary) -> Figure:
     rows = [row for row in reversed(summary.orders) if row.name != RANDOM]
     figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
-    axes.axvspan(*summary.random_range, color="#eeeeee", zorder=0, label="range of single random orders")
-    for offset, kind, colour, marker in ((0.14, "objective", "#222222", "o"), (-0.14, "projection", "#888888", "s")):
+    axes.axvspan(*summary.random_range, color=PALE, zorder=0, label="range of single random orders")
+    for offset, kind, colour, marker in ((0.14, "objective", DARK, "o"), (-0.14, "projection", MIDDLE, "s")):
         for place, row in enumerate(rows):
             estimate = row.area if kind == "objective" else row.projection
             axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
             label = f"drop of the {kind}" if place == 0 else None
             axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label)
     for value in (0, 1):
-        axes.axvline(value, color="#bbbbbb", linewidth=1, zorder=0)
+        axes.axvline(value, color=LIGHT, linewidth=1, zorder=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
     axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
-    axes.set_title(
-        f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation", fontsize=9, loc="left"
-    )
+    axes.set_title(_size(summary), fontsize=9, loc="left")
     axes.legend(fontsize=7, frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _size(summary: RemovalSummary) -> str:
+    words = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
+    warned = caution(summary.n_concepts)
+    return f"{words}; {warned}" if warned else words
 
 
 def strip_pairs(

@@ -8,18 +8,20 @@ from steerlens.encoders.base import Encoder
 from steerlens.studies.drawing import save_figure, save_table
 from steerlens.studies.folder import StudyFolder, open_study
 from steerlens.studies.importance import make_bench
-from steerlens.studies.importance_study import model_identity
 from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
+from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.overlay import Overlaid, OverlaySet
 from steerlens.studies.removal import (
     RemovalOptions,
     compares,
+    mean_seen,
     measure,
     measure_orders,
     part_name,
     plain_settings,
     setting_names,
 )
+from steerlens.studies.removal_areas import Parts
 from steerlens.studies.removal_figures import (
     decoded_figure,
     orders_figure,
@@ -27,15 +29,8 @@ from steerlens.studies.removal_figures import (
     strip_pairs,
     trajectory_figure,
 )
-from steerlens.studies.removal_summary import (
-    Parts,
-    RemovalSummary,
-    candidate_orders,
-    choose,
-    report_orders,
-    summarise,
-    table_rows,
-)
+from steerlens.studies.removal_orders import LENSES, UNDECODED, candidate_orders, choose_all, report_orders
+from steerlens.studies.removal_summary import RemovalSummary, summarise, table_rows
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
@@ -51,6 +46,7 @@ def removal_study(
     *,
     judge: Encoder | None = None,
     draws: int = 2000,
+    command: str = "",
 ) -> Generator[Advanced, None, RemovalSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
@@ -61,6 +57,7 @@ def removal_study(
         folder: where to write.
         judge: an outside encoder that sees the decoded pictures as well.
         draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
 
     Raises:
         UsageError: if the folder holds another study.
@@ -69,25 +66,35 @@ def removal_study(
     with open_study(folder, identity(pair, overlays, options, judge)) as study:
         yield Advanced("references", 0, 1)
         bench = make_bench(pair, overlays.reference, judge)
+        judge_mean = None if judge is None else mean_seen(judge, overlays.reference)
         yield Advanced("references", 1, 1)
         compared = compares(pair, (*overlays.chosen, *overlays.reported))
-        candidates = (*options.steering, *options.diffusion)
-        named = {f"candidate.{setting}": setting for setting in candidates}
+        candidates = {"steering": options.steering, "diffusion": options.diffusion}
+        everything = (*options.steering, *options.diffusion)
+        named = {f"candidate.{setting}": setting for setting in everything}
         yield from measure(bench, overlays.chosen, named, options, study, "choose")
         parts = _parts(study, "choose", overlays.chosen)
         orders = [
-            candidate_orders(part, candidates, compared, f"{options.seed} {one.id}")
+            candidate_orders(part, everything, compared, f"{options.seed} {one.id}")
             for part, one in zip(parts, overlays.chosen, strict=True)
         ]
         yield from measure_orders(bench, overlays.chosen, orders, options, study, "choose-ways")
         ways, counts = _parts(study, "choose-ways", overlays.chosen), points(len(bench.sites))
-        choices = {
-            "steering": choose(parts, ways, options.steering, compared, counts),
-            "diffusion": choose(parts, ways, options.diffusion, compared, counts),
-        }
+        choices = choose_all(parts, ways, candidates, compared, counts)
         study.freeze({lens: choice.to_json() for lens, choice in choices.items()})
-        settings = plain_settings() | setting_names([choice.setting for choice in choices.values()])
-        yield from measure(bench, overlays.reported, settings, options, study, "report", seeds=options.seeds)
+        settings = plain_settings() | setting_names([choices[lens].setting for lens in LENSES])
+        undecoded = setting_names([choices[f"{lens}{UNDECODED}"].setting for lens in LENSES])
+        yield from measure(
+            bench,
+            overlays.reported,
+            settings,
+            options,
+            study,
+            "report",
+            undecoded=undecoded,
+            seeds=options.seeds,
+            judge_mean=judge_mean,
+        )
         parts = _parts(study, "report", overlays.reported)
         orders = [
             report_orders(part, choices, f"{options.seed} {one.id}")
@@ -96,7 +103,20 @@ def removal_study(
         yield from measure_orders(bench, overlays.reported, orders, options, study, "report-ways", STRIPS)
         ways = _parts(study, "report-ways", overlays.reported)
         yield Advanced("statistics", 0, 1)
-        summary = summarise(parts, ways, choices, counts, options.ablation, draws=draws)
+        shown = zip(*((one.base_concept, one.overlay_concept) for one in overlays.reported), strict=True)
+        summary = summarise(
+            parts,
+            ways,
+            choices,
+            counts,
+            options.ablation,
+            n_concepts=min(len(set(concepts)) for concepts in shown),
+            n_chosen=len(overlays.chosen),
+            judge=judge_name(judge),
+            note=overlays.note,
+            command=command,
+            draws=draws,
+        )
         yield Advanced("statistics", 1, 1)
         pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
         study.write_json("summary.json", summary.to_json())
@@ -118,7 +138,7 @@ def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: E
     """What two calls must share to go on with one study, as JSON values."""
     return {
         "study": "overlay",
-        "models": model_identity(pair, judge),
+        "models": models_of(pair, judge),
         "pairs": overlays.identity(),
         "options": {
             "seed": options.seed,

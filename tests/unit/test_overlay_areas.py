@@ -1,0 +1,105 @@
+"""Areas and choices of the overlay study, on trajectories that are made up."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from steerlens.studies.joint import (
+    RANDOM_ORDERS,
+    REFERENCE,
+    areas,
+    points,
+    random_orders,
+)
+from steerlens.studies.removal import strip_columns
+from steerlens.studies.removal_areas import RANDOM, curve, normalised, normalised_estimate, one_by_one, quantity
+from steerlens.studies.removal_orders import choose, choose_all
+from steerlens.studies.settings import LensSetting
+from steerlens.studies.stats import mean_estimate
+
+
+def test_points_and_areas() -> None:
+    for n_heads in (1, 6, 12, 72, 768):
+        counts = points(n_heads)
+        quarter = max(1, n_heads // 4)
+        assert counts[0] == 0 and counts[-1] == n_heads and quarter in counts and len(counts) <= 22
+        assert list(counts) == sorted(set(counts))
+        assert [counts[place] for place in strip_columns(counts)][-2:] == [quarter, n_heads]
+        straight = torch.tensor(counts, dtype=torch.float32) / quarter
+        # A drop that grows in proportion has half of its final value as its mean, however the points lie.
+        assert areas(1 - straight, counts) == pytest.approx(0.5)
+        assert areas(torch.zeros(len(counts)), counts) == 0
+
+
+def made_parts(n_pairs: int = 6) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]], tuple[int, ...]]:
+    """Pairs whose embeddings go from the overlay to the base at the speed that an order is given."""
+    counts, generator = points(48), torch.Generator().manual_seed(5)
+    parts, ways = list[dict[str, Tensor]](), list[dict[str, Tensor]]()
+    for _ in range(n_pairs):
+        base, overlay = torch.randn(2, 16, generator=generator)
+        speeds = {REFERENCE: 3.0, "fast|overlay": 2.0, "slow|overlay": 0.7}
+        speeds |= {f"random {n}": 0.8 + 0.4 * float(torch.rand(1, generator=generator)) for n in range(RANDOM_ORDERS)}
+        share = torch.tensor(counts) / 48
+        ways.append(
+            {
+                f"way.{name}": overlay + (base - overlay) * (1 - (1 - share) ** speed)[:, None]
+                for name, speed in speeds.items()
+            }
+        )
+        parts.append({"base": base, "overlay": overlay, "both": overlay, "mean": torch.zeros(16)})
+    return parts, ways, counts
+
+
+def test_the_reference_gets_one_and_random_orders_nought() -> None:
+    parts, ways, counts = made_parts()
+    assert normalised(parts, ways, REFERENCE, counts) == pytest.approx(1)
+    assert normalised(parts, ways, RANDOM, counts) == pytest.approx(0)
+    each = [normalised(parts, ways, f"random {n}", counts) for n in range(RANDOM_ORDERS)]
+    assert sum(each) / len(each) == pytest.approx(0, abs=1e-6) and min(each) < 0 < max(each)
+    fast = normalised_estimate(parts, ways, "fast|overlay", counts)
+    assert 0.4 < fast.low <= fast.value <= fast.high < 1 and fast.excludes_zero
+    assert normalised(parts, ways, "slow|overlay", counts) < 0
+    same = normalised_estimate(parts, ways, "fast|overlay", counts, less="fast|overlay")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    apart = normalised_estimate(parts, ways, "fast|overlay", counts, less="slow|overlay")
+    assert apart.value == pytest.approx(fast.value - normalised(parts, ways, "slow|overlay", counts), abs=1e-6)
+    line = curve(parts, ways, "fast|overlay", "projection")
+    assert line.values[0] == pytest.approx(1) and line.values[-1] == pytest.approx(0, abs=1e-6)
+    assert all(low <= value <= high for low, value, high in zip(line.low, line.values, line.high, strict=True))
+
+
+def test_the_choice_goes_to_the_order_that_removes_most() -> None:
+    parts, ways, counts = made_parts()
+
+    class Named(LensSetting):
+        def __str__(self) -> str:
+            return "fast" if self.centred else "slow"
+
+    settings = [Named("diffusion"), Named("diffusion", centred=True)]
+    choice = choose(parts, ways, settings, ("overlay",), counts)
+    assert choice.setting.centred and choice.compare == "overlay" and len(choice.candidates) == 2
+    assert choice.area == pytest.approx(normalised(parts, ways, "fast|overlay", counts))
+    # What decodes badly may be the better one undecoded: each is chosen by its own scores.
+    for way in ways:
+        way |= {"way.slow|overlay|asked": way["way.fast|overlay"], "way.fast|overlay|asked": way["way.slow|overlay"]}
+    both = choose_all(parts, ways, {"diffusion": settings}, ("overlay",), counts)
+    assert both["diffusion"].setting.centred and not both["diffusion, not decoded"].setting.centred
+    assert both["diffusion"].candidates.keys() == both["diffusion, not decoded"].candidates.keys()
+
+
+def test_a_curve_is_the_studies_own_bootstrap_point_by_point() -> None:
+    parts, ways, _ = made_parts()
+    line = curve(parts, ways, "fast|overlay", "projection", draws=50, seed=3)
+    each = torch.stack(
+        [quantity(part, way["way.fast|overlay"], "projection") for part, way in zip(parts, ways, strict=True)]
+    )
+    for place in (0, 3, 8):
+        found = mean_estimate(each[:, [place]], one_by_one(parts), draws=50, seed=3, heads=False)
+        assert (line.values[place], line.low[place], line.high[place]) == (found.value, found.low, found.high)
+
+
+def test_random_orders_are_each_pairs_own() -> None:
+    first, again, other = (random_orders(12, seed) for seed in ("0 a", "0 a", "0 b"))
+    assert first == again != other and len(first) == RANDOM_ORDERS
+    assert all(sorted(order) == list(range(12)) for order in first.values())
+    assert len({tuple(order) for order in first.values()}) > 1
