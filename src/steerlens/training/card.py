@@ -8,7 +8,7 @@ from typing import Any
 
 from steerlens.training.cache import MIXED_SHARE
 from steerlens.training.data import HELD_OUT, UNSEEN
-from steerlens.training.evaluate import GUIDANCE, STEPS, Report
+from steerlens.training.evaluate import Report, meant
 from steerlens.training.pipeline import Recipe, load_prepared
 
 _TEXT = """---
@@ -120,8 +120,8 @@ def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | N
         unet=_millions(pair / "decoder" / "unet"),
         movq=_millions(pair / "decoder" / "movq"),
         names=len(texts.names),
-        steps=STEPS,
-        guidance=GUIDANCE,
+        steps=meant().steps,
+        guidance=meant().guidance,
         data=describe_sources(list(pictures.sources)),
         held=pictures.rows(HELD_OUT).numel(),
         unseen=pictures.rows(UNSEEN).numel(),

@@ -16,15 +16,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from steerlens.decoders.base import DecodeOptions
+from steerlens.errors import ModelError
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
 from steerlens.training.metrics import rank_of
 from steerlens.training.pipeline import load_prepared
 from steerlens.training.scenes import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
+from steerlens.zoo.cards import card
 
-STEPS, GUIDANCE = 12, 3.0
-"""How the bundled decoder is meant to be run."""
+
+def meant() -> DecodeOptions:
+    """How a pair made here is meant to be decoded: the defaults of the bundled one's card."""
+    return card("emoji").defaults.options()
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,12 @@ class Pair:
         from steerlens.decoders.base import decode
 
         conditioning = Conditioning("image_embedding", embeds)
-        options = replace(self.decoder.spec.defaults, steps=STEPS, guidance=GUIDANCE, scheduler="dpm++")
+        options = replace(meant(), size=self.decoder.spec.defaults.size)
         return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds))), options).to(embeds.device)
 
 
 def open_pair(folder: Path, device: str) -> Pair:
     """Open the folder of a pair as the rest of the package does."""
-    from steerlens.errors import ModelError
     from steerlens.vocabulary import TextVocabulary
     from steerlens.zoo.load import load
 
@@ -194,7 +198,7 @@ def decoding(pair: Pair, scenes: Scenes, grid: Path | None) -> list[Figure]:
     cosine = functional.normalize(pair.embed(made), dim=-1) @ functional.normalize(embeds, dim=-1).T
     own = torch.arange(len(embeds), device=cosine.device)
     count = len(embeds)
-    note = f"{count} scenes, {STEPS} steps, guidance {GUIDANCE:g}"
+    note = f"{count} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
     right, ceiling = ((ground_of(some) == scenes.background).float().mean() for some in (made, scenes.pictures))
     hits = (cosine.argmax(dim=1) == own).float().mean()
     return [

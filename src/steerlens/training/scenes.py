@@ -75,8 +75,8 @@ class Augment:
         flip: share of mirrored objects.
         blur: share of blurred pictures.
         erase: share of pictures of which a rectangle is replaced by noise.
-        grain: largest standard deviation of noise, fine and coarse, on half of the pictures each: what decoding adds to a
-            picture, and an embedding should not change with.
+        grain: largest standard deviation of noise, fine and coarse, on half of the pictures each: decoding adds such,
+            and an embedding should not change with it.
         small: share of main objects drawn as small as companions are, or a little larger, anywhere.
         companion_scale: largest scale of a companion, 0.5 in plain scenes; larger ones are easier to learn from.
         stretch: largest log ratio by which an object is made wider and flatter, or the reverse.
