@@ -145,8 +145,12 @@ class _Files:
         if self._last is None or self._last.sha256 != sha256:
             self._last = load_picture(path, max_pixels=self.max_pixels)
             if self._last.sha256 != sha256:
-                raise PictureError(f"{path} has changed since it was first read; run the command again.")
+                raise _changed(path)
         return self._last.image
+
+
+def _changed(path: Path) -> PictureError:
+    return PictureError(f"{path} has changed since it was first read; run the command again.")
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,10 @@ class _InFile:
         return self.files.open(self.path, self.sha256)
 
     def __reduce__(self) -> "tuple[type[_InBytes], tuple[bytes, str, int]]":
-        return _InBytes, (_read(self.path), str(self.path), self.files.max_pixels)
+        data = _read(self.path)
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise _changed(self.path)
+        return _InBytes, (data, str(self.path), self.files.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,22 @@ class _InBytes:
 
     def __call__(self) -> Image.Image:
         return _decoded(self.data, self.name, self.max_pixels)[0]
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The files of a folder, and of the folders in it, that are named like pictures that can be read, sorted.
+
+    Raises:
+        UsageError: if there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder.")
+    formats = _formats()
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    if not found:
+        raise UsageError(f"{folder} holds no picture: no file in it is named like one ({', '.join(formats)}).")
+    return found
 
 
 def numbered(pictures: Iterable[Picture]) -> list[Picture]:

@@ -230,3 +230,11 @@ def test_a_picture_that_is_sent_to_another_machine_takes_its_file_along(tmp_path
     arrived = pickle.loads(sent)
     assert arrived.sha256 == picture.sha256
     assert np.array_equal(np.asarray(arrived.image), np.asarray(gradient()))
+
+
+def test_a_file_that_changed_is_not_sent_to_another_machine(tmp_path: Path) -> None:
+    gradient().save(tmp_path / "one.png")
+    (picture,) = load_pictures([tmp_path / "one.png"])
+    gradient().rotate(180).save(tmp_path / "one.png")
+    with pytest.raises(PictureError, match=r"one\.png has changed"):
+        pickle.dumps(picture)
