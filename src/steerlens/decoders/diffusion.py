@@ -162,6 +162,9 @@ class DiffusionDecoder(ABC):
 def in_slices(decode: Callable[[Tensor], Tensor], latents: Float[Tensor, "B c h w"], scale: int) -> Tensor:
     """Latents decoded a few at a time, so that the batch may be as large as the denoising network likes.
 
+    One large picture is not cut into tiles: the autoencoder takes its norms over the whole picture and attends to all
+    of it, so that a picture of tiles would be another one, with seams.
+
     Args:
         decode: the autoencoder's decoder, whose rows do not depend on each other.
         latents: what to decode.
