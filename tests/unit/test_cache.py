@@ -19,7 +19,7 @@ from steerlens.images import Picture
 from steerlens.sweep import cache
 from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.cache import TraceCache, cache_folder, cached_models, clear_cache, trace_cache
-from steerlens.sweep.engine import run
+from steerlens.sweep.engine import ReadingDone, run
 from steerlens.sweep.look import LookOptions, look, make_job
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.load import Pair, load
@@ -121,7 +121,7 @@ def test_the_second_run_makes_no_forward_pass_for_the_trace(
 
     monkeypatch.setattr(type(pair.encoder), "native_forward", counting)
     job = make_job(pair, [picture()], LookOptions(steps=1, cache=True, lenses=("diffusion",)))
-    next(iter(run(job)))  # traced, and nothing decoded yet
+    next(event for event in run(job) if isinstance(event, ReadingDone))  # traced, and nothing decoded yet
     assert not passes
     assert len(traces_taken) == 1
 
