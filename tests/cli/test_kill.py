@@ -5,8 +5,9 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -62,14 +63,16 @@ def test_a_second_process_is_refused_and_stopping_loses_nothing(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path, missing: Callable[[str], NoReturn]) -> Iterator[Path]:
     """A file system of 30 MB, in memory."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("a file system of its own can be mounted by root on Linux alone: run as root")
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = os.name == "posix" and sys.platform == "linux" and os.geteuid() == 0
     options = ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(place)]
-    if not mounted or subprocess.run(options, capture_output=True, check=False).returncode:
-        pytest.skip("needs leave to mount a file system: run as root, in a container with CAP_SYS_ADMIN")
+    mounted = subprocess.run(options, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        missing(f"{mounted.stderr.strip()}: run where root may mount, in a container with --cap-add SYS_ADMIN")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 

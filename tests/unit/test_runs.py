@@ -1,6 +1,7 @@
 """Runs shown, merged and exported; and read by the libraries that people use for tables."""
 
 import csv
+import gc
 import io
 import json
 from collections import Counter
@@ -17,10 +18,11 @@ from PIL import Image
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.sites import Site
-from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.atlas import Atlas, CellResult
 from steerlens.sweep.export import export_parquet, export_pictures
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
 from steerlens.sweep.merge import Merged, merge_runs
+from steerlens.sweep.plan import Cell
 from steerlens.sweep.store import load_run, open_run
 from steerlens.sweep.stored import finished_keys
 from steerlens.sweep.summary import run_summary
@@ -402,6 +404,24 @@ def test_what_is_stored_equals_what_was_in_memory(pair: Pair, tmp_path: Path) ->
         stored.results[len(memory.results)]
 
 
+def test_a_run_that_is_read_holds_neither_its_cells_nor_its_pictures(pair: Pair, tmp_path: Path) -> None:
+    given = [picture(seed) for seed in range(12)]
+    run(pair, tmp_path / "run", pictures=given, sites="heads")
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, Cell | CellResult) for one in gc.get_objects())
+
+    before = held()
+    atlas = load_run(tmp_path / "run")
+    of_each = len(atlas.plan) // len(given)
+    assert len(atlas.results) == len(atlas.finished) == len(given) * of_each
+    assert atlas.reading("noise-7").picture.name == "noise-7" and len(atlas.results_of("noise-7")) == of_each
+    assert held() - before <= of_each  # what every picture has, once
+    assert list(atlas.finished) == list(atlas.plan.cells)
+    assert atlas.results[-1].cell == atlas.plan.cells[-1]
+
+
 def test_scores_of_a_stored_run_are_told_without_reading_a_picture(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,52 +432,3 @@ def test_scores_of_a_stored_run_are_told_without_reading_a_picture(
     assert run_summary(tmp_path / "run").complete
     with pytest.raises(pytest.fail.Exception, match="a picture was read"):
         _ = atlas.clean()[0].png
-
-
-# ---- other people's libraries
-
-
-def library(name: str) -> Any:
-    """Not a part of the test environment, since together they take 300 MB: `pip install 'steerlens[tables]'`."""
-    return pytest.importorskip(name, reason=f"{name} is not installed: pip install 'steerlens[tables]' to test with it")
-
-
-@pytest.fixture(scope="module")
-def finished(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atlas]:
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    return folder, run(pair, folder, pictures=[picture(0), picture(1)])
-
-
-def test_the_datasets_library_shows_pictures(finished: tuple[Path, Atlas], tmp_path: Path) -> None:
-    datasets, (folder, atlas) = library("datasets"), finished
-    exported(export_parquet(atlas, tmp_path / "all.parquet"))
-    for files in (str(folder / "cells" / "*.parquet"), str(tmp_path / "all.parquet")):
-        table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-        assert len(table) == len(atlas.results)
-        by_key = {(result.cell.picture, str(result.cell.site), result.cell.lens): result for result in atlas.results}
-        for row in table:
-            result = by_key[row["picture"], row["site"], row["lens"]]
-            assert isinstance(row["image"], Image.Image)
-            assert np.array_equal(np.array(row["image"]), result.picture)
-    whole = datasets.load_dataset(str(folder), "inputs", split="train", cache_dir=str(tmp_path / "cache"))
-    assert all(isinstance(row["image"], Image.Image) for row in whole)
-
-
-def test_polars_queries_scores(finished: tuple[Path, Atlas]) -> None:
-    polars, (folder, atlas) = library("polars"), finished
-    table = polars.scan_parquet(folder / "cells" / "*.parquet").filter(polars.col("lens") == "steering")
-    best = table.sort("similarity", descending=True).select("site", "similarity").collect().row(0)
-    results = [result for result in atlas.results if result.cell.lens == "steering"]
-    top = max(results, key=lambda result: result.similarity)
-    assert best == (str(top.cell.site), top.similarity)
-
-
-def test_duckdb_queries_scores(finished: tuple[Path, Atlas]) -> None:
-    duckdb, (folder, atlas) = library("duckdb"), finished
-    query = f"select lens, count(*), avg(similarity) from '{folder}/cells/*.parquet' group by lens order by lens"
-    with duckdb.connect() as connection:
-        rows = connection.sql(query).fetchall()
-    for lens, count, mean in rows:
-        scores = [result.similarity for result in atlas.results if result.cell.lens == lens]
-        assert count == len(scores)
-        assert mean == pytest.approx(np.mean(scores))

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -207,8 +207,8 @@ class Atlas:
             UsageError: if there is no such picture.
         """
         chosen = {self.id_of(picture) for picture in pictures}
-        rows = [row for row, cell in enumerate(self.finished) if cell.picture in chosen]
-        cells = tuple(cell for cell in self.plan.cells if cell.picture in chosen)
+        rows = [row for id in self._rows if id in chosen for row in self._rows_of(id)]
+        cells = tuple(cell for id in self.plan.pictures if id in chosen for cell in self.plan.of(id))
         matching = (index for index, reading in enumerate(self.readings) if reading.id in chosen)
         read = list(islice(matching, len(chosen)))  # the first few of thousands are found without reading the rest
         return replace(
@@ -244,7 +244,7 @@ class Atlas:
 
     def results_of(self, picture: str | None = None) -> Sequence[CellResult]:
         """All decoded pictures of one input picture."""
-        rows = self._rows.get(self.id_of(picture), [])
+        rows = self._rows_of(self.id_of(picture))
         return LazyResults([self.finished[row] for row in rows], lambda index: self.results[rows[index]])
 
     def clean(self, picture: str | None = None) -> tuple[CellResult, ...]:
@@ -309,12 +309,16 @@ class Atlas:
         return scores
 
     @cached_property
-    def _rows(self) -> dict[str, list[int]]:
-        """Of each input picture, where its results are."""
-        rows: dict[str, list[int]] = {}
-        for row, cell in enumerate(self.finished):
-            rows.setdefault(cell.picture, []).append(row)
+    def _rows(self) -> dict[str, list[range]]:
+        """Of each input picture, where its results are; mostly one after the other, since they are planned so."""
+        rows: dict[str, list[range]] = {}
+        for id, run in groupby(enumerate(self.finished), key=lambda row: row[1].picture):
+            places = [row for row, _ in run]
+            rows.setdefault(id, []).append(range(places[0], places[-1] + 1))
         return rows
+
+    def _rows_of(self, id: str) -> list[int]:
+        return list(chain.from_iterable(self._rows.get(id, ())))
 
     @cached_property
     def _sites(self) -> dict[str, dict[tuple[LensName, Site], list[int]]]:
@@ -326,7 +330,7 @@ class Atlas:
             if len(self._sites) == _PICTURES_HELD:
                 self._sites.clear()
             grouped: dict[tuple[LensName, Site], list[int]] = {}
-            for row in self._rows.get(id, ()):
+            for row in self._rows_of(id):
                 cell = self.finished[row]
                 grouped.setdefault((cell.lens, cell.site), []).append(row)
             self._sites[id] = grouped
@@ -334,12 +338,14 @@ class Atlas:
 
     @cached_property
     def _control_pools(self) -> dict[str, Tensor]:
-        """Of the input pictures met so far, what their controls score."""
+        """Of the last few input pictures, what their controls score."""
         return {}
 
     def _control_pool(self, id: str) -> Tensor:
         """The scores of every control of a picture, at any site, means over seeds."""
         if id not in self._control_pools:
+            if len(self._control_pools) == _PICTURES_HELD:
+                self._control_pools.clear()
             by_draw: dict[tuple[Site, int], list[float]] = {}
             for (lens, site), rows in self._sites_of(id).items():
                 for row in rows if lens == "control" else ():

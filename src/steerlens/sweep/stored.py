@@ -5,13 +5,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from steerlens.errors import StoreError
 from steerlens.sweep.atlas import CellResult, LazyResults, Reading
 from steerlens.sweep.lazy import Lazy
-from steerlens.sweep.plan import Cell
+from steerlens.sweep.plan import Cell, SameCells
 from steerlens.sweep.tables import cell_keys, read_cells, read_png, read_reading
 
 _Read = TypeVar("_Read")
@@ -60,24 +61,44 @@ def part_cells(path: Path) -> list[CellResult]:
     return _readable(path, lambda: read_cells(path, path.with_suffix(".safetensors"), _png))
 
 
-def stored_results(folder: Path, cells: Iterable[Cell]) -> LazyResults:
+def stored_results(folder: Path, cells: Sequence[Cell]) -> LazyResults:
     """The decoded pictures that a run holds of these cells, in their order.
+
+    Neither they nor their cells are held, but for 16 bytes a cell that say where it is.
 
     Raises:
         StoreError: if a part cannot be read.
     """
-    paths, places = part_files(folder), dict[str, tuple[int, int]]()
+    paths, place_of = part_files(folder), _places(cells)
+    stored = np.full((len(cells), 2), -1, dtype=np.int32)  # of each cell, its part and its row there
     for number, path in enumerate(paths):
         _check_tensors(path.with_suffix(".safetensors"))
-        places |= {key: (number, row) for row, key in enumerate(part_keys(path))}
-    found = [(cell, places[key]) for cell in cells if (key := cell.key) in places]
+        for row, key in enumerate(part_keys(path)):
+            if (place := place_of(key)) is not None:
+                stored[place] = number, row
+    found = np.flatnonzero(stored[:, 0] >= 0)
     part = lru_cache(_PARTS_HELD)(lambda number: part_cells(paths[number]))
 
     def read(index: int) -> CellResult:
-        number, row = found[index][1]
+        number, row = stored[found[index]].tolist()
         return part(number)[row]
 
-    return LazyResults([cell for cell, _ in found], read)
+    return LazyResults(Lazy(len(found), lambda index: cells[int(found[index])]), read)
+
+
+def _places(cells: Sequence[Cell]) -> Callable[[str], int | None]:
+    """Where among cells the one of a key is; None for one that is not among them."""
+    if not isinstance(cells, SameCells):
+        return {cell.key: place for place, cell in enumerate(cells)}.get
+    pictures = {id: place for place, id in enumerate(cells.pictures)}
+    each = {cell.key: place for place, cell in enumerate(cells.each)}
+
+    def place_of(key: str) -> int | None:
+        id, bar, rest = key.partition("|")
+        picture, place = pictures.get(id), each.get(bar + rest)
+        return None if picture is None or place is None else picture * len(cells.each) + place
+
+    return place_of
 
 
 def stored_readings(folder: Path, ids: Iterable[str]) -> Sequence[Reading]:

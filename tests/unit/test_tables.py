@@ -1,0 +1,69 @@
+"""Runs as the libraries read them that people use for tables. `make tables` installs these and runs this file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steerlens.images import Picture
+from steerlens.sweep.atlas import Atlas
+from steerlens.sweep.export import export_parquet
+from steerlens.sweep.look import look
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import Pair, load
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
+
+
+def library(name: str) -> Any:
+    """Not a part of the test environment, since together they take 300 MB."""
+    return pytest.importorskip(name, reason=f"{name} is not installed (extra `tables`): run `make tables`")
+
+
+@pytest.fixture(scope="module")
+def finished(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atlas]:
+    folder, noise = tmp_path_factory.mktemp("runs") / "run", np.random.default_rng(0)
+    pixels = [noise.integers(0, 255, (40, 40, 3), dtype=np.uint8) for _ in range(2)]
+    pictures = [Picture.from_image(Image.fromarray(array), f"noise-{n}") for n, array in enumerate(pixels)]
+    return folder, look(pair, pictures, steps=1, sites="head.0.*", folder=folder)
+
+
+def test_the_datasets_library_shows_pictures(finished: tuple[Path, Atlas], tmp_path: Path) -> None:
+    datasets, (folder, atlas) = library("datasets"), finished
+    for _ in export_parquet(atlas, tmp_path / "all.parquet"):
+        pass
+    for files in (str(folder / "cells" / "*.parquet"), str(tmp_path / "all.parquet")):
+        table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(table) == len(atlas.results)
+        by_key = {(result.cell.picture, str(result.cell.site), result.cell.lens): result for result in atlas.results}
+        for row in table:
+            result = by_key[row["picture"], row["site"], row["lens"]]
+            assert isinstance(row["image"], Image.Image)
+            assert np.array_equal(np.array(row["image"]), result.picture)
+    whole = datasets.load_dataset(str(folder), "inputs", split="train", cache_dir=str(tmp_path / "cache"))
+    assert all(isinstance(row["image"], Image.Image) for row in whole)
+
+
+def test_polars_queries_scores(finished: tuple[Path, Atlas]) -> None:
+    polars, (folder, atlas) = library("polars"), finished
+    table = polars.scan_parquet(folder / "cells" / "*.parquet").filter(polars.col("lens") == "steering")
+    best = table.sort("similarity", descending=True).select("site", "similarity").collect().row(0)
+    results = [result for result in atlas.results if result.cell.lens == "steering"]
+    top = max(results, key=lambda result: result.similarity)
+    assert best == (str(top.cell.site), top.similarity)
+
+
+def test_duckdb_queries_scores(finished: tuple[Path, Atlas]) -> None:
+    duckdb, (folder, atlas) = library("duckdb"), finished
+    query = f"select lens, count(*), avg(similarity) from '{folder}/cells/*.parquet' group by lens order by lens"
+    with duckdb.connect() as connection:
+        rows = connection.sql(query).fetchall()
+    for lens, count, mean in rows:
+        scores = [result.similarity for result in atlas.results if result.cell.lens == lens]
+        assert count == len(scores)
+        assert mean == pytest.approx(np.mean(scores))
