@@ -141,7 +141,7 @@ def ablate(
         own = record_from(encoder, prefix, group)
         put = replacements(encoder, group, ablation, means, others, own)
         total |= _total(encoder, prefix, group, put, batch)
-        direct |= _direct(encoder, final, own, put)
+        direct |= direct_embeddings(encoder, final, own, put)
         done += len(group)
         yield done
     chosen = tuple(sites)
@@ -204,9 +204,17 @@ def _row_interventions(rows: Sequence[tuple[int, Site]], put: HeadWrites) -> lis
 
 
 @torch.no_grad()
-def _direct(
+def direct_embeddings(
     encoder: NativeEncoder, final: Float[Tensor, "B R D"], own: HeadWrites, put: HeadWrites
-) -> dict[Site, Tensor]:
+) -> dict[Site, Float[Tensor, "B E"]]:
+    """Embeddings with each site's write replaced in the final residual of the readout tokens alone.
+
+    Args:
+        encoder: the encoder.
+        final: see `final_residual`.
+        own: what each site writes.
+        put: what replaces it.
+    """
     readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
     changed = [final + (put[site].float() - own[site].float()).index_select(1, readout) for site in own]
     return dict(zip(own, read_out(encoder, torch.stack(changed, dim=1)).unbind(dim=1), strict=True))

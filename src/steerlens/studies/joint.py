@@ -22,10 +22,9 @@ from torch import Tensor
 from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_from, resume
 from steerlens.interventions import ByRow, Intervention, Resample, hooks
-from steerlens.lenses.readout import read_out
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.effects import by_layer, final_residual
+from steerlens.studies.effects import by_layer, direct_embeddings, final_residual
 
 RANDOM_ORDERS = 20
 GREEDY_STEPS = 24
@@ -176,12 +175,10 @@ def greedy(scene: Scene, single: Float[Tensor, "N"], steps: int = GREEDY_STEPS, 
 def direct_effect(scene: Scene) -> Float[Tensor, "N"]:
     """The exact drop of the objective when each head's write is replaced in the final residual alone."""
     encoder, final = scene.encoder, final_residual(scene.encoder, scene.prefix)
-    readout, changed = torch.tensor(encoder.readout_tokens, device=encoder.device), dict[Site, Tensor]()
+    changed: dict[Site, Tensor] = {}
     for group in by_layer(scene.sites):
-        for site, own in record_from(encoder, scene.prefix, group).items():
-            changed[site] = final + (scene.put[site].float() - own.float()).index_select(1, readout)
-    with torch.no_grad():
-        embeddings = read_out(encoder, torch.stack([changed[site] for site in scene.sites], dim=1))[0].float()
+        changed |= direct_embeddings(encoder, final, record_from(encoder, scene.prefix, group), scene.put)
+    embeddings = torch.stack([changed[site][0] for site in scene.sites]).float()
     return scene.objective(scene.prefix.embedding[0].float()) - scene.objective(embeddings)
 
 
