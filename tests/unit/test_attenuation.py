@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from steerlens.studies.attenuation import Attenuation, attenuation, fidelity_table
 from steerlens.studies.folder import rounded
-from steerlens.studies.page_findings import importance_findings, overlay_findings
+from steerlens.studies.page_findings import claim, lost, overlay_findings
 
 P, N = 24, 40
 
@@ -73,28 +72,53 @@ def estimate(value: float, half: float = 0.05) -> dict[str, float]:
 
 
 def test_the_page_says_where_a_ranking_is_lost_and_only_then() -> None:
-    summary: dict[str, Any] = {
-        "attenuation": [rounded(asdict(told(0.3, shared=3.0)))],
-        "differences": {"chosen; spearman": estimate(0.0), "chosen, not decoded; spearman": estimate(0.1)},
-        "ceiling_share": {"chosen, not decoded": estimate(0.95)},
+    (words,) = lost(rounded(asdict(told(0.3, shared=3.0))))
+    assert words.startswith("Why: the ranking is in the embedding") and "More seeds would not mend it" in words
+    assert lost(rounded(asdict(told(0.0)))) == []
+    row = rounded(asdict(told(2.5)))
+    assert row["without_noise"] >= row["asked"]["low"] > row["made"]["high"]
+    (words,) = lost(row)
+    assert "More seeds might mend it" in words and "would not" not in words
+    assert "seeds" not in lost(row | {"without_noise": None})[0]
+
+
+@pytest.mark.parametrize(
+    ("difference", "own", "verdict"),
+    [
+        (0.2, 0.3, "**found**"),
+        (0.2, 0.03, "**not found**; the difference lies above 0, but the Steering Lens' own figure does not"),
+        (0.2, -0.3, "**not found**; the difference lies above 0, but"),
+        (0.01, 0.3, "**not found**; the difference includes 0"),
+        (-0.2, 0.3, "**the reverse was found**"),
+    ],
+)
+def test_a_claim_asks_for_the_difference_and_for_the_lens_own_figure(
+    difference: float, own: float, verdict: str
+) -> None:
+    words = claim("It tells", estimate(difference), estimate(own), estimate(own - difference))
+    assert words.startswith(f"It tells: {verdict}")
+    assert f"Steering Lens {own:+.2f} [" in words and f"paired difference {difference:+.2f} [" in words
+
+
+@pytest.mark.parametrize(
+    ("overlap", "words"),
+    [(-0.5, "**not found**; its area is smaller"), (0.01, "**not contradicted**"), (0.5, "**surpassed**")],
+)
+def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
+    areas = {
+        "steering, chosen": 0.3,
+        "diffusion, chosen": 0.28,
+        "steering, chosen, not decoded": 0.5,
+        "exact direct effect": 0.8,
+        "one-shot effect": 0.9,
     }
-    first, second, third = importance_findings(summary)
-    assert "**not found** (+0.00 [-0.05, +0.05], which includes 0)" in first
-    assert "**found** (+0.10 [+0.05, +0.15])" in second and "+0.95" in second
-    assert third.startswith("Why: the ranking is in the embedding") and "More seeds would not mend it" in third
-    summary["attenuation"] = [rounded(asdict(told(0.0)))]
-    assert len(importance_findings(summary)) == 2
-    summary["differences"]["chosen; spearman"] = estimate(-0.2)
-    assert "**the reverse was found**" in importance_findings(summary)[0]
-
-
-@pytest.mark.parametrize(("area", "words"), [(0.02, "no better than"), (0.3, "but far from"), (0.9, "close to")])
-def test_the_page_says_how_an_order_does(area: float, words: str) -> None:
-    names = ("steering, chosen", "steering, chosen, not decoded", "exact direct effect")
     summary = {
         "attenuation": [rounded(asdict(told(0.0)))],
-        "orders": [{"name": name, "area": estimate(area)} for name in names],
+        "orders": [{"name": name, "area": estimate(area)} for name, area in areas.items()],
         "random_range": [-0.03, 0.03],
         "difference": estimate(0.02),
+        "differences": {"steering, chosen, minus one-shot effect": estimate(overlap)},
     }
-    assert words in overlay_findings(summary)[0]
+    clear, found, lens, _ = overlay_findings(summary)
+    assert "clear of random orders" in clear and words in found and "one-shot" not in clear
+    assert "ACDC-like order" in found and "**not found**; the difference includes 0" in lens

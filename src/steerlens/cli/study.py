@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.study_command import command_line
 from steerlens.cli.study_decoder import Decoder
 from steerlens.cli.study_overlay import Overlay
 from steerlens.cli.study_shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
 from steerlens.cli.study_strength import Strength
 
 if TYPE_CHECKING:
-    from steerlens.studies.importance_summary import Summary
+    from steerlens.studies.importance_results import Summary
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,27 @@ class Importance:
     """Pictures to report on."""
 
     choose: int = 6
-    """Pictures of other concepts, on which strength and comparison are chosen for each lens."""
+    """Pictures of other concepts, on which setting and comparison are chosen for each lens."""
 
     seeds: int = 2
     """Seeds of the decoder, the same for all heads."""
 
-    ablation: Literal["mean", "zero", "resample"] = "mean"
-    """What replaces a head's write in the main effect; the other two are reported beside it."""
+    effect: Literal["total-signed", "total-unsigned", "direct-signed", "direct-unsigned"] = "total-signed"
+    """The main notion of importance, by which settings are chosen; all others are reported beside it. Total: on a real
+    forward pass, everything downstream reacting; direct: in the final residual alone. Signed: how much similarity with
+    the target is lost; unsigned: how far the embedding moves, wherever to, which follows the size of a head's write."""
 
-    target: Literal["text", "other"] | None = None
-    """What the signed effect is taken towards: the label's text, or another picture of the same concept. Default: the
-    text where the model knows one."""
+    ablation: Literal["mean", "zero", "resample"] = "mean"
+    """What replaces a head's write in the main effect: its mean over reference pictures, nothing, or what it writes for
+    a picture of another concept. The other two are reported beside it."""
+
+    target: str | None = None
+    """What signed effects are taken towards: text (each label's), other (another picture of the same concept), or any
+    other words: that text, for all pictures. Default: the labels' texts where the model knows them."""
+
+    strengths: tuple[str, ...] = ("rho=1", "s=40")
+    """How hard candidates are steered, each of them plain, centred and from a neutral base: rho, the same share of the
+    residual for all heads, or s, one factor for all heads as in the paper. The Diffusion Lens gets as many settings."""
 
     judge: str | None = None
     """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
@@ -59,8 +70,16 @@ class Importance:
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
+        from steerlens.errors import UsageError
+        from steerlens.lenses.strength import Strength
+        from steerlens.studies.candidates import diffusion_candidates, steering_candidates
         from steerlens.studies.importance import ImportanceOptions, with_steps
         from steerlens.studies.importance_study import importance_study
+
+        if self.seeds < 2:
+            raise UsageError(f"the study needs at least 2 seeds, not {self.seeds}: it says how far scores repeat.")
+        steering = steering_candidates([Strength.parse(strength) for strength in self.strengths])
+        scope, _, sign = self.effect.partition("-")
 
         with Progress(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
@@ -69,10 +88,23 @@ class Importance:
             judge = load_judge(self.judge, self.settings)
             progress.advance(1)
             decode = with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance)
-            seeds = tuple(range(self.settings.seed, self.settings.seed + self.seeds))
-            options = ImportanceOptions(decode, seeds)
+            options = ImportanceOptions(
+                decode,
+                tuple(range(self.settings.seed, self.settings.seed + self.seeds)),
+                steering=steering,
+                diffusion=diffusion_candidates(len(steering)),
+            )
             events = importance_study(
-                pair, subjects, options, self.out, ablation=self.ablation, target=self.target or "", judge=judge
+                pair,
+                subjects,
+                options,
+                self.out,
+                scope="direct" if scope == "direct" else "total",
+                signed=sign == "signed",
+                ablation=self.ablation,
+                target=self.target or "",
+                judge=judge,
+                command=command_line("importance", self),
             )
             summary = show(events, progress)
         if self.settings.json:
@@ -83,19 +115,30 @@ class Importance:
 
 
 def _tell(summary: "Summary", folder: Path) -> None:
+    from steerlens.studies.caution import caution
+
     size = f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"
-    say(f"{size}; effect: {summary.main}")
-    for lens, choice in summary.choices.items():
-        say(f"  {lens} goes with: {choice}")
+    say(f"{size}; effect: {summary.main}{f' ({summary.setup.given!r})' if summary.setup.given else ''}")
+    for note in summary.setup.notes:
+        say(note)
+    for lens, choice in summary.choices.decoded.items():
+        say(f"  {lens} goes with: {choice}; not decoded: {summary.choices.asked[lens]}")
     say("Spearman correlation over heads, mean over pictures, 95 % interval (with other pictures' effects):")
-    for row in summary.rows:
-        if row.effect == summary.main and row.statistic == "spearman":
-            say(f"  {row.score:36} {row.estimate}  ({row.mismatched:+.2f})")
+    shown = [row for row in summary.rows if row.effect == summary.main and row.statistic == "spearman"]
+    for row in shown:
+        say(f"  {row.score + (' *' if row.by_construction else ''):42} {row.estimate}  ({row.mismatched:+.2f})")
+    if any(row.by_construction for row in shown):
+        say("  * compared with the effect's own target before decoding: a check of consistency, and no evidence")
     say("steering minus diffusion, paired:")
-    for name, estimate in summary.differences.items():
-        say(f"  {name:36} {estimate}{'' if estimate.excludes_zero else '  (includes 0)'}")
+    for one in summary.differences:
+        if one.statistic == "spearman":
+            effect = "" if one.effect == summary.main else f"  ({one.effect})"
+            zero = "" if one.estimate.excludes_zero else "  (includes 0)"
+            say(f"  {one.name:42} {one.estimate}{zero}{effect}")
     for name, estimate in summary.ceiling_share.items():
-        say(f"  share of the ceiling, {name:14} {estimate}")
+        say(f"  {f'share of the ceiling, {name}':42} {estimate}")
+    if warned := caution(summary.n_concepts):
+        say(warned)
     say(f"figures, table and summary: {folder}")
 
 

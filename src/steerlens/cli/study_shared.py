@@ -56,16 +56,23 @@ class StudySettings:
 
 
 def load_study_pair(settings: StudySettings) -> "Pair":
-    """The pair that the settings name."""
+    """The pair that the settings name.
+
+    Raises:
+        UsageError: if its decoder reads image tokens, which no study makes.
+    """
+    from steerlens.studies.importance import require_embeddings
     from steerlens.zoo.load import load
 
-    return load(
+    pair = load(
         settings.model,
         device=settings.device,
         dtype=settings.dtype,
         local=settings.local,
         encoder=settings.encoder,
     )
+    require_embeddings(pair)
+    return pair
 
 
 def load_judge(judge: str | None, settings: StudySettings) -> "Encoder | None":

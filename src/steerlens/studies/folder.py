@@ -1,6 +1,6 @@
 """A study on disk: raw measurements in parts that survive a kill, and a summary that is made from them alone.
 
-study.json             what was asked for: models, options, inputs, choices (the fingerprint of the study)
+study.json             what was asked for: models, options, inputs (the fingerprint of the study); and what was chosen
 provenance.json        versions, machine, times; not part of the result
 parts/NAME.safetensors raw measurements, one file a part, written under a temporary name and renamed
 summary.json           every figure, to 4 decimals
@@ -11,7 +11,7 @@ figures/               SVG and PNG
 import fcntl
 import json
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,16 @@ class StudyFolder:
         except (OSError, SafetensorError, ValueError) as error:
             raise StoreError(f"{path} cannot be read: {error}. Remove it and run again to redo it.") from error
 
+    def parts(self, names: Iterable[str]) -> list[dict[str, Tensor]]:
+        """The tensors of several finished parts.
+
+        Raises:
+            StoreError: if one cannot be read.
+        """
+        return [self.part(name) for name in names]
+
     def freeze(self, choices: Mapping[str, Mapping[str, Any]], main: str | None = None) -> None:
-        """Writes `choice.json`, what was chosen before anything was measured to report.
+        """Writes what was chosen, before anything is measured to report, into `choice.json` and into `study.json`.
 
         Args:
             choices: of each lens, with `setting` and, if pictures were compared with several things, `compare`.
@@ -67,7 +75,7 @@ class StudyFolder:
         Raises:
             StoreError: if something else was chosen here before: what was reported since belongs to that.
         """
-        before = (read_json(self.folder / "choice.json") or {}).get("choices", {})
+        before: dict[str, Any] = (read_json(self.folder / "choice.json") or {}).get("choices", {})
         for lens, choice in choices.items():
             changed = [
                 key
@@ -82,13 +90,28 @@ class StudyFolder:
                     "file and the parts named report-* to measure them again."
                 )
         self.write_json("choice.json", ({} if main is None else {"main": main}) | {"choices": choices})
+        manifest = read_json(self.folder / "study.json") or {}
+        chosen = {
+            lens: {key: choice[key] for key in ("setting", "compare") if key in choice}
+            for lens, choice in choices.items()
+        }
+        if manifest.get("chosen") != chosen:
+            _write_manifest(self.folder, manifest | {"chosen": chosen})
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, and what is not finite is null."""
+        """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, and what is not finite is null.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
         atomic_write(self.folder / name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())
 
     def write(self, name: str, data: bytes) -> Path:
-        """Writes any other file, and returns where it is."""
+        """Writes any other file, and returns where it is.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
         atomic_write(self.folder / name, data)
         return self.folder / name
 
@@ -140,9 +163,13 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
                 "give another --out, or remove that folder."
             )
         if before is None:
-            text = json.dumps({"fingerprint": mark, **identity}, indent=1, ensure_ascii=False)
-            atomic_write(folder / "study.json", (text + "\n").encode())
+            _write_manifest(folder, {"fingerprint": mark, **identity})
         yield StudyFolder(folder)
+
+
+def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    atomic_write(folder / "study.json", (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -4,12 +4,13 @@ For every picture and head, scores of the lenses on one side, effects of ablatio
 stores embeddings, nothing derived from them. `importance_summary.py` makes every figure from the stored parts.
 
 Lens settings compete on the concepts to choose on; the winner of each lens is frozen into the study and measured, with
-several seeds and random-direction controls, on the concepts to report on. Beside it stands the paper's setting.
+several seeds and random-direction controls, on the concepts to report on. Beside it stand plain settings, and the
+paper's.
 
 References: R. Takatsuki et al., arXiv 2504.13763, study 1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,11 +24,20 @@ from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_prefix
 from steerlens.errors import UsageError
 from steerlens.lenses.steering import steer_directions
-from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.lenses.strength import visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
+from steerlens.studies.candidates import (
+    CENTRED,
+    NEUTRAL,
+    PLAIN,
+    PUBLISHED,
+    diffusion_candidates,
+    steering_candidates,
+)
 from steerlens.studies.effects import ABLATIONS, Ablated, Ablation, ablate, attribution, mean_writes, similarity_with
 from steerlens.studies.folder import StudyFolder
+from steerlens.studies.importance_effects import GIVEN, OTHER, TEXT
 from steerlens.studies.pictures import Redecoded, redecode
 from steerlens.studies.settings import (
     LensSetting,
@@ -44,29 +54,8 @@ from steerlens.zoo.pair import Pair
 
 _REFERENCE_BATCH = 32
 
-
-def steering_candidates() -> tuple[LensSetting, ...]:
-    """What the Steering Lens chooses from."""
-    return (
-        LensSetting("steering", Strength("rho", 1.0)),
-        LensSetting("steering", Strength("rho", 0.5), centred=True),
-        LensSetting("steering", Strength("rho", 1.0), centred=True),
-        LensSetting("steering", Strength("rho", 2.0), centred=True),
-    )
-
-
-def diffusion_candidates() -> tuple[LensSetting, ...]:
-    """What the Diffusion Lens chooses from: as many settings as the Steering Lens has."""
-    return (
-        LensSetting("diffusion"),
-        LensSetting("diffusion", rescaled=True),
-        LensSetting("diffusion", centred=True),
-        LensSetting("diffusion", centred=True, rescaled=True),
-    )
-
-
-PAPER = (LensSetting("steering", Strength("rho", 1.0)), LensSetting("diffusion"))
-"""The plain settings, always reported: similarity with the input, nothing tuned."""
+PAPER = PLAIN
+"""The plain settings by another name, for the overlay study."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +69,7 @@ class ImportanceOptions:
         diffusion: settings that the Diffusion Lens may choose from; as many.
         decode: how to decode.
         batch: rows of a forward pass.
+        given: a text that signed effects of all pictures may be taken towards, or nothing.
     """
 
     decode: DecodeOptions
@@ -88,11 +78,12 @@ class ImportanceOptions:
     steering: tuple[LensSetting, ...] = steering_candidates()
     diffusion: tuple[LensSetting, ...] = diffusion_candidates()
     batch: int = 64
+    given: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.seeds) < 2:
+        if len(set(self.seeds)) < 2:
             raise UsageError("the study needs at least 2 seeds, to say how far its scores repeat themselves.")
-        if len(self.steering) != len(self.diffusion):
+        if len(set(self.steering)) != len(set(self.diffusion)):
             raise UsageError("both lenses get the same number of settings to choose from.")
 
 
@@ -117,12 +108,27 @@ class Bench:
     judge: Encoder | None = None
 
 
+def require_embeddings(pair: Pair) -> None:
+    """Makes sure that a pair's decoder reads what the studies make.
+
+    Raises:
+        UsageError: if it reads image tokens.
+    """
+    if pair.decoder.spec.consumes != "image_embedding":
+        raise UsageError(
+            f"the decoder of {pair.name} reads image tokens, and studies and profiles steer and decode image "
+            "embeddings; take a pair whose decoder reads those (steerlens models says which do)."
+        )
+
+
 def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
     """Opens a pair for a study: its heads, and means over reference pictures.
 
     Raises:
-        UsageError: if the encoder's blocks cannot be hooked, or there is no reference picture.
+        UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
+            picture.
     """
+    require_embeddings(pair)
     encoder = pair.encoder
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(
@@ -142,13 +148,22 @@ def part_name(stage: str, subject: Subject) -> str:
     return f"{stage}-{subject.id}"
 
 
+@dataclass(frozen=True)
+class Job:
+    """A setting and the seeds that it is decoded with, none if only its embeddings are wanted."""
+
+    setting: LensSetting
+    seeds: tuple[int, ...] = ()
+
+
 def measure_choice(
     bench: Bench, subjects: SubjectSet, options: ImportanceOptions, folder: StudyFolder
 ) -> Iterator[Advanced]:
     """Measures every candidate setting, with one seed, on the concepts to choose on."""
-    settings = {f"candidate.{setting}": setting for setting in (*options.steering, *options.diffusion)}
+    candidates = (*options.steering, *options.diffusion)
+    jobs = {f"candidate.{setting}": Job(setting, options.seeds[:1]) for setting in candidates}
     work = [(subject, other_of(subjects.chosen, place)) for place, subject in enumerate(subjects.chosen)]
-    yield from _measure(bench, work, options, settings, (options.seeds[0],), 0, folder, "choose")
+    yield from _measure(bench, work, options, jobs, None, folder, "choose")
 
 
 def measure_report(
@@ -157,11 +172,26 @@ def measure_report(
     options: ImportanceOptions,
     winners: Sequence[LensSetting],
     folder: StudyFolder,
+    *,
+    asked: Sequence[LensSetting] = (),
 ) -> Iterator[Advanced]:
-    """Measures the frozen settings and the paper's, with all seeds and controls, on the concepts to report on."""
-    settings = {str(setting): setting for setting in dict.fromkeys((*PAPER, *winners))}
+    """Measures the frozen settings, plain ones and the paper's, with all seeds, on the concepts to report on.
+
+    Centred settings and a neutral base are decoded with one seed, as are controls.
+
+    Args:
+        bench: the models, opened.
+        subjects: the pictures.
+        options: what to measure.
+        winners: settings that were chosen by decoded pictures.
+        folder: where parts go.
+        asked: settings that were chosen by embeddings; they are not decoded.
+    """
+    whole = {str(setting): Job(setting, options.seeds) for setting in (*PLAIN, PUBLISHED, *winners)}
+    once = {str(setting): Job(setting, options.seeds[:1]) for setting in (*CENTRED, NEUTRAL)}
+    jobs = {str(setting): Job(setting) for setting in asked} | once | whole
     work = [(subject, other_of(subjects.reported, place)) for place, subject in enumerate(subjects.reported)]
-    yield from _measure(bench, work, options, settings, options.seeds, 1, folder, "report")
+    yield from _measure(bench, work, options, jobs, options.seeds[0], folder, "report")
 
 
 def other_of(subjects: Sequence[Subject], place: int) -> Subject:
@@ -182,13 +212,12 @@ def _measure(
     bench: Bench,
     work: Sequence[tuple[Subject, Subject]],
     options: ImportanceOptions,
-    settings: dict[str, LensSetting],
-    seeds: Sequence[int],
-    controls: int,
+    named: Mapping[str, Job],
+    control_seed: int | None,
     folder: StudyFolder,
     stage: str,
 ) -> Iterator[Advanced]:
-    per_subject = len(bench.sites) * (len(settings) * len(seeds) + controls)
+    per_subject = len(bench.sites) * (sum(len(job.seeds) for job in named.values()) + (control_seed is not None))
     total = len(work) * per_subject
     done = sum(folder.has(part_name(stage, subject)) for subject, _ in work) * per_subject
     yield Advanced(f"decoding to {stage}", done, total)
@@ -198,12 +227,13 @@ def _measure(
         tensors = subject_effects(bench, subject, other, options)
         trace = bench.encoder.trace(bench.encoder.preprocess([subject.image]))
         asked = {
-            name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference)[0]
-            for name, setting in settings.items()
+            name: lens_embeddings(bench.encoder, trace, bench.sites, job.setting, bench.reference)[0]
+            for name, job in named.items()
         }
         tensors |= {f"asked.{name}": embeddings.cpu() for name, embeddings in asked.items()}
-        jobs = [(name, seed, embeddings) for name, embeddings in asked.items() for seed in seeds]
-        jobs += [("control", seeds[0], _controls(bench, trace)) for _ in range(controls)]
+        jobs = [(name, seed, asked[name]) for name, job in named.items() for seed in job.seeds]
+        if control_seed is not None:
+            jobs.append(("control", control_seed, _controls(bench, trace)))
         for event in redecode_jobs(bench.pair, jobs, options.decode, bench.judge):
             if isinstance(event, int):
                 done += event
@@ -215,8 +245,8 @@ def _measure(
 
 
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
-    """Random directions, each steered exactly as hard as its head is in the paper's setting."""
-    rhos = relative_strengths(bench.encoder, trace, bench.sites, PAPER[0], bench.reference)
+    """Random directions, each steered exactly as hard as its head is in the plain setting."""
+    rhos = relative_strengths(bench.encoder, trace, bench.sites, PLAIN[0], bench.reference)
     cells = [Cell("", "control", site, None, 0) for site in bench.sites]
     directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
     return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
@@ -264,14 +294,14 @@ def subject_effects(bench: Bench, subject: Subject, other: Subject, options: Imp
     """Everything about one picture that needs no decoder: effects of ablation, and scores of the writes themselves.
 
     Returns:
-        `clean`, `text` and `other` (E), the targets that there are; `total.A` and `direct.A` (N,E) for each ablation A;
-        `attribution.A.T` (N) for each target T; `norm`, `direct_cosine` (N).
+        `clean` and the targets that there are, see `subject_targets` (E); `total.A` and `direct.A` (N,E) for each
+        ablation A; `attribution.A.T` (N) for each target T; `norm`, `direct_cosine` (N).
     """
     encoder, sites = bench.encoder, bench.sites
     inputs = encoder.preprocess([subject.image])
     prefix, others = record_prefix(encoder, inputs), record_prefix(encoder, encoder.preprocess([other.image]))
     found: dict[str, Tensor] = {"clean": prefix.embedding[0].float()}
-    targets = subject_targets(bench.pair, subject)
+    targets = subject_targets(bench.pair, subject, options.given)
     found |= targets
     for ablation in options.ablations:
         ablated = _ablated(bench, prefix, others, ablation, options.batch)
@@ -303,22 +333,38 @@ def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, b
     return next(event for event in events if isinstance(event, Ablated))
 
 
-def subject_targets(pair: Pair, subject: Subject) -> dict[str, Float[Tensor, "E"]]:
-    """What signed effects are taken towards: the label's text and another picture of the same concept.
+def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, Float[Tensor, "E"]]:
+    """What signed effects are taken towards: the label's text, another picture of the same concept, a given text.
 
-    Never the clean embedding itself: the signed effect would be the unsigned one again.
+    Never the clean embedding itself: the signed effect would be the unsigned one again. A label that the pair knows no
+    direction of is left out.
+
+    Raises:
+        UsageError: if there is none, or the pair does not know the given text.
     """
     targets: dict[str, Tensor] = {}
-    if pair.vocabulary is not None or pair.texts is not None:
-        targets["text"] = pair.text_direction(subject.concept).float()
+    if given:
+        targets[GIVEN] = pair.text_direction(given).float()
+    if (direction := label_direction(pair, subject.concept)) is not None:
+        targets[TEXT] = direction
     if subject.other is not None:
-        targets["other"] = pair.encoder.embed(pair.encoder.preprocess([subject.other]))[0].float()
+        targets[OTHER] = pair.encoder.embed(pair.encoder.preprocess([subject.other]))[0].float()
     if not targets:
         raise UsageError(
-            f"{subject.id}: there is neither a text encoder for its label nor another picture of the same concept, so "
-            "there is no target for a signed effect."
+            f"{subject.id}: the model knows no text {subject.concept!r}, and there is no other picture of the same "
+            "concept, so there is no target for a signed effect."
         )
     return targets
+
+
+def label_direction(pair: Pair, label: str) -> Float[Tensor, "E"] | None:
+    """The direction of a label, or None if the pair reads no texts or does not know this one."""
+    if pair.vocabulary is None and pair.texts is None:
+        return None
+    try:
+        return pair.text_direction(label).float()
+    except UsageError:
+        return None
 
 
 def with_steps(options: DecodeOptions, steps: int | None, guidance: float | None) -> DecodeOptions:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from steerlens.studies.importance_summary import CEILING, Row, Summary
+from steerlens.studies.importance_results import Row, Summary
 
 _DARK, _MIDDLE, _LIGHT = "#222222", "#777777", "#bbbbbb"
 
@@ -14,26 +14,26 @@ _DARK, _MIDDLE, _LIGHT = "#222222", "#777777", "#bbbbbb"
 def correlation_figure(summary: Summary) -> Figure:
     """Correlation of every score with the main effect, with 95 % intervals; all heads, and without head means."""
     shown = [row for row in summary.rows if row.effect == summary.main]
+    found = {(row.score, row.statistic): row for row in shown}
     names = list(dict.fromkeys(row.score for row in shown))
-    order = sorted(names, key=lambda name: _value(shown, name, "spearman"))
-    figure = Figure(figsize=(8.5, 0.34 * len(order) + 1.6), layout="constrained")
+    order = sorted(names, key=lambda name: _place(found[name, "spearman"]))
+    figure = Figure(figsize=(8.5, 0.34 * len(order) + 1.8), layout="constrained")
     axes = figure.subplots()
-    for offset, statistic, colour, marker in (
-        (0.16, "spearman", _DARK, "o"),
-        (-0.16, "interaction", _MIDDLE, "s"),
+    for offset, statistic, colour, marker, label in (
+        (0.16, "spearman", _DARK, "o", "over heads"),
+        (-0.16, "interaction", _MIDDLE, "s", "head and picture means removed"),
     ):
         for place, name in enumerate(order):
-            row = next(row for row in shown if row.score == name and row.statistic == statistic)
-            estimate = row.estimate
+            estimate = found[name, statistic].estimate
             axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
-            label = None
-            if place == 0:
-                label = "over heads" if statistic == "spearman" else "head and picture means removed"
-            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label, linestyle="")
+            said = label if place == 0 else None
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=said, linestyle="")
     axes.axvline(0, color=_LIGHT, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(order)), order)
+    axes.set_yticks(range(len(order)), [f"{name} *" if _marked(found, name) else name for name in order])
     axes.set_xlabel("Spearman correlation with the effect of ablation, mean over pictures, 95 % interval")
-    axes.set_title(f"{summary.main}\n{_size(summary)}", fontsize=9, loc="left")
+    said = "\n* compared with the effect's own target before decoding: a check of consistency"
+    marked = any(_marked(found, name) for name in order)
+    axes.set_title(f"{summary.main}\n{_size(summary)}{said if marked else ''}", fontsize=9, loc="left")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -42,7 +42,7 @@ def correlation_figure(summary: Summary) -> Figure:
 def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean score against mean main effect, one point a head, one panel a lens; the darker, the later the layer."""
     names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.3), layout="constrained")
     effect = f"effect: {summary.main}"
     sites = list(dict.fromkeys(row["site"] for row in rows))
     layers = np.array([next(row["layer"] for row in rows if row["site"] == site) for site in sites])
@@ -56,21 +56,26 @@ def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figur
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
-    figure.suptitle(f"Each point a head, mean over {summary.n_pictures} pictures; darker: later layer", fontsize=9)
+    figure.suptitle(
+        f"Effect: {summary.main}. Each point one of {summary.n_heads} heads, mean over {summary.n_pictures} pictures; "
+        "darker: later layer",
+        fontsize=9,
+    )
     return figure
 
 
 def layer_figure(summary: Summary) -> Figure:
     """Mean effect of a head by layer, and the share of heads that beat their control."""
-    figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     layers = range(len(summary.effect_by_layer))
     left.bar(layers, summary.effect_by_layer, color=_MIDDLE)
     left.set_ylabel("mean effect of a head (cosine)")
-    right.bar(layers, summary.beats_control, color=_MIDDLE)
-    right.axhline(0.5, color=_DARK, linewidth=1, linestyle="--")
+    right.bar(layers, summary.beats_by_layer, color=_MIDDLE)
+    right.axhline(0.5, color=_DARK, linewidth=1, linestyle="--", label="chance (50 %)")
     right.set_ylabel("share closer than its control")
     right.set_ylim(0, 1)
+    right.legend(loc="upper right", fontsize=8, frameon=False)
     for axes in (left, right):
         axes.set_xlabel("layer")
         axes.spines[["top", "right"]].set_visible(False)
@@ -78,9 +83,14 @@ def layer_figure(summary: Summary) -> Figure:
     return figure
 
 
-def _value(rows: Sequence[Row], score: str, statistic: str) -> float:
-    value = next(row.estimate.value for row in rows if row.score == score and row.statistic == statistic)
-    return value + (10 if score == CEILING else 0)
+def _place(row: Row) -> float:
+    """Where a score stands in the order; one that is not defined stands last."""
+    value = row.estimate.value
+    return value if np.isfinite(value) else -2.0
+
+
+def _marked(found: Mapping[tuple[str, str], Row], name: str) -> bool:
+    return found[name, "spearman"].by_construction
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:

@@ -1,6 +1,7 @@
 """The importance study from end to end: measure to choose, freeze, measure to report, summarise, draw."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from steerlens.studies.effects import Ablation
 from steerlens.studies.folder import StudyFolder, open_study
 from steerlens.studies.importance import (
     ImportanceOptions,
+    label_direction,
     make_bench,
     measure_choice,
     measure_report,
     part_name,
-    subject_targets,
 )
+from steerlens.studies.importance_effects import GIVEN, OTHER, TEXT, Effect, Parts, Scope, with_targets
 from steerlens.studies.importance_figures import correlation_figure, layer_figure, scatter_figure
-from steerlens.studies.importance_summary import Effect, Parts, Summary, choose, summarise, table_rows
+from steerlens.studies.importance_results import LAYOUT, Setup, Summary
+from steerlens.studies.importance_scores import choose_all
+from steerlens.studies.importance_summary import summarise, table_rows
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
@@ -30,10 +34,13 @@ def importance_study(
     options: ImportanceOptions,
     folder: Path,
     *,
+    scope: Scope = "total",
+    signed: bool = True,
     ablation: Ablation = "mean",
     target: str = "",
     judge: Encoder | None = None,
     draws: int = 1000,
+    command: str = "",
 ) -> Generator[Advanced, None, Summary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
@@ -42,36 +49,51 @@ def importance_study(
         subjects: pictures to choose on and to report on.
         options: what to measure.
         folder: where to write.
-        ablation: which one the main effect is of; all of the options' are reported.
-        target: `text` or `other`, of the main effect; by default the text if there is one.
+        scope: of the main effect, by which settings are chosen; `total` or `direct`.
+        signed: whether the main effect is the loss of similarity with the target, or how far the embedding moves.
+        ablation: what replaces a head's write in the main effect; all of the options' are reported.
+        target: `text` (each label's), `other` (another picture of the concept) or any text, the same for all pictures;
+            by default the labels' texts if the model knows them.
         judge: an outside encoder that sees the decoded pictures as well.
         draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
 
     Raises:
         UsageError: if the folder holds another study, or there is no such target.
         StoreError: if it cannot be written; finished parts stay.
     """
+    # The judge's own file needs `model_identity` from here.
+    from steerlens.studies.judge import judge_name
+
     if ablation not in options.ablations:
         raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
-    main = Effect("total", target_for(pair, subjects, target), ablation)
+    if target not in ("", TEXT, OTHER):
+        options, target = replace(options, given=target), GIVEN
+    towards = target_for(pair, subjects, target, options.given)
+    main = Effect(scope, towards if signed else "", ablation)
+    known = known_targets(pair, subjects, options.given)
     with open_study(folder, identity(pair, subjects, options, main, judge)) as study:
         yield Advanced("references", 0, 1)
         bench = make_bench(pair, subjects.reference, judge)
         yield Advanced("references", 1, 1)
         yield from measure_choice(bench, subjects, options, study)
-        parts = _parts(study, "choose", subjects.chosen)
-        choices = {
-            "steering": choose(parts, options.steering, main),
-            "diffusion": choose(parts, options.diffusion, main),
-        }
-        study.freeze({lens: choice.to_json() for lens, choice in choices.items()}, str(main))
-        winners = [choice.setting for choice in choices.values()]
-        yield from measure_report(bench, subjects, options, winners, study)
-        parts = _parts(study, "report", subjects.reported)
+        parts = with_targets(_parts(study, "choose", subjects.chosen), known)
+        choices = choose_all(parts, options.steering, options.diffusion, main)
+        study.freeze(choices.to_json(), str(main))
+        winners, asked = ([one.setting for one in side.values()] for side in (choices.decoded, choices.asked))
+        yield from measure_report(bench, subjects, options, winners, study, asked=asked)
+        parts = with_targets(_parts(study, "report", subjects.reported), known)
         concepts = [subject.concept for subject in subjects.reported]
-        yield Advanced("statistics", 0, 1)
-        summary = summarise(parts, concepts, bench.sites, choices, main, draws=draws)
-        yield Advanced("statistics", 1, 1)
+        setup = Setup(
+            model=pair.name,
+            n_chosen=len(subjects.chosen),
+            seeds=options.seeds,
+            given=options.given,
+            judge=judge_name(judge),
+            command=command,
+            notes=notes(pair, subjects),
+        )
+        summary = yield from _counted(summarise(parts, concepts, bench.sites, choices, main, setup=setup, draws=draws))
         pictures = [(subject.id, subject.concept) for subject in subjects.reported]
         rows = table_rows(parts, pictures, bench.sites, choices, main)
         study.write_json("summary.json", summary.to_json())
@@ -83,35 +105,95 @@ def importance_study(
         return summary
 
 
-def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "") -> str:
+def _counted(events: Generator[float, None, Summary]) -> Generator[Advanced, None, Summary]:
+    yield Advanced("statistics", 0, 1)
+    while True:
+        try:
+            yield Advanced("statistics", next(events), 1)
+        except StopIteration as end:
+            return end.value
+
+
+def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "", given: str = "") -> str:
     """What signed effects are taken towards: what is wanted, or else the labels' texts, or other pictures.
 
     Raises:
-        UsageError: if it is not there for all pictures.
+        UsageError: if it is not there for all pictures; the message names a label or text that the model does not know.
     """
-    everyone = [subject_targets(pair, subject) for subject in (*subjects.chosen, *subjects.reported)]
-    for name in (wanted,) if wanted else ("text", "other"):
-        if all(name in targets for targets in everyone):
+    known = known_targets(pair, subjects, given)
+    for name in (wanted,) if wanted else (TEXT, OTHER):
+        if name in known:
             return name
-    missing = {
-        "text": "no text of each label (this model reads none)",
-        "other": "no other picture of each concept",
-        "": "neither a label's text nor another picture of each concept",
-    }
-    raise UsageError(f"no target is there for all pictures: {missing[wanted]}.")
+    if wanted == TEXT:
+        raise UsageError(
+            f"no target is there for all pictures: no text of each label ({_unknown_words(pair, subjects)})."
+        )
+    missing = "" if wanted else f"neither a label's text ({_unknown_words(pair, subjects)}) nor another picture of each"
+    raise UsageError(f"no target is there for all pictures: {missing or 'no other picture of each'} concept.")
+
+
+def known_targets(pair: Pair, subjects: SubjectSet, given: str = "") -> tuple[str, ...]:
+    """The targets that there are for all pictures.
+
+    Raises:
+        UsageError: if the model does not know the given text.
+    """
+    everyone = _everyone(subjects)
+    found: list[str] = []
+    if given:
+        pair.text_direction(given)
+        found.append(GIVEN)
+    if not _unknown_labels(pair, subjects):
+        found.append(TEXT)
+    if all(subject.other is not None for subject in everyone):
+        found.append(OTHER)
+    return tuple(found)
+
+
+def notes(pair: Pair, subjects: SubjectSet) -> tuple[str, ...]:
+    """What had to be left out, and why."""
+    unknown, alone = _unknown_labels(pair, subjects), [one for one in _everyone(subjects) if one.other is None]
+    found: list[str] = []
+    if unknown:
+        found.append(f"Nothing is taken towards the labels' texts: {_unknown_words(pair, subjects)}.")
+    if alone:
+        found.append(
+            "Nothing is taken towards other pictures of the same concept: there is none for "
+            f"{', '.join(one.id for one in alone[:3])}{' and others' if len(alone) > 3 else ''}."
+        )
+    return tuple(found)
+
+
+def _everyone(subjects: SubjectSet) -> tuple[Subject, ...]:
+    return (*subjects.chosen, *subjects.reported)
+
+
+def _unknown_labels(pair: Pair, subjects: SubjectSet) -> list[str]:
+    labels = dict.fromkeys(subject.concept for subject in _everyone(subjects))
+    return [label for label in labels if label_direction(pair, label) is None]
+
+
+def _unknown_words(pair: Pair, subjects: SubjectSet) -> str:
+    if pair.vocabulary is None and pair.texts is None:
+        return "this model reads none"
+    labels = _unknown_labels(pair, subjects)
+    return f"the model knows no {', '.join(map(repr, labels[:5]))}{' and others' if len(labels) > 5 else ''}"
 
 
 def _parts(study: StudyFolder, stage: str, subjects: tuple[Subject, ...]) -> Parts:
-    return [study.part(part_name(stage, subject)) for subject in subjects]
+    return study.parts(part_name(stage, subject) for subject in subjects)
 
 
 def identity(
     pair: Pair, subjects: SubjectSet, options: ImportanceOptions, main: Effect, judge: Encoder | None
 ) -> dict[str, Any]:
     """What two calls must share to go on with one study, as JSON values."""
+    from steerlens.studies.judge import models_of
+
     return {
         "study": "importance",
-        "models": model_identity(pair, judge),
+        "layout": LAYOUT,
+        "models": models_of(pair, judge),
         "subjects": subjects.identity(),
         "main": str(main),
         "options": {
@@ -119,6 +201,7 @@ def identity(
             "ablations": list(options.ablations),
             "steering": [str(setting) for setting in options.steering],
             "diffusion": [str(setting) for setting in options.diffusion],
+            "given": options.given,
             "decode": options.decode.decisive(),
         },
     }

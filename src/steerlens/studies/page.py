@@ -5,10 +5,13 @@ from pathlib import Path
 
 from steerlens.errors import UsageError
 from steerlens.studies.folder import read_json
-from steerlens.studies.markdown import Json, excludes, interval, signed, table
+from steerlens.studies.importance_results import LAYOUT
+from steerlens.studies.markdown import Json, excludes, interval, percent, table
 from steerlens.studies.page_decoding import decoder_section, strength_section
-from steerlens.studies.page_findings import attenuation_table, candidates_table, importance_findings, overlay_findings
-from steerlens.studies.removal_summary import COMPARED
+from steerlens.studies.page_findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
+from steerlens.studies.page_importance import found_difference, importance_findings, importance_section, own_figure
+from steerlens.studies.page_overlay import overlay_orders
+from steerlens.studies.removal_orders import COMPARED
 from steerlens.sweep.files import atomic_write
 
 STUDIES = ("importance", "overlay", "strength", "decoder")
@@ -22,11 +25,14 @@ _GATE = ("heads that matter", "of them in the last third")
 _HEAD = """\
 # Does it tell the truth?
 
-A lens is worth what interventions confirm. These are the results of `steerlens study` on the bundled pair; this page is
-written by `steerlens study page` from the summaries in [docs/studies](studies), figures included. Run the same commands
-on any model and any folder of pictures.
+A lens is worth what interventions confirm. These are the results of `steerlens study` on {on}; this page is written by
+`steerlens study page` from the summaries in [docs/studies](studies), figures included. Run the same commands on any
+model and any folder of pictures.
 
 """
+
+BUNDLED = "emoji"
+"""The name of the bundled pair, which the page calls by that."""
 
 
 def write_page(studies: Path, out: Path) -> Path:
@@ -37,13 +43,16 @@ def write_page(studies: Path, out: Path) -> Path:
         out: where to write.
 
     Raises:
-        UsageError: if none of them is finished.
+        UsageError: if none of them is finished, or one was summarised by another version.
+        StoreError: if a summary cannot be read, or the page cannot be written.
     """
     found = {name: read_json(studies / name / "summary.json") for name in STUDIES}
     summaries = {name: summary for name, summary in found.items() if summary is not None}
     measured = read_json(studies / PAIR_FIGURES)
     if not summaries:
         raise UsageError(f"{studies} holds no finished study: none of {', '.join(STUDIES)} has a summary.json in it.")
+    models = {name: _model_of(read_json(studies / name / "study.json")) for name in summaries}
+    text = studies_page(summaries, measured, models)
     for name in summaries:
         atomic_write(out / "studies" / f"{name}.json", (studies / name / "summary.json").read_bytes())
         for figure in sorted((studies / name / "figures").glob("*.png")):
@@ -51,16 +60,28 @@ def write_page(studies: Path, out: Path) -> Path:
     if measured is not None:
         atomic_write(out / "studies" / PAIR_FIGURES, (studies / PAIR_FIGURES).read_bytes())
     page = out / "studies.md"
-    atomic_write(page, studies_page(summaries, measured).encode())
+    atomic_write(page, text.encode())
     return page
 
 
-def studies_page(summaries: Mapping[str, Json], measured: Json | None = None) -> str:
+def _model_of(manifest: Json | None) -> str:
+    """The name of the pair that a study was about, as a reader may see it: without the folders that it lies in."""
+    name = str((manifest or {}).get("models", {}).get("pair", ""))
+    return Path(name).name
+
+
+def studies_page(
+    summaries: Mapping[str, Json], measured: Json | None = None, models: Mapping[str, str] | None = None
+) -> str:
     """The page as markdown.
 
     Args:
         summaries: `summary.json` of each study that ran, by the study's name.
         measured: what `steerlens train evaluate --json` says of the pair, for the gate before all studies.
+        models: of each study, the name of the pair that it was about.
+
+    Raises:
+        UsageError: if a summary was made by another version, and its study has to be run again.
     """
     sections: dict[str, Callable[[Json], str]] = {
         "importance": importance_section,
@@ -68,121 +89,140 @@ def studies_page(summaries: Mapping[str, Json], measured: Json | None = None) ->
         "strength": strength_section,
         "decoder": decoder_section,
     }
-    parts = [_HEAD, verdicts(summaries, measured)]
-    parts += [sections[name](summary) for name, summary in summaries.items() if name in sections]
+    importance = summaries.get("importance")
+    if importance is not None and importance.get("layout") != LAYOUT:
+        raise UsageError(_OTHER_VERSION.format("importance"))
+    on = _on_what({name: (models or {}).get(name, "") for name in summaries})
+    parts = [_HEAD.format(on=on), verdicts(summaries, measured, on)]
+    for name, summary in summaries.items():
+        try:
+            parts += [sections[name](summary)] if name in sections else []
+        except (KeyError, TypeError) as error:
+            raise UsageError(_OTHER_VERSION.format(name)) from error
     return "\n".join(parts).rstrip() + "\n"
 
 
-def verdicts(summaries: Mapping[str, Json], measured: Json | None = None) -> str:
-    """The bars and whether each is met, on the bundled pair."""
+_OTHER_VERSION = "the summary of study {} was made by another version of steerlens: run that study again."
+
+
+def _on_what(models: Mapping[str, str]) -> str:
+    named = {
+        study: "the bundled pair" if model == BUNDLED else f"`{model}`" for study, model in models.items() if model
+    }
+    if len(set(named.values())) > 1:
+        return "several pairs (" + ", ".join(f"{study}: {model}" for study, model in named.items()) + ")"
+    return next(iter(named.values()), "the pair that was given")
+
+
+def verdicts(summaries: Mapping[str, Json], measured: Json | None = None, on: str = "the pair that was given") -> str:
+    """The bars and whether each is met.
+
+    Args:
+        summaries: of each study that ran.
+        measured: of the bundled pair, for the gate.
+        on: which model, in words.
+
+    Raises:
+        UsageError: if a summary was made by another version.
+    """
     rows: list[list[str]] = []
     for figure in (measured or {"figures": ()})["figures"]:
         if figure["name"] in _GATE and figure["bar"] is not None:
             met = "met" if figure["value"] >= figure["bar"] else "MISSED"
-            what = f"gate: {figure['name']} (`steerlens train evaluate`)"
+            what = f"gate, on the bundled pair: {figure['name']} (`steerlens train evaluate`)"
             rows.append([what, f"{figure['value']:g}", f"{figure['bar']:g}", met])
-    if (found := summaries.get("importance")) is not None:
-        difference = found["differences"]["chosen; spearman"]
-        share = found["ceiling_share"]["chosen"]
-        rows.append(
-            [
-                "importance: DSL minus Diffusion Lens, correlation with the signed total effect, decoded",
-                interval(difference),
-                "interval excludes 0",
-                "met" if excludes(difference) and difference["value"] > 0 else "MISSED",
-            ]
-        )
+    known: dict[str, Callable[[Json], list[list[str]]]] = {
+        "importance": _importance_bars,
+        "overlay": _overlay_bars,
+        "strength": _strength_bars,
+        "decoder": _decoder_bars,
+    }
+    told: dict[str, Callable[[Json], list[str]]] = {"importance": importance_findings, "overlay": overlay_findings}
+    findings: list[str] = []
+    for name, summary in summaries.items():
+        try:
+            rows += known[name](summary) if name in known else []
+            findings += told[name](summary) if name in told else []
+        except (KeyError, TypeError) as error:
+            raise UsageError(_OTHER_VERSION.format(name)) from error
+    bars = "## The bars\n\n" + table(["what", f"on {on}", "bar", ""], rows)
+    return bars + (f"\nOn {on}:\n\n" + "\n".join(f"- {finding}" for finding in findings) + "\n" if findings else "")
+
+
+def _importance_bars(summary: Json) -> list[list[str]]:
+    main = summary["main"]
+    difference = (found_difference(summary, "chosen") or {})["estimate"]
+    own, beats = own_figure(summary, "steering, chosen"), summary["beats_control"]
+    rows = [
+        [
+            f"importance: DSL minus Diffusion Lens, correlation with the main effect ({main}), decoded",
+            interval(difference),
+            "interval above 0",
+            _met(_above(difference)),
+        ],
+        [
+            f"importance: DSL's own correlation with it ({main}), decoded",
+            interval(own),
+            "interval above 0",
+            _met(_above(own)),
+        ],
+    ]
+    if (share := summary["ceiling_share"].get("chosen")) is not None:
         rows.append(
             [
                 "importance: DSL as a share of the exact direct effect's correlation (the ceiling), decoded",
                 interval(share),
                 "aim: 0.8",
-                "met" if (share["value"] or 0) >= 0.8 else "MISSED",
+                _aimed((share["value"] or 0) >= 0.8),
             ]
         )
-        beats = " ".join(f"{value:.0%}" for value in found["beats_control"])
-        rows.append(
-            ["heads closer to the input than a random direction steered as hard, by layer", beats, "reported", ""]
-        )
-    if (found := summaries.get("overlay")) is not None:
-        area = found["bar"]
-        rows.append(
-            [
-                "overlay: DSL's normalised area (0 random order, 1 greedy reference)",
-                interval(area),
-                "interval excludes 0; aim: 0.85",
-                "met" if excludes(area) and area["value"] > 0 else "MISSED",
-            ]
-        )
-    if (found := summaries.get("strength")) is not None:
-        strength = found["recommendation"]["strength"]
-        words = f"{strength or 'none within the bounds'}; the default is {found['default']}"
-        verdict = "" if strength is None else "kept" if strength == found["default"] else "DIFFERS"
-        rows.append(["strength: what the rule recommends", words, "reported", verdict])
-    if (found := summaries.get("decoder")) is not None:
-        steps, default = found["cheapest_steps"], found["rows"][0]
-        words = f"{'none' if steps is None else steps}; the default is {default['steps']}"
-        verdict = "enough" if default["name"] in found["reaching"] else "TOO FEW"
-        what = (
-            f"decoder: fewest steps that rank heads with {found['wanted']:g} of the reference's agreement with itself"
-        )
-        rows.append([what, words, "reported", verdict])
-    bars = "## The bars\n\n" + table(["what", "on the bundled pair", "bar", ""], rows)
-    findings = [
-        *(importance_findings(summaries["importance"]) if "importance" in summaries else ()),
-        *(overlay_findings(summaries["overlay"]) if "overlay" in summaries else ()),
-    ]
-    return bars + ("\n" + "\n".join(f"- {finding}" for finding in findings) + "\n" if findings else "")
+    layers = " ".join(f"{value:.0%}" for value in summary["beats_by_layer"])
+    share = f"{percent(beats)} [{beats['low'] or 0:.0%}, {beats['high'] or 0:.0%}]"
+    rows.append(
+        [
+            "heads closer to the input than a random direction steered as hard; by layer",
+            f"{share}; {layers}",
+            "reported; chance is 50%",
+            "above chance" if _above(beats, 0.5) else "not above chance",
+        ]
+    )
+    return rows
 
 
-def importance_section(summary: Json) -> str:
-    """Head importance: choices, correlations, paired differences, reliability."""
-    main = summary["main"]
-    lines = [
-        "## Head importance\n",
-        "Does a head's picture say what ablating that head does to the embedding? The paper's first study.",
-        f"{summary['n_pictures']} pictures of {summary['n_concepts']} concepts, {summary['n_heads']} heads; main "
-        f"effect: {main}. Correlations run over the heads of one picture and are averaged over pictures; intervals "
-        "draw concepts and heads anew (95 %).\n",
-        "    steerlens study importance --data DATA --out studies/importance\n",
-        "![Correlation of every score with the effect of ablation](images/studies/importance-correlations.png)\n",
-        "Settings were chosen for each lens among as many candidates, on other concepts, and frozen:\n",
-        table(
-            ["lens", "setting", "compared with", "correlation where it was chosen"],
-            [
-                [lens, choice["setting"], choice["compare"], f"{choice['correlation']:+.2f}"]
-                for lens, choice in summary["choices"].items()
-            ],
-        ),
-        "All candidates, where the choice was made:\n",
-        candidates_table(summary["choices"], "correlation"),
-        _correlations(summary, main),
-        "The last column is the null: the same scores with *other* pictures' effects. *Head means removed* leaves only "
-        "what a score says about this picture's head, beyond which heads are large in general.\n",
-        "Paired differences, Steering Lens minus Diffusion Lens:\n",
-        table(
-            ["scores; statistic", "difference"],
-            [[name, interval(value)] for name, value in summary["differences"].items()],
-        ),
-        "Share of the ceiling (the exact direct effect's own correlation with the total effect):\n",
-        table(
-            ["Steering Lens", "share"], [[name, interval(value)] for name, value in summary["ceiling_share"].items()]
-        ),
-        "Other notions of importance, Spearman over heads:\n",
-        _notions(summary, main),
-        "Reliability over decoder seeds (one seed; mean of all seeds, Spearman-Brown):\n",
-        table(
-            ["score", "one seed", "all seeds"],
-            [
-                [name, *("" if value is None else f"{value:.2f}" for value in values)]
-                for name, values in summary["reliability"].items()
-            ],
-        ),
-        attenuation_table(summary["attenuation"], "the main effect"),
-        "![Heads: mean similarity against mean effect](images/studies/importance-heads.png)\n",
-        "![Effect and controls by layer](images/studies/importance-layers.png)\n",
+def _overlay_bars(summary: Json) -> list[list[str]]:
+    area = summary["bar"]
+    what = "overlay: DSL's normalised area (0 random order, 1 greedy reference)"
+    return [
+        [what, interval(area), "interval above 0", _met(_above(area))],
+        [what, interval(area), f"aim: {OVERLAY_AIM:g}", _aimed((area["value"] or 0) >= OVERLAY_AIM)],
     ]
-    return "\n".join(lines)
+
+
+def _strength_bars(summary: Json) -> list[list[str]]:
+    strength, default = summary["recommendation"]["strength"], summary["default"]
+    words = f"{strength or 'none within the bounds'}; the default is {default}"
+    verdict = "" if strength is None else "kept" if strength == default else "DIFFERS"
+    return [["strength: what the rule recommends", words, "reported", verdict]]
+
+
+def _decoder_bars(summary: Json) -> list[list[str]]:
+    steps, default = summary["cheapest_steps"], summary["rows"][0]
+    words = f"{'none' if steps is None else steps}; the default is {default['steps']}"
+    verdict = "enough" if default["name"] in summary["reaching"] else "TOO FEW"
+    what = f"decoder: fewest steps that rank heads with {summary['wanted']:g} of the reference's agreement with itself"
+    return [[what, words, "reported", verdict]]
+
+
+def _above(estimate: Json, bound: float = 0.0) -> bool:
+    return excludes(estimate, bound) and estimate["value"] > bound
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def _aimed(met: bool) -> str:
+    return "aim met" if met else "aim MISSED"
 
 
 def overlay_section(summary: Json) -> str:
@@ -194,7 +234,7 @@ def overlay_section(summary: Json) -> str:
         f"{summary['n_pairs']} pairs of a base and an overlay, {summary['n_heads']} heads, {summary['ablation']} "
         "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
         "for random orders, 1 for the greedy reference, which is not the optimum. Intervals are over pairs (95 %).\n",
-        "    steerlens study overlay --data DATA --out studies/overlay\n",
+        f"    {summary.get('command') or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
         "![Normalised area of every order](images/studies/overlay-orders.png)\n",
         table(
             ["lens", "setting", "compared with", "area where it was chosen"],
@@ -210,7 +250,7 @@ def overlay_section(summary: Json) -> str:
         ),
         "All candidates, where the choice was made:\n",
         candidates_table(summary["choices"], "normalised area"),
-        table(["order", "normalised area"], [[row["name"], interval(row["area"])] for row in summary["orders"]]),
+        overlay_orders(summary),
         f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
         f"{interval(summary['difference'])}.\n",
         table(["paired difference", "area"], [[name, interval(one)] for name, one in summary["differences"].items()]),
@@ -220,33 +260,3 @@ def overlay_section(summary: Json) -> str:
         "![Decoded pictures along the way](images/studies/overlay-strip-0.png)\n",
     ]
     return "\n".join(lines)
-
-
-def _correlations(summary: Json, main: str) -> str:
-    rows = [row for row in summary["rows"] if row["effect"] == main]
-    names = list(dict.fromkeys(row["score"] for row in rows))
-    found = {(row["score"], row["statistic"]): row for row in rows}
-    ordered = sorted(names, key=lambda name: -(found[name, "spearman"]["estimate"]["value"] or 0))
-    cells = [
-        [
-            name,
-            *(
-                interval(found[name, kind]["estimate"])
-                for kind in ("spearman", "pearson", "interaction", "within layers")
-            ),
-            signed(found[name, "spearman"]["mismatched"]),
-        ]
-        for name in ordered
-    ]
-    headings = ["score", "Spearman", "Pearson", "head means removed", "within layers", "other pictures' effects"]
-    return table(headings, cells)
-
-
-def _notions(summary: Json, main: str) -> str:
-    rows = [row for row in summary["rows"] if row["statistic"] == "spearman" and row["effect"] != main]
-    effects = list(dict.fromkeys(row["effect"] for row in rows))
-    names = list(dict.fromkeys(row["score"] for row in rows))
-    found = {(row["score"], row["effect"]): row["estimate"]["value"] for row in rows}
-    return table(
-        ["score", *effects], [[name, *(signed(found.get((name, effect))) for effect in effects)] for name in names]
-    )

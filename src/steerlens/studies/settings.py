@@ -25,27 +25,26 @@ class LensSetting:
 
     Attributes:
         lens: `steering` or `diffusion`.
-        strength: how hard to steer; None for the Diffusion Lens.
+        strength: how hard what is added to the base counts; None for the Diffusion Lens without a base.
         centred: whether the write's mean over reference pictures is taken out, so that a constant part of it does not
             drown what it says about this picture.
-        base: what is steered: the picture's `own` final residual, or a `neutral` one, the mean over reference pictures.
-        rescaled: for the Diffusion Lens, whether the embedding gets the norm of the clean one.
+        base: of the Steering Lens: the picture's `own` final residual is steered, or a `neutral` one, the mean over
+            reference pictures. Of the Diffusion Lens: the write is read out on its `own`, or what is read out is added
+            to the `neutral` embedding, the mean over reference pictures.
     """
 
     lens: Literal["steering", "diffusion"]
     strength: Strength | None = None
     centred: bool = False
     base: Base = "own"
-    rescaled: bool = False
 
     def __post_init__(self) -> None:
-        if (self.lens == "steering") != (self.strength is not None):
-            raise UsageError("the Steering Lens takes a strength, the Diffusion Lens takes none.")
+        if (self.lens == "diffusion" and self.base == "own") == (self.strength is not None):
+            raise UsageError("the Steering Lens takes a strength, the Diffusion Lens one if it has a neutral base.")
 
     def __str__(self) -> str:
         parts = [self.lens, str(self.strength or "")]
         parts += ["centred" if self.centred else "", "neutral base" if self.base == "neutral" else ""]
-        parts += ["rescaled" if self.rescaled else ""]
         return " ".join(part for part in parts if part)
 
 
@@ -84,16 +83,19 @@ def lens_embeddings(
 ) -> Float[Tensor, "B N E"]:
     """The embeddings that a setting asks a decoder for.
 
-    steering    P(LN(b + c h)), c as the strength says for the base b
-    diffusion   P(LN(h))
+    steering                 P(LN(b + c h)), c as the strength says for the base b
+    diffusion                P(LN(h))
+    diffusion, neutral base  m + c P(LN(h)), c as the strength says for the mean embedding m
     """
     held = _held(trace, sites, setting, reference)
     if setting.lens == "diffusion":
         embeddings = read_out(encoder, held.to(trace.final)).float()
-        if setting.rescaled:
-            clean = trace.embedding.float().norm(dim=-1)[:, None, None]
-            embeddings = embeddings * clean / embeddings.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        return embeddings
+        if setting.strength is None:
+            return embeddings
+        mean = reference.embeddings.mean(dim=0).to(embeddings).expand_as(embeddings)
+        # An embedding is one vector without tokens, and no norm comes after it that would take its mean out.
+        factors = setting.strength.coefficient(mean[..., None, :], embeddings[..., None, :], centred=False)
+        return mean + factors[..., None] * embeddings
     strength = setting.strength or Strength("rho", 1.0)
     base = (
         trace.final.float() if setting.base == "own" else reference.final.to(trace.final).float().expand_as(trace.final)
@@ -110,7 +112,7 @@ def relative_strengths(
 ) -> Float[Tensor, "B N"]:
     """The `rho` that a setting's strength amounts to, by which controls are steered; zeros for the Diffusion Lens."""
     held = _held(trace, sites, setting, reference)
-    if setting.strength is None:
+    if setting.lens == "diffusion" or setting.strength is None:
         return torch.zeros(held.shape[:2])
     centred, final = encoder.spec.centred, trace.final.float()[:, None]
     factors = setting.strength.coefficient(final, held, centred=centred)

@@ -19,7 +19,9 @@ from torch import Tensor
 Correlation = Callable[[Tensor, Tensor], Tensor]
 """Maps two tables (...,P,N) to one correlation a picture, (...,P)."""
 
-_DRAWS_AT_ONCE = 50
+_DRAWS_AT_ONCE = (50, 1000)
+_ENTRIES_AT_ONCE = 200_000
+"""Small tables are drawn many times at once, within these bounds: each time costs more than what it computes."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,10 @@ def two_way_bootstrap(
     members, P = _members(concepts), len(concepts)
     value = float(statistic(torch.arange(P)[None], torch.arange(n_heads)[None])[0])
     found: list[Tensor] = []
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        count = min(_DRAWS_AT_ONCE, draws - start)
+    least, most = _DRAWS_AT_ONCE
+    at_once = min(most, max(least, _ENTRIES_AT_ONCE // max(1, P * n_heads)))
+    for start in range(0, draws, at_once):
+        count = min(at_once, draws - start)
         pictures = torch.stack([_draw(members, P, generator) for _ in range(count)])
         columns = torch.arange(n_heads).expand(count, -1)
         if heads:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -78,9 +78,19 @@ def image_hash(image: Image.Image) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def split(
-    subjects: Sequence[Subject], n_chosen: int, n_reported: int, seed: int
-) -> tuple[list[Subject], list[Subject]]:
+class OfConcept(Protocol):
+    """Anything that shows a concept."""
+
+    @property
+    def concept(self) -> str:
+        """What it shows, in words."""
+        ...
+
+
+_One = TypeVar("_One", bound=OfConcept)
+
+
+def split(subjects: Sequence[_One], n_chosen: int, n_reported: int, seed: int) -> tuple[list[_One], list[_One]]:
     """Draws pictures to choose on and pictures to report on, which share no concept.
 
     Raises:
@@ -102,7 +112,7 @@ def split(
     return chosen[:n_chosen], rest[:n_reported]
 
 
-def _in_turn(groups: Sequence[Sequence[Subject]]) -> list[Subject]:
+def _in_turn(groups: Sequence[Sequence[_One]]) -> list[_One]:
     """One of each group, then the next one of each, until all are taken."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]
@@ -118,36 +128,61 @@ def concept_of(path: Path, root: Path) -> str:
     return name.replace("_", " ").strip()
 
 
+@dataclass(frozen=True)
+class _File:
+    """A picture that was not read yet, and another one of its concept."""
+
+    path: Path
+    concept: str
+    other: Path | None
+
+
 def folder_subjects(
     folder: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
 ) -> SubjectSet:
     """Pictures of a folder: `concept/file.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
 
+    Only those that are drawn are read.
+
     Raises:
         UsageError: if the folder is not there or holds too few pictures.
+        PictureError: if it holds none, or one that is drawn cannot be read.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.")
+    files = _files(folder)
+    if not files:
+        raise PictureError(f"{folder} holds no picture.")
+    chosen, reported = split(files, n_chosen, n_reported, seed)
+    taken = {file.path for file in (*chosen, *reported)}
+    # References that are not studied themselves, where there are enough of them.
+    spare = [file.path for file in files if file.path not in taken]
+    pool = spare if len(spare) >= min(16, n_reference) else [file.path for file in files]
+    random.Random(seed + 1).shuffle(pool)
+
+    def read(file: _File) -> Subject:
+        other = None if file.other is None else load_picture(file.other).image
+        return Subject(_id(file.path.relative_to(folder)), load_picture(file.path).image, file.concept, other)
+
+    return SubjectSet(
+        tuple(map(read, chosen)),
+        tuple(map(read, reported)),
+        tuple(load_picture(path).image for path in pool[:n_reference]),
+        f"folder {folder.name}, seed {seed}",
+    )
+
+
+def _files(folder: Path) -> list[_File]:
     known = Image.registered_extensions()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
     by_concept: dict[str, list[Path]] = {}
     for path in paths:
         by_concept.setdefault(concept_of(path, folder), []).append(path)
-    subjects: list[Subject] = []
-    for concept, members in by_concept.items():
-        images = [load_picture(path).image for path in members]
-        for number, (path, image) in enumerate(zip(members, images, strict=True)):
-            other = images[(number + 1) % len(images)] if len(images) > 1 else None
-            subjects.append(Subject(_id(path.relative_to(folder)), image, concept, other))
-    if not subjects:
-        raise PictureError(f"{folder} holds no picture.")
-    chosen, reported = split(subjects, n_chosen, n_reported, seed)
-    taken = {subject.id for subject in (*chosen, *reported)}
-    # References that are not studied themselves, where there are enough of them.
-    spare = [subject.image for subject in subjects if subject.id not in taken]
-    pool = spare if len(spare) >= min(16, n_reference) else [subject.image for subject in subjects]
-    random.Random(seed + 1).shuffle(pool)
-    return SubjectSet(tuple(chosen), tuple(reported), tuple(pool[:n_reference]), f"folder {folder.name}, seed {seed}")
+    return [
+        _File(path, concept, members[(number + 1) % len(members)] if len(members) > 1 else None)
+        for concept, members in by_concept.items()
+        for number, path in enumerate(members)
+    ]
 
 
 def _id(path: Path) -> str:
