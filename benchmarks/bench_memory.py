@@ -3,8 +3,8 @@
     python benchmarks/bench_memory.py [--few 10] [--many 1000] [--model FOLDER]
 
 Prints the largest resident set of each process, as the system counted it, and the ratio of many to few. Without
---model a tiny pair with random weights is made, so that pictures, not weights, would be what grows. Three pictures are
-decoded an input, and the report is written, as `steerlens lens` does.
+--model a tiny pair with random weights is made, so that pictures, not weights, would be what grows. Every input is
+looked at as by default, in one step: all layers, all heads under both lenses with their controls; a report is written.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from steerlens.sweep.summary import run_summary
 from steerlens.testing.tiny import save_tiny_pair
 
 _SIZE = (480, 640)
@@ -49,7 +50,7 @@ def main() -> None:
         for count in (arguments.few, arguments.many):
             out = place / f"run-{count}"
             lens = ["-m", "steerlens.cli.main", "lens", *map(str, pictures[:count]), "--model", str(model)]
-            lens += ["--steps", "1", "--sites", "L1H0", "--controls", "0", "--batch-size", "8", "--no-cache"]
+            lens += ["--steps", "1", "--batch-size", "32", "--no-cache"]
             for name, command in (
                 ("steerlens lens", [*lens, "--out", str(out)]),
                 ("load_run and look at all", ["-c", _READ, str(out)]),
@@ -57,8 +58,21 @@ def main() -> None:
                 megabytes, seconds = peak(command)
                 peaks[name].append(megabytes)
                 print(f"{name}, {count} pictures: peak {megabytes:.0f} MB ({seconds:.0f} s)", flush=True)
+            print(f"{decoded(out) / count:g} pictures were decoded of each of {count}", flush=True)
         for name, (few, many) in peaks.items():
             print(f"{name}: {many / few:.3f} of the memory for {arguments.many / arguments.few:g} times the pictures")
+
+
+def decoded(run: Path) -> int:
+    """How many pictures a finished run holds.
+
+    Raises:
+        RuntimeError: if it is not complete.
+    """
+    found = run_summary(run)
+    if not found.complete:
+        raise RuntimeError(f"{run} is not complete")
+    return sum(found.decoded.values())
 
 
 def save_pictures(folder: Path, count: int) -> list[Path]:
