@@ -54,12 +54,6 @@ def test_keys_are_unique_and_come_back_from_json() -> None:
     assert plan_from_json(plan_to_json(full)) == full
 
 
-def test_what_is_finished_is_not_planned_again() -> None:
-    full = plan()
-    left = full.without(frozenset(cell.key for cell in full.cells[:5]))
-    assert left.cells == full.cells[5:]
-
-
 def test_the_residual_stream_under_the_steering_lens_alone_is_refused() -> None:
     with pytest.raises(UsageError, match="steered"):
         plan(sites=layer_sites("resid_post", 3), lenses=("steering",))

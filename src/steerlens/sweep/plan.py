@@ -145,11 +145,6 @@ class Plan:
         else:
             yield from grouped(self.cells).items()
 
-    def without(self, keys: frozenset[str]) -> "Plan":
-        """The plan less the cells of these keys: what is left to do."""
-        left = tuple(cell for cell in self.cells if cell.key not in keys)
-        return Plan(left, self.strength, self.seeds, self.n_layers)
-
 
 def clean_site(n_layers: int) -> Site:
     """The site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder reads itself."""
