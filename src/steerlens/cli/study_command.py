@@ -1,5 +1,6 @@
 """A study's command as it was given, for the page of results: options that decide something, without private paths."""
 
+import shlex
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -44,4 +45,4 @@ def _words(name: str, value: Any) -> list[str]:
         return [word for part in value for word in _words(name, part)]  # type: ignore[misc]
     if isinstance(value, float):
         return [f"{value:g}"]
-    return [Path(value).name if name in _NAMED else str(value)]
+    return [shlex.quote(Path(value).name if name in _NAMED else str(value))]
