@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from steerlens.errors import UsageError
-from steerlens.images import load_picture
+from steerlens.images import load_picture, picture_files
 from steerlens.studies.subjects import concept_of, image_hash, set_identity
 
 LEAST = 16
@@ -248,11 +248,8 @@ def _reference_note(studied: int, count: int, bases: Path) -> str:
 
 
 def _by_concept(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder.")
-    known = Image.registered_extensions()
     found: dict[str, list[Path]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known):
+    for path in picture_files(folder):
         found.setdefault(concept_of(path, folder), []).append(path)
     return found
 
