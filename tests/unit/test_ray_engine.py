@@ -4,9 +4,11 @@ import importlib.util
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from PIL import Image
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture
+from steerlens.sweep import ray_engine as ray_engine_module
 from steerlens.sweep.atlas import Atlas
-from steerlens.sweep.engine import CellsDone, ReadingDone
-from steerlens.sweep.look import LookOptions, look, look_in, make_job, ray_engine
-from steerlens.sweep.ray_engine import Worker, Workers, parts_of, run_on_ray
+from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone
+from steerlens.sweep.lazy import drain
+from steerlens.sweep.look import LookOptions, _copy, look, look_in, make_job, ray_engine
+from steerlens.sweep.ray_cluster import Workers, room_for, running_cluster
+from steerlens.sweep.ray_engine import run_on_ray
 from steerlens.sweep.store import load_run
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.load import Pair, load
@@ -64,38 +69,13 @@ def same(one: Atlas, other: Atlas) -> bool:
     ) and [reading.id for reading in one.readings] == [reading.id for reading in other.readings]
 
 
-def test_parts_hold_every_cell_that_is_left_once(pair: Pair, pictures: list[Picture]) -> None:
-    job = make_job(pair, pictures, OPTIONS)
-    keys = [cell.key for cell in job.plan.cells]
-    finished = frozenset(keys[:30])
-    parts = parts_of(job, finished, frozenset(), 8)
-    held = [key for part in parts for key in part.left]
-    assert sorted(held) == sorted(set(keys) - finished)
-    assert all(len(part.left) <= 8 for part in parts)
-    assert all(key.startswith(part.picture) for part in parts for key in part.left)
-    # an input of which all cells are finished, but not its reading, is still gone through
-    first = job.plan.cells[0].picture
-    of_first = frozenset(key for key in keys if key.startswith(first))
-    assert [part.left for part in parts_of(job, of_first, frozenset(), 8) if part.picture == first] == [frozenset()]
-    assert not parts_of(job, frozenset(keys), frozenset(job.pictures), 8)
-
-
-def test_a_worker_chooses_among_all_cells_of_a_picture_whatever_its_part(pair: Pair, pictures: list[Picture]) -> None:
-    job = make_job(pair, pictures[:1], LookOptions(steps=2, decode="top:2"))
-    names = ("pictures", "plan", "options", "choice", "vocabulary", "target")
-    worker = Worker(lambda: pair, {name: getattr(job, name) for name in names}, 1)
-    events = [event for part in parts_of(job, frozenset(), frozenset(), 5) for event in worker.do(part)]
-    decoded = [result.cell for event in events if isinstance(event, CellsDone) for result in event.results]
-    whole = look(pair, pictures[:1], steps=2, decode="top:2")
-    assert sorted(cell.key for cell in decoded) == sorted(result.cell.key for result in whole.results)
-
-
 def test_rays_pictures_are_the_local_ones(
     cluster: Any, folder: Path, pair: Pair, pictures: list[Picture], local: Atlas, tmp_path: Path
 ) -> None:
     engine = ray_engine(Workers(count=2), partial(load, folder, dtype="float32", device="cpu"))
     events = list(look_in(pair, make_job(pair, pictures, OPTIONS), tmp_path / "run", engine))
-    assert [event.done for event in events] == sorted(event.done for event in events)
+    decoding = [event.done for event in events if event.stage == "decoding"]
+    assert decoding == sorted(decoding)
     assert events[-1].done == events[-1].total == len(local.results)
     assert same(load_run(tmp_path / "run"), local)
     # nothing is left for a second call, which needs no worker at all
@@ -104,6 +84,46 @@ def test_rays_pictures_are_the_local_ones(
 
 def test_look_takes_workers(cluster: Any, pair: Pair, pictures: list[Picture], local: Atlas) -> None:
     assert same(look(pair, pictures, steps=2, batch_size=4, workers=Workers(count=1)), local)
+
+
+def machine(**resources: float) -> dict[str, Any]:
+    return {"Alive": True, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "fit", "gpus"),
+    [
+        ([machine(CPU=4.0)], {}, 4, 0.0),
+        ([machine(CPU=4.0), machine(CPU=3.0)], {"cpus": 2}, 3, 0.0),
+        ([machine(CPU=4.0), {**machine(CPU=9.0), "Alive": False}], {"count": 3}, 3, 0.0),
+        ([machine(CPU=16.0, GPU=4.0), machine(CPU=8.0)], {}, 4, 1.0),
+        ([machine(CPU=2.0, GPU=4.0)], {}, 2, 1.0),
+        ([machine(CPU=16.0, GPU=2.0)], {"gpus": 0.4}, 4, 0.4),
+        ([machine(CPU=16.0, GPU=1.0)], {"gpus": 0.1}, 10, 0.1),
+        ([machine(CPU=16.0, GPU=8.0), machine(CPU=16.0, GPU=3.0)], {"gpus": 2.0}, 5, 2.0),
+        ([machine(CPU=16.0, GPU=8.0)], {"gpus": 0.0}, 16, 0.0),
+    ],
+)
+def test_workers_fit_on_machines_each_by_itself(
+    machines: list[dict[str, Any]], asked: dict[str, Any], fit: int, gpus: float
+) -> None:
+    room = room_for(SimpleNamespace(nodes=lambda: machines), Workers(**asked))
+    assert (room.workers, room.gpus) == (fit, gpus)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"count": 3}, "3 workers of 1 CPU cores were asked for, and the cluster has room for 2"),
+        ({"cpus": 3}, "each worker is to have 3 CPU cores, and the cluster has 2 on its largest machine"),
+        ({"gpus": 1000.0}, "each worker is to have 1000 GPUs, and the cluster has 0"),
+    ],
+)
+def test_more_than_the_cluster_holds_is_refused_and_not_waited_for(
+    asked: dict[str, Any], said: str, cluster: Any, pair: Pair, pictures: list[Picture]
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        list(run_on_ray(make_job(pair, pictures, OPTIONS), Workers(**asked), lambda: pair))
 
 
 def test_a_worker_that_is_killed_costs_its_parts_in_hand_and_no_more(
@@ -116,22 +136,125 @@ def test_a_worker_that_is_killed_costs_its_parts_in_hand_and_no_more(
         (alive / str(os.getpid())).touch()
         return load(folder, dtype="float32", device="cpu")
 
-    job = make_job(pair, pictures, OPTIONS)
-    keys: list[str] = []
-    readings: list[str] = []
-    killed = False
-    for event in run_on_ray(job, Workers(count=2), load_and_tell):
-        if isinstance(event, CellsDone):
-            keys += [result.cell.key for result in event.results]
-            if not killed:
+    events: list[Any] = []
+
+    def killing(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Any]:
+        for event in run_on_ray(job, Workers(count=2), load_and_tell, finished, read):
+            if isinstance(event, CellsDone) and not any(isinstance(one, CellsDone) for one in events):
                 os.kill(int(next(alive.iterdir()).name), signal.SIGKILL)
-                killed = True
-        elif isinstance(event, ReadingDone):
-            readings.append(event.reading.id)
-    assert killed
+            events.append(event)
+            yield event
+
+    atlas = drain(look_in(pair, make_job(pair, pictures, OPTIONS), tmp_path / "run", killing))
     assert len(list(alive.iterdir())) == 3, "the dead worker was replaced by one"
+    keys = [result.cell.key for event in events if isinstance(event, CellsDone) for result in event.results]
+    assert sorted(keys) == sorted(cell.key for cell in atlas.plan.cells)
+    readings = [event.reading.id for event in events if isinstance(event, ReadingDone)]
+    assert sorted(readings) == sorted(atlas.plan.pictures)
+    assert same(atlas, local)
+
+
+class FakeRay:
+    """Ray's calls, carried out in this process when their results are asked for.
+
+    Attributes:
+        error: what comes back in place of the result of a call: told the method and how often it was called, or None.
+        late: how many times `wait` comes back with nothing.
+        calls: what was called, in order.
+        killed: how many actors were ended.
+    """
+
+    def __init__(self, error: Callable[[str, int], Exception | None] = lambda *_: None, late: int = 0) -> None:
+        self.exceptions = pytest.importorskip("ray", reason="runs where the extra `ray` is installed").exceptions
+        self.error, self.late, self.calls, self.killed = error, late, list[str](), 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [machine(CPU=2.0)]
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def remote(self, kind: Any) -> Any:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: self._actor(kind())))
+
+    def _actor(self, held: Any) -> Any:
+        def method(name: str) -> Any:
+            def call(*arguments: Any) -> Any:
+                self.calls.append(name)
+                error = self.error(name, self.calls.count(name))
+                return _Hashable(error=error, result=lambda: getattr(held, name)(*arguments))
+
+            return SimpleNamespace(remote=call)
+
+        return _Hashable(start=method("start"), do=method("do"))
+
+    def wait(self, refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        self.late -= 1
+        return ([], refs) if self.late >= 0 else (refs[:1], refs[1:])
+
+    def get(self, ref: Any) -> Any:
+        if ref.error is not None:
+            raise ref.error
+        return ref.result()
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+
+
+class _Hashable(SimpleNamespace):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def run_on(ray: FakeRay, pair: Pair, job: Job, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setattr(ray_engine_module, "running_cluster", lambda _: nullcontext(ray))
+    return list(run_on_ray(job, Workers(count=1), partial(_copy, pair)))
+
+
+@pytest.mark.parametrize("name", ["OutOfMemoryError", "NodeDiedError", "ActorDiedError", "ObjectLostError"])
+def test_a_worker_that_the_cluster_ends_costs_its_parts_in_hand_and_no_more(
+    name: str, pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    kind = getattr(ray.exceptions, name)
+    made = {"ActorDiedError": (), "ObjectLostError": ("00", None, "")}.get(name, ("memory on the node ran low",))
+    ray.error = lambda method, number: kind(*made) if (method, number) == ("do", 2) else None
+    job = make_job(pair, pictures, OPTIONS)
+    events = run_on(ray, pair, job, monkeypatch)
+    keys = [result.cell.key for event in events if isinstance(event, CellsDone) for result in event.results]
     assert sorted(keys) == sorted(cell.key for cell in job.plan.cells)
+    readings = [event.reading.id for event in events if isinstance(event, ReadingDone)]
     assert sorted(readings) == sorted(job.pictures)
+    assert ray.calls.count("start") == ray.killed == 2, "it was ended and replaced, and the other one dismissed"
+    assert {event.stage for event in events if isinstance(event, Advanced)} == {"starting workers", "decoding"}
+
+
+def test_parts_are_given_to_workers_that_have_answered_and_what_is_waited_for_is_told(
+    pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(late=3)
+    given: list[int] = []
+    ray.error = lambda method, number: given.append(max(ray.late, 0)) if method == "do" else None  # type: ignore[func-returns-value]
+    events = run_on(ray, pair, make_job(pair, pictures[:1], OPTIONS), monkeypatch)
+    assert set(given) == {0}
+    waiting = [event for event in events if isinstance(event, Advanced) and event.stage == "starting workers"]
+    assert [event.done for event in waiting] == [0, 0, 0, 0]
+
+
+def test_workers_that_die_while_they_start_are_told_from_parts_that_kill_them(
+    pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    ray.error = lambda method, _: ray.exceptions.OutOfMemoryError("task was killed\nthe node ran low on memory.")
+    with pytest.raises(ModelError, match="3 times in a row while they started: the node ran low on memory") as refused:
+        run_on(ray, pair, make_job(pair, pictures, OPTIONS), monkeypatch)
+    assert isinstance(refused.value.__cause__, ray.exceptions.OutOfMemoryError)
+    assert "do" not in ray.calls
+    ray = FakeRay()
+    ray.error = lambda method, _: ray.exceptions.NodeDiedError("gone") if method == "do" else None
+    with pytest.raises(ModelError, match=r"3 times over one part of picture noise0 \(gone\)") as refused:
+        run_on(ray, pair, make_job(pair, pictures, OPTIONS), monkeypatch)
+    assert isinstance(refused.value.__cause__, ray.exceptions.NodeDiedError)
 
 
 def test_a_part_that_kills_every_worker_ends_the_sweep(
@@ -157,10 +280,25 @@ def test_what_goes_wrong_on_a_worker_reads_as_if_it_had_gone_wrong_here(
         list(run_on_ray(make_job(pair, pictures, OPTIONS), Workers(count=1), broken))
 
 
-def test_more_gpus_than_there_are_is_refused(cluster: Any, pair: Pair, pictures: list[Picture]) -> None:
-    job = make_job(pair, pictures, OPTIONS)
-    with pytest.raises(UsageError, match="each worker is to have 1000 GPUs, and the cluster has 0"):
-        list(run_on_ray(job, Workers(gpus=1000), lambda: pair))
+def test_what_a_worker_lacks_is_told(cluster: Any, pair: Pair, pictures: list[Picture]) -> None:
+    def incomplete() -> Pair:
+        raise ModuleNotFoundError("No module named 'abacus'")
+
+    with pytest.raises(ModelError, match=r"a worker cannot start: .*No module named 'abacus'") as refused:
+        list(run_on_ray(make_job(pair, pictures, OPTIONS), Workers(count=1), incomplete))
+    assert "incomplete" in str(refused.value.__cause__), "where it was raised is chained"
+
+
+def test_without_an_address_ray_is_started_here_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="runs where the extra `ray` is installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with running_cluster(Workers()):
+        pass
+    assert asked["address"] == "local"
 
 
 def test_without_ray_the_extra_is_named(pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +307,7 @@ def test_without_ray_the_extra_is_named(pair: Pair, pictures: list[Picture], mon
         look(pair, pictures, workers=Workers())
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"cpus": 0}, {"gpus": -1.0}])
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"cpus": 0}, {"gpus": -1.0}, {"gpus": 1.5}])
 def test_workers_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="worker"):
         Workers(**wrong)

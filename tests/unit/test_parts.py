@@ -1,0 +1,155 @@
+"""How a sweep is cut into parts for workers elsewhere, and what a worker does with one; no cluster is needed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steerlens.errors import ModelError
+from steerlens.images import Picture
+from steerlens.sweep.atlas import Atlas, CellResult
+from steerlens.sweep.choice import Choice
+from steerlens.sweep.engine import CellsDone, Job
+from steerlens.sweep.look import LookOptions, look, make_job
+from steerlens.sweep.parts import Part, Work, Worker
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import Pair, load
+
+OPTIONS = LookOptions(steps=2, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 20, 20, 3), dtype=np.uint8)
+    return [Picture.from_image(Image.fromarray(one), f"noise{index}") for index, one in enumerate(pixels)]
+
+
+def same(one: Atlas, other: Atlas) -> bool:
+    pairs = list(zip(one.results, other.results, strict=True))
+    return all(a.cell == b.cell and np.abs(a.picture.astype(int) - b.picture.astype(int)).max() <= 2 for a, b in pairs)
+
+
+def carried_out(work: Work, worker: Worker, batch: int, workers: int = 1) -> tuple[list[Part], list[CellResult]]:
+    """All parts of a sweep, one after the other, and what they gave."""
+    parts, results = list[Part](), list[CellResult]()
+    while work.is_left:
+        part = work.part(batch, workers)
+        assert part is not None
+        parts.append(part)
+        done = worker.do(part)
+        work.finish(part, done)
+        results += [result for event in done.events if isinstance(event, CellsDone) for result in event.results]
+    return parts, results
+
+
+def a_worker(pair: Pair, job: Job) -> Worker:
+    names = ("plan", "options", "choice", "vocabulary", "target", "models")
+    return Worker(lambda: pair, {name: getattr(job, name) for name in names}, 1)
+
+
+def test_parts_hold_every_cell_that_is_left_once_and_the_pictures_they_need(
+    pair: Pair, pictures: list[Picture]
+) -> None:
+    job = make_job(pair, pictures, OPTIONS)
+    keys = [cell.key for cell in job.plan.cells]
+    finished = frozenset(keys[:30])
+    work = Work(job, finished, frozenset())
+    parts = list[Part]()
+    while (part := work.part(4, 2)) is not None:
+        parts.append(part)
+    held = [cell.key for part in parts for cell in part.cells]
+    assert sorted(held) == sorted(set(keys) - finished)
+    assert max(len(part.cells) for part in parts) == 8
+    assert all(set(part.pictures) == {cell.picture for cell in part.cells} | part.unread for part in parts)
+    # an input of which all cells are finished, but not its reading, is still gone through; every reading comes once
+    assert sorted(id for part in parts for id in part.unread) == sorted(job.pictures)
+    assert [part.cells for part in parts if job.plan.pictures[0] in part.unread] == [()]
+    assert not Work(job, frozenset(keys), frozenset(job.pictures)).is_left
+    assert work.is_left, "until they are finished"
+
+
+def test_the_last_cells_are_shared_out(pair: Pair, pictures: list[Picture]) -> None:
+    work = Work(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
+    sizes = [len(part.cells) for part in iter(lambda: work.part(16, 4), None)]
+    assert sum(sizes) == 21 and max(sizes) == 6
+
+
+def test_a_part_that_was_lost_is_given_out_again(pair: Pair, pictures: list[Picture]) -> None:
+    work = Work(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
+    part = work.part(64, 1)
+    assert part is not None and work.part(64, 1) is None
+    work.lost(part)
+    assert work.part(64, 1) is part
+
+
+@pytest.mark.parametrize("decode", ["top:2", "above:0.9", "all"])
+def test_a_choice_is_ranked_once_a_picture_and_decoded_in_large_batches(
+    decode: str, pair: Pair, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(pair, pictures, LookOptions(steps=2, decode=decode))
+    picked: list[int] = []
+    real = Choice.pick
+    monkeypatch.setattr(Choice, "pick", lambda self, cells: picked.append(1) or real(self, cells))
+    work = Work(job, frozenset(), frozenset())
+    parts, results = carried_out(work, a_worker(pair, job), batch=64)
+    assert len(picked) == (0 if decode == "all" else len(pictures))
+    # three pictures have few cells each, and all of them are decoded together
+    assert len([part for part in parts if part.cells]) == 1
+    assert work.decoded == work.total == len(results)
+    monkeypatch.undo()
+    whole = look(pair, pictures, steps=2, decode=decode)
+    assert same(replace(whole, results=tuple(sorted(results, key=lambda one: place(job, one)))), whole)
+
+
+def place(job: Job, result: CellResult) -> int:
+    return [cell.key for cell in job.plan.cells].index(result.cell.key)
+
+
+def test_a_finished_choice_leaves_no_part(pair: Pair, pictures: list[Picture]) -> None:
+    job = make_job(pair, pictures, LookOptions(steps=2, decode="top:2"))
+    keys = frozenset(result.cell.key for result in look(pair, pictures, steps=2, decode="top:2").results)
+    assert not Work(job, keys, frozenset(job.pictures)).is_left
+    # one cell that is missing is ranked again, and alone decoded
+    (missing, *_) = sorted(keys)
+    work = Work(job, keys - {missing}, frozenset(job.pictures))
+    _, results = carried_out(work, a_worker(pair, job), batch=4)
+    assert [result.cell.key for result in results] == [missing]
+
+
+def test_a_worker_keeps_the_size_of_batches_that_it_has_learnt(pair: Pair, pictures: list[Picture]) -> None:
+    job = make_job(pair, pictures, OPTIONS)
+    worker, work = a_worker(pair, job), Work(job, frozenset(), frozenset())
+    first, second = work.part(4, 1), work.part(4, 1)
+    assert first is not None and second is not None
+    assert worker.do(first).batch == 4
+    worker.batch.did_not_fit(4)
+    assert worker.do(second).batch == 2
+
+
+def test_a_worker_with_other_models_is_refused(pair: Pair, pictures: list[Picture], tmp_path: Path) -> None:
+    job = make_job(pair, pictures, OPTIONS)
+    other = load(save_tiny_pair(tmp_path / "other", seed=1), dtype="float32", device="cpu")
+    with pytest.raises(ModelError, match=r"the worker on .* has other models than this machine: sha256\."):
+        a_worker(other, job)
+    half = load(save_tiny_pair(tmp_path / "same"), dtype="bfloat16", device="cpu")
+    with pytest.raises(ModelError, match=r"encoder\.dtype is bfloat16 there, and float32 here.*--dtype"):
+        a_worker(half, job)
+
+
+def test_a_worker_uses_kept_traces_if_the_job_does(
+    pair: Pair, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEERLENS_CACHE", str(tmp_path / "cache"))
+    job = make_job(pair, pictures, OPTIONS)
+    rest = {"plan": job.plan, "options": job.options}
+    assert Worker(lambda: pair, rest, 1).job.traces is None
+    worker, work = Worker(lambda: pair, rest, 1, cached=True), Work(job, frozenset(), frozenset())
+    parts, _ = carried_out(work, worker, batch=4)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == len(pictures) < len(parts)
