@@ -92,6 +92,38 @@ def test_a_killed_run_goes_on(pair: Path, photo: Path, tmp_path: Path) -> None:
     assert json.loads((out / "manifest.json").read_text())["complete"] is True
 
 
+def test_resume_goes_on_with_a_run_that_is_there(
+    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["lens", str(photo), "--model", str(pair), "--steps", "1", "--sites", "L1H0", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "manifest.json").read_bytes()
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 0
+    assert f"every picture was in {tmp_path} already" in capsys.readouterr().err
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert main([*arguments, "--resume", "--seed", "1"]) == 2
+    assert "holds a run with another" in capsys.readouterr().err
+
+
+def test_workers_leave_the_gpu_to_themselves() -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from steerlens.cli.engines import leave_the_gpu
+
+    places: list[tuple[Any, ...]] = []
+
+    class Network(torch.nn.Module):
+        def to(self, *place: Any) -> "Network":
+            places.append(place)
+            return self
+
+    encoder, decoder = SimpleNamespace(model=Network()), SimpleNamespace(unet=Network(), movq=Network(), scale=8)
+    leave_the_gpu(SimpleNamespace(encoder=encoder, decoder=decoder))  # type: ignore[arg-type]
+    assert places == [("cpu",)] * 3
+
+
 def test_a_dry_run_says_the_cost_and_writes_nothing(
     pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +201,8 @@ def test_groups_and_regions_reach_the_run_and_its_report(
         (["--workers", "2"], 2, "--engine ray"),
         (["--engine", "ray", "--workers", "0"], 2, "at least one worker"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], 2, "no Ray cluster at 127.0.0.1:9"),
+        (["--engine", "ray", "--address", "auto"], 2, "no Ray cluster at auto"),
+        (["--resume"], 2, "there is no run in"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(

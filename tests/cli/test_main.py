@@ -1,6 +1,7 @@
 """The command line as a process: help, mistakes, failures, interruption, pipes; never a traceback."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 
 from steerlens._version import __version__
 from steerlens.cli import console, main
+from steerlens.cli.engines import Sweep
 from steerlens.errors import ModelError
+from steerlens.sweep.engine import Advanced
 
 
 def steerlens(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,6 +121,51 @@ def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) ->
     assert out == "" and "\x1b" not in told
     assert lines[0].startswith("decoding: 1 of 4 pictures, ") and lines[0].endswith(" left")
     assert lines[1] == "a note" and lines[-1].startswith("decoding: 4 of 4 pictures done in ")
+
+
+def test_progress_tells_what_is_being_done_now_and_of_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.Progress(interval=0.0) as progress:
+        progress.stage("decoding", 9, unit="pictures")
+        progress.advance(0, now="tracing 1 of 3")
+        progress.advance(1, total=4)
+        progress.advance(3)
+    first, second, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("decoding: 0 of 9 pictures, ") and first.endswith("; now tracing 1 of 3")
+    assert second.startswith("decoding: 1 of 4 pictures, ") and "now" not in second
+    assert last.startswith("decoding: 4 of 4 pictures done in ")
+
+
+def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    with console.Progress(stream=shown) as progress:
+        sweep = Sweep(progress)
+        for stage, done, total in (
+            ("decoding", 0, 12),
+            ("starting workers", 1, 2),
+            ("tracing", 0, 3),
+            ("decoding", 2.5, 12),
+            ("re-encoding", 3.5, 12),
+            ("decoding", 4, 8),
+            ("tracing", 1, 3),
+        ):
+            sweep.tell(Advanced(stage, done, total))
+            assert progress._bars is not None
+            progress._bars.refresh()
+    text = shown.getvalue()
+    for told in (
+        "starting workers 1 of 2",
+        "tracing 0 of 3",
+        "re-encoding",
+        "decoding",
+        "2/12 pictures",
+        "4/8 pictures",
+    ):
+        assert told in text
+    assert sweep.begun
 
 
 def test_progress_for_machines_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:

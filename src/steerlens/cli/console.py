@@ -54,7 +54,7 @@ class Progress:
             text = TextColumn("{task.description}")
             self._bars = Bars(text, BarColumn(), _Count(), _Rate(), TimeRemainingColumn(), console=console)
         self._task: TaskID | None = None
-        self._name, self._unit, self._total, self._done = "", "", 0, 0.0
+        self._name, self._unit, self._now, self._total, self._done = "", "", "", 0, 0.0
         self._started = self._last = 0.0
 
     def __enter__(self) -> Self:
@@ -79,16 +79,25 @@ class Progress:
             unit: what a step is, in the plural.
         """
         self._finish()
-        self._name, self._unit, self._total, self._done = name, unit, total or 0, 0.0
+        self._name, self._unit, self._now, self._total, self._done = name, unit, "", total or 0, 0.0
         self._started = self._last = time.monotonic()
         if self._bars is not None:
             self._task = self._bars.add_task(name, total=total, unit=unit)
 
-    def advance(self, steps: float = 1) -> None:
-        """Tells that so many more steps of the stage are done; parts of a step count too."""
+    def advance(self, steps: float = 1, *, total: int | None = None, now: str = "") -> None:
+        """Tells that so many more steps of the stage are done; parts of a step count too.
+
+        Args:
+            steps: how many more.
+            total: of how many, if that has changed.
+            now: what is being done just now, if it is not what the stage is called after.
+        """
         self._done += steps
+        self._now = now
+        if total is not None:
+            self._total = total
         if self._bars is not None and self._task is not None:
-            self._bars.advance(self._task, steps)
+            self._bars.update(self._task, advance=steps, total=total, description=now or self._name)
         elif not self._quiet and time.monotonic() - self._last >= self._interval:
             self._last = time.monotonic()
             self._line(self._last - self._started)
@@ -111,7 +120,8 @@ class Progress:
     def _line(self, elapsed: float) -> None:
         rate = self._done / max(elapsed, 1e-9)
         left = f", {_duration((self._total - self._done) / rate)} left" if self._total and rate else ""
-        self._write(f"{self._name}: {self._count()}, {_rate(rate)}{left}")
+        now = f"; now {self._now}" if self._now else ""
+        self._write(f"{self._name}: {self._count()}, {_rate(rate)}{left}{now}")
 
     def _count(self) -> str:
         total = f" of {self._total}" if self._total else ""

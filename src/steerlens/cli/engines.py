@@ -1,13 +1,16 @@
-"""What carries a command's work out, as its settings say: this process or Ray's workers, compiled or not."""
+"""What carries a command's work out, as its settings say, this process or Ray's workers; and how it is shown."""
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
+from steerlens.cli.console import Progress
 from steerlens.cli.lens import LensSettings, load_pair
 from steerlens.decoders.diffusion import DiffusionDecoder
 from steerlens.errors import UsageError
-from steerlens.sweep.engine import run
+from steerlens.sweep.engine import Advanced, run
 from steerlens.sweep.look import Engine, ray_engine
 from steerlens.sweep.ray_engine import Workers
 from steerlens.zoo.pair import Pair
@@ -52,3 +55,40 @@ def pays_to_compile(settings: LensSettings, pair: Pair, pictures: int) -> bool:
     """Whether the settings leave it open to compile, and so many pictures on this device win the minutes back."""
     many = settings.compile == "auto" and settings.engine == "local" and pictures >= _MANY_PICTURES
     return many and isinstance(pair.decoder, DiffusionDecoder) and pair.decoder.device.type == "cuda"
+
+
+def leave_the_gpu(pair: Pair) -> None:
+    """Moves a pair to the host once workers of Ray do its work: on a GPU it would take the room of one of them."""
+    for part in (pair.encoder, pair.decoder):
+        for held in vars(part).values():
+            if isinstance(held, torch.nn.Module):
+                held.to("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Sweep:
+    """Shows a sweep as one bar: pictures decoded, of how many, and what is being done just now.
+
+    Attributes:
+        begun: whether there was anything to do.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done, self._total = 0.0, 0
+        self.begun = False
+
+    def tell(self, event: Advanced) -> None:
+        """Shows what an engine tells."""
+        pictures = event.stage in ("decoding", "re-encoding")
+        if pictures:
+            self._total = round(event.total)
+        if not self.begun:
+            self.begun = True
+            self._progress.stage("decoding", self._total, unit="pictures")
+        steps = max(event.done - self._done, 0.0) if pictures else 0.0
+        self._done += steps
+        count = "" if pictures else f" {event.done:.0f} of {event.total:.0f}"
+        now = "" if event.stage == "decoding" else f"{event.stage}{count}"
+        self._progress.advance(steps, total=self._total, now=now)

@@ -100,7 +100,8 @@ class LensSettings:
 
     preview: bool = False
     """Show the colours of the latents and leave the autoencoder out, which at the paper's size costs as much as two
-    passes of the network: blurred pictures, for ranking in a hurry."""
+    passes of the network: blurred pictures, for a first look in a hurry. Rankings by them agree only in part with those
+    by full pictures; docs/studies.md tells how far."""
 
     batch_size: int | None = None
     """Pictures decoded at once. Default: what suits the device."""
@@ -149,7 +150,7 @@ class Command:
     """Show what each layer and each attention head of a Vision Transformer writes into the image embedding.
 
     Writes a run directory: report.html (opens offline), figures as PNG and SVG, and the results as parquet and
-    safetensors. The same command goes on with a run that was interrupted.
+    safetensors. The same command goes on with a run that was interrupted; --resume makes sure that there is one.
 
     Examples:
       steerlens lens cup.png
@@ -167,6 +168,10 @@ class Command:
     out: Path | None = None
     """The run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder, with a mark behind it if any
     other option is given, so that the same command finds its run again and another does not meet it."""
+
+    resume: bool = False
+    """Go on with the run in --out, and refuse if there is none. Without it the same command goes on with its run as
+    well, but begins one where there is none."""
 
     dry_run: bool = False
     """Print what would be done, and about how long it would take and how much memory and disk, and do nothing."""
@@ -207,7 +212,10 @@ class Command:
 
         if not self.images:
             raise UsageError("no picture was given; try: steerlens lens PICTURE, or steerlens demo.")
-        pictures, folder = load_pictures(self.images), self.folder
+        folder = self.folder
+        if self.resume and not (folder / "manifest.json").is_file():
+            raise UsageError(f"there is no run in {folder} to go on with; leave --resume to begin one.")
+        pictures = load_pictures(self.images)
         if self.dry_run:
             from steerlens.cli.dry_run import dry_run
 
@@ -279,8 +287,9 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
 
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
-    from steerlens.cli.engines import compile_decoder, engine_of, pays_to_compile
+    from steerlens.cli.engines import Sweep, compile_decoder, engine_of, leave_the_gpu, pays_to_compile
     from steerlens.report.html import write_report
+    from steerlens.sweep.lazy import drain
     from steerlens.sweep.look import look_in, make_job
     from steerlens.zoo.vocabularies import read_vocabulary
 
@@ -309,20 +318,11 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
                 f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
             )
         progress.advance(1)
-        events = look_in(pair, job, folder, engine)
-        done = None
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                atlas: Atlas = end.value
-                break
-            if event.stage == "decoding":
-                if done is None:  # a run that goes on has fewer left than were planned, or none
-                    progress.stage("decoding", round(event.total), unit="pictures")
-                progress.advance(event.done - (done or 0))
-                done = event.done
-        if done is None:
+        if settings.engine == "ray":
+            leave_the_gpu(pair)
+        sweep = Sweep(progress)
+        atlas = drain(look_in(pair, job, folder, engine), sweep.tell)
+        if not sweep.begun:
             progress.say(f"every picture was in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
             progress.say(note)

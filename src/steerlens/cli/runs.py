@@ -139,19 +139,19 @@ class Export:
 
 
 def _with_progress(events: "Generator[Advanced, None, _Result]", stage: str, unit: str, *, quiet: bool) -> _Result:
-    begun = False
+    from steerlens.sweep.lazy import drain
+
     with Progress(quiet=quiet) as progress, closing(events):  # what it began to write is gone before we say so
-        done = 0.0
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                return end.value
-            if not begun:
+        done: float | None = None
+
+        def tell(event: "Advanced") -> None:
+            nonlocal done
+            if done is None:
                 progress.stage(stage, round(event.total), unit=unit)
-                begun = True
-            progress.advance(event.done - done)
+            progress.advance(event.done - (done or 0.0))
             done = event.done
+
+        return drain(events, tell)
 
 
 def _tell(found: "RunSummary") -> None:
