@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.bridges.embeddings import picture_files, see
+from steerlens.bridges.embeddings import see
 from steerlens.bridges.fit import Measured, measure
-from steerlens.bridges.store import StoredBridge, encoder_folder, read_bridge
+from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
-from steerlens.images import eight_bit
+from steerlens.images import eight_bit, picture_files
 from steerlens.studies.scenes import open_pictures
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.scenes import SceneMaker
-from steerlens.zoo.load import load_encoder
+from steerlens.zoo.encoders import find_encoder, open_encoder
 
 
 def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path) -> None:
@@ -42,7 +42,7 @@ def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path
 
 def measured_on(stored: StoredBridge, folder: Path) -> Measured:
     """What a bridge does on the pictures of a folder."""
-    source, target = (load_encoder(encoder_folder(end.source)[0]) for end in (stored.source, stored.target))
+    source, target = (open_encoder(find_encoder(end.source)) for end in (stored.source, stored.target))
     events = see(source, target, picture_files(folder))
     while True:
         try:

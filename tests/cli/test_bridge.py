@@ -1,14 +1,17 @@
 """`steerlens bridge`: a bridge is fitted, shown, used by `lens`, and every mistake is one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from steerlens.cli.main import main
 from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.load import load
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +38,10 @@ def fit(root: Path, pictures: str = "pictures") -> list[str]:
 def test_fit_prints_what_was_measured_and_where_it_is(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*fit(place), "--held-out", str(place / "others"), "--out", str(tmp_path / "b")]) == 0
+    command = [*fit(place), "--held-out", str(place / "others"), "--decode", "0"]
+    assert main([*command, "--out", str(tmp_path / "b")]) == 0
     out, told = capsys.readouterr()
+    assert "decoded and embedded again" not in out
     assert "fitted on 55 pictures" in out and "on 8 pictures that it was not fitted on" in out
     assert "among 8" in out and f"--model bridge:{tmp_path / 'b'}" in out
     assert "embedding" in told and {path.name for path in (tmp_path / "b").iterdir()} == {
@@ -50,6 +55,8 @@ def test_fit_for_machines(place: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*fit(place), *arguments]) == 0
     out, told = capsys.readouterr()
     content = json.loads(out)
+    # The target has a decoder, so pictures are decoded unasked: as many as were held out, at most 24.
+    assert content["measured"]["n_decoded"] == 8 and -1 <= content["measured"]["decoded"] <= 1
     assert told == "" and content["kind"] == "ridge" and content["measured"]["n_pictures"] == 8
     assert [candidate["kind"] for candidate in content["candidates"]] == ["ridge"]
 
@@ -80,6 +87,69 @@ def test_a_dry_run_prices_both_parts(place: Path, capsys: pytest.CaptureFixture[
     command = ["lens", str(place / "others" / "00.png"), "--model", f"bridge:{place / 'bridge'}", "--device", "cpu"]
     assert main([*command, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pictures_to_decode"] > 0
+
+
+def test_a_dry_run_fetches_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an encoder of the hub the config alone is wanted, and with --local-files-only nothing is."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    bridge = Path(shutil.copytree(place / "bridge", tmp_path / "bridge"))
+    card = yaml.safe_load((bridge / "card.yaml").read_text(encoding="utf-8"))
+    card["source"]["source"] = f"owner/name@{'b' * 40}"
+    (bridge / "card.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
+    commit = Path(shutil.copytree(place / "source" / "image_encoder", tmp_path / ("b" * 40)))
+    asked: list[tuple[str, ...]] = []
+
+    def snapshot(repository: str, revision: str, patterns: tuple[str, ...], **options: object) -> Path:
+        asked.append((repository, revision, *patterns))
+        assert options["local_files_only"] is True and options["weights"] is None
+        return commit
+
+    monkeypatch.setattr("steerlens.zoo.locate.snapshot", snapshot)
+    command = ["lens", str(place / "others" / "00.png"), "--model", f"bridge:{bridge}", "--device", "cpu"]
+    assert main([*command, "--dry-run", "--json", "--local-files-only"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures_to_decode"] > 0
+    assert asked == [("owner/name", "b" * 40, "config.json")]
+
+
+@pytest.mark.slow
+def test_a_study_runs_through_a_bridge(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, path in enumerate(sorted((place / "pictures").iterdir())[:16]):
+        concept = tmp_path / "concepts" / "abcd"[number % 4]
+        concept.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, concept)
+    command = ["study", "strength", "--model", f"bridge:{place / 'bridge'}", "--images", str(tmp_path / "concepts")]
+    small = ["--count", "2", "--steps", "1", "--guidance", "1", "--rho", "0.5", "2", "--heads-per-picture", "2"]
+    assert main([*command, *small, "--device", "cpu", "--out", str(tmp_path / "study")]) == 0
+    assert "the largest Spearman correlation" in capsys.readouterr().out
+    assert (tmp_path / "study" / "summary.json").is_file()
+
+
+def test_an_index_stands_for_the_decoder_of_a_target_without_one(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "alone"
+    for part in ("image_encoder", "image_processor"):
+        shutil.copytree(place / "target" / part, target / part)
+    command = fit(place)
+    command[command.index("--to") + 1] = str(target)
+    held_out = ["--held-out", str(place / "others")]
+    # Without an index there is nothing to decode with, and the fit goes through all the same.
+    assert main([*command, *held_out, "--out", str(tmp_path / "one"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"]["n_decoded"] == 0
+    index = ["neighbours", "index", str(place / "pictures"), "--encoder", str(target)]
+    assert main([*index, "--out", str(target / "neighbours-index"), "--json"]) == 0
+    capsys.readouterr()
+    assert main([*command, *held_out, "--out", str(tmp_path / "two"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"]["n_decoded"] == 8
+    for bridge in ("one", "two"):
+        pair = load(f"bridge:{tmp_path / bridge}", device="cpu")
+        assert pair.decoder.spec.family == "neighbours" and pair.encoder.spec.embedding_size == 12
+    # The index itself is a model too.
+    command[command.index("--to") + 1] = str(target / "neighbours-index")
+    assert main([*command, *held_out, "--out", str(tmp_path / "three"), "--json"]) == 0
+    assert load(f"bridge:{tmp_path / 'three'}", device="cpu").decoder.spec.family == "neighbours"
 
 
 def test_doctor_examines_a_bridged_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

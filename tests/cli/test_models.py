@@ -8,6 +8,7 @@ import pytest
 from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
 from steerlens.zoo.cards import card, cards
+from steerlens.zoo.families import unbuildable
 from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
 
 
@@ -16,6 +17,14 @@ def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None
     out, told = capsys.readouterr()
     assert told == ""
     assert "emoji" in out and "kandinsky-2.2" in out and "8.97 GB" in out and "image_embedding (1280)" in out
+
+
+def test_what_the_installed_libraries_cannot_build_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    marked = [line.split()[0] for line in lines if " unusable " in line]
+    assert marked == [name for name, known in cards().items() if unbuildable(known.family)]
+    assert sum("cannot be used here: decoder: diffusers" in line for line in lines) == len(marked)
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

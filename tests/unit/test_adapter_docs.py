@@ -1,7 +1,9 @@
 """The worked example of docs/adapters.md: every block is written, imported and run; nothing here is a copy of it."""
 
+import json
 import re
 import runpy
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from steerlens.errors import ModelError
 from steerlens.interventions import Zero
 from steerlens.sites import Site
 from steerlens.testing.checks import check_decoder, check_encoder
+from steerlens.testing.tiny import save_tiny_pair
 from steerlens.testing.tiny_vit import randomise
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -35,6 +38,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
     for name in FILES:
         sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def install(files: Path, package: str, group: str) -> None:
+    """Registers what the page's block for a group says, as an installed package would."""
+    blocks = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)]
+    groups: dict[str, dict[str, str]] = {}
+    for block in blocks:
+        groups |= block["project"]["entry-points"]
+    info = files / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    lines = "".join(f"{name} = {place}\n" for name, place in groups[group].items())
+    (info / "entry_points.txt").write_text(f"[{group}]\n{lines}", encoding="utf-8")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
 
 
 class DoubledLinear(nn.Linear):
@@ -81,18 +97,9 @@ def test_the_adapter_is_right_for_other_sizes_too(files: Path, options: dict[str
 
 def test_the_adapter_is_found_by_its_entry_point(files: Path) -> None:
     model, adapter, transform = model_and_adapter(files)
-    block = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert block is not None
-    groups = tomllib.loads(block[1])["project"]["entry-points"]
     with pytest.raises(ModelError, match="no encoder adapter takes a PlainViT"):
         sl.load_encoder(model(), transform)
-    info = files / "plain_vit-1.0.dist-info"
-    info.mkdir()
-    lines = [
-        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in own.items()) for group, own in groups.items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plain-vit\nVersion: 1.0\n", encoding="utf-8")
+    install(files, "plain-vit", "steerlens.encoders")
     encoder = sl.load_encoder(randomise(model()), transform, name="mine")
     assert type(encoder) is adapter
     assert encoder.spec.name == "mine"
@@ -103,6 +110,40 @@ def test_the_adapter_is_found_by_its_entry_point(files: Path) -> None:
     steered = lens.embeddings(encoder.trace(inputs), [site])[:, 0]
     assert not torch.allclose(steered, encoder.embed(inputs))
     assert not torch.allclose(encoder.embed(inputs, [Zero(site)]), encoder.embed(inputs))
+
+
+def test_a_decoder_is_found_by_its_entry_point_and_its_files_are_known_again(files: Path, tmp_path: Path) -> None:
+    pair = save_tiny_pair(tmp_path / "pair")
+    shutil.rmtree(pair / "decoder")
+    weights = pair / "decoder" / "inner" / "weights.npz"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1")
+    config = {"_class_name": "PaintPipeline", "embedding_size": 12}
+    (pair / "decoder" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="no adapter is called 'PaintPipeline'"):
+        sl.load(pair)
+    install(files, "paint", "steerlens.decoders")
+    loaded = sl.load(pair, device="cpu")
+    assert type(loaded.decoder).__name__ == "PaintDecoder"
+    inputs = loaded.encoder.preprocess([sl.sample_picture().image])
+    pictures = sl.decode(loaded.decoder, sl.Conditioning("image_embedding", loaded.encoder.embed(inputs)), [0])
+    assert pictures.shape == (1, 3, 8, 8)
+    hashes = loaded.provenance["sha256"]
+    assert {"decoder/config.json", "decoder/inner/weights.npz", "image_encoder/model.safetensors"} < set(hashes)
+    # Other weights are another decoder.
+    weights.write_bytes(b"2")
+    again = sl.load(pair, device="cpu").provenance["sha256"]
+    assert {name for name in hashes if hashes[name] != again[name]} == {"decoder/inner/weights.npz"}
+
+
+def test_a_decoder_that_is_given_needs_no_adapter_for_the_one_in_the_folder(files: Path, tmp_path: Path) -> None:
+    from paint_decoder import PaintDecoder  # type: ignore[import-not-found]
+
+    pair = save_tiny_pair(tmp_path / "pair")
+    (pair / "decoder" / "model_index.json").write_text('{"_class_name": "NobodysPipeline"}', encoding="utf-8")
+    with pytest.raises(ModelError, match="no adapter is called 'NobodysPipeline'"):
+        sl.load(pair)
+    assert type(sl.load(pair, decoder=PaintDecoder(12)).decoder) is PaintDecoder
 
 
 def test_the_adapter_refuses_what_it_does_not_know(files: Path) -> None:

@@ -168,3 +168,8 @@ def test_an_adapter_of_another_package_opens_its_folders_and_a_broken_one_is_in_
     (tmp_path / "theirs.json").write_text("{}")
     opened: Any = load_encoder(tmp_path, name="mine")
     assert opened.given == (tmp_path, None, "mine")
+    with pytest.raises(ModelError) as caught:
+        load_encoder(nn.Linear(2, 2), tiny_family_processor("ViTModel"))
+    told = str(caught.value)
+    assert "broken is registered and cannot be loaded: No module named 'nowhere_at_all'." in told
+    assert "adapters for clip" in told and "broken," not in told

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from steerlens.decoders.base import DecodeOptions, clean_conditioning, decode
 from steerlens.errors import ModelError, UsageError
@@ -16,9 +17,11 @@ from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
-from steerlens.zoo.families import FAMILIES
+from steerlens.zoo.encoders import find_encoder, open_encoder
+from steerlens.zoo.families import FAMILIES, unbuildable
 from steerlens.zoo.load import load
 from steerlens.zoo.locate import card_files
+from steerlens.zoo.provenance import file_hashes
 
 # Kandinsky 2.1 lies in two repositories, and the SigLIP 2 autoencoder cannot be built.
 WHOLE = [family for family in FAMILIES if not family.startswith("kandinsky") and family != "rae-siglip2"]
@@ -161,3 +164,48 @@ def test_the_hub_that_cannot_be_reached_is_told_in_one_line() -> None:
     with pytest.raises(ModelError, match="karlo-v1-alpha-image-variations is not in the cache") as caught:
         load("karlo", local_files_only=True)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_said_of_the_siglip_2_variant_beforehand_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = hasattr(SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)), "vision_model")
+    assert (unbuildable("rae-siglip2") is None) == built
+    assert unbuildable("rae-mae") is None
+    monkeypatch.setattr("steerlens.zoo.families.version", lambda name: "0.42.1")
+    monkeypatch.setattr("steerlens.zoo.locate.snapshot", lambda *_, **__: pytest.fail("something was fetched"))
+    for call in (lambda: load("rae-siglip2"), lambda: find_encoder("rae-siglip2")):
+        with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder"):
+            call()
+
+
+def test_the_encoder_of_every_pair_is_opened_without_its_decoder(folders: Any, tmp_path: Path) -> None:
+    for family in ("rae-mae", "ip-adapter-sd15", "kandinsky-2.1"):
+        folder = Path(shutil.copytree(folders(family), tmp_path / family))
+        wanted = load(folder, dtype="float32").encoder
+        if family == "ip-adapter-sd15":  # as on the hub, where it is saved without an image processor
+            shutil.rmtree(folder / "feature_extractor")
+        found = find_encoder(folder)
+        encoder: Any = open_encoder(found, dtype="float32")
+        assert found.source == str(folder.resolve()) and encoder.spec.family == wanted.spec.family
+        inputs = wanted.preprocess_tensor(torch.rand(1, 3, 16, 16))
+        torch.testing.assert_close(encoder.embed(inputs), wanted.embed(inputs))
+        assert any(name.startswith("image_encoder/") for name in file_hashes(found.files))
+
+
+def test_the_encoder_of_a_card_is_fetched_alone(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def snapshot(repository: str, revision: str | None, patterns: Any, **_: Any) -> Path:
+        asked.append((repository, tuple(patterns)))
+        return folders("ip-adapter-sd15")
+
+    for module in ("encoders", "locate"):
+        monkeypatch.setattr(f"steerlens.zoo.{module}.snapshot", snapshot)
+    known = cards()["ip-adapter-sd15"]
+    assert known.encoder is not None
+    find_encoder("ip-adapter-sd15")
+    find_encoder("ip-adapter-sd15", config_only=True)
+    inside = f"{known.encoder.path}/image_encoder"
+    assert asked == [
+        (known.encoder.repository, (f"{inside}/config.json", f"{inside}/model.safetensors")),
+        (known.encoder.repository, (f"{inside}/config.json",)),
+    ]

@@ -4,15 +4,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import steerlens as sl
+from steerlens.cli.main import main
+from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.open_clip import OpenCLIPEncoder, OpenCLIPTimmEncoder
 from steerlens.encoders.timm import TimmEncoder
 from steerlens.errors import ModelError
+from steerlens.testing.tiny import save_tiny_pair
+from steerlens.testing.tiny_families import save_tiny_model
 from steerlens.testing.tiny_vit import randomise
+from steerlens.zoo.encoders import find_encoder
+from steerlens.zoo.provenance import file_hashes
 
 SIZE = 32
 
@@ -169,3 +177,42 @@ def test_broken_folders_are_refused_in_one_line(timm: Any, open_clip: Any, tmp_p
     (second / "open_clip_pytorch_model.bin").rename(second / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match="open_clip cannot build the model"):
         sl.load_encoder(second, device="cpu")
+
+
+def test_the_config_of_open_clip_is_a_part_of_what_identifies_its_models(open_clip: Any, tmp_path: Path) -> None:
+    save_open_clip(open_clip, tmp_path)
+    before = file_hashes(find_encoder(tmp_path).files)
+    config = tmp_path / "open_clip_config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"quick_gelu": true', '"quick_gelu": false'))
+    after = file_hashes(find_encoder(tmp_path).files)
+    differ = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert differ == {"image_encoder/open_clip_config.json"}
+
+
+def test_the_mark_of_open_clip_holds_for_a_pairs_encoder_and_for_a_bridge(
+    open_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository may hold a model of transformers beside it, which is another one."""
+    folder = cached(tmp_path / "hub", "laion/tiny", monkeypatch)
+    save_open_clip(open_clip, folder)
+    save_tiny_model("CLIPVisionModelWithProjection", folder, seed=5)
+    pair = save_tiny_pair(tmp_path / "pair")
+    marked, plain = (
+        sl.load(pair, encoder=f"{mark}laion/tiny", device="cpu", local_files_only=True) for mark in ("hf-hub:", "")
+    )
+    assert (type(marked.encoder), type(plain.encoder)) == (OpenCLIPEncoder, CLIPEncoder)
+    assert marked.encoder.spec.name == "hf-hub:laion/tiny"
+
+    found = find_encoder("hf-hub:laion/tiny", local_files_only=True)
+    assert found.source == f"hf-hub:laion/tiny@{'a' * 40}"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(63):
+        corners = generator.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(corners).resize((16, 16)).save(pictures / f"{number:02d}.png")
+    command = ["bridge", "fit", "--from", "hf-hub:laion/tiny", "--to", str(pair), "--images", str(pictures)]
+    options = ["--map", "ridge", "--decode", "0", "--device", "cpu", "--local-files-only"]
+    assert main([*command, *options, "--out", str(tmp_path / "bridge")]) == 0
+    bridged: Any = sl.load(f"bridge:{tmp_path / 'bridge'}", device="cpu", local_files_only=True)
+    assert type(bridged.encoder.source) is OpenCLIPEncoder

@@ -17,6 +17,7 @@ from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.zoo.indexes import found_index
 from steerlens.zoo.load import load
 
 N = 7
@@ -134,7 +135,7 @@ def test_broken_indexes_are_refused(index: Path, tmp_path: Path, photos: Path) -
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no picture"):
         build_index(tiny_encoder(), tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         build_index(tiny_encoder(), tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty" / "a.png").write_bytes(b"x")
     with pytest.raises(UsageError, match="can be read as a picture"):
@@ -209,3 +210,44 @@ def test_an_index_that_does_not_say_where_its_encoder_is_asks_for_it(index: Path
     with pytest.raises(UsageError, match="does not say where its encoder is"):
         load(index)
     assert load(index, encoder=tiny_encoder()).decoder.spec.embedding_size == 12
+
+
+def test_the_weights_behind_an_index_are_a_part_of_what_identifies_it(photos: Path, tmp_path: Path) -> None:
+    pair, index = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
+    assert main(["neighbours", "index", str(photos), "--encoder", str(pair), "--out", str(index), "--json"]) == 0
+    hashes = load(index).provenance["sha256"]
+    assert {name.split("/")[0] for name in hashes} == {"neighbours", "image_encoder", "image_processor"}
+    config = pair / "image_encoder" / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    again = load(index).provenance["sha256"]
+    assert {name for name in hashes if hashes[name] != again[name]} == {"image_encoder/config.json"}
+
+
+def test_doctor_examines_an_index(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair, index = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
+    assert main(["neighbours", "index", str(photos), "--encoder", str(pair), "--out", str(index), "--json"]) == 0
+    for command in ([str(index)], ["neighbours", "--local", str(index)]):
+        capsys.readouterr()
+        assert main(["doctor", *command, "--device", "cpu", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["passed"] and told["checks"][-1]["name"] == "a decoded picture comes back as itself"
+
+
+def test_a_hub_id_and_the_commit_of_an_index_name_one_encoder(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(index, tmp_path / "neighbours-index")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "neighbours-index" / "neighbours.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for made_with, asked, same in (
+        ("a/b@1", "a/b", True),
+        ("a/b", "a/b@1", True),
+        ("a/b@1", "a/b@1", True),
+        ("a/b@1", "a/b@2", False),
+        ("a/b@1", "hf-hub:a/b", False),
+        ("a/b", "a/c", False),
+    ):
+        content["encoder"]["source"] = made_with
+        file.write_text(json.dumps(content), encoding="utf-8")
+        assert (found_index(asked) is not None) == same, (made_with, asked)

@@ -48,21 +48,6 @@ class Seen:
         )
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The picture files of a folder and of those in it, by their names' endings, sorted.
-
-    Raises:
-        UsageError: if there is no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; --images takes a folder of pictures.")
-    known = Image.registered_extensions()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
-    if not paths:
-        raise UsageError(f"{folder} holds no picture.")
-    return paths
-
-
 def see(
     source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32, stage: str = "embedding"
 ) -> Generator[Advanced, None, Seen]:

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from steerlens.bridges.encoder import BridgedEncoder
-from steerlens.bridges.store import StoredBridge, check_end, check_hashes, encoder_folder, read_bridge
+from steerlens.bridges.store import StoredBridge, check_end, check_hashes, read_bridge
 from steerlens.decoders.base import Decoder, check_fit
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.load import load, load_encoder
+from steerlens.zoo.encoders import find_encoder, open_encoder
+from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import encoder_provenance
 
@@ -51,8 +52,8 @@ def load_bridged(
             "which that can be checked, or wrap the object yourself with BridgedEncoder."
         )
     stored = read_bridge(path)
-    place, _ = encoder_folder(encoder or stored.source.source, local_files_only=local_files_only)
-    check_end(stored.source, place)
+    found = find_encoder(encoder or stored.source.source, local_files_only=local_files_only)
+    check_end(stored.source, found)
     target = load(
         stored.target.source,
         device=device,
@@ -64,7 +65,7 @@ def load_bridged(
     if target.decoder.spec.consumes != "image_embedding":
         raise ModelError(f"{target.name}: its decoder reads image tokens, which a bridge of embeddings does not give.")
     check_hashes(stored.target, _own_files(target), target.name)
-    source = load_encoder(place, device=device, dtype=dtype, local_files_only=local_files_only, name=stored.source.name)
+    source = open_encoder(found, device=device, dtype=dtype, name=stored.source.name)
     bridged = BridgedEncoder(source, stored.bridge, name=f"{stored.source.name} through a bridge to {target.name}")
     check_fit(target.decoder.spec, bridged.spec)
     return replace(

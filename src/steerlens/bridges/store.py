@@ -21,8 +21,8 @@ from steerlens.bridges.maps import Bridge, bridge_from
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.sweep.files import atomic_write
-from steerlens.zoo.cards import Repository
-from steerlens.zoo.locate import OPEN_CLIP_HUB, card_of, is_folder, locate, locate_encoder
+from steerlens.zoo.encoders import FoundEncoder
+from steerlens.zoo.locate import is_folder
 from steerlens.zoo.provenance import file_hashes, library_versions
 
 FORMAT = 2
@@ -73,42 +73,19 @@ class StoredBridge:
     sha256: str
 
 
-def encoder_folder(source: str | Path, *, local_files_only: bool = False) -> tuple[Path, str]:
-    """The folder of an encoder, or of the encoder of a pair, and the text that finds it again from anywhere.
-
-    Args:
-        source: a card's name, a folder, or a hub id.
-        local_files_only: never use the network.
-
-    Raises:
-        UsageError: if it is none of them.
-        ModelError: if it is not to be had.
-    """
-    text = str(source)
-    if is_folder(source):
-        return Path(source), str(Path(source).resolve())
-    if "/" not in text:
-        card_of(text)  # says which names there are
-        return locate(text, local_files_only=local_files_only).encoder, text
-    folder, place, _ = locate_encoder(text, local_files_only=local_files_only)
-    library = OPEN_CLIP_HUB if text.startswith(OPEN_CLIP_HUB) else ""
-    return folder, f"{library}{place.repository}@{place.revision}" if isinstance(place, Repository) else text
-
-
-def end_of(source: str | Path, encoder: Encoder, *, local_files_only: bool = False) -> End:
-    """What a card says of an encoder that was loaded from a source; arguments as in `encoder_folder`."""
-    folder, text = encoder_folder(source, local_files_only=local_files_only)
+def end_of(found: FoundEncoder, encoder: Encoder) -> End:
+    """What a card says of an encoder that was opened from where it was found."""
     spec = encoder.spec
-    return End(text, spec.name, spec.family, spec.embedding_size, _hashes(folder))
+    return End(found.source, spec.name, spec.family, spec.embedding_size, file_hashes(found.files))
 
 
-def check_end(end: End, folder: Path) -> None:
-    """Makes sure that a folder holds the encoder that a bridge was fitted with.
+def check_end(end: End, found: FoundEncoder) -> None:
+    """Makes sure that an encoder that was found is the one that a bridge was fitted with.
 
     Raises:
         ModelError: if a file of its weights or preprocessing is another.
     """
-    check_hashes(end, _hashes(folder), folder)
+    check_hashes(end, file_hashes(found.files), found.folder)
 
 
 def check_hashes(end: End, found: Mapping[str, str], where: str | Path) -> None:
@@ -215,12 +192,6 @@ def read_bridge(folder: str | Path) -> StoredBridge:
 
 
 def parts_of(folder: str | Path) -> tuple[str, str]:
-    """What to load in place of a bridge to know what it would cost: the target's pair, and the source's encoder."""
+    """What to price in place of a bridge: the target's pair, and the source's encoder; neither is looked for."""
     stored = read_bridge(folder)
-    return stored.target.source, str(encoder_folder(stored.source.source)[0])
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    from steerlens.zoo.load import inner_folder, processor_folder
-
-    return file_hashes({"image_encoder": inner_folder(folder), "image_processor": processor_folder(folder)})
+    return stored.target.source, stored.source.source

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from steerlens.bridges.fit import Candidate, Measured
     from steerlens.decoders.base import Decoder
     from steerlens.encoders.base import Encoder
+    from steerlens.zoo.encoders import FoundEncoder
+
+DECODED = 24
+"""Held-out pictures that are decoded where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Fit:
 
     Examples:
       steerlens bridge fit --from my-vit --to emoji --images pictures --out my-bridge
-      steerlens bridge fit --from facebook/dinov2-base --to kandinsky-2.2 --images photos --decode 24 --out dino-bridge
+      steerlens bridge fit --from facebook/dinov2-base --to kandinsky-2.2 --images photos --decode 8 --out dino-bridge
       steerlens lens cat.png --model bridge:dino-bridge
     """
 
@@ -49,8 +53,9 @@ class Fit:
     map: Literal["auto", "ridge", "procrustes", "kernel"] = "auto"
     """The kind of map. auto takes what does best on held-out folds, and the kernel only where it measurably helps."""
 
-    decode: int = 0
-    """Also decode so many held-out pictures from their mapped embeddings, and embed what comes out."""
+    decode: int | None = None
+    """So many held-out pictures are also decoded, from their mapped and from the target's own embeddings, and embedded
+    again. Default: 24 where the target has a decoder of embeddings; with 0 that is neither used nor fetched."""
 
     seed: int = 0
     """Decides which pictures are held out, the folds, and the first seed of the decoder."""
@@ -76,36 +81,36 @@ class Fit:
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
-        from steerlens.bridges.embeddings import picture_files
         from steerlens.bridges.make import BridgeOptions, make_bridge
         from steerlens.bridges.store import end_of, refuse_used, save_bridge
         from steerlens.cli.study_shared import show
+        from steerlens.images import picture_files
+        from steerlens.zoo.encoders import find_encoder, open_encoder
 
         refuse_used(self.out)
         paths = picture_files(self.images)
         others = None if self.held_out is None else picture_files(self.held_out)
-        options = BridgeOptions(self.map, self.decode, self.batch_size, seed=self.seed)
+        ends = self.source, self.target
         with Progress(quiet=self.json) as progress:
             progress.stage("loading", 2)
-            source = self._encoder(self.source)
+            first, second = (find_encoder(text, local_files_only=self.local_files_only) for text in ends)
+            source = open_encoder(first, device=self.device, dtype=self.dtype, name=self.source)
             progress.advance()
-            target, decoder = self._target()
+            target, decoder = self._target(second)
             progress.advance()
+            decode = (0 if decoder is None else DECODED) if self.decode is None else self.decode
+            options = BridgeOptions(self.map, decode, self.batch_size, seed=self.seed)
             events = make_bridge(source, target, paths, others, decoder=decoder, options=options)
             made = show(events, progress)
             for note in made.notes:
                 progress.say(note)
-        ends = [
-            end_of(text, encoder, local_files_only=self.local_files_only)
-            for text, encoder in ((self.source, source), (self.target, target))
-        ]
         pictures = {
             "folder": self.images.name,
             "held_out": "a share of the folder" if self.held_out is None else self.held_out.name,
             "doubles": made.doubles,
             "seed": self.seed,
         }
-        save_bridge(self.out, made.fitted, made.measured, ends[0], ends[1], pictures)
+        save_bridge(self.out, made.fitted, made.measured, end_of(first, source), end_of(second, target), pictures)
         if self.json:
             emit_json(_content(self.out, made.fitted.chosen, made.fitted.candidates, made.measured))
         else:
@@ -114,21 +119,27 @@ class Fit:
             say(f"bridge: {self.out}; use it with --model bridge:{self.out}")
         return 0
 
-    def _encoder(self, text: str) -> "Encoder":
-        from steerlens.bridges.store import encoder_folder
-        from steerlens.zoo.load import load_encoder
-
-        folder, _ = encoder_folder(text, local_files_only=self.local_files_only)
-        only = self.local_files_only
-        return load_encoder(folder, device=self.device, dtype=self.dtype, local_files_only=only, name=text)
-
-    def _target(self) -> "tuple[Encoder, Decoder | None]":
-        if not self.decode:
-            return self._encoder(self.target), None
+    def _target(self, found: "FoundEncoder") -> "tuple[Encoder, Decoder | None]":
+        from steerlens.zoo.encoders import open_encoder
         from steerlens.zoo.load import load
 
+        if self.decode == 0 or (self.decode is None and not _decodes(self.target)):
+            return open_encoder(found, device=self.device, dtype=self.dtype, name=self.target), None
         pair = load(self.target, device=self.device, dtype=self.dtype, local_files_only=self.local_files_only)
-        return pair.encoder, pair.decoder
+        fits = self.decode is not None or pair.decoder.spec.consumes == "image_embedding"
+        return pair.encoder, pair.decoder if fits else None
+
+
+def _decodes(target: str) -> bool:
+    """Whether a target has a decoder, and none that is known to read anything but embeddings."""
+    from steerlens.zoo.cards import cards
+    from steerlens.zoo.indexes import found_index
+    from steerlens.zoo.locate import has_no_decoder
+
+    known = cards().get(target)
+    if known is not None:
+        return known.consumes == "image_embedding"
+    return not has_no_decoder(target) or found_index(target) is not None
 
 
 @dataclass(frozen=True)

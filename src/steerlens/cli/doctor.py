@@ -46,10 +46,10 @@ class Command:
     """
 
     model: tyro.conf.Positional[str] = "emoji"
-    """The name of a model, or a folder that holds a pair."""
+    """The name of a model, a folder that holds a pair, an index of pictures, or bridge:PATH."""
 
     picture: Path | None = None
-    """The picture to check with. Default: the one that comes with the package."""
+    """The picture to check with. Default: the one that comes with the package; for an index its first."""
 
     local: Path | None = None
     """A folder that holds the model's files in the hub's layout, in place of a download."""
@@ -73,12 +73,13 @@ class Command:
         """Prints the list of checks and returns 1 if one failed."""
         from steerlens.images import load_picture
         from steerlens.zoo import sample_picture
+        from steerlens.zoo.indexes import IndexPair
         from steerlens.zoo.load import load
         from steerlens.zoo.locate import locate
 
         results: list[Check] = []
         with Progress(quiet=self.json or not sys.stderr.isatty()) as progress:
-            picture = load_picture(self.picture) if self.picture is not None else sample_picture()
+            picture = None if self.picture is None else load_picture(self.picture)
             progress.stage("loading")
             pair = load(
                 self.model,
@@ -89,9 +90,13 @@ class Command:
             )
             results.append(Check("loads: every weight is there, of the right shape, and finite", True, _sizes(pair)))
             progress.stage("checking")
-            bridged = self.model.startswith("bridge:")  # its encoders' files were compared on loading
+            apart = self.model.startswith("bridge:")  # its encoders' files were compared on loading
+            if isinstance(pair, IndexPair):
+                apart = True  # no pair's folder; it shows its own pictures alone, and one of them must come back
+                picture = load_picture(pair.decoder.files[0]) if picture is None else picture
             where = self.local, self.local_files_only
-            folder = None if bridged else locate(self.model, local=where[0], local_files_only=where[1]).folder
+            folder = None if apart else locate(self.model, local=where[0], local_files_only=where[1]).folder
+            picture = sample_picture() if picture is None else picture
             for check in checks(pair, picture, self.threshold, folder):
                 results.append(check)
                 progress.advance()

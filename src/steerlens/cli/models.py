@@ -5,6 +5,9 @@ from typing import Any
 
 from steerlens.cli.console import emit_json, print_table, say
 from steerlens.zoo.cards import Card, cards
+from steerlens.zoo.families import unbuildable
+
+_HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "no"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Command:
             [
                 (
                     row["name"],
-                    {"bundled": "bundled", "downloaded": "yes", "partly": "in part"}.get(row["here"], "no"),
+                    "unusable" if row["unusable"] else _HERE[row["here"]],
                     f"{row['gigabytes']:g} GB",
                     f"{row['layers']} x {row['heads']}" if row["layers"] else "any",
                     f"{row['consumes']} ({row['embedding_size'] or 'any size'})",
@@ -38,6 +41,9 @@ class Command:
                 for row in rows
             ],
         )
+        for row in rows:
+            if row["unusable"]:
+                say(f"\n{row['name']} cannot be used here: {row['unusable']}")
         say("\nA folder that holds a pair is a model too: steerlens lens PICTURE --model FOLDER")
         return 0
 
@@ -48,6 +54,7 @@ def describe(card: Card) -> dict[str, Any]:
         "name": card.name,
         "title": card.title,
         "here": on_this_machine(card),
+        "unusable": unbuildable(card.family),
         "gigabytes": card.gigabytes,
         "licence": card.licence,
         "family": card.family,

@@ -46,28 +46,30 @@ class Index:
 
     def run(self) -> int:
         """Makes the index and returns the exit code."""
-        from steerlens.decoders.neighbours import NeighboursDecoder, index_pictures, picture_files
+        from steerlens.decoders.neighbours import NeighboursDecoder, index_pictures
         from steerlens.errors import UsageError
-        from steerlens.zoo.indexes import indexing_encoder
+        from steerlens.images import picture_files
+        from steerlens.zoo.encoders import find_encoder, open_encoder
 
         if self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
         count, skipped = len(picture_files(self.pictures)), list[str]()
         with Progress(quiet=self.json) as progress:
             progress.stage("loading", 1)
-            encoder, source = indexing_encoder(self.encoder, device=self.device, local_files_only=self.local_files_only)
+            found = find_encoder(self.encoder, local_files_only=self.local_files_only)
+            encoder = open_encoder(found, device=self.device, name=self.encoder)
             progress.advance(1)
             progress.stage("indexing", count, unit="pictures")
-            events = index_pictures(encoder, self.pictures, self.out, source=source, batch_size=self.batch_size)
+            events = index_pictures(encoder, self.pictures, self.out, source=found.source, batch_size=self.batch_size)
             for event in events:
                 if event.skipped:
                     skipped.append(event.skipped)
                     progress.say(f"passed over: {event.skipped}")
                 progress.advance(1)
         held = NeighboursDecoder(self.out)
-        found: dict[str, Any] = {"index": str(self.out), "pictures": len(held.files), "skipped": skipped}
+        told: dict[str, Any] = {"index": str(self.out), "pictures": len(held.files), "skipped": skipped}
         if self.json:
-            emit_json(found)
+            emit_json(told)
         else:
             say(f"{len(held.files)} pictures indexed; look through them: steerlens lens PICTURE --model {self.out}")
         return 0

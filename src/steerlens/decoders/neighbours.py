@@ -26,10 +26,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, check_request
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, PictureError, UsageError
-from steerlens.images import load_picture
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""Files of a folder that are taken for pictures."""
+from steerlens.images import load_picture, picture_files
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
 _BATCH = 32
@@ -123,20 +120,6 @@ def build_index(encoder: Encoder, pictures: Path | str, out: Path | str, *, sour
             next(events)
         except StopIteration as end:
             return NeighboursDecoder(end.value)
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The files of a folder and its subfolders that are named like pictures, in order of their names.
-
-    Raises:
-        UsageError: if it is no folder, or holds none.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)}).")
-    return found
 
 
 def is_index(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, TokenSource, check_request
 from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.families import siglip_reason
 from steerlens.zoo.weights import load_module, read_json
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
@@ -142,15 +143,3 @@ class RAEDecoder:
                 raise ModelError(siglip_reason()) from error
             raise
         return cls(model, name or str(folder))
-
-
-def siglip_reason() -> str:
-    """Why the SigLIP 2 variant cannot be built with the installed libraries."""
-    import diffusers
-    import transformers
-
-    return (
-        f"decoder: diffusers {diffusers.__version__} cannot build the SigLIP 2 representation autoencoder with "
-        f"transformers {transformers.__version__}, whose SiglipVisionModel has no `vision_model`; rae-dinov2 and "
-        "rae-mae do not need it."
-    )

@@ -17,8 +17,9 @@ from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
 from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
+from steerlens.zoo.encoders import find_encoder
 from steerlens.zoo.indexes import found_index
-from steerlens.zoo.locate import card_of, locate, locate_encoder
+from steerlens.zoo.locate import card_of, locate
 
 _COUNTED = "kandinsky-2.2"
 """The family of decoders whose passes are counted."""
@@ -83,7 +84,7 @@ def cost_of(
         device: where it would run.
         dtype: the precision in which it would run.
         local: a folder in place of the hub.
-        encoder: a folder or hub id in place of the pair's own encoder; of the hub, the config alone is fetched.
+        encoder: a folder, hub id or card in place of the pair's own encoder; of the hub, the config alone is fetched.
         local_files_only: never use the network.
 
     Raises:
@@ -98,13 +99,13 @@ def cost_of(
     else:
         if (Path(source) / "neighbours.json").is_file() or found_index(source) is not None:
             raise UsageError(_uncounted(str(source)))
-        located = locate(source, local=local)
+        located = locate(source, local=local, local_files_only=local_files_only)
         if located.family != _COUNTED:
             raise UsageError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:
-        found, _, _ = locate_encoder(str(encoder), local_files_only=local_files_only, config_only=True)
-        configs = {**configs, "image_encoder": encoder_config(found)}
+        found = find_encoder(encoder, local_files_only=local_files_only, config_only=True)
+        configs = {**configs, "image_encoder": encoder_config(found.folder)}
     return count(configs, size or (known.defaults.size if known else None), chosen, asked)
 
 

@@ -4,8 +4,10 @@ Read without importing torch, so that listing models is quick.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -100,6 +102,24 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     }
 )
 """By the name of the adapter. `neighbours` is not among them: it has no weights."""
+
+_SIGLIP_FAILS = (0, 42, 1)
+"""The newest diffusers that was seen to fail with SigLIP 2; of a newer one, loading tells."""
+
+
+def unbuildable(family: str) -> str | None:
+    """Why the installed libraries cannot build a family, as far as that is known beforehand; None if they can."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version("diffusers")) if family == "rae-siglip2" else None
+    return siglip_reason() if found is not None and tuple(map(int, found.groups())) <= _SIGLIP_FAILS else None
+
+
+def siglip_reason() -> str:
+    """Why the SigLIP 2 variant cannot be built with the installed libraries."""
+    return (
+        f"decoder: diffusers {version('diffusers')} cannot build the SigLIP 2 representation autoencoder with "
+        f"transformers {version('transformers')}, whose SiglipVisionModel has no `vision_model`; rae-dinov2 and "
+        "rae-mae do not need it."
+    )
 
 
 def pipeline_of(folder: Path) -> str | None:

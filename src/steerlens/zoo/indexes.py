@@ -12,13 +12,11 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.images import load_picture
 from steerlens.scores import cosine_similarity
 from steerlens.zoo.cards import cards
-from steerlens.zoo.hub import snapshot
-from steerlens.zoo.locate import card_files, has_no_decoder, is_folder
+from steerlens.zoo.encoders import find_encoder, open_encoder
+from steerlens.zoo.locate import has_no_decoder, is_folder
 from steerlens.zoo.pair import Pair
-from steerlens.zoo.parts import processor_beside
-from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, library_versions
+from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
-from steerlens.zoo.weights import file_hash
 
 INDEX = Path("neighbours-index")
 """What an index is called where nothing else is said; an encoder without a decoder looks for one of this name."""
@@ -65,8 +63,16 @@ def found_index(source: str | Path) -> Path | None:
     """
     if not has_no_decoder(source):
         return None
-    own, places = (str(Path(source).resolve()), [Path(source) / INDEX]) if is_folder(source) else (str(source), [])
-    return next((place for place in (*places, INDEX) if source_of_index(place) == own), None)
+    if is_folder(source):
+        own, places = str(Path(source).resolve()), (Path(source) / INDEX, INDEX)
+        return next((place for place in places if source_of_index(place) == own), None)
+    return INDEX if _same_on_hub(str(source), source_of_index(INDEX)) else None
+
+
+def _same_on_hub(one: str, other: str) -> bool:
+    """Whether two hub ids name the same encoder; one without a revision is that of whichever the other has."""
+    (first, _, at), (second, _, pinned) = one.partition("@"), other.partition("@")
+    return first == second and (at == pinned or not at or not pinned)
 
 
 def given_index(index: str | Path, source: str | Path) -> Path:
@@ -105,23 +111,25 @@ def open_index(
         UsageError: if the index does not say where its encoder is, and none was given.
         ModelError: if the encoder is another than the one that made the index.
     """
-    decoder, source = NeighboursDecoder(index), ""
+    decoder, source, found = NeighboursDecoder(index), "", None
     if not isinstance(encoder, Encoder):
         source = str(encoder) if encoder is not None else decoder.encoder_source
         if not source:
             raise UsageError(
                 f"the index in {index} does not say where its encoder is ({decoder.encoder_name}); give it with it."
             )
-        encoder, _ = indexing_encoder(source, device=device, dtype=dtype, local_files_only=local_files_only)
+        found = find_encoder(source, local_files_only=local_files_only)
+        encoder = open_encoder(found, device=device, dtype=dtype, name=source)
     check_fit(decoder.spec, encoder.spec)
     _check_same(decoder, encoder)
     known = cards().get(source)
     own = None if known is None else known.bundled_folder
+    own_files = {f"neighbours/{file.name}": file for file in sorted(index.glob("neighbours.*"))}
     provenance = {
         "name": str(index),
-        "encoder": encoder_provenance(encoder, Path(source) if source else None),
+        "encoder": encoder_provenance(encoder, None if found is None else found.place),
         "decoder": decoder_provenance(decoder, index),
-        "sha256": {f"neighbours/{file.name}": file_hash(file) for file in sorted(index.glob("neighbours.*"))},
+        "sha256": file_hashes({**({} if found is None else found.files), **own_files}),
         "device": str(encoder.device),
         "versions": library_versions(),
     }
@@ -132,38 +140,6 @@ def open_index(
         "nothing is generated"
     )
     return IndexPair(str(index), encoder, decoder, vocabulary, None, provenance, notes=(note,))
-
-
-def indexing_encoder(
-    source: str,
-    *,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-    local_files_only: bool = False,
-) -> tuple[Encoder, str]:
-    """The encoder of a card, a hub id or a folder, without any decoder; and where it can be loaded from again.
-
-    Raises:
-        UsageError: if there is no such encoder.
-        ModelError: if it cannot be had.
-    """
-    from steerlens.zoo.load import load, load_encoder
-
-    known = cards().get(source)
-    if known is None:
-        encoder = load_encoder(source, device=device, dtype=dtype, local_files_only=local_files_only)
-        return encoder, str(Path(source).resolve()) if Path(source).is_dir() else source
-    if known.bundled_folder is not None:
-        return load_encoder(known.bundled_folder, device=device, dtype=dtype, name=source), source
-    if known.encoder is None:
-        raise UsageError(f"{source} has no encoder of its own; name one.")
-    if known.encoder == known.decoder and known.family.startswith("rae-"):
-        return load(source, device=device, dtype=dtype, local_files_only=local_files_only).encoder, source
-    place, files = card_files(known)[0]
-    instead = "Give the folder of a local copy of the encoder instead."
-    root = snapshot(place.repository, place.at, files, local_files_only=local_files_only, instead=instead)
-    folder = root / place.path
-    return load_encoder(folder, processor_beside(folder), device=device, dtype=dtype, name=source), source
 
 
 def _check_same(decoder: NeighboursDecoder, encoder: Encoder) -> None:

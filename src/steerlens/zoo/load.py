@@ -1,6 +1,5 @@
 """Loading pairs and encoders: by card, from a folder, or from a hub id, always through the same checks."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +7,21 @@ import torch
 
 from steerlens.decoders.base import DecodeOptions, Decoder, check_fit
 from steerlens.encoders.base import Encoder
-from steerlens.encoders.pretrained import Loading
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository
-from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
+from steerlens.zoo.devices import choose_device, decoder_dtype, parse_dtype
+from steerlens.zoo.encoders import FoundEncoder, find_alone, open_encoder
+from steerlens.zoo.encoders import load_encoder as load_encoder
 from steerlens.zoo.families import family_of
 from steerlens.zoo.indexes import found_index, given_index, index_folder, open_index
-from steerlens.zoo.locate import OPEN_CLIP_HUB, Located, card_of, locate, locate_encoder, pinned
+from steerlens.zoo.locate import Located, card_of, locate, pinned
 from steerlens.zoo.pair import Pair
-from steerlens.zoo.parts import encoder_of, negative_for, processor_beside, unpinned_notes
+from steerlens.zoo.parts import encoder_of, negative_for, unpinned_notes
 from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
-from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
+from steerlens.zoo.registry import adapter
 from steerlens.zoo.text import CLIPText
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 from steerlens.zoo.vocabularies import read_vocabulary as read_vocabulary
-from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
 
 
 def load(
@@ -76,33 +75,29 @@ def load(
     hub = known is not None and known.encoder is not None and local is None
     folders: dict[str, Path] = {}
 
-    own_encoder, unpinned = encoder is None, ""
-    first: Repository | Path | None = located.encoder
+    own_encoder, given, unpinned = encoder is None, isinstance(encoder, Encoder), ""
+    first: Repository | Path = located.encoder
     second: Repository | Path | None = None if decoder is not None else located.decoder
     if hub and known is not None and known.encoder is not None and known.decoder is not None:
         first = pinned(known.encoder, located.encoder)
         second = None if decoder is not None else pinned(known.decoder, located.decoder)
         unpinned = "; ".join(unpinned_notes(known, (first, second)))
-    kind = adapter("steerlens.decoders", located.family)
     if located.joint and decoder is None:  # one model is both, and is read once
         folders |= located.parts
         decoder = load_decoder(located, None, device=chosen, dtype=asked, name=name, options=options)
         encoder = encoder_of(decoder, name) if encoder is None else encoder
     if not isinstance(encoder, Encoder):
-        folder = located.encoder
-        if encoder is not None:
-            folder, first, unpinned = locate_encoder(str(encoder), local_files_only=local_files_only)
-        folders["image_encoder"] = inner_folder(folder)
-        folders["image_processor"] = processor_folder(folder)
-        processor = processor_beside(folder) if own_encoder else None
-        encoder_name = name if own_encoder else str(encoder)
-        encoder = load_encoder(folder, processor, device=chosen, dtype=asked, name=encoder_name)
-    elif not own_encoder:
-        first = None
+        if encoder is None:
+            found, encoder_name = FoundEncoder(located.encoder, name, first, of_pair=True), name
+        else:
+            found, encoder_name = find_alone(str(encoder), local_files_only=local_files_only), str(encoder)
+            first, unpinned = found.place, found.note
+        folders |= found.files
+        encoder = open_encoder(found, device=chosen, dtype=asked, name=encoder_name)
 
     if decoder is None:
         folders |= located.parts
-        negative = negative_for(kind, encoder)
+        negative = negative_for(adapter("steerlens.decoders", located.family), encoder)
         decoder = load_decoder(located, negative, device=chosen, dtype=asked, name=name, options=options)
     check_fit(decoder.spec, encoder.spec)
 
@@ -110,7 +105,7 @@ def load(
         _check_card(known, encoder, decoder)
     provenance = {
         "name": name,
-        "encoder": encoder_provenance(encoder, first),
+        "encoder": encoder_provenance(encoder, None if given else first),
         "decoder": decoder_provenance(decoder, second),
         "sha256": file_hashes(folders),
         "device": str(chosen),
@@ -131,59 +126,6 @@ def load(
         texts,
         (*_notes(encoder, asked), *filter(None, [unpinned])),
     )
-
-
-def load_encoder(
-    source: str | Path | torch.nn.Module,
-    processor: Any = None,
-    *,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    name: str = "",
-) -> Encoder:
-    """Opens one encoder.
-
-    Args:
-        source: a native model; a folder with `config.json`, or with `image_encoder` and `image_processor` in it; or a
-            hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a model of open_clip.
-        processor: the image processor of a native model.
-        device: as in `load`; a native model stays where it is.
-        dtype: as in `load`; a native model stays as it is.
-        revision: commit, branch or tag of a hub id.
-        local_files_only: never use the network.
-        name: what to call it in reports.
-
-    Raises:
-        UsageError: if there is no such source.
-        ModelError: if it cannot be loaded, or no adapter takes it.
-    """
-    if isinstance(source, torch.nn.Module):
-        if processor is None:
-            raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
-        kind = adapter_for(source)
-        return kind(source, processor, name=name) if name else kind(source, processor)
-    folder, _, _ = locate_encoder(str(source), revision, local_files_only=local_files_only)
-    inner, chosen, asked, name = inner_folder(folder), choose_device(device), parse_dtype(dtype), name or str(source)
-    # Many repositories hold a model of transformers too, which is not the one that was asked for.
-    library = adapter("steerlens.encoders", "open_clip") if str(source).startswith(OPEN_CLIP_HUB) else None
-    opener = opener_for(inner) if library is None else library
-    if opener is not None:
-        return opener.from_folder(inner, processor, device=chosen, dtype=asked, name=name)
-    weights = read_tensors(inner, "image_encoder")
-    kind, loading = _native_class(inner, weights.shapes)
-    model = load_module(
-        kind,
-        inner,
-        "image_encoder",
-        dtype=encoder_dtype(chosen, weights.parameters, asked),
-        device=chosen,
-        ignore=loading.ignore,
-        arguments=dict(loading.arguments),
-    )
-    wrapped = adapter_for(model)
-    return wrapped(model, _processor(processor_folder(folder), wrapped) if processor is None else processor, name=name)
 
 
 def load_decoder(
@@ -223,47 +165,6 @@ def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
         size: height and width in pixels that the decoder was trained for.
     """
     return DecodeOptions(25, 4.0, "dpm++", size) if card is None else card.defaults.options()
-
-
-def inner_folder(folder: Path) -> Path:
-    """The folder that holds an encoder's own config and weights."""
-    return folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
-
-
-def processor_folder(folder: Path) -> Path:
-    """The folder that holds the config of an encoder's image processor."""
-    for name in ("image_processor", "feature_extractor"):
-        if (folder / name).is_dir():
-            return folder / name
-    return inner_folder(folder)
-
-
-def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple[Any, Loading]:
-    """The class of transformers that a folder's model is loaded as, and how: as an adapter says, or the config."""
-    import transformers
-
-    config = read_json(folder / "config.json", "image_encoder")
-    named = (config.get("architectures") or [""])[0]
-    loading: Loading = loading_for(config, weights) or Loading(named)
-    kind = getattr(transformers, loading.kind, None) if loading.kind else None
-    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
-        raise ModelError(f"image_encoder: {folder / 'config.json'} names no model of transformers ({named or 'none'}).")
-    return kind, loading
-
-
-def _processor(folder: Path, adapter: Any) -> Any:
-    own = adapter.load_processor(folder) if hasattr(adapter, "load_processor") else None
-    if own is not None:
-        return own
-    from transformers import AutoImageProcessor
-
-    try:
-        with quiet_libraries():
-            # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
-            return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"image_processor: {folder} cannot be loaded: {reason}") from error
 
 
 def _check_card(card: Card, encoder: Encoder, decoder: Decoder) -> None:

@@ -22,7 +22,7 @@ from typing import cast
 from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
-from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline
+from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline, unbuildable
 from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
 
 ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
@@ -55,13 +55,18 @@ class Located:
 
     @property
     def parts(self) -> dict[str, Path]:
-        """The folders that decide what the decoder draws, by component; an IP-Adapter is one file."""
-        known = FAMILIES.get(self.family, FAMILIES["kandinsky-2.2"])
+        """What decides what the decoder draws, folders and single files; see `provenance.file_hashes`."""
+        known = FAMILIES.get(self.family)
+        if known is None:  # of a plug-in, of whose files nothing is known
+            files = (path for path in sorted(self.decoder.rglob("*")) if path.is_file())
+            inside = {path.relative_to(self.decoder): path for path in files}
+            return {f"decoder/{name.as_posix()}": path for name, path in inside.items() if name.parts[0][0] != "."}
         found = {part: self.decoder / part for part, kind in known.parts.items() if kind != "tokenizer"}
         if self.family.startswith("ip-adapter"):
             from steerlens.decoders.ip_adapter import adapter_file
 
-            found["adapter"] = self.adapter or adapter_file(self.decoder)
+            file = self.adapter or adapter_file(self.decoder)
+            found[f"adapter/{file.name}"] = file
         return found or {"decoder": self.decoder}
 
     @property
@@ -75,7 +80,7 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
 
     Raises:
         UsageError: if the source is neither a card nor a folder.
-        ModelError: if a component is lacking, or the hub cannot be reached.
+        ModelError: if a component is lacking, the hub cannot be reached, or the installed libraries cannot build it.
     """
     known = card_of(source)
     if known is not None and known.family == "neighbours":
@@ -83,6 +88,9 @@ def locate(source: str | Path, *, local: str | Path | None = None, local_files_o
             "neighbours has no weights: index a folder of pictures with `steerlens neighbours index PICTURES --out "
             "INDEX`, then give INDEX as the model."
         )
+    reason = None if known is None else unbuildable(known.family)
+    if reason is not None:  # before anything is fetched
+        raise ModelError(reason)
     if local is not None:
         copies = None if known is None else _copies(known, Path(local))
         return _in_folder(Path(local)) if copies is None else _complete(copies)

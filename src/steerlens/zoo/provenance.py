@@ -7,6 +7,7 @@ from typing import Any
 
 from steerlens.decoders.base import Decoder
 from steerlens.encoders.base import Encoder
+from steerlens.encoders.folders import OPEN_CLIP_FILES
 from steerlens.zoo.cards import Repository
 from steerlens.zoo.weights import file_hash
 
@@ -59,26 +60,26 @@ def _source(source: Repository | Path | None) -> dict[str, Any]:
     return {"repository": source.repository, "revision": source.revision}
 
 
-def _config_of(part: str) -> str:
+def _configs_of(part: str) -> tuple[str, ...]:
     if part == "image_processor":
-        return "preprocessor_config.json"
-    return "scheduler_config.json" if part.endswith("scheduler") else "config.json"
+        return ("preprocessor_config.json",)
+    # A repository may hold the same weights for two libraries, and each reads its own config.
+    return ("scheduler_config.json",) if part.endswith("scheduler") else ("config.json", *OPEN_CLIP_FILES[:1])
 
 
 def file_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 of every file that decides the numbers, weights and configs, by component and file name.
 
     Args:
-        folders: of each component; an IP-Adapter is one file.
+        folders: of each component; or a single file by the name that it is to have, `component/file`.
     """
     found: dict[str, str] = {}
     for part, folder in folders.items():
         if folder.is_file():
-            found[f"{part}/{folder.name}"] = file_hash(folder)
+            found[part] = file_hash(folder)
             continue
-        config = folder / _config_of(part)
-        weights = (
-            [] if part == "image_processor" or part.endswith("scheduler") else sorted(folder.glob("*.safetensors"))
-        )
-        found |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, config) if path.is_file()}
+        bare = part == "image_processor" or part.endswith("scheduler")
+        weights = [] if bare else sorted(folder.glob("*.safetensors"))
+        configs = (folder / name for name in _configs_of(part))
+        found |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, *configs) if path.is_file()}
     return found

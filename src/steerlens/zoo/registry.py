@@ -82,13 +82,18 @@ def adapter(group: Group, name: str) -> Any:
         raise ModelError(f"{group}: the adapter {name!r} cannot be loaded: {error}.") from error
 
 
-def encoder_adapters() -> Iterator[Any]:
-    """Every encoder adapter that can be imported; one whose library is not installed must not stand in others' way."""
+def encoder_adapters(failed: dict[str, str] | None = None) -> Iterator[Any]:
+    """Every encoder adapter that can be imported; one whose library is not installed must not stand in others' way.
+
+    Args:
+        failed: is told of those that cannot: why, by name.
+    """
     for name in registered("steerlens.encoders"):
         try:
             yield adapter("steerlens.encoders", name)
-        except ModelError:
-            continue
+        except ModelError as error:
+            if failed is not None:
+                failed[name] = str(error.__cause__ or error)
 
 
 def adapter_for(native: object) -> Any:
@@ -97,10 +102,13 @@ def adapter_for(native: object) -> Any:
     Raises:
         ModelError: if none does.
     """
-    for candidate in encoder_adapters():
+    failed: dict[str, str] = {}
+    for candidate in encoder_adapters(failed):
         if candidate.accepts(native):
             return candidate
-    raise ModelError(f"no encoder adapter takes a {type(native).__name__}; there are adapters for {_known()}.")
+    known = ", ".join(name for name in registered("steerlens.encoders") if name not in failed)
+    broken = "".join(f" {name} is registered and cannot be loaded: {why}." for name, why in failed.items())
+    raise ModelError(f"no encoder adapter takes a {type(native).__name__}; there are adapters for {known}.{broken}")
 
 
 def loading_for(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Any:
@@ -121,7 +129,3 @@ def opener_for(folder: Path) -> Any:
     """The encoder adapter that opens a folder by itself, or None."""
     openers = (candidate for candidate in encoder_adapters() if hasattr(candidate, "opens"))
     return next((candidate for candidate in openers if candidate.opens(folder)), None)
-
-
-def _known() -> str:
-    return ", ".join(registered("steerlens.encoders"))
