@@ -44,7 +44,7 @@ def tiny_decoder(kind: type[Kandinsky22Decoder] = Kandinsky22Decoder) -> Kandins
 def test_the_kandinsky_adapter_passes_its_checks() -> None:
     report = check_decoder(tiny_decoder())
     assert report.passed, str(report)
-    assert len(report.checks) == 6
+    assert len(report.checks) == 7 and not report.unmeasured
 
 
 class SwappedHeads(CLIPEncoder):
@@ -167,6 +167,16 @@ class Deaf(Kandinsky22Decoder):
         return super().decode_batches(same, seeds, options)
 
 
+class Keeping(Kandinsky22Decoder):
+    """Keeps the embedding that stands for "no condition" in the precision in which it was first wanted."""
+
+    def decode_batches(
+        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+    ) -> Iterator[Denoised | Decoded]:
+        self.negative_embedding = self.negative_embedding.to(self.dtype)
+        return super().decode_batches(conditioning, seeds, options)
+
+
 class Signed(Kandinsky22Decoder):
     """Gives pictures in [-1,1]."""
 
@@ -183,11 +193,40 @@ class Signed(Kandinsky22Decoder):
         (OneGenerator, "a picture alone is the picture in a batch"),
         (Deaf, "another embedding gives the same picture"),
         (Signed, r"outside [0,1]"),
+        (Keeping, "moved back, it keeps something of that precision"),
     ],
 )
 def test_a_decoder_with_a_fault_fails_the_check_for_it(fault: type[Kandinsky22Decoder], words: str) -> None:
     report = check_decoder(tiny_decoder(fault))
     assert words in failed(report), str(report)
+
+
+class Wrapped:
+    """An encoder of another make: all that the protocol asks for, and no native modules."""
+
+    def __init__(self, encoder: CLIPEncoder) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("layers", "model") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._encoder, name)
+
+
+def test_what_cannot_be_measured_is_told_as_such_and_counts_for_no_error() -> None:
+    encoder: Any = Wrapped(tiny_encoder())
+    report = check_encoder(encoder)
+    assert report.passed, str(report)
+    assert {check.name for check in report.unmeasured} == {
+        "a head's write is what attention loses when its slice is zeroed",
+        "interventions are what raw hooks on the native modules do",
+        "the model can be moved to other precisions and devices",
+    }
+    assert str(report).count("NOT MEASURED") == 3 and "names no native modules to hook" in str(report)
+    assert 0 < report.relative_error <= 1e-5
+    with pytest.raises(ModelError, match="NOT MEASURED a head's write"):
+        report.require(whole=True)
+    check_encoder(tiny_encoder()).require(whole=True)
 
 
 def test_a_check_that_raises_has_failed_and_says_what_was_raised() -> None:

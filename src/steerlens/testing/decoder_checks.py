@@ -1,11 +1,12 @@
 """What a decoder must satisfy: every picture depends on its own row and seed alone."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, Decoder, Denoised, decode
@@ -41,8 +42,8 @@ def _measurements(
     options = options or replace(spec.defaults, steps=min(4, spec.defaults.steps))
     seeds = list(range(len(values)))
 
-    def pictures(rows: Tensor = values, own: Sequence[int] = seeds, **changes: Any) -> Tensor:
-        return decode(decoder, Conditioning(spec.consumes, rows), own, replace(options, **changes))
+    def pictures(rows: Tensor = values, own: Sequence[int] = seeds, by: Decoder = decoder, **changes: Any) -> Tensor:
+        return decode(by, Conditioning(spec.consumes, rows), own, replace(options, **changes))
 
     def shape_and_range() -> Measured:
         rows = values.detach().clone().requires_grad_()
@@ -94,6 +95,31 @@ def _measurements(
             return 1.0, f"batches of 2 that start at {firsts}"
         return 0.0
 
+    def moves() -> Measured:
+        modules = _modules(decoder)
+        if not modules:
+            return None, "the decoder holds no module to move"
+        own = next(modules[0].parameters())
+        wanted, worst = pictures(), 0.0
+        places: list[tuple[str, torch.dtype]] = [("cpu", torch.float64), ("cpu", torch.bfloat16)]
+        if torch.cuda.is_available():
+            places += [("cuda", torch.float32), ("cuda", torch.float16)]
+        for device, dtype in places:
+            moved = _moved(decoder, torch.device(device), dtype)
+            got = pictures(by=moved)
+            told = getattr(moved, "device", torch.device(device)).type, getattr(moved, "dtype", dtype)
+            if told != (device, dtype):
+                raise ModelError(f"moved to {device} and {dtype}, it says {told[0]}, {told[1]}.")
+            if got.shape != wanted.shape or got.device.type != "cpu" or got.dtype != torch.float32:
+                raise ModelError(f"moved to {device} and {dtype}, it gives {got.dtype} of {got.shape} on {got.device}.")
+            # Guidance amplifies the rounding of half precision, in models of random weights beyond any bound.
+            if dtype.itemsize >= 4 and own.dtype.itemsize >= 4:
+                worst = max(worst, _gap(got, wanted))
+            unused = _moved(_moved(decoder, torch.device(device), dtype), own.device, own.dtype)
+            if _gap(pictures(by=_moved(moved, own.device, own.dtype)), pictures(by=unused)) > 1e-6:
+                raise ModelError(f"used on {device} in {dtype} and moved back, it keeps something of that precision.")
+        return worst, "" if torch.cuda.is_available() else "no second device here"
+
     def misfits() -> Measured:
         wider = torch.cat([values, values[..., :1]], dim=-1)
         embeds = spec.consumes == "image_embedding"
@@ -120,7 +146,22 @@ def _measurements(
     yield Measurement("a picture alone is the picture in a batch, in any order", 2 / 255, batches_agree)
     yield Measurement("seeds and embeddings matter", 0, seeds_and_rows_matter, relative=False)
     yield Measurement("progress tells every step, and batches come in order", 0, progress_is_told, relative=False)
+    yield Measurement(
+        "the decoder can be moved to other precisions and devices, and back", 2 / 255, moves, relative=False
+    )
     yield Measurement("requests that do not fit are refused, in one line", 0, misfits, relative=False)
+
+
+def _modules(decoder: Decoder) -> list[nn.Module]:
+    return [part for part in vars(decoder).values() if isinstance(part, nn.Module)]
+
+
+def _moved(decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder:
+    """A copy elsewhere, since weights that went through half precision do not come back as they were."""
+    moved = copy.deepcopy(decoder)
+    for module in _modules(moved):
+        module.to(device, dtype)
+    return moved
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

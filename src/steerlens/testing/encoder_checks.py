@@ -20,7 +20,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
 from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
 
-_NOT_NATIVE = 0.0, "not measured: the encoder names no native modules to hook"
+_NOT_NATIVE = None, "the encoder names no native modules to hook"
 
 
 def check_encoder(encoder: Encoder, inputs: Inputs | None = None) -> CheckReport:
@@ -323,7 +323,7 @@ def _leftovers(encoder: Encoder, inputs: Inputs) -> Measured:
 
 def _moves(encoder: Encoder, inputs: Inputs) -> Measured:
     if not isinstance(getattr(encoder, "model", None), nn.Module):
-        return 0.0, "not measured: the encoder has no `model` to move"
+        return None, "the encoder has no `model` to move"
     wanted, worst = encoder.embed(inputs), 0.0
     places: list[tuple[str, torch.dtype]] = [("cpu", torch.float32), ("cpu", torch.float64), ("cpu", torch.bfloat16)]
     if torch.cuda.is_available():

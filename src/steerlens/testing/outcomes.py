@@ -19,6 +19,7 @@ class Check:
         detail: what went wrong, or why nothing was measured; else empty.
         relative: whether the error is a relative error of numbers in the model's own precision; others count faults,
             or compare precisions.
+        measured: whether there was anything to measure; a check without that says nothing of the adapter, and why.
     """
 
     name: str
@@ -26,13 +27,16 @@ class Check:
     allowed: float
     detail: str = ""
     relative: bool = True
+    measured: bool = True
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within what is allowed; nan is not."""
-        return self.error <= self.allowed
+        """Whether nothing is wrong: the error is within what is allowed (nan is not), or nothing was measured."""
+        return not self.measured or self.error <= self.allowed
 
     def __str__(self) -> str:
+        if not self.measured:
+            return f"NOT MEASURED {self.name}: {self.detail}"
         mark = "ok    " if self.passed else "FAILED"
         detail = f"  ({self.detail})" if self.detail else ""
         return f"{mark} {self.name}: {self.error:.2g}, allowed {self.allowed:.2g}{detail}"
@@ -52,30 +56,38 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
+        """Whether no check failed; see `unmeasured` for those that were not carried out at all."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def unmeasured(self) -> tuple[Check, ...]:
+        """The checks that could not be carried out on what was given; nothing is known of what they are about."""
+        return tuple(check for check in self.checks if not check.measured)
 
     @property
     def relative_error(self) -> float:
         """The largest relative error that was measured; nan if a check could not be carried out to its end."""
-        errors = [check.error for check in self.checks if check.relative]
+        errors = [check.error for check in self.checks if check.relative and check.measured]
         return math.nan if any(map(math.isnan, errors)) else max(errors, default=math.nan)
 
     def __str__(self) -> str:
         return "\n".join([self.subject, *(f"  {check}" for check in self.checks)])
 
-    def require(self) -> None:
-        """Makes sure that every check passed.
+    def require(self, *, whole: bool = False) -> None:
+        """Makes sure that no check failed.
+
+        Args:
+            whole: whether every check has to have been carried out, too.
 
         Raises:
-            ModelError: if one failed; the message holds all outcomes.
+            ModelError: if one failed, or with `whole` was not carried out; the message holds all outcomes.
         """
-        if not self.passed:
+        if not self.passed or (whole and self.unmeasured):
             raise ModelError(f"the adapter does not pass its checks.\n{self}")
 
 
-Measured = float | tuple[float, str]
-"""An error, with a note where there is something to say."""
+Measured = float | tuple[float | None, str]
+"""An error, with a note where there is something to say; None where nothing can be measured, with the reason."""
 
 
 class Measurement(NamedTuple):
@@ -99,7 +111,9 @@ def carry_out(subject: str, measurements: Iterable[Measurement]) -> CheckReport:
             outcomes.append(Check(name, math.nan, allowed, detail, relative))
         else:
             error, detail = measured if isinstance(measured, tuple) else (measured, "")
-            outcomes.append(Check(name, error, allowed, detail, relative))
+            outcomes.append(
+                Check(name, math.nan if error is None else error, allowed, detail, relative, error is not None)
+            )
     return CheckReport(subject, tuple(outcomes))
 
 

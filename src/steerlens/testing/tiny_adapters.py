@@ -49,16 +49,16 @@ def _plus_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = {key: weights[key] for key in ("latents", "proj_in.weight", "proj_in.bias")}
     named |= {f"{part}.{kind}": weights[f"{part}.{kind}"] for part in ("proj_out", "norm_out") for kind in _KINDS}
     for index in range(sum(key.endswith("attn.to_q.weight") for key in weights)):
-        old, new = f"layers.{index}.", f"layers.{index}."
+        layer = f"layers.{index}."
         for norm, own in (("norm1", "ln0"), ("norm2", "ln1")):
-            named |= {f"{new}0.{norm}.{kind}": weights[f"{old}{own}.{kind}"] for kind in _KINDS}
-        named[f"{new}0.to_q.weight"] = weights[f"{old}attn.to_q.weight"]
-        keys, values = (weights[f"{old}attn.{part}.weight"] for part in ("to_k", "to_v"))
-        named[f"{new}0.to_kv.weight"] = torch.cat([keys, values])
-        named[f"{new}0.to_out.weight"] = weights[f"{old}attn.to_out.0.weight"]
-        named |= {f"{new}1.0.{kind}": weights[f"{old}ff.0.{kind}"] for kind in _KINDS}
-        named[f"{new}1.1.weight"] = weights[f"{old}ff.1.net.0.proj.weight"]
-        named[f"{new}1.3.weight"] = weights[f"{old}ff.1.net.2.weight"]
+            named |= {f"{layer}0.{norm}.{kind}": weights[f"{layer}{own}.{kind}"] for kind in _KINDS}
+        named[f"{layer}0.to_q.weight"] = weights[f"{layer}attn.to_q.weight"]
+        keys, values = (weights[f"{layer}attn.{part}.weight"] for part in ("to_k", "to_v"))
+        named[f"{layer}0.to_kv.weight"] = torch.cat([keys, values])
+        named[f"{layer}0.to_out.weight"] = weights[f"{layer}attn.to_out.0.weight"]
+        named |= {f"{layer}1.0.{kind}": weights[f"{layer}ff.0.{kind}"] for kind in _KINDS}
+        named[f"{layer}1.1.weight"] = weights[f"{layer}ff.1.net.0.proj.weight"]
+        named[f"{layer}1.3.weight"] = weights[f"{layer}ff.1.net.2.weight"]
     return named
 
 
