@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.bridges import make as making
-from steerlens.bridges.embeddings import held_out, picture_files, see
+from steerlens.bridges.embeddings import held_out, see
 from steerlens.bridges.encoder import BridgedEncoder
 from steerlens.bridges.fit import FEWEST, Fitted, fit_bridge, measure
 from steerlens.bridges.kernel import fit_kernel
@@ -22,9 +22,12 @@ from steerlens.bridges.linear import procrustes, ridge
 from steerlens.bridges.make import BridgeOptions, Made, make_bridge
 from steerlens.bridges.maps import Bridge, Kernel, bridge_from
 from steerlens.bridges.store import End, end_of, read_bridge, save_bridge
+from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.prefix import record_prefix, resume
 from steerlens.errors import ModelError, PictureError, UsageError
+from steerlens.images import picture_files
 from steerlens.interventions import Zero
+from steerlens.lenses.attribution import LinearAttribution
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
@@ -33,6 +36,7 @@ from steerlens.sweep.engine import Advanced
 from steerlens.testing.encoder_checks import check_encoder, noise_pictures
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
+from steerlens.zoo.encoders import find_encoder, open_encoder
 from steerlens.zoo.load import load, load_encoder
 
 _Result = TypeVar("_Result")
@@ -248,6 +252,29 @@ def test_every_family_goes_through_a_bridge(kind: str) -> None:
     assert encoder.zero_embedding().shape == (1, 9)
 
 
+def test_parts_of_an_embedding_add_up_behind_a_linear_bridge_and_not_behind_a_kernel() -> None:
+    source = tiny_encoder(dtype=torch.float64)
+    encoder = BridgedEncoder(source, random_bridge(12, 9).to(dtype=torch.float64))
+    trace = encoder.trace(noise_pictures(encoder))
+    attribution = LinearAttribution(encoder)
+    total = attribution.constant(trace) + attribution.of(trace, trace.components()).sum(dim=1)
+    torch.testing.assert_close(total, trace.embedding, rtol=1e-9, atol=1e-9)
+    with pytest.raises(UsageError, match="not known to be linear"):
+        LinearAttribution(BridgedEncoder(source, random_bridge(12, 9, "kernel")))
+    with pytest.raises(UsageError, match="not known to be linear"):
+        LinearAttribution(BridgedEncoder(tiny_family_encoder("SiglipVisionModel"), random_bridge(32, 9)))
+
+
+def test_a_bridged_encoder_has_the_precision_that_its_source_says() -> None:
+    class Mixed(CLIPEncoder):
+        """Its first parameter is kept in another precision, as libraries keep norms and positions."""
+
+        dtype = torch.bfloat16
+
+    source = Mixed(tiny_encoder().model, tiny_encoder().processor)
+    assert BridgedEncoder(source, random_bridge(12, 9)).dtype == torch.bfloat16
+
+
 def test_everything_an_encoder_gives_has_crossed() -> None:
     source, bridge = tiny_encoder(), random_bridge(12, 9)
     encoder = BridgedEncoder(source, bridge)
@@ -318,9 +345,10 @@ def made(ends: tuple[Path, Path, Path], **options: Any) -> Made:
 
 
 def saved(ends: tuple[Path, Path, Path], folder: Path) -> Path:
-    first, second = load_encoder(ends[0], device="cpu"), load_encoder(ends[1], device="cpu")
     done = made(ends, choice="ridge")
-    save_bridge(folder, done.fitted, done.measured, end_of(ends[0], first), end_of(ends[1], second), {"folder": "p"})
+    found = [find_encoder(place) for place in ends[:2]]
+    first, second = (end_of(one, open_encoder(one, device="cpu")) for one in found)
+    save_bridge(folder, done.fitted, done.measured, first, second, {"folder": "p"})
     return folder
 
 
@@ -431,13 +459,13 @@ def test_the_end_of_a_bridge_is_named_so_that_it_is_found_again(
 ) -> None:
     encoder = load_encoder(ends[0], device="cpu")
     monkeypatch.chdir(ends[0].parent)
-    end = end_of("source", encoder)
+    end = end_of(find_encoder("source"), encoder)
     assert isinstance(end, End) and end.source == str(ends[0].resolve())
     assert set(end.sha256) == {
         "image_encoder/model.safetensors",
         "image_encoder/config.json",
         "image_processor/preprocessor_config.json",
     }
-    assert end_of("emoji", encoder).source == "emoji"
+    assert end_of(find_encoder("emoji"), encoder).source == "emoji"
     with pytest.raises(UsageError, match="emojy"):
-        end_of("emojy", encoder)
+        find_encoder("emojy")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.bridges.maps import Bridge
 from steerlens.encoders.base import Encoder, Inputs
@@ -50,6 +50,16 @@ class BridgedEncoder(NativeEncoder):
             )
         self.source, self.bridge, self.model = source, bridge, source.model
         self.spec = replace(source.spec, name=name or source.spec.name, embedding_size=bridge.target_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the encoder's weights, as it tells it itself."""
+        return self.source.dtype
+
+    @property
+    def linear_after(self) -> nn.Module | None:
+        """The encoder's own final norm, if the bridge behind it is linear too."""
+        return self.source.linear_after if self.bridge.kernel is None else None
 
     def layers(self) -> Sequence[LayerModules]:
         """The encoder's own."""
