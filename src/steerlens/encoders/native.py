@@ -154,14 +154,22 @@ class NativeEncoder(ABC):
         return self.embed({**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])})
 
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
-        """The true forward pass under interventions, everything downstream reacting; gradients flow."""
+        """The true forward pass under interventions, everything downstream reacting; gradients flow.
+
+        Raises:
+            UsageError: if an intervention is at a site, a head or a token that the model does not have.
+        """
         self._check_interventions(interventions)
         with EXCLUSIVE, hooks(intervention_handles(self.layers() if interventions else (), interventions)):
             return self.native_forward(self._inputs(inputs))
 
     @torch.no_grad()
     def embed(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
-        """`forward` without gradients."""
+        """`forward` without gradients.
+
+        Raises:
+            UsageError: as `forward`.
+        """
         return self.forward(inputs, interventions)
 
     @torch.no_grad()
@@ -171,6 +179,9 @@ class NativeEncoder(ABC):
         Args:
             inputs: what `preprocess` gave, or its pixel values alone.
             attention: also keep the readout tokens' attention patterns and every token's value vectors.
+
+        Raises:
+            ModelError: if the model does not run its blocks, or its attention, the way its family does.
         """
         layers, inputs = self.layers(), self._inputs(inputs)
         index = torch.tensor(self.readout_tokens, device=self.device)

@@ -214,7 +214,11 @@ class PretrainedEncoder(NativeEncoder):
         )
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the model's own image processor makes them, (B,3,height,width)."""
+        """Pictures as the model's own image processor makes them, (B,3,height,width).
+
+        Raises:
+            ModelError: if they are of another size than the model sees.
+        """
         pixel_values = self.processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         if tuple(pixel_values.shape[-2:]) != self.spec.image_size:
             raise ModelError(
@@ -247,11 +251,19 @@ class PretrainedEncoder(NativeEncoder):
         return height, width
 
     def refuse_children(self, path: str, module: nn.Module, known: set[str], optional: set[str] | None = None) -> None:
-        """Makes sure that a module holds the parts it should hold, and no others."""
+        """Makes sure that a module holds the parts it should hold, and no others.
+
+        Raises:
+            ModelError: if it does not; the message names the parts.
+        """
         refuse_unknown(self.library, path, module, known, optional or set())
 
     def refuse_kind(self, path: str, module: nn.Module, *kinds: str) -> None:
-        """Makes sure that a module is of a class of the native model's own file, or a torch layer, by name."""
+        """Makes sure that a module is of a class of the native model's own file, or a torch layer, by name.
+
+        Raises:
+            ModelError: if it is not.
+        """
         file = import_module(next(b for b in type(self.model).__mro__ if _is_native(b, self.architectures)).__module__)
         refuse_kind(self.library, path, module, *(getattr(file, kind, None) or getattr(nn, kind) for kind in kinds))
 
@@ -259,6 +271,9 @@ class PretrainedEncoder(NativeEncoder):
         """Makes sure that every block is built as `parts` says.
 
         An adapter that met a part it does not know could leave it out of the decomposition; so it stops there.
+
+        Raises:
+            ModelError: if one is not; the message names the module that surprised.
         """
         parts = self.parts
         for index, block in enumerate(self.blocks):

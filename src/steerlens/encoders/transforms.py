@@ -27,7 +27,11 @@ class TransformEncoder(NativeEncoder):
     processor: Any
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own transform, (B,3,height,width)."""
+        """Pictures through the model's own transform, (B,3,height,width).
+
+        Raises:
+            ModelError: if it makes pictures of another size than the model sees.
+        """
         pixels = apply_transform(self.processor, images, self.spec.image_size)
         return {"pixel_values": pixels.to(self.device, self.dtype)}
 

@@ -30,7 +30,7 @@ from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.groups import Group
-from steerlens.lenses.readout import Direction, direction_site
+from steerlens.lenses.readout import Direction, direction_site, precise
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.lenses.tokens import Area, RegionPart, parse_area
 from steerlens.sites import NAMED_KINDS, Site, parse_sites
@@ -177,11 +177,16 @@ class TokenDiffusionLens:
 
         Raises:
             UsageError: if a site was not traced.
+            ModelError: if the decoder reads no image tokens.
         """
         return read_tokens(self.encoder, self.decoder, trace.stack(sites))
 
     def conditioning(self, trace: TokenTrace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site."""
+        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site.
+
+        Raises:
+            UsageError: if a site was not traced.
+        """
         return Conditioning("image_tokens", self.tokens(trace, sites).flatten(0, 1))
 
 
@@ -225,21 +230,35 @@ class TokenSteeringLens:
         """The steered residuals `r + c w h` of all tokens where the decoder reads them, in at least float32.
 
         Raises:
-            UsageError: if a site holds the residual stream, which is not steered, or was not traced.
+            UsageError: if a site holds the residual stream, which is not steered, or was not traced; or if there is no
+                token that is written to, or none that the decoder reads.
+            ModelError: if the decoder reads no image tokens.
         """
         read, write, factors = self._steered(trace, sites)
         return read + factors[..., None, None] * write
 
     def tokens(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N t D"]:
-        """The tokens that the decoder reads of the steered residuals, in float32."""
+        """The tokens that the decoder reads of the steered residuals, in float32.
+
+        Raises:
+            UsageError: as `residuals`.
+        """
         return read_tokens(self.encoder, self.decoder, self.residuals(trace, sites))
 
     def conditioning(self, trace: TokenTrace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site."""
+        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site.
+
+        Raises:
+            UsageError: as `residuals`.
+        """
         return Conditioning("image_tokens", self.tokens(trace, sites).flatten(0, 1))
 
     def relative_strength(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
-        """The `rho` that this strength amounts to at each site, over the tokens that are written to."""
+        """The `rho` that this strength amounts to at each site, over the tokens that are written to.
+
+        Raises:
+            UsageError: as `residuals`.
+        """
         read, write, factors = self._steered(trace, sites)
         centred, weights = self._centred(), self.weights().to(read)[:, None]
         return factors * visible_norm(write, centred=centred) / visible_norm(weights * read, centred=centred)
@@ -253,6 +272,9 @@ class TokenSteeringLens:
             trace: what the sites hold.
             sites: the sites that these are the controls of.
             directions: for each site, a direction for every token; only their directions count.
+
+        Raises:
+            UsageError: as `residuals`.
         """
         read, write, factors = self._steered(trace, sites)
         centred = self._centred()
@@ -268,7 +290,7 @@ class TokenSteeringLens:
                     f"{site} holds the residual stream, which the Diffusion Lens shows; the Steering Lens takes what "
                     "is added to it: heads, attn_out.N, mlp_out.N or a direction."
                 )
-        read, held = _precise(trace.read)[:, None], _precise(trace.stack(sites))
+        read, held = precise(trace.read)[:, None], precise(trace.stack(sites))
         weights = self.weights().to(read)[:, None]
         write = weights * held
         return read, write, self.strength.coefficient(weights * read, write, centred=self._centred())
@@ -294,7 +316,11 @@ class Token:
         return f"token.{self.number}"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """1 for that token, 0 elsewhere."""
+        """1 for that token, 0 elsewhere.
+
+        Raises:
+            UsageError: if there is no token of that number.
+        """
         if not 0 <= self.number < spec.n_tokens:
             raise UsageError(f"there is no token {self.number}: {spec.name} has tokens 0 to {spec.n_tokens - 1}.")
         return torch.nn.functional.one_hot(torch.tensor(self.number), spec.n_tokens).float()
@@ -351,9 +377,9 @@ def _taken(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float
         encoder.embed(inputs)
     writes: list[Tensor] = []
     for site in part.heads:
-        pattern, values = (tensor[:, site.head].float() for tensor in recorded[site.layer])
+        pattern, values = (precise(tensor[:, site.head]) for tensor in recorded[site.layer])
         read = (pattern * weights.to(pattern)) @ values
-        writes.append(read @ layers[site.layer].head_weights()[site.head].float())
+        writes.append(read @ precise(layers[site.layer].head_weights()[site.head]))
     return torch.stack(writes).sum(dim=0)
 
 
@@ -363,7 +389,3 @@ def _members(direction: Direction) -> tuple[Site, ...]:
     if isinstance(direction, RegionPart):
         return direction.heads
     raise UsageError(f"a {type(direction).__name__} cannot be written on image tokens; name heads, groups or regions.")
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -86,6 +86,11 @@ def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], t
     return direction.to(trace.final).expand_as(trace.final)
 
 
+def precise(tensor: Tensor) -> Tensor:
+    """The same numbers in at least float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def read_out(encoder: Encoder, residuals: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
     """The encoder's true readout of many residuals, in rows of a bounded size."""
     B, N = residuals.shape[:2]

@@ -22,7 +22,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
-from steerlens.lenses.readout import Direction, read_out, writes
+from steerlens.lenses.readout import Direction, precise, read_out, writes
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -60,14 +60,14 @@ class SteeringLens:
     def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         """The steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
         held = self._writes(trace, sites)
-        final = _precise(trace.final)[:, None]
+        final = precise(trace.final)[:, None]
         factors = self.strength.coefficient(final, held, centred=self.encoder.spec.centred)
         return final + factors[..., None, None] * held
 
     def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
         """The `rho` that this strength amounts to at each site."""
         held, centred = self._writes(trace, sites), self.encoder.spec.centred
-        final = _precise(trace.final)[:, None]
+        final = precise(trace.final)[:, None]
         factors = self.strength.coefficient(final, held, centred=centred)
         return factors * visible_norm(held, centred=centred) / visible_norm(final, centred=centred)
 
@@ -78,7 +78,7 @@ class SteeringLens:
                     f"{site} holds the residual stream, which the Diffusion Lens shows; the Steering Lens takes what "
                     "is added to it: heads, attn_out.N, mlp_out.N or a direction."
                 )
-        return _precise(writes(self.encoder, trace, sites, self.directions))
+        return precise(writes(self.encoder, trace, sites, self.directions))
 
 
 def steer_directions(
@@ -88,7 +88,7 @@ def steer_directions(
 
     The controls come from here: a random direction is steered exactly as hard as the head that it is the control of.
     """
-    centred, final = encoder.spec.centred, _precise(trace.final)[:, None]
+    centred, final = encoder.spec.centred, precise(trace.final)[:, None]
     directions = directions.to(final)
     size = visible_norm(directions, centred=centred)
     factors = rho.to(final) * visible_norm(final, centred=centred) / size.where(size > 0, 1)
@@ -142,7 +142,3 @@ def later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]
     layer = vector_layer if site.kind == "vector" else site.layer
     same_layer = [Site("mlp_out", layer)] if site.kind in ("head", "attn_out") else []
     return same_layer + [Site(kind, after) for after in range(layer + 1, n_layers) for kind in ("attn_out", "mlp_out")]
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
