@@ -1,31 +1,89 @@
 """Writes docs/scaling.md: how the cost of a sweep grows, and worked plans for the paper's model.
 
-Operations are counted on the meta device; seconds of each stage are measured here on the bundled pair; plans divide the
-counted operations by a throughput that is stated and, until a GPU was at hand, assumed.
+    python benchmarks/scaling.py [--keep-measured]
+
+Operations are counted on the meta device; pictures to decode and the disk that they take are what `steerlens lens
+--dry-run` says; seconds of each stage are measured here on the bundled pair, or kept from the page as it is; plans
+divide the counted operations by a throughput that is stated and, until a GPU was at hand, assumed.
 """
 
 import argparse
-import math
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timing import machine
 
+from steerlens.cli.dry_run import price
+from steerlens.cli.lens import LensSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.diffusion import default_batch_size
 from steerlens.images import eight_bit, png_bytes
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
-from steerlens.sites import all_heads
+from steerlens.sites import Site, all_heads
+from steerlens.sweep.atlas import CellResult
+from steerlens.sweep.plan import Cell
 from steerlens.sweep.ray_engine import BATCHES_OF_A_PART
+from steerlens.sweep.store import open_run
 from steerlens.zoo import sample_picture
 from steerlens.zoo.cost import Cost, cost_of
 from steerlens.zoo.load import load
+
+MODEL, STEPS, MANY = "kandinsky-2.2", 10, 1000
+"""What the plans are for, with how many steps, and of how many pictures the large ones are."""
+
+GPUS = (1, 8, 64)
+
+SWEEPS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "`--controls 0`": {"controls": 0},
+    "`--preview`": {"preview": True},
+    "`--decode top:20`": {"decode": "top:20"},
+}
+"""Settings of `steerlens lens` that are priced, each with `--steps 10`."""
+
+TEMPLATE = Path(__file__).with_name("scaling_page.md")
+
+MEASURED = "## What each stage takes here"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep of one input takes, as `steerlens lens --dry-run` says.
+
+    Attributes:
+        name: how it differs from the defaults.
+        decoded: pictures to decode.
+        disk: bytes.
+        each: operations of one decoded picture.
+    """
+
+    name: str
+    decoded: int
+    disk: int
+    each: int
+
+
+def sweeps(cost: Cost) -> list[Sweep]:
+    """What each of the sweeps takes for one input."""
+    found: list[Sweep] = []
+    for name, changes in SWEEPS.items():
+        settings = LensSettings(model=MODEL, steps=STEPS, device="cpu", **changes)
+        priced = price(settings, [sample_picture()], Path("run"))
+        decoded = priced["pictures_to_decode"]
+        found.append(Sweep(name, decoded, priced["disk_bytes"], priced["operations"] // decoded))
+    if found[0].decoded != cost.n_layers + cost.n_layers * cost.n_heads * 3:
+        raise RuntimeError("the formula on the page is not what is planned")
+    return found
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
@@ -52,10 +110,11 @@ def counted() -> str:
         options = DecodeOptions(10, 4.0, "dpm++", (side, side))
         per_picture = [cost.picture_flops(replace(options, steps=steps)) for steps in (10, 25, 100)]
         half = cost.picture_flops(replace(options, steps=10, guidance_interval=(0.0, 0.5)))
-        stages = (cost.encoder_flops, cost.unet_flops, cost.movq_flops, *per_picture, half)
+        preview = cost.picture_flops(replace(options, steps=10, preview=True))
+        stages = (cost.encoder_flops, cost.unet_flops, cost.movq_flops, *per_picture, half, preview)
         rows.append([f"{side} x {side}", *(f"{value / 1e12:.3g}" for value in stages)])
     headings = ["pictures", "encoder", "UNet, one pass", "MoVQ", "10 steps", "25 steps", "100 steps"]
-    return table([*headings, "10 steps, guidance in the first half"], rows)
+    return table([*headings, "10 steps, guidance in the first half", "10 steps, `--preview`"], rows)
 
 
 def measured(repeats: int) -> str:
@@ -102,29 +161,52 @@ def measured(repeats: int) -> str:
     return table(["stage", "seconds"], [[name, f"{seconds:.3g}"] for name, seconds in each])
 
 
-def plan(cost: Cost, steps: int, flops: float, pictures: int, cells: int, choice: str) -> list[list[str]]:
-    """A sweep on 1, 8 and 64 GPUs: hours, and the share of time that the last parts leave workers idle."""
-    options = DecodeOptions(steps, 4.0, "dpm++", cost.size)
-    batch = default_batch_size(cost.size, cost.scale, torch.device("cuda"))
-    part, total = BATCHES_OF_A_PART * batch, pictures * cells
-    parts = pictures * math.ceil(cells / part)
-    rows: list[list[str]] = []
-    for gpus in (1, 8, 64):
-        part_seconds = part * cost.picture_flops(options) / flops
-        rounds = math.ceil(parts / gpus)
-        seconds = min(rounds * part_seconds, part_seconds * math.ceil(total / part / gpus))
-        ideal = total * cost.picture_flops(options) / flops / gpus
-        rows.append(
-            [
-                choice,
-                f"{total:,}",
-                str(gpus),
-                duration(seconds),
-                f"{max(0.0, 1 - ideal / seconds):.0%}",
-                f"{total * 0.4e-3:.3g} GB",
+def writing_seconds(size: int, count: int = 32, repeats: int = 3) -> float:
+    """Processor time in which the process that writes stores one picture.
+
+    Args:
+        size: bytes of the picture.
+        count: pictures of a part.
+        repeats: parts that are timed, after one that is not.
+    """
+    rng, taken = np.random.default_rng(0), list[float]()
+    with TemporaryDirectory() as folder, open_run(Path(folder), {}) as writer:
+        for repeat in range(repeats + 1):
+            results = [
+                CellResult(
+                    cell=Cell("picture", "diffusion", Site("head", repeat, row), None, 0),
+                    rho=0.0,
+                    file=rng.bytes(size),
+                    conditioning=torch.zeros(1280),
+                    reencoded=torch.zeros(1280),
+                    similarity=0.0,
+                    steered_similarity=0.0,
+                    fidelity=0.0,
+                )
+                for row in range(count)
             ]
-        )
-    return rows
+            start = time.process_time()
+            writer.add_cells(results)
+            taken.append(time.process_time() - start)
+    return sorted(taken[1:])[repeats // 2] / count
+
+
+def plans(swept: Sequence[Sweep], batch: int, writing: float, options: argparse.Namespace) -> str:
+    """Every sweep of one picture and of many, on 1, 8 and 64 GPUs."""
+    rows: list[list[str]] = []
+    for inputs in (1, MANY):
+        for sweep in swept:
+            total = inputs * sweep.decoded
+            times: list[str] = []
+            for gpus in GPUS:
+                workers = min(gpus, -(-total // batch))
+                decoding = total * sweep.each / options.flops / workers
+                start = options.load_seconds + (options.start_seconds if gpus > 1 else 0)
+                limit = " (writing)" if total * writing > decoding else ""
+                times.append(duration(start + max(decoding, total * writing)) + limit)
+            named = "one picture" if inputs == 1 else f"{inputs:,} pictures"
+            rows.append([f"{named}, {sweep.name}", f"{total:,}", f"{inputs * sweep.disk / 1e9:,.3g} GB", *times])
+    return table(["sweep", "pictures decoded", "disk", *(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], rows)
 
 
 def duration(seconds: float) -> str:
@@ -134,82 +216,60 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def kept(page: Path) -> str:
+    """The measured section of a page, as it is.
+
+    Raises:
+        RuntimeError: if the page has none.
+    """
+    found = re.search(rf"{re.escape(MEASURED)}\n\n(.*?)\n\n## ", page.read_text(encoding="utf-8"), re.DOTALL)
+    if found is None:
+        raise RuntimeError(f"{page} has no section {MEASURED!r} to keep: leave --keep-measured.")
+    return found[1]
+
+
 def page(options: argparse.Namespace) -> str:
     """The page."""
-    cost = cost_of("kandinsky-2.2", device="cpu")
-    heads, layers = cost.n_layers * cost.n_heads, cost.n_layers
-    both = 2 * heads + layers
-    worked = [
-        *plan(cost, 10, options.flops, 1, both, f"one picture: {heads} heads under both lenses, {layers} layers"),
-        *plan(cost, 10, options.flops, 1000, both, "a thousand pictures, the same"),
-        *plan(cost, 10, options.flops, 1000, 2 * 20 + layers, "a thousand pictures, `--decode top:20`"),
-    ]
-    headings = ["sweep", "pictures decoded", "GPUs", "time", "idle at the end", "disk"]
-    return TEMPLATE.format(
+    cost = cost_of(MODEL, device="cpu")
+    swept = sweeps(cost)
+    whole, bare, preview, top = swept
+    batch = default_batch_size(cost.size, cost.scale, torch.device("cuda"))
+    writing = writing_seconds(whole.disk // whole.decoded)
+    heads = cost.n_layers * cost.n_heads
+    stages = (
+        kept(options.out)
+        if options.keep_measured
+        else f"The bundled pair here ({machine('cpu')}), decoder at its defaults:\n\n{measured(options.repeats)}"
+    )
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        model=MODEL,
+        steps=STEPS,
         counted=counted(),
-        machine=machine("cpu"),
-        measured=measured(options.repeats),
+        layers=cost.n_layers,
+        heads=heads,
+        whole=f"{whole.decoded:,}",
+        bare=f"{bare.decoded:,}",
+        bare_share=f"{1 - bare.decoded / whole.decoded:.0%}",
+        preview_share=f"{1 - preview.each / whole.each:.0%}",
+        top=f"{top.decoded:,}",
+        heading=MEASURED,
+        stages=stages,
         flops=f"{options.flops / 1e12:.0f}",
         source=options.source,
-        plans=table(headings, worked),
+        start=f"{options.start_seconds:g}",
+        load=f"{options.load_seconds:g}",
+        writing=f"{writing * 1e3:.2g}",
+        per_second=f"{1 / writing:,.0f}",
+        speed=f"{options.flops / whole.each:.0f}",
+        written=f"{GPUS[-1] * options.flops / whole.each * whole.disk / whole.decoded / 1e9:.2g}",
+        part=BATCHES_OF_A_PART * batch,
+        names=f"{200 * MANY * whole.decoded / 1e9:.1f}",
+        places=f"{16 * MANY * whole.decoded / 1e6:.0f}",
+        many=f"{MANY:,}",
+        all_many=f"{MANY * whole.decoded:,}",
+        most=GPUS[-1],
+        plans=plans(swept, batch, writing, options),
     )
-
-
-TEMPLATE = """<!-- Written by benchmarks/scaling.py; edit that. -->
-# How the cost of a sweep grows
-
-A sweep traces every input picture once, steers in closed form, and decodes. Decoding is nearly all of the cost:
-
-    operations = pictures x (sites x lenses x seeds x (1 + controls)) x (passes x UNet + MoVQ + encoder)
-
-with one pass a denoising step, and another where there is guidance. So cost is linear in pictures, heads, seeds and
-steps; it grows faster than linearly with the number of pixels, since attention does. Everything else is small: tracing
-is one forward pass a picture, and steering all heads is a product of matrices.
-
-## What the paper's model takes
-
-`kandinsky-2.2`, in units of 10^12 operations (a multiplication and an addition count as two), guidance 4:
-
-{counted}
-
-## What each stage takes here
-
-The bundled pair on this machine ({machine}), decoder at its defaults:
-
-{measured}
-
-## What to turn
-
-| option | effect |
-|---|---|
-| `--decode top:20` | tracing and ranking all heads without decoding, pictures for the 20 best alone |
-| `--steps` | linear; see `steerlens study decoder` for how few are enough |
-| `--guidance-interval 0 0.5` | the unconditional half of the passes is left out in half of the steps |
-| `--controls 0` | half as many steered pictures, and no comparison with random directions |
-| `--batch-size` | found on a GPU by doubling while that is faster; halved when memory runs out, and nothing is lost |
-| `--compile` | on CUDA, for many pictures of one size |
-| `--engine ray` | more workers: this machine's, or a cluster's |
-
-Memory does not grow with the number of pictures: inputs are opened one by one, and finished cells go to the disk.
-
-## Worked plans for the paper's model
-
-10 steps with guidance at 512 x 512, at {flops} x 10^12 operations a second on each GPU: {source}. Parts of the work are
-handed out as workers ask for them; the share of time in which some of them are idle at the end comes from whole parts.
-Pictures are taken as 0.4 MB each on the disk.
-
-{plans}
-
-On a cluster (`pip install 'steerlens[ray]'` on every machine, the model's files where each can read them):
-
-    ray start --head                          # on the first machine
-    ray start --address=FIRST:6379            # on each of the others
-    steerlens lens photos/*.jpg --model kandinsky-2.2 --steps 10 --decode top:20 --engine ray --address auto --out atlas
-
-The run directory lies on the machine that gives the command, and that process alone writes to it. A worker or a machine
-that dies costs the parts it had in hand, which go to others; the same command goes on after the process itself was
-stopped. Start workers with a share of a GPU (`--worker-gpus 0.5`) where one does not fill it.
-"""
 
 
 def main() -> None:
@@ -222,9 +282,15 @@ def main() -> None:
         default="35 % of an H100's dense bfloat16 peak, which is what we aim at and have **not measured** yet",
         help="where that figure comes from, in words",
     )
+    parser.add_argument("--start-seconds", type=float, default=23.0, help="until Ray's workers answer, for the plans")
+    parser.add_argument("--load-seconds", type=float, default=11.6, help="to load the paper's model, for the plans")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--keep-measured", action="store_true", help="keep the stages that the page has, on a machine that is busy"
+    )
     options = parser.parse_args()
-    options.out.write_text(page(options))
+    text = page(options)
+    options.out.write_text(text, encoding="utf-8")
     print(f"wrote {options.out}")
 
 

@@ -1,0 +1,41 @@
+"""docs/scaling.md says what is planned, and its writer keeps what it is told to keep."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from steerlens.images import Picture
+from steerlens.lenses.strength import Strength
+from steerlens.sweep.choice import Choice
+from steerlens.sweep.look import LookOptions, plan_of
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import scaling
+
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+LAYERS, HEADS = 48, 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "decode"), [({}, "all"), ({"controls": 0}, "all"), ({}, "top:20"), ({"controls": 2}, "all")]
+)
+def test_the_formula_on_the_page_is_what_is_planned(changes: dict[str, int], decode: str) -> None:
+    picture = Picture.from_image(Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)), "black")
+    plan = plan_of(LookOptions(**changes), [picture], LAYERS, HEADS, Strength("rho", 1.0))  # type: ignore[arg-type]
+    controls, decoded = changes.get("controls", 1), Choice.parse(decode).at_most(plan.cells)
+    page = PAGE.read_text(encoding="utf-8")
+    assert "seeds x (layers + heads x (2 + controls)) x (passes x UNet + MoVQ + encoder)" in page
+    assert decoded == LAYERS + (LAYERS * HEADS if decode == "all" else 20) * (2 + controls)
+    if controls < 2:
+        assert f"| {decoded:,} |" in page and f"| {1000 * decoded:,} |" in page
+
+
+def test_measured_stages_can_be_kept(tmp_path: Path) -> None:
+    assert "| steer 72 heads, all of them |" in scaling.kept(PAGE)
+    (tmp_path / "page.md").write_text("# Nothing was measured\n")
+    with pytest.raises(RuntimeError, match="no section"):
+        scaling.kept(tmp_path / "page.md")
