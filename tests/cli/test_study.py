@@ -130,6 +130,9 @@ def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("importance", "--seeds", "1"), "at least 2 seeds"),
+        (("importance", "--strengths", "rho=1", "hard"), "is not a strength"),
+        (("importance", "--strengths", "1", "2", "3", "4", "5", "6"), "at most 5 strengths"),
         (("strength", "--count", "1"), "at least 2 pictures"),
         (("strength", "--min-fidelity", "2"), "shares between 0 and 1"),
         (("strength", "--rho", "nan"), "finite number"),

@@ -35,7 +35,7 @@ from steerlens.studies.importance_scores import Choice, Choices, choose, choose_
 from steerlens.studies.importance_study import importance_study, known_targets, notes, target_for
 from steerlens.studies.importance_summary import CEILING, summarise
 from steerlens.studies.judge import JudgeName
-from steerlens.studies.page import studies_page
+from steerlens.studies.page import studies_page, write_page
 from steerlens.studies.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.stats import mean_correlation
 from steerlens.studies.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
@@ -388,6 +388,15 @@ def test_the_choice_finds_the_score_that_knows_the_effect() -> None:
     assert len(choice.candidates) == 4  # two settings, compared with the input and with the text
     with pytest.raises(StoreError, match="no decoded pictures"):
         made_scores(parts, "steering rho=1", "input")
+
+
+def test_the_page_takes_the_model_from_the_study_and_no_path(summary: Summary, tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "importance"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(rounded(summary.to_json())))
+    (folder / "study.json").write_text(json.dumps({"models": {"pair": "/somewhere/private/mine"}}))
+    text = write_page(tmp_path / "studies", tmp_path / "docs").read_text()
+    assert "on `mine`" in text and "private" not in text and "bundled" not in text
 
 
 def test_folders_are_read_by_concept(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _tell(summary: "Summary", folder: Path) -> None:
     say("Spearman correlation over heads, mean over pictures, 95 % interval (with other pictures' effects):")
     shown = [row for row in summary.rows if row.effect == summary.main and row.statistic == "spearman"]
     for row in shown:
-        say(f"  {row.score + (' *' if row.by_construction else ''):42} {row.estimate}  ({row.mismatched:+.2f})")
+        say(f"  {row.score + (' *' if row.by_construction else ''):47} {row.estimate}  ({row.mismatched:+.2f})")
     if any(row.by_construction for row in shown):
         say("  * compared with the effect's own target before decoding: a check of consistency, and no evidence")
     say("steering minus diffusion, paired:")
@@ -134,9 +134,9 @@ def _tell(summary: "Summary", folder: Path) -> None:
         if one.statistic == "spearman":
             effect = "" if one.effect == summary.main else f"  ({one.effect})"
             zero = "" if one.estimate.excludes_zero else "  (includes 0)"
-            say(f"  {one.name:42} {one.estimate}{zero}{effect}")
+            say(f"  {one.name:47} {one.estimate}{zero}{effect}")
     for name, estimate in summary.ceiling_share.items():
-        say(f"  {f'share of the ceiling, {name}':42} {estimate}")
+        say(f"  {f'share of the ceiling, {name}':47} {estimate}")
     if warned := caution(summary.n_concepts):
         say(warned)
     say(f"figures, table and summary: {folder}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from steerlens.studies.importance_results import Row, Summary
 
@@ -17,7 +18,7 @@ def correlation_figure(summary: Summary) -> Figure:
     found = {(row.score, row.statistic): row for row in shown}
     names = list(dict.fromkeys(row.score for row in shown))
     order = sorted(names, key=lambda name: _place(found[name, "spearman"]))
-    figure = Figure(figsize=(8.5, 0.34 * len(order) + 1.8), layout="constrained")
+    figure = Figure(figsize=(9, 0.34 * len(order) + 1.8), layout="constrained")
     axes = figure.subplots()
     for offset, statistic, colour, marker, label in (
         (0.16, "spearman", _DARK, "o", "over heads"),
@@ -30,7 +31,7 @@ def correlation_figure(summary: Summary) -> Figure:
             axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=said, linestyle="")
     axes.axvline(0, color=_LIGHT, linewidth=1, zorder=0)
     axes.set_yticks(range(len(order)), [f"{name} *" if _marked(found, name) else name for name in order])
-    axes.set_xlabel("Spearman correlation with the effect of ablation, mean over pictures, 95 % interval")
+    axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
     said = "\n* compared with the effect's own target before decoding: a check of consistency"
     marked = any(_marked(found, name) for name in order)
     axes.set_title(f"{summary.main}\n{_size(summary)}{said if marked else ''}", fontsize=9, loc="left")
@@ -75,9 +76,10 @@ def layer_figure(summary: Summary) -> Figure:
     right.axhline(0.5, color=_DARK, linewidth=1, linestyle="--", label="chance (50 %)")
     right.set_ylabel("share closer than its control")
     right.set_ylim(0, 1)
-    right.legend(loc="upper right", fontsize=8, frameon=False)
+    right.legend(loc="upper right", fontsize=8)
     for axes in (left, right):
         axes.set_xlabel("layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{summary.main}; {_size(summary)}", fontsize=9)
     return figure

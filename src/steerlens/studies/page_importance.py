@@ -71,11 +71,11 @@ def importance_findings(summary: Json) -> list[str]:
             published,
         ),
         ("The same before decoding", f"{PUBLISHED_NAME}, not decoded", published),
-        (f"The same as the outside judge sees it, {in_words}", f"{PUBLISHED_NAME}, judged with input", published),
+        ("The same as the outside judge sees the pictures", f"{PUBLISHED_NAME}, judged with input", published),
         (f"Settings chosen for each lens, decoded, against the main effect ({main})", "chosen", main),
         *(
-            (f"The same pictures, compared with the {what} by the outside judge", f"chosen, judged with {what}", main)
-            for what in ("input", "other")
+            (f"The same pictures, compared with {words} by the outside judge", f"chosen, judged with {what}", main)
+            for what, words in (("input", "the input"), ("other", "another picture of the concept"))
         ),
         ("Settings chosen for each lens by its undecoded scores", "chosen, not decoded", main),
     ]
@@ -110,11 +110,10 @@ def _like_with_like(summary: Json) -> list[str]:
     if not pairs:
         return []
     words = "; ".join(f"both {name}: {interval(estimate)}" for name, estimate in pairs.items())
-    kept = all(excludes(estimate) and estimate["value"] > 0 for estimate in pairs.values())
+    better = sum(excludes(estimate) and estimate["value"] > 0 for estimate in pairs.values())
     return [
         "Like with like, since a lens that steers with centred writes is given what mean ablation takes away: "
-        f"Steering Lens minus Diffusion Lens, {words}. The advantage {'holds' if kept else 'does not hold'} in "
-        f"{'all of them' if kept else 'all of them, so it is not the lens alone that makes it'}."
+        f"Steering Lens minus Diffusion Lens, {words}. The Steering Lens does better in {better} of {len(pairs)}."
     ]
 
 
