@@ -23,10 +23,12 @@ class _Look(NamedTuple):
     marker: str
     dash: str
     seen: Callable[[SettingRow], Seen | None]
+    shift: float = 1.0
 
 
 _OWN = _Look("encoder", DARK, "o", "-", lambda row: row.seen)
-_JUDGE = _Look("outside judge", MIDDLE, "^", "--", lambda row: row.judged)
+_JUDGE = _Look("outside judge", MIDDLE, "^", "--", lambda row: row.judged, 1.03)
+"""Set off a little, lest one interval hides the other."""
 
 
 def _looks(summary: DecoderSummary) -> tuple[_Look, ...]:
@@ -36,14 +38,16 @@ def _looks(summary: DecoderSummary) -> tuple[_Look, ...]:
 def steps_figure(summary: DecoderSummary) -> Figure:
     """Rank correlation with the reference, agreement over seeds and fidelity against the number of steps."""
     rows = sorted((row for row in summary.rows if row.axis in ("default", "steps")), key=lambda row: row.steps)
-    figure = Figure(figsize=(10.5, 3.5), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.7), layout="constrained")
     ranking, agreement, fidelity = figure.subplots(1, 3)
     for look in _looks(summary):
         _line(ranking, rows, look, lambda seen: seen.rank_correlation)
         _line(agreement, rows, look, lambda seen: seen.agreement)
     ceiling = summary.reference.seen.rank_correlation
     ranking.axhspan(ceiling.low, ceiling.high, color=PALE, zorder=0)
-    ranking.axhline(ceiling.value, color=MIDDLE, linewidth=1, label=f"ceiling: {summary.reference.steps} steps")
+    ranking.axhline(
+        ceiling.value, color=MIDDLE, linewidth=1, label=f"encoder's ceiling: {summary.reference.steps} steps"
+    )
     ranking.axhline(
         summary.wanted * ceiling.value, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
     )
@@ -61,9 +65,13 @@ def steps_figure(summary: DecoderSummary) -> Figure:
         axes.set_xlabel("denoising steps", fontsize=8)
         axes.axvline(summary.rows[0].steps, color=LIGHT, linewidth=4, alpha=0.5, zorder=0)
         _plain(axes)
-    for axes in (ranking, agreement):
-        axes.legend(fontsize=7, frameon=False)
-    figure.suptitle(f"{_size(summary)}\nBars: 95 % intervals. Broad grey line: the default.", fontsize=9)
+    named = {
+        label: handle
+        for axes in (ranking, agreement)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(named.values()), list(named), fontsize=7, frameon=False, loc="outside lower center", ncols=5)
+    figure.suptitle(f"{_size(summary)}\n{_bars(summary)} Broad grey line: the default.", fontsize=9)
     return figure
 
 
@@ -83,7 +91,7 @@ def settings_figure(summary: DecoderSummary) -> Figure:
                 _across(agreement, seen.agreement, place + offset, look, None)
         _across(fidelity, row.fidelity, place, _OWN, None)
     ceiling = summary.reference.seen.rank_correlation.value
-    ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="ceiling")
+    ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="encoder's ceiling")
     wanted = summary.wanted * ceiling
     ranking.axvline(wanted, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it")
     names = [f"{row.name} ({row.passes} passes)" for row in rows]
@@ -96,7 +104,7 @@ def settings_figure(summary: DecoderSummary) -> Figure:
     for axes in (ranking, agreement, fidelity):
         _plain(axes)
     figure.legend(*ranking.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=4)
-    figure.suptitle(f"{_size(summary)}; bars: 95 % intervals", fontsize=9)
+    figure.suptitle(f"{_size(summary)}\n{_bars(summary)}", fontsize=9)
     return figure
 
 
@@ -126,7 +134,8 @@ def _line(axes: Axes, rows: Sequence[SettingRow], look: _Look, of: Callable[[See
     _points(axes, [steps for steps, _ in shown], [estimate for _, estimate in shown], look, look.label)
 
 
-def _points(axes: Axes, places: Sequence[int], estimates: Sequence[Estimate], look: _Look, label: str) -> None:
+def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], look: _Look, label: str) -> None:
+    places = [place * look.shift for place in places]
     for place, estimate in zip(places, estimates, strict=True):
         axes.plot([place, place], [estimate.low, estimate.high], color=look.colour, linewidth=0.8, alpha=0.6)
     axes.plot(
@@ -152,9 +161,12 @@ def _plain(axes: Axes) -> None:
 
 
 def _size(summary: DecoderSummary) -> str:
-    words = (
+    return (
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of {summary.n_heads} "
         f"heads, {len(summary.seeds)} seeds, {summary.strength}; ranked by similarity with the {summary.target}"
     )
+
+
+def _bars(summary: DecoderSummary) -> str:
     warned = caution(summary.n_concepts)
-    return f"{words}\n{warned.capitalize()}." if warned else words
+    return "Bars: 95 % intervals" + (f"; {warned}." if warned else ".")

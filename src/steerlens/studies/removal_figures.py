@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steerlens.studies.caution import caution
 from steerlens.studies.greys import DARK, FAINT, INK, LIGHT, MIDDLE, PALE, SOFT, STRONG
+from steerlens.studies.importance_scores import PUBLISHED_NAME
 from steerlens.studies.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
 from steerlens.studies.overlay import Overlaid
 from steerlens.studies.removal_areas import CURVES, RANDOM, Curve, measured
@@ -21,6 +22,7 @@ _STYLES = {
     "diffusion, chosen": (MIDDLE, "-", 2.4, "s"),
     "steering, plain": (DARK, ":", 1.4, "o"),
     "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
+    PUBLISHED_NAME: (STRONG, ":", 1.4, "^"),
     RANDOM: (SOFT, "-.", 1.6, ""),
     "random 0": (SOFT, "-.", 1.6, ""),
 }
@@ -28,6 +30,9 @@ _STYLES = {
 
 _BANDS = ("steering, chosen", "diffusion, chosen", RANDOM, "random 0")
 """Lines whose intervals are drawn; all of them would cover one another."""
+
+_SHOWN = (-2.0, 3.0)
+"""Normalised areas that are drawn: where a reference hardly beats chance, intervals run on without end."""
 
 _UNITS = {
     "objective": "objective (difference of cosines)",
@@ -60,7 +65,8 @@ def _curves_figure(
         axes.set_ylabel(_UNITS[kind], fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=7, frameon=False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(
         f"{what}: mean over {_size(summary)}.\n"
         "Shaded: the first quarter, whose area counts. Bands: 95 % intervals over pairs.",
@@ -110,7 +116,8 @@ def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSumm
             axes = tile(row, place)
             axes.imshow(way[f"strip.{name}"][place].permute(1, 2, 0).numpy(), interpolation="nearest")
             if row == 1:
-                axes.set_title(f"{summary.decoded_counts[place]} heads", fontsize=7, pad=2)
+                count = summary.decoded_counts[place]
+                axes.set_title("1 head" if count == 1 else f"{count} heads", fontsize=7, pad=2)
             if place == 0:
                 axes.text(-0.06, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7)
     figure.suptitle(
@@ -137,7 +144,10 @@ def orders_figure(summary: RemovalSummary) -> Figure:
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
     axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
     axes.set_title(_size(summary), fontsize=9, loc="left")
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, _SHOWN[0]), min(high, _SHOWN[1]))
+    axes.tick_params(axis="x", labelsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

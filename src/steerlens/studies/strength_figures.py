@@ -12,12 +12,13 @@ from steerlens.sites import Site
 from steerlens.studies.caution import caution
 from steerlens.studies.drawing import picture_grid
 from steerlens.studies.greys import DARK, LIGHT, MIDDLE, STRONG
-from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.importance_effects import INPUT
 from steerlens.studies.stats import Estimate
 from steerlens.studies.strength_summary import Point, StrengthSummary
 from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 from steerlens.studies.subjects import Subject
 
+_ASIDE = 0.025
 _AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
 
 
@@ -57,8 +58,8 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
         for column, kind in enumerate(kinds):
             axes: Axes = grid[row, column]
             points = sorted((point for point in summary.points if point.kind == kind), key=lambda point: point.value)
-            for line in lines:
-                _draw(axes, points, line)
+            for number, line in enumerate(lines):
+                _draw(axes, points, line, number - (len(lines) - 1) / 2)
             for name, level in levels.items():
                 axes.axhline(level.value, color=STRONG, linestyle=":", linewidth=1.2, label=name)
             _dress(axes, points, summary)
@@ -70,7 +71,8 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
     for column, kind in enumerate(kinds):
         grid[-1, column].set_xlabel(_AXIS[kind], fontsize=8)
     figure.suptitle(
-        f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Broad grey line: recommended.\n"
+        f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Broad grey line: recommended."
+        f"{_warned(summary)}\n"
         "Upper two rows: similarity of the picture, or of the embedding asked for, with the input or the target.",
         fontsize=9,
     )
@@ -109,8 +111,13 @@ def _cosines(summary: StrengthSummary) -> list[_Line]:
     ]
 
 
-def _draw(axes: Axes, points: Sequence[Point], line: _Line) -> None:
-    shown = [(point.value, estimate) for point in points if (estimate := line.value(point)) is not None]
+def _draw(axes: Axes, points: Sequence[Point], line: _Line, aside: float) -> None:
+    # Set off a little, lest intervals hide one another; strengths lie on a logarithmic axis.
+    shown = [
+        (point.value * (1 + _ASIDE * aside), estimate)
+        for point in points
+        if (estimate := line.value(point)) is not None
+    ]
     for place, estimate in shown:
         axes.plot([place, place], [estimate.low, estimate.high], color=line.colour, linewidth=0.8, alpha=0.6)
     axes.plot(
@@ -185,7 +192,7 @@ def choice_figure(summary: StrengthSummary) -> Figure:
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
         f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\n"
-        f"Effect: {summary.main}. Dotted: the rule's bounds.",
+        f"Effect: {summary.main}. Dotted: the rule's bounds.{_warned(summary)}",
         fontsize=8,
     )
     return figure
@@ -207,6 +214,9 @@ def _size(summary: StrengthSummary) -> str:
     if summary.n_decoded < summary.n_heads:
         heads += f", {summary.n_decoded} of them decoded"
     seeds = "1 seed" if summary.n_seeds == 1 else f"{summary.n_seeds} seeds"
-    words = f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
+    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
+
+
+def _warned(summary: StrengthSummary) -> str:
     warned = caution(min(summary.n_concepts, summary.n_chosen_concepts))
-    return f"{words}\n{warned.capitalize()}." if warned else words
+    return f" {warned.capitalize()}." if warned else ""
