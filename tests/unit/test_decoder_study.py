@@ -35,6 +35,7 @@ from steerlens.studies.decoder_summary import (
 from steerlens.studies.folder import rounded
 from steerlens.studies.judge import weights_hash
 from steerlens.studies.page import studies_page
+from steerlens.studies.page_decoding import decoder_bar
 from steerlens.studies.stats import ranks
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
@@ -294,10 +295,12 @@ def test_steps_that_are_enough_by_chance_are_not_called_certain(options: Decoder
     assert shares[4].value > 0.8 > shares[4].low and shares[8].low > 0.8
     assert (by_point.cheapest_steps, by_point.certain_steps) == (4, 8)
     assert set(by_point.certain) < set(by_point.reaching)
+    assert decoder_bar(rounded(by_point.to_json()))[1].startswith("4 as a point estimate, 8 by the interval's lower")
     page = studies_page({"decoder": rounded(by_point.to_json())})
     assert "as a point estimate: **4**, share" in page and "So 8 steps are enough" in page
     hard = summarise(found, steps, 12, 0.99)
     assert hard.cheapest_steps is not None and hard.certain_steps is None and hard.certain == ()
+    assert decoder_bar(rounded(hard.to_json()))[3] == "enough as a point estimate"
     page = studies_page({"decoder": rounded(hard.to_json())})
     assert "reaches 0.99 as well: **none**" in page and "no fewer steps than by default" in page
 

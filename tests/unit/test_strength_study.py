@@ -19,11 +19,11 @@ from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
 from steerlens.studies.folder import rounded
 from steerlens.studies.importance import Bench, make_bench
+from steerlens.studies.importance_effects import Effect
 from steerlens.studies.importance_study import target_for
-from steerlens.studies.importance_summary import Effect
 from steerlens.studies.judge import judge_name
 from steerlens.studies.page import studies_page
-from steerlens.studies.page_decoding import choice_words
+from steerlens.studies.page_decoding import choice_words, strength_bar
 from steerlens.studies.stats import mean_estimate, ranks
 from steerlens.studies.strength import StrengthOptions, held_apart, steered_embeddings
 from steerlens.studies.strength_figures import sweep_figure
@@ -116,6 +116,7 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     again = finish(events)
     assert again.recommendation.strength is None and not again.recommendation.runners_up and again.target == "other"
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
+    assert strength_bar(rounded(again.to_json()))[1].startswith("none within the bounds")
     page = studies_page({"strength": rounded(again.to_json())})
     assert "| none within the bounds; the default is rho=1 |" in page and "It gives **none**" in page
     # Decoded and undecoded scores stand side by side over the same heads, and say how many.
@@ -265,6 +266,8 @@ def test_of_strengths_that_cannot_be_told_apart_the_one_that_moves_farthest_is_t
     assert found.decided == "bounds" and "a convention" in found.rule
     words = choice_words(rounded(asdict(found)))
     assert "**The correlation did not decide**" in words and "(rho=1, rho=2)" in words
+    bar = strength_bar({"recommendation": rounded(asdict(found)), "default": "rho=1"})
+    assert bar[3].startswith("DIFFERS") and bar[3].endswith("the correlation did not decide")
 
 
 def test_it_is_said_what_decided() -> None:

@@ -84,7 +84,11 @@ class Decoder:
         return kept(self.out)
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Carries the command out and returns the exit code.
+
+        Raises:
+            UsageError: if there are fewer than 4 pictures, or the settings make no sweep.
+        """
         from steerlens.errors import UsageError
         from steerlens.lenses.strength import Strength
         from steerlens.studies.decoder import DecoderOptions, sweep

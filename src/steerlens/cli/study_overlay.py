@@ -48,6 +48,10 @@ class Overlay:
     seeds: int = 1
     """Seeds of the decoder over which scores are averaged, the same for all heads."""
 
+    strengths: tuple[str, ...] = ("rho=1", "s=40")
+    """How hard candidates are steered, each of them plain, centred and from a neutral base: rho, the same share of the
+    residual for all heads, or s, one factor for all heads as in the paper. The Diffusion Lens gets as many settings."""
+
     ablation: Literal["resample", "zero", "mean"] = "resample"
     """What replaces a head's write; `resample` takes it from the base without the overlay, the exact counterfactual."""
 
@@ -68,11 +72,18 @@ class Overlay:
         return kept(self.out)
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Carries the command out and returns the exit code.
+
+        Raises:
+            UsageError: if pictures, places, sizes or opacities are missing, too few, or make no sense.
+        """
+        from steerlens.lenses.strength import Strength
+        from steerlens.studies.candidates import diffusion_candidates, steering_candidates
         from steerlens.studies.importance import with_steps
         from steerlens.studies.removal import RemovalOptions
         from steerlens.studies.removal_study import removal_study
 
+        steering = steering_candidates([Strength.parse(strength) for strength in self.strengths])
         with Progress(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             overlays = self._pairs()
@@ -80,7 +91,14 @@ class Overlay:
             judge = load_judge(self.judge, self.settings)
             progress.advance(1)
             decode = with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance)
-            options = RemovalOptions(decode, self.settings.seed, self.ablation, seeds=self.seeds)
+            options = RemovalOptions(
+                decode,
+                self.settings.seed,
+                self.ablation,
+                steering,
+                diffusion_candidates(len(steering)),
+                seeds=self.seeds,
+            )
             events = removal_study(
                 pair, overlays, options, self.out, judge=judge, command=command_line("overlay", self)
             )

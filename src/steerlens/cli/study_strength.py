@@ -72,7 +72,11 @@ class Strength:
         return kept(self.out)
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Carries the command out and returns the exit code.
+
+        Raises:
+            UsageError: if a bound is no share, or the strengths make no sweep.
+        """
         from steerlens.errors import UsageError
         from steerlens.lenses.strength import Strength as One
         from steerlens.studies.importance import with_steps

@@ -22,7 +22,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, all_heads
 from steerlens.studies.folder import StudyFolder
 from steerlens.studies.importance import judged_targets, redecode_jobs, subject_targets
-from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.importance_effects import INPUT
 from steerlens.studies.pictures import shown_pictures
 from steerlens.studies.stratified import stratified_heads
 from steerlens.studies.subjects import Subject
@@ -149,6 +149,10 @@ def measure(
 
     A subject's part holds `clean`, `asked` (N,E), and its targets; that of a setting `made` (S,N,E), with a judge
     `judge` (S,N,F), and `seconds` for one picture, decoded and embedded.
+
+    Raises:
+        UsageError: if a target is not there for a subject.
+        StoreError: if a part cannot be written or read; finished parts stay.
     """
     heads, work = study_heads(pair, options), options.work()
     cost = {name: setting.passes * len(seeds) * len(heads) for name, setting, seeds in work}
@@ -193,6 +197,9 @@ def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, fold
     """Decodes a few heads of one picture with some seeds, at the default setting and as the reference, to look at.
 
     The part holds `default` and `reference` (heads, seeds, height, width, 3) and `heads`, their places in the sample.
+
+    Raises:
+        StoreError: if a part cannot be written or read; finished parts stay.
     """
     yield Advanced("pictures", 0, 1)
     if not folder.has(PICTURES):

@@ -21,8 +21,8 @@ from steerlens.studies.decoder_figures import seeds_figure, settings_figure, ste
 from steerlens.studies.decoder_summary import DecoderSummary, Decodings, summarise, table_rows, timings
 from steerlens.studies.drawing import save_figure, save_table
 from steerlens.studies.folder import StudyFolder, open_study
+from steerlens.studies.importance_effects import INPUT
 from steerlens.studies.importance_study import target_for
-from steerlens.studies.importance_summary import INPUT
 from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced

@@ -21,7 +21,7 @@ from steerlens.errors import StoreError
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name
-from steerlens.studies.importance_summary import INPUT, Parts, stacked
+from steerlens.studies.importance_effects import INPUT, Parts, stacked
 from steerlens.studies.judge import JudgeName
 from steerlens.studies.stats import Estimate, mean_estimate, seed_reliability, spearman, take, two_way_bootstrap
 
@@ -32,6 +32,8 @@ Side = Literal["made", "judge"]
 @dataclass(frozen=True, eq=False)
 class Decodings:
     """What the study stored of all pictures.
+
+    Its tables raise StoreError where a part lacks what the others hold.
 
     Attributes:
         subjects: parts with what was asked for, one a picture.

@@ -1,7 +1,7 @@
 """The sections of the page of results that are about decoding: how hard to steer, and what the decoder adds."""
 
 from steerlens.studies.caution import caution
-from steerlens.studies.importance_summary import INPUT
+from steerlens.studies.importance_effects import INPUT
 from steerlens.studies.markdown import Json, excludes, interval, percent, signed, table
 from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 
@@ -186,10 +186,10 @@ def steps_words(summary: Json) -> str:
     """The rule for the number of steps, what it gives as a point estimate and with its uncertainty, and what to do."""
     wanted, default = summary["wanted"], summary["rows"][0]
     rows = {row["steps"]: row for row in summary["rows"] if row["axis"] in ("default", "steps")}
-    fewest, certain = summary["cheapest_steps"], summary["certain_steps"]
+    fewest, certain = _fewest(summary)
     rule = (
-        f"The rule: so many steps are enough, all else as by default, if their share of the ceiling is at least "
-        f"{wanted:g}. Fewest as a point estimate: **{'none' if fewest is None else fewest}**"
+        f"The rule: so many steps are enough, all else as by default, if they reach {wanted:g} of the ceiling. Fewest "
+        f"as a point estimate: **{'none' if fewest is None else fewest}**"
         f"{'' if fewest is None else ', share ' + interval(rows[fewest]['seen']['share'])}. Fewest whose interval's "
         f"lower end reaches {wanted:g} as well: **{'none' if certain is None else certain}**. "
     )
@@ -217,3 +217,35 @@ def judged_by(summary: Json) -> list[str]:
     if judge is None:
         return []
     return [f"*Judged*: by an outside encoder, {judge['name']} (weights {judge['sha256'][:12]}).\n"]
+
+
+def strength_bar(summary: Json) -> list[str]:
+    """The row of the strength study among the bars: what, the figure, the bar, whether it is met."""
+    rule, default = summary["recommendation"], summary["default"]
+    strength = rule["strength"]
+    words = f"{strength or 'none within the bounds'}; the default is {default}"
+    if strength is None:
+        return ["strength: what the rule recommends", words, "reported", ""]
+    verdict = "kept" if strength == default else "DIFFERS"
+    decided = "" if rule["decided"] == "correlation" else f", by {_DECIDED[rule['decided']]}"
+    return ["strength: what the rule recommends", words, "reported", f"{verdict}{decided}"]
+
+
+_DECIDED = {"bounds": "bounds and convention: the correlation did not decide", "convention": "a convention among ties"}
+
+
+def decoder_bar(summary: Json) -> list[str]:
+    """The row of the decoder study among the bars, as above."""
+    fewest, certain = ("none" if steps is None else steps for steps in _fewest(summary))
+    default = summary["rows"][0]
+    words = f"{fewest} as a point estimate, {certain} by the interval's lower end; the default is {default['steps']}"
+    if default["name"] in summary["certain"]:
+        verdict = "enough"
+    else:
+        verdict = "enough as a point estimate" if default["name"] in summary["reaching"] else "TOO FEW"
+    what = f"decoder: fewest steps that rank heads with {summary['wanted']:g} of the reference's agreement with itself"
+    return [what, words, "reported", verdict]
+
+
+def _fewest(summary: Json) -> tuple[int | None, int | None]:
+    return summary["cheapest_steps"], summary["certain_steps"]

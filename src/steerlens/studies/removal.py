@@ -23,9 +23,11 @@ from steerlens.errors import UsageError
 from steerlens.images import eight_bit
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.studies.candidates import PLAIN, PUBLISHED, diffusion_candidates, steering_candidates
 from steerlens.studies.effects import Ablation, Objective, attribution, by_layer, replacements
 from steerlens.studies.folder import StudyFolder
-from steerlens.studies.importance import PAPER, Bench, diffusion_candidates, steering_candidates
+from steerlens.studies.importance import Bench
+from steerlens.studies.importance_scores import PUBLISHED_NAME
 from steerlens.studies.joint import Scene, direct_effect, greedy, objective, one_shot, points
 from steerlens.studies.overlay import Overlaid
 from steerlens.studies.pictures import Redecoded, redecode
@@ -130,6 +132,9 @@ def measure(
         stage: their name.
         seeds: seeds of the decoder.
         judge_mean: mean embedding of the reference pictures as the judge sees them; without it, the judge sees nothing.
+
+    Raises:
+        StoreError: if a part cannot be written or read; finished parts stay.
     """
     per_pair = len(bench.sites) * len(settings) * seeds
     total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
@@ -258,6 +263,9 @@ def measure_orders(
         folder: where parts go.
         stage: their name.
         strips: orders along which pictures are decoded.
+
+    Raises:
+        StoreError: if a part cannot be written or read; finished parts stay.
     """
     counts = points(len(bench.sites))
     yield Advanced(f"ablating to {stage}", 0, len(pairs))
@@ -313,8 +321,8 @@ def setting_names(settings: Sequence[LensSetting]) -> dict[str, LensSetting]:
 
 
 def plain_settings() -> dict[str, LensSetting]:
-    """The settings that nothing was tuned for, by name."""
-    return setting_names(PAPER)
+    """The settings that nothing was tuned for, by the name of their order: the plain ones, and the paper's."""
+    return {f"{setting.lens}, plain": setting for setting in PLAIN} | {PUBLISHED_NAME: PUBLISHED}
 
 
 def compares(pair: Pair, overlaid: Sequence[Overlaid]) -> tuple[str, ...]:

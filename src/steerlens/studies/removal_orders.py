@@ -106,10 +106,10 @@ def report_orders(part: Mapping[str, Tensor], choices: Mapping[str, RemovalChoic
         if judged:
             add(f"{lens}, chosen{JUDGED}", str(made.setting), judged_compare(made.compare), "judged")
     for name, setting in plain_settings().items():
-        add(f"{setting.lens}, plain", name, "overlay", "made")
-        add(f"{setting.lens}, plain{UNDECODED}", name, "overlay", "asked")
+        add(name, str(setting), "overlay", "made")
+        add(f"{name}{UNDECODED}", str(setting), "overlay", "asked")
         if judged:
-            add(f"{setting.lens}, plain{JUDGED}", name, "overlay", "judged")
+            add(f"{name}{JUDGED}", str(setting), "overlay", "judged")
     return named | measured_orders(part) | random_orders(len(part["one_shot"]), seed)
 
 

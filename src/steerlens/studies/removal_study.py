@@ -82,7 +82,7 @@ def removal_study(
         ways, counts = _parts(study, "choose-ways", overlays.chosen), points(len(bench.sites))
         choices = choose_all(parts, ways, candidates, compared, counts)
         study.freeze({lens: choice.to_json() for lens, choice in choices.items()})
-        settings = plain_settings() | setting_names([choices[lens].setting for lens in LENSES])
+        settings = setting_names([*plain_settings().values(), *(choices[lens].setting for lens in LENSES)])
         undecoded = setting_names([choices[f"{lens}{UNDECODED}"].setting for lens in LENSES])
         yield from measure(
             bench,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from steerlens.studies.attenuation import Attenuation, attenuation, fidelity_table
+from steerlens.studies.importance_scores import PUBLISHED_NAME
 from steerlens.studies.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.judge import JudgeName
 from steerlens.studies.removal import judged_compare, lens_score, plain_settings, seed_scores, strip_columns
@@ -146,6 +147,7 @@ def summarise(
         f"steering minus diffusion, {how}{seen}": (f"steering, {how}{seen}", f"diffusion, {how}{seen}")
         for how, seen in lenses
     }
+    compared[f"{PUBLISHED_NAME}, minus diffusion, plain"] = (PUBLISHED_NAME, "diffusion, plain")
     compared |= {
         f"steering, chosen, minus {what}": ("steering, chosen", second)
         for what, second in (
@@ -192,7 +194,7 @@ def summarise(
 
 def _attenuation(parts: Parts, choices: Mapping[str, RemovalChoice], draws: int) -> tuple[Attenuation, ...]:
     named = {f"{lens}, chosen": (str(choices[lens].setting), choices[lens].compare) for lens in LENSES}
-    named |= {f"{setting.lens}, plain": (name, "overlay") for name, setting in plain_settings().items()}
+    named |= {name: (str(setting), "overlay") for name, setting in plain_settings().items()}
     effect = torch.stack([part["one_shot"].float() for part in parts])
     found: list[Attenuation] = []
     for name, (setting, compare) in named.items():

@@ -76,7 +76,12 @@ class StrengthOptions:
 
 
 def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder: StudyFolder) -> Iterator[Advanced]:
-    """Measures every picture, those to choose on and those to report on, at every strength."""
+    """Measures every picture, those to choose on and those to report on, at every strength.
+
+    Raises:
+        UsageError: if all pictures of one half are of one concept, or one has no target.
+        StoreError: if a part cannot be written or read; finished parts stay.
+    """
     columns = options.columns(bench)
     effects = ImportanceOptions(options.decode, ablations=(options.ablation,), batch=options.batch)
     work = [
@@ -126,6 +131,9 @@ def measure_pictures(
     """Decodes a few heads of one picture at every strength, to look at: part `pictures`.
 
     The part holds `clean` (height, width, 3), `shown` (heads, strengths, height, width, 3) and `heads`, their places.
+
+    Raises:
+        StoreError: if a part cannot be written or read; finished parts stay.
     """
     columns = options.columns(bench)
     heads = [columns[round(place)] for place in torch.linspace(0, len(columns) - 1, SHOWN_HEADS).tolist()]

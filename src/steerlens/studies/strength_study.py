@@ -8,8 +8,8 @@ from steerlens.encoders.base import Encoder
 from steerlens.studies.drawing import save_figure, save_table
 from steerlens.studies.folder import StudyFolder, open_study
 from steerlens.studies.importance import Bench, make_bench, part_name
+from steerlens.studies.importance_effects import Effect
 from steerlens.studies.importance_study import target_for
-from steerlens.studies.importance_summary import Effect
 from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.stats import mean_estimate
 from steerlens.studies.strength import PICTURES, StrengthOptions, held_apart, measure, measure_pictures

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses.strength import Strength
-from steerlens.studies.importance_summary import INPUT, stacked
+from steerlens.studies.importance_effects import INPUT, stacked
 from steerlens.studies.judge import JudgeName
 from steerlens.studies.stats import (
     Estimate,

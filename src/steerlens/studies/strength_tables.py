@@ -11,7 +11,8 @@ from torch import Tensor
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.importance_summary import INPUT, Effect, Parts, asked_score, made_scores, stacked
+from steerlens.studies.importance_effects import INPUT, Effect, Parts, stacked
+from steerlens.studies.importance_scores import asked_score, made_scores
 from steerlens.studies.strength import CLEAN
 from steerlens.studies.typicality import Typicality
 
@@ -22,6 +23,8 @@ DECODED, ASKED, ASKED_SAME, JUDGED = "decoded", "not decoded", "not decoded, the
 @dataclass(frozen=True, eq=False)
 class Half:
     """What one half of the concepts was measured to be.
+
+    Its tables raise StoreError where a part lacks what the others hold.
 
     Attributes:
         parts: of its pictures.
@@ -90,6 +93,9 @@ def table_rows(
         pictures: id and concept of each.
         sites: the heads.
         strengths: the sweep.
+
+    Raises:
+        StoreError: if a part lacks what the others hold.
     """
     rows: list[dict[str, Any]] = []
     effects = {f"effect: {name}": (table, range(len(sites))) for name, table in half.effects().items()}
