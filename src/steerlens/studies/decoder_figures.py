@@ -52,7 +52,7 @@ def steps_figure(summary: DecoderSummary) -> Figure:
         summary.wanted * ceiling.value, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
     )
     agreement.axhline(
-        summary.rows[0].seen.unrelated, color=MIDDLE, linewidth=1, linestyle=":", label="pictures of different inputs"
+        summary.rows[0].seen.unrelated, color=MIDDLE, linewidth=1, linestyle="-.", label="pictures of different inputs"
     )
     _points(fidelity, [row.steps for row in rows], [row.fidelity for row in rows], _OWN, "encoder")
     ranking.set_ylabel("rank correlation of heads", fontsize=8)
