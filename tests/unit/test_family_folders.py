@@ -191,6 +191,13 @@ def test_the_encoder_of_every_pair_is_opened_without_its_decoder(folders: Any, t
         assert any(name.startswith("image_encoder/") for name in file_hashes(found.files))
 
 
+def test_another_decoder_may_stand_beside_the_encoder_of_one_joint_model(folders: Any) -> None:
+    given = load(folders("rae-mae"), dtype="float32").decoder
+    pair = load(folders("rae-mae"), dtype="float32", decoder=given)
+    assert pair.decoder is given and pair.encoder.spec.family == "vit_mae"
+    assert any(name.startswith("image_encoder/") for name in pair.provenance["sha256"])
+
+
 def test_the_encoder_of_a_card_is_fetched_alone(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
 

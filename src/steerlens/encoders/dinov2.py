@@ -40,6 +40,7 @@ class DINOv2Encoder(PretrainedEncoder):
         others=frozenset({"norm1", "norm2", "drop_path"}),
         scales=("layer_scale1", "layer_scale2"),
         scale_kind="Dinov2LayerScale",
+        drop_kind="Dinov2DropPath",
     )
 
     @property
@@ -109,6 +110,7 @@ class DINOv2RegistersEncoder(DINOv2Encoder):
         block_kind="Dinov2WithRegistersLayer",
         attention_kind="Dinov2WithRegistersAttention",
         scale_kind="Dinov2WithRegistersLayerScale",
+        drop_kind="Dinov2WithRegistersDropPath",
     )
 
 

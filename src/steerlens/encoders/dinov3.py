@@ -37,6 +37,7 @@ class DINOv3Encoder(PretrainedEncoder):
         block_kind="DINOv3ViTLayer",
         attention_kind="DINOv3ViTAttention",
         scale_kind="DINOv3ViTLayerScale",
+        drop_kind="Dinov3ViTDropPath",
     )
 
     @staticmethod

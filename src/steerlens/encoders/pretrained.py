@@ -34,9 +34,10 @@ class BlockParts:
         attention: name of the attention.
         projection: name of the attention's output projection.
         mlp: name of the MLP.
-        others: names of its other children, which write nothing: norms, dropout.
+        others: names of its other children, which write nothing: norms, `dropout`, `drop_path`.
         scales: names of the LayerScale after attention and of that after the MLP, where there are any.
         scale_kind: class of the LayerScale, whose vector is called `lambda1`.
+        drop_kind: class of what leaves out at random, in training alone.
     """
 
     block_kind: str
@@ -47,6 +48,7 @@ class BlockParts:
     others: frozenset[str]
     scales: tuple[str, str] | None = None
     scale_kind: str = ""
+    drop_kind: str = "Dropout"
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,8 @@ class PretrainedEncoder(NativeEncoder):
             self.refuse_kind(where, block, parts.block_kind)
             for scale in sorted(scales):
                 self.refuse_kind(f"{where}.{scale}", getattr(block, scale), parts.scale_kind)
+            for drop in sorted(parts.others & {"dropout", "drop_path"}):
+                self.refuse_kind(f"{where}.{drop}", getattr(block, drop), parts.drop_kind, "Identity")
             attention, where = getattr(block, parts.attention), f"{where}.{parts.attention}"
             self.refuse_children(where, attention, {"q_proj", "k_proj", "v_proj", parts.projection})
             self.refuse_kind(where, attention, parts.attention_kind)

@@ -88,7 +88,8 @@ def load(
         encoder = encoder_of(decoder, name) if encoder is None else encoder
     if not isinstance(encoder, Encoder):
         if encoder is None:
-            found, encoder_name = FoundEncoder(located.encoder, name, first, of_pair=True), name
+            joint = located if located.joint else None
+            found, encoder_name = FoundEncoder(located.encoder, name, first, of_pair=True, joint=joint), name
         else:
             found, encoder_name = find_alone(str(encoder), local_files_only=local_files_only), str(encoder)
             first, unpinned = found.place, found.note
