@@ -205,15 +205,22 @@ def plans(swept: Sequence[Sweep], batch: int, writing: float, options: argparse.
                 limit = " (writing)" if total * writing > decoding else ""
                 times.append(duration(start + max(decoding, total * writing)) + limit)
             named = "one picture" if inputs == 1 else f"{inputs:,} pictures"
-            rows.append([f"{named}, {sweep.name}", f"{total:,}", f"{inputs * sweep.disk / 1e9:,.3g} GB", *times])
+            rows.append([f"{named}, {sweep.name}", f"{total:,}", gigabytes(inputs * sweep.disk), *times])
     return table(["sweep", "pictures decoded", "disk", *(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], rows)
+
+
+def gigabytes(size: int) -> str:
+    """Bytes in gigabytes, to three digits."""
+    return f"{size / 1e9:,.0f} GB" if size >= 1e11 else f"{size / 1e9:.3g} GB"
 
 
 def duration(seconds: float) -> str:
     """Seconds in the unit that fits."""
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def kept(page: Path) -> str:
