@@ -54,9 +54,6 @@ from steerlens.zoo.pair import Pair
 
 _REFERENCE_BATCH = 32
 
-PAPER = PLAIN
-"""The plain settings by another name, for the overlay study."""
-
 
 @dataclass(frozen=True)
 class ImportanceOptions:
