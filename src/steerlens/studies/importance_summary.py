@@ -17,8 +17,8 @@ from steerlens.studies.candidates import PLAIN
 from steerlens.studies.importance_effects import INPUT, Effect, Parts, all_effects, stacked
 from steerlens.studies.importance_results import LAYOUT, Difference, Row, Setup, Summary
 from steerlens.studies.importance_scores import (
-    Choices,
     PUBLISHED_NAME,
+    Choices,
     LensScore,
     asked_score,
     common_seeds,
