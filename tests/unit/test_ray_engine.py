@@ -126,8 +126,9 @@ def test_more_than_the_cluster_holds_is_refused_and_not_waited_for(
         list(run_on_ray(make_job(pair, pictures, OPTIONS), Workers(**asked), lambda: pair))
 
 
+@pytest.mark.parametrize("count", [2, 1])
 def test_a_worker_that_is_killed_costs_its_parts_in_hand_and_no_more(
-    cluster: Any, folder: Path, pair: Pair, pictures: list[Picture], local: Atlas, tmp_path: Path
+    count: int, cluster: Any, folder: Path, pair: Pair, pictures: list[Picture], local: Atlas, tmp_path: Path
 ) -> None:
     alive = tmp_path / "alive"
     alive.mkdir()
@@ -139,14 +140,15 @@ def test_a_worker_that_is_killed_costs_its_parts_in_hand_and_no_more(
     events: list[Any] = []
 
     def killing(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Any]:
-        for event in run_on_ray(job, Workers(count=2), load_and_tell, finished, read):
+        for event in run_on_ray(job, Workers(count=count), load_and_tell, finished, read):
             if isinstance(event, CellsDone) and not any(isinstance(one, CellsDone) for one in events):
                 os.kill(int(next(alive.iterdir()).name), signal.SIGKILL)
             events.append(event)
             yield event
 
     atlas = drain(look_in(pair, make_job(pair, pictures, OPTIONS), tmp_path / "run", killing))
-    assert len(list(alive.iterdir())) == 3, "the dead worker was replaced by one"
+    # The dead worker is replaced by one; where another lives, the sweep may be over before its successor is there.
+    assert len(list(alive.iterdir())) in ({2} if count == 1 else {2, 3})
     keys = [result.cell.key for event in events if isinstance(event, CellsDone) for result in event.results]
     assert sorted(keys) == sorted(cell.key for cell in atlas.plan.cells)
     readings = [event.reading.id for event in events if isinstance(event, ReadingDone)]
