@@ -271,7 +271,8 @@ def test_a_bridged_encoder_has_the_precision_that_its_source_says() -> None:
 
         dtype = torch.bfloat16
 
-    source = Mixed(tiny_encoder().model, tiny_encoder().processor)
+    source = tiny_encoder()
+    source.__class__ = Mixed
     assert BridgedEncoder(source, random_bridge(12, 9)).dtype == torch.bfloat16
 
 
