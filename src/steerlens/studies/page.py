@@ -7,7 +7,7 @@ from steerlens.errors import UsageError
 from steerlens.studies.folder import read_json
 from steerlens.studies.importance_results import LAYOUT
 from steerlens.studies.markdown import Json, excludes, interval, percent, table
-from steerlens.studies.page_decoding import decoder_section, strength_section
+from steerlens.studies.page_decoding import decoder_bar, decoder_section, strength_bar, strength_section
 from steerlens.studies.page_findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
 from steerlens.studies.page_importance import found_difference, importance_findings, importance_section, own_figure
 from steerlens.studies.page_overlay import overlay_orders
@@ -134,8 +134,8 @@ def verdicts(summaries: Mapping[str, Json], measured: Json | None = None, on: st
     known: dict[str, Callable[[Json], list[list[str]]]] = {
         "importance": _importance_bars,
         "overlay": _overlay_bars,
-        "strength": _strength_bars,
-        "decoder": _decoder_bars,
+        "strength": lambda summary: [strength_bar(summary)],
+        "decoder": lambda summary: [decoder_bar(summary)],
     }
     told: dict[str, Callable[[Json], list[str]]] = {"importance": importance_findings, "overlay": overlay_findings}
     findings: list[str] = []
@@ -196,21 +196,6 @@ def _overlay_bars(summary: Json) -> list[list[str]]:
         [what, interval(area), "interval above 0", _met(_above(area))],
         [what, interval(area), f"aim: {OVERLAY_AIM:g}", _aimed((area["value"] or 0) >= OVERLAY_AIM)],
     ]
-
-
-def _strength_bars(summary: Json) -> list[list[str]]:
-    strength, default = summary["recommendation"]["strength"], summary["default"]
-    words = f"{strength or 'none within the bounds'}; the default is {default}"
-    verdict = "" if strength is None else "kept" if strength == default else "DIFFERS"
-    return [["strength: what the rule recommends", words, "reported", verdict]]
-
-
-def _decoder_bars(summary: Json) -> list[list[str]]:
-    steps, default = summary["cheapest_steps"], summary["rows"][0]
-    words = f"{'none' if steps is None else steps}; the default is {default['steps']}"
-    verdict = "enough" if default["name"] in summary["reaching"] else "TOO FEW"
-    what = f"decoder: fewest steps that rank heads with {summary['wanted']:g} of the reference's agreement with itself"
-    return [[what, words, "reported", verdict]]
 
 
 def _above(estimate: Json, bound: float = 0.0) -> bool:
