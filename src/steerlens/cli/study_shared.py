@@ -21,7 +21,8 @@ class StudySettings:
     """What every study takes."""
 
     model: str = "emoji"
-    """Which pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder that holds one."""
+    """Which pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), bridge:FOLDER,
+    or a folder that holds one."""
 
     encoder: str | None = None
     """Another encoder: a hub id or a folder."""

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from steerlens.errors import PictureError, UsageError
-from steerlens.images import load_picture
+from steerlens.images import load_picture, picture_files
 from steerlens.studies.scenes import draw_scenes, open_pictures
 from steerlens.studies.subjects import concept_of, image_hash
 from steerlens.training.data import HELD_OUT, UNSEEN
@@ -62,15 +61,10 @@ def folder_pictures(folder: Path, count: int, seed: int = 0) -> ShownSet:
         seed: decides which, and their order.
 
     Raises:
-        UsageError: if the folder is not there.
-        PictureError: if it holds no picture, or one that cannot be read.
+        UsageError: if the folder is not there, or holds no picture.
+        PictureError: if one cannot be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder.")
-    known = Image.registered_extensions()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
-    if not paths:
-        raise PictureError(f"{folder} holds no picture.")
+    paths = picture_files(folder)
     random.Random(seed).shuffle(paths)
     return ShownSet(tuple(_of_file(path, folder) for path in paths[:count]), f"folder {folder.name}, seed {seed}")
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from steerlens.errors import PictureError, UsageError
-from steerlens.images import load_picture
+from steerlens.errors import UsageError
+from steerlens.images import load_picture, picture_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +145,10 @@ def folder_subjects(
     Only those that are drawn are read.
 
     Raises:
-        UsageError: if the folder is not there or holds too few pictures.
-        PictureError: if it holds none, or one that is drawn cannot be read.
+        UsageError: if the folder is not there, or holds no picture or too few.
+        PictureError: if one that is drawn cannot be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder.")
     files = _files(folder)
-    if not files:
-        raise PictureError(f"{folder} holds no picture.")
     chosen, reported = split(files, n_chosen, n_reported, seed)
     taken = {file.path for file in (*chosen, *reported)}
     # References that are not studied themselves, where there are enough of them.
@@ -173,10 +169,8 @@ def folder_subjects(
 
 
 def _files(folder: Path) -> list[_File]:
-    known = Image.registered_extensions()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
     by_concept: dict[str, list[Path]] = {}
-    for path in paths:
+    for path in picture_files(folder):
         by_concept.setdefault(concept_of(path, folder), []).append(path)
     return [
         _File(path, concept, members[(number + 1) % len(members)] if len(members) > 1 else None)
