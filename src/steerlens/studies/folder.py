@@ -8,7 +8,6 @@ table.parquet          one row a picture and component
 figures/               SVG and PNG
 """
 
-import fcntl
 import json
 import math
 from collections.abc import Generator, Iterable, Mapping
@@ -22,7 +21,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
+from steerlens.sweep.difference import first_difference
 from steerlens.sweep.files import atomic_write, storing
+from steerlens.sweep.lock import LOCK_FILE, only_writer
 from steerlens.sweep.store import fingerprint
 
 
@@ -145,26 +146,25 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
     mark = fingerprint(json.loads(json.dumps(identity)))
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()} - {".lock"}
+        names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
         if names and "study.json" not in names:
             raise UsageError(f"{folder} holds files that are no study of steerlens; give another --out.")
-        lock = (folder / ".lock").open("a")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"another process is writing to {folder}; wait for it, or give another --out.") from None
+    with only_writer(folder):
         before = read_json(folder / "study.json")
         if before is not None and before.get("fingerprint") != mark:
-            now = json.loads(json.dumps(identity))
-            changed = [key for key in now if before.get(key) != now[key]]
+            asked = {key: value for key, value in before.items() if key not in _BESIDE}
+            key, then, now = first_difference(asked, json.loads(json.dumps(identity))) or ("layout", "old", "new")
             raise UsageError(
-                f"{folder} holds a study with another {' and '.join(changed) or 'layout'}; "
+                f"{folder} holds a study with another {key}: {then} there, {now} here; "
                 "give another --out, or remove that folder."
             )
         if before is None:
             _write_manifest(folder, {"fingerprint": mark, **identity})
         yield StudyFolder(folder)
+
+
+_BESIDE = ("fingerprint", "chosen")
+"""What study.json holds beside what was asked for."""
 
 
 def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
