@@ -25,8 +25,6 @@ from steerlens.training.stage import Progress
 
 PART = 4096
 BATCH = 128
-MIXED_SHARE = 0.15
-"""Scenes that are a mixture of two: steered embeddings lie between those of scenes, and the UNet should know such."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,6 @@ def zero_embedding(encoder: Any) -> Tensor:
     with torch.inference_mode():
         embeds = encoder(pixel_values=torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     return embeds.image_embeds[0].float().clone()
-
-
-def mix_some(pictures: Tensor, generator: torch.Generator, share: float = MIXED_SHARE) -> Tensor:
-    """float (B,3,64,64) in [0,1]: some of the pictures laid over the one before them, at 30 to 70 %."""
-    mixed = torch.rand(len(pictures), generator=generator) < share
-    weight = mixed * (0.3 + 0.4 * torch.rand(len(pictures), generator=generator))
-    return torch.lerp(pictures, pictures.roll(1, 0), weight.to(pictures.device)[:, None, None, None])
 
 
 def fill_cache(
@@ -112,7 +103,7 @@ def fill_cache(
             embeds: list[Tensor] = []
             latents: list[Tensor] = []
             for begin in range(0, part_size, BATCH):
-                scenes = mix_some(maker.draw(min(BATCH, part_size - begin), generator).pictures, generator)
+                scenes = maker.draw(min(BATCH, part_size - begin), generator).pictures
                 embeds.append(embed_pictures(encoder, scenes).half().cpu())
                 latents.append(encode_latents(movq, scenes).half().cpu())
             save_checkpoint(path, {"embeds": torch.cat(embeds), "latents": torch.cat(latents)}, {})

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steerlens.training.cache import MIXED_SHARE
 from steerlens.training.data import HELD_OUT, UNSEEN
 from steerlens.training.evaluate import Report, meant
 from steerlens.training.pipeline import Recipe, load_prepared
@@ -90,11 +89,9 @@ def _recipe(recipe: dict[str, Any]) -> str:
             f"1. Encoder ({shares[0]:.0%} of the time): Muon on weight matrices, AdamW on the rest; contrast with "
             "composed text targets, cross-entropy over names, companions and backgrounds, and a thumbnail painted from "
             f"the embedding; {1 - encoder['keep']:.0%} of the patches dropped for the first "
-            f"{encoder['drop_until']:.0%} of the time; colours, styles, scales and blur augmented; what heads of "
-            "the first two thirds of the layers write into the class token is made costly.",
+            f"{encoder['drop_until']:.0%} of the time; colours, styles, scales, blur and noise augmented.",
             f"2. Autoencoder ({shares[1]:.0%}): squared, absolute and edge losses; latents brought to unit variance.",
-            f"3. UNet (the rest): v-prediction on {recipe['scenes']} cached scenes, {MIXED_SHARE:.0%} of them mixtures "
-            f"of two, batch {unet['batch']}, "
+            f"3. UNet (the rest): v-prediction on {recipe['scenes']} cached scenes, batch {unet['batch']}, "
             f"{unet['drop']:.0%} of the conditions dropped, moving average of the weights. No loss runs through the "
             "encoder: pictures show what an embedding holds, and do not try to please the encoder.",
         ]

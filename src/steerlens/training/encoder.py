@@ -2,22 +2,16 @@
 
 Five losses meet in the embedding: contrast with composed text targets, the name among all names, the companion's name
 with the main object left out, the background, and a thumbnail that a small MLP must paint from the embedding (so that
-colour and layout stay in it for the decoder). For most of the time half of the patches are left out. A sixth term makes
-what heads of earlier layers write into the class token costly, head by head, so that the token is written by few heads,
-each with a part of its own, and by those of the last layers too: a small network would otherwise let the first layers
-do all of it, and many heads the same.
+colour and layout stay in it for the decoder). For most of the time half of the patches are left out.
 
 References:
     Radford et al., Learning transferable visual models from natural language supervision, 2021, arXiv 2103.00020.
     Li et al., Scaling language-image pre-training via masking (FLIP), 2022, arXiv 2212.00794.
-    Touvron et al., Going deeper with image transformers (CaiT: the class token reads late), 2021, arXiv 2103.17239.
-    Yuan and Lin, Model selection and estimation in regression with grouped variables (group lasso), 2006.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +44,6 @@ class EncoderSettings:
         companions: share of scenes with a companion.
         keep: share of patches kept while patches are dropped.
         drop_until: share of the budget after which all patches are kept.
-        early_cost: weight of what heads write into the class token in the first two thirds of the layers.
         augment: of the training scenes.
         optimisation: of the weights.
     """
@@ -63,7 +56,6 @@ class EncoderSettings:
     companions: float = 0.6
     keep: float = 0.5
     drop_until: float = 0.7
-    early_cost: float = 8.0
     augment: Augment = STRONG
     optimisation: Optimisation = field(default_factory=Optimisation)
 
@@ -101,45 +93,6 @@ def kept_tokens(hidden: Tensor, kept: Tensor) -> Tensor:
     """float (B,1+K,D): the class token and the patches that `kept` (B,K) names, of all tokens (B,1+T,D)."""
     index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
     return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-
-
-@contextmanager
-def class_token_reads(encoder: Any) -> Generator[dict[int | str, Tensor]]:
-    """Collect what a forward pass reads into the class token: by layer the heads' values (B,H*d), and "final" (B,D)."""
-    vision, reads = encoder.vision_model, dict[int | str, Tensor]()
-
-    def keep(key: int | str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            reads[key] = inputs[0][:, 0] if inputs[0].ndim == 3 else inputs[0]
-
-        return hook
-
-    hooks = [vision.post_layernorm.register_forward_pre_hook(keep("final"))]
-    for number, layer in enumerate(vision.encoder.layers):
-        hooks.append(layer.self_attn.out_proj.register_forward_pre_hook(keep(number)))
-    try:
-        yield reads
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def early_writes(encoder: Any, reads: Mapping[int | str, Tensor]) -> Tensor:
-    """float (): `sum_l a_l mean_h |W_O h| / |r_L|` over the first two thirds of the layers, `a_l` falling from 1 to 0.
-
-    Norms and not squares, so that heads that say little fall silent and the others are hardly touched.
-    """
-    layers, heads = encoder.vision_model.encoder.layers, int(encoder.config.num_attention_heads)
-    early = 2 * len(layers) // 3
-    scale = reads["final"].detach().float().norm(dim=-1)
-    total = scale.new_zeros(())
-    for number in range(early):
-        weight = layers[number].self_attn.out_proj.weight
-        values = reads[number].float().unflatten(-1, (heads, -1))
-        writes = torch.einsum("bhd,ohd->bho", values, weight.unflatten(-1, (heads, -1)))
-        share = writes.norm(dim=-1).mean(dim=1) / scale
-        total = total + (1 - number / early) * share.mean()
-    return total
 
 
 def draw_kept(settings: EncoderSettings, batch: int, share: float, generator: torch.Generator) -> Tensor | None:
@@ -245,11 +198,9 @@ def train_encoder(
         scenes = maker.draw(batch, generator, companions=settings.companions)
         pixels = to_pixel_values(maker.spoil(scenes.pictures, generator))
         kept = draw_kept(settings, batch, share, generator)
-        with autocast(device), class_token_reads(model.encoder) as reads:
+        with autocast(device):
             embeds = embed_tokens(model.encoder, pixels, None if kept is None else kept.to(device))
-        losses = model.losses(embeds.float(), scenes, centred)
-        early = early_writes(model.encoder, reads)
-        return losses | {"loss": losses["loss"] + settings.early_cost * early, "early": early}
+        return model.losses(embeds.float(), scenes, centred)
 
     def measure() -> Mapping[str, float]:
         return encoder_metrics(model.encoder, pictures, centred, device)
