@@ -62,13 +62,13 @@ models: $(VENV)/.tested $(VENV)/optional
 # The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
 # DATA holds the emoji art; it is fetched with npm where it is missing.
 STUDIES ?= studies
-SMALL := --count 24 --choose 4
+SMALL := --count 24 --choose 4 --strengths rho=1 --steps 4
 FULL := --count 100 --choose 12
-SMALL_STRENGTH := --count 4 --heads-per-picture 8 --references 128
+SMALL_STRENGTH := --count 8 --heads-per-picture 8 --references 128
 FULL_STRENGTH := --count 12 --heads-per-picture 24
-SMALL_DECODER := --count 4 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
+SMALL_DECODER := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
-FULL_DECODER := --count 4 --heads 24
+FULL_DECODER := --count 12 --heads 24
 # An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
