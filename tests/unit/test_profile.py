@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from steerlens.errors import PictureError, UsageError
+from steerlens.errors import UsageError
 from steerlens.interventions import Mean
 from steerlens.lenses.directions import load_directions
 from steerlens.lenses.strength import Strength
@@ -273,7 +273,7 @@ def test_what_cannot_be_profiled_is_refused(pair: Pair, photos: Path, tmp_path: 
     with pytest.raises(UsageError, match="not a folder"):
         folder_pictures(tmp_path / "nowhere", 3)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PictureError, match="no picture"):
+    with pytest.raises(UsageError, match="no picture"):
         folder_pictures(tmp_path / "empty", 3)
 
 
