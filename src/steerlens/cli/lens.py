@@ -214,7 +214,7 @@ class Command:
             raise UsageError("no picture was given; try: steerlens lens PICTURE, or steerlens demo.")
         folder = self.folder
         if self.resume and not (folder / "manifest.json").is_file():
-            raise UsageError(f"there is no run in {folder} to go on with; leave --resume to begin one.")
+            raise UsageError(f"there is no run in {folder} to go on with; leave out --resume to begin one.")
         pictures = load_pictures(self.images)
         if self.dry_run:
             from steerlens.cli.dry_run import dry_run
