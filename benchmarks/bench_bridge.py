@@ -22,6 +22,7 @@ from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
 from steerlens.images import eight_bit, picture_files
 from steerlens.studies.scenes import open_pictures
+from steerlens.sweep.lazy import drain
 from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.scenes import SceneMaker
 from steerlens.zoo.encoders import find_encoder, open_encoder
@@ -43,12 +44,8 @@ def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path
 def measured_on(stored: StoredBridge, folder: Path) -> Measured:
     """What a bridge does on the pictures of a folder."""
     source, target = (open_encoder(find_encoder(end.source)) for end in (stored.source, stored.target))
-    events = see(source, target, picture_files(folder))
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            return measure(stored.bridge, end.value.source, end.value.target)
+    seen = drain(see(source, target, picture_files(folder)))
+    return measure(stored.bridge, seen.source, seen.target)
 
 
 def tell(stored: StoredBridge, known: Measured) -> None:

@@ -89,7 +89,7 @@ def decoder_study(
 
 
 def _parts(study: StudyFolder, name: str, subjects: Sequence[Subject]) -> list[dict[str, Tensor]]:
-    return [study.part(decoded_part(name, subject)) for subject in subjects]
+    return study.parts(decoded_part(name, subject) for subject in subjects)
 
 
 def identity(pair: Pair, subjects: SubjectSet, options: DecoderOptions, judge: Encoder | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from steerlens.studies.importance_figures import correlation_figure, layer_figur
 from steerlens.studies.importance_results import LAYOUT, Setup, Summary
 from steerlens.studies.importance_scores import choose_all
 from steerlens.studies.importance_summary import summarise, table_rows
+from steerlens.studies.judge import judge_name, models_of
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
@@ -62,9 +63,6 @@ def importance_study(
         UsageError: if the folder holds another study, or there is no such target.
         StoreError: if it cannot be written; finished parts stay.
     """
-    # The judge's own file needs `model_identity` from here.
-    from steerlens.studies.judge import judge_name
-
     if ablation not in options.ablations:
         raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
     if target not in ("", TEXT, OTHER):
@@ -188,8 +186,6 @@ def identity(
     pair: Pair, subjects: SubjectSet, options: ImportanceOptions, main: Effect, judge: Encoder | None
 ) -> dict[str, Any]:
     """What two calls must share to go on with one study, as JSON values."""
-    from steerlens.studies.judge import models_of
-
     return {
         "study": "importance",
         "layout": LAYOUT,
@@ -204,15 +200,4 @@ def identity(
             "given": options.given,
             "decode": options.decode.decisive(),
         },
-    }
-
-
-def model_identity(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
-    """Which models a study is about: names, and hashes of their weights."""
-    return {
-        "pair": pair.name,
-        "encoder": pair.encoder.spec.name,
-        "decoder": pair.decoder.spec.name,
-        "sha256": pair.provenance.get("sha256", {}),
-        "judge": None if judge is None else judge.spec.name,
     }

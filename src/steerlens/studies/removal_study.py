@@ -131,7 +131,7 @@ def removal_study(
 
 
 def _parts(study: StudyFolder, stage: str, pairs: tuple[Overlaid, ...]) -> Parts:
-    return [study.part(part_name(stage, pair)) for pair in pairs]
+    return study.parts(part_name(stage, pair) for pair in pairs)
 
 
 def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: Encoder | None = None) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def strength_study(
 
 
 def _parts(study: StudyFolder, stage: str, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    return [study.part(part_name(stage, subject)) for subject in subjects]
+    return study.parts(part_name(stage, subject) for subject in subjects)
 
 
 def _write(
