@@ -7,9 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from steerlens.studies.greys import DARK, LIGHT, MIDDLE
 from steerlens.studies.importance_results import Row, Summary
-
-_DARK, _MIDDLE, _LIGHT = "#222222", "#777777", "#bbbbbb"
 
 
 def correlation_figure(summary: Summary) -> Figure:
@@ -21,15 +20,15 @@ def correlation_figure(summary: Summary) -> Figure:
     figure = Figure(figsize=(9, 0.34 * len(order) + 1.8), layout="constrained")
     axes = figure.subplots()
     for offset, statistic, colour, marker, label in (
-        (0.16, "spearman", _DARK, "o", "over heads"),
-        (-0.16, "interaction", _MIDDLE, "s", "head and picture means removed"),
+        (0.16, "spearman", DARK, "o", "over heads"),
+        (-0.16, "interaction", MIDDLE, "s", "head and picture means removed"),
     ):
         for place, name in enumerate(order):
             estimate = found[name, statistic].estimate
             axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
             said = label if place == 0 else None
             axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=said, linestyle="")
-    axes.axvline(0, color=_LIGHT, linewidth=1, zorder=0)
+    axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
     axes.set_yticks(range(len(order)), [f"{name} *" if _marked(found, name) else name for name in order])
     axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
     said = "\n* compared with the effect's own target before decoding: a check of consistency"
@@ -51,7 +50,7 @@ def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figur
         points = np.array([[_mean(rows, site, name), _mean(rows, site, effect)] for site in sites])
         shade = 0.85 - 0.85 * layers / max(1, layers.max())
         axes.scatter(points[:, 0], points[:, 1], c=shade, cmap="gray", vmin=0, vmax=1, s=18, edgecolors="black", lw=0.4)
-        axes.axhline(0, color=_LIGHT, linewidth=0.8, zorder=0)
+        axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("similarity (cosine)", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -70,10 +69,10 @@ def layer_figure(summary: Summary) -> Figure:
     figure = Figure(figsize=(7.5, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     layers = range(len(summary.effect_by_layer))
-    left.bar(layers, summary.effect_by_layer, color=_MIDDLE)
+    left.bar(layers, summary.effect_by_layer, color=MIDDLE)
     left.set_ylabel("mean effect of a head (cosine)")
-    right.bar(layers, summary.beats_by_layer, color=_MIDDLE)
-    right.axhline(0.5, color=_DARK, linewidth=1, linestyle="--", label="chance (50 %)")
+    right.bar(layers, summary.beats_by_layer, color=MIDDLE)
+    right.axhline(0.5, color=DARK, linewidth=1, linestyle="--", label="chance (50 %)")
     right.set_ylabel("share closer than its control")
     right.set_ylim(0, 1)
     right.legend(loc="upper right", fontsize=8)
