@@ -45,7 +45,7 @@ class Recipe:
     encoder_share: float = 0.42
     autoencoder_share: float = 0.1
     steps: int | None = None
-    scenes: int = 12 * PART
+    scenes: int = 16 * PART
     part: int = PART
     seed: int = 0
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
