@@ -112,7 +112,7 @@ class Emoji:
     workers: int = 1
     """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
 
-    scenes: int = 49_152
+    scenes: int = 65_536
     """Scenes whose embeddings and latents are cached for the UNet."""
 
     seed: int = 0

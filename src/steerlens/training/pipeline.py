@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import distributed
 
 from steerlens.errors import UsageError
@@ -151,8 +150,6 @@ def train_pair(
     write_json(folder / "recipe.json", asdict(recipe))
     pictures, texts = load_prepared(data)
     projection, seed = int(texts.names.shape[1]), recipe.seed
-    if device == "cpu":
-        torch.set_num_threads(max(1, (torch.get_num_threads() if workers == 1 else 1)))
     unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
     if init is not None:
         keep_autoencoder(init, folder, recipe.autoencoder)

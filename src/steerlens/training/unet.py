@@ -79,7 +79,7 @@ def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
 
 
 def plain_attention() -> Any:
-    """Attention in single steps: the CPU's fused one takes a sixth of a training step more, since it is slow backwards."""
+    """Attention in single steps: on a CPU the fused one is slow backwards, and takes a fifth more of a training step."""
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
     return AttnAddedKVProcessor()
