@@ -79,7 +79,7 @@ def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
 
 
 def plain_attention() -> Any:
-    """Attention in single steps: on a CPU the fused one is slow backwards, and takes a fifth more of a training step."""
+    """Attention in single steps: on a CPU the fused one is slow backwards, and a training step takes a fifth longer."""
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
     return AttnAddedKVProcessor()
