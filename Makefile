@@ -76,6 +76,9 @@ FULL_decoder := --count 6 --heads 24
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
 
+# What a single study is run as: `make study-overlay`; SIZE is SMALL or FULL.
+SIZE ?= SMALL
+INTO ?= $(STUDIES)
 # Two studies at a time, each on one thread: together a seventh faster than one after the other on two.
 TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 study-importance study-overlay study-strength \
 	study-decoder
@@ -85,11 +88,11 @@ $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/steerlens train prepare --data $(DATA)
 
 studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
-	$(TWO_AT_A_TIME) SIZE=SMALL INTO=$(STUDIES)
+	+$(TWO_AT_A_TIME) SIZE=SMALL INTO=$(STUDIES)
 	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)/page
 
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
-	$(TWO_AT_A_TIME) SIZE=FULL INTO=$(STUDIES)-full
+	+$(TWO_AT_A_TIME) SIZE=FULL INTO=$(STUDIES)-full
 	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/pair.json
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 

@@ -78,13 +78,6 @@ def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
     return unet
 
 
-def plain_attention() -> Any:
-    """Attention in single steps: on a CPU the fused one is slow backwards, and a training step takes a fifth longer."""
-    from diffusers.models.attention_processor import AttnAddedKVProcessor
-
-    return AttnAddedKVProcessor()
-
-
 def make_scheduler() -> Any:
     """The plain `DDPMScheduler` that the pair is saved with."""
     from diffusers import DDPMScheduler
@@ -143,12 +136,14 @@ def train_unet(
 
     In a process group every worker calls this with the same arguments and takes its share of each batch.
     """
+    from diffusers.models.attention_processor import AttnAddedKVProcessor
+
     where, (rank, workers) = torch.device(device), workers_of_group()
     torch.manual_seed(seed)
     cache = load_cache(folder)
     unet: Any = make_unet(settings, projection).to(where)
-    if where.type == "cpu":
-        unet.set_attn_processor(plain_attention())
+    if where.type == "cpu":  # the fused attention is slow backwards: a step would take a fifth longer
+        unet.set_attn_processor(AttnAddedKVProcessor())
     if init is not None:
         start_from(unet, init / "decoder" / "unet" / "diffusion_pytorch_model.safetensors")
     embeds, latents, zero = cache.embeds.to(where), cache.latents.to(where), cache.zero.to(where)
