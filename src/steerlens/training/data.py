@@ -50,7 +50,9 @@ class Source:
 
 SOURCES = (
     Source("noto", "emoji-datasource-google", "16.0.0", "Apache-2.0", "Noto Emoji, Google"),
-    Source("twemoji", "emoji-datasource-twitter", "16.0.0", "CC-BY-4.0", "Twemoji, Twitter Inc. and contributors"),
+    Source(
+        "twemoji", "emoji-datasource-twitter", "16.0.0", "CC-BY-4.0", "Twemoji, Twitter, Inc and other contributors"
+    ),
     Source("fluent", "@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "Fluent Emoji, Microsoft; packaged by LobeHub"),
 )
 
