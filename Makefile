@@ -63,8 +63,8 @@ models: $(VENV)/.tested $(VENV)/optional
 # The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
 # DATA holds the emoji art; it is fetched with npm where it is missing.
 STUDIES ?= studies
-SMALL_importance := --count 24 --choose 4 --strengths rho=1 --steps 4
-SMALL_overlay := $(SMALL_importance)
+SMALL_overlay := --count 16 --choose 4 --strengths rho=1 --steps 4
+SMALL_importance := --count 24 --choose 4 --strengths rho=1 --steps 4 --no-extras
 SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5

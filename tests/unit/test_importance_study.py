@@ -17,16 +17,20 @@ from steerlens.images import load_picture
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.sites import all_heads
-from steerlens.studies.candidates import (
-    STRENGTHS,
-    diffusion_candidates,
-    steering_candidates,
+from steerlens.studies.candidates import PLAIN, STRENGTHS, diffusion_candidates, steering_candidates
+from steerlens.studies.folder import StudyFolder, open_study, rounded
+from steerlens.studies.importance import (
+    ImportanceOptions,
+    make_bench,
+    other_of,
+    part_name,
+    subject_effects,
+    subject_targets,
 )
-from steerlens.studies.folder import open_study, rounded
-from steerlens.studies.importance import ImportanceOptions, make_bench, other_of, subject_effects, subject_targets
 from steerlens.studies.importance_effects import GIVEN, Effect
-from steerlens.studies.importance_scores import choose, made_scores
+from steerlens.studies.importance_scores import PUBLISHED_NAME, choose, made_scores
 from steerlens.studies.importance_study import identity, importance_study, known_targets, notes, target_for
+from steerlens.studies.page_importance import importance_findings, importance_section
 from steerlens.studies.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
 from steerlens.sweep.engine import Advanced
@@ -95,6 +99,24 @@ def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet,
     assert set(frozen) == {"steering", "diffusion", "steering, not decoded", "diffusion, not decoded"}
     for name in ("correlations", "heads", "layers"):
         assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_extras_only_plain_and_chosen_settings_are_decoded(
+    pair: Pair, subjects: SubjectSet, tmp_path: Path
+) -> None:
+    small = replace(options(pair), extras=False)
+    finish(importance_study(pair, subjects, small, tmp_path / "small", draws=20))
+    summary = json.loads((tmp_path / "small" / "summary.json").read_text())
+    chosen = {summary["choices"][lens]["setting"] for lens in ("steering", "diffusion")}
+    parts = StudyFolder(tmp_path / "small").parts(part_name("report", subject) for subject in subjects.reported)
+    decoded = {name.split(".seed")[0] for name in parts[0] if name.startswith("made.")}
+    assert decoded == {f"made.{name}" for name in (*chosen, *map(str, PLAIN), "control")}
+    scores = {row["score"] for row in summary["rows"]}
+    assert PUBLISHED_NAME not in scores and f"{PUBLISHED_NAME}, not decoded" in scores
+    assert "neutral base" not in {one["name"] for one in summary["variants"]}
+    assert "`--extras`" in importance_section(summary) and importance_findings(summary)
+    with pytest.raises(UsageError, match="extras"):
+        finish(importance_study(pair, subjects, options(pair), tmp_path / "small", draws=20))
 
 
 def test_another_study_is_refused(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:

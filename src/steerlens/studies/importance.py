@@ -67,6 +67,8 @@ class ImportanceOptions:
         decode: how to decode.
         batch: rows of a forward pass.
         given: a text that signed effects of all pictures may be taken towards, or nothing.
+        extras: whether settings that nobody chose (the paper's one factor, centred writes, a neutral base) are decoded
+            as well; their embeddings are always there.
     """
 
     decode: DecodeOptions
@@ -76,6 +78,7 @@ class ImportanceOptions:
     diffusion: tuple[LensSetting, ...] = diffusion_candidates()
     batch: int = 64
     given: str = ""
+    extras: bool = True
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < 2:
@@ -174,7 +177,8 @@ def measure_report(
 ) -> Iterator[Advanced]:
     """Measures the frozen settings, plain ones and the paper's, with all seeds, on the concepts to report on.
 
-    Centred settings and a neutral base are decoded with one seed, as are controls.
+    Centred settings and a neutral base are decoded with one seed, as are controls. Without `extras` they and the
+    paper's setting are not decoded at all, unless they were chosen.
 
     Args:
         bench: the models, opened.
@@ -184,9 +188,12 @@ def measure_report(
         folder: where parts go.
         asked: settings that were chosen by embeddings; they are not decoded.
     """
-    whole = {str(setting): Job(setting, options.seeds) for setting in (*PLAIN, PUBLISHED, *winners)}
-    once = {str(setting): Job(setting, options.seeds[:1]) for setting in (*CENTRED, NEUTRAL)}
-    jobs = {str(setting): Job(setting) for setting in asked} | once | whole
+    always, extras = (*PLAIN, *winners), (*CENTRED, NEUTRAL)
+    if options.extras:
+        always = (*always, PUBLISHED)
+    unseen = {str(setting): Job(setting) for setting in (*asked, *extras, PUBLISHED)}
+    once = {str(setting): Job(setting, options.seeds[:1]) for setting in extras if options.extras}
+    jobs = unseen | once | {str(setting): Job(setting, options.seeds) for setting in always}
     work = [(subject, other_of(subjects.reported, place)) for place, subject in enumerate(subjects.reported)]
     yield from _measure(bench, work, options, jobs, options.seeds[0], folder, "report")
 

@@ -211,7 +211,10 @@ def choose_all(
 
 
 def lens_scores(parts: Parts, choices: Choices, main: Effect) -> tuple[LensScore, ...]:
-    """The lenses' scores that the study reports: chosen settings, plain ones, the paper's, and like with like."""
+    """The lenses' scores that the study reports: chosen settings, plain ones, the paper's, and like with like.
+
+    The paper's setting has only its undecoded score where it was not decoded.
+    """
     towards = main.target or next(iter(targets_of(parts)), INPUT)
     scores: list[LensScore] = []
     for lens, choice in choices.decoded.items():
@@ -222,8 +225,10 @@ def lens_scores(parts: Parts, choices: Choices, main: Effect) -> tuple[LensScore
     if towards != INPUT:
         fixed += [(f"{setting.lens}, plain, towards {towards}", setting, towards) for setting in PLAIN]
     fixed += [(PUBLISHED_NAME, PUBLISHED, INPUT)]
+    shown = [name for name, setting, _ in fixed if is_decoded(parts, setting)]
     for name, setting, compare in fixed:
-        scores.append(LensScore(name, setting, compare))
+        if name in shown:
+            scores.append(LensScore(name, setting, compare))
         scores.append(LensScore(f"{name}, not decoded", setting, compare, "asked"))
     scores += [
         LensScore(f"{setting.lens}, centred, towards {towards}, not decoded", setting, towards, "asked")
@@ -234,9 +239,14 @@ def lens_scores(parts: Parts, choices: Choices, main: Effect) -> tuple[LensScore
             scores.append(LensScore(f"{lens}, chosen, judged with {compare}", choice.setting, compare, "judge"))
     if INPUT in judged_with(parts):
         for name, setting, compare in fixed:
-            if compare == INPUT:
+            if compare == INPUT and name in shown:
                 scores.append(LensScore(f"{name}, judged with {INPUT}", setting, INPUT, "judge"))
     return tuple(scores)
+
+
+def is_decoded(parts: Parts, setting: LensSetting) -> bool:
+    """Whether pictures of the setting were decoded, and not its embeddings alone."""
+    return all(any(name.startswith(f"made.{setting}.seed") for name in part) for part in parts)
 
 
 def judged_with(parts: Parts) -> tuple[str, ...]:

@@ -198,6 +198,7 @@ def identity(
             "steering": [str(setting) for setting in options.steering],
             "diffusion": [str(setting) for setting in options.diffusion],
             "given": options.given,
+            "extras": options.extras,
             "decode": options.decode.decisive(),
         },
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steerlens.studies.candidates import CENTRED, NEUTRAL, PLAIN
 from steerlens.studies.importance_effects import INPUT, Effect, Parts, targets_of
-from steerlens.studies.importance_scores import asked_score, common_seeds, made_scores
+from steerlens.studies.importance_scores import asked_score, common_seeds, is_decoded, made_scores
 from steerlens.studies.settings import LensSetting
 from steerlens.studies.stats import Estimate, correlation_estimate, difference_estimate
 
@@ -42,6 +42,8 @@ class Variant:
 
 def variants(parts: Parts, concepts: Sequence[str], main: Effect, *, draws: int = 1000) -> tuple[Variant, ...]:
     """Centred writes and a neutral base, compared with the effect's target; and that target instead of the input.
+
+    What was not decoded is left out.
 
     Args:
         parts: of the pictures to report on.
@@ -84,4 +86,4 @@ def variants(parts: Parts, concepts: Sequence[str], main: Effect, *, draws: int 
             by_construction=main.target in (first[1], second[1]),
         )
 
-    return tuple(variant(name, *both) for name, both in sides.items())
+    return tuple(variant(name, *both) for name, both in sides.items() if is_decoded(parts, both[0][0]))

@@ -190,8 +190,12 @@ def beyond(summary: Json) -> str:
         )
         lines.append(words + (" \\*." if one["by_construction"] else "."))
     lines += _fast_ranking(summary)
-    judged = [] if summary["setup"]["judge"] is not None else ["pictures as an outside judge sees them (`--judge`)"]
-    return "\n".join([*lines, f"- Not measured here: {'; '.join([*_UNMEASURED, *judged])}.\n"])
+    unmeasured = list(_UNMEASURED)
+    if not any(one["name"] == "neutral base" for one in summary["variants"]):
+        unmeasured.append("pictures of centred writes, of a neutral base and of the paper's factor (`--extras`)")
+    if summary["setup"]["judge"] is None:
+        unmeasured.append("pictures as an outside judge sees them (`--judge`)")
+    return "\n".join([*lines, f"- Not measured here: {'; '.join(unmeasured)}.\n"])
 
 
 def _helps(difference: Json) -> str:
