@@ -71,7 +71,7 @@ SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-
 FULL_importance := --count 100 --choose 12
 FULL_overlay := $(FULL_importance)
 FULL_strength := --count 12 --heads-per-picture 24
-FULL_decoder := --count 6 --heads 24
+FULL_decoder := --count 6 --heads 12
 # An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
@@ -80,7 +80,7 @@ JUDGED = $(if $(JUDGE),--judge $(JUDGE))
 SIZE ?= SMALL
 INTO ?= $(STUDIES)
 # Two studies at a time, each on one thread: together a seventh faster than one after the other on two.
-TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 study-importance study-overlay study-strength \
+TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j2 study-importance study-overlay study-strength \
 	study-decoder
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed

@@ -16,11 +16,13 @@ from steerlens.studies.stats import (
     interaction_pearson,
     mean_correlation,
     mismatched,
+    of_draws,
     pearson,
     ranks,
     ratio_estimate,
     seed_reliability,
     spearman,
+    take,
     two_way_bootstrap,
     within_layers,
     without_means,
@@ -116,6 +118,33 @@ def test_intervals_within_layers_contain_the_estimate(signal: float, level: floa
     assert (same.low, same.value, same.high) == (0, 0, 0)
     share = ratio_estimate(effect, effect, effect, concepts, correlation=within_layers(layers), draws=50)
     assert share.low == pytest.approx(1) == share.high
+
+
+@given(seed=st.integers(0, 10_000), layered=st.booleans())
+def test_rank_correlations_of_draws_are_those_of_the_drawn_tables(seed: int, layered: bool) -> None:
+    """The short way of `of_draws` against the definition: ties, heads drawn twice, layers of any size, constants."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [0, 2, 0, 1, 1, 0, 2, 2, 1, 0]
+    a, b = torch.randn(2, 6, 10, generator=generator)
+    a[:, ::2], b[1] = a[:, ::2].round(), 1.0
+    pictures = torch.randint(6, (40, 6), generator=generator)
+    columns = torch.randint(10, (40, 10), generator=generator)
+    correlation = spearman
+    if layered:
+        correlation = within_layers(layers)
+        own = [torch.tensor([place for place, one in enumerate(layers) if one == layer]) for layer in layers]
+        columns = torch.stack([places[torch.randint(len(places), (40,), generator=generator)] for places in own], dim=1)
+    short = of_draws(correlation, a, b, pictures, columns)
+    torch.testing.assert_close(
+        short, correlation(take(a, pictures, columns), take(b, pictures, columns)), equal_nan=True
+    )
+    assert short.isnan().any() and not short.isnan().all()
+
+
+def test_a_share_of_nothing_is_undefined() -> None:
+    score = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    assert math.isnan(ratio_estimate(score, -score, score, list("abcde"), draws=20).value)
+    assert ratio_estimate(score, score, score, list("abcde"), draws=20).value == 1
 
 
 def test_layers_in_any_order_and_of_any_size_keep_their_heads() -> None:

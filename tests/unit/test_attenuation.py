@@ -72,14 +72,20 @@ def estimate(value: float, half: float = 0.05) -> dict[str, float]:
 
 
 def test_the_page_says_where_a_ranking_is_lost_and_only_then() -> None:
-    (words,) = lost(rounded(asdict(told(0.3, shared=3.0))))
-    assert words.startswith("Why: the ranking is in the embedding") and "More seeds would not mend it" in words
-    assert lost(rounded(asdict(told(0.0)))) == []
+    (words,) = lost(rounded(asdict(told(0.3, shared=3.0))), "the effect", ", a remark")
+    assert "with the effect: the ranking is in the embedding asked for (+" in words and "], a remark) and is" in words
+    assert "the larger is lost by the decoder itself" in words
+    assert lost(rounded(asdict(told(0.0))), "the effect") == []
+    below = rounded(asdict(told(0.3, shared=3.0))) | {"asked": estimate(-0.1, 0.02), "made": estimate(-0.5)}
+    assert lost(below, "the effect") == []
     row = rounded(asdict(told(2.5)))
     assert row["without_noise"] >= row["asked"]["low"] > row["made"]["high"]
-    (words,) = lost(row)
-    assert "More seeds might mend it" in words and "would not" not in words
-    assert "seeds" not in lost(row | {"without_noise": None})[0]
+    (words,) = lost(row, "the effect")
+    assert "more seeds might mend most of it" in words and "itself" not in words
+    assert "seeds" not in lost(row | {"without_noise": None}, "the effect")[0]
+    # partly lost is not lost
+    assert "partly lost" in lost(row | {"made": estimate(0.2)}, "the effect")[0]
+    assert "partly" not in lost(row | {"made": estimate(0.02)}, "the effect")[0]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,7 @@ def test_the_page_says_where_a_ranking_is_lost_and_only_then() -> None:
         (0.2, -0.3, "**not found**; the difference lies above 0, but"),
         (0.01, 0.3, "**not found**; the difference includes 0"),
         (-0.2, 0.3, "**the reverse was found**"),
+        (-0.2, -0.3, "**not found**; the difference lies below 0, and neither"),
     ],
 )
 def test_a_claim_asks_for_the_difference_and_for_the_lens_own_figure(
@@ -98,6 +105,13 @@ def test_a_claim_asks_for_the_difference_and_for_the_lens_own_figure(
     words = claim("It tells", estimate(difference), estimate(own), estimate(own - difference))
     assert words.startswith(f"It tells: {verdict}")
     assert f"Steering Lens {own:+.2f} [" in words and f"paired difference {difference:+.2f} [" in words
+
+
+def test_a_lens_that_tells_it_too_is_not_said_to_tell_hardly_anything() -> None:
+    both = (estimate(0.2), estimate(0.5), estimate(0.3))
+    assert "**found in part**; the Steering Lens tells more" in claim("It alone tells", *both, alone=True)
+    assert "**found**" in claim("It tells more", *both)
+    assert "**found**" in claim("It alone tells", estimate(0.3), estimate(0.3), estimate(0.0), alone=True)
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_steps_that_are_enough_by_chance_are_not_called_certain(options: Decoder
     assert hard.cheapest_steps is not None and hard.certain_steps is None and hard.certain == ()
     assert decoder_bar(rounded(hard.to_json()))[3] == "enough as a point estimate"
     page = studies_page({"decoder": rounded(hard.to_json())})
-    assert "reaches 0.99 as well: **none**" in page and "no fewer steps than by default" in page
+    assert "reaches 0.99 as well: **none**" in page and "Recommended: no fewer than 8 steps" in page
 
 
 def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderOptions) -> None:

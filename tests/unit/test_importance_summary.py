@@ -19,6 +19,7 @@ from steerlens.studies.importance_summary import CEILING, summarise
 from steerlens.studies.judge import JudgeName
 from steerlens.studies.page import studies_page, write_page
 from steerlens.studies.stats import mean_correlation
+from steerlens.sweep.engine import Advanced
 
 N, E = 12, 8
 SITES = tuple(all_heads(3, 4))
@@ -63,12 +64,13 @@ def summary_of(parts: list[dict[str, Tensor]], main: Effect, **setup: object) ->
     return finish_plain(summarise(parts, concepts, SITES, made_choices(), main, setup=known, draws=20))
 
 
-def finish_plain(events: Generator[float, None, Summary]) -> Summary:
+def finish_plain(events: Generator[Advanced, None, Summary]) -> Summary:
     while True:
         try:
-            assert 0 < next(events) < 1
+            event = next(events)
         except StopIteration as end:
             return end.value
+        assert event.stage == "statistics" and 0 <= event.done < event.total == 1
 
 
 MAIN = Effect("total", "text", "mean")
@@ -115,7 +117,9 @@ def test_every_notion_of_importance_is_reported_with_its_own_first_order(summary
     assert statistics == {"spearman", "pearson", "interaction", "interaction pearson", "within layers"}
     marked = {(row.score, row.effect) for row in summary.rows if row.by_construction}
     assert ("steering, chosen, not decoded", "direct, signed towards text, zero") in marked
-    assert not any("other" in effect or "unsigned" in effect for _, effect in marked)
+    assert not any("unsigned" in effect for _, effect in marked)
+    assert all("towards other" in name for name, effect in marked if "towards other" in effect)
+    assert ("steering, plain, towards other, not decoded", "total, signed towards other, mean") in marked
     assert all(score.endswith("not decoded") for score, _ in marked)
 
 

@@ -275,7 +275,7 @@ def test_it_is_said_what_decided() -> None:
     clear = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*clear, strengths, Bounds(-1.0, 1.0))
     assert (found.decided, found.strength, found.runners_up) == ("correlation", "rho=5", ())
-    assert "The correlation decided: rho=5" in choice_words(rounded(asdict(found)))
+    assert "where it was chosen, rho=5 does better than every other" in choice_words(rounded(asdict(found)))
     some = [made_half(seed, {"rho=1": 0.97, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*some, strengths, Bounds(-1.0, 1.0))
     assert found.decided == "convention" and found.strength == "rho=5" and len(found.runners_up) == 1

@@ -56,7 +56,10 @@ class Effect:
         return signed_effect(clean, ablated, stacked(parts, self.target))
 
     def first_order(self, parts: Parts) -> Float[Tensor, "P N"] | None:
-        """Attribution patching of this very effect; None for the unsigned one, whose gradient is zero at the start."""
+        """Attribution patching of the total effect with this ablation and target.
+
+        None for the unsigned one, whose gradient is zero at the start.
+        """
         return stacked(parts, f"attribution.{self.ablation}.{self.target}") if self.target else None
 
 

@@ -222,8 +222,8 @@ def lens_scores(parts: Parts, choices: Choices, main: Effect) -> tuple[LensScore
     for lens, choice in choices.asked.items():
         scores.append(LensScore(f"{lens}, chosen, not decoded", choice.setting, choice.compare, "asked"))
     fixed = [(f"{setting.lens}, plain", setting, INPUT) for setting in PLAIN]
-    if towards != INPUT:
-        fixed += [(f"{setting.lens}, plain, towards {towards}", setting, towards) for setting in PLAIN]
+    for target in targets_of(parts):
+        fixed += [(f"{setting.lens}, plain, towards {target}", setting, target) for setting in PLAIN]
     fixed += [(PUBLISHED_NAME, PUBLISHED, INPUT)]
     shown = [name for name, setting, _ in fixed if is_decoded(parts, setting)]
     for name, setting, compare in fixed:
@@ -236,6 +236,8 @@ def lens_scores(parts: Parts, choices: Choices, main: Effect) -> tuple[LensScore
     ]
     for compare in judged_with(parts):
         for lens, choice in choices.decoded.items():
+            if choice.compare != compare:  # what the judge's view is to be held against
+                scores.append(LensScore(f"{lens}, chosen, compared with {compare}", choice.setting, compare))
             scores.append(LensScore(f"{lens}, chosen, judged with {compare}", choice.setting, compare, "judge"))
     if INPUT in judged_with(parts):
         for name, setting, compare in fixed:

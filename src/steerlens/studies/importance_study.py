@@ -91,7 +91,7 @@ def importance_study(
             command=command,
             notes=notes(pair, subjects),
         )
-        summary = yield from _counted(summarise(parts, concepts, bench.sites, choices, main, setup=setup, draws=draws))
+        summary = yield from summarise(parts, concepts, bench.sites, choices, main, setup=setup, draws=draws)
         pictures = [(subject.id, subject.concept) for subject in subjects.reported]
         rows = table_rows(parts, pictures, bench.sites, choices, main)
         study.write_json("summary.json", summary.to_json())
@@ -101,15 +101,6 @@ def importance_study(
         save_figure(study, "heads", scatter_figure(summary, rows))
         save_figure(study, "layers", layer_figure(summary))
         return summary
-
-
-def _counted(events: Generator[float, None, Summary]) -> Generator[Advanced, None, Summary]:
-    yield Advanced("statistics", 0, 1)
-    while True:
-        try:
-            yield Advanced("statistics", next(events), 1)
-        except StopIteration as end:
-            return end.value
 
 
 def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "", given: str = "") -> str:
@@ -198,7 +189,7 @@ def identity(
             "steering": [str(setting) for setting in options.steering],
             "diffusion": [str(setting) for setting in options.diffusion],
             "given": options.given,
-            "extras": options.extras,
             "decode": options.decode.decisive(),
+            **({} if options.extras else {"extras": False}),
         },
     }

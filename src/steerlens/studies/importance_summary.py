@@ -43,6 +43,7 @@ from steerlens.studies.stats import (
     spearman,
     within_layers,
 )
+from steerlens.sweep.engine import Advanced
 
 __all__ = [
     "ATTRIBUTION",
@@ -86,7 +87,7 @@ class _Tables:
         }
 
     def against(self, effect: Effect) -> dict[str, Tensor]:
-        """The scores, and what estimates this very effect: attribution patching, and the exact direct effect."""
+        """The scores, and what estimates the total effect: attribution patching, and the exact direct effect."""
         found, first_order = dict(self.scores), effect.first_order(self.parts)
         if first_order is not None:
             found[ATTRIBUTION] = first_order
@@ -138,7 +139,7 @@ def summarise(
     *,
     setup: Setup | None = None,
     draws: int = 1000,
-) -> Generator[float, None, Summary]:
+) -> Generator[Advanced, None, Summary]:
     """Everything that the study reports.
 
     Args:
@@ -151,7 +152,7 @@ def summarise(
         draws: bootstrap draws.
 
     Yields:
-        The share that is done, and at the end returns the summary.
+        How far it is; at the end it returns the summary.
 
     Raises:
         StoreError: if the parts are not those of the choices.
@@ -160,11 +161,12 @@ def summarise(
     published = Effect("total", "", main.ablation)
     rows: list[Row] = []
     effects = all_effects(parts, main.ablation)
+    yield Advanced("statistics", 0, 1)
     for number, effect in enumerate(effects, start=1):
-        used = found.statistics if effect == main else {"spearman": spearman}
         weighty = effect in (main, published)
-        rows += found.rows(effect, used, draws if weighty else draws // _OTHER_DRAWS, null=effect == main)
-        yield number / (len(effects) + 1)
+        used = found.statistics if weighty else {"spearman": spearman}
+        rows += found.rows(effect, used, draws if weighty else max(1, draws // _OTHER_DRAWS), null=weighty)
+        yield Advanced("statistics", number / (len(effects) + 1), 1)
     values = main.table(parts)
     by_head = values.mean(dim=0)
     beats, layers = _beats_control(parts), [site.layer for site in sites]
@@ -214,7 +216,7 @@ def _differences(found: _Tables, main: Effect, published: Effect) -> tuple[Diffe
     ]
     return (
         *(found.difference(*pair, main, statistic) for pair in pairs for statistic in ("spearman", "interaction")),
-        *(found.difference(*pair, published, "spearman") for pair in paper),
+        *(found.difference(*pair, published, statistic) for pair in paper for statistic in ("spearman", "interaction")),
     )
 
 

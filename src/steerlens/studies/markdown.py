@@ -18,7 +18,12 @@ def interval(estimate: Json | None) -> str:
 def excludes(estimate: Json, value: float = 0.0) -> bool:
     """Whether an estimate's interval lies wholly on one side of a value."""
     low, high = estimate.get("low"), estimate.get("high")
-    return low is not None and high is not None and (low > value or high < value)
+    return estimate.get("value") is not None and low is not None and high is not None and (low > value or high < value)
+
+
+def above(estimate: Json, value: float = 0.0) -> bool:
+    """Whether an estimate's interval lies wholly above a value."""
+    return excludes(estimate, value) and estimate["value"] > value
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from steerlens.errors import UsageError
 from steerlens.studies.folder import read_json
 from steerlens.studies.importance_results import LAYOUT
-from steerlens.studies.markdown import Json, excludes, interval, percent, table
+from steerlens.studies.markdown import Json, above, interval, percent, signed, table
 from steerlens.studies.page_decoding import decoder_bar, decoder_section, strength_bar, strength_section
 from steerlens.studies.page_findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
 from steerlens.studies.page_importance import found_difference, importance_findings, importance_section, own_figure
@@ -158,13 +158,13 @@ def _importance_bars(summary: Json) -> list[list[str]]:
             f"importance: DSL minus Diffusion Lens, correlation with the main effect ({main}), decoded",
             interval(difference),
             "interval above 0",
-            _met(_above(difference)),
+            _met(above(difference)),
         ],
         [
             f"importance: DSL's own correlation with it ({main}), decoded",
             interval(own),
             "interval above 0",
-            _met(_above(own)),
+            _met(above(own)),
         ],
     ]
     if (share := summary["ceiling_share"].get("chosen")) is not None:
@@ -180,10 +180,11 @@ def _importance_bars(summary: Json) -> list[list[str]]:
     share = f"{percent(beats)} [{beats['low'] or 0:.0%}, {beats['high'] or 0:.0%}]"
     rows.append(
         [
-            "heads closer to the input than a random direction steered as hard; by layer",
+            "heads closer to the input than a random direction steered as hard (one a head, for all pictures); by "
+            "layer",
             f"{share}; {layers}",
             "reported; chance is 50%",
-            "above chance" if _above(beats, 0.5) else "not above chance",
+            "above chance" if above(beats, 0.5) else "not above chance",
         ]
     )
     return rows
@@ -193,13 +194,9 @@ def _overlay_bars(summary: Json) -> list[list[str]]:
     area = summary["bar"]
     what = "overlay: DSL's normalised area (0 random order, 1 greedy reference)"
     return [
-        [what, interval(area), "interval above 0", _met(_above(area))],
+        [what, interval(area), "interval above 0", _met(above(area))],
         [what, interval(area), f"aim: {OVERLAY_AIM:g}", _aimed((area["value"] or 0) >= OVERLAY_AIM)],
     ]
-
-
-def _above(estimate: Json, bound: float = 0.0) -> bool:
-    return excludes(estimate, bound) and estimate["value"] > bound
 
 
 def _met(met: bool) -> str:
@@ -218,7 +215,8 @@ def overlay_section(summary: Json) -> str:
         "Does ablating heads in a lens' order make an overlay leave, while the base stays? The paper's second study.",
         f"{summary['n_pairs']} pairs of a base and an overlay, {summary['n_heads']} heads, {summary['ablation']} "
         "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
-        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals are over pairs (95 %).\n",
+        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals draw pairs anew, "
+        "one by one (95 %): pairs that share a picture count as independent.\n",
         f"    {summary.get('command') or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
         "![Normalised area of every order](images/studies/overlay-orders.png)\n",
         table(
@@ -228,7 +226,7 @@ def overlay_section(summary: Json) -> str:
                     lens,
                     choice["setting"],
                     COMPARED[choice["compare"]],
-                    f"{choice['area']:+.2f}",
+                    signed(choice["area"]),
                 ]
                 for lens, choice in summary["choices"].items()
             ],

@@ -2,7 +2,7 @@
 
 from steerlens.studies.caution import caution
 from steerlens.studies.importance_effects import INPUT
-from steerlens.studies.markdown import Json, excludes, interval, percent, signed, table
+from steerlens.studies.markdown import Json, above, excludes, interval, percent, signed, table
 from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 
 
@@ -54,18 +54,28 @@ def choice_words(rule: Json) -> str:
         return "No strength of the sweep keeps to the bounds."
     bounds, ties = rule["bounds"], ", ".join(rule["runners_up"])
     within = [name for name, one in rule["candidates"].items() if one["within"]]
+    others = [one for name, one in (rule["differences"] or {}).items() if name in within]
+    apart = f"{sum(map(above, others))} of {len(others)}"
+    undecided = f"it cannot tell the strengths within the bounds apart ({', '.join(within)})"
+    if len(within) == 1:
+        undecided = f"only {within[0]} keeps to the bounds"
     decided = {
-        "correlation": f"The correlation decided: {rule['best']} does better than every other one within the bounds.",
+        "correlation": f"The correlation decided: where it was chosen, {rule['best']} does better than every other one "
+        f"within the bounds; on other concepts that holds against {apart}.",
         "convention": f"The correlation left {rule['best']}, the best where it was chosen, and {ties}, which cannot be "
         "told from it; among these the convention decided: the one that moves embeddings farthest.",
-        "bounds": f"**The correlation did not decide**: it cannot tell the strengths within the bounds apart "
-        f"({', '.join(within)}). What decided are the bounds, a fidelity of at least {bounds['fidelity']:g} of the "
-        f"clean pictures' and a share of at most {bounds['atypical']:g} atypical embeddings, which are set and not "
-        "measured, and the convention to take the one that moves embeddings farthest.",
+        "bounds": f"**The correlation did not decide**: {undecided}. What decided are the bounds, a fidelity of at "
+        f"least {bounds['fidelity']:g} of the clean pictures' and a share of at most {bounds['atypical']:g} atypical "
+        "embeddings, which are set and not measured, and the convention to take the one that moves embeddings "
+        "farthest.",
     }
     own = rule["correlation"]
     words = f"{decided[rule['decided']]} On other concepts its correlation is {interval(own)}"
-    return f"{words}." if excludes(own) else f"{words}, **which includes 0**: no correlation is shown for it."
+    if not excludes(own):
+        return f"{words}, **which includes 0**: no correlation is shown for it."
+    if not above(own):
+        return f"{words}, **which lies below 0**: its pictures rank heads the wrong way round."
+    return f"{words}."
 
 
 def _strengths(summary: Json) -> str:
@@ -174,8 +184,9 @@ def decoder_section(summary: Json) -> str:
         f"without noise could reach is the root of the reliability, {interval(summary['asked_ceiling'])}; its share is "
         f"{interval(summary['asked_share'])}.\n",
         f"{steps_words(summary)}\n",
-        f"What the decoder invents at the default setting, 1 - agreement over seeds: {interval(summary['invented'])}; "
-        f"pictures of different inputs agree by {signed(default['seen']['unrelated']) or 'undefined'}.\n",
+        f"What the decoder invents at the default setting is at least 1 - agreement over seeds: "
+        f"{interval(summary['invented'])}; what all seeds invent alike does not show there. Pictures of different "
+        f"inputs agree by {signed(default['seen']['unrelated']) or 'undefined'}.\n",
         "![Every setting of the sweep](images/studies/decoder-settings.png)\n",
         "![The same embeddings with other seeds](images/studies/decoder-seeds.png)\n",
     ]
@@ -195,13 +206,14 @@ def steps_words(summary: Json) -> str:
     )
     own = f"the default is {default['steps']} steps with a share of {interval(default['seen']['share'])}"
     if fewest is None:
-        return f"{rule}No number of steps of the sweep is enough; {own}."
+        return f"{rule}No number of steps of the sweep reaches it; {own}."
     if certain is not None:
-        return f"{rule}So {certain} steps are enough, chance allowed for; {own}."
+        return f"{rule}So {certain} steps are enough, by an interval that stands for itself alone; {own}."
+    more = max(fewest, default["steps"])
     return (
         f"{rule}So nothing is certain: a share below {wanted:g} is left open for every number of steps, the largest "
         f"included. {fewest} steps look enough, but these pictures are too few to tell; {own}. Recommended: no fewer "
-        "steps than by default until more pictures (`--count`) narrow the intervals."
+        f"than {more} steps until more pictures (`--count`) narrow the intervals."
     )
 
 
@@ -242,9 +254,15 @@ def decoder_bar(summary: Json) -> list[str]:
     if default["name"] in summary["certain"]:
         verdict = "enough"
     else:
-        verdict = "enough as a point estimate" if default["name"] in summary["reaching"] else "TOO FEW"
+        verdict = "enough as a point estimate" if default["name"] in summary["reaching"] else _short(summary)
     what = f"decoder: fewest steps that rank heads with {summary['wanted']:g} of the reference's agreement with itself"
     return [what, words, "reported", verdict]
+
+
+def _short(summary: Json) -> str:
+    """Whether the default's steps are too few, or their interval leaves that open."""
+    high = summary["rows"][0]["seen"]["share"]["high"]
+    return "undecided" if high is None or high >= summary["wanted"] else "TOO FEW"
 
 
 def _fewest(summary: Json) -> tuple[int | None, int | None]:

@@ -1,34 +1,40 @@
 """What the page of results says in words: whether a claim holds, where a ranking is lost, what overlays come to.
 
-Every sentence is chosen by the figures of the summaries, and holds no others.
+Which sentence is printed depends on the summaries' figures, and it holds no others.
 """
 
 from collections.abc import Mapping, Sequence
 
-from steerlens.studies.markdown import Json, excludes, interval, signed, table
+from steerlens.studies.markdown import Json, above, excludes, interval, signed, table
 
 OVERLAY_AIM = 0.85
 """Of the normalised area of the Steering Lens' order."""
 
 
-def claim(what: str, difference: Json, own: Json, other: Json) -> str:
+def claim(what: str, difference: Json, own: Json, other: Json, *, alone: bool = False) -> str:
     """Whether the Steering Lens tells something, and more of it than the Diffusion Lens.
 
-    Both are asked for: the paired difference must lie above 0, and so must the Steering Lens' own figure.
+    Both are asked for: the paired difference must lie above 0, and so must the Steering Lens' own figure; for the
+    reverse, the other way round.
 
     Args:
         what: the claim.
         difference: Steering Lens minus Diffusion Lens.
         own: the Steering Lens' own figure.
         other: the Diffusion Lens' own figure.
+        alone: whether the claim is that the Diffusion Lens tells hardly anything: its figure may not lie above 0.
     """
     sides = f"Steering Lens {interval(own)}, Diffusion Lens {interval(other)}, paired difference {interval(difference)}"
     if not excludes(difference):
         verdict, why = "not found", "the difference includes 0"
-    elif difference["value"] < 0:
+    elif not above(difference):
         verdict, why = "the reverse was found", "the Diffusion Lens does better"
-    elif not (excludes(own) and own["value"] > 0):
+        if not above(other):
+            verdict, why = "not found", "the difference lies below 0, and neither lens' own figure above it"
+    elif not above(own):
         verdict, why = "not found", "the difference lies above 0, but the Steering Lens' own figure does not"
+    elif alone and above(other):
+        verdict, why = "found in part", "the Steering Lens tells more, but the Diffusion Lens tells it too"
     else:
         verdict, why = "found", "the Steering Lens' own figure and the difference both lie above 0"
     return f"{what}: **{verdict}**; {why} ({sides})."
@@ -40,10 +46,14 @@ def overlay_findings(summary: Json) -> list[str]:
     areas = {row["name"]: row["area"] for row in summary["orders"]}
     low, high = summary["random_range"]
     area, asked = areas["steering, chosen"], areas["steering, chosen, not decoded"]
-    clear = excludes(area) and area["value"] > high
+    better = "no better than random orders"
+    if above(area):
+        better = "clear of random orders" if area["value"] > high else "better than random orders are on average"
+    direct = areas["exact direct effect"]
+    most = ", of which no lens of direct contributions can know more," if _at_least(direct, asked) else ""
     lines = [
-        f"The Steering Lens' pictures order heads {'clear of' if clear else 'no better than'} random orders (area "
-        f"{interval(area)}; single random ones {low:+.2f} to {high:+.2f}).",
+        f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random ones {low:+.2f} to "
+        f"{high:+.2f}).",
         _overlap(summary["differences"]["steering, chosen, minus one-shot effect"], areas["one-shot effect"]),
         claim(
             "The Steering Lens' pictures order heads better than the Diffusion Lens' do, each with its chosen setting",
@@ -51,10 +61,14 @@ def overlay_findings(summary: Json) -> list[str]:
             area,
             areas["diffusion, chosen"],
         ),
-        f"Not decoded, the Steering Lens reaches an area of {interval(asked)}; the exact direct effect, of which no "
-        f"lens of direct contributions can know more, {interval(areas['exact direct effect'])}.",
+        f"Not decoded, the Steering Lens reaches an area of {interval(asked)}; the exact direct effect{most} "
+        f"{interval(direct)}.",
     ]
-    return lines + lost(found["steering, chosen"])
+    return lines + lost(found["steering, chosen"], "each head's own effect on the objective")
+
+
+def _at_least(first: Json, second: Json) -> bool:
+    return None not in (first["value"], second["value"]) and first["value"] >= second["value"]
 
 
 def _overlap(difference: Json, one_shot: Json) -> str:
@@ -70,26 +84,31 @@ def _overlap(difference: Json, one_shot: Json) -> str:
     return f"{what}: **not found**; its area is smaller (paired difference {interval(difference)})."
 
 
-def lost(row: Json) -> list[str]:
-    """The decoder's part in a missed bar: a finding where the picture says clearly less than what was asked for."""
+def lost(row: Json, effect: str, remark: str = "") -> list[str]:
+    """What becomes of a ranking in decoding, where the picture says clearly less than what was asked for.
+
+    Args:
+        row: of the attenuation table.
+        effect: what scores are correlated with, in words.
+        remark: what must be known of the undecoded score.
+    """
     asked, made = row["asked"], row["made"]
-    if asked["low"] is None or made["high"] is None or asked["low"] <= made["high"]:
+    if not above(asked) or made["high"] is None or asked["low"] <= made["high"]:
         return []
     words = (
-        f"Why: the ranking is in the embedding ({interval(asked)}) and is lost in decoding ({interval(made)}). Decoded "
-        f"and undecoded scores agree to {interval(row['passed_on'])} over heads, and pictures come back with a "
-        f"fidelity of {interval(row['fidelity'])}. A decoder that only added noise would leave "
-        f"{signed(row['asked']['value'])} x {signed(row['passed_on']['value'])} = {signed(row['expected'])}"
+        f"What decoding does, by Spearman correlations over heads with {effect}: the ranking is in the embedding asked "
+        f"for ({interval(asked)}{remark}) and is {'partly ' if above(made) else ''}lost in the picture "
+        f"({interval(made)}). Decoded and undecoded scores agree to {interval(row['passed_on'])}, and pictures come "
+        f"back with a fidelity of {interval(row['fidelity'])}. A decoder that only added noise would leave "
+        f"{signed(asked['value'])} x {signed(row['passed_on']['value'])} = {signed(row['expected'])}."
     )
     noise = row["without_noise"]
     if noise is None:
-        return [f"{words}."]
-    if noise < asked["low"]:
-        return [
-            f"{words}. More seeds would not mend it: without seed noise the correlation would be {signed(noise)}. It "
-            "is the decoder, and not the number of pictures it was given, that bounds what pictures tell here."
-        ]
-    return [f"{words}. More seeds might mend it: without seed noise the correlation would be {signed(noise)}."]
+        return [words]
+    words += f" Without the noise of seeds the picture's correlation would be about {signed(noise)}"
+    if noise - made["value"] < asked["value"] - noise:
+        return [f"{words}: more seeds would mend the smaller part, the larger is lost by the decoder itself."]
+    return [f"{words}: more seeds might mend most of it."]
 
 
 def attenuation_table(rows: Sequence[Json], effect: str) -> str:
@@ -121,6 +140,6 @@ def candidates_table(choices: Mapping[str, Json], what: str) -> str:
     rows = [
         [lens, name, signed(value)]
         for lens, choice in choices.items()
-        for name, value in sorted(choice["candidates"].items(), key=lambda item: -(item[1] if item[1] else 0.0))
+        for name, value in sorted(choice["candidates"].items(), key=lambda item: 2.0 if item[1] is None else -item[1])
     ]
     return table(["lens", "candidate", what], rows)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from steerlens.studies.candidates import PUBLISHED
 from steerlens.studies.importance_scores import PUBLISHED_NAME
-from steerlens.studies.markdown import Json, excludes, interval, signed, table
+from steerlens.studies.markdown import Json, above, excludes, interval, signed, table
 from steerlens.studies.page_decoding import drawn, judged_by
 from steerlens.studies.page_findings import attenuation_table, candidates_table, claim, lost
 
@@ -24,13 +24,13 @@ _CONSISTENCY = (
 _OPTIONS = """\
 What the answer depends on, and which option decides it:
 
-- *The notion of importance* (`--effect`, `--ablation`). Unsigned: how far the embedding moves, wherever to. It follows
-  the size of a head's write, which needs no lens. Signed: how much similarity with a target is lost. Total: on a real
-  forward pass, everything downstream reacting. Direct: in the final residual alone, all that a lens of direct
-  contributions can know.
+- *The notion of importance* (`--effect`, `--ablation`). Unsigned: how far the embedding moves, wherever to. That can
+  follow the size of a head's write, which needs no lens (*norm of the write* below). Signed: how much similarity with a
+  target is lost. Total: on a real forward pass, everything downstream reacting. Direct: in the final residual alone,
+  all that a lens of direct contributions can know.
 - *The target* (`--target`): each label's text, another picture of the same concept, or one text for all pictures.
 - *The strength* (`--strengths`). One factor `s` for all heads moves heads with large writes far away from the input, so
-  that similarity with the input falls as the size of the write grows; a relative strength `rho` moves all heads alike.
+  that similarity with the input may say little but how large a write is; a relative strength `rho` moves all alike.
 - *An outside judge* (`--judge`): the decoder inverts the very encoder that embeds its pictures again; a second encoder,
   trained apart, does not share its errors.
 """
@@ -64,18 +64,19 @@ def importance_findings(summary: Json) -> list[str]:
         f"one factor for all heads, {PUBLISHED.strength}, pictures compared with the input, against how far real "
         f"ablation moves the embedding ({published})"
     )
+    paper = f"The paper's claim that the Steering Lens tells importance and the Diffusion Lens hardly does: {in_words}"
+    before = "The same before decoding"
+    if found_difference(summary, PUBLISHED_NAME, effect=published) is None:
+        before = f"{paper}; before decoding (its pictures were not made: `--extras`)"
     claims = [
-        (
-            f"The paper's claim that the Steering Lens tells importance and the Diffusion Lens hardly does: {in_words}",
-            PUBLISHED_NAME,
-            published,
-        ),
-        ("The same before decoding", f"{PUBLISHED_NAME}, not decoded", published),
+        (paper, PUBLISHED_NAME, published),
+        (before, f"{PUBLISHED_NAME}, not decoded", published),
         ("The same as the outside judge sees the pictures", f"{PUBLISHED_NAME}, judged with input", published),
         (f"Settings chosen for each lens, decoded, against the main effect ({main})", "chosen", main),
         *(
-            (f"The same pictures, compared with {words} by the outside judge", f"chosen, judged with {what}", main)
+            (f"The same pictures, compared with {words} by the {judge}", f"chosen, {how} {what}", main)
             for what, words in (("input", "the input"), ("other", "another picture of the concept"))
+            for judge, how in (("encoder itself", "compared with"), ("outside judge", "judged with"))
         ),
         ("Settings chosen for each lens by its undecoded scores", "chosen, not decoded", main),
     ]
@@ -83,10 +84,12 @@ def importance_findings(summary: Json) -> list[str]:
     shares = summary["ceiling_share"]
     if shares:
         lines[-1] += f" The Steering Lens reaches {interval(shares['chosen, not decoded'])} of the ceiling there."
-    if _row(summary, "steering, chosen, not decoded")["by_construction"]:
+    if any(_row(summary, f"{lens}, chosen, not decoded")["by_construction"] for lens in ("steering", "diffusion")):
         lines[-1] += f" This score is {_CONSISTENCY}."
     found = {row["score"]: row for row in summary["attenuation"]}
-    return lines + _like_with_like(summary) + lost(found["steering, chosen"])
+    towards = f"towards {summary['choices']['steering']['compare']}" in main
+    remark = ", a check of consistency: it is compared with the effect's own target" if towards else ""
+    return lines + _like_with_like(summary) + lost(found["steering, chosen"], "the main effect", remark)
 
 
 def _claim(summary: Json, what: str, name: str, effect: str) -> list[str]:
@@ -94,26 +97,29 @@ def _claim(summary: Json, what: str, name: str, effect: str) -> list[str]:
     if difference is None:
         return []
     own, other = (own_figure(summary, difference[side], effect) for side in ("first", "second"))
-    return [claim(what, difference["estimate"], own, other)]
+    return [claim(what, difference["estimate"], own, other, alone=name.startswith(PUBLISHED_NAME))]
 
 
 def _like_with_like(summary: Json) -> list[str]:
     """The undecoded comparison of the same kind of write on both sides: taking means out is no part of a lens."""
+    target = summary["main"].split(", ")[1].removeprefix("signed ")
     pairs = {
         row["name"]: row["estimate"]
         for row in summary["differences"]
         if row["statistic"] == "spearman"
         and row["effect"] == summary["main"]
-        and row["name"].startswith(("plain, towards", "centred, towards"))
-        and row["name"].endswith("not decoded")
+        and row["name"] in [f"{kind}, {target}, not decoded" for kind in ("plain", "centred")]
     }
     if not pairs:
         return []
     words = "; ".join(f"both {name}: {interval(estimate)}" for name, estimate in pairs.items())
-    better = sum(excludes(estimate) and estimate["value"] > 0 for estimate in pairs.values())
+    better = sum(above(estimate) for estimate in pairs.values())
+    since = ""
+    if summary["main"].endswith(", mean"):
+        since = ", since a lens that steers with centred writes is given what mean ablation takes away"
     return [
-        "Like with like, since a lens that steers with centred writes is given what mean ablation takes away: "
-        f"Steering Lens minus Diffusion Lens, {words}. The Steering Lens does better in {better} of {len(pairs)}."
+        f"Like with like{since}: Steering Lens minus Diffusion Lens, {words}. The Steering Lens does better in "
+        f"{better} of {len(pairs)}. These, too, are checks of consistency."
     ]
 
 
@@ -138,16 +144,17 @@ def importance_section(summary: Json) -> str:
         table(
             ["lens", "setting", "compared with", "correlation where it was chosen"],
             [
-                [lens, choice["setting"], choice["compare"], f"{choice['correlation'] or 0:+.2f}"]
+                [lens, choice["setting"], choice["compare"], signed(choice["correlation"])]
                 for lens, choice in summary["choices"].items()
             ],
         ),
         "All candidates, where the choice was made:\n",
         candidates_table(summary["choices"], "correlation"),
-        _correlations(summary),
+        _correlations(summary, main),
         "The last column is the null: the same scores with *other* pictures' effects. *Means removed* leaves only what "
         "a score says about this picture's head, beyond which heads are large in general.\n",
         *([f"\\* {_CONSISTENCY[0].upper()}{_CONSISTENCY[1:]}.\n"] if _any_by_construction(summary) else []),
+        *_paper(summary),
         "Paired differences, Steering Lens minus Diffusion Lens, both seen in the same way:\n",
         table(
             ["scores", "effect", "Spearman", "means removed"],
@@ -180,28 +187,35 @@ def importance_section(summary: Json) -> str:
 
 def beyond(summary: Json) -> str:
     """What goes beyond the paper, each with its verdict, and what was not measured."""
-    lines = ["### Beyond the paper\n"]
+    lines = [
+        "### Beyond the paper\n",
+        "Both sides of a difference are decoded with the same seeds, those that both have.\n",
+    ]
     for one in summary["variants"]:
-        words = (
-            f"- **{one['name']}** ({one['first']}, against {one['second']}): decoded "
-            f"{_helps(one['decoded_difference'])}, paired difference {interval(one['decoded_difference'])}, itself "
-            f"{interval(one['decoded'])}; not decoded {_helps(one['asked_difference'])}, "
-            f"{interval(one['asked_difference'])}, itself {interval(one['asked'])}"
-        )
+        sides = [
+            f"{how} {_helps(one[f'{side}_difference'], one[side])}, paired difference "
+            f"{interval(one[f'{side}_difference'])}, itself {interval(one[side])}"
+            for how, side in (("decoded", "decoded"), ("not decoded", "asked"))
+        ]
+        words = f"- **{one['name']}** ({one['first']}, against {one['second']}): {'; '.join(sides)}"
         lines.append(words + (" \\*." if one["by_construction"] else "."))
     lines += _fast_ranking(summary)
-    unmeasured = list(_UNMEASURED)
-    if not any(one["name"] == "neutral base" for one in summary["variants"]):
-        unmeasured.append("pictures of centred writes, of a neutral base and of the paper's factor (`--extras`)")
+    unmeasured: list[str] = [*_UNMEASURED]
+    made = {one["name"] for one in summary["variants"]} | {row["score"] for row in summary["rows"]}
+    extras = {"centred": "centred writes", "neutral base": "a neutral base", PUBLISHED_NAME: "the paper's factor"}
+    if missing := [words for name, words in extras.items() if name not in made]:
+        unmeasured.append(f"pictures with {', '.join(missing)} (`--extras`)")
     if summary["setup"]["judge"] is None:
         unmeasured.append("pictures as an outside judge sees them (`--judge`)")
     return "\n".join([*lines, f"- Not measured here: {'; '.join(unmeasured)}.\n"])
 
 
-def _helps(difference: Json) -> str:
+def _helps(difference: Json, own: Json) -> str:
     if not excludes(difference):
         return "no difference is told"
-    return "it **helps**" if difference["value"] > 0 else "it **hurts**"
+    if not above(difference):
+        return "it **hurts**"
+    return "it **helps**" if above(own) else "it does better, but tells nothing by itself"
 
 
 def _fast_ranking(summary: Json) -> list[str]:
@@ -212,11 +226,13 @@ def _fast_ranking(summary: Json) -> list[str]:
             continue
         whole = summary["reliability"][row["score"]][1]
         agreement, most = row["passed_on"], None if whole is None or whole <= 0 else whole**0.5
-        stands = most is not None and agreement["low"] is not None and agreement["low"] >= 0.8 * most
+        verdict = "cannot be told to stand in"
+        if most is not None and agreement["low"] is not None:
+            verdict = "stands in" if agreement["low"] >= 0.8 * most else "does not stand in"
         lines.append(
             f"- **Ranking without decoding**, {row['score']}: the undecoded score agrees with the decoded ranking by "
             f"{interval(agreement)} over heads, where the seeds' noise would let a perfect one reach "
-            f"{signed(most) or 'an unknown share'}: it **{'stands in' if stands else 'does not stand in'}** for it "
+            f"{signed(most) or 'an unknown share'}: it **{verdict}** for it "
             f"(asked for: 0.8 of that). With the effect itself: {interval(row['asked'])} undecoded, "
             f"{interval(row['made'])} decoded."
         )
@@ -250,8 +266,16 @@ def _interaction(summary: Json, row: Json) -> str:
     return "" if found is None else interval(found["estimate"])
 
 
-def _correlations(summary: Json) -> str:
-    rows = [row for row in summary["rows"] if row["effect"] == summary["main"]]
+def _paper(summary: Json) -> Iterable[str]:
+    """The same table for the paper's notion of importance, unless that is the main one."""
+    published = summary["published"]
+    if published == summary["main"]:
+        return []
+    return [f"The same for the paper's notion of importance ({published}):\n", _correlations(summary, published)]
+
+
+def _correlations(summary: Json, effect: str) -> str:
+    rows = [row for row in summary["rows"] if row["effect"] == effect]
     names = list(dict.fromkeys(row["score"] for row in rows))
     found = {(row["score"], row["statistic"]): row for row in rows}
     ordered = sorted(names, key=lambda name: -(found[name, "spearman"]["estimate"]["value"] or 0))

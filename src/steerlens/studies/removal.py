@@ -35,8 +35,9 @@ from steerlens.studies.settings import LensSetting, lens_embeddings
 from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
-Seen = Literal["made", "asked", "judged"]
 _JUDGE_BATCH = 32
+
+Seen = Literal["made", "asked", "judged"]
 """Which embeddings of a lens are compared with the overlay; see `lens_score`."""
 
 OBJECTIVE = "objective"

@@ -2,7 +2,8 @@
 
     (A - A_random) / (A_reference - A_random)        A: area of the objective's drop over the first quarter of the heads
 
-0 is what random orders reach on average, 1 the greedy reference, which is not the optimum and can be beaten.
+0 is what random orders reach on average, 1 the greedy reference, which is not the optimum and can be beaten. Where the
+reference does no better than chance, there is no such number: nan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def area_table(
 def normalised(parts: Parts, ways: Parts, name: str, counts: Sequence[int]) -> float:
     """The normalised area over all pairs: a ratio of means, which one pair without a drop cannot spoil."""
     own, chance, best = (area_table(parts, ways, one, counts).mean() for one in (name, RANDOM, REFERENCE))
-    return float((own - chance) / (best - chance))
+    return float((own - chance) / _room(best, chance))
 
 
 def normalised_estimate(
@@ -82,9 +83,13 @@ def normalised_estimate(
 
     def statistic(pairs: Tensor, _: Tensor) -> Tensor:
         own, chance, best, *other = (table[pairs].mean(dim=1) for table in tables)
-        return (own - (other[0] if other else chance)) / (best - chance)
+        return (own - (other[0] if other else chance)) / _room(best, chance)
 
     return two_way_bootstrap(statistic, one_by_one(parts), 1, draws=draws, heads=False)
+
+
+def _room(best: Tensor, chance: Tensor) -> Tensor:
+    return (best - chance).where(best > chance, torch.nan)
 
 
 def one_by_one(parts: Parts) -> list[str]:
