@@ -35,7 +35,7 @@ from steerlens.studies.decoder_summary import (
 from steerlens.studies.folder import rounded
 from steerlens.studies.judge import weights_hash
 from steerlens.studies.page import studies_page
-from steerlens.studies.page_decoding import decoder_bar
+from steerlens.studies.page_decoding import decoder_bar, steps_words
 from steerlens.studies.stats import ranks
 from steerlens.studies.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
@@ -284,6 +284,26 @@ def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOption
     assert summarise(found, steps, 12, 1.0).wanted == 1.0
     with pytest.raises(StoreError, match="not those of its settings"):
         summarise(replace(found, settings=found.settings[1:]), steps, 12, 0.9)
+
+
+@pytest.mark.parametrize(("most", "said"), [(0.7, True), (0.9, False)])
+def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: float, said: bool) -> None:
+    def row(steps: int, value: float) -> dict[str, object]:
+        share = {"value": value, "low": value - 0.2, "high": value + 0.2}
+        return {
+            "name": str(steps),
+            "axis": "steps" if steps > 6 else "default",
+            "steps": steps,
+            "seen": {"share": share},
+        }
+
+    rows = [row(6, 0.8), row(50, most)]
+    found = {"wanted": 0.95, "rows": rows, "cheapest_steps": None, "certain_steps": None, "certain": (), "reaching": ()}
+    words = steps_words(found)
+    assert "No number of steps of the sweep reaches it" in words and f"The most, 50, have {most:+.2f}" in words
+    assert ("more steps than by default do not help" in words) == said
+    assert decoder_bar(found)[3] == "undecided"
+    assert decoder_bar(found | {"rows": [row(6, 0.7)]})[3] == "TOO FEW"
 
 
 def test_steps_that_are_enough_by_chance_are_not_called_certain(options: DecoderOptions) -> None:

@@ -206,7 +206,12 @@ def steps_words(summary: Json) -> str:
     )
     own = f"the default is {default['steps']} steps with a share of {interval(default['seen']['share'])}"
     if fewest is None:
-        return f"{rule}No number of steps of the sweep reaches it; {own}."
+        most = rows[max(rows)]
+        more = interval(most["seen"]["share"])
+        words = f"{rule}No number of steps of the sweep reaches it; {own}. The most, {most['steps']}, have {more}"
+        if _reaches_as_much(default, most):
+            return f"{words}: more steps than by default do not help, and what is missing is not theirs."
+        return f"{words}."
     if certain is not None:
         return f"{rule}So {certain} steps are enough, by an interval that stands for itself alone; {own}."
     more = max(fewest, default["steps"])
@@ -215,6 +220,11 @@ def steps_words(summary: Json) -> str:
         f"included. {fewest} steps look enough, but these pictures are too few to tell; {own}. Recommended: no fewer "
         f"than {more} steps until more pictures (`--count`) narrow the intervals."
     )
+
+
+def _reaches_as_much(first: Json, second: Json) -> bool:
+    sides = [row["seen"]["share"]["value"] for row in (first, second)]
+    return None not in sides and sides[0] >= sides[1]
 
 
 def drawn(count: int, what: str = "concepts") -> str:
