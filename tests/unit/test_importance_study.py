@@ -114,7 +114,10 @@ def test_without_extras_only_plain_and_chosen_settings_are_decoded(
     scores = {row["score"] for row in summary["rows"]}
     assert PUBLISHED_NAME not in scores and f"{PUBLISHED_NAME}, not decoded" in scores
     assert "neutral base" not in {one["name"] for one in summary["variants"]}
-    assert "`--extras`" in importance_section(summary) and importance_findings(summary)
+    assert "`--extras`" in importance_section(summary)
+    told = importance_findings(summary)
+    assert "before decoding (its pictures were not made: `--extras`)" in told[0]
+    assert sum(line.startswith("The best score for") for line in told) == 2
     with pytest.raises(UsageError, match="extras"):
         finish(importance_study(pair, subjects, options(pair), tmp_path / "small", draws=20))
 
@@ -265,6 +268,13 @@ def test_folders_are_read_by_concept(tmp_path: Path) -> None:
         folder_subjects(tmp_path, 3, 5)
     with pytest.raises(UsageError, match="not a folder"):
         folder_subjects(tmp_path / "none", 1, 1)
+
+
+def test_another_target_picture_is_another_study(subjects: SubjectSet) -> None:
+    first = subjects.reported[0]
+    for other in (None, picture(999)):
+        changed = replace(subjects, reported=(replace(first, other=other), *subjects.reported[1:]))
+        assert changed.identity() != subjects.identity()
 
 
 def test_only_pictures_that_are_drawn_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

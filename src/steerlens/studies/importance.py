@@ -289,8 +289,7 @@ def judged_targets(judge: Encoder | None, subject: Subject) -> dict[str, Tensor]
     """How the outside judge, if there is one, sees the picture and the other one of its concept."""
     if judge is None:
         return {}
-    images = [subject.image, *([subject.other] if subject.other is not None else [])]
-    seen = judge.embed(judge.preprocess(images)).float().cpu()
+    seen = judge.embed(judge.preprocess(subject.images)).float().cpu()
     return {"judge.input": seen[0]} | ({"judge.other": seen[1]} if len(seen) > 1 else {})
 
 

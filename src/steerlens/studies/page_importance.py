@@ -89,7 +89,23 @@ def importance_findings(summary: Json) -> list[str]:
     found = {row["score"]: row for row in summary["attenuation"]}
     towards = f"towards {summary['choices']['steering']['compare']}" in main
     remark = ", a check of consistency: it is compared with the effect's own target" if towards else ""
-    return lines + _like_with_like(summary) + lost(found["steering, chosen"], "the main effect", remark)
+    lines += _like_with_like(summary) + lost(found["steering, chosen"], "the main effect", remark)
+    return lines + [_best(summary, effect) for effect in dict.fromkeys((main, published))]
+
+
+def _best(summary: Json, effect: str) -> str:
+    """Which score predicts an effect best, and which of decoded pictures; checks of consistency do not count."""
+    rows = [
+        row
+        for row in summary["rows"]
+        if row["effect"] == effect and row["statistic"] == "spearman" and not row["by_construction"]
+    ]
+    sides = (rows, [row for row in rows if row["score"] in summary["reliability"]])
+    first, pictures = (max(side, key=lambda row: row["estimate"]["value"] or -1.0) for side in sides)
+    return (
+        f"The best score for an effect that is {effect}, of those tried and as a point estimate: {first['score']} "
+        f"({interval(first['estimate'])}); of decoded pictures: {pictures['score']} ({interval(pictures['estimate'])})."
+    )
 
 
 def _claim(summary: Json, what: str, name: str, effect: str) -> list[str]:

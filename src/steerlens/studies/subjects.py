@@ -33,6 +33,11 @@ class Subject:
     concept: str
     other: Image.Image | None = None
 
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The picture, and the other one of its concept if there is one."""
+        return (self.image,) if self.other is None else (self.image, self.other)
+
 
 @dataclass(frozen=True, eq=False)
 class SubjectSet:
@@ -54,7 +59,10 @@ class SubjectSet:
         """What tells this set from another one, as JSON values."""
 
         def named(subjects: Sequence[Subject]) -> dict[str, str]:
-            return {subject.id: f"{subject.concept}|{image_hash(subject.image)}" for subject in subjects}
+            return {
+                subject.id: "|".join([subject.concept, *(image_hash(image) for image in subject.images)])
+                for subject in subjects
+            }
 
         return set_identity(self.source, named(self.chosen), named(self.reported), self.reference)
 
