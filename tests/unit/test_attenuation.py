@@ -123,6 +123,7 @@ def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
         "steering, chosen": 0.3,
         "diffusion, chosen": 0.28,
         "steering, chosen, not decoded": 0.5,
+        "diffusion, chosen, not decoded": 0.4,
         "exact direct effect": 0.8,
         "one-shot effect": 0.9,
     }
@@ -131,8 +132,16 @@ def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
         "orders": [{"name": name, "area": estimate(area)} for name, area in areas.items()],
         "random_range": [-0.03, 0.03],
         "difference": estimate(0.02),
-        "differences": {"steering, chosen, minus one-shot effect": estimate(overlap)},
+        "differences": {
+            "steering, chosen, minus one-shot effect": estimate(overlap),
+            "steering minus diffusion, chosen, not decoded": estimate(0.1),
+        },
     }
-    clear, found, lens, _ = overlay_findings(summary)
+    clear, found, lens, before, most = overlay_findings(summary)
+    assert before.startswith("The same before decoding") and "**found**" in before
+    assert "of which no lens of direct contributions can know more" in most
+    areas["exact direct effect"] = 0.3
+    less = overlay_findings(summary | {"orders": [{"name": n, "area": estimate(area)} for n, area in areas.items()]})
+    assert "can know more" not in less[-1]
     assert "clear of random orders" in clear and words in found and "one-shot" not in clear
     assert "ACDC-like order" in found and "**not found**; the difference includes 0" in lens

@@ -61,6 +61,12 @@ def overlay_findings(summary: Json) -> list[str]:
             area,
             areas["diffusion, chosen"],
         ),
+        claim(
+            "The same before decoding, each with the setting chosen for that",
+            summary["differences"]["steering minus diffusion, chosen, not decoded"],
+            asked,
+            areas["diffusion, chosen, not decoded"],
+        ),
         f"Not decoded, the Steering Lens reaches an area of {interval(asked)}; the exact direct effect{most} "
         f"{interval(direct)}.",
     ]

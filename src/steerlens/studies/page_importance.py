@@ -36,8 +36,8 @@ What the answer depends on, and which option decides it:
 """
 
 _UNMEASURED = (
-    "heads' writes split by the image tokens they read from",
-    "MLPs and groups of heads as steered components",
+    "heads' writes split by the image tokens they read from, MLPs and groups of heads as steered components (on "
+    "overlays, `benchmarks/components.py` does)",
     "a vocabulary's texts other than the target as concepts to look for",
     "strengths other than those of the candidates (the strength study sweeps them)",
 )
