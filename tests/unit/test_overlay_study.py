@@ -25,6 +25,7 @@ from steerlens.studies.joint import (
     points,
 )
 from steerlens.studies.judge import judge_name
+from steerlens.studies.markdown import interval
 from steerlens.studies.overlay import OverlaySet
 from steerlens.studies.page_overlay import overlay_orders
 from steerlens.studies.pictures import Redecoded, redecode
@@ -108,7 +109,7 @@ def test_the_study_resumes_to_the_same_summary(
     text = overlay_orders(summary)
     assert "| order | normalised area | of the projection |" in text and "**Few concepts (2)" in text
     projected = rows["steering, chosen"]["projection"]
-    assert f"| {projected['value']:+.2f} [" in text.split("| steering, chosen |")[1].splitlines()[0]
+    assert f"| {interval(projected)} |" in text.split("| steering, chosen |")[1].splitlines()[0]
     frozen.write_text(json.dumps({"choices": {"steering": {"setting": "steering rho=9", "compare": "text"}}}))
     with pytest.raises(StoreError, match="says that steering rho=9 was chosen for steering; now it would be"):
         finish(removal_study(pair, pairs, options, tmp_path / "whole"))
