@@ -19,6 +19,7 @@ def test_options_that_decide_are_printed_and_private_paths_are_not() -> None:
     assert "someone" not in found and "cuda" not in found and "--json" not in found
     # The size of a study is said even where it is the default.
     assert "--choose 6" in found and "--seeds 2" in found
+    assert "extras" not in found and "--no-extras " in command_line("importance", Importance(HOME / "o", extras=False))
 
 
 def test_tuples_and_folders_are_words_of_their_own() -> None:

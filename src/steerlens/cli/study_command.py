@@ -33,6 +33,8 @@ def _options(command: Any) -> list[str]:
             words += _options(value)
         elif field.name in _NEVER or value is None or field.default is MISSING:
             continue
+        elif isinstance(value, bool):
+            words += [] if value == field.default else [f"--{'' if value else 'no-'}{field.name.replace('_', '-')}"]
         elif value != field.default or field.name in _ALWAYS:
             words += [f"--{field.name.replace('_', '-')}", *_words(field.name, value)]
     return words
