@@ -29,6 +29,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.lenses.tokens import Box, token_part
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.studies.effects import by_layer
 from steerlens.studies.importance import Bench, make_bench
 from steerlens.studies.joint import Scene, one_shot
 from steerlens.studies.overlay import Overlaid
@@ -59,10 +60,7 @@ def steered(bench: Bench, pair: Overlaid) -> dict[str, Tensor]:
         for kind, weights in (("in", inside), ("out", 1 - inside))
         for site in bench.sites
     }
-    groups = {
-        f"layer.{layer}": Group(tuple(site for site in bench.sites if site.layer == layer))
-        for layer in range(spec.n_layers)
-    }
+    groups = {f"layer.{sites[0].layer}": Group(tuple(sites)) for sites in by_layer(bench.sites)}
     lens = SteeringLens(encoder, Strength("rho", 1.0), {**parts, **groups})
 
     def of(sites: Sequence[Site]) -> Tensor:
@@ -84,9 +82,7 @@ def removed(bench: Bench, pair: Overlaid, scene: Scene) -> dict[str, Tensor]:
     """The drop of the objective (N) when each component of a kind is resampled from the base."""
     encoder, clean = bench.encoder, scene.objective(scene.prefix.embedding[0].float())
     base = record_prefix(encoder, encoder.preprocess([pair.base]))
-    layers = [
-        [n for n, site in enumerate(bench.sites) if site.layer == layer] for layer in range(encoder.spec.n_layers)
-    ]
+    layers = [[bench.sites.index(site) for site in sites] for sites in by_layer(bench.sites)]
     alone: list[Tensor] = []
     for layer in range(encoder.spec.n_layers):
         site = Site("mlp_out", layer)

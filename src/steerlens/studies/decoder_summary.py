@@ -23,7 +23,15 @@ from steerlens.sites import Site
 from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name
 from steerlens.studies.importance_effects import INPUT, Parts, stacked
 from steerlens.studies.judge import JudgeName
-from steerlens.studies.stats import Estimate, mean_estimate, seed_reliability, spearman, take, two_way_bootstrap
+from steerlens.studies.stats import (
+    Estimate,
+    mean_estimate,
+    of_draws,
+    seed_reliability,
+    spearman,
+    take,
+    two_way_bootstrap,
+)
 
 Side = Literal["made", "judge"]
 """Who looks at the pictures: `made`, the encoder whose embeddings were decoded, or `judge`, the outside one."""
@@ -207,7 +215,7 @@ def noiseless_statistic(scores: Float[Tensor, "P N"], reference: Float[Tensor, "
     whole = reference.mean(dim=0)
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
-        return spearman(take(scores, pictures, columns), take(whole, pictures, columns)).nanmean(dim=-1)
+        return of_draws(spearman, scores, whole, pictures, columns).nanmean(dim=-1)
 
     return statistic
 

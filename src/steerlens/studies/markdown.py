@@ -26,6 +26,11 @@ def above(estimate: Json, value: float = 0.0) -> bool:
     return excludes(estimate, value) and estimate["value"] > value
 
 
+def at_least(first: Json, second: Json) -> bool:
+    """Whether one estimate is no smaller than another one, both being defined."""
+    return None not in (first["value"], second["value"]) and first["value"] >= second["value"]
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]

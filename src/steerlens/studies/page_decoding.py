@@ -2,7 +2,7 @@
 
 from steerlens.studies.caution import caution
 from steerlens.studies.importance_effects import INPUT
-from steerlens.studies.markdown import Json, above, excludes, interval, percent, signed, table
+from steerlens.studies.markdown import Json, above, at_least, excludes, interval, percent, signed, table
 from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED
 
 
@@ -209,7 +209,7 @@ def steps_words(summary: Json) -> str:
         most = rows[max(rows)]
         more = interval(most["seen"]["share"])
         words = f"{rule}No number of steps of the sweep reaches it; {own}. The most, {most['steps']}, have {more}"
-        if _reaches_as_much(default, most):
+        if at_least(default["seen"]["share"], most["seen"]["share"]):
             return f"{words}: more steps than by default do not help, and what is missing is not theirs."
         return f"{words}."
     if certain is not None:
@@ -220,11 +220,6 @@ def steps_words(summary: Json) -> str:
         f"included. {fewest} steps look enough, but these pictures are too few to tell; {own}. Recommended: no fewer "
         f"than {more} steps until more pictures (`--count`) narrow the intervals."
     )
-
-
-def _reaches_as_much(first: Json, second: Json) -> bool:
-    sides = [row["seen"]["share"]["value"] for row in (first, second)]
-    return None not in sides and sides[0] >= sides[1]
 
 
 def drawn(count: int, what: str = "concepts") -> str:

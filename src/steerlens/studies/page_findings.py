@@ -5,7 +5,7 @@ Which sentence is printed depends on the summaries' figures, and it holds no oth
 
 from collections.abc import Mapping, Sequence
 
-from steerlens.studies.markdown import Json, above, excludes, interval, signed, table
+from steerlens.studies.markdown import Json, above, at_least, excludes, interval, signed, table
 
 OVERLAY_AIM = 0.85
 """Of the normalised area of the Steering Lens' order."""
@@ -50,7 +50,7 @@ def overlay_findings(summary: Json) -> list[str]:
     if above(area):
         better = "clear of random orders" if area["value"] > high else "better than random orders are on average"
     direct = areas["exact direct effect"]
-    most = ", of which no lens of direct contributions can know more," if _at_least(direct, asked) else ""
+    most = ", of which no lens of direct contributions can know more," if at_least(direct, asked) else ""
     lines = [
         f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random ones {low:+.2f} to "
         f"{high:+.2f}).",
@@ -71,10 +71,6 @@ def overlay_findings(summary: Json) -> list[str]:
         f"{interval(direct)}.",
     ]
     return lines + lost(found["steering, chosen"], "each head's own effect on the objective")
-
-
-def _at_least(first: Json, second: Json) -> bool:
-    return None not in (first["value"], second["value"]) and first["value"] >= second["value"]
 
 
 def _overlap(difference: Json, one_shot: Json) -> str:
