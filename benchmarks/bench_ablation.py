@@ -17,7 +17,7 @@ from steerlens.encoders.prefix import Prefix, record_prefix
 from steerlens.interventions import ByRow, Zero
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
-from steerlens.studies.effects import ABLATIONS, Ablated, ablate
+from steerlens.studies.shared.effects import ABLATIONS, Ablated, ablate
 
 _PICTURES = 100
 """Held-out pictures of a full importance study."""

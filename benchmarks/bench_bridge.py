@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from steerlens.atlas.lazy import drain
 from steerlens.bridges.embeddings import see
 from steerlens.bridges.fit import Measured, measure
 from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
 from steerlens.images import eight_bit, picture_files
-from steerlens.studies.scenes import open_pictures
-from steerlens.sweep.lazy import drain
-from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
-from steerlens.training.scenes import SceneMaker
+from steerlens.scenes.compose import SceneMaker
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.studies.shared.scenes import open_pictures
 from steerlens.zoo.encoders import find_encoder, open_encoder
 
 

@@ -9,14 +9,14 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.loading import load
 from steerlens.sites import all_heads
-from steerlens.zoo.load import load
 
 
 def main() -> None:
     """Prints the largest pixel difference, pictures a second of both sides, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="emoji", help="a card or a folder, as `steerlens.zoo.load.load` takes it")
+    parser.add_argument("--model", default="emoji", help="a card or a folder, as `steerlens.loading.load` takes it")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--sample", type=int, default=6, help="heads that are decoded alone")
     parser.add_argument("--steps", type=int, help="denoising steps; by default the decoder's own")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from steerlens.sweep.summary import run_summary
+from steerlens.runs.summary import run_summary
 from steerlens.testing.tiny import save_tiny_pair
 
 _SIZE = (480, 640)
@@ -25,7 +25,7 @@ _SIZE = (480, 640)
 
 _READ = """
 import sys
-from steerlens.sweep.store import load_run
+from steerlens.runs.store import load_run
 atlas = load_run(sys.argv[1])
 for reading in atlas.readings:
     assert reading.picture.image.size

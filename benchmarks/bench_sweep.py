@@ -20,16 +20,16 @@ from diffusers import DDPMScheduler, KandinskyV22Pipeline
 from timing import CLOCKS, machine
 from torch import Tensor
 
+from steerlens.atlas.atlas import Atlas
 from steerlens.decoders.sampling import make_scheduler
 from steerlens.images import Picture, load_picture
 from steerlens.lenses.steering import SteeringLens
+from steerlens.loading import Pair, load
 from steerlens.sites import all_heads
-from steerlens.studies.stats import spearman
-from steerlens.sweep.atlas import Atlas
+from steerlens.studies.shared.stats import spearman
 from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, make_job
 from steerlens.zoo import sample_picture
-from steerlens.zoo.load import Pair, load
 
 
 def pipeline(pair: Pair, scheduler: Any) -> Any:
@@ -192,7 +192,7 @@ def against_ray(pair: Pair, picture: Picture, options: argparse.Namespace) -> No
     """
     import ray
 
-    from steerlens.sweep.ray_engine import Workers
+    from steerlens.sweep.ray.engine import Workers
 
     torch.set_num_threads(2)
     given = [Picture.from_image(picture.image.rotate(90 * quarter), f"turned {quarter}") for quarter in range(4)]

@@ -21,22 +21,22 @@ import torch
 from torch import Tensor
 
 import steerlens
+from steerlens.decoders.redecode import Redecoded, redecode
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.interventions import Resample
-from steerlens.lenses.groups import Group
+from steerlens.lenses.components import Group
+from steerlens.lenses.regions import Box, token_part
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
-from steerlens.lenses.tokens import Box, token_part
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.effects import by_layer
-from steerlens.studies.importance import Bench, make_bench
-from steerlens.studies.joint import Scene, one_shot
-from steerlens.studies.overlay import Overlaid
-from steerlens.studies.overlay_scenes import scene_pairs
-from steerlens.studies.pictures import Redecoded, redecode
-from steerlens.studies.removal import RemovalOptions, open_scene
-from steerlens.studies.stats import correlation_estimate, difference_estimate
+from steerlens.studies.importance.measure import Bench, make_bench
+from steerlens.studies.overlay.measure import RemovalOptions, open_scene
+from steerlens.studies.overlay.pictures import Overlaid
+from steerlens.studies.overlay.scenes import scene_pairs
+from steerlens.studies.shared.effects import by_layer
+from steerlens.studies.shared.joint import Scene, one_shot
+from steerlens.studies.shared.stats import correlation_estimate, difference_estimate
 
 WHOLE, INSIDE, OUTSIDE = "heads, all they write", "heads, read from the overlay's place", "heads, read elsewhere"
 ATTENTION, MLPS = "attention of a layer", "MLPs"

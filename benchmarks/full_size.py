@@ -2,7 +2,7 @@
 
     python benchmarks/full_size.py --folder /path/with/8GB [--steps 2] [--size 512] [--keep]
 
-What it proves: the real loading code takes the real architectures (it goes through `steerlens.load`, every check
+What it proves: the real loading code takes the real architectures (it goes through `steerlens.loading`, every check
 included), the decomposition holds at 48 layers x 16 heads, and a picture comes out. What the picture shows is noise.
 """
 
@@ -87,7 +87,7 @@ def look(arguments: argparse.Namespace) -> None:
     """Loads, traces, steers and decodes."""
     start = time.perf_counter()
     pair = sl.load("kandinsky-2.2", local=arguments.folder, dtype="bfloat16", device=arguments.device)
-    timed("steerlens.load with every check", time.perf_counter() - start)
+    timed("steerlens.loading with every check", time.perf_counter() - start)
     inputs = pair.encoder.preprocess([sl.sample_picture().image])
     pair.encoder.embed(inputs)
     start = time.perf_counter()

@@ -21,22 +21,22 @@ import torch
 from PIL import Image
 from timing import machine
 
-from steerlens.cli.dry_run import price
-from steerlens.cli.lens import LensSettings
+from steerlens.atlas.atlas import CellResult
+from steerlens.atlas.plan import Cell
+from steerlens.cli.lens.command import LensSettings
+from steerlens.cli.lens.dry_run import price
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.diffusion import default_batch_size
 from steerlens.images import eight_bit, png_bytes
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.loading import load
+from steerlens.runs.store import open_run
 from steerlens.sites import Site, all_heads
-from steerlens.sweep.atlas import CellResult
-from steerlens.sweep.plan import Cell
-from steerlens.sweep.ray_engine import BATCHES_OF_A_PART
-from steerlens.sweep.store import open_run
+from steerlens.sweep.ray.engine import BATCHES_OF_A_PART
 from steerlens.zoo import sample_picture
 from steerlens.zoo.cost import Cost, cost_of
-from steerlens.zoo.load import load
 
 MODEL, STEPS, MANY = "kandinsky-2.2", 10, 1000
 """What the plans are for, with how many steps, and of how many pictures the large ones are."""

@@ -102,7 +102,7 @@ def emoji() -> Any:
 
     A package without its pair is broken: then every test that wants it fails.
     """
-    from steerlens.zoo.load import load
+    from steerlens.loading import load
 
     folder = os.environ.get("STEERLENS_TEST_PAIR")
     return load(folder or "emoji", dtype="float32")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from steerlens._version import __version__
 
 if TYPE_CHECKING:
+    from steerlens.atlas.atlas import Atlas
     from steerlens.conditioning import Conditioning
     from steerlens.decoders.base import DecodeOptions, decode
     from steerlens.errors import SteerlensError
@@ -23,16 +24,15 @@ if TYPE_CHECKING:
     from steerlens.lenses.logit import LogitLens
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
     from steerlens.lenses.strength import Strength
+    from steerlens.loading import Pair, load, load_encoder
     from steerlens.report.html import write_report
+    from steerlens.runs.store import load_run
     from steerlens.scores import cosine_similarity
     from steerlens.sites import Site, all_heads, parse_sites
-    from steerlens.sweep.atlas import Atlas
     from steerlens.sweep.look import look
-    from steerlens.sweep.store import load_run
     from steerlens.trace import Trace
     from steerlens.vocabulary import ClassVocabulary, TextVocabulary
     from steerlens.zoo import sample_picture
-    from steerlens.zoo.load import Pair, load, load_encoder
 
 _HOMES = {
     "steerlens.conditioning": ("Conditioning",),
@@ -47,13 +47,13 @@ _HOMES = {
     "steerlens.report.html": ("write_report",),
     "steerlens.scores": ("cosine_similarity",),
     "steerlens.sites": ("Site", "all_heads", "parse_sites"),
-    "steerlens.sweep.atlas": ("Atlas",),
+    "steerlens.atlas.atlas": ("Atlas",),
     "steerlens.sweep.look": ("look",),
-    "steerlens.sweep.store": ("load_run",),
+    "steerlens.runs.store": ("load_run",),
     "steerlens.trace": ("Trace",),
     "steerlens.vocabulary": ("ClassVocabulary", "TextVocabulary"),
     "steerlens.zoo": ("sample_picture",),
-    "steerlens.zoo.load": ("Pair", "load", "load_encoder"),
+    "steerlens.loading": ("Pair", "load", "load_encoder"),
 }
 
 __all__ = [

@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from steerlens.cli.main import main
+from steerlens.loading import load
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import load
 
 
 @pytest.fixture(scope="module")

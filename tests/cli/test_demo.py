@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steerlens.sweep.store import load_run
+from steerlens.runs.store import load_run
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_a_picture_that_does_not_come_back_fails(
 
 def test_weights_of_another_size_are_told_from_the_published_ones(tmp_path: Path) -> None:
     from steerlens.cli import doctor
-    from steerlens.zoo.load import load
+    from steerlens.loading import load
 
     folder = save_tiny_pair(tmp_path / "hub", layout="hub")
     pair = load("kandinsky-2.2", local=folder, dtype="float32")

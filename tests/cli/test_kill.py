@@ -12,9 +12,9 @@ from typing import NoReturn
 import pytest
 
 from steerlens.cli.main import main
-from steerlens.sweep.store import load_run
-from steerlens.sweep.stored import part_files
-from steerlens.sweep.summary import run_summary
+from steerlens.runs.reader import part_files
+from steerlens.runs.store import load_run
+from steerlens.runs.summary import run_summary
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
 

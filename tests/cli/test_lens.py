@@ -110,7 +110,7 @@ def test_workers_leave_the_gpu_to_themselves() -> None:
     from types import SimpleNamespace
     from typing import Any
 
-    from steerlens.cli.engines import leave_the_gpu
+    from steerlens.cli.lens.engines import leave_the_gpu
 
     places: list[tuple[Any, ...]] = []
 
@@ -233,7 +233,7 @@ def test_a_bad_picture_is_named(
 
 
 def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
-    from steerlens.cli.lens import Command, LensSettings
+    from steerlens.cli.lens.command import Command, LensSettings
 
     cat, dog = Path("cat.png"), Path("dog.png")
     assert Command((cat,)).folder == Path("steerlens-runs/cat-emoji")

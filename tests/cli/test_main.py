@@ -12,7 +12,7 @@ import pytest
 
 from steerlens._version import __version__
 from steerlens.cli import console, main
-from steerlens.cli.engines import Sweep
+from steerlens.cli.lens.engines import Sweep
 from steerlens.errors import ModelError
 from steerlens.sweep.engine import Advanced
 

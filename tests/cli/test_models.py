@@ -7,8 +7,8 @@ import pytest
 
 from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
+from steerlens.decoders.families import unbuildable
 from steerlens.zoo.cards import card, cards
-from steerlens.zoo.families import unbuildable
 from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
 
 

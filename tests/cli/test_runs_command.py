@@ -13,9 +13,9 @@ from PIL import Image
 
 from steerlens.cli.main import main
 from steerlens.images import load_pictures
+from steerlens.loading import load
 from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import load
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,6 @@ def test_commands_keep_traces_show_and_clear_them(
 
 
 def test_where_traces_come_from_does_not_make_another_run() -> None:
-    from steerlens.cli.lens import Command, LensSettings
+    from steerlens.cli.lens.command import Command, LensSettings
 
     assert Command((Path("cat.png"),), LensSettings(no_cache=True)).folder == Command((Path("cat.png"),)).folder

@@ -11,7 +11,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import ByRow, Resample, Scale, Zero
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
-from steerlens.studies.effects import (
+from steerlens.studies.shared.effects import (
     Ablated,
     Ablation,
     ablate,

@@ -314,7 +314,7 @@ def test_the_pil_backend_is_pinned_where_torchvision_is_there_too() -> None:
     from transformers import CLIPImageProcessor
     from transformers.utils import is_torchvision_available
 
-    from steerlens.zoo.load import load
+    from steerlens.loading import load
 
     assert is_torchvision_available()
     assert "Pil" not in CLIPImageProcessor.__name__  # What the name stands for, unless it is pinned.

@@ -10,7 +10,7 @@ from torch import Tensor
 from steerlens.decoders.base import clean_conditioning
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Scale
-from steerlens.lenses.groups import Group
+from steerlens.lenses.components import Group
 from steerlens.lenses.image_tokens import (
     Token,
     TokenDiffusionLens,
@@ -21,12 +21,12 @@ from steerlens.lenses.image_tokens import (
     trace_tokens,
 )
 from steerlens.lenses.image_tokens_by_hooks import steer_and_patch_tokens
+from steerlens.lenses.regions import Area, Box, Outside, Patches, RegionPart, SpecialTokens
 from steerlens.lenses.strength import Strength
-from steerlens.lenses.tokens import Area, Box, Outside, Patches, RegionPart, SpecialTokens
+from steerlens.loading import load
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
-from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair
 
 FAMILIES = ("rae-dinov2", "rae-mae", "ip-adapter-plus-sd15")

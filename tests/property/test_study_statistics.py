@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steerlens.studies.stats import (
+from steerlens.studies.shared.stats import (
     correlation_estimate,
     difference_estimate,
     interaction,

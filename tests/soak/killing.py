@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from steerlens.cli.main import main as steerlens
-from steerlens.sweep.store import load_run
-from steerlens.sweep.stored import part_files, part_keys
+from steerlens.runs.reader import part_files, part_keys
+from steerlens.runs.store import load_run
 from steerlens.testing.tiny import save_tiny_pair
 
 _PATIENCE = 300.0

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from steerlens.lenses.strength import Strength
-from steerlens.studies.overlay import Overlaid, OverlaySet, Placement, paste
-from steerlens.studies.removal import RemovalOptions
-from steerlens.studies.settings import LensSetting
+from steerlens.studies.overlay.measure import RemovalOptions
+from steerlens.studies.overlay.pictures import Overlaid, OverlaySet, Placement, paste
+from steerlens.studies.shared.settings import LensSetting
 from steerlens.zoo.pair import Pair
 
 CENTRE = Placement(0.5, 0.5, 0.5)

@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from steerlens.training import data, pipeline, scenes
+from steerlens.scenes import compose as scenes
+from steerlens.scenes import pictures as data
+from steerlens.training import pipeline
 from steerlens.training.encoder import EncoderSettings
 from steerlens.training.text import TextTable, save_text_table
 

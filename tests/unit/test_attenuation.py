@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlens.studies.attenuation import Attenuation, attenuation, fidelity_table
-from steerlens.studies.folder import rounded
-from steerlens.studies.page_findings import claim, lost, overlay_findings
+from steerlens.studies.importance.findings import claim, lost, overlay_findings
+from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
+from steerlens.studies.shared.folder import rounded
 
 P, N = 24, 40
 

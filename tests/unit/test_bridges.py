@@ -31,13 +31,13 @@ from steerlens.lenses.attribution import LinearAttribution
 from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
+from steerlens.loading import load, load_encoder
 from steerlens.sites import Site
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.encoder_checks import check_encoder, noise_pictures
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
 from steerlens.zoo.encoders import find_encoder, open_encoder
-from steerlens.zoo.load import load, load_encoder
 
 _Result = TypeVar("_Result")
 

@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from steerlens.atlas.atlas import Atlas
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
-from steerlens.sweep import cache
-from steerlens.sweep.atlas import Atlas
-from steerlens.sweep.cache import TraceCache, cache_folder, cached_models, clear_cache, trace_cache
+from steerlens.loading import Pair, load
+from steerlens.sweep import trace_cache as cache
 from steerlens.sweep.engine import ReadingDone, run
 from steerlens.sweep.look import LookOptions, look, make_job
+from steerlens.sweep.trace_cache import TraceCache, cache_folder, cached_models, clear_cache, trace_cache
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_a_full_disk_breaks_nothing(pair: Pair, folder: Path, monkeypatch: pytes
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("steerlens.sweep.files.os.fsync", full)
+    monkeypatch.setattr("steerlens.storage.files.os.fsync", full)
     (note,) = traced(pair).notes
     assert "No space left" in note
     assert not [path for path in folder.rglob("*") if path.is_file()]
@@ -247,7 +247,7 @@ def test_the_cache_can_be_turned_off_and_refuses_a_limit_that_makes_no_sense(
 
 
 def test_regions_need_what_is_not_kept(pair: Pair) -> None:
-    from steerlens.lenses.groups import named_components
+    from steerlens.lenses.components import named_components
 
     regions = named_components((), ("L1H0:0,0,8,8",), 3, 2)
     assert make_job(pair, [picture()], LookOptions(directions=regions, cache=True)).traces is None

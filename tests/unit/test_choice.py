@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerlens.atlas.plan import make_plan
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
+from steerlens.loading import Pair, load
 from steerlens.report.content import sentences
+from steerlens.runs.store import load_run
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
-from steerlens.sweep.plan import make_plan
-from steerlens.sweep.store import load_run
+from steerlens.sweep.selection import Choice
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from steerlens.cli.engines import compile_decoder, pays_to_compile
-from steerlens.cli.lens import LensSettings
+from steerlens.cli.lens.command import LensSettings
+from steerlens.cli.lens.engines import compile_decoder, pays_to_compile
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import diffusion, folder
 from steerlens.decoders.base import decode
 from steerlens.decoders.diffusion import DiffusionDecoder, in_slices
 from steerlens.errors import UsageError
+from steerlens.loading import Pair, load
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ import steerlens
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.scores import seed_agreement
-from steerlens.studies.decoder import DecoderOptions, axis_of, setting_name, study_heads, sweep
-from steerlens.studies.decoder_figures import seeds_figure
-from steerlens.studies.decoder_study import decoder_study
-from steerlens.studies.decoder_summary import (
+from steerlens.studies.decoder.figures import seeds_figure
+from steerlens.studies.decoder.measure import DecoderOptions, axis_of, setting_name, study_heads, sweep
+from steerlens.studies.decoder.section import decoder_bar, steps_words
+from steerlens.studies.decoder.study import decoder_study
+from steerlens.studies.decoder.summary import (
     DecoderSummary,
     Decodings,
     agreements,
@@ -32,12 +33,11 @@ from steerlens.studies.decoder_summary import (
     summarise,
     unrelated,
 )
-from steerlens.studies.folder import rounded
-from steerlens.studies.judge import weights_hash
 from steerlens.studies.page import studies_page
-from steerlens.studies.page_decoding import decoder_bar, steps_words
-from steerlens.studies.stats import ranks
-from steerlens.studies.subjects import Subject, SubjectSet
+from steerlens.studies.shared.folder import rounded
+from steerlens.studies.shared.judge import weights_hash
+from steerlens.studies.shared.stats import ranks
+from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.pair import Pair

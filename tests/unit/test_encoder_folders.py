@@ -14,6 +14,7 @@ from torch import nn
 
 from steerlens.encoders.dinov3 import DINOv3Processor
 from steerlens.errors import ModelError
+from steerlens.loading import load, load_encoder
 from steerlens.testing.encoder_checks import noise_pictures
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.testing.tiny_families import (
@@ -25,7 +26,6 @@ from steerlens.testing.tiny_families import (
 )
 from steerlens.vocabulary import ClassVocabulary
 from steerlens.zoo import registry
-from steerlens.zoo.load import load, load_encoder
 from steerlens.zoo.registry import adapter_for, registered
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

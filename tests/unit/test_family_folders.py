@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from steerlens.decoders.base import DecodeOptions, clean_conditioning, decode
+from steerlens.decoders.families import FAMILIES, unbuildable
 from steerlens.errors import ModelError, UsageError
+from steerlens.loading import load
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
 from steerlens.zoo.encoders import find_encoder, open_encoder
-from steerlens.zoo.families import FAMILIES, unbuildable
-from steerlens.zoo.load import load
 from steerlens.zoo.locate import card_files
 from steerlens.zoo.provenance import file_hashes
 
@@ -170,7 +170,7 @@ def test_what_is_said_of_the_siglip_2_variant_beforehand_is_so(monkeypatch: pyte
     built = hasattr(SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)), "vision_model")
     assert (unbuildable("rae-siglip2") is None) == built
     assert unbuildable("rae-mae") is None
-    monkeypatch.setattr("steerlens.zoo.families.version", lambda name: "0.42.1")
+    monkeypatch.setattr("steerlens.decoders.families.version", lambda name: "0.42.1")
     monkeypatch.setattr("steerlens.zoo.locate.snapshot", lambda *_, **__: pytest.fail("something was fetched"))
     for call in (lambda: load("rae-siglip2"), lambda: find_encoder("rae-siglip2")):
         with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder"):

@@ -11,17 +11,17 @@ from steerlens.encoders.clip import CLIPEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Add, Intervention, Patch
+from steerlens.lenses.components import Group, named_components, parse_groups
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.groups import Group, named_components, parse_groups
+from steerlens.lenses.regions import Patches, RegionPart
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
-from steerlens.lenses.tokens import Patches, RegionPart
+from steerlens.loading import load
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site, layer_sites, parse_sites
 from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.trace import Trace
-from steerlens.zoo.load import load
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,7 @@ from steerlens.images import load_picture
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.sites import all_heads
-from steerlens.studies.candidates import PLAIN, STRENGTHS, diffusion_candidates, steering_candidates
-from steerlens.studies.folder import StudyFolder, open_study, rounded
-from steerlens.studies.importance import (
+from steerlens.studies.importance.measure import (
     ImportanceOptions,
     make_bench,
     other_of,
@@ -27,12 +25,14 @@ from steerlens.studies.importance import (
     subject_effects,
     subject_targets,
 )
-from steerlens.studies.importance_effects import GIVEN, Effect
-from steerlens.studies.importance_scores import PUBLISHED_NAME, choose, made_scores
-from steerlens.studies.importance_study import identity, importance_study, known_targets, notes, target_for
-from steerlens.studies.page_importance import importance_findings, importance_section
-from steerlens.studies.settings import LensSetting, lens_embeddings, relative_strengths
-from steerlens.studies.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
+from steerlens.studies.importance.section import importance_findings, importance_section
+from steerlens.studies.importance.study import identity, importance_study, known_targets, notes, target_for
+from steerlens.studies.shared.candidates import PLAIN, STRENGTHS, diffusion_candidates, steering_candidates
+from steerlens.studies.shared.folder import StudyFolder, open_study, rounded
+from steerlens.studies.shared.notions import GIVEN, Effect
+from steerlens.studies.shared.scores import PUBLISHED_NAME, choose, made_scores
+from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
+from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
@@ -287,7 +287,7 @@ def test_only_pictures_that_are_drawn_are_read(tmp_path: Path, monkeypatch: pyte
         read.append(path)
         return load_picture(path)
 
-    monkeypatch.setattr("steerlens.studies.subjects.load_picture", counting)
+    monkeypatch.setattr("steerlens.studies.shared.subjects.load_picture", counting)
     found = folder_subjects(tmp_path, 2, 3, n_reference=4)
     assert len(found.reference) == 4 and len(read) == 2 * (2 + 3) + 4
 

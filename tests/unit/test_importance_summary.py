@@ -10,15 +10,15 @@ from torch import Tensor
 
 from steerlens.errors import UsageError
 from steerlens.sites import all_heads
-from steerlens.studies.candidates import CENTRED, NEUTRAL, PLAIN, PUBLISHED
-from steerlens.studies.folder import rounded
-from steerlens.studies.importance_effects import Effect, all_effects, stacked
-from steerlens.studies.importance_results import Setup, Summary
-from steerlens.studies.importance_scores import Choice, Choices, choose_all, made_scores
-from steerlens.studies.importance_summary import CEILING, summarise
-from steerlens.studies.judge import JudgeName
+from steerlens.studies.importance.results import Setup, Summary
+from steerlens.studies.importance.summary import CEILING, summarise
 from steerlens.studies.page import studies_page, write_page
-from steerlens.studies.stats import mean_correlation
+from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, PLAIN, PUBLISHED
+from steerlens.studies.shared.folder import rounded
+from steerlens.studies.shared.judge import JudgeName
+from steerlens.studies.shared.notions import Effect, all_effects, stacked
+from steerlens.studies.shared.scores import Choice, Choices, choose_all, made_scores
+from steerlens.studies.shared.stats import mean_correlation
 from steerlens.sweep.engine import Advanced
 
 N, E = 12, 8

@@ -10,8 +10,10 @@ from torch import Tensor
 import steerlens
 from steerlens.interventions import Resample
 from steerlens.scores import cosine_similarity
-from steerlens.studies.importance import Bench, make_bench
-from steerlens.studies.joint import (
+from steerlens.studies.importance.measure import Bench, make_bench
+from steerlens.studies.overlay.measure import RemovalOptions, first_order, open_scene
+from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
+from steerlens.studies.shared.joint import (
     GREEDY_STEPS,
     Scene,
     by_score,
@@ -21,8 +23,6 @@ from steerlens.studies.joint import (
     one_shot,
     projection,
 )
-from steerlens.studies.overlay import Overlaid, OverlaySet
-from steerlens.studies.removal import RemovalOptions, first_order, open_scene
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
 

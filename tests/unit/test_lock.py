@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from steerlens.errors import StoreError
-from steerlens.sweep import lock
-from steerlens.sweep.lock import LOCK_FILE, is_being_written, only_writer
+from steerlens.storage import lock
+from steerlens.storage.lock import LOCK_FILE, is_being_written, only_writer
 
 
 def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

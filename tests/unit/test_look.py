@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from steerlens.atlas.atlas import Atlas
 from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Scale
@@ -22,15 +23,14 @@ from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.directions import load_directions
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.loading import Pair, load
+from steerlens.runs.store import fingerprint, load_run, open_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.sweep import files
-from steerlens.sweep.atlas import Atlas
+from steerlens.storage import files
 from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
-from steerlens.sweep.store import fingerprint, load_run, open_run
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from steerlens.atlas.atlas import Atlas
 from steerlens.cli.main import main
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import clean_conditioning, decode
@@ -19,16 +20,15 @@ from steerlens.images import Picture
 from steerlens.lenses.image_tokens import TokenSteeringLens, source_of, trace_tokens
 from steerlens.lenses.image_tokens_by_hooks import steer_and_patch_tokens
 from steerlens.lenses.strength import Strength
+from steerlens.loading import load
 from steerlens.report.html import notebook_view, write_report
+from steerlens.runs.store import load_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.sweep import engine
-from steerlens.sweep.atlas import Atlas
 from steerlens.sweep.look import look
-from steerlens.sweep.store import load_run
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.vocabulary import TextVocabulary
-from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair
 
 FAMILIES = ("rae-dinov2", "ip-adapter-plus-sd15")

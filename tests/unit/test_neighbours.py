@@ -15,10 +15,10 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_pictures
 from steerlens.errors import ModelError, UsageError
+from steerlens.loading import load
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.indexes import found_index
-from steerlens.zoo.load import load
 
 N = 7
 

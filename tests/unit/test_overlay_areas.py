@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlens.studies.joint import (
+from steerlens.studies.overlay.areas import RANDOM, curve, normalised, normalised_estimate, one_by_one, quantity
+from steerlens.studies.overlay.measure import strip_columns
+from steerlens.studies.overlay.orders import choose, choose_all
+from steerlens.studies.shared.joint import (
     RANDOM_ORDERS,
     REFERENCE,
     areas,
     points,
     random_orders,
 )
-from steerlens.studies.removal import strip_columns
-from steerlens.studies.removal_areas import RANDOM, curve, normalised, normalised_estimate, one_by_one, quantity
-from steerlens.studies.removal_orders import choose, choose_all
-from steerlens.studies.settings import LensSetting
-from steerlens.studies.stats import mean_estimate
+from steerlens.studies.shared.settings import LensSetting
+from steerlens.studies.shared.stats import mean_estimate
 
 
 def test_points_and_areas() -> None:

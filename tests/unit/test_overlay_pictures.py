@@ -10,12 +10,12 @@ import torch
 from overlaid import CENTRE, picture
 from PIL import Image
 
-from steerlens.cli.study_overlay import Overlay
+from steerlens.cli.study.overlay import Overlay
 from steerlens.errors import UsageError
-from steerlens.studies import overlay_scenes
-from steerlens.studies.overlay import OverlaySet, Placement, Placing, folder_pairs, paste, square
-from steerlens.studies.subjects import image_hash
-from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
+from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, paste, square
+from steerlens.studies.overlay.pictures import scenes as overlay_scenes
+from steerlens.studies.shared.subjects import image_hash
 
 FIXED = Placing((0.5, 0.5), (0.5, 0.5))
 

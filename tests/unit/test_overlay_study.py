@@ -13,27 +13,27 @@ from overlaid import overlay_set, removal_options
 from safetensors.torch import load_file
 
 import steerlens
+from steerlens.decoders.redecode import Redecoded, redecode
 from steerlens.errors import StoreError, UsageError
 from steerlens.scores import cosine_similarity
-from steerlens.studies import removal
-from steerlens.studies import removal_study as study_file
-from steerlens.studies.importance import make_bench
-from steerlens.studies.joint import (
+from steerlens.studies.importance.measure import make_bench
+from steerlens.studies.overlay.areas import RANDOM
+from steerlens.studies.overlay.measure import RemovalOptions, compares, judged_compare, lens_score
+from steerlens.studies.overlay.pictures import OverlaySet
+from steerlens.studies.overlay.pictures import measure as removal
+from steerlens.studies.overlay.pictures import study as study_file
+from steerlens.studies.overlay.section import overlay_orders
+from steerlens.studies.overlay.study import removal_study
+from steerlens.studies.overlay.summary import RemovalSummary
+from steerlens.studies.shared.joint import (
     RANDOM_ORDERS,
     REFERENCE,
     objective,
     points,
 )
-from steerlens.studies.judge import judge_name
-from steerlens.studies.markdown import interval
-from steerlens.studies.overlay import OverlaySet
-from steerlens.studies.page_overlay import overlay_orders
-from steerlens.studies.pictures import Redecoded, redecode
-from steerlens.studies.removal import RemovalOptions, compares, judged_compare, lens_score
-from steerlens.studies.removal_areas import RANDOM
-from steerlens.studies.removal_study import removal_study
-from steerlens.studies.removal_summary import RemovalSummary
-from steerlens.studies.settings import lens_embeddings
+from steerlens.studies.shared.judge import judge_name
+from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.settings import lens_embeddings
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair

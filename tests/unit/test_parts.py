@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas, CellResult
 from steerlens.errors import ModelError
 from steerlens.images import Picture
-from steerlens.sweep.atlas import Atlas, CellResult
-from steerlens.sweep.choice import Choice
+from steerlens.loading import Pair, load
 from steerlens.sweep.engine import CellsDone, Job
 from steerlens.sweep.look import LookOptions, look, make_job
-from steerlens.sweep.parts import Part, Work, Worker
+from steerlens.sweep.ray.parts import Part, Work, Worker
+from steerlens.sweep.selection import Choice
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 OPTIONS = LookOptions(steps=2, batch_size=4)
 

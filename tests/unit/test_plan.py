@@ -2,11 +2,11 @@
 
 import pytest
 
+from steerlens.atlas.plan import Cell, Plan, SameCells, clean_site, compact, grouped, make_plan
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.runs.store import plan_from_json, plan_to_json
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.plan import Cell, Plan, SameCells, clean_site, compact, grouped, make_plan
-from steerlens.sweep.store import plan_from_json, plan_to_json
 
 RHO = Strength("rho", 1.0)
 

@@ -15,11 +15,8 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Mean
 from steerlens.lenses.directions import load_directions
 from steerlens.lenses.strength import Strength
-from steerlens.report.profile import profile_page, write_profile_page
-from steerlens.scores import cosine_similarity
-from steerlens.sites import Site, all_heads
-from steerlens.studies.profile import ProfileOptions, heads_of, profile_heads
-from steerlens.studies.profile_measure import (
+from steerlens.loading import load
+from steerlens.profiles.measure import (
     Axes,
     ablation_means,
     measure_ablation,
@@ -29,11 +26,14 @@ from steerlens.studies.profile_measure import (
     native,
     oriented,
 )
-from steerlens.studies.profile_pictures import Shown, ShownSet, folder_pictures
-from steerlens.studies.profile_summary import Profile
-from steerlens.studies.profile_texts import chance_level, describe, excess
+from steerlens.profiles.page import profile_page, write_profile_page
+from steerlens.profiles.pictures import Shown, ShownSet, folder_pictures
+from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
+from steerlens.profiles.summary import Profile
+from steerlens.profiles.texts import chance_level, describe, excess
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair
 
 

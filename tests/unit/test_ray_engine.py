@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.lazy import drain
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture
-from steerlens.sweep import ray_engine as ray_engine_module
-from steerlens.sweep.atlas import Atlas
+from steerlens.loading import Pair, load
+from steerlens.runs.store import load_run
 from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone
-from steerlens.sweep.lazy import drain
 from steerlens.sweep.look import LookOptions, _copy, look, look_in, make_job, ray_engine
-from steerlens.sweep.ray_cluster import Workers, room_for, running_cluster
-from steerlens.sweep.ray_engine import run_on_ray
-from steerlens.sweep.store import load_run
+from steerlens.sweep.ray import engine as ray_engine_module
+from steerlens.sweep.ray.cluster import Workers, room_for, running_cluster
+from steerlens.sweep.ray.engine import run_on_ray
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 OPTIONS = LookOptions(steps=2, batch_size=4)
 

@@ -15,20 +15,20 @@ import pytest
 import torch
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas, CellResult
+from steerlens.atlas.plan import Cell
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import Picture
+from steerlens.loading import Pair, load
+from steerlens.runs.export import export_parquet, export_pictures
+from steerlens.runs.merge import Merged, merge_runs
+from steerlens.runs.reader import finished_keys
+from steerlens.runs.store import load_run, open_run
+from steerlens.runs.summary import run_summary
+from steerlens.runs.tables import cells_to_bytes
 from steerlens.sites import Site
-from steerlens.sweep.atlas import Atlas, CellResult
-from steerlens.sweep.export import export_parquet, export_pictures
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
-from steerlens.sweep.merge import Merged, merge_runs
-from steerlens.sweep.plan import Cell
-from steerlens.sweep.store import load_run, open_run
-from steerlens.sweep.stored import finished_keys
-from steerlens.sweep.summary import run_summary
-from steerlens.sweep.tables import cells_to_bytes
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def begun(pair: Pair, folder: Path) -> None:
 
 
 def stored_keys(folder: Path) -> Counter[str]:
-    from steerlens.sweep.stored import part_files, part_keys
+    from steerlens.runs.reader import part_files, part_keys
 
     return Counter(key for path in part_files(folder) for key in part_keys(path))
 
@@ -292,7 +292,7 @@ def test_a_full_disk_leaves_no_half_of_a_parquet_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("steerlens.sweep.files.os.fsync", full)
+        patch.setattr("steerlens.storage.files.os.fsync", full)
         with pytest.raises(StoreError, match=r"Nothing of it is kept; .* run the same command again\."):
             exported(export_parquet(atlas, tmp_path / "out" / "all.parquet"))
         assert not list((tmp_path / "out").iterdir())
@@ -426,7 +426,7 @@ def test_scores_of_a_stored_run_are_told_without_reading_a_picture(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(pair, tmp_path / "run")
-    monkeypatch.setattr("steerlens.sweep.stored.read_png", lambda *_: pytest.fail("a picture was read"))
+    monkeypatch.setattr("steerlens.runs.reader.read_png", lambda *_: pytest.fail("a picture was read"))
     atlas = load_run(tmp_path / "run")
     assert atlas.ranked("steering") and atlas.reading().labels and atlas.clean()
     assert run_summary(tmp_path / "run").complete

@@ -9,8 +9,8 @@ from PIL import Image
 
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
-from steerlens.sweep.choice import Choice
 from steerlens.sweep.look import LookOptions, plan_of
+from steerlens.sweep.selection import Choice
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

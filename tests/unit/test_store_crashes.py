@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.plan import Cell
 from steerlens.errors import UsageError
-from steerlens.sweep import files
-from steerlens.sweep.atlas import Atlas
-from steerlens.sweep.plan import Cell
-from steerlens.sweep.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
-from steerlens.sweep.stored import part_files, part_keys
+from steerlens.runs.reader import part_files, part_keys
+from steerlens.runs.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
+from steerlens.storage import files
 from steerlens.testing.atlases import fake_atlas
 
 _DIED = 9

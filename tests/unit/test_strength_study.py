@@ -17,21 +17,21 @@ import steerlens
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
-from steerlens.studies.folder import rounded
-from steerlens.studies.importance import Bench, make_bench
-from steerlens.studies.importance_effects import Effect
-from steerlens.studies.importance_study import target_for
-from steerlens.studies.judge import judge_name
+from steerlens.studies.decoder.section import choice_words, strength_bar
+from steerlens.studies.importance.measure import Bench, make_bench
+from steerlens.studies.importance.study import target_for
 from steerlens.studies.page import studies_page
-from steerlens.studies.page_decoding import choice_words, strength_bar
-from steerlens.studies.stats import mean_estimate, ranks
-from steerlens.studies.strength import StrengthOptions, held_apart, steered_embeddings
-from steerlens.studies.strength_figures import sweep_figure
-from steerlens.studies.strength_study import strength_study
-from steerlens.studies.strength_summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
-from steerlens.studies.strength_tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
-from steerlens.studies.subjects import Subject, SubjectSet
-from steerlens.studies.typicality import fit_typicality
+from steerlens.studies.shared.folder import rounded
+from steerlens.studies.shared.judge import judge_name
+from steerlens.studies.shared.notions import Effect
+from steerlens.studies.shared.stats import mean_estimate, ranks
+from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.strength.figures import sweep_figure
+from steerlens.studies.strength.measure import StrengthOptions, held_apart, steered_embeddings
+from steerlens.studies.strength.study import strength_study
+from steerlens.studies.strength.summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
+from steerlens.studies.strength.tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
 from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.pair import Pair

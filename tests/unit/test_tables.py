@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas
 from steerlens.images import Picture
-from steerlens.sweep.atlas import Atlas
-from steerlens.sweep.export import export_parquet
+from steerlens.loading import Pair, load
+from steerlens.runs.export import export_parquet
 from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair
-from steerlens.zoo.load import Pair, load
 
 
 @pytest.fixture(scope="module")

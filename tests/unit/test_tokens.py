@@ -11,9 +11,7 @@ from torch import Tensor
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Patch
-from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.strength import Strength
-from steerlens.lenses.tokens import (
+from steerlens.lenses.regions import (
     Area,
     Box,
     Mask,
@@ -25,6 +23,8 @@ from steerlens.lenses.tokens import (
     parse_regions,
     token_part,
 )
+from steerlens.lenses.steering import SteeringLens
+from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
 from steerlens.testing.tiny import tiny_encoder

@@ -11,7 +11,9 @@ import torch
 from shapes import SHAPES, TINY_ENCODER, E, draw_shape, embed_names, prepare_shapes
 
 from steerlens.errors import SteerlensError, UsageError
-from steerlens.training import data, pipeline, scenes
+from steerlens.scenes import compose as scenes
+from steerlens.scenes import pictures as data
+from steerlens.training import pipeline
 from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make_autoencoder
 from steerlens.training.card import write_card
 from steerlens.training.checkpoint import load_checkpoint

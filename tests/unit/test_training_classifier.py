@@ -8,7 +8,10 @@ from shapes import TINY_ENCODER, prepare_shapes
 
 from steerlens.cli.train import Classifier
 from steerlens.errors import SteerlensError, UsageError
-from steerlens.training import data, pipeline, scenes
+from steerlens.loading import load_encoder
+from steerlens.scenes import compose as scenes
+from steerlens.scenes import pictures as data
+from steerlens.training import pipeline
 from steerlens.training.checkpoint import load_checkpoint
 from steerlens.training.classifier import (
     Labels,
@@ -21,7 +24,6 @@ from steerlens.training.classifier import (
 from steerlens.training.classifier_export import export_classifier
 from steerlens.training.encoder import to_pixel_values
 from steerlens.training.stage import Budget
-from steerlens.zoo.load import load_encoder
 from steerlens.zoo.vocabularies import class_vocabulary
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from steerlens.errors import UsageError
 from steerlens.scores import share_beaten
 from steerlens.sites import Site, all_heads
-from steerlens.studies.stratified import stratified_heads
-from steerlens.studies.typicality import fit_typicality, percentile, spread
+from steerlens.studies.shared.stratified import stratified_heads
+from steerlens.studies.shared.typicality import fit_typicality, percentile, spread
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from steerlens.cli.main import main
 from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture
+from steerlens.loading import load, read_vocabulary
 from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.vocabulary import ClassVocabulary, TextVocabulary
-from steerlens.zoo.load import load, read_vocabulary
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.text import direction_of
 

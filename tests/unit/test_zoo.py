@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, SchedulerName, decode
+from steerlens.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.errors import ModelError, UsageError
+from steerlens.loading import load, load_encoder
+from steerlens.storage.weights import file_hash, quiet_libraries
 from steerlens.testing.tiny import (
     SCHEDULERS,
     save_tiny_pair,
@@ -28,9 +31,6 @@ from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo import registry
 from steerlens.zoo.cards import cards, parse_card
 from steerlens.zoo.cost import cost_of
-from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
-from steerlens.zoo.load import load, load_encoder
-from steerlens.zoo.weights import file_hash, quiet_libraries
 
 
 @pytest.fixture(scope="module")

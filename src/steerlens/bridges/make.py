@@ -11,10 +11,10 @@ from torch import Tensor
 from steerlens.bridges.embeddings import Seen, held_out, see, without
 from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
 from steerlens.decoders.base import Decoder
+from steerlens.decoders.redecode import Redecoded, redecode
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
-from steerlens.studies.pictures import Redecoded, redecode
 from steerlens.sweep.engine import Advanced
 
 

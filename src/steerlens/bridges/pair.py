@@ -10,8 +10,8 @@ from steerlens.bridges.store import StoredBridge, check_end, check_hashes, read_
 from steerlens.decoders.base import Decoder, check_fit
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
+from steerlens.loading import load
 from steerlens.zoo.encoders import find_encoder, open_encoder
-from steerlens.zoo.load import load
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import encoder_provenance
 

@@ -20,7 +20,7 @@ from steerlens.bridges.fit import Candidate, Fitted, Measured
 from steerlens.bridges.maps import Bridge, bridge_from
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.sweep.files import atomic_write
+from steerlens.storage.files import atomic_write
 from steerlens.zoo.encoders import FoundEncoder
 from steerlens.zoo.locate import is_folder
 from steerlens.zoo.provenance import file_hashes, library_versions

@@ -83,7 +83,7 @@ class Fit:
         """Carries the command out and returns the exit code."""
         from steerlens.bridges.make import BridgeOptions, make_bridge
         from steerlens.bridges.store import end_of, refuse_used, save_bridge
-        from steerlens.cli.study_shared import show
+        from steerlens.cli.study.shared import show
         from steerlens.images import picture_files
         from steerlens.zoo.encoders import find_encoder, open_encoder
 
@@ -120,8 +120,8 @@ class Fit:
         return 0
 
     def _target(self, found: "FoundEncoder") -> "tuple[Encoder, Decoder | None]":
+        from steerlens.loading import load
         from steerlens.zoo.encoders import open_encoder
-        from steerlens.zoo.load import load
 
         if self.decode == 0 or (self.decode is None and not _decodes(self.target)):
             return open_encoder(found, device=self.device, dtype=self.dtype, name=self.target), None

@@ -27,7 +27,7 @@ class Show:
 
     def run(self) -> int:
         """Prints what there is and returns the exit code."""
-        from steerlens.sweep.cache import cache_folder, cached_models, size_limit
+        from steerlens.sweep.trace_cache import cache_folder, cached_models, size_limit
 
         folder, limit = cache_folder(), size_limit()
         held = [one for one in cached_models(folder) if self.model in (None, one.name)]
@@ -62,7 +62,7 @@ class Clear:
 
     def run(self) -> int:
         """Removes them and returns the exit code."""
-        from steerlens.sweep.cache import cache_folder, clear_cache
+        from steerlens.sweep.trace_cache import cache_folder, clear_cache
 
         gone = clear_cache(cache_folder(), self.model)
         size, entries = sum(one.size for one in gone), sum(one.entries for one in gone)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steerlens.cli.lens import LensSettings, kept
+from steerlens.cli.lens.command import LensSettings, kept
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Command:
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
-        from steerlens.cli.lens import look_and_report
+        from steerlens.cli.lens.command import look_and_report
         from steerlens.zoo import sample_picture
 
         settings = replace(LensSettings(), seed=self.seed, json=self.json)

@@ -72,9 +72,9 @@ class Command:
     def run(self) -> int:
         """Prints the list of checks and returns 1 if one failed."""
         from steerlens.images import load_picture
+        from steerlens.loading import load
         from steerlens.zoo import sample_picture
         from steerlens.zoo.indexes import IndexPair
-        from steerlens.zoo.load import load
         from steerlens.zoo.locate import locate
 
         results: list[Check] = []
@@ -151,7 +151,7 @@ def _sizes(pair: "Pair") -> str:
 
 
 def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
-    from steerlens.zoo.manifest import differences, read_manifest, shapes_of
+    from steerlens.storage.manifest import differences, read_manifest, shapes_of
 
     manifest = read_manifest(name)
     models = {"image_encoder": "encoder.model", "unet": "decoder.unet", "movq": "decoder.movq"}
@@ -167,7 +167,7 @@ def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
 def _files(folder: Path) -> tuple[bool, str]:
     import hashlib
 
-    from steerlens.zoo.weights import read_json
+    from steerlens.storage.weights import read_json
 
     listed: Mapping[str, Mapping[str, object]] = read_json(folder / "manifest.json", "manifest").get("files", {})
     decisive = {name: entry for name, entry in listed.items() if name.endswith((".safetensors", ".json"))}

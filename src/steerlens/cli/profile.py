@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from steerlens.cli.console import Progress, emit_json, say
-from steerlens.cli.study_shared import StudySettings, kept, load_study_pair, show
+from steerlens.cli.study.shared import StudySettings, kept, load_study_pair, show
 
 if TYPE_CHECKING:
-    from steerlens.studies.profile_pictures import ShownSet
-    from steerlens.studies.profile_summary import HeadProfile, Profile
+    from steerlens.profiles.pictures import ShownSet
+    from steerlens.profiles.summary import HeadProfile, Profile
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Command:
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
         from steerlens.lenses.strength import Strength
-        from steerlens.report.profile import write_profile_page
-        from steerlens.studies.importance import with_steps
-        from steerlens.studies.profile import ProfileOptions, heads_of, profile_heads
+        from steerlens.profiles.page import write_profile_page
+        from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
+        from steerlens.studies.importance.measure import with_steps
         from steerlens.sweep.look import default_strength
         from steerlens.zoo.vocabularies import read_vocabulary
 
@@ -95,7 +95,7 @@ class Command:
 
     def _pictures(self) -> "ShownSet":
         from steerlens.errors import UsageError
-        from steerlens.studies.profile_pictures import folder_pictures, scene_pictures
+        from steerlens.profiles.pictures import folder_pictures, scene_pictures
 
         if (self.settings.images is None) == (self.settings.data is None):
             raise UsageError(

@@ -11,8 +11,8 @@ import tyro
 from steerlens.cli.console import Progress, emit_json, plain_bytes, say
 
 if TYPE_CHECKING:
+    from steerlens.runs.summary import RunSummary
     from steerlens.sweep.engine import Advanced
-    from steerlens.sweep.summary import RunSummary
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +33,7 @@ class Show:
 
     def run(self) -> int:
         """Prints what there is and returns the exit code."""
-        from steerlens.sweep.summary import run_summary
+        from steerlens.runs.summary import run_summary
 
         found = run_summary(self.run_folder)
         if self.json:
@@ -69,7 +69,7 @@ class Merge:
 
     def run(self) -> int:
         """Merges them and returns the exit code."""
-        from steerlens.sweep.merge import merge_runs
+        from steerlens.runs.merge import merge_runs
 
         merged = _with_progress(merge_runs(self.runs, self.out), "merging", "parts", quiet=self.json)
         if self.json:
@@ -114,8 +114,8 @@ class Export:
 
     def run(self) -> int:
         """Exports it and returns the exit code."""
-        from steerlens.sweep.export import export_parquet, export_pictures
-        from steerlens.sweep.store import load_run
+        from steerlens.runs.export import export_parquet, export_pictures
+        from steerlens.runs.store import load_run
 
         atlas = load_run(self.run_folder)
         if self.inputs:
@@ -139,7 +139,7 @@ class Export:
 
 
 def _with_progress(events: "Generator[Advanced, None, _Result]", stage: str, unit: str, *, quiet: bool) -> _Result:
-    from steerlens.sweep.lazy import drain
+    from steerlens.atlas.lazy import drain
 
     with Progress(quiet=quiet) as progress, closing(events):  # what it began to write is gone before we say so
         done: float | None = None

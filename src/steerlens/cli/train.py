@@ -34,7 +34,7 @@ def _check_options(minutes: float, workers: int, device: str) -> None:
 
 
 def _prepare(data: Path, pictures: Path | None, seed: int) -> None:
-    from steerlens.training import data as room
+    from steerlens.scenes import pictures as room
     from steerlens.training.pipeline import prepared_folder
     from steerlens.training.text import embed_texts, make_text_table, save_text_table
 
@@ -199,9 +199,9 @@ class Classifier:
 
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
+        from steerlens.scenes.pictures import load
         from steerlens.training import classifier as room
         from steerlens.training.classifier_export import export_classifier
-        from steerlens.training.data import load
         from steerlens.training.parallel import run_parallel
         from steerlens.training.pipeline import open_run, prepared_folder
         from steerlens.training.stage import Budget

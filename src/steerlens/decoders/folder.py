@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from steerlens.zoo.weights import load_module, read_json
+from steerlens.storage.weights import load_module, read_json
 
 
 def load_component(

@@ -27,7 +27,7 @@ from steerlens.decoders.text import Text, clip_text, sdxl_text
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
 from steerlens.sites import Site
-from steerlens.zoo.weights import quiet_libraries, read_json
+from steerlens.storage.weights import quiet_libraries, read_json
 
 _PLUS = TokenSource(layers_after=1, patches_only=False, normed=False)
 

@@ -22,7 +22,7 @@ from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.preview import fit_colours, preview
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
-from steerlens.zoo.weights import read_json
+from steerlens.storage.weights import read_json
 
 
 class Kandinsky22Decoder(DiffusionDecoder):

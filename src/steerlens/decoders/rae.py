@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, TokenSource, check_request
+from steerlens.decoders.families import siglip_reason
 from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.families import siglip_reason
-from steerlens.zoo.weights import load_module, read_json
+from steerlens.storage.weights import load_module, read_json
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
 """Class and register tokens before the patches, by kind of encoder."""

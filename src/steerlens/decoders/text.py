@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steerlens.decoders.folder import load_component
 from steerlens.errors import ModelError
-from steerlens.zoo.weights import quiet_libraries
+from steerlens.storage.weights import quiet_libraries
 
 _CPU = torch.device("cpu")
 

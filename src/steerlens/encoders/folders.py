@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerlens.devices import encoder_dtype
 from steerlens.errors import ModelError
-from steerlens.zoo.devices import encoder_dtype
-from steerlens.zoo.weights import check_finite, read_json, read_tensors
+from steerlens.storage.weights import check_finite, read_json, read_tensors
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 """Config and weights of a model of open_clip, as its repositories hold them."""

@@ -29,10 +29,10 @@ from steerlens.decoders.base import Decoder, DecoderSpec, TokenDecoder, TokenSou
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.lenses.groups import Group
+from steerlens.lenses.components import Group
 from steerlens.lenses.readout import Direction, direction_site, precise
+from steerlens.lenses.regions import Area, RegionPart, parse_area
 from steerlens.lenses.strength import Strength, visible_norm
-from steerlens.lenses.tokens import Area, RegionPart, parse_area
 from steerlens.sites import NAMED_KINDS, Site, parse_sites
 
 _RECORDED = 32

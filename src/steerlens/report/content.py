@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from steerlens.atlas.atlas import Atlas, CellResult, Reading, SiteScore
+from steerlens.atlas.plan import LensName, clean_site
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.sites import Site, layer_sites
-from steerlens.sweep.atlas import Atlas, CellResult, Reading, SiteScore
-from steerlens.sweep.plan import LensName, clean_site
 
 LENSES: Mapping[LensName, str] = {"diffusion": "Diffusion Lens", "steering": "Diffusion Steering Lens"}
 

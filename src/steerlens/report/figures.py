@@ -18,6 +18,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 
+from steerlens.atlas.atlas import Atlas, Reading, SiteScore
+from steerlens.atlas.plan import LensName
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
 from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two
@@ -38,9 +40,7 @@ from steerlens.report.sheet import (
     text_at,
 )
 from steerlens.sites import Site
-from steerlens.sweep.atlas import Atlas, Reading, SiteScore
-from steerlens.sweep.files import atomic_write
-from steerlens.sweep.plan import LensName
+from steerlens.storage.files import atomic_write
 
 WIDTH = 7.0
 """Inches: the text width of most papers."""

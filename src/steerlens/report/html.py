@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
+from steerlens.atlas.atlas import Atlas
 from steerlens.report.colours import colour
 from steerlens.report.content import (
     LENSES,
@@ -29,8 +30,7 @@ from steerlens.report.content import (
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
 from steerlens.sites import Site
-from steerlens.sweep.atlas import Atlas
-from steerlens.sweep.files import atomic_write
+from steerlens.storage.files import atomic_write
 
 
 def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> Path:

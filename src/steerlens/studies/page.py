@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from steerlens.errors import UsageError
-from steerlens.studies.folder import read_json
-from steerlens.studies.importance_results import LAYOUT
-from steerlens.studies.markdown import Json, above, interval, percent, signed, table
-from steerlens.studies.page_decoding import decoder_bar, decoder_section, strength_bar, strength_section
-from steerlens.studies.page_findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
-from steerlens.studies.page_importance import found_difference, importance_findings, importance_section, own_figure
-from steerlens.studies.page_overlay import overlay_orders
-from steerlens.studies.removal_orders import COMPARED
-from steerlens.sweep.files import atomic_write
+from steerlens.storage.files import atomic_write
+from steerlens.studies.decoder.section import decoder_bar, decoder_section, strength_bar, strength_section
+from steerlens.studies.importance.findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
+from steerlens.studies.importance.results import LAYOUT
+from steerlens.studies.importance.section import found_difference, importance_findings, importance_section, own_figure
+from steerlens.studies.overlay.orders import COMPARED
+from steerlens.studies.overlay.section import overlay_orders
+from steerlens.studies.shared.folder import read_json
+from steerlens.studies.shared.markdown import Json, above, interval, percent, signed, table
 
 STUDIES = ("importance", "overlay", "strength", "decoder")
 """The studies that the page knows, in its order."""

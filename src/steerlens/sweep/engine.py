@@ -16,6 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from steerlens.atlas.atlas import CellResult, Reading
+from steerlens.atlas.plan import Cell, Plan
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, check_fit, clean_conditioning
 from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
@@ -32,14 +34,12 @@ from steerlens.lenses.image_tokens import (
     trace_tokens,
 )
 from steerlens.lenses.readout import Direction
+from steerlens.lenses.regions import Area
 from steerlens.lenses.steering import SteeringLens, steer_directions
-from steerlens.lenses.tokens import Area
 from steerlens.scores import cosine_similarity
-from steerlens.sweep.atlas import CellResult, Reading
-from steerlens.sweep.cache import TraceCache
-from steerlens.sweep.choice import Choice
-from steerlens.sweep.plan import Cell, Plan
 from steerlens.sweep.readings import reading_of
+from steerlens.sweep.selection import Choice
+from steerlens.sweep.trace_cache import TraceCache
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from steerlens.lenses.readout import Direction
+from steerlens.runs.store import plan_to_json, spec_to_json
 from steerlens.sweep.engine import Job
-from steerlens.sweep.store import plan_to_json, spec_to_json
 from steerlens.zoo.pair import Pair
 
 

@@ -10,23 +10,23 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.lazy import drain
+from steerlens.atlas.plan import LensName, Plan, make_plan
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture, load_pictures
 from steerlens.lenses.image_tokens import TokenSteeringLens, check_direction, parse_tokens, reaching_sites
 from steerlens.lenses.readout import Direction, direction_site
+from steerlens.lenses.regions import Area
 from steerlens.lenses.strength import Strength
-from steerlens.lenses.tokens import Area
+from steerlens.runs.store import RunWriter, load_run, open_run
 from steerlens.sites import Site, parse_sites
-from steerlens.sweep.atlas import Atlas, CellResult, Reading
-from steerlens.sweep.cache import TraceCache, trace_cache
-from steerlens.sweep.choice import Choice
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
 from steerlens.sweep.identity import identity, models_identity
-from steerlens.sweep.lazy import drain
-from steerlens.sweep.plan import LensName, Plan, make_plan
-from steerlens.sweep.ray_engine import Workers, check_cluster, run_on_ray
-from steerlens.sweep.store import RunWriter, load_run, open_run
+from steerlens.sweep.ray.engine import Workers, check_cluster, run_on_ray
+from steerlens.sweep.selection import Choice
+from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.pair import Pair
@@ -62,9 +62,9 @@ class LookOptions:
         directions: directions (D,), groups and regions by name, which are looked at besides the sites.
         tokens: for a decoder of image tokens, those that the Steering Lens writes to, as
             `steerlens.lenses.image_tokens.parse_tokens` reads them.
-        decode: what is decoded, as `steerlens.sweep.choice.Choice` reads it; all else is ranked without decoding.
-        cache: whether traces are kept from run to run (see `steerlens.sweep.cache`); only for weights that are as they
-            were loaded, since the cache knows them by their files.
+        decode: what is decoded, as `steerlens.sweep.selection.Choice` reads it; all else is ranked without decoding.
+        cache: whether traces are kept from run to run (see `steerlens.sweep.trace_cache`); only for weights that are as
+            they were loaded, since the cache knows them by their files.
     """
 
     sites: str = DEFAULT_SITES
@@ -346,7 +346,7 @@ def look(
     """Looks at pictures through every lens: the main job in one call.
 
     Args:
-        pair: encoder and decoder, as `steerlens.load` gives them.
+        pair: encoder and decoder, as `steerlens.loading` gives them.
         pictures: one or several; paths are read.
         target: what similarities are measured against; by default each input itself.
         vocabulary: what the Logit Lens reads with, or where it is (see `read_vocabulary`); by default the pair's own.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.atlas.atlas import Reading
+from steerlens.atlas.plan import Cell
 from steerlens.encoders.base import EncoderSpec
 from steerlens.images import Picture
 from steerlens.lenses.logit import LogitLens
@@ -14,8 +16,6 @@ from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.atlas import Reading
-from steerlens.sweep.plan import Cell
 from steerlens.trace import Trace
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.plan import Cell, LensName, make_plan
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.encoders.base import EncoderSpec
 from steerlens.images import Picture, png_bytes
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, layer_sites, parse_sites
-from steerlens.sweep.atlas import Atlas, CellResult, Reading
-from steerlens.sweep.plan import Cell, LensName, make_plan
 
 _NAMES = ("red apple", "cat <3", "tea & cake", "boat", "moon")
 

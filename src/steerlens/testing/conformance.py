@@ -18,10 +18,10 @@ from PIL import Image
 
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
+from steerlens.loading import load_decoder
 from steerlens.testing.decoder_checks import check_decoder
 from steerlens.testing.encoder_checks import check_encoder
 from steerlens.testing.outcomes import CheckReport
-from steerlens.zoo.load import load_decoder
 from steerlens.zoo.registry import Group, adapter, registered
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from steerlens.storage.weights import quiet_libraries
 from steerlens.testing.tiny import tiny_movq, tiny_processor, tiny_vision_model
 from steerlens.testing.tiny_adapters import adapter_weights, save_adapter
 from steerlens.testing.tiny_parts import (
@@ -22,7 +23,6 @@ from steerlens.testing.tiny_parts import (
     tiny_tokenizer,
     tiny_vae,
 )
-from steerlens.zoo.weights import quiet_libraries
 
 _SD_SCHEDULE: Mapping[str, Any] = {
     "beta_start": 0.00085,

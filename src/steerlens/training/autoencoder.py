@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from steerlens.scenes.compose import PLAIN, Augment, SceneMaker
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.checkpoint import load_checkpoint, save_checkpoint, start_from
-from steerlens.training.data import HELD_OUT, TRAIN, PictureSet
-from steerlens.training.scenes import PLAIN, Augment, SceneMaker
 from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
 
 FACTOR = 4

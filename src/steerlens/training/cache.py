@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from steerlens.errors import SteerlensError
+from steerlens.scenes.compose import PLAIN, SceneMaker
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
 from steerlens.training.checkpoint import save_checkpoint
-from steerlens.training.data import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.encoder import embed_pictures
-from steerlens.training.scenes import PLAIN, SceneMaker
 from steerlens.training.stage import Progress
 
 PART = 4096

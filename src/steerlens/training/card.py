@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steerlens.training.data import HELD_OUT, UNSEEN
+from steerlens.scenes.pictures import HELD_OUT, UNSEEN
 from steerlens.training.evaluate import Report, meant
 from steerlens.training.pipeline import Recipe, load_prepared
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.errors import SteerlensError
+from steerlens.scenes.compose import BACKGROUNDS, SceneMaker, Scenes
+from steerlens.scenes.pictures import TRAIN, PictureSet
 from steerlens.training.checkpoint import load_checkpoint
-from steerlens.training.data import TRAIN, PictureSet
 from steerlens.training.encoder import (
     NAME_SMOOTHING,
     EncoderSettings,
@@ -33,7 +34,6 @@ from steerlens.training.encoder import (
     to_pixel_values,
 )
 from steerlens.training.metrics import Scores, scene_metrics
-from steerlens.training.scenes import BACKGROUNDS, SceneMaker, Scenes
 from steerlens.training.stage import Budget, Progress, autocast, run_stage, workers_of_group
 
 STAGE = "classifier"
@@ -201,7 +201,7 @@ def measure_classifier(folder: Path, pictures: PictureSet, device: str = "cpu") 
     Raises:
         SteerlensError: the folder holds no classifier of these pictures' concepts.
     """
-    from steerlens.zoo.load import load_encoder
+    from steerlens.loading import load_encoder
     from steerlens.zoo.vocabularies import class_vocabulary
 
     encoder, labels = load_encoder(folder, device=device), Labels.of(pictures)

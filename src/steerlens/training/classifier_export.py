@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from steerlens.scenes.pictures import HELD_OUT, PictureSet
 from steerlens.training.card import describe_sources
 from steerlens.training.classifier import SETTINGS, Labels, load_classifier, measure_classifier
-from steerlens.training.data import HELD_OUT, PictureSet
 from steerlens.training.encoder import EncoderSettings
 from steerlens.training.evaluate import Figure, Report
 from steerlens.training.export import make_processor, to_half

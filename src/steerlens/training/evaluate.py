@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError
-from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.scenes.compose import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
 from steerlens.training.metrics import rank_of
 from steerlens.training.pipeline import load_prepared
-from steerlens.training.scenes import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
 from steerlens.zoo.cards import card
 
 
@@ -115,8 +115,8 @@ class Pair:
 
 def open_pair(folder: Path, device: str) -> Pair:
     """Open the folder of a pair as the rest of the package does."""
+    from steerlens.loading import load
     from steerlens.vocabulary import TextVocabulary
-    from steerlens.zoo.load import load
 
     loaded = load(folder, device=device)
     if not isinstance(loaded.vocabulary, TextVocabulary):

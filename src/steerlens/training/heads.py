@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.interventions import Mean, Resample
+from steerlens.scenes.compose import Scenes
 from steerlens.sites import Site
-from steerlens.training.scenes import Scenes
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steerlens.training.data import HELD_OUT, TRAIN, UNSEEN, PictureSet
-from steerlens.training.scenes import PLAIN, SceneMaker, zero_shot_scenes
+from steerlens.scenes.compose import PLAIN, SceneMaker, zero_shot_scenes
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 from torch import distributed
 
 from steerlens.errors import UsageError
+from steerlens.scenes.pictures import PictureSet, load
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
 from steerlens.training.checkpoint import load_checkpoint, write_json
-from steerlens.training.data import PictureSet, load
 from steerlens.training.encoder import EncoderSettings, keep_encoder, load_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
 from steerlens.training.stage import Budget, Optimisation, Progress, workers_of_group

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.errors import SteerlensError
-from steerlens.training.scenes import BACKGROUNDS
+from steerlens.scenes.compose import BACKGROUNDS
 from steerlens.zoo.text import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
 
 

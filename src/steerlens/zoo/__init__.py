@@ -1,4 +1,4 @@
-"""The zoo: named pairs of encoder and decoder; `steerlens.zoo.load` loads them."""
+"""The zoo: named pairs of encoder and decoder; `steerlens.loading` loads them."""
 
 from typing import TYPE_CHECKING
 

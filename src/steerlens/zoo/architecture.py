@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 
 from steerlens.errors import ModelError, UsageError
+from steerlens.storage.weights import quiet_libraries, read_json
 from steerlens.zoo.cards import Card
 from steerlens.zoo.locate import Located
-from steerlens.zoo.weights import quiet_libraries, read_json
 
 Configs = Mapping[str, Mapping[str, Any]]
 """The config of each component, by its folder's name (`image_encoder`, `text_encoder`, `unet`, `movq`)."""

@@ -14,9 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from steerlens.decoders.base import DecodeOptions
+from steerlens.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
-from steerlens.zoo.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.zoo.encoders import find_encoder
 from steerlens.zoo.indexes import found_index
 from steerlens.zoo.locate import card_of, locate

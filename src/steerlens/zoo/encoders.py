@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from steerlens.decoders.families import FAMILIES
 from steerlens.decoders.neighbours import is_index, source_of_index
+from steerlens.devices import choose_device, encoder_dtype, parse_dtype
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.pretrained import Loading
 from steerlens.errors import ModelError, UsageError
+from steerlens.storage.weights import load_module, quiet_libraries, read_json, read_tensors
 from steerlens.zoo.cards import Card, Repository, cards
-from steerlens.zoo.devices import choose_device, encoder_dtype, parse_dtype
-from steerlens.zoo.families import FAMILIES
 from steerlens.zoo.hub import snapshot
 from steerlens.zoo.locate import (
     OPEN_CLIP_HUB,
@@ -28,7 +29,6 @@ from steerlens.zoo.locate import (
 )
 from steerlens.zoo.parts import encoder_of, processor_beside
 from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
-from steerlens.zoo.weights import load_module, quiet_libraries, read_json, read_tensors
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def open_encoder(
     """
     chosen, asked, name = choose_device(device), parse_dtype(dtype), name or found.source
     if found.joint is not None:
-        from steerlens.zoo.load import load_decoder
+        from steerlens.loading import load_decoder
 
         return encoder_of(load_decoder(found.joint, None, device=chosen, dtype=asked, name=name), name)
     inner = inner_folder(found.folder)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steerlens.errors import ModelError
-from steerlens.zoo.weights import read_json
+from steerlens.storage.weights import read_json
 
 
 class FilesMissingError(ModelError):

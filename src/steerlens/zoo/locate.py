@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from steerlens.decoders.families import FAMILIES, family_of, holds_pipeline, unbuildable
 from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
-from steerlens.zoo.families import FAMILIES, family_of, holds_pipeline, unbuildable
 from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
 
 ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files

@@ -9,9 +9,9 @@ from torch import Tensor
 from steerlens.decoders.base import Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
+from steerlens.storage.weights import read_json
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.registry import adapter_for
-from steerlens.zoo.weights import read_json
 
 
 def encoder_of(decoder: Decoder, name: str) -> Encoder:

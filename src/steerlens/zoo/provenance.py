@@ -8,8 +8,8 @@ from typing import Any
 from steerlens.decoders.base import Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.folders import OPEN_CLIP_FILES
+from steerlens.storage.weights import file_hash
 from steerlens.zoo.cards import Repository
-from steerlens.zoo.weights import file_hash
 
 
 def library_versions() -> dict[str, str]:

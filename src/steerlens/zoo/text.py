@@ -16,8 +16,8 @@ from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
+from steerlens.storage.weights import load_module, quiet_libraries
 from steerlens.vocabulary import TextVocabulary
-from steerlens.zoo.weights import load_module, quiet_libraries
 
 _BATCH = 64
 """Texts that are embedded at once."""

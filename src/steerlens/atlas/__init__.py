@@ -1,0 +1,1 @@
+"""Atlas: the plan of a sweep and its results, as data."""

@@ -1,0 +1,124 @@
+"""What `steerlens lens --dry-run` prints: cells, and about how much time, memory and disk they would take."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerlens.cli.console import emit_json, plain_bytes, say
+from steerlens.cli.lens.command import named_directions, options_of
+
+if TYPE_CHECKING:
+    from steerlens.cli.lens.command import LensSettings
+    from steerlens.images import Picture
+
+_PNG_BYTES_PER_PIXEL = 2.0
+"""About what a decoded picture takes as PNG; noise would take 3, flat art less than 1."""
+
+_BYTES_BESIDE_A_PICTURE = 12_000
+"""About what its embeddings, its numbers and its copy in the report take."""
+
+
+def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> int:
+    """Plans and prices without loading weights, prints what a run would take, and returns the exit code."""
+    estimate = price(settings, pictures, folder)
+    if settings.json:
+        emit_json(estimate)
+        return 0
+    cells = ", ".join(f"{count} {lens}" for lens, count in estimate["cells"].items())
+    most = "" if estimate["decode"] == "all" else f", of which {estimate['decode']} are decoded"
+    say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}{most}")
+    say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
+    say(
+        f"decoder: {estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}, "
+        f"{estimate['size'][0]} x {estimate['size'][1]} pixels; {estimate['operations']:.3g} operations in all"
+    )
+    say(
+        f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
+    )
+    weights, working = plain_bytes(estimate["weight_bytes"]), plain_bytes(estimate["working_bytes"])
+    say(f"memory: {weights} of weights, and about {working} to decode {estimate['batch_size']} pictures at once")
+    disk, free = plain_bytes(estimate["disk_bytes"]), plain_bytes(estimate["disk_free_bytes"])
+    say(f"disk: about {disk} in {folder} ({free} free)")
+    return 0
+
+
+def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
+    """The plan of a run and what it would take, as JSON values; nothing is loaded or written.
+
+    Raises:
+        UsageError: if the settings make no sense for the model, as in a real run.
+    """
+    from steerlens.decoders.diffusion import default_batch_size
+    from steerlens.devices import choose_device, decoder_dtype, parse_dtype
+    from steerlens.loading import default_options
+    from steerlens.sweep.look import decode_options, default_strength, plan_of
+    from steerlens.sweep.selection import Choice
+    from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
+    from steerlens.zoo.locate import card_of
+
+    if settings.model.startswith("bridge:"):
+        from steerlens.bridges.store import parts_of
+
+        target, source = parts_of(settings.model.removeprefix("bridge:"))
+        settings = replace(settings, model=target, encoder=settings.encoder or source)
+    if settings.neighbours is not None:
+        settings = replace(settings, model=str(settings.neighbours))
+    card, device = card_of(settings.model), choose_device(settings.device)
+    cost = cost_of(
+        settings.model,
+        device=device,
+        dtype=settings.dtype,
+        local=settings.local,
+        encoder=settings.encoder,
+        local_files_only=settings.local_files_only,
+    )
+    chosen = options_of(settings, named_directions(settings, cost.n_layers, cost.n_heads))
+    plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
+    options = decode_options(default_options(card, cost.size), chosen)
+    speed = probe_flops(device, parse_dtype(settings.dtype))
+    precision = decoder_dtype(device, parse_dtype(settings.dtype))
+    batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
+    pixels = options.size[0] * options.size[1]
+    choice = Choice.parse(settings.decode)
+    decoded = choice.at_most(plan.cells)
+    seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=len(pictures))
+    return {
+        "inputs": [picture.name for picture in pictures],
+        "pictures_to_decode": decoded,
+        "decode": str(choice),
+        "cells": dict(Counter(cell.lens for cell in plan.cells)),
+        "sites": settings.sites,
+        "strength": str(plan.strength),
+        "seeds": list(plan.seeds),
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "guidance_interval": list(options.guidance_interval),
+        "scheduler": options.scheduler,
+        "size": list(options.size),
+        "device": str(device),
+        "dtype": str(precision).removeprefix("torch."),
+        "operations": decoded * cost.picture_flops(options),
+        "operations_per_second": speed,
+        "seconds": seconds,
+        "weight_bytes": cost.bytes,
+        "batch_size": batch,
+        "working_bytes": cost.working_bytes(batch, options.size, precision.itemsize),
+        "disk_bytes": int(decoded * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
+        "disk_free_bytes": shutil.disk_usage(_existing(folder)).free,
+        "out": str(folder),
+    }
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

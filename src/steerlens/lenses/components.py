@@ -1,0 +1,130 @@
+"""Groups: several heads, attention outputs and MLPs steered as one component, with one strength.
+
+With all submodules after a member held at what they are without steering, plus their own steering if they are members
+themselves, the writes only add, so the group's write is the sum of its members' and the closed form stays:
+
+    DSL(G, s) = decode( P( LN( r_L + (s - 1) Σ_{m in G} h_m ) ) )
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import EncoderSpec
+from steerlens.errors import UsageError
+from steerlens.lenses.readout import Component
+from steerlens.lenses.regions import parse_regions
+from steerlens.sites import Site, parse_sites
+from steerlens.trace import Trace
+
+_MEMBER_KINDS = ("head", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Several components as one.
+
+    Attributes:
+        members: heads, attention outputs and MLPs, each once.
+    """
+
+    members: tuple[Site, ...]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise UsageError("a group needs at least one member.")
+        if len(set(self.members)) < len(self.members):
+            raise UsageError("a group holds each of its members once.")
+        whole = {site.layer for site in self.members if site.kind == "attn_out"}
+        for site in self.members:
+            if site.kind not in _MEMBER_KINDS:
+                raise UsageError(f"{site} cannot be in a group; its members are heads, attn_out.N and mlp_out.N.")
+            if site.kind == "head" and site.layer in whole:
+                raise UsageError(f"{site} is a part of attn_out.{site.layer}: in one group it would count twice.")
+
+    @property
+    def kind(self) -> Literal["group"]:
+        """The kind of site that stands for it."""
+        return "group"
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal groups of one encoder."""
+        return ",".join(map(str, self.members))
+
+    def check(self, spec: EncoderSpec) -> None:
+        """Makes sure that an encoder has all members.
+
+        Raises:
+            UsageError: if it does not.
+        """
+        for site in self.members:
+            site.check(spec.n_layers, spec.n_heads)
+
+    def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
+        """The sum of what the members write.
+
+        Raises:
+            UsageError: if the encoder has no such member.
+        """
+        self.check(spec)
+        # Layer by layer: the heads of one are multiplied out at once, and those of all would not fit into memory.
+        layers = {site.layer: [other for other in self.members if other.layer == site.layer] for site in self.members}
+        sums = [trace.stack(sites).float().sum(dim=1) for sites in layers.values()]
+        return torch.stack(sums).sum(dim=0)
+
+
+def parse_groups(texts: Sequence[str], n_layers: int, n_heads: int) -> dict[str, Group]:
+    """Reads `NAME=SITES`, with sites and patterns as `parse_sites` takes them: `late=head.6-7.*,mlp_out.7`.
+
+    Raises:
+        UsageError: if a text has another form, there is no such site, or two groups have one name.
+    """
+    groups: dict[str, Group] = {}
+    for text in texts:
+        name, equals, sites = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise UsageError(f"{text!r} is no group; write NAME=SITES, such as late=head.6-7.*,mlp_out.7.")
+        if name in groups:
+            raise UsageError(f"two groups are called {name!r}; rename one.")
+        Site("group", name=name)  # refuses a name that cannot be one
+        groups[name] = Group(parse_sites(sites, n_layers, n_heads))
+    return groups
+
+
+def named_components(
+    groups: Sequence[str],
+    regions: Sequence[str],
+    n_layers: int,
+    n_heads: int,
+    taken: Iterable[str] = (),
+) -> Mapping[str, Component]:
+    """Groups and regions by name, as lenses take them beside directions.
+
+    Args:
+        groups: texts as `parse_groups` reads them.
+        regions: texts as `parse_regions` reads them.
+        n_layers: L.
+        n_heads: H.
+        taken: names of directions, which none of these may bear too.
+
+    Raises:
+        UsageError: as the parsers do, and if two components have one name.
+    """
+    found: tuple[Mapping[str, Component], ...] = (
+        parse_groups(groups, n_layers, n_heads),
+        parse_regions(regions, n_layers, n_heads),
+    )
+    components: dict[str, Component] = {}
+    used = set(taken)
+    for named in found:
+        for name, component in named.items():
+            if name in used:
+                raise UsageError(f"{name!r} names two of the directions, groups and regions; rename one.")
+            used.add(name)
+            components[name] = component
+    return components

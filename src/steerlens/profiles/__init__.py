@@ -1,0 +1,1 @@
+"""Profiles: what every head does over many pictures."""

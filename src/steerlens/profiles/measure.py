@@ -1,0 +1,236 @@
+"""Measuring heads over many pictures: a few passes over the pictures, and true ablations of some heads on some.
+
+    means      what each head writes on average, h̄, and the mean final residual r̄, the neutral base
+    axes       the direction along which each head's centred writes h - h̄ vary most
+    pictures   for every picture and head: how large the centred write is, where it lies on the head's axis, whether it
+               says what the picture shows, and what replacing h by h̄ in the final residual costs
+
+*Says what the picture shows*: the centred write is steered along from the neutral base, and the way that the embedding
+moves is compared with the way from the mean embedding to the picture's own:
+
+    cos( P(LN(r̄ + c (h - h̄))) - P(LN(r̄)),  e - ē )
+
+Everything is cheap, in closed form, and taken for all heads, so that one head can be compared with all others.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder
+from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders.prefix import record_prefix
+from steerlens.errors import UsageError
+from steerlens.lenses.readout import read_out
+from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.profiles.pictures import Shown, batches
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site
+from steerlens.studies.shared.effects import Ablated, ablate, mean_writes, signed_effect, unsigned_effect
+from steerlens.trace import Trace
+
+Order = Literal["high", "low", "write", "similarity", "effect"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+"""By what a head's pictures are ordered: place on the head's axis, from either end; norm of the centred write; whether
+it says what the picture shows; signed direct effect."""
+
+_PASSES = 5
+"""Steps of power iteration: enough where one axis leads; where two are alike, what comes out lies between them."""
+
+_MEAN_PICTURES = 64
+"""Pictures that mean ablation takes its means from: on every token, they need more memory than all else."""
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Means over all pictures, at the readout tokens; heads are N = L H, layer after layer.
+
+    Attributes:
+        writes: of each head's write.
+        final: of the final residual.
+        embedding: of the image embedding.
+    """
+
+    writes: Float[Tensor, "N R D"]
+    final: Float[Tensor, "R D"]
+    embedding: Float[Tensor, "E"]
+
+
+def layer_writes(trace: Trace) -> Iterator[tuple[slice, Float[Tensor, "B H R D"]]]:
+    """The writes of every layer's heads, and their places among all heads."""
+    for layer in range(trace.n_layers):
+        yield slice(layer * trace.n_heads, (layer + 1) * trace.n_heads), trace.head_writes(layer).float()
+
+
+def traces(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Iterator[tuple[slice, Trace]]:
+    """Pictures traced batch by batch, with their places among all pictures."""
+    start = 0
+    for chunk in batches(pictures, size):
+        trace = encoder.trace(encoder.preprocess([picture.open() for picture in chunk]))
+        yield slice(start, start + len(chunk)), trace
+        start += len(chunk)
+
+
+@torch.no_grad()
+def measure_means(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Generator[int, None, Means]:
+    """The first pass; yields how many pictures are done."""
+    sums: list[Tensor] = []
+    for place, trace in traces(encoder, pictures, size):
+        heads = torch.cat([held.sum(dim=0) for _, held in layer_writes(trace)])
+        added = [heads, trace.final.float().sum(dim=0), trace.embedding.float().sum(dim=0)]
+        sums = [one + other for one, other in zip(sums, added, strict=True)] if sums else added
+        yield place.stop
+    return Means(*(total / len(pictures) for total in sums))
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """Directions of unit norm in which heads write, means over width removed where the final norm removes them.
+
+    Attributes:
+        axis: along which each head's centred writes vary most.
+        chance: a mixture of its centred writes with random weights: a direction that it writes in, and means nothing.
+    """
+
+    axis: Float[Tensor, "N R D"]
+    chance: Float[Tensor, "N R D"]
+
+
+@torch.no_grad()
+def measure_axes(
+    encoder: Encoder, pictures: Sequence[Shown], size: int, means: Means, seed: int = 0
+) -> Generator[int, None, Axes]:
+    """Each head's strongest principal axis, by power iteration: no pass holds more than one batch's writes.
+
+        v <- Σ_i (h_i - h̄) <h_i - h̄, v> / |...|
+
+    Yields:
+        How many pictures are done, over all passes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn((len(pictures), means.writes.shape[0]), generator=generator)
+    vectors: Tensor | None = None
+    chance: Tensor | None = None
+    for number in range(1 + _PASSES):
+        sums = torch.zeros_like(means.writes)
+        for rows, trace in traces(encoder, pictures, size):
+            for place, held in layer_writes(trace):
+                about = _visible(held - means.writes[place], encoder.spec.centred)
+                mixed = weights[rows, place].to(about) if vectors is None else _along(about, vectors[place])
+                sums[place] += torch.einsum("bh,bhrd->hrd", mixed, about)
+            yield number * len(pictures) + rows.stop
+        vectors = sums / visible_norm(sums, centred=False)[:, None, None].clamp_min(1e-12)
+        chance = vectors if chance is None else chance
+    if vectors is None or chance is None:
+        raise UsageError("there are no passes to find axes in.")
+    return Axes(vectors, chance)
+
+
+def axis_passes() -> int:
+    """How often `measure_axes` goes over the pictures."""
+    return 1 + _PASSES
+
+
+def _visible(vectors: Float[Tensor, "*N R D"], centred: bool) -> Float[Tensor, "*N R D"]:
+    return vectors - vectors.mean(dim=-1, keepdim=True) if centred else vectors
+
+
+def _along(vectors: Float[Tensor, "B N R D"], directions: Float[Tensor, "N R D"]) -> Float[Tensor, "B N"]:
+    return (vectors * directions).sum(dim=(-2, -1))
+
+
+def oriented(places: Float[Tensor, "P N"]) -> Float[Tensor, "N"]:
+    """1 or -1 a head, so that its axis points to where the few extreme pictures are: the third moment is positive."""
+    return torch.where(places.double().pow(3).sum(dim=0) < 0, -1.0, 1.0)
+
+
+def steered(
+    encoder: Encoder, base: Float[Tensor, "R D"], directions: Float[Tensor, "B N R D"], strength: Strength
+) -> Float[Tensor, "B N E"]:
+    """Embeddings of a base residual steered along directions, `P(LN(b + c h))`; under `s` their length counts too."""
+    factors = strength.coefficient(base[None, None], directions, centred=encoder.spec.centred)
+    return read_out(encoder, base + factors[..., None, None] * directions).float()
+
+
+@torch.no_grad()
+def measure_batch(
+    encoder: Encoder,
+    trace: Trace,
+    means: Means,
+    axes: Axes,
+    strength: Strength,
+    texts: Float[Tensor, "B E"],
+) -> dict[str, Float[Tensor, "B N"]]:
+    """The last pass over one batch.
+
+    Args:
+        encoder: the encoder.
+        trace: the pictures.
+        means: what the first pass gave.
+        axes: what the passes after it gave.
+        strength: how hard to steer from the neutral base.
+        texts: the direction of each picture's label, nan where it is not known.
+
+    Returns:
+        `write`: norm of the centred write over that of the final residual; `axis` and `chance`: its component along the
+        head's axis and along a random mixture of its writes, over the same; `similarity`: what it says, see above;
+        `unsigned` and `effect`: direct effects of mean ablation, the latter towards the text.
+    """
+    centred, final, clean = encoder.spec.centred, trace.final.float(), trace.embedding.float()
+    neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
+    size = visible_norm(final, centred=centred)[:, None]
+    names = ("write", "axis", "chance", "similarity", "unsigned", "effect")
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for place, held in layer_writes(trace):
+        about = held - means.writes[place]
+        found["write"].append(visible_norm(about, centred=centred) / size)
+        for name, vectors in (("axis", axes.axis), ("chance", axes.chance)):
+            found[name].append(_along(_visible(about, centred), vectors[place]) / size)
+        moved = steered(encoder, means.final, about, strength) - neutral
+        found["similarity"].append(cosine_similarity(moved, (clean - means.embedding)[:, None]))
+        ablated = read_out(encoder, final[:, None] - about).float()
+        found["unsigned"].append(unsigned_effect(clean, ablated))
+        found["effect"].append(signed_effect(clean, ablated, texts.to(clean)))
+    return {name: torch.cat(parts, dim=1) for name, parts in found.items()}
+
+
+def native(encoder: Encoder) -> NativeEncoder:
+    """The encoder, if one can ablate inside it.
+
+    Raises:
+        UsageError: if its blocks cannot be hooked.
+    """
+    if not isinstance(encoder, NativeEncoder):
+        raise UsageError(f"{encoder.spec.name}: its adapter does not open the inside for ablation; give --ablate 0.")
+    return encoder
+
+
+def measure_ablation(
+    encoder: NativeEncoder,
+    chunk: Sequence[Shown],
+    heads: Sequence[Site],
+    means: Mapping[Site, Tensor],
+    texts: Float[Tensor, "B E"],
+) -> dict[str, Float[Tensor, "B N"]]:
+    """Total effects of mean ablation on a real forward pass: `unsigned`, and `effect` towards the text."""
+    prefix = record_prefix(encoder, encoder.preprocess([picture.open() for picture in chunk]))
+    for event in ablate(encoder, prefix, heads, "mean", means=means):
+        if isinstance(event, Ablated):
+            total, clean = event.total.float(), event.clean.float()
+            return {
+                "unsigned": unsigned_effect(clean, total),
+                "effect": signed_effect(clean, total, texts.to(clean)),
+            }
+    raise UsageError("there is no head to ablate.")
+
+
+def ablation_means(
+    encoder: NativeEncoder, pictures: Sequence[Shown], size: int, heads: Sequence[Site]
+) -> dict[Site, Tensor]:
+    """What mean ablation puts in place of a head's write, on every token, from the first pictures."""
+    chunks = batches(pictures[:_MEAN_PICTURES], size)
+    return mean_writes(encoder, [encoder.preprocess([shown.open() for shown in chunk]) for chunk in chunks], heads)

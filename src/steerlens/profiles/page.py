@@ -1,0 +1,165 @@
+"""The page of head profiles: one HTML file that opens without a network, a section a head."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from steerlens._version import __version__
+from steerlens.profiles.measure import Order
+from steerlens.profiles.summary import Average, Drawn, HeadProfile, Profile
+from steerlens.report.colours import SEQUENTIAL, colour
+from steerlens.report.embed import data_uri
+from steerlens.report.html import script_json, short_name
+from steerlens.storage.files import atomic_write
+
+_THUMBNAIL = 96
+"""Longest side of a top picture in pixels; it stands on the page once, however many heads show it."""
+
+_ORDERS: Mapping[Order, str] = {
+    "high": "High end of the axis",
+    "low": "Low end of the axis",
+    "similarity": "Says best what the picture shows",
+    "effect": "Raises similarity with the label most",
+    "write": "Writes most",
+}
+
+
+def write_profile_page(profile: Profile, folder: Path) -> Path:
+    """Writes `profile.html` and returns where it is.
+
+    Raises:
+        StoreError: if it cannot be written; one that was there before stays whole.
+    """
+    page = folder / "profile.html"
+    atomic_write(page, profile_page(profile).encode())
+    return page
+
+
+def profile_page(profile: Profile) -> str:
+    """The profiles as HTML that refers to nothing outside itself."""
+    environment = Environment(
+        loader=PackageLoader("steerlens.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+    )
+    scale = _scale(profile)
+    return environment.get_template("profile.html.j2").render(
+        version=__version__,
+        profile=profile,
+        encoder=short_name(profile.spec.name),
+        strength=str(profile.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
+        orders=_ORDERS,
+        heads=[_head(head) for head in profile.heads],
+        map=_map(profile, scale),
+        scale=f"{scale:.2g}",
+        measure=_measure_words(profile),
+        gradient=Markup(", ".join(SEQUENTIAL)),
+        base=[("The neutral base", _drawn(profile.neutral)), ("A random direction", _drawn(profile.random))],
+        chance={name: f"{value:.2f}" for name, value in profile.chance.items()},
+        thumbnails=script_json(_thumbnails(profile)),
+        css=Markup(_asset("report.css") + _asset("profile.css")),
+        js=Markup(_asset("profile.js")),
+    )
+
+
+def _asset(name: str) -> str:
+    return files("steerlens.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _thumbnails(profile: Profile) -> dict[str, str]:
+    used = {top.id for head in profile.heads for tops in head.tops.values() for top in tops}
+    return {picture.id: data_uri(picture.open(), side=_THUMBNAIL) for picture in profile.pictures if picture.id in used}
+
+
+def _drawn(drawn: Drawn) -> dict[str, Any]:
+    return {
+        "uri": data_uri(drawn.picture),
+        "pixels": max(drawn.picture.shape[:2]) <= _THUMBNAIL,
+        "fidelity": two(drawn.fidelity),
+    }
+
+
+def two(value: float) -> str:
+    """A number with two decimals and a true minus sign; never a negative zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+
+
+def _three(average: Average | None) -> str | None:
+    if average is None:
+        return None
+    error = "" if average.count < 2 else f" ± {average.error:.3f}"
+    return f"{round(average.value, 3) + 0.0:.3f}{error}".replace("-", "−")
+
+
+def _head(head: HeadProfile) -> dict[str, Any]:
+    numbers = (
+        ("Mean write", two(head.constant), "norm, of the mean final residual’s"),
+        ("Centred write", _three(head.write), "norm, of the final residual’s"),
+        ("Says what the picture shows", _three(head.similarity), "cosine"),
+        ("Ablation: embedding moves", _three(head.total_unsigned), "1 − cosine, everything downstream reacting"),
+        ("Ablation: label’s text loses", _three(head.total_effect), "cosine, everything downstream reacting"),
+        ("… in the final residual alone", _three(head.direct_effect), "cosine, direct"),
+        ("Axis", two(head.axis_share), f"share of its variance; {two(head.chance_share)} along a random mixture"),
+    )
+    measure = head.total_unsigned or head.write
+    return {
+        "id": head.site.label,
+        "layer": head.site.layer,
+        "index": head.site.head,
+        "keys": {
+            "place": head.site.layer * 10_000 + head.site.head,
+            "write": -head.write.value,
+            "effect": -measure.value,
+            "similarity": -head.similarity.value,
+        },
+        "numbers": [(name, value, unit) for name, value, unit in numbers if value is not None],
+        "drawn": {name: _drawn(drawn) for name, drawn in head.drawn.items()},
+        "texts": {
+            name: [(text.text, two(text.excess), two(text.score), text.stands_out) for text in texts]
+            for name, texts in head.texts.items()
+        },
+        "rows": [
+            (title, [(top.id, top.concept, _signed(top.value)) for top in head.tops[order]])
+            for order, title in _ORDERS.items()
+            if head.tops[order]
+        ],
+    }
+
+
+def _measure_words(profile: Profile) -> str:
+    if profile.heads[0].total_unsigned is None:
+        return "how large the head’s centred write is, relative to the final residual"
+    return "how far the embedding moves when the head is ablated (1 − cosine, everything downstream reacting)"
+
+
+def _measured(head: HeadProfile) -> float:
+    return (head.total_unsigned or head.write).value
+
+
+def _scale(profile: Profile) -> float:
+    return max((_measured(head) for head in profile.heads), default=1.0) or 1.0
+
+
+def _map(profile: Profile, scale: float) -> list[list[dict[str, Any] | None]]:
+    """Rows of heads, columns of layers; None where a head was not profiled."""
+    cells = {(head.site.head, head.site.layer): head for head in profile.heads}
+    layers = range(profile.spec.n_layers)
+    return [
+        [
+            None
+            if (head := cells.get((row, layer))) is None
+            else {
+                "id": head.site.label,
+                "fill": colour(_measured(head), 0, scale),
+                "text": f"{head.site.label}: {_measured(head):.3f}",
+            }
+            for layer in layers
+        ]
+        for row in range(profile.spec.n_heads)
+    ]

@@ -1,0 +1,111 @@
+"""The pictures that heads are profiled over: many, each opened when it is needed and not kept."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from steerlens.images import load_picture, picture_files
+from steerlens.scenes.pictures import HELD_OUT, UNSEEN
+from steerlens.studies.shared.scenes import draw_scenes, open_pictures
+from steerlens.studies.shared.subjects import concept_of, image_hash
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One picture among many.
+
+    Attributes:
+        id: names it.
+        concept: what it shows, in words.
+        digest: hash of its file, or of its pixels.
+        open: gives the picture, RGB.
+    """
+
+    id: str
+    concept: str
+    digest: str
+    open: Callable[[], Image.Image] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class ShownSet:
+    """The pictures of a profile.
+
+    Attributes:
+        pictures: in the order in which they are measured.
+        source: where they come from, in words.
+    """
+
+    pictures: tuple[Shown, ...]
+    source: str
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this set from another one, as JSON values."""
+        return {
+            "source": self.source,
+            "pictures": {picture.id: f"{picture.concept}|{picture.digest}" for picture in self.pictures},
+        }
+
+
+def folder_pictures(folder: Path, count: int, seed: int = 0) -> ShownSet:
+    """Pictures drawn from a folder and its subfolders; all of them if there are fewer.
+
+    Args:
+        folder: `concept/picture.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
+        count: how many at most.
+        seed: decides which, and their order.
+
+    Raises:
+        UsageError: if the folder is not there, or holds no picture.
+        PictureError: if one cannot be read.
+    """
+    paths = picture_files(folder)
+    random.Random(seed).shuffle(paths)
+    return ShownSet(tuple(_of_file(path, folder) for path in paths[:count]), f"folder {folder.name}, seed {seed}")
+
+
+def _of_file(path: Path, folder: Path) -> Shown:
+    picture = load_picture(path)  # here already: a broken file is told before an hour's work, not after it
+    inside = path.relative_to(folder).as_posix()
+    return Shown(inside, concept_of(path, folder), picture.sha256[:16], lambda: load_picture(path).image)
+
+
+def scene_pictures(data: Path, count: int, seed: int = 0) -> ShownSet:
+    """Scenes of pictures that the bundled pair was not trained on; all of them if there are fewer.
+
+    Args:
+        data: folder of prepared pictures.
+        count: how many at most.
+        seed: decides which, and how the scenes are drawn.
+
+    Raises:
+        UsageError: if the folder holds no prepared pictures.
+    """
+    pictures = open_pictures(data)
+    rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(UNSEEN)])
+    generator = torch.Generator().manual_seed(1_000_003 * seed + 29)
+    rows = rows[torch.randperm(rows.numel(), generator=generator)[:count]]
+    images = draw_scenes(pictures, rows, generator)
+    shown = [
+        _of_image(
+            f"{pictures.styles[int(pictures.style[row])]}-{row}",
+            pictures.concepts[int(pictures.concept[row])].name,
+            image,
+        )
+        for row, image in zip(rows.tolist(), images, strict=True)
+    ]
+    return ShownSet(tuple(shown), f"held-out scenes, seed {seed}")
+
+
+def _of_image(id: str, concept: str, image: Image.Image) -> Shown:
+    return Shown(id, concept, image_hash(image), lambda: image)
+
+
+def batches(pictures: Sequence[Shown], size: int) -> list[Sequence[Shown]]:
+    """The pictures in groups of a size, in order."""
+    return [pictures[start : start + size] for start in range(0, len(pictures), size)]

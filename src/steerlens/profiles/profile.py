@@ -1,0 +1,340 @@
+"""Head profiles: what every head does over many pictures, in closed form, by ablation, in pictures and in texts."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.images import eight_bit
+from steerlens.lenses.readout import read_out
+from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.profiles.measure import (
+    Axes,
+    Means,
+    ablation_means,
+    axis_passes,
+    measure_ablation,
+    measure_axes,
+    measure_batch,
+    measure_means,
+    native,
+    oriented,
+    steered,
+    traces,
+)
+from steerlens.profiles.pictures import Shown, ShownSet, batches
+from steerlens.profiles.summary import DIRECTIONS, Drawn, Profile, Raw, make_profile, write_profile
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site, all_heads, parse_sites
+from steerlens.studies.shared.folder import StudyFolder, open_study
+from steerlens.sweep.engine import Advanced
+from steerlens.vocabulary import TextVocabulary, Vocabulary
+from steerlens.zoo.pair import Pair
+
+_CONTROLS = 64
+"""Random directions that the mean writes' texts are held against."""
+
+_DECODED = 16
+"""Pictures decoded between two writes to the disk."""
+
+NEUTRAL, RANDOM = "neutral", "random"
+"""Names of the two pictures that belong to no head: the base itself, and a random direction steered as hard."""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What is measured.
+
+    Attributes:
+        decode: how to decode.
+        strength: how hard to steer from the neutral base.
+        heads: the heads to show; measured in closed form are all, to compare with.
+        n_top: top pictures of a head.
+        n_texts: texts of a head.
+        n_ablated: pictures on which heads are truly ablated; 0 for none.
+        seed: of the decoder, and of what is drawn at random.
+        batch: pictures traced at once.
+    """
+
+    decode: DecodeOptions
+    strength: Strength
+    heads: tuple[Site, ...]
+    n_top: int = 8
+    n_texts: int = 6
+    n_ablated: int = 16
+    seed: int = 0
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.heads or any(site.kind != "head" for site in self.heads):
+            raise UsageError("only heads have profiles; name some, such as L3H4,head.5.* or all.")
+        if self.n_top < 1 or self.n_texts < 0 or self.n_ablated < 0 or self.batch < 1:
+            raise UsageError("--top is at least 1; --texts and --ablate are not negative.")
+
+
+def profile_heads(
+    pair: Pair, shown: ShownSet, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
+) -> Generator[Advanced, None, Profile]:
+    """Profiles heads in a folder, going on with what is there, and returns the profile.
+
+    Args:
+        pair: encoder and decoder.
+        shown: the pictures.
+        options: what to measure.
+        folder: where to write.
+        vocabulary: texts that describe heads; by default the pair's own.
+
+    Raises:
+        UsageError: if the folder holds something else, there are too few pictures, or a head is not there.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    spec, pictures = pair.encoder.spec, shown.pictures
+    for site in options.heads:
+        site.check(spec.n_layers, spec.n_heads)
+    if len(pictures) < 2 * options.n_top:
+        raise UsageError(
+            f"{len(pictures)} pictures are too few to tell the {options.n_top} top ones of a head from the others; "
+            f"give at least {2 * options.n_top}, or lower --top."
+        )
+    if options.n_ablated:
+        native(pair.encoder)
+    words = pair.vocabulary if vocabulary is None else vocabulary
+    labels = _label_directions(pair, pictures)
+    with open_study(folder, _identity(pair, shown, options, words)) as study:
+        means = yield from _means(pair.encoder, pictures, options, study)
+        axes = yield from _axes(pair.encoder, pictures, options, means, study)
+        values = yield from _pictures(pair.encoder, pictures, options, means, axes, labels, study)
+        directions = _directions(means, axes, values, pair.encoder)
+        ablated = yield from _ablations(pair.encoder, pictures, options, labels, study)
+        embeddings = _to_decode(pair.encoder, means, directions, options)
+        drawn = yield from _decode(pair, embeddings, options, study)
+        yield Advanced("summary", 0, 1)
+        texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
+        profile = make_profile(
+            Raw(pair.name, spec, pictures, shown.source, means, values, directions, ablated, drawn, texts),
+            options.heads,
+            words,
+            strength=options.strength,
+            n_top=options.n_top,
+            n_texts=options.n_texts,
+        )
+        write_profile(study, profile, dict(pair.provenance), directions, values)
+        yield Advanced("summary", 1, 1)
+        return profile
+
+
+def _identity(pair: Pair, shown: ShownSet, options: ProfileOptions, words: Vocabulary | None) -> dict[str, Any]:
+    chosen = {key: value for key, value in asdict(options).items() if key not in ("decode", "heads", "strength")}
+    return {
+        "study": "profile",
+        "models": {"pair": pair.name, "sha256": pair.provenance.get("sha256", {})},
+        "pictures": shown.identity(),
+        "options": {
+            **chosen,
+            "strength": str(options.strength),
+            "heads": [str(site) for site in options.heads],
+            "decode": options.decode.decisive(),
+        },
+        "vocabulary": None if words is None else list(words.names),
+    }
+
+
+def _label_directions(pair: Pair, pictures: Sequence[Shown]) -> Float[Tensor, "P E"]:
+    """The text direction of each picture's label where the pair's own vocabulary holds it, else nan."""
+    own = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
+    rows = torch.full((len(pictures), pair.encoder.spec.embedding_size), torch.nan)
+    if own is None:
+        return rows
+    directions = own.directions().cpu()
+    for row, picture in enumerate(pictures):
+        if (place := own.index(picture.concept)) is not None:
+            rows[row] = directions[place]
+    return rows
+
+
+def _means(
+    encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, study: StudyFolder
+) -> Generator[Advanced, None, Means]:
+    if not study.has("means"):
+        done = measure_means(encoder, pictures, options.batch)
+        found = yield from _advancing(done, "mean writes", len(pictures))
+        study.add("means", {"writes": found.writes, "final": found.final, "embedding": found.embedding})
+    part = study.part("means")
+    return Means(*(part[name].to(encoder.device) for name in ("writes", "final", "embedding")))
+
+
+def _advancing(steps: Generator[int, None, Any], stage: str, total: int) -> Generator[Advanced, None, Any]:
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Advanced(stage, done, total)
+
+
+def _pictures(
+    encoder: Encoder,
+    pictures: Sequence[Shown],
+    options: ProfileOptions,
+    means: Means,
+    axes: Axes,
+    labels: Float[Tensor, "P E"],
+    study: StudyFolder,
+) -> Generator[Advanced, None, dict[str, Tensor]]:
+    chunks = batches(pictures, options.batch)
+    names = [f"pictures-{number:05d}" for number in range(len(chunks))]
+    for number, (name, chunk) in enumerate(zip(names, chunks, strict=True)):
+        rows = slice(number * options.batch, number * options.batch + len(chunk))
+        if not study.has(name):
+            for _, trace in traces(encoder, chunk, len(chunk)):
+                study.add(name, measure_batch(encoder, trace, means, axes, options.strength, labels[rows]))
+        yield Advanced("pictures", rows.stop, len(pictures))
+    return _joined(study, names)
+
+
+def _joined(study: StudyFolder, names: Sequence[str]) -> dict[str, Tensor]:
+    parts = [study.part(name) for name in names]
+    return {key: torch.cat([part[key] for part in parts]) for key in (parts[0] if parts else ())}
+
+
+def _axes(
+    encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, means: Means, study: StudyFolder
+) -> Generator[Advanced, None, Axes]:
+    if not study.has("axes"):
+        done = measure_axes(encoder, pictures, options.batch, means, options.seed)
+        found = yield from _advancing(done, "axes", axis_passes() * len(pictures))
+        study.add("axes", {"axis": found.axis, "chance": found.chance})
+    part = study.part("axes")
+    return Axes(part["axis"].to(encoder.device), part["chance"].to(encoder.device))
+
+
+def _directions(
+    means: Means, axes: Axes, values: Mapping[str, Tensor], encoder: Encoder
+) -> dict[str, Float[Tensor, "N R D"]]:
+    """Each head's mean write and both ends of its axis, the latter as long as its centred writes are along it."""
+    places, centred = values["axis"], encoder.spec.centred
+    size = visible_norm(means.final, centred=centred).cpu()
+
+    def length(along: Tensor) -> Tensor:
+        return (along.square().mean(dim=0).sqrt() * size)[:, None, None].to(means.writes)
+
+    high = axes.axis * oriented(places)[:, None, None].to(axes.axis) * length(places)
+    return {"mean": means.writes, "high": high, "low": -high, "chance": axes.chance * length(values["chance"])}
+
+
+def _ablations(
+    encoder: Encoder,
+    pictures: Sequence[Shown],
+    options: ProfileOptions,
+    labels: Float[Tensor, "P E"],
+    study: StudyFolder,
+) -> Generator[Advanced, None, dict[str, Tensor]]:
+    chosen = pictures[: options.n_ablated]
+    names = [f"ablation-{number:05d}" for number in range(len(chosen))]
+    replacing: dict[Site, Tensor] | None = None
+    for number, (name, picture) in enumerate(zip(names, chosen, strict=True)):
+        if not study.has(name):
+            opened = native(encoder)
+            if replacing is None:
+                replacing = ablation_means(opened, pictures, options.batch, options.heads)
+            own = labels[number : number + 1]
+            study.add(name, measure_ablation(opened, [picture], options.heads, replacing, own))
+        yield Advanced("ablation", number + 1, len(chosen))
+    return _joined(study, names)
+
+
+def _rows_of(encoder: Encoder, heads: Sequence[Site]) -> list[int]:
+    return [site.layer * encoder.spec.n_heads + site.head for site in heads]
+
+
+@torch.no_grad()
+def _to_decode(
+    encoder: Encoder, means: Means, directions: Mapping[str, Tensor], options: ProfileOptions
+) -> dict[str, Float[Tensor, "E"]]:
+    """Embeddings by name: the neutral base, a random direction, and each head's directions."""
+    neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
+    random = steered(encoder, means.final, _random_directions(means, 1, options.seed), options.strength)[0, 0]
+    rows = _rows_of(encoder, options.heads)
+    found = {NEUTRAL: neutral, RANDOM: random}
+    for name in DIRECTIONS:
+        vectors = directions[name]
+        embeddings = steered(encoder, means.final, vectors[rows][None], options.strength)[0]
+        found |= {f"{site}.{name}": row for site, row in zip(options.heads, embeddings, strict=True)}
+    return found
+
+
+def _random_directions(means: Means, count: int, seed: int) -> Float[Tensor, "1 K R D"]:
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn((1, count, *means.final.shape), generator=generator).to(means.final)
+
+
+@torch.no_grad()
+def _text_embeddings(
+    encoder: Encoder, means: Means, directions: Mapping[str, Tensor], options: ProfileOptions
+) -> dict[str, Float[Tensor, "K E"]]:
+    """Steered embeddings that texts are compared with: all heads', and of directions that mean nothing."""
+
+    def embeddings(vectors: Tensor) -> Tensor:
+        return steered(encoder, means.final, vectors[None], options.strength)[0].cpu()
+
+    return {
+        "neutral": read_out(encoder, means.final[None, None]).float()[0, 0].cpu(),
+        "mean.chance": embeddings(_random_directions(means, _CONTROLS, options.seed + 1)[0]),
+        "high.chance": embeddings(directions["chance"]),
+        "low.chance": embeddings(-directions["chance"]),
+        **{name: embeddings(directions[name]) for name in DIRECTIONS},
+    }
+
+
+def _decode(
+    pair: Pair, embeddings: Mapping[str, Float[Tensor, "E"]], options: ProfileOptions, study: StudyFolder
+) -> Generator[Advanced, None, dict[str, Drawn]]:
+    names, total = list(embeddings), len(embeddings)
+    drawn: dict[str, Drawn] = {}
+    for number, start in enumerate(range(0, total, _DECODED)):
+        part, group = f"decoded-{number:05d}", names[start : start + _DECODED]
+        if not study.has(part):
+            asked = torch.stack([embeddings[name] for name in group])
+            seeds = [options.seed] * len(group)
+            done = start
+            for event in redecode(pair.encoder, pair.decoder, asked, seeds, options.decode, keep=True):
+                if isinstance(event, Redecoded):
+                    study.add(part, _stored(asked.cpu(), event))
+                else:
+                    done += event
+                    yield Advanced("decoding", done, total)
+        else:
+            yield Advanced("decoding", start + len(group), total)
+        stored = study.part(part)
+        fidelity = cosine_similarity(stored["asked"], stored["embeddings"]).tolist()
+        for name, picture, value in zip(group, stored["pictures"].numpy(), fidelity, strict=True):
+            drawn[name] = Drawn(picture, value)
+    return drawn
+
+
+def _stored(asked: Float[Tensor, "N E"], came: Redecoded) -> dict[str, Tensor]:
+    if came.pictures is None:
+        raise UsageError("the decoder gave no pictures.")
+    pictures: UInt8[Tensor, "N height width 3"] = torch.from_numpy(eight_bit(came.pictures))
+    return {"asked": asked, "embeddings": came.embeddings, "pictures": pictures}
+
+
+def heads_of(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    """The heads that a text names: `all`, or sites and patterns of heads.
+
+    Raises:
+        UsageError: if it names another kind of site, or one that is not there.
+    """
+    sites = all_heads(n_layers, n_heads) if text.strip() == "all" else parse_sites(text, n_layers, n_heads)
+    for site in sites:
+        if site.kind != "head":
+            raise UsageError(f"{site} is no head; only heads have profiles, such as L3H4, head.5.* or all.")
+    return sites

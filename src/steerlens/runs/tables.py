@@ -1,0 +1,241 @@
+"""The tables of a run: how results become parquet and safetensors, and come back.
+
+Picture columns are structs of `bytes` and `path` with the Hugging Face feature in the schema's metadata, so that the
+datasets library, and its viewer, show pictures.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from steerlens.images import Picture, png_bytes
+from steerlens.lenses.logit import Label
+from steerlens.lenses.strength import Strength
+from steerlens.sites import Site
+from steerlens.atlas.atlas import CellResult, Reading
+from steerlens.atlas.plan import Cell
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""The type of a picture column."""
+
+_ROW_GROUP = 8
+"""Rows that are read to get at one picture."""
+
+_DTYPES = {"double": "float64"}
+"""Where the names of arrow's types and those of the datasets library differ."""
+
+CELLS = {
+    "picture": pa.string(),
+    "lens": pa.string(),
+    "site": pa.string(),
+    "kind": pa.string(),
+    "layer": pa.int32(),
+    "head": pa.int32(),
+    "strength": pa.string(),
+    "seed": pa.int64(),
+    "draw": pa.int32(),
+    "rho": pa.float64(),
+    "similarity": pa.float64(),
+    "steered_similarity": pa.float64(),
+    "fidelity": pa.float64(),
+    "image": IMAGE,
+}
+
+_INPUTS = {
+    "picture": pa.string(),
+    "name": pa.string(),
+    "sha256": pa.string(),
+    "note": pa.string(),
+    "target": pa.string(),
+    "target_similarity": pa.float64(),
+    "decomposition_error": pa.float64(),
+    "image": IMAGE,
+}
+
+_LABELS = {
+    "picture": pa.string(),
+    "site": pa.string(),
+    "rank": pa.int32(),
+    "label": pa.string(),
+    "score": pa.float64(),
+}
+
+
+def image_value(png: bytes, name: str) -> dict[str, Any]:
+    """A PNG file as a value of a picture column."""
+    return {"bytes": png, "path": name}
+
+
+def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a parquet file whose picture columns the datasets library shows as pictures."""
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(columns))
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP if "image" in columns else None)
+    return sink.getvalue()
+
+
+def schema_of(columns: Mapping[str, Any]) -> Any:
+    """The schema of columns, which says to the datasets library which of them are pictures."""
+    features = {
+        name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
+        for name, kind in columns.items()
+    }
+    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table without its pictures, which are not read from the disk either."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=[name for name, kind in columns.items() if kind != IMAGE]).to_pylist()
+
+
+def read_png(path: Path, row: int) -> bytes:
+    """The picture of one row of a table, as the bytes of a PNG file."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                return file.read_row_group(group, columns=["image.bytes"])["image"][row]["bytes"].as_py()
+            row -= rows
+    raise ValueError("it has fewer rows than when it was first read")
+
+
+def cell_row(result: CellResult) -> dict[str, Any]:
+    """The row of a cell, without its picture."""
+    return {
+        "picture": result.cell.picture,
+        "lens": result.cell.lens,
+        "site": str(result.cell.site),
+        "kind": result.cell.site.kind,
+        "layer": result.cell.site.layer,
+        "head": result.cell.site.head,
+        "strength": None if result.cell.strength is None else str(result.cell.strength),
+        "seed": result.cell.seed,
+        "draw": result.cell.draw,
+        "rho": result.rho,
+        "similarity": result.similarity,
+        "steered_similarity": result.steered_similarity,
+        "fidelity": result.fidelity,
+    }
+
+
+def cell_image(result: CellResult) -> dict[str, Any]:
+    """The decoded picture of a cell as a value of a picture column."""
+    return image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png")
+
+
+def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
+    """A part of a run: a parquet table of cells with pictures, and their embeddings as safetensors, row for row."""
+    rows = [{**cell_row(result), "image": cell_image(result)} for result in results]
+    tensors = {
+        "conditioning": torch.stack([result.conditioning for result in results]),
+        "reencoded": torch.stack([result.reencoded for result in results]),
+    }
+    return table_bytes(CELLS, rows), save_tensors(tensors)
+
+
+def cell_keys(table: Path) -> list[str]:
+    """The keys of a part's cells, without reading its pictures."""
+    columns = {name: CELLS[name] for name in ("picture", "lens", "site", "strength", "seed", "draw")}
+    return [cell_of(row).key for row in read_rows(table, columns)]
+
+
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    """The cell of a row."""
+    strength = None if row["strength"] is None else Strength.parse(row["strength"])
+    return Cell(row["picture"], row["lens"], Site.parse(row["site"]), strength, row["seed"], row["draw"])
+
+
+def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] = read_png) -> list[CellResult]:
+    """The cells of a part; their pictures are read when they are asked for.
+
+    Args:
+        table: the parquet file.
+        embeddings: the safetensors file beside it.
+        png: reads the picture of a row.
+    """
+    tensors = load_tensors(embeddings.read_bytes())
+    return [
+        CellResult(
+            cell=cell_of(row),
+            rho=row["rho"],
+            file=partial(png, table, index),
+            conditioning=tensors["conditioning"][index],
+            reencoded=tensors["reencoded"][index],
+            similarity=row["similarity"],
+            steered_similarity=row["steered_similarity"],
+            fidelity=row["fidelity"],
+        )
+        for index, row in enumerate(read_rows(table, CELLS))
+    ]
+
+
+def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
+    """A reading as three files: the input as parquet, its labels as parquet, its tensors as safetensors."""
+    row = {
+        "picture": reading.id,
+        "name": reading.picture.name,
+        "sha256": reading.picture.sha256,
+        "note": reading.picture.note,
+        "target": reading.target,
+        "target_similarity": reading.target_similarity,
+        "decomposition_error": reading.decomposition_error,
+        "image": image_value(png_bytes(reading.picture.image), reading.picture.name),
+    }
+    labels = [
+        {"picture": reading.id, "site": str(label.site), "rank": label.rank, "label": label.name, "score": label.score}
+        for label in reading.labels
+    ]
+    tensors: dict[str, Tensor] = {
+        "embedding": reading.embedding,
+        "write_norms": reading.write_norms,
+        "direct_similarity": reading.direct_similarity,
+    }
+    optional = {"attention": reading.attention, "steered_similarity": reading.steered_similarity}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
+
+
+def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, int], bytes] = read_png) -> Reading:
+    """The reading that `reading_to_bytes` stored; the input picture is opened when it is asked for.
+
+    Args:
+        table: the parquet file of the input.
+        labels: that of its labels.
+        tensors: the safetensors file beside them.
+        png: reads the picture of a row.
+    """
+    (row,), held = read_rows(table, _INPUTS), load_tensors(tensors.read_bytes())
+    return Reading(
+        picture=Picture(row["name"], partial(_image, png, table), row["sha256"], note=row["note"]),
+        id=row["picture"],
+        embedding=held["embedding"],
+        target=row["target"],
+        target_similarity=row["target_similarity"],
+        labels=tuple(
+            Label(Site.parse(label["site"]), label["rank"], label["label"], label["score"])
+            for label in read_rows(labels, _LABELS)
+        ),
+        attention=held.get("attention"),
+        write_norms=held["write_norms"],
+        direct_similarity=held["direct_similarity"],
+        decomposition_error=row["decomposition_error"],
+        steered_similarity=held.get("steered_similarity"),
+    )
+
+
+def _image(png: Callable[[Path, int], bytes], table: Path) -> Image.Image:
+    with Image.open(io.BytesIO(png(table, 0))) as image:
+        return image.convert("RGB")

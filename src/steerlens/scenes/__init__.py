@@ -1,0 +1,1 @@
+"""Scenes: sets of named pictures, and scenes composed of them."""

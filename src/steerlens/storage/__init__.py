@@ -1,0 +1,1 @@
+"""Storage: files, locks, manifests and weights on disk."""

@@ -1,0 +1,58 @@
+"""One writer at a time: a lock on a run directory, which ends with the process that holds it."""
+
+import fcntl
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from steerlens.errors import StoreError
+from steerlens.storage.files import storing
+
+LOCK_FILE = ".lock"
+
+_PATIENCE_SECONDS = 1.0
+"""How long a writer tries: whoever asks whether a folder is being written holds its lock for an instant."""
+
+_PAUSE_SECONDS = 0.05
+
+
+@contextmanager
+def only_writer(folder: Path) -> Generator[None]:
+    """Holds the lock of a folder.
+
+    Raises:
+        StoreError: if another process holds it, the file system has no locks, or the folder cannot be written.
+    """
+    with storing(folder):
+        file = (folder / LOCK_FILE).open("a")
+    with file:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"another process is writing to {folder}; wait for it, or give another --out."
+                    ) from None
+                time.sleep(_PAUSE_SECONDS)
+            except OSError as error:
+                raise StoreError(
+                    f"{folder} cannot be locked ({error.strerror or error}), so two processes might write to it at "
+                    "once; give an --out on a file system that has locks, such as a local disk."
+                ) from error
+        yield
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder, as far as this one can tell."""
+    try:
+        with (folder / LOCK_FILE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or no leave to read it, or a file system without locks
+        return False
+    return False

@@ -1,0 +1,1 @@
+"""The importance study: does a lens say what ablating a head does?"""

@@ -1,0 +1,102 @@
+"""Figures of the importance study, drawn from its summary and table alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from steerlens.studies.importance.results import Row, Summary
+from steerlens.studies.shared.greys import DARK, LIGHT, MIDDLE
+
+
+def correlation_figure(summary: Summary) -> Figure:
+    """Correlation of every score with the main effect, with 95 % intervals; all heads, and without head means."""
+    shown = [row for row in summary.rows if row.effect == summary.main]
+    found = {(row.score, row.statistic): row for row in shown}
+    names = list(dict.fromkeys(row.score for row in shown))
+    order = sorted(names, key=lambda name: _place(found[name, "spearman"]))
+    figure = Figure(figsize=(9, 0.34 * len(order) + 1.8), layout="constrained")
+    axes = figure.subplots()
+    for offset, statistic, colour, marker, label in (
+        (0.16, "spearman", DARK, "o", "over heads"),
+        (-0.16, "interaction", MIDDLE, "s", "head and picture means removed"),
+    ):
+        for place, name in enumerate(order):
+            estimate = found[name, statistic].estimate
+            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
+            said = label if place == 0 else None
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=said, linestyle="")
+    axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(order)), [f"{name} *" if _marked(found, name) else name for name in order])
+    axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
+    said = "\n* compared with the effect's own target before decoding: a check of consistency"
+    marked = any(_marked(found, name) for name in order)
+    axes.set_title(f"{summary.main}\n{_size(summary)}{said if marked else ''}", fontsize=9, loc="left")
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Mean score against mean main effect, one point a head, one panel a lens; the darker, the later the layer."""
+    names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
+    figure = Figure(figsize=(11, 3.3), layout="constrained")
+    effect = f"effect: {summary.main}"
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    layers = np.array([next(row["layer"] for row in rows if row["site"] == site) for site in sites])
+    for axes, name in zip(figure.subplots(1, 4), names, strict=True):
+        points = np.array([[_mean(rows, site, name), _mean(rows, site, effect)] for site in sites])
+        shade = 0.85 - 0.85 * layers / max(1, layers.max())
+        axes.scatter(points[:, 0], points[:, 1], c=shade, cmap="gray", vmin=0, vmax=1, s=18, edgecolors="black", lw=0.4)
+        axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("similarity (cosine)", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
+    figure.suptitle(
+        f"Effect: {summary.main}. Each point one of {summary.n_heads} heads, mean over {summary.n_pictures} pictures; "
+        "darker: later layer",
+        fontsize=9,
+    )
+    return figure
+
+
+def layer_figure(summary: Summary) -> Figure:
+    """Mean effect of a head by layer, and the share of heads that beat their control."""
+    figure = Figure(figsize=(7.5, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    layers = range(len(summary.effect_by_layer))
+    left.bar(layers, summary.effect_by_layer, color=MIDDLE)
+    left.set_ylabel("mean effect of a head (cosine)")
+    right.bar(layers, summary.beats_by_layer, color=MIDDLE)
+    right.axhline(0.5, color=DARK, linewidth=1, linestyle="--", label="chance (50 %)")
+    right.set_ylabel("share closer than its control")
+    right.set_ylim(0, 1)
+    right.legend(loc="upper right", fontsize=8)
+    for axes in (left, right):
+        axes.set_xlabel("layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{summary.main}; {_size(summary)}", fontsize=9)
+    return figure
+
+
+def _place(row: Row) -> float:
+    """Where a score stands in the order; one that is not defined stands last."""
+    value = row.estimate.value
+    return value if np.isfinite(value) else -2.0
+
+
+def _marked(found: Mapping[tuple[str, str], Row], name: str) -> bool:
+    return found[name, "spearman"].by_construction
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:
+    return float(np.mean([row[name] for row in rows if row["site"] == site]))
+
+
+def _size(summary: Summary) -> str:
+    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"

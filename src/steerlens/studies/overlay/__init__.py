@@ -1,0 +1,1 @@
+"""The overlay study: heads ablated in the order in which a lens sees an overlay."""

@@ -1,0 +1,165 @@
+"""Figures of the overlay study: trajectories, areas, and strips of decoded pictures along the way."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from steerlens.studies.overlay.areas import CURVES, RANDOM, Curve, measured
+from steerlens.studies.overlay.pictures import Overlaid
+from steerlens.studies.overlay.summary import RemovalSummary
+from steerlens.studies.shared.caution import caution
+from steerlens.studies.shared.greys import DARK, FAINT, INK, LIGHT, MIDDLE, PALE, SOFT, STRONG
+from steerlens.studies.shared.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
+from steerlens.studies.shared.scores import PUBLISHED_NAME
+
+_STYLES = {
+    REFERENCE: (INK, "-", 1.2, ""),
+    ONE_SHOT: (INK, "--", 1.2, ""),
+    ATTRIBUTION: (STRONG, "--", 1.0, "x"),
+    "steering, chosen": (DARK, "-", 2.4, "o"),
+    "diffusion, chosen": (MIDDLE, "-", 2.4, "s"),
+    "steering, plain": (DARK, ":", 1.4, "o"),
+    "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
+    PUBLISHED_NAME: (STRONG, ":", 1.4, "^"),
+    RANDOM: (SOFT, "-.", 1.6, ""),
+    "random 0": (SOFT, "-.", 1.6, ""),
+}
+"""Grey, dash, width and marker of a line: told apart without colours."""
+
+_BANDS = ("steering, chosen", "diffusion, chosen", RANDOM, "random 0")
+"""Lines whose intervals are drawn; all of them would cover one another."""
+
+_SHOWN = (-2.0, 3.0)
+"""Normalised areas that are drawn: where a reference hardly beats chance, intervals run on without end."""
+
+_UNITS = {
+    "objective": "objective (difference of cosines)",
+    "similarity with the overlay": "similarity with the overlay (cosine)",
+    "similarity with the base": "similarity with the base (cosine)",
+    "projection": "projection (0 base, 1 with overlay)",
+}
+
+
+def trajectory_figure(summary: RemovalSummary) -> Figure:
+    """How much of overlay and base is left in the embedding as more and more heads are ablated."""
+    return _curves_figure(summary, summary.counts, summary.curves, "Output embedding")
+
+
+def decoded_figure(summary: RemovalSummary) -> Figure:
+    """The same of the pictures that were decoded along the way, embedded again."""
+    return _curves_figure(summary, summary.decoded_counts, summary.decoded, "Decoded picture, embedded again")
+
+
+def _curves_figure(
+    summary: RemovalSummary, counts: Sequence[int], curves: Mapping[str, Mapping[str, Curve]], what: str
+) -> Figure:
+    figure = Figure(figsize=(9.5, 6.4), layout="constrained")
+    for axes, kind in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
+        for name, style in _STYLES.items():
+            if name in curves[kind]:
+                _draw(axes, counts, curves[kind][name], name, style)
+        axes.axvspan(0, summary.n_heads // 4, color=FAINT, zorder=0)
+        axes.set_xlabel("heads ablated", fontsize=8)
+        axes.set_ylabel(_UNITS[kind], fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
+    figure.suptitle(
+        f"{what}: mean over {_size(summary)}.\n"
+        "Shaded: the first quarter, whose area counts. Bands: 95 % intervals over pairs.",
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw(axes: Axes, counts: Sequence[int], curve: Curve, name: str, style: tuple[str, str, float, str]) -> None:
+    colour, dash, width, marker = style
+    if name in _BANDS:
+        axes.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(
+        counts,
+        curve.values,
+        color=colour,
+        linestyle=dash,
+        linewidth=width,
+        marker=marker,
+        markersize=3.5,
+        label=name,
+    )
+
+
+def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSummary) -> Figure:
+    """What the decoder shows along each order: does the overlay leave, does the base stay?"""
+    names = sorted(measured(way, "strip"), key=list(_STYLES).index)
+    columns = len(summary.decoded_counts)
+    side, left = 1.0, 1.5
+    figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.85))
+    width, height = figure.get_size_inches()
+
+    def tile(row: int, place: int) -> Axes:
+        bottom = height - 0.55 - side * (row + 1) - (0.2 if row else 0)
+        axes = figure.add_axes(
+            ((left + side * place) / width, bottom / height, 0.94 * side / width, 0.94 * side / height)
+        )
+        axes.set_axis_off()
+        return axes
+
+    for place, (title, image) in enumerate((("input", pair.both), ("base", pair.base), ("overlay", pair.overlay))):
+        axes = tile(0, place)
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(title, fontsize=7, pad=2)
+    for row, name in enumerate(names, start=1):
+        for place in range(columns):
+            axes = tile(row, place)
+            axes.imshow(way[f"strip.{name}"][place].permute(1, 2, 0).numpy(), interpolation="nearest")
+            if row == 1:
+                count = summary.decoded_counts[place]
+                axes.set_title("1 head" if count == 1 else f"{count} heads", fontsize=7, pad=2)
+            if place == 0:
+                axes.text(-0.06, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7)
+    figure.suptitle(
+        f"{pair.overlay_concept} on {pair.base_concept}: decoded after so many of {summary.n_heads} heads were ablated",
+        fontsize=8,
+    )
+    return figure
+
+
+def orders_figure(summary: RemovalSummary) -> Figure:
+    """The normalised area of every order with its interval."""
+    rows = [row for row in reversed(summary.orders) if row.name != RANDOM]
+    figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(*summary.random_range, color=PALE, zorder=0, label="range of single random orders")
+    for offset, kind, colour, marker in ((0.14, "objective", DARK, "o"), (-0.14, "projection", MIDDLE, "s")):
+        for place, row in enumerate(rows):
+            estimate = row.area if kind == "objective" else row.projection
+            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
+            label = f"drop of the {kind}" if place == 0 else None
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label)
+    for value in (0, 1):
+        axes.axvline(value, color=LIGHT, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
+    axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
+    axes.set_title(_size(summary), fontsize=9, loc="left")
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, _SHOWN[0]), min(high, _SHOWN[1]))
+    axes.tick_params(axis="x", labelsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower center", ncols=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _size(summary: RemovalSummary) -> str:
+    words = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
+    warned = caution(summary.n_concepts)
+    return f"{words}; {warned}" if warned else words
+
+
+def strip_pairs(
+    pairs: Sequence[Overlaid], ways: Sequence[Mapping[str, Tensor]]
+) -> list[tuple[Overlaid, Mapping[str, Tensor]]]:
+    """The pairs whose pictures along the way were kept."""
+    return [(pair, way) for pair, way in zip(pairs, ways, strict=True) if measured(way, "strip")]

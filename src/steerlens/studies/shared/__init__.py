@@ -1,0 +1,1 @@
+"""What all studies share: subjects, settings, ablation, statistics, folders."""

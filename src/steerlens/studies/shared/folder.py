@@ -1,0 +1,186 @@
+"""A study on disk: raw measurements in parts that survive a kill, and a summary that is made from them alone.
+
+study.json             what was asked for: models, options, inputs (the fingerprint of the study); and what was chosen
+provenance.json        versions, machine, times; not part of the result
+parts/NAME.safetensors raw measurements, one file a part, written under a temporary name and renamed
+summary.json           every figure, to 4 decimals
+table.parquet          one row a picture and component
+figures/               SVG and PNG
+"""
+
+import json
+import math
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from steerlens.errors import StoreError, UsageError
+from steerlens.runs.difference import first_difference
+from steerlens.runs.store import fingerprint
+from steerlens.storage.files import atomic_write, storing
+from steerlens.storage.lock import LOCK_FILE, only_writer
+
+
+class StudyFolder:
+    """The directory of one study, locked while it is open; made by `open_study`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, part: str) -> bool:
+        """Whether a part is finished."""
+        return self._path(part).is_file()
+
+    def add(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Stores a finished part.
+
+        Raises:
+            StoreError: if it cannot be written; parts stored before stay.
+        """
+        host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        atomic_write(self._path(part), save_tensors(host))
+
+    def part(self, part: str) -> dict[str, Tensor]:
+        """The tensors of a finished part.
+
+        Raises:
+            StoreError: if it cannot be read.
+        """
+        path = self._path(part)
+        try:
+            return load_tensors(path.read_bytes())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise StoreError(f"{path} cannot be read: {error}. Remove it and run again to redo it.") from error
+
+    def parts(self, names: Iterable[str]) -> list[dict[str, Tensor]]:
+        """The tensors of several finished parts.
+
+        Raises:
+            StoreError: if one cannot be read.
+        """
+        return [self.part(name) for name in names]
+
+    def freeze(self, choices: Mapping[str, Mapping[str, Any]], main: str | None = None) -> None:
+        """Writes what was chosen, before anything is measured to report, into `choice.json` and into `study.json`.
+
+        Args:
+            choices: of each lens, with `setting` and, if pictures were compared with several things, `compare`.
+            main: the effect that they were chosen by.
+
+        Raises:
+            StoreError: if something else was chosen here before: what was reported since belongs to that.
+        """
+        before: dict[str, Any] = (read_json(self.folder / "choice.json") or {}).get("choices", {})
+        for lens, choice in choices.items():
+            changed = [
+                key
+                for key in ("setting", "compare")
+                if key in before.get(lens, {})
+                if before[lens][key] != choice.get(key)
+            ]
+            if changed:
+                raise StoreError(
+                    f"{self.folder / 'choice.json'} says that {before[lens][changed[0]]} was chosen for {lens}; now it "
+                    f"would be {choice.get(changed[0])}, for the code has changed. Give another --out, or remove that "
+                    "file and the parts named report-* to measure them again."
+                )
+        self.write_json("choice.json", ({} if main is None else {"main": main}) | {"choices": choices})
+        manifest = read_json(self.folder / "study.json") or {}
+        chosen = {
+            lens: {key: choice[key] for key in ("setting", "compare") if key in choice}
+            for lens, choice in choices.items()
+        }
+        if manifest.get("chosen") != chosen:
+            _write_manifest(self.folder, manifest | {"chosen": chosen})
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, and what is not finite is null.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        atomic_write(self.folder / name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Writes any other file, and returns where it is.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        atomic_write(self.folder / name, data)
+        return self.folder / name
+
+    def _path(self, part: str) -> Path:
+        return self.folder / "parts" / f"{part}.safetensors"
+
+
+def rounded(value: Any) -> Any:
+    """JSON values with numbers of 4 decimals; nan and infinities, which JSON does not have, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(inner) for key, inner in value.items()}  # type: ignore[misc]
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]  # type: ignore[misc]
+    if isinstance(value, float):
+        return round(value, 4) + 0.0 if math.isfinite(value) else None
+    return value
+
+
+@contextmanager
+def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFolder]:
+    """Opens the directory of a study, new or begun before, and locks it while it is open.
+
+    Args:
+        folder: where to write.
+        identity: what was asked for; a study begun before goes on only if it is the same.
+
+    Raises:
+        UsageError: if the folder holds another study, or other files.
+        StoreError: if it cannot be written, or another process is writing to it.
+    """
+    mark = fingerprint(json.loads(json.dumps(identity)))
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+        if names and "study.json" not in names:
+            raise UsageError(f"{folder} holds files that are no study of steerlens; give another --out.")
+    with only_writer(folder):
+        before = read_json(folder / "study.json")
+        if before is not None and before.get("fingerprint") != mark:
+            asked = {key: value for key, value in before.items() if key not in _BESIDE}
+            key, then, now = first_difference(asked, json.loads(json.dumps(identity))) or ("layout", "old", "new")
+            raise UsageError(
+                f"{folder} holds a study with another {key}: {then} there, {now} here; "
+                "give another --out, or remove that folder."
+            )
+        if before is None:
+            _write_manifest(folder, {"fingerprint": mark, **identity})
+        yield StudyFolder(folder)
+
+
+_BESIDE = ("fingerprint", "chosen")
+"""What study.json holds beside what was asked for."""
+
+
+def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    atomic_write(folder / "study.json", (text + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file of a study, or None if it is not there.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}.") from error

@@ -1,0 +1,100 @@
+"""Ready-made subjects for a pair that `steerlens.training` made: scenes of pictures that it never saw."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from steerlens.errors import UsageError
+from steerlens.images import eight_bit
+from steerlens.scenes.compose import PLAIN, SceneMaker
+from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.studies.shared.subjects import Subject, SubjectSet, split
+from steerlens.training.pipeline import load_prepared, prepared_folder
+
+
+def open_pictures(data: Path) -> PictureSet:
+    """The prepared pictures of a data folder.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    if not (prepared_folder(data) / "text.safetensors").is_file():
+        raise UsageError(f"{data} holds no prepared pictures; make them with: steerlens train prepare --data {data}")
+    return load_prepared(data)[0]
+
+
+def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64) -> SubjectSet:
+    """Scenes of held-out pictures and unseen concepts, with another scene of the same concept in another style.
+
+    Args:
+        data: folder of prepared pictures.
+        n_chosen: scenes to choose on.
+        n_reported: scenes to report on, of other concepts.
+        seed: decides the scenes.
+        n_reference: scenes of training pictures to take means from.
+
+    Raises:
+        UsageError: if there are too few held-out pictures.
+    """
+    pictures = open_pictures(data)
+    held = torch.cat([pictures.rows(HELD_OUT), _one_each(pictures, pictures.rows(UNSEEN))])
+    generator = torch.Generator().manual_seed(1_000_003 * seed + 17)
+    images = draw_scenes(pictures, held, generator)
+    others = [_sibling(pictures, int(row), generator) for row in held.tolist()]
+    other_rows = torch.tensor([row if row is not None else 0 for row in others])
+    other_images = draw_scenes(pictures, other_rows, generator)
+    subjects = [
+        Subject(
+            f"{pictures.styles[int(pictures.style[row])]}-{row}",
+            image,
+            pictures.concepts[int(pictures.concept[row])].name,
+            None if other is None else other_image,
+        )
+        for row, image, other, other_image in zip(held.tolist(), images, others, other_images, strict=True)
+    ]
+    chosen, reported = split(subjects, n_chosen, n_reported, seed)
+    train = pictures.rows(TRAIN)
+    picked = train[torch.randperm(train.numel(), generator=generator)[:n_reference]]
+    reference = draw_scenes(pictures, picked, generator)
+    return SubjectSet(tuple(chosen), tuple(reported), tuple(reference), f"held-out scenes, seed {seed}")
+
+
+def draw_scenes(pictures: PictureSet, rows: Tensor, generator: torch.Generator) -> list[Image.Image]:
+    """One plain scene without a companion for each picture."""
+    maker = SceneMaker(pictures, rows, "cpu", PLAIN)
+    scenes = maker.draw(len(rows), generator, rows=rows, companions=0.0)
+    return [Image.fromarray(array) for array in eight_bit(scenes.pictures)]
+
+
+def _one_each(pictures: PictureSet, rows: Tensor) -> Tensor:
+    """The last style's picture of each concept, so that no concept comes thrice."""
+    last: dict[int, int] = {}
+    for row in rows.tolist():
+        concept = int(pictures.concept[row])
+        if concept not in last or int(pictures.style[row]) > int(pictures.style[last[concept]]):
+            last[concept] = row
+    return torch.tensor(sorted(last.values()), dtype=torch.int64)
+
+
+def _sibling(pictures: PictureSet, row: int, generator: torch.Generator) -> int | None:
+    same = (pictures.concept == pictures.concept[row]).nonzero()[:, 0]
+    same = same[same != row]
+    if same.numel() == 0:
+        return None
+    return int(same[int(torch.randint(same.numel(), (1,), generator=generator))])
+
+
+def require_scenes(data: Path | None) -> Path:
+    """The data folder, or a message that says what to give.
+
+    Raises:
+        UsageError: if it is None.
+    """
+    if data is None:
+        raise UsageError(
+            "a study needs pictures: give --images FOLDER (concept/picture.png), or for scenes of the bundled pair "
+            "--data DIR, prepared with: steerlens train prepare --data DIR"
+        )
+    return data

@@ -1,0 +1,1 @@
+"""The strength study: how hard to steer."""

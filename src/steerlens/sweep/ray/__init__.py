@@ -1,0 +1,1 @@
+"""The sweep on Ray: the same plan, carried out by workers."""
