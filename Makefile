@@ -21,7 +21,7 @@ unit: $(VENV)/.tested $(VENV)/optional browser
 
 # Runs as datasets, polars and duckdb read them. `make test` passes these tests over: the libraries take 300 MB.
 tables: $(VENV)/.tables
-	$(BIN)/python -m pytest tests/unit/test_tables.py
+	$(BIN)/python -m pytest tests/unit/runs/test_tables.py
 
 # Sweeps killed at random moments and gone on with, until 20 kills have hit one; each must equal an undisturbed run.
 KILLS ?= 20

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from killing import Sweep, wait_for
 
 from steerlens.cli.main import main
 from steerlens.runs.reader import part_files
 from steerlens.runs.store import load_run
 from steerlens.runs.summary import run_summary
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
-
-from killing import Sweep, wait_for
 
 pytestmark = pytest.mark.slow
 

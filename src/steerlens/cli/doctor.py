@@ -151,7 +151,7 @@ def _sizes(pair: "Pair") -> str:
 
 
 def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
-    from steerlens.storage.manifest import differences, read_manifest, shapes_of
+    from steerlens.zoo.manifest import differences, read_manifest, shapes_of
 
     manifest = read_manifest(name)
     models = {"image_encoder": "encoder.model", "unet": "decoder.unet", "movq": "decoder.movq"}

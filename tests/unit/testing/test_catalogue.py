@@ -10,7 +10,7 @@ from steerlens.testing.conformance import Conformance, measure, read_measurement
 from steerlens.zoo.cards import cards
 from steerlens.zoo.registry import _OURS
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 STALE = "run `make models` and commit what it writes"
 
 

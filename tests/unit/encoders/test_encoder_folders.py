@@ -131,7 +131,7 @@ def test_a_dinov3_processor_with_steps_of_its_own_is_refused() -> None:
 
 
 def test_adapters_are_registered_under_the_same_names_with_and_without_an_installation() -> None:
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     groups = tomllib.loads(text)["project"]["entry-points"]
     assert groups["steerlens.encoders"] == registered("steerlens.encoders")
 

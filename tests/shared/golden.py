@@ -1,7 +1,7 @@
 """Golden tensors: what a fixed small encoder gave when the mathematics was last looked at.
 
 The weights are stored too, so that a new way of drawing random weights cannot move the figures. After a change that is
-meant to move them, run `python tests/golden/golden.py` and say in the commit why.
+meant to move them, run `python tests/shared/golden.py` and say in the commit why.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, all_heads
 from steerlens.testing.tiny import tiny_encoder
 
-FILE = Path(__file__).with_name("tiny_encoder.safetensors")
+FILE = Path(__file__).parents[1] / "golden" / "tiny_encoder.safetensors"
 STRENGTHS = (Strength("s", 40.0), Strength("rho", 1.0), Strength("rho", -0.5))
 
 

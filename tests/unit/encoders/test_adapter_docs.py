@@ -22,7 +22,7 @@ from steerlens.testing.checks import check_decoder, check_encoder
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.testing.tiny_vit import randomise
 
-PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text(encoding="utf-8")
 FILES = {match[1]: match[0] for match in re.finditer(r"(?<=```python\n)# (\w+\.py)\n.*?(?=```)", PAGE, re.DOTALL)}
 MAXIMUM_LINES = 150
 

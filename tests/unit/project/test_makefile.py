@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py"))
 NEEDY = "bench_bridge.py"
 

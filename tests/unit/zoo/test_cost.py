@@ -9,12 +9,12 @@ import torch
 
 from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError, UsageError
-from steerlens.storage.manifest import build_manifest, differences, read_manifest, shapes_of, write_manifest
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo.architecture import on_meta, package_configs
 from steerlens.zoo.cards import card
 from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
+from steerlens.zoo.manifest import build_manifest, differences, read_manifest, shapes_of, write_manifest
 
 
 def test_the_manifest_is_what_the_configs_give() -> None:

@@ -1,10 +1,10 @@
 """docs/scaling.md says what is planned, and its writer keeps what it is told to keep."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scaling
 from PIL import Image
 
 from steerlens.images import Picture
@@ -12,11 +12,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.sweep.look import LookOptions, plan_of
 from steerlens.sweep.selection import Choice
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import scaling
-
-PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+PAGE = Path(__file__).parents[3] / "docs" / "scaling.md"
 LAYERS, HEADS = 48, 16
 
 

@@ -17,11 +17,11 @@ from steerlens.decoders.redecode import Redecoded, redecode
 from steerlens.errors import StoreError, UsageError
 from steerlens.scores import cosine_similarity
 from steerlens.studies.importance.measure import make_bench
+from steerlens.studies.overlay import measure as removal
+from steerlens.studies.overlay import study as study_file
 from steerlens.studies.overlay.areas import RANDOM
 from steerlens.studies.overlay.measure import RemovalOptions, compares, judged_compare, lens_score
 from steerlens.studies.overlay.pictures import OverlaySet
-from steerlens.studies.overlay.pictures import measure as removal
-from steerlens.studies.overlay.pictures import study as study_file
 from steerlens.studies.overlay.section import overlay_orders
 from steerlens.studies.overlay.study import removal_study
 from steerlens.studies.overlay.summary import RemovalSummary

@@ -13,8 +13,8 @@ from PIL import Image
 from steerlens.cli.study.overlay import Overlay
 from steerlens.errors import UsageError
 from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
+from steerlens.studies.overlay import scenes as overlay_scenes
 from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, paste, square
-from steerlens.studies.overlay.pictures import scenes as overlay_scenes
 from steerlens.studies.shared.subjects import image_hash
 
 FIXED = Placing((0.5, 0.5), (0.5, 0.5))
