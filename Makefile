@@ -32,6 +32,7 @@ soak: $(VENV)/.tested
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 # Without the path it looks for packages in whichever python comes first.
 types: $(VENV)/.tested
@@ -131,4 +132,4 @@ $(VENV)/optional: $(VENV)/.tested constraints.txt
 	mv $@.part $@ && touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Runs: results on disk, written once and read piece by piece."""
