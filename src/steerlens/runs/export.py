@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from steerlens.atlas.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
-from steerlens.sites import Site
-from steerlens.atlas.atlas import Atlas, CellResult, Reading
-from steerlens.sweep.engine import Advanced
-from steerlens.storage.files import atomic_file, storing
 from steerlens.runs.tables import CELLS, IMAGE, cell_image, cell_row, image_value, schema_of
+from steerlens.sites import Site
+from steerlens.storage.files import atomic_file, storing
+from steerlens.sweep.engine import Advanced
 
 _Key = TypeVar("_Key")
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.errors import UsageError
 from steerlens.atlas.atlas import CellResult, LazyResults, Reading
-from steerlens.sweep.engine import Advanced
 from steerlens.atlas.plan import Cell, Plan, compact
+from steerlens.errors import UsageError
+from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
 from steerlens.runs.store import (
     RunWriter,
     identity_difference,
@@ -23,7 +23,7 @@ from steerlens.runs.store import (
     read_manifest,
     readable_run,
 )
-from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
+from steerlens.sweep.engine import Advanced
 
 _UNITED = ("plan", "inputs", "directions")
 """Of what a run is known by, that in which runs may differ and still be merged."""

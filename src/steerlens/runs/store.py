@@ -20,18 +20,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.plan import Cell, Plan, SameCells, compact
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
-from steerlens.sites import Site
-from steerlens.atlas.atlas import Atlas, CellResult, Reading
 from steerlens.runs.difference import first_difference
-from steerlens.storage.files import atomic_write, make_folder, storing
-from steerlens.storage.lock import LOCK_FILE, only_writer
-from steerlens.atlas.plan import Cell, Plan, SameCells, compact
 from steerlens.runs.reader import finished_keys, part_files, reading_files, stored_readings, stored_results
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
+from steerlens.sites import Site
+from steerlens.storage.files import atomic_write, make_folder, storing
+from steerlens.storage.lock import LOCK_FILE, only_writer
 
 _INSIDE = ("inputs", "cells")
 """The folders of a run directory."""

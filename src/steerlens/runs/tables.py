@@ -19,12 +19,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from steerlens.atlas.atlas import CellResult, Reading
+from steerlens.atlas.plan import Cell
 from steerlens.images import Picture, png_bytes
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
-from steerlens.atlas.atlas import CellResult, Reading
-from steerlens.atlas.plan import Cell
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """The type of a picture column."""
