@@ -11,18 +11,11 @@ from steerlens.decoders.base import clean_conditioning
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Scale
 from steerlens.lenses.components import Group
-from steerlens.lenses.image_tokens import (
-    Token,
-    TokenDiffusionLens,
-    TokenSteeringLens,
-    parse_tokens,
-    reaching_sites,
-    source_of,
-    trace_tokens,
-)
+from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens
 from steerlens.lenses.image_tokens_by_hooks import steer_and_patch_tokens
-from steerlens.lenses.regions import Area, Box, Outside, Patches, RegionPart, SpecialTokens
+from steerlens.lenses.regions import Area, Box, Outside, Patches, RegionPart, SpecialTokens, Token, parse_tokens
 from steerlens.lenses.strength import Strength
+from steerlens.lenses.token_trace import reaching_sites, source_of, trace_tokens
 from steerlens.loading import load
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.testing.tiny import tiny_encoder

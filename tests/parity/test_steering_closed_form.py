@@ -9,8 +9,9 @@ from torch import Tensor
 
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.interventions import Scale
+from steerlens.lenses.controls import steer_directions
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.steering import SteeringLens, steer_and_patch, steer_directions
+from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.trace import Trace

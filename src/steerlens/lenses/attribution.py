@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.interventions import hooks
-from steerlens.lenses.readout import Direction, writes
+from steerlens.lenses.components import Direction
+from steerlens.lenses.readout import writes
 from steerlens.sites import Site
 from steerlens.trace import Trace
 

@@ -1,27 +1,72 @@
-"""Groups: several heads, attention outputs and MLPs steered as one component, with one strength.
+"""Named components: what a user may steer besides the sites of the model itself.
 
-With all submodules after a member held at what they are without steering, plus their own steering if they are members
-themselves, the writes only add, so the group's write is the sum of its members' and the closed form stays:
+    direction    a vector of the residual stream, the same for every picture (a probe, a neuron, a feature)
+    group        several heads, attention outputs and MLPs, steered together with one strength
+    region       the part of heads' writes that was read from some tokens (`steerlens.lenses.regions`)
+
+A group keeps the closed form of the Steering Lens: with every submodule held at its clean output, plus its own steering
+if it is a member, the writes only add, so the write of the group is the sum over its members:
 
     DSL(G, s) = decode( P( LN( r_L + (s - 1) Σ_{m in G} h_m ) ) )
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from steerlens.encoders.base import EncoderSpec
-from steerlens.errors import UsageError
-from steerlens.lenses.readout import Component
+from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
 from steerlens.sites import Site, parse_sites
 from steerlens.trace import Trace
 
 _MEMBER_KINDS = ("head", "attn_out", "mlp_out")
+
+
+class Component(Protocol):
+    """Something that a user named and that writes another thing for every picture: several sites, or a part of one."""
+
+    @property
+    def kind(self) -> Literal["group", "region"]:
+        """The kind of site that stands for it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal components of one encoder."""
+        ...
+
+    def check(self, spec: EncoderSpec) -> None:
+        """Makes sure that an encoder has what it names.
+
+        Raises:
+            UsageError: if it does not.
+        """
+        ...
+
+    def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
+        """What it adds to the final residual of the readout tokens.
+
+        Raises:
+            UsageError: if the encoder has no such part, or the trace does not hold what is needed.
+        """
+        ...
+
+
+Direction: TypeAlias = Float[Tensor, "D"] | Component
+"""What stands behind a site that a user named: a direction, the same for every picture, or a component."""
+
+
+def direction_site(name: str, direction: Direction) -> Site:
+    """The site that stands for a direction or a component."""
+    return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +173,43 @@ def named_components(
             used.add(name)
             components[name] = component
     return components
+
+
+def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Tensor, "D"]]:
+    """Directions of the residual stream from a safetensors file: each tensor one direction, named by its key.
+
+    A tensor (D,) is one direction; (K,D) is K of them, named `key.0` to `key.K-1`.
+
+    Args:
+        path: the file.
+        width: D of the encoder; None to take what the file holds.
+
+    Raises:
+        UsageError: if there is no such file, a tensor has another width or shape, or two have one name.
+        ModelError: if the file is no safetensors file, or holds values that are not finite.
+    """
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{path} is no safetensors file ({error}).") from error
+    directions: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim not in (1, 2):
+            raise UsageError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}; a direction is (width,), several (K,width)."
+            )
+        rows = {name: tensor} if tensor.ndim == 1 else {f"{name}.{index}": row for index, row in enumerate(tensor)}
+        for key, row in rows.items():
+            if width is not None and row.shape != (width,):
+                raise UsageError(f"{path}: {key} has shape {tuple(row.shape)}; this encoder's width is {width}.")
+            if not torch.isfinite(row).all() or not row.any():
+                raise ModelError(f"{path}: {key} is zero or not finite, and so is no direction.")
+            site = Site("vector", name=key.replace("/", "."))
+            if site.name in directions:
+                raise UsageError(f"{path}: two directions would both be called {site}; rename one.")
+            directions[site.name] = row.float()
+    if not directions:
+        raise UsageError(f"{path} holds no tensor.")
+    return directions

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder
-from steerlens.lenses.readout import Direction, read_out, writes
+from steerlens.lenses.components import Direction
+from steerlens.lenses.readout import read_out, writes
 from steerlens.sites import Site
 from steerlens.trace import Trace
 

@@ -17,7 +17,7 @@ References: M. Toker et al., "Diffusion Lens", arXiv 2403.05846; R. Takatsuki et
 Diffusion Steering Lens", arXiv 2504.13763 (both for one readout token).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,137 +25,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoder, DecoderSpec, TokenDecoder, TokenSource
-from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
-from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
-from steerlens.errors import ModelError, UsageError
-from steerlens.lenses.components import Group
-from steerlens.lenses.readout import Direction, direction_site, precise
-from steerlens.lenses.regions import Area, RegionPart, parse_area
+from steerlens.decoders.base import Decoder
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.lenses.readout import precise
+from steerlens.lenses.regions import Area
 from steerlens.lenses.strength import Strength, visible_norm
-from steerlens.sites import NAMED_KINDS, Site, parse_sites
-
-_RECORDED = 32
-"""Sites recorded in one forward pass: all heads of a large encoder, on every token, would take gigabytes."""
-
-
-@dataclass(frozen=True, eq=False)
-class TokenTrace:
-    """What sites hold on every token of a batch of pictures.
-
-    Attributes:
-        read: the residual that the decoder's tokens are made from.
-        held: by site, the residual stream there or what is written into it.
-    """
-
-    read: Float[Tensor, "B T D"]
-    held: Mapping[Site, Float[Tensor, "B T D"]]
-
-    def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
-        """What several sites hold, in their order.
-
-        Raises:
-            UsageError: if there is no site, or one was not traced.
-        """
-        for site in sites:
-            if site not in self.held:
-                raise UsageError(f"{site} was not traced: name it when the tokens are traced.")
-        if not sites:
-            raise UsageError("no site was asked for.")
-        return torch.stack([self.held[site] for site in sites], dim=1)
-
-
-def source_of(decoder: Decoder) -> tuple[TokenDecoder, TokenSource]:
-    """A decoder as one of image tokens, and where in the encoder it reads them.
-
-    Raises:
-        ModelError: if it reads something else, or does not say which tokens.
-    """
-    spec = decoder.spec
-    if spec.consumes != "image_tokens":
-        raise ModelError(f"decoder {spec.name} reads an image embedding, no image tokens.")
-    if spec.tokens is None or not isinstance(decoder, TokenDecoder):
-        raise ModelError(f"{spec.name} reads image tokens and does not say which (`spec.tokens`, `tokens()`).")
-    return decoder, spec.tokens
-
-
-def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec) -> tuple[Site, ...]:
-    """Sites and patterns as `parse_sites` reads them; a pattern means the sites whose content reaches the decoder.
-
-    Args:
-        text: `heads`, `resid_post`, `head.3.*`, ...
-        n_layers: L of the encoder.
-        n_heads: H.
-        decoder: what a decoder of image tokens reads.
-
-    Raises:
-        UsageError: if there is no such site, or one that is named lies after the tokens that are read.
-    """
-    source, found = decoder.tokens, dict[Site, None]()
-    if source is None:
-        return parse_sites(text, n_layers, n_heads)
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        sites = parse_sites(part, n_layers, n_heads)
-        try:
-            sites = parse_sites(part, source.last_layer(n_layers) + 1, n_heads)
-        except UsageError:  # it names a later layer by its number
-            for site in sites:
-                source.check(site, n_layers, decoder.name)
-        found.update(dict.fromkeys(sites))
-    return tuple(found) or parse_sites(text, n_layers, n_heads)
-
-
-def check_direction(direction: Direction, encoder: EncoderSpec, decoder: DecoderSpec) -> None:
-    """Makes sure that what a user named can be written on tokens and reaches the decoder.
-
-    Raises:
-        UsageError: if it cannot or does not.
-    """
-    if isinstance(direction, Tensor):
-        return
-    direction.check(encoder)
-    for site in _members(direction):
-        if decoder.tokens is not None:
-            decoder.tokens.check(site, encoder.n_layers, decoder.name)
-
-
-@torch.no_grad()
-def trace_tokens(
-    encoder: Encoder,
-    decoder: Decoder,
-    inputs: Inputs | Tensor,
-    sites: Sequence[Site],
-    directions: Mapping[str, Direction] | None = None,
-) -> TokenTrace:
-    """What sites hold on every token, from forward passes that record a few sites each.
-
-    Args:
-        encoder: the encoder of the pair.
-        decoder: a decoder of its image tokens.
-        inputs: what `encoder.preprocess` gave.
-        sites: where to look; a `vector` is the same on every token.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
-
-    Raises:
-        ModelError: if the decoder reads no image tokens.
-        UsageError: if the model has no such site, or what it holds never reaches the decoder.
-    """
-    named, (_, source) = directions or {}, source_of(decoder)
-    L, native = encoder.spec.n_layers, [site for site in sites if site.kind not in NAMED_KINDS]
-    for site in native:
-        source.check(site.check(L, encoder.spec.n_heads), L, decoder.spec.name)
-    last = Site("resid_post", source.last_layer(L))
-    held = dict(_recorded(encoder, inputs, list(dict.fromkeys([last, *native]))))
-    read = held[last]
-    for site in sites:
-        if site.kind in NAMED_KINDS:
-            if site.name not in named or direction_site(site.name, named[site.name]) != site:
-                raise UsageError(
-                    f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
-                )
-            check_direction(named[site.name], encoder.spec, decoder.spec)
-            held[site] = _written(encoder, inputs, named[site.name], read)
-    return TokenTrace(read, held)
+from steerlens.lenses.token_trace import TokenTrace, source_of
+from steerlens.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,88 +181,3 @@ def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B 
     """What a decoder reads of many residuals, in float32."""
     reader, _ = source_of(decoder)
     return reader.tokens(residuals.flatten(0, 1).to(encoder.dtype)).float().unflatten(0, residuals.shape[:2])
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token by its number; the class token and registers, where there are any, come first."""
-
-    number: int
-
-    def __str__(self) -> str:
-        return f"token.{self.number}"
-
-    def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """1 for that token, 0 elsewhere.
-
-        Raises:
-            UsageError: if there is no token of that number.
-        """
-        if not 0 <= self.number < spec.n_tokens:
-            raise UsageError(f"there is no token {self.number}: {spec.name} has tokens 0 to {spec.n_tokens - 1}.")
-        return torch.nn.functional.one_hot(torch.tensor(self.number), spec.n_tokens).float()
-
-
-def parse_tokens(text: str) -> Area | None:
-    """Reads the tokens to write to: `all` (None), `17` for one, or an area as `parse_area` takes it (`8,8,40,40`).
-
-    Raises:
-        UsageError: if the text is none of these.
-        PictureError: if it names a file that is no picture.
-    """
-    text = text.strip()
-    if text == "all":
-        return None
-    if text.isascii() and text.isdigit() and len(text) <= 9:
-        return Token(int(text))
-    try:
-        return parse_area(text)
-    except UsageError:
-        raise UsageError(
-            f"{text!r} names no tokens to write to: write all, the number of one token, left,top,right,bottom in "
-            "pixels, patches=ROWS,COLUMNS such as patches=2-4,0-3, cls, a mask picture's file name, or outside= before "
-            "one of these."
-        ) from None
-
-
-def _recorded(encoder: Encoder, inputs: Inputs | Tensor, sites: Sequence[Site]) -> Iterator[tuple[Site, Tensor]]:
-    for start in range(0, len(sites), _RECORDED):
-        yield from encoder.record(inputs, sites[start : start + _RECORDED]).items()
-
-
-def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, like: Tensor) -> Float[Tensor, "B T D"]:
-    if isinstance(direction, Tensor):
-        if direction.shape != like.shape[-1:]:
-            raise UsageError(
-                f"a direction has shape {tuple(direction.shape)}; this encoder's width is {like.shape[-1]}."
-            )
-        return direction.to(like).expand_as(like)
-    if isinstance(direction, RegionPart):
-        return _taken(encoder, inputs, direction).to(like)
-    total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
-    for _, write in _recorded(encoder, inputs, _members(direction)):
-        total += write
-    return total.to(like)
-
-
-def _taken(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float[Tensor, "B T D"]:
-    """What heads took from an area, on every token that they wrote to."""
-    if not isinstance(encoder, NativeEncoder):
-        raise UsageError(f"{encoder.spec.name} does not show its attention, so no head can be split by what it reads.")
-    weights, layers = part.area.weights(encoder.spec), encoder.layers()
-    with EXCLUSIVE, encoder.recording_attention(range(encoder.spec.n_tokens)) as recorded:
-        encoder.embed(inputs)
-    writes: list[Tensor] = []
-    for site in part.heads:
-        pattern, values = (precise(tensor[:, site.head]) for tensor in recorded[site.layer])
-        read = (pattern * weights.to(pattern)) @ values
-        writes.append(read @ precise(layers[site.layer].head_weights()[site.head]))
-    return torch.stack(writes).sum(dim=0)
-
-
-def _members(direction: Direction) -> tuple[Site, ...]:
-    if isinstance(direction, Group):
-        return direction.members
-    if isinstance(direction, RegionPart):
-        return direction.heads
-    raise UsageError(f"a {type(direction).__name__} cannot be written on image tokens; name heads, groups or regions.")

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.encoders.base import Encoder
+from steerlens.lenses.components import Direction
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.readout import Direction
 from steerlens.sites import Site
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary

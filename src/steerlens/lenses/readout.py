@@ -1,7 +1,6 @@
 """Shared by the lenses: collecting what sites hold, and reading many residuals out in one pass."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -9,50 +8,12 @@ from torch import Tensor
 
 from steerlens.encoders.base import Encoder, EncoderSpec
 from steerlens.errors import UsageError
+from steerlens.lenses.components import Direction, direction_site
 from steerlens.sites import NAMED_KINDS, Site
 from steerlens.trace import Trace
 
 _TOKENS = 4096
 """Tokens read out at once: keeps a readout of all tokens of a large encoder within memory."""
-
-
-class Component(Protocol):
-    """Something that a user named and that writes another thing for every picture: several sites, or a part of one."""
-
-    @property
-    def kind(self) -> Literal["group", "region"]:
-        """The kind of site that stands for it."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """Equal for equal components of one encoder."""
-        ...
-
-    def check(self, spec: EncoderSpec) -> None:
-        """Makes sure that an encoder has what it names.
-
-        Raises:
-            UsageError: if it does not.
-        """
-        ...
-
-    def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """What it adds to the final residual of the readout tokens.
-
-        Raises:
-            UsageError: if the encoder has no such part, or the trace does not hold what is needed.
-        """
-        ...
-
-
-Direction: TypeAlias = Float[Tensor, "D"] | Component
-"""What stands behind a site that a user named: a direction, the same for every picture, or a component."""
-
-
-def direction_site(name: str, direction: Direction) -> Site:
-    """The site that stands for a direction or a component."""
-    return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
 
 
 def writes(

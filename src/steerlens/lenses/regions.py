@@ -130,6 +130,26 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token by its number; the class token and registers, where there are any, come first."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"token.{self.number}"
+
+    def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
+        """1 for that token, 0 elsewhere.
+
+        Raises:
+            UsageError: if there is no token of that number.
+        """
+        if not 0 <= self.number < spec.n_tokens:
+            raise UsageError(f"there is no token {self.number}: {spec.name} has tokens 0 to {spec.n_tokens - 1}.")
+        return torch.nn.functional.one_hot(torch.tensor(self.number), spec.n_tokens).float()
+
+
+@dataclass(frozen=True)
 class SpecialTokens:
     """The tokens that stand for no part of the picture: the class token and registers."""
 
@@ -279,6 +299,28 @@ def parse_area(text: str) -> Area:
         f"{text!r} is no region: write left,top,right,bottom in pixels, patches=ROWS,COLUMNS such as patches=2-4,0-3, "
         "cls for the class token and registers, a mask picture's file name, or outside= before one of these."
     )
+
+
+def parse_tokens(text: str) -> Area | None:
+    """Reads the tokens to write to: `all` (None), `17` for one, or an area as `parse_area` takes it (`8,8,40,40`).
+
+    Raises:
+        UsageError: if the text is none of these.
+        PictureError: if it names a file that is no picture.
+    """
+    text = text.strip()
+    if text == "all":
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return Token(int(text))
+    try:
+        return parse_area(text)
+    except UsageError:
+        raise UsageError(
+            f"{text!r} names no tokens to write to: write all, the number of one token, left,top,right,bottom in "
+            "pixels, patches=ROWS,COLUMNS such as patches=2-4,0-3, cls, a mask picture's file name, or outside= before "
+            "one of these."
+        ) from None
 
 
 def parse_regions(texts: Sequence[str], n_layers: int, n_heads: int) -> dict[str, RegionPart]:

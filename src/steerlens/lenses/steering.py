@@ -22,7 +22,8 @@ from steerlens.conditioning import Conditioning
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
-from steerlens.lenses.readout import Direction, precise, read_out, writes
+from steerlens.lenses.components import Direction
+from steerlens.lenses.readout import precise, read_out, writes
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -79,21 +80,6 @@ class SteeringLens:
                     "is added to it: heads, attn_out.N, mlp_out.N or a direction."
                 )
         return precise(writes(self.encoder, trace, sites, self.directions))
-
-
-def steer_directions(
-    encoder: Encoder, trace: Trace, directions: Float[Tensor, "B N R D"], rho: Float[Tensor, "B N"]
-) -> Float[Tensor, "B N E"]:
-    """Embeddings of the final residual steered along any directions, each by its own relative strength.
-
-    The controls come from here: a random direction is steered exactly as hard as the head that it is the control of.
-    """
-    centred, final = encoder.spec.centred, precise(trace.final)[:, None]
-    directions = directions.to(final)
-    size = visible_norm(directions, centred=centred)
-    factors = rho.to(final) * visible_norm(final, centred=centred) / size.where(size > 0, 1)
-    with torch.no_grad():
-        return read_out(encoder, final + factors[..., None, None] * directions)
 
 
 @torch.no_grad()

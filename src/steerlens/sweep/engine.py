@@ -4,7 +4,6 @@ Everything is a generator of events, so that a command line, an app and a notebo
 finished can be stored before the next batch begins.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,18 +23,13 @@ from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in
 from steerlens.encoders.base import Encoder, Inputs
 from steerlens.errors import ModelError
 from steerlens.images import Picture, eight_bit, png_bytes
+from steerlens.lenses.components import Direction
+from steerlens.lenses.controls import control_direction, steer_directions
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.image_tokens import (
-    TokenDiffusionLens,
-    TokenSteeringLens,
-    TokenTrace,
-    read_tokens,
-    source_of,
-    trace_tokens,
-)
-from steerlens.lenses.readout import Direction
+from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
 from steerlens.lenses.regions import Area
-from steerlens.lenses.steering import SteeringLens, steer_directions
+from steerlens.lenses.steering import SteeringLens
+from steerlens.lenses.token_trace import TokenTrace, source_of, trace_tokens
 from steerlens.scores import cosine_similarity
 from steerlens.sweep.readings import reading_of
 from steerlens.sweep.selection import Choice
@@ -308,7 +302,7 @@ def _conditionings(job: Job, trace: Trace, lens: str, cells: Sequence[Cell]) -> 
     rhos = steering.relative_strength(trace, sites)[0, rows]
     if lens == "steering":
         return steering.embeddings(trace, sites)[0, rows], rhos
-    directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
+    directions = torch.stack([control_direction(cell.site, cell.draw, trace.final[0]) for cell in cells])
     return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
 
 
@@ -337,15 +331,8 @@ def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Flo
     rho = float(steering.relative_strength(trace, [cell.site]))
     if cell.lens == "steering":
         return rho, steering.tokens(trace, [cell.site])
-    controls = steering.controls(trace, [cell.site], control_direction(cell, trace.read[0])[None])
+    controls = steering.controls(trace, [cell.site], control_direction(cell.site, cell.draw, trace.read[0])[None])
     return rho, read_tokens(job.encoder, job.decoder, controls)
-
-
-def control_direction(cell: Cell, like: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-    """An isotropic random direction that depends on the control's site and draw alone."""
-    digest = hashlib.sha256(f"{cell.site}|{cell.draw}".encode()).digest()
-    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
 
 
 def _decode(job: Job, waiting: Sequence[_Steered], batch: BatchSize, before: int, total: int) -> Iterator[Event]:

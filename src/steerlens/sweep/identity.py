@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from steerlens.lenses.readout import Direction
+from steerlens.lenses.components import Direction
 from steerlens.runs.store import plan_to_json, spec_to_json
 from steerlens.sweep.engine import Job
 from steerlens.zoo.pair import Pair

@@ -16,10 +16,11 @@ from steerlens.atlas.plan import LensName, Plan, make_plan
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture, load_pictures
-from steerlens.lenses.image_tokens import TokenSteeringLens, check_direction, parse_tokens, reaching_sites
-from steerlens.lenses.readout import Direction, direction_site
-from steerlens.lenses.regions import Area
+from steerlens.lenses.components import Direction, direction_site
+from steerlens.lenses.image_tokens import TokenSteeringLens
+from steerlens.lenses.regions import Area, parse_tokens
 from steerlens.lenses.strength import Strength
+from steerlens.lenses.token_trace import check_direction, reaching_sites
 from steerlens.runs.store import RunWriter, load_run, open_run
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
@@ -61,7 +62,7 @@ class LookOptions:
         lenses: which lenses decode.
         directions: directions (D,), groups and regions by name, which are looked at besides the sites.
         tokens: for a decoder of image tokens, those that the Steering Lens writes to, as
-            `steerlens.lenses.image_tokens.parse_tokens` reads them.
+            `steerlens.lenses.regions.parse_tokens` reads them.
         decode: what is decoded, as `steerlens.sweep.selection.Choice` reads it; all else is ranked without decoding.
         cache: whether traces are kept from run to run (see `steerlens.sweep.trace_cache`); only for weights that are as
             they were loaded, since the cache knows them by their files.

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from steerlens.errors import UsageError
+from steerlens.lenses.controls import steer_directions
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.steering import SteeringLens, steer_and_patch, steer_directions
+from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.sites import Site
 from steerlens.testing.tiny import tiny_encoder

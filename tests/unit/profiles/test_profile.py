@@ -13,7 +13,7 @@ from PIL import Image
 
 from steerlens.errors import UsageError
 from steerlens.interventions import Mean
-from steerlens.lenses.directions import load_directions
+from steerlens.lenses.components import load_directions
 from steerlens.lenses.strength import Strength
 from steerlens.loading import load
 from steerlens.profiles.measure import (

@@ -19,8 +19,8 @@ from steerlens.atlas.atlas import Atlas
 from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Scale
+from steerlens.lenses.components import load_directions
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.directions import load_directions
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.loading import Pair, load

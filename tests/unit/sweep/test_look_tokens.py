@@ -17,9 +17,10 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import clean_conditioning, decode
 from steerlens.errors import UsageError
 from steerlens.images import Picture
-from steerlens.lenses.image_tokens import TokenSteeringLens, source_of, trace_tokens
+from steerlens.lenses.image_tokens import TokenSteeringLens
 from steerlens.lenses.image_tokens_by_hooks import steer_and_patch_tokens
 from steerlens.lenses.strength import Strength
+from steerlens.lenses.token_trace import source_of, trace_tokens
 from steerlens.loading import load
 from steerlens.report.html import notebook_view, write_report
 from steerlens.runs.store import load_run

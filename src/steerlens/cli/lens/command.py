@@ -13,7 +13,7 @@ from steerlens.cli.console import Progress, emit_json, say
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
     from steerlens.images import Picture
-    from steerlens.lenses.readout import Direction
+    from steerlens.lenses.components import Direction
     from steerlens.sweep.look import LookOptions
     from steerlens.zoo.pair import Pair
 
@@ -252,8 +252,7 @@ def named_directions(
     settings: LensSettings, n_layers: int, n_heads: int, width: int | None = None
 ) -> "Mapping[str, Direction]":
     """What the user named: directions from a file, groups and regions, for an encoder of these sizes."""
-    from steerlens.lenses.components import named_components
-    from steerlens.lenses.directions import load_directions
+    from steerlens.lenses.components import load_directions, named_components
 
     given = {} if settings.vector is None else load_directions(settings.vector, width)
     return {**given, **named_components(settings.group, settings.region, n_layers, n_heads, taken=given)}

@@ -18,14 +18,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas.plan import Cell
 from steerlens.decoders.base import DecodeOptions
 from steerlens.decoders.redecode import Redecoded, redecode
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_prefix
 from steerlens.errors import UsageError
-from steerlens.lenses.steering import steer_directions
+from steerlens.lenses.controls import control_direction, steer_directions
 from steerlens.lenses.strength import visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
@@ -56,7 +55,7 @@ from steerlens.studies.shared.settings import (
     relative_strengths,
 )
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.sweep.engine import Advanced, control_direction
+from steerlens.sweep.engine import Advanced
 from steerlens.trace import Trace
 from steerlens.zoo.pair import Pair
 
@@ -259,8 +258,7 @@ def _measure(
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
     """Random directions, each steered exactly as hard as its head is in the plain setting."""
     rhos = relative_strengths(bench.encoder, trace, bench.sites, PLAIN[0], bench.reference)
-    cells = [Cell("", "control", site, None, 0) for site in bench.sites]
-    directions = torch.stack([control_direction(cell, trace.final[0]) for cell in cells])
+    directions = torch.stack([control_direction(site, 0, trace.final[0]) for site in bench.sites])
     return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
 
 
