@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
 
 LensName = Literal["diffusion", "steering", "control"]
+
+LENS_NAMES: tuple[LensName, ...] = get_args(LensName)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Cell:
     strength: Strength | None
     seed: int
     draw: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lens not in LENS_NAMES:  # cells are read from files, and lenses become names of folders
+            raise ValueError(f"there is no lens {self.lens!r}")
 
     @property
     def key(self) -> str:

@@ -20,7 +20,7 @@ from steerlens.bridges.fit import Candidate, Fitted, Measured
 from steerlens.bridges.maps import Bridge, bridge_from
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.storage.files import atomic_write
+from steerlens.storage.folder import OwnedFolder
 from steerlens.zoo.encoders import FoundEncoder
 from steerlens.zoo.locate import is_folder
 from steerlens.zoo.provenance import file_hashes, library_versions
@@ -137,10 +137,11 @@ def save_bridge(
         "sha256": hashlib.sha256(data).hexdigest(),
         "versions": library_versions(),
     }
-    atomic_write(folder / _TENSORS, data)
+    own = OwnedFolder(folder)
+    own.write(data, _TENSORS)
     plain = json.loads(json.dumps(card))  # mappings of any kind as plain ones, which is what YAML writes
     # The card comes last: it is what makes the folder a bridge.
-    atomic_write(folder / _CARD, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).encode())
+    own.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).encode(), _CARD)
 
 
 def refuse_used(folder: Path) -> None:

@@ -104,6 +104,9 @@ class Export:
     inputs: tuple[str, ...] = ()
     """Names or ids of the inputs to export. Default: all."""
 
+    force: bool = False
+    """Replace files of the same names that are there."""
+
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
@@ -114,7 +117,7 @@ class Export:
 
     def run(self) -> int:
         """Exports it and returns the exit code."""
-        from steerlens.runs.export import export_parquet, export_pictures
+        from steerlens.runs.export import export_parquet, export_pictures, export_report
         from steerlens.runs.store import load_run
 
         atlas = load_run(self.run_folder)
@@ -122,15 +125,13 @@ class Export:
             atlas = atlas.only(self.inputs)
         written = self.out
         if self.format == "report":
-            from steerlens.report.html import write_report
-
             with Progress(quiet=self.json) as progress:
                 progress.stage("report", 1)
-                written = write_report(atlas, self.out)
+                written = export_report(atlas, self.out, force=self.force)
                 progress.advance(1)
         else:
             export = export_parquet if self.format == "parquet" else export_pictures
-            _with_progress(export(atlas, self.out), "exporting", "pictures", quiet=self.json)
+            _with_progress(export(atlas, self.out, force=self.force), "exporting", "pictures", quiet=self.json)
         if self.json:
             emit_json({"out": written, "pictures": len(atlas.finished), "inputs": len(atlas.readings)})
         else:

@@ -27,6 +27,7 @@ from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoise
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
+from steerlens.storage.folder import OwnedFolder
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
 _BATCH = 32
@@ -65,7 +66,7 @@ def index_pictures(
         UsageError: if the folder is not there or holds no picture.
         ModelError: if an embedding is not finite or zero.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     files = picture_files(pictures)
     rows: list[Tensor] = []
@@ -97,8 +98,8 @@ def index_pictures(
     embeddings = torch.cat(rows)
     if not bool(torch.isfinite(embeddings).all()) or bool((embeddings.norm(dim=-1) == 0).any()):
         raise ModelError(f"encoder {encoder.spec.name} gave embeddings that are zero or not finite.")
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({"embeddings": embeddings}, out / _TENSORS)
+    own, tensors = OwnedFolder(out), save({"embeddings": embeddings})
+    own.write(tensors, _TENSORS)
     content = {
         "format": _FORMAT,
         "encoder": {"name": encoder.spec.name, "family": encoder.spec.family, "source": source},
@@ -106,9 +107,9 @@ def index_pictures(
         "size": list(encoder.spec.image_size),
         "folder": str(pictures.resolve()),
         "pictures": [{"file": name, "sha256": digest} for digest, name in kept.items()],
-        "sha256": hashlib.sha256((out / _TENSORS).read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(tensors).hexdigest(),
     }
-    (out / _INDEX).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    own.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), _INDEX)
     return out
 
 

@@ -14,7 +14,7 @@ from steerlens.profiles.summary import Average, Drawn, HeadProfile, Profile
 from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.embed import data_uri
 from steerlens.report.html import script_json, short_name
-from steerlens.storage.files import atomic_write
+from steerlens.storage.folder import OwnedFolder
 
 _THUMBNAIL = 96
 """Longest side of a top picture in pixels; it stands on the page once, however many heads show it."""
@@ -34,9 +34,7 @@ def write_profile_page(profile: Profile, folder: Path) -> Path:
     Raises:
         StoreError: if it cannot be written; one that was there before stays whole.
     """
-    page = folder / "profile.html"
-    atomic_write(page, profile_page(profile).encode())
-    return page
+    return OwnedFolder(folder).write(profile_page(profile).encode(), "profile.html")
 
 
 def profile_page(profile: Profile) -> str:

@@ -4,7 +4,6 @@ Similarities have one fixed scale, 0 to 1; decoded pictures are shown as they ca
 """
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ from steerlens.report.sheet import (
     text_at,
 )
 from steerlens.sites import Site
-from steerlens.storage.files import atomic_write
+from steerlens.storage.folder import OwnedFolder, safe_name
 
 WIDTH = 7.0
 """Inches: the text width of most papers."""
@@ -184,17 +183,16 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
         "heads": lens_comparison,
         "controls": control_plot,
     }
-    written: list[Path] = []
+    written, own = list[Path](), OwnedFolder(folder)
     for index, reading in enumerate(atlas.readings):
-        stem = "" if len(atlas.readings) == 1 else f"{index:02d}-{_slug(reading.picture.name)}-"
+        stem = "" if len(atlas.readings) == 1 else f"{index:02d}-{safe_name(reading.picture.name)[:40]}-"
         for name, draw in drawn.items():
             try:
                 figure = draw(atlas, reading.id)
             except UsageError:
                 continue  # this run has no data for this figure
             for kind in ("png", "svg"):
-                written.append(folder / f"{stem}{name}.{kind}")
-                atomic_write(written[-1], render(figure, kind))
+                written.append(own.write(render(figure, kind), f"{stem}{name}.{kind}"))
     return written
 
 
@@ -348,7 +346,3 @@ def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: n
 
 def _target(reading: Reading) -> str:
     return clipped(target_words(reading), 40)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "input"

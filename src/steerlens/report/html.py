@@ -30,7 +30,10 @@ from steerlens.report.content import (
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
 from steerlens.sites import Site
-from steerlens.storage.files import atomic_write
+from steerlens.storage.folder import OwnedFolder
+
+REPORT = "report.html"
+"""Name of the page in a run or an exported folder."""
 
 
 def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> Path:
@@ -46,14 +49,13 @@ def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> P
     Raises:
         StoreError: if a file cannot be written; one that was there before stays whole.
     """
-    folder = Path(folder)
-    page = folder / "report.html"
+    own = OwnedFolder(Path(folder))
     inputs = len(atlas.readings)
     if inputs > MAX_INPUTS:
         atlas = atlas.only([atlas.readings[index].id for index in range(MAX_INPUTS)])
-    atomic_write(page, report_page(atlas, inputs=inputs).encode())
+    page = own.write(report_page(atlas, inputs=inputs).encode(), REPORT)
     if figures:
-        save_figures(atlas, folder / "figures")
+        save_figures(atlas, own.inside("figures").folder)
     return page
 
 

@@ -1,16 +1,14 @@
-"""A run in forms that other programs read: one parquet file, or a folder of PNG with an index."""
+"""A run in forms that other programs read: one parquet file, a folder of PNG with an index, or a report."""
 
 import csv
 import hashlib
 import io
 import json
-import re
-import shutil
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,12 +17,13 @@ from PIL import Image
 from steerlens.atlas.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
+from steerlens.report.html import REPORT, write_report
+from steerlens.runs.reader import is_run
 from steerlens.runs.tables import CELLS, IMAGE, cell_image, cell_row, image_value, schema_of
 from steerlens.sites import Site
-from steerlens.storage.files import atomic_file, storing
+from steerlens.storage.files import atomic_file
+from steerlens.storage.folder import OwnedFolder, distinct_names
 from steerlens.sweep.engine import Advanced
-
-_Key = TypeVar("_Key")
 
 _ROWS = 32
 """Pictures that are held at once, and that a row group of the table has."""
@@ -41,13 +40,10 @@ _COLUMNS: Mapping[str, Any] = {
     "label_score": pa.float64(),
 }
 
-_NAME_LENGTH = 80
-"""Characters that are kept of a name, so that what comes before and behind it fits too."""
-
 _INDEX = ("file", "input", *(name for name in CELLS if CELLS[name] != IMAGE), "target", "label", "label_score")
 
 
-def export_parquet(atlas: Atlas, path: Path) -> Generator[Advanced]:
+def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generator[Advanced]:
     """Writes all decoded pictures with their numbers and their inputs into one parquet file, and yields progress.
 
     Its image columns are shown as pictures by the datasets library and its viewer.
@@ -55,13 +51,15 @@ def export_parquet(atlas: Atlas, path: Path) -> Generator[Advanced]:
     Args:
         atlas: the run, or some of its inputs.
         path: the file.
+        force: whether a file that is there is replaced.
 
     Raises:
-        UsageError: if the run holds no picture, or the file is there already.
+        UsageError: if the run holds no picture, the file is there already, or it would lie in a run.
         StoreError: if it cannot be written; nothing is left behind then.
     """
-    if path.exists():
-        raise UsageError(f"{path} is there already; give another --out, or remove it.")
+    refuse_run(path)
+    if path.is_dir() or (path.exists() and not force):
+        raise UsageError(f"{path} is there already; give another --out, or --force to replace it.")
     rows, done, schema = _table_rows(atlas), 0, schema_of(_COLUMNS)
     total = _count(atlas)
     with atomic_file(path, goes_on=False) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -71,7 +69,7 @@ def export_parquet(atlas: Atlas, path: Path) -> Generator[Advanced]:
             yield Advanced("exporting", done, total)
 
 
-def export_pictures(atlas: Atlas, folder: Path) -> Generator[Advanced]:
+def export_pictures(atlas: Atlas, folder: Path, *, force: bool = False) -> Generator[Advanced]:
     """Writes a folder of PNG files with readable names and an index of them, and yields progress.
 
         INPUT/input.png
@@ -82,55 +80,87 @@ def export_pictures(atlas: Atlas, folder: Path) -> Generator[Advanced]:
     Args:
         atlas: the run, or some of its inputs.
         folder: where to write; new, or empty.
+        force: whether files of the same names are replaced; other files stay in any case.
 
     Raises:
-        UsageError: if the run holds no picture, or the folder holds files.
+        UsageError: if the run holds no picture, the folder holds files, or it lies in a run.
         StoreError: if it cannot be written; nothing is left behind then.
     """
+    refuse_run(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give another --out.")
-    if (there := next(iter(folder.glob("*")), None)) is not None:
-        raise UsageError(f"{folder} holds files, {there.name} for one; give another --out.")
-    total, new, made = _count(atlas), not folder.exists(), list[Path]()
+    if not force and (there := next(iter(folder.glob("*")), None)) is not None:
+        raise UsageError(f"{folder} holds files, {there.name} for one; give another --out, or --force to replace them.")
+    total, place, new = _count(atlas), OwnedFolder(folder), not folder.exists()
     try:
-        yield from _write_pictures(atlas, folder, total, made)
+        yield from _write_pictures(atlas, place, total, force)
     except BaseException:  # whatever stopped it, the same command must not find half of what it wrote
-        for place in made:
-            shutil.rmtree(place, ignore_errors=True)
+        place.take_back()
         if new:
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
-def _write_pictures(atlas: Atlas, folder: Path, total: int, made: list[Path]) -> Generator[Advanced]:
-    """Writes it all, and adds to `made` the folders of inputs as they are made."""
-    inputs = _file_names({reading.id: (reading.picture.name, reading.id) for reading in atlas.readings})
-    sites = _file_names({site: (str(site), _mark(str(site))) for site in dict.fromkeys(_sites(atlas))})
+def export_report(atlas: Atlas, folder: Path, *, force: bool = False) -> Path:
+    """Writes the report of a run with its figures, and returns the page.
+
+    Args:
+        atlas: the run, or some of its inputs.
+        folder: where to write.
+        force: whether a report that is there is replaced.
+
+    Raises:
+        UsageError: if the folder holds a report, or lies in a run.
+        StoreError: if it cannot be written.
+    """
+    refuse_run(folder)
+    if not force and (folder / REPORT).exists():
+        raise UsageError(f"{folder / REPORT} is there already; give another --out, or --force to replace it.")
+    return write_report(atlas, folder)
+
+
+def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> Generator[Advanced]:
+    inputs = distinct_names({reading.id: (reading.picture.name, reading.id) for reading in atlas.readings})
+    sites = distinct_names({site: (str(site), _mark(str(site))) for site in dict.fromkeys(_sites(atlas))})
+    begun = set[str]()
     with (
-        atomic_file(folder / "index.csv", goes_on=False) as table,
-        atomic_file(folder / "index.json", goes_on=False) as listed,
+        atomic_file(out.path("index.csv"), goes_on=False) as table,
+        atomic_file(out.path("index.json"), goes_on=False) as listed,
     ):
         text = io.TextIOWrapper(table, encoding="utf-8", newline="", write_through=True)
         index = csv.DictWriter(text, _INDEX)
         index.writeheader()
         for done, (reading, result) in enumerate(_pairs(atlas), start=1):
-            place = folder / inputs[reading.id]
-            path = place / result.cell.lens / f"{sites[result.cell.site]}-{_beside_site(result)}.png"
-            with storing(path, goes_on=False):
-                if not place.exists():
-                    made.append(place)
-                    place.mkdir()
-                    (place / "input.png").write_bytes(png_bytes(reading.picture.image))
-                path.parent.mkdir(exist_ok=True)
-                path.write_bytes(result.png)
-            row = {"file": path.relative_to(folder).as_posix(), **_row(reading, result)}
-            index.writerow(row)
+            name = inputs[reading.id]
+            if name not in begun:
+                begun.add(name)
+                out.add(png_bytes(reading.picture.image), name, "input.png", replace=force)
+            file = f"{sites[result.cell.site]}-{_beside_site(result)}.png"
+            path = out.add(result.png, name, result.cell.lens, file, replace=force)
+            row = {"file": path.relative_to(out.folder).as_posix(), **_row(reading, result)}
+            index.writerow({column: _no_formula(value) for column, value in row.items()})
             finite = {name: None if value != value else value for name, value in row.items()}
             listed.write(("[\n" if done == 1 else ",\n").encode() + json.dumps(finite, ensure_ascii=False).encode())
             yield Advanced("exporting", done, total)
         listed.write(b"\n]\n")
         text.detach()
+
+
+def refuse_run(out: Path) -> None:
+    """Makes sure that an export does not end up in a run directory.
+
+    Raises:
+        UsageError: if the place is one, or lies in one.
+    """
+    for folder in (out, *out.absolute().parents):
+        if is_run(folder):
+            raise UsageError(f"{out} lies in the run {folder}, which holds nothing but the run; give another --out.")
+
+
+def _no_formula(value: Any) -> Any:
+    """A CSV value that a spreadsheet shows as text, whatever the text begins with."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _count(atlas: Atlas) -> int:
@@ -173,24 +203,5 @@ def _beside_site(result: CellResult) -> str:
     return f"seed{cell.seed}{drawn}"
 
 
-def _file_names(texts: Mapping[_Key, tuple[str, str]]) -> dict[_Key, str]:
-    """A readable name for every text, with its mark where two would meet, which is on some systems whatever the case.
-
-    Args:
-        texts: of each, the text and a mark that no other has.
-    """
-    names, taken = dict[_Key, str](), set[str]()
-    for key, (text, mark) in texts.items():
-        name = readable(text)
-        names[key] = f"{name}-{mark}" if name.casefold() in taken else name
-        taken.add(names[key].casefold())
-    return names
-
-
 def _mark(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def readable(name: str) -> str:
-    """A name that any file system takes, as close to the original as that allows."""
-    return re.sub(r"[^\w.=-]+", "-", name).strip("-.")[:_NAME_LENGTH] or "input"

@@ -1,5 +1,6 @@
 """What a run directory holds, read piece by piece: a run of thousands of pictures does not fit into memory."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,21 @@ _PARTS_HELD = 32
 """Parts whose numbers and embeddings stay in memory, tens of kB a part; pictures are read when they are asked for."""
 
 _READINGS_HELD = 4
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run: it has a manifest with a fingerprint, or one that cannot be read beside cells.
+
+    For refusing to write there; `read_manifest` of the store says what is wrong with one.
+    """
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return (folder / "cells").is_dir()
+    return isinstance(content, dict) and "fingerprint" in content
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -123,7 +139,14 @@ def stored_reading(path: Path) -> Reading:
         StoreError: if it cannot be read.
     """
     beside = path.with_suffix(".labels.parquet"), path.with_suffix(".safetensors")
-    return _readable(path, lambda: read_reading(path, *beside, _png))
+
+    def read() -> Reading:
+        reading = read_reading(path, *beside, _png)
+        if reading.id != path.stem:  # ids become names of files again
+            raise ValueError(f"it says that it is the input {reading.id!r}")
+        return reading
+
+    return _readable(path, read)
 
 
 def _check_tensors(path: Path) -> None:

@@ -14,6 +14,7 @@ Every file is written under a temporary name and renamed. A part counts once its
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,10 +32,16 @@ from steerlens.runs.reader import finished_keys, part_files, reading_files, stor
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
 from steerlens.sites import Site
 from steerlens.storage.files import atomic_write, make_folder, storing
+from steerlens.storage.folder import OwnedFolder
 from steerlens.storage.lock import LOCK_FILE, only_writer
 
 _INSIDE = ("inputs", "cells")
 """The folders of a run directory."""
+
+_OWN = re.compile(
+    r"manifest\.json|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
+)
+"""Names of the files of a run."""
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -84,6 +91,7 @@ class RunWriter:
         resumed: bool = False,
     ) -> None:
         self.folder, self.finished, self.read, self.resumed = folder, finished, read, resumed
+        self._own = OwnedFolder(folder)
         self._manifest = dict(manifest)
         self._held = len(finished)
         self._next_part = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
@@ -104,8 +112,8 @@ class RunWriter:
         table, embeddings = cells_to_bytes(results)
         name = f"part-{self._next_part:06d}"
         # The parquet file comes last: it is what makes the part count.
-        atomic_write(self.folder / "cells" / f"{name}.safetensors", embeddings)
-        atomic_write(self.folder / "cells" / f"{name}.parquet", table)
+        self._own.write(embeddings, "cells", f"{name}.safetensors")
+        self._own.write(table, "cells", f"{name}.parquet")
         self._next_part += 1
         self._held += len(results)
 
@@ -116,9 +124,9 @@ class RunWriter:
             StoreError: if it cannot be written.
         """
         table, labels, tensors = reading_to_bytes(reading)
-        atomic_write(self.folder / "inputs" / f"{reading.id}.safetensors", tensors)
-        atomic_write(self.folder / "inputs" / f"{reading.id}.labels.parquet", labels)
-        atomic_write(self.folder / "inputs" / f"{reading.id}.parquet", table)
+        self._own.write(tensors, "inputs", f"{reading.id}.safetensors")
+        self._own.write(labels, "inputs", f"{reading.id}.labels.parquet")
+        self._own.write(table, "inputs", f"{reading.id}.parquet")
 
     def finish(self, **facts: Any) -> None:
         """Marks the run as complete and adds facts to its manifest (seconds taken, say), once.
@@ -160,7 +168,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
                 _refuse_other(folder, there, asked)
         with storing(folder):
             for inside in _INSIDE:  # before there is a manifest to say that this is a run, which must not lose them
-                make_folder(folder / inside)
+                OwnedFolder(folder).make(inside)
         if before is None:
             _write_manifest(folder, manifest)
         if not (folder / "README.md").exists():  # a process may have died before it wrote it
@@ -202,12 +210,15 @@ def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, An
 
 
 def _sweep_up(folder: Path) -> None:
-    """Removes what a killed process had not finished writing; the lock says that no other one is writing."""
+    """Removes what a killed process had not finished writing; the lock says that no other one is writing.
+
+    Known by the temporary names that steerlens gives to files of a run; anything else stays.
+    """
+    own = OwnedFolder(folder)
     with storing(folder):
-        for path in (
-            found for inside in (folder, *(folder / name for name in _INSIDE)) for found in inside.glob(".*.*")
-        ):
-            path.unlink(missing_ok=True)
+        for place in (own, *(own.inside(name) for name in _INSIDE)):
+            for path in place.unfinished(_OWN):
+                path.unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:

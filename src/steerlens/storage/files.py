@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,9 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from steerlens.errors import StoreError
+
+_UNFINISHED = ".steerlens"
+"""How the temporary name of a file ends, which no other program gives."""
 
 
 @contextmanager
@@ -50,7 +54,9 @@ def atomic_file(path: Path, *, goes_on: bool = True) -> Generator[IO[bytes]]:
             make_folder(path.parent)
         temporary: Path | None = None
         try:
-            with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            # Long names are cut: the temporary one must fit into 255 bytes too.
+            prefix = f".{path.name}." if len(path.name.encode()) < 220 else "."
+            with NamedTemporaryFile(dir=path.parent, prefix=prefix, suffix=_UNFINISHED, delete=False) as file:
                 temporary = Path(file.name)
                 yield file
                 file.flush()
@@ -72,6 +78,12 @@ def atomic_write(path: Path, data: bytes) -> None:
     """
     with atomic_file(path) as file:
         file.write(data)
+
+
+def unfinished_name(name: str) -> str | None:
+    """The name that a file under this temporary name was to have; None for a name that `atomic_file` does not give."""
+    match = re.fullmatch(rf"\.(.+)\.[a-z0-9_]+{re.escape(_UNFINISHED)}", name)
+    return None if match is None else match[1]
 
 
 def make_folder(path: Path) -> None:

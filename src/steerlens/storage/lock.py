@@ -1,6 +1,7 @@
 """One writer at a time: a lock on a run directory, which ends with the process that holds it."""
 
 import fcntl
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ def only_writer(folder: Path) -> Generator[None]:
         StoreError: if another process holds it, the file system has no locks, or the folder cannot be written.
     """
     with storing(folder):
-        file = (folder / LOCK_FILE).open("a")
+        # No link is followed: it could name a file anywhere.
+        file = os.fdopen(
+            os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a"
+        )
     with file:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:

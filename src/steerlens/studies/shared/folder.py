@@ -24,6 +24,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.runs.difference import first_difference
 from steerlens.runs.store import fingerprint
 from steerlens.storage.files import atomic_write, storing
+from steerlens.storage.folder import OwnedFolder
 from steerlens.storage.lock import LOCK_FILE, only_writer
 
 
@@ -32,6 +33,7 @@ class StudyFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._own = OwnedFolder(folder)
 
     def has(self, part: str) -> bool:
         """Whether a part is finished."""
@@ -44,7 +46,7 @@ class StudyFolder:
             StoreError: if it cannot be written; parts stored before stay.
         """
         host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        atomic_write(self._path(part), save_tensors(host))
+        self._own.write(save_tensors(host), "parts", f"{part}.safetensors")
 
     def part(self, part: str) -> dict[str, Tensor]:
         """The tensors of a finished part.
@@ -105,7 +107,7 @@ class StudyFolder:
         Raises:
             StoreError: if it cannot be written.
         """
-        atomic_write(self.folder / name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())
+        self.write(name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())
 
     def write(self, name: str, data: bytes) -> Path:
         """Writes any other file, and returns where it is.
@@ -113,11 +115,10 @@ class StudyFolder:
         Raises:
             StoreError: if it cannot be written.
         """
-        atomic_write(self.folder / name, data)
-        return self.folder / name
+        return self._own.write(data, *name.split("/"))
 
     def _path(self, part: str) -> Path:
-        return self.folder / "parts" / f"{part}.safetensors"
+        return self._own.path("parts", f"{part}.safetensors")
 
 
 def rounded(value: Any) -> Any:

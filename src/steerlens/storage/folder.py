@@ -1,0 +1,177 @@
+"""A folder that steerlens writes: no file lands outside it, and no file is removed that steerlens did not write.
+
+Names that come from files (ids, lenses, names of pictures) are data. They become part of a path only through
+`OwnedFolder.path`, which refuses a name that leads elsewhere, or through `safe_name`, which makes a harmless one of any
+text.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from steerlens.errors import StoreError
+from steerlens.storage.files import atomic_write, make_folder, storing, unfinished_name
+
+_Key = TypeVar("_Key")
+
+_NAME_CHARACTERS, _NAME_BYTES = 80, 160
+"""Length to which a name is cut, so that what comes before and behind it fits into the 255 bytes of a file system."""
+
+_LONGEST_NAME = 255
+"""Bytes of the longest name that common file systems take."""
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
+
+
+class OwnedFolder:
+    """A folder that steerlens writes.
+
+    Attributes:
+        folder: where it is. It may be reached through a link, as whoever runs the command chose it; inside it no link
+            is followed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._added = list[Path]()
+
+    def path(self, *names: str) -> Path:
+        """The path of a file or folder inside, one name a level; nothing is made.
+
+        Raises:
+            StoreError: if a name leads out of the folder, or a folder on the way is a link.
+        """
+        place = self.folder
+        for name in names:
+            if place != self.folder:
+                _refuse_link(place)
+            if not is_plain_name(name):
+                raise StoreError(f"{name!r} cannot be the name of a file in {self.folder}; nothing was written there.")
+            place = place / name
+        return place
+
+    def write(self, data: bytes, *names: str) -> Path:
+        """Writes a file whole or not at all, with the folders above it, and returns its path.
+
+        Raises:
+            StoreError: if it cannot be written, or would not lie in this folder.
+        """
+        place = self.path(*names)
+        atomic_write(place, data)
+        return place
+
+    def make(self, *names: str) -> Path:
+        """Makes this folder, or one inside it, and returns its path; one that is there stays as it is.
+
+        Raises:
+            StoreError: if it cannot be made, or would not lie in this folder.
+        """
+        place = self.inside(*names).folder
+        with storing(place):
+            make_folder(place)
+        return place
+
+    def inside(self, *names: str) -> "OwnedFolder":
+        """A folder inside this one, which need not be there yet.
+
+        Raises:
+            StoreError: if it would not lie in this folder.
+        """
+        place = self.path(*names)
+        if names:
+            _refuse_link(place)
+        return OwnedFolder(place)
+
+    def add(self, data: bytes, *names: str, replace: bool = False) -> Path:
+        """Writes a file without waiting for the disk, remembers it for `take_back`, and returns its path.
+
+        Args:
+            data: the bytes of the file.
+            names: its name, with those of the folders that it lies in.
+            replace: whether a file of this name is replaced.
+
+        Raises:
+            StoreError: if it cannot be written, is there and not to be replaced, or would not lie in this folder.
+        """
+        place = self.path(*names)
+        with storing(place, goes_on=False):
+            for folder in reversed([above for above in place.parents if above.is_relative_to(self.folder)]):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True)
+                    self._added.append(folder)
+            if replace:
+                place.unlink(missing_ok=True)
+            with place.open("xb") as file:  # a link of this name is not followed
+                self._added.append(place)
+                file.write(data)
+        return place
+
+    def take_back(self) -> None:
+        """Removes the files that `add` wrote and the folders that it made, where nothing else lies in them."""
+        for place in reversed(self._added):
+            with suppress(OSError):
+                if place.is_dir() and not place.is_symlink():
+                    place.rmdir()
+                else:
+                    place.unlink()
+        self._added.clear()
+
+    def unfinished(self, own: re.Pattern[str]) -> Iterator[Path]:
+        """The files in this folder that a process left half written when it died.
+
+        Args:
+            own: what the names of the finished files look like.
+        """
+        for path in sorted(self.folder.glob(".*")):
+            final = unfinished_name(path.name)
+            if final is not None and own.fullmatch(final) and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _refuse_link(place: Path) -> None:
+    if place.is_symlink():
+        raise StoreError(f"{place} is a link to another folder, and nothing is written through it; remove the link.")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a text names a file in its folder and nothing else: no way out, no separator, no control character."""
+    return (
+        name not in ("", ".", "..")
+        and not any(character in "/\\" or unicodedata.category(character) == "Cc" for character in name)
+        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+    )
+
+
+def safe_name(text: str, *, default: str = "input") -> str:
+    """A file name that any file system takes, as close to a text as that allows.
+
+    Letters and digits of all scripts stay, as do `_`, `=`, and, inside, `.` and `-`; anything else becomes `-`.
+
+    Args:
+        text: any text.
+        default: the name for a text of which nothing stays.
+    """
+    name = re.sub(r"[^\w.=-]+", "-", unicodedata.normalize("NFC", text))
+    name = re.sub(r"\.{2,}", ".", name).strip("-.")[:_NAME_CHARACTERS]
+    name = name.encode()[:_NAME_BYTES].decode(errors="ignore").rstrip("-.") or default
+    return f"{name}-" if _RESERVED.fullmatch(name) else name
+
+
+def distinct_names(texts: Mapping[_Key, tuple[str, str]]) -> dict[_Key, str]:
+    """A file name for every text; a text whose name is taken gets its mark behind it.
+
+    Names that differ in case alone count as equal, as they are on some file systems.
+
+    Args:
+        texts: of each, the text and a mark that no other has.
+    """
+    names, taken = dict[Any, str](), set[str]()
+    for key, (text, mark) in texts.items():
+        name = safe_name(text)
+        names[key] = f"{name}-{safe_name(mark)}" if name.casefold() in taken else name
+        taken.add(names[key].casefold())
+    return names

@@ -1,0 +1,145 @@
+"""Runs whose files were tampered with: nothing is written outside the output, and nothing foreign is removed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from steerlens.atlas.atlas import Atlas
+from steerlens.errors import StoreError, UsageError
+from steerlens.runs.export import export_parquet, export_pictures, export_report
+from steerlens.runs.merge import merge_runs
+from steerlens.runs.reader import part_files, reading_files
+from steerlens.runs.store import load_run, open_run, plan_to_json, spec_to_json
+from steerlens.testing.atlases import fake_atlas
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Atlas:
+    return fake_atlas(sites="head.0.*", controls=0)
+
+
+@pytest.fixture
+def run(atlas: Atlas, tmp_path: Path) -> Path:
+    return write(tmp_path / "run", atlas)
+
+
+def identity(atlas: Atlas) -> dict[str, Any]:
+    specs = {"encoder": spec_to_json(atlas.encoder), "decoder": spec_to_json(atlas.decoder)}
+    inputs = {reading.id: {"name": reading.picture.name} for reading in atlas.readings}
+    return {**specs, "plan": plan_to_json(atlas.plan), "inputs": inputs, "directions": {}}
+
+
+def write(folder: Path, atlas: Atlas) -> Path:
+    with open_run(folder, identity(atlas)) as writer:
+        for reading in atlas.readings:
+            writer.add_reading(reading)
+        writer.add_cells(list(atlas.results))
+        writer.finish()
+    return folder
+
+
+def change_column(table: Path, column: str, change: Callable[[Any], Any]) -> None:
+    held = pq.read_table(table)
+    index = held.schema.get_field_index(column)
+    values = pa.array([change(value) for value in held.column(index).to_pylist()], held.schema.field(index).type)
+    pq.write_table(held.set_column(index, held.schema.field(index), values), table)
+
+
+def change_lens(run: Path, lens: str) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["plan"]["cells"] = [key.replace("|steering|", f"|{lens}|") for key in manifest["plan"]["cells"]]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for part in part_files(run):
+        change_column(part, "lens", lambda value: lens if value == "steering" else value)
+
+
+def outputs(run: Path, out: Path) -> list[Callable[[], Any]]:
+    return [
+        lambda: list(merge_runs([run], out / "merged")),
+        lambda: list(export_pictures(load_run(run), out / "pictures")),
+        lambda: list(export_parquet(load_run(run), out / "all.parquet")),
+        lambda: export_report(load_run(run), out / "page"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["../../victim/file", "{outside}/file", "..", ".", "a\\b"])
+@pytest.mark.parametrize("place", ["id", "lens"])
+def test_names_in_a_run_never_lead_out_of_the_folder_that_is_written(
+    name: str, place: str, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "file").write_text("precious")
+    name = name.format(outside=tmp_path / "victim")
+    if place == "lens":
+        change_lens(run, name)
+    else:
+        for table in reading_files(run).values():
+            change_column(table, "picture", lambda _: name)
+    for write_output in outputs(run, tmp_path / "out"):
+        with pytest.raises(StoreError, match=r"cannot be read.*(no lens|input)"):
+            write_output()
+    assert [(path.name, path.read_text()) for path in (tmp_path / "victim").iterdir()] == [("file", "precious")]
+    assert {path.name for path in tmp_path.iterdir()} <= {"victim", "run", "out"}
+
+
+def test_folders_of_a_run_that_are_links_are_not_written_through(atlas: Atlas, run: Path, tmp_path: Path) -> None:
+    (run / "cells").rename(tmp_path / "elsewhere")
+    (run / "cells").symlink_to(tmp_path / "elsewhere")
+    held = sorted((tmp_path / "elsewhere").iterdir())
+    with pytest.raises(StoreError, match=r"cells is a link"), open_run(run, identity(atlas)):
+        pass
+    assert sorted((tmp_path / "elsewhere").iterdir()) == held
+
+
+def test_a_run_is_tidied_of_its_own_half_written_files_alone(atlas: Atlas, run: Path) -> None:
+    theirs = [run / ".env.local", run / "cells" / ".my.backup", run / "cells" / ".part-000000.parquet.original"]
+    for path in theirs:
+        path.write_text("mine")
+    half = run / "cells" / ".part-000001.parquet.a8d_k2x1.steerlens"
+    half.write_text("half")
+    with open_run(run, identity(atlas)):
+        pass
+    assert all(path.read_text() == "mine" for path in theirs)
+    assert not half.exists()
+
+
+def test_nothing_is_exported_into_a_run(run: Path, tmp_path: Path) -> None:
+    before = sorted(run.rglob("*"))
+    for out in (run, run / "export", run / "cells" / "deep"):
+        for export in (export_pictures, export_parquet):
+            with pytest.raises(UsageError, match="lies in the run"):
+                list(export(load_run(run), out, force=True))
+        with pytest.raises(UsageError, match="lies in the run"):
+            export_report(load_run(run), out, force=True)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_exports_replace_files_only_if_they_are_told_to(run: Path, tmp_path: Path) -> None:
+    atlas, out = load_run(run), tmp_path / "out"
+    for _ in range(2):
+        list(export_pictures(atlas, out, force=True))
+        list(export_parquet(atlas, tmp_path / "all.parquet", force=True))
+        export_report(atlas, tmp_path / "page", force=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        list(export_pictures(atlas, out))
+    with pytest.raises(UsageError, match="--force"):
+        list(export_parquet(atlas, tmp_path / "all.parquet"))
+    with pytest.raises(UsageError, match="--force"):
+        export_report(atlas, tmp_path / "page")
+    list(export_pictures(atlas, out, force=True))
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_texts_that_a_spreadsheet_would_compute_stay_texts(run: Path, tmp_path: Path) -> None:
+    for table in reading_files(run).values():
+        change_column(table, "name", lambda _: '=HYPERLINK("http://x")')
+    list(export_pictures(load_run(run), tmp_path / "out"))
+    text = (tmp_path / "out" / "index.csv").read_text()
+    assert "'=HYPERLINK" in text
+    assert ",=" not in text and ',"=' not in text
