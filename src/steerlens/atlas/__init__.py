@@ -1,1 +1,29 @@
 """Atlas: the plan of a sweep and its results, as data."""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.atlas.atlas import Atlas, CellResult, LazyResults, Reading, SiteScore
+    from steerlens.atlas.lazy import Lazy, drain
+    from steerlens.atlas.plan import Cell, LensName, Plan, SameCells, clean_site, compact, make_plan
+
+__all__ = [
+    "Atlas",
+    "Cell",
+    "CellResult",
+    "Lazy",
+    "LazyResults",
+    "LensName",
+    "Plan",
+    "Reading",
+    "SameCells",
+    "SiteScore",
+    "clean_site",
+    "compact",
+    "drain",
+    "make_plan",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

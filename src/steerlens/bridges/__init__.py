@@ -1,1 +1,33 @@
-"""Bridges: maps from one encoder's embedding space to another's, so that a decoder of the second shows the first."""
+"""Bridges: maps from one encoder's embedding space to another's, whose decoder then shows the first."""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.bridges.encoder import BridgedEncoder
+    from steerlens.bridges.fit import Candidate, Measured, fit_bridge, measure
+    from steerlens.bridges.make import BridgeOptions, make_bridge
+    from steerlens.bridges.maps import Bridge
+    from steerlens.bridges.pair import load_bridged
+    from steerlens.bridges.store import StoredBridge, end_of, parts_of, read_bridge, refuse_used, save_bridge
+
+__all__ = [
+    "Bridge",
+    "BridgeOptions",
+    "BridgedEncoder",
+    "Candidate",
+    "Measured",
+    "StoredBridge",
+    "end_of",
+    "fit_bridge",
+    "load_bridged",
+    "make_bridge",
+    "measure",
+    "parts_of",
+    "read_bridge",
+    "refuse_used",
+    "save_bridge",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

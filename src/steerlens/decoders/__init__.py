@@ -1,1 +1,57 @@
-"""Decoders: what turns image embeddings, or image tokens, into pictures."""
+"""Decoders: generators that turn image embeddings, or image tokens, into pictures."""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.decoders.base import (
+        Decoded,
+        DecodeOptions,
+        Decoder,
+        DecoderSpec,
+        Denoised,
+        SchedulerName,
+        TokenDecoder,
+        TokenSource,
+        check_fit,
+        check_request,
+        clean_conditioning,
+        decode,
+    )
+    from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
+    from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
+    from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_pictures, is_index, source_of_index
+    from steerlens.decoders.redecode import Redecoded, shown_pictures
+    from steerlens.decoders.sampling import make_scheduler
+
+__all__ = [
+    "BatchSize",
+    "DecodeOptions",
+    "Decoded",
+    "Decoder",
+    "DecoderSpec",
+    "Denoised",
+    "DiffusionDecoder",
+    "NeighboursDecoder",
+    "Redecoded",
+    "SchedulerName",
+    "TokenDecoder",
+    "TokenSource",
+    "build_index",
+    "check_fit",
+    "check_request",
+    "clean_conditioning",
+    "computed_in_batches",
+    "decode",
+    "decode_in_batches",
+    "default_batch_size",
+    "fitting",
+    "index_pictures",
+    "is_index",
+    "make_scheduler",
+    "shown_pictures",
+    "source_of_index",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

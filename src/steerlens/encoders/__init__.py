@@ -1,1 +1,45 @@
-"""Encoders: native Vision Transformers, opened up for tracing, steering and intervening."""
+"""Encoders: native Vision Transformers, opened up for tracing, steering and intervening.
+
+Authors of adapters subclass `NativeEncoder`, or `PretrainedEncoder` for a model of transformers; docs/adapters.md shows
+one from nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
+    from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
+    from steerlens.encoders.fused import recorded_by_hooks
+    from steerlens.encoders.native import EXCLUSIVE, LayerModules, NativeEncoder, Recorded
+    from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
+    from steerlens.encoders.pretrained import Loading, PretrainedEncoder
+    from steerlens.encoders.structure import refuse_kind, refuse_unknown
+    from steerlens.encoders.transforms import apply_transform, crops
+
+__all__ = [
+    "EXCLUSIVE",
+    "OPEN_CLIP_FILES",
+    "Encoder",
+    "EncoderSpec",
+    "Inputs",
+    "LayerModules",
+    "Loading",
+    "NativeEncoder",
+    "Prefix",
+    "PretrainedEncoder",
+    "Recorded",
+    "apply_transform",
+    "crops",
+    "is_open_clip_folder",
+    "is_timm_folder",
+    "record_from",
+    "record_prefix",
+    "recorded_by_hooks",
+    "refuse_kind",
+    "refuse_unknown",
+    "resume",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

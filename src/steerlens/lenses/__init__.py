@@ -1,1 +1,82 @@
-"""Lenses: what turns a trace and sites into labels or into image embeddings to decode."""
+"""Lenses: they turn a trace and sites into labels, or into conditionings to decode."""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.lenses.attribution import LinearAttribution
+    from steerlens.lenses.components import (
+        Component,
+        Direction,
+        Group,
+        direction_site,
+        load_directions,
+        named_components,
+        parse_groups,
+    )
+    from steerlens.lenses.controls import control_direction, steer_directions
+    from steerlens.lenses.diffusion import DiffusionLens
+    from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
+    from steerlens.lenses.logit import Label, LogitLens
+    from steerlens.lenses.readout import read_out
+    from steerlens.lenses.regions import (
+        Area,
+        Box,
+        Mask,
+        Outside,
+        Patches,
+        RegionPart,
+        SpecialTokens,
+        Token,
+        parse_area,
+        parse_regions,
+        parse_tokens,
+        token_part,
+    )
+    from steerlens.lenses.steering import SteeringLens, steer_and_patch
+    from steerlens.lenses.strength import Strength, visible_norm
+    from steerlens.lenses.token_trace import TokenTrace, check_direction, reaching_sites, source_of, trace_tokens
+
+__all__ = [
+    "Area",
+    "Box",
+    "Component",
+    "DiffusionLens",
+    "Direction",
+    "Group",
+    "Label",
+    "LinearAttribution",
+    "LogitLens",
+    "Mask",
+    "Outside",
+    "Patches",
+    "RegionPart",
+    "SpecialTokens",
+    "SteeringLens",
+    "Strength",
+    "Token",
+    "TokenDiffusionLens",
+    "TokenSteeringLens",
+    "TokenTrace",
+    "check_direction",
+    "control_direction",
+    "direction_site",
+    "load_directions",
+    "named_components",
+    "parse_area",
+    "parse_groups",
+    "parse_regions",
+    "parse_tokens",
+    "reaching_sites",
+    "read_out",
+    "read_tokens",
+    "source_of",
+    "steer_and_patch",
+    "steer_directions",
+    "token_part",
+    "trace_tokens",
+    "visible_norm",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

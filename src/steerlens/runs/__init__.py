@@ -1,1 +1,33 @@
 """Runs: results on disk, written once and read piece by piece."""
+
+from typing import TYPE_CHECKING
+
+from steerlens._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from steerlens.runs.difference import first_difference
+    from steerlens.runs.export import export_parquet, export_pictures
+    from steerlens.runs.merge import merge_runs
+    from steerlens.runs.store import RunWriter, fingerprint, load_run, open_run, plan_to_json, spec_to_json
+    from steerlens.runs.summary import RunSummary, run_summary
+    from steerlens.runs.tables import IMAGE, image_value, table_bytes
+
+__all__ = [
+    "IMAGE",
+    "RunSummary",
+    "RunWriter",
+    "export_parquet",
+    "export_pictures",
+    "fingerprint",
+    "first_difference",
+    "image_value",
+    "load_run",
+    "merge_runs",
+    "open_run",
+    "plan_to_json",
+    "run_summary",
+    "spec_to_json",
+    "table_bytes",
+]
+
+__getattr__, __dir__ = lazy_names(__name__)

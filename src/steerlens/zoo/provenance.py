@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steerlens._version import __version__
 from steerlens.decoders.base import Decoder
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.folders import OPEN_CLIP_FILES
@@ -20,8 +21,6 @@ def library_versions() -> dict[str, str]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            from steerlens import __version__
-
             versions[name] = __version__ if name == "steerlens" else "unknown"
     return versions
 
