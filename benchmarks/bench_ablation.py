@@ -15,9 +15,10 @@ from timing import CLOCKS, SIZES, interleaved, machine, random_encoder
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.prefix import Prefix, record_prefix
 from steerlens.interventions import ByRow, Zero
+from steerlens.progress import run_to_end
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
-from steerlens.studies.shared.effects import ABLATIONS, Ablated, ablate
+from steerlens.studies.shared.effects import ABLATIONS, ablate
 
 _PICTURES = 100
 """Held-out pictures of a full importance study."""
@@ -26,7 +27,7 @@ _PICTURES = 100
 def from_prefix(encoder: CLIPEncoder, prefix: Prefix, sites: list[Site]) -> torch.Tensor:
     """Total effects as the studies compute them."""
     events = ablate(encoder, prefix, sites, "zero", batch=encoder.spec.n_heads)
-    return next(event for event in events if isinstance(event, Ablated)).total[0]
+    return run_to_end(events).total[0]
 
 
 def naive(encoder: CLIPEncoder, pixels: torch.Tensor, sites: list[Site]) -> torch.Tensor:

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas.lazy import drain
 from steerlens.bridges.embeddings import see
 from steerlens.bridges.fit import Measured, measure
 from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
 from steerlens.images import eight_bit, picture_files
+from steerlens.progress import run_to_end
 from steerlens.scenes.compose import SceneMaker
 from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
 from steerlens.studies.shared.scenes import open_pictures
@@ -44,7 +44,7 @@ def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path
 def measured_on(stored: StoredBridge, folder: Path) -> Measured:
     """What a bridge does on the pictures of a folder."""
     source, target = (open_encoder(find_encoder(end.source)) for end in (stored.source, stored.target))
-    seen = drain(see(source, target, picture_files(folder)))
+    seen = run_to_end(see(source, target, picture_files(folder)))
     return measure(stored.bridge, seen.source, seen.target)
 
 

@@ -25,9 +25,9 @@ from steerlens.decoders.sampling import make_scheduler
 from steerlens.images import Picture, load_picture
 from steerlens.lenses.steering import SteeringLens
 from steerlens.loading import Pair, load
+from steerlens.progress import Progress
 from steerlens.sites import all_heads
 from steerlens.studies.shared.stats import spearman
-from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, make_job
 from steerlens.zoo import sample_picture
 
@@ -203,7 +203,7 @@ def against_ray(pair: Pair, picture: Picture, options: argparse.Namespace) -> No
         start = time.perf_counter()
         here = look(pair, given, sites="heads", controls=0, batch_size=32, cache=False)
         local = len(here.results) / (time.perf_counter() - start)
-        told: list[tuple[float, Advanced]] = []
+        told: list[tuple[float, Progress]] = []
         start = time.perf_counter()
         there = look(
             pair,

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 import steerlens
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecode import redecode
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.interventions import Resample
 from steerlens.lenses.components import Group
 from steerlens.lenses.regions import Box, token_part
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.importance.measure import Bench, make_bench
@@ -116,7 +117,7 @@ def main() -> None:
         rows = steered(bench, one)
         everything = torch.cat(list(rows.values()))
         events = redecode(bench.encoder, pair.decoder, everything, [0] * len(everything), options.decode)
-        *_, found = (event for event in events if isinstance(event, Redecoded))
+        found = run_to_end(events)
         sizes = [len(part) for part in rows.values()]
         for (kind, wanted), picture in zip(rows.items(), found.embeddings.split(sizes), strict=True):
             asked.setdefault(kind, []).append(scene.objective(wanted))

@@ -14,7 +14,7 @@ from steerlens._version import __version__
 from steerlens.cli import console, main
 from steerlens.cli.lens.engines import Sweep
 from steerlens.errors import ModelError
-from steerlens.sweep.engine import Advanced
+from steerlens.progress import Progress
 
 
 def steerlens(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +111,7 @@ def test_debug_shows_where(failing: Any, capsys: pytest.CaptureFixture[str], mon
 
 
 def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.Progress(interval=0.0) as progress:
+    with console.ProgressBar(interval=0.0) as progress:
         progress.stage("decoding", 4, unit="pictures")
         progress.advance(1.5)
         progress.say("a note")
@@ -124,7 +124,7 @@ def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_progress_tells_what_is_being_done_now_and_of_how_many(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.Progress(interval=0.0) as progress:
+    with console.ProgressBar(interval=0.0) as progress:
         progress.stage("decoding", 9, unit="pictures")
         progress.advance(0, now="tracing 1 of 3")
         progress.advance(1, total=4)
@@ -141,7 +141,7 @@ def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
             return True
 
     shown = Terminal()
-    with console.Progress(stream=shown) as progress:
+    with console.ProgressBar(stream=shown) as progress:
         sweep = Sweep(progress)
         for stage, done, total in (
             ("decoding", 0, 12),
@@ -152,7 +152,7 @@ def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
             ("decoding", 4, 8),
             ("tracing", 1, 3),
         ):
-            sweep.tell(Advanced(stage, done, total))
+            sweep.tell(Progress(stage, done, total))
             assert progress._bars is not None
             progress._bars.refresh()
     text = shown.getvalue()
@@ -169,7 +169,7 @@ def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
 
 
 def test_progress_for_machines_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.Progress(quiet=True, interval=0.0) as progress:
+    with console.ProgressBar(quiet=True, interval=0.0) as progress:
         progress.stage("decoding", 4)
         progress.advance(4)
         progress.say("a note")

@@ -80,7 +80,7 @@ def test_an_export_that_is_stopped_says_that_nothing_was_written_and_nothing_is(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("steerlens.cli.console.Progress.advance", stop)
+    monkeypatch.setattr("steerlens.cli.console.ProgressBar.advance", stop)
     for form, out in (("png", tmp_path / "png"), ("parquet", tmp_path / "all.parquet")):
         assert main(["runs", "export", str(place / "run"), "--format", form, "--out", str(out)]) == 130
         assert "The run is as it was; nothing was written." in capsys.readouterr().err

@@ -9,6 +9,7 @@ from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import ByRow, Resample, Scale, Zero
+from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
 from steerlens.studies.shared.effects import (
@@ -37,10 +38,12 @@ def replacement(site: Site, ablation: Ablation) -> Tensor:
 def carried_out(ablation: Ablation, batch: int = 64) -> Ablated:
     prefix, others = record_prefix(ENCODER, PIXELS), record_prefix(ENCODER, OTHERS)
     means = mean_writes(ENCODER, [{"pixel_values": OTHERS[:2]}, {"pixel_values": OTHERS[2:]}], SITES)
-    events = list(ablate(ENCODER, prefix, SITES, ablation, means=means, others=others, batch=batch))
-    assert events[:-1] == [4, 7, 11, 15]  # sites done, layer after layer
-    assert isinstance(events[-1], Ablated)
-    return events[-1]
+    told: list[Progress] = []
+    events = ablate(ENCODER, prefix, SITES, ablation, means=means, others=others, batch=batch)
+    ablated = run_to_end(events, told.append)
+    assert [event.done for event in told] == [4, 7, 11, 15]  # sites, layer after layer
+    assert {event.total for event in told} == {15}
+    return ablated
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])

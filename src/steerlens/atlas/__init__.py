@@ -6,7 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas, CellResult, LazyResults, Reading, SiteScore
-    from steerlens.atlas.lazy import Lazy, drain
+    from steerlens.atlas.lazy import Lazy
     from steerlens.atlas.plan import Cell, LensName, Plan, SameCells, clean_site, compact, make_plan
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "SiteScore",
     "clean_site",
     "compact",
-    "drain",
     "make_plan",
 ]
 

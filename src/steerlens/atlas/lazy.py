@@ -1,22 +1,9 @@
-"""What is read or done when it is asked for: sequences that would not fit into memory, and generators with a result."""
+"""Sequences whose items are read from disk when they are used."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, overload
 
 _Item = TypeVar("_Item", covariant=True)
-_Event = TypeVar("_Event")
-_Result = TypeVar("_Result")
-
-
-def drain(events: Generator[_Event, None, _Result], tell: Callable[[_Event], object] | None = None) -> _Result:
-    """Runs a generator to its end, tells every event, and returns its result."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if tell is not None:
-            tell(event)
 
 
 class Lazy(Sequence[_Item]):

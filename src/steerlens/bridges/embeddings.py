@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
-from steerlens.sweep.engine import Advanced
+from steerlens.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Seen:
 
 def see(
     source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32, stage: str = "embedding"
-) -> Generator[Advanced, None, Seen]:
+) -> Generator[Progress, None, Seen]:
     """Embeds pictures with two encoders, batch by batch; the same file twice counts once.
 
     Args:
@@ -68,7 +68,7 @@ def see(
         raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
     met: dict[str, Path] = {}
     doubles, columns = 0, (list[Tensor](), list[Tensor]())
-    yield Advanced(stage, 0, len(paths))
+    yield Progress(stage, 0, len(paths), "pictures")
     for start in range(0, len(paths), batch_size):
         images: list[Image.Image] = []
         for path in paths[start : start + batch_size]:
@@ -81,7 +81,7 @@ def see(
         if images:
             for encoder, column in zip((source, target), columns, strict=True):
                 column.append(encoder.embed(encoder.preprocess(images)).float().cpu())
-        yield Advanced(stage, min(start + batch_size, len(paths)), len(paths))
+        yield Progress(stage, min(start + batch_size, len(paths)), len(paths), "pictures")
     first, second = (torch.cat(column) for column in columns)
     return Seen(first, second, tuple(met.values()), tuple(met), doubles)
 

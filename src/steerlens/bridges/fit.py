@@ -12,8 +12,8 @@ from steerlens.bridges.kernel import fit_kernel
 from steerlens.bridges.linear import procrustes, ridge
 from steerlens.bridges.maps import Bridge, Kind
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
-from steerlens.sweep.engine import Advanced
 
 Choice = Literal["auto", "ridge", "procrustes", "kernel"]
 
@@ -97,7 +97,7 @@ def fit_bridge(
     *,
     folds: int = 5,
     seed: int = 0,
-) -> Generator[Advanced, None, Fitted]:
+) -> Generator[Progress, None, Fitted]:
     """Fits a bridge; progress is told fold by fold, in pictures mapped by a bridge that never saw them.
 
     Args:
@@ -122,7 +122,7 @@ def fit_bridge(
     parts = [part.sort().values for part in order.tensor_split(folds)]
 
     done, total = 0, len(x) * len(kinds)
-    yield Advanced("fitting", done, total)
+    yield Progress("fitting", done, total, "pictures")
     scores: dict[Kind, Tensor] = {kind: torch.zeros(len(x), dtype=torch.float64) for kind in kinds}
     for kind in kinds:
         for part in parts:
@@ -130,7 +130,7 @@ def fit_bridge(
             bridge, _ = _fit(kind, x[kept], y[kept], seed)
             scores[kind][part] = cosine_similarity(bridge(x[part]), y[part])
             done += len(part)
-            yield Advanced("fitting", done, total)
+            yield Progress("fitting", done, total, "pictures")
 
     chosen = _choose(scores)
     whole = {kind: _fit(kind, x, y, seed) for kind in kinds if kind in (chosen, "ridge", "procrustes")}

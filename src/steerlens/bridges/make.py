@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from steerlens.bridges.embeddings import Seen, held_out, see, without
 from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
 from steerlens.decoders.base import Decoder
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecode import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
-from steerlens.sweep.engine import Advanced
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def make_bridge(
     *,
     decoder: Decoder | None = None,
     options: BridgeOptions | None = None,
-) -> Generator[Advanced, None, Made]:
+) -> Generator[Progress, None, Made]:
     """Embeds pictures with both encoders, fits a bridge between them and measures it; progress is told on the way.
 
     Args:
@@ -106,24 +104,15 @@ def make_bridge(
 
 def _decoded(
     fitted: Fitted, measured: Measured, target: Encoder, decoder: Decoder, new: Seen, options: BridgeOptions
-) -> Generator[Advanced, None, Measured]:
+) -> Generator[Progress, None, Measured]:
     n = min(options.decode, len(new))
     own = new.target[:n]
     both = torch.cat([fitted.bridge(new.source[:n]), own])
     # A picture has one seed, whichever of the two embeddings is decoded.
     seeds = [options.seed + number for number in range(n)] * 2
-    again: Float[Tensor, "N F"] | None = None
-    done = 0
-    yield Advanced("decoding", done, len(both))
-    for event in redecode(target, decoder, both, seeds, decoder.spec.defaults):
-        if isinstance(event, Redecoded):
-            again = event.embeddings
-        else:
-            done += event
-            yield Advanced("decoding", done, len(both))
-    if again is None:
-        raise ModelError(f"{decoder.spec.name} decoded nothing.")
-    cosines: list[float] = cosine_similarity(again, torch.cat([own, own])).tolist()
+    yield Progress("decoding", 0, len(both), "pictures")
+    decoded = yield from redecode(target, decoder, both, seeds, decoder.spec.defaults)
+    cosines: list[float] = cosine_similarity(decoded.embeddings, torch.cat([own, own])).tolist()
     return with_decoded(measured, cosines[:n], cosines[n:])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,15 +83,15 @@ class Fit:
         """Carries the command out and returns the exit code."""
         from steerlens.bridges.make import BridgeOptions, make_bridge
         from steerlens.bridges.store import end_of, refuse_used, save_bridge
-        from steerlens.cli.study.shared import show
         from steerlens.images import picture_files
+        from steerlens.progress import run_to_end
         from steerlens.zoo.encoders import find_encoder, open_encoder
 
         refuse_used(self.out)
         paths = picture_files(self.images)
         others = None if self.held_out is None else picture_files(self.held_out)
         ends = self.source, self.target
-        with Progress(quiet=self.json) as progress:
+        with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 2)
             first, second = (find_encoder(text, local_files_only=self.local_files_only) for text in ends)
             source = open_encoder(first, device=self.device, dtype=self.dtype, name=self.source)
@@ -101,7 +101,7 @@ class Fit:
             decode = (0 if decoder is None else DECODED) if self.decode is None else self.decode
             options = BridgeOptions(self.map, decode, self.batch_size, seed=self.seed)
             events = make_bridge(source, target, paths, others, decoder=decoder, options=options)
-            made = show(events, progress)
+            made = run_to_end(events, progress.show)
             for note in made.notes:
                 progress.say(note)
         pictures = {

@@ -16,6 +16,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from steerlens.progress import Progress
+
 
 class _Count(ProgressColumn):
     """Steps done, of how many, of what."""
@@ -33,7 +35,7 @@ class _Rate(ProgressColumn):
         return Text(_rate(speed) if speed else "", style="dim")
 
 
-class Progress:
+class ProgressBar:
     """Progress of a command, stage after stage.
 
     On a terminal a bar with rate and time left; elsewhere a plain line every few seconds, so that a log stays readable;
@@ -55,7 +57,7 @@ class Progress:
             self._bars = Bars(text, BarColumn(), _Count(), _Rate(), TimeRemainingColumn(), console=console)
         self._task: TaskID | None = None
         self._name, self._unit, self._now, self._total, self._done = "", "", "", 0, 0.0
-        self._started = self._last = 0.0
+        self._started = self._last = self._before = 0.0
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -101,6 +103,15 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._last >= self._interval:
             self._last = time.monotonic()
             self._line(self._last - self._started)
+
+    def show(self, event: Progress) -> None:
+        """Shows an event of a long loop; another stage than the one before begins a new bar."""
+        if event.stage != self._name:
+            # Items that an earlier call finished count for no speed.
+            counted = event.total > 1
+            self.stage(event.stage, max(1, round(event.total - event.done)), unit=event.unit if counted else "")
+            self._before = event.done
+        self.advance(event.done - self._before - self._done)
 
     def say(self, text: str) -> None:
         """Writes one line, above the bar if there is one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.errors import SteerlensError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Command:
         from steerlens.zoo.locate import locate
 
         results: list[Check] = []
-        with Progress(quiet=self.json or not sys.stderr.isatty()) as progress:
+        with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
             picture = None if self.picture is None else load_picture(self.picture)
             progress.stage("loading")
             pair = load(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Index:
 
     def run(self) -> int:
         """Makes the index and returns the exit code."""
-        from steerlens.decoders.neighbours import NeighboursDecoder, index_pictures
+        from steerlens.decoders.neighbours import NeighboursDecoder, Skipped, index_pictures
         from steerlens.errors import UsageError
         from steerlens.images import picture_files
         from steerlens.zoo.encoders import find_encoder, open_encoder
@@ -54,7 +54,7 @@ class Index:
         if self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
         count, skipped = len(picture_files(self.pictures)), list[str]()
-        with Progress(quiet=self.json) as progress:
+        with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 1)
             found = find_encoder(self.encoder, local_files_only=self.local_files_only)
             encoder = open_encoder(found, device=self.device, name=self.encoder)
@@ -62,9 +62,9 @@ class Index:
             progress.stage("indexing", count, unit="pictures")
             events = index_pictures(encoder, self.pictures, self.out, source=found.source, batch_size=self.batch_size)
             for event in events:
-                if event.skipped:
-                    skipped.append(event.skipped)
-                    progress.say(f"passed over: {event.skipped}")
+                if isinstance(event.payload, Skipped):
+                    skipped.append(event.payload.reason)
+                    progress.say(f"passed over: {event.payload.reason}")
                 progress.advance(1)
         held = NeighboursDecoder(self.out)
         told: dict[str, Any] = {"index": str(self.out), "pictures": len(held.files), "skipped": skipped}

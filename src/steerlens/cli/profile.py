@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
-from steerlens.cli.study.shared import StudySettings, kept, load_study_pair, show
+from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.study.shared import StudySettings, kept, load_study_pair
 
 if TYPE_CHECKING:
     from steerlens.profiles.pictures import ShownSet
@@ -62,12 +62,13 @@ class Command:
         from steerlens.lenses.strength import Strength
         from steerlens.profiles.page import write_profile_page
         from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
+        from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import with_steps
         from steerlens.sweep.look import default_strength
         from steerlens.zoo.vocabularies import read_vocabulary
 
         strength = None if self.strength is None else Strength.parse(self.strength)
-        with Progress(quiet=self.settings.json) as progress:
+        with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             shown = self._pictures()
             pair = load_study_pair(self.settings)
@@ -83,7 +84,7 @@ class Command:
             )
             words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
             progress.advance(1)
-            profile = show(profile_heads(pair, shown, options, self.out, words), progress)
+            profile = run_to_end(profile_heads(pair, shown, options, self.out, words), progress.show)
             progress.stage("page", 1)
             page = write_profile_page(profile, self.out)
             progress.advance(1)

@@ -1,18 +1,17 @@
 """`steerlens runs`: what run directories hold, merged and exported."""
 
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, plain_bytes, say
+from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
 
 if TYPE_CHECKING:
+    from steerlens.progress import Progress
     from steerlens.runs.summary import RunSummary
-    from steerlens.sweep.engine import Advanced
 
 _Result = TypeVar("_Result")
 
@@ -71,7 +70,7 @@ class Merge:
         """Merges them and returns the exit code."""
         from steerlens.runs.merge import merge_runs
 
-        merged = _with_progress(merge_runs(self.runs, self.out), "merging", "parts", quiet=self.json)
+        merged = _with_progress(merge_runs(self.runs, self.out), quiet=self.json)
         if self.json:
             emit_json(merged)
             return 0
@@ -125,13 +124,13 @@ class Export:
             atlas = atlas.only(self.inputs)
         written = self.out
         if self.format == "report":
-            with Progress(quiet=self.json) as progress:
+            with ProgressBar(quiet=self.json) as progress:
                 progress.stage("report", 1)
                 written = export_report(atlas, self.out, force=self.force)
                 progress.advance(1)
         else:
             export = export_parquet if self.format == "parquet" else export_pictures
-            _with_progress(export(atlas, self.out, force=self.force), "exporting", "pictures", quiet=self.json)
+            _with_progress(export(atlas, self.out, force=self.force), quiet=self.json)
         if self.json:
             emit_json({"out": written, "pictures": len(atlas.finished), "inputs": len(atlas.readings)})
         else:
@@ -139,20 +138,11 @@ class Export:
         return 0
 
 
-def _with_progress(events: "Generator[Advanced, None, _Result]", stage: str, unit: str, *, quiet: bool) -> _Result:
-    from steerlens.atlas.lazy import drain
+def _with_progress(events: "Generator[Progress, None, _Result]", *, quiet: bool) -> _Result:
+    from steerlens.progress import run_to_end
 
-    with Progress(quiet=quiet) as progress, closing(events):  # what it began to write is gone before we say so
-        done: float | None = None
-
-        def tell(event: "Advanced") -> None:
-            nonlocal done
-            if done is None:
-                progress.stage(stage, round(event.total), unit=unit)
-            progress.advance(event.done - (done or 0.0))
-            done = event.done
-
-        return drain(events, tell)
+    with ProgressBar(quiet=quiet) as progress:
+        return run_to_end(events, progress.show)
 
 
 def _tell(found: "RunSummary") -> None:

@@ -13,7 +13,7 @@ import tyro
 from steerlens.errors import UsageError
 
 if TYPE_CHECKING:
-    from steerlens.training.stage import Progress
+    from steerlens.progress import Progress
 
 
 def _say(text: str) -> None:
@@ -21,9 +21,12 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _show(records: Iterable[Progress]) -> None:
-    for record in records:
-        _say(record.line())
+def _show(events: Iterable[Progress]) -> None:
+    from steerlens.training.stage import StageRecord
+
+    for event in events:
+        if isinstance(event.payload, StageRecord):
+            _say(event.payload.line())
 
 
 def _check_options(minutes: float, workers: int, device: str) -> None:

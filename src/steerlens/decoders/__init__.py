@@ -10,7 +10,6 @@ if TYPE_CHECKING:
         DecodeOptions,
         Decoder,
         DecoderSpec,
-        Denoised,
         SchedulerName,
         TokenDecoder,
         TokenSource,
@@ -21,7 +20,14 @@ if TYPE_CHECKING:
     )
     from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
     from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
-    from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_pictures, is_index, source_of_index
+    from steerlens.decoders.neighbours import (
+        NeighboursDecoder,
+        Skipped,
+        build_index,
+        index_pictures,
+        is_index,
+        source_of_index,
+    )
     from steerlens.decoders.redecode import Redecoded, shown_pictures
     from steerlens.decoders.sampling import make_scheduler
 
@@ -31,11 +37,11 @@ __all__ = [
     "Decoded",
     "Decoder",
     "DecoderSpec",
-    "Denoised",
     "DiffusionDecoder",
     "NeighboursDecoder",
     "Redecoded",
     "SchedulerName",
+    "Skipped",
     "TokenDecoder",
     "TokenSource",
     "build_index",

@@ -12,6 +12,7 @@ from torch import Tensor
 from steerlens.conditioning import Conditioning, Consumes
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress
 from steerlens.sites import Site
 
 SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"]
@@ -132,27 +133,12 @@ class DecoderSpec:
     tokens: TokenSource | None = None
 
 
-@dataclass(frozen=True)
-class Denoised:
-    """Progress: one more denoising step of the batch under way is done.
-
-    Attributes:
-        items: pictures in the batch.
-        step: steps done, from 1.
-        steps: steps in all.
-    """
-
-    items: int
-    step: int
-    steps: int
-
-
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A finished batch.
+    """Pictures of one finished batch: the payload of a decoder's progress.
 
     Attributes:
-        first: index of its first picture among those asked for.
+        first: index of its first picture among the rows of the conditioning.
         pictures: values in [0,1], float32, on the host.
     """
 
@@ -168,8 +154,13 @@ class Decoder(Protocol):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
-        """Decodes batch after batch, telling each step."""
+    ) -> Iterator[Progress]:
+        """Decodes batch after batch.
+
+        Yields:
+            Progress in pictures, of all rows; every finished batch is the payload of one event, a `Decoded`. Unfinished
+            pictures count by the share of their steps that is done, below 1.
+        """
         ...
 
 
@@ -190,7 +181,7 @@ def decode(
 ) -> Float[Tensor, "N 3 height width"]:
     """All pictures at once, without progress."""
     events = decoder.decode_batches(conditioning, seeds, options)
-    return torch.cat([event.pictures for event in events if isinstance(event, Decoded)])
+    return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])
 
 
 def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:

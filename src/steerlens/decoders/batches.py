@@ -16,8 +16,9 @@ from typing import TypeVar
 import torch
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, Denoised
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
 from steerlens.errors import ModelError
+from steerlens.progress import Progress
 
 _Result = TypeVar("_Result")
 
@@ -90,8 +91,8 @@ class BatchSize:
 
 def decode_in_batches(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions, batch: BatchSize
-) -> Iterator[Denoised | Decoded]:
-    """Decodes batch after batch, telling each step, in smaller batches where memory runs out.
+) -> Iterator[Progress]:
+    """Decodes batch after batch, in smaller batches where memory runs out; yields what `Decoder.decode_batches` does.
 
     Args:
         decoder: turns conditionings into pictures.
@@ -110,7 +111,10 @@ def decode_in_batches(
         chosen = replace(options, batch_size=stop - start)
         try:
             for event in decoder.decode_batches(conditioning.rows(start, stop), seeds[start:stop], chosen):
-                yield replace(event, first=start) if isinstance(event, Decoded) else event
+                payload = event.payload
+                if isinstance(payload, Decoded):
+                    payload = replace(payload, first=start + payload.first)
+                yield replace(event, done=start + event.done, total=len(seeds), payload=payload)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, check_request
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
 from steerlens.decoders.sampling import Denoiser, denoise, generators_of, make_scheduler, total_steps
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress
 
 _BATCH_LATENTS = 64 * 16 * 16
 """Latent pixels decoded at once on a CPU by default: 64 pictures of 16 x 16, or 4 of 64 x 64."""
@@ -24,8 +25,8 @@ _BATCH_LATENTS_CUDA = 32 * 64 * 64
 _SLICE_PIXELS = 4 * 768 * 768
 """Pixels that an autoencoder makes at once: its full-resolution layers take more memory than the denoising network."""
 
-Sampled = Generator[int, None, Float[Tensor, "B 3 height width"]]
-"""Yields the number of steps done and returns pixels, about in [-1,1]."""
+Sampled = Generator[Progress, None, Float[Tensor, "B 3 height width"]]
+"""Yields progress in denoising steps and returns pixels, about in [-1,1]."""
 
 
 def default_batch_size(size: tuple[int, int], scale: int, device: torch.device) -> int:
@@ -83,8 +84,8 @@ class DiffusionDecoder(ABC):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
-        """Decodes batch after batch, telling each step.
+    ) -> Iterator[Progress]:
+        """Decodes batch after batch, with progress after each denoising step.
 
         Args:
             conditioning: what `spec.consumes` says, of the norm that the encoder gives it.
@@ -105,12 +106,15 @@ class DiffusionDecoder(ABC):
             while True:
                 try:
                     with torch.no_grad():
-                        done = next(running)
+                        step = next(running)
                 except StopIteration as end:
                     pixels = end.value
                     break
-                yield Denoised(len(chosen), done, total)
-            yield Decoded(start, self._pictures(pixels))
+                # One step more than there are: the autoencoder follows.
+                done = start + len(chosen) * step.done / (total + 1)
+                yield Progress("decoding", done, len(seeds), "pictures")
+            finished = Decoded(start, self._pictures(pixels))
+            yield Progress("decoding", start + len(chosen), len(seeds), "pictures", finished)
 
     def steps(self, options: DecodeOptions) -> int:
         """Steps of progress that one batch takes."""
@@ -127,7 +131,7 @@ class DiffusionDecoder(ABC):
 
     def latents(
         self, denoiser: Denoiser, channels: int, generators: Sequence[torch.Generator], options: DecodeOptions
-    ) -> Generator[int, None, Float[Tensor, "B c h w"]]:
+    ) -> Generator[Progress, None, Float[Tensor, "B c h w"]]:
         """The shared denoising loop, at the latent size of the options."""
         height, width = (side // self.scale for side in options.size)
         return denoise(

@@ -22,6 +22,7 @@ from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.sampling import Rows, denoise, make_scheduler, total_steps
 from steerlens.decoders.text import Text, projected_text
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import part_of
 
 SUPER_RESOLUTION_STEPS = 7
 """Steps of the second model, as in the pipeline; its own sampler always."""
@@ -89,12 +90,7 @@ class KarloDecoder(DiffusionDecoder):
         small = yield from self._small(values, generators, options)
         first = total_steps(options)
         larger = self._larger(small.clamp(-1, 1), generators)
-        while True:
-            try:
-                done = next(larger)
-            except StopIteration as end:
-                return end.value
-            yield first + done
+        return (yield from part_of(larger, "denoising", first, self.steps(options)))
 
     def _small(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
         guided = options.guidance > 1

@@ -23,10 +23,11 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, check_request
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
+from steerlens.progress import Progress, run_to_end
 from steerlens.storage.folder import OwnedFolder
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
@@ -34,26 +35,22 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """Progress: so many of a folder's pictures are embedded.
+class Skipped:
+    """A file that cannot be read as a picture: the payload of the progress of indexing.
 
     Attributes:
-        done: pictures so far, those that cannot be read among them.
-        total: pictures in all.
-        skipped: why the last one cannot be read, or empty.
+        reason: why not; it names the file.
     """
 
-    done: int
-    total: int
-    skipped: str = ""
+    reason: str
 
 
 def index_pictures(
     encoder: Encoder, pictures: Path, out: Path, *, source: str = "", batch_size: int = _BATCH
-) -> Generator[Indexed, None, Path]:
+) -> Generator[Progress, None, Path]:
     """Embeds the pictures of a folder, those of its subfolders too; yields progress and returns the index's folder.
 
-    Files that cannot be read as pictures are passed over and told; pictures of equal bytes are indexed once.
+    Files that cannot be read as pictures are passed over (see `Skipped`); pictures of equal bytes are indexed once.
 
     Args:
         encoder: whose embeddings are compared.
@@ -80,17 +77,17 @@ def index_pictures(
         waiting.clear()
 
     for done, file in enumerate(files, start=1):
-        skipped = ""
+        skipped: Skipped | None = None
         try:
             picture = load_picture(file)
         except (PictureError, UsageError) as error:
-            skipped = str(error)
+            skipped = Skipped(str(error))
         else:
             if picture.sha256 not in kept and all(picture.sha256 != digest for _, digest, _ in waiting):
                 waiting.append((file.relative_to(pictures).as_posix(), picture.sha256, picture.image))
         if len(waiting) == batch_size:
             embed()
-        yield Indexed(done, len(files), skipped)
+        yield Progress("indexing", done, len(files), "pictures", skipped)
     if waiting:
         embed()
     if not rows:
@@ -115,12 +112,7 @@ def index_pictures(
 
 def build_index(encoder: Encoder, pictures: Path | str, out: Path | str, *, source: str = "") -> "NeighboursDecoder":
     """Indexes a folder without telling of progress, and opens the index; arguments as in `index_pictures`."""
-    events = index_pictures(encoder, Path(pictures), Path(out), source=source)
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            return NeighboursDecoder(end.value)
+    return NeighboursDecoder(run_to_end(index_pictures(encoder, Path(pictures), Path(out), source=source)))
 
 
 def is_index(folder: Path) -> bool:
@@ -192,8 +184,8 @@ class NeighboursDecoder:
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
-        """Finds and reads pictures, batch after batch; there are no steps to tell of.
+    ) -> Iterator[Progress]:
+        """Finds and reads pictures, batch after batch; there are no steps within one.
 
         Args:
             conditioning: image embeddings (N,E).
@@ -209,7 +201,8 @@ class NeighboursDecoder:
         size = self.batch_size(options)
         for start in range(0, len(seeds), size):
             indices, _ = self.nearest(conditioning.values[start : start + size])
-            yield Decoded(start, torch.stack([self.picture(int(row[0]), options.size) for row in indices]))
+            decoded = Decoded(start, torch.stack([self.picture(int(row[0]), options.size) for row in indices]))
+            yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
 
     def picture(self, index: int, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
         """One picture of the index, its centre cropped and scaled to a size, values in [0,1].

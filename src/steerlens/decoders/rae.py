@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised, TokenSource, check_request
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, TokenSource, check_request
 from steerlens.decoders.families import siglip_reason
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress
 from steerlens.storage.weights import load_module, read_json
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
@@ -86,8 +87,8 @@ class RAEDecoder:
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
-        """Decodes batch after batch; there are no steps to tell of.
+    ) -> Iterator[Progress]:
+        """Decodes batch after batch; there are no steps within one.
 
         Args:
             conditioning: image tokens (N,T,D), as `tokens` gives them.
@@ -105,7 +106,8 @@ class RAEDecoder:
             raise UsageError(f"{self.spec.name} gives pictures of {height} x {width} pixels alone, not {options.size}.")
         size = self.batch_size(options)
         for start in range(0, len(seeds), size):
-            yield Decoded(start, self._pictures(conditioning.values[start : start + size]))
+            decoded = Decoded(start, self._pictures(conditioning.values[start : start + size]))
+            yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
 
     @torch.no_grad()
     def _pictures(self, tokens: Float[Tensor, "B t D"]) -> Float[Tensor, "B 3 height width"]:

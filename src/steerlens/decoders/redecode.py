@@ -1,7 +1,7 @@
 """Decoding many embeddings and embedding the pictures again, with progress; optionally seen by an outside judge too."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,11 +12,12 @@ from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
 from steerlens.decoders.batches import BatchSize, decode_in_batches
 from steerlens.encoders.base import Encoder
 from steerlens.images import eight_bit
+from steerlens.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
 class Redecoded:
-    """What came out of the decoder, embedded again.
+    """Embeddings of decoded pictures.
 
     Attributes:
         embeddings: by the encoder whose embeddings were decoded.
@@ -38,8 +39,8 @@ def redecode(
     *,
     judge: Encoder | None = None,
     keep: bool = False,
-) -> Iterator[int | Redecoded]:
-    """Decodes embeddings and embeds the pictures again.
+) -> Generator[Progress, None, Redecoded]:
+    """Decodes embeddings and embeds the pictures again; yields progress in pictures, batch after batch.
 
     Args:
         encoder: embeds the pictures.
@@ -49,24 +50,22 @@ def redecode(
         options: how to decode.
         judge: another encoder that embeds the pictures as well.
         keep: whether to keep the pictures.
-
-    Yields:
-        How many more pictures are done, and at the end what came out.
     """
     own: list[Tensor] = []
     judged: list[Tensor] = []
     kept: list[Tensor] = []
     conditioning, batch = Conditioning("image_embedding", embeddings.float()), BatchSize(decoder, options)
     for event in decode_in_batches(decoder, conditioning, seeds, options, batch):
-        if not isinstance(event, Decoded):
+        if not isinstance(event.payload, Decoded):
             continue
-        own.append(encoder.embed(encoder.preprocess_tensor(event.pictures)).float().cpu())
+        pictures = event.payload.pictures
+        own.append(encoder.embed(encoder.preprocess_tensor(pictures)).float().cpu())
         if judge is not None:
-            judged.append(judge.embed(judge.preprocess_tensor(event.pictures)).float().cpu())
+            judged.append(judge.embed(judge.preprocess_tensor(pictures)).float().cpu())
         if keep:
-            kept.append(event.pictures)
-        yield len(event.pictures)
-    yield Redecoded(torch.cat(own), torch.cat(judged) if judged else None, torch.cat(kept) if kept else None)
+            kept.append(pictures)
+        yield replace(event, payload=None)
+    return Redecoded(torch.cat(own), torch.cat(judged) if judged else None, torch.cat(kept) if kept else None)
 
 
 def shown_pictures(

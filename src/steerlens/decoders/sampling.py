@@ -37,6 +37,7 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.errors import UsageError
+from steerlens.progress import Progress
 
 _LEARNED = ("learned", "learned_range")
 
@@ -109,8 +110,8 @@ def denoise(
     interval: tuple[float, float] = (0.0, 1.0),
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-) -> Generator[int, None, Float[Tensor, "B c h w"]]:
-    """Samples latents, one a seed; yields the number of steps done and returns the latents.
+) -> Generator[Progress, None, Float[Tensor, "B c h w"]]:
+    """Samples latents, one a seed; yields progress in steps and returns the latents.
 
     Args:
         denoiser: the network with its conditioning: B rows, or under guidance 2 B, the unconditional half first, which
@@ -152,7 +153,7 @@ def denoise(
         if "prev_timestep" in takes and done < len(scheduler.timesteps):
             extra["prev_timestep"] = scheduler.timesteps[done]
         latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
-        yield done
+        yield Progress("denoising", done, total, "steps")
     return latents
 
 

@@ -28,9 +28,10 @@ from steerlens.errors import UsageError
 from steerlens.lenses.readout import read_out
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.profiles.pictures import Shown, batches
+from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared.effects import Ablated, ablate, mean_writes, signed_effect, unsigned_effect
+from steerlens.studies.shared.effects import ablate, mean_writes, signed_effect, unsigned_effect
 from steerlens.trace import Trace
 
 Order = Literal["high", "low", "write", "similarity", "effect"]
@@ -76,14 +77,14 @@ def traces(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Iterator[t
 
 
 @torch.no_grad()
-def measure_means(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Generator[int, None, Means]:
-    """The first pass; yields how many pictures are done."""
+def measure_means(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Generator[Progress, None, Means]:
+    """Mean writes over all pictures, in one pass; yields progress in pictures."""
     sums: list[Tensor] = []
     for place, trace in traces(encoder, pictures, size):
         heads = torch.cat([held.sum(dim=0) for _, held in layer_writes(trace)])
         added = [heads, trace.final.float().sum(dim=0), trace.embedding.float().sum(dim=0)]
         sums = [one + other for one, other in zip(sums, added, strict=True)] if sums else added
-        yield place.stop
+        yield Progress("mean writes", place.stop, len(pictures), "pictures")
     return Means(*(total / len(pictures) for total in sums))
 
 
@@ -103,18 +104,19 @@ class Axes:
 @torch.no_grad()
 def measure_axes(
     encoder: Encoder, pictures: Sequence[Shown], size: int, means: Means, seed: int = 0
-) -> Generator[int, None, Axes]:
+) -> Generator[Progress, None, Axes]:
     """Each head's strongest principal axis, by power iteration: no pass holds more than one batch's writes.
 
         v <- Σ_i (h_i - h̄) <h_i - h̄, v> / |...|
 
     Yields:
-        How many pictures are done, over all passes.
+        Progress in pictures, over all passes.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn((len(pictures), means.writes.shape[0]), generator=generator)
     vectors: Tensor | None = None
     chance: Tensor | None = None
+    total = (1 + _PASSES) * len(pictures)
     for number in range(1 + _PASSES):
         sums = torch.zeros_like(means.writes)
         for rows, trace in traces(encoder, pictures, size):
@@ -122,7 +124,7 @@ def measure_axes(
                 about = _visible(held - means.writes[place], encoder.spec.centred)
                 mixed = weights[rows, place].to(about) if vectors is None else _along(about, vectors[place])
                 sums[place] += torch.einsum("bh,bhrd->hrd", mixed, about)
-            yield number * len(pictures) + rows.stop
+            yield Progress("axes", number * len(pictures) + rows.stop, total, "pictures")
         vectors = sums / visible_norm(sums, centred=False)[:, None, None].clamp_min(1e-12)
         chance = vectors if chance is None else chance
     if vectors is None or chance is None:
@@ -218,14 +220,12 @@ def measure_ablation(
 ) -> dict[str, Float[Tensor, "B N"]]:
     """Total effects of mean ablation on a real forward pass: `unsigned`, and `effect` towards the text."""
     prefix = record_prefix(encoder, encoder.preprocess([picture.open() for picture in chunk]))
-    for event in ablate(encoder, prefix, heads, "mean", means=means):
-        if isinstance(event, Ablated):
-            total, clean = event.total.float(), event.clean.float()
-            return {
-                "unsigned": unsigned_effect(clean, total),
-                "effect": signed_effect(clean, total, texts.to(clean)),
-            }
-    raise UsageError("there is no head to ablate.")
+    ablated = run_to_end(ablate(encoder, prefix, heads, "mean", means=means))
+    total, clean = ablated.total.float(), ablated.clean.float()
+    return {
+        "unsigned": unsigned_effect(clean, total),
+        "effect": signed_effect(clean, total, texts.to(clean)),
+    }
 
 
 def ablation_means(

@@ -20,7 +20,6 @@ from steerlens.profiles.measure import (
     Axes,
     Means,
     ablation_means,
-    axis_passes,
     measure_ablation,
     measure_axes,
     measure_batch,
@@ -32,10 +31,10 @@ from steerlens.profiles.measure import (
 )
 from steerlens.profiles.pictures import Shown, ShownSet, batches
 from steerlens.profiles.summary import DIRECTIONS, Drawn, Profile, Raw, make_profile, write_profile
+from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, parse_sites
 from steerlens.studies.shared.folder import StudyFolder, open_study
-from steerlens.sweep.engine import Advanced
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.pair import Pair
 
@@ -82,7 +81,7 @@ class ProfileOptions:
 
 def profile_heads(
     pair: Pair, shown: ShownSet, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
-) -> Generator[Advanced, None, Profile]:
+) -> Generator[Progress, None, Profile]:
     """Profiles heads in a folder, going on with what is there, and returns the profile.
 
     Args:
@@ -116,7 +115,7 @@ def profile_heads(
         ablated = yield from _ablations(pair.encoder, pictures, options, labels, study)
         embeddings = _to_decode(pair.encoder, means, directions, options)
         drawn = yield from _decode(pair, embeddings, options, study)
-        yield Advanced("summary", 0, 1)
+        yield Progress("summary", 0, 1)
         texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
         profile = make_profile(
             Raw(pair.name, spec, pictures, shown.source, means, values, directions, ablated, drawn, texts),
@@ -127,7 +126,7 @@ def profile_heads(
             n_texts=options.n_texts,
         )
         write_profile(study, profile, dict(pair.provenance), directions, values)
-        yield Advanced("summary", 1, 1)
+        yield Progress("summary", 1, 1)
         return profile
 
 
@@ -162,22 +161,12 @@ def _label_directions(pair: Pair, pictures: Sequence[Shown]) -> Float[Tensor, "P
 
 def _means(
     encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, study: StudyFolder
-) -> Generator[Advanced, None, Means]:
+) -> Generator[Progress, None, Means]:
     if not study.has("means"):
-        done = measure_means(encoder, pictures, options.batch)
-        found = yield from _advancing(done, "mean writes", len(pictures))
+        found = yield from measure_means(encoder, pictures, options.batch)
         study.add("means", {"writes": found.writes, "final": found.final, "embedding": found.embedding})
     part = study.part("means")
     return Means(*(part[name].to(encoder.device) for name in ("writes", "final", "embedding")))
-
-
-def _advancing(steps: Generator[int, None, Any], stage: str, total: int) -> Generator[Advanced, None, Any]:
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Advanced(stage, done, total)
 
 
 def _pictures(
@@ -188,7 +177,7 @@ def _pictures(
     axes: Axes,
     labels: Float[Tensor, "P E"],
     study: StudyFolder,
-) -> Generator[Advanced, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     chunks = batches(pictures, options.batch)
     names = [f"pictures-{number:05d}" for number in range(len(chunks))]
     for number, (name, chunk) in enumerate(zip(names, chunks, strict=True)):
@@ -196,7 +185,7 @@ def _pictures(
         if not study.has(name):
             for _, trace in traces(encoder, chunk, len(chunk)):
                 study.add(name, measure_batch(encoder, trace, means, axes, options.strength, labels[rows]))
-        yield Advanced("pictures", rows.stop, len(pictures))
+        yield Progress("pictures", rows.stop, len(pictures), "pictures")
     return _joined(study, names)
 
 
@@ -207,10 +196,9 @@ def _joined(study: StudyFolder, names: Sequence[str]) -> dict[str, Tensor]:
 
 def _axes(
     encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, means: Means, study: StudyFolder
-) -> Generator[Advanced, None, Axes]:
+) -> Generator[Progress, None, Axes]:
     if not study.has("axes"):
-        done = measure_axes(encoder, pictures, options.batch, means, options.seed)
-        found = yield from _advancing(done, "axes", axis_passes() * len(pictures))
+        found = yield from measure_axes(encoder, pictures, options.batch, means, options.seed)
         study.add("axes", {"axis": found.axis, "chance": found.chance})
     part = study.part("axes")
     return Axes(part["axis"].to(encoder.device), part["chance"].to(encoder.device))
@@ -236,7 +224,7 @@ def _ablations(
     options: ProfileOptions,
     labels: Float[Tensor, "P E"],
     study: StudyFolder,
-) -> Generator[Advanced, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     chosen = pictures[: options.n_ablated]
     names = [f"ablation-{number:05d}" for number in range(len(chosen))]
     replacing: dict[Site, Tensor] | None = None
@@ -247,7 +235,7 @@ def _ablations(
                 replacing = ablation_means(opened, pictures, options.batch, options.heads)
             own = labels[number : number + 1]
             study.add(name, measure_ablation(opened, [picture], options.heads, replacing, own))
-        yield Advanced("ablation", number + 1, len(chosen))
+        yield Progress("ablation", number + 1, len(chosen), "pictures")
     return _joined(study, names)
 
 
@@ -296,7 +284,7 @@ def _text_embeddings(
 
 def _decode(
     pair: Pair, embeddings: Mapping[str, Float[Tensor, "E"]], options: ProfileOptions, study: StudyFolder
-) -> Generator[Advanced, None, dict[str, Drawn]]:
+) -> Generator[Progress, None, dict[str, Drawn]]:
     names, total = list(embeddings), len(embeddings)
     drawn: dict[str, Drawn] = {}
     for number, start in enumerate(range(0, total, _DECODED)):
@@ -304,15 +292,10 @@ def _decode(
         if not study.has(part):
             asked = torch.stack([embeddings[name] for name in group])
             seeds = [options.seed] * len(group)
-            done = start
-            for event in redecode(pair.encoder, pair.decoder, asked, seeds, options.decode, keep=True):
-                if isinstance(event, Redecoded):
-                    study.add(part, _stored(asked.cpu(), event))
-                else:
-                    done += event
-                    yield Advanced("decoding", done, total)
+            events = redecode(pair.encoder, pair.decoder, asked, seeds, options.decode, keep=True)
+            study.add(part, _stored(asked.cpu(), (yield from part_of(events, "decoding", start, total))))
         else:
-            yield Advanced("decoding", start + len(group), total)
+            yield Progress("decoding", start + len(group), total, "pictures")
         stored = study.part(part)
         fidelity = cosine_similarity(stored["asked"], stored["embeddings"]).tolist()
         for name, picture, value in zip(group, stored["pictures"].numpy(), fidelity, strict=True):

@@ -17,13 +17,13 @@ from PIL import Image
 from steerlens.atlas.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
+from steerlens.progress import Progress
 from steerlens.report.html import REPORT, write_report
 from steerlens.runs.reader import is_run
 from steerlens.runs.tables import CELLS, IMAGE, cell_image, cell_row, image_value, schema_of
 from steerlens.sites import Site
 from steerlens.storage.files import atomic_file
 from steerlens.storage.folder import OwnedFolder, distinct_names
-from steerlens.sweep.engine import Advanced
 
 _ROWS = 32
 """Pictures that are held at once, and that a row group of the table has."""
@@ -43,7 +43,7 @@ _COLUMNS: Mapping[str, Any] = {
 _INDEX = ("file", "input", *(name for name in CELLS if CELLS[name] != IMAGE), "target", "label", "label_score")
 
 
-def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generator[Advanced]:
+def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generator[Progress]:
     """Writes all decoded pictures with their numbers and their inputs into one parquet file, and yields progress.
 
     Its image columns are shown as pictures by the datasets library and its viewer.
@@ -62,14 +62,15 @@ def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generato
         raise UsageError(f"{path} is there already; give another --out, or --force to replace it.")
     rows, done, schema = _table_rows(atlas), 0, schema_of(_COLUMNS)
     total = _count(atlas)
+    yield Progress("exporting", 0, total, "pictures")
     with atomic_file(path, goes_on=False) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while chunk := list(islice(rows, _ROWS)):
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
             done += len(chunk)
-            yield Advanced("exporting", done, total)
+            yield Progress("exporting", done, total, "pictures")
 
 
-def export_pictures(atlas: Atlas, folder: Path, *, force: bool = False) -> Generator[Advanced]:
+def export_pictures(atlas: Atlas, folder: Path, *, force: bool = False) -> Generator[Progress]:
     """Writes a folder of PNG files with readable names and an index of them, and yields progress.
 
         INPUT/input.png
@@ -120,7 +121,8 @@ def export_report(atlas: Atlas, folder: Path, *, force: bool = False) -> Path:
     return write_report(atlas, folder)
 
 
-def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> Generator[Advanced]:
+def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> Generator[Progress]:
+    yield Progress("exporting", 0, total, "pictures")
     inputs = distinct_names({reading.id: (reading.picture.name, reading.id) for reading in atlas.readings})
     sites = distinct_names({site: (str(site), _mark(str(site))) for site in dict.fromkeys(_sites(atlas))})
     begun = set[str]()
@@ -142,7 +144,7 @@ def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> 
             index.writerow({column: _no_formula(value) for column, value in row.items()})
             finite = {name: None if value != value else value for name, value in row.items()}
             listed.write(("[\n" if done == 1 else ",\n").encode() + json.dumps(finite, ensure_ascii=False).encode())
-            yield Advanced("exporting", done, total)
+            yield Progress("exporting", done, total, "pictures")
         listed.write(b"\n]\n")
         text.detach()
 

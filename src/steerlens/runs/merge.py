@@ -11,6 +11,7 @@ import torch
 from steerlens.atlas.atlas import CellResult, LazyResults, Reading
 from steerlens.atlas.plan import Cell, Plan, compact
 from steerlens.errors import UsageError
+from steerlens.progress import Progress
 from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
 from steerlens.runs.store import (
     RunWriter,
@@ -23,7 +24,6 @@ from steerlens.runs.store import (
     read_manifest,
     readable_run,
 )
-from steerlens.sweep.engine import Advanced
 
 _UNITED = ("plan", "inputs", "directions")
 """Of what a run is known by, that in which runs may differ and still be merged."""
@@ -80,7 +80,7 @@ class _Source:
             return cls(folder, manifest, plan, stored_results(folder, plan.cells))
 
 
-def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Advanced, None, Merged]":
+def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Progress, None, Merged]":
     """Merges runs into a new one, each cell once, and yields progress.
 
     A cell that several runs hold is taken from the first one. Runs that are not complete may be merged; so is then
@@ -114,13 +114,14 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Adv
     for id, found in readings.items():
         _united_reading(id, found)  # refuses a conflict while nothing has been written
     with open_run(out, identity, facts) as writer:
+        yield Progress("merging", 0, total, "parts")
         for done, (id, found) in enumerate(readings.items(), start=1):
             if id not in writer.read:
                 writer.add_reading(_united_reading(id, found))
-            yield Advanced("merging", done, total)
+            yield Progress("merging", done, total, "parts")
         for done, (source, path) in enumerate(parts, start=len(readings) + 1):
             _copy_part(writer, source, path, owners)
-            yield Advanced("merging", done, total)
+            yield Progress("merging", done, total, "parts")
         planned = len(plan_from_json(identity["plan"]))
         held = sum(len(source.results) for source in sources) - duplicates
         complete = held == planned or all(is_complete(one.manifest, len(one.results)) for one in sources)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.sweep.engine import Advanced, run
+    from steerlens.sweep.engine import FinishedCells, run
     from steerlens.sweep.look import (
         Engine,
         LookOptions,
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from steerlens.sweep.trace_cache import cache_folder, cached_models, clear_cache, size_limit
 
 __all__ = [
-    "Advanced",
     "Choice",
     "Engine",
+    "FinishedCells",
     "LookOptions",
     "cache_folder",
     "cached_models",

@@ -30,6 +30,7 @@ from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens,
 from steerlens.lenses.regions import Area
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.token_trace import TokenTrace, source_of, trace_tokens
+from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
 from steerlens.sweep.readings import reading_of
 from steerlens.sweep.selection import Choice
@@ -99,37 +100,11 @@ class Job:
         return self.decoder.spec.consumes == "image_tokens"
 
 
-@dataclass(frozen=True)
-class Advanced:
-    """Progress: so much more of a stage is done.
-
-    Attributes:
-        stage: `tracing`, `decoding` or `re-encoding`; on a cluster also `starting workers`.
-        done: pictures traced, workers that have answered, or else pictures decoded, counting unfinished ones by their
-            denoising steps.
-        total: of how many; that of `decoding` falls when fewer pictures are chosen than might have been.
-    """
-
-    stage: str
-    done: float
-    total: float
-
-
 @dataclass(frozen=True, eq=False)
-class CellsDone:
-    """Finished cells: nothing about them will change."""
+class FinishedCells:
+    """Results of one batch, which will not change: a payload of a sweep's progress."""
 
     results: tuple[CellResult, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ReadingDone:
-    """A finished reading of an input picture."""
-
-    reading: Reading
-
-
-Event = Advanced | CellsDone | ReadingDone
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +129,11 @@ def run(
     finished: frozenset[str] = frozenset(),
     read: frozenset[str] = frozenset(),
     batch: BatchSize | None = None,
-) -> Iterator[Event]:
+) -> Iterator[Progress]:
     """Carries a job out: readings as pictures are traced, cells as batches are decoded.
+
+    Stages are `tracing`, `decoding` and `re-encoding`. The payload is a finished `Reading` or `FinishedCells`. The
+    total of `decoding` falls when fewer pictures are selected than might have been.
 
     Args:
         job: what to do.
@@ -175,18 +153,18 @@ def run(
         return
     batch, waiting = batch or batch_size(job), list[_Steered]()
     total, decoded = job.choice.at_most(job.plan.cells) - sum(held[id] for id in job.plan.pictures), 0
-    yield Advanced("decoding", decoded, total)
+    yield Progress("decoding", decoded, total, "pictures")
     for traced, (id, cells) in enumerate(one for one in job.plan.by_picture() if one[0] in left):
-        yield Advanced("tracing", traced, len(left))
+        yield Progress("tracing", traced, len(left), "pictures")
         trace = _trace(job, id)
         if id not in read:
-            yield ReadingDone(_read(job, id, cells, trace))
+            yield Progress("tracing", traced, len(left), "pictures", _read(job, id, cells, trace))
         most, chosen = job.choice.at_most(cells), ()
         if held[id] < most:
             chosen = _chosen(job, trace, cells)
             # How many are above a similarity is not known before.
             total -= most - len(chosen)
-        yield Advanced("tracing", traced + 1, len(left))
+        yield Progress("tracing", traced + 1, len(left), "pictures")
         for one in _left(job, trace, chosen, finished):
             waiting.append(one)
             if len(waiting) >= batch.size:
@@ -196,7 +174,7 @@ def run(
     if waiting:
         yield from _decode(job, waiting, batch, decoded, total)
     else:
-        yield Advanced("decoding", decoded, total)
+        yield Progress("decoding", decoded, total, "pictures")
 
 
 def survey(job: Job, id: str, *, read: bool) -> tuple[Reading | None, tuple[Cell, ...]]:
@@ -335,19 +313,19 @@ def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Flo
     return rho, read_tokens(job.encoder, job.decoder, controls)
 
 
-def _decode(job: Job, waiting: Sequence[_Steered], batch: BatchSize, before: int, total: int) -> Iterator[Event]:
+def _decode(job: Job, waiting: Sequence[_Steered], batch: BatchSize, before: int, total: int) -> Iterator[Progress]:
     conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([one.conditioning for one in waiting]))
-    seeds, done, under_way = [one.cell.seed for one in waiting], before, float(before)
+    seeds, done = [one.cell.seed for one in waiting], float(before)
     for event in decode_in_batches(job.decoder, conditioning, seeds, job.options, batch):
-        if isinstance(event, Decoded):
-            yield Advanced("re-encoding", under_way, total)
-            chosen = waiting[event.first : event.first + len(event.pictures)]
-            yield CellsDone(_scored(job, chosen, event.pictures, batch))
-            done += len(chosen)
-            yield Advanced("decoding", done, total)
+        decoded = event.payload
+        if isinstance(decoded, Decoded):
+            yield Progress("re-encoding", done, total, "pictures")
+            chosen = waiting[decoded.first : decoded.first + len(decoded.pictures)]
+            finished = FinishedCells(_scored(job, chosen, decoded.pictures, batch))
+            yield Progress("decoding", before + event.done, total, "pictures", finished)
         else:
-            under_way = done + event.items * event.step / (event.steps + 1)
-            yield Advanced("decoding", under_way, total)
+            yield Progress("decoding", before + event.done, total, "pictures")
+        done = before + event.done
 
 
 def _scored(job: Job, cells: Sequence[_Steered], pictures: Tensor, batch: BatchSize) -> tuple[CellResult, ...]:

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.atlas.atlas import Atlas, CellResult, Reading
-from steerlens.atlas.lazy import drain
 from steerlens.atlas.plan import LensName, Plan, make_plan
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, SchedulerName, clean_conditioning
 from steerlens.errors import UsageError
@@ -21,9 +20,10 @@ from steerlens.lenses.image_tokens import TokenSteeringLens
 from steerlens.lenses.regions import Area, parse_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.lenses.token_trace import check_direction, reaching_sites
+from steerlens.progress import Progress, run_to_end
 from steerlens.runs.store import RunWriter, load_run, open_run
 from steerlens.sites import Site, parse_sites
-from steerlens.sweep.engine import Advanced, CellsDone, Event, Job, ReadingDone, Target, run
+from steerlens.sweep.engine import FinishedCells, Job, Target, run
 from steerlens.sweep.identity import identity, models_identity
 from steerlens.sweep.ray.engine import Workers, check_cluster, run_on_ray
 from steerlens.sweep.selection import Choice
@@ -35,7 +35,7 @@ from steerlens.zoo.vocabularies import read_vocabulary
 
 DEFAULT_SITES = "resid_post,heads"
 
-Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Event]]
+Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Progress]]
 """Carries a job out: told which cells and which readings are there already, it yields the rest."""
 
 _MAX_SEED = 2**63 - 1
@@ -262,7 +262,7 @@ def _names_a_file(text: str) -> bool:
         return False
 
 
-def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Advanced, None, Atlas]":
+def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Progress, None, Atlas]":
     """Carries a job out, yields progress, and returns the atlas.
 
     Args:
@@ -304,7 +304,7 @@ def ray_engine(workers: Workers, load: Callable[[], Pair]) -> Engine:
     """
     check_cluster(workers)
 
-    def engine(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Event]:
+    def engine(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Progress]:
         return run_on_ray(job, workers, load, finished, read)
 
     return engine
@@ -320,17 +320,16 @@ def _finish(writer: RunWriter, started: float) -> None:
 
 
 def _carry_out(
-    events: Iterator[Event],
+    events: Iterator[Progress],
     keep_reading: Callable[[Reading], None],
     keep_cells: Callable[[tuple[CellResult, ...]], None],
-) -> "Generator[Advanced]":
+) -> "Generator[Progress]":
     for event in events:
-        if isinstance(event, ReadingDone):
-            keep_reading(event.reading)
-        elif isinstance(event, CellsDone):
-            keep_cells(event.results)
-        else:
-            yield event
+        if isinstance(event.payload, Reading):
+            keep_reading(event.payload)
+        elif isinstance(event.payload, FinishedCells):
+            keep_cells(event.payload.results)
+        yield event
 
 
 def look(
@@ -340,7 +339,7 @@ def look(
     target: str | Path | Picture | None = None,
     vocabulary: Vocabulary | str | Path | None = None,
     folder: str | Path | None = None,
-    progress: Callable[[Advanced], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     workers: Workers | None = None,
     **options: Any,
 ) -> Atlas:
@@ -352,7 +351,7 @@ def look(
         target: what similarities are measured against; by default each input itself.
         vocabulary: what the Logit Lens reads with, or where it is (see `read_vocabulary`); by default the pair's own.
         folder: a run directory to write, and to go on with.
-        progress: called with every step of progress.
+        progress: called with every event; the payload is a finished `Reading` or `FinishedCells`, if any.
         workers: Ray workers that carry it out, each with a copy of the pair; by default this process does.
         **options: the fields of `LookOptions`; `strength` may be a text such as `rho=1`.
 
@@ -375,4 +374,4 @@ def look(
     job = make_job(pair, loaded, chosen, target, labels)
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     events = look_in(pair, job, None if folder is None else Path(folder), engine)
-    return drain(events, progress)
+    return run_to_end(events, progress)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import DecodeOptions, Decoder, Denoised, decode
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
 
@@ -82,15 +82,15 @@ def _measurements(
 
     def progress_is_told() -> Measured:
         sized = replace(options, batch_size=2)
-        steps, firsts = list[int](), list[int]()
+        told, firsts = [0.0], list[int]()
         for event in decoder.decode_batches(Conditioning(spec.consumes, values), seeds, sized):
-            if isinstance(event, Denoised):
-                steps.append(event.step)
-            else:
-                firsts.append(event.first)
-                told, steps = steps, []
-                if told != list(range(1, len(told) + 1)):
-                    return 1.0, f"steps {told} of a batch"
+            if not told[-1] <= event.done <= event.total or event.total != len(values):
+                return 1.0, f"{event.done:g} of {event.total:g} pictures after {told[-1]:g} of {len(values)}"
+            told.append(event.done)
+            if isinstance(event.payload, Decoded):
+                firsts.append(event.payload.first)
+                if event.done != event.payload.first + len(event.payload.pictures):
+                    return 1.0, f"{event.done:g} pictures after a batch that begins at {firsts[-1]}"
         if firsts != list(range(0, len(values), 2)):
             return 1.0, f"batches of 2 that start at {firsts}"
         return 0.0

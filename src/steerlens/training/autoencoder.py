@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from steerlens.progress import Progress
 from steerlens.scenes.compose import PLAIN, Augment, SceneMaker
 from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.checkpoint import load_checkpoint, save_checkpoint, start_from
-from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+from steerlens.training.stage import Budget, Optimisation, StageRecord, autocast, run_stage, workers_of_group
 
 FACTOR = 4
 LATENT_CHANNELS = 4
@@ -180,11 +181,12 @@ def train_autoencoder(
         measure=measure,
         measure_seconds=measure_seconds,
     )
-    for progress in stage:
-        if progress.done:
+    for event in stage:
+        record = event.payload
+        if isinstance(record, StageRecord) and record.done:
             standardise(movq, maker, seed)
-            save_checkpoint(folder / "autoencoder.safetensors", movq.state_dict(), {"step": progress.step})
-        yield progress
+            save_checkpoint(folder / "autoencoder.safetensors", movq.state_dict(), {"step": record.step})
+        yield event
 
 
 def standardise(movq: Any, maker: SceneMaker, seed: int, count: int = 1024) -> None:

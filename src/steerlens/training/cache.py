@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from steerlens.errors import SteerlensError
+from steerlens.progress import Progress
 from steerlens.scenes.compose import PLAIN, SceneMaker
 from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
 from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
 from steerlens.training.checkpoint import save_checkpoint
 from steerlens.training.encoder import embed_pictures
-from steerlens.training.stage import Progress
+from steerlens.training.stage import StageRecord
 
 PART = 4096
 BATCH = 128
@@ -109,7 +110,7 @@ def fill_cache(
             save_checkpoint(path, {"embeds": torch.cat(embeds), "latents": torch.cat(latents)}, {})
         done = number + stride >= parts
         seconds = time.monotonic() - start
-        yield Progress("scenes", number + 1, seconds, min(1.0, (number + 1) / parts), {}, done=done)
+        yield StageRecord("scenes", number + 1, seconds, min(1.0, (number + 1) / parts), {}, done=done).progress()
 
 
 def load_cache(folder: Path) -> SceneCache:

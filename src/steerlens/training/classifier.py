@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.errors import SteerlensError
+from steerlens.progress import Progress
 from steerlens.scenes.compose import BACKGROUNDS, SceneMaker, Scenes
 from steerlens.scenes.pictures import TRAIN, PictureSet
 from steerlens.training.checkpoint import load_checkpoint
@@ -34,7 +35,7 @@ from steerlens.training.encoder import (
     to_pixel_values,
 )
 from steerlens.training.metrics import Scores, scene_metrics
-from steerlens.training.stage import Budget, Progress, autocast, run_stage, workers_of_group
+from steerlens.training.stage import Budget, autocast, run_stage, workers_of_group
 
 STAGE = "classifier"
 SETTINGS = EncoderSettings(heads=6)

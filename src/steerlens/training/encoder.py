@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from steerlens.progress import Progress
 from steerlens.scenes.compose import STRONG, Augment, SceneMaker, Scenes
 from steerlens.scenes.pictures import TRAIN, PictureSet
 from steerlens.training.checkpoint import load_checkpoint, part, prefixed, save_checkpoint, start_from
 from steerlens.training.metrics import Scores, scene_metrics
-from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+from steerlens.training.stage import Budget, Optimisation, autocast, run_stage, workers_of_group
 from steerlens.training.text import TextTable
 
 THUMBNAIL = 24

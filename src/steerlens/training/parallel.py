@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
-from steerlens.training.stage import Progress
+from steerlens.progress import Progress
 
 Stage = Callable[..., Iterator[Progress]]
 

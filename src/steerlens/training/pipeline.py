@@ -12,13 +12,14 @@ from typing import Any
 from torch import distributed
 
 from steerlens.errors import UsageError
+from steerlens.progress import Progress
 from steerlens.scenes.pictures import PictureSet, load
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
 from steerlens.training.checkpoint import load_checkpoint, write_json
 from steerlens.training.encoder import EncoderSettings, keep_encoder, load_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
-from steerlens.training.stage import Budget, Optimisation, Progress, workers_of_group
+from steerlens.training.stage import Budget, Optimisation, StageRecord, workers_of_group
 from steerlens.training.text import TextTable, load_text_table
 from steerlens.training.unet import UnetSettings, train_unet
 
@@ -211,6 +212,6 @@ def train_pair(
     for name, stage in stages:
         if (folder / f"{name}.safetensors").exists():
             step = int(load_checkpoint(folder / f"{name}.safetensors")[1].get("step", 0))
-            yield Progress(name, step, time.monotonic() - start, 1.0, {}, done=True)
+            yield StageRecord(name, step, time.monotonic() - start, 1.0, {}, done=True).progress()
             continue
         yield from run_parallel(stage, (), workers, folder)

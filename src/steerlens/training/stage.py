@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from steerlens.errors import SteerlensError
+from steerlens.progress import Progress
 from steerlens.training.checkpoint import (
     Ema,
     load_checkpoint,
@@ -35,8 +36,8 @@ from steerlens.training.checkpoint import (
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a stage stands.
+class StageRecord:
+    """State of a training stage: the payload of its progress.
 
     Attributes:
         stage: its name.
@@ -55,6 +56,10 @@ class Progress:
     losses: Mapping[str, float]
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     done: bool = False
+
+    def progress(self) -> Progress:
+        """The event that carries this record; done counts the share of the budget."""
+        return Progress(self.stage, self.share, 1.0, payload=self)
 
     def line(self) -> str:
         """One line for a log."""
@@ -181,7 +186,7 @@ def run_stage(
     report_seconds: float = 15.0,
     checkpoint_seconds: float = 45.0,
 ) -> Iterator[Progress]:
-    """Train `model` and yield where it stands; at the end the model carries the averaged weights.
+    """Train `model`, with a `StageRecord` as payload of every event; at the end the model carries the averaged weights.
 
     Args:
         name: of the stage; its files are `<name>.checkpoint.safetensors` and `<name>.safetensors`.
@@ -280,7 +285,7 @@ def run_stage(
             metrics: Mapping[str, float] = {}
             if now - measured_at >= measure_seconds:
                 metrics, measured_at = measured(), now
-            yield Progress(name, step, now, share, means, metrics)
+            yield StageRecord(name, step, now, share, means, metrics).progress()
             sums, counted, reported = {}, 0, now
     if not first:
         return
@@ -291,4 +296,4 @@ def run_stage(
     model.eval()
     save_checkpoint(final, model.state_dict(), {"step": step, "seconds": seconds()})
     means = {key: value / max(counted, 1) for key, value in sums.items()}
-    yield Progress(name, step, seconds(), 1.0, means, metrics, done=True)
+    yield StageRecord(name, step, seconds(), 1.0, means, metrics, done=True).progress()

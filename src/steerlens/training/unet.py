@@ -23,12 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from steerlens.progress import Progress
 from steerlens.training.autoencoder import AutoencoderSettings, decode_latents, load_autoencoder
 from steerlens.training.cache import SceneCache, load_cache
 from steerlens.training.checkpoint import load_checkpoint, start_from
 from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
 from steerlens.training.grid import save_pairs
-from steerlens.training.stage import Budget, Optimisation, Progress, autocast, run_stage, workers_of_group
+from steerlens.training.stage import Budget, Optimisation, autocast, run_stage, workers_of_group
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from steerlens.lenses.logit import LogitLens
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
 from steerlens.loading import load, load_encoder
+from steerlens.progress import Progress, run_to_end
 from steerlens.sites import Site
-from steerlens.sweep.engine import Advanced
 from steerlens.testing.encoder_checks import check_encoder, noise_pictures
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
@@ -42,13 +42,10 @@ from steerlens.zoo.encoders import find_encoder, open_encoder
 _Result = TypeVar("_Result")
 
 
-def finish(events: Generator[Advanced, None, _Result]) -> tuple[list[Advanced], _Result]:
-    told: list[Advanced] = []
-    while True:
-        try:
-            told.append(next(events))
-        except StopIteration as end:
-            return told, end.value
+def finish(events: Generator[Progress, None, _Result]) -> tuple[list[Progress], _Result]:
+    told: list[Progress] = []
+    result = run_to_end(events, told.append)
+    return told, result
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, Denoised
+from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec
 from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting, out_of_memory
 from steerlens.errors import ModelError
+from steerlens.progress import Progress
 
 OPTIONS = DecodeOptions(2, 1.0, "ddim", (4, 4))
 
@@ -27,16 +28,17 @@ class Fake:
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
+    ) -> Iterator[Progress]:
         assert options is not None
         assert options.batch_size == len(seeds) == len(conditioning)
         self.batches.append(len(seeds))
-        yield Denoised(len(seeds), 1, 2)
+        yield Progress("decoding", len(seeds) / 3, len(seeds), "pictures")
         if len(seeds) > self.fits:
             if self.error is not None:
                 raise self.error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        yield Decoded(0, conditioning.values[:, :, None, None].expand(-1, 3, 4, 4))
+        pictures = conditioning.values[:, :, None, None].expand(-1, 3, 4, 4)
+        yield Progress("decoding", len(seeds), len(seeds), "pictures", Decoded(0, pictures))
 
 
 def decoded(decoder: Fake, count: int, options: DecodeOptions = OPTIONS) -> tuple[torch.Tensor, BatchSize]:
@@ -45,9 +47,12 @@ def decoded(decoder: Fake, count: int, options: DecodeOptions = OPTIONS) -> tupl
     for event in decode_in_batches(
         decoder, Conditioning("image_embedding", values), list(range(count)), options, batch
     ):
-        if isinstance(event, Decoded):
-            assert event.first not in found
-            found[event.first] = event.pictures
+        assert event.total == count
+        batch_done = event.payload
+        if isinstance(batch_done, Decoded):
+            assert batch_done.first not in found
+            assert event.done == batch_done.first + len(batch_done.pictures)
+            found[batch_done.first] = batch_done.pictures
     pictures = torch.cat([found[first] for first in sorted(found)])
     assert torch.equal(pictures[:, :, 0, 0], values)
     return pictures, batch
@@ -79,7 +84,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
     class Broken(Fake):
         def decode_batches(
             self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-        ) -> Iterator[Denoised | Decoded]:
+        ) -> Iterator[Progress]:
             raise RuntimeError("shapes do not match")
             yield
 

@@ -13,7 +13,7 @@ from PIL import Image
 from steerlens.cli.main import main
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
-from steerlens.decoders.neighbours import NeighboursDecoder, build_index, index_pictures
+from steerlens.decoders.neighbours import NeighboursDecoder, Skipped, build_index, index_pictures
 from steerlens.errors import ModelError, UsageError
 from steerlens.loading import load
 from steerlens.testing.checks import check_decoder
@@ -78,7 +78,9 @@ def test_it_passes_the_checks_of_a_decoder(index: Path) -> None:
 def test_what_cannot_be_read_is_passed_over_and_told_and_copies_are_indexed_once(photos: Path, tmp_path: Path) -> None:
     events = list(index_pictures(tiny_encoder(), photos, tmp_path, batch_size=2))
     assert [event.done for event in events] == list(range(1, N + 3)) and events[0].total == N + 2
-    assert [event.skipped for event in events if event.skipped] == [str(photos / "broken.jpg") + _REASON]
+    assert [event.payload.reason for event in events if isinstance(event.payload, Skipped)] == [
+        str(photos / "broken.jpg") + _REASON
+    ]
     decoder = NeighboursDecoder(tmp_path)
     assert len(decoder.files) == N
     assert {file.name for file in decoder.files} == {f"{index}.png" for index in range(N)}

@@ -12,6 +12,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.decoders.sampling import Denoiser, Rows, denoise, make_scheduler
 from steerlens.errors import ModelError, UsageError
+from steerlens.progress import Progress, run_to_end
 from steerlens.testing.tiny import SCHEDULERS
 
 BASE: Mapping[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -33,12 +34,9 @@ def run(
         interval=given.get("interval", (0.0, 1.0)),
         device=torch.device("cpu"),
     )
-    told: list[int] = []
-    while True:
-        try:
-            told.append(next(steps))
-        except StopIteration as end:
-            return told, end.value
+    told: list[Progress] = []
+    latents = run_to_end(steps, told.append)
+    return [round(event.done) for event in told], latents
 
 
 def knows(clean: Tensor, config: Mapping[str, Any], extra_channels: int = 0) -> Denoiser:

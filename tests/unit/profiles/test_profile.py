@@ -1,7 +1,6 @@
 """Head profiles: measurements against slow, plain ones, texts against planted directions, and a whole run twice."""
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from steerlens.profiles.pictures import Shown, ShownSet, folder_pictures
 from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
 from steerlens.profiles.summary import Profile
 from steerlens.profiles.texts import chance_level, describe, excess
+from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
 from steerlens.testing.tiny import save_tiny_pair
@@ -54,17 +54,9 @@ def photos(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def result(steps: Generator[Any, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def test_means_are_those_of_all_pictures_whatever_the_batch(pair: Pair, photos: Path) -> None:
     pictures = folder_pictures(photos, 5).pictures
-    means = result(measure_means(pair.encoder, pictures, 2))
+    means = run_to_end(measure_means(pair.encoder, pictures, 2))
     trace = pair.encoder.trace(pair.encoder.preprocess([picture.open() for picture in pictures]))
     heads = all_heads(trace.n_layers, trace.n_heads)
     torch.testing.assert_close(means.writes, trace.stack(heads).mean(dim=0), rtol=1e-4, atol=1e-6)
@@ -74,7 +66,7 @@ def test_means_are_those_of_all_pictures_whatever_the_batch(pair: Pair, photos: 
 
 def test_what_a_picture_measures_is_what_plain_code_measures(pair: Pair, photos: Path) -> None:
     encoder, pictures = pair.encoder, folder_pictures(photos, 6).pictures
-    means = result(measure_means(encoder, pictures, 6))
+    means = run_to_end(measure_means(encoder, pictures, 6))
     trace = encoder.trace(encoder.preprocess([picture.open() for picture in pictures]))
     texts = torch.randn(6, encoder.spec.embedding_size, generator=torch.Generator().manual_seed(1))
     texts[2] = torch.nan
@@ -122,8 +114,8 @@ def test_ablation_is_a_true_forward_pass_with_the_mean_in_place(pair: Pair, phot
 
 def test_an_axis_is_the_first_principal_component_of_centred_writes(pair: Pair, photos: Path) -> None:
     encoder, pictures = pair.encoder, folder_pictures(photos, 6).pictures
-    means = result(measure_means(encoder, pictures, 6))
-    axes = result(measure_axes(encoder, pictures, 4, means))
+    means = run_to_end(measure_means(encoder, pictures, 6))
+    axes = run_to_end(measure_axes(encoder, pictures, 4, means))
     trace = encoder.trace(encoder.preprocess([picture.open() for picture in pictures]))
     about = trace.stack(all_heads(trace.n_layers, trace.n_heads)) - means.writes
     about = about - about.mean(dim=-1, keepdim=True)
@@ -180,7 +172,7 @@ def options(pair: Pair, **changes: Any) -> ProfileOptions:
 @pytest.fixture(scope="module")
 def finished(pair: Pair, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Profile]:
     folder = tmp_path_factory.mktemp("profile") / "out"
-    return folder, result(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
+    return folder, run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
 
 
 def test_a_profile_holds_what_its_tables_say(pair: Pair, finished: tuple[Path, Profile]) -> None:
@@ -216,13 +208,13 @@ def test_the_same_call_does_nothing_twice_and_another_is_refused(
     summary = (folder / "summary.json").read_bytes()
     missing = folder / "parts" / "ablation-00001.safetensors"
     missing.unlink()
-    again = result(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
+    again = run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), folder))
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
     assert {name for name in before if before[name] != after[name]} == {missing.name}
     assert (folder / "summary.json").read_bytes() == summary
     assert profile_page(again) == profile_page(profile)
     with pytest.raises(UsageError, match="another options"):
-        result(profile_heads(pair, folder_pictures(photos, 6), options(pair, n_top=3), folder))
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair, n_top=3), folder))
 
 
 def test_the_page_needs_nothing_else_and_takes_any_label(finished: tuple[Path, Profile], tmp_path: Path) -> None:
@@ -253,7 +245,7 @@ def test_without_vocabulary_and_ablation_a_profile_is_still_one(pair: Pair, phot
 
     bare = replace(pair, vocabulary=None)
     chosen = options(pair, n_ablated=0, heads=(Site("head", 0, 0),))
-    profile = result(profile_heads(bare, folder_pictures(photos, 6), chosen, tmp_path / "out"))
+    profile = run_to_end(profile_heads(bare, folder_pictures(photos, 6), chosen, tmp_path / "out"))
     (head,) = profile.heads
     assert (head.direct_effect, head.total_effect, head.total_unsigned) == (None, None, None)
     assert head.texts == {} and head.tops["effect"] == ()
@@ -262,9 +254,9 @@ def test_without_vocabulary_and_ablation_a_profile_is_still_one(pair: Pair, phot
 
 def test_what_cannot_be_profiled_is_refused(pair: Pair, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too few to tell"):
-        result(profile_heads(pair, folder_pictures(photos, 3), options(pair), tmp_path / "out"))
+        run_to_end(profile_heads(pair, folder_pictures(photos, 3), options(pair), tmp_path / "out"))
     with pytest.raises(UsageError, match="the model has 3 layers"):
-        result(
+        run_to_end(
             profile_heads(pair, folder_pictures(photos, 6), options(pair, heads=(Site("head", 9, 0),)), tmp_path / "o")
         )
     with pytest.raises(UsageError, match="no head"):

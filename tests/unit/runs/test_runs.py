@@ -20,6 +20,7 @@ from steerlens.atlas.plan import Cell
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
+from steerlens.progress import Progress, run_to_end
 from steerlens.runs.export import export_parquet, export_pictures
 from steerlens.runs.merge import Merged, merge_runs
 from steerlens.runs.reader import finished_keys
@@ -46,13 +47,10 @@ def run(pair: Pair, folder: Path, **changes: Any) -> Atlas:
 
 
 def merged(*folders: Path, out: Path) -> Merged:
-    events = merge_runs(folders, out)
-    while True:
-        try:
-            event = next(events)
-            assert 0 < event.done <= event.total
-        except StopIteration as end:
-            return end.value
+    def check(event: Progress) -> None:
+        assert 0 <= event.done <= event.total
+
+    return run_to_end(merge_runs(folders, out), check)
 
 
 def begun(pair: Pair, folder: Path) -> None:
@@ -325,7 +323,7 @@ def test_a_full_disk_leaves_no_half_of_a_folder_of_pictures(
 
 def test_an_export_that_was_stopped_leaves_nothing_behind(pair: Pair, tmp_path: Path) -> None:
     events = export_pictures(run(pair, tmp_path / "run"), tmp_path / "out")
-    next(events)
+    assert next(event for event in events if event.done)
     assert list((tmp_path / "out").iterdir())
     events.close()
     assert not (tmp_path / "out").exists()

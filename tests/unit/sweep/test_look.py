@@ -24,11 +24,11 @@ from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.loading import Pair, load
+from steerlens.progress import Progress
 from steerlens.runs.store import fingerprint, load_run, open_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.storage import files
-from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
 from steerlens.testing.tiny import save_tiny_pair
 
@@ -273,7 +273,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(pair: Pair, tmp_path: Path)
 def test_progress_of_a_run_that_goes_on_counts_what_is_left(pair: Pair, tmp_path: Path) -> None:
     stop_after(pair, tmp_path / "run", 12)
     left = len(load_run(tmp_path / "run").plan) - len(load_run(tmp_path / "run").results)
-    told: list[Advanced] = []
+    told: list[Progress] = []
     quick(pair, folder=tmp_path / "run", batch_size=4, progress=told.append)
     decoding = [event for event in told if event.stage == "decoding"]
     assert decoding[-1].done == decoding[-1].total == left
@@ -453,7 +453,7 @@ def test_a_run_that_an_earlier_version_began_goes_on(pair: Pair, tmp_path: Path)
     path.write_text(json.dumps(manifest))
     kept = len(load_run(tmp_path / "run").results)
     assert 0 < kept < len(load_run(tmp_path / "run").plan)
-    told: list[Advanced] = []
+    told: list[Progress] = []
     atlas = quick(pair, folder=tmp_path / "run", batch_size=4, progress=told.append)
     assert told[-1].done == len(atlas.results) - kept
     assert same(atlas, quick(pair, batch_size=4))

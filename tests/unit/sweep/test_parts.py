@@ -11,7 +11,7 @@ from steerlens.atlas.atlas import Atlas, CellResult
 from steerlens.errors import ModelError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
-from steerlens.sweep.engine import CellsDone, Job
+from steerlens.sweep.engine import FinishedCells, Job
 from steerlens.sweep.look import LookOptions, look, make_job
 from steerlens.sweep.ray.parts import Part, Work, Worker
 from steerlens.sweep.selection import Choice
@@ -45,7 +45,7 @@ def carried_out(work: Work, worker: Worker, batch: int, workers: int = 1) -> tup
         parts.append(part)
         done = worker.do(part)
         work.finish(part, done)
-        results += [result for event in done.events if isinstance(event, CellsDone) for result in event.results]
+        results += [result for cells in done.finished if isinstance(cells, FinishedCells) for result in cells.results]
     return parts, results
 
 

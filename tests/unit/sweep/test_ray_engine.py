@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.lazy import drain
+from steerlens.atlas.atlas import Atlas, Reading
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
+from steerlens.progress import Progress, run_to_end
 from steerlens.runs.store import load_run
-from steerlens.sweep.engine import Advanced, CellsDone, Job, ReadingDone
+from steerlens.sweep.engine import FinishedCells, Job
 from steerlens.sweep.look import LookOptions, _copy, look, look_in, make_job, ray_engine
 from steerlens.sweep.ray import engine as ray_engine_module
 from steerlens.sweep.ray.cluster import Workers, room_for, running_cluster
@@ -29,6 +29,10 @@ from steerlens.sweep.ray.engine import run_on_ray
 from steerlens.testing.tiny import save_tiny_pair
 
 OPTIONS = LookOptions(steps=2, batch_size=4)
+
+
+def cells_of(events: list[Progress]) -> list[FinishedCells]:
+    return [event.payload for event in events if isinstance(event.payload, FinishedCells)]
 
 
 @pytest.fixture(scope="module")
@@ -141,17 +145,17 @@ def test_a_worker_that_is_killed_costs_its_parts_in_hand_and_no_more(
 
     def killing(job: Job, finished: frozenset[str], read: frozenset[str]) -> Iterator[Any]:
         for event in run_on_ray(job, Workers(count=count), load_and_tell, finished, read):
-            if isinstance(event, CellsDone) and not any(isinstance(one, CellsDone) for one in events):
+            if isinstance(event.payload, FinishedCells) and not cells_of(events):
                 os.kill(int(next(alive.iterdir()).name), signal.SIGKILL)
             events.append(event)
             yield event
 
-    atlas = drain(look_in(pair, make_job(pair, pictures, OPTIONS), tmp_path / "run", killing))
+    atlas = run_to_end(look_in(pair, make_job(pair, pictures, OPTIONS), tmp_path / "run", killing))
     # The dead worker is replaced by one; where another lives, the sweep may be over before its successor is there.
     assert len(list(alive.iterdir())) in ({2} if count == 1 else {2, 3})
-    keys = [result.cell.key for event in events if isinstance(event, CellsDone) for result in event.results]
+    keys = [result.cell.key for cells in cells_of(events) for result in cells.results]
     assert sorted(keys) == sorted(cell.key for cell in atlas.plan.cells)
-    readings = [event.reading.id for event in events if isinstance(event, ReadingDone)]
+    readings = [event.payload.id for event in events if isinstance(event.payload, Reading)]
     assert sorted(readings) == sorted(atlas.plan.pictures)
     assert same(atlas, local)
 
@@ -223,12 +227,12 @@ def test_a_worker_that_the_cluster_ends_costs_its_parts_in_hand_and_no_more(
     ray.error = lambda method, number: kind(*made) if (method, number) == ("do", 2) else None
     job = make_job(pair, pictures, OPTIONS)
     events = run_on(ray, pair, job, monkeypatch)
-    keys = [result.cell.key for event in events if isinstance(event, CellsDone) for result in event.results]
+    keys = [result.cell.key for cells in cells_of(events) for result in cells.results]
     assert sorted(keys) == sorted(cell.key for cell in job.plan.cells)
-    readings = [event.reading.id for event in events if isinstance(event, ReadingDone)]
+    readings = [event.payload.id for event in events if isinstance(event.payload, Reading)]
     assert sorted(readings) == sorted(job.pictures)
     assert ray.calls.count("start") == ray.killed == 2, "it was ended and replaced, and the other one dismissed"
-    assert {event.stage for event in events if isinstance(event, Advanced)} == {"starting workers", "decoding"}
+    assert {event.stage for event in events} == {"starting workers", "decoding"}
 
 
 def test_parts_are_given_to_workers_that_have_answered_and_what_is_waited_for_is_told(
@@ -239,7 +243,7 @@ def test_parts_are_given_to_workers_that_have_answered_and_what_is_waited_for_is
     ray.error = lambda method, number: given.append(max(ray.late, 0)) if method == "do" else None  # type: ignore[func-returns-value]
     events = run_on(ray, pair, make_job(pair, pictures[:1], OPTIONS), monkeypatch)
     assert set(given) == {0}
-    waiting = [event for event in events if isinstance(event, Advanced) and event.stage == "starting workers"]
+    waiting = [event for event in events if event.stage == "starting workers"]
     assert [event.done for event in waiting] == [0, 0, 0, 0]
 
 

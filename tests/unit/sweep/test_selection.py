@@ -11,10 +11,10 @@ from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
 from steerlens.loading import Pair, load
+from steerlens.progress import Progress
 from steerlens.report.content import sentences
 from steerlens.runs.store import load_run
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import LookOptions, look, look_in, make_job
 from steerlens.sweep.selection import Choice
 from steerlens.testing.tiny import save_tiny_pair
@@ -158,7 +158,7 @@ def test_pictures_that_are_finished_are_not_traced_again_and_no_reading_is_writt
 
 
 def test_progress_of_a_choice_by_similarity_reaches_its_end(pair: Pair) -> None:
-    told: list[Advanced] = []
+    told: list[Progress] = []
     atlas = look(pair, [noise(0), noise(1)], steps=2, decode="above:0.9", progress=told.append)
     most = Choice.parse("above:0.9").at_most(atlas.plan.cells)
     bar = [event for event in told if event.stage in ("decoding", "re-encoding")]

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.atlas import Atlas, Reading
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
 from steerlens.sweep import trace_cache as cache
-from steerlens.sweep.engine import ReadingDone, run
+from steerlens.sweep.engine import run
 from steerlens.sweep.look import LookOptions, look, make_job
 from steerlens.sweep.trace_cache import TraceCache, cache_folder, cached_models, clear_cache, trace_cache
 from steerlens.testing.tiny import save_tiny_pair
@@ -121,7 +121,7 @@ def test_the_second_run_makes_no_forward_pass_for_the_trace(
 
     monkeypatch.setattr(type(pair.encoder), "native_forward", counting)
     job = make_job(pair, [picture()], LookOptions(steps=1, cache=True, lenses=("diffusion",)))
-    next(event for event in run(job) if isinstance(event, ReadingDone))  # traced, and nothing decoded yet
+    next(event for event in run(job) if isinstance(event.payload, Reading))  # traced, and nothing decoded yet
     assert not passes
     assert len(traces_taken) == 1
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Denoised
+from steerlens.decoders.base import Decoded, DecodeOptions
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.native import LayerModules
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Scale
+from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.testing.checks import CheckReport, check_decoder, check_encoder
 from steerlens.testing.tiny import SCHEDULERS, tiny_encoder, tiny_movq, tiny_processor, tiny_unet, tiny_vision_model
@@ -153,7 +154,7 @@ class OneGenerator(Kandinsky22Decoder):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
+    ) -> Iterator[Progress]:
         return super().decode_batches(conditioning, [seeds[0] + index for index in range(len(seeds))], options)
 
 
@@ -162,7 +163,7 @@ class Deaf(Kandinsky22Decoder):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
+    ) -> Iterator[Progress]:
         same = Conditioning(conditioning.kind, torch.ones_like(conditioning.values))
         return super().decode_batches(same, seeds, options)
 
@@ -172,7 +173,7 @@ class Keeping(Kandinsky22Decoder):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
+    ) -> Iterator[Progress]:
         self.negative_embedding = self.negative_embedding.to(self.dtype)
         return super().decode_batches(conditioning, seeds, options)
 
@@ -182,9 +183,11 @@ class Signed(Kandinsky22Decoder):
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Denoised | Decoded]:
+    ) -> Iterator[Progress]:
         for event in super().decode_batches(conditioning, seeds, options):
-            yield Decoded(event.first, event.pictures * 2 - 1) if isinstance(event, Decoded) else event
+            decoded = event.payload
+            signed = Decoded(decoded.first, decoded.pictures * 2 - 1) if isinstance(decoded, Decoded) else None
+            yield replace(event, payload=signed)
 
 
 @pytest.mark.parametrize(

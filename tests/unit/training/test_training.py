@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from records import records_of
 from shapes import SHAPES, TINY_ENCODER, E, draw_shape, embed_names, prepare_shapes
 
 from steerlens.errors import SteerlensError, UsageError
@@ -21,7 +22,7 @@ from steerlens.training.encoder import embed_tokens, load_encoder, make_encoder
 from steerlens.training.evaluate import evaluate, ground_of, rank_correlation
 from steerlens.training.export import export_pair, write_manifest
 from steerlens.training.pipeline import Recipe, train_pair
-from steerlens.training.stage import Budget, Optimisation, rate_factor
+from steerlens.training.stage import Budget, Optimisation, StageRecord, rate_factor
 from steerlens.training.text import TextTable
 from steerlens.training.unet import UnetSettings
 
@@ -43,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    records = list(train_pair(prepared, folder, TINY))
+    records = records_of(train_pair(prepared, folder, TINY))
     assert [record.stage for record in records if record.done] == ["encoder", "autoencoder", "scenes", "unet"]
     return folder
 
@@ -199,8 +200,8 @@ def test_resumed_equals_uninterrupted(prepared: Path, run: Path, tmp_path: Path)
     settings = replace(TINY.encoder, optimisation=Optimisation(average=0.9))
     one, two = tmp_path / "one", tmp_path / "two"
     list(train_encoder(pictures, texts, one, Budget(steps=4), settings))
-    for record in train_encoder(pictures, texts, two, Budget(steps=4), settings, checkpoint_seconds=0.0):
-        assert record.step == 1
+    for event in train_encoder(pictures, texts, two, Budget(steps=4), settings, checkpoint_seconds=0.0):
+        assert isinstance(event.payload, StageRecord) and event.payload.step == 1
         break  # killed: the generator is closed after the first record, and its first checkpoint is one step old
     list(train_encoder(pictures, texts, two, Budget(steps=4), settings, resume=True))
     left, right = (load_checkpoint(folder / "encoder.safetensors")[0] for folder in (one, two))
@@ -212,7 +213,7 @@ def test_resumed_equals_uninterrupted(prepared: Path, run: Path, tmp_path: Path)
 def test_a_finished_run_is_not_overwritten(prepared: Path, run: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         next(train_pair(prepared, run, TINY))
-    records = list(train_pair(prepared, run, TINY, resume=True))
+    records = records_of(train_pair(prepared, run, TINY, resume=True))
     assert {record.stage for record in records if record.done} == {"encoder", "autoencoder", "scenes", "unet"}
 
 
@@ -224,7 +225,7 @@ def test_two_workers_train_together(prepared: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "optional"])
     pictures, texts = pipeline.load_prepared(prepared)
     arguments = (pictures, texts, tmp_path, Budget(steps=2), TINY.encoder)
-    records = list(run_parallel(train_encoder, arguments, 2, tmp_path))
+    records = records_of(run_parallel(train_encoder, arguments, 2, tmp_path))
     assert records[-1].done
     assert records[-1].step == 2
     assert load_encoder(tmp_path, E, TINY.encoder) is not None
@@ -280,7 +281,7 @@ def test_a_run_with_a_fresh_encoder_keeps_the_decoder_alone(pair: Path, prepared
 def test_a_run_with_a_kept_encoder_trains_the_unet_alone(pair: Path, prepared: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    records = list(train_pair(prepared, tmp_path / "on", replace(TINY, steps=2), init=pair, kept_encoder=True))
+    records = records_of(train_pair(prepared, tmp_path / "on", replace(TINY, steps=2), init=pair, kept_encoder=True))
     assert {record.stage for record in records if not record.done} <= {"scenes", "unet"}
     encoder = load_encoder(tmp_path / "on", E, TINY.encoder).state_dict()
     for name, tensor in load_file(pair / "image_encoder" / "model.safetensors").items():

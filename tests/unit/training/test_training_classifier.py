@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import records_of
 from shapes import TINY_ENCODER, prepare_shapes
 
 from steerlens.cli.train import Classifier
@@ -36,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classifier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an exported classifier, trained for long enough to tell backgrounds."""
     pictures, folder = data.load(pipeline.prepared_folder(prepared)), tmp_path_factory.mktemp("classifier")
-    records = list(train_classifier(pictures, folder, Budget(steps=60), TINY_ENCODER))
+    records = records_of(train_classifier(pictures, folder, Budget(steps=60), TINY_ENCODER))
     assert records[-1].done
     assert records[-1].losses["loss"] < records[0].losses["loss"]
     table = export_classifier(pictures, folder, folder / "out", minutes=1, seed=1, settings=TINY_ENCODER)

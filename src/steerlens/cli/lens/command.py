@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
@@ -286,8 +286,8 @@ def options_of(settings: LensSettings, directions: "Mapping[str, Direction]") ->
 
 def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> int:
     """Runs the job with progress, writes the report, and says what was found."""
-    from steerlens.atlas.lazy import drain
     from steerlens.cli.lens.engines import Sweep, compile_decoder, engine_of, leave_the_gpu, pays_to_compile
+    from steerlens.progress import run_to_end
     from steerlens.report.html import write_report
     from steerlens.sweep.look import look_in, make_job
     from steerlens.zoo.vocabularies import read_vocabulary
@@ -296,7 +296,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
     for picture in pictures:
         if picture.note:
             say(f"{picture.name}: {picture.note}", quiet=settings.json)
-    with Progress(quiet=settings.json) as progress:
+    with ProgressBar(quiet=settings.json) as progress:
         progress.stage("loading", 1)
         pair = load_pair(settings)
         for note in pair.notes:
@@ -320,7 +320,7 @@ def look_and_report(settings: LensSettings, pictures: "list[Picture]", folder: P
         if settings.engine == "ray":
             leave_the_gpu(pair)
         sweep = Sweep(progress)
-        atlas = drain(look_in(pair, job, folder, engine), sweep.tell)
+        atlas = run_to_end(look_in(pair, job, folder, engine), sweep.tell)
         if not sweep.begun:
             progress.say(f"every picture was in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from steerlens.cli.console import Progress
+from steerlens.cli.console import ProgressBar
 from steerlens.cli.lens.command import LensSettings, load_pair
 from steerlens.decoders.diffusion import DiffusionDecoder
 from steerlens.errors import UsageError
-from steerlens.sweep.engine import Advanced, run
+from steerlens.progress import Progress
+from steerlens.sweep.engine import run
 from steerlens.sweep.look import Engine, ray_engine
 from steerlens.sweep.ray.engine import Workers
 from steerlens.zoo.pair import Pair
@@ -74,12 +75,12 @@ class Sweep:
         begun: whether there was anything to do.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressBar) -> None:
         self._progress = progress
         self._done, self._total = 0.0, 0
         self.begun = False
 
-    def tell(self, event: Advanced) -> None:
+    def tell(self, event: Progress) -> None:
         """Shows what an engine tells."""
         pictures = event.stage in ("decoding", "re-encoding")
         if pictures:

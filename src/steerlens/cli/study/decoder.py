@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.command_line import command_line
-from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
+from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects
 
 if TYPE_CHECKING:
     from steerlens.studies.decoder.summary import DecoderSummary
@@ -91,6 +91,7 @@ class Decoder:
         """
         from steerlens.errors import UsageError
         from steerlens.lenses.strength import Strength
+        from steerlens.progress import run_to_end
         from steerlens.studies.decoder.measure import DecoderOptions, sweep
         from steerlens.studies.decoder.study import decoder_study
         from steerlens.studies.importance.measure import with_steps
@@ -100,7 +101,7 @@ class Decoder:
         if self.count < 4:
             raise UsageError(f"the decoder study needs at least 4 pictures, not {self.count}.")
         strength = None if self.strength is None else Strength.parse(self.strength)
-        with Progress(quiet=self.settings.json) as progress:
+        with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             # There is nothing to choose: both halves are reported on.
             half = self.count // 2
@@ -120,7 +121,7 @@ class Decoder:
             )
             command = command_line("decoder", self)
             events = decoder_study(pair, subjects, options, self.out, wanted=self.share, judge=judge, command=command)
-            summary = show(events, progress, unit="passes")
+            summary = run_to_end(events, progress.show)
         if self.settings.json:
             emit_json(summary.to_json())
         else:

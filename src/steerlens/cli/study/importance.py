@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.command_line import command_line
-from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
+from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects
 
 if TYPE_CHECKING:
     from steerlens.studies.importance.results import Summary
@@ -73,6 +73,7 @@ class Importance:
         """Carries the command out and returns the exit code."""
         from steerlens.errors import UsageError
         from steerlens.lenses.strength import Strength
+        from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import ImportanceOptions, with_steps
         from steerlens.studies.importance.study import importance_study
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
@@ -82,7 +83,7 @@ class Importance:
         steering = steering_candidates([Strength.parse(strength) for strength in self.strengths])
         scope, _, sign = self.effect.partition("-")
 
-        with Progress(quiet=self.settings.json) as progress:
+        with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             subjects = load_subjects(self.settings, self.choose, self.count)
             pair = load_study_pair(self.settings)
@@ -108,7 +109,7 @@ class Importance:
                 judge=judge,
                 command=command_line("importance", self),
             )
-            summary = show(events, progress)
+            summary = run_to_end(events, progress.show)
         if self.settings.json:
             emit_json(summary.to_json())
         else:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.command_line import command_line
-from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, show
+from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair
 
 if TYPE_CHECKING:
     from steerlens.studies.overlay.pictures import OverlaySet, Placing
@@ -78,13 +78,14 @@ class Overlay:
             UsageError: if pictures, places, sizes or opacities are missing, too few, or make no sense.
         """
         from steerlens.lenses.strength import Strength
+        from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import with_steps
         from steerlens.studies.overlay.measure import RemovalOptions
         from steerlens.studies.overlay.study import removal_study
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
 
         steering = steering_candidates([Strength.parse(strength) for strength in self.strengths])
-        with Progress(quiet=self.settings.json) as progress:
+        with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             overlays = self._pairs()
             pair = load_study_pair(self.settings)
@@ -102,7 +103,7 @@ class Overlay:
             events = removal_study(
                 pair, overlays, options, self.out, judge=judge, command=command_line("overlay", self)
             )
-            summary = show(events, progress)
+            summary = run_to_end(events, progress.show)
         if self.settings.json:
             emit_json(summary.to_json())
         else:

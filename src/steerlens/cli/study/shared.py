@@ -1,16 +1,12 @@
 """What the studies' commands share: which model, which pictures, and showing progress."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from steerlens.cli.console import Progress
-
 if TYPE_CHECKING:
     from steerlens.encoders.base import Encoder
     from steerlens.studies.shared.subjects import SubjectSet
-    from steerlens.sweep.engine import Advanced
     from steerlens.zoo.pair import Pair
 
 _Result = TypeVar("_Result")
@@ -104,21 +100,6 @@ def load_subjects(settings: StudySettings, n_chosen: int, n_reported: int, *, n_
     return scene_subjects(
         require_scenes(settings.data), n_chosen, n_reported, seed=settings.seed, n_reference=n_reference
     )
-
-
-def show(events: "Generator[Advanced, None, _Result]", progress: Progress, unit: str = "pictures") -> _Result:
-    """Carries a study out with progress, stage after stage, and returns its result."""
-    stage, done = "", 0.0
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if event.stage != stage:
-            stage, done = event.stage, event.done  # what a stopped study had done counts for no speed
-            progress.stage(stage, max(1, round(event.total - event.done)), unit=unit if event.total > 1 else "")
-        progress.advance(event.done - done)
-        done = event.done
 
 
 def kept(folder: Path) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from steerlens.cli.console import Progress, emit_json, say
+from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.command_line import command_line
-from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects, show
+from steerlens.cli.study.shared import StudySettings, kept, load_judge, load_study_pair, load_subjects
 
 if TYPE_CHECKING:
     from steerlens.studies.strength.summary import StrengthSummary
@@ -79,6 +79,7 @@ class Strength:
         """
         from steerlens.errors import UsageError
         from steerlens.lenses.strength import Strength as One
+        from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import with_steps
         from steerlens.studies.strength.measure import StrengthOptions
         from steerlens.studies.strength.study import strength_study
@@ -87,7 +88,7 @@ class Strength:
         if not (0 <= self.min_fidelity <= 1 and 0 <= self.max_atypical <= 1):
             raise UsageError("--min-fidelity and --max-atypical are shares between 0 and 1.")
         strengths = (*(One("rho", value) for value in self.rho), *(One("s", value) for value in self.s))
-        with Progress(quiet=self.settings.json) as progress:
+        with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
             subjects = load_subjects(self.settings, self.count, self.count, n_reference=self.references)
             pair = load_study_pair(self.settings)
@@ -107,7 +108,7 @@ class Strength:
                 judge=judge,
                 command=command_line("strength", self),
             )
-            summary = show(events, progress)
+            summary = run_to_end(events, progress.show)
         if self.settings.json:
             emit_json(summary.to_json())
         else:

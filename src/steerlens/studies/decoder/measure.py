@@ -20,13 +20,13 @@ from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.progress import Progress, part_of
 from steerlens.sites import Site, all_heads
 from steerlens.studies.importance.measure import judged_targets, redecode_jobs, subject_targets
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.notions import INPUT
 from steerlens.studies.shared.stratified import stratified_heads
 from steerlens.studies.shared.subjects import Subject
-from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 PICTURES = "pictures"
@@ -144,7 +144,7 @@ def decoded_part(name: str, subject: Subject) -> str:
 
 def measure(
     pair: Pair, subjects: Sequence[Subject], options: DecoderOptions, judge: Encoder | None, folder: StudyFolder
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Decodes every picture's heads at every setting; progress counts passes of the decoder's network.
 
     A subject's part holds `clean`, `asked` (N,E), and its targets; that of a setting `made` (S,N,E), with a judge
@@ -158,7 +158,7 @@ def measure(
     cost = {name: setting.passes * len(seeds) * len(heads) for name, setting, seeds in work}
     total = sum(cost.values()) * len(subjects)
     done = sum(cost[name] * folder.has(decoded_part(name, subject)) for name, _, _ in work for subject in subjects)
-    yield Advanced("decoding", done, total)
+    yield Progress("decoding", done, total, "passes")
     for subject in subjects:
         if not folder.has(subject_part(subject)):
             folder.add(subject_part(subject), _asked(pair, subject, heads, options, judge))
@@ -166,14 +166,10 @@ def measure(
         for name, setting, seeds in work:
             if folder.has(decoded_part(name, subject)):
                 continue
-            made: dict[str, Tensor] = {}
             started = time.perf_counter()
-            for event in redecode_jobs(pair, [("", seed, asked) for seed in seeds], setting, judge):
-                if isinstance(event, int):
-                    done += event * setting.passes
-                    yield Advanced("decoding", done, total)
-                else:
-                    made = event
+            decoding = redecode_jobs(pair, [("", seed, asked) for seed in seeds], setting, judge)
+            made = yield from part_of(decoding, "decoding", done, total, "passes", scale=setting.passes)
+            done += cost[name]
             seconds = (time.perf_counter() - started) / (len(seeds) * len(heads))
             sides = ("made", "judge") if judge is not None else ("made",)
             tensors = {side: torch.stack([made[f"{side}..seed{seed}"] for seed in seeds]) for side in sides}
@@ -193,7 +189,7 @@ def _asked(
     return found | judged_targets(judge, subject)
 
 
-def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, folder: StudyFolder) -> Iterator[Advanced]:
+def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, folder: StudyFolder) -> Iterator[Progress]:
     """Decodes a few heads of one picture with some seeds, at the default setting and as the reference, to look at.
 
     The part holds `default` and `reference` (heads, seeds, height, width, 3) and `heads`, their places in the sample.
@@ -201,7 +197,7 @@ def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, fold
     Raises:
         StoreError: if a part cannot be written or read; finished parts stay.
     """
-    yield Advanced("pictures", 0, 1)
+    yield Progress("pictures", 0, 1)
     if not folder.has(PICTURES):
         asked = folder.part(subject_part(subject))["asked"]
         places = torch.linspace(0, len(asked) - 1, min(_SHOWN_HEADS, len(asked))).round().long()
@@ -213,4 +209,4 @@ def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, fold
             pictures = shown_pictures(pair.decoder, rows, [*shown] * len(places), setting)
             tensors[kind] = pictures.unflatten(0, (len(places), len(shown)))
         folder.add(PICTURES, tensors)
-    yield Advanced("pictures", 1, 1)
+    yield Progress("pictures", 1, 1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
+from steerlens.progress import Progress
 from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
 from steerlens.studies.decoder.measure import (
     PICTURES,
@@ -25,7 +26,6 @@ from steerlens.studies.shared.folder import StudyFolder, open_study
 from steerlens.studies.shared.judge import judge_name, models_of
 from steerlens.studies.shared.notions import INPUT
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 
@@ -39,7 +39,7 @@ def decoder_study(
     judge: Encoder | None = None,
     draws: int = 1000,
     command: str = "",
-) -> Generator[Advanced, None, DecoderSummary]:
+) -> Generator[Progress, None, DecoderSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
     Args:
@@ -73,10 +73,10 @@ def decoder_study(
             target=options.target,
             draws=draws,
         )
-        yield Advanced("statistics", 0, 1)
+        yield Progress("statistics", 0, 1)
         n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
         summary = summarise(found, options, n_heads, wanted, judge=judge_name(judge), command=command)
-        yield Advanced("statistics", 1, 1)
+        yield Progress("statistics", 1, 1)
         heads = study_heads(pair, options)
         study.write_json("summary.json", summary.to_json())
         study.write_json("timings.json", timings(found, options))

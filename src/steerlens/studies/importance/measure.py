@@ -10,7 +10,7 @@ paper's.
 References: R. Takatsuki et al., arXiv 2504.13763, study 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,13 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecode import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_prefix
 from steerlens.errors import UsageError
 from steerlens.lenses.controls import control_direction, steer_directions
 from steerlens.lenses.strength import visible_norm
+from steerlens.progress import Progress, part_of, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
 from steerlens.studies.shared.candidates import (
@@ -55,7 +56,6 @@ from steerlens.studies.shared.settings import (
     relative_strengths,
 )
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.sweep.engine import Advanced
 from steerlens.trace import Trace
 from steerlens.zoo.pair import Pair
 
@@ -165,7 +165,7 @@ class Job:
 
 def measure_choice(
     bench: Bench, subjects: SubjectSet, options: ImportanceOptions, folder: StudyFolder
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Measures every candidate setting, with one seed, on the concepts to choose on."""
     candidates = (*options.steering, *options.diffusion)
     jobs = {f"candidate.{setting}": Job(setting, options.seeds[:1]) for setting in candidates}
@@ -181,7 +181,7 @@ def measure_report(
     folder: StudyFolder,
     *,
     asked: Sequence[LensSetting] = (),
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Measures the frozen settings, plain ones and the paper's, with all seeds, on the concepts to report on.
 
     Centred settings and a neutral base are decoded with one seed, as are controls. Without `extras` they and the
@@ -227,11 +227,11 @@ def _measure(
     control_seed: int | None,
     folder: StudyFolder,
     stage: str,
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     per_subject = len(bench.sites) * (sum(len(job.seeds) for job in named.values()) + (control_seed is not None))
     total = len(work) * per_subject
     done = sum(folder.has(part_name(stage, subject)) for subject, _ in work) * per_subject
-    yield Advanced(f"decoding to {stage}", done, total)
+    yield Progress(f"decoding to {stage}", done, total, "pictures")
     for subject, other in work:
         if folder.has(part_name(stage, subject)):
             continue
@@ -245,12 +245,9 @@ def _measure(
         jobs = [(name, seed, asked[name]) for name, job in named.items() for seed in job.seeds]
         if control_seed is not None:
             jobs.append(("control", control_seed, _controls(bench, trace)))
-        for event in redecode_jobs(bench.pair, jobs, options.decode, bench.judge):
-            if isinstance(event, int):
-                done += event
-                yield Advanced(f"decoding to {stage}", done, total)
-            else:
-                tensors |= event
+        decoding = redecode_jobs(bench.pair, jobs, options.decode, bench.judge)
+        tensors |= yield from part_of(decoding, f"decoding to {stage}", done, total)
+        done += sum(len(rows) for _, _, rows in jobs)
         tensors |= judged_targets(bench.judge, subject)
         folder.add(part_name(stage, subject), tensors)
 
@@ -264,8 +261,8 @@ def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
 
 def redecode_jobs(
     pair: Pair, jobs: Sequence[tuple[str, int, Float[Tensor, "N E"]]], options: DecodeOptions, judge: Encoder | None
-) -> Iterator[int | dict[str, Tensor]]:
-    """Decodes named embeddings and embeds the pictures again.
+) -> Generator[Progress, None, dict[str, Tensor]]:
+    """Decodes named embeddings and embeds the pictures again; yields progress in pictures.
 
     Args:
         pair: encoder and decoder.
@@ -273,22 +270,19 @@ def redecode_jobs(
         options: how to decode.
         judge: an outside encoder that sees the pictures as well.
 
-    Yields:
-        How many more pictures are done, and at the end `made.NAME.seedS` and, with a judge, `judge.NAME.seedS` (N,E).
+    Returns:
+        `made.NAME.seedS` and, with a judge, `judge.NAME.seedS` (N,E).
     """
     sizes = [len(rows) for _, _, rows in jobs]
     embeddings = torch.cat([rows for _, _, rows in jobs])
     seeds = [seed for _, seed, rows in jobs for _ in range(len(rows))]
-    for event in redecode(pair.encoder, pair.decoder, embeddings, seeds, options, judge=judge):
-        if isinstance(event, Redecoded):
-            sides = {"made": event.embeddings} | ({} if event.judged is None else {"judge": event.judged})
-            yield {
-                f"{side}.{name}.seed{seed}": part.clone()
-                for side, rows in sides.items()
-                for (name, seed, _), part in zip(jobs, rows.split(sizes), strict=True)
-            }
-        else:
-            yield event
+    decoded = yield from redecode(pair.encoder, pair.decoder, embeddings, seeds, options, judge=judge)
+    sides = {"made": decoded.embeddings} | ({} if decoded.judged is None else {"judge": decoded.judged})
+    return {
+        f"{side}.{name}.seed{seed}": part.clone()
+        for side, rows in sides.items()
+        for (name, seed, _), part in zip(jobs, rows.split(sizes), strict=True)
+    }
 
 
 def judged_targets(judge: Encoder | None, subject: Subject) -> dict[str, Tensor]:
@@ -339,7 +333,7 @@ def subject_effects(bench: Bench, subject: Subject, other: Subject, options: Imp
 
 def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
     events = ablate(bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch)
-    return next(event for event in events if isinstance(event, Ablated))
+    return run_to_end(events)
 
 
 def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, Float[Tensor, "E"]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
+from steerlens.progress import Progress
 from steerlens.studies.importance.figures import correlation_figure, layer_figure, scatter_figure
 from steerlens.studies.importance.measure import (
     ImportanceOptions,
@@ -25,7 +26,6 @@ from steerlens.studies.shared.judge import judge_name, models_of
 from steerlens.studies.shared.notions import GIVEN, OTHER, TEXT, Effect, Parts, Scope, with_targets
 from steerlens.studies.shared.scores import choose_all
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 
@@ -42,7 +42,7 @@ def importance_study(
     judge: Encoder | None = None,
     draws: int = 1000,
     command: str = "",
-) -> Generator[Advanced, None, Summary]:
+) -> Generator[Progress, None, Summary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
     Args:
@@ -71,9 +71,9 @@ def importance_study(
     main = Effect(scope, towards if signed else "", ablation)
     known = known_targets(pair, subjects, options.given)
     with open_study(folder, identity(pair, subjects, options, main, judge)) as study:
-        yield Advanced("references", 0, 1)
+        yield Progress("references", 0, 1)
         bench = make_bench(pair, subjects.reference, judge)
-        yield Advanced("references", 1, 1)
+        yield Progress("references", 1, 1)
         yield from measure_choice(bench, subjects, options, study)
         parts = with_targets(_parts(study, "choose", subjects.chosen), known)
         choices = choose_all(parts, options.steering, options.diffusion, main)

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.studies.importance.results import LAYOUT, Difference, Row, Setup, Summary
 from steerlens.studies.importance.variants import variants
@@ -43,7 +44,6 @@ from steerlens.studies.shared.stats import (
     spearman,
     within_layers,
 )
-from steerlens.sweep.engine import Advanced
 
 __all__ = [
     "ATTRIBUTION",
@@ -139,7 +139,7 @@ def summarise(
     *,
     setup: Setup | None = None,
     draws: int = 1000,
-) -> Generator[Advanced, None, Summary]:
+) -> Generator[Progress, None, Summary]:
     """Everything that the study reports.
 
     Args:
@@ -161,12 +161,12 @@ def summarise(
     published = Effect("total", "", main.ablation)
     rows: list[Row] = []
     effects = all_effects(parts, main.ablation)
-    yield Advanced("statistics", 0, 1)
+    yield Progress("statistics", 0, 1)
     for number, effect in enumerate(effects, start=1):
         weighty = effect in (main, published)
         used = found.statistics if weighty else {"spearman": spearman}
         rows += found.rows(effect, used, draws if weighty else max(1, draws // _OTHER_DRAWS), null=weighty)
-        yield Advanced("statistics", number / (len(effects) + 1), 1)
+        yield Progress("statistics", number / (len(effects) + 1), 1)
     values = main.table(parts)
     by_head = values.mean(dim=0)
     beats, layers = _beats_control(parts), [site.layer for site in sites]

@@ -7,7 +7,7 @@ are ablated together on real forward passes. This file measures: it stores embed
 References: R. Takatsuki et al., arXiv 2504.13763, study 2.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecode import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.prefix import record_from, record_prefix
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
+from steerlens.progress import Progress, part_of, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.importance.measure import Bench
@@ -32,7 +33,6 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.joint import Scene, direct_effect, greedy, objective, one_shot, points
 from steerlens.studies.shared.scores import PUBLISHED_NAME
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
-from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 _JUDGE_BATCH = 32
@@ -120,7 +120,7 @@ def measure(
     undecoded: Mapping[str, LensSetting] | None = None,
     seeds: int = 1,
     judge_mean: Float[Tensor, " F"] | None = None,
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Measures pairs: what every setting asks the decoder for, its pictures embedded again, and effects of ablation.
 
     Args:
@@ -139,7 +139,7 @@ def measure(
     """
     per_pair = len(bench.sites) * len(settings) * seeds
     total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
-    yield Advanced(f"decoding to {stage}", done, total)
+    yield Progress(f"decoding to {stage}", done, total, "pictures")
     for pair in pairs:
         if folder.has(part_name(stage, pair)):
             continue
@@ -162,12 +162,9 @@ def measure(
         }
         tensors |= {f"asked.{name}": rows for name, rows in asked.items()}
         judge = None if judge_mean is None else bench.judge
-        for event in _decode(bench, {name: asked[name] for name in settings}, options, seeds, judge):
-            if isinstance(event, int):
-                done += event
-                yield Advanced(f"decoding to {stage}", done, total)
-            else:
-                tensors |= event
+        decoding = _decode(bench, {name: asked[name] for name in settings}, options, seeds, judge)
+        tensors |= yield from part_of(decoding, f"decoding to {stage}", done, total)
+        done += per_pair
         single = one_shot(scene)
         tensors["one_shot"] = single
         tensors["greedy"] = torch.tensor(greedy(scene, single, pool=options.greedy_pool))
@@ -182,22 +179,19 @@ def _decode(
     options: RemovalOptions,
     seeds: int,
     judge: Encoder | None,
-) -> Iterator[int | dict[str, Float[Tensor, "seeds N E"]]]:
+) -> Generator[Progress, None, dict[str, Float[Tensor, "seeds N E"]]]:
     """The pictures of every setting with every seed, embedded again; the judge's embeddings as well."""
     stacked = torch.stack(list(asked.values()))[:, None].expand(-1, seeds, -1, -1)
     shape = stacked.shape[:3]
     numbers = torch.arange(options.seed, options.seed + seeds)[:, None].expand(shape).flatten().tolist()
     events = redecode(bench.encoder, bench.pair.decoder, stacked.flatten(0, 2), numbers, options.decode, judge=judge)
-    for event in events:
-        if isinstance(event, Redecoded):
-            sides = {"made": event.embeddings} | ({} if event.judged is None else {"judged": event.judged})
-            yield {
-                f"{seen}.{name}": rows.clone()
-                for seen, embeddings in sides.items()
-                for name, rows in zip(asked, embeddings.unflatten(0, shape), strict=True)
-            }
-        else:
-            yield event
+    decoded = yield from events
+    sides = {"made": decoded.embeddings} | ({} if decoded.judged is None else {"judged": decoded.judged})
+    return {
+        f"{seen}.{name}": rows.clone()
+        for seen, embeddings in sides.items()
+        for name, rows in zip(asked, embeddings.unflatten(0, shape), strict=True)
+    }
 
 
 def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
@@ -253,7 +247,7 @@ def measure_orders(
     folder: StudyFolder,
     stage: str,
     strips: Sequence[str] = (),
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Measures trajectories: of the embedding for all orders, of decoded pictures for some.
 
     Args:
@@ -269,7 +263,7 @@ def measure_orders(
         StoreError: if a part cannot be written or read; finished parts stay.
     """
     counts = points(len(bench.sites))
-    yield Advanced(f"ablating to {stage}", 0, len(pairs))
+    yield Progress(f"ablating to {stage}", 0, len(pairs), "pictures")
     for number, (pair, named) in enumerate(zip(pairs, orders, strict=True), start=1):
         if not folder.has(part_name(stage, pair)):
             scene = open_scene(bench, pair, options)
@@ -281,7 +275,7 @@ def measure_orders(
                     bench, tensors, strips, strip_columns(counts), options, keep=number <= options.strips
                 )
             folder.add(part_name(stage, pair), tensors)
-        yield Advanced(f"ablating to {stage}", number, len(pairs))
+        yield Progress(f"ablating to {stage}", number, len(pairs), "pictures")
 
 
 def strip_columns(counts: Sequence[int]) -> list[int]:
@@ -305,14 +299,13 @@ def _strips(
     distinct, places = rows.flatten(0, 1).unique(dim=0, return_inverse=True)
     places, found = places.cpu(), dict[str, Tensor]()
     seeds = [options.seed] * len(distinct)
-    for event in redecode(bench.encoder, bench.pair.decoder, distinct, seeds, options.decode, keep=keep):
-        if isinstance(event, Redecoded):
-            remade = {"remade": event.embeddings}
-            if event.pictures is not None:
-                remade["strip"] = torch.from_numpy(eight_bit(event.pictures)).permute(0, 3, 1, 2)
-            for kind, values in remade.items():
-                each = values[places].unflatten(0, rows.shape[:2])
-                found |= {f"{kind}.{name}": part.clone() for name, part in zip(strips, each, strict=True)}
+    decoded = run_to_end(redecode(bench.encoder, bench.pair.decoder, distinct, seeds, options.decode, keep=keep))
+    remade = {"remade": decoded.embeddings}
+    if decoded.pictures is not None:
+        remade["strip"] = torch.from_numpy(eight_bit(decoded.pictures)).permute(0, 3, 1, 2)
+    for kind, values in remade.items():
+        each = values[places].unflatten(0, rows.shape[:2])
+        found |= {f"{kind}.{name}": part.clone() for name, part in zip(strips, each, strict=True)}
     return found
 
 

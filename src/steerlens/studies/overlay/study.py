@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.encoders.base import Encoder
+from steerlens.progress import Progress
 from steerlens.studies.importance.measure import make_bench
 from steerlens.studies.overlay.areas import Parts
 from steerlens.studies.overlay.figures import (
@@ -31,7 +32,6 @@ from steerlens.studies.shared.drawing import save_figure, save_table
 from steerlens.studies.shared.folder import StudyFolder, open_study
 from steerlens.studies.shared.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
 from steerlens.studies.shared.judge import judge_name, models_of
-from steerlens.sweep.engine import Advanced
 from steerlens.zoo.pair import Pair
 
 STRIPS = ("steering, chosen", "diffusion, chosen", ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
@@ -47,7 +47,7 @@ def removal_study(
     judge: Encoder | None = None,
     draws: int = 2000,
     command: str = "",
-) -> Generator[Advanced, None, RemovalSummary]:
+) -> Generator[Progress, None, RemovalSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
     Args:
@@ -64,10 +64,10 @@ def removal_study(
         StoreError: if it cannot be written; finished parts stay.
     """
     with open_study(folder, identity(pair, overlays, options, judge)) as study:
-        yield Advanced("references", 0, 1)
+        yield Progress("references", 0, 1)
         bench = make_bench(pair, overlays.reference, judge)
         judge_mean = None if judge is None else mean_seen(judge, overlays.reference)
-        yield Advanced("references", 1, 1)
+        yield Progress("references", 1, 1)
         compared = compares(pair, (*overlays.chosen, *overlays.reported))
         candidates = {"steering": options.steering, "diffusion": options.diffusion}
         everything = (*options.steering, *options.diffusion)
@@ -102,7 +102,7 @@ def removal_study(
         ]
         yield from measure_orders(bench, overlays.reported, orders, options, study, "report-ways", STRIPS)
         ways = _parts(study, "report-ways", overlays.reported)
-        yield Advanced("statistics", 0, 1)
+        yield Progress("statistics", 0, 1)
         shown = zip(*((one.base_concept, one.overlay_concept) for one in overlays.reported), strict=True)
         summary = summarise(
             parts,
@@ -117,7 +117,7 @@ def removal_study(
             command=command,
             draws=draws,
         )
-        yield Advanced("statistics", 1, 1)
+        yield Progress("statistics", 1, 1)
         pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
         study.write_json("summary.json", summary.to_json())
         study.write_json("provenance.json", dict(pair.provenance))

@@ -13,7 +13,7 @@ References: K. Wang et al., "Interpretability in the Wild", arXiv 2211.00593 (me
 L. Chan et al., "Causal Scrubbing", 2022 (resampling); N. Nanda, "Attribution Patching", 2023.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,6 +27,7 @@ from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
 from steerlens.lenses.readout import read_out
+from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, layer_sites
 
@@ -110,8 +111,10 @@ def ablate(
     means: HeadWrites | None = None,
     others: Prefix | None = None,
     batch: int = 64,
-) -> Iterator[int | Ablated]:
+) -> Generator[Progress, None, Ablated]:
     """Ablates components one at a time, many per batch, each on a pass that begins at its layer.
+
+    Yields progress in sites, layer after layer, and returns the embeddings.
 
     Args:
         encoder: the encoder.
@@ -121,9 +124,6 @@ def ablate(
         means: for `mean`, see `mean_writes`.
         others: for `resample`, the clean pass of the pictures that the replacement is taken from, row by row.
         batch: rows of a forward pass.
-
-    Yields:
-        The number of sites done after each layer, and at the end the embeddings.
 
     Raises:
         UsageError: if what the ablation needs was not given.
@@ -143,12 +143,12 @@ def ablate(
         total |= _total(encoder, prefix, group, put, batch)
         direct |= direct_embeddings(encoder, final, own, put)
         done += len(group)
-        yield done
+        yield Progress("ablating", done, len(sites), "sites")
     chosen = tuple(sites)
     stacked = [torch.stack([held[site] for site in chosen], dim=1) for held in (total, direct)]
     if stacked[0].shape[0] != B:
         raise UsageError("the passes do not belong to the same pictures.")
-    yield Ablated(chosen, prefix.embedding, *stacked)
+    return Ablated(chosen, prefix.embedding, *stacked)
 
 
 def replacements(

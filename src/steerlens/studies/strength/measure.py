@@ -19,6 +19,7 @@ from steerlens.decoders.redecode import shown_pictures
 from steerlens.errors import UsageError
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.progress import Progress, part_of
 from steerlens.studies.importance.measure import (
     Bench,
     ImportanceOptions,
@@ -32,7 +33,6 @@ from steerlens.studies.shared.effects import Ablation
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.stratified import stratified_heads
 from steerlens.studies.shared.subjects import Subject, SubjectSet, image_hash
-from steerlens.sweep.engine import Advanced
 
 CLEAN = "clean"
 """The name under which the unsteered embedding is decoded."""
@@ -75,7 +75,7 @@ class StrengthOptions:
         return stratified_heads(bench.sites, self.heads_per_picture, self.seeds[0])
 
 
-def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder: StudyFolder) -> Iterator[Advanced]:
+def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder: StudyFolder) -> Iterator[Progress]:
     """Measures every picture, those to choose on and those to report on, at every strength.
 
     Raises:
@@ -91,7 +91,7 @@ def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder
     ]
     per_subject = (len(columns) * len(options.strengths) + 1) * len(options.seeds)
     total, done = per_subject * len(work), per_subject * sum(folder.has(name) for name, _, _ in work)
-    yield Advanced("decoding", done, total)
+    yield Progress("decoding", done, total, "pictures")
     for name, subject, other in work:
         if folder.has(name):
             continue
@@ -101,12 +101,9 @@ def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder
         for strength, (embeddings, rho) in zip(options.strengths, steered, strict=True):
             tensors |= {f"asked.{strength}": embeddings, f"rho.{strength}": rho}
             jobs += [(str(strength), seed, embeddings[columns]) for seed in options.seeds]
-        for event in redecode_jobs(bench.pair, jobs, options.decode, bench.judge):
-            if isinstance(event, int):
-                done += event
-                yield Advanced("decoding", done, total)
-            else:
-                tensors |= event
+        decoding = redecode_jobs(bench.pair, jobs, options.decode, bench.judge)
+        tensors |= yield from part_of(decoding, "decoding", done, total)
+        done += sum(len(rows) for _, _, rows in jobs)
         folder.add(name, tensors)
 
 
@@ -127,7 +124,7 @@ def steered_embeddings(
 
 def measure_pictures(
     bench: Bench, subject: Subject, options: StrengthOptions, folder: StudyFolder
-) -> Iterator[Advanced]:
+) -> Iterator[Progress]:
     """Decodes a few heads of one picture at every strength, to look at: part `pictures`.
 
     The part holds `clean` (height, width, 3), `shown` (heads, strengths, height, width, 3) and `heads`, their places.
@@ -138,7 +135,7 @@ def measure_pictures(
     columns = options.columns(bench)
     heads = [columns[round(place)] for place in torch.linspace(0, len(columns) - 1, SHOWN_HEADS).tolist()]
     heads = list(dict.fromkeys(heads))
-    yield Advanced("pictures", 0, 1)
+    yield Progress("pictures", 0, 1)
     if not folder.has(PICTURES):
         steered = [rows[heads] for rows, _ in steered_embeddings(bench, subject, options.strengths)]
         clean = bench.encoder.embed(bench.encoder.preprocess([subject.image])).float().cpu()
@@ -146,7 +143,7 @@ def measure_pictures(
         pictures = shown_pictures(bench.pair.decoder, embeddings, [options.seeds[0]] * len(embeddings), options.decode)
         shown: UInt8[Tensor, "heads strengths height width 3"] = pictures[1:].unflatten(0, (len(heads), len(steered)))
         folder.add(PICTURES, {"clean": pictures[0], "shown": shown, "heads": torch.tensor(heads)})
-    yield Advanced("pictures", 1, 1)
+    yield Progress("pictures", 1, 1)
 
 
 def held_apart(bench: Bench, subjects: SubjectSet) -> Float[Tensor, "K E"]:

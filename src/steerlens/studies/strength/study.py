@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.encoders.base import Encoder
+from steerlens.progress import Progress
 from steerlens.studies.importance.measure import Bench, make_bench, part_name
 from steerlens.studies.importance.study import target_for
 from steerlens.studies.shared.drawing import save_figure, save_table
@@ -27,7 +28,6 @@ from steerlens.studies.strength.summary import (
     typical,
 )
 from steerlens.studies.strength.tables import CLEAN, Half, table_rows
-from steerlens.sweep.engine import Advanced
 from steerlens.sweep.look import default_strength
 from steerlens.zoo.pair import Pair
 
@@ -43,7 +43,7 @@ def strength_study(
     judge: Encoder | None = None,
     draws: int = 500,
     command: str = "",
-) -> Generator[Advanced, None, StrengthSummary]:
+) -> Generator[Progress, None, StrengthSummary]:
     """Carries the study out in a folder, going on with what is there, and returns its summary.
 
     Args:
@@ -63,10 +63,10 @@ def strength_study(
     """
     main = Effect("total", target_for(pair, subjects, target), options.ablation)
     with open_study(folder, identity(pair, subjects, options, judge)) as study:
-        yield Advanced("references", 0, 1)
+        yield Progress("references", 0, 1)
         bench = make_bench(pair, subjects.reference, judge)
         typicality = fit_typicality(held_apart(bench, subjects))
-        yield Advanced("references", 1, 1)
+        yield Progress("references", 1, 1)
         yield from measure(bench, subjects, options, study)
         yield from measure_pictures(bench, subjects.reported[0], options, study)
         columns = options.columns(bench)
@@ -76,11 +76,11 @@ def strength_study(
         )
         points: list[Point] = []
         correlations: list[Correlated] = []
-        yield Advanced("statistics", 0, 1)
+        yield Progress("statistics", 0, 1)
         for number, strength in enumerate(options.strengths, start=1):
             points.append(point_of(reported, strength))
             correlations += correlations_of(reported, strength)
-            yield Advanced("statistics", number / len(options.strengths), 1)
+            yield Progress("statistics", number / len(options.strengths), 1)
         summary = StrengthSummary(
             n_pictures=len(subjects.reported),
             n_concepts=len(set(reported.concepts)),

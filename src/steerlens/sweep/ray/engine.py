@@ -14,7 +14,8 @@ from typing import Any
 
 from steerlens.decoders.batches import BatchSize
 from steerlens.errors import ModelError, SteerlensError
-from steerlens.sweep.engine import Advanced, Event, Job
+from steerlens.progress import Progress
+from steerlens.sweep.engine import Job
 from steerlens.sweep.ray.cluster import Room, Workers, room_for, running_cluster
 from steerlens.sweep.ray.cluster import check_cluster as check_cluster
 from steerlens.sweep.ray.parts import BATCHES_OF_A_PART as BATCHES_OF_A_PART
@@ -40,7 +41,7 @@ def run_on_ray(
     load: Callable[[], Pair],
     finished: frozenset[str] = frozenset(),
     read: frozenset[str] = frozenset(),
-) -> Iterator[Event]:
+) -> Iterator[Progress]:
     """Carries a job out on Ray, like `steerlens.sweep.engine.run` does here.
 
     Args:
@@ -58,8 +59,8 @@ def run_on_ray(
     work = Work(job, finished, read)
     if not work.is_left:
         return
-    yield Advanced("decoding", 0, work.total)
-    yield Advanced("starting workers", 0, workers.count or 1)
+    yield Progress("decoding", 0, work.total, "pictures")
+    yield Progress("starting workers", 0, workers.count or 1, "workers")
     with running_cluster(workers) as ray:
         room = room_for(ray, workers)
         batches = math.ceil(work.total / BatchSize(job.decoder, job.options).size)
@@ -70,7 +71,7 @@ def run_on_ray(
             crew.dismiss()
 
 
-def _follow(crew: "_Crew", work: Work) -> Iterator[Event]:
+def _follow(crew: "_Crew", work: Work) -> Iterator[Progress]:
     tries: dict[Part, int] = {}
     while work.is_left:
         while crew.has_room and (part := work.part(crew.batch, crew.size)) is not None:
@@ -86,7 +87,7 @@ def _follow(crew: "_Crew", work: Work) -> Iterator[Event]:
         came = crew.next()
         if came is None:
             if crew.starting:
-                yield Advanced("starting workers", crew.size - crew.starting, crew.size)
+                yield Progress("starting workers", crew.size - crew.starting, crew.size, "workers")
             continue
         part, done = came
         if done is None:
@@ -94,8 +95,9 @@ def _follow(crew: "_Crew", work: Work) -> Iterator[Event]:
             continue
         tries.pop(part)
         work.finish(part, done)
-        yield from done.events
-        yield Advanced("decoding", work.decoded, work.total)
+        for payload in done.finished:
+            yield Progress("decoding", work.decoded, work.total, "pictures", payload)
+        yield Progress("decoding", work.decoded, work.total, "pictures")
 
 
 class _Crew:

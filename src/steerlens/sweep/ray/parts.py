@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from steerlens.atlas.atlas import Reading
 from steerlens.atlas.plan import Cell, Plan
 from steerlens.errors import ModelError
 from steerlens.images import Picture
 from steerlens.runs.difference import first_difference
-from steerlens.sweep.engine import Advanced, Event, Job, ReadingDone, batch_size, run, survey
+from steerlens.sweep.engine import FinishedCells, Job, batch_size, run, survey
 from steerlens.sweep.identity import models_identity
 from steerlens.sweep.selection import Choice
 from steerlens.sweep.trace_cache import trace_cache
@@ -49,12 +50,12 @@ class Done:
     """What became of a part.
 
     Attributes:
-        events: finished readings and cells.
+        finished: readings and cells, in the order in which they were finished.
         batch: pictures that this worker decodes at once by now.
         chosen: of a survey, the cells that are decoded.
     """
 
-    events: tuple[Event, ...]
+    finished: tuple[Reading | FinishedCells, ...]
     batch: int
     chosen: tuple[Cell, ...] = ()
 
@@ -165,12 +166,12 @@ class Worker:
         self.batch = batch_size(self.job)
 
     def do(self, part: Part) -> Done:
-        """What the local engine would tell of a part: readings, finished cells, and what is chosen."""
+        """Does one part: its readings, its finished cells, and the cells that were selected."""
         job = replace(self.job, pictures=part.pictures)
         if part.surveys:
             (id,) = part.pictures
             reading, chosen = survey(job, id, read=id not in part.unread)
-            return Done(() if reading is None else (ReadingDone(reading),), self.batch.size, chosen)
+            return Done(() if reading is None else (reading,), self.batch.size, chosen)
         cells, others = part.cells, frozenset[str]()
         if job.choice.kind == "all" or not cells:
             # Whole pictures are planned, and what is not of this part is called finished: labels are read of all sites.
@@ -178,8 +179,8 @@ class Worker:
             others = frozenset(cell.key for cell in cells) - {cell.key for cell in part.cells}
         plan = Plan(cells, job.plan.strength, job.plan.seeds, job.plan.n_layers)
         job = replace(job, plan=plan, choice=Choice())
-        events = run(job, others, frozenset(part.pictures) - part.unread, self.batch)
-        return Done(tuple(event for event in events if not isinstance(event, Advanced)), self.batch.size)
+        payloads = (event.payload for event in run(job, others, frozenset(part.pictures) - part.unread, self.batch))
+        return Done(tuple(one for one in payloads if isinstance(one, Reading | FinishedCells)), self.batch.size)
 
 
 def _check_models(expected: Mapping[str, Any], pair: Pair) -> None:

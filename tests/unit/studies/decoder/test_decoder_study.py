@@ -17,6 +17,7 @@ from torch import Tensor
 import steerlens
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.progress import Progress, run_to_end
 from steerlens.scores import seed_agreement
 from steerlens.studies.decoder.figures import seeds_figure
 from steerlens.studies.decoder.measure import DecoderOptions, axis_of, setting_name, study_heads, sweep
@@ -38,7 +39,6 @@ from steerlens.studies.shared.folder import rounded
 from steerlens.studies.shared.judge import weights_hash
 from steerlens.studies.shared.stats import ranks
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.pair import Pair
 
@@ -73,12 +73,10 @@ def options(pair: Pair) -> DecoderOptions:
 
 
 def finish(events) -> DecoderSummary:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+    def check(event: Progress) -> None:
+        assert 0 <= event.done <= event.total
+
+    return run_to_end(events, check)
 
 
 def test_a_sweep_differs_from_the_default_in_one_option_each(options: DecoderOptions) -> None:
@@ -123,7 +121,7 @@ def test_the_study_resumes_to_the_same_summary(
     finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=20))
     broken = decoder_study(pair, subjects, options, tmp_path / "broken", judge=judge)
     for event in broken:
-        if isinstance(event, Advanced) and event.stage == "decoding" and event.done > event.total / 2:
+        if event.stage == "decoding" and event.done > event.total / 2:
             break
     broken.close()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "parts").iterdir()}

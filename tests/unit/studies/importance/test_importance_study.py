@@ -16,6 +16,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.images import load_picture
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
+from steerlens.progress import Progress, run_to_end
 from steerlens.sites import all_heads
 from steerlens.studies.importance.measure import (
     ImportanceOptions,
@@ -33,7 +34,6 @@ from steerlens.studies.shared.notions import GIVEN, Effect
 from steerlens.studies.shared.scores import PUBLISHED_NAME, choose, made_scores
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
-from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
 
@@ -66,19 +66,17 @@ def options(pair: Pair) -> ImportanceOptions:
 
 
 def finish(events) -> object:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+    def check(event: Progress) -> None:
+        assert 0 <= event.done <= event.total
+
+    return run_to_end(events, check)
 
 
 def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
     finish(importance_study(pair, subjects, options(pair), tmp_path / "whole", draws=20))
     broken = importance_study(pair, subjects, options(pair), tmp_path / "broken")
     for event in broken:
-        if isinstance(event, Advanced) and event.stage == "decoding to report" and event.done > event.total / 2:
+        if event.stage == "decoding to report" and event.done > event.total / 2:
             break
     broken.close()
     kept = sorted(path.name for path in (tmp_path / "broken" / "parts").iterdir())

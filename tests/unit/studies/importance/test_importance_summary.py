@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steerlens.errors import UsageError
+from steerlens.progress import Progress, run_to_end
 from steerlens.sites import all_heads
 from steerlens.studies.importance.results import Setup, Summary
 from steerlens.studies.importance.summary import CEILING, summarise
@@ -19,7 +20,6 @@ from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.notions import Effect, all_effects, stacked
 from steerlens.studies.shared.scores import Choice, Choices, choose_all, made_scores
 from steerlens.studies.shared.stats import mean_correlation
-from steerlens.sweep.engine import Advanced
 
 N, E = 12, 8
 SITES = tuple(all_heads(3, 4))
@@ -64,13 +64,11 @@ def summary_of(parts: list[dict[str, Tensor]], main: Effect, **setup: object) ->
     return finish_plain(summarise(parts, concepts, SITES, made_choices(), main, setup=known, draws=20))
 
 
-def finish_plain(events: Generator[Advanced, None, Summary]) -> Summary:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
+def finish_plain(events: Generator[Progress, None, Summary]) -> Summary:
+    def check(event: Progress) -> None:
         assert event.stage == "statistics" and 0 <= event.done < event.total == 1
+
+    return run_to_end(events, check)
 
 
 MAIN = Effect("total", "text", "mean")

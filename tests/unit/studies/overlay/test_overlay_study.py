@@ -13,8 +13,9 @@ from overlaid import overlay_set, removal_options
 from safetensors.torch import load_file
 
 import steerlens
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecode import redecode
 from steerlens.errors import StoreError, UsageError
+from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.importance.measure import make_bench
 from steerlens.studies.overlay import measure as removal
@@ -34,7 +35,6 @@ from steerlens.studies.shared.joint import (
 from steerlens.studies.shared.judge import judge_name
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.settings import lens_embeddings
-from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
 
@@ -54,13 +54,11 @@ def options(pair: Pair) -> RemovalOptions:
     return removal_options(pair)
 
 
-def finish(events: Generator[Advanced, None, RemovalSummary]) -> RemovalSummary:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+def finish(events: Generator[Progress, None, RemovalSummary]) -> RemovalSummary:
+    def check(event: Progress) -> None:
+        assert 0 <= event.done <= event.total
+
+    return run_to_end(events, check)
 
 
 def test_the_study_resumes_to_the_same_summary(
@@ -164,8 +162,7 @@ def test_an_outside_judge_orders_heads_too(
         one.steering[0],
         judged.reference,
     )[0]
-    alone = list(redecode(pair.encoder, pair.decoder, asked[3:4], [1], one.decode))[-1]
-    assert isinstance(alone, Redecoded)
+    alone = run_to_end(redecode(pair.encoder, pair.decoder, asked[3:4], [1], one.decode))
     # A batch of another size rounds otherwise, which may change an 8-bit level here and there.
     likeness = cosine_similarity(part[f"made.{setting}"][:, 3], alone.embeddings)
     assert float(likeness[1]) > 0.9995 > float(likeness[0])

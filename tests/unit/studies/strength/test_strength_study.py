@@ -16,6 +16,7 @@ from torch import Tensor
 import steerlens
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.decoder.section import choice_words, strength_bar
 from steerlens.studies.importance.measure import Bench, make_bench
@@ -32,7 +33,6 @@ from steerlens.studies.strength.measure import StrengthOptions, held_apart, stee
 from steerlens.studies.strength.study import strength_study
 from steerlens.studies.strength.summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
 from steerlens.studies.strength.tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
-from steerlens.sweep.engine import Advanced
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.pair import Pair
 
@@ -68,12 +68,10 @@ def options(pair: Pair) -> StrengthOptions:
 
 
 def finish(events) -> StrengthSummary:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        assert isinstance(event, Advanced) and 0 <= event.done <= event.total
+    def check(event: Progress) -> None:
+        assert 0 <= event.done <= event.total
+
+    return run_to_end(events, check)
 
 
 def test_the_study_resumes_to_the_same_summary(
@@ -82,7 +80,7 @@ def test_the_study_resumes_to_the_same_summary(
     whole = finish(strength_study(pair, subjects, options, tmp_path / "whole", draws=20))
     broken = strength_study(pair, subjects, options, tmp_path / "broken")
     for event in broken:
-        if isinstance(event, Advanced) and event.stage == "decoding" and event.done > event.total / 2:
+        if event.stage == "decoding" and event.done > event.total / 2:
             break
     broken.close()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "parts").iterdir()}
