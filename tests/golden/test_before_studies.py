@@ -1,0 +1,106 @@
+"""Studies of version 0.1.0 are summarised again to the digit, gone on with and put on a page by the present version."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from before import STUDIES, study
+from compare_summaries import KEYS, differences
+
+from steerlens.cli.main import main
+
+TABLE_KEYS = (*KEYS, "huggingface")
+
+
+def summary(folder: str) -> dict[str, Any]:
+    return json.loads(Path(folder, "summary.json").read_bytes())
+
+
+def parts(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(Path(folder, "parts").iterdir())}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_finished_study_is_summarised_again_to_the_digit(
+    name: str, before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, measured, table = summary(name), parts(name), pq.read_table(f"{name}/table.parquet").to_pydict()
+    Path(name, "summary.json").unlink()
+    Path(name, "table.parquet").unlink()
+    assert main([*study(name, name), "--json"]) == 0
+    assert list(differences(wanted, summary(name))) == []
+    assert list(differences(wanted, json.loads(capsys.readouterr().out), tolerance=1e-4)) == []
+    assert list(differences(table, pq.read_table(f"{name}/table.parquet").to_pydict())) == []
+    assert parts(name) == measured
+    assert {path.suffix for path in Path(name, "figures").iterdir()} == {".png", ".svg"}
+
+
+def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
+    measured = parts("importance-half")
+    assert len(measured) == 3
+    assert main([*study("importance", "importance-half"), "--json"]) == 0
+    now = parts("importance-half")
+    assert {name: now[name] for name in measured} == measured and now.keys() == parts("importance").keys()
+    # Another processor rounds otherwise, which decoded pictures carry on.
+    assert list(differences(summary("importance"), summary("importance-half"), ("command",), tolerance=0.02)) == []
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "importance"])
+def test_a_part_that_is_missing_is_measured_again_and_the_others_are_not(name: str, before: Path) -> None:
+    measured = parts(name)
+    (lost, *_) = (part for part in measured if part.startswith(("report-", "reference-")))
+    Path(name, "parts", lost).unlink()
+    assert main([*study(name, name), "--json"]) == 0
+    now = parts(name)
+    assert now.keys() == measured.keys()
+    assert all(now[part] == data for part, data in measured.items() if part != lost)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "said"),
+    [
+        ("importance", ("--ablation", "zero"), "another main"),
+        ("overlay", ("--seed", "1"), "another"),
+        ("strength", ("--guidance", "2"), "another options.decode.guidance"),
+        ("decoder", ("--heads", "2"), "another options"),
+    ],
+)
+def test_other_options_are_refused_and_nothing_is_touched(
+    name: str, other: tuple[str, ...], said: str, before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {path: path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
+    assert main([*study(name, name), *other]) == 2
+    error = capsys.readouterr().err
+    assert f"{name} holds a study with {said}" in error and "give another --out, or remove that folder" in error
+    assert {path: path.read_bytes() for path in held} == held
+
+
+def test_another_pair_is_refused(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same name, but other weights: hashes decide."""
+    config = before / "pair" / "decoder" / "movq" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert main(study("importance", "importance-half")) == 2
+    error = capsys.readouterr().err
+    assert "holds a study with another models.sha256.movq/config.json" in error and "give another --out" in error
+
+
+def test_one_page_holds_them_all(before: Path) -> None:
+    """Of studies without figures, which `study` draws, and not the page."""
+    assert main(["study", "page", ".", "--out", "docs"]) == 0
+    text = Path("docs/studies.md").read_text()
+    for name in STUDIES:
+        assert json.loads(Path("docs/studies", f"{name}.json").read_bytes()) == summary(name)
+        assert summary(name).get("command", "steerlens study importance") in text
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_summary_of_no_known_version_is_refused_by_the_page(
+    name: str, before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name, "summary.json").write_text(json.dumps({"n_pictures": 2}))
+    assert main(["study", "page", ".", "--out", "docs"]) == 2
+    error = capsys.readouterr().err
+    assert name in error and "another version of steerlens" in error and "run that study again" in error
+    assert not Path("docs").exists()
