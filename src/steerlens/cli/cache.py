@@ -1,6 +1,7 @@
 """`steerlens cache`: the traces that are kept from run to run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -10,10 +11,10 @@ from steerlens.cli.console import emit_json, plain_bytes, print_table, say
 
 @dataclass(frozen=True)
 class Show:
-    """Show where traces are kept, how much they take, how much they may take, and of which models they are.
+    """Show where traces are kept, of which models, how much space they take and may take.
 
-    STEERLENS_CACHE names another folder, STEERLENS_CACHE_GB another limit in gigabytes (default: 5; 0 keeps none). What
-    was not used for longest goes first.
+    STEERLENS_CACHE names another folder, STEERLENS_CACHE_GB another limit in gigabytes (default: 5; 0 keeps none).
+    Traces that were not used for longest are removed first.
 
     Examples:
       steerlens cache show
@@ -27,27 +28,29 @@ class Show:
 
     def run(self) -> int:
         """Prints what there is and returns the exit code."""
-        from steerlens.sweep.trace_cache import cache_folder, cached_models, size_limit
+        from steerlens.sweep import cache_folder, cached_models, foreign_files, size_limit
 
         folder, limit = cache_folder(), size_limit()
-        held = [one for one in cached_models(folder) if self.model in (None, one.name)]
-        size, entries = sum(one.size for one in held), sum(one.entries for one in held)
+        models = [entry for entry in cached_models(folder) if self.model in (None, entry.name)]
+        size, entries = sum(entry.size for entry in models), sum(entry.entries for entry in models)
+        foreign = foreign_files(folder)
         if self.json:
-            found: dict[str, Any] = {"folder": folder, "bytes": size, "limit_bytes": limit, "entries": entries}
-            emit_json({**found, "models": held})
+            totals: dict[str, Any] = {"folder": folder, "bytes": size, "limit_bytes": limit, "entries": entries}
+            emit_json({**totals, "foreign_files": foreign, "models": models})
             return 0
         say(f"{folder}: {entries} traces, {plain_bytes(size)} of {plain_bytes(limit)}")
-        if held:
+        if models:
             print_table(
                 ("MODEL", "TRACES", "SIZE", "FOLDER"),
-                [(one.name, str(one.entries), plain_bytes(one.size), one.folder.name) for one in held],
+                [(entry.name, str(entry.entries), plain_bytes(entry.size), entry.folder.name) for entry in models],
             )
+        _tell_foreign(folder, foreign)
         return 0
 
 
 @dataclass(frozen=True)
 class Clear:
-    """Remove traces. Nothing is lost but the time to take them again.
+    """Remove traces, and nothing else. Nothing is lost but the time to take them again.
 
     Examples:
       steerlens cache clear
@@ -62,15 +65,22 @@ class Clear:
 
     def run(self) -> int:
         """Removes them and returns the exit code."""
-        from steerlens.sweep.trace_cache import cache_folder, clear_cache
+        from steerlens.sweep import cache_folder, clear_cache
 
-        gone = clear_cache(cache_folder(), self.model)
-        size, entries = sum(one.size for one in gone), sum(one.entries for one in gone)
+        folder = cache_folder()
+        cleared = clear_cache(folder, self.model)
+        size, entries = sum(entry.size for entry in cleared.models), sum(entry.entries for entry in cleared.models)
         if self.json:
-            emit_json({"folder": cache_folder(), "bytes": size, "entries": entries})
-        else:
-            say(f"removed {entries} traces, {plain_bytes(size)}")
+            emit_json({"folder": folder, "bytes": size, "entries": entries, "foreign_files": cleared.foreign})
+            return 0
+        say(f"removed {entries} traces, {plain_bytes(size)}")
+        _tell_foreign(folder, cleared.foreign)
         return 0
+
+
+def _tell_foreign(folder: Path, count: int) -> None:
+    if count:
+        say(f"{count} files in {folder / 'traces'} were not written by steerlens and are left alone")
 
 
 Command = Annotated[Show, tyro.conf.subcommand("show")] | Annotated[Clear, tyro.conf.subcommand("clear")]

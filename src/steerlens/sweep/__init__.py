@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.engine import FinishedCells, run
     from steerlens.sweep.look import (
         Engine,
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         ray_engine,
     )
     from steerlens.sweep.selection import Choice
-    from steerlens.sweep.trace_cache import cache_folder, cached_models, clear_cache, size_limit
 
 __all__ = [
     "Choice",
@@ -29,6 +29,7 @@ __all__ = [
     "clear_cache",
     "decode_options",
     "default_strength",
+    "foreign_files",
     "look_in",
     "make_job",
     "plan_of",

@@ -10,13 +10,11 @@ An entry that is broken counts as absent. Several processes may share the folder
 
 import hashlib
 import json
-import math
 import os
 import platform
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,23 @@ from torch import Tensor
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.native import NativeEncoder
-from steerlens.errors import StoreError, UsageError
-from steerlens.storage.files import atomic_write, files_under
+from steerlens.errors import StoreError
+from steerlens.storage.folder import OwnedFolder
+from steerlens.sweep.cache_contents import (
+    MODEL_FILE,
+    TRACES,
+    cache_folder,
+    describe,
+    is_described,
+    shrink,
+    size_limit,
+    size_of,
+)
 from steerlens.trace import Trace
 from steerlens.zoo.pair import Pair
 
 FORMAT = 1
 """Version of the layout of an entry; it is part of what MODEL is a hash of."""
-
-LIMIT_GIGABYTES = 5.0
 
 _PARTS = ("embed", "head_values", "attn_out", "mlp_out", "resid_post", "embedding", "attention")
 """What an entry holds of a trace. Weights are the model's; the values of all tokens would be most of an entry."""
@@ -44,56 +50,8 @@ _PARTS = ("embed", "head_values", "attn_out", "mlp_out", "resid_post", "embeddin
 _FILES = ("image_encoder/", "image_processor/", "bridge/")
 """Of a pair's files, those that decide what its encoder gives."""
 
-_ABANDONED_SECONDS = 3600
-"""Age at which a file that is still under a temporary name was left behind by a process that died."""
-
 _WRITES_A_COUNT = 16
 """Entries written before all are counted again: other processes write to the same folder, and each counts its own."""
-
-_SHARE_LEFT = 0.9
-"""Once the limit is passed, as much of it is left, so that not every further entry means another clearing."""
-
-
-@dataclass(frozen=True)
-class CachedModel:
-    """The traces of one encoder under one set of conditions.
-
-    Attributes:
-        name: as the encoder was named when the first of them was stored.
-        folder: where they are.
-        entries: how many.
-        size: bytes that they take.
-    """
-
-    name: str
-    folder: Path
-    entries: int
-    size: int
-
-
-def cache_folder() -> Path:
-    """`STEERLENS_CACHE`, or `steerlens` in the user's cache folder (`XDG_CACHE_HOME`, by default `~/.cache`)."""
-    if own := os.environ.get("STEERLENS_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG rule: a path that is not absolute is ignored.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "steerlens"
-
-
-def size_limit() -> int:
-    """Bytes that all traces may take: `STEERLENS_CACHE_GB` in gigabytes, by default 5; 0 turns the cache off.
-
-    Raises:
-        UsageError: if the variable holds no such number.
-    """
-    text = os.environ.get("STEERLENS_CACHE_GB", "")
-    try:
-        gigabytes = float(text) if text else LIMIT_GIGABYTES
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
-        raise UsageError(f"STEERLENS_CACHE_GB is a number of gigabytes from 0, not {text!r}.")
-    return int(gigabytes * 1e9)
 
 
 def trace_cache(pair: Pair) -> "TraceCache | None":
@@ -145,26 +103,25 @@ class TraceCache:
         limit: bytes that the traces of all models may take.
         conditions: all that decides a trace besides what the encoder sees, as JSON values.
         """
-        digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
-        self._encoder, self._root, self._limit = encoder, folder, limit
-        self._folder = folder / "traces" / digest[:16]
-        self._description = {"name": encoder.spec.name, **conditions}
+        self._encoder, self._root, self._limit = encoder, OwnedFolder(folder), limit
+        self._name, self._description = describe(encoder.spec.name, conditions)
+        self._folder = folder / TRACES / self._name
         self._size = self._writes = 0
         self.notes: list[str] = []
 
     def trace(self, inputs: Inputs) -> Trace:
         """The trace of what `preprocess` gave, with attention and without values: from the disk, or taken and kept."""
-        path = self._folder / f"{_inputs_hash(inputs)}.safetensors"
-        held = _read_entry(path)
+        file = f"{_inputs_hash(inputs)}.safetensors"
+        held = _read_entry(self._folder / file)
         if held is None:
             trace = replace(self._encoder.trace(inputs, attention=True), values=None)
-            self._keep(path, trace)
+            self._keep(file, trace)
             return trace
         out_weights, attn_bias = self._encoder.projections()
         tensors = {name: tensor.to(self._encoder.device) for name, tensor in held.items()}
         return Trace(**tensors, out_weights=out_weights, attn_bias=attn_bias)
 
-    def _keep(self, path: Path, trace: Trace) -> None:
+    def _keep(self, file: str, trace: Trace) -> None:
         if self.notes:
             return
         data = _entry_bytes({name: getattr(trace, name) for name in _PARTS})
@@ -172,52 +129,17 @@ class TraceCache:
             self.notes.append(f"traces are not kept: one takes {len(data) / 1e6:.3g} MB, more than the cache may hold")
             return
         try:
-            if not (self._folder / "model.json").exists():
-                atomic_write(self._folder / "model.json", json.dumps(self._description, indent=1).encode())
-            atomic_write(path, data)
-            self._size = self._size + len(data) if self._writes % _WRITES_A_COUNT else _size_of(self._root)
+            if not is_described(self._folder):
+                self._root.write(self._description, TRACES, self._name, MODEL_FILE)
+            self._root.write(data, TRACES, self._name, file)
+            self._size = self._size + len(data) if self._writes % _WRITES_A_COUNT else size_of(self._root.folder)
             self._writes += 1
             if self._size > self._limit:
-                self._size = _shrink(self._root, self._limit)
+                self._size = shrink(self._root.folder, self._limit)
         except (OSError, StoreError) as error:
             cause = error.__cause__ or error
             reason = getattr(cause, "strerror", None) or cause
             self.notes.append(f"traces are not kept for later runs: {self._folder} cannot be written ({reason})")
-
-
-def cached_models(folder: Path) -> list[CachedModel]:
-    """What a cache holds, one entry a model and set of conditions, the largest first."""
-    models: list[CachedModel] = []
-    for place in sorted((folder / "traces").glob("*/")):
-        sizes = [size for _, size, _ in _entries(place)]
-        models.append(CachedModel(_name_of(place), place, len(sizes), sum(sizes)))
-    return sorted(models, key=lambda model: -model.size)
-
-
-def clear_cache(folder: Path, model: str | None = None) -> list[CachedModel]:
-    """Removes all traces, or those of one model, and returns what was removed; runs go on unharmed.
-
-    Args:
-        folder: of the cache.
-        model: name of the encoder.
-
-    Raises:
-        UsageError: if the cache holds no such model.
-        StoreError: if a file cannot be removed.
-    """
-    held = cached_models(folder)
-    chosen = [one for one in held if model is None or one.name == model]
-    if model is not None and not chosen:
-        known = ", ".join(sorted({one.name for one in held})) or "none"
-        raise UsageError(f"the cache in {folder} holds no traces of {model!r}; it holds: {known}.")
-    for one in chosen:
-        try:
-            for path in (*one.folder.glob("*.safetensors"), *one.folder.glob(".*.*"), one.folder / "model.json"):
-                path.unlink(missing_ok=True)
-            one.folder.rmdir()
-        except OSError as error:
-            raise StoreError(f"{one.folder} cannot be cleared: {error.strerror or error}.") from error
-    return chosen
 
 
 def _inputs_hash(inputs: Inputs) -> str:
@@ -260,36 +182,3 @@ def _read_entry(path: Path) -> dict[str, Tensor] | None:
     with suppress(OSError):  # the time of last use, which decides what goes first; a folder may be read-only
         os.utime(path)
     return {name: place.copy_(tensors[name]) for name, place in laid_out.items()}
-
-
-def _entries(folder: Path) -> list[tuple[float, int, Path]]:
-    """The entries under a folder: time of last use, size in bytes, file."""
-    return [(status.st_mtime, status.st_size, path) for path, status in files_under(folder, ".safetensors")]
-
-
-def _size_of(folder: Path) -> int:
-    return sum(size for _, size, _ in _entries(folder / "traces"))
-
-
-def _shrink(folder: Path, limit: int) -> int:
-    """Removes the entries that were not used for longest, and what dead processes left; returns the size after it."""
-    now = time.time()
-    for path in (folder / "traces").glob("*/.*.*"):
-        with suppress(FileNotFoundError):
-            if now - path.stat().st_mtime > _ABANDONED_SECONDS:
-                path.unlink()
-    entries = sorted(_entries(folder / "traces"))
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in entries:
-        if total <= limit * _SHARE_LEFT:
-            break
-        path.unlink(missing_ok=True)
-        total -= size
-    return total
-
-
-def _name_of(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "model.json").read_bytes())["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"

@@ -19,9 +19,10 @@ from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
 from steerlens.sweep import trace_cache as cache
+from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, describe
 from steerlens.sweep.engine import run
 from steerlens.sweep.look import LookOptions, look, make_job
-from steerlens.sweep.trace_cache import TraceCache, cache_folder, cached_models, clear_cache, trace_cache
+from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.testing.tiny import save_tiny_pair
 
 
@@ -281,6 +282,76 @@ def test_clearing_removes_the_traces_of_one_model_or_all_and_nothing_else(
     assert "image_encoder/model.safetensors" in description["sha256"]
     clear_cache(folder)
     assert [path.name for path in folder.rglob("*")] == ["traces", "notes.txt"]
+
+
+FOREIGN = [
+    "notes.txt",
+    "experiment/activations.safetensors",
+    "experiment/model.json",
+    "experiment/.git.keep",
+    f"0123456789abcdef/{'0' * 64}.safetensors",
+    "0123456789abcdef/model.json",
+]
+
+
+def add_foreign(folder: Path, ours: Path) -> list[Path]:
+    """Files that steerlens did not write, beside its traces and among them."""
+    among = ["mine.safetensors", ".env.local", f".{'0' * 64}.safetensors.bak", f"{'0' * 63}g.safetensors"]
+    files = [*(folder / "traces" / name for name in FOREIGN), *(ours / name for name in among)]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"name": "mine"}')
+    return files
+
+
+def test_files_that_are_not_ours_are_neither_removed_nor_counted_as_traces(
+    pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced(pair)
+    (entry,) = entries(folder)
+    files = add_foreign(folder, entry.parent)
+    for path in files:
+        os.utime(path, (1e9, 1e9))  # the oldest of all
+    assert [model.entries for model in cached_models(folder)] == [1]
+    monkeypatch.setenv("STEERLENS_CACHE_GB", str(1.5 * entry.stat().st_size / 1e9))
+    traced(pair, 1)  # passes the limit
+    assert all(path.is_file() for path in files)
+    assert len(cached_models(folder)) == 1
+    cleared = clear_cache(folder)
+    assert cleared.foreign == len(files)
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(files)
+
+
+def test_what_dead_processes_left_is_removed(pair: Pair, folder: Path) -> None:
+    traced(pair)
+    (entry,) = entries(folder)
+    for end in ("a8d_k2x1.steerlens", "a8d_k2x1"):  # of this version and an earlier one
+        (entry.parent / f".{entry.name}.{end}").write_text("half")
+    clear_cache(folder)
+    assert not list((folder / "traces").iterdir())
+
+
+def test_a_folder_of_traces_that_is_a_link_is_left_alone(pair: Pair, folder: Path) -> None:
+    traced(pair)
+    (entry,) = entries(folder)
+    entry.parent.rename(folder / entry.parent.name)
+    entry.parent.symlink_to(folder / entry.parent.name)
+    assert not cached_models(folder)
+    assert not clear_cache(folder).models
+    assert (folder / entry.parent.name / entry.name).is_file()
+    assert "link" in traced(pair, 1).notes[0]
+
+
+def test_traces_of_the_version_before_are_known_by_their_layout(folder: Path) -> None:
+    conditions = {"format": 1, "sha256": {"image_encoder/model.safetensors": "00"}, "device": ["cpu", "x86_64"]}
+    name, description = describe("mine", conditions)
+    assert name == "eab795bfe5c2dac0"  # as that version named it
+    place = folder / "traces" / name
+    place.mkdir(parents=True)
+    (place / "model.json").write_bytes(description)
+    (place / f"{'a' * 64}.safetensors").write_bytes(b"1234")
+    (model,) = cached_models(folder)
+    assert (model.name, model.entries, model.size) == ("mine", 1, 4)
 
 
 def _fill(pair_folder: Path, seeds: range) -> None:

@@ -1,0 +1,222 @@
+"""The folder of kept traces: what in it is ours, how much it takes, and what is removed from it.
+
+A folder of traces is known by its `model.json`, whose contents give the folder its name (`describe`), and a trace by a
+name of 64 hexadecimal digits. Whatever else lies there was written by somebody else and stays.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from steerlens.errors import StoreError, UsageError
+from steerlens.storage.files import files_under
+from steerlens.storage.folder import OwnedFolder
+
+LIMIT_GIGABYTES = 5.0
+
+TRACES, MODEL_FILE = "traces", "model.json"
+
+_ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
+
+_OWN = re.compile(rf"{_ENTRY.pattern}|model\.json")
+
+_EARLIER_UNFINISHED = re.compile(rf"\.({_OWN.pattern})\.[a-z0-9_]{{8}}")
+"""Temporary names of an earlier version, which counts as ours in a folder of traces alone."""
+
+_ABANDONED_SECONDS = 3600
+"""Age at which a file that is still under a temporary name was left behind by a process that died."""
+
+_SHARE_LEFT = 0.9
+"""Once the limit is passed, as much of it is left, so that not every further entry means another clearing."""
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """The traces of one encoder under one set of conditions.
+
+    Attributes:
+        name: as the encoder was named when the first of them was stored.
+        folder: where they are.
+        entries: how many.
+        size: bytes that they take.
+    """
+
+    name: str
+    folder: Path
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """Outcome of clearing a cache.
+
+    Attributes:
+        models: what was removed.
+        foreign: files in the folder that steerlens did not write; they are still there.
+    """
+
+    models: tuple[CachedModel, ...]
+    foreign: int
+
+
+def cache_folder() -> Path:
+    """`STEERLENS_CACHE`, or `steerlens` in the user's cache folder (`XDG_CACHE_HOME`, by default `~/.cache`)."""
+    if own := os.environ.get("STEERLENS_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rule: a path that is not absolute is ignored.
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "steerlens"
+
+
+def size_limit() -> int:
+    """Bytes that all traces may take: `STEERLENS_CACHE_GB` in gigabytes, by default 5; 0 turns the cache off.
+
+    Raises:
+        UsageError: if the variable holds no such number.
+    """
+    text = os.environ.get("STEERLENS_CACHE_GB", "")
+    try:
+        gigabytes = float(text) if text else LIMIT_GIGABYTES
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise UsageError(f"STEERLENS_CACHE_GB is a number of gigabytes from 0, not {text!r}.")
+    return int(gigabytes * 1e9)
+
+
+def describe(name: str, conditions: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The name of a folder of traces, and the bytes of its `model.json`.
+
+    Args:
+        name: of the encoder; it is told to users and decides nothing.
+        conditions: all that decides a trace besides what the encoder sees, as JSON values.
+    """
+    return _name_by(conditions), json.dumps({"name": name, **conditions}, indent=1).encode()
+
+
+def is_described(folder: Path) -> bool:
+    """Whether a folder holds traces: its `model.json` is the one that gave the folder its name."""
+    return _description(folder) is not None
+
+
+def cached_models(folder: Path) -> list[CachedModel]:
+    """Contents of a cache, one entry a model and set of conditions, the largest first."""
+    models: list[CachedModel] = []
+    for place, description in _model_folders(folder):
+        sizes = [size for _, size, _ in _entries(place)]
+        models.append(CachedModel(str(description.get("name", "unknown")), place, len(sizes), sum(sizes)))
+    return sorted(models, key=lambda model: -model.size)
+
+
+def foreign_files(folder: Path) -> int:
+    """Number of files among the traces of a cache that steerlens did not write."""
+    ours = {path for place, _ in _model_folders(folder) for path in _own_files(place)}
+    return sum(path not in ours for path, _ in files_under(folder / TRACES))
+
+
+def clear_cache(folder: Path, model: str | None = None) -> Cleared:
+    """Removes all traces, or those of one model, and nothing else; runs go on unharmed.
+
+    Args:
+        folder: of the cache.
+        model: name of the encoder.
+
+    Raises:
+        UsageError: if the cache holds no such model.
+        StoreError: if a file cannot be removed.
+    """
+    models = cached_models(folder)
+    chosen = tuple(entry for entry in models if model is None or entry.name == model)
+    if model is not None and not chosen:
+        known = ", ".join(sorted({entry.name for entry in models})) or "none"
+        raise UsageError(f"the cache in {folder} holds no traces of {model!r}; it holds: {known}.")
+    foreign = foreign_files(folder)
+    for entry in chosen:
+        try:
+            for path in _own_files(entry.folder):  # the description comes last: without it the rest is not ours
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{entry.folder} cannot be cleared: {error.strerror or error}.") from error
+        with suppress(OSError):  # something else lies in it
+            entry.folder.rmdir()
+    return Cleared(chosen, foreign)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that all traces of a cache take."""
+    return sum(size for place, _ in _model_folders(folder) for _, size, _ in _entries(place))
+
+
+def shrink(folder: Path, limit: int) -> int:
+    """Removes the traces that were not used for longest, and what dead processes left; returns the size after it.
+
+    Args:
+        folder: of the cache.
+        limit: bytes that all traces may take.
+    """
+    now, places = time.time(), [place for place, _ in _model_folders(folder)]
+    for path in (path for place in places for path in _unfinished(place)):
+        with suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+    entries = sorted(entry for place in places for entry in _entries(place))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if total <= limit * _SHARE_LEFT:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+    return total
+
+
+def _name_by(conditions: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _description(folder: Path) -> dict[str, Any] | None:
+    if folder.is_symlink():
+        return None
+    try:
+        content = json.loads((folder / MODEL_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    description = cast(dict[str, Any], content)
+    conditions = {key: value for key, value in description.items() if key != "name"}
+    return description if _name_by(conditions) == folder.name else None
+
+
+def _model_folders(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for place in sorted((folder / TRACES).glob("*/")):
+        if (description := _description(place)) is not None:
+            yield place, description
+
+
+def _entries(place: Path) -> list[tuple[float, int, Path]]:
+    """The traces of a folder: time of last use, size in bytes, file."""
+    found: list[tuple[float, int, Path]] = []
+    for path in place.iterdir():
+        with suppress(FileNotFoundError):  # another process removes them too
+            if _ENTRY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+    return found
+
+
+def _unfinished(place: Path) -> list[Path]:
+    earlier = [path for path in place.glob(".*") if _EARLIER_UNFINISHED.fullmatch(path.name) and path.is_file()]
+    return [*OwnedFolder(place).unfinished(_OWN), *earlier]
+
+
+def _own_files(place: Path) -> list[Path]:
+    return [*(path for _, _, path in _entries(place)), *_unfinished(place), place / MODEL_FILE]
