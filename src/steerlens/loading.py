@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from steerlens.borders import native_errors
 from steerlens.decoders.base import DecodeOptions, Decoder, check_fit
 from steerlens.decoders.families import family_of
 from steerlens.devices import choose_device, decoder_dtype, parse_dtype
@@ -155,7 +156,8 @@ def load_decoder(
     kind = adapter("steerlens.decoders", located.family)
     beside = {} if located.adapter is None else {"adapter": located.adapter}
     given = {"device": device, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
-    return kind.from_folder(located.decoder, negative, options=options, **given, **beside)
+    with native_errors(f"decoder {given['name']} cannot be loaded"):
+        return kind.from_folder(located.decoder, negative, options=options, **given, **beside)
 
 
 def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:

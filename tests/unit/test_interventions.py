@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from steerlens.encoders.clip import CLIPEncoder
+from steerlens.encoders.hooks import Hook, registered
 from steerlens.errors import UsageError
-from steerlens.interventions import Add, Intervention, Mean, Patch, Resample, Scale, Zero, hooks
+from steerlens.interventions import Add, Intervention, Mean, Patch, Resample, Scale, Zero
 from steerlens.sites import Site
 from steerlens.testing.tiny import tiny_encoder
 
@@ -47,7 +48,7 @@ def test_a_tensor_is_held_against_the_chosen_tokens() -> None:
 @pytest.mark.parametrize("factor", [torch.ones(3), torch.ones(2, 1), torch.ones(0)])
 def test_factors_that_are_not_one_a_picture_are_refused(factor: Tensor) -> None:
     encoder, pixels = setting()
-    with pytest.raises(UsageError, match="do not fit 2 pictures; give one number, or one a picture"):
+    with pytest.raises(UsageError, match="do not fit 2 pictures; give one number, or one per picture"):
         encoder.embed(pixels, [Scale(PLACE, factor=factor)])
 
 
@@ -102,10 +103,10 @@ def test_hooks_registered_before_a_registration_that_fails_are_removed() -> None
     layer = nn.Linear(2, 2)
 
     def registrations() -> Any:
-        yield layer.register_forward_hook(lambda *_: None)
+        yield Hook(layer, "after", lambda *_: None)
         raise RuntimeError("second registration")
 
-    with pytest.raises(RuntimeError, match="second registration"), hooks(registrations()):
+    with pytest.raises(RuntimeError, match="second registration"), registered(registrations()):
         pytest.fail("the block must not be entered")
     assert not layer._forward_hooks
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from steerlens.bridges.maps import Bridge
 from steerlens.encoders.base import Encoder, Inputs
-from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError
 from steerlens.interventions import Intervention
 from steerlens.sites import Site

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from steerlens.borders import out_of_memory as out_of_memory
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
 from steerlens.errors import ModelError
@@ -30,9 +31,6 @@ _LARGEST = 8
 
 _FALLBACK = 8
 """Pictures at once for a decoder that says nothing about it."""
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
-"""What allocators say that have no exception of their own: those of MPS and of CPUs, cuBLAS and cuDNN."""
 
 
 class BatchSize:
@@ -189,10 +187,3 @@ def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the host."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(said in str(error) for said in _OUT_OF_MEMORY)

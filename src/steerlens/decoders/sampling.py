@@ -35,6 +35,7 @@ from diffusers import (
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.borders import native_errors
 from steerlens.decoders.base import DecodeOptions, SchedulerName
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
@@ -81,7 +82,8 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["non
     if name in ("dpm++", "unipc"):
         # Many steps fit any spacing; few steps need the last, noisiest time step to be among them.
         known["timestep_spacing"] = "linspace"
-    return kind.from_config(known)
+    with native_errors(f"the sampler {name} cannot be used with this decoder"):
+        return kind.from_config(known)
 
 
 def total_steps(options: DecodeOptions) -> int:

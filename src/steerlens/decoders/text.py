@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlens.borders import native_errors
 from steerlens.decoders.folder import load_component
 from steerlens.errors import ModelError
 from steerlens.storage.weights import quiet_libraries
@@ -116,11 +117,7 @@ def _tokens(folder: Path, kind: str, length: int | None = None) -> Any:
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         # transformers would go on with an empty vocabulary, and so with another text, without a word.
         raise ModelError(f"tokenizer: {folder} holds no vocabulary ({', '.join(_VOCABULARIES)}).")
-    try:
-        with quiet_libraries():
-            tokenizer = getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"tokenizer: {folder} cannot be loaded: {reason}") from error
+    with native_errors(f"tokenizer: {folder} cannot be loaded"), quiet_libraries():
+        tokenizer = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     length = length or tokenizer.model_max_length
     return tokenizer([""], padding="max_length", max_length=length, truncation=True, return_tensors="pt")

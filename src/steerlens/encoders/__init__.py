@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
-    from steerlens.encoders.native import EXCLUSIVE, LayerModules, NativeEncoder, Recorded
+    from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, native_pass
+    from steerlens.encoders.native import NativeEncoder
     from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
     from steerlens.encoders.structure import refuse_kind, refuse_unknown
@@ -23,6 +24,7 @@ __all__ = [
     "OPEN_CLIP_FILES",
     "Encoder",
     "EncoderSpec",
+    "Hook",
     "Inputs",
     "LayerModules",
     "Loading",
@@ -34,6 +36,7 @@ __all__ = [
     "crops",
     "is_open_clip_folder",
     "is_timm_folder",
+    "native_pass",
     "record_from",
     "record_prefix",
     "recorded_by_hooks",

@@ -1,8 +1,8 @@
 """Recording attention in transformers models, whose fast kernels give no patterns.
 
 transformers looks its attention function up by name on every call. While recording, that name points to a function that
-computes the few rows of the pattern that are wanted and then calls the library's own fused kernel; afterwards the name
-is what it was. Queries and keys arrive as the model uses them, after any rotary embedding.
+computes the wanted rows of the pattern and then calls the library's own fused kernel; afterwards the name is restored.
+Queries and keys arrive as the model uses them, after any rotary embedding.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -16,28 +16,33 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from steerlens.encoders.fused import attention_rows
+from steerlens.encoders.hooks import Recorded
+from steerlens.errors import ModelError
 
 
 @contextmanager
-def recorded_attention(
-    modules: Mapping[nn.Module, int], tokens: Sequence[int]
-) -> Generator[dict[int, tuple[Tensor, Tensor]]]:
-    """Records attention patterns and values of forward passes that run while the context is open.
+def recorded_attention(modules: Mapping[nn.Module, int], tokens: Sequence[int]) -> Generator[Recorded]:
+    """Records attention patterns and values of one forward pass, which runs while the context is open.
 
     Args:
         modules: the native attention modules and the layer each belongs to.
         tokens: the query tokens whose patterns are kept.
 
     Yields:
-        By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by each forward pass.
+        By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by the forward pass.
+
+    Raises:
+        ModelError: if an attention module did not call its attention function exactly once, when the context closes.
     """
-    recorded: dict[int, tuple[Tensor, Tensor]] = {}
+    recorded: Recorded = {}
+    calls = dict.fromkeys(modules.values(), 0)
 
     def record_and_attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
         layer = modules.get(module)
         if layer is not None:
+            calls[layer] += 1
             mask = attention_mask
             if mask is not None and mask.shape[-2] > 1:
                 mask = mask[..., list(tokens), :]
@@ -60,3 +65,9 @@ def recorded_attention(
         for key, config in configs.items():
             config._attn_implementation_internal = before[key]
         del ALL_ATTENTION_FUNCTIONS[name], ALL_MASK_ATTENTION_FUNCTIONS[name]
+    for layer, count in calls.items():
+        if count != 1:
+            raise ModelError(
+                f"the attention of layer {layer} went through the recording function {count} times in one forward "
+                "pass, where it must once; the model does not run its attention as its family does."
+            )

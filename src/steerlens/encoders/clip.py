@@ -81,7 +81,7 @@ class CLIPEncoder(PretrainedEncoder):
         self.refuse_children("vision_model.encoder", self.tower.encoder, {"layers"})
         self.refuse_blocks("vision_model.encoder.layers")
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """P(LN(x)) of the class token's residual."""
         return self._native.visual_projection(self.tower.post_layernorm(residual[:, 0].to(self.dtype)))
 

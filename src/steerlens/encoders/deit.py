@@ -59,10 +59,10 @@ class DeiTEncoder(ViTEncoder):
             return None
         return torch.cat([head.weight for head in heads], dim=1) / 2, (heads[0].bias + heads[1].bias) / 2
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The normalised class token, with a teacher both tokens side by side."""
         if not self.has_teacher:
-            return super().readout(residual)
+            return super().native_readout(residual)
         return self.tower.layernorm(residual.to(self.dtype)).flatten(1)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:

@@ -87,7 +87,7 @@ class DINOv2Encoder(PretrainedEncoder):
         """The class token; for a classifier the patches too."""
         return (0, *range(self.first_patch, n_tokens)) if self.classifies else (0,)
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The normalised class token, for a classifier beside the mean of the normalised patches."""
         normed = self.tower.layernorm(residual.to(self.dtype))
         return _class_and_mean(normed, 1) if self.classifies else normed[:, 0]

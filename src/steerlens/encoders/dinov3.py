@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.dinov2 import DINOv2Encoder
-from steerlens.encoders.pretrained import PretrainedEncoder, as_rgb, sides
+from steerlens.encoders.native import as_rgb
+from steerlens.encoders.pretrained import PretrainedEncoder, sides
 from steerlens.errors import ModelError
 
 
@@ -82,7 +83,7 @@ class DINOv3Encoder(PretrainedEncoder):
         self.refuse_children("model", self._native.model, {"layer"})
         self.refuse_blocks("model.layer")
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The normalised class token."""
         return self._native.norm(residual[:, 0].to(self.dtype))
 

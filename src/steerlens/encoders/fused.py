@@ -1,10 +1,10 @@
-"""Attention patterns of models that fuse attention into one call: computed again, from tensors that hooks see.
+"""Attention patterns of models that fuse attention into one call, computed again from tensors that hooks see.
 
-Queries, keys and values are taken from the arguments or the output of a native module; the rows of the pattern that are
-wanted follow from them, `softmax(q k / sqrt(d))`, as the fused kernel computes them inside.
+Queries, keys and values come from the arguments or the output of a native module; the wanted rows of the pattern,
+`softmax(q k / sqrt(d))`, are those that the fused kernel computes inside.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.encoders.native import Recorded
-from steerlens.interventions import hooks
+from steerlens.encoders.hooks import Hook, Recorded, registered
 
 Split = Callable[[tuple[Any, ...], Any], tuple[Tensor, Tensor, Tensor]]
 """Makes queries, keys and values, each (B,H,T,d), from the arguments and the output of a native module."""
@@ -21,29 +20,32 @@ Split = Callable[[tuple[Any, ...], Any], tuple[Tensor, Tensor, Tensor]]
 
 @contextmanager
 def recorded_by_hooks(modules: Sequence[tuple[nn.Module, Split]], tokens: Sequence[int]) -> Generator[Recorded]:
-    """Records attention patterns and values of forward passes that run while the context is open.
+    """Records attention patterns and values of one forward pass, which runs while the context is open.
 
     Args:
         modules: for each layer, a native module that is called once a pass, and how to read its attention from it.
         tokens: the query tokens whose patterns are kept.
 
     Yields:
-        By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by each forward pass.
+        By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by the forward pass.
+
+    Raises:
+        ModelError: if a module was called never, or several times, when the context closes.
     """
     recorded: Recorded = {}
 
-    def hook(layer: int, split: Split) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def keep(layer: int, split: Split) -> Callable[..., None]:
+        def act(args: tuple[Any, ...], _: dict[str, Any], output: Any) -> None:
             query, key, value = split(args, output)
             recorded[layer] = (attention_rows(query[:, :, list(tokens)], key).to(value.dtype), value.detach())
 
-        return keep
+        return act
 
-    def handles() -> Iterator[Any]:
-        for layer, (module, split) in enumerate(modules):
-            yield module.register_forward_hook(hook(layer, split))
-
-    with hooks(handles()):
+    hooks = (
+        Hook(module, "after", keep(layer, split), f"records the attention of layer {layer}")
+        for layer, (module, split) in enumerate(modules)
+    )
+    with registered(hooks):
         yield recorded
 
 
@@ -56,10 +58,10 @@ def attention_rows(
     """The attention pattern `softmax(s q k + m)` of some query tokens, in at least float32.
 
     Args:
-        query: of the tokens that are wanted.
+        query: of the wanted tokens.
         key: of every token.
         scaling: s; by default `1 / sqrt(d)`.
-        mask: m, which spreads to (B,H,R,T): what is added, or where attention may go; None for everywhere.
+        mask: m, which broadcasts to (B,H,R,T): what is added, or where attention may go; None for everywhere.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)

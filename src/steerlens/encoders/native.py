@@ -1,85 +1,46 @@
 """Shared by the adapters of libraries whose blocks can be hooked: tracing, recording and intervening.
 
-An adapter names the native modules of each layer (`LayerModules`), runs the native forward pass and applies the native
-readout. Everything else is here, once.
+An adapter names the native modules of each layer (`LayerModules`), preprocesses pictures, runs the native forward pass
+and applies the native readout. Everything else is here, once: what goes in and comes out is held against the spec, and
+whatever the native code raises becomes one `ModelError`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from threading import RLock
-from typing import Any
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from steerlens.borders import native_errors
 from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.hooks import (
+    EXCLUSIVE,
+    Hook,
+    LayerModules,
+    Recorded,
+    first,
+    hidden_states,
+    intervention_hooks,
+    native_pass,
+    recording_hooks,
+)
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import eight_bit
-from steerlens.interventions import Intervention, first, hooks, intervention_handles
+from steerlens.interventions import Intervention
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
-EXCLUSIVE = RLock()
-"""Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
-
-Recorded = dict[int, tuple[Tensor, Tensor]]
-"""By layer: attention patterns of the readout tokens (B,H,R,T) and value vectors of every token (B,H,T,d)."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerModules:
-    """The native modules of one layer, and how its heads are projected into the residual stream.
-
-    Attributes:
-        block: takes the residual stream as its first argument and gives it back.
-        attn_out: its output is what attention adds to the residual stream (the LayerScale where there is one).
-        attn_proj: its input is the concatenated head values, (B,T,D), or what `values_of` makes them from.
-        mlp_out: its output is what the MLP adds to the residual stream (the LayerScale where there is one).
-        n_heads: H.
-        out_weight: weight of the output projection, (D, H d), as a linear layer holds it.
-        out_bias: its bias, (D,), or None.
-        scale: LayerScale on attention, (D,), or None; it multiplies heads and bias alike.
-        values_of: makes the head values from the arguments of `attn_proj`, for libraries that fuse attention with its
-            projection (`nn.MultiheadAttention`); None where the first argument is the head values.
-    """
-
-    block: nn.Module
-    attn_out: nn.Module
-    attn_proj: nn.Module
-    mlp_out: nn.Module
-    n_heads: int
-    out_weight: Float[Tensor, "D Hd"]
-    out_bias: Float[Tensor, "D"] | None
-    scale: Float[Tensor, "D"] | None = None
-    values_of: Callable[[tuple[Any, ...]], Tensor] | None = None
-
-    def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
-        """The concatenated head values, from the arguments that `attn_proj` was called with."""
-        return args[0] if self.values_of is None else self.values_of(args)
-
-    def head_weights(self) -> Float[Tensor, "H d D"]:
-        """Each head's slice of the output projection, LayerScale included; a view where there is no LayerScale."""
-        D = self.out_weight.shape[0]
-        weights = self.out_weight.detach().T.reshape(self.n_heads, -1, D)
-        return weights if self.scale is None else weights * self.scale.detach()
-
-    def bias(self) -> Float[Tensor, "D"]:
-        """The bias that attention adds besides its heads, LayerScale included; zeros where there is none."""
-        bias = self.out_weight.new_zeros(self.out_weight.shape[0]) if self.out_bias is None else self.out_bias
-        return bias.detach() if self.scale is None else (bias * self.scale).detach()
-
-    def head_write(self, head_values: Float[Tensor, "B T Hd"], head: int) -> Float[Tensor, "B T D"]:
-        """What one head writes on every token, from the input of the output projection."""
-        width = head_values.shape[-1] // self.n_heads
-        return head_values[..., head * width : (head + 1) * width] @ self.head_weights()[head]
-
 
 class NativeEncoder(ABC):
-    """An encoder whose native blocks are hooked; the base of every adapter in this package."""
+    """An encoder whose native blocks are hooked; the base of every adapter in this package.
+
+    Adapters implement `layers`, `recording_attention` and the three `native_...` methods, which call the library's own
+    code and need no checks of their own.
+    """
 
     spec: EncoderSpec
     model: nn.Module
@@ -89,38 +50,48 @@ class NativeEncoder(ABC):
         """The native modules, layer by layer."""
 
     @abstractmethod
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """The model's own final norm, pooling and projection of the residual of the readout tokens."""
-
-    @abstractmethod
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """One call of the native model."""
 
     @abstractmethod
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the model wants them, on its device."""
-
-    @abstractmethod
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        """While it is open, one forward pass records patterns (of the given query tokens) and values, by layer."""
+
+    # Not abstract: adapters written before these two existed override `readout` and `preprocess` themselves.
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The model's own final norm, pooling and projection of the residual of the readout tokens."""
+        raise NotImplementedError(f"{type(self).__name__} defines no native_readout")
+
+    def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """RGB pictures through the preprocessing that belongs to the model, on its device and in its precision."""
+        raise NotImplementedError(f"{type(self).__name__} defines no native_preprocess")
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model's weights."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of its weights."""
+        """The precision of the model's weights."""
         return next(self.model.parameters()).dtype
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """The final norm, if all that the readout does after it is linear; None if it is not, or not known to be."""
+        """The final norm, if the readout behind it is linear; None if it is not, or not known to be."""
         return None
 
     def declare(self, spec: EncoderSpec) -> None:
-        """Sets the spec; the size of the embedding is asked of the readout, since pooling and heads decide it."""
+        """Sets the spec; the size of the embedding is that of the readout, since pooling and heads decide it.
+
+        Raises:
+            ModelError: if weights are on the meta device, or the readout fails.
+        """
+        if any(tensor.is_meta for tensor in self.model.parameters()):
+            raise ModelError(
+                f"{spec.name}: weights of the model are on the meta device, so they hold no numbers (offloaded, or "
+                "never loaded); load the whole model into memory."
+            )
         self.spec = spec
         with torch.no_grad():
             empty = torch.zeros(1, len(self.readout_tokens), spec.width, device=self.device, dtype=self.dtype)
@@ -133,12 +104,30 @@ class NativeEncoder(ABC):
         return tuple(range(self.spec.n_tokens)) if tokens is None else tokens
 
     def projections(self) -> tuple[tuple[Float[Tensor, "H d D"], ...], Float[Tensor, "L D"]]:
-        """The parts of a trace that are weights: each layer's slices for its heads, and its attention's bias."""
+        """The weights in a trace: each layer's slices of the output projection by head, and its attention's bias."""
         layers = self.layers()
         return tuple(modules.head_weights() for modules in layers), torch.stack([modules.bias() for modules in layers])
 
+    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures as the model takes them, on its device.
+
+        Raises:
+            ModelError: if the preprocessing fails, or gives tensors of another shape than the model sees.
+        """
+        with native_errors(f"{self.spec.name}: its image processor failed"):
+            inputs = self.native_preprocess([as_rgb(image) for image in images])
+            given = self.misfit(inputs)
+        if given is not None:
+            height, width = self.spec.image_size
+            raise ModelError(
+                f"{self.spec.name}: its image processor gives pictures of shape {given}, where the model sees "
+                f"{(3, height, width)} (channels, height, width); give the processor that belongs to the model, which "
+                "gives every picture the same size."
+            )
+        return inputs
+
     def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
-        """Pictures with values in [0,1] as the model wants them.
+        """Pictures with values in [0,1] as the model takes them.
 
         They go through the 8-bit pictures that a file would hold, so that a decoded picture scores the same before and
         after it is saved.
@@ -153,15 +142,22 @@ class NativeEncoder(ABC):
         inputs = dict(self.preprocess([Image.new("RGB", (self.spec.image_size[1], self.spec.image_size[0]))]))
         return self.embed({**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])})
 
+    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+        """The model's own final norm, pooling and projection of the residual of the readout tokens."""
+        with native_pass(self.model, self.spec.name):
+            return self.native_readout(residual)
+
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
         """The true forward pass under interventions, everything downstream reacting; gradients flow.
 
         Raises:
-            UsageError: if an intervention is at a site, a head or a token that the model does not have.
+            UsageError: if an intervention is at a site, a head or a token that the model does not have, or the inputs
+                are of another shape than the model sees.
+            ModelError: if the native model fails, or an intervention did not happen.
         """
         self._check_interventions(interventions)
-        with EXCLUSIVE, hooks(intervention_handles(self.layers() if interventions else (), interventions)):
-            return self.native_forward(self._inputs(inputs))
+        hooks = intervention_hooks(self.layers(), interventions) if interventions else ()
+        return self.run(self.model_inputs(inputs), hooks)
 
     @torch.no_grad()
     def embed(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
@@ -169,6 +165,7 @@ class NativeEncoder(ABC):
 
         Raises:
             UsageError: as `forward`.
+            ModelError: as `forward`.
         """
         return self.forward(inputs, interventions)
 
@@ -177,45 +174,64 @@ class NativeEncoder(ABC):
         """The decomposition of the readout tokens' final residual, from one forward pass.
 
         Args:
-            inputs: what `preprocess` gave, or its pixel values alone.
+            inputs: the output of `preprocess`, or its pixel values alone.
             attention: also keep the readout tokens' attention patterns and every token's value vectors.
 
         Raises:
-            ModelError: if the model does not run its blocks, or its attention, the way its family does.
+            UsageError: if the inputs are of another shape than the model sees.
+            ModelError: if the native model fails, or does not run its blocks or its attention as its family does.
         """
-        layers, inputs = self.layers(), self._inputs(inputs)
+        layers, inputs = self.layers(), self.model_inputs(inputs)
         index = torch.tensor(self.readout_tokens, device=self.device)
         store: dict[str, list[Tensor]] = {key: [] for key in ("embed", "values", "attn_out", "mlp_out", "resid_post")}
 
         def keep(key: str, hidden: Tensor) -> None:
+            if hidden.ndim != 3 or hidden.shape[1] != self.spec.n_tokens:
+                raise ModelError(
+                    f"{self.spec.name}: {key} has shape {tuple(hidden.shape)} where its {self.spec.n_tokens} tokens "
+                    "were expected; the model does not see what its adapter describes."
+                )
             # A copy of the readout tokens, never a view: a view would keep the whole activation alive.
             store[key].append(hidden.index_select(1, index))
 
-        def handles() -> Iterator[Any]:
-            yield layers[0].block.register_forward_pre_hook(
-                lambda _, args, kwargs: keep("embed", args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        def output(key: str) -> Callable[..., None]:
+            return lambda _, __, output: keep(key, first(output))
+
+        def values(modules: LayerModules) -> Callable[..., None]:
+            return lambda args, _: keep("values", modules.head_values(args))
+
+        def hooks() -> Iterator[Hook]:
+            yield Hook(
+                layers[0].block,
+                "before",
+                lambda args, kwargs: keep("embed", hidden_states(args, kwargs)),
+                "records embed",
             )
-            for modules in layers:
-                yield modules.attn_proj.register_forward_pre_hook(_input_hook(keep, modules))
-                yield modules.attn_out.register_forward_hook(_output_hook(keep, "attn_out"))
-                yield modules.mlp_out.register_forward_hook(_output_hook(keep, "mlp_out"))
-                yield modules.block.register_forward_hook(_output_hook(keep, "resid_post"))
+            for layer, modules in enumerate(layers):
+                yield Hook(modules.attn_proj, "before", values(modules), f"records the heads of layer {layer}")
+                for key, module in (
+                    ("attn_out", modules.attn_out),
+                    ("mlp_out", modules.mlp_out),
+                    ("resid_post", modules.block),
+                ):
+                    yield Hook(module, "after", output(key), f"records {key}.{layer}")
 
         recording = self.recording_attention(self.readout_tokens) if attention else nullcontext()
-        with EXCLUSIVE, hooks(handles()), recording as recorded:
-            embedding = self.native_forward(inputs)
-        self._check_captured(store)
+        with EXCLUSIVE, recording as recorded:
+            embedding = self.run(inputs, hooks())
         stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items()}
         B, L, R, _ = stacked["values"].shape
         head_values = stacked["values"].view(B, L, R, self.spec.n_heads, -1).transpose(2, 3)
         patterns, token_values = _by_layer(recorded, L) if recorded is not None else (None, None)
+        with native_errors(f"{self.spec.name}: its output projections cannot be read"):
+            projections = self.projections()
         return Trace(
             stacked["embed"][:, 0],
             head_values,
             stacked["attn_out"],
             stacked["mlp_out"],
             stacked["resid_post"],
-            *self.projections(),
+            *projections,
             embedding,
             patterns,
             token_values,
@@ -227,27 +243,64 @@ class NativeEncoder(ABC):
     ) -> dict[Site, Float[Tensor, "B T D"]]:
         """What sites hold on every token, from one forward pass.
 
-        Interventions act before recording. At a head, what is recorded is its write before any intervention on it.
+        Interventions act before recording. At a head, its write before any intervention on it is recorded.
 
         Raises:
-            UsageError: if the model has no such site.
+            UsageError: if the model has no such site, or the inputs are of another shape than it sees.
+            ModelError: if the native model fails, or an intervention or a recording did not happen.
         """
         layers, kept = self.layers(), dict[Site, Tensor]()
         for site in sites:
             site.check(self.spec.n_layers, self.spec.n_heads)
 
-        def handles() -> Iterator[Any]:
-            yield from intervention_handles(layers, interventions)
+        def hooks() -> Iterator[Hook]:
+            yield from intervention_hooks(layers, interventions)
             for site in sites:
-                yield from recording_handles(layers, site, kept)
+                yield from recording_hooks(layers, site, kept)
 
         self._check_interventions(interventions)
-        with EXCLUSIVE, hooks(handles()):
-            self.native_forward(self._inputs(inputs))
+        self.run(self.model_inputs(inputs), hooks())
         return {site: kept[site] for site in sites}
 
-    def _inputs(self, inputs: Inputs | Tensor) -> Inputs:
-        return {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
+    def run(self, inputs: Inputs, hooks: Iterator[Hook] | Sequence[Hook] = ()) -> Float[Tensor, "B E"]:
+        """One native forward pass with hooks.
+
+        Raises:
+            ModelError: if the native model fails, a hook does not run exactly once, or the embedding has another shape
+                than the spec says.
+        """
+        with native_pass(self.model, self.spec.name, hooks):
+            embedding = self.native_forward(inputs)
+            shape = tuple(embedding.shape)
+        if len(shape) != 2 or shape[1] != self.spec.embedding_size:
+            raise ModelError(
+                f"{self.spec.name} gives embeddings of shape {shape}, where (pictures, {self.spec.embedding_size}) was "
+                "expected."
+            )
+        return embedding
+
+    def model_inputs(self, inputs: Inputs | Tensor) -> Inputs:
+        """The arguments of the native model, checked; pixel values alone are given their name.
+
+        Raises:
+            UsageError: if they are of another shape than the model sees.
+        """
+        given: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
+        shape = self.misfit(given)
+        if shape is not None:
+            height, width = self.spec.image_size
+            raise UsageError(
+                f"{self.spec.name} sees pictures of 3 channels and {height} x {width} pixels, not of shape {shape}; "
+                "make them by `preprocess`."
+            )
+        return given
+
+    def misfit(self, inputs: Inputs) -> tuple[int, ...] | None:
+        """The shape of each picture, if it is another than the spec describes; None if it fits."""
+        if "pixel_values" not in inputs:
+            return None
+        shape = tuple(inputs["pixel_values"].shape)
+        return None if len(shape) == 4 and shape[1:] == (3, *self.spec.image_size) else shape[1:]
 
     def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
         for intervention in interventions:
@@ -256,64 +309,12 @@ class NativeEncoder(ABC):
             if not all(-self.spec.n_tokens <= token < self.spec.n_tokens for token in tokens):
                 raise UsageError(f"{intervention.site}: the model has {self.spec.n_tokens} tokens a picture.")
 
-    def _check_captured(self, store: dict[str, list[Tensor]]) -> None:
-        for key, rows in store.items():
-            wanted = 1 if key == "embed" else self.spec.n_layers
-            if len(rows) != wanted:
-                raise ModelError(
-                    f"{self.spec.name}: {key} was seen {len(rows)} times in a forward pass of {wanted} layers; the "
-                    "model does not run its blocks the way its family does, so it cannot be traced."
-                )
 
-
-def _output_hook(keep: Callable[[str, Tensor], None], key: str) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
-        keep(key, first(output))
-
-    return hook
-
-
-def _input_hook(keep: Callable[[str, Tensor], None], modules: LayerModules) -> Callable[[nn.Module, Any], None]:
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-        keep("values", modules.head_values(args))
-
-    return hook
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB; not every processor converts."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor, Tensor]:
-    if sorted(recorded) != list(range(n_layers)):
-        raise ModelError("the model's attention did not go through the recording function in every layer.")
     pairs = [recorded[layer] for layer in range(n_layers)]
     return torch.stack([pair[0] for pair in pairs], dim=1), torch.stack([pair[1] for pair in pairs], dim=1)
-
-
-def recording_handles(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Any]:
-    """Registers hooks that put what a site holds on every token into `kept`, and yields their handles.
-
-    Raises:
-        UsageError: if the site is a direction of the user's.
-    """
-    modules = layers[max(site.layer, 0)]
-
-    def keep(hidden: Tensor) -> None:
-        kept[site] = hidden.detach()
-
-    if site.kind in ("embed", "resid_pre"):
-        yield modules.block.register_forward_pre_hook(
-            lambda _, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-        )
-    elif site.kind == "resid_mid":
-        before: list[Tensor] = []
-        yield modules.block.register_forward_pre_hook(
-            lambda _, args, kwargs: before.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-        )
-        yield modules.attn_out.register_forward_hook(lambda _, __, output: keep(before.pop() + first(output)))
-    elif site.kind == "head":
-        yield modules.attn_proj.register_forward_pre_hook(
-            lambda _, args: keep(modules.head_write(modules.head_values(args), site.head))
-        )
-    elif site.kind in ("attn_out", "mlp_out", "resid_post"):
-        module = {"attn_out": modules.attn_out, "mlp_out": modules.mlp_out, "resid_post": modules.block}[site.kind]
-        yield module.register_forward_hook(lambda _, __, output: keep(first(output)))
-    else:
-        raise UsageError(f"{site} is a direction, not a place in the model.")

@@ -23,12 +23,12 @@ from torch.nn import functional
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.folders import is_open_clip_folder, open_open_clip_folder
 from steerlens.encoders.fused import recorded_by_hooks
-from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.hooks import LayerModules, Recorded, first
+from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.timm import TimmEncoder
 from steerlens.encoders.transforms import TransformEncoder, crops
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import first
 from steerlens.vocabulary import ClassVocabulary
 
 _LIBRARY = "a VisionTransformer of open_clip"
@@ -121,7 +121,7 @@ class OpenCLIPEncoder(TransformEncoder):
             for block in self._visual.transformer.resblocks
         ]
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The model's own final norm, pooling and projection."""
         pooled, _ = self._visual._pool(self.before_pooling(residual))
         return pooled if self._visual.proj is None else pooled @ self._visual.proj
@@ -129,7 +129,7 @@ class OpenCLIPEncoder(TransformEncoder):
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The image embedding of one native forward pass, not normalised."""
         # Towers made for captioning give their tokens too.
-        return first(self._visual(self.pixels(inputs)))
+        return first(self._visual(inputs["pixel_values"]))
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
@@ -167,13 +167,13 @@ class OpenCLIPTimmEncoder(TimmEncoder):
         """None: `OpenCLIPEncoder` opens the folders of open_clip, whichever tower is in them."""
         return False
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """timm's own norms, pooling and head, and open_clip's projection."""
         return self._tower.head(self._vit.forward_head(self._normed(residual)))
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The image embedding of one native forward pass, not normalised."""
-        return self._tower(self.pixels(inputs))
+        return self._tower(inputs["pixel_values"])
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
         """There is none: the embedding is already what comes out of the head.

@@ -66,7 +66,7 @@ class PooledEncoder(PretrainedEncoder):
         """Every token is read."""
         return None
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The pooling head (or the mean) of the normalised tokens, and the projection where there is one."""
         tokens = self.final_norm(residual.to(self.dtype))
         return self.projected(self.tower.head(tokens) if self.pools else tokens.mean(dim=1))

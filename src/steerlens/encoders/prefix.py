@@ -1,11 +1,11 @@
-"""Forward passes that begin in the middle: what lies before an ablated layer is the same as in the clean pass.
+"""Forward passes that begin in the middle: the layers before an ablated one compute the same as in the clean pass.
 
-One clean pass keeps what every native block was called with. A pass with interventions at layer n then calls the native
-blocks n, n+1, ... with those arguments, for as many rows as wanted, each with interventions of its own, and reads the
+One clean pass keeps the arguments of every native block. A pass with interventions at layer n then calls the native
+blocks n, n+1, ... with those arguments, for any number of rows, each with interventions of its own, and reads the
 embedding out. Nothing of the model is copied; a sweep over all layers costs about half of full passes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.encoders.base import Inputs
-from steerlens.encoders.native import EXCLUSIVE, NativeEncoder, recording_handles
+from steerlens.encoders.hooks import Hook, first, hidden_states, intervention_hooks, native_pass, recording_hooks
+from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Intervention, first, hooks, intervention_handles
+from steerlens.interventions import Intervention
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
 
@@ -26,7 +27,7 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """What every native block was called with in one clean forward pass of B pictures.
+    """The arguments of every native block in one clean forward pass of B pictures.
 
     Attributes:
         hidden: the residual stream that enters each layer, (B,T,D).
@@ -50,32 +51,25 @@ def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
 
     Args:
         encoder: any encoder whose blocks can be hooked.
-        inputs: what `encoder.preprocess` gave.
+        inputs: the output of `encoder.preprocess`.
 
     Raises:
-        ModelError: if calling the blocks one after another does not give the model's own embedding.
+        ModelError: if a block is not called exactly once, or calling the blocks one after another does not give the
+            model's own embedding.
     """
-    seen: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
+    calls: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
 
-    def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args:
-            seen.append((args[0], args[1:], dict(kwargs)))
-        else:
-            rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            seen.append((kwargs["hidden_states"], (), rest))
+    def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rest = {key: value for key, value in kwargs.items() if args or key != "hidden_states"}
+        calls.append((hidden_states(args, kwargs), args[1:], rest))
 
-    def handles() -> Iterator[Any]:
-        for modules in encoder.layers():
-            yield modules.block.register_forward_pre_hook(keep, with_kwargs=True)
-
-    with EXCLUSIVE, hooks(handles()):
+    hooks = [
+        Hook(modules.block, "before", keep, f"keeps the arguments of block {layer}")
+        for layer, modules in enumerate(encoder.layers())
+    ]
+    with native_pass(encoder.model, encoder.spec.name, hooks):
         embedding = encoder.embed(inputs)
-    if len(seen) != encoder.spec.n_layers:
-        raise ModelError(
-            f"{encoder.spec.name}: its {encoder.spec.n_layers} blocks were called {len(seen)} times in one forward "
-            "pass, so a pass cannot begin in the middle."
-        )
-    prefix = Prefix(*(tuple(part) for part in zip(*seen, strict=True)), embedding)  # type: ignore[arg-type]
+    prefix = Prefix(*(tuple(part) for part in zip(*calls, strict=True)), embedding)  # type: ignore[arg-type]
     again = resume(encoder, prefix, encoder.spec.n_layers - 1, range(len(prefix)))
     if not cosine_distance(again, embedding) <= _TOLERANCE:
         raise ModelError(
@@ -97,7 +91,7 @@ def resume(
 
     Args:
         encoder: the encoder of the prefix.
-        prefix: what `record_prefix` gave.
+        prefix: the output of `record_prefix`.
         layer: the first layer to run.
         rows: the picture of the prefix that each of the N rows starts from; a picture may come again.
         interventions: at this layer or later ones; `ByRow` gives each row its own.
@@ -110,7 +104,7 @@ def resume(
         if site.kind == "embed" or site.layer < layer:
             raise UsageError(f"{site} lies before layer {layer}, where this forward pass begins.")
     layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
-    with EXCLUSIVE, hooks(intervention_handles(layers, interventions)):
+    with native_pass(encoder.model, encoder.spec.name, intervention_hooks(layers, interventions)):
         hidden = prefix.hidden[layer].index_select(0, index)
         for number in range(layer, len(layers)):
             hidden = _call(layers[number].block, hidden, prefix, number, index)
@@ -120,7 +114,7 @@ def resume(
 
 @torch.no_grad()
 def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "B T D"]]:
-    """What sites of one layer hold on every token in the clean pass, from calling that layer's block alone.
+    """The values of sites of one layer on every token in the clean pass, from calling that layer's block alone.
 
     Raises:
         UsageError: if the sites are not of one layer.
@@ -130,12 +124,9 @@ def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -
         raise UsageError("only sites of one layer can be recorded from one block.")
     number, layers, kept = numbers.pop(), encoder.layers(), dict[Site, Tensor]()
 
-    def handles() -> Iterator[Any]:
-        for site in sites:
-            yield from recording_handles(layers, site, kept)
-
+    hooks = (hook for site in sites for hook in recording_hooks(layers, site, kept))
     index = torch.arange(len(prefix), device=encoder.device)
-    with EXCLUSIVE, hooks(handles()):
+    with native_pass(encoder.model, encoder.spec.name, hooks):
         _call(layers[number].block, prefix.hidden[number], prefix, number, index)
     return {site: kept[site] for site in sites}
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from steerlens.encoders.attention import recorded_attention
 from steerlens.encoders.base import EncoderSpec, Inputs
-from steerlens.encoders.native import LayerModules, NativeEncoder, Recorded
+from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
@@ -215,22 +216,13 @@ class PretrainedEncoder(NativeEncoder):
             scale=None if parts.scales is None else getattr(block, first).lambda1,
         )
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the model's own image processor makes them, (B,3,height,width).
-
-        Raises:
-            ModelError: if they are of another size than the model sees.
-        """
-        pixel_values = self.processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
-        if tuple(pixel_values.shape[-2:]) != self.spec.image_size:
-            raise ModelError(
-                f"{self.spec.name}: its image processor made pictures of {_pixels(pixel_values.shape[-2:])}, where "
-                f"{_pixels(self.spec.image_size)} are wanted; it must give every picture the same size."
-            )
+    def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures through the model's own image processor, (B,3,height,width)."""
+        pixel_values = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixel_values.to(self.device, self.dtype)}
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        """While it is open, one forward pass records patterns (of the given query tokens) and values, by layer."""
         attentions = [getattr(block, self.parts.attention) for block in self.blocks]
         return recorded_attention({attention: layer for layer, attention in enumerate(attentions)}, tokens)
 
@@ -292,11 +284,6 @@ class PretrainedEncoder(NativeEncoder):
             self.refuse_kind(where, attention, parts.attention_kind)
             # Adapters of fine-tuning libraries wrap a layer, and write more than its weight says.
             self.refuse_kind(f"{where}.{parts.projection}", getattr(attention, parts.projection), "Linear")
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture in RGB; not every processor converts."""
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def sides(size: Any) -> tuple[int, int]:

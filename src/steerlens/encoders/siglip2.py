@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.encoders.base import Inputs
-from steerlens.encoders.pretrained import Loading, as_rgb
+from steerlens.encoders.pretrained import Loading
 from steerlens.encoders.siglip import TEXT_SIDE, SigLIPEncoder
 from steerlens.errors import ModelError, UsageError
 
@@ -56,15 +56,24 @@ class SigLIP2Encoder(SigLIPEncoder):
         allowed = self.tower.config.num_patches if self.processor is None else self.processor.max_num_patches
         return isqrt(allowed) * patch, isqrt(allowed) * patch
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+    def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
         """Squashed pictures, cut into patches: `pixel_values` (B,T,3 patch patch), their mask and their shapes."""
         height, width = self.spec.image_size
-        squares = [as_rgb(image).resize((width, height), self.processor.resample) for image in images]
+        squares = [image.resize((width, height), self.processor.resample) for image in images]
         made = self.processor(images=squares, return_tensors="pt")
         # The processor pads to the largest number of patches, which a square need not have.
-        return self._inputs({name: made[name].to(self.device) for name in _ARGUMENTS})
+        return self.model_inputs({name: made[name].to(self.device) for name in _ARGUMENTS})
 
-    def _inputs(self, inputs: Inputs | Tensor) -> Inputs:
+    def misfit(self, inputs: Inputs) -> tuple[int, ...] | None:
+        """None: `model_inputs` itself checks inputs that are cut into patches."""
+        return None
+
+    def model_inputs(self, inputs: Inputs | Tensor) -> Inputs:
+        """Patches with their mask and shapes, padding cut off.
+
+        Raises:
+            UsageError: if they are of pictures of another shape than the encoder declares.
+        """
         given = {"pixel_values": inputs} if isinstance(inputs, Tensor) else dict(inputs)
         patches = given["pixel_values"]
         grid = torch.tensor(self.spec.patch_grid, device=patches.device)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.fused import Split, recorded_by_hooks
-from steerlens.encoders.native import LayerModules, Recorded
+from steerlens.encoders.hooks import LayerModules, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.transforms import TransformEncoder, crops
 from steerlens.errors import ModelError, UsageError
@@ -115,13 +115,13 @@ class TimmEncoder(TransformEncoder):
             for block in self._vit.blocks
         ]
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The model's own final norm, pooling and norm after pooling."""
         return self._vit.forward_head(self._normed(residual), pre_logits=True)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """What the classifier reads, from one native forward pass."""
-        return self._vit.forward_head(self._vit.forward_features(self.pixels(inputs)), pre_logits=True)
+        return self._vit.forward_head(self._vit.forward_features(inputs["pixel_values"]), pre_logits=True)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.native import NativeEncoder
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import ModelError
 
 
 class TransformEncoder(NativeEncoder):
@@ -26,26 +26,10 @@ class TransformEncoder(NativeEncoder):
 
     processor: Any
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own transform, (B,3,height,width).
-
-        Raises:
-            ModelError: if it makes pictures of another size than the model sees.
-        """
+    def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
+        """Pictures through the model's own transform, (B,3,height,width)."""
         pixels = apply_transform(self.processor, images, self.spec.image_size)
         return {"pixel_values": pixels.to(self.device, self.dtype)}
-
-    def pixels(self, inputs: Inputs) -> Float[Tensor, "B 3 height width"]:
-        """The pixels of inputs.
-
-        Raises:
-            UsageError: if they are of another size: models with a dynamic one would take it, and have other tokens than
-                the declared ones.
-        """
-        pixels, size = inputs["pixel_values"], self.spec.image_size
-        if pixels.shape[-2:] != size:
-            raise UsageError(f"{self.spec.name} sees pictures of {size} pixels, not {tuple(pixels.shape[-2:])}.")
-        return pixels
 
     def before_pooling(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N T D"]:
         """The readout tokens in their places: native pooling skips those before the patches, and finds empty ones."""

@@ -76,7 +76,7 @@ class ViTEncoder(PretrainedEncoder):
         self.refuse_kind(f"{path}.layernorm", self.tower.layernorm, "LayerNorm")
         self.refuse_blocks(f"{path}.layers")
 
-    def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
+    def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The normalised class token, through the pooler where there is one."""
         normed = self.tower.layernorm(residual.to(self.dtype))
         pooler = getattr(self.tower, "pooler", None)

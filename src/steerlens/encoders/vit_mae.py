@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.encoders.base import Inputs
-from steerlens.encoders.native import EXCLUSIVE
 from steerlens.encoders.pretrained import Loading
 from steerlens.encoders.vit import ViTEncoder
 
@@ -40,7 +39,7 @@ class ViTMAEEncoder(ViTEncoder):
         pixels = inputs["pixel_values"]
         # The model sorts patches by this noise, so that rising numbers leave them where they are.
         order = torch.arange(self.spec.n_tokens - self.first_patch, device=pixels.device).expand(len(pixels), -1)
-        with EXCLUSIVE, _unmasked(self.tower.embeddings.config):
+        with _unmasked(self.tower.embeddings.config):
             return self.tower(**inputs, noise=order).last_hidden_state[:, 0]
 
 

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
+from steerlens.encoders.hooks import Hook, native_pass
+from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import UsageError
-from steerlens.interventions import hooks
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import writes
 from steerlens.sites import Site
@@ -76,21 +76,22 @@ class LinearAttribution:
         """The readout of a residual, its final norm dividing by what it divides the clean residual by."""
         norm, divisors = self.encoder.linear_after, list[Tensor]()
 
-        def keep(module: nn.Module, args: tuple[Tensor, ...], _: Any) -> None:
-            divisors.append(_divisor(module, args[0]))
-
-        def rescale(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            bias = getattr(module, "bias", None)
-            scaled = (output if bias is None else output - bias) * (_divisor(module, args[0]) / divisors[0])
-            return (scaled if bias is None else scaled + bias).to(output.dtype)
-
         if norm is None:
             raise UsageError(f"{self.encoder.spec.name}: its readout is not known to be linear after the final norm.")
-        with EXCLUSIVE:
-            with hooks([norm.register_forward_hook(keep)]):
-                self.encoder.readout(trace.final)
-            with hooks([norm.register_forward_hook(rescale)]):
-                return self.encoder.readout(residual)
+
+        def keep(args: tuple[Tensor, ...], _: Any, __: Any) -> None:
+            divisors.append(_divisor(norm, args[0]))
+
+        def rescale(args: tuple[Tensor, ...], _: Any, output: Tensor) -> Tensor:
+            bias = getattr(norm, "bias", None)
+            scaled = (output if bias is None else output - bias) * (_divisor(norm, args[0]) / divisors[0])
+            return (scaled if bias is None else scaled + bias).to(output.dtype)
+
+        model, name = self.encoder.model, self.encoder.spec.name
+        with native_pass(model, name, [Hook(norm, "after", keep, "reads the divisor of the final norm")]):
+            self.encoder.readout(trace.final)
+        with native_pass(model, name, [Hook(norm, "after", rescale, "holds the divisor of the final norm")]):
+            return self.encoder.readout(residual)
 
 
 def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from steerlens.decoders.base import Decoder, DecoderSpec, TokenDecoder, TokenSource
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
-from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
+from steerlens.encoders.hooks import EXCLUSIVE
+from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.components import Direction, Group, direction_site
 from steerlens.lenses.readout import precise

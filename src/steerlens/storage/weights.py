@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from steerlens.borders import native_errors
 from steerlens.errors import ModelError
 
 _MAX_HEADER = 100_000_000
@@ -165,16 +166,14 @@ def load_module(
     if kind.__module__.startswith("diffusers.") and not hasattr(kind, "config_class"):
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     else:
-        options |= {"dtype": dtype}
-    try:
-        with quiet_libraries():
-            model, info = kind.from_pretrained(folder, **options, **(arguments or {}))
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ModelError(f"{component}: {folder} cannot be loaded as a {kind.__name__}: {reason}.") from error
-    _check_info(info, component, folder, ignore)
-    check_finite(model, component)
-    return model.to(device).eval()
+        # Chosen here and never by a config, which can name packages that are not installed or kernels to be fetched.
+        attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+        options |= {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
+    with native_errors(f"{component}: {folder} cannot be loaded as a {kind.__name__}"), quiet_libraries():
+        model, info = kind.from_pretrained(folder, **options, **(arguments or {}))
+        _check_info(info, component, folder, ignore)
+        check_finite(model, component)
+        return model.to(device).eval()
 
 
 def _check_info(info: Mapping[str, Any], component: str, folder: Path, ignore: Sequence[str]) -> None:

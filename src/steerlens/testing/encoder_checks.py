@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from steerlens.encoders.base import Encoder, Inputs
-from steerlens.encoders.native import LayerModules, NativeEncoder
+from steerlens.encoders.hooks import LayerModules, first, with_first
+from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Add, Intervention, Patch, Scale, Zero, first, with_first
+from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from steerlens.borders import native_errors
 from steerlens.decoders.families import FAMILIES
 from steerlens.decoders.neighbours import is_index, source_of_index
 from steerlens.devices import choose_device, encoder_dtype, parse_dtype
@@ -141,6 +142,11 @@ def open_encoder(
         ModelError: if it cannot be loaded, or no adapter takes it.
     """
     chosen, asked, name = choose_device(device), parse_dtype(dtype), name or found.source
+    with native_errors(f"{name} cannot be loaded"):
+        return _open(found, processor, chosen, asked, name)
+
+
+def _open(found: FoundEncoder, processor: Any, chosen: torch.device, asked: torch.dtype | None, name: str) -> Encoder:
     if found.joint is not None:
         from steerlens.loading import load_decoder
 
@@ -197,7 +203,8 @@ def load_encoder(
         if processor is None:
             raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
         kind = adapter_for(source)
-        return kind(source, processor, name=name) if name else kind(source, processor)
+        with native_errors(f"{name or type(source).__name__} cannot be wrapped"):
+            return kind(source, processor, name=name) if name else kind(source, processor)
     found = find_alone(str(source), revision, local_files_only=local_files_only)
     return open_encoder(found, processor, device=device, dtype=dtype, name=name or str(source))
 
@@ -234,10 +241,7 @@ def _processor(folder: Path, adapter: Any) -> Any:
         return own
     from transformers import AutoImageProcessor
 
-    try:
-        with quiet_libraries():
-            # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
-            return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"image_processor: {folder} cannot be loaded: {reason}") from error
+    # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
+    options = {"backend": "pil", "local_files_only": True, "trust_remote_code": False}
+    with native_errors(f"image_processor: {folder} cannot be loaded"), quiet_libraries():
+        return AutoImageProcessor.from_pretrained(folder, **options)

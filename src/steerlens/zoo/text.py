@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.borders import native_errors
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
 from steerlens.storage.weights import load_module, quiet_libraries
@@ -62,11 +63,9 @@ class CLIPText:
             raise ModelError(f"tokenizer: {folder / 'tokenizer'} holds no vocabulary (tokenizer.json, vocab.json).")
         kind, cpu = CLIPTextModelWithProjection, torch.device("cpu")
         model = load_module(kind, folder / "text_encoder", "text_encoder", dtype=torch.float32, device=cpu)
-        try:
-            with quiet_libraries():
-                tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"tokenizer: {folder / 'tokenizer'} cannot be loaded: {error}.") from error
+        with native_errors(f"tokenizer: {folder / 'tokenizer'} cannot be loaded"), quiet_libraries():
+            options = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", **options)
         return model, tokenizer
 
     @torch.no_grad()
@@ -95,9 +94,10 @@ class SentenceEncoder:
     def _native(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
-        with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            model = AutoModel.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        with native_errors(f"text_encoder: {self.folder} cannot be loaded"), quiet_libraries():
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
+            model = AutoModel.from_pretrained(self.folder, use_safetensors=True, attn_implementation="sdpa", **options)
         return model.float().eval(), tokenizer
 
     @torch.no_grad()

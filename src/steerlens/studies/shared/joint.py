@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.native import EXCLUSIVE, NativeEncoder
+from steerlens.encoders.hooks import Hook, native_pass
+from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_from, resume
-from steerlens.interventions import ByRow, Intervention, Resample, hooks
+from steerlens.interventions import ByRow, Intervention, Resample
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.shared.effects import by_layer, direct_embeddings, final_residual
@@ -108,11 +109,11 @@ class Scene:
         """The same pass under interventions, for others to begin in the middle of."""
         entered: list[Tensor] = []
 
-        def keep(_: Any, args: tuple[Tensor, ...]) -> None:
+        def keep(args: tuple[Tensor, ...], _: Any) -> None:
             entered.append(args[0])
 
-        handles = (modules.block.register_forward_pre_hook(keep) for modules in self.encoder.layers())
-        with EXCLUSIVE, hooks(handles):
+        blocks = [Hook(modules.block, "before", keep, "keeps the residual") for modules in self.encoder.layers()]
+        with native_pass(self.encoder.model, self.encoder.spec.name, blocks):
             embedding = resume(self.encoder, self.prefix, 0, [0], changes)
         return replace(self.prefix, hidden=tuple(entered), embedding=embedding)
 

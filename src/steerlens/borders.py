@@ -1,0 +1,62 @@
+"""The borders where native code is called: whatever a foreign library raises there becomes one `ModelError`.
+
+There are two: building and loading a model, and running it (preprocessing, forward pass, sampling step). The message
+names what was done and what the library said; its own exception stands behind as the cause.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+from steerlens.errors import ModelError, SteerlensError
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
+"""Words of allocators that have no exception of their own: those of MPS and of CPUs, cuBLAS and cuDNN."""
+
+_LONGEST = 300
+"""Characters of a library's message that are quoted."""
+
+
+@contextmanager
+def native_errors(doing: str, *passing: type[Exception]) -> Generator[None]:
+    """Turns what a library raises into one `ModelError`; the library's exception becomes its cause.
+
+    Errors of steerlens pass unchanged, and so do interrupts and a lack of memory, which callers answer with smaller
+    batches.
+
+    Args:
+        doing: what was done with which model, in words: begins the message.
+        passing: further exceptions that pass unchanged.
+
+    Raises:
+        ModelError: if anything else is raised inside.
+    """
+    try:
+        yield
+    except (SteerlensError, *passing):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ModelError(f"{doing}: {reason(error)}.") from error
+
+
+def reason(error: BaseException) -> str:
+    """The message of an exception in one line, without its full stop; the name of its class if it has no message."""
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rpartition(" ")[0] + " ..."
+    name = type(error).__name__
+    if not text:
+        return name
+    # The text of a KeyError or an AttributeError alone does not tell what went wrong.
+    plain = isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    return (text if plain else f"{name}: {text}").rstrip(".")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

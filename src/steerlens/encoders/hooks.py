@@ -1,0 +1,323 @@
+"""Hooks on a native model: how interventions and recordings are carried out, and proof that each of them was.
+
+An intervention on a head adds the change of the head's write to the attention output; one at `resid_mid` is added there
+too, since that point is the input of no module. So one rule serves every site and every architecture.
+
+A hook that never fires is a result that was never computed: `native_pass` counts the calls of every hook and raises
+unless each ran exactly once. It also makes sure that the pass is the plain one: dropout off, no compiled graph in place
+of the modules.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.borders import native_errors
+from steerlens.errors import ModelError, SteerlensError, UsageError
+from steerlens.interventions import Intervention
+from steerlens.sites import NAMED_KINDS, Site
+
+EXCLUSIVE = RLock()
+"""Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
+
+Recorded = dict[int, tuple[Tensor, Tensor]]
+"""By layer: attention patterns of the readout tokens (B,H,R,T) and value vectors of every token (B,H,T,d)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerModules:
+    """The native modules of one layer, and how its heads are projected into the residual stream.
+
+    Attributes:
+        block: takes the residual stream as its first argument and returns it.
+        attn_out: its output is what attention adds to the residual stream (the LayerScale where there is one).
+        attn_proj: its input is the concatenated head values, (B,T,D), or what `values_of` computes them from.
+        mlp_out: its output is what the MLP adds to the residual stream (the LayerScale where there is one).
+        n_heads: H.
+        out_weight: weight of the output projection, (D, H d), as a linear layer stores it.
+        out_bias: its bias, (D,), or None.
+        scale: LayerScale on attention, (D,), or None; it multiplies heads and bias alike.
+        values_of: computes the head values from the arguments of `attn_proj`, for libraries that fuse attention with
+            its projection (`nn.MultiheadAttention`); None where the first argument is the head values.
+    """
+
+    block: nn.Module
+    attn_out: nn.Module
+    attn_proj: nn.Module
+    mlp_out: nn.Module
+    n_heads: int
+    out_weight: Float[Tensor, "D Hd"]
+    out_bias: Float[Tensor, "D"] | None
+    scale: Float[Tensor, "D"] | None = None
+    values_of: Callable[[tuple[Any, ...]], Tensor] | None = None
+
+    def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
+        """The concatenated head values, from the arguments that `attn_proj` was called with."""
+        return args[0] if self.values_of is None else self.values_of(args)
+
+    def head_weights(self) -> Float[Tensor, "H d D"]:
+        """Each head's slice of the output projection, LayerScale included; a view where there is no LayerScale."""
+        D = self.out_weight.shape[0]
+        weights = self.out_weight.detach().T.reshape(self.n_heads, -1, D)
+        return weights if self.scale is None else weights * self.scale.detach()
+
+    def bias(self) -> Float[Tensor, "D"]:
+        """The bias that attention adds besides its heads, LayerScale included; zeros where there is none."""
+        bias = self.out_weight.new_zeros(self.out_weight.shape[0]) if self.out_bias is None else self.out_bias
+        return bias.detach() if self.scale is None else (bias * self.scale).detach()
+
+    def head_write(self, head_values: Float[Tensor, "B T Hd"], head: int) -> Float[Tensor, "B T D"]:
+        """What one head writes on every token, from the input of the output projection."""
+        width = head_values.shape[-1] // self.n_heads
+        return head_values[..., head * width : (head + 1) * width] @ self.head_weights()[head]
+
+
+@dataclass(frozen=True, eq=False)
+class Hook:
+    """A function to run when a native module is entered or left.
+
+    Attributes:
+        module: the native module.
+        when: `before` or `after` the module runs.
+        act: called with the module's positional and keyword arguments, `after` also with its output. What it returns
+            takes their place (`before`: both), None leaves them.
+        purpose: what the hook is for, in words.
+    """
+
+    module: nn.Module
+    when: Literal["before", "after"]
+    act: Callable[..., Any]
+    purpose: str = ""
+
+
+class _Counted:
+    """A registered hook that counts its calls."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook, self.calls = hook, 0
+        before = hook.when == "before"
+        register = hook.module.register_forward_pre_hook if before else hook.module.register_forward_hook
+        self.handle: Any = register(self._run, with_kwargs=True)
+
+    def _run(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *output: Any) -> Any:
+        self.calls += 1
+        return self.hook.act(args, kwargs, *output)
+
+
+class _InterventionError(Exception):
+    """Carries an exception of a caller's own intervention past the border of native errors."""
+
+
+@contextmanager
+def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Generator[None]:
+    """The one way to run a native model: exclusive, as in evaluation, uncompiled, every hook checked.
+
+    Modules in training mode are put into evaluation mode and back afterwards, whatever happens.
+
+    Args:
+        model: the native model.
+        name: what to call it in messages.
+        hooks: registered while the context is open.
+
+    Raises:
+        ModelError: if the native model raises anything, or a hook does not run exactly once.
+    """
+    border = native_errors(f"{name}: its forward pass failed", _InterventionError)
+    try:
+        with EXCLUSIVE, border, as_in_evaluation(model), registered(hooks, model, name):
+            yield
+    except _InterventionError as carrier:
+        raise carrier.args[0] from carrier.args[0].__cause__
+
+
+@contextmanager
+def as_in_evaluation(model: nn.Module) -> Generator[None]:
+    """While it is open, dropout and the like are off, checkpointing is off, and nothing runs as a compiled graph.
+
+    Graphs that `torch.compile` made do not call the hooks of modules, or keep calling hooks that are gone; a
+    checkpointed block runs again in the backward pass, when its hooks are gone.
+    """
+    changed: list[tuple[nn.Module, str]] = []
+    try:
+        for module in model.modules():
+            for switch in ("training", "grad_checkpointing"):
+                if getattr(module, switch, False) is True:
+                    setattr(module, switch, False)
+                    changed.append((module, switch))
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        for module, switch in changed:
+            setattr(module, switch, True)
+
+
+@contextmanager
+def registered(hooks: Iterable[Hook], model: nn.Module | None = None, name: str = "the model") -> Generator[None]:
+    """Registers hooks while it is open, removes them whatever happens, and checks that each ran exactly once.
+
+    Args:
+        hooks: drawn one by one, so that one that cannot be registered leaves none behind.
+        model: the native model, in which hooked modules are looked up for messages.
+        name: what to call it in messages.
+
+    Raises:
+        ModelError: if a hook ran never, or several times.
+    """
+    counted: list[_Counted] = []
+    try:
+        # Drawn inside the `try`: if a registration fails, those before it are undone.
+        counted.extend(_Counted(hook) for hook in hooks)
+        yield
+    finally:
+        for hook in counted:
+            hook.handle.remove()
+    for hook in counted:
+        if hook.calls != 1:
+            raise ModelError(_not_once(model, name, hook))
+
+
+def _not_once(model: nn.Module | None, name: str, counted: _Counted) -> str:
+    paths = () if model is None else model.named_modules()
+    path = next((path for path, module in paths if module is counted.hook.module), "")
+    where = path or f"a {type(counted.hook.module).__name__}"
+    times = "never ran" if counted.calls == 0 else f"ran {counted.calls} times"
+    purpose = f", which {counted.hook.purpose}," if counted.hook.purpose else ""
+    return (
+        f"{name}: the hook at {where}{purpose} {times} in one forward pass, where it must run once. The model does not "
+        "call its modules as its family does: it may be compiled, traced to a graph, or have a forward of its own. "
+        "Give the plain model: load it again, or wrap it before it is compiled."
+    )
+
+
+def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[Intervention]) -> Iterator[Hook]:
+    """The hooks that carry out interventions.
+
+    Args:
+        layers: the native modules of each layer.
+        interventions: carried out in the order of the forward pass; those at one site in the order given.
+
+    Raises:
+        UsageError: if a site is a direction, group or region, which is no place in the model.
+    """
+    by_layer: dict[int, list[Intervention]] = {}
+    for intervention in interventions:
+        site = intervention.site
+        if site.kind in NAMED_KINDS:
+            what = "direction" if site.kind == "vector" else site.kind
+            raise UsageError(f"{site} is a {what}, not a place in the model: use Add at resid_post.N instead.")
+        if site.kind == "embed":
+            intervention = replace(intervention, site=Site("resid_pre", 0))
+        by_layer.setdefault(intervention.site.layer, []).append(intervention)
+    for layer, chosen in by_layer.items():
+        yield from _layer_hooks(layers[layer], chosen)
+
+
+def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -> Iterator[Hook]:
+    def at(*kinds: str) -> list[Intervention]:
+        return [intervention for intervention in interventions if intervention.site.kind in kinds]
+
+    resid_pre, attention, resid_mid = at("resid_pre"), at("head", "attn_out"), at("resid_mid")
+    running: dict[str, Tensor] = {}
+
+    def enter_block(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = running["resid_pre"] = _applied(hidden_states(args, kwargs), resid_pre)
+        return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": value})
+
+    def enter_projection(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        running["head_values"] = modules.head_values(args)
+
+    def leave_attention(_: tuple[Any, ...], __: dict[str, Any], output: Any) -> Any:
+        value, writes = first(output), dict[int, Tensor]()
+        # Heads come before the attention output as a whole, which is their sum.
+        for intervention in sorted(attention, key=lambda intervention: intervention.site.kind != "head"):
+            head = intervention.site.head
+            if intervention.site.kind == "head":
+                # A second intervention on a head meets what the first one left there.
+                write = writes[head] if head in writes else modules.head_write(running["head_values"], head)
+                writes[head] = _applied(write, [intervention])
+                value = value + (writes[head] - write).to(value.dtype)
+            else:
+                value = _applied(value, [intervention])
+        if resid_mid:
+            middle = running["resid_pre"] + value
+            value = value + (_applied(middle, resid_mid) - middle)
+        return with_first(output, value)
+
+    def leave(kind: str) -> Callable[..., Any]:
+        return lambda _, __, output: with_first(output, _applied(first(output), at(kind)))
+
+    def purpose(chosen: Iterable[Intervention]) -> str:
+        return f"intervenes at {', '.join(dict.fromkeys(str(intervention.site) for intervention in chosen))}"
+
+    if resid_pre or resid_mid:
+        yield Hook(modules.block, "before", enter_block, purpose([*resid_pre, *resid_mid]))
+    if at("head"):
+        yield Hook(modules.attn_proj, "before", enter_projection, purpose(at("head")))
+    if attention or resid_mid:
+        yield Hook(modules.attn_out, "after", leave_attention, purpose([*attention, *resid_mid]))
+    for kind, module in (("mlp_out", modules.mlp_out), ("resid_post", modules.block)):
+        if at(kind):
+            yield Hook(module, "after", leave(kind), purpose(at(kind)))
+
+
+def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Hook]:
+    """The hooks that put what a site holds on every token into `kept`.
+
+    Raises:
+        UsageError: if the site is a direction, group or region, which is no place in the model.
+    """
+    modules, purpose = layers[max(site.layer, 0)], f"records {site}"
+    before: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> None:
+        kept[site] = hidden.detach()
+
+    if site.kind in ("embed", "resid_pre"):
+        yield Hook(modules.block, "before", lambda args, kwargs: keep(hidden_states(args, kwargs)), purpose)
+    elif site.kind == "resid_mid":
+        yield Hook(modules.block, "before", lambda args, kwargs: before.append(hidden_states(args, kwargs)), purpose)
+        yield Hook(modules.attn_out, "after", lambda _, __, output: keep(before.pop() + first(output)), purpose)
+    elif site.kind == "head":
+        yield Hook(
+            modules.attn_proj,
+            "before",
+            lambda args, _: keep(modules.head_write(modules.head_values(args), site.head)),
+            purpose,
+        )
+    elif site.kind in ("attn_out", "mlp_out", "resid_post"):
+        module = {"attn_out": modules.attn_out, "mlp_out": modules.mlp_out, "resid_post": modules.block}[site.kind]
+        yield Hook(module, "after", lambda _, __, output: keep(first(output)), purpose)
+    else:
+        raise UsageError(f"{site} is a direction, not a place in the model.")
+
+
+def _applied(value: Tensor, interventions: Iterable[Intervention]) -> Tensor:
+    for intervention in interventions:
+        try:
+            value = intervention.apply(value)
+        except SteerlensError:
+            raise
+        except Exception as error:
+            raise _InterventionError(error) from error
+    return value
+
+
+def hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Float[Tensor, "B T D"]:
+    """The residual stream in the arguments of a block."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def first(output: Any) -> Tensor:
+    """The hidden states in a module's output, which some libraries put first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_first(output: Any, value: Tensor) -> Any:
+    """The same output with other hidden states."""
+    return (value, *output[1:]) if isinstance(output, tuple) else value
