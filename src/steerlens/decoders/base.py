@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.borders import native_errors
 from steerlens.conditioning import Conditioning, Consumes
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
@@ -179,9 +180,14 @@ class TokenDecoder(Decoder, Protocol):
 def decode(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
 ) -> Float[Tensor, "N 3 height width"]:
-    """All pictures at once, without progress."""
-    events = decoder.decode_batches(conditioning, seeds, options)
-    return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])
+    """All pictures at once, without progress.
+
+    Raises:
+        ModelError: if the decoder's native code fails.
+    """
+    with native_errors(f"{decoder.spec.name}: decoding failed"):
+        events = decoder.decode_batches(conditioning, seeds, options)
+        return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])
 
 
 def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:

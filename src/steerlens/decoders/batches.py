@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from steerlens.borders import native_errors
 from steerlens.borders import out_of_memory as out_of_memory
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
@@ -108,11 +109,12 @@ def decode_in_batches(
         began = batch.clock()
         chosen = replace(options, batch_size=stop - start)
         try:
-            for event in decoder.decode_batches(conditioning.rows(start, stop), seeds[start:stop], chosen):
-                payload = event.payload
-                if isinstance(payload, Decoded):
-                    payload = replace(payload, first=start + payload.first)
-                yield replace(event, done=start + event.done, total=len(seeds), payload=payload)
+            with native_errors(f"{decoder.spec.name}: decoding failed"):
+                for event in decoder.decode_batches(conditioning.rows(start, stop), seeds[start:stop], chosen):
+                    payload = event.payload
+                    if isinstance(payload, Decoded):
+                        payload = replace(payload, first=start + payload.first)
+                    yield replace(event, done=start + event.done, total=len(seeds), payload=payload)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

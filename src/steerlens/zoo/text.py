@@ -64,7 +64,7 @@ class CLIPText:
         kind, cpu = CLIPTextModelWithProjection, torch.device("cpu")
         model = load_module(kind, folder / "text_encoder", "text_encoder", dtype=torch.float32, device=cpu)
         with native_errors(f"tokenizer: {folder / 'tokenizer'} cannot be loaded"), quiet_libraries():
-            options = {"local_files_only": True, "trust_remote_code": False}
+            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", **options)
         return model, tokenizer
 

@@ -88,8 +88,9 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
             raise RuntimeError("shapes do not match")
             yield
 
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+    with pytest.raises(ModelError, match=r"fake: decoding failed: shapes do not match\.") as refused:
         decoded(Broken(), 3)
+    assert isinstance(refused.value.__cause__, RuntimeError)
 
 
 def sizes(rates: dict[int, float], count: int) -> list[int]:
