@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import steerlens
-from steerlens.decoders.redecode import redecode
+from steerlens.decoders.redecoding import redecode
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.interventions import Resample
 from steerlens.lenses.components import Group

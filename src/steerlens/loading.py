@@ -7,13 +7,13 @@ import torch
 
 from steerlens.borders import native_errors
 from steerlens.decoders.base import DecodeOptions, Decoder, check_fit
-from steerlens.decoders.families import family_of
 from steerlens.devices import choose_device, decoder_dtype, parse_dtype
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.encoders import FoundEncoder, find_alone, open_encoder
 from steerlens.zoo.encoders import load_encoder as load_encoder
+from steerlens.zoo.families import family_of
 from steerlens.zoo.indexes import found_index, given_index, index_folder, open_index
 from steerlens.zoo.locate import Located, card_of, locate, pinned
 from steerlens.zoo.pair import Pair

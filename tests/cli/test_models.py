@@ -7,9 +7,8 @@ import pytest
 
 from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
-from steerlens.decoders.families import unbuildable
 from steerlens.zoo.cards import card, cards
-from steerlens.zoo.locate import DECODER_FILES, ENCODER_FILES
+from steerlens.zoo.families import families, unbuildable
 
 
 def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,8 +40,8 @@ def test_what_is_on_this_machine_is_read_from_the_cache(tmp_path: Path, monkeypa
     kandinsky = card("kandinsky-2.2")
     assert on_this_machine(kandinsky) == "no"
     for place, names, wanted in (
-        (kandinsky.encoder, ENCODER_FILES, "partly"),
-        (kandinsky.decoder, DECODER_FILES, "downloaded"),
+        (kandinsky.encoder, families()[kandinsky.family].encoder_files, "partly"),
+        (kandinsky.decoder, families()[kandinsky.family].decoder_files, "downloaded"),
     ):
         assert place is not None
         root = tmp_path / f"models--{place.repository.replace('/', '--')}" / "snapshots" / place.revision

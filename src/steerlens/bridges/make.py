@@ -9,7 +9,7 @@ import torch
 from steerlens.bridges.embeddings import Seen, held_out, see, without
 from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
 from steerlens.decoders.base import Decoder
-from steerlens.decoders.redecode import redecode
+from steerlens.decoders.redecoding import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlens.cli.console import emit_json, print_table, say
-from steerlens.decoders.families import unbuildable
 from steerlens.zoo.cards import Card, cards
+from steerlens.zoo.families import unbuildable
 
 _HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "no"}
 

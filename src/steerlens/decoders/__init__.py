@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
     from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
+    from steerlens.decoders.family import Family, Part
     from steerlens.decoders.neighbours import (
         NeighboursDecoder,
         Skipped,
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
         is_index,
         source_of_index,
     )
-    from steerlens.decoders.redecode import Redecoded, shown_pictures
+    from steerlens.decoders.redecoding import Redecoded, redecode, shown_pictures
     from steerlens.decoders.sampling import make_scheduler
+    from steerlens.decoders.saved import SavedDecoder
 
 __all__ = [
     "BatchSize",
@@ -38,8 +40,11 @@ __all__ = [
     "Decoder",
     "DecoderSpec",
     "DiffusionDecoder",
+    "Family",
     "NeighboursDecoder",
+    "Part",
     "Redecoded",
+    "SavedDecoder",
     "SchedulerName",
     "Skipped",
     "TokenDecoder",
@@ -56,6 +61,7 @@ __all__ = [
     "index_pictures",
     "is_index",
     "make_scheduler",
+    "redecode",
     "shown_pictures",
     "source_of_index",
 ]

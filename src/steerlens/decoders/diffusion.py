@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
 from steerlens.decoders.sampling import Denoiser, denoise, generators_of, make_scheduler, total_steps
+from steerlens.decoders.saved import SavedDecoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
 
@@ -41,7 +42,7 @@ def default_batch_size(size: tuple[int, int], scale: int, device: torch.device) 
     return max(1, budget * scale**2 // (size[0] * size[1]))
 
 
-class DiffusionDecoder(ABC):
+class DiffusionDecoder(SavedDecoder, ABC):
     """A decoder that denoises; the base of every such adapter of this package.
 
     Attributes:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.borders import native_errors
-from steerlens.decoders.folder import load_component
+from steerlens.decoders.saved import load_component
 from steerlens.errors import ModelError
 from steerlens.storage.weights import quiet_libraries
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import Redecoded, redecode
+from steerlens.decoders.redecoding import Redecoded, redecode
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit

@@ -5,9 +5,11 @@ Cards are read without importing torch, so that listing them is quick.
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.registry import registered
 
 if TYPE_CHECKING:
     from steerlens.decoders.base import DecodeOptions
@@ -181,14 +184,29 @@ def folder_card(folder: Path) -> Card | None:
 
 @cache
 def cards() -> Mapping[str, Card]:
-    """Every card that comes with the package, by name."""
-    folder = files("steerlens.zoo") / "cards"
-    found: dict[str, Card] = {}
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name.removesuffix(".yaml")):
-        if entry.name.endswith(".yaml"):
-            name = entry.name.removesuffix(".yaml")
-            found[name] = parse_card(name, yaml.safe_load(entry.read_text(encoding="utf-8")))
-    return MappingProxyType(found)
+    """Every card by name: those of this package's bundled pairs, and those that lie beside registered decoders.
+
+    Raises:
+        ModelError: if a card is broken, or two have one name.
+    """
+    known: dict[str, Card] = {}
+    for file in sorted(_card_files(), key=lambda file: file.stem):
+        if file.stem in known:
+            raise ModelError(f"{file}: there is another card called {file.stem}; rename one, or uninstall its package.")
+        known[file.stem] = parse_card(file.stem, yaml.safe_load(file.read_text(encoding="utf-8")))
+    return MappingProxyType(known)
+
+
+def _card_files() -> set[Path]:
+    """The YAML files in `zoo/cards` and in the package of every registered decoder, of which nothing is imported."""
+    folders = {Path(str(files("steerlens.zoo") / "cards"))}
+    for place in registered("steerlens.decoders").values():
+        # A decoder that is a single file has no folder of its own, and so no cards.
+        with suppress(ImportError, ValueError):
+            spec = find_spec(place.partition(":")[0])
+            if spec is not None:
+                folders.update(map(Path, spec.submodule_search_locations or ()))
+    return {file for folder in folders for file in folder.glob("*.yaml")}
 
 
 def card(name: str) -> Card:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from steerlens.borders import native_errors
-from steerlens.decoders.families import FAMILIES
 from steerlens.decoders.neighbours import is_index, source_of_index
 from steerlens.devices import choose_device, encoder_dtype, parse_dtype
 from steerlens.encoders.base import Encoder
@@ -24,6 +23,7 @@ from steerlens.zoo.locate import (
     card_of,
     has_no_decoder,
     is_folder,
+    is_joint,
     locate,
     locate_encoder,
     pinned,
@@ -110,7 +110,7 @@ def _of_card(known: Card, local_files_only: bool, config_only: bool) -> FoundEnc
         return FoundEncoder(folder, known.name, folder, of_pair=True)
     if known.encoder is None:
         raise UsageError(f"{known.name} has no encoder of its own; name one.")
-    if FAMILIES[known.family].single and not config_only:
+    if is_joint(known) and not config_only:
         located = locate(known.name, local_files_only=local_files_only)
         return FoundEncoder(located.encoder, known.name, pinned(known.encoder, located.encoder), joint=located)
     place, files = card_files(known)[0]

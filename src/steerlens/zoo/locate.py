@@ -19,15 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from steerlens.decoders.families import FAMILIES, family_of, holds_pipeline, unbuildable
+from steerlens.decoders.family import Family
 from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
+from steerlens.zoo.families import families, family_of, holds_pipeline, unbuildable
 from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
-
-ENCODER_FILES = FAMILIES["kandinsky-2.2"].encoder_files
-DECODER_FILES = FAMILIES["kandinsky-2.2"].decoder_files
-TEXT_FILES = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/*")
 
 OPEN_CLIP_HUB = "hf-hub:"
 """How open_clip writes that what follows is an id of the hub."""
@@ -56,23 +53,24 @@ class Located:
     @property
     def parts(self) -> dict[str, Path]:
         """What decides what the decoder draws, folders and single files; see `provenance.file_hashes`."""
-        known = FAMILIES.get(self.family)
-        if known is None:  # of a plug-in, of whose files nothing is known
+        family = families().get(self.family)
+        if family is None:  # of a plug-in that declares nothing: every file may count
             files = (path for path in sorted(self.decoder.rglob("*")) if path.is_file())
             inside = {path.relative_to(self.decoder): path for path in files}
             return {f"decoder/{name.as_posix()}": path for name, path in inside.items() if name.parts[0][0] != "."}
-        found = {part: self.decoder / part for part, kind in known.parts.items() if kind != "tokenizer"}
-        if self.family.startswith("ip-adapter"):
-            from steerlens.decoders.ip_adapter import adapter_file
-
-            file = self.adapter or adapter_file(self.decoder)
-            found[f"adapter/{file.name}"] = file
-        return found or {"decoder": self.decoder}
+        if family.joint:
+            return {"decoder": self.decoder}
+        parts = {name: self.decoder / name for name, part in family.parts.items() if part.library != "tokenizer"}
+        if family.extra_weights is not None:
+            file = self.adapter or family.extra_weights(self.decoder)
+            parts[f"adapter/{file.name}"] = file
+        return parts
 
     @property
     def joint(self) -> bool:
         """Whether encoder and decoder are one model."""
-        return self.encoder == self.decoder and self.family in FAMILIES and FAMILIES[self.family].single
+        family = families().get(self.family)
+        return self.encoder == self.decoder and family is not None and family.joint
 
 
 def locate(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> Located:
@@ -113,13 +111,27 @@ def pinned(place: Repository, folder: Path) -> Repository:
 
 def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
     """What of the hub a card's pair takes: places, and the files that are needed of each."""
-    family = FAMILIES[known.family]
+    family = _declared(known)
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
-    if family.single:
+    if family.joint:
         return [(second, family.decoder_files)]
     inside = f"{first.path}/" if first.path else ""
     files = [(first, tuple(inside + file for file in family.encoder_files)), (second, family.decoder_files)]
     return files if known.adapter is None else [*files, (known.adapter, (known.adapter.path,))]
+
+
+def is_joint(known: Card) -> bool:
+    """Whether encoder and decoder of a card are one model."""
+    return _declared(known).joint
+
+
+def _declared(known: Card) -> Family:
+    family = families().get(known.family)
+    if family is None:
+        raise ModelError(
+            f"{known.name}: its decoder, {known.family!r}, does not declare how its folders look; give a folder."
+        )
+    return family
 
 
 def _on_hub(known: Card, local_files_only: bool) -> Located:
@@ -132,7 +144,8 @@ def _on_hub(known: Card, local_files_only: bool) -> Located:
     )
     fetch = partial(snapshot, local_files_only=local_files_only, instead=instead)
     folders = [fetch(place.repository, place.at, files) for place, files in wanted]
-    texts = (lambda: fetch(first.repository, first.at, TEXT_FILES)) if known.family == "kandinsky-2.2" else None
+    text_files = _declared(known).text_files
+    texts = (lambda: fetch(first.repository, first.at, text_files)) if text_files else None
     adapter = None if known.adapter is None else folders[2] / known.adapter.path
     # A single model is both encoder and decoder.
     return Located(folders[0] / first.path, folders[min(1, len(folders) - 1)], None, texts, adapter, known.family)
@@ -272,7 +285,8 @@ def shortened(source: str | Path) -> str:
 def _in_folder(folder: Path) -> Located:
     if holds_pipeline(folder):
         family = family_of(folder)
-        if not FAMILIES[family].single and not (folder / "image_encoder").is_dir():
+        declared = families().get(family)
+        if not (declared is not None and declared.joint) and not (folder / "image_encoder").is_dir():
             raise ModelError(f"{folder} holds a decoder alone; the folder above it should hold an encoder too.")
         return _complete(Located(folder, folder, folder, family=family))
     if (folder / "image_encoder").is_dir() and (folder / "decoder").is_dir():
@@ -300,8 +314,8 @@ def _in_folder(folder: Path) -> Located:
 
 
 def _complete(located: Located) -> Located:
-    family = FAMILIES.get(located.family)
-    if family is None:  # of a plug-in, which knows what it needs
+    family = families().get(located.family)
+    if family is None:  # of a plug-in that declares nothing, and knows itself what it needs
         return located
     encoder = dict(family.encoder)
     if (located.encoder / "feature_extractor").is_dir() or (located.encoder / "image_processor").is_dir():

@@ -12,7 +12,7 @@ from torch import nn
 from steerlens.cli.lens.command import LensSettings
 from steerlens.cli.lens.engines import compile_decoder, pays_to_compile
 from steerlens.conditioning import Conditioning
-from steerlens.decoders import diffusion, folder
+from steerlens.decoders import diffusion, saved
 from steerlens.decoders.base import decode
 from steerlens.decoders.diffusion import DiffusionDecoder, in_slices
 from steerlens.errors import UsageError
@@ -57,9 +57,9 @@ def test_networks_lie_channels_last_on_a_gpu_alone(
     plain = nn.Conv2d(3, 8, 3)
     weight, pixels = plain.weight.detach().clone(), torch.randn(2, 3, 8, 8)
     expected = plain(pixels)
-    monkeypatch.setattr(folder, "load_module", lambda *_, **__: plain)
+    monkeypatch.setattr(saved, "load_module", lambda *_, **__: plain)
     kind: Any = nn.Conv2d
-    loaded = folder.load_component(tmp_path, "unet", kind, torch.device(device), torch.float32)
+    loaded = saved.load_component(tmp_path, "unet", kind, torch.device(device), torch.float32)
     assert loaded.weight.is_contiguous(memory_format=torch.channels_last) == (device == "cuda")
     assert torch.equal(loaded.weight, weight)
     assert torch.allclose(loaded(pixels), expected, atol=1e-6)

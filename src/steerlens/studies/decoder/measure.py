@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, SchedulerName
-from steerlens.decoders.redecode import shown_pictures
+from steerlens.decoders.redecoding import shown_pictures
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.lenses.steering import SteeringLens

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import redecode
+from steerlens.decoders.redecoding import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import Prefix, record_prefix

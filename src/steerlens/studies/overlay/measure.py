@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import redecode
+from steerlens.decoders.redecoding import redecode
 from steerlens.encoders.base import Encoder
 from steerlens.encoders.prefix import record_from, record_prefix
 from steerlens.errors import UsageError

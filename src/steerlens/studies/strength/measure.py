@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecode import shown_pictures
+from steerlens.decoders.redecoding import shown_pictures
 from steerlens.errors import UsageError
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength

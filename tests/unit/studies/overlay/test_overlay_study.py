@@ -13,7 +13,7 @@ from overlaid import overlay_set, removal_options
 from safetensors.torch import load_file
 
 import steerlens
-from steerlens.decoders.redecode import redecode
+from steerlens.decoders.redecoding import redecode
 from steerlens.errors import StoreError, UsageError
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel, VQModel
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
 from steerlens.decoders.diffusion import latent_size, vae_scale
-from steerlens.decoders.folder import load_component, load_config
-from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
+from steerlens.decoders.kandinsky21 import FAMILIES
+from steerlens.decoders.kandinsky22.adapter import Kandinsky22Decoder
 from steerlens.decoders.text import Text, multilingual_text
 from steerlens.errors import ModelError
 
@@ -40,6 +39,7 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
     """
 
     family = "kandinsky-2.1"
+    saved_as = FAMILIES["kandinsky-2.1"]
 
     def __init__(
         self,
@@ -66,23 +66,16 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
         return {"encoder_hidden_states": text.states_for(rows), "text_embeds": text.pooled_for(rows)}
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Float[Tensor, "1 E"],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "Kandinsky21Decoder":
-        """Loads a saved `KandinskyPipeline`; its text encoder is used once and not kept.
+    def check_folder(cls, folder: Path, negative: Tensor | None, name: str) -> None:
+        """Leaves sizes to the constructor: the config's `encoder_hid_dim` is that of the text here."""
 
-        Raises:
-            ModelError: if a component is missing or broken.
-        """
-        text = multilingual_text(folder)
-        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
-        movq = load_component(folder, "movq", VQModel, device, dtype)
-        options = options or DecodeOptions(100, 4.0, "ddim", latent_size(unet, vae_scale(movq)))
-        return cls(unet, movq, load_config(folder, "scheduler"), negative, text, name or str(folder), options)
+    @classmethod
+    def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
+        """The embedding that stands for "no condition", and the empty text."""
+        return {"negative_embedding": negative, "empty_text": multilingual_text(folder)}
+
+    @classmethod
+    def folder_defaults(cls, arguments: Mapping[str, Any]) -> DecodeOptions:
+        """The defaults of diffusers' pipeline."""
+        size = latent_size(arguments["unet"], vae_scale(arguments["movq"]))
+        return DecodeOptions(100, 4.0, "ddim", size)

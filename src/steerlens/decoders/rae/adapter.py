@@ -11,7 +11,7 @@ arXiv 2510.11690.
 from collections.abc import Iterator, Mapping, Sequence
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderRAE
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, TokenSource, check_request
-from steerlens.decoders.families import siglip_reason
+from steerlens.decoders.rae import FAMILIES, siglip_reason
+from steerlens.decoders.saved import SavedDecoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
-from steerlens.storage.weights import load_module, read_json
+from steerlens.storage import read_json
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
 """Class and register tokens before the patches, by kind of encoder."""
@@ -31,18 +32,21 @@ _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
 _BATCH, _BATCH_CUDA = 8, 64
 
 
-class RAEDecoder:
+class RAEDecoder(SavedDecoder):
     """Decodes image tokens (N,T,D) as `AutoencoderRAE.decode` does; the seed changes nothing.
 
     Args:
         model: encoder and decoder as one native model.
         name: what to call it in reports.
+        defaults: ignored: one pass and one size are all there is.
 
     Raises:
         ModelError: if the encoder is of an unknown kind.
     """
 
-    def __init__(self, model: AutoencoderRAE, name: str = "") -> None:
+    saved_as = FAMILIES["rae-dinov2"]  # all kinds are saved alike
+
+    def __init__(self, model: AutoencoderRAE, name: str = "", defaults: DecodeOptions | None = None) -> None:
         self.model: Any = model.eval()
         config: Any = model.config
         if config.encoder_type not in _PREFIX:
@@ -122,26 +126,16 @@ class RAEDecoder:
         return pictures
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Tensor | None,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "RAEDecoder":
-        """Loads a saved `AutoencoderRAE`, encoder included.
+    def from_folder(cls, folder: Path, negative: Tensor | None, **given: Any) -> Self:
+        """Opens a saved `AutoencoderRAE`, encoder included; arguments as in `SavedDecoder.from_folder`.
 
         Raises:
             ModelError: if it is missing or broken, or the installed libraries cannot build it.
         """
-        kind = read_json(folder / "config.json", "decoder").get("encoder_type")
         try:
-            model = load_module(AutoencoderRAE, folder, "decoder", dtype=dtype, device=device)
+            return super().from_folder(folder, negative, **given)
         except ModelError as error:
+            kind = read_json(folder / "config.json", "decoder").get("encoder_type")
             if kind == "siglip2" and isinstance(error.__cause__, AttributeError):
                 raise ModelError(siglip_reason()) from error
             raise
-        return cls(model, name or str(folder))

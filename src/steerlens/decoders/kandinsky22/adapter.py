@@ -9,7 +9,7 @@ Diffusion", arXiv 2310.03502; A. Ramesh et al., "Hierarchical Text-Conditional I
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers import UNet2DConditionModel, VQModel
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, in_slices, latent_size, vae_scale, with_negative
-from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.kandinsky22 import FAMILIES
 from steerlens.decoders.preview import fit_colours, preview
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
@@ -26,7 +26,7 @@ from steerlens.storage.weights import read_json
 
 
 class Kandinsky22Decoder(DiffusionDecoder):
-    """Decodes image embeddings (N,E) as `KandinskyV22Pipeline` does, picture by picture reproducible.
+    """Decodes image embeddings (N,E) as `KandinskyV22Pipeline` does; each picture is reproducible by itself.
 
     Args:
         unet: the denoising network.
@@ -40,6 +40,10 @@ class Kandinsky22Decoder(DiffusionDecoder):
     Raises:
         ModelError: if the network takes no image embedding, or the negative embedding is of another size.
     """
+
+    family: ClassVar[str] = "kandinsky-2.2"
+    saved_as = FAMILIES["kandinsky-2.2"]
+    previews = True
 
     def __init__(
         self,
@@ -70,14 +74,10 @@ class Kandinsky22Decoder(DiffusionDecoder):
             defaults=defaults or DecodeOptions(100, 4.0, "ddpm", latent_size(unet, self.scale)),
         )
 
-    family = "kandinsky-2.2"
-
     def _embedding_size(self, config: Any, name: str) -> int:
         if config.encoder_hid_dim_type != "image_proj" or config.addition_embed_type != "image":
             raise ModelError(f"{name}: the UNet is not conditioned on image embeddings, as a Kandinsky 2.2 decoder is.")
         return config.encoder_hid_dim
-
-    previews = True
 
     def _colours(self, size: tuple[int, int]) -> Tensor:
         movq = cast(Any, self.movq)
@@ -95,24 +95,15 @@ class Kandinsky22Decoder(DiffusionDecoder):
         return {"encoder_hidden_states": None}
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Float[Tensor, "1 E"],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "Kandinsky22Decoder":
-        """Loads a saved `KandinskyV22Pipeline`.
+    def check_folder(cls, folder: Path, negative: Tensor | None, name: str) -> None:
+        """Compares the sizes in the configs with each other and with the encoder's embedding.
 
         Raises:
-            ModelError: if a component is missing or broken, or takes embeddings of another size.
+            ModelError: if they do not fit.
         """
-        name = name or str(folder)
-        # Sizes are compared before gigabytes are read.
         config, movq_config = (read_json(folder / part / "config.json", part) for part in ("unet", "movq"))
+        if negative is None:
+            raise ModelError(f"{name}: the decoder needs the encoder's embedding of an all-zero input as `negative`.")
         if config.get("encoder_hid_dim") not in (None, negative.shape[-1]):
             raise ModelError(
                 f"{name}: the decoder reads embeddings of size {config['encoder_hid_dim']}, the encoder gives "
@@ -123,11 +114,17 @@ class Kandinsky22Decoder(DiffusionDecoder):
                 f"{name}: the UNet denoises {config.get('in_channels')} channels and the MoVQ decodes "
                 f"{movq_config.get('latent_channels')}: they do not belong together."
             )
-        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
-        movq = load_component(folder, "movq", VQModel, device, dtype)
-        # A quarter of the pipeline's own 100 steps of DDPM.
-        options = options or DecodeOptions(25, 4.0, "dpm++", latent_size(unet, vae_scale(movq)))
-        return cls(unet, movq, load_config(folder, "scheduler"), negative, name, options)
+
+    @classmethod
+    def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
+        """The embedding that stands for "no condition"."""
+        return {"negative_embedding": negative}
+
+    @classmethod
+    def folder_defaults(cls, arguments: Mapping[str, Any]) -> DecodeOptions:
+        """A quarter of the pipeline's own 100 steps of DDPM, with a better sampler."""
+        size = latent_size(arguments["unet"], vae_scale(arguments["movq"]))
+        return DecodeOptions(25, 4.0, "dpm++", size)
 
     def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
         """Decodes one batch of embeddings."""

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
-from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.sampling import Rows, draw
+from steerlens.decoders.stable_unclip import FAMILIES
 from steerlens.decoders.text import Text, clip_text
 from steerlens.errors import ModelError, UsageError
 
@@ -46,6 +46,8 @@ class StableUnCLIPDecoder(DiffusionDecoder):
         ModelError: if the network takes no noised image embedding of the normaliser's size.
         UsageError: if there is no such noise level.
     """
+
+    saved_as = FAMILIES["stable-unclip-2.1"]
 
     def __init__(
         self,
@@ -111,29 +113,6 @@ class StableUnCLIPDecoder(DiffusionDecoder):
         return self.pixels(self.vae, latents)
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Tensor | None,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "StableUnCLIPDecoder":
-        """Loads a saved `StableUnCLIPImg2ImgPipeline`; its text encoder is used once and not kept.
-
-        Raises:
-            ModelError: if a component is missing or broken.
-        """
-        text = clip_text(folder)
-        return cls(
-            load_component(folder, "unet", UNet2DConditionModel, device, dtype),
-            load_component(folder, "vae", AutoencoderKL, device, dtype),
-            load_component(folder, "image_normalizer", StableUnCLIPImageNormalizer, device, torch.float32),
-            load_config(folder, "scheduler"),
-            load_config(folder, "image_noising_scheduler"),
-            text,
-            name or str(folder),
-            options,
-        )
+    def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
+        """The empty text; "no condition" is zeros."""
+        return {"empty_text": clip_text(folder)}

@@ -7,7 +7,6 @@ References: R. Rombach et al., arXiv 2112.10752; fine-tuned by J. Pinkney and La
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
-from steerlens.decoders.folder import load_component, load_config
 from steerlens.decoders.sampling import Rows
+from steerlens.decoders.sd_image_variations import FAMILIES
 
 
 class SDImageVariationsDecoder(DiffusionDecoder):
@@ -30,6 +29,8 @@ class SDImageVariationsDecoder(DiffusionDecoder):
         name: what to call it in reports.
         defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
     """
+
+    saved_as = FAMILIES["sd-image-variations"]
 
     def __init__(
         self,
@@ -61,23 +62,3 @@ class SDImageVariationsDecoder(DiffusionDecoder):
 
         latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
         return self.pixels(self.vae, latents)
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Tensor | None,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "SDImageVariationsDecoder":
-        """Loads a saved `StableDiffusionImageVariationPipeline`; its safety checker is left where it is.
-
-        Raises:
-            ModelError: if a component is missing or broken.
-        """
-        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
-        vae = load_component(folder, "vae", AutoencoderKL, device, dtype)
-        return cls(unet, vae, load_config(folder, "scheduler"), name or str(folder), options)

@@ -21,13 +21,14 @@ from torch import Tensor
 from steerlens.conditioning import Consumes
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size, vae_scale, with_negative
-from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.ip_adapter import FAMILIES
+from steerlens.decoders.ip_adapter.weights import adapter_file, read_adapter, with_adapter
 from steerlens.decoders.sampling import Rows
 from steerlens.decoders.text import Text, clip_text, sdxl_text
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
 from steerlens.sites import Site
-from steerlens.storage.weights import quiet_libraries, read_json
+from steerlens.storage import read_json
 
 _PLUS = TokenSource(layers_after=1, patches_only=False, normed=False)
 
@@ -49,6 +50,7 @@ class IPAdapterDecoder(DiffusionDecoder):
     """
 
     family = "ip-adapter-sd15"
+    saved_as = FAMILIES["ip-adapter-sd15"]
     consumes: Consumes = "image_embedding"
     token_source: TokenSource | None = None
 
@@ -125,46 +127,25 @@ class IPAdapterDecoder(DiffusionDecoder):
         return clip_text(folder)
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Tensor | None,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-        adapter: Path | None = None,
-    ) -> "IPAdapterDecoder":
-        """Loads a saved pipeline and an adapter's weights; the text encoders are used once and not kept.
+    def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
+        """The empty text, and what stands for "no condition"; None for zeros."""
+        return {"empty_text": cls.empty_text_of(folder), "negative": negative}
 
-        Args:
-            folder: of the pipeline.
-            negative: what stands for "no condition"; None for zeros.
-            device: where to put it.
-            dtype: precision.
-            name: what to call it in reports.
-            options: how it is meant to be run.
-            adapter: the adapter's safetensors file; by default the one in the folder.
+    @classmethod
+    def put_in(cls, weights: Path | None, arguments: Mapping[str, Any], folder: Path) -> None:
+        """Puts the adapter's weights into the UNet.
 
         Raises:
-            ModelError: if a component is missing or broken.
+            ModelError: if the folder holds none, or they do not belong to this UNet.
         """
-        file = adapter or adapter_file(folder)
-        text = cls.empty_text_of(folder)
-        unet = load_component(folder, "unet", UNet2DConditionModel, device, dtype)
-        with_adapter(unet, read_adapter(file))
-        # SDXL's autoencoder overflows in float16, and says so.
-        upcast = read_json(folder / "vae" / "config.json", "vae").get("force_upcast", False)
-        precision = torch.float32 if upcast and dtype == torch.float16 else dtype
-        vae = load_component(folder, "vae", AutoencoderKL, device, precision)
-        return cls(unet, vae, load_config(folder, "scheduler"), text, negative, name or str(folder), options)
+        with_adapter(arguments["unet"], read_adapter(weights or adapter_file(folder)))
 
 
 class IPAdapterPlusDecoder(IPAdapterDecoder):
     """Decodes image tokens (N,T,D), the residual before the encoder's last layer, with an IP-Adapter Plus."""
 
     family = "ip-adapter-plus-sd15"
+    saved_as = FAMILIES["ip-adapter-plus-sd15"]
     consumes: Consumes = "image_tokens"
     token_source = _PLUS
 
@@ -186,6 +167,7 @@ class IPAdapterXLDecoder(IPAdapterDecoder):
     """Decodes image embeddings (N,E) as `StableDiffusionXLPipeline` does with an IP-Adapter and empty prompts."""
 
     family = "ip-adapter-sdxl"
+    saved_as = FAMILIES["ip-adapter-sdxl"]
 
     def own_defaults(self, size: tuple[int, int]) -> DecodeOptions:
         """The defaults of diffusers' pipeline."""
@@ -210,74 +192,6 @@ class IPAdapterXLDecoder(IPAdapterDecoder):
         if not read_json(folder / "model_index.json", "decoder").get("force_zeros_for_empty_prompt", True):
             raise ModelError(f"{folder} encodes the empty prompt for guidance, which this adapter does not do.")
         return sdxl_text(folder)
-
-
-def adapter_file(folder: Path) -> Path:
-    """The adapter's weights in a pipeline's folder, `ip-adapter*.safetensors`.
-
-    Raises:
-        ModelError: if there is none, or more than one.
-    """
-    found = sorted(folder.glob("ip-adapter*.safetensors"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise ModelError(f"{folder} should hold one adapter, ip-adapter*.safetensors; there is {names}.")
-    return found[0]
-
-
-def read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
-    """An adapter's weights in its two groups.
-
-    Raises:
-        ModelError: if the file is broken or no adapter, or a weight is not finite.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"adapter: {file} cannot be read: {error}.") from None
-    groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for key, tensor in tensors.items():
-        group, _, name = key.partition(".")
-        if group not in groups:
-            raise ModelError(f"adapter: {file} holds {key}, which no IP-Adapter has.")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"adapter: weights are not finite in {key}.")
-        groups[group][name] = tensor
-    if not all(groups.values()):
-        raise ModelError(f"adapter: {file} is no IP-Adapter: it should hold image_proj and ip_adapter weights.")
-    return groups
-
-
-def with_adapter(unet: UNet2DConditionModel, weights: Mapping[str, Mapping[str, Tensor]]) -> UNet2DConditionModel:
-    """Puts an adapter's weights into a UNet, by diffusers' own loader, and returns it.
-
-    Raises:
-        ModelError: if the weights do not belong to this UNet.
-    """
-    try:
-        with quiet_libraries():
-            native = cast(Any, unet)
-            native._load_ip_adapter_weights(
-                [{key: dict(held) for key, held in weights.items()}], low_cpu_mem_usage=False
-            )
-            return native.to(unet.device, unet.dtype)
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"adapter: its weights do not fit this UNet: {reason}") from error
-
-
-def is_plus(file: Path) -> bool:
-    """Whether an adapter reads image tokens, from the header of its file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return "image_proj.latents" in opened.keys()  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"adapter: {file} cannot be read: {error}.") from None
 
 
 def _projection(unet: UNet2DConditionModel, name: str) -> Any:

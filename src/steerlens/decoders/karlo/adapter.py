@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled
-from steerlens.decoders.folder import load_component, load_config
+from steerlens.decoders.karlo import FAMILIES
 from steerlens.decoders.sampling import Rows, denoise, make_scheduler, total_steps
 from steerlens.decoders.text import Text, projected_text
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import UsageError
 from steerlens.progress import part_of
 
 SUPER_RESOLUTION_STEPS = 7
@@ -42,6 +42,8 @@ class KarloDecoder(DiffusionDecoder):
         name: what to call it in reports.
         defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
     """
+
+    saved_as = FAMILIES["karlo"]
 
     def __init__(
         self,
@@ -139,34 +141,6 @@ class KarloDecoder(DiffusionDecoder):
         )
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        negative: Tensor | None,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        name: str = "",
-        options: DecodeOptions | None = None,
-    ) -> "KarloDecoder":
-        """Loads a saved `UnCLIPImageVariationPipeline`; its text encoder is used once and not kept.
-
-        Raises:
-            ModelError: if a component is missing or broken, or the installed diffusers no longer has its class.
-        """
-        try:
-            from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-        except ImportError as error:
-            raise ModelError("the installed diffusers no longer has Karlo's classes; 0.42 has them.") from error
-        text = projected_text(folder)
-        return cls(
-            load_component(folder, "decoder", UNet2DConditionModel, device, dtype),
-            load_component(folder, "text_proj", UnCLIPTextProjModel, device, dtype),
-            load_component(folder, "super_res_first", UNet2DModel, device, dtype),
-            load_component(folder, "super_res_last", UNet2DModel, device, dtype),
-            load_config(folder, "decoder_scheduler"),
-            load_config(folder, "super_res_scheduler"),
-            text,
-            name or str(folder),
-            options,
-        )
+    def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
+        """The empty text; "no condition" is a learned embedding."""
+        return {"empty_text": projected_text(folder)}

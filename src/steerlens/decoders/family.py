@@ -1,0 +1,137 @@
+"""Declaration of a decoder family: how its folders look and what each part of them is loaded as.
+
+The module that a family's entry point names holds `FAMILIES`, a mapping from registered names to `Family`. Declarations
+import neither torch nor diffusers, so that listing models and finding their files is quick.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+Library = Literal["diffusers", "transformers", "scheduler", "tokenizer", "processor"]
+"""Whose files a folder holds."""
+
+_FILES: Mapping[Library, tuple[str, ...]] = {
+    "diffusers": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "transformers": ("config.json", "model.safetensors"),
+    "scheduler": ("scheduler_config.json",),
+    "tokenizer": ("*",),
+    "processor": ("preprocessor_config.json",),
+}
+
+WHOLE = "."
+"""The part of a single model, which is the folder itself."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One folder within a saved decoder.
+
+    Attributes:
+        library: whose files it holds.
+        argument: keyword by which the adapter's constructor takes the loaded part, or the config of a scheduler; empty
+            for a part that is not kept, such as a text encoder.
+        kind: class that the part is loaded as, a name of diffusers or `module:name`; empty for a scheduler's config.
+        precision: `given` for that of the decoder; `float32` always; `upcast` for float32 in place of float16 where the
+            part's config says `force_upcast`.
+    """
+
+    library: Library
+    argument: str = ""
+    kind: str = ""
+    precision: Literal["given", "float32", "upcast"] = "given"
+
+
+def _always(folder: Path, weights: Path | None) -> bool:
+    return True
+
+
+def _buildable() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Layout of a family's folders.
+
+    Attributes:
+        pipeline: class that `model_index.json` names, or `config.json` for a single model.
+        parts: what the decoder is made of, by folder; `WHOLE` alone where encoder and decoder are one model.
+        encoder: what the image encoder is made of, by folder; empty where it is part of the single model.
+        text_files: files of a text tower beside the image encoder, whose texts name directions of the embedding space.
+        recognises: whether a folder of this pipeline (and a file of extra weights, if one is given) is of this family,
+            for pipelines that several families share.
+        extra_weights: gives the file of weights in the decoder's folder that is put into the network, for an adapter.
+        unbuildable: why the installed libraries cannot build it, as far as that is known beforehand; None if they can.
+    """
+
+    pipeline: str
+    parts: Mapping[str, Part]
+    encoder: Mapping[str, Library]
+    text_files: tuple[str, ...] = ()
+    recognises: Callable[[Path, Path | None], bool] = _always
+    extra_weights: Callable[[Path], Path] | None = None
+    unbuildable: Callable[[], str | None] = _buildable
+
+    @property
+    def joint(self) -> bool:
+        """Whether encoder and decoder are one model in one folder."""
+        return set(self.parts) == {WHOLE}
+
+    @property
+    def decoder_files(self) -> tuple[str, ...]:
+        """Files of the decoder on the hub, relative to its folder."""
+        if self.joint:
+            return _FILES[self.parts[WHOLE].library]
+        return ("model_index.json", *_files({name: part.library for name, part in self.parts.items()}))
+
+    @property
+    def encoder_files(self) -> tuple[str, ...]:
+        """Files of the encoder on the hub, relative to its folder."""
+        return _files(self.encoder)
+
+
+def _files(folders: Mapping[str, Library]) -> tuple[str, ...]:
+    return tuple(f"{folder}/{file}" for folder, library in folders.items() for file in _FILES[library])
+
+
+def pipeline_of(folder: Path) -> str | None:
+    """The class that a folder says it holds, or None if it says nothing that can be read."""
+    for name in ("model_index.json", "config.json"):
+        content = _json(folder / name)
+        if isinstance(content.get("_class_name"), str):
+            return content["_class_name"]
+    return None
+
+
+def configured(folder: Path, key: str) -> Any:
+    """A value of a folder's `config.json`, or None if it has none that can be read."""
+    return _json(folder / "config.json").get(key)
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast(Mapping[str, Any], content) if isinstance(content, dict) else {}
+
+
+SCHEDULER = Part("scheduler", "scheduler_config")
+UNET = Part("diffusers", "unet", "UNet2DConditionModel")
+VAE = Part("diffusers", "vae", "AutoencoderKL")
+MOVQ = Part("diffusers", "movq", "VQModel")
+
+TEXT: Mapping[str, Part] = {"text_encoder": Part("transformers"), "tokenizer": Part("tokenizer")}
+"""Parts that encode the empty text once, when a decoder is loaded."""
+
+ENCODER_IN_PRIOR: Mapping[str, Library] = {"image_encoder": "transformers", "image_processor": "processor"}
+"""The encoder of a pair whose first repository is a prior."""
+
+ENCODER_IN_PIPELINE: Mapping[str, Library] = {"image_encoder": "transformers", "feature_extractor": "processor"}
+"""The encoder that a pipeline holds itself."""
+
+ENCODER_ALONE: Mapping[str, Library] = {"image_encoder": "transformers"}
+"""An encoder that is saved without its image processor."""

@@ -1,0 +1,135 @@
+"""Indexes of pictures: embeddings of a folder's pictures by one encoder.
+
+An index is a folder of two small files, `neighbours.json` (the encoder, the pictures and their hashes) and
+`neighbours.safetensors` (their embeddings); the pictures stay where they are.
+"""
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import ModelError, PictureError, UsageError
+from steerlens.images import load_picture, picture_files
+from steerlens.progress import Progress
+from steerlens.storage.folder import OwnedFolder
+
+_INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that cannot be read as a picture: the payload of the progress of indexing.
+
+    Attributes:
+        reason: why not; it names the file.
+    """
+
+    reason: str
+
+
+def index_pictures(
+    encoder: Encoder, pictures: Path, out: Path, *, source: str = "", batch_size: int = _BATCH
+) -> Generator[Progress, None, Path]:
+    """Embeds the pictures of a folder, those of its subfolders too; yields progress and returns the index's folder.
+
+    Files that cannot be read as pictures are passed over (see `Skipped`); pictures of equal bytes are indexed once.
+
+    Args:
+        encoder: whose embeddings are compared.
+        pictures: the folder.
+        out: folder of the index, made if it is not there; an index in it is replaced.
+        source: where the encoder can be loaded from, so that the index can be opened by itself.
+        batch_size: pictures embedded at once.
+
+    Raises:
+        UsageError: if the folder is not there or holds no picture.
+        ModelError: if an embedding is not finite or zero.
+    """
+    from safetensors.torch import save
+
+    files = picture_files(pictures)
+    rows: list[Tensor] = []
+    kept: dict[str, str] = {}
+    waiting: list[tuple[str, str, Image.Image]] = []
+
+    def embed() -> None:
+        inputs = encoder.preprocess([image for _, _, image in waiting])
+        rows.append(encoder.embed(inputs).float().cpu())
+        kept.update((digest, name) for name, digest, _ in waiting)
+        waiting.clear()
+
+    for done, file in enumerate(files, start=1):
+        skipped: Skipped | None = None
+        try:
+            picture = load_picture(file)
+        except (PictureError, UsageError) as error:
+            skipped = Skipped(str(error))
+        else:
+            if picture.sha256 not in kept and all(picture.sha256 != digest for _, digest, _ in waiting):
+                waiting.append((file.relative_to(pictures).as_posix(), picture.sha256, picture.image))
+        if len(waiting) == batch_size:
+            embed()
+        yield Progress("indexing", done, len(files), "pictures", skipped)
+    if waiting:
+        embed()
+    if not rows:
+        raise UsageError(f"no file of {pictures} can be read as a picture.")
+    embeddings = torch.cat(rows)
+    if not bool(torch.isfinite(embeddings).all()) or bool((embeddings.norm(dim=-1) == 0).any()):
+        raise ModelError(f"encoder {encoder.spec.name} gave embeddings that are zero or not finite.")
+    own, tensors = OwnedFolder(out), save({"embeddings": embeddings})
+    own.write(tensors, _TENSORS)
+    content = {
+        "format": _FORMAT,
+        "encoder": {"name": encoder.spec.name, "family": encoder.spec.family, "source": source},
+        "embedding_size": encoder.spec.embedding_size,
+        "size": list(encoder.spec.image_size),
+        "folder": str(pictures.resolve()),
+        "pictures": [{"file": name, "sha256": digest} for digest, name in kept.items()],
+        "sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    own.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), _INDEX)
+    return out
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index."""
+    return (folder / _INDEX).is_file()
+
+
+def source_of_index(index: Path) -> str:
+    """Where the encoder that made an index was loaded from, or empty if it does not say or is no index."""
+    try:
+        return str(json.loads((index / _INDEX).read_text(encoding="utf-8"))["encoder"]["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not is_index(index):
+        raise UsageError(f"{index} holds no index of pictures; make one with `steerlens neighbours index`.")
+    try:
+        content = cast(dict[str, Any], json.loads((index / _INDEX).read_text(encoding="utf-8")))
+        embeddings = load_file(index / _TENSORS)["embeddings"]
+        whole = content["format"] == _FORMAT and embeddings.shape == (
+            len(content["pictures"]),
+            content["embedding_size"],
+        )
+        _ = content["folder"], content["encoder"]["source"], content["encoder"]["name"], content["size"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the index in {index} cannot be read ({error}); make it again.") from None
+    if not whole or content.get("sha256") != hashlib.sha256((index / _TENSORS).read_bytes()).hexdigest():
+        raise ModelError(f"the files of the index in {index} do not belong together; make it again.")
+    return content, embeddings.float()

@@ -1,0 +1,61 @@
+"""Decoder families that are registered, and which of them a folder belongs to."""
+
+import importlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from steerlens.decoders.family import Family, pipeline_of
+from steerlens.zoo.registry import registered
+
+KANDINSKY = "kandinsky-2.2"
+"""The family of a folder that does not say what it holds."""
+
+
+def families() -> Mapping[str, Family]:
+    """Declarations of the registered decoders, by name: the `FAMILIES` of the modules that entry points name.
+
+    A decoder without a declaration, such as `neighbours`, is left out, and so is one whose module cannot be imported.
+    """
+    declared: dict[str, Family] = {}
+    for name, place in registered("steerlens.decoders").items():
+        with suppress(ImportError):
+            module: Any = importlib.import_module(place.partition(":")[0])
+            family = getattr(module, "FAMILIES", {}).get(name)
+            if family is not None:
+                declared[name] = family
+    return declared
+
+
+def holds_pipeline(folder: Path) -> bool:
+    """Whether a folder is one of the saved pipelines or models of a declared family."""
+    pipeline = pipeline_of(folder)
+    return pipeline is not None and any(family.pipeline == pipeline for family in families().values())
+
+
+def family_of(folder: Path, weights: Path | None = None) -> str:
+    """The registered name of the decoder for a folder.
+
+    Args:
+        folder: of the decoder; one that says nothing is a Kandinsky 2.2.
+        weights: a file of extra weights, as of an IP-Adapter; by default the one in the folder.
+
+    Returns:
+        The name of a declared family; or the class that the folder names, under which a decoder without a declaration
+        may be registered.
+
+    Raises:
+        ModelError: if a file of extra weights is needed to tell, and is missing or broken.
+    """
+    pipeline = pipeline_of(folder)
+    if pipeline is None:
+        return KANDINSKY
+    alike = ((name, family) for name, family in families().items() if family.pipeline == pipeline)
+    return next((name for name, family in alike if family.recognises(folder, weights)), pipeline)
+
+
+def unbuildable(name: str) -> str | None:
+    """Why the installed libraries cannot build a family, as far as that is known beforehand; None if they can."""
+    family = families().get(name)
+    return None if family is None else family.unbuildable()
