@@ -22,8 +22,7 @@ from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
 from steerlens.images import eight_bit, picture_files
 from steerlens.progress import run_to_end
-from steerlens.scenes.compose import SceneMaker
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, PictureSet, SceneMaker
 from steerlens.studies.shared.scenes import open_pictures
 from steerlens.zoo.encoders import find_encoder, open_encoder
 

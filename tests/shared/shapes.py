@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from steerlens.scenes import compose as scenes
-from steerlens.scenes import pictures as data
-from steerlens.training import pipeline
+from steerlens.scenes import BACKGROUNDS, prepare, prepared_folder
 from steerlens.training.encoder import EncoderSettings
 from steerlens.training.text import TextTable, save_text_table
 
@@ -40,10 +38,10 @@ def prepare_shapes(root: Path) -> Path:
         (root / "own" / style).mkdir(parents=True)
         for name in SHAPES:
             draw_shape(name, colour).save(root / "own" / style / f"{name}_shape.png")
-    folder = pipeline.prepared_folder(root)
-    found = data.prepare(root, folder, embed_names, pictures=root / "own", held_share=0.4, unseen=1, seed=3)
+    folder = prepared_folder(root)
+    found, _ = prepare(root, folder, embed_names, pictures=root / "own", held_share=0.4, unseen=1, seed=3)
     names = [concept.name for concept in found.concepts]
-    grounds = [ground.name for ground in scenes.BACKGROUNDS]
+    grounds = [ground.name for ground in BACKGROUNDS]
     small = embed_names([f"with a small {name}" for name in names])
     save_text_table(TextTable(embed_names(names), small, embed_names(grounds)), folder / "text.safetensors")
     return root

@@ -36,20 +36,20 @@ def _check_options(minutes: float, workers: int, device: str) -> None:
         raise UsageError("--workers is at least 1, and 1 on a GPU")
 
 
-def _prepare(data: Path, pictures: Path | None, seed: int) -> None:
-    from steerlens.scenes import pictures as room
-    from steerlens.training.pipeline import prepared_folder
-    from steerlens.training.text import embed_texts, make_text_table, save_text_table
+def _prepare(data: Path, pictures: Path | None, seed: int, sources: tuple[str, ...] = ("emoji",)) -> None:
+    from steerlens.scenes import HELD_OUT, UNSEEN, choose_sources, count_table, fetch, prepare, prepared_folder
+    from steerlens.training.text import embed_texts, make_text_table, save_text_table, text_file
 
-    out = prepared_folder(data)
+    chosen = choose_sources(sources)
     if pictures is None:
-        room.fetch(data)
-    found = room.prepare(data, out, embed_texts, pictures=pictures, seed=seed)
-    save_text_table(make_text_table([concept.name for concept in found.concepts]), out / "text.safetensors")
-    held, unseen = (int((found.split == split).sum()) for split in (room.HELD_OUT, room.UNSEEN))
+        fetch(data, chosen)
+    found, counts = prepare(data, prepared_folder(data), embed_texts, pictures=pictures, sources=chosen, seed=seed)
+    save_text_table(make_text_table([concept.name for concept in found.concepts]), text_file(data))
+    _say(count_table(counts))
+    held, unseen = (int((found.split == split).sum()) for split in (HELD_OUT, UNSEEN))
     _say(
         f"{len(found.pictures)} pictures of {len(found.concepts)} concepts in {len(found.styles)} styles; "
-        f"held out: {held} pictures, and {unseen} of unseen concepts. Saved in {out}"
+        f"held out: {held} pictures, and {unseen} of unseen concepts. Saved in {prepared_folder(data)}"
     )
 
 
@@ -57,8 +57,10 @@ def _prepare(data: Path, pictures: Path | None, seed: int) -> None:
 class Prepare:
     """Fetch and prepare pictures: clean names, find near-duplicates, hold some out, and embed the names.
 
-    Without `--pictures`, three openly licensed emoji packages are fetched with npm (about 150 MB; archives that already
-    lie in the data folder are used as they are).
+    Without `--pictures`, openly licensed packages are fetched by name with npm or apt-get; archives that lie in the
+    data folder already are used as they are. The default, `emoji`, is the bundled pair's three styles (about 150 MB).
+    `all` adds five more emoji styles and clip art to train on, and two sources that are never trained on (290 MB more).
+    The held-out pictures of the three styles stay the same whatever is added.
     """
 
     data: Path
@@ -67,6 +69,10 @@ class Prepare:
     pictures: Path | None = None
     """A folder of your own instead: `style/name.png` (several styles of the same names) or `name.png`."""
 
+    sources: tuple[str, ...] = ("emoji",)
+    """Packages to fetch: emoji, all, or some of noto, twemoji, fluent, emojione, fxemoji, noto-v1, fluent-flat,
+    streamline, clipart, openmoji (test only), stamps (test only)."""
+
     seed: int = 0
     """Decides what is held out."""
 
@@ -74,7 +80,7 @@ class Prepare:
         """Carry the command out; returns the exit code."""
         if self.pictures is not None and not self.pictures.is_dir():
             raise UsageError(f"--pictures {self.pictures} is not a folder")
-        _prepare(self.data, self.pictures, self.seed)
+        _prepare(self.data, self.pictures, self.seed, self.sources)
         return 0
 
 
@@ -132,12 +138,13 @@ class Emoji:
         """Carry the command out; returns the exit code."""
         from steerlens.training.card import write_card
         from steerlens.training.export import export_pair, write_manifest
-        from steerlens.training.pipeline import Recipe, prepared_folder, train_pair
+        from steerlens.training.pipeline import Recipe, train_pair
+        from steerlens.training.text import text_file
 
         _check_options(self.minutes, self.workers, self.device)
         if self.init is not None and not (self.init / "image_encoder").is_dir():
             raise UsageError(f"--init {self.init} is not the folder of a pair")
-        if not (prepared_folder(self.data) / "text.safetensors").exists():
+        if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
         recipe = Recipe(minutes=self.minutes, scenes=self.scenes, seed=self.seed)
         records = train_pair(
@@ -202,19 +209,19 @@ class Classifier:
 
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
-        from steerlens.scenes.pictures import load
+        from steerlens.scenes import load_prepared
         from steerlens.training import classifier as room
         from steerlens.training.classifier_export import export_classifier
         from steerlens.training.parallel import run_parallel
-        from steerlens.training.pipeline import open_run, prepared_folder
+        from steerlens.training.pipeline import open_run
         from steerlens.training.stage import Budget
+        from steerlens.training.text import text_file
 
         _check_options(self.minutes, self.workers, self.device)
         open_run(self.out, self.resume)
-        prepared = prepared_folder(self.data)
-        if not (prepared / "text.safetensors").exists():
+        if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
-        pictures, settings, folder = load(prepared), room.SETTINGS, self.out / "classifier"
+        pictures, settings, folder = load_prepared(self.data), room.SETTINGS, self.out / "classifier"
         given = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
         _show(run_parallel(room.train_classifier, given, self.workers, self.out))
         table = export_classifier(
@@ -262,7 +269,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
-        from steerlens.training.checkpoint import write_json
+        from steerlens.storage import write_json
         from steerlens.training.evaluate import evaluate
 
         if not (self.pair / "image_encoder").is_dir():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from steerlens.images import load_picture, picture_files
-from steerlens.scenes.pictures import HELD_OUT, UNSEEN
+from steerlens.scenes import HELD_OUT, UNSEEN
 from steerlens.studies.shared.scenes import draw_scenes, open_pictures
 from steerlens.studies.shared.subjects import concept_of, image_hash
 

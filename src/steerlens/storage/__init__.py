@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.storage.files import atomic_file, atomic_write, files_under, make_folder, storing
+    from steerlens.storage.files import atomic_file, atomic_write, files_under, make_folder, storing, write_json
     from steerlens.storage.folder import OwnedFolder, distinct_names, is_plain_name, safe_name
     from steerlens.storage.lock import LOCK_FILE, is_being_written, only_writer
     from steerlens.storage.weights import check_finite, file_hash, load_module, quiet_libraries, read_json, read_tensors
@@ -29,6 +29,7 @@ __all__ = [
     "read_tensors",
     "safe_name",
     "storing",
+    "write_json",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one."""
 
 import errno
+import json
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -84,6 +85,15 @@ def unfinished_name(name: str) -> str | None:
     """The name that a file under this temporary name was to have; None for a name that `atomic_file` does not give."""
     match = re.fullmatch(rf"\.(.+)\.[a-z0-9_]+{re.escape(_UNFINISHED)}", name)
     return None if match is None else match[1]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON under a temporary name, flushes it to the disk, and renames it.
+
+    Raises:
+        StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
+    """
+    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def make_folder(path: Path) -> None:

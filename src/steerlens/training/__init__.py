@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from steerlens.training.classifier_export import export_classifier
     from steerlens.training.export import export_pair, write_manifest
     from steerlens.training.parallel import run_parallel
-    from steerlens.training.pipeline import Recipe, load_prepared, open_run, prepared_folder, train_pair
+    from steerlens.training.pipeline import Recipe, open_run, train_pair
     from steerlens.training.stage import Budget, Progress
-    from steerlens.training.text import embed_texts, make_text_table, save_text_table
+    from steerlens.training.text import embed_texts, load_texts, make_text_table, save_text_table, text_file
 
 __all__ = [
     "Budget",
@@ -23,12 +23,12 @@ __all__ = [
     "embed_texts",
     "export_classifier",
     "export_pair",
-    "load_prepared",
+    "load_texts",
     "make_text_table",
     "open_run",
-    "prepared_folder",
     "run_parallel",
     "save_text_table",
+    "text_file",
     "train_pair",
     "write_card",
     "write_manifest",

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.progress import Progress
-from steerlens.scenes.compose import PLAIN, Augment, SceneMaker
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
+from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, Augment, PictureSet, SceneMaker
 from steerlens.training.checkpoint import load_checkpoint, save_checkpoint, start_from
 from steerlens.training.stage import Budget, Optimisation, StageRecord, autocast, run_stage, workers_of_group
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
-from steerlens.scenes.compose import PLAIN, SceneMaker
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, PictureSet
+from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, PictureSet, SceneMaker
 from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
 from steerlens.training.checkpoint import save_checkpoint
 from steerlens.training.encoder import embed_pictures

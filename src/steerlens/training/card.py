@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steerlens.scenes.pictures import HELD_OUT, UNSEEN
-from steerlens.training.evaluate import Report, meant
-from steerlens.training.pipeline import Recipe, load_prepared
+from steerlens.scenes import HELD_OUT, UNSEEN, load_prepared
+from steerlens.training.evaluate import Evaluation, meant
+from steerlens.training.pipeline import Recipe
+from steerlens.training.text import load_texts
 
 _TEXT = """---
 license: [apache-2.0, cc-by-4.0, mit]
@@ -75,8 +76,12 @@ def describe_sources(sources: list[dict[str, Any]]) -> str:
     """Where pictures came from and under which licences, as a markdown list."""
     if not sources:
         return "Pictures of your own; state their licence here."
-    lines = [f"- {one['attribution']}: `{one['package']}` {one['version']}, {one['licence']}" for one in sources]
-    return "\n".join(["Openly licensed emoji art, named by Unicode:", "", *lines])
+    trained = [source for source in sources if source.get("use", "training") == "training"]
+    lines = [
+        f"- {source['attribution']}: `{source['package']}` {source['version']}, {source['licence']}"
+        for source in trained
+    ]
+    return "\n".join(["Openly licensed art, named by Unicode or by file names:", "", *lines])
 
 
 def _recipe(recipe: dict[str, Any]) -> str:
@@ -98,7 +103,7 @@ def _recipe(recipe: dict[str, Any]) -> str:
     )
 
 
-def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | None) -> None:
+def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Evaluation | None) -> None:
     """Write `README.md` of a pair.
 
     Args:
@@ -111,7 +116,7 @@ def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Report | N
 
     manifest = json.loads((pair / "manifest.json").read_text())
     facts = manifest.get("recipe") or asdict(recipe or Recipe())
-    pictures, texts = load_prepared(data)
+    pictures, texts = load_prepared(data), load_texts(data)
     text = _TEXT.format(
         encoder=_millions(pair / "image_encoder"),
         unet=_millions(pair / "decoder" / "unet"),

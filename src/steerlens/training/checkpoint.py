@@ -19,13 +19,6 @@ from torch import Tensor, nn
 from steerlens.errors import UsageError
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write json through a temporary file and a rename, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
     """Save tensors and json facts in one file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
-from steerlens.scenes.compose import BACKGROUNDS, SceneMaker, Scenes
-from steerlens.scenes.pictures import TRAIN, PictureSet
+from steerlens.scenes import BACKGROUNDS, TRAIN, PictureSet, SceneMaker, Scenes
 from steerlens.training.checkpoint import load_checkpoint
 from steerlens.training.encoder import (
     NAME_SMOOTHING,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steerlens.scenes.pictures import HELD_OUT, PictureSet
+from steerlens.scenes import HELD_OUT, PictureSet
 from steerlens.training.card import describe_sources
 from steerlens.training.classifier import SETTINGS, Labels, load_classifier, measure_classifier
 from steerlens.training.encoder import EncoderSettings
-from steerlens.training.evaluate import Figure, Report
+from steerlens.training.evaluate import Evaluation, Measurement
 from steerlens.training.export import make_processor, to_half
 
 _TEXT = """---
@@ -102,7 +102,7 @@ def export_classifier(
     return report.table()
 
 
-def _report(metrics: dict[str, float], pictures: PictureSet) -> Report:
+def _report(metrics: dict[str, float], pictures: PictureSet) -> Evaluation:
     held = f"{pictures.rows(HELD_OUT).numel()} pictures on white"
     scenes = "256 scenes of held-out pictures"
     rows = (
@@ -112,4 +112,4 @@ def _report(metrics: dict[str, float], pictures: PictureSet) -> Report:
         ("small5", "name of the companion, top-5", scenes),
         ("ground", "background, top-1", scenes),
     )
-    return Report(tuple(Figure(what, metrics[key], note=note) for key, what, note in rows if key in metrics))
+    return Evaluation(tuple(Measurement(what, metrics[key], note=note) for key, what, note in rows if key in metrics))

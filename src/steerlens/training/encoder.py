@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steerlens.progress import Progress
-from steerlens.scenes.compose import STRONG, Augment, SceneMaker, Scenes
-from steerlens.scenes.pictures import TRAIN, PictureSet
+from steerlens.scenes import STRONG, TRAIN, Augment, PictureSet, SceneMaker, Scenes
 from steerlens.training.checkpoint import load_checkpoint, part, prefixed, save_checkpoint, start_from
 from steerlens.training.metrics import Scores, scene_metrics
 from steerlens.training.stage import Budget, Optimisation, autocast, run_stage, workers_of_group

@@ -18,12 +18,21 @@ from torch.nn import functional
 
 from steerlens.decoders.base import DecodeOptions
 from steerlens.errors import ModelError
-from steerlens.scenes.compose import BACKGROUNDS, PLAIN, SceneMaker, Scenes, zero_shot_scenes
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.scenes import (
+    BACKGROUNDS,
+    HELD_OUT,
+    PLAIN,
+    TRAIN,
+    UNSEEN,
+    PictureSet,
+    SceneMaker,
+    Scenes,
+    load_prepared,
+    zero_shot_scenes,
+)
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
 from steerlens.training.metrics import rank_of
-from steerlens.training.pipeline import load_prepared
 from steerlens.zoo.cards import card
 
 
@@ -33,7 +42,7 @@ def meant() -> DecodeOptions:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured number.
 
     Attributes:
@@ -64,10 +73,10 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Report:
+class Evaluation:
     """All figures of a pair."""
 
-    figures: tuple[Figure, ...]
+    figures: tuple[Measurement, ...]
 
     @property
     def passed(self) -> bool:
@@ -85,7 +94,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MeasuredPair:
     """An exported pair, opened.
 
     Attributes:
@@ -113,7 +122,7 @@ class Pair:
         return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds))), options).to(embeds.device)
 
 
-def open_pair(folder: Path, device: str) -> Pair:
+def open_pair(folder: Path, device: str) -> MeasuredPair:
     """Open the folder of a pair as the rest of the package does."""
     from steerlens.loading import load
     from steerlens.vocabulary import TextVocabulary
@@ -121,7 +130,7 @@ def open_pair(folder: Path, device: str) -> Pair:
     loaded = load(folder, device=device)
     if not isinstance(loaded.vocabulary, TextVocabulary):
         raise ModelError(f"{folder} holds no vocabulary of text embeddings to measure names with.")
-    return Pair(loaded.encoder, loaded.decoder, loaded.vocabulary.directions().to(device))
+    return MeasuredPair(loaded.encoder, loaded.decoder, loaded.vocabulary.directions().to(device))
 
 
 def ground_of(pictures: Tensor) -> Tensor:
@@ -141,9 +150,9 @@ def rank_correlation(values: Tensor) -> Tensor:
     return (stacked[0] * stacked[1]).sum(dim=1) / (stacked[0].norm(dim=1) * stacked[1].norm(dim=1))
 
 
-def naming(pair: Pair, pictures: PictureSet) -> list[Figure]:
+def naming(pair: MeasuredPair, pictures: PictureSet) -> list[Measurement]:
     """Zero-shot names of held-out pictures and unseen concepts."""
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     device = pair.names.device
     for split, label in ((HELD_OUT, "a held-out picture"), (UNSEEN, "an unseen concept")):
         rows = pictures.rows(split)
@@ -155,14 +164,14 @@ def naming(pair: Pair, pictures: PictureSet) -> list[Figure]:
         first, fifth = float((ranks < 1).float().mean()), float((ranks < 5).float().mean())
         note = f"{rows.numel()} pictures on white, {len(pair.names)} names"
         bars = (0.30, 0.65) if split == HELD_OUT else (None, 25 / len(pair.names))
-        figures.append(Figure(f"name of {label}, top-1", first, bars[0], note=note))
-        figures.append(Figure(f"name of {label}, top-5", fifth, bars[1], note=note))
+        figures.append(Measurement(f"name of {label}, top-1", first, bars[0], note=note))
+        figures.append(Measurement(f"name of {label}, top-5", fifth, bars[1], note=note))
     return figures
 
 
-def companions(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
+def companions(pair: MeasuredPair, pictures: PictureSet, count: int) -> list[Measurement]:
     """Zero-shot names of small, overlaid objects, with the main object's name left out."""
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     device = pair.names.device
     for split, bar, label in ((HELD_OUT, 0.4, "both pictures held out"), (TRAIN, None, "trained pictures, new scenes")):
         rows = pictures.rows(split)
@@ -175,7 +184,9 @@ def companions(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
         similarity = (unit @ pair.names.T).scatter(1, scenes.main[has, None], -2.0)
         ranks = rank_of(similarity, scenes.companion[has])
         value = float((ranks < 5).float().mean())
-        figures.append(Figure("name of the companion, top-5", value, bar, note=f"{int(has.sum())} scenes, {label}"))
+        figures.append(
+            Measurement("name of the companion, top-5", value, bar, note=f"{int(has.sum())} scenes, {label}")
+        )
     return figures
 
 
@@ -186,7 +197,7 @@ def held_scenes(pictures: PictureSet, device: torch.device, count: int) -> Scene
     return SceneMaker(pictures, rows, device, PLAIN).draw(count, torch.Generator().manual_seed(9102))
 
 
-def decoding(pair: Pair, scenes: Scenes, grid: Path | None) -> list[Figure]:
+def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Measurement]:
     """Scenes embedded, decoded and embedded again: fidelity, retrieval, background, speed."""
     embeds = pair.embed(scenes.pictures)
     pair.decode(embeds[:8])
@@ -201,16 +212,19 @@ def decoding(pair: Pair, scenes: Scenes, grid: Path | None) -> list[Figure]:
     note = f"{count} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
     right, ceiling = ((ground_of(some) == scenes.background).float().mean() for some in (made, scenes.pictures))
     hits = (cosine.argmax(dim=1) == own).float().mean()
+    another, rate = cosine.roll(1, 0).diagonal().mean(), count / seconds
+    threads = f"{torch.get_num_threads()} threads, {note}, batched"
+    grounds = f"12 colours; sources reach {float(ceiling):.1%}"
     return [
-        Figure("decoded and re-encoded: mean cosine", float(cosine.diagonal().mean()), 0.75, False, note),
-        Figure("cosine with another scene's embedding", float(cosine.roll(1, 0).diagonal().mean()), None, False, note),
-        Figure("retrieves its own source, top-1", float(hits), 0.70, note=f"among {count} held-out scenes"),
-        Figure("background colour right", float(right), 0.85, note=f"12 colours; sources reach {float(ceiling):.1%}"),
-        Figure("pictures a second", count / seconds, 10, False, f"{torch.get_num_threads()} threads, {note}, batched"),
+        Measurement("decoded and re-encoded: mean cosine", float(cosine.diagonal().mean()), 0.75, False, note),
+        Measurement("cosine with another scene's embedding", float(another), None, False, note),
+        Measurement("retrieves its own source, top-1", float(hits), 0.70, note=f"among {count} held-out scenes"),
+        Measurement("background colour right", float(right), 0.85, note=grounds),
+        Measurement("pictures a second", rate, 10, False, threads),
     ]
 
 
-def depth(pair: Pair, scenes: Scenes) -> list[Figure]:
+def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
     """The Diffusion Lens on the residual stream: equal to the plain reconstruction at the end, closer with depth."""
     from steerlens.lenses.diffusion import DiffusionLens
     from steerlens.sites import Site
@@ -225,10 +239,11 @@ def depth(pair: Pair, scenes: Scenes) -> list[Figure]:
     gap = float((made[:, -1] - pair.decode(clean)).abs().max())
     back = functional.normalize(pair.embed(made.flatten(0, 1)), dim=-1).view(count, layers, -1)
     similarity = (back * functional.normalize(clean, dim=-1)[:, None]).sum(dim=-1)
+    gap_note = f"largest gap {gap:.2g}"
     curve = " ".join(f"{float(value):.2f}" for value in similarity.mean(dim=0))
     return [
-        Figure("Diffusion Lens, last layer = reconstruction", float(gap < 0.02), 1.0, note=f"largest gap {gap:.2g}"),
-        Figure(
+        Measurement("Diffusion Lens, last layer = reconstruction", float(gap < 0.02), 1.0, note=gap_note),
+        Measurement(
             "Diffusion Lens, similarity rises with depth",
             float(rank_correlation(similarity).mean()),
             0.8,
@@ -238,7 +253,7 @@ def depth(pair: Pair, scenes: Scenes) -> list[Figure]:
     ]
 
 
-def heads(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
+def heads(pair: MeasuredPair, pictures: PictureSet, count: int) -> list[Measurement]:
     """Whether heads matter: ablation effects on the label, and who writes the final residual."""
     rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(TRAIN)])
     chosen = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(9103))[:count]]
@@ -258,11 +273,11 @@ def heads(pair: Pair, pictures: PictureSet, count: int) -> list[Figure]:
     shares = residual_shares(pair.encoder, scenes.pictures)
     note = f"{count} scenes; effect of the layer's heads on the label's cosine: {by_layer}"
     return [
-        Figure("heads that matter", matter[0], min(15, effects.effect.numel()), False, note),
-        Figure("of them in the last third", late[0], 4, False, f"control: other backgrounds, threshold {low:.2g}"),
-        Figure("heads that matter, stricter control", matter[1], None, False, "control: the same object, redrawn"),
-        Figure("of them in the last third", late[1], None, False, f"threshold {high:.2g}"),
-        *(Figure(f"share of the final residual: {name}", value) for name, value in shares.items()),
+        Measurement("heads that matter", matter[0], min(15, effects.effect.numel()), False, note),
+        Measurement("of them in the last third", late[0], 4, False, f"control: other backgrounds, threshold {low:.2g}"),
+        Measurement("heads that matter, stricter control", matter[1], None, False, "control: the same object, redrawn"),
+        Measurement("of them in the last third", late[1], None, False, f"threshold {high:.2g}"),
+        *(Measurement(f"share of the final residual: {name}", value) for name, value in shares.items()),
     ]
 
 
@@ -274,7 +289,7 @@ def evaluate(
     grid: Path | None = None,
     quick: bool = False,
     say: Callable[[str], None] | None = None,
-) -> Report:
+) -> Evaluation:
     """Measure a pair.
 
     Args:
@@ -285,22 +300,22 @@ def evaluate(
         quick: use about a tenth of the scenes.
         say: told each figure as soon as it is measured.
     """
-    pair, (pictures, _) = open_pair(folder, device), load_prepared(data)
+    pair, pictures = open_pair(folder, device), load_prepared(data)
     some = 10 if quick else 1
     where = pair.names.device
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    parts: list[Callable[[], list[Figure]]] = [
+    parts: list[Callable[[], list[Measurement]]] = [
         lambda: naming(pair, pictures),
         lambda: companions(pair, pictures, 500 // some),
         lambda: decoding(pair, held_scenes(pictures, where, 500 // some), grid),
         lambda: depth(pair, held_scenes(pictures, where, 32 // min(some, 4))),
         lambda: heads(pair, pictures, 128 // min(some, 8)),
-        lambda: [Figure("megabytes of the pair (45 at most)", size / 1e6, None, False)],
+        lambda: [Measurement("megabytes of the pair (45 at most)", size / 1e6, None, False)],
     ]
     for part in parts:
         for figure in part():
             figures.append(figure)
             if say is not None:
                 say("  ".join(cell for cell in figure.cells() if cell))
-    return Report(tuple(figures))
+    return Evaluation(tuple(figures))

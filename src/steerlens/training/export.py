@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from steerlens.errors import SteerlensError
+from steerlens.scenes import load_prepared
+from steerlens.storage import write_json
 from steerlens.training.autoencoder import load_autoencoder
-from steerlens.training.checkpoint import write_json
 from steerlens.training.encoder import load_encoder
-from steerlens.training.pipeline import Recipe, load_prepared
+from steerlens.training.pipeline import Recipe
+from steerlens.training.text import load_texts
 from steerlens.training.unet import load_unet, make_scheduler
 
 LARGEST = 45_000_000
@@ -61,7 +63,7 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
     for stage in ("encoder", "autoencoder", "unet"):
         if not (folder / f"{stage}.safetensors").exists():
             raise SteerlensError(f"{folder} has no trained {stage}: finish it with --resume")
-    pictures, texts = load_prepared(data)
+    pictures, texts = load_prepared(data), load_texts(data)
     projection = int(texts.names.shape[1])
     encoder: Any = to_half(load_encoder(folder, projection, recipe.encoder))
     movq: Any = to_half(load_autoencoder(folder, recipe.autoencoder))

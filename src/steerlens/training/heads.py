@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.interventions import Mean, Resample
-from steerlens.scenes.compose import Scenes
+from steerlens.scenes import Scenes
 from steerlens.sites import Site
 
 

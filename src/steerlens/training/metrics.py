@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steerlens.scenes.compose import PLAIN, SceneMaker, zero_shot_scenes
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMaker, zero_shot_scenes
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from torch import distributed
 
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
-from steerlens.scenes.pictures import PictureSet, load
+from steerlens.scenes import load_prepared
+from steerlens.storage import write_json
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
-from steerlens.training.checkpoint import load_checkpoint, write_json
+from steerlens.training.checkpoint import load_checkpoint
 from steerlens.training.encoder import EncoderSettings, keep_encoder, load_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
 from steerlens.training.stage import Budget, Optimisation, StageRecord, workers_of_group
-from steerlens.training.text import TextTable, load_text_table
+from steerlens.training.text import load_texts
 from steerlens.training.unet import UnetSettings, train_unet
 
 
@@ -57,18 +58,6 @@ class Recipe:
         return Budget(self.minutes * share, self.steps)
 
 
-def prepared_folder(data: Path) -> Path:
-    """Where prepared pictures lie in a data folder."""
-    return data / "prepared"
-
-
-def load_prepared(data: Path) -> tuple[PictureSet, TextTable]:
-    """Prepared pictures and their text embeddings."""
-    folder = prepared_folder(data)
-    pictures = load(folder)
-    return pictures, load_text_table(folder / "text.safetensors")
-
-
 def open_run(folder: Path, resume: bool) -> None:
     """Make the folder of a run.
 
@@ -84,7 +73,7 @@ def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, devi
     rank, workers = workers_of_group()
     encoder = load_encoder(folder, projection, recipe.encoder).to(device)
     movq = load_autoencoder(folder, recipe.autoencoder).to(device)
-    pictures = load(prepared_folder(data))
+    pictures = load_prepared(data)
     yield from fill_cache(
         encoder,
         movq,
@@ -149,7 +138,7 @@ def train_pair(
         raise UsageError("an encoder is trained from nothing or kept as it is, not both")
     open_run(folder, resume)
     write_json(folder / "recipe.json", asdict(recipe))
-    pictures, texts = load_prepared(data)
+    pictures, texts = load_prepared(data), load_texts(data)
     projection, seed = int(texts.names.shape[1]), recipe.seed
     unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
     if init is not None:

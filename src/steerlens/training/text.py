@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.errors import SteerlensError
-from steerlens.scenes.compose import BACKGROUNDS
+from steerlens.scenes import BACKGROUNDS, prepared_folder
 from steerlens.zoo.text import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
 
 
@@ -87,7 +87,18 @@ def save_text_table(table: TextTable, path: Path) -> None:
     save_file({"names": table.names, "companions": table.companions, "backgrounds": table.backgrounds}, path)
 
 
-def load_text_table(path: Path) -> TextTable:
-    """Load what `save_text_table` saved."""
-    tensors = load_file(path)
+def text_file(data: Path) -> Path:
+    """Where the text embeddings of prepared pictures lie in a data folder."""
+    return prepared_folder(data) / "text.safetensors"
+
+
+def load_texts(data: Path) -> TextTable:
+    """Text embeddings of the prepared pictures of a data folder.
+
+    Raises:
+        SteerlensError: there are none.
+    """
+    if not text_file(data).exists():
+        raise SteerlensError(f"{data} holds no prepared names: run `steerlens train prepare --data {data}` first")
+    tensors = load_file(text_file(data))
     return TextTable(tensors["names"], tensors["companions"], tensors["backgrounds"])

@@ -11,10 +11,8 @@ import torch
 from records import records_of
 from shapes import SHAPES, TINY_ENCODER, E, draw_shape, embed_names, prepare_shapes
 
+from steerlens import scenes
 from steerlens.errors import SteerlensError, UsageError
-from steerlens.scenes import compose as scenes
-from steerlens.scenes import pictures as data
-from steerlens.training import pipeline
 from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make_autoencoder
 from steerlens.training.card import write_card
 from steerlens.training.checkpoint import load_checkpoint
@@ -23,7 +21,7 @@ from steerlens.training.evaluate import evaluate, ground_of, rank_correlation
 from steerlens.training.export import export_pair, write_manifest
 from steerlens.training.pipeline import Recipe, train_pair
 from steerlens.training.stage import Budget, Optimisation, StageRecord, rate_factor
-from steerlens.training.text import TextTable
+from steerlens.training.text import TextTable, load_texts
 from steerlens.training.unet import UnetSettings
 
 TINY = Recipe(
@@ -56,16 +54,16 @@ def pair(prepared: Path, run: Path) -> Path:
 
 
 def test_prepare_cleans_names_and_holds_out(prepared: Path) -> None:
-    found = data.load(pipeline.prepared_folder(prepared))
+    found = scenes.load_prepared(prepared)
     assert {concept.name for concept in found.concepts} == {f"{name} shape" for name in SHAPES}
     assert found.pictures.dtype == torch.uint8
     assert found.pictures.shape == (2 * len(SHAPES), 4, 64, 64)
-    unseen = found.rows(data.UNSEEN)
+    unseen = found.rows(scenes.UNSEEN)
     assert len(found.concept[unseen].unique()) == 1
     assert len(unseen) == 2, "an unseen concept is held out in every style"
-    held = found.rows(data.HELD_OUT)
+    held = found.rows(scenes.HELD_OUT)
     assert len(held) > 0
-    trained = set(found.concept[found.rows(data.TRAIN)].tolist())
+    trained = set(found.concept[found.rows(scenes.TRAIN)].tolist())
     assert set(found.concept[held].tolist()) <= trained, "a held-out picture's concept is seen in another style"
     assert set(found.style[held].tolist()) == {1}
 
@@ -77,35 +75,35 @@ def test_near_duplicates_are_found_by_picture_and_by_name() -> None:
     pictures[2, :, :, :32] = 255
     pictures[3, :, 20:40, 20:40] = 255
     names = torch.eye(4)
-    twin = data.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
+    twin = scenes.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
     assert twin.tolist() == [True, True, False, False]
     names[3] = names[2]
-    twin = data.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
+    twin = scenes.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
     assert twin.tolist() == [True, True, True, True]
 
 
 def test_prepare_refuses_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(SteerlensError, match="at least 2"):
-        data.prepare(tmp_path, tmp_path / "out", embed_names, pictures=tmp_path)
+        scenes.prepare(tmp_path, tmp_path / "out", embed_names, pictures=tmp_path)
     with pytest.raises(SteerlensError, match="train prepare"):
-        data.load(tmp_path)
+        scenes.load_prepared(tmp_path)
 
 
 def test_missing_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(SteerlensError, match="emoji-datasource-google"):
-        data.prepare(tmp_path, tmp_path / "out", embed_names)
+        scenes.prepare(tmp_path, tmp_path / "out", embed_names)
 
 
 def test_transparent_edges_keep_their_colour() -> None:
-    picture = data.to_tensor(draw_shape("disc", (220, 40, 40)))
+    picture = scenes.to_tensor(draw_shape("disc", (220, 40, 40)))
     visible = picture[3] > 8
     assert visible.any()
     assert picture[0][visible].min() > 200
 
 
 def test_scenes_are_deterministic_and_labelled(prepared: Path) -> None:
-    found = data.load(pipeline.prepared_folder(prepared))
-    maker = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu", scenes.STRONG)
+    found = scenes.load_prepared(prepared)
+    maker = scenes.SceneMaker(found, found.rows(scenes.TRAIN), "cpu", scenes.STRONG)
     first, second = (maker.draw(32, torch.Generator().manual_seed(5), companions=0.5) for _ in range(2))
     assert torch.equal(first.pictures, second.pictures)
     assert torch.equal(first.companion, second.companion)
@@ -120,10 +118,10 @@ def test_scenes_are_deterministic_and_labelled(prepared: Path) -> None:
 
 
 def test_companion_sits_in_its_corner(prepared: Path) -> None:
-    found = data.load(pipeline.prepared_folder(prepared))
-    maker = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu")
+    found = scenes.load_prepared(prepared)
+    maker = scenes.SceneMaker(found, found.rows(scenes.TRAIN), "cpu")
     generator = torch.Generator().manual_seed(8)
-    rows = found.rows(data.TRAIN)[torch.zeros(64, dtype=torch.long)]
+    rows = found.rows(scenes.TRAIN)[torch.zeros(64, dtype=torch.long)]
     batch = maker.draw(64, generator, rows=rows, companions=1.0)
     plain = maker.draw(64, torch.Generator().manual_seed(8), rows=rows, companions=0.0)
     changed = (batch.pictures - plain.pictures).abs().sum(dim=1)
@@ -149,8 +147,8 @@ def test_colour_matrix_keeps_grey_and_turns_red_to_green() -> None:
 
 
 def test_ground_is_read_from_the_frame(prepared: Path) -> None:
-    found = data.load(pipeline.prepared_folder(prepared))
-    batch = scenes.SceneMaker(found, found.rows(data.TRAIN), "cpu").draw(64, torch.Generator().manual_seed(1))
+    found = scenes.load_prepared(prepared)
+    batch = scenes.SceneMaker(found, found.rows(scenes.TRAIN), "cpu").draw(64, torch.Generator().manual_seed(1))
     assert (ground_of(batch.pictures) == batch.background).float().mean() > 0.9
 
 
@@ -196,7 +194,7 @@ def test_resumed_equals_uninterrupted(prepared: Path, run: Path, tmp_path: Path)
     """The last checkpoint before a kill, and the same steps after it, give the same weights as one go."""
     from steerlens.training.encoder import train_encoder
 
-    pictures, texts = pipeline.load_prepared(prepared)
+    pictures, texts = scenes.load_prepared(prepared), load_texts(prepared)
     settings = replace(TINY.encoder, optimisation=Optimisation(average=0.9))
     one, two = tmp_path / "one", tmp_path / "two"
     list(train_encoder(pictures, texts, one, Budget(steps=4), settings))
@@ -223,7 +221,7 @@ def test_two_workers_train_together(prepared: Path, tmp_path: Path, monkeypatch:
 
     # Workers find modules where their parent does; what tests add for timm and open_clip is not theirs.
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "optional"])
-    pictures, texts = pipeline.load_prepared(prepared)
+    pictures, texts = scenes.load_prepared(prepared), load_texts(prepared)
     arguments = (pictures, texts, tmp_path, Budget(steps=2), TINY.encoder)
     records = records_of(run_parallel(train_encoder, arguments, 2, tmp_path))
     assert records[-1].done

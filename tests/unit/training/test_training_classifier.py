@@ -7,12 +7,10 @@ import torch
 from records import records_of
 from shapes import TINY_ENCODER, prepare_shapes
 
+from steerlens import scenes
 from steerlens.cli.train import Classifier
 from steerlens.errors import SteerlensError, UsageError
 from steerlens.loading import load_encoder
-from steerlens.scenes import compose as scenes
-from steerlens.scenes import pictures as data
-from steerlens.training import pipeline
 from steerlens.training.checkpoint import load_checkpoint
 from steerlens.training.classifier import (
     Labels,
@@ -36,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def classifier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an exported classifier, trained for long enough to tell backgrounds."""
-    pictures, folder = data.load(pipeline.prepared_folder(prepared)), tmp_path_factory.mktemp("classifier")
+    pictures, folder = scenes.load_prepared(prepared), tmp_path_factory.mktemp("classifier")
     records = records_of(train_classifier(pictures, folder, Budget(steps=60), TINY_ENCODER))
     assert records[-1].done
     assert records[-1].losses["loss"] < records[0].losses["loss"]
@@ -47,14 +45,14 @@ def classifier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_classifier_opens_with_its_labels_in_three_groups(classifier: Path, prepared: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
-    trained = {pictures.concepts[index].name for index in pictures.concept[pictures.rows(data.TRAIN)].tolist()}
+    pictures = scenes.load_prepared(prepared)
+    trained = {pictures.concepts[index].name for index in pictures.concept[pictures.rows(scenes.TRAIN)].tolist()}
     opened = load_encoder(classifier)
     vocabulary = class_vocabulary(opened)
     assert vocabulary is not None
     small = {f"with a small {name}" for name in trained}
     assert set(vocabulary.names) == trained | small | {f"on {ground.name}" for ground in scenes.BACKGROUNDS}
-    shown = scenes.SceneMaker(pictures, pictures.rows(data.TRAIN), "cpu").draw(5, torch.Generator().manual_seed(2))
+    shown = scenes.SceneMaker(pictures, pictures.rows(scenes.TRAIN), "cpu").draw(5, torch.Generator().manual_seed(2))
     inputs = opened.preprocess_tensor(shown.pictures)
     assert torch.allclose(inputs["pixel_values"], to_pixel_values(shown.pictures), atol=2 / 255)
     with torch.no_grad():
@@ -66,9 +64,9 @@ def test_classifier_opens_with_its_labels_in_three_groups(classifier: Path, prep
 
 
 def test_classes_of_scenes_are_those_of_their_concepts(prepared: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
+    pictures = scenes.load_prepared(prepared)
     labels = Labels.of(pictures)
-    shown = scenes.SceneMaker(pictures, pictures.rows(data.TRAIN), "cpu").draw(
+    shown = scenes.SceneMaker(pictures, pictures.rows(scenes.TRAIN), "cpu").draw(
         16, torch.Generator().manual_seed(3), companions=1.0
     )
     has = shown.companion >= 0
@@ -98,7 +96,7 @@ def test_classifier_with_all_patches_kept_equals_the_native_forward() -> None:
 
 
 def test_classifier_resumed_equals_uninterrupted_and_is_not_overwritten(prepared: Path, tmp_path: Path) -> None:
-    pictures = data.load(pipeline.prepared_folder(prepared))
+    pictures = scenes.load_prepared(prepared)
     one, two = tmp_path / "one", tmp_path / "two"
     list(train_classifier(pictures, one, Budget(steps=3), TINY_ENCODER))
     for _ in train_classifier(pictures, two, Budget(steps=3), TINY_ENCODER, checkpoint_seconds=0.0):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from steerlens.errors import UsageError
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN
+from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet, Placing, paste
 from steerlens.studies.shared.scenes import draw_scenes, open_pictures
 
@@ -36,8 +36,8 @@ def scene_pairs(
     """
     pictures = open_pictures(data)
     unseen = pictures.rows(UNSEEN)
-    # Of concepts that were never seen there is a picture in every style; one is enough.
-    rows = torch.cat([pictures.rows(HELD_OUT), unseen[pictures.style[unseen] == len(pictures.styles) - 1]])
+    # An unseen concept has a picture in every style; the held-out style's is enough.
+    rows = torch.cat([pictures.rows(HELD_OUT), unseen[pictures.style[unseen] == pictures.held_style]])
     generator, draw = torch.Generator().manual_seed(1_000_003 * seed + 29), random.Random(seed)
     rows = rows[torch.randperm(rows.numel(), generator=generator)]
     chosen, reported = rows[: 2 * n_chosen], rows[2 * n_chosen :]

@@ -8,10 +8,8 @@ from torch import Tensor
 
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
-from steerlens.scenes.compose import PLAIN, SceneMaker
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, PictureSet
+from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMaker, load_prepared, prepared_folder
 from steerlens.studies.shared.subjects import Subject, SubjectSet, split
-from steerlens.training.pipeline import load_prepared, prepared_folder
 
 
 def open_pictures(data: Path) -> PictureSet:
@@ -20,9 +18,9 @@ def open_pictures(data: Path) -> PictureSet:
     Raises:
         UsageError: if there are none.
     """
-    if not (prepared_folder(data) / "text.safetensors").is_file():
+    if not (prepared_folder(data) / "pictures.json").is_file():
         raise UsageError(f"{data} holds no prepared pictures; make them with: steerlens train prepare --data {data}")
-    return load_prepared(data)[0]
+    return load_prepared(data)
 
 
 def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64) -> SubjectSet:
@@ -39,7 +37,7 @@ def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0,
         UsageError: if there are too few held-out pictures.
     """
     pictures = open_pictures(data)
-    held = torch.cat([pictures.rows(HELD_OUT), _one_each(pictures, pictures.rows(UNSEEN))])
+    held = torch.cat([pictures.rows(HELD_OUT), _one_per_concept(pictures, pictures.rows(UNSEEN))])
     generator = torch.Generator().manual_seed(1_000_003 * seed + 17)
     images = draw_scenes(pictures, held, generator)
     others = [_sibling(pictures, int(row), generator) for row in held.tolist()]
@@ -68,14 +66,15 @@ def draw_scenes(pictures: PictureSet, rows: Tensor, generator: torch.Generator) 
     return [Image.fromarray(array) for array in eight_bit(scenes.pictures)]
 
 
-def _one_each(pictures: PictureSet, rows: Tensor) -> Tensor:
-    """The last style's picture of each concept, so that no concept comes thrice."""
-    last: dict[int, int] = {}
+def _one_per_concept(pictures: PictureSet, rows: Tensor) -> Tensor:
+    """One picture of each concept: the held-out style's, or the last style's where that has none."""
+    chosen: dict[int, tuple[bool, int, int]] = {}
     for row in rows.tolist():
-        concept = int(pictures.concept[row])
-        if concept not in last or int(pictures.style[row]) > int(pictures.style[last[concept]]):
-            last[concept] = row
-    return torch.tensor(sorted(last.values()), dtype=torch.int64)
+        concept, style = int(pictures.concept[row]), int(pictures.style[row])
+        candidate = (style == pictures.held_style, style, row)
+        if concept not in chosen or candidate[:2] > chosen[concept][:2]:
+            chosen[concept] = candidate
+    return torch.tensor(sorted(row for *_, row in chosen.values()), dtype=torch.int64)
 
 
 def _sibling(pictures: PictureSet, row: int, generator: torch.Generator) -> int | None:

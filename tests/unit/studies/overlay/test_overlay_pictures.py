@@ -12,7 +12,7 @@ from PIL import Image
 
 from steerlens.cli.study.overlay import Overlay
 from steerlens.errors import UsageError
-from steerlens.scenes.pictures import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
+from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
 from steerlens.studies.overlay import scenes as overlay_scenes
 from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, paste, square
 from steerlens.studies.shared.subjects import image_hash
@@ -102,7 +102,7 @@ def prepared() -> PictureSet:
     pixels = torch.randint(0, 256, (30, 4, 64, 64), generator=generator, dtype=torch.uint8)
     concepts = tuple(Concept(f"thing {number}", "made", str(number)) for number in range(26))
     return PictureSet(
-        pixels, torch.tensor(concept), torch.tensor(style), torch.tensor(splits), concepts, ("a", "b"), ()
+        pixels, torch.tensor(concept), torch.tensor(style), torch.tensor(splits), concepts, ("a", "b"), (), 1
     )
 
 

@@ -1,0 +1,283 @@
+"""Readers of picture archives: each yields named drawings.
+
+Emoji of all packages share their concepts: they are matched by code point, or by name where a package has no codes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from steerlens.errors import SteerlensError
+from steerlens.scenes.pictures import SIZE, Concept, to_tensor
+from steerlens.scenes.sources import Source
+
+DROPPED_CATEGORIES = frozenset({"Flags", "Symbols", "People & Body", "Component"})
+"""Emoji that are left out."""
+
+_DROPPED_FOLDERS = re.compile(
+    r"^(buttons|special|logos|military|unsorted/duplicates|computer/(buttons|icons|folders)"
+    r"|shapes/(stars|arrows|callouts|flowchart|jigsaw)|signs_and_symbols/(flags|led)|recreation/games/cards"
+    r"|symbols/(alphabets|math|money|music|shapes)|town/flags)(/|$)"
+)
+"""Folders of flags, stars, buttons, patterns, playing cards, letters, logos and user-interface icons."""
+
+_AUTHORS = re.compile(
+    "^(archi|archit|archite|architet.*"
+    "|aj|andy|anthony|benji|bogdan|celso|charles|dan|daniel|dave|dirk|donna|enrique|erich|frederic|frouke|ganson"
+    "|gerald|jakob|jarno|jean|jean-victor|joel|jon|jonadab|jonathan|juliane|leif|linda|luiz|lumen|marcelo|mateya"
+    "|matthew|mauro|michael|mimooh|mo|nathan|nicolas|nicu|olivo|peterm|petri|rollandin|romus|saurabh|sergio|stefan"
+    "|tanguy|yves|zazou"
+    ")$"
+)
+"""First names at the end of clip-art files, which say who drew them."""
+
+_TAIL = frozenset({"bw", "bwh", "1m", "2m", "a", "b", "c", "mirror", "flip"})
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture as read: its concept, its style and uint8 RGBA (4,64,64)."""
+
+    concept: Concept
+    style: str
+    picture: Tensor
+
+
+@dataclass(frozen=True)
+class EmojiNames:
+    """Emoji concepts by code point and by name.
+
+    Attributes:
+        by_code: code point sequence -> concept.
+        by_name: letters and digits of a name -> concept.
+    """
+
+    by_code: dict[str, Concept] = field(default_factory=dict[str, Concept])
+    by_name: dict[str, Concept] = field(default_factory=dict[str, Concept])
+
+    def add_name(self, code: str, name: str) -> None:
+        """Record another name of a code point, unless the name is taken or the code point left out."""
+        concept = self.by_code.get(_code(code))
+        if concept is not None:
+            self.by_name.setdefault(_letters(name), concept)
+
+    def named(self, name: str) -> Concept | None:
+        """The concept of a name; a number at its end tells variants of one emoji apart and is ignored."""
+        return self.by_name.get(_letters(name)) or self.by_name.get(_letters(re.sub(r"-\d+$", "", name)))
+
+
+def clean_name(name: str) -> str:
+    """Lower case, single spaces, no underscores."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def file_concept_name(stem: str) -> str:
+    """Name of what a clip-art file shows: numbers, authors and variant marks at its end are cut off."""
+    words = [word for word in re.split(r"[_\s]+", stem.lower()) if word]
+    for place in range(1, len(words)):
+        if _AUTHORS.match(words[place]):
+            words = words[:place]
+            break
+    words = [word for word in re.split(r"[_\-\s.]+", " ".join(words)) if word]
+    while len(words) > 1 and (words[-1] in _TAIL or re.fullmatch(r"\d+r?", words[-1])):
+        words.pop()
+    name = " ".join(words)
+    return re.sub(r"(?<=[a-z])\d+$", "", name)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _code(text: str) -> str:
+    """A code point sequence without variation selectors, which packages write differently."""
+    return "-".join(part for part in text.lower().split("-") if part != "fe0f")
+
+
+@contextmanager
+def _members(archive: Path) -> Generator[tarfile.TarFile]:
+    """The files of an npm archive, or of a Debian package.
+
+    Raises:
+        SteerlensError: `dpkg-deb`, which unpacks Debian packages, is missing or fails.
+    """
+    if archive.suffix != ".deb":
+        with tarfile.open(archive) as opened:
+            yield opened
+        return
+    try:
+        done = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], capture_output=True, check=True)
+    except FileNotFoundError:
+        raise SteerlensError(f"dpkg-deb is missing, which unpacks {archive}: install dpkg") from None
+    except subprocess.CalledProcessError as error:
+        raise SteerlensError(f"{archive} cannot be unpacked: {error.stderr.decode().strip()[-400:]}") from error
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as opened:
+        yield opened
+
+
+def _read(opened: tarfile.TarFile, name: str) -> bytes:
+    handle = opened.extractfile(name)
+    if handle is None:
+        raise SteerlensError(f"cannot read {name} in {opened.name}")
+    return handle.read()
+
+
+def archive_of(source: Source, directory: Path) -> Path:
+    """The archive of a source.
+
+    Raises:
+        SteerlensError: it is not in the folder.
+    """
+    archive = source.archive(directory)
+    if archive is None:
+        raise SteerlensError(
+            f"no archive of {source.label} in {directory}: run "
+            f"`steerlens train prepare --data {directory} --sources {source.style}`"
+        )
+    return archive
+
+
+def read_names(sources: Sequence[Source], directory: Path) -> EmojiNames:
+    """The emoji that are kept, in Unicode's order, with every name that the sources give them."""
+    names, labels = EmojiNames(), set[str]()
+    for source in sources:
+        if source.layout == "emoji" and not names.by_code:
+            with _members(archive_of(source, directory)) as opened:
+                entries = json.loads(_read(opened, "package/emoji.json"))
+            for entry in sorted(entries, key=lambda entry: entry["sort_order"]):
+                name = clean_name(entry["name"])
+                if entry["category"] not in DROPPED_CATEGORIES and name not in labels:
+                    labels.add(name)
+                    names.by_code[_code(entry["unified"])] = Concept(name, entry["category"], entry["unified"])
+            for entry in entries:
+                for name in (entry["name"], *entry["short_names"]):
+                    names.add_name(entry["unified"], name)
+    for source in sources:
+        if source.layout == "iconify":
+            with _members(archive_of(source, directory)) as opened:
+                for code, name in json.loads(_read(opened, "package/chars.json")).items():
+                    names.add_name(code, name)
+    return names
+
+
+def read_sources(sources: Sequence[Source], directory: Path) -> Iterator[Drawing]:
+    """The drawings of all sources, source after source.
+
+    Raises:
+        SteerlensError: an archive is missing, or what renders SVG is not installed.
+    """
+    names = read_names(sources, directory)
+    readers: Mapping[str, Callable[[Source, tarfile.TarFile, EmojiNames], Iterator[Drawing]]] = {
+        "emoji": _read_coded,
+        "assets": _read_coded,
+        "iconify": _read_iconify,
+        "folders": _read_folders,
+    }
+    for source in sources:
+        with _members(archive_of(source, directory)) as opened:
+            yield from readers[source.layout](source, opened, names)
+
+
+def _read_coded(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
+    """Raster files named by code point."""
+    folders = {"noto": "package/img/google/64/", "twemoji": "package/img/twitter/64/"}
+    folder = folders.get(source.style, "package/assets/")
+    for name in sorted(member.name for member in opened.getmembers() if member.isfile()):
+        if name.startswith(folder):
+            concept = names.by_code.get(_code(name.removeprefix(folder).rsplit(".", 1)[0]))
+            if concept is not None:
+                yield Drawing(concept, source.style, to_tensor(Image.open(io.BytesIO(_read(opened, name)))))
+
+
+def _read_iconify(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
+    """SVG drawings named in words; those that name no kept emoji are passed over."""
+    table: dict[str, Any] = json.loads(_read(opened, "package/icons.json"))
+    codes = {name: code for code, name in json.loads(_read(opened, "package/chars.json")).items()}
+    aliases: dict[str, list[str]] = {}
+    for alias, entry in table.get("aliases", {}).items():
+        aliases.setdefault(entry["parent"], []).append(alias)
+    for name, icon in table["icons"].items():
+        spellings = [name, *aliases.get(name, [])]
+        found = [names.by_code.get(_code(codes[spelling])) for spelling in spellings if spelling in codes]
+        found += [names.named(spelling) for spelling in spellings]
+        concept = next((concept for concept in found if concept is not None), None)
+        if concept is not None:
+            size = [float(icon.get(side, table.get(side, 16))) for side in ("width", "height")]
+            corner = [float(icon.get(side, 0)) for side in ("left", "top")]
+            yield Drawing(concept, source.style, to_tensor(render_svg(icon["body"], corner, size)))
+
+
+def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
+    """Raster files in folders of categories; a file with an emoji's name shows that emoji's concept."""
+    for name in sorted(member.name for member in opened.getmembers() if member.isfile()):
+        path = PurePosixPath(name)
+        folders = path.parts[path.parts.index("share") + 2 : -1] if "share" in path.parts else ()
+        folder = "/".join(part for part in folders if part not in {"png", "stamps"})
+        if path.suffix.lower() != ".png" or _DROPPED_FOLDERS.match(folder) or "flag" in path.stem.lower():
+            continue
+        label = file_concept_name(path.stem)
+        if len(label) < 3 or "tux" in label.split():  # a number or a letter names nothing
+            continue
+        concept = names.by_name.get(_letters(label)) or Concept(label, folder, label)
+        picture = _open_raster(_read(opened, name))
+        if picture is not None:
+            yield Drawing(concept, source.style, to_tensor(picture))
+
+
+def _open_raster(data: bytes) -> Image.Image | None:
+    """The picture of a file, or None if it is broken or enormous (posters of hundreds of megapixels)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(data))
+            image.load()
+        except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return None
+    return image
+
+
+def render_svg(body: str, corner: Sequence[float], size: Sequence[float]) -> Image.Image:
+    """RGBA picture of SVG elements, at twice the side of a prepared picture.
+
+    Args:
+        body: the elements.
+        corner: x and y of the upper left corner, in SVG units.
+        size: width and height, in SVG units.
+
+    Raises:
+        SteerlensError: the renderer is not installed.
+    """
+    try:
+        renderer: Any = import_module("resvg_py")
+    except ImportError:
+        raise SteerlensError("SVG pictures need a renderer: pip install 'steerlens[train]' or resvg-py") from None
+    box = " ".join(f"{number:g}" for number in (*corner, *size))
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}" width="{size[0]:g}" height="{size[1]:g}">{body}</svg>'
+    )
+    width = round(2 * SIZE * size[0] / max(size))
+    return Image.open(io.BytesIO(bytes(renderer.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True))))
+
+
+def read_folder(directory: Path) -> Iterator[Drawing]:
+    """Drawings of `style/name.png` or `name.png`; PNG or WebP with transparency serve best."""
+    for path in sorted(directory.rglob("*")):
+        if path.suffix.lower() in {".png", ".webp", ".jpg", ".jpeg"}:
+            style = path.parent.name if path.parent != directory else "own"
+            name = clean_name(path.stem.replace("-", " "))
+            yield Drawing(Concept(name, style, name), style, to_tensor(Image.open(path)))
