@@ -38,7 +38,7 @@ def _check_options(minutes: float, workers: int, device: str) -> None:
 
 def _prepare(data: Path, pictures: Path | None, seed: int, sources: tuple[str, ...] = ("emoji",)) -> None:
     from steerlens.scenes import HELD_OUT, UNSEEN, choose_sources, count_table, fetch, prepare, prepared_folder
-    from steerlens.training.text import embed_texts, make_text_table, save_text_table, text_file
+    from steerlens.training import embed_texts, make_text_table, save_text_table, text_file
 
     chosen = choose_sources(sources)
     if pictures is None:
@@ -136,10 +136,7 @@ class Emoji:
 
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
-        from steerlens.training.card import write_card
-        from steerlens.training.export import export_pair, write_manifest
-        from steerlens.training.pipeline import Recipe, train_pair
-        from steerlens.training.text import text_file
+        from steerlens.training import Recipe, export_pair, text_file, train_pair, write_card, write_manifest
 
         _check_options(self.minutes, self.workers, self.device)
         if self.init is not None and not (self.init / "image_encoder").is_dir():
@@ -164,7 +161,7 @@ class Emoji:
         _say(f"exported {pair} ({size / 1e6:.1f} MB)")
         report = None
         if self.evaluate:
-            from steerlens.training.evaluate import evaluate
+            from steerlens.training import evaluate
 
             report = evaluate(pair, self.data, device=self.device, grid=pair / "decoded.png")
             _say(report.table())
@@ -210,20 +207,23 @@ class Classifier:
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
         from steerlens.scenes import load_prepared
-        from steerlens.training import classifier as room
-        from steerlens.training.classifier_export import export_classifier
-        from steerlens.training.parallel import run_parallel
-        from steerlens.training.pipeline import open_run
-        from steerlens.training.stage import Budget
-        from steerlens.training.text import text_file
+        from steerlens.training import (
+            CLASSIFIER_SETTINGS,
+            Budget,
+            export_classifier,
+            open_run,
+            run_parallel,
+            text_file,
+            train_classifier,
+        )
 
         _check_options(self.minutes, self.workers, self.device)
         open_run(self.out, self.resume)
         if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
-        pictures, settings, folder = load_prepared(self.data), room.SETTINGS, self.out / "classifier"
+        pictures, settings, folder = load_prepared(self.data), CLASSIFIER_SETTINGS, self.out / "classifier"
         given = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
-        _show(run_parallel(room.train_classifier, given, self.workers, self.out))
+        _show(run_parallel(train_classifier, given, self.workers, self.out))
         table = export_classifier(
             pictures,
             self.out,
@@ -270,7 +270,7 @@ class Evaluate:
     def run(self) -> int:
         """Carry the command out; returns the exit code."""
         from steerlens.storage import write_json
-        from steerlens.training.evaluate import evaluate
+        from steerlens.training import evaluate
 
         if not (self.pair / "image_encoder").is_dir():
             raise UsageError(f"{self.pair} is not the folder of a pair")
@@ -279,8 +279,7 @@ class Evaluate:
         if self.json is not None:
             write_json(self.json, report.to_dict())
         if self.card:
-            from steerlens.training.card import write_card
-            from steerlens.training.export import write_manifest
+            from steerlens.training import write_card, write_manifest
 
             write_card(self.pair, self.data, None, report)
             write_manifest(self.pair)

@@ -9,18 +9,24 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.training.card import write_card
+    from steerlens.training.classifier import CLASSIFIER_SETTINGS, train_classifier
     from steerlens.training.classifier_export import export_classifier
+    from steerlens.training.evaluation import Evaluation, Measurement, evaluate
     from steerlens.training.export import export_pair, write_manifest
     from steerlens.training.parallel import run_parallel
     from steerlens.training.pipeline import Recipe, open_run, train_pair
-    from steerlens.training.stage import Budget, Progress
+    from steerlens.training.stage import Budget, StageRecord
     from steerlens.training.text import embed_texts, load_texts, make_text_table, save_text_table, text_file
 
 __all__ = [
+    "CLASSIFIER_SETTINGS",
     "Budget",
-    "Progress",
+    "Evaluation",
+    "Measurement",
     "Recipe",
+    "StageRecord",
     "embed_texts",
+    "evaluate",
     "export_classifier",
     "export_pair",
     "load_texts",
@@ -29,6 +35,7 @@ __all__ = [
     "run_parallel",
     "save_text_table",
     "text_file",
+    "train_classifier",
     "train_pair",
     "write_card",
     "write_manifest",

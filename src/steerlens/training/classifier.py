@@ -37,7 +37,7 @@ from steerlens.training.metrics import Scores, scene_metrics
 from steerlens.training.stage import Budget, autocast, run_stage, workers_of_group
 
 STAGE = "classifier"
-SETTINGS = EncoderSettings(heads=6)
+CLASSIFIER_SETTINGS = EncoderSettings(heads=6)
 """Size and training where nothing else is asked for."""
 
 
@@ -137,7 +137,7 @@ def train_classifier(
     pictures: PictureSet,
     folder: Path,
     budget: Budget,
-    settings: EncoderSettings = SETTINGS,
+    settings: EncoderSettings = CLASSIFIER_SETTINGS,
     device: torch.device | str = "cpu",
     seed: int = 1,
     resume: bool = False,
@@ -181,7 +181,7 @@ def train_classifier(
     )
 
 
-def load_classifier(folder: Path, pictures: PictureSet, settings: EncoderSettings = SETTINGS) -> nn.Module:
+def load_classifier(folder: Path, pictures: PictureSet, settings: EncoderSettings = CLASSIFIER_SETTINGS) -> nn.Module:
     """The trained classifier of a run's folder, float32, in eval mode.
 
     Raises:

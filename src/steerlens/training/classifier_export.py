@@ -7,9 +7,9 @@ from typing import Any
 
 from steerlens.scenes import HELD_OUT, PictureSet
 from steerlens.training.card import describe_sources
-from steerlens.training.classifier import SETTINGS, Labels, load_classifier, measure_classifier
+from steerlens.training.classifier import CLASSIFIER_SETTINGS, Labels, load_classifier, measure_classifier
 from steerlens.training.encoder import EncoderSettings
-from steerlens.training.evaluate import Evaluation, Measurement
+from steerlens.training.evaluation import Evaluation, Measurement
 from steerlens.training.export import make_processor, to_half
 
 _TEXT = """---
@@ -58,7 +58,7 @@ def export_classifier(
     *,
     minutes: float,
     seed: int,
-    settings: EncoderSettings = SETTINGS,
+    settings: EncoderSettings = CLASSIFIER_SETTINGS,
     device: str = "cpu",
 ) -> str:
     """Write the classifier and its card; returns the table of its held-out accuracies.

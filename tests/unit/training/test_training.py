@@ -17,7 +17,7 @@ from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make
 from steerlens.training.card import write_card
 from steerlens.training.checkpoint import load_checkpoint
 from steerlens.training.encoder import embed_tokens, load_encoder, make_encoder
-from steerlens.training.evaluate import evaluate, ground_of, rank_correlation
+from steerlens.training.evaluation import evaluate, ground_of, rank_correlation
 from steerlens.training.export import export_pair, write_manifest
 from steerlens.training.pipeline import Recipe, train_pair
 from steerlens.training.stage import Budget, Optimisation, StageRecord, rate_factor

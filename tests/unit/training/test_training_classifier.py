@@ -115,7 +115,7 @@ def test_classifier_resumed_equals_uninterrupted_and_is_not_overwritten(prepared
 def test_classifier_command_trains_and_prints_accuracies(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steerlens.training.classifier.SETTINGS", TINY_ENCODER)
+    monkeypatch.setattr("steerlens.training.classifier.CLASSIFIER_SETTINGS", TINY_ENCODER)
     assert Classifier(data=prepared, out=tmp_path / "run", minutes=0.002).run() == 0
     assert "background, top-1" in capsys.readouterr().out
     assert load_encoder(tmp_path / "run" / "classifier").spec.n_layers == TINY_ENCODER.layers
