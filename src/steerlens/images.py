@@ -7,7 +7,7 @@ import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,9 +194,20 @@ def picture_files(folder: Path) -> list[Path]:
     formats = _formats()
     endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    for path in found:
+        if not _is_text(path):
+            raise UsageError(f"the name of {_as_text(path)} is not UTF-8; rename it, since tables hold names as text.")
     if not found:
         raise UsageError(f"{folder} holds no picture: no file in it is named like one ({', '.join(formats)}).")
     return found
+
+
+def _as_text(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_text(path: Path) -> bool:
+    return _as_text(path) == str(path)
 
 
 def numbered(pictures: Iterable[Picture]) -> list[Picture]:
@@ -215,6 +226,18 @@ def numbered(pictures: Iterable[Picture]) -> list[Picture]:
 
 def _decoded(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]:
     """An upright RGB picture from the bytes of a file, and a note on what was decided."""
+    try:
+        return _opened(data, name, max_pixels)
+    except PictureError as error:
+        lean = _without_chunks(data, _PNG_TEXTS) if data.startswith(_PNG) else data
+        # Pillow limits how large the texts of a PNG may unfold, and then gives up the whole file.
+        if "text chunk" not in str(error).lower().replace("_", " ") or len(lean) == len(data):
+            raise
+    image, note = _opened(lean, name, max_pixels)
+    return image, "; ".join(filter(None, (note, "its texts are too large and were not read")))
+
+
+def _opened(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]:
     with _careful(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -225,6 +248,22 @@ def _decoded(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]
         converted, note = _upright_rgb(image)
     _check_aspect(converted.size, name)
     return converted, note
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG that hold texts and colour profiles, of which none changes a pixel here."""
+
+
+def _without_chunks(data: bytes, kinds: Sequence[bytes]) -> bytes:
+    """A PNG without chunks of some kinds; what follows a chunk that is cut short stays as it is."""
+    kept, start = [_PNG], len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in kinds:
+            kept.append(data[start:end])
+        start = end
+    return b"".join([*kept, data[start:]])
 
 
 def _read(path: Path) -> bytes:

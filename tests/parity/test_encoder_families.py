@@ -189,13 +189,13 @@ def test_a_model_with_a_part_that_is_not_known_is_refused_by_its_name(kind: str)
     encoder = wrap(model, kind)
     attention = getattr(encoder.blocks[0], encoder.parts.attention)
     setattr(attention, encoder.parts.projection, Doubled(32, 32))
-    with pytest.raises(ModelError, match=rf"\.0\.\w+\.{encoder.parts.projection} is a Doubled"):
+    with pytest.raises(ModelError, match=rf"\.0\.\w+\.{encoder.parts.projection} is a .*Doubled"):
         wrap(model, kind)
 
     model = tiny_model(kind)
     encoder = wrap(model, kind)
     encoder.blocks[1].__class__ = type("OwnBlock", (type(encoder.blocks[1]),), {})
-    with pytest.raises(ModelError, match=r"\.1 is a OwnBlock"):
+    with pytest.raises(ModelError, match=r"\.1 is a .*OwnBlock"):
         wrap(model, kind)
 
 
@@ -222,7 +222,7 @@ def test_a_readout_that_is_not_known_is_refused_by_its_name(kind: str, path: str
     model: Any = tiny_model(kind)
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, nn.Tanh())
-    with pytest.raises(ModelError, match=rf"{name} is a Tanh, which is not known"):
+    with pytest.raises(ModelError, match=rf"{name} is a torch.nn.modules.activation.Tanh, which is not known"):
         wrap(model, kind)
 
 

@@ -83,5 +83,5 @@ def test_a_head_that_bends_behind_the_norm_is_refused() -> None:
     model = tiny_model("CLIPVisionModelWithProjection")
     size, width = model.visual_projection.weight.shape
     model.visual_projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, size))
-    with pytest.raises(ModelError, match="visual_projection is a Sequential, which is not known"):
+    with pytest.raises(ModelError, match=r"visual_projection is a .*Sequential, which is not known"):
         CLIPEncoder(model, tiny_family_processor("CLIPVisionModelWithProjection"))

@@ -220,19 +220,19 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
             {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32, "head_width": 8},
             {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
         ),
-        "visual is a ModifiedResNet, which is not known",
+        "visual is a .*ModifiedResNet, which is not known",
     ),
     "custom blocks": (
         lambda _: tiny_open_clip_model(qk_norm=True),
-        r"visual\.transformer\.resblocks\.0 is a CustomResidualAttentionBlock",
+        r"visual\.transformer\.resblocks\.0 is a .*CustomResidualAttentionBlock",
     ),
     "another block": (
         lambda _: replaced("transformer.resblocks.1", OtherBlock()),
-        r"visual\.transformer\.resblocks\.1 is a OtherBlock",
+        r"visual\.transformer\.resblocks\.1 is a .*OtherBlock",
     ),
     "another scale": (
         lambda _: replaced("transformer.resblocks.2.ls_1", nn.Dropout()),
-        r"visual\.transformer\.resblocks\.2\.ls_1 is a Dropout",
+        r"visual\.transformer\.resblocks\.2\.ls_1 is a .*Dropout",
     ),
     "one part more": (
         lambda _: replaced("transformer.resblocks.2.ln_attn", nn.LayerNorm(16)),
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         "attn_pool_contrastive",
     ),
     "no pooling": (lambda _: tiny_open_clip_model(pool_type="none"), "pool_type is 'none'"),
-    "another final norm": (lambda _: replaced("ln_post", nn.RMSNorm(16)), r"visual\.ln_post is a RMSNorm"),
+    "another final norm": (lambda _: replaced("ln_post", nn.RMSNorm(16)), r"visual\.ln_post is a .*RMSNorm"),
 }
 
 
@@ -266,7 +266,7 @@ def test_what_is_not_recognised_is_refused_with_its_name(open_clip: Any, case: s
 
 def test_towers_of_another_kind_are_refused(open_clip: Any) -> None:
     resnet = open_clip.timm_model.TimmModel("test_resnet", embed_dim=12, image_size=160)
-    with pytest.raises(ModelError, match=r"visual\.trunk is a ResNet, which is not known"):
+    with pytest.raises(ModelError, match=r"visual\.trunk is a .*\.ResNet, which is not known"):
         OpenCLIPTimmEncoder(resnet, tiny_processor(160))
     tokens = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160, proj="none")
     tokens.trunk.reset_classifier(0, "")
@@ -274,7 +274,7 @@ def test_towers_of_another_kind_are_refused(open_clip: Any) -> None:
         OpenCLIPTimmEncoder(tokens, tiny_processor(160))
     tuned = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160)
     tuned.trunk.blocks[3].attn.proj = nn.modules.linear.NonDynamicallyQuantizableLinear(64, 64)
-    with pytest.raises(ModelError, match=r"blocks\.3\.attn\.proj is a NonDynamicallyQuantizableLinear"):
+    with pytest.raises(ModelError, match=r"blocks\.3\.attn\.proj is a .*NonDynamicallyQuantizableLinear"):
         OpenCLIPTimmEncoder(tuned, tiny_processor(160))
     more = open_clip.timm_model.TimmModel("test_vit", embed_dim=12, image_size=160)
     more.neck = nn.Linear(12, 12)

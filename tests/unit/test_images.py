@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from steerlens.errors import PictureError, UsageError
 from steerlens.images import Picture, load_picture, load_pictures
@@ -143,6 +144,20 @@ def test_a_corrupt_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.png"
     path.write_bytes(bytes(data))
     with pytest.raises(PictureError, match=r"bad\.png is corrupt"):
+        load_picture(path)
+
+
+def test_large_texts_in_a_png_are_left_out_and_the_picture_is_whole(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_itxt("workflow", "x" * 3_000_000, zip=True)
+    texts.add_text("parameters", "y" * 3_000_000, zip=True)
+    image, path = Image.effect_noise((60, 60), 90), tmp_path / "generated.png"
+    image.save(path, pnginfo=texts, icc_profile=b"z" * 2_000_000)
+    picture = load_picture(path)
+    assert np.array_equal(np.asarray(picture.image), np.asarray(image.convert("RGB")))
+    assert picture.note == "its texts are too large and were not read"
+    path.write_bytes(path.read_bytes()[:-1000])  # cut short as well: that is still told
+    with pytest.raises(PictureError, match="corrupt or truncated"):
         load_picture(path)
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from steerlens._version import __version__
+from steerlens.cli.environment import command_environment, open_standard_streams, refuse_undecodable
 from steerlens.errors import SteerlensError, StoreError, UsageError
 
 COMMANDS: Mapping[str, str] = {
@@ -67,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 cannot be carried out, 130 interrupted, 143 terminated.
     """
+    open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("STEERLENS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     running: list[Any] = []
     try:
-        with _terminated():
+        with _terminated(), command_environment():
             code = _dispatch(arguments, running)
         sys.stdout.flush()
         return code
@@ -139,24 +141,50 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         args=rest,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
+    refuse_undecodable(command)
     running.append(command)
     return int(command.run())
 
 
 def _explain(error: Exception) -> tuple[str, int]:
     """One line for an exception, and the exit code."""
-    if isinstance(error, SteerlensError):
+    if isinstance(error, SteerlensError) and not any(words in str(error) for words in _NO_MEMORY):
         return str(error), error.exit_code
     kind, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in text):
         where = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{where}. Make room, then run the same command again.", StoreError.exit_code
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+    if _lacks_memory(error):
         return "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16.", 1
     return (
         f"unexpected {kind}: {text or 'no message'}. Run it again with --debug to see where, and please report it.",
         1,
     )
+
+
+_NO_MEMORY = (
+    *(
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+        "bad_alloc",
+        "can't start new thread",
+    ),
+    *("failed to map segment", "Unable to allocate", "out of memory", "realloc of size", "malloc of size"),
+    "could not create a primitive",
+)
+"""What the operating system, NumPy, torch, Arrow, safetensors and oneDNN say when they get no memory."""
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or one behind it, says that memory has run out."""
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if getattr(error, "errno", None) == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _interrupted(running: list[Any]) -> str:

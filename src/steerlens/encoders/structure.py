@@ -39,6 +39,11 @@ def refuse_kind(library: str, name: str, module: object, *kinds: type) -> None:
     """
     if type(module) not in kinds:
         raise ModelError(
-            f"{name} is a {type(module).__name__}, which is not known in {library}; "
-            f"known: {', '.join(kind.__name__ for kind in kinds)}."
+            f"{name} is a {_class_name(type(module))}, which is not known in {library}; "
+            f"known: {', '.join(map(_class_name, kinds))}."
         )
+
+
+def _class_name(kind: type) -> str:
+    """A class by its module too: quantised layers often bear the names of those that they replace."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

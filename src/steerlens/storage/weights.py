@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import struct
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -27,10 +28,12 @@ class Tensors:
     Attributes:
         files: the weight files.
         shapes: shape of every tensor, by name.
+        variant: what stands in the file's name after the stem, such as `fp16` in `model.fp16.safetensors`; mostly None.
     """
 
     files: tuple[Path, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    variant: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -55,29 +58,62 @@ def read_json(path: Path, component: str) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
+_STEMS = ("model", "diffusion_pytorch_model")
+"""How transformers and diffusers begin the names of weight files."""
+
+
 def read_tensors(folder: Path, component: str) -> Tensors:
-    """Names and shapes of a folder's weights, one file or several with an index.
+    """Names and shapes of a folder's weights: one file, or several with an index, plain or of one variant.
 
     Raises:
-        ModelError: if there are none, or a file is truncated or no safetensors file.
+        ModelError: if there are none, there are several variants to choose from, or a file is truncated or no
+            safetensors file.
     """
-    for stem in ("model", "diffusion_pytorch_model"):
-        if (folder / f"{stem}.safetensors").is_file():
-            files = (folder / f"{stem}.safetensors",)
-            break
-        index = folder / f"{stem}.safetensors.index.json"
+    found = {variant: _weight_files(folder, component, variant) for variant in (None, *_variants(folder))}
+    present = [variant for variant, files in found.items() if files]
+    if len(present) > 1 and None not in present:
+        raise ModelError(
+            f"{component}: {folder} holds weights in several variants ({', '.join(map(str, present))}); keep the files "
+            "of one."
+        )
+    if present:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in found[present[0]]:
+            shapes.update(_header(file, component))
+        return Tensors(found[present[0]], shapes, present[0])
+    raise ModelError(f"{component}: {folder} {_without_weights(folder)}.")
+
+
+def _weight_files(folder: Path, component: str, variant: str | None) -> tuple[Path, ...]:
+    """The weight files of a variant; none if the folder does not hold it."""
+    inside = "" if variant is None else f".{variant}"
+    for stem in _STEMS:
+        file = folder / f"{stem}{inside}.safetensors"
+        if file.is_file():
+            return (file,)
+        index = folder / f"{stem}.safetensors.index{inside}.json"
         if index.is_file():
             names = cast(dict[str, str], read_json(index, component).get("weight_map", {}))
-            files = tuple(folder / name for name in sorted(set(names.values())))
-            break
-    else:
-        pickled = [path.name for path in folder.glob("*.bin")]
-        hint = f" ({pickled[0]} is pickled, which can run code, and is not read)" if pickled else ""
-        raise ModelError(f"{component}: {folder} holds no weights in safetensors files{hint}.")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        shapes.update(_header(file, component))
-    return Tensors(files, shapes)
+            return tuple(folder / name for name in sorted(set(names.values())))
+    return ()
+
+
+def _variants(folder: Path) -> list[str]:
+    """Variants of the weights in a folder, such as `fp16`, sorted."""
+    patterns = [re.compile(rf"{stem}(?:\.safetensors\.index)?\.([\w-]+)\.(?:safetensors|json)") for stem in _STEMS]
+    names = [path.name for path in folder.glob("*") if not re.search(r"-\d+-of-\d+\.", path.name)]
+    matches = [match for name in names for pattern in patterns if (match := pattern.fullmatch(name))]
+    return sorted({match[1] for match in matches} - {"index", "safetensors"})
+
+
+def _without_weights(folder: Path) -> str:
+    """What is wrong with a folder of which no weights can be read."""
+    safe, pickled = (sorted(path.name for path in folder.glob(f"*.{ending}")) for ending in ("safetensors", "bin"))
+    if safe:
+        wanted = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
+        return f"holds no {wanted}; its weights are named otherwise: {_listed(safe)}"
+    hint = f" ({pickled[0]} is pickled, which can run code, and is not read)" if pickled else ""
+    return f"holds no weights in safetensors files{hint}"
 
 
 def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
@@ -154,8 +190,8 @@ def load_module(
     Raises:
         ModelError: if weights are missing, unexpected, of another shape than the config says, or not finite.
     """
-    read_tensors(folder, component)
     options: dict[str, Any] = {
+        "variant": read_tensors(folder, component).variant,
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,

@@ -100,6 +100,7 @@ class Card:
         adapter: the file of weights that is put into the decoder, for an IP-Adapter.
         configs: name of the full configs in the package, which give costs and names of weights without the weights.
         folder: the folder that the card lies in, for a pair that comes with neither the package nor the hub.
+        mirror: `owner/name` of a copy that others keep, for a decoder whose own repository is no longer on the hub.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Card:
     adapter: Repository | None = None
     configs: str | None = None
     folder: Path | None = None
+    mirror: str | None = None
 
     def __post_init__(self) -> None:
         elsewhere = self.folder is not None or self.family == "neighbours"
@@ -153,7 +155,7 @@ def parse_card(name: str, content: Mapping[str, Any]) -> Card:
     return _build(Card, {"name": name, **given}, f"card {name}")
 
 
-_ELSEWHERE = ("name", "bundled", "encoder", "decoder", "adapter", "configs", "folder")
+_ELSEWHERE = ("name", "bundled", "encoder", "decoder", "adapter", "configs", "folder", "mirror")
 """Fields that say where a pair is; the card in a pair's own folder has none of them."""
 
 

@@ -1,5 +1,6 @@
 """The Hugging Face hub: a pinned snapshot becomes a folder, and only the files that are needed are fetched."""
 
+import difflib
 import errno
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def snapshot(
         revision: commit, branch or tag; None for the main branch.
         patterns: files that are needed; those without a wildcard must be there.
         local_files_only: never use the network.
-        instead: what the user can do where the hub is not reachable.
+        instead: what the user can do if the hub does not give them out.
         weights: how the name of the weights begins that are needed too, in one safetensors file or in shards.
 
     Raises:
@@ -36,23 +37,33 @@ def snapshot(
         ModelError: if the files are neither in the cache nor to be had.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     cached = cached_snapshot(repository, revision, patterns)
     if cached is not None and not _lacking(cached, patterns, weights):
         return cached
     at = f"{repository}{f' at {revision[:12]}' if revision else ''}"
+    cache = _cache_holds(repository, revision, patterns, weights)
     if local_files_only:
-        raise ModelError(f"{at} is not in the cache of this machine, and the network is not to be used. {instead}")
+        missing = cache or f"{at} is not in the cache of this machine"
+        raise ModelError(f"{missing}, and the network is not to be used. {instead}")
     try:
         # One request that is not repeated: downloads are, for half a minute, before they say that there is no network.
         HfApi().model_info(repository, revision=revision, timeout=15)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(f"the Hugging Face hub does not give out {at}: {_reason(error)}. {instead}") from None
+    except (HfHubHTTPError, HFValidationError) as error:  # an answer, or a name that no repository can have
+        raise ModelError(f"the Hugging Face hub does not give out {at}: {_reason(error)}. {instead}") from None
     except Exception as error:  # the exceptions of whichever HTTP library the hub's client is built on
-        raise ModelError(
-            f"the Hugging Face hub is not reachable ({_reason(error)}), and {at} is not in the cache. {instead}"
-        ) from None
+        missing = cache or f"{at} is not in the cache"
+        reason = f"the Hugging Face hub is not reachable ({_reason(error)})"
+        raise ModelError(f"{reason}, and {missing}. {instead}") from None
     try:
         files = [f"{weights}.safetensors", f"{weights}.safetensors.index.json", f"{weights}-*-of-*.safetensors"]
         wanted = [*patterns, *(files if weights else [])]
@@ -63,7 +74,7 @@ def snapshot(
         raise ModelError(f"{at} could not be downloaded ({_reason(error)}). {instead}") from None
     lacking = _lacking(folder, patterns, weights)
     if lacking:
-        raise FilesMissingError(f"{at} does not hold {', '.join(lacking)}.")
+        raise FilesMissingError(f"{at} does not hold {', '.join(lacking)}{_close_to(folder, lacking)}.")
     return folder
 
 
@@ -81,6 +92,27 @@ def cached_snapshot(repository: str, revision: str | None, patterns: Sequence[st
         # snapshots/<commit>/<pattern>: as many levels up as the pattern has parts
         folder = Path(found).parents[pattern.count("/")]
     return folder
+
+
+def _cache_holds(repository: str, revision: str | None, patterns: Sequence[str], weights: str | None) -> str:
+    """What of a repository the cache lacks, in words; empty if it holds nothing of the repository at all."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    place = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    branch = place / "refs" / (revision or "main")
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision or ""
+    folder = place / "snapshots" / commit
+    if not commit or not folder.is_dir():
+        return ""
+    lacking = _lacking(folder, patterns, weights)
+    return f"{repository} is in the cache without {', '.join(lacking)}{_close_to(folder, lacking)}" if lacking else ""
+
+
+def _close_to(folder: Path, lacking: Sequence[str]) -> str:
+    """The files of a folder whose names come close to those that are lacking: a file may have been renamed."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    close = dict.fromkeys(match for name in lacking for match in difflib.get_close_matches(name, names, n=2))
+    return f" (it holds {', '.join(close)})" if close else ""
 
 
 def _lacking(folder: Path, patterns: Sequence[str], weights: str | None = None) -> list[str]:

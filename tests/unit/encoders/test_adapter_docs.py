@@ -150,11 +150,11 @@ def test_the_adapter_refuses_what_it_does_not_know(files: Path) -> None:
     model, adapter, transform = model_and_adapter(files)
     changed = model()
     changed.blocks[1].gain1 = nn.Identity()
-    with pytest.raises(ModelError, match=r"blocks\.1\.gain1 is a Identity, which is not known in a PlainViT"):
+    with pytest.raises(ModelError, match=r"blocks\.1\.gain1 is a .*Identity, which is not known in a PlainViT"):
         adapter(changed, transform)
     tuned = model()
     tuned.blocks[0].attention.out = DoubledLinear(32, 32)
-    with pytest.raises(ModelError, match=r"blocks\.0\.attention\.out is a DoubledLinear, which is not known"):
+    with pytest.raises(ModelError, match=r"blocks\.0\.attention\.out is a .*DoubledLinear, which is not known"):
         adapter(tuned, transform)
     larger = model()
     larger.neck = nn.Identity()

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from huggingface_hub.errors import HFValidationError
 from safetensors.torch import load_file, save_file
 
 from steerlens.conditioning import Conditioning
@@ -297,6 +298,47 @@ def test_the_hub_out_of_reach_is_one_message_that_helps(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("local_files_only", [True, False])
+def test_a_cached_repository_whose_file_was_renamed_is_not_called_absent(
+    local_files_only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit, root = "c" * 40, tmp_path / "models--someone--encoder"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    (root / "snapshots" / commit).mkdir(parents=True)
+    for name in ("config.json", "preprocessor_config.json", "model.fp16.safetensors"):
+        (root / "snapshots" / commit / name).write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        load_encoder("someone/encoder", local_files_only=local_files_only)
+    message = str(caught.value)
+    assert "someone/encoder is in the cache without model.safetensors (it holds model.fp16.safetensors)" in message
+    assert "encoder is not in the cache" not in message
+
+
+def test_what_the_hub_answers_is_not_called_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def answer(*_: Any, **__: Any) -> None:
+        raise HFValidationError("429 too many requests")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
+    with pytest.raises(ModelError, match="does not give out someone/encoder: 429 too many requests"):
+        load_encoder("someone/encoder")
+
+
+@pytest.mark.parametrize("name", ["stable-unclip-2.1", "stable-unclip-2.1-small"])
+def test_a_pair_whose_repository_is_gone_names_a_copy_to_choose(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        load(name, local_files_only=True)
+    mirror = cards()[name].mirror
+    assert mirror is not None and f"hf download {mirror} --local-dir FOLDER" in str(caught.value)
+    assert "off the hub" in str(caught.value) and "--local FOLDER" in str(caught.value)
+
+
 def test_the_cache_of_the_hub_is_enough(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     save_file({"text_embeds": torch.randn(1, 12)}, tmp_path / "here" / "vocabulary.safetensors")
@@ -336,7 +378,7 @@ def test_an_encoder_of_the_hub_is_pinned_by_the_commit_that_was_resolved_and_may
     pinned = load(pair_folder, encoder=f"someone/encoder@{commit}", dtype="float32", local_files_only=True)
     assert pinned.notes == () and pinned.provenance["encoder"]["revision"] == commit
     next((root / "snapshots" / commit).glob("model-*.safetensors")).unlink()
-    with pytest.raises(ModelError, match="not in the cache"):
+    with pytest.raises(ModelError, match="is in the cache without model-0"):
         load(pair_folder, encoder="someone/encoder", local_files_only=True)
 
 

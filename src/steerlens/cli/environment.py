@@ -1,0 +1,99 @@
+"""The environment of a command: what the shell or a scheduler left behind must not decide whether it works."""
+
+import os
+import sys
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlens.errors import UsageError
+
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+_QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+"""Warnings that Python itself keeps from users unless it is told otherwise."""
+
+
+def open_standard_streams() -> None:
+    """Opens standard streams that are closed, on the null device, and makes the others write any text.
+
+    Daemons and `>&-` start a process without them. A file that is opened later would take the free number, and whatever
+    a library prints would go into it.
+    """
+    for number, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+            place: int | str = os.devnull  # the number is in use, by whatever was opened first
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            place = number
+        stream: Any = getattr(sys, name)
+        if stream is None or stream.closed:
+            setattr(sys, name, open(place, mode, encoding="utf-8", closefd=isinstance(place, str)))  # noqa: SIM115
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            # Names of files may hold bytes that are no text, and a terminal may know fewer characters than we write.
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def command_environment() -> Generator[None]:
+    """Runs a command as if the environment set no Matplotlib backend and no warnings as errors; both come back after.
+
+    Figures are drawn without pyplot, but Matplotlib reads `MPLBACKEND` when it is imported and refuses a name that it
+    does not know. Warnings that `PYTHONWARNINGS=error` would raise come from libraries, not from the command.
+    """
+    strict = any(option.startswith("error") for option in sys.warnoptions)
+    with _variables({"MPLBACKEND": "agg", **({"PYTHONWARNINGS": None} if strict else {})}):
+        if not strict:
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            for category in _QUIET:
+                warnings.simplefilter("ignore", category)
+            yield
+
+
+@contextmanager
+def _variables(values: Mapping[str, str | None]) -> Generator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    _set_variables(values)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def refuse_undecodable(command: Any) -> None:
+    """Refuses option values that are not UTF-8: manifests, tables and pages could not hold them.
+
+    Pictures are exempt: they are given a name that is text.
+
+    Raises:
+        UsageError: if the name of a folder, a file or a model, or a text holds other bytes.
+    """
+    for field in fields(command):
+        value: Any = getattr(command, field.name)
+        if is_dataclass(value):
+            refuse_undecodable(value)
+        elif isinstance(value, str | Path):
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                shown = str(value).encode("utf-8", "backslashreplace").decode()
+                option = field.name.replace("_", "-")
+                raise UsageError(f"--{option}: {shown} is not UTF-8; give it a name that is.") from None

@@ -1,0 +1,94 @@
+"""Commands in environments that shells, daemons and schedulers leave behind, as real processes."""
+
+import os
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from steerlens.cli.environment import command_environment
+from steerlens.cli.main import main
+from steerlens.errors import UsageError
+from steerlens.images import picture_files
+
+LENS = (sys.executable, "-m", "steerlens.cli.main", "lens")
+QUICK = ("--sites", "L3H1", "--steps", "1", "--controls", "0")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(os.fsdecode(bytes(tmp_path_factory.mktemp("pictures")) + b"/c\xffat.png"))
+    Image.effect_noise((40, 40), 80).convert("RGB").save(path)
+    return path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+
+
+def test_a_hostile_environment_and_a_closed_output_change_nothing(picture: Path, tmp_path: Path) -> None:
+    hostile = environment(
+        MPLBACKEND="nonsense",
+        PYTHONWARNINGS="error",
+        HOME="/proc/nowhere",  # not even root writes there
+        XDG_CACHE_HOME="",
+        STEERLENS_CACHE="",
+        PYTHONIOENCODING="ascii",
+    )
+    command = [*LENS, str(picture), *QUICK, "--out", str(tmp_path / "run")]
+    closing = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *command]
+    done = subprocess.run(closing, env=hostile, stderr=subprocess.PIPE, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Traceback" not in done.stderr and b"Warning" not in done.stderr, done.stderr.decode()
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_closed_error_stream_is_survived_and_the_code_still_tells(tmp_path: Path) -> None:
+    closing = ["sh", "-c", 'exec "$@" 2>&- >&-', "sh", *LENS, str(tmp_path / "missing.png")]
+    assert subprocess.run(closing, env=environment(), timeout=120, check=False).returncode == 2
+
+
+def test_too_little_memory_is_one_message(picture: Path, tmp_path: Path) -> None:
+    limit = 600_000_000  # enough to start Python, too little to import torch
+    done = subprocess.run(
+        [*LENS, str(picture), *QUICK, "--out", str(tmp_path / "run")],
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "there is not enough memory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--model", "--target", "--local"])
+def test_options_that_are_not_text_are_refused_before_anything_is_loaded(
+    option: str, picture: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["lens", str(picture), option, os.fsdecode(b"o\xff")]) == 2
+    assert f"{option}: o\\udcff is not UTF-8" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_not_text_are_found_in_folders_of_pictures(picture: Path) -> None:
+    with pytest.raises(UsageError, match=r"c\\udcffat\.png is not UTF-8; rename it"):
+        picture_files(picture.parent)
+
+
+def test_the_environment_of_the_caller_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setattr(sys, "warnoptions", ["error"])
+    filters = list(warnings.filters)
+    with command_environment():
+        assert os.environ["MPLBACKEND"] == "agg" and "PYTHONWARNINGS" not in os.environ
+        warnings.warn("a library is deprecated", DeprecationWarning, stacklevel=1)
+    assert os.environ["MPLBACKEND"] == "nonsense" and os.environ["PYTHONWARNINGS"] == "error"
+    assert list(warnings.filters) == filters

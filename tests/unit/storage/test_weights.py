@@ -1,0 +1,76 @@
+"""Weights in folders: variants are loaded, and what is said of files that are not there is true."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from steerlens.encoders.structure import refuse_kind
+from steerlens.errors import ModelError
+from steerlens.loading import load
+from steerlens.storage.weights import read_tensors
+from steerlens.testing.tiny import save_tiny_pair
+
+
+def weights(path: Path) -> None:
+    save_file({"weight": torch.ones(2, 3)}, path)
+
+
+def test_a_pair_of_which_only_a_variant_is_there_is_the_same_pair(tmp_path: Path) -> None:
+    folder = save_tiny_pair(tmp_path / "pair")
+    plain = load(str(folder), dtype="float32").encoder.zero_embedding()
+    for path in sorted(folder.rglob("*model.safetensors")):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    variant = load(str(folder), dtype="float32")
+    assert torch.equal(variant.encoder.zero_embedding(), plain)
+    assert "image_encoder/model.fp16.safetensors" in variant.provenance["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"),
+    [
+        (["model.safetensors", "model.fp16.safetensors"], None),
+        (["diffusion_pytorch_model.bf16.safetensors"], "bf16"),
+        (["model.non_ema.safetensors", "model.config.json"], "non_ema"),
+    ],
+)
+def test_plain_weights_come_before_a_variant(names: list[str], variant: str | None, tmp_path: Path) -> None:
+    for name in names:
+        weights(tmp_path / name)
+    found = read_tensors(tmp_path, "unet")
+    assert (found.variant, found.files) == (variant, (tmp_path / names[0],))
+    assert found.shapes == {"weight": (2, 3)}
+
+
+def test_a_variant_in_shards_is_read_by_its_index(tmp_path: Path) -> None:
+    shard = "model.fp16-00001-of-00001.safetensors"
+    weights(tmp_path / shard)
+    (tmp_path / "model.safetensors.index.fp16.json").write_text(f'{{"weight_map": {{"weight": "{shard}"}}}}')
+    found = read_tensors(tmp_path, "image_encoder")
+    assert (found.variant, found.files) == ("fp16", (tmp_path / shard,))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["model.fp16.safetensors", "model.fp32.safetensors"], r"several variants \(fp16, fp32\)"),
+        (["open_clip_model.safetensors"], r"named otherwise: open_clip_model\.safetensors"),
+        (["pytorch_model.bin"], r"pytorch_model\.bin is pickled"),
+        ([], r"holds no weights in safetensors files\.$"),
+    ],
+)
+def test_what_is_there_instead_of_weights_is_named(names: list[str], said: str, tmp_path: Path) -> None:
+    for name in names:
+        weights(tmp_path / name)
+    with pytest.raises(ModelError, match=said):
+        read_tensors(tmp_path, "unet")
+
+
+def test_a_class_that_is_refused_is_told_from_one_of_its_name() -> None:
+    other = type("Linear", (nn.Linear,), {"__module__": "quantised.layers"})
+    with pytest.raises(
+        ModelError, match=r"is a quantised\.layers\.Linear, .*; known: torch\.nn\.modules\.linear\.Linear"
+    ):
+        refuse_kind("a ViT", "blocks.0", other(2, 2), nn.Linear)
