@@ -5,30 +5,33 @@ Colour profiles are not applied, as the data sets that encoders were trained on 
 
 import hashlib
 import io
-import stat
-import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from steerlens.errors import PictureError, UsageError
+from steerlens.limits import limit, read_file
+from steerlens.picture_bytes import check_pixels, check_png, decoding, first_picture, known_formats
 
-MAX_PIXELS = 100_000_000
-"""Pixels of the largest picture that is opened, against files that are small on disk and huge in memory."""
+_OVERSHOOT = 0.25
+"""How far values may lie outside [0,1], to which they are then clipped: filters and decoders overshoot."""
 
-_MAX_BYTES = 1 << 29
+_LOG = logging.getLogger(__name__)
 
 _MAX_ASPECT = 100
 """Encoders scale the short side to their size before they crop; a thread of pixels would grow into gigabytes."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
-"""What is tried. Pillow knows more, among them formats that it hands to other programs on the machine."""
+_OTHER_PICTURES = frozenset((".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd"))
+"""Endings of pictures that are told if they cannot be read, which depends on how Pillow was built."""
+
+_LEFT_BEHIND = frozenset(("__MACOSX", "Thumbs.db", "@eaDir"))
+"""Folders and files that other programs put beside pictures."""
 
 _SCALED_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -67,8 +70,8 @@ class Picture:
         Raises:
             PictureError: if the image cannot be read or converted, or is far longer than wide.
         """
-        with _careful(name):
-            converted, note = _upright_rgb(image)
+        with decoding(name):
+            converted, note = _upright(image)
         _check_aspect(converted.size, name)
         digest = hashlib.sha256(f"RGB {converted.size}".encode() + converted.tobytes()).hexdigest()
         return cls(name, converted, digest, note=note)
@@ -84,14 +87,22 @@ def png_bytes(image: Image.Image) -> bytes:
 def eight_bit(pictures: Float[Tensor, "B 3 height width"]) -> UInt8[np.ndarray, "B height width 3"]:
     """Pictures with values in [0,1] as the 8-bit pictures that a file would hold.
 
-    Everything that is scored or saved goes through here, so that a score does not change when a picture is
-    saved.
+    Everything that is scored or saved goes through here, so that a score does not change when a picture is saved.
+
+    Raises:
+        UsageError: if values lie outside [0,1] by more than a resampling filter overshoots, or are not finite.
     """
-    levels = (pictures.detach().float().clamp(0, 1) * 255).round()
+    values = pictures.detach().float()
+    if values.numel() and not (float(values.min()) >= -_OVERSHOOT and float(values.max()) <= 1 + _OVERSHOOT):
+        raise UsageError(
+            f"the values of a picture lie in [0,1], not in [{float(values.min()):g},{float(values.max()):g}]; divide "
+            "pictures of 0 to 255 by 255, and give (x + 1) / 2 of pictures of -1 to 1."
+        )
+    levels = (values.clamp(0, 1) * 255).round()
     return levels.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
 
-def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def load_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     """Reads one picture.
 
     Handled: rotation from EXIF, CMYK, palettes, greyscale of 8, 16 and 32 bits (scaled, not clipped), transparency
@@ -99,7 +110,7 @@ def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Args:
         path: the file.
-        max_pixels: pixels of the largest picture that is opened, up to 178 million.
+        max_pixels: pixels of the largest picture that is opened, up to 178 million; by default that of `limits`.
 
     Raises:
         UsageError: if there is no such file, or it is a folder or cannot be opened.
@@ -107,13 +118,13 @@ def load_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     path = Path(path)
     data = _read(path)
-    converted, note = _decoded(data, str(path), max_pixels)
+    converted, note = decode_picture(data, str(path), max_pixels=max_pixels)
     # Names of files need not be text; names of pictures are, since they are written into tables and pages.
     label = path.stem.encode("utf-8", "replace").decode("utf-8")
     return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
 
 
-def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int = MAX_PIXELS) -> list[Picture]:
+def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int | None = None) -> list[Picture]:
     """Looks several pictures through, in order, and gives those of equal name a number.
 
     Every file is read and checked at once, and opened again when its pixels are asked for.
@@ -133,7 +144,7 @@ def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int =
 class _Files:
     """Pictures in files, of which the pixels of the last one alone stay in memory."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int | None) -> None:
         self.max_pixels = max_pixels
         self._last: Picture | None = None
 
@@ -164,7 +175,7 @@ class _InFile:
     def __call__(self) -> Image.Image:
         return self.files.open(self.path, self.sha256)
 
-    def __reduce__(self) -> "tuple[type[_InBytes], tuple[bytes, str, int]]":
+    def __reduce__(self) -> "tuple[type[_InBytes], tuple[bytes, str, int | None]]":
         data = _read(self.path)
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise _changed(self.path)
@@ -177,29 +188,48 @@ class _InBytes:
 
     data: bytes = field(repr=False)
     name: str
-    max_pixels: int
+    max_pixels: int | None
 
     def __call__(self) -> Image.Image:
-        return _decoded(self.data, self.name, self.max_pixels)[0]
+        return decode_picture(self.data, self.name, max_pixels=self.max_pixels)[0]
 
 
 def picture_files(folder: Path) -> list[Path]:
     """The files of a folder, and of the folders in it, that are named like pictures that can be read, sorted.
+
+    Hidden files and folders, and those that macOS and Jupyter leave behind, are none of the user's pictures. Files
+    named like pictures of formats that cannot be read are logged as a warning.
 
     Raises:
         UsageError: if there is no such folder, or no picture in it.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.")
-    formats = _formats()
+    formats = known_formats()
     endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-    for path in found:
-        if not _is_text(path):
-            raise UsageError(f"the name of {_as_text(path)} is not UTF-8; rename it, since tables hold names as text.")
-    if not found:
+    readable: list[Path] = []
+    unreadable: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") or part in _LEFT_BEHIND for part in path.relative_to(folder).parts):
+            continue
+        ending = path.suffix.lower()
+        if ending in endings and path.is_file():
+            if not _is_text(path):
+                raise UsageError(
+                    f"the name of {_as_text(path)} is not UTF-8; rename it, since tables hold names as text."
+                )
+            readable.append(path)
+        elif ending in _OTHER_PICTURES and path.is_file():
+            unreadable.append(path)
+    if unreadable:
+        names = ", ".join(path.name for path in unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
+        told = f"{folder} holds {len(unreadable)} pictures of formats that cannot be read ({names})"
+        if not readable:
+            raise UsageError(f"{told}, and no other picture; convert them to PNG or JPEG.")
+        _LOG.warning("%s; they are left out. Convert them to PNG or JPEG to use them.", told)
+    if not readable:
         raise UsageError(f"{folder} holds no picture: no file in it is named like one ({', '.join(formats)}).")
-    return found
+    return readable
 
 
 def _as_text(path: Path) -> str:
@@ -224,91 +254,58 @@ def numbered(pictures: Iterable[Picture]) -> list[Picture]:
     return named
 
 
-def _decoded(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]:
-    """An upright RGB picture from the bytes of a file, and a note on what was decided."""
-    try:
-        return _opened(data, name, max_pixels)
-    except PictureError as error:
-        lean = _without_chunks(data, _PNG_TEXTS) if data.startswith(_PNG) else data
-        # Pillow limits how large the texts of a PNG may unfold, and then gives up the whole file.
-        if "text chunk" not in str(error).lower().replace("_", " ") or len(lean) == len(data):
-            raise
-    image, note = _opened(lean, name, max_pixels)
-    return image, "; ".join(filter(None, (note, "its texts are too large and were not read")))
+def decode_picture(
+    data: bytes, name: str, *, max_pixels: int | None = None, alpha: bool = False
+) -> tuple[Image.Image, str]:
+    """An upright picture from the bytes of a file, and a note on what was decided.
 
+    Args:
+        data: the bytes of a file, in one of the formats that are opened.
+        name: what to call it.
+        max_pixels: pixels of the largest picture that is opened; by default that of `limits`.
+        alpha: whether a picture that has transparency keeps it, in mode RGBA; else it is laid on white, in mode RGB.
 
-def _opened(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, str]:
-    with _careful(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise PictureError(
-                f"{name} is {width} x {height} pixels, more than the {max_pixels / 1e6:.4g} million that are opened; "
-                "make it smaller first."
-            )
-        converted, note = _upright_rgb(image)
+    Raises:
+        PictureError: if it is truncated, corrupt, no picture, or too large.
+    """
+    most = limit("picture_pixels") if max_pixels is None else max_pixels
+    with decoding(name):
+        decisive, more = first_picture(data, name, most)
+        with Image.open(io.BytesIO(decisive), formats=known_formats()) as image:
+            check_pixels(image.size, name, most)
+            more = more or bool(getattr(image, "is_animated", False))
+            converted, note = _upright(image, alpha=alpha)
     _check_aspect(converted.size, name)
-    return converted, note
+    return converted, "; ".join([*(["the first of several frames"] if more else []), *([note] if note else [])])
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Chunks of a PNG that hold texts and colour profiles, of which none changes a pixel here."""
+def load_with_alpha(path: Path) -> Image.Image:
+    """A picture from a file as `load_picture` reads it, but in RGBA if it has transparency.
+
+    Raises:
+        UsageError: as `load_picture`.
+        PictureError: as `load_picture`.
+    """
+    return decode_picture(_read(path), str(path), alpha=True)[0]
 
 
-def _without_chunks(data: bytes, kinds: Sequence[bytes]) -> bytes:
-    """A PNG without chunks of some kinds; what follows a chunk that is cut short stays as it is."""
-    kept, start = [_PNG], len(_PNG)
-    while start + 12 <= len(data):
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if data[start + 4 : start + 8] not in kinds:
-            kept.append(data[start:end])
-        start = end
-    return b"".join([*kept, data[start:]])
+def stored_picture(png: bytes) -> Image.Image:
+    """A picture that steerlens stored, in RGB; only PNG files are opened.
+
+    Raises:
+        PictureError: if it is damaged.
+    """
+    check_png(png)
+    return decode_picture(png, "a stored picture")[0]
 
 
 def _read(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise UsageError(f"{path} is a folder; name the pictures in it, for example {path / '*.png'}.")
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path} is no ordinary file.")
-        if status.st_size > _MAX_BYTES:
-            raise PictureError(f"{path} takes {status.st_size / 1e6:.0f} MB, too much for a picture.")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}.") from None
-    except (OSError, ValueError) as error:
-        # ValueError: a null byte in the name.
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the pictures in it, for example {path / '*.png'}.")
+    data = read_file(path, "picture_bytes")
     if not data:
         raise PictureError(f"{path} is empty (0 bytes).")
     return data
-
-
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
-
-
-@contextmanager
-def _careful(name: str) -> Generator[None]:
-    """Turns whatever Pillow says about a file, in exceptions or warnings, into one PictureError or nothing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except PictureError as error:
-        raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None
-    except UnidentifiedImageError:
-        known = ", ".join(_FORMATS[:6])
-        raise PictureError(f"{name} is no picture that can be read ({known} and some others can).") from None
-    except Image.DecompressionBombError:
-        raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
-    except Exception as error:
-        # Pillow's readers meet hostile bytes with nearly any exception (SyntaxError, struct.error, zlib.error, ...).
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise PictureError(f"{name} is corrupt or truncated ({reason}).") from None
 
 
 def _check_aspect(size: tuple[int, int], name: str) -> None:
@@ -316,19 +313,31 @@ def _check_aspect(size: tuple[int, int], name: str) -> None:
         raise PictureError(f"{name} is {size[0]} x {size[1]} pixels: too long and thin to be looked at as a square.")
 
 
-def _upright_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """An upright RGB copy, and a note on what was decided."""
+def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
+    """A picture as encoders see it: upright, 8-bit RGB, deep greyscale scaled, transparency laid on white.
+
+    Files and pictures in memory go through here alike. A plain RGB picture is returned as it is.
+
+    Raises:
+        PictureError: if it cannot be converted.
+    """
+    plain = image.mode == "RGB" and type(image) is Image.Image and not image.has_transparency_data
+    if plain and _orientation(image, []) is None:
+        return image
+    with decoding(name):
+        return _upright(image)[0]
+
+
+def _upright(image: Image.Image, *, alpha: bool = False) -> tuple[Image.Image, str]:
+    """An upright copy in RGB or RGBA, and a note on what was decided."""
     notes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        image.seek(0)
-        notes.append(f"the first of {frames} frames")
     image.load()
     orientation = _orientation(image, notes)
-    rgb = _rgb(image)
+    keep = alpha and image.has_transparency_data and image.mode not in _SCALED_MODES
+    converted = image.convert("RGBA") if keep else _rgb(image)
     if orientation is not None:
-        rgb = rgb.transpose(orientation)
-    return rgb, "; ".join(notes)
+        converted = converted.transpose(orientation)
+    return converted, "; ".join(notes)
 
 
 _TRANSPOSE = {

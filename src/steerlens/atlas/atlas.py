@@ -1,6 +1,5 @@
 """The atlas: what a run found, as data; it draws nothing."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from steerlens.atlas.plan import Cell, LensName, Plan, clean_site
 from steerlens.decoders.base import DecoderSpec
 from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import UsageError
-from steerlens.images import Picture
+from steerlens.images import Picture, stored_picture
 from steerlens.lenses.logit import Label
 from steerlens.scores import seed_agreement, share_beaten
 from steerlens.sites import Site
@@ -61,8 +60,7 @@ class CellResult:
     @property
     def image(self) -> Image.Image:
         """The decoded picture as a PIL image."""
-        with Image.open(io.BytesIO(self.png)) as image:
-            return image.convert("RGB")
+        return stored_picture(self.png)
 
     @property
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:

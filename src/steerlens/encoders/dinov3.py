@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.dinov2 import DINOv2Encoder
-from steerlens.encoders.native import as_rgb
 from steerlens.encoders.pretrained import PretrainedEncoder, sides
 from steerlens.errors import ModelError
+from steerlens.images import upright_rgb
 
 
 class DINOv3Encoder(PretrainedEncoder):
@@ -137,7 +137,7 @@ class DINOv3Processor:
         """Pictures as the model wants them, `pixel_values` (B,3,height,width)."""
         made: list[Tensor] = []
         for image in images:
-            pixels = torch.from_numpy(np.array(as_rgb(image))).permute(2, 0, 1)[None].float() * self.factor
+            pixels = torch.from_numpy(np.array(upright_rgb(image))).permute(2, 0, 1)[None].float() * self.factor
             if pixels.shape[-2:] != self.size:
                 pixels = functional.interpolate(pixels, self.size, mode=self.mode, align_corners=False, antialias=True)
             made.append(pixels)

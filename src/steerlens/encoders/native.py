@@ -29,7 +29,7 @@ from steerlens.encoders.hooks import (
     recording_hooks,
 )
 from steerlens.errors import ModelError, UsageError
-from steerlens.images import eight_bit
+from steerlens.images import eight_bit, upright_rgb
 from steerlens.interventions import Intervention
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -112,10 +112,11 @@ class NativeEncoder(ABC):
         """Pictures as the model takes them, on its device.
 
         Raises:
+            PictureError: if a picture cannot be converted to 8-bit RGB.
             ModelError: if the preprocessing fails, or gives tensors of another shape than the model sees.
         """
         with native_errors(f"{self.spec.name}: its image processor failed"):
-            inputs = self.native_preprocess([as_rgb(image) for image in images])
+            inputs = self.native_preprocess([upright_rgb(image) for image in images])
             given = self.misfit(inputs)
         if given is not None:
             height, width = self.spec.image_size
@@ -308,11 +309,6 @@ class NativeEncoder(ABC):
             tokens = intervention.tokens or ()
             if not all(-self.spec.n_tokens <= token < self.spec.n_tokens for token in tokens):
                 raise UsageError(f"{intervention.site}: the model has {self.spec.n_tokens} tokens a picture.")
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture in RGB; not every processor converts."""
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError
+from steerlens.images import upright_rgb
 
 
 class TransformEncoder(NativeEncoder):
@@ -52,7 +53,7 @@ def apply_transform(
     if _is_processor(transform):
         pixels: Tensor = transform(images=list(images), return_tensors="pt")["pixel_values"]
     else:
-        pixels = torch.stack([transform(image.convert("RGB")) for image in images])
+        pixels = torch.stack([transform(upright_rgb(image)) for image in images])
     if pixels.shape[1:] != (3, *size):
         raise ModelError(
             f"the transform makes pictures of shape {tuple(pixels.shape[1:])}, and the model sees {(3, *size)}: "

@@ -44,14 +44,20 @@ class Strength:
 
     @classmethod
     def parse(cls, text: str) -> "Strength":
-        """Reads `rho=1`, `s=40`; a number alone is a `rho`.
+        """Reads `rho=1` or `s=40`; a number alone could be either, and is refused.
 
         Raises:
             UsageError: if the text is no strength.
         """
         kind, equals, number = text.strip().replace(":", "=").rpartition("=")
         try:
-            return cls("rho" if not equals else kind, float(number))  # type: ignore[arg-type]
+            value = float(number)
+            if not equals:
+                raise UsageError(
+                    f"{text!r} could be a factor or a relative strength; write s={number} (the write is multiplied by "
+                    f"{number}) or rho={number} (what is added is {number} times as large as the residual)."
+                )
+            return cls(kind, value)  # type: ignore[arg-type]
         except ValueError:
             raise UsageError(f"{text!r} is not a strength; write rho=1 or s=40.") from None
 

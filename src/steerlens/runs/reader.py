@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from steerlens.atlas.atlas import CellResult, LazyResults, Reading
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import Cell, SameCells
-from steerlens.errors import StoreError
+from steerlens.errors import PictureError, StoreError
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 
 _Read = TypeVar("_Read")
@@ -164,6 +164,7 @@ def _png(path: Path, row: int) -> bytes:
 def _readable(path: Path, read: Callable[[], _Read]) -> _Read:
     try:
         return read()
-    except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError, PictureError) as error:
         files = path.with_name(f"{path.name.partition('.')[0]}.*")
-        raise StoreError(f"{path} cannot be read: {error}. Remove {files} and run again to redo it.") from error
+        reason = str(error).rstrip(".")
+        raise StoreError(f"{path} cannot be read: {reason}. Remove {files} and run again to redo it.") from error

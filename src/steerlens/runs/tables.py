@@ -21,7 +21,7 @@ from torch import Tensor
 
 from steerlens.atlas.atlas import CellResult, Reading
 from steerlens.atlas.plan import Cell
-from steerlens.images import Picture, png_bytes
+from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
@@ -101,12 +101,18 @@ def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_png(path: Path, row: int) -> bytes:
-    """The picture of one row of a table, as the bytes of a PNG file."""
+    """The picture of one row of a table, as the bytes of a PNG file.
+
+    Raises:
+        PictureError: if what is stored there is no whole PNG file.
+    """
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
-                return file.read_row_group(group, columns=["image.bytes"])["image"][row]["bytes"].as_py()
+                png = file.read_row_group(group, columns=["image.bytes"])["image"][row]["bytes"].as_py()
+                check_png(png or b"")
+                return png
             row -= rows
     raise ValueError("it has fewer rows than when it was first read")
 
@@ -237,5 +243,4 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
 
 
 def _image(png: Callable[[Path, int], bytes], table: Path) -> Image.Image:
-    with Image.open(io.BytesIO(png(table, 0))) as image:
-        return image.convert("RGB")
+    return stored_picture(png(table, 0))

@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 import tarfile
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +20,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from steerlens.errors import SteerlensError
+from steerlens.errors import PictureError, SteerlensError
+from steerlens.images import decode_picture, load_with_alpha, picture_files
 from steerlens.scenes.pictures import SIZE, Concept, to_tensor
 from steerlens.scenes.sources import Source
+
+_MOST_PIXELS = 89_478_485
+"""Pixels of the largest drawing that is read; the archives hold posters of hundreds of millions."""
 
 DROPPED_CATEGORIES = frozenset({"Flags", "Symbols", "People & Body", "Component"})
 """Emoji that are left out."""
@@ -200,7 +203,9 @@ def _read_coded(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> I
         if name.startswith(folder):
             concept = names.by_code.get(_code(name.removeprefix(folder).rsplit(".", 1)[0]))
             if concept is not None:
-                yield Drawing(concept, source.style, to_tensor(Image.open(io.BytesIO(_read(opened, name)))))
+                yield Drawing(
+                    concept, source.style, to_tensor(decode_picture(_read(opened, name), name, alpha=True)[0])
+                )
 
 
 def _read_iconify(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
@@ -240,14 +245,10 @@ def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
 
 def _open_raster(data: bytes) -> Image.Image | None:
     """The picture of a file, or None if it is broken or enormous (posters of hundreds of megapixels)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(io.BytesIO(data))
-            image.load()
-        except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return None
-    return image
+    try:
+        return decode_picture(data, "picture", max_pixels=_MOST_PIXELS, alpha=True)[0]
+    except PictureError:
+        return None
 
 
 def render_svg(body: str, corner: Sequence[float], size: Sequence[float]) -> Image.Image:
@@ -271,13 +272,14 @@ def render_svg(body: str, corner: Sequence[float], size: Sequence[float]) -> Ima
         f'viewBox="{box}" width="{size[0]:g}" height="{size[1]:g}">{body}</svg>'
     )
     width = round(2 * SIZE * size[0] / max(size))
-    return Image.open(io.BytesIO(bytes(renderer.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True))))
+    png = bytes(renderer.svg_to_bytes(svg_string=svg, width=width, skip_system_fonts=True))
+    return decode_picture(png, "a drawing", alpha=True)[0]
 
 
 def read_folder(directory: Path) -> Iterator[Drawing]:
     """Drawings of `style/name.png` or `name.png`; PNG or WebP with transparency serve best."""
-    for path in sorted(directory.rglob("*")):
+    for path in picture_files(directory):
         if path.suffix.lower() in {".png", ".webp", ".jpg", ".jpeg"}:
             style = path.parent.name if path.parent != directory else "own"
             name = clean_name(path.stem.replace("-", " "))
-            yield Drawing(Concept(name, style, name), style, to_tensor(Image.open(path)))
+            yield Drawing(Concept(name, style, name), style, to_tensor(load_with_alpha(path)))

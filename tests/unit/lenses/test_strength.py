@@ -15,8 +15,7 @@ from steerlens.testing.tiny import tiny_encoder
 @pytest.mark.parametrize(
     ("text", "strength"),
     [
-        ("1", Strength("rho", 1.0)),
-        (" -0.5 ", Strength("rho", -0.5)),
+        (" rho=-0.5 ", Strength("rho", -0.5)),
         ("rho=2", Strength("rho", 2.0)),
         ("rho:2", Strength("rho", 2.0)),
         ("s=40", Strength("s", 40.0)),
@@ -37,7 +36,8 @@ def test_a_strength_is_read_from_text(text: str, strength: Strength) -> None:
         ("t=3", "unknown kind of strength 't'; it is s or rho"),
         ("=3", "unknown kind of strength ''"),
         ("s=inf", "a finite number, not inf"),
-        ("nan", "a finite number, not nan"),
+        ("nan", "write s=nan .* or rho=nan"),
+        ("40", r"could be a factor or a relative strength; write s=40 .* or rho=40 "),
     ],
 )
 def test_a_text_that_is_no_strength_is_refused(text: str, message: str) -> None:

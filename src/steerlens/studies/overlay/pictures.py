@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from steerlens.errors import UsageError
-from steerlens.images import load_picture, picture_files
+from steerlens.images import load_picture, load_with_alpha, picture_files
 from steerlens.studies.shared.subjects import concept_of, image_hash, set_identity
 
 LEAST = 16
@@ -273,10 +273,7 @@ def _meeting(found: Mapping[str, Sequence[Path]], names: Sequence[str], concepts
 
 
 def _pair(base: Path, bases: Path, over: Path, overlays: Path, placement: Placement) -> Overlaid:
-    ground, layer = square(load_picture(base).image), load_picture(over).image
-    with Image.open(over) as opened:
-        if opened.has_transparency_data:
-            layer = ImageOps.exif_transpose(opened).convert("RGBA")
+    ground, layer = square(load_picture(base).image), load_with_alpha(over)
     if layer.mode == "RGBA":
         side = max(layer.size)
         alone = Image.new("RGBA", (side, side), "white")

@@ -1,0 +1,103 @@
+"""Limits on what files may ask for: one table, each with the environment variable that raises it.
+
+A file from somewhere may claim any size. Sizes are compared with these limits before memory is taken, so that a hostile
+file is refused quickly.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from steerlens.errors import UsageError
+
+_PREFIX = "STEERLENS_LIMIT_"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit that a user can raise.
+
+    Attributes:
+        default: the largest value that is accepted.
+        unit: what is counted, in the plural.
+        of: what it is a limit of.
+    """
+
+    default: int
+    unit: str
+    of: str
+
+
+LIMITS: Mapping[str, Limit] = {
+    "picture_bytes": Limit(128_000_000, "bytes", "the file of a picture"),
+    "picture_pixels": Limit(100_000_000, "pixels", "a picture; Pillow itself opens at most 178 million"),
+    "picture_chunks": Limit(200_000, "chunks", "a PNG file, and blocks before the first frame of a GIF file"),
+    "picture_scans": Limit(100, "scans", "a progressive JPEG file; of the largest pictures, a fifth of it"),
+    "list_bytes": Limit(64_000_000, "bytes", "a list of texts, a table of settings, an index of pictures"),
+    "seeds": Limit(10_000, "seeds", "the plan of a run"),
+}
+"""Every limit by name. `STEERLENS_LIMIT_PICTURE_PIXELS=200000000` raises the one of that name."""
+
+
+def limit(name: str) -> int:
+    """The value of a limit: that of its environment variable, or its default.
+
+    Raises:
+        UsageError: if the variable holds no whole number from 1.
+    """
+    text = os.environ.get(variable(name), "")
+    if not text:
+        return LIMITS[name].default
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise UsageError(f"{variable(name)} is a whole number of {LIMITS[name].unit} from 1, not {text!r}.")
+    return value
+
+
+def variable(name: str) -> str:
+    """The environment variable that raises a limit."""
+    return _PREFIX + name.upper()
+
+
+def over_limit(name: str, value: int) -> str:
+    """The words for a value over a limit, or no words; they go behind a name, as in `cat.png has 300 scans, ...`."""
+    most = limit(name)
+    if value <= most:
+        return ""
+    return f"{value:,} {LIMITS[name].unit}, more than the {most:,} that are read ({variable(name)} raises the limit)"
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of an ordinary file that is not over a limit; devices and pipes, which may have no end, are refused.
+
+    Args:
+        path: the file.
+        name: the limit of its size.
+
+    Raises:
+        UsageError: if there is no such file, or it is a folder, no ordinary file, or too large.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{path} is no ordinary file.")
+            if words := over_limit(name, status.st_size):
+                raise UsageError(f"{path} takes {words}.")
+            return file.read()
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder, not a file.") from None
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A pipe that nobody writes to would be waited for.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,0 +1,225 @@
+"""Bytes of a picture file, looked through before a decoder sees them.
+
+A decoder may take memory and time for whatever a file claims. Here the parts that decide the first picture are kept,
+and what a header claims is compared with the limits. Metadata and further frames do not reach Pillow.
+"""
+
+import struct
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from warnings import catch_warnings, simplefilter
+
+from PIL import Image, UnidentifiedImageError
+
+from steerlens.errors import PictureError
+from steerlens.limits import limit, over_limit
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
+"""The formats that are opened. Pillow knows more, among them some that it hands to other programs on the machine."""
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+_PNG_DECISIVE = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"))
+"""Chunks of a PNG that decide its pixels, or which way is up."""
+
+_PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Keywords of text chunks that may say which way is up; others are left out."""
+
+_MOST_ORIENTATION = 1 << 16
+
+_SCAN_SHARE = 5
+"""How many times fewer scans the largest picture may have than a small one: each takes a pass over all pixels."""
+
+
+def known_formats() -> list[str]:
+    """The formats that are opened and that this Pillow has a decoder for."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def decoding(name: str) -> Generator[None]:
+    """Turns whatever Pillow says about a file, in exceptions or warnings, into one PictureError or nothing.
+
+    Args:
+        name: what to call the picture.
+    """
+    try:
+        with catch_warnings():
+            simplefilter("ignore")
+            yield
+    except PictureError as error:
+        raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS[:6])
+        raise PictureError(f"{name} is no picture that can be read ({known} and some others can).") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
+    except Exception as error:
+        # Pillow's readers meet hostile bytes with nearly any exception (SyntaxError, struct.error, zlib.error, ...).
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise PictureError(f"{name} is corrupt or truncated ({reason}).") from None
+
+
+def first_picture(data: bytes, name: str, max_pixels: int) -> tuple[bytes, bool]:
+    """The bytes that decide the first picture of a file, and whether the file holds more pictures.
+
+    Args:
+        data: the bytes of a file, of whatever format.
+        name: what to call it.
+        max_pixels: pixels of the largest picture that is opened.
+
+    Raises:
+        PictureError: if it claims more than the limits allow, or is a broken PNG or GIF file.
+    """
+    if data.startswith(PNG_START):
+        check_pixels(_png_size(data, len(PNG_START)), name, max_pixels)
+        return _first_of_png(data, name)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _first_of_gif(data, name)
+    if data.startswith(b"\xff\xd8\xff"):
+        _check_scans(data, name, max_pixels)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and (size := _webp_size(data)) is not None:
+        check_pixels(size, name, max_pixels)  # the decoder takes memory for it when it is opened
+    if data.startswith(b"\0\0\1\0"):
+        for start in _places(data, PNG_START):  # icons may hold PNG files of any size
+            check_pixels(_png_size(data, start + len(PNG_START)), name, max_pixels)
+    return data, False
+
+
+def check_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    """Compares a width and a height with a limit.
+
+    Raises:
+        PictureError: if there are more pixels.
+    """
+    if size[0] * size[1] > max_pixels:
+        raise PictureError(
+            f"{name} is {size[0]} x {size[1]} pixels, more than the {max_pixels / 1e6:.4g} million that are opened; "
+            "make it smaller first."
+        )
+
+
+def check_png(data: bytes) -> None:
+    """Makes sure that a PNG file is whole, by the checksum of each of its chunks, and not too large.
+
+    Raises:
+        PictureError: if it is not.
+    """
+    if not data.startswith(PNG_START):
+        raise PictureError("a stored picture is no PNG file.")
+    _first_of_png(data, "a stored picture")
+    check_pixels(_png_size(data, len(PNG_START)), "a stored picture", limit("picture_pixels"))
+
+
+def _png_size(data: bytes, start: int) -> tuple[int, ...]:
+    """Width and height in the header of a PNG file, which begins at a place."""
+    return struct.unpack(">II", data[start + 8 : start + 16].ljust(8, b"\0"))
+
+
+def _first_of_png(data: bytes, name: str) -> tuple[bytes, bool]:
+    kept, more = [PNG_START], False
+    for count, (kind, chunk) in enumerate(_png_chunks(data, name), start=1):
+        if words := over_limit("picture_chunks", count):
+            raise PictureError(f"{name} has {words}.")
+        if kind in _PNG_DECISIVE or chunk[8:].startswith(_PNG_ORIENTATION):
+            kept.append(chunk)
+        elif kind == b"acTL":
+            more = chunk[8:12] != b"\0\0\0\1"
+    return b"".join(kept), more
+
+
+def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, bytes]]:
+    place, kind, view = len(PNG_START), b"", memoryview(data)
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", data[place : place + 8]) if place + 8 <= len(data) else (0, b"")
+        end = place + 12 + length
+        if not kind or end > len(data):
+            raise PictureError(f"{name} is corrupt or truncated (it ends in the middle of a chunk).")
+        if kind in _PNG_DECISIVE and zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            raise PictureError(f"{name} is corrupt or truncated (a checksum does not fit).")
+        small = length <= _MOST_ORIENTATION
+        yield kind, bytes(view[place:end]) if kind in _PNG_DECISIVE or small else b""
+        place = end
+
+
+def _first_of_gif(data: bytes, name: str) -> tuple[bytes, bool]:
+    """Header, colours and first frame of a GIF file, with the extension that says what is transparent in it."""
+    place = 13 + _gif_colours(data, 10)
+    kept, control = [data[:place]], b""
+    for count in range(1, len(data)):
+        start, kind = place, data[place : place + 1]
+        if words := over_limit("picture_chunks", count):
+            raise PictureError(f"{name} has {words}.")
+        if kind == b"!":
+            place = _gif_blocks_end(data, place + 2, name)
+            control = data[start:place] if data[start + 1 : start + 2] == b"\xf9" else control
+        elif kind == b",":
+            place = _gif_blocks_end(data, place + 11 + _gif_colours(data, place + 9), name)
+            kept += [control, data[start:place], b";"]
+            return b"".join(kept), data[place : place + 1] not in (b";", b"")
+        else:
+            raise PictureError(f"{name} is corrupt or truncated (there is no frame in it).")
+    raise PictureError(f"{name} is corrupt or truncated (there is no frame in it).")
+
+
+def _gif_colours(data: bytes, place: int) -> int:
+    """Bytes of the colour table that the flags at a place announce."""
+    flags = data[place] if place < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _gif_blocks_end(data: bytes, place: int, name: str) -> int:
+    """Where a sequence of data blocks ends, each of which begins with its length; an empty one is the last."""
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    if place >= len(data):
+        raise PictureError(f"{name} is corrupt or truncated (it ends in the middle of a frame).")
+    return place + 1
+
+
+def _check_scans(data: bytes, name: str, max_pixels: int) -> None:
+    # In compressed data a byte of 255 is followed by 0 or a restart marker, so these two bytes begin a scan.
+    scans = data.count(b"\xff\xda")
+    if words := over_limit("picture_scans", scans):
+        raise PictureError(f"{name} has {words}.")
+    if scans > limit("picture_scans") // _SCAN_SHARE:
+        size = _jpeg_size(data)
+        if size[0] * size[1] * scans * _SCAN_SHARE > max_pixels * limit("picture_scans"):
+            raise PictureError(
+                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, which would take minutes to decode; "
+                "save it again as a plain JPEG or PNG file."
+            )
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height that the largest frame header of a JPEG file claims."""
+    sizes = [(0, 0)]
+    for marker in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"):
+        sizes += [
+            (width, height)
+            for start in _places(data, marker)
+            for height, width in [struct.unpack(">HH", data[start + 5 : start + 9].ljust(4, b"\0"))]
+        ]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of the canvas of a WebP file; None where its header does not say."""
+    kind, body = data[12:16], data[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return None
+
+
+def _places(data: bytes, text: bytes) -> Iterator[int]:
+    start = data.find(text)
+    while start >= 0:
+        yield start
+        start = data.find(text, start + 1)
