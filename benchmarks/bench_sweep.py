@@ -28,7 +28,9 @@ from steerlens.loading import Pair, load
 from steerlens.progress import Progress
 from steerlens.sites import all_heads
 from steerlens.studies.shared.stats import spearman
-from steerlens.sweep.look import LookOptions, look, make_job
+from steerlens.sweep.look import look
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.zoo import sample_picture
 
 

@@ -23,8 +23,8 @@ from timing import machine
 
 from steerlens.atlas.atlas import CellResult
 from steerlens.atlas.plan import Cell
-from steerlens.cli.lens.command import LensSettings
 from steerlens.cli.lens.dry_run import price
+from steerlens.cli.lens.settings import LensSettings, LookSettings, ModelSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.diffusion import default_batch_size
@@ -77,7 +77,7 @@ def sweeps(cost: Cost) -> list[Sweep]:
     """What each of the sweeps takes for one input."""
     found: list[Sweep] = []
     for name, changes in SWEEPS.items():
-        settings = LensSettings(model=MODEL, steps=STEPS, device="cpu", **changes)
+        settings = LensSettings(ModelSettings(model=MODEL, device="cpu"), LookSettings(steps=STEPS, **changes))
         priced = price(settings, [sample_picture()], Path("run"))
         decoded = priced["pictures_to_decode"]
         found.append(Sweep(name, decoded, priced["disk_bytes"], priced["operations"] // decoded))

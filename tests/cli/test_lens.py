@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -233,20 +235,61 @@ def test_a_bad_picture_is_named(
 
 
 def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
-    from steerlens.cli.lens.command import Command, LensSettings
+    from steerlens.cli.lens import Command, LensSettings
+    from steerlens.cli.lens.settings import LookSettings, ModelSettings
 
     cat, dog = Path("cat.png"), Path("dog.png")
     assert Command((cat,)).folder == Path("steerlens-runs/cat-emoji")
-    assert Command((cat,), LensSettings(device="cpu", batch_size=3)).folder == Path("steerlens-runs/cat-emoji")
+    assert Command((cat,), LensSettings(ModelSettings(device="cpu"), LookSettings(batch_size=3))).folder == Path(
+        "steerlens-runs/cat-emoji"
+    )
     others = [
         Command((cat,)),
         Command((cat, dog)),
-        Command((cat,), LensSettings(target="owl", strength="rho=2")),
-        Command((cat,), LensSettings(seed=1)),
+        Command((cat,), LensSettings(look=LookSettings(strength="rho=2"), target="owl")),
+        Command((cat,), LensSettings(look=LookSettings(seed=1))),
     ]
     assert len({command.folder for command in others}) == 4
-    assert others[2].folder == Command((cat,), LensSettings(target="owl", strength="rho=2")).folder
+    assert others[2].folder == Command((cat,), LensSettings(look=LookSettings(strength="rho=2"), target="owl")).folder
     assert len(Command((Path("x" * 250 + ".png"),)).folder.name) < 100
+
+
+FLAGS = (
+    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "encoder", "engine"),
+    *("group", "guidance", "guidance-interval", "json", "labels", "lens", "local", "local-files-only", "model"),
+    *("neighbours", "no-cache", "out", "preview", "region", "resume", "scheduler", "seed", "seeds", "sites", "steps"),
+    *("strength", "target", "tokens", "vector", "vocabulary", "worker-cpus", "worker-gpus", "workers"),
+)
+
+
+def test_the_options_of_the_command_are_those_of_the_version_before(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lens", "--help"]) == 0
+    flags = re.findall(r"^│ --([a-z-]+)", capsys.readouterr().out, flags=re.M)
+    assert sorted(flags) == list(FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ("cup.png", "cup-emoji"),
+        ("cup.png --seed 1", "cup-emoji-ba9bf1"),
+        ("cup.png b.png", "cup-emoji-a83bca"),
+        ("cup.png --no-cache --json --device cuda --compile yes --engine ray --workers 3 --worker-cpus 2", "cup-emoji"),
+        (
+            "cup.png --target owl --strength rho=2 --seeds 2 --controls 0 --lens steering --labels 3 --group a=heads "
+            "--region L1H1:cls --vector v.safetensors --preview --guidance-interval 0 0.5 --scheduler ddim --steps 4 "
+            "--guidance 2 --sites heads --decode top:3 --tokens cls --vocabulary v.txt --dtype bfloat16 --encoder enc "
+            "--local here --neighbours n --model kandinsky-2.2 --batch-size 4",
+            "cup-kandinsky-2.2-0f4b79",
+        ),
+    ],
+)
+def test_a_command_finds_the_run_folder_that_the_version_before_gave_it(arguments: str, folder: str) -> None:
+    from steerlens.cli.lens import Command
+
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    command = tyro.cli(Command, args=arguments.split(), config=config)
+    assert command.folder == Path("steerlens-runs") / folder
 
 
 def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:

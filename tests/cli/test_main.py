@@ -12,7 +12,7 @@ import pytest
 
 from steerlens._version import __version__
 from steerlens.cli import console, main
-from steerlens.cli.lens.engines import Sweep
+from steerlens.cli.lens.engines import SweepBar
 from steerlens.errors import ModelError
 from steerlens.progress import Progress
 
@@ -142,7 +142,7 @@ def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
 
     shown = Terminal()
     with console.ProgressBar(stream=shown) as progress:
-        sweep = Sweep(progress)
+        sweep = SweepBar(progress)
         for stage, done, total in (
             ("decoding", 0, 12),
             ("starting workers", 1, 2),
@@ -152,7 +152,7 @@ def test_a_bar_on_a_terminal_names_the_stage_and_the_rate() -> None:
             ("decoding", 4, 8),
             ("tracing", 1, 3),
         ):
-            sweep.tell(Progress(stage, done, total))
+            sweep.show(Progress(stage, done, total))
             assert progress._bars is not None
             progress._bars.refresh()
     text = shown.getvalue()

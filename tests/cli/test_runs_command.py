@@ -139,6 +139,10 @@ def test_commands_keep_traces_show_and_clear_them(
 
 
 def test_where_traces_come_from_does_not_make_another_run() -> None:
-    from steerlens.cli.lens.command import Command, LensSettings
+    from steerlens.cli.lens import Command, LensSettings
+    from steerlens.cli.lens.settings import LookSettings
 
-    assert Command((Path("cat.png"),), LensSettings(no_cache=True)).folder == Command((Path("cat.png"),)).folder
+    assert (
+        Command((Path("cat.png"),), LensSettings(look=LookSettings(cache=False))).folder
+        == Command((Path("cat.png"),)).folder
+    )

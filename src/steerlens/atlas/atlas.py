@@ -183,12 +183,6 @@ class Atlas:
     def __repr__(self) -> str:
         return f"Atlas({len(self.readings)} input pictures, {len(self.results)} decoded pictures, {self.encoder.name})"
 
-    def _repr_html_(self) -> str:
-        # Imported here: drawing is to the right of computing, and only a notebook asks for it.
-        from steerlens.report.html import notebook_view
-
-        return notebook_view(self)
-
     @cached_property
     def finished(self) -> Sequence[Cell]:
         """The cells that have been decoded, in the order of `results`."""

@@ -1,9 +1,10 @@
 """`steerlens demo`: the main job on the bundled pair and a bundled picture."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from steerlens.cli.lens.command import LensSettings, kept
+from steerlens.cli.lens.command import kept
+from steerlens.cli.lens.settings import LensSettings, LookSettings
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Command:
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """What a stopped run leaves behind."""
+        """A sentence about what a stopped run leaves behind."""
         return kept(self.out)
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
-        from steerlens.cli.lens.command import look_and_report
+        from steerlens.cli.lens.run import look_and_report
         from steerlens.zoo import sample_picture
 
-        settings = replace(LensSettings(), seed=self.seed, json=self.json)
+        settings = LensSettings(look=LookSettings(seed=self.seed), json=self.json)
         return look_and_report(settings, [sample_picture()], self.out)

@@ -64,7 +64,7 @@ class Command:
         from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
         from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import with_steps
-        from steerlens.sweep.look import default_strength
+        from steerlens.sweep.prepare import default_strength
         from steerlens.zoo.vocabularies import read_vocabulary
 
         strength = None if self.strength is None else Strength.parse(self.strength)

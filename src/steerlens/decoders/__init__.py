@@ -7,10 +7,8 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.decoders.base import (
         Decoded,
-        DecodeOptions,
         Decoder,
         DecoderSpec,
-        SchedulerName,
         TokenDecoder,
         TokenSource,
         check_fit,
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
         is_index,
         source_of_index,
     )
+    from steerlens.decoders.options import DecodeOptions, DecodeOverrides, SchedulerName
     from steerlens.decoders.redecoding import Redecoded, redecode, shown_pictures
     from steerlens.decoders.sampling import make_scheduler
     from steerlens.decoders.saved import SavedDecoder
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchSize",
     "DecodeOptions",
+    "DecodeOverrides",
     "Decoded",
     "Decoder",
     "DecoderSpec",

@@ -1,9 +1,8 @@
 """The decoder protocol: what steerlens asks of a generator of pictures."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,65 +10,12 @@ from torch import Tensor
 
 from steerlens.borders import native_errors
 from steerlens.conditioning import Conditioning, Consumes
+from steerlens.decoders.options import DecodeOptions as DecodeOptions
+from steerlens.decoders.options import SchedulerName as SchedulerName
 from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
-
-SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"]
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How to decode.
-
-    Attributes:
-        steps: denoising steps; ignored by decoders that take one pass.
-        guidance: classifier-free guidance scale; 1 or less for none.
-        scheduler: the sampler; `none` for decoders that denoise nothing, which ignore it.
-        size: height and width in pixels.
-        batch_size: pictures decoded at once; None lets the decoder choose.
-        guidance_interval: shares of the steps, from noise (0) to picture (1), between which there is guidance; the
-            steps outside cost half.
-        preview: leave the autoencoder out and show the latents' colours alone, where a decoder can (`previews`).
-    """
-
-    steps: int
-    guidance: float
-    scheduler: SchedulerName | Literal["none"]
-    size: tuple[int, int]
-    batch_size: int | None = None
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    preview: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"at least 1 denoising step is needed, not {self.steps}.")
-        if not math.isfinite(self.guidance):
-            raise UsageError(f"guidance is a finite number, not {self.guidance}.")
-        if min(self.size) < 1:
-            raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
-        start, stop = self.guidance_interval
-        if not 0 <= start <= stop <= 1:
-            raise UsageError(f"a guidance interval is two shares of the steps, such as 0 0.8, not {start:g} {stop:g}.")
-
-    def guided(self, step: int) -> bool:
-        """Whether there is guidance in a step, counted from 0."""
-        start, stop = self.guidance_interval
-        return self.guidance > 1 and start <= step / self.steps < stop
-
-    @property
-    def passes(self) -> int:
-        """Passes of the network for one picture: one a step, and another where there is guidance."""
-        return self.steps + sum(self.guided(step) for step in range(self.steps))
-
-    def decisive(self) -> dict[str, Any]:
-        """What decides the pictures, all but the size of a batch: runs and studies are known by it again."""
-        # What came later is left out where it changes nothing, so that what was begun before goes on.
-        left_out = {"batch_size"} | ({"preview"} if not self.preview else set[str]())
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs.difference import first_difference
 from steerlens.runs.reader import finished_keys, part_files, reading_files, stored_readings, stored_results
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
@@ -248,7 +249,7 @@ def load_run(folder: str | Path) -> Atlas:
         readings = stored_readings(folder, plan.pictures)
         results = stored_results(folder, plan.cells)
         manifest["complete"] = is_complete(manifest, len(results))
-        return Atlas(
+        return NotebookAtlas(
             encoder=_encoder_spec(manifest["encoder"]),
             decoder=_decoder_spec(manifest["decoder"]),
             plan=plan,

@@ -7,27 +7,22 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.engine import FinishedCells, run
-    from steerlens.sweep.look import (
-        Engine,
-        LookOptions,
-        decode_options,
-        default_strength,
-        look_in,
-        make_job,
-        plan_of,
-        ray_engine,
-    )
-    from steerlens.sweep.selection import Choice
+    from steerlens.sweep.job import Job, Target
+    from steerlens.sweep.look import Engine, look_in, ray_engine
+    from steerlens.sweep.options import LookOptions
+    from steerlens.sweep.prepare import default_strength, make_job, plan_of
+    from steerlens.sweep.selection import Selection
 
 __all__ = [
-    "Choice",
     "Engine",
     "FinishedCells",
+    "Job",
     "LookOptions",
+    "Selection",
+    "Target",
     "cache_folder",
     "cached_models",
     "clear_cache",
-    "decode_options",
     "default_strength",
     "foreign_files",
     "look_in",

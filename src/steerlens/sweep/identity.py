@@ -7,7 +7,7 @@ from torch import Tensor
 
 from steerlens.lenses.components import Direction
 from steerlens.runs.store import plan_to_json, spec_to_json
-from steerlens.sweep.engine import Job
+from steerlens.sweep.job import Job
 from steerlens.zoo.pair import Pair
 
 
@@ -25,7 +25,7 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "labels": _labels_identity(job),
         # Runs of image embeddings are known by what they were known by before there was this option.
         **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
-        **({} if job.choice.kind == "all" else {"decode": str(job.choice)}),
+        **({} if job.selection.rule == "all" else {"decode": str(job.selection)}),
     }
 
 

@@ -1,8 +1,7 @@
-"""What is read from an input picture before anything is decoded."""
+"""Readings of input pictures: everything that takes no decoding."""
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,21 +15,19 @@ from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.job import Job
 from steerlens.trace import Trace
-
-if TYPE_CHECKING:
-    from steerlens.sweep.engine import Job
 
 
 def reading_of(
-    job: "Job", id: str, cells: Iterable[Cell], trace: Trace, target: Float[Tensor, "E"], error: float
+    job: Job, id: str, cells: Iterable[Cell], trace: Trace, target: Float[Tensor, "E"], error: float
 ) -> Reading:
     """The reading of one picture.
 
     Args:
-        job: what is asked for.
+        job: the job.
         id: of the picture.
-        cells: all that are planned of it, whatever is finished: a run that goes on must not lose their labels.
+        cells: all its planned cells, finished or not: a resumed run must not lose their labels.
         trace: of the picture.
         target: what similarities are measured against.
         error: of the trace's decomposition.
@@ -43,8 +40,8 @@ def reading_of(
         heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
     labels = ()
     if job.vocabulary is not None:
-        asked = [cell.site for cell in cells if cell.lens != "control"]
-        sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *asked])
+        planned = [cell.site for cell in cells if cell.lens != "control"]
+        sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *planned])
         labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
     return Reading(
         picture=_noted(job.pictures[id], encoder.spec),
@@ -61,7 +58,7 @@ def reading_of(
     )
 
 
-def _head_similarity(job: "Job", trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
+def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
     """Cosine of every head's steered embedding with the target: the ranking that takes no decoding."""
     L, H = job.encoder.spec.n_layers, job.encoder.spec.n_heads
     steered = SteeringLens(job.encoder, job.plan.strength).embeddings(trace, all_heads(L, H))[0]

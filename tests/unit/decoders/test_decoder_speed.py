@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from steerlens.cli.lens.command import LensSettings
 from steerlens.cli.lens.engines import compile_decoder, pays_to_compile
+from steerlens.cli.lens.settings import LensSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import diffusion, saved
 from steerlens.decoders.base import decode

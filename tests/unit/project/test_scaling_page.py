@@ -9,8 +9,9 @@ from PIL import Image
 
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
-from steerlens.sweep.look import LookOptions, plan_of
-from steerlens.sweep.selection import Choice
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import plan_of
+from steerlens.sweep.selection import Selection
 
 PAGE = Path(__file__).parents[3] / "docs" / "scaling.md"
 LAYERS, HEADS = 48, 16
@@ -22,7 +23,7 @@ LAYERS, HEADS = 48, 16
 def test_the_formula_on_the_page_is_what_is_planned(changes: dict[str, int], decode: str) -> None:
     picture = Picture.from_image(Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)), "black")
     plan = plan_of(LookOptions(**changes), [picture], LAYERS, HEADS, Strength("rho", 1.0))  # type: ignore[arg-type]
-    controls, decoded = changes.get("controls", 1), Choice.parse(decode).at_most(plan.cells)
+    controls, decoded = changes.get("controls", 1), Selection.parse(decode).at_most(plan.cells)
     page = PAGE.read_text(encoding="utf-8")
     assert "seeds x (layers + heads x (2 + controls)) x (passes x UNet + MoVQ + encoder)" in page
     assert decoded == LAYERS + (LAYERS * HEADS if decode == "all" else 20) * (2 + controls)

@@ -28,7 +28,9 @@ from steerlens.runs.store import load_run, open_run
 from steerlens.runs.summary import run_summary
 from steerlens.runs.tables import cells_to_bytes
 from steerlens.sites import Site
-from steerlens.sweep.look import LookOptions, look, look_in, make_job
+from steerlens.sweep.look import look, look_in
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.testing.tiny import save_tiny_pair
 
 

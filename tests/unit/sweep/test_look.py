@@ -29,7 +29,9 @@ from steerlens.runs.store import fingerprint, load_run, open_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.storage import files
-from steerlens.sweep.look import LookOptions, look, look_in, make_job
+from steerlens.sweep.look import look, look_in
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.testing.tiny import save_tiny_pair
 
 
@@ -249,7 +251,7 @@ def test_every_table_of_a_run_is_named_for_the_datasets_library(pair: Pair, tmp_
 
 
 def stop_after(pair: Pair, folder: Path, events: int) -> None:
-    job = make_job(pair, [picture()], LookOptions(steps=2, strength=Strength("rho", 0.5), batch_size=4))
+    job = make_job(pair, [picture()], LookOptions(steps=2, strength="rho=0.5", batch_size=4))
     running = look_in(pair, job, folder)
     for _ in range(events):
         next(running)

@@ -26,7 +26,7 @@ from steerlens.report.html import notebook_view, write_report
 from steerlens.runs.store import load_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.sweep import engine
+from steerlens.sweep import engine, steered
 from steerlens.sweep.look import look
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.vocabulary import TextVocabulary
@@ -139,7 +139,7 @@ def test_how_many_sites_are_held_at_once_changes_nothing(
     pair: Pair, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = quick(pair, pictures=[picture(), picture(1)])
-    monkeypatch.setattr(engine, "_SITES", chunk)
+    monkeypatch.setattr(steered, "_SITES", chunk)
     parts = quick(pair, pictures=[picture(), picture(1)], batch_size=3)
     for one, other in zip(whole.results, parts.results, strict=True):
         assert one.cell == other.cell

@@ -11,10 +11,13 @@ from steerlens.atlas.atlas import Atlas, CellResult
 from steerlens.errors import ModelError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
-from steerlens.sweep.engine import FinishedCells, Job
-from steerlens.sweep.look import LookOptions, look, make_job
+from steerlens.sweep.engine import FinishedCells
+from steerlens.sweep.job import Job
+from steerlens.sweep.look import look
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.sweep.ray.parts import Part, Work, Worker
-from steerlens.sweep.selection import Choice
+from steerlens.sweep.selection import Selection
 from steerlens.testing.tiny import save_tiny_pair
 
 OPTIONS = LookOptions(steps=2, batch_size=4)
@@ -50,7 +53,7 @@ def carried_out(work: Work, worker: Worker, batch: int, workers: int = 1) -> tup
 
 
 def a_worker(pair: Pair, job: Job) -> Worker:
-    names = ("plan", "options", "choice", "vocabulary", "target", "models")
+    names = ("plan", "options", "selection", "vocabulary", "target", "models")
     return Worker(lambda: pair, {name: getattr(job, name) for name in names}, 1)
 
 
@@ -95,8 +98,8 @@ def test_a_choice_is_ranked_once_a_picture_and_decoded_in_large_batches(
 ) -> None:
     job = make_job(pair, pictures, LookOptions(steps=2, decode=decode))
     picked: list[int] = []
-    real = Choice.pick
-    monkeypatch.setattr(Choice, "pick", lambda self, cells: picked.append(1) or real(self, cells))
+    real = Selection.select
+    monkeypatch.setattr(Selection, "select", lambda self, cells: picked.append(1) or real(self, cells))
     work = Work(job, frozenset(), frozenset())
     parts, results = carried_out(work, a_worker(pair, job), batch=64)
     assert len(picked) == (0 if decode == "all" else len(pictures))

@@ -21,8 +21,11 @@ from steerlens.images import Picture
 from steerlens.loading import Pair, load
 from steerlens.progress import Progress, run_to_end
 from steerlens.runs.store import load_run
-from steerlens.sweep.engine import FinishedCells, Job
-from steerlens.sweep.look import LookOptions, _copy, look, look_in, make_job, ray_engine
+from steerlens.sweep.engine import FinishedCells
+from steerlens.sweep.job import Job
+from steerlens.sweep.look import _copy, look, look_in, ray_engine
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.sweep.ray import engine as ray_engine_module
 from steerlens.sweep.ray.cluster import Workers, room_for, running_cluster
 from steerlens.sweep.ray.engine import run_on_ray

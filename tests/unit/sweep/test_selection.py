@@ -15,8 +15,10 @@ from steerlens.progress import Progress
 from steerlens.report.content import sentences
 from steerlens.runs.store import load_run
 from steerlens.sites import Site, all_heads, layer_sites
-from steerlens.sweep.look import LookOptions, look, look_in, make_job
-from steerlens.sweep.selection import Choice
+from steerlens.sweep.look import look, look_in
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
+from steerlens.sweep.selection import Selection
 from steerlens.testing.tiny import save_tiny_pair
 
 
@@ -32,13 +34,13 @@ def noise(seed: int) -> Picture:
 
 @pytest.mark.parametrize("text", ["all", "top:0", "top:12", "above:0.25", "above:-1"])
 def test_a_choice_has_one_text_form(text: str) -> None:
-    assert str(Choice.parse(text)) == text
+    assert str(Selection.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "some", "all:3", "top", "top:-1", "top:1.5", "above:2", "above:nan", "above:"])
 def test_other_texts_are_no_choice(text: str) -> None:
     with pytest.raises(UsageError, match="what to decode is all, top:K"):
-        Choice.parse(text)
+        Selection.parse(text)
 
 
 def test_the_best_sites_of_each_lens_their_controls_and_the_residual_stream_are_picked() -> None:
@@ -49,7 +51,7 @@ def test_the_best_sites_of_each_lens_their_controls_and_the_residual_stream_are_
     def similarity(lens: str, site: Site) -> float:
         return 9.0 if not site.is_write else -value[site] if lens == "diffusion" else value[site]
 
-    picked = Choice.parse("top:2").pick((cell, similarity(cell.lens, cell.site)) for cell in plan.cells)
+    picked = Selection.parse("top:2").select((cell, similarity(cell.lens, cell.site)) for cell in plan.cells)
     kept = {(cell.lens, str(cell.site)) for cell in plan.cells if cell.key in picked and cell.site.is_write}
     assert kept == {
         *(("steering", site) for site in ("head.1.1", "head.1.2")),
@@ -58,14 +60,14 @@ def test_the_best_sites_of_each_lens_their_controls_and_the_residual_stream_are_
     }
     assert {cell.key for cell in plan.cells if not cell.site.is_write} <= picked
     # two residuals, two heads under the Diffusion Lens, two steered with two controls each; for two seeds
-    assert len(picked) == Choice.parse("top:2").at_most(plan.cells) == 2 * (2 + 2 + 2 * 3)
-    above = Choice.parse("above:0.5").pick((cell, value.get(cell.site, 0.0) / 6) for cell in plan.cells)
+    assert len(picked) == Selection.parse("top:2").at_most(plan.cells) == 2 * (2 + 2 + 2 * 3)
+    above = Selection.parse("above:0.5").select((cell, value.get(cell.site, 0.0) / 6) for cell in plan.cells)
     assert {str(cell.site) for cell in plan.cells if cell.key in above and cell.site.is_write} == {
         "head.1.1",
         "head.1.2",
     }
-    everything = Choice().pick((cell, 0.0) for cell in plan.cells)
-    assert len(everything) == len(plan) == Choice().at_most(plan.cells)
+    everything = Selection().select((cell, 0.0) for cell in plan.cells)
+    assert len(everything) == len(plan) == Selection().at_most(plan.cells)
 
 
 def test_what_is_decoded_is_what_ranks_first_without_decoding(pair: Pair) -> None:
@@ -99,7 +101,7 @@ def test_a_run_that_goes_on_chooses_what_it_chose_before(pair: Pair, tmp_path: P
                 break
     events.close()
     held = len(load_run(tmp_path / "run").results)
-    assert 0 < held < totals[0] == job.choice.at_most(job.plan.cells)
+    assert 0 < held < totals[0] == job.selection.at_most(job.plan.cells)
     rest = list(look_in(pair, make_job(pair, pictures, options), tmp_path / "run"))
     assert rest[-1].done == rest[-1].total == totals[0] - held
     resumed, whole = load_run(tmp_path / "run"), look(pair, pictures, steps=2, decode="top:2")
@@ -132,7 +134,7 @@ def test_pictures_that_are_finished_are_not_traced_again_and_no_reading_is_writt
 ) -> None:
     options, pictures = LookOptions(steps=2, decode=decode, batch_size=4), [noise(0), noise(1), noise(2)]
     job = make_job(pair, pictures, options)
-    each = job.choice.at_most(job.plan.of(job.plan.pictures[0]))
+    each = job.selection.at_most(job.plan.of(job.plan.pictures[0]))
     events = look_in(pair, job, tmp_path / "run")
     for event in events:
         if event.stage == "decoding" and event.done >= each + 4:  # of which the last batch is not finished
@@ -160,7 +162,7 @@ def test_pictures_that_are_finished_are_not_traced_again_and_no_reading_is_writt
 def test_progress_of_a_choice_by_similarity_reaches_its_end(pair: Pair) -> None:
     told: list[Progress] = []
     atlas = look(pair, [noise(0), noise(1)], steps=2, decode="above:0.9", progress=told.append)
-    most = Choice.parse("above:0.9").at_most(atlas.plan.cells)
+    most = Selection.parse("above:0.9").at_most(atlas.plan.cells)
     bar = [event for event in told if event.stage in ("decoding", "re-encoding")]
     assert len(atlas.results) < bar[0].total == most
     assert bar[-1].done == bar[-1].total == len(atlas.results)

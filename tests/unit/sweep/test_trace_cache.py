@@ -21,7 +21,9 @@ from steerlens.loading import Pair, load
 from steerlens.sweep import trace_cache as cache
 from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, describe
 from steerlens.sweep.engine import run
-from steerlens.sweep.look import LookOptions, look, make_job
+from steerlens.sweep.look import look
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.prepare import make_job
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.testing.tiny import save_tiny_pair
 
@@ -251,9 +253,9 @@ def test_regions_need_what_is_not_kept(pair: Pair) -> None:
     from steerlens.lenses.components import named_components
 
     regions = named_components((), ("L1H0:0,0,8,8",), 3, 2)
-    assert make_job(pair, [picture()], LookOptions(directions=regions, cache=True)).traces is None
+    assert make_job(pair, [picture()], LookOptions(cache=True), directions=regions).traces is None
     groups = named_components(("late=head.1-2.*",), (), 3, 2)
-    assert make_job(pair, [picture()], LookOptions(directions=groups, cache=True)).traces is not None
+    assert make_job(pair, [picture()], LookOptions(cache=True), directions=groups).traces is not None
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""`steerlens lens`."""
+"""`steerlens lens`: its command and its options."""
 
-from steerlens.cli.lens.command import Command, LensSettings
+from steerlens.cli.lens.command import Command
+from steerlens.cli.lens.settings import LensSettings
 
 __all__ = ["Command", "LensSettings"]

@@ -1,4 +1,4 @@
-"""What `steerlens lens --dry-run` prints: cells, and about how much time, memory and disk they would take."""
+"""Estimates of `steerlens lens --dry-run`: cells, and about how much time, memory and disk they would take."""
 
 import shutil
 from collections import Counter
@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.console import emit_json, plain_bytes, say
-from steerlens.cli.lens.command import named_directions, options_of
 
 if TYPE_CHECKING:
-    from steerlens.cli.lens.command import LensSettings
+    from steerlens.cli.lens.settings import LensSettings
     from steerlens.images import Picture
 
 _PNG_BYTES_PER_PIXEL = 2.0
-"""About what a decoded picture takes as PNG; noise would take 3, flat art less than 1."""
+"""Bytes of a decoded picture as PNG, about; noise would take 3, flat art less than 1."""
 
 _BYTES_BESIDE_A_PICTURE = 12_000
-"""About what its embeddings, its numbers and its copy in the report take."""
+"""Bytes of its embeddings, its numbers and its copy in the report, about."""
 
 
 def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> int:
-    """Plans and prices without loading weights, prints what a run would take, and returns the exit code."""
+    """Plans and prices a run without loading weights, prints the estimate, and returns the exit code."""
     estimate = price(settings, pictures, folder)
     if settings.json:
         emit_json(estimate)
@@ -45,7 +44,7 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
 
 
 def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
-    """The plan of a run and what it would take, as JSON values; nothing is loaded or written.
+    """Estimates of a run as JSON values; nothing is loaded or written.
 
     Raises:
         UsageError: if the settings make no sense for the model, as in a real run.
@@ -53,43 +52,45 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     from steerlens.decoders.diffusion import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
     from steerlens.loading import default_options
-    from steerlens.sweep.look import decode_options, default_strength, plan_of
-    from steerlens.sweep.selection import Choice
+    from steerlens.sweep.prepare import default_strength, plan_of
+    from steerlens.sweep.selection import Selection
     from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.locate import card_of
 
-    if settings.model.startswith("bridge:"):
+    models, look = settings.models, settings.look
+    if models.model.startswith("bridge:"):
         from steerlens.bridges.store import parts_of
 
-        target, source = parts_of(settings.model.removeprefix("bridge:"))
-        settings = replace(settings, model=target, encoder=settings.encoder or source)
-    if settings.neighbours is not None:
-        settings = replace(settings, model=str(settings.neighbours))
-    card, device = card_of(settings.model), choose_device(settings.device)
+        target, source = parts_of(models.model.removeprefix("bridge:"))
+        models = replace(models, model=target, encoder=models.encoder or source)
+    if models.neighbours is not None:
+        models = replace(models, model=str(models.neighbours))
+    card, device = card_of(models.model), choose_device(models.device)
     cost = cost_of(
-        settings.model,
+        models.model,
         device=device,
-        dtype=settings.dtype,
-        local=settings.local,
-        encoder=settings.encoder,
-        local_files_only=settings.local_files_only,
+        dtype=models.dtype,
+        local=models.local,
+        encoder=models.encoder,
+        local_files_only=models.local_files_only,
     )
-    chosen = options_of(settings, named_directions(settings, cost.n_layers, cost.n_heads))
-    plan = plan_of(chosen, pictures, cost.n_layers, cost.n_heads, default_strength(card))
-    options = decode_options(default_options(card, cost.size), chosen)
-    speed = probe_flops(device, parse_dtype(settings.dtype))
-    precision = decoder_dtype(device, parse_dtype(settings.dtype))
+    directions = settings.named.directions(cost.n_layers, cost.n_heads)
+    strength = default_strength(card)
+    plan = plan_of(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
+    options = look.over(default_options(card, cost.size))
+    speed = probe_flops(device, parse_dtype(models.dtype))
+    precision = decoder_dtype(device, parse_dtype(models.dtype))
     batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
     pixels = options.size[0] * options.size[1]
-    choice = Choice.parse(settings.decode)
-    decoded = choice.at_most(plan.cells)
+    selection = Selection.parse(look.decode)
+    decoded = selection.at_most(plan.cells)
     seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=len(pictures))
     return {
         "inputs": [picture.name for picture in pictures],
         "pictures_to_decode": decoded,
-        "decode": str(choice),
+        "decode": str(selection),
         "cells": dict(Counter(cell.lens for cell in plan.cells)),
-        "sites": settings.sites,
+        "sites": look.sites,
         "strength": str(plan.strength),
         "seeds": list(plan.seeds),
         "steps": options.steps,

@@ -1,44 +1,43 @@
-"""What carries a command's work out, as its settings say, this process or Ray's workers; and how it is shown."""
+"""Engines of `steerlens lens`: this process or workers of Ray, with the bar that shows their progress."""
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from steerlens.cli.console import ProgressBar
-from steerlens.cli.lens.command import LensSettings, load_pair
+from steerlens.cli.lens.settings import LensSettings, WorkerSettings
 from steerlens.decoders.diffusion import DiffusionDecoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sweep.engine import run
 from steerlens.sweep.look import Engine, ray_engine
-from steerlens.sweep.ray.engine import Workers
 from steerlens.zoo.pair import Pair
 
 _MANY_PICTURES = 500
 """Pictures for which the minutes that compiling takes are won back on a GPU."""
 
 
+def load_pair(settings: LensSettings) -> Pair:
+    """The pair that the settings name, loaded and checked, and compiled if they say so."""
+    pair = settings.models.load()
+    if settings.compile == "yes":
+        compile_decoder(pair)
+    return pair
+
+
 def engine_of(settings: LensSettings) -> Engine:
-    """What carries the work out, as the settings say.
+    """The engine that the settings name.
 
     Raises:
-        UsageError: if workers are described and the local engine is asked for.
+        UsageError: if workers are described and the local engine is named, or no cluster answers.
     """
-    described = (settings.address, settings.workers, settings.worker_cpus, settings.worker_gpus)
     if settings.engine == "ray":
-        return ray_engine(Workers(*described), partial(load_pair, _with_absolute_paths(settings)))
-    if described != (None, None, 1, None):
+        there = replace(settings, models=settings.models.absolute())
+        return ray_engine(settings.workers, partial(load_pair, there))
+    if settings.workers != WorkerSettings():
         raise UsageError("workers and their address go with --engine ray.")
     return run
-
-
-def _with_absolute_paths(settings: LensSettings) -> LensSettings:
-    """The same models, whatever folder a worker runs in."""
-    held = {name: getattr(settings, name) for name in ("model", "encoder", "local", "neighbours")}
-    found = {name: Path(value) for name, value in held.items() if value is not None and Path(value).exists()}
-    return replace(settings, **{name: type(held[name])(path.absolute()) for name, path in found.items()})
 
 
 def compile_decoder(pair: Pair) -> None:
@@ -53,23 +52,23 @@ def compile_decoder(pair: Pair) -> None:
 
 
 def pays_to_compile(settings: LensSettings, pair: Pair, pictures: int) -> bool:
-    """Whether the settings leave it open to compile, and so many pictures on this device win the minutes back."""
+    """Whether compiling is left open (`auto`) and so many pictures on this device win its minutes back."""
     many = settings.compile == "auto" and settings.engine == "local" and pictures >= _MANY_PICTURES
     return many and isinstance(pair.decoder, DiffusionDecoder) and pair.decoder.device.type == "cuda"
 
 
 def leave_the_gpu(pair: Pair) -> None:
-    """Moves a pair to the host once workers of Ray do its work: on a GPU it would take the room of one of them."""
+    """Moves a pair to the host when workers of Ray decode: on a GPU it would take the memory of one of them."""
     for part in (pair.encoder, pair.decoder):
-        for held in vars(part).values():
-            if isinstance(held, torch.nn.Module):
-                held.to("cpu")
+        for value in vars(part).values():
+            if isinstance(value, torch.nn.Module):
+                value.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-class Sweep:
-    """Shows a sweep as one bar: pictures decoded, of how many, and what is being done just now.
+class SweepBar:
+    """One bar for a whole sweep: pictures decoded, of how many, and the stage under way.
 
     Attributes:
         begun: whether there was anything to do.
@@ -80,8 +79,8 @@ class Sweep:
         self._done, self._total = 0.0, 0
         self.begun = False
 
-    def tell(self, event: Progress) -> None:
-        """Shows what an engine tells."""
+    def show(self, event: Progress) -> None:
+        """Shows one event of an engine."""
         pictures = event.stage in ("decoding", "re-encoding")
         if pictures:
             self._total = round(event.total)

@@ -96,7 +96,7 @@ class Decoder:
         from steerlens.studies.decoder.study import decoder_study
         from steerlens.studies.importance.measure import with_steps
         from steerlens.studies.shared.folder import read_json
-        from steerlens.sweep.look import default_strength
+        from steerlens.sweep.prepare import default_strength
 
         if self.count < 4:
             raise UsageError(f"the decoder study needs at least 4 pictures, not {self.count}.")

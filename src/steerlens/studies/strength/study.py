@@ -28,7 +28,7 @@ from steerlens.studies.strength.summary import (
     typical,
 )
 from steerlens.studies.strength.tables import CLEAN, Half, table_rows
-from steerlens.sweep.look import default_strength
+from steerlens.sweep.prepare import default_strength
 from steerlens.zoo.pair import Pair
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from steerlens.decoders.batches import BatchSize
 from steerlens.errors import ModelError, SteerlensError
 from steerlens.progress import Progress
-from steerlens.sweep.engine import Job
+from steerlens.sweep.job import Job
 from steerlens.sweep.ray.cluster import Room, Workers, room_for, running_cluster
 from steerlens.sweep.ray.cluster import check_cluster as check_cluster
 from steerlens.sweep.ray.parts import BATCHES_OF_A_PART as BATCHES_OF_A_PART

@@ -18,9 +18,10 @@ from steerlens.atlas.plan import Cell, Plan
 from steerlens.errors import ModelError
 from steerlens.images import Picture
 from steerlens.runs.difference import first_difference
-from steerlens.sweep.engine import FinishedCells, Job, batch_size, run, survey
+from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
 from steerlens.sweep.identity import models_identity
-from steerlens.sweep.selection import Choice
+from steerlens.sweep.job import Job
+from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import trace_cache
 from steerlens.zoo.pair import Pair
 
@@ -70,9 +71,9 @@ class Work:
 
     def __init__(self, job: Job, finished: frozenset[str], read: frozenset[str]) -> None:
         self._job, self._finished, self._read = job, finished, read
-        self._chooses = job.choice.kind != "all"
+        self._chooses = job.selection.rule != "all"
         self._held = Counter(key.partition("|")[0] for key in finished)
-        self.total = job.choice.at_most(job.plan.cells) - sum(self._held[id] for id in job.plan.pictures)
+        self.total = job.selection.at_most(job.plan.cells) - sum(self._held[id] for id in job.plan.pictures)
         self.decoded = 0
         self._pictures = deque(id for id, cells in job.plan.by_picture() if self._is_left(id, cells))
         self._cells = deque[Cell]()
@@ -81,7 +82,7 @@ class Work:
         self._out = set[Part]()
 
     def _is_left(self, id: str, cells: tuple[Cell, ...]) -> bool:
-        return id not in self._read or self._held[id] < self._job.choice.at_most(cells)
+        return id not in self._read or self._held[id] < self._job.selection.at_most(cells)
 
     @property
     def is_left(self) -> bool:
@@ -111,7 +112,7 @@ class Work:
         self.decoded += len(part.cells)
         if part.surveys:
             (id,) = part.pictures
-            self.total -= self._job.choice.at_most(self._job.plan.of(id)) - len(done.chosen)
+            self.total -= self._job.selection.at_most(self._job.plan.of(id)) - len(done.chosen)
             self._cells += [cell for cell in done.chosen if cell.key not in self._finished]
 
     def _cut(self, size: int, batch: int, workers: int) -> Part | None:
@@ -119,7 +120,7 @@ class Work:
             id = self._pictures.popleft()
             unread = [] if id in self._read else [id]
             cells = self._job.plan.of(id)
-            if self._chooses and self._held[id] < self._job.choice.at_most(cells):
+            if self._chooses and self._held[id] < self._job.selection.at_most(cells):
                 return Part(self._with_pictures(unread, [id]), frozenset(unread), surveys=True)
             self._unread += unread
             if not self._chooses:
@@ -173,12 +174,12 @@ class Worker:
             reading, chosen = survey(job, id, read=id not in part.unread)
             return Done(() if reading is None else (reading,), self.batch.size, chosen)
         cells, others = part.cells, frozenset[str]()
-        if job.choice.kind == "all" or not cells:
+        if job.selection.rule == "all" or not cells:
             # Whole pictures are planned, and what is not of this part is called finished: labels are read of all sites.
             cells = tuple(cell for id in part.pictures for cell in job.plan.of(id))
             others = frozenset(cell.key for cell in cells) - {cell.key for cell in part.cells}
         plan = Plan(cells, job.plan.strength, job.plan.seeds, job.plan.n_layers)
-        job = replace(job, plan=plan, choice=Choice())
+        job = replace(job, plan=plan, selection=Selection())
         payloads = (event.payload for event in run(job, others, frozenset(part.pictures) - part.unread, self.batch))
         return Done(tuple(one for one in payloads if isinstance(one, Reading | FinishedCells)), self.batch.size)
 

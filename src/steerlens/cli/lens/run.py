@@ -1,0 +1,102 @@
+"""The work of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from steerlens.atlas.atlas import Atlas
+from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.lens.engines import (
+    SweepBar,
+    compile_decoder,
+    engine_of,
+    leave_the_gpu,
+    load_pair,
+    pays_to_compile,
+)
+from steerlens.cli.lens.settings import LensSettings
+from steerlens.images import Picture
+from steerlens.progress import run_to_end
+from steerlens.report.html import write_report
+from steerlens.sweep.look import look_in
+from steerlens.sweep.prepare import make_job
+from steerlens.zoo.vocabularies import read_vocabulary
+
+
+def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path) -> int:
+    """Runs the job with progress, writes the report, and prints the best heads; returns the exit code."""
+    engine = engine_of(settings)
+    for picture in pictures:
+        if picture.note:
+            say(f"{picture.name}: {picture.note}", quiet=settings.json)
+    with ProgressBar(quiet=settings.json) as progress:
+        progress.stage("loading", 1)
+        pair = load_pair(settings)
+        for note in pair.notes:
+            progress.say(note)
+        spec = pair.encoder.spec
+        directions = settings.named.directions(spec.n_layers, spec.n_heads, spec.width)
+        vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
+        job = make_job(pair, pictures, settings.look, settings.target, vocabulary, directions)
+        if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
+            progress.say("compiling the denoising network, which takes a few minutes; --compile no leaves it")
+            compile_decoder(pair)
+        if job.vocabulary is None:
+            progress.say("no vocabulary: pass --vocabulary FILE for labels")
+        source = pair.decoder.spec.tokens
+        if source is not None and source.layers_after:
+            last = source.last_layer(spec.n_layers)
+            progress.say(
+                f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
+            )
+        progress.advance(1)
+        if settings.engine == "ray":
+            leave_the_gpu(pair)
+        sweep = SweepBar(progress)
+        atlas = run_to_end(look_in(pair, job, folder, engine), sweep.show)
+        if not sweep.begun:
+            progress.say(f"every picture was in {folder} already")
+        for note in [] if job.traces is None else job.traces.notes:
+            progress.say(note)
+        progress.stage("report", 1)
+        report = write_report(atlas, folder)
+        progress.advance(1)
+    if settings.json:
+        emit_json(summary(atlas, report))
+    else:
+        _tell(atlas, report)
+    return 0
+
+
+def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
+    """Scores of every site of every input under every lens, best first, as JSON values."""
+    pictures: list[dict[str, Any]] = []
+    for reading in atlas.readings:
+        found: dict[str, Any] = {
+            "name": reading.picture.name,
+            "sha256": reading.picture.sha256,
+            "target": reading.target,
+            "clean_fidelity": [result.fidelity for result in atlas.clean(reading.id)],
+            "decomposition_error": reading.decomposition_error,
+        }
+        for lens in ("diffusion", "steering"):
+            scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
+            ranked = sorted(scores, key=lambda score: -score.similarity)
+            found[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        found["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
+        pictures.append(found)
+    return {"report": str(report), "run": str(report.parent), "pictures": pictures}
+
+
+def _tell(atlas: Atlas, report: Path) -> None:
+    for reading in atlas.readings:
+        clean = atlas.clean(reading.id)
+        if clean:
+            say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
+        best = atlas.ranked("steering", reading.id)
+        if best:
+            named = ", ".join(f"{score.site.label} {score.similarity:.2f}" for score in best[:6])
+            beaten = [score for score in best if score.beats_control]
+            controlled = f"; {len(beaten)} of {len(best)} beat their control" if best[0].control is not None else ""
+            say(f"  heads whose steered pictures come closest to {reading.target}: {named}{controlled}")
+    say(f"report: {report}")

@@ -1,0 +1,203 @@
+"""Jobs made from pictures and options: plan, target and selection, checked against the pair."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from steerlens.atlas.plan import Plan, make_plan
+from steerlens.decoders.base import DecoderSpec, clean_conditioning
+from steerlens.errors import UsageError
+from steerlens.images import Picture, load_picture
+from steerlens.lenses.components import Direction, direction_site
+from steerlens.lenses.image_tokens import TokenSteeringLens
+from steerlens.lenses.regions import Area, parse_tokens
+from steerlens.lenses.strength import Strength
+from steerlens.lenses.token_trace import check_direction, reaching_sites
+from steerlens.sites import Site, parse_sites
+from steerlens.sweep.identity import models_identity
+from steerlens.sweep.job import Job, Target
+from steerlens.sweep.options import LookOptions
+from steerlens.sweep.selection import Selection
+from steerlens.sweep.trace_cache import TraceCache, trace_cache
+from steerlens.vocabulary import Vocabulary
+from steerlens.zoo.cards import Card
+from steerlens.zoo.pair import Pair
+
+_MAX_SEED = 2**63 - 1
+"""The largest whole number that a generator and a parquet column take."""
+
+Directions = Mapping[str, Direction]
+"""Directions (D,), groups and regions by name, which are looked at besides the sites."""
+
+
+def make_job(
+    pair: Pair,
+    pictures: Sequence[Picture],
+    options: LookOptions,
+    target: str | Path | Picture | None = None,
+    vocabulary: Vocabulary | None = None,
+    directions: Directions | None = None,
+) -> Job:
+    """Puts together what an engine needs: the plan, the decoder's options, the target.
+
+    Args:
+        pair: encoder and decoder.
+        pictures: the inputs.
+        options: what to look at and how.
+        target: what similarities are measured against: None for each input itself, a picture or its path, or a text.
+        vocabulary: what the Logit Lens reads with; by default the pair's own.
+        directions: directions, groups and regions by name.
+
+    Raises:
+        UsageError: if a site, strength, text or number makes no sense for this pair.
+    """
+    spec, by_id, directions = pair.encoder.spec, dict[str, Picture](), directions or {}
+    for picture in pictures:
+        by_id.setdefault(picture_id(picture), picture)
+    strength = default_strength(pair.card)
+    plan = plan_of(options, pictures, spec.n_layers, spec.n_heads, strength, pair.decoder.spec, directions)
+    for direction in directions.values():
+        if not isinstance(direction, Tensor):
+            direction.check(spec)
+    if options.preview and not getattr(pair.decoder, "previews", False):
+        raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
+    tokens = _tokens_written_to(pair, options, plan.strength, directions)
+    resolved = resolve_target(pair, target)
+    return Job(
+        encoder=pair.encoder,
+        decoder=pair.decoder,
+        pictures=by_id,
+        plan=plan,
+        options=options.over(pair.decoder.spec.defaults),
+        vocabulary=pair.vocabulary if vocabulary is None else vocabulary,
+        target=resolved,
+        directions=directions,
+        n_labels=options.n_labels,
+        tokens=tokens,
+        traces=_kept_traces(pair, options, directions),
+        selection=_selection(pair, options, resolved),
+        models=models_identity(pair),
+    )
+
+
+def picture_id(picture: Picture) -> str:
+    """The name of an input picture in cells; equal files share it, and are looked at once."""
+    return picture.sha256[:12]
+
+
+def plan_of(
+    options: LookOptions,
+    pictures: Sequence[Picture],
+    n_layers: int,
+    n_heads: int,
+    strength: Strength,
+    decoder: DecoderSpec | None = None,
+    directions: Directions | None = None,
+) -> Plan:
+    """The cells that options name, on an encoder of L layers and H heads.
+
+    Args:
+        options: what to look at and how.
+        pictures: the inputs.
+        n_layers: L.
+        n_heads: H.
+        strength: how hard to steer if the options do not say.
+        decoder: what the decoder reads: sites that never reach a decoder of image tokens are left out of patterns, and
+            refused where they are named.
+        directions: directions, groups and regions by name.
+
+    Raises:
+        UsageError: if a site or a number makes no sense for this encoder.
+    """
+    if options.n_seeds < 1:
+        raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
+    if not 0 <= options.seed <= options.seed + options.n_seeds <= _MAX_SEED:
+        raise UsageError(f"seeds are whole numbers from 0 to {_MAX_SEED}, not {options.seed}.")
+    if options.n_labels < 0:
+        raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
+    source = None if decoder is None else decoder.tokens
+    sites: tuple[Site, ...] = ()
+    if options.sites.strip() and decoder is not None and source is not None:
+        sites = reaching_sites(options.sites, n_layers, n_heads, decoder)
+    elif options.sites.strip():
+        sites = parse_sites(options.sites, n_layers, n_heads)
+    named = tuple(direction_site(name, direction) for name, direction in (directions or {}).items())
+    return make_plan(
+        [picture_id(picture) for picture in pictures],
+        tuple(dict.fromkeys((*sites, *named))),
+        n_layers if source is None else source.last_layer(n_layers) + 1,
+        strength=strength if options.strength is None else Strength.parse(options.strength),
+        seeds=range(options.seed, options.seed + options.n_seeds),
+        lenses=options.lenses,
+        controls=options.controls,
+    )
+
+
+def default_strength(card: Card | None) -> Strength:
+    """The strength that suits a pair: its card's, or rho = 1, which adds as much as the final residual itself."""
+    return Strength("rho", 1.0) if card is None else Strength.parse(card.strength)
+
+
+def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
+    """The embedding that similarities are measured against.
+
+    Args:
+        pair: encoder and decoder.
+        target: None for each input's own, a picture or its path, or a text.
+
+    Raises:
+        UsageError: if a text is neither the path of a picture nor known to the pair.
+    """
+    if target is None:
+        return Target()
+    if isinstance(target, str) and not _names_a_file(target):
+        return Target(f"the text “{target}”", pair.text_direction(target), target)
+    picture = target if isinstance(target, Picture) else load_picture(target)
+    inputs = pair.encoder.preprocess([picture.image])
+    tokens = None
+    if pair.decoder.spec.consumes == "image_tokens":
+        tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
+    embedding = pair.encoder.embed(inputs)[0]
+    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text means a file, even one that is not there: `cat.png` is a slip, not a text to compare with."""
+    try:
+        return Path(text).is_file() or Path(text).suffix.lower() in Image.registered_extensions()
+    except OSError:  # a text longer than any name of a file
+        return False
+
+
+def _selection(pair: Pair, options: LookOptions, target: Target) -> Selection:
+    selection = Selection.parse(options.decode)
+    tokens = pair.decoder.spec.consumes == "image_tokens"
+    if selection.rule != "all" and tokens and target.direction is not None and target.tokens is None:
+        raise UsageError(
+            f"decode {selection} ranks sites by what is steered: {pair.decoder.spec.name} is given image tokens, of "
+            "which a text has none to compare with; take a picture as the target, or decode all."
+        )
+    return selection
+
+
+def _kept_traces(pair: Pair, options: LookOptions, directions: Directions) -> TraceCache | None:
+    # A region's read-out is computed from the values of all tokens, which are not kept.
+    regions = any(not isinstance(named, Tensor) and named.kind == "region" for named in directions.values())
+    return trace_cache(pair) if options.cache and not regions else None
+
+
+def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength, directions: Directions) -> Area | None:
+    area, decoder = parse_tokens(options.tokens), pair.decoder.spec
+    if decoder.consumes == "image_embedding":
+        if area is not None:
+            raise UsageError(
+                f"tokens {options.tokens!r} to write to make no sense here: {decoder.name} reads one image embedding, "
+                "no image tokens. For what heads read from a part of the picture, name a region."
+            )
+        return None
+    for direction in directions.values():
+        check_direction(direction, pair.encoder.spec, decoder)
+    TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses what the decoder does not read
+    return area

@@ -1,0 +1,190 @@
+"""Cells on their way to the decoder: pictures traced, and their embeddings or tokens steered.
+
+Nothing is decoded here; a selection ranks sites by what this module computes.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.atlas.atlas import Reading
+from steerlens.atlas.plan import Cell
+from steerlens.decoders.base import clean_conditioning
+from steerlens.decoders.batches import fitting
+from steerlens.encoders.base import Inputs
+from steerlens.lenses.controls import control_direction, steer_directions
+from steerlens.lenses.diffusion import DiffusionLens
+from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
+from steerlens.lenses.steering import SteeringLens
+from steerlens.lenses.token_trace import TokenTrace, trace_tokens
+from steerlens.scores import cosine_similarity
+from steerlens.sweep.job import Job
+from steerlens.sweep.readings import reading_of
+from steerlens.trace import Trace
+
+_SITES = 32
+"""Sites whose content on all tokens is held at once; each such chunk takes one more pass of the encoder."""
+
+
+@dataclass(frozen=True, eq=False)
+class TracedPicture:
+    """An input picture after its forward pass.
+
+    Attributes:
+        inputs: what the encoder was given.
+        trace: its decomposition.
+        error: of the decomposition, relative.
+        target: embedding that its similarities are measured against.
+    """
+
+    inputs: Inputs
+    trace: Trace
+    error: float
+    target: Float[Tensor, "E"]
+
+
+@dataclass(frozen=True, eq=False)
+class SteeredCell:
+    """A cell with the conditioning to decode and the targets to compare it with.
+
+    Attributes:
+        cell: the cell.
+        rho: relative steering strength that was applied; 0 for the Diffusion Lens.
+        conditioning: the image embedding, or the image tokens.
+        target: embedding to compare with.
+        target_tokens: tokens to compare with, for a decoder of image tokens; None if the target has none.
+    """
+
+    cell: Cell
+    rho: float
+    conditioning: Float[Tensor, "E"] | Float[Tensor, "t D"]
+    target: Float[Tensor, "E"]
+    target_tokens: Float[Tensor, "t D"] | None = None
+
+    @property
+    def steered_similarity(self) -> float:
+        """Cosine of the conditioning with the target, in the space that is decoded; NaN if the target has no tokens."""
+        target = self.target_tokens if self.conditioning.ndim == 2 else self.target
+        return math.nan if target is None else flat_cosine(self.conditioning, target)
+
+
+@torch.no_grad()
+def trace_picture(job: Job, id: str) -> TracedPicture:
+    """Traces one input picture.
+
+    Raises:
+        ModelError: if it does not fit into memory, or the model gives values that are not finite.
+    """
+    picture = job.pictures[id]
+    inputs = job.encoder.preprocess([picture.image])
+    with fitting(f"tracing the picture {picture.name}"):
+        trace = job.encoder.trace(inputs, attention=True) if job.traces is None else job.traces.trace(inputs)
+        target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
+        return TracedPicture(inputs, trace, trace.check(), target)
+
+
+@torch.no_grad()
+def read_picture(job: Job, id: str, cells: Sequence[Cell], traced: TracedPicture) -> Reading:
+    """The reading of one traced picture.
+
+    Raises:
+        ModelError: if it does not fit into memory.
+    """
+    with fitting(f"reading the picture {job.pictures[id].name}"):
+        return reading_of(job, id, cells, traced.trace, traced.target, traced.error)
+
+
+def selected_cells(job: Job, traced: TracedPicture, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The cells of one picture that are decoded.
+
+    All planned cells are ranked, finished or not, so that a resumed run selects what it selected before.
+    """
+    if job.selection.rule == "all":
+        return cells
+    keys = job.selection.select((steered.cell, steered.steered_similarity) for steered in _steer(job, traced, cells))
+    return tuple(cell for cell in cells if cell.key in keys)
+
+
+def unfinished_cells(
+    job: Job, traced: TracedPicture, cells: Sequence[Cell], finished: frozenset[str]
+) -> Iterable[SteeredCell]:
+    """The steered cells of one picture whose keys are not among the finished ones."""
+    left = [cell for cell in cells if cell.key not in finished]
+    if job.reads_tokens or not left:
+        return _steer(job, traced, left)
+    # All cells are read out together, finished or not: the last digits depend on how many are, and a run that was
+    # interrupted must not differ from one that was not.
+    return (steered for steered in _steer(job, traced, cells) if steered.cell.key not in finished)
+
+
+def flat_cosine(first: Tensor, second: Tensor) -> float:
+    """Cosine of two tensors of any shape, flattened."""
+    return float(cosine_similarity(first.flatten(), second.flatten()))
+
+
+def _steer(job: Job, traced: TracedPicture, cells: Sequence[Cell]) -> Iterator[SteeredCell]:
+    target = traced.target.float().cpu()
+    if job.reads_tokens:
+        return _steer_tokens(job, traced.inputs, cells, target)
+    return _steer_embeddings(job, traced.trace, cells, target)
+
+
+def _steer_embeddings(job: Job, trace: Trace, cells: Sequence[Cell], target: Tensor) -> Iterator[SteeredCell]:
+    for lens in ("diffusion", "steering", "control"):
+        of_lens = [cell for cell in cells if cell.lens == lens]
+        if of_lens:
+            with torch.no_grad(), fitting(f"steering {len(of_lens)} sites"):
+                embeddings, rhos = _embeddings(job, trace, lens, of_lens)
+            for cell, rho, row in zip(of_lens, rhos.tolist(), embeddings.float().cpu(), strict=True):
+                yield SteeredCell(cell, rho, row, target)
+
+
+def _embeddings(
+    job: Job, trace: Trace, lens: str, cells: Sequence[Cell]
+) -> tuple[Float[Tensor, "N E"], Float[Tensor, "N"]]:
+    """Embeddings and relative strengths of one picture's cells under one lens."""
+    sites = list(dict.fromkeys(cell.site for cell in cells))
+    rows = [sites.index(cell.site) for cell in cells]
+    if lens == "diffusion":
+        embeddings = DiffusionLens(job.encoder, job.directions).embeddings(trace, sites)[0, rows]
+        return embeddings, torch.zeros(len(cells))
+    steering = SteeringLens(job.encoder, job.plan.strength, job.directions)
+    rhos = steering.relative_strength(trace, sites)[0, rows]
+    if lens == "steering":
+        return steering.embeddings(trace, sites)[0, rows], rhos
+    directions = torch.stack([control_direction(cell.site, cell.draw, trace.final[0]) for cell in cells])
+    return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
+
+
+@torch.no_grad()
+def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tensor) -> Iterator[SteeredCell]:
+    """One picture's cells, a few sites at a time: the content of all sites on all tokens may not fit into memory."""
+    sites = list(dict.fromkeys(cell.site for cell in cells))
+    diffusion = TokenDiffusionLens(job.encoder, job.decoder)
+    target_tokens = job.target.tokens
+    if job.target.direction is None:
+        target_tokens = clean_conditioning(job.encoder, job.decoder, inputs).values[0]
+    for start in range(0, len(sites), _SITES):
+        chunk = sites[start : start + _SITES]
+        with fitting(f"what {len(chunk)} sites write to all tokens"):
+            trace = trace_tokens(job.encoder, job.decoder, inputs, chunk, job.directions)
+        for cell in cells:
+            if cell.site in chunk:
+                if cell.lens == "diffusion":
+                    rho, tokens = 0.0, diffusion.tokens(trace, [cell.site])
+                else:
+                    rho, tokens = _steered_tokens(job, trace, cell)
+                yield SteeredCell(cell, rho, tokens[0, 0].cpu(), target, target_tokens)
+
+
+def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Float[Tensor, "1 1 t D"]]:
+    steering = TokenSteeringLens(job.encoder, job.decoder, job.plan.strength, job.tokens)
+    rho = float(steering.relative_strength(trace, [cell.site]))
+    if cell.lens == "steering":
+        return rho, steering.tokens(trace, [cell.site])
+    controls = steering.controls(trace, [cell.site], control_direction(cell.site, cell.draw, trace.read[0])[None])
+    return rho, read_tokens(job.encoder, job.decoder, controls)
