@@ -240,6 +240,81 @@ class Classifier:
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """Train a decoder for any encoder, so that what it sees can be shown as pictures.
+
+    The encoder stays as it is. Scenes of the prepared pictures are embedded by it once, in shards that resume; then a
+    small UNet learns to draw scenes from embeddings, in the latents of a finished pair's autoencoder. After a kill, the
+    same command with `--resume` goes on. The finished pair lies in OUT/pair, for `steerlens lens --model OUT/pair`.
+    """
+
+    encoder: str
+    """The encoder: a folder, a hub id or a card's name."""
+
+    data: Path
+    """Folder with prepared pictures; the more sources, the better (`steerlens train prepare --sources all`)."""
+
+    out: Path
+    """Folder of the run."""
+
+    init: str | None = None
+    """UNet to go on from: emoji, the folder of a pair, or a .safetensors file. Only layers that read an embedding of
+    another size start anew."""
+
+    autoencoder: str = "emoji"
+    """Pair whose autoencoder is taken over; with --init, the one that the UNet was trained with."""
+
+    scenes: int = 65_536
+    """Scenes to embed."""
+
+    pixels: int | None = None
+    """Side of the picture that the encoder sees; by default its own preprocessing."""
+
+    minutes: float = 150.0
+    """Training time of the UNet, after the scenes are embedded."""
+
+    resume: bool = False
+    """Go on with the run that lies in OUT."""
+
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+
+    workers: int = 1
+    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+
+    seed: int = 0
+    """Of everything random."""
+
+    def interrupted(self) -> str:
+        """What an interrupted run leaves behind."""
+        return f"{self.out} keeps what was embedded and trained; the same command with --resume goes on."
+
+    def run(self) -> int:
+        """Carry the command out; returns the exit code."""
+        from steerlens.training import DecoderRecipe, export_decoder, train_decoder
+
+        _check_options(self.minutes, self.workers, self.device)
+        if self.scenes < 1:
+            raise UsageError(f"--scenes {self.scenes} is not above 0")
+        recipe = DecoderRecipe(self.minutes, scenes=self.scenes, pixels=self.pixels, seed=self.seed)
+        records = train_decoder(
+            self.encoder,
+            self.data,
+            self.out,
+            recipe,
+            init=self.init,
+            autoencoder=self.autoencoder,
+            device=self.device,
+            resume=self.resume,
+            workers=self.workers,
+        )
+        _show(records)
+        size = export_decoder(self.data, self.out, self.out / "pair", recipe)
+        _say(f"exported {self.out / 'pair'} ({size / 1e6:.1f} MB)")
+        return 0
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure a pair against its bars: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
 
@@ -288,6 +363,7 @@ class Evaluate:
 
 Command = (
     Annotated[Classifier, tyro.conf.subcommand(name="classifier")]
+    | Annotated[Decoder, tyro.conf.subcommand(name="decoder")]
     | Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from steerlens.training.card import write_card
     from steerlens.training.classifier import CLASSIFIER_SETTINGS, train_classifier
     from steerlens.training.classifier_export import export_classifier
+    from steerlens.training.decoder import DecoderRecipe, export_decoder, train_decoder
     from steerlens.training.evaluation import Evaluation, Measurement, evaluate
     from steerlens.training.export import export_pair, write_manifest
     from steerlens.training.parallel import run_parallel
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSIFIER_SETTINGS",
     "Budget",
+    "DecoderRecipe",
     "Evaluation",
     "Measurement",
     "Recipe",
@@ -28,6 +30,7 @@ __all__ = [
     "embed_texts",
     "evaluate",
     "export_classifier",
+    "export_decoder",
     "export_pair",
     "load_texts",
     "make_text_table",
@@ -36,6 +39,7 @@ __all__ = [
     "save_text_table",
     "text_file",
     "train_classifier",
+    "train_decoder",
     "train_pair",
     "write_card",
     "write_manifest",

@@ -20,7 +20,7 @@ from steerlens.progress import Progress
 from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, PictureSet, SceneMaker
 from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
 from steerlens.training.checkpoint import save_checkpoint
-from steerlens.training.encoder import embed_pictures
+from steerlens.training.embedder import Embedder
 from steerlens.training.stage import StageRecord
 
 PART = 4096
@@ -34,7 +34,7 @@ class SceneCache:
     Attributes:
         embeds: float16 (N,E), unnormalised image embeddings of scenes.
         latents: float16 (N,4,16,16), unit variance.
-        zero: float (E), the encoder's embedding of all-zero `pixel_values`: the unconditional embedding.
+        zero: float (E), the embedding of all-zero `pixel_values`: the unconditional embedding.
         held_embeds: float (M,E), of plain scenes of held-out pictures.
         held_pictures: uint8 (M,3,64,64), those scenes.
     """
@@ -46,17 +46,8 @@ class SceneCache:
     held_pictures: Tensor
 
 
-def zero_embedding(encoder: Any) -> Tensor:
-    """float (E): the encoder's embedding of all-zero `pixel_values`, in float32."""
-    parameter = next(encoder.parameters())
-    size = int(encoder.config.image_size)
-    with torch.inference_mode():
-        embeds = encoder(pixel_values=torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
-    return embeds.image_embeds[0].float().clone()
-
-
 def fill_cache(
-    encoder: Any,
+    embedder: Embedder,
     movq: Any,
     pictures: PictureSet,
     folder: Path,
@@ -71,7 +62,7 @@ def fill_cache(
     """Compute the parts that are missing; yields a record after each.
 
     Args:
-        encoder: trained, on the device.
+        embedder: embeds the scenes.
         movq: trained, on the device.
         pictures: training pictures make the parts, held-out ones the last, small part.
         folder: the run's folder; parts go to its folder `scenes`.
@@ -91,9 +82,9 @@ def fill_cache(
         plain = SceneMaker(pictures, held, device, PLAIN)
         scenes = plain.draw(128, torch.Generator().manual_seed(79)).pictures
         tensors = {
-            "embeds": embed_pictures(encoder, scenes),
+            "embeds": embedder.embed(scenes),
             "pictures": (scenes * 255).round().to(torch.uint8),
-            "zero": zero_embedding(encoder),
+            "zero": embedder.zero(),
         }
         save_checkpoint(path, tensors, {})
     for number in range(first, parts, stride):
@@ -104,7 +95,7 @@ def fill_cache(
             latents: list[Tensor] = []
             for begin in range(0, part_size, BATCH):
                 scenes = maker.draw(min(BATCH, part_size - begin), generator).pictures
-                embeds.append(embed_pictures(encoder, scenes).half().cpu())
+                embeds.append(embedder.embed(scenes).half().cpu())
                 latents.append(encode_latents(movq, scenes).half().cpu())
             save_checkpoint(path, {"embeds": torch.cat(embeds), "latents": torch.cat(latents)}, {})
         done = number + stride >= parts

@@ -18,11 +18,12 @@ from steerlens.storage import write_json
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
 from steerlens.training.checkpoint import load_checkpoint
-from steerlens.training.encoder import EncoderSettings, keep_encoder, load_encoder, train_encoder
+from steerlens.training.embedder import trained_embedder
+from steerlens.training.encoder import EncoderSettings, keep_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
 from steerlens.training.stage import Budget, Optimisation, StageRecord, workers_of_group
 from steerlens.training.text import load_texts
-from steerlens.training.unet import UnetSettings, train_unet
+from steerlens.training.unet import UnetSettings, train_unet, unet_file
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def open_run(folder: Path, resume: bool) -> None:
 
 def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, device: str) -> Iterator[Progress]:
     rank, workers = workers_of_group()
-    encoder = load_encoder(folder, projection, recipe.encoder).to(device)
+    embedder = trained_embedder(folder, projection, recipe.encoder, device)
     movq = load_autoencoder(folder, recipe.autoencoder).to(device)
     pictures = load_prepared(data)
     yield from fill_cache(
-        encoder,
+        embedder,
         movq,
         pictures,
         folder,
@@ -188,12 +189,12 @@ def train_pair(
                 projection,
                 recipe.budget(unet_share),
                 recipe.unet,
-                recipe.encoder,
+                partial(trained_embedder, folder, projection, recipe.encoder, device),
                 recipe.autoencoder,
                 device,
                 seed,
                 resume,
-                init=init,
+                init=None if init is None else unet_file(init),
             ),
         ),
     ]

@@ -14,20 +14,22 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.training.autoencoder import AutoencoderSettings, decode_latents, load_autoencoder
 from steerlens.training.cache import SceneCache, load_cache
-from steerlens.training.checkpoint import load_checkpoint, start_from
-from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
+from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.embedder import Embedder
 from steerlens.training.grid import save_pairs
 from steerlens.training.stage import Budget, Optimisation, autocast, run_stage, workers_of_group
 
@@ -123,7 +125,7 @@ def train_unet(
     projection: int,
     budget: Budget,
     settings: UnetSettings,
-    encoder: EncoderSettings,
+    open_embedder: Callable[[], Embedder],
     autoencoder: AutoencoderSettings,
     device: str = "cpu",
     seed: int = 0,
@@ -133,9 +135,10 @@ def train_unet(
 ) -> Iterator[Progress]:
     """Train the UNet on the cached scenes of `folder`; the files are `unet.*`. See `run_stage`.
 
-    With `init`, the folder of a pair, it goes on from that pair's UNet.
+    With `init`, the weights of a UNet of the same build, it goes on from those; see `start_unet`.
 
     In a process group every worker calls this with the same arguments and takes its share of each batch.
+    `open_embedder` gives what re-encodes decoded pictures for the held-out metrics.
     """
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
@@ -146,7 +149,7 @@ def train_unet(
     if where.type == "cpu":  # the fused attention is slow backwards: a step would take a fifth longer
         unet.set_attn_processor(AttnAddedKVProcessor())
     if init is not None:
-        start_from(unet, init / "decoder" / "unet" / "diffusion_pytorch_model.safetensors")
+        start_unet(unet, init)
     embeds, latents, zero = cache.embeds.to(where), cache.latents.to(where), cache.zero.to(where)
     alphas = make_scheduler().alphas_cumprod.to(where)
     batch = max(1, settings.batch // workers)
@@ -169,7 +172,7 @@ def train_unet(
     def measure() -> Mapping[str, float]:
         nonlocal measured
         measured += 1
-        return unet_metrics(unet, cache, folder, projection, encoder, autoencoder, f"unet-{measured:03d}.png")
+        return unet_metrics(unet, cache, folder, open_embedder(), autoencoder, f"unet-{measured:03d}.png")
 
     yield from run_stage(
         "unet",
@@ -186,24 +189,52 @@ def train_unet(
 
 
 def unet_metrics(
-    unet: Any,
-    cache: SceneCache,
-    folder: Path,
-    projection: int,
-    encoder: EncoderSettings,
-    autoencoder: AutoencoderSettings,
-    name: str,
+    unet: Any, cache: SceneCache, folder: Path, embedder: Embedder, autoencoder: AutoencoderSettings, name: str
 ) -> dict[str, float]:
-    """Decode held-out scenes, save a grid, and re-encode: mean cosine and retrieval of the own source."""
+    """Decode held-out scenes, save a grid, and re-encode: mean cosine, plain and centred, and retrieval of the source.
+
+    Centred cosine takes the mean embedding of the cached scenes out of both sides.
+    """
     device = next(unet.parameters()).device
     embeds = cache.held_embeds[:64].to(device)
     movq = load_autoencoder(folder, autoencoder).to(device)
     made = decode_latents(movq, sample_latents(unet, embeds, cache.zero))
     save_pairs(folder / "grids" / name, cache.held_pictures[:64].float() / 255, made.cpu())
-    back = functional.normalize(embed_pictures(load_encoder(folder, projection, encoder).to(device), made), dim=-1)
-    cosine = back @ functional.normalize(embeds, dim=-1).T
-    hits = cosine.argmax(dim=1) == torch.arange(len(cosine), device=device)
-    return {"cosine": float(cosine.diagonal().mean()), "retrieval64": float(hits.float().mean())}
+    again, mean = embedder.embed(made).to(device), cache.embeds[:4096].float().mean(dim=0).to(device)
+    cosine = functional.cosine_similarity(again, embeds, dim=-1)
+    table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
+    hits = table.argmax(dim=1) == torch.arange(len(table), device=device)
+    return {
+        "cosine": float(cosine.mean()),
+        "centred": float(table.diagonal().mean()),
+        "retrieval64": float(hits.float().mean()),
+    }
+
+
+CONDITION_LAYERS = ("encoder_hid_proj.image_embeds.", "add_embedding.image_proj.")
+"""Layers that read the embedding: the only ones whose size depends on the encoder."""
+
+
+def start_unet(unet: nn.Module, weights: Path) -> None:
+    """Put the weights of another UNet into this one; layers that read an embedding of another size stay new.
+
+    Raises:
+        UsageError: there is no such file, or the UNets differ elsewhere.
+    """
+    if not weights.is_file():
+        raise UsageError(f"there are no weights to go on from: {weights} is missing")
+    given, own = load_file(weights), unet.state_dict()
+    resized = [name for name in given if name.startswith(CONDITION_LAYERS) and name in own]
+    given |= {name: own[name] for name in resized if given[name].shape != own[name].shape}
+    try:
+        unet.load_state_dict(given)
+    except RuntimeError as error:
+        raise UsageError(f"{weights} is of a UNet of another build: {str(error).splitlines()[-1].strip()}") from error
+
+
+def unet_file(pair: Path) -> Path:
+    """Where a pair's folder keeps the weights of its UNet."""
+    return pair / "decoder" / "unet" / "diffusion_pytorch_model.safetensors"
 
 
 def load_unet(folder: Path, projection: int, settings: UnetSettings | None = None) -> nn.Module:

@@ -1,0 +1,119 @@
+"""Embedders: what a decoder is conditioned on, whatever model computes it.
+
+The cache and the UNet of both recipes see an encoder through this alone: the pair's own encoder in training, or any
+encoder that the package opens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlens.encoders import Encoder
+from steerlens.errors import UsageError
+from steerlens.storage import write_json
+from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
+from steerlens.training.stage import autocast
+from steerlens.zoo.encoders import find_encoder, inner_folder, open_encoder, processor_folder
+
+PROCESSOR = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Embeddings of pictures.
+
+    Attributes:
+        embed: pictures float (N,3,64,64) in [0,1] -> embeddings float (N,E), not normalised.
+        zero: gives float (E), the embedding of all-zero `pixel_values`: the unconditional embedding.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    zero: Callable[[], Tensor]
+
+
+def zero_embedding(encoder: Any) -> Tensor:
+    """float (E): the encoder's embedding of all-zero `pixel_values`, in float32."""
+    parameter = next(encoder.parameters())
+    size = int(encoder.config.image_size)
+    with torch.inference_mode():
+        embeds = encoder(pixel_values=torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    return embeds.image_embeds[0].float().clone()
+
+
+def trained_embedder(folder: Path, projection: int, settings: EncoderSettings, device: str) -> Embedder:
+    """The encoder that a run has trained itself."""
+    encoder = load_encoder(folder, projection, settings).to(device)
+    return Embedder(lambda pictures: embed_pictures(encoder, pictures), lambda: zero_embedding(encoder))
+
+
+def opened_embedder(folder: Path, device: str) -> Embedder:
+    """The encoder of a folder, under bfloat16 autocast."""
+    encoder = open_encoder(find_encoder(folder), device=device, dtype="float32")
+
+    def embed(pictures: Tensor) -> Tensor:
+        return embed_with(encoder, pictures)
+
+    return Embedder(embed, lambda: encoder.zero_embedding()[0].float().cpu())
+
+
+def embed_with(encoder: Encoder, pictures: Tensor, batch: int = 64) -> Tensor:
+    """float (N,E): embeddings of pictures (N,3,H,W) in [0,1] through the encoder's own preprocessing."""
+    parts: list[Tensor] = []
+    for chunk in pictures.split(batch):
+        with autocast(encoder.device):
+            parts.append(encoder.embed(encoder.preprocess_tensor(chunk.cpu())).float())
+    return torch.cat(parts)
+
+
+def copy_encoder(source: str, out: Path, pixels: int | None = None) -> dict[str, Any]:
+    """Put an encoder's files into a folder (hard links where the disk allows); returns where they came from.
+
+    Args:
+        source: a card's name, a folder or a hub id.
+        out: the folder, made if it is not there.
+        pixels: side of the square picture that the encoder is to see; None leaves its own preprocessing.
+
+    Raises:
+        UsageError: the encoder's preprocessing cannot be set to another size.
+    """
+    found = find_encoder(source)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(inner_folder(found.folder).iterdir()):
+        if file.is_file() and file.suffix in {".json", ".safetensors"} and file.name != PROCESSOR:
+            link_file(file.resolve(), out / file.name)
+    processor = processor_folder(found.folder) / PROCESSOR
+    if processor.is_file():
+        write_json(out / PROCESSOR, resized(json.loads(processor.read_text()), pixels))
+    elif pixels is not None:
+        raise UsageError(f"{source} has no {PROCESSOR} whose size could be set to {pixels}")
+    return {"source": found.source, "pixels": pixels, "note": found.note}
+
+
+def resized(processor: dict[str, Any], pixels: int | None) -> dict[str, Any]:
+    """Preprocessing that scales the whole picture to `pixels` and crops nothing; None leaves it as it is."""
+    if pixels is None:
+        return processor
+    if "size" not in processor:
+        raise UsageError("this encoder's preprocessing names no size; leave --pixels out")
+    square = {"height": pixels, "width": pixels}
+    size = {"shortest_edge": pixels} if "shortest_edge" in processor["size"] else square
+    return {**processor, "size": size, **({"crop_size": square} if "crop_size" in processor else {})}
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Put a file in a second place: a hard link, or a copy where the disk has none; one that is there stays."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
