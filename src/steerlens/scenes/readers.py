@@ -240,7 +240,14 @@ def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
         concept = names.by_name.get(_letters(label)) or Concept(label, folder, label)
         picture = _open_raster(_read(opened, name))
         if picture is not None:
-            yield Drawing(concept, source.style, to_tensor(picture))
+            yield Drawing(concept, source.style, to_tensor(trimmed(picture)))
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """RGBA picture without the transparent margin around it; unchanged where nothing is visible."""
+    image = image.convert("RGBA")
+    visible = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
+    return image if visible is None else image.crop(visible)
 
 
 def _open_raster(data: bytes) -> Image.Image | None:
