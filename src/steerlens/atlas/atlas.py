@@ -29,7 +29,7 @@ class CellResult:
 
     Attributes:
         cell: what was asked for.
-        rho: relative steering strength that was applied; 0 for the Diffusion Lens.
+        rho: relative steering strength that was applied, signed; 0 for the Diffusion Lens.
         file: the decoded picture as the bytes of a PNG file, or what reads them: a run of the paper's model holds
             thousands, of 0.8 MB each in pixels.
         conditioning: the image embedding that was decoded; for a decoder of image tokens, their mean over tokens, since
@@ -122,11 +122,12 @@ class SiteScore:
         steered_similarity: of the embedding with the target, without decoding.
         fidelity: cosine between the embedding asked for and the re-encoded picture, mean over seeds.
         agreement: mean pairwise cosine between the pictures of different seeds; 1 for one seed.
-        rho: relative steering strength; 0 for the Diffusion Lens.
+        rho: relative steering strength, signed; 0 for the Diffusion Lens.
         control: mean similarity of the site's own random directions, or None without controls.
         beats_control: whether `similarity` exceeds `control`; None without controls.
-        control_share: share of all the picture's control pictures, at any site, that score lower; None without
-            controls. Comparable across sites when every site is steered by the same `rho`.
+        control_share: share of the picture's random directions, of all sites and draws, that score lower; both scores
+            are means over seeds, and ties count half. None without controls. Comparable across sites when every site is
+            steered by the same `rho`.
     """
 
     site: Site
@@ -334,7 +335,7 @@ class Atlas:
         return {}
 
     def _control_pool(self, id: str) -> Tensor:
-        """The scores of every control of a picture, at any site, means over seeds."""
+        """The score of every random direction of a picture, of all sites and draws: its mean over seeds."""
         if id not in self._control_pools:
             if len(self._control_pools) == _PICTURES_HELD:
                 self._control_pools.clear()

@@ -10,8 +10,7 @@ from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.shared import StudySettings, kept, load_study_pair
 
 if TYPE_CHECKING:
-    from steerlens.profiles.pictures import ShownSet
-    from steerlens.profiles.summary import HeadProfile, Profile
+    from steerlens.profiles import HeadProfile, Profile, ProfilePictures
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Command:
     def run(self) -> int:
         """Carries the command out and returns the exit code."""
         from steerlens.lenses.strength import Strength
-        from steerlens.profiles.page import write_profile_page
-        from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
+        from steerlens.profiles import ProfileOptions, heads_of, profile_heads, write_profile_page
         from steerlens.progress import run_to_end
         from steerlens.studies.importance.measure import with_steps
         from steerlens.sweep.prepare import default_strength
@@ -94,9 +92,9 @@ class Command:
             _tell(profile, page)
         return 0
 
-    def _pictures(self) -> "ShownSet":
+    def _pictures(self) -> "ProfilePictures":
         from steerlens.errors import UsageError
-        from steerlens.profiles.pictures import folder_pictures, scene_pictures
+        from steerlens.profiles import folder_pictures, scene_pictures
 
         if (self.settings.images is None) == (self.settings.data is None):
             raise UsageError(

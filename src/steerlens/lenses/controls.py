@@ -33,7 +33,7 @@ def control_direction(site: Site, draw: int, like: Float[Tensor, "T D"]) -> Floa
 def steer_directions(
     encoder: Encoder, trace: Trace, directions: Float[Tensor, "B N R D"], rho: Float[Tensor, "B N"]
 ) -> Float[Tensor, "B N E"]:
-    """Embeddings of the final residual steered along any directions, each by its own relative strength.
+    """Embeddings of the final residual steered along any directions, each by its own signed relative strength.
 
     The controls come from here: a random direction is steered exactly as hard as the head that it is the control of.
     """

@@ -6,7 +6,7 @@ component writes into each token, and w in [0,1] a weight for each token (1 for 
     Diffusion Lens    decode( tokens( x ) )                    all tokens
     Steering Lens     decode( tokens( r + c w h ) )            every submodule between h and r held still
     factor            c = s - 1                                s = 1 is the clean run
-    relative          rho = |c C(w h)| / |C(w r)|              rho = 0 is the clean run
+    relative          rho = c |C(w h)| / |C(w r)|              rho = 0 is the clean run; signed
 
 The norms run over all tokens that are written to and over width, so one number steers a picture: a head that writes
 into one patch alone keeps that pattern. C removes the mean over width where a LayerNorm follows that would remove it,
@@ -131,7 +131,7 @@ class TokenSteeringLens:
         return Conditioning("image_tokens", self.tokens(trace, sites).flatten(0, 1))
 
     def relative_strength(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
-        """The `rho` that this strength amounts to at each site, over the tokens that are written to.
+        """The signed `rho` that this strength amounts to at each site, over the tokens that are written to.
 
         Raises:
             UsageError: as `residuals`.

@@ -66,7 +66,7 @@ class SteeringLens:
         return final + factors[..., None, None] * held
 
     def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
-        """The `rho` that this strength amounts to at each site."""
+        """The `rho` that this strength amounts to at each site, signed: `(s - 1) |C h| / |C r_L|`."""
         held, centred = self._writes(trace, sites), self.encoder.spec.centred
         final = precise(trace.final)[:, None]
         factors = self.strength.coefficient(final, held, centred=centred)

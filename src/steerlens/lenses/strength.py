@@ -1,11 +1,23 @@
-"""How hard to steer: a factor as in the paper, or relative to the residual that is steered.
+"""Steering strength: a factor as in the paper, or relative to the residual that is steered.
 
     s    r_L + (s - 1) h                              s = 1 is the clean run
     rho  r_L + rho |C r_L| / |C h| h                  rho = 0 is the clean run
 
 C removes the mean over width, as a LayerNorm at the end does (and is the identity before an RMSNorm), so `rho` measures
 only what the readout can see, and writes of different norm compare. The two are linked by
-`rho = |(s - 1) C h| / |C r_L|`.
+
+    rho = (s - 1) |C h| / |C r_L|
+
+`rho` is signed: its absolute value is the norm of what is added, relative to the residual, and a negative one (s < 1)
+steers away from the write.
+
+As s grows, the steered residual becomes a multiple of h, and the embedding tends to the readout of an infinitely long
+write, the limit of `P(LN(t h))` for large t. That is the Diffusion Lens `P(LN(h))` up to the epsilon of the norm:
+
+    LN(x) = γ C x / sqrt(|C x|² / D + ε) + β
+
+In the Diffusion Lens the term in γ is smaller than in the limit by the factor `sqrt(v / (v + ε))`, where `v` is the
+variance of the write over width, `|C h|² / D`. With ε = 0 the two are equal.
 """
 
 import math
@@ -25,7 +37,8 @@ class Strength:
     """A steering strength.
 
     Attributes:
-        kind: `s` (factor, 1 is clean) or `rho` (relative norm of what is added, 0 is clean; negative steers away).
+        kind: `s` (factor; 1 is clean) or `rho` (signed relative norm of what is added; 0 is clean, negative steers
+            away).
         value: a finite number.
     """
 
@@ -64,7 +77,7 @@ class Strength:
     def coefficient(
         self, residual: Float[Tensor, "*N R D"], write: Float[Tensor, "*N R D"], *, centred: bool
     ) -> Float[Tensor, "*N"]:
-        """The number that multiplies the write before it is added to the residual.
+        """The number that multiplies the write before it is added to the residual: `s - 1`, or `rho |C r_L| / |C h|`.
 
         A write whose norm is zero has no direction, and gets 0 under `rho`.
         """

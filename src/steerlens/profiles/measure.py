@@ -27,7 +27,7 @@ from steerlens.encoders.prefix import record_prefix
 from steerlens.errors import UsageError
 from steerlens.lenses.readout import read_out
 from steerlens.lenses.strength import Strength, visible_norm
-from steerlens.profiles.pictures import Shown, batches
+from steerlens.profiles.pictures import ProfilePicture, batches
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
@@ -36,8 +36,8 @@ from steerlens.trace import Trace
 
 Order = Literal["high", "low", "write", "similarity", "effect"]
 ORDERS: tuple[Order, ...] = get_args(Order)
-"""By what a head's pictures are ordered: place on the head's axis, from either end; norm of the centred write; whether
-it says what the picture shows; signed direct effect."""
+"""What a head's pictures are ordered by: place on the head's axis, from either end, and norm of the centred write, both
+in units of the picture's final residual; how well it says what the picture shows; signed direct effect."""
 
 _PASSES = 5
 """Steps of power iteration: enough where one axis leads; where two are alike, what comes out lies between them."""
@@ -67,7 +67,7 @@ def layer_writes(trace: Trace) -> Iterator[tuple[slice, Float[Tensor, "B H R D"]
         yield slice(layer * trace.n_heads, (layer + 1) * trace.n_heads), trace.head_writes(layer).float()
 
 
-def traces(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Iterator[tuple[slice, Trace]]:
+def traces(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Iterator[tuple[slice, Trace]]:
     """Pictures traced batch by batch, with their places among all pictures."""
     start = 0
     for chunk in batches(pictures, size):
@@ -77,7 +77,7 @@ def traces(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Iterator[t
 
 
 @torch.no_grad()
-def measure_means(encoder: Encoder, pictures: Sequence[Shown], size: int) -> Generator[Progress, None, Means]:
+def measure_means(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Generator[Progress, None, Means]:
     """Mean writes over all pictures, in one pass; yields progress in pictures."""
     sums: list[Tensor] = []
     for place, trace in traces(encoder, pictures, size):
@@ -103,7 +103,7 @@ class Axes:
 
 @torch.no_grad()
 def measure_axes(
-    encoder: Encoder, pictures: Sequence[Shown], size: int, means: Means, seed: int = 0
+    encoder: Encoder, pictures: Sequence[ProfilePicture], size: int, means: Means, seed: int = 0
 ) -> Generator[Progress, None, Axes]:
     """Each head's strongest principal axis, by power iteration: no pass holds more than one batch's writes.
 
@@ -178,9 +178,10 @@ def measure_batch(
         texts: the direction of each picture's label, nan where it is not known.
 
     Returns:
-        `write`: norm of the centred write over that of the final residual; `axis` and `chance`: its component along the
-        head's axis and along a random mixture of its writes, over the same; `similarity`: what it says, see above;
-        `unsigned` and `effect`: direct effects of mean ablation, the latter towards the text.
+        `residual`: (B,1), norm |C r_L| of the picture's final residual. In units of it, `write`: norm of the centred
+        write |C(h - h̄)|; `axis` and `chance`: its component along the head's axis and along a random mixture of its
+        writes. `similarity`: how well the centred write says what the picture shows, see above. `unsigned` and
+        `effect`: direct effects of mean ablation, the latter towards the text.
     """
     centred, final, clean = encoder.spec.centred, trace.final.float(), trace.embedding.float()
     neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
@@ -197,7 +198,7 @@ def measure_batch(
         ablated = read_out(encoder, final[:, None] - about).float()
         found["unsigned"].append(unsigned_effect(clean, ablated))
         found["effect"].append(signed_effect(clean, ablated, texts.to(clean)))
-    return {name: torch.cat(parts, dim=1) for name, parts in found.items()}
+    return {"residual": size, **{name: torch.cat(parts, dim=1) for name, parts in found.items()}}
 
 
 def native(encoder: Encoder) -> NativeEncoder:
@@ -213,7 +214,7 @@ def native(encoder: Encoder) -> NativeEncoder:
 
 def measure_ablation(
     encoder: NativeEncoder,
-    chunk: Sequence[Shown],
+    chunk: Sequence[ProfilePicture],
     heads: Sequence[Site],
     means: Mapping[Site, Tensor],
     texts: Float[Tensor, "B E"],
@@ -229,7 +230,7 @@ def measure_ablation(
 
 
 def ablation_means(
-    encoder: NativeEncoder, pictures: Sequence[Shown], size: int, heads: Sequence[Site]
+    encoder: NativeEncoder, pictures: Sequence[ProfilePicture], size: int, heads: Sequence[Site]
 ) -> dict[Site, Tensor]:
     """What mean ablation puts in place of a head's write, on every token, from the first pictures."""
     chunks = batches(pictures[:_MEAN_PICTURES], size)

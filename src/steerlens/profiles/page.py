@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from steerlens._version import __version__
 from steerlens.profiles.measure import Order
-from steerlens.profiles.summary import Average, Drawn, HeadProfile, Profile
+from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile
 from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.embed import data_uri
 from steerlens.report.html import script_json, short_name
@@ -40,7 +40,7 @@ def write_profile_page(profile: Profile, folder: Path) -> Path:
 def profile_page(profile: Profile) -> str:
     """The profiles as HTML that refers to nothing outside itself."""
     environment = Environment(
-        loader=PackageLoader("steerlens.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+        loader=PackageLoader("steerlens.profiles"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
     scale = _scale(profile)
     return environment.get_template("profile.html.j2").render(
@@ -57,13 +57,13 @@ def profile_page(profile: Profile) -> str:
         base=[("The neutral base", _drawn(profile.neutral)), ("A random direction", _drawn(profile.random))],
         chance={name: f"{value:.2f}" for name, value in profile.chance.items()},
         thumbnails=script_json(_thumbnails(profile)),
-        css=Markup(_asset("report.css") + _asset("profile.css")),
-        js=Markup(_asset("profile.js")),
+        css=Markup(_asset("steerlens.report", "report.css") + _asset("steerlens.profiles", "profile.css")),
+        js=Markup(_asset("steerlens.profiles", "profile.js")),
     )
 
 
-def _asset(name: str) -> str:
-    return files("steerlens.report").joinpath("assets", name).read_text(encoding="utf-8")
+def _asset(package: str, name: str) -> str:
+    return files(package).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _thumbnails(profile: Profile) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _thumbnails(profile: Profile) -> dict[str, str]:
     return {picture.id: data_uri(picture.open(), side=_THUMBNAIL) for picture in profile.pictures if picture.id in used}
 
 
-def _drawn(drawn: Drawn) -> dict[str, Any]:
+def _drawn(drawn: DecodedPicture) -> dict[str, Any]:
     return {
         "uri": data_uri(drawn.picture),
         "pixels": max(drawn.picture.shape[:2]) <= _THUMBNAIL,
@@ -103,7 +103,11 @@ def _head(head: HeadProfile) -> dict[str, Any]:
         ("Ablation: embedding moves", _three(head.total_unsigned), "1 − cosine, everything downstream reacting"),
         ("Ablation: label’s text loses", _three(head.total_effect), "cosine, everything downstream reacting"),
         ("… in the final residual alone", _three(head.direct_effect), "cosine, direct"),
-        ("Axis", two(head.axis_share), f"share of its variance; {two(head.chance_share)} along a random mixture"),
+        (
+            "Axis",
+            two(head.axis_share),
+            f"share of the variance; {two(head.chance_share)} along a random mixture",
+        ),
     )
     measure = head.total_unsigned or head.write
     return {

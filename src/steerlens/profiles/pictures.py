@@ -16,7 +16,7 @@ from steerlens.studies.shared.subjects import concept_of, image_hash
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ProfilePicture:
     """One picture among many.
 
     Attributes:
@@ -33,7 +33,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class ShownSet:
+class ProfilePictures:
     """The pictures of a profile.
 
     Attributes:
@@ -41,7 +41,7 @@ class ShownSet:
         source: where they come from, in words.
     """
 
-    pictures: tuple[Shown, ...]
+    pictures: tuple[ProfilePicture, ...]
     source: str
 
     def identity(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class ShownSet:
         }
 
 
-def folder_pictures(folder: Path, count: int, seed: int = 0) -> ShownSet:
+def folder_pictures(folder: Path, count: int, seed: int = 0) -> ProfilePictures:
     """Pictures drawn from a folder and its subfolders; all of them if there are fewer.
 
     Args:
@@ -66,16 +66,18 @@ def folder_pictures(folder: Path, count: int, seed: int = 0) -> ShownSet:
     """
     paths = picture_files(folder)
     random.Random(seed).shuffle(paths)
-    return ShownSet(tuple(_of_file(path, folder) for path in paths[:count]), f"folder {folder.name}, seed {seed}")
+    return ProfilePictures(
+        tuple(_of_file(path, folder) for path in paths[:count]), f"folder {folder.name}, seed {seed}"
+    )
 
 
-def _of_file(path: Path, folder: Path) -> Shown:
+def _of_file(path: Path, folder: Path) -> ProfilePicture:
     picture = load_picture(path)  # here already: a broken file is told before an hour's work, not after it
     inside = path.relative_to(folder).as_posix()
-    return Shown(inside, concept_of(path, folder), picture.sha256[:16], lambda: load_picture(path).image)
+    return ProfilePicture(inside, concept_of(path, folder), picture.sha256[:16], lambda: load_picture(path).image)
 
 
-def scene_pictures(data: Path, count: int, seed: int = 0) -> ShownSet:
+def scene_pictures(data: Path, count: int, seed: int = 0) -> ProfilePictures:
     """Scenes of pictures that the bundled pair was not trained on; all of them if there are fewer.
 
     Args:
@@ -99,13 +101,13 @@ def scene_pictures(data: Path, count: int, seed: int = 0) -> ShownSet:
         )
         for row, image in zip(rows.tolist(), images, strict=True)
     ]
-    return ShownSet(tuple(shown), f"held-out scenes, seed {seed}")
+    return ProfilePictures(tuple(shown), f"held-out scenes, seed {seed}")
 
 
-def _of_image(id: str, concept: str, image: Image.Image) -> Shown:
-    return Shown(id, concept, image_hash(image), lambda: image)
+def _of_image(id: str, concept: str, image: Image.Image) -> ProfilePicture:
+    return ProfilePicture(id, concept, image_hash(image), lambda: image)
 
 
-def batches(pictures: Sequence[Shown], size: int) -> list[Sequence[Shown]]:
+def batches(pictures: Sequence[ProfilePicture], size: int) -> list[Sequence[ProfilePicture]]:
     """The pictures in groups of a size, in order."""
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]

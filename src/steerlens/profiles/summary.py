@@ -6,22 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.encoders.base import EncoderSpec
-from steerlens.images import png_bytes
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
-from steerlens.profiles.pictures import Shown
-from steerlens.profiles.texts import Described, describe, text_scores
-from steerlens.runs.tables import IMAGE, image_value, table_bytes
+from steerlens.profiles.pictures import ProfilePicture
+from steerlens.profiles.texts import TextScore, describe, text_scores
 from steerlens.sites import Site
-from steerlens.studies.shared.folder import StudyFolder
 from steerlens.vocabulary import Vocabulary
 
 DIRECTIONS = ("mean", "high", "low")
@@ -29,7 +23,7 @@ DIRECTIONS = ("mean", "high", "low")
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DecodedPicture:
     """A decoded picture and how well it shows what was asked for: a cosine in [-1,1]."""
 
     picture: UInt8[np.ndarray, "height width 3"]
@@ -67,7 +61,7 @@ class HeadProfile:
             residual alone; None where no label is known.
         total_effect: the same on a real forward pass, everything downstream reacting; None without ablations.
         total_unsigned: how far the embedding then moves, `1 - cos`; None without ablations.
-        axis_share: share of the centred writes' variance along the head's axis, in [0,1].
+        axis_share: share of the centred writes' variance along the head's axis, in [0,1]; see `variance_share`.
         chance_share: the same along a random mixture of its centred writes.
         tops: the top pictures by each order.
         texts: by direction (`DIRECTIONS`), the texts that describe it.
@@ -84,8 +78,8 @@ class HeadProfile:
     axis_share: float
     chance_share: float
     tops: Mapping[Order, tuple[TopPicture, ...]]
-    texts: Mapping[str, tuple[Described, ...]]
-    drawn: Mapping[str, Drawn]
+    texts: Mapping[str, tuple[TextScore, ...]]
+    drawn: Mapping[str, DecodedPicture]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +102,11 @@ class Profile:
     model: str
     spec: EncoderSpec
     source: str
-    pictures: tuple[Shown, ...]
+    pictures: tuple[ProfilePicture, ...]
     heads: tuple[HeadProfile, ...]
     strength: Strength
-    neutral: Drawn
-    random: Drawn
+    neutral: DecodedPicture
+    random: DecodedPicture
     chance: Mapping[str, float]
     n_texts: int
 
@@ -132,23 +126,23 @@ class Profile:
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class Measurements:
     """What was measured: values (P,N) over all N heads, ablations (A,K) over the K heads asked for, vectors (N,R,D)."""
 
     model: str
     spec: EncoderSpec
-    pictures: tuple[Shown, ...]
+    pictures: tuple[ProfilePicture, ...]
     source: str
     means: Means
     values: Mapping[str, Float[Tensor, "P N"]]
     directions: Mapping[str, Tensor]
     ablated: Mapping[str, Float[Tensor, "A K"]]
-    drawn: Mapping[str, Drawn]
+    drawn: Mapping[str, DecodedPicture]
     texts: Mapping[str, Tensor] | None
 
 
 def make_profile(
-    raw: Raw,
+    raw: Measurements,
     heads: Sequence[Site],
     vocabulary: Vocabulary | None,
     *,
@@ -157,7 +151,7 @@ def make_profile(
     n_texts: int,
 ) -> Profile:
     """Every figure of a profile, from what was measured."""
-    texts: dict[str, list[tuple[Described, ...]]] = {}
+    texts: dict[str, list[tuple[TextScore, ...]]] = {}
     chance: dict[str, float] = {}
     if vocabulary is not None and raw.texts is not None and n_texts:
         neutral = raw.texts["neutral"]
@@ -183,8 +177,8 @@ def make_profile(
                 direct_effect=_average(raw.values["effect"][:, row]),
                 total_effect=_average(raw.ablated["effect"][:, place]) if raw.ablated else None,
                 total_unsigned=_average(raw.ablated["unsigned"][:, place]) if raw.ablated else None,
-                axis_share=_share(raw.values["axis"][:, row], raw.values["write"][:, row]),
-                chance_share=_share(raw.values["chance"][:, row], raw.values["write"][:, row]),
+                axis_share=variance_share(raw.values, "axis", row),
+                chance_share=variance_share(raw.values, "chance", row),
                 tops={name: _tops(raw.pictures, ordered[name][:, row], n_top) for name in ORDERS},
                 texts={name: found[row] for name, found in texts.items()},
                 drawn={name: raw.drawn[f"{site}.{name}"] for name in DIRECTIONS},
@@ -208,11 +202,22 @@ def _average(values: Float[Tensor, "N"]) -> Average | None:
     return Average(float(known.mean()), error, known.numel())
 
 
-def _share(along: Float[Tensor, "N"], whole: Float[Tensor, "N"]) -> float:
-    return float(along.double().square().sum() / whole.double().square().sum().clamp_min(1e-30))
+def variance_share(values: Mapping[str, Float[Tensor, "P N"]], along: str, head: int) -> float:
+    """The share of a head's centred writes' variance along one of its directions v, in [0,1].
+
+        Σ_i <h_i - h̄, v>² / Σ_i |C(h_i - h̄)|²
+
+    Args:
+        values: what was measured of every picture and head, in units of the picture's final residual.
+        along: `axis` or `chance`.
+        head: the head's place among all heads.
+    """
+    residual = values["residual"][:, 0].double()
+    part, whole = ((values[name][:, head].double() * residual).square().sum() for name in (along, "write"))
+    return float(part / whole.clamp_min(1e-30))
 
 
-def _tops(pictures: Sequence[Shown], values: Float[Tensor, "N"], k: int) -> tuple[TopPicture, ...]:
+def _tops(pictures: Sequence[ProfilePicture], values: Float[Tensor, "N"], k: int) -> tuple[TopPicture, ...]:
     order = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:k].tolist()
     return tuple(
         TopPicture(pictures[row].id, pictures[row].concept, float(values[row]))
@@ -225,7 +230,7 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
     return {
         "site": str(head.site),
         "constant": head.constant,
-        **{name: None if value is None else asdict(value) for name, value in _averages(head).items()},
+        **{name: None if value is None else asdict(value) for name, value in averages_of(head).items()},
         "axis_share": head.axis_share,
         "chance_share": head.chance_share,
         "tops": {order: [asdict(top) for top in tops] for order, tops in head.tops.items()},
@@ -234,96 +239,7 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
     }
 
 
-def _averages(head: HeadProfile) -> dict[str, Average | None]:
+def averages_of(head: HeadProfile) -> dict[str, Average | None]:
+    """The numbers of a head that are means over pictures, by name."""
     names = ("write", "similarity", "direct_effect", "total_effect", "total_unsigned")
     return {name: getattr(head, name) for name in names}
-
-
-_NUMBERS = (
-    *("constant", "write", "similarity", "direct_effect", "total_effect", "total_unsigned"),
-    *("axis_share", "chance_share"),
-)
-_COLUMNS = {
-    "head": pa.string(),
-    "layer": pa.int32(),
-    "index": pa.int32(),
-    **dict.fromkeys(_NUMBERS, pa.float64()),
-    **dict.fromkeys((f"top_by_{order}" for order in ORDERS), pa.string()),
-    **dict.fromkeys((f"{name}_texts" for name in DIRECTIONS), pa.string()),
-    **dict.fromkeys((f"{name}_image" for name in DIRECTIONS), IMAGE),
-}
-_VALUES = {
-    **dict.fromkeys(("picture", "concept", "head"), pa.string()),
-    **dict.fromkeys(("write", "axis", "similarity", "unsigned", "effect"), pa.float64()),
-}
-
-
-def write_profile(
-    study: StudyFolder,
-    profile: Profile,
-    provenance: Mapping[str, Any],
-    directions: Mapping[str, Tensor],
-    values: Mapping[str, Float[Tensor, "P N"]],
-) -> None:
-    """Writes `summary.json`, `heads.parquet`, `pictures.parquet` and `directions.safetensors`.
-
-    The last one holds, for each head, `L3H4.mean` and `L3H4.high` (D,), mean over readout tokens: what
-    `steerlens lens --vector` steers along (`low` is the opposite of `high`).
-
-    Raises:
-        StoreError: if they cannot be written.
-    """
-    study.write_json("summary.json", profile.to_json())
-    study.write_json("provenance.json", provenance)
-    study.write("heads.parquet", table_bytes(_COLUMNS, [_head_row(head) for head in profile.heads]))
-    # A picture's place on the axis is told as its top pictures are: from low to high.
-    shown = {name: values[name] for name in ("write", "axis", "similarity", "unsigned", "effect")}
-    shown["axis"] = shown["axis"] * oriented(shown["axis"])
-    rows = [
-        {
-            "picture": picture.id,
-            "concept": picture.concept,
-            "head": head.site.label,
-            **{name: _known(float(table[row, _place(profile, head)])) for name, table in shown.items()},
-        }
-        for head in profile.heads
-        for row, picture in enumerate(profile.pictures)
-    ]
-    study.write("pictures.parquet", table_bytes(_VALUES, rows))
-    vectors: dict[str, Tensor] = {}
-    for head in profile.heads:
-        for name in ("mean", "high"):
-            vector = directions[name][_place(profile, head)].mean(dim=0).cpu().contiguous()
-            if bool(vector.any()):  # a direction of no length could not be steered along
-                vectors[f"{head.site.label}.{name}"] = vector
-    study.write("directions.safetensors", save_tensors(vectors))
-
-
-def _place(profile: Profile, head: HeadProfile) -> int:
-    return head.site.layer * profile.spec.n_heads + head.site.head
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _head_row(head: HeadProfile) -> dict[str, Any]:
-    averages = {name: None if value is None else value.value for name, value in _averages(head).items()}
-    return {
-        "head": head.site.label,
-        "layer": head.site.layer,
-        "index": head.site.head,
-        "constant": head.constant,
-        **averages,
-        "axis_share": head.axis_share,
-        "chance_share": head.chance_share,
-        **{f"top_by_{order}": "; ".join(top.concept for top in tops) for order, tops in head.tops.items()},
-        **{
-            f"{name}_texts": "; ".join(f"{text.text} ({text.excess:+.2f})" for text in head.texts.get(name, ()))
-            for name in DIRECTIONS
-        },
-        **{
-            f"{name}_image": image_value(png_bytes(Image.fromarray(drawn.picture)), f"{head.site.label}-{name}.png")
-            for name, drawn in head.drawn.items()
-        },
-    }

@@ -19,7 +19,7 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Described:
+class TextScore:
     """One text beside one head.
 
     Attributes:
@@ -57,7 +57,7 @@ def chance_level(scores: Float[Tensor, "N V"]) -> float:
 
 def describe(
     names: Sequence[str], scores: Float[Tensor, "N V"], chance: Float[Tensor, "K V"], k: int
-) -> tuple[list[tuple[Described, ...]], float]:
+) -> tuple[list[tuple[TextScore, ...]], float]:
     """The texts of every head, the one that exceeds most first, and the level that chance reaches.
 
     Args:
@@ -70,7 +70,7 @@ def describe(
     best = above.topk(min(k, len(names)), dim=1)
     described = [
         tuple(
-            Described(names[int(index)], float(scores[head, int(index)]), value, value > level)
+            TextScore(names[int(index)], float(scores[head, int(index)]), value, value > level)
             for index, value in zip(indices, values, strict=True)
         )
         for head, (indices, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -15,7 +15,7 @@ from steerlens.sites import Site, layer_sites
 LENSES: Mapping[LensName, str] = {"diffusion": "Diffusion Lens", "steering": "Diffusion Steering Lens"}
 
 STRONG = 0.95
-"""Share of all controls that a head must beat to be marked strongly."""
+"""Share of all random directions of its picture (means over seeds) that a head must beat to be marked strongly."""
 
 TOP_K = 6
 """Heads in a grid, as in the paper."""

@@ -18,7 +18,8 @@ class LookOptions(DecodeOverrides):
 
     strength: str | None = None
     """How hard the Steering Lens steers: s=40 multiplies what a head writes (s=1 is the clean run); rho=1 adds as much
-    as the final residual itself, for every head alike. Default: what suits the model."""
+    as the final residual itself, for every head alike; s below 1 and rho below 0 steer away. Default: what suits the
+    model."""
 
     tokens: str = "all"
     """The tokens that the Steering Lens WRITES TO, for decoders that read image tokens (rae-dinov2, rae-mae,

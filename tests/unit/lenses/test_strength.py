@@ -1,5 +1,7 @@
 """Steering strength, and what the Steering Lens refuses."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -55,6 +57,38 @@ def test_a_write_of_no_size_is_not_steered_under_rho_and_nothing_is_divided_by_i
     residual, write = torch.ones(1, 1, 4).cumsum(-1), torch.zeros(1, 1, 4)
     assert Strength("rho", 2.0).coefficient(residual, write, centred=True).tolist() == [0.0]
     assert Strength("s", 3.0).coefficient(residual, write, centred=True).tolist() == [2.0]
+
+
+def test_the_reported_rho_is_signed_as_its_definition_is() -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    sites = [Site("head", 1, 0), Site("mlp_out", 2)]
+    for s in (-3.0, 0.0, 1.0, 4.0):
+        lens = SteeringLens(encoder, Strength("s", s))
+        got = lens.relative_strength(trace, sites)
+        writes, final = trace.stack(sites)[:, :, 0], trace.final[:, None, 0]
+        centred = [vectors - vectors.mean(dim=-1, keepdim=True) for vectors in (writes, final)]
+        torch.testing.assert_close(got, (s - 1) * centred[0].norm(dim=-1) / centred[1].norm(dim=-1))
+        again = steer_directions(encoder, trace, trace.stack(sites), got)
+        torch.testing.assert_close(again, lens.embeddings(trace, sites), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-5, 0.05])
+def test_the_limit_of_large_factors_is_the_diffusion_lens_up_to_epsilon(epsilon: float) -> None:
+    encoder = tiny_encoder()
+    norm: Any = encoder.linear_after
+    constant = encoder.readout(torch.zeros(1, 1, 16))  # the biases of norm and projection
+    norm.eps = epsilon
+    trace = encoder.trace(torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    site = Site("head", 1, 0)
+    write = trace.at(site)[:, 0]
+    far = SteeringLens(encoder, Strength("s", 1e6)).embeddings(trace, [site])[:, 0]
+    torch.testing.assert_close(far, encoder.readout(1e6 * write[:, None]), rtol=1e-3, atol=1e-5)
+    shown = DiffusionLens(encoder).embeddings(trace, [site])[:, 0]
+    variance = write.var(dim=-1, correction=0, keepdim=True)
+    factor = (variance / (variance + epsilon)).sqrt()
+    torch.testing.assert_close(shown - constant, factor * (far - constant), rtol=1e-3, atol=1e-5)
+    assert (factor == 1) == (epsilon == 0)
 
 
 def test_several_readout_tokens_share_one_coefficient() -> None:

@@ -1,6 +1,7 @@
 """Head profiles: measurements against slow, plain ones, texts against planted directions, and a whole run twice."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from steerlens.profiles.measure import (
     native,
     oriented,
 )
+from steerlens.profiles.options import ProfileOptions, heads_of
 from steerlens.profiles.page import profile_page, write_profile_page
-from steerlens.profiles.pictures import Shown, ShownSet, folder_pictures
-from steerlens.profiles.profile import ProfileOptions, heads_of, profile_heads
-from steerlens.profiles.summary import Profile
+from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, folder_pictures
+from steerlens.profiles.study import profile_heads
+from steerlens.profiles.summary import Profile, variance_share
 from steerlens.profiles.texts import chance_level, describe, excess
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
@@ -92,6 +94,11 @@ def test_what_a_picture_measures_is_what_plain_code_measures(pair: Pair, photos:
             for name, value in wanted.items():
                 torch.testing.assert_close(got[name][row, column], value, rtol=1e-3, atol=1e-5, equal_nan=True)
     assert got["effect"][2].isnan().all()
+    for column, site in enumerate(all_heads(trace.n_layers, trace.n_heads)):
+        about = trace.at(site) - means.writes[column]
+        about = about - about.mean(dim=-1, keepdim=True)
+        wanted = (about * axes.axis[column]).sum(dim=(1, 2)).square().sum() / about.square().sum()
+        assert variance_share(got, "axis", column) == pytest.approx(float(wanted), rel=1e-3)
 
 
 def test_ablation_is_a_true_forward_pass_with_the_mean_in_place(pair: Pair, photos: Path) -> None:
@@ -200,6 +207,32 @@ def test_a_profile_holds_what_its_tables_say(pair: Pair, finished: tuple[Path, P
     assert set(directions) == {f"{head}.{name}" for head in ("L1H1", "L2H0") for name in ("mean", "high")}
 
 
+def test_both_ends_of_an_axis_are_as_long_as_the_writes_are_along_it(
+    pair: Pair, photos: Path, finished: tuple[Path, Profile]
+) -> None:
+    pictures = folder_pictures(photos, 6).pictures
+    trace = pair.encoder.trace(pair.encoder.preprocess([picture.open() for picture in pictures]))
+    directions = load_directions(finished[0] / "directions.safetensors", pair.encoder.spec.width)
+    for head in finished[1].heads:
+        writes, high = trace.at(head.site)[:, 0], directions[f"{head.site.label}.high"]
+        about = writes - writes.mean(dim=0)
+        about = about - about.mean(dim=-1, keepdim=True)
+        along = about @ (high / high.norm())
+        torch.testing.assert_close(high.norm(), along.square().mean().sqrt(), rtol=1e-3, atol=1e-6)
+        share = along.square().sum() / about.square().sum()
+        assert head.axis_share == pytest.approx(float(share), rel=1e-3)
+
+
+def test_a_profile_measured_otherwise_is_refused(pair: Pair, photos: Path, finished: tuple[Path, Profile]) -> None:
+    copy = finished[0].with_name("before")
+    shutil.copytree(finished[0], copy)
+    manifest = json.loads((copy / "study.json").read_text())
+    del manifest["measures"]
+    (copy / "study.json").write_text(json.dumps({**manifest, "fingerprint": "of the version before"}))
+    with pytest.raises(UsageError, match="give another --out, or remove that folder"):
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
+
+
 def test_the_same_call_does_nothing_twice_and_another_is_refused(
     pair: Pair, photos: Path, finished: tuple[Path, Profile]
 ) -> None:
@@ -228,11 +261,11 @@ def test_the_page_needs_nothing_else_and_takes_any_label(finished: tuple[Path, P
     used = {top.id for head in profile.heads for tops in head.tops.values() for top in tops}
     assert set(thumbnails) == used
     hostile = "</script><img src=x onerror=alert(1)>"
-    pictures = tuple(Shown(hostile, hostile, "0", picture.open) for picture in profile.pictures)
+    pictures = tuple(ProfilePicture(hostile, hostile, "0", picture.open) for picture in profile.pictures)
     assert hostile not in profile_page(_with(profile, pictures))
 
 
-def _with(profile: Profile, pictures: tuple[Shown, ...]) -> Profile:
+def _with(profile: Profile, pictures: tuple[ProfilePicture, ...]) -> Profile:
     from dataclasses import replace
 
     tops = {order: tuple(replace(top, id=pictures[0].id, concept=pictures[0].concept) for top in tops)
@@ -273,5 +306,5 @@ def test_pictures_are_drawn_by_the_seed(photos: Path) -> None:
     one, same, other = (folder_pictures(photos, 4, seed).identity() for seed in (0, 0, 1))
     assert one == same
     assert one["pictures"] != other["pictures"]
-    assert isinstance(folder_pictures(photos, 99), ShownSet)
+    assert isinstance(folder_pictures(photos, 99), ProfilePictures)
     assert len(folder_pictures(photos, 99).pictures) == 6

@@ -1,7 +1,7 @@
 """Head profiles: what every head does over many pictures, in closed form, by ablation, in pictures and in texts."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions
 from steerlens.decoders.redecoding import Redecoded, redecode
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
 from steerlens.lenses.readout import read_out
-from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.profiles.measure import (
     Axes,
     Means,
@@ -29,17 +27,22 @@ from steerlens.profiles.measure import (
     steered,
     traces,
 )
-from steerlens.profiles.pictures import Shown, ShownSet, batches
-from steerlens.profiles.summary import DIRECTIONS, Drawn, Profile, Raw, make_profile, write_profile
+from steerlens.profiles.options import ProfileOptions
+from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, batches
+from steerlens.profiles.summary import DIRECTIONS, DecodedPicture, Measurements, Profile, make_profile
+from steerlens.profiles.tables import write_profile
 from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
-from steerlens.sites import Site, all_heads, parse_sites
+from steerlens.sites import Site
 from steerlens.studies.shared.folder import StudyFolder, open_study
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.pair import Pair
 
 _CONTROLS = 64
 """Random directions that the mean writes' texts are held against."""
+
+_MEASURES = 2
+"""Version of what is measured of a picture: 2 keeps the norm of its final residual, so that shares are of variances."""
 
 _DECODED = 16
 """Pictures decoded between two writes to the disk."""
@@ -48,39 +51,8 @@ NEUTRAL, RANDOM = "neutral", "random"
 """Names of the two pictures that belong to no head: the base itself, and a random direction steered as hard."""
 
 
-@dataclass(frozen=True)
-class ProfileOptions:
-    """What is measured.
-
-    Attributes:
-        decode: how to decode.
-        strength: how hard to steer from the neutral base.
-        heads: the heads to show; measured in closed form are all, to compare with.
-        n_top: top pictures of a head.
-        n_texts: texts of a head.
-        n_ablated: pictures on which heads are truly ablated; 0 for none.
-        seed: of the decoder, and of what is drawn at random.
-        batch: pictures traced at once.
-    """
-
-    decode: DecodeOptions
-    strength: Strength
-    heads: tuple[Site, ...]
-    n_top: int = 8
-    n_texts: int = 6
-    n_ablated: int = 16
-    seed: int = 0
-    batch: int = 16
-
-    def __post_init__(self) -> None:
-        if not self.heads or any(site.kind != "head" for site in self.heads):
-            raise UsageError("only heads have profiles; name some, such as L3H4,head.5.* or all.")
-        if self.n_top < 1 or self.n_texts < 0 or self.n_ablated < 0 or self.batch < 1:
-            raise UsageError("--top is at least 1; --texts and --ablate are not negative.")
-
-
 def profile_heads(
-    pair: Pair, shown: ShownSet, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
+    pair: Pair, shown: ProfilePictures, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
 ) -> Generator[Progress, None, Profile]:
     """Profiles heads in a folder, going on with what is there, and returns the profile.
 
@@ -111,14 +83,14 @@ def profile_heads(
         means = yield from _means(pair.encoder, pictures, options, study)
         axes = yield from _axes(pair.encoder, pictures, options, means, study)
         values = yield from _pictures(pair.encoder, pictures, options, means, axes, labels, study)
-        directions = _directions(means, axes, values, pair.encoder)
+        directions = _directions(means, axes, values)
         ablated = yield from _ablations(pair.encoder, pictures, options, labels, study)
         embeddings = _to_decode(pair.encoder, means, directions, options)
         drawn = yield from _decode(pair, embeddings, options, study)
         yield Progress("summary", 0, 1)
         texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
         profile = make_profile(
-            Raw(pair.name, spec, pictures, shown.source, means, values, directions, ablated, drawn, texts),
+            Measurements(pair.name, spec, pictures, shown.source, means, values, directions, ablated, drawn, texts),
             options.heads,
             words,
             strength=options.strength,
@@ -130,10 +102,11 @@ def profile_heads(
         return profile
 
 
-def _identity(pair: Pair, shown: ShownSet, options: ProfileOptions, words: Vocabulary | None) -> dict[str, Any]:
+def _identity(pair: Pair, shown: ProfilePictures, options: ProfileOptions, words: Vocabulary | None) -> dict[str, Any]:
     chosen = {key: value for key, value in asdict(options).items() if key not in ("decode", "heads", "strength")}
     return {
         "study": "profile",
+        "measures": _MEASURES,
         "models": {"pair": pair.name, "sha256": pair.provenance.get("sha256", {})},
         "pictures": shown.identity(),
         "options": {
@@ -146,7 +119,7 @@ def _identity(pair: Pair, shown: ShownSet, options: ProfileOptions, words: Vocab
     }
 
 
-def _label_directions(pair: Pair, pictures: Sequence[Shown]) -> Float[Tensor, "P E"]:
+def _label_directions(pair: Pair, pictures: Sequence[ProfilePicture]) -> Float[Tensor, "P E"]:
     """The text direction of each picture's label where the pair's own vocabulary holds it, else nan."""
     own = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
     rows = torch.full((len(pictures), pair.encoder.spec.embedding_size), torch.nan)
@@ -160,7 +133,7 @@ def _label_directions(pair: Pair, pictures: Sequence[Shown]) -> Float[Tensor, "P
 
 
 def _means(
-    encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, study: StudyFolder
+    encoder: Encoder, pictures: Sequence[ProfilePicture], options: ProfileOptions, study: StudyFolder
 ) -> Generator[Progress, None, Means]:
     if not study.has("means"):
         found = yield from measure_means(encoder, pictures, options.batch)
@@ -171,7 +144,7 @@ def _means(
 
 def _pictures(
     encoder: Encoder,
-    pictures: Sequence[Shown],
+    pictures: Sequence[ProfilePicture],
     options: ProfileOptions,
     means: Means,
     axes: Axes,
@@ -195,7 +168,7 @@ def _joined(study: StudyFolder, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _axes(
-    encoder: Encoder, pictures: Sequence[Shown], options: ProfileOptions, means: Means, study: StudyFolder
+    encoder: Encoder, pictures: Sequence[ProfilePicture], options: ProfileOptions, means: Means, study: StudyFolder
 ) -> Generator[Progress, None, Axes]:
     if not study.has("axes"):
         found = yield from measure_axes(encoder, pictures, options.batch, means, options.seed)
@@ -204,15 +177,15 @@ def _axes(
     return Axes(part["axis"].to(encoder.device), part["chance"].to(encoder.device))
 
 
-def _directions(
-    means: Means, axes: Axes, values: Mapping[str, Tensor], encoder: Encoder
-) -> dict[str, Float[Tensor, "N R D"]]:
-    """Each head's mean write and both ends of its axis, the latter as long as its centred writes are along it."""
-    places, centred = values["axis"], encoder.spec.centred
-    size = visible_norm(means.final, centred=centred).cpu()
+def _directions(means: Means, axes: Axes, values: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "N R D"]]:
+    """Each head's mean write, both ends of its axis and a random mixture of its writes.
+
+    The last three are as long as the head's centred writes are along them, root mean square over pictures.
+    """
+    places = values["axis"]
 
     def length(along: Tensor) -> Tensor:
-        return (along.square().mean(dim=0).sqrt() * size)[:, None, None].to(means.writes)
+        return (along * values["residual"]).square().mean(dim=0).sqrt()[:, None, None].to(means.writes)
 
     high = axes.axis * oriented(places)[:, None, None].to(axes.axis) * length(places)
     return {"mean": means.writes, "high": high, "low": -high, "chance": axes.chance * length(values["chance"])}
@@ -220,7 +193,7 @@ def _directions(
 
 def _ablations(
     encoder: Encoder,
-    pictures: Sequence[Shown],
+    pictures: Sequence[ProfilePicture],
     options: ProfileOptions,
     labels: Float[Tensor, "P E"],
     study: StudyFolder,
@@ -284,9 +257,9 @@ def _text_embeddings(
 
 def _decode(
     pair: Pair, embeddings: Mapping[str, Float[Tensor, "E"]], options: ProfileOptions, study: StudyFolder
-) -> Generator[Progress, None, dict[str, Drawn]]:
+) -> Generator[Progress, None, dict[str, DecodedPicture]]:
     names, total = list(embeddings), len(embeddings)
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, DecodedPicture] = {}
     for number, start in enumerate(range(0, total, _DECODED)):
         part, group = f"decoded-{number:05d}", names[start : start + _DECODED]
         if not study.has(part):
@@ -299,7 +272,7 @@ def _decode(
         stored = study.part(part)
         fidelity = cosine_similarity(stored["asked"], stored["embeddings"]).tolist()
         for name, picture, value in zip(group, stored["pictures"].numpy(), fidelity, strict=True):
-            drawn[name] = Drawn(picture, value)
+            drawn[name] = DecodedPicture(picture, value)
     return drawn
 
 
@@ -308,16 +281,3 @@ def _stored(asked: Float[Tensor, "N E"], came: Redecoded) -> dict[str, Tensor]:
         raise UsageError("the decoder gave no pictures.")
     pictures: UInt8[Tensor, "N height width 3"] = torch.from_numpy(eight_bit(came.pictures))
     return {"asked": asked, "embeddings": came.embeddings, "pictures": pictures}
-
-
-def heads_of(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
-    """The heads that a text names: `all`, or sites and patterns of heads.
-
-    Raises:
-        UsageError: if it names another kind of site, or one that is not there.
-    """
-    sites = all_heads(n_layers, n_heads) if text.strip() == "all" else parse_sites(text, n_layers, n_heads)
-    for site in sites:
-        if site.kind != "head":
-            raise UsageError(f"{site} is no head; only heads have profiles, such as L3H4, head.5.* or all.")
-    return sites
