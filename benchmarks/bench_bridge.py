@@ -24,7 +24,7 @@ from steerlens.images import eight_bit, picture_files
 from steerlens.progress import run_to_end
 from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, PictureSet, SceneMaker
 from steerlens.studies.shared.scenes import open_pictures
-from steerlens.zoo.encoders import find_encoder, open_encoder
+from steerlens.zoo import locate_encoder, open_encoder
 
 
 def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path) -> None:
@@ -42,7 +42,7 @@ def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path
 
 def measured_on(stored: StoredBridge, folder: Path) -> Measured:
     """What a bridge does on the pictures of a folder."""
-    source, target = (open_encoder(find_encoder(end.source)) for end in (stored.source, stored.target))
+    source, target = (open_encoder(locate_encoder(end.source)) for end in (stored.source, stored.target))
     seen = run_to_end(see(source, target, picture_files(folder)))
     return measure(stored.bridge, seen.source, seen.target)
 

@@ -28,7 +28,7 @@ from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder, tiny_pipeline
 from steerlens.testing.tiny_parts import EMBEDDING_SIZE, WIDTH
-from steerlens.zoo.parts import encoder_of
+from steerlens.zoo import encoder_inside
 
 FAMILIES: dict[str, Any] = {
     "kandinsky-2.1": Kandinsky21Decoder,
@@ -149,7 +149,7 @@ def test_a_representation_autoencoder_gives_its_own_reconstruction(kind: str, fo
     pictures = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = native(pictures, return_dict=False)[0]
-    encoder = encoder_of(decoder, "tiny")
+    encoder = encoder_inside(decoder, "tiny")
     inputs = native._resize_and_normalize(pictures)
     assert decoder.spec.tokens is not None
     site = Site("resid_post", decoder.spec.tokens.last_layer(encoder.spec.n_layers))

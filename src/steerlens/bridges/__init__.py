@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from steerlens.bridges.fit import Candidate, Measured, fit_bridge, measure
     from steerlens.bridges.make import BridgeOptions, make_bridge
     from steerlens.bridges.maps import Bridge
-    from steerlens.bridges.pair import load_bridged
+    from steerlens.bridges.pair import FoundBridge, bridge_folder, find_bridge
     from steerlens.bridges.store import StoredBridge, end_of, parts_of, read_bridge, refuse_used, save_bridge
 
 __all__ = [
@@ -17,11 +17,13 @@ __all__ = [
     "BridgeOptions",
     "BridgedEncoder",
     "Candidate",
+    "FoundBridge",
     "Measured",
     "StoredBridge",
+    "bridge_folder",
     "end_of",
+    "find_bridge",
     "fit_bridge",
-    "load_bridged",
     "make_bridge",
     "measure",
     "parts_of",

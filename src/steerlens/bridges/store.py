@@ -18,12 +18,10 @@ from safetensors.torch import save as save_tensors
 
 from steerlens.bridges.fit import Candidate, Fitted, Measured
 from steerlens.bridges.maps import Bridge, bridge_from
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage.folder import OwnedFolder
-from steerlens.zoo.encoders import FoundEncoder
-from steerlens.zoo.locate import is_folder
-from steerlens.zoo.provenance import file_hashes, library_versions
+from steerlens.zoo import LocatedEncoder, file_hashes, is_folder, library_versions
 
 FORMAT = 2
 """Version of the folder's layout."""
@@ -73,19 +71,19 @@ class StoredBridge:
     sha256: str
 
 
-def end_of(found: FoundEncoder, encoder: Encoder) -> End:
+def end_of(located: LocatedEncoder, encoder: Encoder) -> End:
     """What a card says of an encoder that was opened from where it was found."""
     spec = encoder.spec
-    return End(found.source, spec.name, spec.family, spec.embedding_size, file_hashes(found.files))
+    return End(located.source, spec.name, spec.family, spec.embedding_size, file_hashes(located.files))
 
 
-def check_end(end: End, found: FoundEncoder) -> None:
+def check_end(end: End, located: LocatedEncoder) -> None:
     """Makes sure that an encoder that was found is the one that a bridge was fitted with.
 
     Raises:
         ModelError: if a file of its weights or preprocessing is another.
     """
-    check_hashes(end, file_hashes(found.files), found.folder)
+    check_hashes(end, file_hashes(located.files), located.folder)
 
 
 def check_hashes(end: End, found: Mapping[str, str], where: str | Path) -> None:

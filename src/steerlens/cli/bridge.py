@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from steerlens.bridges.fit import Candidate, Measured
     from steerlens.decoders.base import Decoder
     from steerlens.encoders.base import Encoder
-    from steerlens.zoo.encoders import FoundEncoder
+    from steerlens.zoo import LocatedEncoder
 
 DECODED = 24
 """Held-out pictures that are decoded where nothing is said."""
@@ -85,7 +85,7 @@ class Fit:
         from steerlens.bridges.store import end_of, refuse_used, save_bridge
         from steerlens.images import picture_files
         from steerlens.progress import run_to_end
-        from steerlens.zoo.encoders import find_encoder, open_encoder
+        from steerlens.zoo import locate_encoder, open_encoder
 
         refuse_used(self.out)
         paths = picture_files(self.images)
@@ -93,7 +93,7 @@ class Fit:
         ends = self.source, self.target
         with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 2)
-            first, second = (find_encoder(text, local_files_only=self.local_files_only) for text in ends)
+            first, second = (locate_encoder(text, local_files_only=self.local_files_only) for text in ends)
             source = open_encoder(first, device=self.device, dtype=self.dtype, name=self.source)
             progress.advance()
             target, decoder = self._target(second)
@@ -119,12 +119,12 @@ class Fit:
             say(f"bridge: {self.out}; use it with --model bridge:{self.out}")
         return 0
 
-    def _target(self, found: "FoundEncoder") -> "tuple[Encoder, Decoder | None]":
+    def _target(self, located: "LocatedEncoder") -> "tuple[Encoder, Decoder | None]":
         from steerlens.loading import load
-        from steerlens.zoo.encoders import open_encoder
+        from steerlens.zoo import open_encoder
 
         if self.decode == 0 or (self.decode is None and not _decodes(self.target)):
-            return open_encoder(found, device=self.device, dtype=self.dtype, name=self.target), None
+            return open_encoder(located, device=self.device, dtype=self.dtype, name=self.target), None
         pair = load(self.target, device=self.device, dtype=self.dtype, local_files_only=self.local_files_only)
         fits = self.decode is not None or pair.decoder.spec.consumes == "image_embedding"
         return pair.encoder, pair.decoder if fits else None
@@ -132,9 +132,7 @@ class Fit:
 
 def _decodes(target: str) -> bool:
     """Whether a target has a decoder, and none that is known to read anything but embeddings."""
-    from steerlens.zoo.cards import cards
-    from steerlens.zoo.indexes import found_index
-    from steerlens.zoo.locate import has_no_decoder
+    from steerlens.zoo import cards, found_index, has_no_decoder
 
     known = cards().get(target)
     if known is not None:

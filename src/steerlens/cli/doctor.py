@@ -13,7 +13,7 @@ from steerlens.errors import SteerlensError
 
 if TYPE_CHECKING:
     from steerlens.images import Picture
-    from steerlens.zoo.pair import Pair
+    from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ class Command:
         """Prints the list of checks and returns 1 if one failed."""
         from steerlens.images import load_picture
         from steerlens.loading import load
-        from steerlens.zoo import sample_picture
-        from steerlens.zoo.indexes import IndexPair
-        from steerlens.zoo.locate import locate
+        from steerlens.zoo import IndexPair, locate_pair, sample_picture
 
         results: list[Check] = []
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
@@ -95,14 +93,16 @@ class Command:
                 apart = True  # no pair's folder; it shows its own pictures alone, and one of them must come back
                 picture = load_picture(pair.decoder.files[0]) if picture is None else picture
             where = self.local, self.local_files_only
-            folder = None if apart else locate(self.model, local=where[0], local_files_only=where[1]).folder
+            folder = None if apart else locate_pair(self.model, local=where[0], local_files_only=where[1]).folder
             picture = sample_picture() if picture is None else picture
             for check in checks(pair, picture, self.threshold, folder):
                 results.append(check)
                 progress.advance()
         passed = all(check.passed for check in results)
         if self.json:
-            emit_json({"model": self.model, "passed": passed, "checks": results, "provenance": pair.provenance})
+            emit_json(
+                {"model": self.model, "passed": passed, "checks": results, "provenance": pair.provenance.to_json()}
+            )
             return 0 if passed else 1
         for check in results:
             say(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}")

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlens.cli.console import emit_json, print_table, say
-from steerlens.zoo.cards import Card, cards
-from steerlens.zoo.families import unbuildable
+from steerlens.zoo import Card, cards, unbuildable
 
 _HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "no"}
 
@@ -75,8 +74,7 @@ def on_this_machine(card: Card) -> str:
         return "bundled" if card.bundled_folder.is_dir() else "no"
     if card.encoder is None:
         return "no"
-    from steerlens.zoo.hub import cached_snapshot
-    from steerlens.zoo.locate import card_files
+    from steerlens.zoo import cached_snapshot, card_files
 
     found = [cached_snapshot(place.repository, place.at, names) for place, names in card_files(card)]
     return "downloaded" if all(found) else "partly" if any(found) else "no"

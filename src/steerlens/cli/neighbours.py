@@ -46,21 +46,21 @@ class Index:
 
     def run(self) -> int:
         """Makes the index and returns the exit code."""
-        from steerlens.decoders.neighbours import NeighboursDecoder, Skipped, index_pictures
+        from steerlens.decoders import NeighboursDecoder, Skipped, index_pictures
         from steerlens.errors import UsageError
         from steerlens.images import picture_files
-        from steerlens.zoo.encoders import find_encoder, open_encoder
+        from steerlens.zoo import locate_encoder, open_encoder
 
         if self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
         count, skipped = len(picture_files(self.pictures)), list[str]()
         with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 1)
-            found = find_encoder(self.encoder, local_files_only=self.local_files_only)
-            encoder = open_encoder(found, device=self.device, name=self.encoder)
+            located = locate_encoder(self.encoder, local_files_only=self.local_files_only)
+            encoder = open_encoder(located, device=self.device, name=self.encoder)
             progress.advance(1)
             progress.stage("indexing", count, unit="pictures")
-            events = index_pictures(encoder, self.pictures, self.out, source=found.source, batch_size=self.batch_size)
+            events = index_pictures(encoder, self.pictures, self.out, source=located.source, batch_size=self.batch_size)
             for event in events:
                 if isinstance(event.payload, Skipped):
                     skipped.append(event.payload.reason)
@@ -105,7 +105,7 @@ class Find:
         """Prints the nearest pictures, best first, and returns the exit code."""
         from steerlens.errors import UsageError
         from steerlens.images import load_picture
-        from steerlens.zoo.indexes import open_index
+        from steerlens.zoo import open_index
 
         if self.count < 1:
             raise UsageError(f"at least 1 picture is to be found, not {self.count}.")

@@ -97,7 +97,7 @@ def profile_heads(
             n_top=options.n_top,
             n_texts=options.n_texts,
         )
-        write_profile(study, profile, dict(pair.provenance), directions, values)
+        write_profile(study, profile, pair.provenance.to_json(), directions, values)
         yield Progress("summary", 1, 1)
         return profile
 
@@ -107,7 +107,7 @@ def _identity(pair: Pair, shown: ProfilePictures, options: ProfileOptions, words
     return {
         "study": "profile",
         "measures": _MEASURES,
-        "models": {"pair": pair.name, "sha256": pair.provenance.get("sha256", {})},
+        "models": {"pair": pair.name, "sha256": dict(pair.provenance.sha256)},
         "pictures": shown.identity(),
         "options": {
             **chosen,

@@ -32,9 +32,10 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
 def models_identity(pair: Pair) -> dict[str, Any]:
     """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
     decisive = ("family", "dtype", "preprocessing")
-    parts = {part: pair.provenance.get(part, {}) for part in ("encoder", "decoder")}
+    provenance = pair.provenance.to_json()
+    parts = {part: provenance.get(part, {}) for part in ("encoder", "decoder")}
     named = {part: {key: held[key] for key in decisive if key in held} for part, held in parts.items()}
-    return {**named, "sha256": pair.provenance.get("sha256", {})}
+    return {**named, "sha256": provenance.get("sha256", {})}
 
 
 def _labels_identity(job: Job) -> dict[str, Any]:

@@ -50,9 +50,10 @@ def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> 
         yield from _carry_out(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
-        manifest = {**what, "provenance": pair.provenance, "seconds": round(time.time() - started, 1)}
+        provenance = pair.provenance.to_json()
+        manifest = {**what, "provenance": provenance, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
-    with open_run(folder, what, {"provenance": pair.provenance}) as writer:
+    with open_run(folder, what, {"provenance": pair.provenance.to_json()}) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)

@@ -63,15 +63,15 @@ def trace_cache(pair: Pair) -> "TraceCache | None":
         UsageError: if the limit makes no sense.
     """
     encoder, limit = pair.encoder, size_limit()
-    hashes: Mapping[str, str] = pair.provenance.get("sha256", {})
+    hashes = pair.provenance.sha256
     own = {name: digest for name, digest in hashes.items() if name.startswith(_FILES)}
     weights = any(name.startswith("image_encoder/") and name.endswith(".safetensors") for name in own)
     if not limit or not weights or not isinstance(encoder, NativeEncoder):
         return None
-    return TraceCache(encoder, cache_folder(), limit, _conditions(encoder, own, pair.provenance))
+    return TraceCache(encoder, cache_folder(), limit, _conditions(encoder, own, pair.provenance.versions))
 
 
-def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, Any]:
     """All that decides a trace besides what the encoder sees, as JSON values."""
     device = encoder.device
     arithmetic = (
@@ -85,7 +85,7 @@ def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], provenance: M
         "sizes": asdict(replace(encoder.spec, name="")),
         "dtype": str(encoder.dtype),
         "device": [device.type, *arithmetic],
-        "versions": provenance.get("versions", {}),
+        "versions": dict(versions),
     }
 
 

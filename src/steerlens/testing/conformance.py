@@ -18,11 +18,10 @@ from PIL import Image
 
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError
-from steerlens.loading import load_decoder
 from steerlens.testing.decoder_checks import check_decoder
 from steerlens.testing.encoder_checks import check_encoder
 from steerlens.testing.outcomes import CheckReport
-from steerlens.zoo.registry import Group, adapter, registered
+from steerlens.zoo import Group, adapter, open_decoder, registered
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """The precisions that encoders are measured in, by name."""
@@ -123,7 +122,7 @@ def decoder_report(family: str) -> CheckReport:
             raise ModelError(f"the installed libraries cannot build it: {error}") from error
         negative = kind.negative_of(encoder) if hasattr(kind, "negative_of") else encoder.zero_embedding()
         if family == "kandinsky-2.2":
-            decoder = load_decoder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
+            decoder = open_decoder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
         else:
             decoder = kind.from_folder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
         values, source = None, decoder.spec.tokens

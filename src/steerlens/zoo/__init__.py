@@ -1,30 +1,98 @@
-"""The zoo: named pairs of encoder and decoder; `steerlens.loading` loads them."""
+"""The zoo: cards of named pairs; locating and opening encoders, decoders and pairs, as `steerlens.loading` asks."""
 
 from typing import TYPE_CHECKING
 
-from steerlens.zoo.cards import Card, card, cards
+from steerlens._lazy import lazy_names
+from steerlens.zoo.cards import Card, Repository, card, cards
 
 if TYPE_CHECKING:
-    from steerlens.images import Picture
+    from steerlens.zoo.architecture import on_meta, package_configs
+    from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
+    from steerlens.zoo.decoder_opening import default_options, negative_for, open_decoder
+    from steerlens.zoo.encoder_locating import LocatedEncoder, locate_encoder, locate_lone_encoder
+    from steerlens.zoo.encoder_opening import load_encoder, open_encoder
+    from steerlens.zoo.families import families, family_of, unbuildable
+    from steerlens.zoo.hub import cached_snapshot
+    from steerlens.zoo.indexes import IndexPair, found_index, open_index, requested_index
+    from steerlens.zoo.joint import encoder_inside
+    from steerlens.zoo.locating import LocatedPair, card_files, locate_pair
+    from steerlens.zoo.manifest import build_manifest, differences, read_manifest, shapes_of, write_manifest
+    from steerlens.zoo.pair import Pair
+    from steerlens.zoo.pair_opening import open_pair
+    from steerlens.zoo.provenance import (
+        PartProvenance,
+        Provenance,
+        decoder_provenance,
+        encoder_provenance,
+        file_hashes,
+        library_versions,
+    )
+    from steerlens.zoo.registry import Group, adapter, adapter_for, registered
+    from steerlens.zoo.sample import sample_picture
+    from steerlens.zoo.sources import card_of, has_no_decoder, is_folder
+    from steerlens.zoo.text import SENTENCE_PACKAGE, CLIPText, SentenceEncoder, direction_of, sentence_folder
+    from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary, read_vocabulary
 
-__all__ = ["Card", "card", "cards", "sample_picture"]
+__all__ = [
+    "SENTENCE_PACKAGE",
+    "CLIPText",
+    "Card",
+    "Cost",
+    "Group",
+    "IndexPair",
+    "LocatedEncoder",
+    "LocatedPair",
+    "Pair",
+    "PartProvenance",
+    "Provenance",
+    "Repository",
+    "SentenceEncoder",
+    "adapter",
+    "adapter_for",
+    "build_manifest",
+    "cached_snapshot",
+    "card",
+    "card_files",
+    "card_of",
+    "cards",
+    "class_vocabulary",
+    "cost_of",
+    "decoder_provenance",
+    "default_options",
+    "differences",
+    "direction_of",
+    "encoder_inside",
+    "encoder_provenance",
+    "estimate_seconds",
+    "families",
+    "family_of",
+    "file_hashes",
+    "found_index",
+    "has_no_decoder",
+    "is_folder",
+    "library_versions",
+    "load_encoder",
+    "load_vocabulary",
+    "locate_encoder",
+    "locate_lone_encoder",
+    "locate_pair",
+    "negative_for",
+    "on_meta",
+    "open_decoder",
+    "open_encoder",
+    "open_index",
+    "open_pair",
+    "package_configs",
+    "probe_flops",
+    "read_manifest",
+    "read_vocabulary",
+    "registered",
+    "requested_index",
+    "sample_picture",
+    "sentence_folder",
+    "shapes_of",
+    "unbuildable",
+    "write_manifest",
+]
 
-
-def sample_picture() -> "Picture":
-    """The picture that comes with the package, for demonstrations and checks.
-
-    A Fluent emoji (Microsoft, MIT licence), "grinning face with one large and one small eye", on a blue ground; the
-    bundled pair has not seen this drawing in training.
-
-    Raises:
-        ModelError: if it is missing from this installation.
-    """
-    from importlib.resources import as_file, files
-
-    from steerlens.errors import ModelError
-    from steerlens.images import load_picture
-
-    with as_file(files("steerlens.zoo") / "sample.png") as path:
-        if not path.is_file():
-            raise ModelError("the sample picture is missing from this installation; install it again.")
-        return load_picture(path)
+__getattr__, __dir__ = lazy_names(__name__)

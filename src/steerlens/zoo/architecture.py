@@ -11,7 +11,7 @@ import torch
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage.weights import quiet_libraries, read_json
 from steerlens.zoo.cards import Card
-from steerlens.zoo.locate import Located
+from steerlens.zoo.locating import LocatedPair
 
 Configs = Mapping[str, Mapping[str, Any]]
 """The config of each component, by its folder's name (`image_encoder`, `text_encoder`, `unet`, `movq`)."""
@@ -29,7 +29,7 @@ def package_configs(card: Card) -> Configs:
     return cast(Configs, json.loads(text))
 
 
-def folder_configs(located: Located) -> Configs:
+def folder_configs(located: LocatedPair) -> Configs:
     """The configs of a pair on this machine."""
     return {
         "image_encoder": encoder_config(located.encoder),

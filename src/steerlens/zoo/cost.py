@@ -17,9 +17,10 @@ from steerlens.decoders.base import DecodeOptions
 from steerlens.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
-from steerlens.zoo.encoders import find_encoder
+from steerlens.zoo.encoder_locating import locate_encoder
 from steerlens.zoo.indexes import found_index
-from steerlens.zoo.locate import card_of, locate
+from steerlens.zoo.locating import locate_pair
+from steerlens.zoo.sources import card_of
 
 _COUNTED = "kandinsky-2.2"
 """The family of decoders whose passes are counted."""
@@ -99,12 +100,12 @@ def cost_of(
     else:
         if (Path(source) / "neighbours.json").is_file() or found_index(source) is not None:
             raise UsageError(_uncounted(str(source)))
-        located = locate(source, local=local, local_files_only=local_files_only)
+        located = locate_pair(source, local=local, local_files_only=local_files_only)
         if located.family != _COUNTED:
             raise UsageError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:
-        found = find_encoder(encoder, local_files_only=local_files_only, config_only=True)
+        found = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)
         configs = {**configs, "image_encoder": encoder_config(found.folder)}
     return count(configs, size or (known.defaults.size if known else None), chosen, asked)
 

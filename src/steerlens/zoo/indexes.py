@@ -5,17 +5,23 @@ from pathlib import Path
 
 import torch
 
-from steerlens.decoders.base import check_fit
-from steerlens.decoders.neighbours import NeighboursDecoder, is_index, source_of_index
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import Decoder, NeighboursDecoder, check_fit, is_index, source_of_index
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import load_picture
 from steerlens.scores import cosine_similarity
 from steerlens.zoo.cards import cards
-from steerlens.zoo.encoders import find_encoder, open_encoder
-from steerlens.zoo.locate import has_no_decoder, is_folder
+from steerlens.zoo.encoder_locating import locate_encoder
+from steerlens.zoo.encoder_opening import open_encoder
 from steerlens.zoo.pair import Pair
-from steerlens.zoo.provenance import decoder_provenance, encoder_provenance, file_hashes, library_versions
+from steerlens.zoo.provenance import (
+    Provenance,
+    decoder_provenance,
+    encoder_provenance,
+    file_hashes,
+    library_versions,
+)
+from steerlens.zoo.sources import has_no_decoder, is_folder
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 
 INDEX = Path("neighbours-index")
@@ -50,6 +56,43 @@ def index_folder(source: str | Path, local: str | Path | None = None) -> Path | 
         return Path(source) if str(source).strip() and is_index(Path(source)) else None
     except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class RequestedIndex:
+    """An index that a user asked for, with the encoder to open it with.
+
+    Attributes:
+        folder: of the index.
+        encoder: the encoder, or where it is; None for the one that the index names.
+    """
+
+    folder: Path
+    encoder: Encoder | str | Path | None
+
+
+def requested_index(
+    source: str | Path,
+    neighbours: str | Path | None = None,
+    *,
+    local: str | Path | None = None,
+    encoder: Encoder | str | Path | None = None,
+    decoder: Decoder | None = None,
+) -> RequestedIndex | None:
+    """The index that the arguments of `load` lead to; None if they lead to a pair.
+
+    Raises:
+        UsageError: if an index is asked for in a folder that holds none.
+    """
+    if neighbours is not None:
+        return RequestedIndex(given_index(neighbours, source), source if encoder is None else encoder)
+    if decoder is not None:
+        return None
+    folder = index_folder(source, local)
+    if folder is not None:
+        return RequestedIndex(folder, encoder)
+    folder = found_index(source) if encoder is None and local is None else None
+    return None if folder is None else RequestedIndex(folder, source)
 
 
 def found_index(source: str | Path) -> Path | None:
@@ -111,28 +154,28 @@ def open_index(
         UsageError: if the index does not say where its encoder is, and none was given.
         ModelError: if the encoder is another than the one that made the index.
     """
-    decoder, source, found = NeighboursDecoder(index), "", None
+    decoder, source, located = NeighboursDecoder(index), "", None
     if not isinstance(encoder, Encoder):
         source = str(encoder) if encoder is not None else decoder.encoder_source
         if not source:
             raise UsageError(
                 f"the index in {index} does not say where its encoder is ({decoder.encoder_name}); give it with it."
             )
-        found = find_encoder(source, local_files_only=local_files_only)
-        encoder = open_encoder(found, device=device, dtype=dtype, name=source)
+        located = locate_encoder(source, local_files_only=local_files_only)
+        encoder = open_encoder(located, device=device, dtype=dtype, name=source)
     check_fit(decoder.spec, encoder.spec)
     _check_same(decoder, encoder)
-    known = cards().get(source)
-    own = None if known is None else known.bundled_folder
+    card = cards().get(source)
+    own = None if card is None else card.bundled_folder
     own_files = {f"neighbours/{file.name}": file for file in sorted(index.glob("neighbours.*"))}
-    provenance = {
-        "name": str(index),
-        "encoder": encoder_provenance(encoder, None if found is None else found.place),
-        "decoder": decoder_provenance(decoder, index),
-        "sha256": file_hashes({**({} if found is None else found.files), **own_files}),
-        "device": str(encoder.device),
-        "versions": library_versions(),
-    }
+    provenance = Provenance(
+        str(index),
+        encoder_provenance(encoder, None if located is None else located.place),
+        decoder_provenance(decoder, index),
+        file_hashes({**({} if located is None else located.files), **own_files}),
+        str(encoder.device),
+        library_versions(),
+    )
     vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
     vocabulary = class_vocabulary(encoder) if vocabulary is None else vocabulary
     note = (

@@ -1,16 +1,15 @@
 """A pair: an encoder and the decoder of its embedding space, with all that identifies them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import Decoder
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import Decoder
+from steerlens.encoders import Encoder
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.cards import Card
+from steerlens.zoo.provenance import Provenance
 from steerlens.zoo.text import TextSource, direction_of
 
 
@@ -22,12 +21,11 @@ class Pair:
         name: the card's name, or the folder.
         encoder: opened for tracing and steering.
         decoder: turns its embeddings into pictures.
-        vocabulary: texts or classes that name places of the embedding space, or None.
-        card: what the zoo says of it, or None for a folder.
-        provenance: what a manifest needs to find the same weights again: ids, revisions, hashes, precision, device,
-            preprocessing, versions of the libraries; JSON.
+        vocabulary: texts or classes that name directions of the embedding space, or None.
+        card: its card in the zoo, or None for a folder without one.
+        provenance: what finds and recognises the same weights again.
         texts: turns texts outside the vocabulary into directions, or None.
-        notes: what was decided on loading that the user should hear of.
+        notes: messages to the user about decisions made on loading.
     """
 
     name: str
@@ -35,7 +33,7 @@ class Pair:
     decoder: Decoder
     vocabulary: Vocabulary | None = None
     card: Card | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    provenance: Provenance = field(default=Provenance(), repr=False)
     texts: TextSource | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 

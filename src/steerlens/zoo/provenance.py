@@ -1,20 +1,20 @@
-"""What a manifest says of a pair, so that the same weights can be found and recognised again."""
+"""Provenance of a pair: what a manifest holds, so that the same weights can be found and recognised again."""
 
 import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from steerlens._version import __version__
-from steerlens.decoders.base import Decoder
-from steerlens.encoders.base import Encoder
-from steerlens.encoders.folders import OPEN_CLIP_FILES
-from steerlens.storage.weights import file_hash
+from steerlens.decoders import Decoder
+from steerlens.encoders import OPEN_CLIP_FILES, Encoder
+from steerlens.storage import file_hash
 from steerlens.zoo.cards import Repository
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what comes out."""
+    """Versions of the libraries that decide the numbers."""
     names = ("steerlens", "torch", "transformers", "diffusers", "safetensors", "numpy", "pillow")
     versions: dict[str, str] = {}
     for name in names:
@@ -25,38 +25,87 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def encoder_provenance(encoder: Encoder, source: Repository | Path | None) -> dict[str, Any]:
-    """What identifies an encoder.
+Place = Repository | Path | str | None
+"""Where weights came from: the hub, a folder, another source that finds them again, or an object that was given."""
 
-    Args:
-        encoder: the encoder.
-        source: where its weights came from; None for an object that was given as it is.
+
+@dataclass(frozen=True)
+class PartProvenance:
+    """Identity of an encoder or decoder.
+
+    Attributes:
+        name: what reports call it.
+        family: name of its adapter.
+        dtype: precision of its weights, such as `float32`.
+        place: where its weights came from.
+        preprocessing: class of an encoder's image processor; None for a decoder.
     """
-    return {
-        "name": encoder.spec.name,
-        "family": encoder.spec.family,
-        "dtype": str(encoder.dtype).removeprefix("torch."),
-        "preprocessing": type(getattr(encoder, "processor", None)).__name__,
-        **_source(source),
-    }
+
+    name: str
+    family: str
+    dtype: str
+    place: Place
+    preprocessing: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of a manifest."""
+        preprocessing = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
+        return {"name": self.name, "family": self.family, "dtype": self.dtype, **preprocessing, **_place(self.place)}
 
 
-def decoder_provenance(decoder: Decoder, source: Repository | Path | None) -> dict[str, Any]:
-    """What identifies a decoder; arguments as in `encoder_provenance`."""
-    return {
-        "name": decoder.spec.name,
-        "family": decoder.spec.family,
-        "dtype": str(getattr(decoder, "dtype", "unknown")).removeprefix("torch."),
-        **_source(source),
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """What finds and recognises the same weights again; empty for a pair that was put together by hand.
+
+    Attributes:
+        name: the card's name, or the folder.
+        encoder: identity of the encoder.
+        decoder: identity of the decoder.
+        sha256: hash of every file that decides the numbers, by component and file name (`file_hashes`).
+        device: where the models were opened.
+        versions: of the libraries that decide the numbers (`library_versions`).
+    """
+
+    name: str = ""
+    encoder: PartProvenance | None = None
+    decoder: PartProvenance | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict[str, str])
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def to_json(self) -> dict[str, Any]:
+        """The provenance as manifests hold it."""
+        if self == Provenance():
+            return {}
+        return {
+            "name": self.name,
+            "encoder": {} if self.encoder is None else self.encoder.to_json(),
+            "decoder": {} if self.decoder is None else self.decoder.to_json(),
+            "sha256": dict(self.sha256),
+            "device": self.device,
+            "versions": dict(self.versions),
+        }
 
 
-def _source(source: Repository | Path | None) -> dict[str, Any]:
-    if source is None:
-        return {"source": "given as an object"}
-    if isinstance(source, Path):
-        return {"folder": str(source)}
-    return {"repository": source.repository, "revision": source.revision}
+def encoder_provenance(encoder: Encoder, place: Place) -> PartProvenance:
+    """Identity of an encoder whose weights came from a place."""
+    spec, processor = encoder.spec, getattr(encoder, "processor", None)
+    dtype = str(encoder.dtype).removeprefix("torch.")
+    return PartProvenance(spec.name, spec.family, dtype, place, type(processor).__name__)
+
+
+def decoder_provenance(decoder: Decoder, place: Place) -> PartProvenance:
+    """Identity of a decoder whose weights came from a place."""
+    dtype = str(getattr(decoder, "dtype", "unknown")).removeprefix("torch.")
+    return PartProvenance(decoder.spec.name, decoder.spec.family, dtype, place)
+
+
+def _place(place: Place) -> dict[str, Any]:
+    if isinstance(place, Repository):
+        return {"repository": place.repository, "revision": place.revision}
+    if isinstance(place, Path):
+        return {"folder": str(place)}
+    return {"source": "given as an object" if place is None else place}
 
 
 def _configs_of(part: str) -> tuple[str, ...]:
@@ -70,15 +119,15 @@ def file_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 of every file that decides the numbers, weights and configs, by component and file name.
 
     Args:
-        folders: of each component; or a single file by the name that it is to have, `component/file`.
+        folders: of each component; or a single file, by the name `component/file`.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for part, folder in folders.items():
         if folder.is_file():
-            found[part] = file_hash(folder)
+            hashes[part] = file_hash(folder)
             continue
         bare = part == "image_processor" or part.endswith("scheduler")
         weights = [] if bare else sorted(folder.glob("*.safetensors"))
         configs = (folder / name for name in _configs_of(part))
-        found |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, *configs) if path.is_file()}
-    return found
+        hashes |= {f"{part}/{path.name}": file_hash(path) for path in (*weights, *configs) if path.is_file()}
+    return hashes

@@ -37,7 +37,7 @@ from steerlens.sites import Site
 from steerlens.testing.encoder_checks import check_encoder, noise_pictures
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
-from steerlens.zoo.encoders import find_encoder, open_encoder
+from steerlens.zoo import locate_encoder, open_encoder
 
 _Result = TypeVar("_Result")
 
@@ -344,7 +344,7 @@ def made(ends: tuple[Path, Path, Path], **options: Any) -> Made:
 
 def saved(ends: tuple[Path, Path, Path], folder: Path) -> Path:
     done = made(ends, choice="ridge")
-    found = [find_encoder(place) for place in ends[:2]]
+    found = [locate_encoder(place) for place in ends[:2]]
     first, second = (end_of(one, open_encoder(one, device="cpu")) for one in found)
     save_bridge(folder, done.fitted, done.measured, first, second, {"folder": "p"})
     return folder
@@ -392,7 +392,7 @@ def test_a_bridge_runs_the_lenses_of_its_source_in_the_space_of_its_target(
     scores = LogitLens(pair.encoder, pair.vocabulary).scores(pair.encoder.trace(inputs), [Site("resid_post", 2)])
     torch.testing.assert_close(scores[:, 0], pair.vocabulary.scores(wanted))
     assert any("over a bridge (ridge)" in note for note in pair.notes)
-    hashes = pair.provenance["sha256"]
+    hashes = pair.provenance.sha256
     assert "bridge/bridge.safetensors" in hashes and "target/image_encoder/model.safetensors" in hashes
     assert hashes["image_encoder/model.safetensors"] != hashes["target/image_encoder/model.safetensors"]
 
@@ -457,13 +457,13 @@ def test_the_end_of_a_bridge_is_named_so_that_it_is_found_again(
 ) -> None:
     encoder = load_encoder(ends[0], device="cpu")
     monkeypatch.chdir(ends[0].parent)
-    end = end_of(find_encoder("source"), encoder)
+    end = end_of(locate_encoder("source"), encoder)
     assert isinstance(end, End) and end.source == str(ends[0].resolve())
     assert set(end.sha256) == {
         "image_encoder/model.safetensors",
         "image_encoder/config.json",
         "image_processor/preprocessor_config.json",
     }
-    assert end_of(find_encoder("emoji"), encoder).source == "emoji"
+    assert end_of(locate_encoder("emoji"), encoder).source == "emoji"
     with pytest.raises(UsageError, match="emojy"):
-        find_encoder("emojy")
+        locate_encoder("emojy")

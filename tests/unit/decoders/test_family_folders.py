@@ -16,11 +16,11 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.loading import load
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
+from steerlens.zoo import locate_encoder, open_encoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
-from steerlens.zoo.encoders import find_encoder, open_encoder
 from steerlens.zoo.families import families, unbuildable
-from steerlens.zoo.locate import card_files
+from steerlens.zoo.locating import card_files
 from steerlens.zoo.provenance import file_hashes
 
 FAMILIES = families()
@@ -54,8 +54,8 @@ def test_a_saved_pipeline_is_a_pair(family: str, folders: Any) -> None:
     few = DecodeOptions(2, 2.0, spec.defaults.scheduler, spec.defaults.size)
     pictures = decode(pair.decoder, clean_conditioning(pair.encoder, pair.decoder, inputs), [0, 1], few)
     assert pictures.shape == (2, 3, *spec.defaults.size)
-    json.dumps(pair.provenance)
-    hashed = set(pair.provenance["sha256"])
+    json.dumps(pair.provenance.to_json())
+    hashed = set(pair.provenance.sha256)
     parts = {name.split("/")[0] for name in hashed}
     wanted = {name for name, part in FAMILIES[family].parts.items() if part.library != "tokenizer"} - {"."}
     assert wanted <= parts and any(name.endswith(".safetensors") for name in hashed)
@@ -172,8 +172,8 @@ def test_what_is_said_of_the_siglip_2_variant_beforehand_is_so(monkeypatch: pyte
     assert (unbuildable("rae-siglip2") is None) == built
     assert unbuildable("rae-mae") is None
     monkeypatch.setattr("steerlens.decoders.rae.version", lambda name: "0.42.1")
-    monkeypatch.setattr("steerlens.zoo.locate.snapshot", lambda *_, **__: pytest.fail("something was fetched"))
-    for call in (lambda: load("rae-siglip2"), lambda: find_encoder("rae-siglip2")):
+    monkeypatch.setattr("steerlens.zoo.locating.snapshot", lambda *_, **__: pytest.fail("something was fetched"))
+    for call in (lambda: load("rae-siglip2"), lambda: locate_encoder("rae-siglip2")):
         with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder"):
             call()
 
@@ -184,7 +184,7 @@ def test_the_encoder_of_every_pair_is_opened_without_its_decoder(folders: Any, t
         wanted = load(folder, dtype="float32").encoder
         if family == "ip-adapter-sd15":  # as on the hub, where it is saved without an image processor
             shutil.rmtree(folder / "feature_extractor")
-        found = find_encoder(folder)
+        found = locate_encoder(folder)
         encoder: Any = open_encoder(found, dtype="float32")
         assert found.source == str(folder.resolve()) and encoder.spec.family == wanted.spec.family
         inputs = wanted.preprocess_tensor(torch.rand(1, 3, 16, 16))
@@ -196,7 +196,7 @@ def test_another_decoder_may_stand_beside_the_encoder_of_one_joint_model(folders
     given = load(folders("rae-mae"), dtype="float32").decoder
     pair = load(folders("rae-mae"), dtype="float32", decoder=given)
     assert pair.decoder is given and pair.encoder.spec.family == "vit_mae"
-    assert any(name.startswith("image_encoder/") for name in pair.provenance["sha256"])
+    assert any(name.startswith("image_encoder/") for name in pair.provenance.sha256)
 
 
 def test_the_encoder_of_a_card_is_fetched_alone(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +210,8 @@ def test_the_encoder_of_a_card_is_fetched_alone(folders: Any, monkeypatch: pytes
         monkeypatch.setattr(f"steerlens.zoo.{module}.snapshot", snapshot)
     known = cards()["ip-adapter-sd15"]
     assert known.encoder is not None
-    find_encoder("ip-adapter-sd15")
-    find_encoder("ip-adapter-sd15", config_only=True)
+    locate_encoder("ip-adapter-sd15")
+    locate_encoder("ip-adapter-sd15", config_only=True)
     inside = f"{known.encoder.path}/image_encoder"
     assert asked == [
         (known.encoder.repository, (f"{inside}/config.json", f"{inside}/model.safetensors")),

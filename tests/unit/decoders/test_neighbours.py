@@ -153,7 +153,7 @@ def test_the_command_indexes_and_the_index_is_a_model(
     assert (told["pictures"], len(told["skipped"])) == (N, 1)
     for pair in (load(out), load("neighbours", local=out), load(out, encoder=tiny_encoder())):
         assert pair.decoder.spec.family == "neighbours" and pair.encoder.spec.embedding_size == 12
-        json.dumps(pair.provenance)
+        json.dumps(pair.provenance.to_json())
     assert main(["neighbours", "find", str(out), str(photos / "0.png"), "--count", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 2 and found[0]["cosine"] == pytest.approx(1, abs=1e-4) and found[0]["file"].endswith("0.png")
@@ -217,11 +217,11 @@ def test_an_index_that_does_not_say_where_its_encoder_is_asks_for_it(index: Path
 def test_the_weights_behind_an_index_are_a_part_of_what_identifies_it(photos: Path, tmp_path: Path) -> None:
     pair, index = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
     assert main(["neighbours", "index", str(photos), "--encoder", str(pair), "--out", str(index), "--json"]) == 0
-    hashes = load(index).provenance["sha256"]
+    hashes = load(index).provenance.sha256
     assert {name.split("/")[0] for name in hashes} == {"neighbours", "image_encoder", "image_processor"}
     config = pair / "image_encoder" / "config.json"
     config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    again = load(index).provenance["sha256"]
+    again = load(index).provenance.sha256
     assert {name for name in hashes if hashes[name] != again[name]} == {"image_encoder/config.json"}
 
 

@@ -128,11 +128,11 @@ def test_a_decoder_is_found_by_its_entry_point_and_its_files_are_known_again(fil
     inputs = loaded.encoder.preprocess([sl.sample_picture().image])
     pictures = sl.decode(loaded.decoder, sl.Conditioning("image_embedding", loaded.encoder.embed(inputs)), [0])
     assert pictures.shape == (1, 3, 8, 8)
-    hashes = loaded.provenance["sha256"]
+    hashes = loaded.provenance.sha256
     assert {"decoder/config.json", "decoder/inner/weights.npz", "image_encoder/model.safetensors"} < set(hashes)
     # Other weights are another decoder.
     weights.write_bytes(b"2")
-    again = sl.load(pair, device="cpu").provenance["sha256"]
+    again = sl.load(pair, device="cpu").provenance.sha256
     assert {name for name in hashes if hashes[name] != again[name]} == {"decoder/inner/weights.npz"}
 
 

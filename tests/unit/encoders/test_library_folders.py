@@ -19,7 +19,7 @@ from steerlens.errors import ModelError
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.testing.tiny_families import save_tiny_model
 from steerlens.testing.tiny_vit import randomise
-from steerlens.zoo.encoders import find_encoder
+from steerlens.zoo import locate_encoder
 from steerlens.zoo.provenance import file_hashes
 
 SIZE = 32
@@ -181,10 +181,10 @@ def test_broken_folders_are_refused_in_one_line(timm: Any, open_clip: Any, tmp_p
 
 def test_the_config_of_open_clip_is_a_part_of_what_identifies_its_models(open_clip: Any, tmp_path: Path) -> None:
     save_open_clip(open_clip, tmp_path)
-    before = file_hashes(find_encoder(tmp_path).files)
+    before = file_hashes(locate_encoder(tmp_path).files)
     config = tmp_path / "open_clip_config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"quick_gelu": true', '"quick_gelu": false'))
-    after = file_hashes(find_encoder(tmp_path).files)
+    after = file_hashes(locate_encoder(tmp_path).files)
     differ = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     assert differ == {"image_encoder/open_clip_config.json"}
 
@@ -203,7 +203,7 @@ def test_the_mark_of_open_clip_holds_for_a_pairs_encoder_and_for_a_bridge(
     assert (type(marked.encoder), type(plain.encoder)) == (OpenCLIPEncoder, CLIPEncoder)
     assert marked.encoder.spec.name == "hf-hub:laion/tiny"
 
-    found = find_encoder("hf-hub:laion/tiny", local_files_only=True)
+    found = locate_encoder("hf-hub:laion/tiny", local_files_only=True)
     assert found.source == f"hf-hub:laion/tiny@{'a' * 40}"
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -26,6 +26,7 @@ from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import make_job
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.testing.tiny import save_tiny_pair
+from steerlens.zoo.provenance import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +235,8 @@ def test_a_full_disk_breaks_nothing(pair: Pair, folder: Path, monkeypatch: pytes
 
 
 def test_an_encoder_of_unknown_weights_is_not_cached(pair: Pair) -> None:
-    assert trace_cache(replace(pair, provenance={})) is None
-    configs = {"sha256": {"image_encoder/config.json": "00"}}
+    assert trace_cache(replace(pair, provenance=Provenance())) is None
+    configs = Provenance(sha256={"image_encoder/config.json": "00"})
     assert trace_cache(replace(pair, provenance=configs)) is None
 
 

@@ -16,7 +16,7 @@ from steerlens.loading import load, read_vocabulary
 from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.vocabulary import ClassVocabulary, TextVocabulary
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 from steerlens.zoo.text import direction_of
 
 

@@ -55,20 +55,20 @@ def test_a_pair_loads_quietly_and_says_where_it_came_from(pair_folder: Path, cap
     assert (pair.encoder.spec.embedding_size, pair.encoder.spec.n_layers) == (12, 3)
     assert pair.card is None and pair.vocabulary is not None
     weights = pair_folder / "decoder" / "unet" / "diffusion_pytorch_model.safetensors"
-    assert pair.provenance["sha256"]["unet/diffusion_pytorch_model.safetensors"] == file_hash(weights)
+    assert pair.provenance.sha256["unet/diffusion_pytorch_model.safetensors"] == file_hash(weights)
     configs = ("image_encoder/config", "image_processor/preprocessor_config", "unet/config", "movq/config")
-    assert {f"{name}.json" for name in (*configs, "scheduler/scheduler_config")} < set(pair.provenance["sha256"])
-    assert len(pair.provenance["sha256"]) == 8
-    assert pair.provenance["encoder"]["preprocessing"] == "CLIPImageProcessorPil"
-    assert pair.provenance["versions"]["torch"] == torch.__version__
-    json.dumps(pair.provenance)
+    assert {f"{name}.json" for name in (*configs, "scheduler/scheduler_config")} < set(pair.provenance.sha256)
+    assert len(pair.provenance.sha256) == 8
+    assert pair.provenance.to_json()["encoder"]["preprocessing"] == "CLIPImageProcessorPil"
+    assert pair.provenance.versions["torch"] == torch.__version__
+    json.dumps(pair.provenance.to_json())
 
 
 def test_a_config_that_changes_the_numbers_changes_what_identifies_the_pair(broken: Path) -> None:
-    before = load(broken, dtype="float32").provenance["sha256"]
+    before = load(broken, dtype="float32").provenance.sha256
     config = broken / "decoder" / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.02}))
-    after = load(broken, dtype="float32").provenance["sha256"]
+    after = load(broken, dtype="float32").provenance.sha256
     assert {name for name in before if before[name] != after[name]} == {"scheduler/scheduler_config.json"}
 
 
@@ -79,7 +79,7 @@ def test_a_folder_with_a_card_runs_as_the_card_says(broken: Path) -> None:
     pair = load(broken, dtype="float32")
     assert pair.card is not None and (pair.card.title, pair.card.strength) == ("A pair", "s=7")
     assert pair.decoder.spec.defaults == DecodeOptions(3, 2.0, "ddim", (16, 16))
-    assert pair.provenance["encoder"]["folder"] == str(broken)
+    assert pair.provenance.to_json()["encoder"]["folder"] == str(broken)
     assert cost_of(broken, device="cpu").size == (16, 16)
     for change, words in (
         ({"bundled": "x"}, "bundled has no place"),
@@ -126,8 +126,8 @@ def test_the_hub_layout_runs_as_the_card_says(hub_folder: Path) -> None:
     defaults = pair.decoder.spec.defaults
     assert (defaults.scheduler, defaults.steps, defaults.size) == ("dpm++", 25, (512, 512))
     # The weights are not the hub's, so their provenance must not name the hub's revision.
-    assert pair.provenance["encoder"]["folder"] == str(hub_folder / "kandinsky-2-2-prior")
-    assert "revision" not in pair.provenance["encoder"]
+    assert pair.provenance.to_json()["encoder"]["folder"] == str(hub_folder / "kandinsky-2-2-prior")
+    assert "revision" not in pair.provenance.to_json()["encoder"]
 
 
 def test_texts_of_the_vocabulary_and_others(pair_folder: Path) -> None:
@@ -238,9 +238,9 @@ def test_another_encoder_takes_the_place_of_the_pair_s_own(pair_folder: Path, tm
     pixels = torch.zeros(1, 3, 16, 16)
     assert torch.equal(pair.encoder.embed(pixels), tiny_encoder(5).embed(pixels))
     assert pair.vocabulary is None  # it was trained with the other encoder
-    assert pair.provenance["encoder"]["folder"] == str(other)
+    assert pair.provenance.to_json()["encoder"]["folder"] == str(other)
     weights = other / "image_encoder" / "model.safetensors"
-    assert pair.provenance["sha256"]["image_encoder/model.safetensors"] == file_hash(weights)
+    assert pair.provenance.sha256["image_encoder/model.safetensors"] == file_hash(weights)
 
 
 def test_a_native_model_is_wrapped(pair_folder: Path) -> None:
@@ -351,7 +351,7 @@ def test_the_cache_of_the_hub_is_enough(hub_folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     pair = load("kandinsky-2.2", local_files_only=True, dtype="float32")
-    assert pair.provenance["decoder"]["revision"] == card.decoder.revision if card.decoder else None
+    assert pair.provenance.to_json()["decoder"]["revision"] == card.decoder.revision if card.decoder else None
     assert pair.text_direction("cat").shape == (12,)
     assert pair.vocabulary is None
 
@@ -372,11 +372,11 @@ def test_an_encoder_of_the_hub_is_pinned_by_the_commit_that_was_resolved_and_may
     pair = load(pair_folder, encoder="someone/encoder", dtype="float32")
     pixels = torch.zeros(1, 3, 16, 16)
     assert torch.equal(pair.encoder.embed(pixels), tiny_encoder(5).embed(pixels))
-    assert pair.provenance["encoder"]["repository"] == "someone/encoder"
-    assert pair.provenance["encoder"]["revision"] == commit
+    assert pair.provenance.to_json()["encoder"]["repository"] == "someone/encoder"
+    assert pair.provenance.to_json()["encoder"]["revision"] == commit
     assert any(f"someone/encoder@{commit}" in note for note in pair.notes)
     pinned = load(pair_folder, encoder=f"someone/encoder@{commit}", dtype="float32", local_files_only=True)
-    assert pinned.notes == () and pinned.provenance["encoder"]["revision"] == commit
+    assert pinned.notes == () and pinned.provenance.to_json()["encoder"]["revision"] == commit
     next((root / "snapshots" / commit).glob("model-*.safetensors")).unlink()
     with pytest.raises(ModelError, match="is in the cache without model-0"):
         load(pair_folder, encoder="someone/encoder", local_files_only=True)

@@ -51,11 +51,10 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     """
     from steerlens.decoders.diffusion import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
-    from steerlens.loading import default_options
     from steerlens.sweep.prepare import default_strength, plan_of
     from steerlens.sweep.selection import Selection
+    from steerlens.zoo import card_of, default_options
     from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
-    from steerlens.zoo.locate import card_of
 
     models, look = settings.models, settings.look
     if models.model.startswith("bridge:"):

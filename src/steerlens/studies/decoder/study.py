@@ -80,7 +80,7 @@ def decoder_study(
         heads = study_heads(pair, options)
         study.write_json("summary.json", summary.to_json())
         study.write_json("timings.json", timings(found, options))
-        study.write_json("provenance.json", dict(pair.provenance))
+        study.write_json("provenance.json", pair.provenance.to_json())
         save_table(study, table_rows(found, options, [(one.id, one.concept) for one in everyone], heads))
         save_figure(study, "steps", steps_figure(summary))
         save_figure(study, "settings", settings_figure(summary))

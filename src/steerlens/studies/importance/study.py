@@ -95,7 +95,7 @@ def importance_study(
         pictures = [(subject.id, subject.concept) for subject in subjects.reported]
         rows = table_rows(parts, pictures, bench.sites, choices, main)
         study.write_json("summary.json", summary.to_json())
-        study.write_json("provenance.json", dict(pair.provenance))
+        study.write_json("provenance.json", pair.provenance.to_json())
         save_table(study, rows)
         save_figure(study, "correlations", correlation_figure(summary))
         save_figure(study, "heads", scatter_figure(summary, rows))

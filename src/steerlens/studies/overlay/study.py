@@ -120,7 +120,7 @@ def removal_study(
         yield Progress("statistics", 1, 1)
         pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
         study.write_json("summary.json", summary.to_json())
-        study.write_json("provenance.json", dict(pair.provenance))
+        study.write_json("provenance.json", pair.provenance.to_json())
         save_table(study, table_rows(parts, ways, pairs, counts))
         save_figure(study, "trajectories", trajectory_figure(summary))
         save_figure(study, "decoded", decoded_figure(summary))

@@ -35,7 +35,7 @@ def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
         "pair": pair.name,
         "encoder": pair.encoder.spec.name,
         "decoder": pair.decoder.spec.name,
-        "sha256": pair.provenance.get("sha256", {}),
+        "sha256": dict(pair.provenance.sha256),
         "judge": None if judge is None else weights_hash(judge),
     }
 

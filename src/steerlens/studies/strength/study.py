@@ -119,7 +119,7 @@ def _write(
     summary: StrengthSummary,
 ) -> None:
     study.write_json("summary.json", summary.to_json())
-    study.write_json("provenance.json", dict(pair.provenance))
+    study.write_json("provenance.json", pair.provenance.to_json())
     pictures = [(subject.id, subject.concept) for subject in subjects.reported]
     save_table(study, table_rows(reported, pictures, bench.sites, options.strengths))
     save_figure(study, "sweep", sweep_figure(summary))

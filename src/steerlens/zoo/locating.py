@@ -12,26 +12,22 @@ A pipeline that holds its own image encoder (`image_encoder/`, `feature_extracto
 representation autoencoder; see `families`.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
-from steerlens.decoders.family import Family
-from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
+from steerlens.decoders import Family
 from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.cards import Card, Repository, card, cards, folder_card
-from steerlens.zoo.families import families, family_of, holds_pipeline, unbuildable
-from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
-
-OPEN_CLIP_HUB = "hf-hub:"
-"""How open_clip writes that what follows is an id of the hub."""
+from steerlens.zoo.cards import Card, Repository
+from steerlens.zoo.families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
+from steerlens.zoo.hub import snapshot
+from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedPair:
     """Where the parts of a pair are on this machine.
 
     Attributes:
@@ -48,7 +44,7 @@ class Located:
     folder: Path | None
     texts: Callable[[], Path] | None = None
     adapter: Path | None = None
-    family: str = "kandinsky-2.2"
+    family: str = KANDINSKY
 
     @property
     def parts(self) -> dict[str, Path]:
@@ -73,7 +69,7 @@ class Located:
         return self.encoder == self.decoder and family is not None and family.joint
 
 
-def locate(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> Located:
+def locate_pair(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> LocatedPair:
     """Finds the folders of a pair, downloading those that are not on this machine.
 
     Raises:
@@ -134,7 +130,7 @@ def _declared(known: Card) -> Family:
     return family
 
 
-def _on_hub(known: Card, local_files_only: bool) -> Located:
+def _on_hub(known: Card, local_files_only: bool) -> LocatedPair:
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
     wanted = card_files(known)
     names = list(dict.fromkeys(f"{_name(place)}/" for place, _ in wanted))
@@ -153,10 +149,10 @@ def _on_hub(known: Card, local_files_only: bool) -> Located:
     texts = (lambda: fetch(first.repository, first.at, text_files)) if text_files else None
     adapter = None if known.adapter is None else folders[2] / known.adapter.path
     # A single model is both encoder and decoder.
-    return Located(folders[0] / first.path, folders[min(1, len(folders) - 1)], None, texts, adapter, known.family)
+    return LocatedPair(folders[0] / first.path, folders[min(1, len(folders) - 1)], None, texts, adapter, known.family)
 
 
-def _copies(known: Card, folder: Path) -> Located | None:
+def _copies(known: Card, folder: Path) -> LocatedPair | None:
     """A folder that holds a card's repositories side by side under their own names, or None if it does not."""
     first, second, adapter = known.encoder, known.decoder, known.adapter
     if first is None or second is None or adapter is None:
@@ -165,139 +161,24 @@ def _copies(known: Card, folder: Path) -> Located | None:
     encoder, decoder = folder / _name(first) / first.path, folder / _name(second)
     if not (file.is_file() and encoder.is_dir() and decoder.is_dir()):
         return None
-    return Located(encoder, decoder, folder, None, file, family_of(decoder, file))
+    return LocatedPair(encoder, decoder, folder, None, file, family_of(decoder, file))
 
 
 def _name(place: Repository) -> str:
     return place.repository.split("/")[1]
 
 
-def locate_encoder(
-    source: str, revision: str | None = None, *, local_files_only: bool = False, config_only: bool = False
-) -> tuple[Path, Repository | Path, str]:
-    """Finds one encoder: its folder, what pins it (the commit that was resolved), and a note if the user did not.
-
-    Args:
-        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository that holds a model of
-            open_clip and none of transformers is taken as one; `hf-hub:owner/name` asks for that of open_clip.
-        revision: commit, branch or tag, where the source names none.
-        local_files_only: never use the network.
-        config_only: fetch the config alone.
-
-    Raises:
-        UsageError: if it is neither.
-        ModelError: if it is not to be had.
-    """
-    if is_folder(source):
-        return Path(source), Path(source), ""
-    repository, _, at = source.removeprefix(OPEN_CLIP_HUB).partition("@")
-    if not _is_hub_id(repository):
-        raise UsageError(
-            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
-        )
-    asked = at or revision
-    fetch = partial(
-        snapshot,
-        repository,
-        asked,
-        local_files_only=local_files_only,
-        instead="Give the folder of a local copy instead.",
-        weights=None if config_only else "model",
-    )
-    own = partial(fetch, OPEN_CLIP_FILES[:1] if config_only else OPEN_CLIP_FILES, weights=None)
-    if source.startswith(OPEN_CLIP_HUB):
-        folder = own()
-    else:
-        try:
-            folder = fetch(("config.json",) if config_only else ("config.json", "preprocessor_config*.json"))
-            # Models of timm tell how pictures are prepared in their config; all others hold it in a file of its own.
-            if not config_only and not is_timm_folder(folder):
-                folder = fetch(("config.json", "preprocessor_config.json"))
-        except ModelError as error:
-            # Of a repository that cannot be asked, the cache tells what it holds.
-            cached = [cached_snapshot(repository, asked, files) for files in (("config.json",), OPEN_CLIP_FILES)]
-            if not isinstance(error, FilesMissingError) and (cached[0] is not None or cached[1] is None):
-                raise
-            try:
-                folder = own()
-            except FilesMissingError:
-                raise error from None
-    place = Repository(repository, folder.name)  # the hub's cache calls the folder of a snapshot by its commit
-    note = "" if asked else f"no revision of {repository} was asked for; this is {repository}@{place.revision}"
-    return folder, place, note
-
-
-def card_of(source: str | Path) -> Card | None:
-    """The card of a name, or the card in a folder; None for a folder without one.
-
-    Raises:
-        UsageError: if it is neither.
-        ModelError: if the folder's card is broken.
-    """
-    if isinstance(source, str) and source in cards():
-        return cards()[source]
-    if is_folder(source):
-        return folder_card(Path(source))
-    if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
-        return card(source)  # raises, and names a model that comes close
-    if not str(source).strip():
-        raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
-    hint = _without_decoder(str(source)) if has_no_decoder(source) else ""
-    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.{hint}")
-
-
-def has_no_decoder(source: str | Path) -> bool:
-    """Whether a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
-    if not is_folder(source):
-        return str(source) not in cards() and _is_hub_id(_repository(str(source)))
-    folder = Path(source)
-    pair = holds_pipeline(folder) or folder_card(folder) is not None or (folder / "decoder").is_dir()
-    return not pair and (
-        is_open_clip_folder(folder) or (folder / "config.json").is_file() or (folder / "image_encoder").is_dir()
-    )
-
-
-def _is_hub_id(repository: str) -> bool:
-    return len(repository) <= 96 and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is not None
-
-
-def _repository(source: str) -> str:
-    return source.removeprefix(OPEN_CLIP_HUB).partition("@")[0]
-
-
-def _without_decoder(encoder: str) -> str:
-    return (
-        f" An encoder without a decoder is looked at through pictures of your own: after `steerlens neighbours index "
-        f"PICTURES --encoder {encoder}`, --model {encoder} shows the nearest of them; or through another encoder's "
-        "decoder (steerlens bridge fit)."
-    )
-
-
-def is_folder(source: str | Path) -> bool:
-    """Whether a text or path names a folder that is there; an empty text names none, not the current one."""
-    try:
-        return bool(str(source).strip()) and Path(source).is_dir()
-    except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
-        return False
-
-
-def shortened(source: str | Path) -> str:
-    """What a user gave, short enough for a message of one line."""
-    text = str(source)
-    return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
-
-
-def _in_folder(folder: Path) -> Located:
+def _in_folder(folder: Path) -> LocatedPair:
     if holds_pipeline(folder):
         family = family_of(folder)
         declared = families().get(family)
         if not (declared is not None and declared.joint) and not (folder / "image_encoder").is_dir():
             raise ModelError(f"{folder} holds a decoder alone; the folder above it should hold an encoder too.")
-        return _complete(Located(folder, folder, folder, family=family))
+        return _complete(LocatedPair(folder, folder, folder, family=family))
     if (folder / "image_encoder").is_dir() and (folder / "decoder").is_dir():
         texts = (lambda: folder) if (folder / "text_encoder").is_dir() else None
         decoder = folder / "decoder"
-        return _complete(Located(folder, decoder, folder, texts, family=family_of(decoder)))
+        return _complete(LocatedPair(folder, decoder, folder, texts, family=family_of(decoder)))
     # A pair's folder of which one half is missing is searched no further: it lacks that half.
     whole = [folder / part for part in ("image_encoder", "decoder") if (folder / part).is_dir()]
     children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() and not whole else []
@@ -311,14 +192,14 @@ def _in_folder(folder: Path) -> Located:
         raise ModelError(
             f"{folder} holds no pair: {'an encoder' if alone is None else 'a decoder'} is lacking. There should be "
             "image_encoder/, image_processor/ and decoder/, or kandinsky-2-2-prior/ and kandinsky-2-2-decoder/ as on "
-            f"the hub.{'' if alone is None else _without_decoder(str(alone))}"
+            f"the hub.{'' if alone is None else hint_for_encoder(str(alone))}"
         )
     first = encoders[0]
     texts = (lambda: first) if (first / "text_encoder").is_dir() else None
-    return _complete(Located(first, decoders[0], folder, texts, family=family_of(decoders[0])))
+    return _complete(LocatedPair(first, decoders[0], folder, texts, family=family_of(decoders[0])))
 
 
-def _complete(located: Located) -> Located:
+def _complete(located: LocatedPair) -> LocatedPair:
     family = families().get(located.family)
     if family is None:  # of a plug-in that declares nothing, and knows itself what it needs
         return located

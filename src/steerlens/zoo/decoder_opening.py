@@ -1,0 +1,70 @@
+"""Opening a decoder: the registered adapter of its family, in the precision of the device, with its negative."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlens.borders import native_errors
+from steerlens.decoders import DecodeOptions, Decoder
+from steerlens.devices import decoder_dtype
+from steerlens.encoders import Encoder
+from steerlens.zoo.cards import Card
+from steerlens.zoo.families import family_of
+from steerlens.zoo.locating import LocatedPair
+from steerlens.zoo.registry import adapter
+
+
+def open_decoder(
+    source: Path | LocatedPair,
+    negative: Tensor | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    name: str = "",
+    options: DecodeOptions | None = None,
+) -> Decoder:
+    """Opens a decoder from a folder of the hub's layout.
+
+    Args:
+        source: a folder with `model_index.json` and a folder for each component; or where a pair is.
+        negative: the row of conditioning that stands for "no condition" (`negative_for`); None for the decoder's own.
+        device: where to put it.
+        dtype: precision; None for the fastest of the device.
+        name: what to call it in reports.
+        options: how it is meant to be run.
+
+    Raises:
+        ModelError: if it is incomplete or broken, or takes embeddings of another size.
+    """
+    located = LocatedPair(source, source, source, family=family_of(source)) if isinstance(source, Path) else source
+    kind = adapter("steerlens.decoders", located.family)
+    extra = {} if located.adapter is None else {"adapter": located.adapter}
+    given = {"device": device, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
+    with native_errors(f"decoder {given['name']} cannot be loaded"):
+        return kind.from_folder(located.decoder, negative, options=options, **given, **extra)
+
+
+def negative_for(family: str, encoder: Encoder) -> Tensor | None:
+    """The conditioning that stands for "no condition" in a decoder family.
+
+    It is the adapter's own `negative_of(encoder)`, or the embedding of an all-zero input.
+
+    Raises:
+        ModelError: if no such adapter is registered.
+    """
+    kind: Any = adapter("steerlens.decoders", family)
+    negative: Tensor | None
+    negative = kind.negative_of(encoder) if hasattr(kind, "negative_of") else encoder.zero_embedding()
+    return None if negative is None else negative.cpu()
+
+
+def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
+    """Options of a decoder where the user gives none: those of its card, or the usual ones of its family.
+
+    Args:
+        card: of the pair, or None for a folder.
+        size: height and width in pixels that the decoder was trained for.
+    """
+    return DecodeOptions(25, 4.0, "dpm++", size) if card is None else card.defaults.options()

@@ -1,0 +1,161 @@
+"""Where one encoder is: of a card, of a pair's folder, in a folder by itself, or on the hub."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from steerlens.decoders import is_index, source_of_index
+from steerlens.encoders import OPEN_CLIP_FILES, is_timm_folder
+from steerlens.errors import ModelError, UsageError
+from steerlens.zoo.cards import Card, Repository, cards
+from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
+from steerlens.zoo.locating import LocatedPair, card_files, is_joint, locate_pair, pinned
+from steerlens.zoo.registry import opener_for
+from steerlens.zoo.sources import OPEN_CLIP_HUB, card_of, has_no_decoder, is_folder, is_hub_id, shortened
+
+
+@dataclass(frozen=True)
+class LocatedEncoder:
+    """Where an encoder is on this machine.
+
+    Attributes:
+        folder: with `config.json`, or with `image_encoder` and `image_processor` in it.
+        source: text that finds it again from any folder: a card's name, a full path, or a hub id with its commit.
+        place: where its files came from.
+        note: message to the user; mostly empty.
+        library: `open_clip` where the source asks for its model; many repositories hold one of transformers too.
+        of_pair: whether it belongs to a pair, which may be saved without its image processor.
+        joint: the model that it is a part of, where encoder and decoder are one.
+    """
+
+    folder: Path
+    source: str
+    place: Repository | Path
+    note: str = ""
+    library: str | None = None
+    of_pair: bool = False
+    joint: LocatedPair | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Folders of the files that decide its embeddings, by component; see `provenance.file_hashes`."""
+        return {"image_encoder": inner_folder(self.folder), "image_processor": processor_folder(self.folder)}
+
+
+def locate_encoder(source: str | Path, *, local_files_only: bool = False, config_only: bool = False) -> LocatedEncoder:
+    """Finds the encoder of a card or of a pair's folder, or one by itself; no decoder of a card is fetched.
+
+    Args:
+        source: a card's name, a folder, or a hub id (see `load_encoder`); a folder that holds an index of pictures
+            stands for the encoder that made it.
+        local_files_only: never use the network.
+        config_only: fetch the config alone.
+
+    Raises:
+        UsageError: if it is none of them.
+        ModelError: if it cannot be fetched.
+    """
+    text = str(source)
+    known = cards().get(text)
+    if known is not None:
+        return _of_card(known, local_files_only, config_only)
+    if not is_folder(source):
+        if "/" not in text:
+            card_of(text)  # says which names there are
+        return locate_lone_encoder(text, local_files_only=local_files_only, config_only=config_only)
+    folder = Path(source).resolve()
+    if is_index(folder):
+        maker = locate_encoder(source_of_index(folder), local_files_only=local_files_only, config_only=config_only)
+        return replace(maker, source=str(folder))
+    inside, alone = (folder / "image_encoder").is_dir(), has_no_decoder(folder)
+    if inside or alone or opener_for(folder) is not None:
+        return LocatedEncoder(folder, str(folder), folder, of_pair=inside and not alone)
+    located = locate_pair(folder)
+    joint = located if located.joint else None
+    return LocatedEncoder(located.encoder, str(folder), folder, of_pair=True, joint=joint)
+
+
+def locate_lone_encoder(
+    source: str, revision: str | None = None, *, local_files_only: bool = False, config_only: bool = False
+) -> LocatedEncoder:
+    """Finds one encoder in a folder or on the hub; it is noted if the user pinned no commit.
+
+    Args:
+        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository that holds a model of
+            open_clip and none of transformers is taken as one; `hf-hub:owner/name` asks for that of open_clip.
+        revision: commit, branch or tag, where the source names none.
+        local_files_only: never use the network.
+        config_only: fetch the config alone.
+
+    Raises:
+        UsageError: if it is neither.
+        ModelError: if it cannot be fetched.
+    """
+    if is_folder(source):
+        return LocatedEncoder(Path(source), str(Path(source).resolve()), Path(source))
+    repository, _, at = source.removeprefix(OPEN_CLIP_HUB).partition("@")
+    if not is_hub_id(repository):
+        raise UsageError(
+            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
+        )
+    revision = at or revision
+    fetch = partial(
+        snapshot,
+        repository,
+        revision,
+        local_files_only=local_files_only,
+        instead="Give the folder of a local copy instead.",
+        weights=None if config_only else "model",
+    )
+    fetch_open_clip = partial(fetch, OPEN_CLIP_FILES[:1] if config_only else OPEN_CLIP_FILES, weights=None)
+    if source.startswith(OPEN_CLIP_HUB):
+        folder = fetch_open_clip()
+    else:
+        try:
+            folder = fetch(("config.json",) if config_only else ("config.json", "preprocessor_config*.json"))
+            # Models of timm tell how pictures are prepared in their config; all others hold it in a file of its own.
+            if not config_only and not is_timm_folder(folder):
+                folder = fetch(("config.json", "preprocessor_config.json"))
+        except ModelError as error:
+            # Of a repository that cannot be asked, the cache tells what it holds.
+            cached = [cached_snapshot(repository, revision, files) for files in (("config.json",), OPEN_CLIP_FILES)]
+            if not isinstance(error, FilesMissingError) and (cached[0] is not None or cached[1] is None):
+                raise
+            try:
+                folder = fetch_open_clip()
+            except FilesMissingError:
+                raise error from None
+    place = Repository(repository, folder.name)  # the hub's cache calls the folder of a snapshot by its commit
+    note = "" if revision else f"no revision of {repository} was asked for; this is {repository}@{place.revision}"
+    mark = OPEN_CLIP_HUB if source.startswith(OPEN_CLIP_HUB) else ""
+    lasting = f"{mark}{place.repository}@{place.revision}"
+    return LocatedEncoder(folder, lasting, place, note, library="open_clip" if mark else None)
+
+
+def _of_card(known: Card, local_files_only: bool, config_only: bool) -> LocatedEncoder:
+    if known.bundled_folder is not None:
+        folder = locate_pair(known.name).encoder
+        return LocatedEncoder(folder, known.name, folder, of_pair=True)
+    if known.encoder is None:
+        raise UsageError(f"{known.name} has no encoder of its own; name one.")
+    if is_joint(known) and not config_only:
+        located = locate_pair(known.name, local_files_only=local_files_only)
+        return LocatedEncoder(located.encoder, known.name, pinned(known.encoder, located.encoder), joint=located)
+    place, files = card_files(known)[0]
+    files = tuple(file for file in files if file.endswith("config.json")) if config_only else files
+    instead = "Give the folder of a local copy of the encoder instead."
+    root = snapshot(place.repository, place.at, files, local_files_only=local_files_only, instead=instead)
+    return LocatedEncoder(root / place.path, known.name, pinned(place, root), of_pair=True)
+
+
+def inner_folder(folder: Path) -> Path:
+    """The folder that holds an encoder's own config and weights."""
+    return folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
+
+
+def processor_folder(folder: Path) -> Path:
+    """The folder that holds the config of an encoder's image processor."""
+    for name in ("image_processor", "feature_extractor"):
+        if (folder / name).is_dir():
+            return folder / name
+    return inner_folder(folder)

@@ -1,0 +1,147 @@
+"""Opening an encoder: a native model from a folder, in the adapter that takes it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steerlens.borders import native_errors
+from steerlens.devices import choose_device, encoder_dtype, parse_dtype
+from steerlens.encoders import Encoder, Loading
+from steerlens.errors import ModelError, UsageError
+from steerlens.storage import load_module, quiet_libraries, read_json, read_tensors
+from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder, processor_folder
+from steerlens.zoo.joint import open_joint
+from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
+
+
+def open_encoder(
+    located: LocatedEncoder,
+    processor: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    name: str = "",
+) -> Encoder:
+    """Opens an encoder from where it was located.
+
+    Args:
+        located: where it is.
+        processor: an image processor in place of its own.
+        device: as in `load`.
+        dtype: as in `load`.
+        name: what to call it in reports; by default its source.
+
+    Raises:
+        UsageError: if there is no such device or precision.
+        ModelError: if it cannot be loaded, or no adapter takes it.
+    """
+    chosen, precision, name = choose_device(device), parse_dtype(dtype), name or located.source
+    with native_errors(f"{name} cannot be loaded"):
+        return _open(located, processor, chosen, precision, name)
+
+
+def _open(
+    located: LocatedEncoder, processor: Any, device: torch.device, dtype: torch.dtype | None, name: str
+) -> Encoder:
+    if located.joint is not None:
+        encoder, _ = open_joint(located.joint, device=device, dtype=dtype, name=name)
+        return encoder
+    inner = inner_folder(located.folder)
+    if processor is None and located.of_pair:
+        processor = _processor_beside(located.folder)
+    opener = opener_for(inner) if located.library is None else adapter("steerlens.encoders", located.library)
+    if opener is not None:
+        return opener.from_folder(inner, processor, device=device, dtype=dtype, name=name)
+    weights = read_tensors(inner, "image_encoder")
+    kind, loading = _native_class(inner, weights.shapes)
+    model = load_module(
+        kind,
+        inner,
+        "image_encoder",
+        dtype=encoder_dtype(device, weights.parameters, dtype),
+        device=device,
+        ignore=loading.ignore,
+        arguments=dict(loading.arguments),
+    )
+    wrapped = adapter_for(model)
+    own = _processor(processor_folder(located.folder), wrapped) if processor is None else processor
+    return wrapped(model, own, name=name)
+
+
+def load_encoder(
+    source: str | Path | torch.nn.Module,
+    processor: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    name: str = "",
+) -> Encoder:
+    """Opens one encoder.
+
+    Args:
+        source: a native model; a folder with `config.json`, or with `image_encoder` and `image_processor` in it; or a
+            hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a model of open_clip.
+        processor: the image processor of a native model.
+        device: as in `load`; a native model stays where it is.
+        dtype: as in `load`; a native model stays as it is.
+        revision: commit, branch or tag of a hub id.
+        local_files_only: never use the network.
+        name: what to call it in reports.
+
+    Raises:
+        UsageError: if there is no such source.
+        ModelError: if it cannot be loaded, or no adapter takes it.
+    """
+    if isinstance(source, torch.nn.Module):
+        if processor is None:
+            raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
+        kind = adapter_for(source)
+        with native_errors(f"{name or type(source).__name__} cannot be wrapped"):
+            return kind(source, processor, name=name) if name else kind(source, processor)
+    located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
+    return open_encoder(located, processor, device=device, dtype=dtype, name=name or str(source))
+
+
+def _processor_beside(folder: Path) -> Any:
+    """The usual CLIP processor for a CLIP encoder saved without one, as with IP-Adapters; None if there is one."""
+    places = (folder, folder / "image_encoder", folder / "image_processor", folder / "feature_extractor")
+    inner = folder / "image_encoder"
+    # A folder that is there and empty is broken, not left out.
+    if any((place / "preprocessor_config.json").is_file() for place in places) or any(p.is_dir() for p in places[2:]):
+        return None
+    config = read_json(inner / "config.json", "image_encoder") if (inner / "config.json").is_file() else {}
+    if config.get("architectures") != ["CLIPVisionModelWithProjection"]:
+        return None
+    from transformers import CLIPImageProcessorPil
+
+    side = config.get("image_size", 224)
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple[Any, Loading]:
+    """The class of transformers that a folder's model is loaded as, and how: as an adapter says, or the config."""
+    import transformers
+
+    config = read_json(folder / "config.json", "image_encoder")
+    named = (config.get("architectures") or [""])[0]
+    loading: Loading = loading_for(config, weights) or Loading(named)
+    kind = getattr(transformers, loading.kind, None) if loading.kind else None
+    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
+        raise ModelError(f"image_encoder: {folder / 'config.json'} names no model of transformers ({named or 'none'}).")
+    return kind, loading
+
+
+def _processor(folder: Path, adapter: Any) -> Any:
+    own = adapter.load_processor(folder) if hasattr(adapter, "load_processor") else None
+    if own is not None:
+        return own
+    from transformers import AutoImageProcessor
+
+    # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
+    options: dict[str, Any] = {"backend": "pil", "local_files_only": True, "trust_remote_code": False}
+    with native_errors(f"image_processor: {folder} cannot be loaded"), quiet_libraries():
+        return AutoImageProcessor.from_pretrained(folder, **options)

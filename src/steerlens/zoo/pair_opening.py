@@ -1,0 +1,147 @@
+"""Opening a pair: a card or a folder, with its own encoder and decoder or others in their place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from steerlens.decoders import Decoder, check_fit
+from steerlens.devices import choose_device, parse_dtype
+from steerlens.encoders import Encoder
+from steerlens.errors import ModelError
+from steerlens.zoo.cards import Card, Repository
+from steerlens.zoo.decoder_opening import negative_for, open_decoder
+from steerlens.zoo.encoder_locating import LocatedEncoder, locate_lone_encoder
+from steerlens.zoo.encoder_opening import open_encoder
+from steerlens.zoo.joint import open_joint
+from steerlens.zoo.locating import LocatedPair, locate_pair, pinned
+from steerlens.zoo.pair import Pair
+from steerlens.zoo.provenance import (
+    Provenance,
+    decoder_provenance,
+    encoder_provenance,
+    file_hashes,
+    library_versions,
+)
+from steerlens.zoo.sources import card_of
+from steerlens.zoo.text import CLIPText
+from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
+
+
+def open_pair(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    local_files_only: bool = False,
+    local: str | Path | None = None,
+    encoder: Encoder | str | Path | None = None,
+    decoder: Decoder | None = None,
+) -> Pair:
+    """Opens the pair of a card or a folder.
+
+    Args:
+        source: the name of a card, or a folder that holds a pair.
+        device: as in `load`.
+        dtype: as in `load`.
+        local_files_only: never use the network.
+        local: a folder in place of the hub, for a card.
+        encoder: an encoder, or where to load one, in place of the pair's own.
+        decoder: a decoder in place of the pair's own.
+
+    Raises:
+        UsageError: if there is no such model, device or precision.
+        ModelError: if a part cannot be fetched, is incomplete or broken, or encoder and decoder do not fit.
+    """
+    device, precision = choose_device(device), parse_dtype(dtype)
+    card, name = card_of(source), str(source)
+    options = None if card is None else card.defaults.options()
+    located = locate_pair(source, local=local, local_files_only=local_files_only)
+    encoder_place, decoder_place = _places(None if local is not None else card, located)
+    own_encoder, own_decoder = encoder is None, decoder is None
+    notes = _unpinned_notes(card, (encoder_place, decoder_place if own_decoder else None))
+
+    lone: LocatedEncoder | None = None
+    if encoder is None and located.joint and decoder is None:
+        encoder, decoder = open_joint(located, device=device, dtype=precision, name=name, options=options)
+    elif encoder is None:
+        joint = located if located.joint else None
+        lone = LocatedEncoder(located.encoder, name, encoder_place, of_pair=True, joint=joint)
+        encoder = open_encoder(lone, device=device, dtype=precision, name=name)
+    elif not isinstance(encoder, Encoder):
+        lone = locate_lone_encoder(str(encoder), local_files_only=local_files_only)
+        encoder_place, notes = lone.place, tuple(filter(None, [lone.note]))
+        encoder = open_encoder(lone, device=device, dtype=precision, name=str(encoder))
+    if decoder is None:
+        negative = None if located.joint else negative_for(located.family, encoder)
+        decoder = open_decoder(located, negative, device=device, dtype=precision, name=name, options=options)
+    check_fit(decoder.spec, encoder.spec)
+    if card is not None and card.folder is not None and own_encoder:
+        _check_card(card, encoder, decoder)
+
+    given_encoder = not own_encoder and lone is None
+    hashed = {**({} if lone is None else lone.files), **(located.parts if own_decoder else {})}
+    provenance = Provenance(
+        name,
+        encoder_provenance(encoder, None if given_encoder else encoder_place),
+        decoder_provenance(decoder, decoder_place if own_decoder else None),
+        file_hashes(hashed),
+        str(device),
+        library_versions(),
+    )
+    # A vocabulary belongs to the encoder that was trained with it.
+    folder = located.folder if own_encoder else None
+    vocabulary = None if folder is None else load_vocabulary(folder, encoder.spec.embedding_size)
+    return Pair(
+        name,
+        encoder,
+        decoder,
+        class_vocabulary(encoder) if vocabulary is None else vocabulary,
+        card,
+        provenance,
+        CLIPText(located.texts) if own_encoder and located.texts is not None else None,
+        (*_precision_notes(encoder, precision), *notes),
+    )
+
+
+def _places(card: Card | None, located: LocatedPair) -> tuple[Repository | Path, Repository | Path]:
+    """Where encoder and decoder came from: the hub for a card that is not read from a local copy, else folders."""
+    if card is None or card.encoder is None or card.decoder is None:
+        return located.encoder, located.decoder
+    return pinned(card.encoder, located.encoder), pinned(card.decoder, located.decoder)
+
+
+def _unpinned_notes(card: Card | None, places: Sequence[Repository | Path | None]) -> tuple[str, ...]:
+    """Which commit was loaded, for each repository that the card does not pin; one note for all of them."""
+    if card is None:
+        return ()
+    notes = [
+        f"the card pins no revision of {place.repository}; this is {place.repository}@{place.revision}"
+        for place, listed in zip(places, (card.encoder, card.decoder), strict=True)
+        if isinstance(place, Repository) and listed is not None and listed.revision is None
+    ]
+    return tuple(filter(None, ["; ".join(dict.fromkeys(notes))]))
+
+
+def _precision_notes(encoder: Encoder, requested: torch.dtype | None) -> tuple[str, ...]:
+    if requested is None and encoder.dtype != torch.float32:
+        short = str(encoder.dtype).removeprefix("torch.")
+        return (f"the encoder is larger than 4 GB and runs in {short}; --dtype float32 for full precision",)
+    return ()
+
+
+def _check_card(card: Card, encoder: Encoder, decoder: Decoder) -> None:
+    """Compares the card in a folder with the pair beside it.
+
+    Raises:
+        ModelError: if they disagree.
+    """
+    spec = encoder.spec
+    for stated, actual in (
+        (f"{card.layers} layers", f"{spec.n_layers} layers"),
+        (f"{card.heads} heads", f"{spec.n_heads} heads"),
+        (f"embedding_size {card.embedding_size}", f"embedding_size {spec.embedding_size}"),
+        (f"consumes {card.consumes}", f"consumes {decoder.spec.consumes}"),
+    ):
+        if stated != actual:
+            raise ModelError(f"{card.folder}: card.yaml says {stated}, and the pair has {actual}.")

@@ -1,0 +1,74 @@
+"""Names that users give models by: cards, folders, ids of the hub."""
+
+import re
+from pathlib import Path
+
+from steerlens.encoders import is_open_clip_folder
+from steerlens.errors import UsageError
+from steerlens.zoo.cards import Card, card, cards, folder_card
+from steerlens.zoo.families import holds_pipeline
+
+OPEN_CLIP_HUB = "hf-hub:"
+"""How open_clip writes that what follows is an id of the hub."""
+
+
+def card_of(source: str | Path) -> Card | None:
+    """The card of a name, or the card in a folder; None for a folder without one.
+
+    Raises:
+        UsageError: if it is neither.
+        ModelError: if the folder's card is broken.
+    """
+    if isinstance(source, str) and source in cards():
+        return cards()[source]
+    if is_folder(source):
+        return folder_card(Path(source))
+    if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
+        return card(source)  # raises, and names a model that comes close
+    if not str(source).strip():
+        raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
+    hint = hint_for_encoder(str(source)) if has_no_decoder(source) else ""
+    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.{hint}")
+
+
+def has_no_decoder(source: str | Path) -> bool:
+    """Whether a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
+    if not is_folder(source):
+        return str(source) not in cards() and is_hub_id(_repository(str(source)))
+    folder = Path(source)
+    pair = holds_pipeline(folder) or folder_card(folder) is not None or (folder / "decoder").is_dir()
+    return not pair and (
+        is_open_clip_folder(folder) or (folder / "config.json").is_file() or (folder / "image_encoder").is_dir()
+    )
+
+
+def is_hub_id(repository: str) -> bool:
+    """Whether a text has the form `owner/name`."""
+    return len(repository) <= 96 and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is not None
+
+
+def _repository(source: str) -> str:
+    return source.removeprefix(OPEN_CLIP_HUB).partition("@")[0]
+
+
+def hint_for_encoder(encoder: str) -> str:
+    """What to do with an encoder that has no decoder, to follow an error message."""
+    return (
+        f" An encoder without a decoder is looked at through pictures of your own: after `steerlens neighbours index "
+        f"PICTURES --encoder {encoder}`, --model {encoder} shows the nearest of them; or through another encoder's "
+        "decoder (steerlens bridge fit)."
+    )
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a text or path names a folder that is there; an empty text names none, not the current one."""
+    try:
+        return bool(str(source).strip()) and Path(source).is_dir()
+    except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
+        return False
+
+
+def shortened(source: str | Path) -> str:
+    """What a user gave, short enough for a message of one line."""
+    text = str(source)
+    return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
