@@ -106,7 +106,7 @@ def test_a_dry_run_fetches_nothing(
         assert options["local_files_only"] is True and options["weights"] is None
         return commit
 
-    monkeypatch.setattr("steerlens.zoo.locating.snapshot", snapshot)
+    monkeypatch.setattr("steerlens.zoo.encoder_locating.snapshot", snapshot)
     command = ["lens", str(place / "others" / "00.png"), "--model", f"bridge:{bridge}", "--device", "cpu"]
     assert main([*command, "--dry-run", "--json", "--local-files-only"]) == 0
     assert json.loads(capsys.readouterr().out)["pictures_to_decode"] > 0

@@ -8,7 +8,7 @@ import pytest
 from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
 from steerlens.zoo.cards import card, cards
-from steerlens.zoo.families import families, unbuildable
+from steerlens.zoo.decoder_families import families, unbuildable
 
 
 def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:

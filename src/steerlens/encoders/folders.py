@@ -1,16 +1,19 @@
-"""Opening folders of timm and open_clip as their hub repositories hold them: safetensors only, nothing left over."""
+"""Opening folders of timm and open_clip as their hub repositories hold them: safetensors only, every weight placed.
 
-from collections.abc import Mapping
+Torch is imported when a folder is opened, so that recognising one is quick.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from steerlens.devices import encoder_dtype
 from steerlens.errors import ModelError
-from steerlens.storage.weights import check_finite, read_json, read_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 """Config and weights of a model of open_clip, as its repositories hold them."""
@@ -22,90 +25,136 @@ def is_timm_folder(folder: Path) -> bool:
     """Whether a folder holds a model of timm: its `config.json` names an `architecture`, and none of transformers."""
     if not (folder / "config.json").is_file():
         return False
-    config = read_json(folder / "config.json", "image_encoder")
+    config = _config(folder / "config.json")
     return "architecture" in config and not config.get("architectures") and "model_type" not in config
 
 
 def is_open_clip_folder(folder: Path) -> bool:
-    """Whether a folder holds a model of open_clip and none of transformers, which many repositories have both."""
+    """Whether a folder holds a model of open_clip and none of transformers; many repositories have both."""
     return (folder / _OPEN_CLIP_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def open_timm_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
-    """The model of a folder and the transform that its config tells.
+def open_timm_folder(
+    folder: Path, device: "torch.device", dtype: "torch.dtype | None"
+) -> "tuple[nn.Module, Callable[..., Any]]":
+    """The model in a folder with `config.json` and `model.safetensors`, and the transform that its config describes.
 
     Args:
-        folder: with `config.json` and `model.safetensors`.
+        folder: of the model.
         device: where to put it.
         dtype: precision; None for float32, or half precision if it is large.
 
     Raises:
         ModelError: if timm is not installed or cannot build it, or weights are missing, unexpected or not finite.
     """
-    timm = _library("timm", "timm")
-    config, found = read_json(folder / "config.json", "image_encoder"), read_tensors(folder, "image_encoder")
-    options = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
-    try:
-        model: nn.Module = timm.create_model(
-            config["architecture"],
-            pretrained=False,
-            pretrained_cfg=dict(config.get("pretrained_cfg") or {}),
-            **{**options, **(config.get("model_args") or {})},
-        )
-    except Exception as error:  # whatever the constructors of some hundred models raise
-        raise ModelError(f"image_encoder: timm cannot build {config['architecture']}: {_reason(error)}") from error
-    weights = {name: tensor for file in found.files for name, tensor in _load(file).items()}
-    _fill(model, weights, folder)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    return model.to(device, encoder_dtype(device, found.parameters, dtype)).eval(), transform
+    return _open(_TIMM, folder, device, dtype)
 
 
-def open_open_clip_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
-    """The vision tower of a folder's model and the transform that its config tells; the text side is not built.
+def open_open_clip_folder(
+    folder: Path, device: "torch.device", dtype: "torch.dtype | None"
+) -> "tuple[nn.Module, Callable[..., Any]]":
+    """The vision tower in a folder with `open_clip_config.json` and `open_clip_model.safetensors`, and its transform.
 
-    Args:
-        folder: with `open_clip_config.json` and `open_clip_model.safetensors`.
-        device: where to put it.
-        dtype: precision; None for float32, or half precision if it is large.
+    The text side is not built. Arguments as in `open_timm_folder`.
 
     Raises:
         ModelError: if open_clip is not installed or cannot build it, or weights are missing, unexpected or not finite.
     """
-    library = _library("open_clip", "open-clip")
-    config = read_json(folder / _OPEN_CLIP_CONFIG, "image_encoder")
     if not (folder / _OPEN_CLIP_WEIGHTS).is_file():
         raise ModelError(f"image_encoder: {folder} holds no {_OPEN_CLIP_WEIGHTS}; pickled weights are not read.")
-    try:
-        given: Mapping[str, Any] = config["model_cfg"]
-        # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
-        vision = {**given["vision_cfg"], "timm_model_pretrained": False}
-        kind = library.model.CLIPVisionCfg(**vision)
-        tower: Any = library.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
-        if kind.timm_model_name and hasattr(tower, "set_input_size"):
-            tower.set_input_size(kind.image_size)
-        preprocessing = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}
-        cfg = library.transform.PreprocessCfg(**{"size": kind.image_size, **preprocessing})
-        transform = library.transform.image_transform_v2(cfg, is_train=False)
-    except Exception as error:  # whatever the constructors of all towers raise
-        raise ModelError(f"image_encoder: open_clip cannot build the model of {folder}: {_reason(error)}") from error
-    prefix = "visual."
-    weights = _load(folder / _OPEN_CLIP_WEIGHTS)
-    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    _fill(tower, own, folder)
-    parameters = sum(tensor.numel() for tensor in own.values())
-    return tower.to(device, encoder_dtype(device, parameters, dtype)).eval(), transform
+    return _open(_OPEN_CLIP, folder, device, dtype)
 
 
-def _library(name: str, extra: str) -> Any:
+@dataclass(frozen=True)
+class _Library:
+    """How folders of a library are opened.
+
+    Attributes:
+        name: of its module.
+        extra: the extra of steerlens that installs it.
+        config: name of the config's file.
+        build: the model without its weights, and the transform, from the module and the config.
+        files: the weights' files in a folder.
+        prefix: how the names of those weights begin that belong to the model; the others are left out.
+    """
+
+    name: str
+    extra: str
+    config: str
+    build: Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
+    files: Callable[[Path], tuple[Path, ...]]
+    prefix: str = ""
+
+
+def _open(
+    library: _Library, folder: Path, device: "torch.device", dtype: "torch.dtype | None"
+) -> "tuple[nn.Module, Callable[..., Any]]":
+    from steerlens.devices import encoder_dtype
+
     try:
-        return import_module(name)
+        module = import_module(library.name)
     except ImportError as error:
         raise ModelError(
-            f"{name} is needed for this model and is not installed: pip install steerlens[{extra}]"
+            f"{library.name} is needed for this model and is not installed: pip install steerlens[{library.extra}]"
         ) from error
+    config, files = _config(folder / library.config), library.files(folder)
+    try:
+        model, transform = library.build(module, config)
+    except Exception as error:  # whatever the constructors of some hundred models raise
+        what = config.get("architecture", f"the model of {folder}")
+        raise ModelError(f"image_encoder: {library.name} cannot build {what}: {_reason(error)}") from error
+    weights = {name: tensor for file in files for name, tensor in _load(file).items()}
+    own = {name.removeprefix(library.prefix): weights[name] for name in weights if name.startswith(library.prefix)}
+    _fill(model, own, folder)
+    parameters = sum(tensor.numel() for tensor in own.values())
+    return model.to(device, encoder_dtype(device, parameters, dtype)).eval(), transform
 
 
-def _load(file: Path) -> dict[str, Tensor]:
+def _build_timm(timm: Any, config: Mapping[str, Any]) -> tuple[Any, Any]:
+    options = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
+    model = timm.create_model(
+        config["architecture"],
+        pretrained=False,
+        pretrained_cfg=dict(config.get("pretrained_cfg") or {}),
+        **{**options, **(config.get("model_args") or {})},
+    )
+    return model, timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+
+
+def _build_open_clip(open_clip: Any, config: Mapping[str, Any]) -> tuple[Any, Any]:
+    given: Mapping[str, Any] = config["model_cfg"]
+    # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
+    vision = {**given["vision_cfg"], "timm_model_pretrained": False}
+    kind = open_clip.model.CLIPVisionCfg(**vision)
+    tower = open_clip.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
+    if kind.timm_model_name and hasattr(tower, "set_input_size"):
+        tower.set_input_size(kind.image_size)
+    preprocessing = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}
+    cfg = open_clip.transform.PreprocessCfg(**{"size": kind.image_size, **preprocessing})
+    return tower, open_clip.transform.image_transform_v2(cfg, is_train=False)
+
+
+def _timm_files(folder: Path) -> tuple[Path, ...]:
+    from steerlens.storage import read_tensors
+
+    return read_tensors(folder, "image_encoder").files
+
+
+def _open_clip_files(folder: Path) -> tuple[Path, ...]:
+    return (folder / _OPEN_CLIP_WEIGHTS,)
+
+
+_TIMM = _Library("timm", "timm", "config.json", _build_timm, _timm_files)
+_OPEN_CLIP = _Library("open_clip", "open-clip", _OPEN_CLIP_CONFIG, _build_open_clip, _open_clip_files, prefix="visual.")
+
+
+def _config(file: Path) -> Mapping[str, Any]:
+    from steerlens.storage import read_json
+
+    return read_json(file, "image_encoder")
+
+
+def _load(file: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -115,7 +164,9 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise ModelError(f"image_encoder: {file} cannot be read: {error}.") from None
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+def _fill(model: "nn.Module", weights: "Mapping[str, Tensor]", folder: Path) -> None:
+    from steerlens.storage import check_finite
+
     try:
         missing, unexpected = model.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:

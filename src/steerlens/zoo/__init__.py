@@ -8,10 +8,10 @@ from steerlens.zoo.cards import Card, Repository, card, cards
 if TYPE_CHECKING:
     from steerlens.zoo.architecture import on_meta, package_configs
     from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
+    from steerlens.zoo.decoder_families import families, family_of, unbuildable
     from steerlens.zoo.decoder_opening import default_options, negative_for, open_decoder
     from steerlens.zoo.encoder_locating import LocatedEncoder, locate_encoder, locate_lone_encoder
     from steerlens.zoo.encoder_opening import load_encoder, open_encoder
-    from steerlens.zoo.families import families, family_of, unbuildable
     from steerlens.zoo.hub import cached_snapshot
     from steerlens.zoo.indexes import IndexPair, found_index, open_index, requested_index
     from steerlens.zoo.joint import encoder_inside

@@ -11,7 +11,7 @@ from steerlens.decoders import DecodeOptions, Decoder
 from steerlens.devices import decoder_dtype
 from steerlens.encoders import Encoder
 from steerlens.zoo.cards import Card
-from steerlens.zoo.families import family_of
+from steerlens.zoo.decoder_families import family_of
 from steerlens.zoo.locating import LocatedPair
 from steerlens.zoo.registry import adapter
 

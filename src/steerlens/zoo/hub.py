@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steerlens.errors import ModelError
-from steerlens.storage.weights import read_json
 
 
 class FilesMissingError(ModelError):
@@ -116,6 +115,8 @@ def _close_to(folder: Path, lacking: Sequence[str]) -> str:
 
 
 def _lacking(folder: Path, patterns: Sequence[str], weights: str | None = None) -> list[str]:
+    from steerlens.storage import read_json  # brings torch, which listing models does without
+
     index = folder / f"{weights}.safetensors.index.json"
     if weights is not None and not (folder / f"{weights}.safetensors").is_file():
         shards = read_json(index, weights).get("weight_map", {}).values() if index.is_file() else []

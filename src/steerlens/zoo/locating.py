@@ -21,7 +21,7 @@ from typing import cast
 from steerlens.decoders import Family
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository
-from steerlens.zoo.families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
+from steerlens.zoo.decoder_families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
 from steerlens.zoo.hub import snapshot
 from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder
 

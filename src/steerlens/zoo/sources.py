@@ -6,7 +6,7 @@ from pathlib import Path
 from steerlens.encoders import is_open_clip_folder
 from steerlens.errors import UsageError
 from steerlens.zoo.cards import Card, card, cards, folder_card
-from steerlens.zoo.families import holds_pipeline
+from steerlens.zoo.decoder_families import holds_pipeline
 
 OPEN_CLIP_HUB = "hf-hub:"
 """How open_clip writes that what follows is an id of the hub."""

@@ -19,7 +19,7 @@ from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo import locate_encoder, open_encoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
-from steerlens.zoo.families import families, unbuildable
+from steerlens.zoo.decoder_families import families, unbuildable
 from steerlens.zoo.locating import card_files
 from steerlens.zoo.provenance import file_hashes
 
@@ -206,7 +206,7 @@ def test_the_encoder_of_a_card_is_fetched_alone(folders: Any, monkeypatch: pytes
         asked.append((repository, tuple(patterns)))
         return folders("ip-adapter-sd15")
 
-    for module in ("encoders", "locate"):
+    for module in ("encoder_locating", "locating"):
         monkeypatch.setattr(f"steerlens.zoo.{module}.snapshot", snapshot)
     known = cards()["ip-adapter-sd15"]
     assert known.encoder is not None
