@@ -246,7 +246,7 @@ def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
 def trimmed(image: Image.Image) -> Image.Image:
     """RGBA picture without the transparent margin around it; unchanged where nothing is visible."""
     image = image.convert("RGBA")
-    visible = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
+    visible = image.getchannel("A").point([255 if alpha > 8 else 0 for alpha in range(256)]).getbbox()
     return image if visible is None else image.crop(visible)
 
 

@@ -28,7 +28,7 @@ from steerlens.training.parallel import run_parallel
 from steerlens.training.pipeline import open_run
 from steerlens.training.stage import Budget, StageRecord, workers_of_group
 from steerlens.training.unet import UnetSettings, load_unet, make_scheduler, train_unet, unet_file
-from steerlens.zoo.locate import locate
+from steerlens.zoo import locate_pair
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def pair_folder(source: str) -> Path:
     Raises:
         UsageError: it is neither.
     """
-    located = locate(source)
+    located = locate_pair(source)
     if located.folder is None:
         raise UsageError(f"{source} is no folder with a decoder to go on from")
     return located.folder

@@ -22,7 +22,7 @@ from steerlens.errors import UsageError
 from steerlens.storage import write_json
 from steerlens.training.encoder import EncoderSettings, embed_pictures, load_encoder
 from steerlens.training.stage import autocast
-from steerlens.zoo.encoders import find_encoder, inner_folder, open_encoder, processor_folder
+from steerlens.zoo import inner_folder, locate_encoder, open_encoder, processor_folder
 
 PROCESSOR = "preprocessor_config.json"
 
@@ -57,7 +57,7 @@ def trained_embedder(folder: Path, projection: int, settings: EncoderSettings, d
 
 def opened_embedder(folder: Path, device: str) -> Embedder:
     """The encoder of a folder, under bfloat16 autocast."""
-    encoder = open_encoder(find_encoder(folder), device=device, dtype="float32")
+    encoder = open_encoder(locate_encoder(folder), device=device, dtype="float32")
 
     def embed(pictures: Tensor) -> Tensor:
         return embed_with(encoder, pictures)
@@ -85,17 +85,17 @@ def copy_encoder(source: str, out: Path, pixels: int | None = None) -> dict[str,
     Raises:
         UsageError: the encoder's preprocessing cannot be set to another size.
     """
-    found = find_encoder(source)
+    located = locate_encoder(source)
     out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(inner_folder(found.folder).iterdir()):
+    for file in sorted(inner_folder(located.folder).iterdir()):
         if file.is_file() and file.suffix in {".json", ".safetensors"} and file.name != PROCESSOR:
             link_file(file.resolve(), out / file.name)
-    processor = processor_folder(found.folder) / PROCESSOR
+    processor = processor_folder(located.folder) / PROCESSOR
     if processor.is_file():
         write_json(out / PROCESSOR, resized(json.loads(processor.read_text()), pixels))
     elif pixels is not None:
         raise UsageError(f"{source} has no {PROCESSOR} whose size could be set to {pixels}")
-    return {"source": found.source, "pixels": pixels, "note": found.note}
+    return {"source": located.source, "pixels": pixels, "note": located.note}
 
 
 def resized(processor: dict[str, Any], pixels: int | None) -> dict[str, Any]:

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.decoder_families import families, family_of, unbuildable
     from steerlens.zoo.decoder_opening import default_options, negative_for, open_decoder
-    from steerlens.zoo.encoder_locating import LocatedEncoder, locate_encoder, locate_lone_encoder
+    from steerlens.zoo.encoder_locating import (
+        LocatedEncoder,
+        inner_folder,
+        locate_encoder,
+        locate_lone_encoder,
+        processor_folder,
+    )
     from steerlens.zoo.encoder_opening import load_encoder, open_encoder
     from steerlens.zoo.hub import cached_snapshot
     from steerlens.zoo.indexes import IndexPair, found_index, open_index, requested_index
@@ -69,6 +75,7 @@ __all__ = [
     "file_hashes",
     "found_index",
     "has_no_decoder",
+    "inner_folder",
     "is_folder",
     "library_versions",
     "load_encoder",
@@ -84,6 +91,7 @@ __all__ = [
     "open_pair",
     "package_configs",
     "probe_flops",
+    "processor_folder",
     "read_manifest",
     "read_vocabulary",
     "registered",
