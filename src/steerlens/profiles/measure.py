@@ -1,16 +1,16 @@
-"""Measuring heads over many pictures: a few passes over the pictures, and true ablations of some heads on some.
+"""Measurements of heads over many pictures: a few passes in closed form, and true ablations on some pictures.
 
     means      what each head writes on average, h̄, and the mean final residual r̄, the neutral base
     axes       the direction along which each head's centred writes h - h̄ vary most
-    pictures   for every picture and head: how large the centred write is, where it lies on the head's axis, whether it
-               says what the picture shows, and what replacing h by h̄ in the final residual costs
+    pictures   for every picture and head: the norm of the centred write, its place on the head's axis, how well it says
+               what the picture shows, and the effect of replacing h by h̄ in the final residual
 
-*Says what the picture shows*: the centred write is steered along from the neutral base, and the way that the embedding
-moves is compared with the way from the mean embedding to the picture's own:
+To measure how well a head says what the picture shows, the neutral base is steered along the centred write. The change
+of the embedding is compared with the difference between the picture's embedding and the mean embedding:
 
     cos( P(LN(r̄ + c (h - h̄))) - P(LN(r̄)),  e - ē )
 
-Everything is cheap, in closed form, and taken for all heads, so that one head can be compared with all others.
+All of this is cheap and done for every head, so that one head can be compared with all others.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -40,20 +40,20 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 in units of the picture's final residual; how well it says what the picture shows; signed direct effect."""
 
 _PASSES = 5
-"""Steps of power iteration: enough where one axis leads; where two are alike, what comes out lies between them."""
+"""Steps of power iteration: enough if one axis leads; if two are alike, the result lies between them."""
 
 _MEAN_PICTURES = 64
-"""Pictures that mean ablation takes its means from: on every token, they need more memory than all else."""
+"""Pictures that the means of mean ablation are taken over: on every token, they need the most memory of all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means over all pictures, at the readout tokens; heads are N = L H, layer after layer.
+    """Means over all pictures, at the readout tokens; the N = L H heads are ordered layer by layer.
 
     Attributes:
-        writes: of each head's write.
-        final: of the final residual.
-        embedding: of the image embedding.
+        writes: mean write of each head.
+        final: mean final residual, the neutral base.
+        embedding: mean image embedding.
     """
 
     writes: Float[Tensor, "N R D"]
@@ -81,9 +81,9 @@ def measure_means(encoder: Encoder, pictures: Sequence[ProfilePicture], size: in
     """Mean writes over all pictures, in one pass; yields progress in pictures."""
     sums: list[Tensor] = []
     for place, trace in traces(encoder, pictures, size):
-        heads = torch.cat([held.sum(dim=0) for _, held in layer_writes(trace)])
+        heads = torch.cat([written.sum(dim=0) for _, written in layer_writes(trace)])
         added = [heads, trace.final.float().sum(dim=0), trace.embedding.float().sum(dim=0)]
-        sums = [one + other for one, other in zip(sums, added, strict=True)] if sums else added
+        sums = [total + more for total, more in zip(sums, added, strict=True)] if sums else added
         yield Progress("mean writes", place.stop, len(pictures), "pictures")
     return Means(*(total / len(pictures) for total in sums))
 
@@ -93,8 +93,8 @@ class Axes:
     """Directions of unit norm in which heads write, means over width removed where the final norm removes them.
 
     Attributes:
-        axis: along which each head's centred writes vary most.
-        chance: a mixture of its centred writes with random weights: a direction that it writes in, and means nothing.
+        axis: the direction along which each head's centred writes vary most.
+        chance: a sum of its centred writes with random weights: a direction that it writes in and that means nothing.
     """
 
     axis: Float[Tensor, "N R D"]
@@ -120,8 +120,8 @@ def measure_axes(
     for number in range(1 + _PASSES):
         sums = torch.zeros_like(means.writes)
         for rows, trace in traces(encoder, pictures, size):
-            for place, held in layer_writes(trace):
-                about = _visible(held - means.writes[place], encoder.spec.centred)
+            for place, written in layer_writes(trace):
+                about = _visible(written - means.writes[place], encoder.spec.centred)
                 mixed = weights[rows, place].to(about) if vectors is None else _along(about, vectors[place])
                 sums[place] += torch.einsum("bh,bhrd->hrd", mixed, about)
             yield Progress("axes", number * len(pictures) + rows.stop, total, "pictures")
@@ -167,13 +167,13 @@ def measure_batch(
     strength: Strength,
     texts: Float[Tensor, "B E"],
 ) -> dict[str, Float[Tensor, "B N"]]:
-    """The last pass over one batch.
+    """Measurements of one batch of pictures, for every head: the last pass.
 
     Args:
         encoder: the encoder.
         trace: the pictures.
-        means: what the first pass gave.
-        axes: what the passes after it gave.
+        means: means over all pictures.
+        axes: axes of all heads.
         strength: how hard to steer from the neutral base.
         texts: the direction of each picture's label, nan where it is not known.
 
@@ -187,22 +187,22 @@ def measure_batch(
     neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
     size = visible_norm(final, centred=centred)[:, None]
     names = ("write", "axis", "chance", "similarity", "unsigned", "effect")
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for place, held in layer_writes(trace):
-        about = held - means.writes[place]
-        found["write"].append(visible_norm(about, centred=centred) / size)
+    values: dict[str, list[Tensor]] = {name: [] for name in names}
+    for place, written in layer_writes(trace):
+        about = written - means.writes[place]
+        values["write"].append(visible_norm(about, centred=centred) / size)
         for name, vectors in (("axis", axes.axis), ("chance", axes.chance)):
-            found[name].append(_along(_visible(about, centred), vectors[place]) / size)
+            values[name].append(_along(_visible(about, centred), vectors[place]) / size)
         moved = steered(encoder, means.final, about, strength) - neutral
-        found["similarity"].append(cosine_similarity(moved, (clean - means.embedding)[:, None]))
+        values["similarity"].append(cosine_similarity(moved, (clean - means.embedding)[:, None]))
         ablated = read_out(encoder, final[:, None] - about).float()
-        found["unsigned"].append(unsigned_effect(clean, ablated))
-        found["effect"].append(signed_effect(clean, ablated, texts.to(clean)))
-    return {"residual": size, **{name: torch.cat(parts, dim=1) for name, parts in found.items()}}
+        values["unsigned"].append(unsigned_effect(clean, ablated))
+        values["effect"].append(signed_effect(clean, ablated, texts.to(clean)))
+    return {"residual": size, **{name: torch.cat(parts, dim=1) for name, parts in values.items()}}
 
 
 def native(encoder: Encoder) -> NativeEncoder:
-    """The encoder, if one can ablate inside it.
+    """The encoder as one whose heads can be ablated.
 
     Raises:
         UsageError: if its blocks cannot be hooked.

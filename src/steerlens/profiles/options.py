@@ -10,15 +10,15 @@ from steerlens.sites import Site, all_heads, parse_sites
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What is measured.
+    """Options of a profile.
 
     Attributes:
         decode: how to decode.
         strength: how hard to steer from the neutral base.
-        heads: the heads to show; measured in closed form are all, to compare with.
-        n_top: top pictures of a head.
-        n_texts: texts of a head.
-        n_ablated: pictures on which heads are truly ablated; 0 for none.
+        heads: the heads to show; all heads are measured in closed form, for comparison.
+        n_top: top pictures for each head and order.
+        n_texts: texts for each direction of a head.
+        n_ablated: pictures on which the shown heads are ablated in a real forward pass; 0 for none.
         seed: of the decoder, and of what is drawn at random.
         batch: pictures traced at once.
     """

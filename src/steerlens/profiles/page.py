@@ -54,7 +54,10 @@ def profile_page(profile: Profile) -> str:
         scale=f"{scale:.2g}",
         measure=_measure_words(profile),
         gradient=Markup(", ".join(SEQUENTIAL)),
-        base=[("The neutral base", _drawn(profile.neutral)), ("A random direction", _drawn(profile.random))],
+        base=[
+            ("The neutral base", _picture_values(profile.neutral)),
+            ("A random direction", _picture_values(profile.random)),
+        ],
         chance={name: f"{value:.2f}" for name, value in profile.chance.items()},
         thumbnails=script_json(_thumbnails(profile)),
         css=Markup(_asset("steerlens.report", "report.css") + _asset("steerlens.profiles", "profile.css")),
@@ -71,11 +74,11 @@ def _thumbnails(profile: Profile) -> dict[str, str]:
     return {picture.id: data_uri(picture.open(), side=_THUMBNAIL) for picture in profile.pictures if picture.id in used}
 
 
-def _drawn(drawn: DecodedPicture) -> dict[str, Any]:
+def _picture_values(decoded: DecodedPicture) -> dict[str, Any]:
     return {
-        "uri": data_uri(drawn.picture),
-        "pixels": max(drawn.picture.shape[:2]) <= _THUMBNAIL,
-        "fidelity": two(drawn.fidelity),
+        "uri": data_uri(decoded.picture),
+        "pixels": max(decoded.picture.shape[:2]) <= _THUMBNAIL,
+        "fidelity": two(decoded.fidelity),
     }
 
 
@@ -121,7 +124,7 @@ def _head(head: HeadProfile) -> dict[str, Any]:
             "similarity": -head.similarity.value,
         },
         "numbers": [(name, value, unit) for name, value, unit in numbers if value is not None],
-        "drawn": {name: _drawn(drawn) for name, drawn in head.drawn.items()},
+        "decoded": {name: _picture_values(decoded) for name, decoded in head.decoded.items()},
         "texts": {
             name: [(text.text, two(text.excess), two(text.score), text.stands_out) for text in texts]
             for name, texts in head.texts.items()

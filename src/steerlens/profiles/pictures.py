@@ -1,4 +1,4 @@
-"""The pictures that heads are profiled over: many, each opened when it is needed and not kept."""
+"""Pictures that heads are profiled over: many, each opened when it is needed and not kept."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from steerlens.studies.shared.subjects import concept_of, image_hash
 
 @dataclass(frozen=True, eq=False)
 class ProfilePicture:
-    """One picture among many.
+    """A picture of a profile, opened when it is needed.
 
     Attributes:
         id: names it.
         concept: what it shows, in words.
         digest: hash of its file, or of its pixels.
-        open: gives the picture, RGB.
+        open: opens the picture, RGB.
     """
 
     id: str
@@ -72,7 +72,7 @@ def folder_pictures(folder: Path, count: int, seed: int = 0) -> ProfilePictures:
 
 
 def _of_file(path: Path, folder: Path) -> ProfilePicture:
-    picture = load_picture(path)  # here already: a broken file is told before an hour's work, not after it
+    picture = load_picture(path)  # now: a broken file is reported before an hour of work, not after it
     inside = path.relative_to(folder).as_posix()
     return ProfilePicture(inside, concept_of(path, folder), picture.sha256[:16], lambda: load_picture(path).image)
 

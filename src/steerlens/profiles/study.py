@@ -1,4 +1,4 @@
-"""Head profiles: what every head does over many pictures, in closed form, by ablation, in pictures and in texts."""
+"""The run of a profile: measure, ablate, decode, summarise and write, part by part, so that it can be resumed."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
@@ -39,7 +39,7 @@ from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.pair import Pair
 
 _CONTROLS = 64
-"""Random directions that the mean writes' texts are held against."""
+"""Random directions that the texts of mean writes are compared with."""
 
 _MEASURES = 2
 """Version of what is measured of a picture: 2 keeps the norm of its final residual, so that shares are of variances."""
@@ -48,13 +48,13 @@ _DECODED = 16
 """Pictures decoded between two writes to the disk."""
 
 NEUTRAL, RANDOM = "neutral", "random"
-"""Names of the two pictures that belong to no head: the base itself, and a random direction steered as hard."""
+"""Names of the two pictures that belong to no head: the neutral base, and the base steered along a random direction."""
 
 
 def profile_heads(
     pair: Pair, shown: ProfilePictures, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
 ) -> Generator[Progress, None, Profile]:
-    """Profiles heads in a folder, going on with what is there, and returns the profile.
+    """Profiles heads over many pictures, in a folder; resumes a profile that was stopped.
 
     Args:
         pair: encoder and decoder.
@@ -64,7 +64,7 @@ def profile_heads(
         vocabulary: texts that describe heads; by default the pair's own.
 
     Raises:
-        UsageError: if the folder holds something else, there are too few pictures, or a head is not there.
+        UsageError: if the folder holds something else, there are too few pictures, or the model lacks a head.
         StoreError: if it cannot be written; finished parts stay.
     """
     spec, pictures = pair.encoder.spec, shown.pictures
@@ -86,11 +86,11 @@ def profile_heads(
         directions = _directions(means, axes, values)
         ablated = yield from _ablations(pair.encoder, pictures, options, labels, study)
         embeddings = _to_decode(pair.encoder, means, directions, options)
-        drawn = yield from _decode(pair, embeddings, options, study)
+        decoded = yield from _decode(pair, embeddings, options, study)
         yield Progress("summary", 0, 1)
         texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
         profile = make_profile(
-            Measurements(pair.name, spec, pictures, shown.source, means, values, directions, ablated, drawn, texts),
+            Measurements(pair.name, spec, pictures, shown.source, means, values, directions, ablated, decoded, texts),
             options.heads,
             words,
             strength=options.strength,
@@ -241,7 +241,7 @@ def _random_directions(means: Means, count: int, seed: int) -> Float[Tensor, "1 
 def _text_embeddings(
     encoder: Encoder, means: Means, directions: Mapping[str, Tensor], options: ProfileOptions
 ) -> dict[str, Float[Tensor, "K E"]]:
-    """Steered embeddings that texts are compared with: all heads', and of directions that mean nothing."""
+    """Embeddings that texts are compared with: the base steered along all heads' directions and meaningless ones."""
 
     def embeddings(vectors: Tensor) -> Tensor:
         return steered(encoder, means.final, vectors[None], options.strength)[0].cpu()
@@ -259,7 +259,7 @@ def _decode(
     pair: Pair, embeddings: Mapping[str, Float[Tensor, "E"]], options: ProfileOptions, study: StudyFolder
 ) -> Generator[Progress, None, dict[str, DecodedPicture]]:
     names, total = list(embeddings), len(embeddings)
-    drawn: dict[str, DecodedPicture] = {}
+    decoded: dict[str, DecodedPicture] = {}
     for number, start in enumerate(range(0, total, _DECODED)):
         part, group = f"decoded-{number:05d}", names[start : start + _DECODED]
         if not study.has(part):
@@ -272,8 +272,8 @@ def _decode(
         stored = study.part(part)
         fidelity = cosine_similarity(stored["asked"], stored["embeddings"]).tolist()
         for name, picture, value in zip(group, stored["pictures"].numpy(), fidelity, strict=True):
-            drawn[name] = DecodedPicture(picture, value)
-    return drawn
+            decoded[name] = DecodedPicture(picture, value)
+    return decoded
 
 
 def _stored(asked: Float[Tensor, "N E"], came: Redecoded) -> dict[str, Tensor]:

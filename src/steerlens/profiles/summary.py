@@ -1,4 +1,4 @@
-"""Profiles as data: made from raw measurements alone, written as JSON, parquet and directions to steer along."""
+"""Profiles as data: a pure summary of what was measured."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,12 @@ DIRECTIONS = ("mean", "high", "low")
 
 @dataclass(frozen=True, eq=False)
 class DecodedPicture:
-    """A decoded picture and how well it shows what was asked for: a cosine in [-1,1]."""
+    """A decoded picture.
+
+    Attributes:
+        picture: 8-bit RGB.
+        fidelity: cosine in [-1,1] between the embedding that was decoded and that of the picture.
+    """
 
     picture: UInt8[np.ndarray, "height width 3"]
     fidelity: float
@@ -32,7 +37,7 @@ class DecodedPicture:
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over pictures, its standard error, and over how many."""
+    """A mean over pictures, its standard error (nan for one picture), and the number of pictures."""
 
     value: float
     error: float
@@ -41,7 +46,7 @@ class Average:
 
 @dataclass(frozen=True)
 class TopPicture:
-    """One of a head's top pictures: its id, what it shows, and the value that put it there."""
+    """One of a head's top pictures: its id, its concept, and the value that it is ordered by."""
 
     id: str
     concept: str
@@ -56,7 +61,7 @@ class HeadProfile:
         site: the head.
         constant: norm of the mean write over that of the mean final residual, means over width removed.
         write: norm of the centred write over that of the final residual: what varies with the picture.
-        similarity: how well the centred write says what the picture shows, a cosine.
+        similarity: how well the centred write says what the picture shows, a cosine; see `measure`.
         direct_effect: similarity with the label's text that is lost if the write is replaced by its mean in the final
             residual alone; None where no label is known.
         total_effect: the same on a real forward pass, everything downstream reacting; None without ablations.
@@ -65,7 +70,7 @@ class HeadProfile:
         chance_share: the same along a random mixture of its centred writes.
         tops: the top pictures by each order.
         texts: by direction (`DIRECTIONS`), the texts that describe it.
-        drawn: by direction, what it decodes to when the neutral base is steered along it.
+        decoded: by direction, the picture of the neutral base steered along it.
     """
 
     site: Site
@@ -79,7 +84,7 @@ class HeadProfile:
     chance_share: float
     tops: Mapping[Order, tuple[TopPicture, ...]]
     texts: Mapping[str, tuple[TextScore, ...]]
-    drawn: Mapping[str, DecodedPicture]
+    decoded: Mapping[str, DecodedPicture]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +96,12 @@ class Profile:
         spec: sizes of the encoder.
         source: where the pictures come from.
         pictures: the pictures.
-        heads: one profile a head that was asked for.
-        strength: how hard was steered from the neutral base.
-        neutral: the neutral base, decoded.
-        random: a random direction steered as hard, decoded.
-        chance: by direction, the excess that the best text of a meaningless direction stays below in 95 of 100.
-        n_texts: how many texts there were to choose from.
+        heads: one profile for each head that is shown.
+        strength: how hard the neutral base was steered.
+        neutral: picture of the neutral base.
+        random: picture of the base steered equally hard along a random direction.
+        chance: by direction, the excess that the best text of a meaningless direction stays below in 95 of 100 cases.
+        n_texts: number of texts to choose from.
     """
 
     model: str
@@ -127,7 +132,7 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What was measured: values (P,N) over all N heads, ablations (A,K) over the K heads asked for, vectors (N,R,D)."""
+    """Measurements of P pictures and N heads; ablations are of A pictures and the K heads that are shown."""
 
     model: str
     spec: EncoderSpec
@@ -137,12 +142,12 @@ class Measurements:
     values: Mapping[str, Float[Tensor, "P N"]]
     directions: Mapping[str, Tensor]
     ablated: Mapping[str, Float[Tensor, "A K"]]
-    drawn: Mapping[str, DecodedPicture]
+    decoded: Mapping[str, DecodedPicture]
     texts: Mapping[str, Tensor] | None
 
 
 def make_profile(
-    raw: Measurements,
+    measured: Measurements,
     heads: Sequence[Site],
     vocabulary: Vocabulary | None,
     *,
@@ -150,44 +155,45 @@ def make_profile(
     n_top: int,
     n_texts: int,
 ) -> Profile:
-    """Every figure of a profile, from what was measured."""
+    """The profile that follows from measurements."""
     texts: dict[str, list[tuple[TextScore, ...]]] = {}
     chance: dict[str, float] = {}
-    if vocabulary is not None and raw.texts is not None and n_texts:
-        neutral = raw.texts["neutral"]
+    if vocabulary is not None and measured.texts is not None and n_texts:
+        neutral = measured.texts["neutral"]
         for name in DIRECTIONS:
-            scores = text_scores(vocabulary, raw.texts[name], neutral)
-            meaningless = text_scores(vocabulary, raw.texts[f"{name}.chance"], neutral)
+            scores = text_scores(vocabulary, measured.texts[name], neutral)
+            meaningless = text_scores(vocabulary, measured.texts[f"{name}.chance"], neutral)
             texts[name], chance[name] = describe(vocabulary.names, scores, meaningless, n_texts)
-    places = raw.values["axis"] * oriented(raw.values["axis"])
-    ordered = {**raw.values, "high": places, "low": -places}
-    centred, rows = raw.spec.centred, {site: site.layer * raw.spec.n_heads + site.head for site in heads}
-    constant = visible_norm(raw.means.writes, centred=centred) / visible_norm(raw.means.final, centred=centred)
+    places = measured.values["axis"] * oriented(measured.values["axis"])
+    ordered = {**measured.values, "high": places, "low": -places}
+    means, spec = measured.means, measured.spec
+    rows = {site: site.layer * spec.n_heads + site.head for site in heads}
+    constant = visible_norm(means.writes, centred=spec.centred) / visible_norm(means.final, centred=spec.centred)
     return Profile(
-        model=raw.model,
-        spec=raw.spec,
-        source=raw.source,
-        pictures=raw.pictures,
+        model=measured.model,
+        spec=measured.spec,
+        source=measured.source,
+        pictures=measured.pictures,
         heads=tuple(
             HeadProfile(
                 site=site,
                 constant=float(constant[row]),
-                write=_average(raw.values["write"][:, row]) or Average(math.nan, math.nan, 0),
-                similarity=_average(raw.values["similarity"][:, row]) or Average(math.nan, math.nan, 0),
-                direct_effect=_average(raw.values["effect"][:, row]),
-                total_effect=_average(raw.ablated["effect"][:, place]) if raw.ablated else None,
-                total_unsigned=_average(raw.ablated["unsigned"][:, place]) if raw.ablated else None,
-                axis_share=variance_share(raw.values, "axis", row),
-                chance_share=variance_share(raw.values, "chance", row),
-                tops={name: _tops(raw.pictures, ordered[name][:, row], n_top) for name in ORDERS},
+                write=_average(measured.values["write"][:, row]) or Average(math.nan, math.nan, 0),
+                similarity=_average(measured.values["similarity"][:, row]) or Average(math.nan, math.nan, 0),
+                direct_effect=_average(measured.values["effect"][:, row]),
+                total_effect=_average(measured.ablated["effect"][:, place]) if measured.ablated else None,
+                total_unsigned=_average(measured.ablated["unsigned"][:, place]) if measured.ablated else None,
+                axis_share=variance_share(measured.values, "axis", row),
+                chance_share=variance_share(measured.values, "chance", row),
+                tops={name: _tops(measured.pictures, ordered[name][:, row], n_top) for name in ORDERS},
                 texts={name: found[row] for name, found in texts.items()},
-                drawn={name: raw.drawn[f"{site}.{name}"] for name in DIRECTIONS},
+                decoded={name: measured.decoded[f"{site}.{name}"] for name in DIRECTIONS},
             )
             for place, (site, row) in enumerate(rows.items())
         ),
         strength=strength,
-        neutral=raw.drawn["neutral"],
-        random=raw.drawn["random"],
+        neutral=measured.decoded["neutral"],
+        random=measured.decoded["random"],
         chance=chance,
         n_texts=0 if vocabulary is None else len(vocabulary.names),
     )
@@ -235,7 +241,7 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
         "chance_share": head.chance_share,
         "tops": {order: [asdict(top) for top in tops] for order, tops in head.tops.items()},
         "texts": {name: [asdict(text) for text in texts] for name, texts in head.texts.items()},
-        "fidelity": {name: drawn.fidelity for name, drawn in head.drawn.items()},
+        "fidelity": {name: decoded.fidelity for name, decoded in head.decoded.items()},
     }
 
 

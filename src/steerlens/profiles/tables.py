@@ -100,7 +100,7 @@ def _head_row(head: HeadProfile) -> dict[str, Any]:
             for name in DIRECTIONS
         },
         **{
-            f"{name}_image": image_value(png_bytes(Image.fromarray(drawn.picture)), f"{head.site.label}-{name}.png")
-            for name, drawn in head.drawn.items()
+            f"{name}_image": image_value(png_bytes(Image.fromarray(decoded.picture)), f"{head.site.label}-{name}.png")
+            for name, decoded in head.decoded.items()
         },
     }

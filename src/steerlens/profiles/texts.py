@@ -1,8 +1,8 @@
-"""Texts that describe heads: what a head says more than other heads do, held against what chance says.
+"""Texts that describe heads: those that fit one head better than the others, and better than chance.
 
-A direction of the embedding space is compared with every text. Some texts come close to every head's direction; so a
-text counts by its excess, its score less its mean score over all other heads. And among thousands of texts some exceed
-by chance; so the best excess of directions that mean nothing, made in the same way, is given beside it.
+A direction of the embedding space is compared with every text. Some texts are close to the directions of all heads, so
+a text is ranked by its excess: its score minus its mean score over all other heads. Among thousands of texts some
+exceed by chance, so the best excess of directions that mean nothing is given beside it.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from torch import Tensor
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 
 _LEVEL = 0.95
-"""Share of the directions that mean nothing whose best text a text must exceed to stand out."""
+"""Share of meaningless directions whose best text a text must exceed to stand out."""
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """One text beside one head.
+    """A text with its score for one head.
 
     Attributes:
         text: the text.
@@ -38,7 +38,7 @@ class TextScore:
 def text_scores(
     vocabulary: Vocabulary, steered: Float[Tensor, "N E"], neutral: Float[Tensor, "E"]
 ) -> Float[Tensor, "N V"]:
-    """How far every text lies in the direction in which the embedding was moved."""
+    """How well every text fits the change of the embedding: a cosine for texts, a difference of logits for classes."""
     if isinstance(vocabulary, TextVocabulary):
         return vocabulary.scores(steered - neutral)
     return vocabulary.scores(steered) - vocabulary.scores(neutral)
@@ -51,14 +51,14 @@ def excess(scores: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
 
 
 def chance_level(scores: Float[Tensor, "N V"]) -> float:
-    """What the best excess of meaningless directions stays below in 95 of 100 cases."""
+    """The excess that the best text of a meaningless direction stays below in 95 of 100 cases."""
     return float(torch.quantile(excess(scores.double()).amax(dim=1), _LEVEL))
 
 
 def describe(
     names: Sequence[str], scores: Float[Tensor, "N V"], chance: Float[Tensor, "K V"], k: int
 ) -> tuple[list[tuple[TextScore, ...]], float]:
-    """The texts of every head, the one that exceeds most first, and the level that chance reaches.
+    """The texts of every head, largest excess first, and the level that chance reaches.
 
     Args:
         names: the V texts.

@@ -196,7 +196,7 @@ def test_a_profile_holds_what_its_tables_say(pair: Pair, finished: tuple[Path, P
         assert head.write.count == 6
         assert head.direct_effect is not None and head.direct_effect.count == 5  # one label is not known
         assert head.total_unsigned is not None and head.total_unsigned.count == 2
-        assert set(head.drawn) == set(head.texts) == {"mean", "high", "low"}
+        assert set(head.decoded) == set(head.texts) == {"mean", "high", "low"}
         assert 0 < head.chance_share < head.axis_share <= 1
     rows = pq.read_table(folder / "heads.parquet").to_pylist()
     assert [row["head"] for row in rows] == ["L1H1", "L2H0"]

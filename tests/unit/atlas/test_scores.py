@@ -1,0 +1,24 @@
+"""Scores of sites beside their controls: text and number agree."""
+
+import numpy as np
+import pytest
+
+from steerlens.testing.atlases import fake_atlas
+
+
+@pytest.mark.parametrize("controls", [1, 3])
+def test_the_share_of_controls_compares_means_over_seeds_with_means_over_seeds(controls: int) -> None:
+    atlas = fake_atlas(seeds=(0, 1, 2), controls=controls)
+    results = [result for result in atlas.results if result.cell.lens == "control"]
+    pool = [
+        np.mean([result.similarity for result in results if (result.cell.site, result.cell.draw) == direction])
+        for direction in {(result.cell.site, result.cell.draw) for result in results}
+    ]
+    assert len(pool) == 6 * controls and len(results) == 3 * len(pool)
+    for site in atlas.sites("steering"):
+        own = np.mean([result.similarity for result in atlas.cells("steering", site)])
+        score = atlas.score("steering", site)
+        assert score.similarity == pytest.approx(own)
+        assert score.control_share == pytest.approx(np.mean([value < own for value in pool]))
+        control = [result.similarity for result in results if result.cell.site == site]
+        assert score.control == pytest.approx(np.mean(control)) and score.beats_control == (own > np.mean(control))
