@@ -4,12 +4,16 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # Before transformers and diffusers are imported: they read it once.
 
+# Commands started by tests have models as tiny as theirs: their threads, too, would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -94,6 +98,32 @@ def _is_local(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random pair on disk, for tests that do not change its files."""
+    from steerlens.testing.tiny import save_tiny_pair
+
+    return save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pair(pair_folder: Path) -> Iterator[Any]:
+    """The tiny random pair, loaded once for all tests: none may change its weights, which is checked at the end."""
+    from steerlens.loading import load
+
+    loaded = load(pair_folder, dtype="float32", device="cpu")
+    modules = {"encoder": loaded.encoder.model, "unet": loaded.decoder.unet, "movq": loaded.decoder.movq}
+    before = {name: _weights(module) for name, module in modules.items()}
+    yield loaded
+    changed = [name for name, module in modules.items() if not torch.equal(_weights(module), before[name])]
+    if changed:
+        raise AssertionError(f"a test changed the weights of the pair that all tests share: {', '.join(changed)}")
+
+
+def _weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten().double() for tensor in module.state_dict().values()])
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`steerlens lens`: real processes on a tiny pair, and every way in which the request can be wrong."""
+"""`steerlens lens` on a tiny pair, as a process where that matters, and every way in which a request can be wrong."""
 
 import json
 import os
@@ -13,16 +13,11 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from commands import steerlens, steerlens_process
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from steerlens.cli.main import main
-from steerlens.testing.tiny import save_tiny_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +27,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def steerlens(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-
-
-def test_a_picture_becomes_a_run_with_a_report(pair: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_picture_becomes_a_run_with_a_report(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = steerlens("lens", photo, "--model", pair, "--steps", 2, "--out", out)
+    done = steerlens_process("lens", photo, "--model", pair_folder, "--steps", 2, "--out", out)
     assert done.returncode == 0, done.stderr
     assert str(out / "report.html") in done.stdout
     assert "beat their control" in done.stdout
@@ -49,8 +39,8 @@ def test_a_picture_becomes_a_run_with_a_report(pair: Path, photo: Path, tmp_path
     assert json.loads((out / "manifest.json").read_text())["complete"] is True
 
 
-def test_json_is_all_there_is_on_stdout_and_names_every_head(pair: Path, photo: Path, tmp_path: Path) -> None:
-    done = steerlens("lens", photo, "--model", pair, "--steps", 2, "--out", tmp_path / "out", "--json")
+def test_json_is_all_there_is_on_stdout_and_names_every_head(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
+    done = steerlens_process("lens", photo, "--model", pair_folder, "--steps", 2, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["pictures"]
     assert {head["site"] for head in found["steering"]} == {
@@ -63,10 +53,10 @@ def test_json_is_all_there_is_on_stdout_and_names_every_head(pair: Path, photo: 
     assert done.stderr == ""
 
 
-def test_ray_and_a_choice_reach_the_run(pair: Path, photo: Path, tmp_path: Path) -> None:
+def test_ray_and_a_choice_reach_the_run(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="runs where the extra `ray` is installed")
-    common = ("lens", photo, "--model", pair, "--steps", 2, "--decode", "top:1", "--json", "--out")
-    far = steerlens(*common, tmp_path / "far", "--engine", "ray", "--workers", 1)
+    common = ("lens", photo, "--model", pair_folder, "--steps", 2, "--decode", "top:1", "--json", "--out")
+    far = steerlens_process(*common, tmp_path / "far", "--engine", "ray", "--workers", 1)
     assert far.returncode == 0, far.stderr
     here = steerlens(*common, tmp_path / "here")
     assert here.returncode == 0, here.stderr
@@ -76,9 +66,9 @@ def test_ray_and_a_choice_reach_the_run(pair: Path, photo: Path, tmp_path: Path)
     assert one["steering"][0]["similarity"] == pytest.approx(other["steering"][0]["similarity"], abs=1e-3)
 
 
-def test_a_killed_run_goes_on(pair: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["lens", photo, "--model", pair, "--steps", 60, "--batch-size", 2, "--out", out]
+    arguments = ["lens", photo, "--model", pair_folder, "--steps", 60, "--batch-size", 2, "--out", out]
     command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
@@ -95,9 +85,20 @@ def test_a_killed_run_goes_on(pair: Path, photo: Path, tmp_path: Path) -> None:
 
 
 def test_resume_goes_on_with_a_run_that_is_there(
-    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["lens", str(photo), "--model", str(pair), "--steps", "1", "--sites", "L1H0", "--out", str(tmp_path)]
+    arguments = [
+        "lens",
+        str(photo),
+        "--model",
+        str(pair_folder),
+        "--steps",
+        "1",
+        "--sites",
+        "L1H0",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     before = (tmp_path / "manifest.json").read_bytes()
     capsys.readouterr()
@@ -127,9 +128,9 @@ def test_workers_leave_the_gpu_to_themselves() -> None:
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(
-    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["lens", str(photo), "--model", str(pair), "--out", str(tmp_path / "out"), "--dry-run"]
+    arguments = ["lens", str(photo), "--model", str(pair_folder), "--out", str(tmp_path / "out"), "--dry-run"]
     assert main([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["cells"] == {"diffusion": 9, "steering": 6, "control": 6}
@@ -149,9 +150,20 @@ def test_a_dry_run_of_the_papers_model_needs_no_weights(photo: Path, capsys: pyt
     assert told["operations"] / told["pictures_to_decode"] == pytest.approx(45e12, rel=0.1)
 
 
-def test_directions_targets_and_sites_reach_the_run(pair: Path, photo: Path, tmp_path: Path) -> None:
+def test_directions_targets_and_sites_reach_the_run(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     save_file({"probe": torch.randn(16)}, tmp_path / "probe.safetensors")
-    arguments = ["lens", photo, "--model", pair, "--steps", 1, "--out", tmp_path / "out", "--sites", "mlp_out.0,L1H0"]
+    arguments = [
+        "lens",
+        photo,
+        "--model",
+        pair_folder,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "out",
+        "--sites",
+        "mlp_out.0,L1H0",
+    ]
     arguments += ["--vector", tmp_path / "probe.safetensors", "--target", photo, "--strength", "s=5", "--controls", 0]
     assert main(list(map(str, [*arguments, "--json"]))) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -161,10 +173,10 @@ def test_directions_targets_and_sites_reach_the_run(pair: Path, photo: Path, tmp
 
 
 def test_groups_and_regions_reach_the_run_and_its_report(
-    pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["lens", photo, "--model", pair, "--steps", 1, "--out", out, "--sites", "L1H0", "--controls", 0]
+    arguments = ["lens", photo, "--model", pair_folder, "--steps", 1, "--out", out, "--sites", "L1H0", "--controls", 0]
     arguments += ["--group", "late=head.1-2.*,mlp_out.2", "--region", "L1H0:0,0,8,8", "--region", "eye=head.2.*:cls"]
     assert main(list(map(str, [*arguments, "--json", "--dry-run"]))) == 0
     assert json.loads(capsys.readouterr().out)["cells"]["steering"] == 4
@@ -208,10 +220,23 @@ def test_groups_and_regions_reach_the_run_and_its_report(
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
-    extra: list[str], code: int, said: str, pair: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    extra: list[str],
+    code: int,
+    said: str,
+    pair_folder: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["lens", str(photo), "--out", str(out), *([] if "--model" in extra else ["--model", str(pair)]), *extra]
+    arguments = [
+        "lens",
+        str(photo),
+        "--out",
+        str(out),
+        *([] if "--model" in extra else ["--model", str(pair_folder)]),
+        *extra,
+    ]
     assert main(arguments) == code
     error = capsys.readouterr().err
     assert said in error
@@ -224,12 +249,12 @@ def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
     [(b"", 1, "empty"), (b"\x89PNG\r\n\x1a\n broken", 1, "broken.png"), (None, 2, "no file")],
 )
 def test_a_bad_picture_is_named(
-    content: bytes | None, code: int, said: str, pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes | None, code: int, said: str, pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "broken.png"
     if content is not None:
         path.write_bytes(content)
-    assert main(["lens", str(path), "--model", str(pair), "--out", str(tmp_path / "out")]) == code
+    assert main(["lens", str(path), "--model", str(pair_folder), "--out", str(tmp_path / "out")]) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -297,11 +322,11 @@ def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]
     assert "steerlens demo" in capsys.readouterr().err
 
 
-def test_a_model_with_broken_weights_is_refused(pair: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_model_with_broken_weights_is_refused(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     import shutil
 
     broken = tmp_path / "broken"
-    shutil.copytree(pair, broken)
+    shutil.copytree(pair_folder, broken)
     path = broken / "image_encoder" / "model.safetensors"
     tensors = load_file(path)
     tensors["visual_projection.weight"][0, 0] = torch.nan

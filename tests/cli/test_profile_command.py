@@ -8,12 +8,6 @@ import pytest
 from PIL import Image
 
 from steerlens.cli.main import main
-from steerlens.testing.tiny import save_tiny_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +20,22 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_of_pictures_becomes_profiles(
-    pair: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["profile", "--model", pair, "--images", photos, "--out", out, "--heads", "L1H0,head.2.*", "--top", 2]
+    arguments = [
+        "profile",
+        "--model",
+        pair_folder,
+        "--images",
+        photos,
+        "--out",
+        out,
+        "--heads",
+        "L1H0,head.2.*",
+        "--top",
+        2,
+    ]
     arguments += ["--ablate", 1, "--steps", 1, "--json"]
     assert main(list(map(str, arguments))) == 0
     told = json.loads(capsys.readouterr().out)
@@ -57,10 +63,21 @@ def test_a_folder_of_pictures_becomes_profiles(
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
-    extra: list[str], said: str, pair: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    extra: list[str], said: str, pair_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["profile", "--model", str(pair), "--images", str(photos), "--out", str(out), "--steps", "1", *extra]
+    arguments = [
+        "profile",
+        "--model",
+        str(pair_folder),
+        "--images",
+        str(photos),
+        "--out",
+        str(out),
+        "--steps",
+        "1",
+        *extra,
+    ]
     assert main([*arguments, "--json"]) == 2
     told = capsys.readouterr().err
     assert said in told
@@ -68,6 +85,8 @@ def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
     assert not out.exists()
 
 
-def test_pictures_must_come_from_somewhere(pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profile", "--model", str(pair), "--out", str(tmp_path / "out"), "--json"]) == 2
+def test_pictures_must_come_from_somewhere(
+    pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", "--model", str(pair_folder), "--out", str(tmp_path / "out"), "--json"]) == 2
     assert "steerlens train prepare" in capsys.readouterr().err

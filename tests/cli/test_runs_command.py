@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from commands import steerlens, steerlens_process
 from PIL import Image
 
 from steerlens.cli.main import main
@@ -34,13 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def steerlens(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-
-
 def test_what_a_run_holds_is_shown_in_words_and_as_json(place: Path) -> None:
-    done = steerlens("runs", "show", place / "run")
+    done = steerlens_process("runs", "show", place / "run")
     assert done.returncode == 0, done.stderr
     assert "complete" in done.stdout
     assert "2 (a cup, cat)" in done.stdout
@@ -58,8 +52,8 @@ def test_json_holds_all_of_it(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert found["size"] > 10_000 and found["seconds"] >= 0
 
 
-def test_runs_are_merged_and_exported_by_real_processes(place: Path, tmp_path: Path) -> None:
-    done = steerlens("runs", "merge", place / "run", "--out", tmp_path / "merged")
+def test_runs_are_merged_and_exported(place: Path, tmp_path: Path) -> None:
+    done = steerlens_process("runs", "merge", place / "run", "--out", tmp_path / "merged")
     assert done.returncode == 0, done.stderr
     assert "76 of 76" in done.stdout
     done = steerlens("runs", "export", tmp_path / "merged", "--format", "parquet", "--out", tmp_path / "all.parquet")

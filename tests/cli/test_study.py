@@ -1,20 +1,14 @@
-"""`steerlens study` as real processes."""
+"""`steerlens study`: the four studies on a tiny pair, their page, and what makes no study."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import steerlens, steerlens_process
 from PIL import Image
 
 from steerlens.testing.tiny import save_tiny_pair
-
-
-def steerlens(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture
@@ -34,7 +28,7 @@ def photos(tmp_path: Path) -> Path:
 def test_importance_of_a_pair_and_pictures_of_ones_own(photos: Path, tmp_path: Path) -> None:
     arguments = ("study", "importance", "--model", tmp_path / "pair", "--images", photos, "--out", tmp_path / "study")
     small = ("--count", "4", "--choose", "2", "--steps", "1", "--guidance", "1")
-    done = steerlens(*arguments, *small)
+    done = steerlens_process(*arguments, *small)
     assert done.returncode == 0, done.stderr
     assert "steering minus diffusion, paired" in done.stdout and "exact direct effect (ceiling)" in done.stdout
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())

@@ -69,6 +69,7 @@ def test_a_run_is_shown_and_reported(before: Path, capsys: pytest.CaptureFixture
     assert "14 decoded pictures" in Path("page/report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_that_made_a_run_finds_it_done(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held = contents(before / "run" / "cells", before / "run" / "inputs")
     manifest = (before / "run" / "manifest.json").read_bytes()
@@ -78,6 +79,7 @@ def test_the_command_that_made_a_run_finds_it_done(before: Path, capsys: pytest.
     assert (before / "run" / "manifest.json").read_bytes() == manifest
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_stopped_is_finished(before: Path) -> None:
     held = contents(before / "run-half" / "cells", before / "run-half" / "inputs")
     assert sl.load_run("run-half").manifest["complete"] is False
@@ -167,6 +169,7 @@ def test_kept_traces_are_shown_and_cleared(
     assert not list((before / "cache").rglob("*.safetensors"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_bridge_is_shown_and_looked_through(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     card = before / "bridge" / "card.yaml"

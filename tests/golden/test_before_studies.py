@@ -37,6 +37,7 @@ def test_a_finished_study_is_summarised_again_to_the_digit(
     assert {path.suffix for path in Path(name, "figures").iterdir()} == {".png", ".svg"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
     measured = parts("importance-half")
     assert len(measured) == 3
@@ -47,6 +48,7 @@ def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
     assert list(differences(summary("importance"), summary("importance-half"), ("command",), tolerance=0.02)) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "importance"])
 def test_a_part_that_is_missing_is_measured_again_and_the_others_are_not(name: str, before: Path) -> None:
     measured = parts(name)

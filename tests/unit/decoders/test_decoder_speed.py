@@ -16,13 +16,7 @@ from steerlens.decoders import diffusion, saved
 from steerlens.decoders.base import decode
 from steerlens.decoders.diffusion import DiffusionDecoder, in_slices
 from steerlens.errors import UsageError
-from steerlens.loading import Pair, load
-from steerlens.testing.tiny import save_tiny_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
+from steerlens.loading import Pair
 
 
 @pytest.mark.parametrize(("pixels", "slices"), [(1, [1] * 5), (2 * 16 * 16, [2, 2, 1]), (99 * 16 * 16, [5])])

@@ -15,7 +15,6 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Mean
 from steerlens.lenses.components import load_directions
 from steerlens.lenses.strength import Strength
-from steerlens.loading import load
 from steerlens.profiles.measure import (
     Axes,
     ablation_means,
@@ -35,13 +34,7 @@ from steerlens.profiles.texts import chance_level, describe, excess
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
-from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(str(save_tiny_pair(tmp_path_factory.mktemp("models") / "tiny")))
 
 
 @pytest.fixture(scope="module")

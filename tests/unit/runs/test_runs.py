@@ -34,11 +34,6 @@ from steerlens.sweep.prepare import make_job
 from steerlens.testing.tiny import save_tiny_pair
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
-
-
 def picture(seed: int = 0, name: str = "") -> Picture:
     pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     return Picture.from_image(Image.fromarray(pixels), name or f"noise-{seed}")

@@ -9,15 +9,9 @@ from PIL import Image
 
 from steerlens.atlas.atlas import Atlas
 from steerlens.images import Picture
-from steerlens.loading import Pair, load
+from steerlens.loading import Pair
 from steerlens.runs.export import export_parquet
 from steerlens.sweep.look import look
-from steerlens.testing.tiny import save_tiny_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
 
 
 def library(name: str) -> Any:

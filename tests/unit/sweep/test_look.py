@@ -35,13 +35,6 @@ from steerlens.sweep.prepare import make_job
 from steerlens.testing.tiny import save_tiny_pair
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("pair")
-    save_tiny_pair(folder)
-    return load(folder, dtype="float32", device="cpu")
-
-
 def picture(seed: int = 0, name: str = "noise") -> Picture:
     pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     return Picture.from_image(Image.fromarray(pixels), name)

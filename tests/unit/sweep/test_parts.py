@@ -24,11 +24,6 @@ OPTIONS = LookOptions(steps=2, batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def pictures() -> list[Picture]:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 20, 20, 3), dtype=np.uint8)
     return [Picture.from_image(Image.fromarray(one), f"noise{index}") for index, one in enumerate(pixels)]

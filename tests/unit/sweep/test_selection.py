@@ -10,7 +10,7 @@ from steerlens.atlas.plan import make_plan
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
-from steerlens.loading import Pair, load
+from steerlens.loading import Pair
 from steerlens.progress import Progress
 from steerlens.report.content import sentences
 from steerlens.runs.store import load_run
@@ -19,12 +19,6 @@ from steerlens.sweep.look import look, look_in
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import make_job
 from steerlens.sweep.selection import Selection
-from steerlens.testing.tiny import save_tiny_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
 
 
 def noise(seed: int) -> Picture:

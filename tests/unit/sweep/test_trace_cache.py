@@ -29,11 +29,6 @@ from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.provenance import Provenance
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STEERLENS_CACHE", str(tmp_path / "cache"))

@@ -21,11 +21,6 @@ from steerlens.zoo.text import direction_of
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return load(save_tiny_pair(tmp_path_factory.mktemp("pair")), dtype="float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return load(save_tiny_pair(tmp_path_factory.mktemp("hub"), layout="hub"), dtype="float32", device="cpu")
 
