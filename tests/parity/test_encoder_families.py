@@ -254,7 +254,9 @@ def test_pictures_of_other_sizes_than_the_declared_one_are_refused() -> None:
     loose.do_center_crop = False
     loose.size = {"shortest_edge": 16}
     encoder: Any = adapter_for(model)(model, loose)
-    with pytest.raises(ModelError, match="16 x 32 pixels, where 16 x 16 pixels are wanted"):
+    with pytest.raises(
+        ModelError, match="gives pictures of shape \\(3, 16, 32\\), where the model sees \\(3, 16, 16\\)"
+    ):
         encoder.preprocess([Image.new("RGB", (40, 20))])
 
 

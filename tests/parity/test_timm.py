@@ -137,7 +137,7 @@ def test_timms_own_transform_is_what_preprocess_applies(timm: Any) -> None:
 def test_pictures_of_another_size_are_refused_though_the_model_would_take_them() -> None:
     encoder = tiny_timm_encoder(dynamic_img_size=True)
     assert encoder.embed(pixels(encoder)).shape == (3, 16)
-    with pytest.raises(UsageError, match=r"sees pictures of \(16, 16\) pixels, not \(24, 24\)"):
+    with pytest.raises(UsageError, match=r"sees pictures of 3 channels and 16 x 16 pixels, not of shape \(3, 24, 24\)"):
         encoder.embed(torch.zeros(1, 3, 24, 24))
 
 

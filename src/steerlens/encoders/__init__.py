@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
+    from steerlens.encoders.geometry import Geometry, View, geometry_from_json
     from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, native_pass
     from steerlens.encoders.native import NativeEncoder
     from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
@@ -24,6 +25,7 @@ __all__ = [
     "OPEN_CLIP_FILES",
     "Encoder",
     "EncoderSpec",
+    "Geometry",
     "Hook",
     "Inputs",
     "LayerModules",
@@ -32,8 +34,10 @@ __all__ = [
     "Prefix",
     "PretrainedEncoder",
     "Recorded",
+    "View",
     "apply_transform",
     "crops",
+    "geometry_from_json",
     "is_open_clip_folder",
     "is_timm_folder",
     "native_pass",

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from steerlens.encoders.geometry import Geometry, View, covering, stretched
 from steerlens.interventions import Intervention
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -34,7 +35,8 @@ class EncoderSpec:
         first_patch: index of the first image patch among the tokens (those before it are CLS and registers).
         readout_tokens: the tokens that the embedding is read from; None for all of them.
         centred: whether the final norm removes the mean over width (LayerNorm) or not (RMSNorm).
-        crops: whether pictures that are not square lose what is outside their centre (or are squashed).
+        crops: whether parts of some pictures are cut off; decides alone where there is no `geometry`.
+        geometry: how preprocessing moves pixels; None in runs and adapters of earlier versions, see `view`.
     """
 
     name: str
@@ -50,6 +52,19 @@ class EncoderSpec:
     readout_tokens: tuple[int, ...] | None
     centred: bool = True
     crops: bool = True
+    geometry: Geometry | None = None
+
+    def view(self, picture: tuple[int, int]) -> View:
+        """Where a picture lies in the model's input; without a geometry it is the centre, or all of it squashed.
+
+        Args:
+            picture: its width and height, in pixels.
+
+        Raises:
+            UsageError: if it is not known how preprocessing moves pixels.
+        """
+        legacy = covering(self.image_size) if self.crops else stretched(self.image_size)
+        return (self.geometry or legacy).view(picture)
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.dinov2 import DINOv2Encoder
+from steerlens.encoders.geometry import Geometry, stretched
 from steerlens.encoders.pretrained import PretrainedEncoder, sides
 from steerlens.errors import ModelError
 from steerlens.images import upright_rgb
@@ -132,6 +133,11 @@ class DINOv3Processor:
             float(config.get("rescale_factor") or 1 / 255),
             mode,
         )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Pictures of any form are squashed to one size."""
+        return stretched(self.size)
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
         """Pictures as the model wants them, `pixel_values` (B,3,height,width)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from steerlens.borders import native_errors
 from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.geometry import Geometry, geometry_of
 from steerlens.encoders.hooks import (
     EXCLUSIVE,
     Hook,
@@ -82,7 +83,7 @@ class NativeEncoder(ABC):
         return None
 
     def declare(self, spec: EncoderSpec) -> None:
-        """Sets the spec; the size of the embedding is that of the readout, since pooling and heads decide it.
+        """Sets the spec, with the embedding's size as the readout gives it and the geometry of the preprocessing.
 
         Raises:
             ModelError: if weights are on the meta device, or the readout fails.
@@ -96,12 +97,23 @@ class NativeEncoder(ABC):
         with torch.no_grad():
             empty = torch.zeros(1, len(self.readout_tokens), spec.width, device=self.device, dtype=self.dtype)
             self.spec = replace(spec, embedding_size=self.readout(empty).shape[-1])
+        if spec.geometry is None:
+            geometry = self.geometry()
+            self.spec = replace(self.spec, geometry=geometry, crops=geometry.crops)
 
     @property
     def readout_tokens(self) -> tuple[int, ...]:
         """Indices of the tokens that the embedding is read from."""
         tokens = self.spec.readout_tokens
         return tuple(range(self.spec.n_tokens)) if tokens is None else tokens
+
+    def geometry(self) -> Geometry:
+        """How the preprocessing moves pixels, read from `processor` and confirmed on marked pictures."""
+
+        def pixels(images: Sequence[Image.Image]) -> Tensor:
+            return self.native_preprocess(images)["pixel_values"]
+
+        return geometry_of(getattr(self, "processor", None), self.spec.image_size, pixels)
 
     def projections(self) -> tuple[tuple[Float[Tensor, "H d D"], ...], Float[Tensor, "L D"]]:
         """The weights in a trace: each layer's slices of the output projection by head, and its attention's bias."""

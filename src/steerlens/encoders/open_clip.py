@@ -27,7 +27,7 @@ from steerlens.encoders.hooks import LayerModules, Recorded, first
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.timm import TimmEncoder
-from steerlens.encoders.transforms import TransformEncoder, crops
+from steerlens.encoders.transforms import TransformEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
 
@@ -65,7 +65,6 @@ class OpenCLIPEncoder(TransformEncoder):
             patch_grid=(down, across),
             first_patch=1,
             readout_tokens=_readout_tokens(visual, n_tokens),
-            crops=crops(processor),
         )
         self.declare(spec)
 

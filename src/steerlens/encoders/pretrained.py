@@ -119,7 +119,6 @@ class PretrainedEncoder(NativeEncoder):
             first_patch=self.first_patch,
             readout_tokens=self.read_tokens(n_tokens),
             centred=self.centred,
-            crops=bool(getattr(processor, "do_center_crop", False)),
         )
         self.declare(spec)
 

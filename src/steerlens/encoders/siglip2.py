@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.encoders.base import Inputs
+from steerlens.encoders.geometry import Geometry, stretched
 from steerlens.encoders.pretrained import Loading
 from steerlens.encoders.siglip import TEXT_SIDE, SigLIPEncoder
 from steerlens.errors import ModelError, UsageError
@@ -55,6 +56,10 @@ class SigLIP2Encoder(SigLIPEncoder):
             )
         allowed = self.tower.config.num_patches if self.processor is None else self.processor.max_num_patches
         return isqrt(allowed) * patch, isqrt(allowed) * patch
+
+    def geometry(self) -> Geometry:
+        """Pictures of any form are squashed to one square."""
+        return stretched(self.spec.image_size)
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
         """Squashed pictures, cut into patches: `pixel_values` (B,T,3 patch patch), their mask and their shapes."""

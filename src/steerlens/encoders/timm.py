@@ -23,7 +23,7 @@ from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.fused import Split, recorded_by_hooks
 from steerlens.encoders.hooks import LayerModules, Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
-from steerlens.encoders.transforms import TransformEncoder, crops
+from steerlens.encoders.transforms import TransformEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
 
@@ -66,7 +66,6 @@ class TimmEncoder(TransformEncoder):
             first_patch=prefix,
             readout_tokens=_readout_tokens(vit, n_tokens),
             centred=_centred(vit),
-            crops=crops(processor),
         )
         self.declare(spec)
 

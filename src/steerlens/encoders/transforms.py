@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.encoders.base import Inputs
+from steerlens.encoders.geometry import read_geometry
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError
 from steerlens.images import upright_rgb
@@ -63,10 +64,9 @@ def apply_transform(
 
 
 def crops(transform: Any) -> bool:
-    """Whether pictures that are not square lose what is outside their centre."""
-    if _is_processor(transform):
-        return bool(getattr(transform, "do_center_crop", False))
-    return any("CenterCrop" in type(step).__name__ for step in getattr(transform, "transforms", ()))
+    """Whether a transform says of itself that it cuts off parts of some pictures."""
+    geometry = read_geometry(transform, (1, 1))
+    return geometry is not None and geometry.crops
 
 
 def _is_processor(transform: Any) -> bool:

@@ -103,7 +103,7 @@ class Mask:
     """Any share of every pixel, as a grey picture of the same form as the input: white belongs to it, black does not.
 
     Attributes:
-        image: the mask; cropped and scaled to what the encoder sees.
+        image: the mask; it goes through the geometry of the encoder's preprocessing, as its picture does.
         name: names it.
     """
 
@@ -116,17 +116,11 @@ class Mask:
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
         """The mean of the mask over each patch."""
-        (width, height), (rows, columns) = self.image.size, spec.image_size
-        box = (0.0, 0.0, float(width), float(height))
-        if spec.crops:
-            seen = min(width / columns, height / rows)
-            left, top = (width - seen * columns) / 2, (height - seen * rows) / 2
-            box = (left, top, left + seen * columns, top + seen * rows)
-        scaled = self.image.convert("L").resize((columns, rows), Image.Resampling.BOX, box=box)
-        mask = torch.from_numpy(np.asarray(scaled, dtype=np.float32) / 255)
-        if not bool(mask.any()):
+        mask = torch.from_numpy(np.asarray(self.image.convert("L"), dtype=np.float32) / 255)
+        shares = spec.view(self.image.size).patch_means(mask, spec.patch_grid)
+        if not bool(shares.any()):
             raise UsageError(f"the mask {self.name} is black everywhere that the encoder sees: it marks nothing.")
-        return mask_weights(mask, spec)
+        return _on_tokens(shares, spec)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "note": reading.picture.note,
         "size": list(reading.picture.image.size),
         "input": data_uri(reading.picture.image, side=384),
+        "seen": _seen(atlas, reading),
         "target": reading.target,
         "targetSimilarity": _number(reading.target_similarity),
         "sentences": sentences(atlas, reading),
@@ -214,6 +215,15 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "attention": None if reading.attention is None else packed(reading.attention.float().numpy()),
         "leftOut": len(atlas.results_of(id)) - len(addresses),
     }
+
+
+def _seen(atlas: Atlas, reading: Reading) -> list[float] | None:
+    """Left, top, width and height of the encoder's input, as shares of the picture's sides; None if not known."""
+    geometry, (width, height) = atlas.encoder.geometry, reading.picture.image.size
+    if geometry is not None and geometry.resize == "unknown":
+        return None
+    left, top, right, bottom = atlas.encoder.view((width, height)).box
+    return [left / width, top / height, (right - left) / width, (bottom - top) / height]
 
 
 def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -108,7 +108,8 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
         for cell in source.results.cells:
             owners.setdefault(cell.key, source)
     parts = [(source, path) for source in sources for path in part_files(source.folder)]
-    facts = {"provenance": sources[0].manifest.get("provenance", {}), "merged": [_origin(source) for source in sources]}
+    kept = {key: sources[0].manifest[key] for key in ("provenance", "geometry") if key in sources[0].manifest}
+    facts = {"provenance": {}, **kept, "merged": [_origin(source) for source in sources]}
     readings = _reading_places(sources, identity["inputs"])
     total = len(readings) + len(parts)
     for id, found in readings.items():

@@ -25,6 +25,7 @@ from steerlens.atlas.atlas import Atlas, CellResult, Reading
 from steerlens.atlas.plan import Cell, Plan, SameCells, compact
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
+from steerlens.encoders.geometry import geometry_from_json
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.report.notebook import NotebookAtlas
@@ -47,7 +48,17 @@ _OWN = re.compile(
 FORMAT = 1
 """Version of the layout of a run directory."""
 
-BESIDE_IDENTITY = ("format", "fingerprint", "complete", "decoded", "provenance", "seconds", "resumed", "merged")
+BESIDE_IDENTITY = (
+    "format",
+    "fingerprint",
+    "complete",
+    "decoded",
+    "provenance",
+    "geometry",
+    "seconds",
+    "resumed",
+    "merged",
+)
 """What a manifest holds besides what a run is known by."""
 
 _DATASET_CARD = b"""---
@@ -250,7 +261,7 @@ def load_run(folder: str | Path) -> Atlas:
         results = stored_results(folder, plan.cells)
         manifest["complete"] = is_complete(manifest, len(results))
         return NotebookAtlas(
-            encoder=_encoder_spec(manifest["encoder"]),
+            encoder=_encoder_spec(manifest["encoder"], manifest.get("geometry")),
             decoder=_decoder_spec(manifest["decoder"]),
             plan=plan,
             readings=readings,
@@ -283,8 +294,9 @@ def is_complete(manifest: Mapping[str, Any], held: int) -> bool:
 
 
 def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
-    """A spec as JSON values, as the manifest holds it."""
-    return json.loads(json.dumps(asdict(spec)))
+    """A spec as JSON values, as the manifest holds it; the geometry of pictures, which is no size, is kept apart."""
+    values = json.loads(json.dumps(asdict(spec)))
+    return {name: value for name, value in values.items() if name != "geometry"}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -312,12 +324,13 @@ def _cell_of(key: Any) -> Cell:
     return Cell(picture, lens, Site.parse(site), parsed, int(seed), int(draw))
 
 
-def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
+def _encoder_spec(values: Mapping[str, Any], geometry: Mapping[str, Any] | None = None) -> EncoderSpec:
     tokens = values["readout_tokens"]
     tuples: dict[str, Any] = {
         "image_size": tuple(values["image_size"]),
         "patch_grid": tuple(values["patch_grid"]),
         "readout_tokens": None if tokens is None else tuple(tokens),
+        "geometry": None if geometry is None else geometry_from_json(geometry),
     }
     return EncoderSpec(**{**values, **tuples})
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> 
         provenance = pair.provenance.to_json()
         manifest = {**what, "provenance": provenance, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
-    with open_run(folder, what, {"provenance": pair.provenance.to_json()}) as writer:
+    geometry = job.encoder.spec.geometry
+    facts = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
+    with open_run(folder, what, facts) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)

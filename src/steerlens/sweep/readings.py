@@ -67,10 +67,12 @@ def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L
 
 def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
     """The picture with a note if the encoder does not see all of it."""
-    (width, height), (rows, columns) = picture.image.size, spec.image_size
-    seen = min(width / columns, height / rows)
-    across, down = round(seen * columns), round(seen * rows)
-    if not spec.crops or (across, down) == (width, height):
+    (width, height), geometry = picture.image.size, spec.geometry
+    if geometry is not None and geometry.resize == "unknown":
         return picture
-    note = f"the encoder sees its centre alone, {across} x {down} of {width} x {height} pixels"
+    view = spec.view((width, height))
+    if view.sees_all:
+        return picture
+    left, top, right, bottom = view.visible
+    note = f"the encoder sees its centre alone, {right - left} x {bottom - top} of {width} x {height} pixels"
     return replace(picture, note="; ".join(filter(None, (picture.note, note))))

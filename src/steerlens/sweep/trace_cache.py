@@ -82,7 +82,7 @@ def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], versions: Map
     return {
         "format": FORMAT,
         "sha256": dict(hashes),
-        "sizes": asdict(replace(encoder.spec, name="")),
+        "sizes": {name: value for name, value in asdict(replace(encoder.spec, name="")).items() if name != "geometry"},
         "dtype": str(encoder.dtype),
         "device": [device.type, *arithmetic],
         "versions": dict(versions),

@@ -58,6 +58,7 @@ def _measurements(encoder: Encoder, given: Inputs | None) -> Iterator[Measuremen
     yield measurement("a picture alone is the picture in a batch", _batches, small if single else 5 * small)
     yield counting("the model can be moved to other precisions and devices", _moves, 5e-2)
     yield counting("what is not there is refused with UsageError, in one line", _errors)
+    yield counting("a mark in a picture is seen in the patch that the geometry says", _geometry)
 
 
 def noise_pictures(encoder: Encoder) -> Inputs:
@@ -103,6 +104,39 @@ def _spec(encoder: Encoder, inputs: Inputs) -> Measured:
             f"centred, but the mean over width changes the embedding by {moved:.2g}": spec.centred and moved > 0.05,
         }
     )
+
+
+def _geometry(encoder: Encoder, _: Inputs) -> Measured:
+    """Marks one patch after another in pictures of several forms; the brightest patch must be the marked one."""
+    spec, wrong = encoder.spec, dict[str, bool]()
+    if spec.geometry is None or spec.geometry.resize == "unknown":
+        return None, "how preprocessing moves pixels is not known"
+    (rows, columns), (height, width) = spec.patch_grid, spec.image_size
+    down, across = height // rows, width // columns
+    for form in ((200, 120), (120, 200), (160, 160)):
+        view, places = spec.view(form), list[tuple[int, int]]()
+        marked = [Image.new("RGB", form)]
+        for row, column in {(0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)}:
+            corners = [view.to_picture((column + share) * across, (row + share) * down) for share in (0.2, 0.8)]
+            left, top, right, bottom = (round(value) for corner in corners for value in corner)
+            if left < 0 or top < 0 or right > form[0] or bottom > form[1]:
+                continue  # padding
+            marked.append(Image.new("RGB", form))
+            marked[-1].paste((255, 255, 255), (left, top, right, bottom))
+            places.append((row, column))
+        try:
+            pixels = encoder.preprocess(marked)["pixel_values"].float().cpu()
+        except ModelError:
+            continue  # some processors take pictures of one form alone, and say so
+        if pixels.ndim == 4:
+            pixels = pixels[..., : rows * down, : columns * across]
+            light = pixels.unflatten(3, (columns, across)).unflatten(2, (rows, down)).mean(dim=(1, 3, 5)).flatten(1)
+        else:
+            light = pixels.mean(dim=-1)
+        for place, gain in zip(places, light[1:] - light[0], strict=True):
+            seen = divmod(int(gain.argmax()), columns)
+            wrong[f"in pictures of {form} the mark in patch {place} is seen in {seen}"] = seen != place
+    return faults(wrong) if wrong else (None, "no marked picture was taken")
 
 
 def _identity(encoder: Encoder, inputs: Inputs) -> Measured:

@@ -80,7 +80,7 @@ def test_a_summary_counts_what_is_there_and_what_is_missing(pair: Pair, tmp_path
 def test_a_run_that_is_being_written_says_so(tmp_path: Path, pair: Pair) -> None:
     run(pair, tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    beside = ("format", "fingerprint", "complete", "decoded", "provenance", "seconds")
+    beside = ("format", "fingerprint", "complete", "decoded", "provenance", "geometry", "seconds")
     identity = {key: value for key, value in manifest.items() if key not in beside}
     with open_run(tmp_path / "run", identity):
         assert run_summary(tmp_path / "run").being_written

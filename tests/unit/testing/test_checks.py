@@ -31,7 +31,7 @@ def failed(report: CheckReport) -> str:
 def test_the_clip_adapter_passes_its_checks(dtype: torch.dtype) -> None:
     report = check_encoder(tiny_encoder(dtype=dtype))
     assert report.passed, str(report)
-    assert len(report.checks) == 13
+    assert len(report.checks) == 14
     report.require()
     assert 0 < report.relative_error <= (1e-5 if dtype in (torch.float32, torch.float64) else 5e-2)
 

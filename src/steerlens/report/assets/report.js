@@ -378,7 +378,7 @@
   }
 
   function detailAttention(site) {
-    const shares = site.kind === "head" ? attentionOf(site.layer, site.head) : null;
+    const shares = site.kind === "head" && data.seen ? attentionOf(site.layer, site.head) : null;
     if (!shares) return [];
     const [rows, columns] = meta.grid;
     const patches = shares.slice(meta.firstPatch, meta.firstPatch + rows * columns);
@@ -389,6 +389,8 @@
     // A dark veil that clears where the head looks: fully clear at four times an even share, the same for all heads.
     patches.forEach((share, i) => veil.data.set([12, 14, 24, Math.round(225 * (1 - Math.min(share / (4 * even), 1)))], 4 * i));
     context.putImageData(veil, 0, 0);
+    // The map lies on what the encoder saw of the picture, which preprocessing may crop, squash or pad.
+    ["left", "top", "width", "height"].forEach((side, i) => { canvas.style[side] = `${100 * data.seen[i]}%`; });
     const most = Math.max(...patches);
     const at = patches.indexOf(most);
     const own = shares.slice(0, meta.firstPatch).reduce((sum, share) => sum + share, 0);
