@@ -1,4 +1,4 @@
-"""Conditionings: what lenses give and decoders turn into pictures."""
+"""Conditionings: image embeddings or image tokens, which lenses produce and decoders turn into pictures."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ Consumes = Literal["image_embedding", "image_tokens"]
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What a decoder turns into pictures: image embeddings (N,E) or image tokens (N,T,D).
+    """Input of a decoder: image embeddings (N,E) or image tokens (N,T,D).
 
     Attributes:
         kind: which of the two.

@@ -1,4 +1,4 @@
-"""Which device and which precision to run in, when none is asked for."""
+"""Device and precision to run in, as the user says or by default."""
 
 from typing import Literal, cast, get_args
 
@@ -9,11 +9,11 @@ from steerlens.errors import UsageError
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 _LARGE = 4_000_000_000
-"""Bytes in float32 above which an encoder is run in half precision unless asked otherwise."""
+"""Bytes in float32 above which an encoder runs in half precision by default."""
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or a CUDA device if there is one, or the CPU.
+    """The given device; by default CUDA if there is a GPU, else the CPU.
 
     Raises:
         UsageError: if there is no such device.
@@ -30,7 +30,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The precision asked for; None for `auto`.
+    """The given precision; None for `auto`.
 
     Raises:
         UsageError: if there is no such precision.

@@ -1,4 +1,4 @@
-"""Scores: how alike two embeddings are, and whether a score could be had by chance."""
+"""Scores: similarity of embeddings, and comparison of a score with controls."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Vocabularies: named directions of the embedding space, which give a representation a label."""
+"""Vocabularies: names with directions of the embedding space, which label a representation."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from steerlens.errors import ModelError, UsageError
 
 
 class Vocabulary(Protocol):
-    """Names, and a score of every name for an image embedding; the higher, the better it fits."""
+    """Names, each with a score for any image embedding; the higher, the better the fit."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
-"""Linear attribution: how much each part of the final residual adds to the embedding, the final norm held as it was.
+"""Linear attribution: what each part of the final residual adds to the embedding if the final norm is frozen.
 
-A LayerNorm divides by a norm that every part changes, so that parts of an embedding do not add up. With that divisor
-held at its value in the clean run, the readout is affine in the residual:
+A LayerNorm divides by a norm that depends on every part, so the parts of an embedding do not add up. With the divisor
+frozen at its value in the clean run, the readout is affine in the residual:
 
     P(LN(r_L)) = b + Σ_c A c,    A c = P(γ C c / σ(r_L)),    b = P(β)
 
 over the components c of the trace (C removes the mean over width; it is the identity before an RMSNorm). This is not
-the Diffusion Steering Lens, whose embeddings go through the true norm; it shows what a component does while it stays
-small beside the residual.
+the Diffusion Steering Lens, whose embeddings go through the true norm.
 
 References: Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition",
 arXiv 2310.05916.
@@ -32,7 +31,7 @@ from steerlens.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class LinearAttribution:
-    """What a write adds to the embedding, the statistics of the final norm held at those of the clean run.
+    """Contributions of writes to the embedding, with the statistics of the final norm frozen at the clean run.
 
     Attributes:
         encoder: the encoder that the trace comes from; after its final norm it must be linear.
@@ -53,7 +52,7 @@ class LinearAttribution:
             )
 
     def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
-        """What each site adds to the embedding, for every picture of the trace.
+        """Contribution of each site to the embedding, for every picture of the trace.
 
         Raises:
             UsageError: if the model has no such site, or no direction of that name was given.
@@ -62,14 +61,14 @@ class LinearAttribution:
 
     @torch.no_grad()
     def of(self, trace: Trace, parts: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
-        """What any parts of the final residual add to the embedding; linear in the parts."""
+        """Contributions of any parts of the final residual; linear in the parts."""
         constant = self.constant(trace)
         # One part after another: the norms of a batch are then those of its pictures, row by row.
         return torch.stack([self._frozen(trace, part) - constant for part in parts.unbind(dim=1)], dim=1)
 
     @torch.no_grad()
     def constant(self, trace: Trace) -> Float[Tensor, "B E"]:
-        """What the embedding is without any part, from the biases of the norm and of what follows it."""
+        """The embedding without any part: the biases of the norm and of what follows it."""
         return self._frozen(trace, torch.zeros_like(trace.final))
 
     def _frozen(self, trace: Trace, residual: Float[Tensor, "B R D"]) -> Float[Tensor, "B E"]:
@@ -95,7 +94,7 @@ class LinearAttribution:
 
 
 def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:
-    """What a LayerNorm or an RMSNorm divides by."""
+    """The number that a LayerNorm or an RMSNorm divides by."""
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
     if isinstance(norm, nn.LayerNorm):
         return (wide.var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()

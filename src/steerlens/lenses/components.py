@@ -31,7 +31,7 @@ _MEMBER_KINDS = ("head", "attn_out", "mlp_out")
 
 
 class Component(Protocol):
-    """Something that a user named and that writes another thing for every picture: several sites, or a part of one."""
+    """A named component whose write differs from picture to picture: several sites, or a part of one."""
 
     @property
     def kind(self) -> Literal["group", "region"]:
@@ -52,7 +52,7 @@ class Component(Protocol):
         ...
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """What it adds to the final residual of the readout tokens.
+        """Its write into the final residual of the readout tokens.
 
         Raises:
             UsageError: if the encoder has no such part, or the trace does not hold what is needed.
@@ -61,7 +61,7 @@ class Component(Protocol):
 
 
 Direction: TypeAlias = Float[Tensor, "D"] | Component
-"""What stands behind a site that a user named: a direction, the same for every picture, or a component."""
+"""What a named site stands for: a direction, the same for every picture, or a component."""
 
 
 def direction_site(name: str, direction: Direction) -> Site:
@@ -71,7 +71,7 @@ def direction_site(name: str, direction: Direction) -> Site:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Several components as one.
+    """Several components steered as one.
 
     Attributes:
         members: heads, attention outputs and MLPs, each once.
@@ -111,7 +111,7 @@ class Group:
             site.check(spec.n_layers, spec.n_heads)
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """The sum of what the members write.
+        """The sum of the members' writes.
 
         Raises:
             UsageError: if the encoder has no such member.
@@ -160,13 +160,13 @@ def named_components(
     Raises:
         UsageError: as the parsers do, and if two components have one name.
     """
-    found: tuple[Mapping[str, Component], ...] = (
+    parsed: tuple[Mapping[str, Component], ...] = (
         parse_groups(groups, n_layers, n_heads),
         parse_regions(regions, n_layers, n_heads),
     )
     components: dict[str, Component] = {}
     used = set(taken)
-    for named in found:
+    for named in parsed:
         for name, component in named.items():
             if name in used:
                 raise UsageError(f"{name!r} names two of the directions, groups and regions; rename one.")

@@ -23,7 +23,7 @@ from steerlens.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class DiffusionLens:
-    """Shows what a site holds by itself; made for the residual stream, weak on what single components write.
+    """Lens that shows the content of a site by itself; made for the residual stream, weak on single components.
 
     Attributes:
         encoder: the encoder that the trace comes from.
@@ -37,7 +37,7 @@ class DiffusionLens:
 
     @torch.no_grad()
     def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
-        """Image embeddings `P(LN(x))` of what each site holds, for every picture of the trace.
+        """Image embeddings `P(LN(x))` of the content x of each site, for every picture of the trace.
 
         Raises:
             UsageError: if the model has no such site, or no direction of that name was given.

@@ -11,7 +11,7 @@ component writes into each token, and w in [0,1] a weight for each token (1 for 
 The norms run over all tokens that are written to and over width, so one number steers a picture: a head that writes
 into one patch alone keeps that pattern. C removes the mean over width where a LayerNorm follows that would remove it,
 and is the identity where the decoder reads tokens without a norm. Tokens that the decoder drops have w = 0.
-`image_tokens_by_hooks` is the definition, hook by hook; the tests hold the closed form against it.
+`image_tokens_by_hooks` is the definition, hook by hook; the closed form is tested against it.
 
 References: M. Toker et al., "Diffusion Lens", arXiv 2403.05846; R. Takatsuki et al., "Decoding Vision Transformers: the
 Diffusion Steering Lens", arXiv 2504.13763 (both for one readout token).
@@ -37,7 +37,7 @@ from steerlens.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class TokenDiffusionLens:
-    """Shows what a site holds on all tokens, as if the decoder read it there.
+    """Lens that shows the content of a site on all tokens, as if the decoder read its tokens there.
 
     Attributes:
         encoder: the encoder that the trace comes from.
@@ -69,7 +69,7 @@ class TokenDiffusionLens:
 
 @dataclass(frozen=True, eq=False)
 class TokenSteeringLens:
-    """Shows what a component adds directly to some or all tokens, with its indirect effects held still.
+    """Lens that shows what a component adds directly to some or all tokens, its indirect effects held still.
 
     Attributes:
         encoder: the encoder that the trace comes from.
@@ -178,6 +178,6 @@ class TokenSteeringLens:
 
 @torch.no_grad()
 def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B N T D"]) -> Float[Tensor, "B N t D"]:
-    """What a decoder reads of many residuals, in float32."""
+    """The tokens that a decoder reads of many residuals, in float32."""
     reader, _ = source_of(decoder)
     return reader.tokens(residuals.flatten(0, 1).to(encoder.dtype)).float().unflatten(0, residuals.shape[:2])

@@ -1,4 +1,4 @@
-"""The Steering Lens on image tokens by its definition, hook by hook: what its closed form is held against."""
+"""The Steering Lens on image tokens by its definition, hook by hook: the oracle of the closed form."""
 
 import torch
 from jaxtyping import Float

@@ -38,7 +38,7 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class LogitLens:
-    """Names what a site holds.
+    """Lens that names the content of a site.
 
     Attributes:
         encoder: the encoder that the trace comes from.

@@ -1,4 +1,4 @@
-"""Shared by the lenses: collecting what sites hold, and reading many residuals out in one pass."""
+"""Readout of many residuals at once, and the contents of sites, shared by all lenses."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,19 +19,19 @@ _TOKENS = 4096
 def writes(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], directions: Mapping[str, Direction]
 ) -> Float[Tensor, "B N R D"]:
-    """What each site holds, or what stands behind a named one; a direction is put on every readout token.
+    """Content of each site, or of the named component that it stands for; a direction is put on every readout token.
 
     Raises:
         UsageError: if there is no such site, or no direction of that name and width.
     """
     native = [site for site in sites if site.kind not in NAMED_KINDS]
-    held = dict(zip(native, trace.stack(native).unbind(dim=1), strict=True)) if native else {}
+    contents = dict(zip(native, trace.stack(native).unbind(dim=1), strict=True)) if native else {}
     for site in sites:
         if site.kind in NAMED_KINDS:
-            held[site] = _named(encoder.spec, site, directions, trace)
-    if not held:
+            contents[site] = _named(encoder.spec, site, directions, trace)
+    if not contents:
         raise UsageError("no site was asked for.")
-    return torch.stack([held[site] for site in sites], dim=1)
+    return torch.stack([contents[site] for site in sites], dim=1)
 
 
 def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], trace: Trace) -> Tensor:
@@ -48,7 +48,7 @@ def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], t
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """The same numbers in at least float32."""
+    """The tensor in at least float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

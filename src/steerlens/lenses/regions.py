@@ -1,4 +1,4 @@
-"""What heads took from a region: their writes split by the tokens that they read from, and steered like any component.
+"""Regions: writes of heads split by the tokens that they were read from, steered like any component.
 
 A head's write on a readout token r is a sum over the tokens t that it attends to, so a region, a share `w_t` of every
 token, takes its part of it exactly:
@@ -174,7 +174,7 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class RegionPart:
-    """What one or several heads took from an area, as one component.
+    """The part of heads' writes that was read from an area, as one component.
 
     Attributes:
         heads: the heads; their parts are added.
@@ -212,7 +212,7 @@ class RegionPart:
         self.area.weights(spec)
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """What the heads took from the area.
+        """The sum of the heads' writes as far as they were read from the area.
 
         Raises:
             UsageError: if there is no such head or area, or the trace was taken without attention.

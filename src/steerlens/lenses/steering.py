@@ -1,11 +1,11 @@
-"""The Diffusion Steering Lens (DSL): steer a component, hold everything after it, decode what its write does.
+"""The Diffusion Steering Lens (DSL): steer a component, hold later submodules at their clean outputs, decode.
 
-With every later submodule held at its clean value, the residual stream only adds, so the steered final residual has a
-closed form, which is what runs:
+With every later submodule held, the residual stream only adds, so the steered final residual has a closed form. The
+lens computes it:
 
     DSL(m, s) = decode( P( LN( r_L + (s - 1) h_m ) ) )
 
-`steer_and_patch` is the definition, carried out hook by hook; the tests hold the closed form against it.
+`steer_and_patch` is the definition, carried out hook by hook; the closed form is tested against it.
 
 References: R. Takatsuki, S. Joseph, I. Fujisawa, R. Kanai, "Decoding Vision Transformers: the Diffusion Steering Lens",
 arXiv 2504.13763.
@@ -31,7 +31,7 @@ from steerlens.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class SteeringLens:
-    """Shows what a component adds to the embedding directly, with its indirect effects held still.
+    """Lens that shows the direct contribution of a component to the embedding, its indirect effects held still.
 
     Attributes:
         encoder: the encoder that the trace comes from.
@@ -93,8 +93,7 @@ def steer_and_patch(
 ) -> Float[Tensor, "B E"]:
     """DSL by its definition: two forward passes, one that records and one that is steered and patched.
 
-    Slow and plain on purpose: it is what the closed form is tested against, and it makes no use of the additivity of
-    the residual stream.
+    Slow and plain on purpose: the closed form is tested against it, so it does not use that the residual stream adds.
 
     Args:
         encoder: any encoder.
@@ -124,7 +123,7 @@ def steer_and_patch(
 
 
 def later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]:
-    """What comes after a component in the first `n_layers` layers; a `vector` enters after `vector_layer`."""
+    """The submodules after a component in the first `n_layers` layers; a `vector` enters after `vector_layer`."""
     layer = vector_layer if site.kind == "vector" else site.layer
     same_layer = [Site("mlp_out", layer)] if site.kind in ("head", "attn_out") else []
     return same_layer + [Site(kind, after) for after in range(layer + 1, n_layers) for kind in ("attn_out", "mlp_out")]

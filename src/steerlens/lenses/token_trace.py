@@ -23,7 +23,7 @@ _RECORDED = 32
 
 @dataclass(frozen=True, eq=False)
 class TokenTrace:
-    """What sites hold on every token of a batch of pictures.
+    """Contents of sites on every token of a batch of pictures.
 
     Attributes:
         read: the residual that the decoder's tokens are made from.
@@ -34,7 +34,7 @@ class TokenTrace:
     held: Mapping[Site, Float[Tensor, "B T D"]]
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
-        """What several sites hold, in their order.
+        """Contents of several sites, in their order.
 
         Raises:
             UsageError: if there is no site, or one was not traced.
@@ -48,7 +48,7 @@ class TokenTrace:
 
 
 def source_of(decoder: Decoder) -> tuple[TokenDecoder, TokenSource]:
-    """A decoder as one of image tokens, and where in the encoder it reads them.
+    """The decoder as one of image tokens, and the place in the encoder that it reads them from.
 
     Raises:
         ModelError: if it reads something else, or does not say which tokens.
@@ -73,7 +73,7 @@ def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec)
     Raises:
         UsageError: if there is no such site, or one that is named lies after the tokens that are read.
     """
-    source, found = decoder.tokens, dict[Site, None]()
+    source, reaching = decoder.tokens, dict[Site, None]()
     if source is None:
         return parse_sites(text, n_layers, n_heads)
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -83,12 +83,12 @@ def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec)
         except UsageError:  # it names a later layer by its number
             for site in sites:
                 source.check(site, n_layers, decoder.name)
-        found.update(dict.fromkeys(sites))
-    return tuple(found) or parse_sites(text, n_layers, n_heads)
+        reaching.update(dict.fromkeys(sites))
+    return tuple(reaching) or parse_sites(text, n_layers, n_heads)
 
 
 def check_direction(direction: Direction, encoder: EncoderSpec, decoder: DecoderSpec) -> None:
-    """Makes sure that what a user named can be written on tokens and reaches the decoder.
+    """Makes sure that a named component can be written on tokens and reaches the decoder.
 
     Raises:
         UsageError: if it cannot or does not.
@@ -109,7 +109,7 @@ def trace_tokens(
     sites: Sequence[Site],
     directions: Mapping[str, Direction] | None = None,
 ) -> TokenTrace:
-    """What sites hold on every token, from forward passes that record a few sites each.
+    """Traces sites on every token, in forward passes that record a few sites each.
 
     Args:
         encoder: the encoder of the pair.
@@ -161,7 +161,7 @@ def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, li
 
 
 def _taken(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float[Tensor, "B T D"]:
-    """What heads took from an area, on every token that they wrote to."""
+    """Writes of heads as far as they were read from an area, on every token that they wrote to."""
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(f"{encoder.spec.name} does not show its attention, so no head can be split by what it reads.")
     weights, layers = part.area.weights(encoder.spec), encoder.layers()
