@@ -13,7 +13,7 @@ from steerlens.testing.optional import add_optional_libraries
 
 add_optional_libraries()  # Before transformers is imported.
 
-from steerlens.testing.catalogue import catalogue  # noqa: E402
+from steerlens.testing import catalogue  # noqa: E402
 from steerlens.testing.conformance import measure, read_measurements, write_measurements  # noqa: E402
 from steerlens.zoo.cards import cards  # noqa: E402
 from steerlens.zoo.registry import registered  # noqa: E402

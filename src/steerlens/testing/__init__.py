@@ -1,7 +1,9 @@
 """Testing of adapters: tiny random models of every family, and the checks that an adapter must pass.
 
-report = check_encoder(MyEncoder(tiny_model, processor))
-report.require()
+In the tests of a plug-in:
+
+    report = check_encoder(MyEncoder(tiny_model, processor))
+    report.require()
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from steerlens.testing.conformance import Conformance, measure, read_measurements, write_measurements
     from steerlens.testing.decoder_checks import check_decoder
     from steerlens.testing.encoder_checks import check_encoder, noise_pictures
+    from steerlens.testing.models_page import catalogue
     from steerlens.testing.optional import add_optional_libraries
     from steerlens.testing.outcomes import Check, CheckReport
     from steerlens.testing.tiny import (
@@ -38,6 +41,7 @@ __all__ = [
     "CheckReport",
     "Conformance",
     "add_optional_libraries",
+    "catalogue",
     "check_decoder",
     "check_encoder",
     "fake_atlas",

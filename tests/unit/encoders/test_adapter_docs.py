@@ -18,9 +18,7 @@ import steerlens as sl
 from steerlens.errors import ModelError
 from steerlens.interventions import Zero
 from steerlens.sites import Site
-from steerlens.testing.checks import check_decoder, check_encoder
-from steerlens.testing.tiny import save_tiny_pair
-from steerlens.testing.tiny_vit import randomise
+from steerlens.testing import check_decoder, check_encoder, randomise, save_tiny_pair
 
 PAGE = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text(encoding="utf-8")
 FILES = {match[1]: match[0] for match in re.finditer(r"(?<=```python\n)# (\w+\.py)\n.*?(?=```)", PAGE, re.DOTALL)}

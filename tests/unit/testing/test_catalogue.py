@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from steerlens.errors import ModelError
-from steerlens.testing.catalogue import catalogue
+from steerlens.testing import catalogue
 from steerlens.testing.conformance import Conformance, measure, read_measurements, tiny_encoders, write_measurements
 from steerlens.zoo.cards import cards
 from steerlens.zoo.registry import _OURS

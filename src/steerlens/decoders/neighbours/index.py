@@ -115,6 +115,12 @@ def source_of_index(index: Path) -> str:
 
 
 def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
+    """What the files of an index hold: the parsed `neighbours.json` and the embeddings, float32.
+
+    Raises:
+        UsageError: if there is no index.
+        ModelError: if its files are broken or do not belong together.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
