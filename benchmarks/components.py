@@ -31,12 +31,13 @@ from steerlens.lenses.strength import Strength
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.importance.measure import Bench, make_bench
-from steerlens.studies.overlay.measure import RemovalOptions, open_scene
+from steerlens.studies.overlay.joint import Scene, one_shot
+from steerlens.studies.overlay.measure import open_scene
+from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.scenes import scene_pairs
-from steerlens.studies.shared.effects import by_layer
-from steerlens.studies.shared.joint import Scene, one_shot
+from steerlens.studies.shared.ablation import by_layer
+from steerlens.studies.shared.bench import Bench, make_bench
 from steerlens.studies.shared.stats import correlation_estimate, difference_estimate
 
 WHOLE, INSIDE, OUTSIDE = "heads, all they write", "heads, read from the overlay's place", "heads, read elsewhere"
@@ -105,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     pair = steerlens.load("emoji")
     pairs = scene_pairs(given.data, 2, given.count)
-    bench, options = make_bench(pair, pairs.reference), RemovalOptions(pair.decoder.spec.defaults)
+    bench, options = make_bench(pair, pairs.reference), OverlayOptions(pair.decoder.spec.defaults)
     asked: dict[str, list[Tensor]] = {}
     made: dict[str, list[Tensor]] = {}
     effects: dict[str, list[Tensor]] = {}

@@ -12,7 +12,7 @@ from steerlens.interventions import ByRow, Resample, Scale, Zero
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
-from steerlens.studies.shared.effects import (
+from steerlens.studies.shared.ablation import (
     Ablated,
     Ablation,
     ablate,

@@ -2,22 +2,15 @@
 
 from dataclasses import replace
 
-import torch
-from PIL import Image
+from studied import picture, quick
 
 from steerlens.lenses.strength import Strength
-from steerlens.studies.overlay.measure import RemovalOptions
+from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet, Placement, paste
 from steerlens.studies.shared.settings import LensSetting
 from steerlens.zoo.pair import Pair
 
 CENTRE = Placement(0.5, 0.5, 0.5)
-
-
-def picture(seed: int, size: int = 16, channels: int = 3) -> Image.Image:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (size, size, channels), generator=generator, dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
 
 
 def overlaid(number: int, names: tuple[str, ...]) -> Overlaid:
@@ -28,16 +21,16 @@ def overlaid(number: int, names: tuple[str, ...]) -> Overlaid:
 
 
 def overlay_set(pair: Pair) -> OverlaySet:
-    """Two pairs to choose on and two to report on, of concepts that the tiny pair knows."""
+    """Two pairs to select settings on and two to report on, of concepts that the tiny pair knows."""
     assert pair.vocabulary is not None
     made = [overlaid(number, tuple(pair.vocabulary.names)) for number in range(4)]
     return OverlaySet(tuple(made[:2]), tuple(made[2:]), tuple(picture(90 + n) for n in range(4)), "random pictures")
 
 
-def removal_options(pair: Pair) -> RemovalOptions:
+def overlay_options(pair: Pair) -> OverlayOptions:
     """Two settings a lens and one denoising step."""
-    return RemovalOptions(
-        replace(pair.decoder.spec.defaults, steps=1, guidance=1.0),
+    return OverlayOptions(
+        quick(pair),
         steering=(LensSetting("steering", Strength("rho", 1.0)), LensSetting("steering", Strength("rho", 2.0))),
         diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
         batch=5,

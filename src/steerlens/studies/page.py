@@ -1,245 +1,204 @@
-"""`docs/studies.md`, made from the studies' own summaries: no number in it is typed by hand."""
+"""The pages of results: a verdict page and a page a study, written from summaries; no number is typed by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from steerlens.errors import UsageError
+from steerlens import studies
+from steerlens.errors import StoreError, UsageError
 from steerlens.storage.files import atomic_write
-from steerlens.studies.decoder.section import decoder_bar, decoder_section, strength_bar, strength_section
-from steerlens.studies.importance.findings import OVERLAY_AIM, attenuation_table, candidates_table, overlay_findings
-from steerlens.studies.importance.results import LAYOUT
-from steerlens.studies.importance.section import found_difference, importance_findings, importance_section, own_figure
-from steerlens.studies.overlay.orders import COMPARED
-from steerlens.studies.overlay.section import overlay_orders
 from steerlens.studies.shared.folder import read_json
-from steerlens.studies.shared.markdown import Json, above, interval, percent, signed, table
-
-STUDIES = ("importance", "overlay", "strength", "decoder")
-"""The studies that the page knows, in its order."""
+from steerlens.studies.shared.markdown import Bar, met, table
+from steerlens.studies.shared.records import Record
+from steerlens.studies.shared.study import Study
 
 PAIR_FIGURES = "pair.json"
 """The bundled pair's own figures, among the studies, if they were measured."""
 
-_GATE = ("heads that matter", "of them in the last third")
+BUNDLED = "emoji"
+"""The name of the bundled pair."""
 
-_HEAD = """\
+_GATE = ("heads that matter", "of them in the last third")
+"""Figures of the bundled pair without which no study on it means much."""
+
+_VERDICT_HEAD = """\
 # Does it tell the truth?
 
-A lens is worth what interventions confirm. These are the results of `steerlens study` on {on}; this page is written by
-`steerlens study page` from the summaries in [docs/studies](studies), figures included. Run the same commands on any
-model and any folder of pictures.
+A lens is worth what interventions confirm. This page sums up the results of `steerlens study` on {on}; `steerlens study
+page` writes it, and a page for each study, from the summaries in [docs/studies](studies), figures included. Run the
+same commands on any model and any folder of pictures.
 
+{links}
 """
 
-BUNDLED = "emoji"
-"""The name of the bundled pair, which the page calls by that."""
+
+@dataclass(frozen=True)
+class PairFigure(Record):
+    """A figure of the pair itself.
+
+    Attributes:
+        name: of the figure.
+        value: as measured.
+        bar: its bar, or None.
+    """
+
+    name: str
+    value: float
+    bar: float | None = None
 
 
-def write_page(studies: Path, out: Path) -> Path:
-    """Writes `studies.md`, `studies/NAME.json` and `images/studies/NAME-FIGURE.png`; returns the page's path.
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A study that is finished.
+
+    Attributes:
+        study: which one.
+        summary: its summary.
+        model: name of the pair that it is about, empty if that is not known.
+        data: the file of the summary.
+        figures: its figures, if they lie beside the summary.
+    """
+
+    study: Study[Any, Any]
+    summary: Any
+    model: str = ""
+    data: bytes = b""
+    figures: Sequence[Path] = ()
+
+
+def write_page(folder: Path, out: Path) -> Path:
+    """Writes `studies.md`, `studies/NAME.md`, `studies/NAME.json` and `images/studies/NAME-FIGURE.png`.
 
     Args:
-        studies: holds a folder for each study, by its name.
+        folder: a study's own folder; or one that holds a folder for each study, by its name; or one that holds
+            summaries as this function writes them.
         out: where to write.
 
+    Returns:
+        The path of the verdict page.
+
     Raises:
-        UsageError: if none of them is finished, or one was summarised by another version.
-        StoreError: if a summary cannot be read, or the page cannot be written.
+        UsageError: if no study is finished, or another version wrote a summary.
+        StoreError: if a summary cannot be read, or a page cannot be written.
     """
-    found = {name: read_json(studies / name / "summary.json") for name in STUDIES}
-    summaries = {name: summary for name, summary in found.items() if summary is not None}
-    measured = read_json(studies / PAIR_FIGURES)
-    if not summaries:
-        raise UsageError(f"{studies} holds no finished study: none of {', '.join(STUDIES)} has a summary.json in it.")
-    models = {name: _model_of(read_json(studies / name / "study.json")) for name in summaries}
-    text = studies_page(summaries, measured, models)
-    for name in summaries:
-        atomic_write(out / "studies" / f"{name}.json", (studies / name / "summary.json").read_bytes())
-        for figure in sorted((studies / name / "figures").glob("*.png")):
-            atomic_write(out / "images" / "studies" / f"{name}-{figure.name}", figure.read_bytes())
-    if measured is not None:
-        atomic_write(out / "studies" / PAIR_FIGURES, (studies / PAIR_FIGURES).read_bytes())
-    page = out / "studies.md"
-    atomic_write(page, text.encode())
-    return page
+    finished = find_studies(folder)
+    pair = folder / PAIR_FIGURES
+    figures = read_pair_figures(pair)
+    pages = {out / "studies.md": verdict_page(finished, figures)}
+    pages |= {out / "studies" / f"{one.study.name}.md": study_page(one) for one in finished}
+    for one in finished:
+        atomic_write(out / "studies" / f"{one.study.name}.json", one.data)
+        for figure in one.figures:
+            atomic_write(out / "images" / "studies" / f"{one.study.name}-{figure.name}", figure.read_bytes())
+    if figures:
+        atomic_write(out / "studies" / PAIR_FIGURES, pair.read_bytes())
+    for path, text in pages.items():
+        atomic_write(path, text.encode())
+    return out / "studies.md"
 
 
-def _model_of(manifest: Json | None) -> str:
-    """The name of the pair that a study was about, as a reader may see it: without the folders that it lies in."""
-    name = str((manifest or {}).get("models", {}).get("pair", ""))
-    return Path(name).name
+def find_studies(folder: Path) -> list[Finished]:
+    """The finished studies of a folder; see `write_page`.
+
+    Raises:
+        UsageError: if there is none, or another version wrote a summary.
+        StoreError: if a summary cannot be read.
+    """
+    manifest = read_json(folder / "study.json")
+    if manifest is not None and "study" in manifest:
+        name = str(manifest["study"])
+        if name not in studies.STUDIES:
+            raise UsageError(f"{folder} holds a study {name!r}, which this version of steerlens does not know.")
+        candidates = [(studies.STUDIES[name], folder)]
+    else:
+        candidates = [(study, folder / name) for name, study in studies.STUDIES.items()]
+    finished: list[Finished] = []
+    for study, own in candidates:
+        path = own / "summary.json"
+        if not path.is_file():
+            path = folder / f"{study.name}.json"
+        if (values := read_json(path)) is not None:
+            summary = study.read(values, str(path))
+            model = _model_of(read_json(own / "study.json")) or study.model(summary)
+            figures = sorted((own / "figures").glob("*.png"))
+            finished.append(Finished(study, summary, model, path.read_bytes(), figures))
+    if not finished:
+        raise UsageError(
+            f"{folder} holds no finished study: neither is it a study's folder with a summary.json, nor does it hold "
+            f"any of {', '.join(studies.STUDIES)}."
+        )
+    return finished
 
 
-def studies_page(
-    summaries: Mapping[str, Json], measured: Json | None = None, models: Mapping[str, str] | None = None
-) -> str:
-    """The page as markdown.
+def read_pair_figures(path: Path) -> list[PairFigure]:
+    """Figures of the pair from `steerlens train evaluate --json`; nothing if there is no such file.
+
+    Raises:
+        StoreError: if the file cannot be read.
+    """
+    values = read_json(path)
+    if values is None:
+        return []
+    figures = values.get("figures")
+    if not isinstance(figures, list):
+        raise StoreError(f"{path} lacks 'figures'; steerlens train evaluate --json writes them.")
+    return [PairFigure.from_json(one, f"{path}: figures[{place}]") for place, one in enumerate(figures)]  # type: ignore[misc]
+
+
+def _model_of(manifest: Mapping[str, Any] | None) -> str:
+    """The name of the pair that a study is about, as a reader may see it: without the folders that it lies in."""
+    return Path(str((manifest or {}).get("models", {}).get("pair", ""))).name
+
+
+def study_page(finished: Finished) -> str:
+    """The page of one study as markdown: its findings, tables and figures."""
+    study, summary = finished.study, finished.summary
+    findings = "\n".join(f"- {finding.text}" for finding in study.findings(summary))
+    parts = [f"# {study.title}\n", f"{study.question} On {_in_words(finished.model)}.\n"]
+    parts += [f"## Findings\n\n{findings}\n", "## How it was measured\n"] if findings else []
+    text = "\n".join([*parts, study.section(summary)])
+    return text.rstrip() + "\n"
+
+
+def verdict_page(finished: Sequence[Finished], figures: Sequence[PairFigure] = ()) -> str:
+    """The page of verdicts as markdown: the bars, and the headline findings of every study.
 
     Args:
-        summaries: `summary.json` of each study that ran, by the study's name.
-        measured: what `steerlens train evaluate --json` says of the pair, for the gate before all studies.
-        models: of each study, the name of the pair that it was about.
-
-    Raises:
-        UsageError: if a summary was made by another version, and its study has to be run again.
+        finished: the studies.
+        figures: of the bundled pair, for the gate before all studies.
     """
-    sections: dict[str, Callable[[Json], str]] = {
-        "importance": importance_section,
-        "overlay": overlay_section,
-        "strength": strength_section,
-        "decoder": decoder_section,
-    }
-    importance = summaries.get("importance")
-    if importance is not None and importance.get("layout") != LAYOUT:
-        raise UsageError(_OTHER_VERSION.format("importance"))
-    on = _on_what({name: (models or {}).get(name, "") for name in summaries})
-    parts = [_HEAD.format(on=on), verdicts(summaries, measured, on)]
-    for name, summary in summaries.items():
-        try:
-            parts += [sections[name](summary)] if name in sections else []
-        except (KeyError, TypeError) as error:
-            raise UsageError(_OTHER_VERSION.format(name)) from error
+    on = _on_what(finished)
+    links = "\n".join(f"- [{one.study.title}](studies/{one.study.name}.md): {one.study.question}" for one in finished)
+    bars = [
+        Bar(
+            f"gate, on the bundled pair: {figure.name} (`steerlens train evaluate`)",
+            f"{figure.value:g}",
+            f"{figure.bar:g}",
+            met(figure.value >= figure.bar),
+        )
+        for figure in figures
+        if figure.name in _GATE and figure.bar is not None
+    ]
+    bars += [bar for one in finished for bar in one.study.bars(one.summary)]
+    parts = [
+        _VERDICT_HEAD.format(on=on, links=links),
+        "## The bars\n",
+        table(["what", f"on {on}", "bar", ""], [bar.cells for bar in bars]),
+    ]
+    for one in finished:
+        headlines = [finding.text for finding in one.study.findings(one.summary) if finding.headline]
+        if headlines:
+            parts += [f"## {one.study.title}\n", "\n".join(f"- {text}" for text in headlines) + "\n"]
     return "\n".join(parts).rstrip() + "\n"
 
 
-_OTHER_VERSION = "the summary of study {} was made by another version of steerlens: run that study again."
+def _in_words(model: str) -> str:
+    return "the bundled pair" if model == BUNDLED else f"`{model}`" if model else "the pair that was given"
 
 
-def _on_what(models: Mapping[str, str]) -> str:
-    named = {
-        study: "the bundled pair" if model == BUNDLED else f"`{model}`" for study, model in models.items() if model
-    }
+def _on_what(finished: Sequence[Finished]) -> str:
+    named = {one.study.name: _in_words(one.model) for one in finished if one.model}
     if len(set(named.values())) > 1:
         return "several pairs (" + ", ".join(f"{study}: {model}" for study, model in named.items()) + ")"
-    return next(iter(named.values()), "the pair that was given")
-
-
-def verdicts(summaries: Mapping[str, Json], measured: Json | None = None, on: str = "the pair that was given") -> str:
-    """The bars and whether each is met.
-
-    Args:
-        summaries: of each study that ran.
-        measured: of the bundled pair, for the gate.
-        on: which model, in words.
-
-    Raises:
-        UsageError: if a summary was made by another version.
-    """
-    rows: list[list[str]] = []
-    for figure in (measured or {"figures": ()})["figures"]:
-        if figure["name"] in _GATE and figure["bar"] is not None:
-            met = "met" if figure["value"] >= figure["bar"] else "MISSED"
-            what = f"gate, on the bundled pair: {figure['name']} (`steerlens train evaluate`)"
-            rows.append([what, f"{figure['value']:g}", f"{figure['bar']:g}", met])
-    known: dict[str, Callable[[Json], list[list[str]]]] = {
-        "importance": _importance_bars,
-        "overlay": _overlay_bars,
-        "strength": lambda summary: [strength_bar(summary)],
-        "decoder": lambda summary: [decoder_bar(summary)],
-    }
-    told: dict[str, Callable[[Json], list[str]]] = {"importance": importance_findings, "overlay": overlay_findings}
-    findings: list[str] = []
-    for name, summary in summaries.items():
-        try:
-            rows += known[name](summary) if name in known else []
-            findings += told[name](summary) if name in told else []
-        except (KeyError, TypeError) as error:
-            raise UsageError(_OTHER_VERSION.format(name)) from error
-    bars = "## The bars\n\n" + table(["what", f"on {on}", "bar", ""], rows)
-    return bars + (f"\nOn {on}:\n\n" + "\n".join(f"- {finding}" for finding in findings) + "\n" if findings else "")
-
-
-def _importance_bars(summary: Json) -> list[list[str]]:
-    main = summary["main"]
-    difference = (found_difference(summary, "chosen") or {})["estimate"]
-    own, beats = own_figure(summary, "steering, chosen"), summary["beats_control"]
-    rows = [
-        [
-            f"importance: DSL minus Diffusion Lens, correlation with the main effect ({main}), decoded",
-            interval(difference),
-            "interval above 0",
-            _met(above(difference)),
-        ],
-        [
-            f"importance: DSL's own correlation with it ({main}), decoded",
-            interval(own),
-            "interval above 0",
-            _met(above(own)),
-        ],
-    ]
-    if (share := summary["ceiling_share"].get("chosen")) is not None:
-        rows.append(
-            [
-                "importance: DSL as a share of the exact direct effect's correlation (the ceiling), decoded",
-                interval(share),
-                "aim: 0.8",
-                _aimed((share["value"] or 0) >= 0.8),
-            ]
-        )
-    layers = " ".join(f"{value:.0%}" for value in summary["beats_by_layer"])
-    share = f"{percent(beats)} [{beats['low'] or 0:.0%}, {beats['high'] or 0:.0%}]"
-    rows.append(
-        [
-            "heads closer to the input than a random direction steered as hard (one a head, for all pictures); by "
-            "layer",
-            f"{share}; {layers}",
-            "reported; chance is 50%",
-            "above chance" if above(beats, 0.5) else "not above chance",
-        ]
-    )
-    return rows
-
-
-def _overlay_bars(summary: Json) -> list[list[str]]:
-    area = summary["bar"]
-    what = "overlay: DSL's normalised area (0 random order, 1 greedy reference)"
-    return [
-        [what, interval(area), "interval above 0", _met(above(area))],
-        [what, interval(area), f"aim: {OVERLAY_AIM:g}", _aimed((area["value"] or 0) >= OVERLAY_AIM)],
-    ]
-
-
-def _met(met: bool) -> str:
-    return "met" if met else "MISSED"
-
-
-def _aimed(met: bool) -> str:
-    return "aim met" if met else "aim MISSED"
-
-
-def overlay_section(summary: Json) -> str:
-    """Overlay removal: choices, orders, paired differences."""
-    low, high = summary["random_range"]
-    lines = [
-        "## Overlay removal\n",
-        "Does ablating heads in a lens' order make an overlay leave, while the base stays? The paper's second study.",
-        f"{summary['n_pairs']} pairs of a base and an overlay, {summary['n_heads']} heads, {summary['ablation']} "
-        "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
-        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals draw pairs anew, "
-        "one by one (95 %): pairs that share a picture count as independent.\n",
-        f"    {summary.get('command') or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
-        "![Normalised area of every order](images/studies/overlay-orders.png)\n",
-        table(
-            ["lens", "setting", "compared with", "area where it was chosen"],
-            [
-                [
-                    lens,
-                    choice["setting"],
-                    COMPARED[choice["compare"]],
-                    signed(choice["area"]),
-                ]
-                for lens, choice in summary["choices"].items()
-            ],
-        ),
-        "All candidates, where the choice was made:\n",
-        candidates_table(summary["choices"], "normalised area"),
-        overlay_orders(summary),
-        f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
-        f"{interval(summary['difference'])}.\n",
-        table(["paired difference", "area"], [[name, interval(one)] for name, one in summary["differences"].items()]),
-        attenuation_table(summary["attenuation"], "each head's own effect on the objective"),
-        "![Trajectories of the embedding](images/studies/overlay-trajectories.png)\n",
-        "![Trajectories of decoded pictures](images/studies/overlay-decoded.png)\n",
-        "![Decoded pictures along the way](images/studies/overlay-strip-0.png)\n",
-    ]
-    return "\n".join(lines)
+    return next(iter(named.values()), _in_words(""))

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from steerlens.cli.study.command_line import command_line
 from steerlens.cli.study.decoder import Decoder
 from steerlens.cli.study.importance import Importance
 from steerlens.cli.study.overlay import Overlay
 from steerlens.cli.study.shared import StudySettings
+
+from steerlens.cli.study.command_line import command_line
 
 HOME = Path("/home/someone")
 

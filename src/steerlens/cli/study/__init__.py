@@ -1,22 +1,26 @@
-"""`steerlens study`: one file a study, and the page of results."""
+"""`steerlens study`: a subcommand for every study in `steerlens.studies.STUDIES`, and the page of results."""
 
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import tyro
 
-from steerlens.cli.study.decoder import Decoder
-from steerlens.cli.study.importance import Importance
-from steerlens.cli.study.overlay import Overlay
+from steerlens import studies
+from steerlens.cli.study.command import study_command
 from steerlens.cli.study.page import Page
-from steerlens.cli.study.strength import Strength
 
-__all__ = ["Command", "Decoder", "Importance", "Overlay", "Page", "Strength"]
+__all__ = ["Page", "subcommands"]
 
-Command = (
-    Annotated[Importance, tyro.conf.subcommand(name="importance")]
-    | Annotated[Overlay, tyro.conf.subcommand(name="overlay")]
-    | Annotated[Strength, tyro.conf.subcommand(name="strength")]
-    | Annotated[Decoder, tyro.conf.subcommand(name="decoder")]
-    | Annotated[Page, tyro.conf.subcommand(name="page")]
-)
-"""The subcommands of `steerlens study`."""
+
+def subcommands() -> Any:
+    """The subcommands of `steerlens study`, made from the table of studies."""
+    commands: list[Any] = [
+        Annotated[study_command(study), tyro.conf.subcommand(name=name)] for name, study in studies.STUDIES.items()
+    ]
+    return Union[(*commands, Annotated[Page, tyro.conf.subcommand(name="page")])]
+
+
+def __getattr__(name: str) -> Any:
+    # Made on request: the table may hold a further study by then.
+    if name == "Command":
+        return subcommands()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,16 +10,18 @@ from steerlens.cli.console import say
 
 @dataclass(frozen=True)
 class Page:
-    """Write the page of results from finished studies: a markdown page, their summaries and figures.
+    """Write the pages of results from finished studies: a verdict page, a page a study, their summaries and figures.
 
-    Example: steerlens study page studies --out docs
+    Examples:
+      steerlens study page studies --out docs
+      steerlens study page studies/importance --out importance-page
     """
 
     studies: tyro.conf.Positional[Path]
-    """Folder that holds the studies' folders: importance, overlay, strength, decoder, as far as they ran."""
+    """A study's own folder, or a folder that holds those of several studies under their names."""
 
     out: Path
-    """Folder for studies.md, studies/NAME.json and images/studies/NAME-FIGURE.png."""
+    """Folder for studies.md, studies/NAME.md, studies/NAME.json and images/studies/NAME-FIGURE.png."""
 
     def run(self) -> int:
         """Carries the command out and returns the exit code."""

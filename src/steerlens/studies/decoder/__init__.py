@@ -1,1 +1,1 @@
-"""The decoder study: what a decoder adds, and how many steps are worth their time."""
+"""The decoder study: what a decoder adds, and how many steps are enough."""

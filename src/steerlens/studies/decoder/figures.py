@@ -1,37 +1,35 @@
 """Figures of the decoder study, drawn from its summary and the pictures that it kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from steerlens.sites import Site
-from steerlens.studies.decoder.summary import DecoderSummary, Seen, SettingRow
-from steerlens.studies.shared.caution import caution
-from steerlens.studies.shared.drawing import picture_grid
-from steerlens.studies.shared.greys import DARK, LIGHT, MIDDLE, PALE
-from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.decoder.measure import ShownPart
+from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
+from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, PALE, picture_grid, plain_axes
+from steerlens.studies.shared.stats import Estimate, caution
 from steerlens.studies.shared.subjects import Subject
 
 
-class _Look(NamedTuple):
+class _Line(NamedTuple):
     label: str
     colour: str
     marker: str
     dash: str
-    seen: Callable[[SettingRow], Seen | None]
+    view: Callable[[SettingRow], SettingView | None]
     shift: float = 1.0
 
 
-_OWN = _Look("encoder", DARK, "o", "-", lambda row: row.seen)
-_JUDGE = _Look("outside judge", MIDDLE, "^", "--", lambda row: row.judged, 1.03)
-"""Set off a little, lest one interval hides the other."""
+_OWN = _Line("encoder", DARK, "o", "-", lambda row: row.own)
+_JUDGE = _Line("outside judge", MIDDLE, "^", "--", lambda row: row.judged, 1.03)
+"""Shifted a little so that intervals do not hide each other."""
 
 
-def _looks(summary: DecoderSummary) -> tuple[_Look, ...]:
+def _lines(summary: DecoderSummary) -> tuple[_Line, ...]:
     return (_OWN,) if summary.reference.judged is None else (_OWN, _JUDGE)
 
 
@@ -40,10 +38,10 @@ def steps_figure(summary: DecoderSummary) -> Figure:
     rows = sorted((row for row in summary.rows if row.axis in ("default", "steps")), key=lambda row: row.steps)
     figure = Figure(figsize=(10.5, 3.7), layout="constrained")
     ranking, agreement, fidelity = figure.subplots(1, 3)
-    for look in _looks(summary):
-        _line(ranking, rows, look, lambda seen: seen.rank_correlation)
-        _line(agreement, rows, look, lambda seen: seen.agreement)
-    ceiling = summary.reference.seen.rank_correlation
+    for line in _lines(summary):
+        _draw(ranking, rows, line, lambda view: view.rank_correlation)
+        _draw(agreement, rows, line, lambda view: view.agreement)
+    ceiling = summary.reference.own.rank_correlation
     ranking.axhspan(ceiling.low, ceiling.high, color=PALE, zorder=0)
     ranking.axhline(
         ceiling.value, color=MIDDLE, linewidth=1, label=f"encoder's ceiling: {summary.reference.steps} steps"
@@ -52,19 +50,19 @@ def steps_figure(summary: DecoderSummary) -> Figure:
         summary.wanted * ceiling.value, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
     )
     agreement.axhline(
-        summary.rows[0].seen.unrelated, color=MIDDLE, linewidth=1, linestyle="-.", label="pictures of different inputs"
+        summary.default.own.unrelated, color=MIDDLE, linewidth=1, linestyle="-.", label="pictures of different inputs"
     )
     _points(fidelity, [row.steps for row in rows], [row.fidelity for row in rows], _OWN, "encoder")
     ranking.set_ylabel("rank correlation of heads", fontsize=8)
     agreement.set_ylabel("agreement over seeds (cosine)", fontsize=8)
-    fidelity.set_ylabel("fidelity (cosine with what was asked)", fontsize=8)
+    fidelity.set_ylabel("fidelity (cosine with the request)", fontsize=8)
     for axes in (ranking, agreement, fidelity):
         axes.set_xscale("log")
         axes.set_xticks([row.steps for row in rows], [str(row.steps) for row in rows])
         axes.minorticks_off()
         axes.set_xlabel("denoising steps", fontsize=8)
-        axes.axvline(summary.rows[0].steps, color=LIGHT, linewidth=4, alpha=0.5, zorder=0)
-        _plain(axes)
+        axes.axvline(summary.default.steps, color=LIGHT, linewidth=4, alpha=0.5, zorder=0)
+        plain_axes(axes)
     named = {
         label: handle
         for axes in (ranking, agreement)
@@ -80,17 +78,17 @@ def settings_figure(summary: DecoderSummary) -> Figure:
     rows = [*summary.rows, summary.reference]
     figure = Figure(figsize=(10.5, 0.3 * len(rows) + 1.7), layout="constrained")
     ranking, agreement, fidelity = figure.subplots(1, 3, sharey=True, width_ratios=(1.3, 1, 1))
-    looks = _looks(summary)
+    lines = _lines(summary)
     for place, row in enumerate(reversed(rows)):
-        for number, look in enumerate(looks):
-            seen = look.seen(row)
-            offset = 0.13 - 0.26 * number if len(looks) > 1 else 0.0
-            if seen is not None:
-                label = look.label if place == 0 else None
-                _across(ranking, seen.rank_correlation, place + offset, look, label)
-                _across(agreement, seen.agreement, place + offset, look, None)
+        for number, line in enumerate(lines):
+            view = line.view(row)
+            offset = 0.13 - 0.26 * number if len(lines) > 1 else 0.0
+            if view is not None:
+                label = line.label if place == 0 else None
+                _across(ranking, view.rank_correlation, place + offset, line, label)
+                _across(agreement, view.agreement, place + offset, line, None)
         _across(fidelity, row.fidelity, place, _OWN, None)
-    ceiling = summary.reference.seen.rank_correlation.value
+    ceiling = summary.reference.own.rank_correlation.value
     ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="encoder's ceiling")
     wanted = summary.wanted * ceiling
     ranking.axvline(wanted, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it")
@@ -101,63 +99,55 @@ def settings_figure(summary: DecoderSummary) -> Figure:
     ranking.set_xlabel("rank correlation of heads", fontsize=8)
     agreement.set_xlabel("agreement over seeds (cosine)", fontsize=8)
     fidelity.set_xlabel("fidelity (cosine)", fontsize=8)
-    for axes in (ranking, agreement, fidelity):
-        _plain(axes)
+    plain_axes(ranking, agreement, fidelity)
     figure.legend(*ranking.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=4)
     figure.suptitle(f"{_size(summary)}\n{_bars(summary)}", fontsize=9)
     return figure
 
 
-def seeds_figure(
-    part: Mapping[str, Tensor], subject: Subject, heads: Sequence[Site], summary: DecoderSummary
-) -> Figure:
-    """What the decoder invents: a few heads of one picture, seed after seed, by default and as the reference."""
+def seeds_figure(part: ShownPart, subject: Subject, heads: Sequence[Site], summary: DecoderSummary) -> Figure:
+    """A few heads of one picture, seed after seed, by default and as the reference."""
     rows = [
         [None, *default.numpy(), *reference.numpy()]
-        for default, reference in zip(part["default"], part["reference"], strict=True)
+        for default, reference in zip(part.default, part.reference, strict=True)
     ]
     rows[0][0] = np.asarray(subject.image)
     columns = [
         f"{setting.steps} steps\nseed {seed}"
-        for kind, setting, seeds in (
-            ("default", summary.rows[0], summary.seeds),
-            ("reference", summary.reference, summary.reference_seeds),
+        for pictures, setting, seeds in (
+            (part.default, summary.default, summary.seeds),
+            (part.reference, summary.reference, summary.reference_seeds),
         )
-        for seed in seeds[: part[kind].shape[1]]
+        for seed in seeds[: pictures.shape[1]]
     ]
-    names = [heads[place].label for place in part["heads"].tolist()]
+    names = [heads[place].label for place in part.heads.tolist()]
     return picture_grid(rows, names, ["input", *columns], f"{subject.concept}: the same embeddings with other seeds")
 
 
-def _line(axes: Axes, rows: Sequence[SettingRow], look: _Look, of: Callable[[Seen], Estimate]) -> None:
-    shown = [(row.steps, of(seen)) for row in rows if (seen := look.seen(row)) is not None]
-    _points(axes, [steps for steps, _ in shown], [estimate for _, estimate in shown], look, look.label)
+def _draw(axes: Axes, rows: Sequence[SettingRow], line: _Line, figure: Callable[[SettingView], Estimate]) -> None:
+    shown = [(row.steps, figure(view)) for row in rows if (view := line.view(row)) is not None]
+    _points(axes, [steps for steps, _ in shown], [estimate for _, estimate in shown], line, line.label)
 
 
-def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], look: _Look, label: str) -> None:
-    places = [place * look.shift for place in places]
+def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], line: _Line, label: str) -> None:
+    places = [place * line.shift for place in places]
     for place, estimate in zip(places, estimates, strict=True):
-        axes.plot([place, place], [estimate.low, estimate.high], color=look.colour, linewidth=0.8, alpha=0.6)
+        axes.plot([place, place], [estimate.low, estimate.high], color=line.colour, linewidth=0.8, alpha=0.6)
     axes.plot(
         places,
         [estimate.value for estimate in estimates],
-        color=look.colour,
-        marker=look.marker,
-        linestyle=look.dash,
+        color=line.colour,
+        marker=line.marker,
+        linestyle=line.dash,
         markersize=4.5,
         linewidth=1.4,
         label=label,
     )
 
 
-def _across(axes: Axes, estimate: Estimate, place: float, look: _Look, label: str | None) -> None:
-    axes.plot([estimate.low, estimate.high], [place, place], color=look.colour, linewidth=1.4)
-    axes.plot(estimate.value, place, look.marker, color=look.colour, markersize=4.5, label=label)
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
+def _across(axes: Axes, estimate: Estimate, place: float, line: _Line, label: str | None) -> None:
+    axes.plot([estimate.low, estimate.high], [place, place], color=line.colour, linewidth=1.4)
+    axes.plot(estimate.value, place, line.marker, color=line.colour, markersize=4.5, label=label)
 
 
 def _size(summary: DecoderSummary) -> str:
@@ -168,5 +158,5 @@ def _size(summary: DecoderSummary) -> str:
 
 
 def _bars(summary: DecoderSummary) -> str:
-    warned = caution(summary.n_concepts)
-    return "Bars: 95 % intervals" + (f"; {warned}." if warned else ".")
+    warning = caution(summary.n_concepts)
+    return "Bars: 95 % intervals" + (f"; {warning}." if warning else ".")

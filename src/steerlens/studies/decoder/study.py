@@ -1,110 +1,100 @@
-"""The decoder study from end to end: decode at every setting, compare with the reference, draw."""
+"""The decoder study as the command line and the page of results see it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
-from steerlens.progress import Progress
-from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
-from steerlens.studies.decoder.measure import (
-    PICTURES,
-    DecoderOptions,
-    decoded_part,
-    measure,
-    measure_pictures,
-    study_heads,
-    subject_part,
-)
-from steerlens.studies.decoder.summary import DecoderSummary, Decodings, summarise, table_rows, timings
-from steerlens.studies.importance.study import target_for
-from steerlens.studies.shared.drawing import save_figure, save_table
-from steerlens.studies.shared.folder import StudyFolder, open_study
-from steerlens.studies.shared.judge import judge_name, models_of
-from steerlens.studies.shared.notions import INPUT
-from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.zoo.pair import Pair
+from steerlens.studies.decoder.arguments import DecoderArguments
+from steerlens.studies.shared.study import Study
+
+if TYPE_CHECKING:
+    from steerlens.progress import Progress
+    from steerlens.studies.decoder.results import DecoderSummary
+    from steerlens.studies.shared.markdown import Bar, Finding
+
+_FEWEST_PICTURES = 4
 
 
-def decoder_study(
-    pair: Pair,
-    subjects: SubjectSet,
-    options: DecoderOptions,
-    folder: Path,
-    *,
-    wanted: float = 0.95,
-    judge: Encoder | None = None,
-    draws: int = 1000,
-    command: str = "",
-) -> Generator[Progress, None, DecoderSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
+    """The decoder: what it invents, and how many steps are enough."""
 
-    Args:
-        pair: encoder and decoder.
-        subjects: the pictures; all of them are reported on, since there is nothing to choose that depends on concepts.
-        options: what to measure.
-        folder: where to write.
-        wanted: the share of the ceiling that is enough; another one needs no new measurement.
-        judge: an outside encoder that sees the decoded pictures as well.
-        draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+    name = "decoder"
+    title = "Decoder"
+    question = "What does the decoder add to the requested embedding, and how many steps are worth their time?"
 
-    Raises:
-        UsageError: if the folder holds another study, the share is none, or there is no such target.
-        StoreError: if it cannot be written; finished parts stay.
-    """
-    if not 0 < wanted <= 1:
-        raise UsageError(f"the share of the ceiling that is enough lies between 0 and 1, not {wanted:g}.")
-    if options.target != INPUT:
-        target_for(pair, subjects, options.target)
-    everyone = (*subjects.chosen, *subjects.reported)
-    with open_study(folder, identity(pair, subjects, options, judge)) as study:
-        yield from measure(pair, everyone, options, judge, study)
-        yield from measure_pictures(pair, everyone[0], options, study)
-        named = [_parts(study, name, everyone) for name, _, _ in options.work()]
-        found = Decodings(
-            subjects=[study.part(subject_part(subject)) for subject in everyone],
-            reference=named[0],
-            settings=named[1:],
-            concepts=[subject.concept for subject in everyone],
-            target=options.target,
-            draws=draws,
+    @property
+    def arguments(self) -> type[DecoderArguments]:
+        """Options of the command line."""
+        return DecoderArguments
+
+    def run(self, arguments: DecoderArguments, command: str) -> "Generator[Progress, None, DecoderSummary]":
+        """Loads models and pictures, and carries the study out."""
+        from steerlens.lenses.strength import Strength
+        from steerlens.progress import Progress
+        from steerlens.studies.decoder.experiment import decoder_study
+        from steerlens.studies.decoder.options import DecoderOptions, sweep
+        from steerlens.studies.shared.bench import with_steps
+        from steerlens.studies.shared.inputs import decoder_seeds, load_judge, load_study_pair, load_subjects
+        from steerlens.sweep.prepare import default_strength
+
+        settings, count = arguments.settings, arguments.count
+        if count < _FEWEST_PICTURES:
+            raise UsageError(f"the decoder study needs at least {_FEWEST_PICTURES} pictures, not {count}.")
+        strength = None if arguments.strength is None else Strength.parse(arguments.strength)
+        yield Progress("loading", 0, 1)
+        # No choice depends on concepts: both halves are reported on.
+        subjects = load_subjects(settings, count // 2, count - count // 2)
+        pair = load_study_pair(settings)
+        judge = load_judge(arguments.judge, settings)
+        yield Progress("loading", 1, 1)
+        options = DecoderOptions(
+            sweep(
+                with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+                arguments.sweep_steps,
+                arguments.sweep_guidance,
+                arguments.sweep_schedulers,
+                arguments.sweep_intervals,
+            ),
+            strength or default_strength(pair.card),
+            arguments.target,
+            decoder_seeds(settings, arguments.seeds),
+            arguments.reference_steps,
+            arguments.reference_seeds,
+            arguments.heads,
         )
-        yield Progress("statistics", 0, 1)
-        n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
-        summary = summarise(found, options, n_heads, wanted, judge=judge_name(judge), command=command)
-        yield Progress("statistics", 1, 1)
-        heads = study_heads(pair, options)
-        study.write_json("summary.json", summary.to_json())
-        study.write_json("timings.json", timings(found, options))
-        study.write_json("provenance.json", pair.provenance.to_json())
-        save_table(study, table_rows(found, options, [(one.id, one.concept) for one in everyone], heads))
-        save_figure(study, "steps", steps_figure(summary))
-        save_figure(study, "settings", settings_figure(summary))
-        save_figure(study, "seeds", seeds_figure(study.part(PICTURES), everyone[0], heads, summary))
-        return summary
+        return (
+            yield from decoder_study(
+                pair, subjects, options, arguments.out, wanted=arguments.share, judge=judge, command=command
+            )
+        )
 
+    def read(self, values: Mapping[str, Any], where: str) -> "DecoderSummary":
+        """The summary from JSON values."""
+        from steerlens.studies.decoder.results import DecoderSummary
 
-def _parts(study: StudyFolder, name: str, subjects: Sequence[Subject]) -> list[dict[str, Tensor]]:
-    return study.parts(decoded_part(name, subject) for subject in subjects)
+        return DecoderSummary.from_json(values, where)
 
+    def lines(self, summary: "DecoderSummary", folder: Path) -> Sequence[str]:
+        """Lines of results for the terminal."""
+        from steerlens.studies.decoder.terminal import decoder_lines
 
-def identity(pair: Pair, subjects: SubjectSet, options: DecoderOptions, judge: Encoder | None) -> dict[str, Any]:
-    """What two calls must share to go on with one study, as JSON values."""
-    return {
-        "study": "decoder",
-        "models": models_of(pair, judge),
-        "subjects": subjects.identity(),
-        "options": {
-            "settings": [setting.decisive() for setting in options.settings],
-            "strength": str(options.strength),
-            "target": options.target,
-            "seeds": list(options.seeds),
-            "reference_steps": options.reference_steps,
-            "reference_seeds": options.reference_seeds,
-            "heads": options.heads,
-        },
-    }
+        return decoder_lines(summary, folder)
+
+    def bars(self, summary: "DecoderSummary") -> "Sequence[Bar]":
+        """Figures of the verdict page."""
+        from steerlens.studies.decoder.findings import decoder_bars
+
+        return decoder_bars(summary)
+
+    def findings(self, summary: "DecoderSummary") -> "Sequence[Finding]":
+        """Findings in words."""
+        from steerlens.studies.decoder.findings import decoder_findings
+
+        return decoder_findings(summary)
+
+    def section(self, summary: "DecoderSummary") -> str:
+        """Tables and figures of the study's page."""
+        from steerlens.studies.decoder.section import decoder_section
+
+        return decoder_section(summary)

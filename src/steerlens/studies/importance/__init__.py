@@ -1,1 +1,1 @@
-"""The importance study: does a lens say what ablating a head does?"""
+"""The importance study: does a head's picture say what ablating that head does?"""

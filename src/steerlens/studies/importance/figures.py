@@ -7,16 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from steerlens.studies.importance.results import Row, Summary
-from steerlens.studies.shared.greys import DARK, LIGHT, MIDDLE
+from steerlens.studies.importance.results import ImportanceSummary, Row
+from steerlens.studies.shared.candidates import readable
+from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, plain_axes
 
 
-def correlation_figure(summary: Summary) -> Figure:
+def correlation_figure(summary: ImportanceSummary) -> Figure:
     """Correlation of every score with the main effect, with 95 % intervals; all heads, and without head means."""
     shown = [row for row in summary.rows if row.effect == summary.main]
-    found = {(row.score, row.statistic): row for row in shown}
+    rows = {(row.score, row.statistic): row for row in shown}
     names = list(dict.fromkeys(row.score for row in shown))
-    order = sorted(names, key=lambda name: _place(found[name, "spearman"]))
+    order = sorted(names, key=lambda name: _place(rows[name, "spearman"]))
     figure = Figure(figsize=(9, 0.34 * len(order) + 1.8), layout="constrained")
     axes = figure.subplots()
     for offset, statistic, colour, marker, label in (
@@ -24,22 +25,22 @@ def correlation_figure(summary: Summary) -> Figure:
         (-0.16, "interaction", MIDDLE, "s", "head and picture means removed"),
     ):
         for place, name in enumerate(order):
-            estimate = found[name, statistic].estimate
+            estimate = rows[name, statistic].estimate
             axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
-            said = label if place == 0 else None
-            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=said, linestyle="")
+            legend = label if place == 0 else None
+            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=legend, linestyle="")
     axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(order)), [f"{name} *" if _marked(found, name) else name for name in order])
+    axes.set_yticks(range(len(order)), [f"{readable(name)}{' *' if _marked(rows, name) else ''}" for name in order])
     axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
-    said = "\n* compared with the effect's own target before decoding: a check of consistency"
-    marked = any(_marked(found, name) for name in order)
-    axes.set_title(f"{summary.main}\n{_size(summary)}{said if marked else ''}", fontsize=9, loc="left")
+    note = "\n* compared with the effect's own target before decoding: a check of consistency"
+    marked = any(_marked(rows, name) for name in order)
+    axes.set_title(f"{summary.main}\n{_size(summary)}{note if marked else ''}", fontsize=9, loc="left")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figure:
+def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean score against mean main effect, one point a head, one panel a lens; the darker, the later the layer."""
     names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
     figure = Figure(figsize=(11, 3.3), layout="constrained")
@@ -53,8 +54,7 @@ def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figur
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("similarity (cosine)", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
     figure.suptitle(
         f"Effect: {summary.main}. Each point one of {summary.n_heads} heads, mean over {summary.n_pictures} pictures; "
@@ -64,7 +64,7 @@ def scatter_figure(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Figur
     return figure
 
 
-def layer_figure(summary: Summary) -> Figure:
+def layer_figure(summary: ImportanceSummary) -> Figure:
     """Mean effect of a head by layer, and the share of heads that beat their control."""
     figure = Figure(figsize=(7.5, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -85,18 +85,18 @@ def layer_figure(summary: Summary) -> Figure:
 
 
 def _place(row: Row) -> float:
-    """Where a score stands in the order; one that is not defined stands last."""
+    """The place of a score in the order; undefined scores come last."""
     value = row.estimate.value
     return value if np.isfinite(value) else -2.0
 
 
-def _marked(found: Mapping[tuple[str, str], Row], name: str) -> bool:
-    return found[name, "spearman"].by_construction
+def _marked(rows: Mapping[tuple[str, str], Row], name: str) -> bool:
+    return rows[name, "spearman"].by_construction
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:
     return float(np.mean([row[name] for row in rows if row["site"] == site]))
 
 
-def _size(summary: Summary) -> str:
+def _size(summary: ImportanceSummary) -> str:
     return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"

@@ -1,147 +1,181 @@
-"""What the page of results says in words: whether a claim holds, where a ranking is lost, what overlays come to.
+"""Findings of the importance study in words, and its bars; which sentence is printed depends on the figures alone."""
 
-Which sentence is printed depends on the summaries' figures, and it holds no others.
-"""
+import math
+from collections.abc import Iterator, Sequence
 
-from collections.abc import Mapping, Sequence
+from steerlens.errors import StoreError
+from steerlens.studies.importance.results import ImportanceSummary, Row
+from steerlens.studies.importance.scores import CENTRED_KIND, CHOSEN, PLAIN_KIND, UNDECODED
+from steerlens.studies.shared.candidates import ONE_FACTOR, ONE_FACTOR_NAME, readable
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.markdown import Bar, Finding, aim, claim, interval, lost, met, percent
+from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.targets import INPUT, OTHER
 
-from steerlens.studies.shared.markdown import Json, above, at_least, excludes, interval, signed, table
+CEILING_AIM = 0.8
+"""Of the Steering Lens' share of the exact direct effect's correlation."""
 
-OVERLAY_AIM = 0.85
-"""Of the normalised area of the Steering Lens' order."""
+CONSISTENCY = (
+    "compared, before decoding, with the effect's own target. For direct effects that holds nearly by construction, "
+    "and total effects contain the direct ones: a check of consistency, and no evidence about pictures"
+)
 
-
-def claim(what: str, difference: Json, own: Json, other: Json, *, alone: bool = False) -> str:
-    """Whether the Steering Lens tells something, and more of it than the Diffusion Lens.
-
-    Both are asked for: the paired difference must lie above 0, and so must the Steering Lens' own figure; for the
-    reverse, the other way round.
-
-    Args:
-        what: the claim.
-        difference: Steering Lens minus Diffusion Lens.
-        own: the Steering Lens' own figure.
-        other: the Diffusion Lens' own figure.
-        alone: whether the claim is that the Diffusion Lens tells hardly anything: its figure may not lie above 0.
-    """
-    sides = f"Steering Lens {interval(own)}, Diffusion Lens {interval(other)}, paired difference {interval(difference)}"
-    if not excludes(difference):
-        verdict, why = "not found", "the difference includes 0"
-    elif not above(difference):
-        verdict, why = "the reverse was found", "the Diffusion Lens does better"
-        if not above(other):
-            verdict, why = "not found", "the difference lies below 0, and neither lens' own figure above it"
-    elif not above(own):
-        verdict, why = "not found", "the difference lies above 0, but the Steering Lens' own figure does not"
-    elif alone and above(other):
-        verdict, why = "found in part", "the Steering Lens tells more, but the Diffusion Lens tells it too"
-    else:
-        verdict, why = "found", "the Steering Lens' own figure and the difference both lie above 0"
-    return f"{what}: **{verdict}**; {why} ({sides})."
+_CHOSEN_UNDECODED = f"{CHOSEN}, {UNDECODED}"
 
 
-def overlay_findings(summary: Json) -> list[str]:
-    """What the overlay study comes to."""
-    found = {row["score"]: row for row in summary["attenuation"]}
-    areas = {row["name"]: row["area"] for row in summary["orders"]}
-    low, high = summary["random_range"]
-    area, asked = areas["steering, chosen"], areas["steering, chosen, not decoded"]
-    better = "no better than random orders"
-    if above(area):
-        better = "clear of random orders" if area["value"] > high else "better than random orders are on average"
-    direct = areas["exact direct effect"]
-    most = ", of which no lens of direct contributions can know more," if at_least(direct, asked) else ""
-    lines = [
-        f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random ones {low:+.2f} to "
-        f"{high:+.2f}).",
-        _overlap(summary["differences"]["steering, chosen, minus one-shot effect"], areas["one-shot effect"]),
-        claim(
-            "The Steering Lens' pictures order heads better than the Diffusion Lens' do, each with its chosen setting",
-            summary["difference"],
-            area,
-            areas["diffusion, chosen"],
+def importance_findings(summary: ImportanceSummary) -> list[Finding]:
+    """The study's findings, those for the verdict page marked as headlines."""
+    published, main = summary.published, summary.main
+    paper = (
+        "The paper's claim that the Steering Lens tells importance and the Diffusion Lens hardly does: one factor for "
+        f"all heads ({ONE_FACTOR.strength}; the paper's constant is not known), pictures compared with the input, "
+        f"against how far real ablation moves the embedding ({published})"
+    )
+    before = "The same before decoding"
+    if summary.difference(ONE_FACTOR_NAME, published) is None:
+        before = f"{paper}; before decoding (its pictures were not made: `--extras`)"
+    findings = [
+        *_claim(summary, paper, ONE_FACTOR_NAME, published, headline=True),
+        *_claim(summary, before, f"{ONE_FACTOR_NAME}, {UNDECODED}", published),
+        *_claim(
+            summary,
+            "The same as the outside judge sees the pictures",
+            f"{ONE_FACTOR_NAME}, judged with {INPUT}",
+            published,
         ),
-        claim(
-            "The same before decoding, each with the setting chosen for that",
-            summary["differences"]["steering minus diffusion, chosen, not decoded"],
-            asked,
-            areas["diffusion, chosen, not decoded"],
+        *_claim(
+            summary,
+            f"Settings chosen for each lens, decoded, against the main effect ({main})",
+            CHOSEN,
+            main,
+            headline=True,
         ),
-        f"Not decoded, the Steering Lens reaches an area of {interval(asked)}; the exact direct effect{most} "
-        f"{interval(direct)}.",
+        *(
+            finding
+            for compare, words in ((INPUT, "the input"), (OTHER, "another picture of the concept"))
+            for viewer, how in (("encoder itself", "compared with"), ("outside judge", "judged with"))
+            for finding in _claim(
+                summary,
+                f"The same pictures, compared with {words} by the {viewer}",
+                f"{CHOSEN}, {how} {compare}",
+                main,
+            )
+        ),
+        *_undecoded(summary),
     ]
-    return lines + lost(found["steering, chosen"], "each head's own effect on the objective")
+    findings += _like_with_like(summary)
+    rows = {row.score: row for row in summary.attenuation}
+    towards = summary.choices.decoded["steering"].compare == main.target
+    remark = ", a check of consistency: it is compared with the effect's own target" if towards else ""
+    findings += [Finding(text, headline=True) for text in lost(rows[f"steering, {CHOSEN}"], "the main effect", remark)]
+    return findings + [_best(summary, effect) for effect in dict.fromkeys((main, published))]
 
 
-def _overlap(difference: Json, one_shot: Json) -> str:
-    """The paper's claim of an overlap with the order of true single effects, by the paired difference from it."""
-    what = (
-        "The paper's claim that the Steering Lens' trajectory overlaps with that of the ACDC-like order (heads sorted "
-        f"by their true single effects, area {interval(one_shot)}), decoded"
-    )
-    if not excludes(difference):
-        return f"{what}: **not contradicted**; the paired difference of areas includes 0 ({interval(difference)})."
-    if difference["value"] > 0:
-        return f"{what}: **surpassed**; its area is larger (paired difference {interval(difference)})."
-    return f"{what}: **not found**; its area is smaller (paired difference {interval(difference)})."
+def _claim(
+    summary: ImportanceSummary, what: str, name: str, effect: Effect, *, headline: bool = False
+) -> Iterator[Finding]:
+    """The verdict on a claim, unless its scores were not measured."""
+    difference = summary.difference(name, effect)
+    if difference is not None:
+        own, other = (_estimate(summary, score, effect) for score in (difference.first, difference.second))
+        alone = name.startswith(ONE_FACTOR_NAME)
+        yield Finding(claim(what, difference.estimate, own, other, alone=alone), headline)
 
 
-def lost(row: Json, effect: str, remark: str = "") -> list[str]:
-    """What becomes of a ranking in decoding, where the picture says clearly less than what was asked for.
-
-    Args:
-        row: of the attenuation table.
-        effect: what scores are correlated with, in words.
-        remark: what must be known of the undecoded score.
-    """
-    asked, made = row["asked"], row["made"]
-    if not above(asked) or made["high"] is None or asked["low"] <= made["high"]:
-        return []
-    words = (
-        f"What decoding does, by Spearman correlations over heads with {effect}: the ranking is in the embedding asked "
-        f"for ({interval(asked)}{remark}) and is {'partly ' if above(made) else ''}lost in the picture "
-        f"({interval(made)}). Decoded and undecoded scores agree to {interval(row['passed_on'])}, and pictures come "
-        f"back with a fidelity of {interval(row['fidelity'])}. A decoder that only added noise would leave "
-        f"{signed(asked['value'])} x {signed(row['passed_on']['value'])} = {signed(row['expected'])}."
-    )
-    noise = row["without_noise"]
-    if noise is None:
-        return [words]
-    words += f" Without the noise of seeds the picture's correlation would be about {signed(noise)}"
-    if noise - made["value"] < asked["value"] - noise:
-        return [f"{words}: more seeds would mend the smaller part, the larger is lost by the decoder itself."]
-    return [f"{words}: more seeds might mend most of it."]
+def _estimate(summary: ImportanceSummary, score: str, effect: Effect) -> Estimate:
+    row = summary.row(score, effect)
+    if row is None:
+        raise StoreError(f"the summary of the importance study holds no correlation of {score!r} with {effect}.")
+    return row.estimate
 
 
-def attenuation_table(rows: Sequence[Json], effect: str) -> str:
-    """What decoding leaves of each lens' score."""
-    cells = [
-        [
-            row["score"],
-            interval(row["asked"]),
-            interval(row["passed_on"]),
-            signed(row["expected"]),
-            interval(row["made"]),
-            signed(row["without_noise"]),
-            interval(row["fidelity"]),
-            f"{row['spread_asked']:.3f} / {row['spread_made']:.3f}",
-        ]
-        for row in rows
-    ]
-    headings = ["score", "not decoded", "decoded with not decoded", "product", "decoded", "without seed noise"]
-    headings += ["fidelity", "spread over heads, not decoded / decoded"]
-    return (
-        f"Where a ranking is lost (Spearman over heads with {effect}; the same setting before and after decoding; the "
-        "product is what decoding would leave if it only added noise; *without seed noise* divides by the root of the "
-        "reliability):\n\n" + table(headings, cells)
+def _undecoded(summary: ImportanceSummary) -> Iterator[Finding]:
+    """The verdict on settings chosen before decoding, with its share of the ceiling and what it is no evidence of."""
+    what = "Settings chosen for each lens by its undecoded scores"
+    for finding in _claim(summary, what, _CHOSEN_UNDECODED, summary.main):
+        text = finding.text
+        if (share := summary.ceiling_share.get(_CHOSEN_UNDECODED)) is not None:
+            text += f" The Steering Lens reaches {interval(share)} of the ceiling there."
+        scores = [summary.row(f"{lens}, {_CHOSEN_UNDECODED}", summary.main) for lens in ("steering", "diffusion")]
+        if any(row is not None and row.by_construction for row in scores):
+            text += f" This score is {CONSISTENCY}."
+        yield Finding(text, headline=True)
+
+
+def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
+    """The undecoded comparison of the same kind of write on both sides: centring is no part of a lens."""
+    main = summary.main
+    names = [f"{kind}, towards {main.target}, {UNDECODED}" for kind in (PLAIN_KIND, CENTRED_KIND)]
+    rows = [row for name in names if main.target and (row := summary.difference(name, main)) is not None]
+    if not rows:
+        return
+    words = "; ".join(f"both {row.name}: {interval(row.estimate)}" for row in rows)
+    better = sum(row.estimate.above() for row in rows)
+    since = ", since a lens that steers with centred writes is given what mean ablation takes away"
+    yield Finding(
+        f"Like with like{since if main.ablation == 'mean' else ''}: Steering Lens minus Diffusion Lens, {words}. The "
+        f"Steering Lens does better in {better} of {len(rows)}. These, too, are checks of consistency."
     )
 
 
-def candidates_table(choices: Mapping[str, Json], what: str) -> str:
-    """All settings that each lens chose from."""
+def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
+    """The scores that predict an effect best, of all and of decoded pictures; checks of consistency do not count."""
     rows = [
-        [lens, name, signed(value)]
-        for lens, choice in choices.items()
-        for name, value in sorted(choice["candidates"].items(), key=lambda item: 2.0 if item[1] is None else -item[1])
+        row for row in summary.rows if row.effect == effect and row.statistic == "spearman" and not row.by_construction
     ]
-    return table(["lens", "candidate", what], rows)
+    best, pictures = (_largest(side) for side in (rows, [row for row in rows if row.score in summary.reliability]))
+    return Finding(
+        f"The best score for an effect that is {effect}, of those tried and as a point estimate: "
+        f"{readable(best.score)} ({interval(best.estimate)}); of decoded pictures: {readable(pictures.score)} "
+        f"({interval(pictures.estimate)})."
+    )
+
+
+def _largest(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: -1.0 if math.isnan(row.estimate.value) else row.estimate.value)
+
+
+def importance_bars(summary: ImportanceSummary) -> list[Bar]:
+    """The study's figures on the verdict page, with their bars."""
+    main = summary.main
+    difference = summary.difference(CHOSEN, main)
+    own, beats = _estimate(summary, f"steering, {CHOSEN}", main), summary.beats_control
+    bars: list[Bar] = []
+    if difference is not None:
+        bars.append(
+            Bar(
+                f"importance: DSL minus Diffusion Lens, correlation with the main effect ({main}), decoded",
+                interval(difference.estimate),
+                "interval above 0",
+                met(difference.estimate.above()),
+            )
+        )
+    bars.append(
+        Bar(
+            f"importance: DSL's own correlation with it ({main}), decoded",
+            interval(own),
+            "interval above 0",
+            met(own.above()),
+        )
+    )
+    if (share := summary.ceiling_share.get(CHOSEN)) is not None:
+        bars.append(
+            Bar(
+                "importance: DSL as a share of the exact direct effect's correlation (the ceiling), decoded",
+                interval(share),
+                f"aim: {CEILING_AIM:g}",
+                aim(share.value >= CEILING_AIM),
+            )
+        )
+    layers = " ".join(f"{value:.0%}" for value in summary.beats_by_layer)
+    low, high = (0.0 if math.isnan(end) else end for end in (beats.low, beats.high))
+    bars.append(
+        Bar(
+            "heads closer to the input than a random direction steered as strongly (one a head, for all pictures); by "
+            "layer",
+            f"{percent(beats)} [{low:.0%}, {high:.0%}]; {layers}",
+            "reported; chance is 50%",
+            "above chance" if beats.above(0.5) else "not above chance",
+        )
+    )
+    return bars

@@ -1,23 +1,20 @@
-"""What the importance study reports, as data."""
+"""Figures of the importance study as data: correlations, paired differences, reliabilities."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import ClassVar
 
+from steerlens.studies.importance.scores import Choices
 from steerlens.studies.importance.variants import Variant
 from steerlens.studies.shared.attenuation import Attenuation
-from steerlens.studies.shared.scores import Choices
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.judge import JudgeName
+from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
-
-if TYPE_CHECKING:
-    from steerlens.studies.shared.judge import JudgeName
-
-LAYOUT = 2
-"""Of the summary; pages are made of summaries of this layout alone."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Record):
     """One correlation of a score with an effect.
 
     Attributes:
@@ -31,7 +28,7 @@ class Row:
     """
 
     score: str
-    effect: str
+    effect: Effect
     statistic: str
     estimate: Estimate
     mismatched: float = float("nan")
@@ -39,13 +36,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much better the first score tells an effect than the second: mean of paired differences over pictures.
+class Difference(Record):
+    """The paired difference of two scores' correlations with an effect, mean over pictures.
 
     Attributes:
-        name: what is compared.
+        name: of the comparison.
         first: the score that should be better.
-        second: the other one.
+        second: the score that is subtracted.
         effect: the notion of importance.
         statistic: the correlation.
         estimate: the difference with its interval.
@@ -54,46 +51,45 @@ class Difference:
     name: str
     first: str
     second: str
-    effect: str
+    effect: Effect
     statistic: str
     estimate: Estimate
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What was asked of the study, as far as its reader needs to know.
+class Setup(Record):
+    """Options of the study that its reader needs to know.
 
     Attributes:
         model: name of the pair.
-        n_chosen: pictures that settings were chosen on.
+        n_chosen: pictures on which settings were chosen.
         seeds: of the decoder.
-        given: the text that effects were taken towards, or nothing.
+        given: the text towards which effects were taken, or nothing.
         judge: the outside judge, or None.
-        command: what was run, if it was a command.
-        notes: what was left out, and why.
+        command: the command that was run, or nothing.
+        notes: sentences on what was left out.
     """
 
     model: str = ""
     n_chosen: int = 0
     seeds: tuple[int, ...] = ()
     given: str = ""
-    judge: "JudgeName | None" = None
+    judge: JudgeName | None = None
     command: str = ""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Summary:
+class ImportanceSummary(StudySummary):
     """Everything that the importance study reports.
 
     Attributes:
-        layout: of this file.
-        setup: what was asked for.
+        setup: options.
         n_pictures: P.
         n_concepts: concepts among them.
         n_heads: N.
-        main: the effect that choices were made for.
-        published: the effect that the paper's claim is about.
+        main: the effect by which settings were chosen.
+        published: the effect of the paper's claim.
         choices: the frozen setting of each lens, by scores of decoded pictures and of embeddings.
         rows: correlations.
         differences: paired differences, Steering Lens minus Diffusion Lens.
@@ -109,13 +105,15 @@ class Summary:
         strongest: heads of the largest mean main effect, with that effect.
     """
 
-    layout: int
+    LAYOUT: ClassVar[int] = 2
+    READABLE: ClassVar[tuple[int, ...]] = (2,)
+
     setup: Setup
     n_pictures: int
     n_concepts: int
     n_heads: int
-    main: str
-    published: str
+    main: Effect
+    published: Effect
     choices: Choices
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
@@ -128,6 +126,12 @@ class Summary:
     effect_by_layer: tuple[float, ...]
     strongest: tuple[tuple[str, float], ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "choices": self.choices.to_json()}
+    def row(self, score: str, effect: Effect, statistic: str = "spearman") -> Row | None:
+        """The correlation of a score with an effect, or None if it was not measured."""
+        wanted = (score, effect, statistic)
+        return next((row for row in self.rows if (row.score, row.effect, row.statistic) == wanted), None)
+
+    def difference(self, name: str, effect: Effect, statistic: str = "spearman") -> Difference | None:
+        """A paired difference by its name, or None if it was not measured."""
+        wanted = (name, effect, statistic)
+        return next((row for row in self.differences if (row.name, row.effect, row.statistic) == wanted), None)

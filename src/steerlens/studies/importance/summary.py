@@ -1,7 +1,7 @@
-"""Every figure of the importance study, from the parts that it stored and nothing else.
+"""Summary of the importance study, computed from its stored parts and nothing else.
 
-Scores and effects become tables (P,N) over pictures and heads: `importance_effects.py` and `importance_scores.py` say
-which. Differences are paired, picture by picture, and each names the two scores and the effect that it is of.
+Scores and effects are tables (P,N) over pictures and heads. Differences are paired, picture by picture, and each names
+its two scores and its effect.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -13,22 +13,22 @@ from torch import Tensor
 
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.importance.results import LAYOUT, Difference, Row, Setup, Summary
+from steerlens.studies.importance.results import Difference, ImportanceSummary, Row, Setup
+from steerlens.studies.importance.scores import (
+    CHOSEN,
+    ONE_FACTOR_KIND,
+    PLAIN_KIND,
+    UNDECODED,
+    Choices,
+    LensScore,
+    lens_scores,
+    plain_scores,
+)
 from steerlens.studies.importance.variants import variants
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
 from steerlens.studies.shared.candidates import PLAIN
-from steerlens.studies.shared.notions import INPUT, Effect, Parts, all_effects, stacked
-from steerlens.studies.shared.scores import (
-    PUBLISHED_NAME,
-    Choices,
-    LensScore,
-    asked_score,
-    common_seeds,
-    lens_scores,
-    made_embeddings,
-    made_scores,
-    plain_scores,
-)
+from steerlens.studies.shared.effects import Effect, all_effects
+from steerlens.studies.shared.measurements import CONTROL, PictureTables
 from steerlens.studies.shared.stats import (
     Correlation,
     Estimate,
@@ -44,32 +44,19 @@ from steerlens.studies.shared.stats import (
     spearman,
     within_layers,
 )
-
-__all__ = [
-    "ATTRIBUTION",
-    "CEILING",
-    "INPUT",
-    "Effect",
-    "Parts",
-    "asked_score",
-    "made_scores",
-    "stacked",
-    "summarise",
-    "table_rows",
-]
+from steerlens.studies.shared.targets import INPUT
 
 CEILING, ATTRIBUTION = "exact direct effect (ceiling)", "attribution patching"
 
-_OTHER_DRAWS = 5
-"""Intervals of effects that are neither the main one nor the paper's, which no verdict uses, take so many times fewer
-draws."""
+_FEWER_DRAWS = 5
+"""Effects that no verdict uses take so many times fewer bootstrap draws."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Tables:
-    """Scores of reported pictures, and how they are held against effects."""
+class _Scores:
+    """Scores of the reported pictures, and their statistics."""
 
-    parts: Parts
+    tables: PictureTables
     concepts: Sequence[str]
     sites: Sequence[Site]
     scores: Mapping[str, Float[Tensor, "P N"]]
@@ -87,20 +74,20 @@ class _Tables:
         }
 
     def against(self, effect: Effect) -> dict[str, Tensor]:
-        """The scores, and what estimates the total effect: attribution patching, and the exact direct effect."""
-        found, first_order = dict(self.scores), effect.first_order(self.parts)
+        """The scores, and two estimates of the total effect: attribution patching, and the exact direct effect."""
+        scores, first_order = dict(self.scores), effect.first_order(self.tables)
         if first_order is not None:
-            found[ATTRIBUTION] = first_order
+            scores[ATTRIBUTION] = first_order
         if effect.scope == "total":
-            found[CEILING] = Effect("direct", effect.target, effect.ablation).table(self.parts)
-        return found
+            scores[CEILING] = Effect("direct", effect.target, effect.ablation).table(self.tables)
+        return scores
 
     def rows(self, effect: Effect, statistics: Mapping[str, Correlation], draws: int, *, null: bool) -> list[Row]:
-        values = effect.table(self.parts)
+        values = effect.table(self.tables)
         return [
             Row(
                 name,
-                str(effect),
+                effect,
                 statistic,
                 correlation_estimate(score, values, self.concepts, correlation=correlation, draws=draws),
                 mismatched(score, values, correlation) if null else float("nan"),
@@ -114,24 +101,24 @@ class _Tables:
         estimate = difference_estimate(
             self.scores[first],
             self.scores[second],
-            effect.table(self.parts),
+            effect.table(self.tables),
             self.concepts,
             correlation=self.statistics[statistic],
             draws=self.draws,
         )
-        return Difference(name, first, second, str(effect), statistic, estimate)
+        return Difference(name, first, second, effect, statistic, estimate)
 
 
-def _tables(
-    parts: Parts, concepts: Sequence[str], sites: Sequence[Site], choices: Choices, main: Effect, draws: int
-) -> _Tables:
-    lens = {score.name: score for score in lens_scores(parts, choices, main)}
-    scores = {name: score.table(parts) for name, score in lens.items()} | plain_scores(parts, sites)
-    return _Tables(parts, concepts, sites, scores, lens, draws)
+def _scores(
+    tables: PictureTables, concepts: Sequence[str], sites: Sequence[Site], choices: Choices, main: Effect, draws: int
+) -> _Scores:
+    lens = {score.name: score for score in lens_scores(tables, choices, main)}
+    scores = {name: score.table(tables) for name, score in lens.items()} | plain_scores(tables, sites)
+    return _Scores(tables, concepts, sites, scores, lens, draws)
 
 
 def summarise(
-    parts: Parts,
+    tables: PictureTables,
     concepts: Sequence[str],
     sites: Sequence[Site],
     choices: Choices,
@@ -139,57 +126,56 @@ def summarise(
     *,
     setup: Setup | None = None,
     draws: int = 1000,
-) -> Generator[Progress, None, Summary]:
-    """Everything that the study reports.
+) -> Generator[Progress, None, ImportanceSummary]:
+    """Computes everything that the study reports.
 
     Args:
-        parts: of the pictures to report on.
+        tables: of the pictures to report on.
         concepts: of those pictures.
         sites: the heads.
         choices: the frozen setting of each lens.
-        main: the effect that they were chosen for.
-        setup: what was asked for, to be repeated in the summary.
+        main: the effect by which they were chosen.
+        setup: options that the summary repeats.
         draws: bootstrap draws.
 
     Yields:
-        How far it is; at the end it returns the summary.
+        Progress; at the end it returns the summary.
 
     Raises:
         StoreError: if the parts are not those of the choices.
     """
-    found = _tables(parts, concepts, sites, choices, main, draws)
+    scores = _scores(tables, concepts, sites, choices, main, draws)
     published = Effect("total", "", main.ablation)
     rows: list[Row] = []
-    effects = all_effects(parts, main.ablation)
+    effects = all_effects(tables, main.ablation)
     yield Progress("statistics", 0, 1)
     for number, effect in enumerate(effects, start=1):
         weighty = effect in (main, published)
-        used = found.statistics if weighty else {"spearman": spearman}
-        rows += found.rows(effect, used, draws if weighty else max(1, draws // _OTHER_DRAWS), null=weighty)
+        used = scores.statistics if weighty else {"spearman": spearman}
+        rows += scores.rows(effect, used, draws if weighty else max(1, draws // _FEWER_DRAWS), null=weighty)
         yield Progress("statistics", number / (len(effects) + 1), 1)
-    values = main.table(parts)
+    values = main.table(tables)
     by_head = values.mean(dim=0)
-    beats, layers = _beats_control(parts), [site.layer for site in sites]
+    beats, layers = _beats_control(tables), [site.layer for site in sites]
     ordered = by_head.argsort(descending=True)[:10].tolist()
-    return Summary(
-        layout=LAYOUT,
+    return ImportanceSummary(
         setup=setup or Setup(),
-        n_pictures=len(parts),
+        n_pictures=len(tables),
         n_concepts=len(set(concepts)),
         n_heads=len(sites),
-        main=str(main),
-        published=str(published),
+        main=main,
+        published=published,
         choices=choices,
         rows=tuple(rows),
-        differences=_differences(found, main, published),
-        ceiling_share=_ceiling_share(found, main),
-        variants=variants(parts, concepts, main, draws=draws),
+        differences=_differences(scores, main, published),
+        ceiling_share=_ceiling_share(scores, main),
+        variants=variants(tables, concepts, main, draws=draws),
         reliability={
-            score.name: seed_reliability(made_scores(parts, str(score.setting), score.compare))
-            for score in found.lens.values()
-            if score.seen == "made"
+            score.name: seed_reliability(tables.decoded_scores(score.setting, score.compare))
+            for score in scores.lens.values()
+            if score.view == "decoded"
         },
-        attenuation=_attenuation(found, values),
+        attenuation=_attenuation(scores, values),
         beats_control=mean_estimate(beats, concepts, draws=draws),
         beats_by_layer=_by_layer(beats.mean(dim=0), layers),
         effect_by_layer=_by_layer(by_head, layers),
@@ -198,74 +184,79 @@ def summarise(
 
 
 def _by_layer(values: Float[Tensor, "N"], layers: Sequence[int]) -> tuple[float, ...]:
-    return tuple(float(values[[i for i, own in enumerate(layers) if own == n]].mean()) for n in sorted(set(layers)))
-
-
-def _differences(found: _Tables, main: Effect, published: Effect) -> tuple[Difference, ...]:
-    """Steering Lens minus Diffusion Lens wherever both were seen in the same way; the paper's comparison as well."""
-    starts, ends = "steering, ", "diffusion, "
-    pairs = [
-        (name.removeprefix(starts), name, name.replace(starts, ends))
-        for name in found.lens
-        if name.startswith(starts) and name.replace(starts, ends) in found.lens
-    ]
-    paper = [
-        (name, name, name.replace(PUBLISHED_NAME, f"{ends}plain"))
-        for name in found.lens
-        if name.startswith(PUBLISHED_NAME)
-    ]
-    return (
-        *(found.difference(*pair, main, statistic) for pair in pairs for statistic in ("spearman", "interaction")),
-        *(found.difference(*pair, published, statistic) for pair in paper for statistic in ("spearman", "interaction")),
+    return tuple(
+        float(values[[place for place, own in enumerate(layers) if own == layer]].mean())
+        for layer in sorted(set(layers))
     )
 
 
-def _ceiling_share(found: _Tables, main: Effect) -> dict[str, Estimate]:
+def _differences(scores: _Scores, main: Effect, published: Effect) -> tuple[Difference, ...]:
+    """Steering Lens minus Diffusion Lens in every common view; the paper's comparison with one factor as well."""
+    steering = [score for score in scores.lens.values() if score.setting.lens == "steering"]
+    compared = [
+        (score.label, score.name, second, main)
+        for score in steering
+        if score.kind != ONE_FACTOR_KIND and (second := score.name_of("diffusion")) in scores.lens
+    ]
+    compared += [
+        (score.name, score.name, score.name_of("diffusion", PLAIN_KIND), published)
+        for score in steering
+        if score.kind == ONE_FACTOR_KIND
+    ]
+    return tuple(
+        scores.difference(name, first, second, effect, statistic)
+        for name, first, second, effect in compared
+        for statistic in ("spearman", "interaction")
+    )
+
+
+def _ceiling_share(scores: _Scores, main: Effect) -> dict[str, Estimate]:
     if main.scope == "direct":
         return {}
-    against, effect = found.against(main), main.table(found.parts)
+    against, effect = scores.against(main), main.table(scores.tables)
     return {
-        name: ratio_estimate(against[f"steering, {name}"], against[CEILING], effect, found.concepts, draws=found.draws)
-        for name in ("chosen", "plain", "chosen, not decoded")
+        label: ratio_estimate(
+            against[f"steering, {label}"], against[CEILING], effect, scores.concepts, draws=scores.draws
+        )
+        for label in (CHOSEN, PLAIN_KIND, f"{CHOSEN}, {UNDECODED}")
     }
 
 
-def _attenuation(found: _Tables, effect: Float[Tensor, "P N"]) -> tuple[Attenuation, ...]:
-    parts = found.parts
+def _attenuation(scores: _Scores, effect: Float[Tensor, "P N"]) -> tuple[Attenuation, ...]:
+    tables = scores.tables
     return tuple(
         attenuation(
             score.name,
-            asked_score(parts, str(score.setting), score.compare),
-            made_scores(parts, str(score.setting), score.compare),
+            tables.requested_scores(score.setting, score.compare),
+            tables.decoded_scores(score.setting, score.compare),
             effect,
-            fidelity_table(stacked(parts, f"asked.{score.setting}"), made_embeddings(parts, str(score.setting))),
-            found.concepts,
-            draws=found.draws,
+            fidelity_table(tables.requested(score.setting), tables.decoded(score.setting)),
+            scores.concepts,
+            draws=scores.draws,
         )
-        for score in found.lens.values()
-        if score.seen == "made"
+        for score in scores.lens.values()
+        if score.view == "decoded"
     )
 
 
-def _beats_control(parts: Parts) -> Float[Tensor, "P N"]:
-    """Same seed, same strength: the head's picture against the random direction's, in the plain setting."""
-    plain = str(PLAIN[0])
-    seeds = common_seeds(parts, plain, "control")
-    head, control = (made_scores(parts, name, INPUT, seeds=seeds) for name in (plain, "control"))
+def _beats_control(tables: PictureTables) -> Float[Tensor, "P N"]:
+    """How often a head's picture is closer to the input than its control's: same seed, same strength, plain setting."""
+    seeds = tables.seeds(PLAIN[0], CONTROL)
+    head, control = (tables.decoded_scores(name, INPUT, seeds=seeds) for name in (PLAIN[0], CONTROL))
     return (head > control).float().mean(dim=0)
 
 
 def table_rows(
-    parts: Parts,
+    tables: PictureTables,
     pictures: Sequence[tuple[str, str]],
     sites: Sequence[Site],
     choices: Choices,
     main: Effect,
 ) -> list[dict[str, Any]]:
-    """One row a picture and head, with every score and effect: the table that others can work with.
+    """Rows of the study's table, one a picture and head, with every score and effect.
 
     Args:
-        parts: of the pictures to report on.
+        tables: of the pictures to report on.
         pictures: id and concept of each.
         sites: the heads.
         choices: the frozen settings.
@@ -274,10 +265,10 @@ def table_rows(
     Raises:
         StoreError: if the parts are not those of the choices.
     """
-    columns = dict(_tables(parts, [], sites, choices, main, 0).scores)
-    for effect in all_effects(parts, main.ablation):
-        columns[f"effect: {effect}"] = effect.table(parts)
-        if effect.scope == "total" and (first_order := effect.first_order(parts)) is not None:
+    columns = dict(_scores(tables, [], sites, choices, main, 0).scores)
+    for effect in all_effects(tables, main.ablation):
+        columns[f"effect: {effect}"] = effect.table(tables)
+        if effect.scope == "total" and (first_order := effect.first_order(tables)) is not None:
             columns[f"{ATTRIBUTION}: signed towards {effect.target}, {effect.ablation}"] = first_order
     return [
         {"picture": id, "concept": concept, "site": str(site), "layer": site.layer, "head": site.head}

@@ -4,56 +4,78 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from steerlens.studies.overlay.areas import CURVES, RANDOM, Curve, measured
+from steerlens.studies.overlay.areas import (
+    BASE_CURVE,
+    CURVES,
+    OBJECTIVE_CURVE,
+    OVERLAY_CURVE,
+    PROJECTION_CURVE,
+    RANDOM,
+    Curve,
+    random_name,
+)
+from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
+from steerlens.studies.overlay.orders import chosen_order
+from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
-from steerlens.studies.overlay.summary import RemovalSummary
-from steerlens.studies.shared.caution import caution
-from steerlens.studies.shared.greys import DARK, FAINT, INK, LIGHT, MIDDLE, PALE, SOFT, STRONG
-from steerlens.studies.shared.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
-from steerlens.studies.shared.scores import PUBLISHED_NAME
+from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.shared.candidates import ONE_FACTOR_NAME, readable
+from steerlens.studies.shared.plots import (
+    DARK,
+    FAINT,
+    INK,
+    LIGHT,
+    MIDDLE,
+    PALE,
+    SOFT,
+    STRONG,
+    plain_axes,
+)
+from steerlens.studies.shared.stats import caution
+
+_STEERING, _DIFFUSION = chosen_order("steering"), chosen_order("diffusion")
 
 _STYLES = {
     REFERENCE: (INK, "-", 1.2, ""),
     ONE_SHOT: (INK, "--", 1.2, ""),
     ATTRIBUTION: (STRONG, "--", 1.0, "x"),
-    "steering, chosen": (DARK, "-", 2.4, "o"),
-    "diffusion, chosen": (MIDDLE, "-", 2.4, "s"),
+    _STEERING: (DARK, "-", 2.4, "o"),
+    _DIFFUSION: (MIDDLE, "-", 2.4, "s"),
     "steering, plain": (DARK, ":", 1.4, "o"),
     "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
-    PUBLISHED_NAME: (STRONG, ":", 1.4, "^"),
+    ONE_FACTOR_NAME: (STRONG, ":", 1.4, "^"),
     RANDOM: (SOFT, "-.", 1.6, ""),
-    "random 0": (SOFT, "-.", 1.6, ""),
+    random_name(0): (SOFT, "-.", 1.6, ""),
 }
-"""Grey, dash, width and marker of a line: told apart without colours."""
+"""Grey, dash, width and marker of a line, distinct without colours."""
 
-_BANDS = ("steering, chosen", "diffusion, chosen", RANDOM, "random 0")
-"""Lines whose intervals are drawn; all of them would cover one another."""
+_BANDS = (_STEERING, _DIFFUSION, RANDOM, random_name(0))
+"""Lines whose intervals are drawn; all bands would cover one another."""
 
 _SHOWN = (-2.0, 3.0)
-"""Normalised areas that are drawn: where a reference hardly beats chance, intervals run on without end."""
+"""Normalised areas that are drawn: where a reference hardly beats chance, intervals are huge."""
 
 _UNITS = {
-    "objective": "objective (difference of cosines)",
-    "similarity with the overlay": "similarity with the overlay (cosine)",
-    "similarity with the base": "similarity with the base (cosine)",
-    "projection": "projection (0 base, 1 with overlay)",
+    OBJECTIVE_CURVE: "objective (difference of cosines)",
+    OVERLAY_CURVE: "similarity with the overlay (cosine)",
+    BASE_CURVE: "similarity with the base (cosine)",
+    PROJECTION_CURVE: "projection (0 base, 1 with overlay)",
 }
 
 
-def trajectory_figure(summary: RemovalSummary) -> Figure:
+def trajectory_figure(summary: OverlaySummary) -> Figure:
     """How much of overlay and base is left in the embedding as more and more heads are ablated."""
     return _curves_figure(summary, summary.counts, summary.curves, "Output embedding")
 
 
-def decoded_figure(summary: RemovalSummary) -> Figure:
+def decoded_figure(summary: OverlaySummary) -> Figure:
     """The same of the pictures that were decoded along the way, embedded again."""
     return _curves_figure(summary, summary.decoded_counts, summary.decoded, "Decoded picture, embedded again")
 
 
 def _curves_figure(
-    summary: RemovalSummary, counts: Sequence[int], curves: Mapping[str, Mapping[str, Curve]], what: str
+    summary: OverlaySummary, counts: Sequence[int], curves: Mapping[str, Mapping[str, Curve]], what: str
 ) -> Figure:
     figure = Figure(figsize=(9.5, 6.4), layout="constrained")
     for axes, kind in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
@@ -63,8 +85,7 @@ def _curves_figure(
         axes.axvspan(0, summary.n_heads // 4, color=FAINT, zorder=0)
         axes.set_xlabel("heads ablated", fontsize=8)
         axes.set_ylabel(_UNITS[kind], fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(
@@ -87,13 +108,13 @@ def _draw(axes: Axes, counts: Sequence[int], curve: Curve, name: str, style: tup
         linewidth=width,
         marker=marker,
         markersize=3.5,
-        label=name,
+        label=readable(name),
     )
 
 
-def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSummary) -> Figure:
-    """What the decoder shows along each order: does the overlay leave, does the base stay?"""
-    names = sorted(measured(way, "strip"), key=list(_STYLES).index)
+def strip_figure(pair: Overlaid, way: TrajectoryPart, summary: OverlaySummary) -> Figure:
+    """Decoded pictures along each order: does the overlay leave, does the base stay?"""
+    names = sorted(way.pictures, key=list(_STYLES).index)
     columns = len(summary.decoded_counts)
     side, left = 1.0, 1.5
     figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.85))
@@ -114,7 +135,7 @@ def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSumm
     for row, name in enumerate(names, start=1):
         for place in range(columns):
             axes = tile(row, place)
-            axes.imshow(way[f"strip.{name}"][place].permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.imshow(way.pictures[name][place].permute(1, 2, 0).numpy(), interpolation="nearest")
             if row == 1:
                 count = summary.decoded_counts[place]
                 axes.set_title("1 head" if count == 1 else f"{count} heads", fontsize=7, pad=2)
@@ -127,21 +148,24 @@ def strip_figure(pair: Overlaid, way: Mapping[str, Tensor], summary: RemovalSumm
     return figure
 
 
-def orders_figure(summary: RemovalSummary) -> Figure:
+def orders_figure(summary: OverlaySummary) -> Figure:
     """The normalised area of every order with its interval."""
     rows = [row for row in reversed(summary.orders) if row.name != RANDOM]
     figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(*summary.random_range, color=PALE, zorder=0, label="range of single random orders")
-    for offset, kind, colour, marker in ((0.14, "objective", DARK, "o"), (-0.14, "projection", MIDDLE, "s")):
+    for offset, kind, colour, marker in (
+        (0.14, OBJECTIVE_CURVE, DARK, "o"),
+        (-0.14, PROJECTION_CURVE, MIDDLE, "s"),
+    ):
         for place, row in enumerate(rows):
-            estimate = row.area if kind == "objective" else row.projection
+            estimate = row.area if kind == OBJECTIVE_CURVE else row.projection
             axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
             label = f"drop of the {kind}" if place == 0 else None
             axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label)
     for value in (0, 1):
         axes.axvline(value, color=LIGHT, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [readable(row.name) for row in rows], fontsize=8)
     axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
     axes.set_title(_size(summary), fontsize=9, loc="left")
     low, high = axes.get_xlim()
@@ -152,14 +176,7 @@ def orders_figure(summary: RemovalSummary) -> Figure:
     return figure
 
 
-def _size(summary: RemovalSummary) -> str:
+def _size(summary: OverlaySummary) -> str:
     words = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
-    warned = caution(summary.n_concepts)
-    return f"{words}; {warned}" if warned else words
-
-
-def strip_pairs(
-    pairs: Sequence[Overlaid], ways: Sequence[Mapping[str, Tensor]]
-) -> list[tuple[Overlaid, Mapping[str, Tensor]]]:
-    """The pairs whose pictures along the way were kept."""
-    return [(pair, way) for pair, way in zip(pairs, ways, strict=True) if measured(way, "strip")]
+    warning = caution(summary.n_concepts)
+    return f"{words}; {warning}" if warning else words

@@ -1,39 +1,48 @@
-"""Orders of heads in the overlay study: all that compete, and the choice of each lens' setting.
+"""Orders of heads in the overlay study, and the setting that is chosen for each lens.
 
-A lens chooses twice from the same candidates: once by its decoded pictures, once by the embeddings asked for. An
-undecoded order is so the best that can be had without a decoder, not what decoded pictures left to it.
+Each lens is chosen twice from the same candidates: once by its decoded pictures, once by requested embeddings. An
+undecoded order is so the best that a lens can do without a decoder, not a leftover of the decoded choice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from steerlens.studies.overlay.areas import Parts, area_table, normalised
-from steerlens.studies.overlay.measure import OBJECTIVE, Seen, judged_compare, lens_score, plain_settings
-from steerlens.studies.shared.joint import ATTRIBUTION, DIRECT, ONE_SHOT, REFERENCE, by_score, random_orders
+from steerlens.studies.overlay.areas import Trajectories
+from steerlens.studies.overlay.joint import ATTRIBUTION, DIRECT, ONE_SHOT, REFERENCE, by_score, random_orders
+from steerlens.studies.overlay.parts import OverlayPart
+from steerlens.studies.overlay.scores import (
+    COMPARISONS,
+    OVERLAY,
+    candidate_name,
+    judged_comparison,
+    lens_score,
+    untuned_settings,
+)
+from steerlens.studies.shared.measurements import View
+from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.settings import LensSetting
 
-COMPARED = {
-    "overlay": "the overlay's picture",
-    OBJECTIVE: "the overlay's picture less the base's",
-    "text": "the overlay's name",
-}
-LENSES = ("steering", "diffusion")
+LENSES: tuple[str, ...] = ("steering", "diffusion")
+CHOSEN = "chosen"
 UNDECODED, SAME, JUDGED = ", not decoded", ", the same not decoded", ", judged"
-"""What is added to an order's name: its own choice by embeddings asked for; the decoded choice's; as the judge sees."""
+"""Endings of an order's name: by requested embeddings, chosen for them; by requested embeddings of the setting that was
+chosen for decoding; by pictures as the judge sees them."""
+
+
+def chosen_order(lens: str, ending: str = "") -> str:
+    """The name of the order by a lens' chosen setting."""
+    return f"{lens}, {CHOSEN}{ending}"
 
 
 @dataclass(frozen=True)
-class RemovalChoice:
-    """The setting that a lens goes on with.
+class OrderChoice(Record):
+    """The setting that was chosen for a lens.
 
     Attributes:
         setting: how the lens makes embeddings.
-        compare: what pictures, or embeddings, are compared with; see `lens_score`.
-        area: normalised area on the pairs to choose on.
-        candidates: the same for everything it chose from, by name.
+        compare: what pictures, or embeddings, are compared with; one of `COMPARISONS`.
+        area: normalised area on the pairs of the selection.
+        candidates: the same for every candidate, by name.
     """
 
     setting: LensSetting
@@ -42,108 +51,104 @@ class RemovalChoice:
     candidates: Mapping[str, float]
 
     def __str__(self) -> str:
-        return f"{self.setting}, compared with {COMPARED[self.compare]}"
+        return f"{self.setting}, compared with {COMPARISONS[self.compare]}"
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "setting": str(self.setting)}
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An order of the selection; its text form names its trajectory on disk."""
+
+    setting: LensSetting
+    compare: str
+    view: View
+
+    def __str__(self) -> str:
+        return f"{self.setting}|{self.compare}" + ("" if self.view == "decoded" else "|asked")
+
+    def order(self, part: OverlayPart) -> list[int]:
+        return by_score(lens_score(part, candidate_name(self.setting), self.compare, self.view))
 
 
 def candidate_orders(
-    part: Mapping[str, Tensor], settings: Sequence[LensSetting], compared: Sequence[str], seed: str
+    part: OverlayPart, settings: Sequence[LensSetting], compared: Sequence[str], seed: str
 ) -> dict[str, list[int]]:
-    """On a pair to choose on: the order of every setting and comparison, decoded and not, and random ones.
+    """Orders on a pair of the selection: of every setting and comparison, decoded and not, and random ones.
 
     Args:
         part: of the pair.
         settings: of both lenses.
-        compared: what pictures can be compared with.
+        compared: comparisons that every pair allows.
         seed: of the random orders; every pair has its own.
     """
-    seen: tuple[Seen, ...] = ("made", "asked")
-    named = {
-        _candidate(setting, compare, kind): by_score(lens_score(part, f"candidate.{setting}", compare, kind))
-        for setting in settings
-        for compare in compared
-        for kind in seen
-    }
-    return named | measured_orders(part) | random_orders(len(part["one_shot"]), seed)
+    views: tuple[View, ...] = ("decoded", "requested")
+    candidates = [_Candidate(setting, compare, view) for setting in settings for compare in compared for view in views]
+    named = {str(candidate): candidate.order(part) for candidate in candidates}
+    return named | measured_orders(part) | random_orders(len(part.one_shot), seed)
 
 
-def _candidate(setting: LensSetting, compare: str, seen: Seen) -> str:
-    return f"{setting}|{compare}" + ("" if seen == "made" else f"|{seen}")
-
-
-def measured_orders(part: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """The orders that effects of ablation give."""
+def measured_orders(part: OverlayPart) -> dict[str, list[int]]:
+    """Orders by effects of ablation."""
     return {
-        ONE_SHOT: by_score(part["one_shot"]),
-        REFERENCE: part["greedy"].tolist(),
-        ATTRIBUTION: by_score(part["attribution"]),
-        DIRECT: by_score(part["direct"]),
+        ONE_SHOT: by_score(part.one_shot),
+        REFERENCE: part.greedy.tolist(),
+        ATTRIBUTION: by_score(part.first_order),
+        DIRECT: by_score(part.direct),
     }
 
 
-def report_orders(part: Mapping[str, Tensor], choices: Mapping[str, RemovalChoice], seed: str) -> dict[str, list[int]]:
-    """On a pair to report on: all orders by name.
+def report_orders(part: OverlayPart, choices: Mapping[str, OrderChoice], seed: str) -> dict[str, list[int]]:
+    """All orders on a pair to report on, by name.
 
     Args:
         part: of the pair.
         choices: of each lens, and of each lens without decoding.
         seed: of the random orders; every pair has its own.
     """
-    judged = "judge.overlay" in part
+    judged = part.judges is not None
     named: dict[str, list[int]] = {}
 
-    def add(name: str, setting: str, compare: str, seen: Seen) -> None:
-        named[name] = by_score(lens_score(part, setting, compare, seen))
+    def add(name: str, setting: LensSetting, compare: str, view: View) -> None:
+        named[name] = by_score(lens_score(part, setting, compare, view))
 
     for lens in LENSES:
-        made, asked = choices[lens], choices[f"{lens}{UNDECODED}"]
-        add(f"{lens}, chosen", str(made.setting), made.compare, "made")
-        add(f"{lens}, chosen{UNDECODED}", str(asked.setting), asked.compare, "asked")
-        add(f"{lens}, chosen{SAME}", str(made.setting), made.compare, "asked")
+        decoded, undecoded = choices[lens], choices[f"{lens}{UNDECODED}"]
+        add(chosen_order(lens), decoded.setting, decoded.compare, "decoded")
+        add(chosen_order(lens, UNDECODED), undecoded.setting, undecoded.compare, "requested")
+        add(chosen_order(lens, SAME), decoded.setting, decoded.compare, "requested")
         if judged:
-            add(f"{lens}, chosen{JUDGED}", str(made.setting), judged_compare(made.compare), "judged")
-    for name, setting in plain_settings().items():
-        add(name, str(setting), "overlay", "made")
-        add(f"{name}{UNDECODED}", str(setting), "overlay", "asked")
+            add(chosen_order(lens, JUDGED), decoded.setting, judged_comparison(decoded.compare), "judged")
+    for name, setting in untuned_settings().items():
+        add(name, setting, OVERLAY, "decoded")
+        add(f"{name}{UNDECODED}", setting, OVERLAY, "requested")
         if judged:
-            add(f"{name}{JUDGED}", str(setting), "overlay", "judged")
-    return named | measured_orders(part) | random_orders(len(part["one_shot"]), seed)
+            add(f"{name}{JUDGED}", setting, OVERLAY, "judged")
+    return named | measured_orders(part) | random_orders(len(part.one_shot), seed)
 
 
 def choose(
-    parts: Parts,
-    ways: Parts,
+    trajectories: Trajectories,
     settings: Sequence[LensSetting],
     compared: Sequence[str],
-    counts: Sequence[int],
-    seen: Seen = "made",
-) -> RemovalChoice:
-    """The setting and comparison whose order removes the overlay best, on the pairs to choose on.
+    view: View = "decoded",
+) -> OrderChoice:
+    """The setting and comparison whose order removes the overlay best, on the pairs of the selection.
 
-    It is the drop that decides; the normalised area, which is reported, is undefined where the reference is no better
-    than chance.
+    The drop decides; the normalised area, which is reported, is undefined where the reference is no better than chance.
     """
-    names = {(setting, compare): _candidate(setting, compare, seen) for setting in settings for compare in compared}
-    drops = {key: float(area_table(parts, ways, name, counts).mean()) for key, name in names.items()}
-    rows = {key: normalised(parts, ways, name, counts) for key, name in names.items()}
-    setting, compare = max(drops, key=lambda key: drops[key])
-    named = {f"{one}, compared with {other}": value for (one, other), value in rows.items()}
-    return RemovalChoice(setting, compare, rows[setting, compare], named)
+    candidates = [_Candidate(setting, compare, view) for setting in settings for compare in compared]
+    drops = {candidate: float(trajectories.areas(str(candidate)).mean()) for candidate in candidates}
+    areas = {candidate: trajectories.normalised(str(candidate)) for candidate in candidates}
+    best = max(drops, key=lambda candidate: drops[candidate])
+    named = {f"{one.setting}, compared with {one.compare}": value for one, value in areas.items()}
+    return OrderChoice(best.setting, best.compare, areas[best], named)
 
 
 def choose_all(
-    parts: Parts,
-    ways: Parts,
-    candidates: Mapping[str, Sequence[LensSetting]],
-    compared: Sequence[str],
-    counts: Sequence[int],
-) -> dict[str, RemovalChoice]:
+    trajectories: Trajectories, candidates: Mapping[str, Sequence[LensSetting]], compared: Sequence[str]
+) -> dict[str, OrderChoice]:
     """Both choices of each lens, decoded and not, from the same candidates."""
-    decoded = {lens: choose(parts, ways, settings, compared, counts) for lens, settings in candidates.items()}
+    decoded = {lens: choose(trajectories, settings, compared) for lens, settings in candidates.items()}
     return decoded | {
-        f"{lens}{UNDECODED}": choose(parts, ways, settings, compared, counts, "asked")
+        f"{lens}{UNDECODED}": choose(trajectories, settings, compared, "requested")
         for lens, settings in candidates.items()
     }

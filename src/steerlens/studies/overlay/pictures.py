@@ -1,4 +1,4 @@
-"""Pictures with an overlay: something small pasted onto a base, with base, overlay and both kept.
+"""Pictures with an overlay: a small picture pasted onto a base; base, overlay and both are kept.
 
 The counterfactual of an overlay is exact: the same base without it.
 """
@@ -18,7 +18,7 @@ from steerlens.images import load_picture, load_with_alpha, picture_files
 from steerlens.studies.shared.subjects import concept_of, image_hash, set_identity
 
 LEAST = 16
-"""Reference pictures that a mean is taken over at least; fewer if there are no more."""
+"""Least number of reference pictures for a mean, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placing:
-    """How overlays are placed: what is given holds for all pairs, the rest is drawn for each of them.
+    """Placement of overlays: given values hold for all pairs, the others are drawn for each pair.
 
     Attributes:
         centre: x and y, as shares of the base's width and height; None for near a random corner.
@@ -64,7 +64,7 @@ class Placing:
             Placement(*(self.centre or (0.5, 0.5)), size, opacity)
 
     def draw(self, chance: random.Random) -> Placement:
-        """One placement; each draw takes as many random numbers, so that options do not change one another's."""
+        """Draws a placement; every draw takes as many random numbers, so that options do not change each other's."""
         side, left, top = chance.uniform(*self.size), chance.random() < 0.5, chance.random() < 0.5
         opacity = chance.uniform(*self.opacity)
         x, y = self.centre or (side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2)
@@ -96,41 +96,41 @@ class Overlaid:
 
 @dataclass(frozen=True, eq=False)
 class OverlaySet:
-    """The pairs of a study; none of those to choose on shares a concept with those to report on.
+    """The pairs of a study; those for selection share no concept with those to report on.
 
     Attributes:
-        chosen: on these, settings are chosen.
-        reported: on these, results are reported.
-        reference: pictures whose mean embedding is taken out.
-        source: where they come from, in words.
-        note: what the user should hear of them; mostly empty.
+        selection: settings are selected on these.
+        reported: results are reported on these.
+        reference: pictures whose mean embedding is subtracted.
+        source: origin of the pictures, in words.
+        note: a warning about the pictures; usually empty.
     """
 
-    chosen: tuple[Overlaid, ...]
+    selection: tuple[Overlaid, ...]
     reported: tuple[Overlaid, ...]
     reference: tuple[Image.Image, ...]
     source: str
     note: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """What tells this set from another one, as JSON values."""
+        """JSON values that tell this set from another one."""
 
         def named(pairs: Sequence[Overlaid]) -> dict[str, str]:
             return {pair.id: f"{image_hash(pair.base)} {image_hash(pair.both)}" for pair in pairs}
 
-        return set_identity(self.source, named(self.chosen), named(self.reported), self.reference)
+        return set_identity(self.source, named(self.selection), named(self.reported), self.reference)
 
 
 def paste(
     base: Image.Image, overlay: Image.Image, placement: Placement, mask: Image.Image | None = None
 ) -> Image.Image:
-    """The overlay on the base, kept wholly inside of it; transparent parts of the overlay stay transparent.
+    """Pastes the overlay onto the base, wholly inside of it; transparent parts stay transparent.
 
     Args:
         base: any picture; it is not changed.
         overlay: RGB or RGBA.
         placement: where, how large, how opaque.
-        mask: greyscale of the overlay's size, white where it is seen; by default its own transparency.
+        mask: greyscale of the overlay's size, white where it is opaque; by default its own transparency.
 
     Raises:
         UsageError: if the mask has another size than the overlay.
@@ -155,7 +155,7 @@ def paste(
 
 
 def square(image: Image.Image) -> Image.Image:
-    """The central square of a picture: what encoders see, whether they crop or not."""
+    """The central square of a picture, which every encoder sees, whether it crops or not."""
     side = min(image.size)
     left, top = ((whole - side) // 2 for whole in image.size)
     return image.crop((left, top, left + side, top + side))
@@ -164,7 +164,7 @@ def square(image: Image.Image) -> Image.Image:
 def folder_pairs(
     bases: Path,
     overlays: Path,
-    n_chosen: int,
+    n_selection: int,
     n_reported: int,
     *,
     seed: int = 0,
@@ -178,11 +178,12 @@ def folder_pairs(
     Args:
         bases: folder of base pictures.
         overlays: folder of overlays; PNGs with transparency serve best.
-        n_chosen: pairs to choose on.
-        n_reported: pairs to report on; neither their bases nor their overlays show what was chosen on.
-        seed: decides who meets whom, and where.
-        placing: where overlays go, how large and how opaque; see `Placing` for what is drawn.
-        n_reference: bases whose mean embedding is taken out: such as are not studied, as far as there are enough.
+        n_selection: pairs to select settings on.
+        n_reported: pairs to report on; neither their bases nor their overlays show concepts of the selection.
+        seed: decides which overlay goes onto which base, and where.
+        placing: place, size and opacity of overlays; see `Placing` for the defaults.
+        n_reference: bases whose mean embedding is subtracted, taken from those that are not studied while there are
+            enough.
 
     Raises:
         UsageError: if a folder is not there or holds too few pictures.
@@ -196,17 +197,17 @@ def folder_pairs(
         raise UsageError(
             f"{overlays} holds overlays of fewer than two concepts: settings are chosen on one, reported on another."
         )
-    cut = min(max(1, round(len(names) * n_chosen / (n_chosen + n_reported))), len(names) - 1)
+    cut = min(max(1, round(len(names) * n_selection / (n_selection + n_reported))), len(names) - 1)
     grounds = sorted(lower)
     draw.shuffle(grounds)
     barred = set(names[cut:])
-    chosen_bases = _one_after_another(lower, [name for name in grounds if name not in barred], n_chosen)
-    barred = {*names[:cut], *(concept_of(path, bases) for path in chosen_bases)}
-    reported_bases = _one_after_another(lower, [name for name in grounds if name not in barred], n_reported)
-    if len(chosen_bases) < n_chosen or len(reported_bases) < n_reported:
+    selection_bases = _in_turn(lower, [name for name in grounds if name not in barred], n_selection)
+    barred = {*names[:cut], *(concept_of(path, bases) for path in selection_bases)}
+    reported_bases = _in_turn(lower, [name for name in grounds if name not in barred], n_reported)
+    if len(selection_bases) < n_selection or len(reported_bases) < n_reported:
         raise UsageError(
             f"{bases} holds {sum(map(len, lower.values()))} pictures of {len(lower)} concepts, too few to choose on "
-            f"{n_chosen} and report on {n_reported} of other concepts; give more, or lower --choose and --count."
+            f"{n_selection} and report on {n_reported} of other concepts; give more, or lower --choose and --count."
         )
     sides = [
         tuple(
@@ -215,11 +216,11 @@ def folder_pairs(
                 some, _meeting(upper, over_names, [concept_of(path, bases) for path in some]), strict=True
             )
         )
-        for some, over_names in ((chosen_bases, names[:cut]), (reported_bases, names[cut:]))
+        for some, over_names in ((selection_bases, names[:cut]), (reported_bases, names[cut:]))
     ]
-    studied = {*chosen_bases, *reported_bases}
+    studied = {*selection_bases, *reported_bases}
     spare = [path for group in lower.values() for path in group if path not in studied]
-    picked = _references((spare, chosen_bases, reported_bases), n_reference, draw)
+    picked = _references((spare, selection_bases, reported_bases), n_reference, draw)
     return OverlaySet(
         sides[0],
         sides[1],
@@ -230,7 +231,7 @@ def folder_pairs(
 
 
 def _references(groups: Sequence[Sequence[Path]], count: int, draw: random.Random) -> list[Path]:
-    """Pictures of the first group; of the others, in their order, only so many that means are of `LEAST` at least."""
+    """Pictures of the first group; then of the others, in order, only until there are `LEAST`."""
     picked: list[Path] = []
     for place, group in enumerate(groups):
         wanted = (count if place == 0 else min(LEAST, count)) - len(picked)
@@ -248,23 +249,23 @@ def _reference_note(studied: int, count: int, bases: Path) -> str:
 
 
 def _by_concept(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    by_concept: dict[str, list[Path]] = {}
     for path in picture_files(folder):
-        found.setdefault(concept_of(path, folder), []).append(path)
-    return found
+        by_concept.setdefault(concept_of(path, folder), []).append(path)
+    return by_concept
 
 
-def _one_after_another(found: Mapping[str, Sequence[Path]], names: Sequence[str], count: int) -> list[Path]:
+def _in_turn(by_concept: Mapping[str, Sequence[Path]], names: Sequence[str], count: int) -> list[Path]:
     """The first picture of every concept, then the second of every concept, and so on."""
-    most = max((len(found[name]) for name in names), default=0)
-    turns = [found[name][turn] for turn in range(most) for name in names if turn < len(found[name])]
+    most = max((len(by_concept[name]) for name in names), default=0)
+    turns = [by_concept[name][turn] for turn in range(most) for name in names if turn < len(by_concept[name])]
     return turns[:count]
 
 
-def _meeting(found: Mapping[str, Sequence[Path]], names: Sequence[str], concepts: Sequence[str]) -> list[Path]:
+def _meeting(by_concept: Mapping[str, Sequence[Path]], names: Sequence[str], concepts: Sequence[str]) -> list[Path]:
     """An overlay for each base, concepts in turn; of another concept than the base where there is one."""
-    shown = {path: name for name in names for path in found[name]}
-    every = _one_after_another(found, names, len(shown))
+    shown = {path: name for name in names for path in by_concept[name]}
+    every = _in_turn(by_concept, names, len(shown))
     met: list[Path] = []
     for place, concept in enumerate(concepts):
         turned = every[place % len(every) :] + every[: place % len(every)]

@@ -1,4 +1,4 @@
-"""Ready-made overlays for a pair that `steerlens.training` made: held-out pictures pasted onto scenes of others."""
+"""Scenes of held-out pictures with other held-out pictures as overlays, for pairs trained on prepared pictures."""
 
 import random
 from pathlib import Path
@@ -14,7 +14,7 @@ from steerlens.studies.shared.scenes import draw_scenes, open_pictures
 
 def scene_pairs(
     data: Path,
-    n_chosen: int,
+    n_selection: int,
     n_reported: int,
     *,
     seed: int = 0,
@@ -25,11 +25,11 @@ def scene_pairs(
 
     Args:
         data: folder of prepared pictures.
-        n_chosen: pairs to choose on.
-        n_reported: pairs to report on; a concept is the base of one pair and the overlay of another at most.
+        n_selection: pairs to select settings on.
+        n_reported: pairs to report on; a concept is the base of at most one pair and the overlay of at most one.
         seed: decides the pairs.
-        placing: where overlays go, how large and how opaque; see `Placing` for what is drawn.
-        n_reference: scenes of training pictures whose mean embedding is taken out.
+        placing: place, size and opacity of overlays; see `Placing` for the defaults.
+        n_reference: scenes of training pictures whose mean embedding is subtracted.
 
     Raises:
         UsageError: if there are too few held-out pictures.
@@ -40,26 +40,26 @@ def scene_pairs(
     rows = torch.cat([pictures.rows(HELD_OUT), unseen[pictures.style[unseen] == pictures.held_style]])
     generator, draw = torch.Generator().manual_seed(1_000_003 * seed + 29), random.Random(seed)
     rows = rows[torch.randperm(rows.numel(), generator=generator)]
-    chosen, reported = rows[: 2 * n_chosen], rows[2 * n_chosen :]
-    if chosen.numel() < 2 * n_chosen or reported.numel() < max(n_reported + 1, 3):
-        raise UsageError(f"{rows.numel()} held-out pictures are too few for {n_chosen} and {n_reported} pairs.")
+    selection, reported = rows[: 2 * n_selection], rows[2 * n_selection :]
+    if selection.numel() < 2 * n_selection or reported.numel() < max(n_reported + 1, 3):
+        raise UsageError(f"{rows.numel()} held-out pictures are too few for {n_selection} and {n_reported} pairs.")
     sides: list[tuple[Overlaid, ...]] = []
-    for some, count in ((chosen, n_chosen), (reported, n_reported)):
-        # Every picture is a base once and an overlay once: the overlay is the next picture but half the list.
+    for some, count in ((selection, n_selection), (reported, n_reported)):
+        # Every picture is a base once and an overlay once: base and overlay lie half the list apart.
         lower, upper = some, some.roll(-(some.numel() // 2))
         bases = draw_scenes(pictures, lower[:count], generator)
         if len(bases) < count:
             raise UsageError(f"{some.numel()} held-out pictures are too few for {count} pairs.")
-        made: list[Overlaid] = []
+        pairs: list[Overlaid] = []
         for base, over, ground in zip(lower.tolist(), upper.tolist(), bases, strict=False):
             where = (placing or Placing()).draw(draw)
             layer = Image.fromarray(pictures.pictures[over].permute(1, 2, 0).contiguous().numpy())
             alone = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
             names = [pictures.concepts[int(pictures.concept[row])].name for row in (base, over)]
-            made.append(
+            pairs.append(
                 Overlaid(f"{base}-{over}", ground, alone, paste(ground, layer, where), names[0], names[1], where)
             )
-        sides.append(tuple(made[:count]))
+        sides.append(tuple(pairs[:count]))
     train = pictures.rows(TRAIN)
     picked = train[torch.randperm(train.numel(), generator=generator)[:n_reference]]
     reference = tuple(draw_scenes(pictures, picked, generator))

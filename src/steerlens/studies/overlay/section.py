@@ -1,26 +1,76 @@
-"""What the page of results prints of the overlay study beside its choices: orders by both measures, and the judge."""
+"""The page of the overlay study: choices, orders by both measures, paired differences, and the judge."""
 
-from steerlens.studies.decoder.section import judged_by
-from steerlens.studies.shared.caution import caution
-from steerlens.studies.shared.markdown import Json, interval, table
+from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.overlay.scores import COMPARISONS
+from steerlens.studies.shared.candidates import readable
+from steerlens.studies.shared.markdown import (
+    attenuation_table,
+    candidates_table,
+    figure,
+    interval,
+    judged_by,
+    signed,
+    table,
+)
+from steerlens.studies.shared.stats import caution
 
 
-def overlay_orders(summary: Json) -> str:
-    """Every order of heads with its area, of the objective and of the projection, and what must be known of them."""
+def overlay_section(summary: OverlaySummary) -> str:
+    """The study's page below its findings."""
+    low, high = summary.random_range
+    lines = [
+        f"{summary.n_pairs} pairs of a base and an overlay, {summary.n_heads} heads, {summary.ablation} "
+        "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
+        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals resample pairs, one by one "
+        "(95 %): pairs that share a picture count as independent.\n",
+        f"    {summary.command or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
+        figure("Normalised area of every order", "overlay-orders"),
+        "## Choices\n",
+        table(
+            ["lens", "setting", "compared with", "area where it was chosen"],
+            [
+                [lens, str(choice.setting), COMPARISONS[choice.compare], signed(choice.area)]
+                for lens, choice in summary.choices.items()
+            ],
+        ),
+        "All candidates, where the choice was made:\n",
+        candidates_table(summary.choices, "normalised area"),
+        "## Orders of heads\n",
+        overlay_orders(summary),
+        f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
+        f"{interval(summary.difference)}.\n",
+        table(
+            ["paired difference", "area"],
+            [[readable(name), interval(estimate)] for name, estimate in summary.differences.items()],
+        ),
+        "## What decoding leaves\n",
+        attenuation_table(
+            summary.attenuation,
+            "each head's own effect on the objective",
+            {row.score: readable(row.score) for row in summary.attenuation},
+        ),
+        figure("Trajectories of the embedding", "overlay-trajectories"),
+        figure("Trajectories of decoded pictures", "overlay-decoded"),
+        figure("Decoded pictures along the way", "overlay-strip-0"),
+    ]
+    return "\n".join(lines)
+
+
+def overlay_orders(summary: OverlaySummary) -> str:
+    """Every order of heads with its areas, of the objective and of the projection."""
     rows = [
-        [row["name"], interval(row["area"]), interval(row["projection"]), f"{row['drop']:+.3f}"]
-        for row in summary["orders"]
+        [readable(row.name), interval(row.area), interval(row.projection), f"{row.drop:+.3f}"] for row in summary.orders
     ]
     lines = [
         table(["order", "normalised area", "of the projection", "mean drop of the objective"], rows),
         "The projection of the embedding onto embedding(base + overlay) - embedding(base), by which nothing was "
         "ordered or chosen, checks the objective. *Not decoded* orders go by the setting that each lens chose, from "
         "the same candidates, by its undecoded scores; *the same not decoded* by the setting chosen for decoding.\n",
-        *judged_by(summary),
+        *judged_by(summary.judge),
     ]
-    if summary["judged_by"]:
-        words = "; ".join(f"{lens}: {what}" for lens, what in summary["judged_by"].items())
-        lines.append(f"What it compared the chosen settings' pictures with: {words}.\n")
-    warnings = (caution(summary["n_concepts"]), summary["note"])
-    lines += [f"**{warned[0].upper()}{warned[1:].rstrip('.')}.**\n" for warned in warnings if warned]
+    if summary.judged_by:
+        words = "; ".join(f"{lens}: {compared}" for lens, compared in summary.judged_by.items())
+        lines.append(f"The judge compared the chosen settings' pictures with: {words}.\n")
+    warnings = (caution(summary.n_concepts), summary.note)
+    lines += [f"**{words[0].upper()}{words[1:].rstrip('.')}.**\n" for words in warnings if words]
     return "\n".join(lines)

@@ -1,153 +1,123 @@
-"""The overlay study from end to end: measure to choose, freeze, measure to report, summarise, draw."""
+"""The overlay study as the command line and the page of results see it."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steerlens.encoders.base import Encoder
-from steerlens.progress import Progress
-from steerlens.studies.importance.measure import make_bench
-from steerlens.studies.overlay.areas import Parts
-from steerlens.studies.overlay.figures import (
-    decoded_figure,
-    orders_figure,
-    strip_figure,
-    strip_pairs,
-    trajectory_figure,
-)
-from steerlens.studies.overlay.measure import (
-    RemovalOptions,
-    compares,
-    mean_seen,
-    measure,
-    measure_orders,
-    part_name,
-    plain_settings,
-    setting_names,
-)
-from steerlens.studies.overlay.orders import LENSES, UNDECODED, candidate_orders, choose_all, report_orders
-from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
-from steerlens.studies.overlay.summary import RemovalSummary, summarise, table_rows
-from steerlens.studies.shared.drawing import save_figure, save_table
-from steerlens.studies.shared.folder import StudyFolder, open_study
-from steerlens.studies.shared.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
-from steerlens.studies.shared.judge import judge_name, models_of
-from steerlens.zoo.pair import Pair
+from steerlens.errors import UsageError
+from steerlens.studies.overlay.arguments import OverlayArguments
+from steerlens.studies.shared.study import Study
 
-STRIPS = ("steering, chosen", "diffusion, chosen", ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
-"""The orders along which pictures are decoded."""
+if TYPE_CHECKING:
+    from steerlens.progress import Progress
+    from steerlens.studies.overlay.pictures import OverlaySet
+    from steerlens.studies.overlay.results import OverlaySummary
+    from steerlens.studies.shared.markdown import Bar, Finding
 
 
-def removal_study(
-    pair: Pair,
-    overlays: OverlaySet,
-    options: RemovalOptions,
-    folder: Path,
-    *,
-    judge: Encoder | None = None,
-    draws: int = 2000,
-    command: str = "",
-) -> Generator[Progress, None, RemovalSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
+    """Overlays: heads ablated in the order in which a lens sees an overlay."""
 
-    Args:
-        pair: encoder and decoder.
-        overlays: pairs to choose on and to report on.
-        options: what to measure.
-        folder: where to write.
-        judge: an outside encoder that sees the decoded pictures as well.
-        draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+    name = "overlay"
+    title = "Overlays"
+    question = (
+        "Does ablating heads in a lens' order make an overlay leave, while the base stays? The paper's second study."
+    )
+
+    @property
+    def arguments(self) -> type[OverlayArguments]:
+        """Options of the command line."""
+        return OverlayArguments
+
+    def run(self, arguments: OverlayArguments, command: str) -> "Generator[Progress, None, OverlaySummary]":
+        """Loads models and pictures, and carries the study out."""
+        from steerlens.lenses.strength import Strength
+        from steerlens.progress import Progress
+        from steerlens.studies.overlay.experiment import overlay_study
+        from steerlens.studies.overlay.options import OverlayOptions
+        from steerlens.studies.shared.bench import with_steps
+        from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
+        from steerlens.studies.shared.inputs import load_judge, load_study_pair
+
+        settings = arguments.settings
+        steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
+        yield Progress("loading", 0, 1)
+        overlays = load_overlays(arguments)
+        pair = load_study_pair(settings)
+        judge = load_judge(arguments.judge, settings)
+        yield Progress("loading", 1, 1)
+        options = OverlayOptions(
+            with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+            settings.seed,
+            arguments.ablation,
+            steering,
+            diffusion_candidates(len(steering)),
+            seeds=arguments.seeds,
+        )
+        return (yield from overlay_study(pair, overlays, options, arguments.out, judge=judge, command=command))
+
+    def read(self, values: Mapping[str, Any], where: str) -> "OverlaySummary":
+        """The summary from JSON values."""
+        from steerlens.studies.overlay.results import OverlaySummary
+
+        return OverlaySummary.from_json(values, where)
+
+    def lines(self, summary: "OverlaySummary", folder: Path) -> Sequence[str]:
+        """Lines of results for the terminal."""
+        from steerlens.studies.overlay.terminal import overlay_lines
+
+        return overlay_lines(summary, folder)
+
+    def bars(self, summary: "OverlaySummary") -> "Sequence[Bar]":
+        """Figures of the verdict page."""
+        from steerlens.studies.overlay.findings import overlay_bars
+
+        return overlay_bars(summary)
+
+    def findings(self, summary: "OverlaySummary") -> "Sequence[Finding]":
+        """Findings in words."""
+        from steerlens.studies.overlay.findings import overlay_findings
+
+        return overlay_findings(summary)
+
+    def section(self, summary: "OverlaySummary") -> str:
+        """Tables and figures of the study's page."""
+        from steerlens.studies.overlay.section import overlay_section
+
+        return overlay_section(summary)
+
+
+def load_overlays(arguments: OverlayArguments) -> "OverlaySet":
+    """The pairs of base and overlay that the options name.
 
     Raises:
-        UsageError: if the folder holds another study.
-        StoreError: if it cannot be written; finished parts stay.
+        UsageError: if pictures, places, sizes or opacities are missing, too few, or make no sense.
     """
-    with open_study(folder, identity(pair, overlays, options, judge)) as study:
-        yield Progress("references", 0, 1)
-        bench = make_bench(pair, overlays.reference, judge)
-        judge_mean = None if judge is None else mean_seen(judge, overlays.reference)
-        yield Progress("references", 1, 1)
-        compared = compares(pair, (*overlays.chosen, *overlays.reported))
-        candidates = {"steering": options.steering, "diffusion": options.diffusion}
-        everything = (*options.steering, *options.diffusion)
-        named = {f"candidate.{setting}": setting for setting in everything}
-        yield from measure(bench, overlays.chosen, named, options, study, "choose")
-        parts = _parts(study, "choose", overlays.chosen)
-        orders = [
-            candidate_orders(part, everything, compared, f"{options.seed} {one.id}")
-            for part, one in zip(parts, overlays.chosen, strict=True)
-        ]
-        yield from measure_orders(bench, overlays.chosen, orders, options, study, "choose-ways")
-        ways, counts = _parts(study, "choose-ways", overlays.chosen), points(len(bench.sites))
-        choices = choose_all(parts, ways, candidates, compared, counts)
-        study.freeze({lens: choice.to_json() for lens, choice in choices.items()})
-        settings = setting_names([*plain_settings().values(), *(choices[lens].setting for lens in LENSES)])
-        undecoded = setting_names([choices[f"{lens}{UNDECODED}"].setting for lens in LENSES])
-        yield from measure(
-            bench,
-            overlays.reported,
-            settings,
-            options,
-            study,
-            "report",
-            undecoded=undecoded,
-            seeds=options.seeds,
-            judge_mean=judge_mean,
-        )
-        parts = _parts(study, "report", overlays.reported)
-        orders = [
-            report_orders(part, choices, f"{options.seed} {one.id}")
-            for part, one in zip(parts, overlays.reported, strict=True)
-        ]
-        yield from measure_orders(bench, overlays.reported, orders, options, study, "report-ways", STRIPS)
-        ways = _parts(study, "report-ways", overlays.reported)
-        yield Progress("statistics", 0, 1)
-        shown = zip(*((one.base_concept, one.overlay_concept) for one in overlays.reported), strict=True)
-        summary = summarise(
-            parts,
-            ways,
-            choices,
-            counts,
-            options.ablation,
-            n_concepts=min(len(set(concepts)) for concepts in shown),
-            n_chosen=len(overlays.chosen),
-            judge=judge_name(judge),
-            note=overlays.note,
-            command=command,
-            draws=draws,
-        )
-        yield Progress("statistics", 1, 1)
-        pairs = [(one.id, one.base_concept, one.overlay_concept) for one in overlays.reported]
-        study.write_json("summary.json", summary.to_json())
-        study.write_json("provenance.json", pair.provenance.to_json())
-        save_table(study, table_rows(parts, ways, pairs, counts))
-        save_figure(study, "trajectories", trajectory_figure(summary))
-        save_figure(study, "decoded", decoded_figure(summary))
-        save_figure(study, "orders", orders_figure(summary))
-        for number, (one, way) in enumerate(strip_pairs(overlays.reported, ways)):
-            save_figure(study, f"strip-{number}", strip_figure(one, way, summary))
-        return summary
+    from steerlens.studies.overlay.pictures import Placing, folder_pairs
+    from steerlens.studies.overlay.scenes import scene_pairs
+
+    settings = arguments.settings
+    if settings.images is not None:
+        raise UsageError("the overlay study takes --bases and --overlays, or --data; not --images.")
+    if (arguments.bases is None) != (arguments.overlays is None):
+        raise UsageError("--bases and --overlays go together.")
+    if arguments.bases is not None and settings.data is not None:
+        raise UsageError("give either --bases and --overlays, or --data, not both.")
+    if min(arguments.count, arguments.choose) < 2:
+        raise UsageError("a study needs at least 2 pairs to choose on and 2 to report on.")
+    placing = Placing(arguments.place, _range("--size", arguments.size), _range("--opacity", arguments.opacity))
+    seed, counts = settings.seed, (arguments.choose, arguments.count)
+    if arguments.bases is None or arguments.overlays is None:
+        if settings.data is None:
+            raise UsageError(
+                "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER, or for scenes of the "
+                "bundled pair --data DIR, prepared with: steerlens train prepare --data DIR"
+            )
+        return scene_pairs(settings.data, *counts, seed=seed, placing=placing)
+    return folder_pairs(arguments.bases, arguments.overlays, *counts, seed=seed, placing=placing)
 
 
-def _parts(study: StudyFolder, stage: str, pairs: tuple[Overlaid, ...]) -> Parts:
-    return study.parts(part_name(stage, pair) for pair in pairs)
-
-
-def identity(pair: Pair, overlays: OverlaySet, options: RemovalOptions, judge: Encoder | None = None) -> dict[str, Any]:
-    """What two calls must share to go on with one study, as JSON values."""
-    return {
-        "study": "overlay",
-        "models": models_of(pair, judge),
-        "pairs": overlays.identity(),
-        "options": {
-            "seed": options.seed,
-            "seeds": options.seeds,
-            "ablation": options.ablation,
-            "greedy_pool": options.greedy_pool,
-            "strips": options.strips,
-            "steering": [str(setting) for setting in options.steering],
-            "diffusion": [str(setting) for setting in options.diffusion],
-            "decode": options.decode.decisive(),
-        },
-    }
+def _range(option: str, values: tuple[float, ...]) -> tuple[float, float]:
+    if len(values) not in (1, 2):
+        raise UsageError(f"{option} takes one number, or two to draw it between, not {len(values)}.")
+    return values[0], values[-1]

@@ -1,179 +1,97 @@
-"""Every figure of the overlay study, from the parts that it stored and nothing else."""
+"""Summary of the overlay study, computed from its stored parts and nothing else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from steerlens.studies.overlay.areas import (
-    CURVES,
-    RANDOM,
-    Curve,
-    Parts,
-    area_table,
-    curve,
-    measured,
-    normalised,
-    normalised_estimate,
-    one_by_one,
-    quantity,
+from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectories, quantity, random_name
+from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
+from steerlens.studies.overlay.measure import strip_columns
+from steerlens.studies.overlay.orders import JUDGED, LENSES, SAME, UNDECODED, OrderChoice, chosen_order
+from steerlens.studies.overlay.results import OrderRow, OverlaySummary
+from steerlens.studies.overlay.scores import (
+    COMPARISONS,
+    OVERLAY,
+    judged_comparison,
+    lens_score,
+    seed_scores,
+    untuned_settings,
 )
-from steerlens.studies.overlay.measure import judged_compare, lens_score, plain_settings, seed_scores, strip_columns
-from steerlens.studies.overlay.orders import COMPARED, JUDGED, LENSES, SAME, UNDECODED, RemovalChoice
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
-from steerlens.studies.shared.joint import ONE_SHOT, RANDOM_ORDERS
+from steerlens.studies.shared.candidates import ONE_FACTOR_NAME
 from steerlens.studies.shared.judge import JudgeName
-from steerlens.studies.shared.scores import PUBLISHED_NAME
 from steerlens.studies.shared.stats import Estimate
 
 
 @dataclass(frozen=True)
-class OrderRow:
-    """One order of heads.
+class Setup:
+    """What the summary repeats of the study's options and pictures.
 
     Attributes:
-        name: of the order.
-        area: normalised area with its interval over pairs.
-        projection: the same for the projection in place of the objective, by which nothing was ordered.
-        drop: mean drop of the objective over the first quarter of the heads.
-    """
-
-    name: str
-    area: Estimate
-    projection: Estimate
-    drop: float
-
-
-@dataclass(frozen=True)
-class RemovalSummary:
-    """Everything that the overlay study reports.
-
-    Attributes:
-        n_pairs: pairs reported on.
-        n_concepts: the fewer of the concepts that their bases and that their overlays show.
-        n_chosen: pairs to choose on.
-        n_heads: N.
         ablation: what replaced a head's write.
-        choices: the frozen setting of each lens, and of each lens without decoding.
-        orders: every order, best first.
-        bar: normalised area of the Steering Lens' chosen order.
-        difference: the same less that of the Diffusion Lens, paired.
-        differences: more of the kind, by name.
-        random_range: smallest and largest normalised area among the random orders, each a mean over pairs.
-        left: what is left after a quarter of the heads, by order: similarity with overlay and base, of the embedding.
-        counts: numbers of ablated heads of the curves.
-        curves: each quantity along each order.
-        decoded_counts: numbers of ablated heads at which pictures were decoded.
-        decoded: the same quantities of those pictures, embedded again, along some orders.
-        attenuation: what decoding leaves of the lenses' scores; the effect is that of each head alone.
-        judge: the outside judge, or None.
-        judged_by: what the judge compared each lens' chosen pictures with, in words; empty without a judge.
-        note: what should be heard of the pictures; mostly empty.
-        command: what was run, if it was a command.
+        n_concepts: the fewer of the concepts among bases and among overlays.
+        n_chosen: pairs of the selection.
+        judge: the outside judge, if there was one.
+        note: a warning about the pictures.
+        command: what was run.
     """
 
-    n_pairs: int
+    ablation: str
     n_concepts: int
     n_chosen: int
-    n_heads: int
-    ablation: str
-    choices: Mapping[str, RemovalChoice]
-    orders: tuple[OrderRow, ...]
-    bar: Estimate
-    difference: Estimate
-    differences: Mapping[str, Estimate]
-    random_range: tuple[float, float]
-    left: Mapping[str, Mapping[str, float]]
-    counts: tuple[int, ...]
-    curves: Mapping[str, Mapping[str, Curve]]
-    decoded_counts: tuple[int, ...]
-    decoded: Mapping[str, Mapping[str, Curve]]
-    attenuation: tuple[Attenuation, ...]
     judge: JudgeName | None = None
-    judged_by: Mapping[str, str] = field(default_factory=dict[str, str])
     note: str = ""
     command: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        values = asdict(self)
-        values["choices"] = {lens: choice.to_json() for lens, choice in self.choices.items()}
-        return values
+
+CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
+"""The paired difference of the lenses' chosen orders."""
+
+UNDECODED_DIFFERENCE = f"{CHOSEN_DIFFERENCE}{UNDECODED}"
+ONE_SHOT_DIFFERENCE = f"{chosen_order('steering')}, minus {ONE_SHOT}"
 
 
 def summarise(
-    parts: Parts,
-    ways: Parts,
-    choices: Mapping[str, RemovalChoice],
-    counts: Sequence[int],
-    ablation: str,
-    *,
-    n_concepts: int,
-    n_chosen: int,
-    judge: JudgeName | None = None,
-    note: str = "",
-    command: str = "",
-    draws: int = 2000,
-) -> RemovalSummary:
-    """Everything that the study reports.
+    trajectories: Trajectories, choices: Mapping[str, OrderChoice], setup: Setup, *, draws: int = 2000
+) -> OverlaySummary:
+    """Computes everything that the study reports.
 
     Args:
-        parts: of the pairs to report on: scores, effects, orders.
-        ways: their trajectories.
+        trajectories: of the pairs to report on.
         choices: the frozen settings.
-        counts: numbers of ablated heads of the trajectories.
-        ablation: what replaced a head's write.
-        n_concepts: the fewer of the concepts among bases and among overlays.
-        n_chosen: pairs to choose on.
-        judge: the outside judge, if there was one.
-        note: what should be heard of the pictures.
-        command: what was run.
+        setup: what the summary repeats.
         draws: bootstrap draws of the intervals.
     """
-    names = [*(name for name in measured(ways[0], "way") if not name.startswith("random ")), RANDOM]
+    names, counts = trajectories.orders, trajectories.counts
     rows = [
         OrderRow(
             name,
-            normalised_estimate(parts, ways, name, counts, draws=draws),
-            normalised_estimate(parts, ways, name, counts, kind="projection", draws=draws),
-            float(area_table(parts, ways, name, counts).mean()),
+            trajectories.normalised_estimate(name, draws=draws),
+            trajectories.normalised_estimate(name, kind=PROJECTION_CURVE, draws=draws),
+            float(trajectories.areas(name).mean()),
         )
         for name in names
     ]
     rows.sort(key=lambda row: (-row.area.value, row.name))
-    lenses = [("chosen", ""), ("plain", ""), ("chosen", UNDECODED), ("chosen", JUDGED), ("plain", JUDGED)]
-    compared = {
-        f"steering minus diffusion, {how}{seen}": (f"steering, {how}{seen}", f"diffusion, {how}{seen}")
-        for how, seen in lenses
-    }
-    compared[f"{PUBLISHED_NAME}, minus diffusion, plain"] = (PUBLISHED_NAME, "diffusion, plain")
-    compared |= {
-        f"steering, chosen, minus {what}": ("steering, chosen", second)
-        for what, second in (
-            ("one-shot effect", ONE_SHOT),
-            ("the same not decoded", f"steering, chosen{SAME}"),
-            ("the same judged", f"steering, chosen{JUDGED}"),
-        )
-    }
-    differences = {
-        name: normalised_estimate(parts, ways, first, counts, less=second, draws=draws)
-        for name, (first, second) in compared.items()
-        if second in names
-    }
-    each = [normalised(parts, ways, f"random {number}", counts) for number in range(RANDOM_ORDERS)]
-    curves = {kind: {name: curve(parts, ways, name, kind) for name in names} for kind in CURVES}
-    quarter = counts.index(max(1, counts[-1] // 4))
-    return RemovalSummary(
-        n_pairs=len(parts),
-        n_concepts=n_concepts,
-        n_chosen=n_chosen,
+    differences = _differences(trajectories, names, draws)
+    each = [trajectories.normalised(random_name(number)) for number in range(RANDOM_ORDERS)]
+    curves = {kind: {name: trajectories.curve(name, kind) for name in names} for kind in CURVES}
+    quarter = list(counts).index(max(1, counts[-1] // 4))
+    judged_by: dict[str, str] = {}
+    if setup.judge is not None:
+        judged_by = {lens: COMPARISONS[judged_comparison(choices[lens].compare)] for lens in LENSES}
+    return OverlaySummary(
+        n_pairs=len(trajectories.parts),
+        n_concepts=setup.n_concepts,
+        n_chosen=setup.n_chosen,
         n_heads=counts[-1],
-        ablation=ablation,
+        ablation=setup.ablation,
         choices=choices,
         orders=tuple(rows),
-        bar=next(row.area for row in rows if row.name == "steering, chosen"),
-        difference=differences["steering minus diffusion, chosen"],
+        bar=next(row.area for row in rows if row.name == chosen_order("steering")),
+        difference=differences[CHOSEN_DIFFERENCE],
         differences=differences,
         random_range=(min(each), max(each)),
         left={name: {kind: curves[kind][name].values[quarter] for kind in CURVES} for name in names},
@@ -181,51 +99,77 @@ def summarise(
         curves=curves,
         decoded_counts=tuple(counts[place] for place in strip_columns(counts)),
         decoded={
-            kind: {name: curve(parts, ways, name, kind, prefix="remade") for name in measured(ways[0], "remade")}
+            kind: {name: trajectories.curve(name, kind, decoded=True) for name in sorted(trajectories.ways[0].decoded)}
             for kind in CURVES
         },
-        attenuation=_attenuation(parts, choices, draws),
-        judge=judge,
-        judged_by={} if judge is None else {lens: COMPARED[judged_compare(choices[lens].compare)] for lens in LENSES},
-        note=note,
-        command=command,
+        attenuation=_attenuation(trajectories, choices, draws),
+        judge=setup.judge,
+        judged_by=judged_by,
+        note=setup.note,
+        command=setup.command,
     )
 
 
-def _attenuation(parts: Parts, choices: Mapping[str, RemovalChoice], draws: int) -> tuple[Attenuation, ...]:
-    named = {f"{lens}, chosen": (str(choices[lens].setting), choices[lens].compare) for lens in LENSES}
-    named |= {name: (str(setting), "overlay") for name, setting in plain_settings().items()}
-    effect = torch.stack([part["one_shot"].float() for part in parts])
-    found: list[Attenuation] = []
-    for name, (setting, compare) in named.items():
-        asked = torch.stack([lens_score(part, setting, compare, "asked") for part in parts])
-        made = torch.stack([seed_scores(part, setting, compare) for part in parts], dim=1)
-        fidelity = fidelity_table(
-            torch.stack([part[f"asked.{setting}"] for part in parts]),
-            torch.stack([part[f"made.{setting}"] for part in parts], dim=1),
+def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -> dict[str, Estimate]:
+    """Paired differences of areas: between the lenses, and of the Steering Lens from other orders."""
+    compared = {
+        f"steering minus diffusion, {kind}{ending}": (f"steering, {kind}{ending}", f"diffusion, {kind}{ending}")
+        for kind, ending in (
+            ("chosen", ""),
+            ("plain", ""),
+            ("chosen", UNDECODED),
+            ("chosen", JUDGED),
+            ("plain", JUDGED),
         )
-        found.append(attenuation(name, asked, made, effect, fidelity, one_by_one(parts), draws=draws))
-    return tuple(found)
+    }
+    compared[f"{ONE_FACTOR_NAME}, minus diffusion, plain"] = (ONE_FACTOR_NAME, "diffusion, plain")
+    steering = chosen_order("steering")
+    compared |= {
+        f"{steering}, minus {what}": (steering, other)
+        for what, other in (
+            (ONE_SHOT, ONE_SHOT),
+            ("the same not decoded", chosen_order("steering", SAME)),
+            ("the same judged", chosen_order("steering", JUDGED)),
+        )
+    }
+    return {
+        name: trajectories.normalised_estimate(first, less=second, draws=draws)
+        for name, (first, second) in compared.items()
+        if second in names
+    }
 
 
-def table_rows(
-    parts: Parts, ways: Parts, pairs: Sequence[tuple[str, str, str]], counts: Sequence[int]
-) -> list[dict[str, Any]]:
-    """One row a pair, order and number of ablated heads.
+def _attenuation(trajectories: Trajectories, choices: Mapping[str, OrderChoice], draws: int) -> tuple[Attenuation, ...]:
+    parts = trajectories.parts
+    named = {chosen_order(lens): (choices[lens].setting, choices[lens].compare) for lens in LENSES}
+    named |= {name: (setting, OVERLAY) for name, setting in untuned_settings().items()}
+    effect = torch.stack([part.one_shot.float() for part in parts])
+    rows: list[Attenuation] = []
+    for name, (setting, compare) in named.items():
+        requested = torch.stack([lens_score(part, setting, compare, "requested") for part in parts])
+        decoded = torch.stack([seed_scores(part, setting, compare) for part in parts], dim=1)
+        fidelity = fidelity_table(
+            torch.stack([part.requested[str(setting)] for part in parts]),
+            torch.stack([part.decoded[str(setting)] for part in parts], dim=1),
+        )
+        rows.append(attenuation(name, requested, decoded, effect, fidelity, trajectories.one_by_one, draws=draws))
+    return tuple(rows)
+
+
+def table_rows(trajectories: Trajectories, pairs: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Rows of the study's table, one a pair, order and number of ablated heads.
 
     Args:
-        parts: of the pairs to report on.
-        ways: their trajectories.
+        trajectories: of the pairs to report on.
         pairs: id, base concept and overlay concept of each.
-        counts: numbers of ablated heads.
     """
     rows: list[dict[str, Any]] = []
-    for part, way, (id, base, overlay) in zip(parts, ways, pairs, strict=True):
-        for name in measured(way, "way"):
-            curves = {kind: quantity(part, way[f"way.{name}"], kind).tolist() for kind in CURVES}
+    for part, way, (id, base, overlay) in zip(trajectories.parts, trajectories.ways, pairs, strict=True):
+        for name in way.orders:
+            curves = {kind: quantity(part, way.embeddings[name], kind).tolist() for kind in CURVES}
             rows += [
                 {"pair": id, "base": base, "overlay": overlay, "order": name, "ablated": count}
                 | {kind: values[place] for kind, values in curves.items()}
-                for place, count in enumerate(counts)
+                for place, count in enumerate(trajectories.counts)
             ]
     return rows

@@ -1,87 +1,89 @@
-"""Where a ranking is lost between the embedding that is asked for and the picture that is made of it.
+"""Attenuation: how much of a ranking is lost between the requested embedding and the decoded picture.
 
-If the decoder only adds noise that has nothing to do with the effect, correlations multiply:
+If the decoder only adds noise that is unrelated to the effect, correlations multiply:
 
-    r(decoded, effect) = r(decoded, asked) r(asked, effect)
+    r(decoded, effect) = r(decoded, requested) r(requested, effect)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.scores import cosine_similarity
+from steerlens.studies.shared.records import Key, Record
 from steerlens.studies.shared.stats import Estimate, correlation_estimate, mean_estimate, seed_reliability
 
 
 @dataclass(frozen=True)
-class Attenuation:
-    """One score before and after decoding; Spearman correlations over heads, means over pictures.
+class Attenuation(Record):
+    """A score before and after decoding: Spearman correlations over heads, means over pictures.
 
     Attributes:
         score: its name.
-        asked: the effect's correlation with the score of the embeddings asked for.
-        passed_on: correlation of the two scores.
-        expected: the product of these two.
-        made: the effect's correlation with the score of the decoded pictures, mean of seeds.
-        without_noise: the same with infinitely many seeds, `made` over the root of its reliability; nan where seeds
-            disagree too much to tell, or where there is one.
-        fidelity: mean cosine between what was asked for and what came out, embedded again.
-        spread_asked: standard deviation over heads of the score asked for, mean over pictures.
-        spread_made: the same of the decoded score.
+        requested: correlation of the effect with the score of requested embeddings.
+        agreement: correlation of the two scores with each other.
+        expected: product of these two.
+        decoded: correlation of the effect with the score of decoded pictures, mean of seeds.
+        without_noise: the same with infinitely many seeds, `decoded` over the root of its reliability; nan where seeds
+            disagree too much, or where there is one seed.
+        fidelity: mean cosine between requested embeddings and those of the decoded pictures.
+        spread_requested: standard deviation over heads of the score before decoding, mean over pictures.
+        spread_decoded: the same after decoding.
     """
 
     score: str
-    asked: Estimate
-    passed_on: Estimate
+    requested: Annotated[Estimate, Key("asked")]
+    agreement: Annotated[Estimate, Key("passed_on")]
     expected: float
-    made: Estimate
+    decoded: Annotated[Estimate, Key("made")]
     without_noise: float
     fidelity: Estimate
-    spread_asked: float
-    spread_made: float
+    spread_requested: Annotated[float, Key("spread_asked")]
+    spread_decoded: Annotated[float, Key("spread_made")]
 
 
 def attenuation(
     score: str,
-    asked: Float[Tensor, "P N"],
-    made: Float[Tensor, "S P N"],
+    requested: Float[Tensor, "P N"],
+    decoded: Float[Tensor, "S P N"],
     effect: Float[Tensor, "P N"],
     fidelity: Float[Tensor, "P N"],
     concepts: Sequence[str],
     *,
     draws: int = 1000,
 ) -> Attenuation:
-    """What decoding leaves of a score.
+    """The attenuation of a score by decoding.
 
     Args:
         score: its name.
-        asked: the score of the embeddings asked for.
-        made: of the decoded pictures, seed by seed.
+        requested: the score of requested embeddings.
+        decoded: the score of decoded pictures, seed by seed.
         effect: what it should predict.
-        fidelity: cosine between asked and made, mean over seeds.
+        fidelity: cosine between requested and decoded embeddings, mean over seeds.
         concepts: of the pictures.
         draws: bootstrap draws.
     """
-    mean = made.mean(dim=0)
-    before = correlation_estimate(asked, effect, concepts, draws=draws)
+    mean = decoded.mean(dim=0)
+    before = correlation_estimate(requested, effect, concepts, draws=draws)
     after = correlation_estimate(mean, effect, concepts, draws=draws)
-    passed = correlation_estimate(mean, asked, concepts, draws=draws)
-    whole = seed_reliability(made)[1]
+    agreement = correlation_estimate(mean, requested, concepts, draws=draws)
+    reliability = seed_reliability(decoded)[1]
     return Attenuation(
         score=score,
-        asked=before,
-        passed_on=passed,
-        expected=passed.value * before.value,
-        made=after,
-        without_noise=after.value / whole**0.5 if whole > 0 else float("nan"),
+        requested=before,
+        agreement=agreement,
+        expected=agreement.value * before.value,
+        decoded=after,
+        without_noise=after.value / reliability**0.5 if reliability > 0 else float("nan"),
         fidelity=mean_estimate(fidelity, concepts, draws=draws),
-        spread_asked=float(asked.std(dim=-1).mean()),
-        spread_made=float(mean.std(dim=-1).mean()),
+        spread_requested=float(requested.std(dim=-1).mean()),
+        spread_decoded=float(mean.std(dim=-1).mean()),
     )
 
 
-def fidelity_table(asked: Float[Tensor, "P N E"], made: Float[Tensor, "S P N E"]) -> Float[Tensor, "P N"]:
-    """Cosine between embeddings asked for and those of the pictures that came out, mean over seeds."""
-    return cosine_similarity(made, asked[None].expand_as(made)).mean(dim=0)
+def fidelity_table(requested: Float[Tensor, "P N E"], decoded: Float[Tensor, "S P N E"]) -> Float[Tensor, "P N"]:
+    """Cosine between requested embeddings and those of the decoded pictures, mean over seeds."""
+    return cosine_similarity(decoded, requested[None].expand_as(decoded)).mean(dim=0)

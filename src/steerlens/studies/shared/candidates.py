@@ -1,7 +1,7 @@
-"""The settings that lenses compete with: those that are always reported, and those that each lens may choose from.
+"""Settings with which the lenses compete: those that are always reported, and the candidates of each lens.
 
-Either lens gets the same number of candidates, and every one of them makes other embeddings than the others: the
-strengths and the norm of an embedding alone would change nothing that the Diffusion Lens shows.
+Both lenses get the same number of candidates, and no two of them make the same embeddings: the norm of an embedding
+alone would change nothing that the Diffusion Lens shows.
 """
 
 from collections.abc import Sequence
@@ -13,26 +13,38 @@ from steerlens.studies.shared.settings import LensSetting
 _RHO, _FACTOR = Strength("rho", 1.0), Strength("s", 40.0)
 
 STRENGTHS: tuple[Strength, ...] = (_RHO, _FACTOR)
-"""What candidates are steered with if nothing else is asked for: a relative strength, and a factor as in the paper."""
+"""Default strengths of the candidates: a relative one, and one factor for all heads as in the paper."""
 
 PLAIN = (LensSetting("steering", _RHO), LensSetting("diffusion"))
-"""Nothing tuned, compared with the input; always reported."""
+"""Settings without any tuning; always reported."""
 
-PUBLISHED = LensSetting("steering", _FACTOR)
-"""The paper's setting, one factor for all heads; its exact value is not known here. Always reported."""
+ONE_FACTOR = LensSetting("steering", _FACTOR)
+"""One factor for all heads, as the paper steers; the paper's constant is not known. Always reported."""
+
+ONE_FACTOR_NAME = f"steering, {ONE_FACTOR.strength} for all"
+"""The name of its scores in summaries and tables."""
+
+ONE_FACTOR_WORDS = "one factor for all heads (the paper's constant is not known)"
+"""Its name for readers."""
+
+
+def readable(name: str) -> str:
+    """The name of a score for readers."""
+    return name.replace(ONE_FACTOR_NAME, ONE_FACTOR_WORDS)
+
 
 CENTRED = (LensSetting("steering", _RHO, centred=True), LensSetting("diffusion", centred=True))
-"""The plain settings of the writes less their means: like with like, and what centring alone changes."""
+"""The plain settings applied to centred writes: they show what centring alone changes."""
 
 NEUTRAL = LensSetting("steering", _RHO, base="neutral")
 """The plain setting from the mean residual of reference pictures instead of the picture's own."""
 
-# Around 1, where what is added weighs as much as the mean embedding.
+# Around 1, where the added part weighs as much as the mean embedding.
 _SHARES = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
 
 
 def steering_candidates(strengths: Sequence[Strength] = STRENGTHS) -> tuple[LensSetting, ...]:
-    """What the Steering Lens chooses from: plain, centred and from a neutral base, at every strength.
+    """Candidates of the Steering Lens: plain, centred and from a neutral base, at every strength.
 
     Raises:
         UsageError: if there is no strength, one comes twice, or there are more than the Diffusion Lens can match.
@@ -53,9 +65,9 @@ def steering_candidates(strengths: Sequence[Strength] = STRENGTHS) -> tuple[Lens
 
 
 def diffusion_candidates(count: int = 3 * len(STRENGTHS)) -> tuple[LensSetting, ...]:
-    """What the Diffusion Lens chooses from: plain, centred, and either added to the neutral embedding.
+    """Candidates of the Diffusion Lens: plain, centred, and either of them added to the neutral embedding.
 
-    It has no strength of its own. From a neutral base it has one, by which it gets as many settings as it is to have.
+    The lens itself has no strength. From a neutral base it has one, which supplies the remaining candidates.
 
     Args:
         count: how many.

@@ -1,272 +1,82 @@
-"""What ablating a component truly does to the image embedding: on a real forward pass, and directly.
+"""Notions of importance, as tables (P,N) over pictures and heads.
 
-*Total*: the component's write is replaced on every token of a real forward pass, everything downstream reacting.
-*Direct*: it is replaced in the final residual of the readout tokens alone, `readout(r_L - h + h')`.
-
-What replaces it: nothing (`zero`), its mean over reference pictures (`mean`), or what it writes for another picture
-(`resample`). An effect is read from the two embeddings, clean `e` and ablated `e'`:
-
-    unsigned   1 - cos(e', e)                 how far the embedding moves, wherever to
-    signed     cos(e, t) - cos(e', t)         how much similarity with a target t is lost; negative if it grows
-
-References: K. Wang et al., "Interpretability in the Wild", arXiv 2211.00593 (mean ablation);
-L. Chan et al., "Causal Scrubbing", 2022 (resampling); N. Nanda, "Attribution Patching", 2023.
+Kept apart: *total* or *direct*; *unsigned*, how far the embedding moves, or *signed*, how much similarity with a target
+is lost; what replaces a write.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Inputs
-from steerlens.encoders.native import NativeEncoder
-from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
 from steerlens.errors import UsageError
-from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
-from steerlens.lenses.readout import read_out
-from steerlens.progress import Progress
-from steerlens.scores import cosine_similarity
-from steerlens.sites import Site, layer_sites
+from steerlens.studies.shared.ablation import ABLATIONS, Ablation, signed_effect, unsigned_effect
+from steerlens.studies.shared.measurements import PictureTables, Scope
+from steerlens.studies.shared.targets import TARGETS
 
-Ablation = Literal["zero", "mean", "resample"]
-ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
-
-Objective = Callable[[Float[Tensor, "B E"]], Float[Tensor, "B"]]
-"""A number for every embedding: what ablation is to lower."""
-
-HeadWrites = Mapping[Site, Float[Tensor, "#B T D"]]
-"""What replaces each site's write, on every token; one row for all pictures, or one a picture."""
+_SIGNED = "signed towards "
+_UNSIGNED = "unsigned"
 
 
-@dataclass(frozen=True, eq=False)
-class Ablated:
-    """Embeddings of B pictures after each of N components was ablated by itself.
+@dataclass(frozen=True)
+class Effect:
+    """A notion of importance; its text form reads `total, signed towards text, mean`.
 
     Attributes:
-        sites: the N components.
-        clean: the embeddings before.
-        total: from real forward passes.
-        direct: from the final residual alone.
-    """
-
-    sites: tuple[Site, ...]
-    clean: Float[Tensor, "B E"]
-    total: Float[Tensor, "B N E"]
-    direct: Float[Tensor, "B N E"]
-
-
-def unsigned_effect(clean: Float[Tensor, "B E"], ablated: Float[Tensor, "B N E"]) -> Float[Tensor, "B N"]:
-    """How far ablation moves the embedding: `1 - cos(e', e)`, in [0,2]."""
-    return 1 - cosine_similarity(ablated, clean[:, None])
-
-
-def signed_effect(
-    clean: Float[Tensor, "B E"], ablated: Float[Tensor, "B N E"], target: Float[Tensor, "B E"]
-) -> Float[Tensor, "B N"]:
-    """How much similarity with a target ablation costs: `cos(e, t) - cos(e', t)`, in [-2,2]."""
-    return cosine_similarity(clean, target)[:, None] - cosine_similarity(ablated, target[:, None])
-
-
-def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """The mean of what each site writes on every token, (1,T,D), over all pictures of the batches.
-
-    Raises:
-        UsageError: if there is no picture.
-    """
-    sums: dict[Site, Tensor] = {}
-    count = 0
-    for inputs in batches:
-        prefix = record_prefix(encoder, inputs)
-        count += len(prefix)
-        for group in by_layer(sites):
-            for site, writes in record_from(encoder, prefix, group).items():
-                added = writes.float().sum(dim=0, keepdim=True)
-                sums[site] = sums[site] + added if site in sums else added
-    if count == 0:
-        raise UsageError("a mean ablation needs reference pictures.")
-    return {site: total / count for site, total in sums.items()}
-
-
-def by_layer(sites: Sequence[Site]) -> list[list[Site]]:
-    """The same sites in groups of one layer, layers from first to last.
-
-    Raises:
-        UsageError: if a site belongs to no layer.
-    """
-    for site in sites:
-        if site.layer < 0:
-            raise UsageError(f"{site} belongs to no layer and cannot be ablated.")
-    return [[site for site in sites if site.layer == layer] for layer in sorted({site.layer for site in sites})]
-
-
-def ablate(
-    encoder: NativeEncoder,
-    prefix: Prefix,
-    sites: Sequence[Site],
-    ablation: Ablation,
-    *,
-    means: HeadWrites | None = None,
-    others: Prefix | None = None,
-    batch: int = 64,
-) -> Generator[Progress, None, Ablated]:
-    """Ablates components one at a time, many per batch, each on a pass that begins at its layer.
-
-    Yields progress in sites, layer after layer, and returns the embeddings.
-
-    Args:
-        encoder: the encoder.
-        prefix: the clean pass of B pictures.
-        sites: heads, `attn_out` or `mlp_out` of any layers.
+        scope: `total` (a real forward pass) or `direct` (the final residual alone).
+        target: one of `TARGETS` for a signed effect, empty for the unsigned one.
         ablation: what replaces a write.
-        means: for `mean`, see `mean_writes`.
-        others: for `resample`, the clean pass of the pictures that the replacement is taken from, row by row.
-        batch: rows of a forward pass.
-
-    Raises:
-        UsageError: if what the ablation needs was not given.
     """
-    if ablation == "mean" and means is None:
-        raise UsageError("a mean ablation needs the means over reference pictures.")
-    if ablation == "resample" and (others is None or len(others) != len(prefix)):
-        raise UsageError(f"a resample ablation of {len(prefix)} pictures needs as many other pictures.")
-    B = len(prefix)
-    total: dict[Site, Tensor] = {}
-    direct: dict[Site, Tensor] = {}
-    final = final_residual(encoder, prefix)
-    done = 0
-    for group in by_layer(sites):
-        own = record_from(encoder, prefix, group)
-        put = replacements(encoder, group, ablation, means, others, own)
-        total |= _total(encoder, prefix, group, put, batch)
-        direct |= direct_embeddings(encoder, final, own, put)
-        done += len(group)
-        yield Progress("ablating", done, len(sites), "sites")
-    chosen = tuple(sites)
-    stacked = [torch.stack([held[site] for site in chosen], dim=1) for held in (total, direct)]
-    if stacked[0].shape[0] != B:
-        raise UsageError("the passes do not belong to the same pictures.")
-    return Ablated(chosen, prefix.embedding, *stacked)
+
+    scope: Scope
+    target: str
+    ablation: Ablation
+
+    def __str__(self) -> str:
+        return ", ".join((self.scope, f"{_SIGNED}{self.target}" if self.target else _UNSIGNED, self.ablation))
+
+    @classmethod
+    def parse(cls, text: str) -> "Effect":
+        """Reads the text form.
+
+        Raises:
+            UsageError: if the text is no effect.
+        """
+        for scope in get_args(Scope):
+            for target in ("", *TARGETS):
+                for ablation in ABLATIONS:
+                    if str(effect := cls(scope, target, ablation)) == text:
+                        return effect
+        raise UsageError(f"{text!r} is no effect of ablation.")
+
+    @property
+    def unsigned(self) -> "Effect":
+        """The same effect without a target."""
+        return Effect(self.scope, "", self.ablation)
+
+    def table(self, tables: PictureTables) -> Float[Tensor, "P N"]:
+        """The effect of every head on every picture.
+
+        Raises:
+            StoreError: if a part lacks what it needs.
+        """
+        ablated = tables.ablated(self.scope, self.ablation)
+        if not self.target:
+            return unsigned_effect(tables.clean, ablated)
+        return signed_effect(tables.clean, ablated, tables.compared(self.target))
+
+    def first_order(self, tables: PictureTables) -> Float[Tensor, "P N"] | None:
+        """Attribution patching of the total effect with this ablation and target.
+
+        None for the unsigned effect, whose gradient is zero at the start.
+        """
+        return tables.first_order(self.ablation, self.target) if self.target else None
 
 
-def replacements(
-    encoder: NativeEncoder,
-    sites: Sequence[Site],
-    ablation: Ablation,
-    means: HeadWrites | None,
-    others: Prefix | None,
-    own: HeadWrites,
-) -> dict[Site, Float[Tensor, "#B T D"]]:
-    """What an ablation puts in place of the writes of sites of one layer."""
-    if ablation == "zero":
-        return {site: torch.zeros_like(own[site][:1]) for site in sites}
-    if ablation == "mean" and means is not None:
-        return {site: means[site].to(own[site]) for site in sites}
-    if others is None:
-        raise UsageError("a resample ablation needs other pictures.")
-    return record_from(encoder, others, sites)
-
-
-@torch.no_grad()
-def final_residual(encoder: NativeEncoder, prefix: Prefix) -> Float[Tensor, "B R D"]:
-    """The final residual of the readout tokens, in float32."""
-    last = Site("resid_post", encoder.spec.n_layers - 1)
-    readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
-    return record_from(encoder, prefix, [last])[last].index_select(1, readout).float()
-
-
-def _total(
-    encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site], put: HeadWrites, batch: int
-) -> dict[Site, Tensor]:
-    B = len(prefix)
-    rows = [(picture, site) for site in sites for picture in range(B)]
-    embeddings: list[Tensor] = []
-    for start in range(0, len(rows), batch):
-        chosen = rows[start : start + batch]
-        changes = _row_interventions(chosen, put)
-        embeddings.append(resume(encoder, prefix, sites[0].layer, [picture for picture, _ in chosen], changes))
-    together = torch.cat(embeddings).unflatten(0, (len(sites), B))
-    return dict(zip(sites, together, strict=True))
-
-
-def _row_interventions(rows: Sequence[tuple[int, Site]], put: HeadWrites) -> list[Intervention]:
-    changes: list[Intervention] = []
-    for site in dict.fromkeys(site for _, site in rows):
-        places = tuple(place for place, (_, other) in enumerate(rows) if other == site)
-        value = put[site]
-        if value.shape[0] > 1:
-            value = value[[rows[place][0] for place in places]]
-        inner = Zero(site) if not value.any() else Resample(site, value=value)
-        changes.append(ByRow(site, inner=inner, rows=places))
-    return changes
-
-
-@torch.no_grad()
-def direct_embeddings(
-    encoder: NativeEncoder, final: Float[Tensor, "B R D"], own: HeadWrites, put: HeadWrites
-) -> dict[Site, Float[Tensor, "B E"]]:
-    """Embeddings with each site's write replaced in the final residual of the readout tokens alone.
-
-    Args:
-        encoder: the encoder.
-        final: see `final_residual`.
-        own: what each site writes.
-        put: what replaces it.
-    """
-    readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
-    changed = [final + (put[site].float() - own[site].float()).index_select(1, readout) for site in own]
-    return dict(zip(own, read_out(encoder, torch.stack(changed, dim=1)).unbind(dim=1), strict=True))
-
-
-def attribution(
-    encoder: NativeEncoder,
-    inputs: Inputs,
-    prefix: Prefix,
-    sites: Sequence[Site],
-    objective: Objective,
-    ablation: Ablation = "zero",
-    *,
-    means: HeadWrites | None = None,
-    others: Prefix | None = None,
-) -> Float[Tensor, "B N"]:
-    """Attribution patching: what ablating every component costs to first order, from one backward pass.
-
-        effect(m) ~ < d objective(e) / d h_m , h_m - h'_m >        summed over all tokens
-
-    Args:
-        encoder: the encoder.
-        inputs: what the prefix was recorded from.
-        prefix: the clean pass.
-        sites: heads, `attn_out` or `mlp_out`.
-        objective: of embeddings (B,E), one number each; `similarity_with` for the signed effect.
-        ablation: what would replace a write; see `ablate`.
-        means: for `mean`.
-        others: for `resample`.
-    """
-    spec = encoder.spec
-    shape = prefix.hidden[0].shape
-    # A zero that is added to a layer's output has the gradient of that output.
-    places = [*layer_sites("attn_out", spec.n_layers), *layer_sites("mlp_out", spec.n_layers)]
-    added = {
-        place: torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True) for place in places
-    }
-    with torch.enable_grad():
-        additions = [Add(place, vector=zero) for place, zero in added.items()]
-        score = objective(encoder.forward(inputs, additions))
-        gradients = torch.autograd.grad(score.sum(), list(added.values()))
-    found = dict(zip(added, gradients, strict=True))
-    effects: dict[Site, Tensor] = {}
-    for group in by_layer(sites):
-        own = record_from(encoder, prefix, group)
-        put = replacements(encoder, group, ablation, means, others, own)
-        for site in group:
-            gradient = found[Site("mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer)]
-            effects[site] = (gradient.float() * (own[site] - put[site]).float()).sum(dim=(1, 2))
-    return torch.stack([effects[site] for site in sites], dim=1)
-
-
-def similarity_with(target: Float[Tensor, "B E"]) -> Objective:
-    """The objective whose loss is the signed effect: cosine similarity with a target."""
-    return lambda embedding: cosine_similarity(embedding, target)
+def all_effects(tables: PictureTables, ablation: Ablation) -> tuple[Effect, ...]:
+    """Every notion of importance that was measured, those of the given ablation first."""
+    ordered: list[Ablation] = [ablation, *(name for name in tables.ablations if name != ablation)]
+    return tuple(
+        Effect(scope, target, name) for name in ordered for scope in get_args(Scope) for target in ("", *tables.targets)
+    )

@@ -1,6 +1,7 @@
-"""A study on disk: raw measurements in parts that survive a kill, and a summary that is made from them alone.
+"""The folder of a study: raw measurements in parts that survive a kill, and a summary computed from them alone.
 
-study.json             what was asked for: models, options, inputs (the fingerprint of the study); and what was chosen
+study.json             models, options and inputs (the fingerprint of the study), and the settings that were chosen
+choice.json            the chosen settings and the figures of all candidates
 provenance.json        versions, machine, times; not part of the result
 parts/NAME.safetensors raw measurements, one file a part, written under a temporary name and renamed
 summary.json           every figure, to 4 decimals
@@ -13,7 +14,7 @@ import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -26,6 +27,9 @@ from steerlens.runs.store import fingerprint
 from steerlens.storage.files import atomic_write, storing
 from steerlens.storage.folder import OwnedFolder
 from steerlens.storage.lock import LOCK_FILE, only_writer
+from steerlens.studies.shared.parts import Part
+
+_Part = TypeVar("_Part", bound=Part)
 
 
 class StudyFolder:
@@ -60,23 +64,35 @@ class StudyFolder:
         except (OSError, SafetensorError, ValueError) as error:
             raise StoreError(f"{path} cannot be read: {error}. Remove it and run again to redo it.") from error
 
-    def parts(self, names: Iterable[str]) -> list[dict[str, Tensor]]:
-        """The tensors of several finished parts.
+    def keep(self, name: str, part: Part) -> None:
+        """Stores a finished part of typed measurements.
 
         Raises:
-            StoreError: if one cannot be read.
+            StoreError: if it cannot be written; parts stored before stay.
         """
-        return [self.part(name) for name in names]
+        self.add(name, part.to_tensors())
+
+    def read(self, kind: type[_Part], name: str) -> _Part:
+        """A finished part of typed measurements.
+
+        Raises:
+            StoreError: if it cannot be read, or holds other measurements.
+        """
+        return kind.from_tensors(self.part(name), str(self._path(name)))
+
+    def read_all(self, kind: type[_Part], names: Iterable[str]) -> list[_Part]:
+        """Several finished parts of one type; see `read`."""
+        return [self.read(kind, name) for name in names]
 
     def freeze(self, choices: Mapping[str, Mapping[str, Any]], main: str | None = None) -> None:
-        """Writes what was chosen, before anything is measured to report, into `choice.json` and into `study.json`.
+        """Writes the chosen settings into `choice.json` and `study.json`, before anything is measured to report.
 
         Args:
             choices: of each lens, with `setting` and, if pictures were compared with several things, `compare`.
-            main: the effect that they were chosen by.
+            main: the effect by which they were chosen.
 
         Raises:
-            StoreError: if something else was chosen here before: what was reported since belongs to that.
+            StoreError: if other settings were chosen here before, to which the reported measurements belong.
         """
         before: dict[str, Any] = (read_json(self.folder / "choice.json") or {}).get("choices", {})
         for lens, choice in choices.items():
@@ -134,11 +150,11 @@ def rounded(value: Any) -> Any:
 
 @contextmanager
 def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFolder]:
-    """Opens the directory of a study, new or begun before, and locks it while it is open.
+    """Opens the directory of a new study, or of one begun before, and locks it while it is open.
 
     Args:
         folder: where to write.
-        identity: what was asked for; a study begun before goes on only if it is the same.
+        identity: models, options and inputs; a study begun before goes on only if they are the same.
 
     Raises:
         UsageError: if the folder holds another study, or other files.
@@ -153,8 +169,8 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
     with only_writer(folder):
         before = read_json(folder / "study.json")
         if before is not None and before.get("fingerprint") != mark:
-            asked = {key: value for key, value in before.items() if key not in _BESIDE}
-            key, then, now = first_difference(asked, json.loads(json.dumps(identity))) or ("layout", "old", "new")
+            recorded = {key: value for key, value in before.items() if key not in _NOT_IDENTITY}
+            key, then, now = first_difference(recorded, json.loads(json.dumps(identity))) or ("layout", "old", "new")
             raise UsageError(
                 f"{folder} holds a study with another {key}: {then} there, {now} here; "
                 "give another --out, or remove that folder."
@@ -164,8 +180,8 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         yield StudyFolder(folder)
 
 
-_BESIDE = ("fingerprint", "chosen")
-"""What study.json holds beside what was asked for."""
+_NOT_IDENTITY = ("fingerprint", "chosen")
+"""Keys of study.json that are no part of the study's identity."""
 
 
 def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Who the outside judge of decoded pictures is: known by its weights, whatever folder it is opened from."""
+"""The outside judge of decoded pictures, known by its weights, whatever folder it is opened from."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from steerlens.encoders.base import Encoder
+from steerlens.studies.shared.records import Record
 from steerlens.zoo.pair import Pair
 
 
 @dataclass(frozen=True)
-class JudgeName:
-    """An outside judge in a report.
+class JudgeName(Record):
+    """Name and weights of an outside judge.
 
     Attributes:
         name: the last part of the path or hub id that it was opened from.
@@ -25,12 +26,12 @@ class JudgeName:
 
 
 def judge_name(judge: Encoder | None) -> JudgeName | None:
-    """What a report says of the judge, or None if there is none."""
+    """Name and weights of the judge, or None without one."""
     return None if judge is None else JudgeName(Path(judge.spec.name).name, weights_hash(judge))
 
 
 def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
-    """Which models a study is about: names, and hashes of their weights; of the judge the hash alone."""
+    """JSON values that identify the models of a study by name and weights, the judge by its weights alone."""
     return {
         "pair": pair.name,
         "encoder": pair.encoder.spec.name,

@@ -1,4 +1,4 @@
-"""Ready-made subjects for a pair that `steerlens.training` made: scenes of pictures that it never saw."""
+"""Scenes of held-out pictures as subjects of a study, for the bundled pair and others trained on prepared pictures."""
 
 from pathlib import Path
 
@@ -23,12 +23,14 @@ def open_pictures(data: Path) -> PictureSet:
     return load_prepared(data)
 
 
-def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64) -> SubjectSet:
+def scene_subjects(
+    data: Path, n_selection: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
+) -> SubjectSet:
     """Scenes of held-out pictures and unseen concepts, with another scene of the same concept in another style.
 
     Args:
         data: folder of prepared pictures.
-        n_chosen: scenes to choose on.
+        n_selection: scenes to select settings on.
         n_reported: scenes to report on, of other concepts.
         seed: decides the scenes.
         n_reference: scenes of training pictures to take means from.
@@ -37,10 +39,10 @@ def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0,
         UsageError: if there are too few held-out pictures.
     """
     pictures = open_pictures(data)
-    held = torch.cat([pictures.rows(HELD_OUT), _one_per_concept(pictures, pictures.rows(UNSEEN))])
+    rows = torch.cat([pictures.rows(HELD_OUT), _one_per_concept(pictures, pictures.rows(UNSEEN))])
     generator = torch.Generator().manual_seed(1_000_003 * seed + 17)
-    images = draw_scenes(pictures, held, generator)
-    others = [_sibling(pictures, int(row), generator) for row in held.tolist()]
+    images = draw_scenes(pictures, rows, generator)
+    others = [_sibling(pictures, int(row), generator) for row in rows.tolist()]
     other_rows = torch.tensor([row if row is not None else 0 for row in others])
     other_images = draw_scenes(pictures, other_rows, generator)
     subjects = [
@@ -50,13 +52,13 @@ def scene_subjects(data: Path, n_chosen: int, n_reported: int, *, seed: int = 0,
             pictures.concepts[int(pictures.concept[row])].name,
             None if other is None else other_image,
         )
-        for row, image, other, other_image in zip(held.tolist(), images, others, other_images, strict=True)
+        for row, image, other, other_image in zip(rows.tolist(), images, others, other_images, strict=True)
     ]
-    chosen, reported = split(subjects, n_chosen, n_reported, seed)
+    selection, reported = split(subjects, n_selection, n_reported, seed)
     train = pictures.rows(TRAIN)
     picked = train[torch.randperm(train.numel(), generator=generator)[:n_reference]]
     reference = draw_scenes(pictures, picked, generator)
-    return SubjectSet(tuple(chosen), tuple(reported), tuple(reference), f"held-out scenes, seed {seed}")
+    return SubjectSet(tuple(selection), tuple(reported), tuple(reference), f"held-out scenes, seed {seed}")
 
 
 def draw_scenes(pictures: PictureSet, rows: Tensor, generator: torch.Generator) -> list[Image.Image]:
@@ -68,13 +70,13 @@ def draw_scenes(pictures: PictureSet, rows: Tensor, generator: torch.Generator) 
 
 def _one_per_concept(pictures: PictureSet, rows: Tensor) -> Tensor:
     """One picture of each concept: the held-out style's, or the last style's where that has none."""
-    chosen: dict[int, tuple[bool, int, int]] = {}
+    best: dict[int, tuple[bool, int, int]] = {}
     for row in rows.tolist():
         concept, style = int(pictures.concept[row]), int(pictures.style[row])
         candidate = (style == pictures.held_style, style, row)
-        if concept not in chosen or candidate[:2] > chosen[concept][:2]:
-            chosen[concept] = candidate
-    return torch.tensor(sorted(row for *_, row in chosen.values()), dtype=torch.int64)
+        if concept not in best or candidate[:2] > best[concept][:2]:
+            best[concept] = candidate
+    return torch.tensor(sorted(row for *_, row in best.values()), dtype=torch.int64)
 
 
 def _sibling(pictures: PictureSet, row: int, generator: torch.Generator) -> int | None:
@@ -86,10 +88,10 @@ def _sibling(pictures: PictureSet, row: int, generator: torch.Generator) -> int 
 
 
 def require_scenes(data: Path | None) -> Path:
-    """The data folder, or a message that says what to give.
+    """The data folder, required.
 
     Raises:
-        UsageError: if it is None.
+        UsageError: if it is None; the message says what to give.
     """
     if data is None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Lens settings: which lens, how hard, from which base, on what part of a write; every choice is an explicit option."""
+"""Lens settings: which lens, which strength, from which base, on which part of a write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +18,20 @@ from steerlens.trace import Trace
 
 Base = Literal["own", "neutral"]
 
+_CENTRED, _NEUTRAL = "centred", "neutral base"
+
 
 @dataclass(frozen=True)
 class LensSetting:
-    """One way to turn a component's write into an embedding.
+    """A way to turn a component's write into an embedding; its text form reads `steering rho=1 centred neutral base`.
 
     Attributes:
         lens: `steering` or `diffusion`.
-        strength: how hard what is added to the base counts; None for the Diffusion Lens without a base.
-        centred: whether the write's mean over reference pictures is taken out, so that a constant part of it does not
-            drown what it says about this picture.
-        base: of the Steering Lens: the picture's `own` final residual is steered, or a `neutral` one, the mean over
-            reference pictures. Of the Diffusion Lens: the write is read out on its `own`, or what is read out is added
+        strength: of what is added to the base; None for the Diffusion Lens without a base.
+        centred: whether the write's mean over reference pictures is subtracted, so that the constant part of a write
+            does not hide what it says about this picture.
+        base: for the Steering Lens, the residual that is steered: the picture's `own`, or a `neutral` one, the mean
+            over reference pictures. For the Diffusion Lens: the write is read out on its `own`, or its readout is added
             to the `neutral` embedding, the mean over reference pictures.
     """
 
@@ -43,9 +45,29 @@ class LensSetting:
             raise UsageError("the Steering Lens takes a strength, the Diffusion Lens one if it has a neutral base.")
 
     def __str__(self) -> str:
-        parts = [self.lens, str(self.strength or "")]
-        parts += ["centred" if self.centred else "", "neutral base" if self.base == "neutral" else ""]
-        return " ".join(part for part in parts if part)
+        words = [self.lens, str(self.strength or "")]
+        words += [_CENTRED if self.centred else "", _NEUTRAL if self.base == "neutral" else ""]
+        return " ".join(word for word in words if word)
+
+    @classmethod
+    def parse(cls, text: str) -> "LensSetting":
+        """Reads the text form.
+
+        Raises:
+            UsageError: if the text is no setting.
+        """
+        rest = text.removesuffix(f" {_NEUTRAL}")
+        neutral, rest = rest != text, rest.removesuffix(f" {_CENTRED}")
+        lens, _, strength = rest.partition(" ")
+        setting = cls(
+            "steering" if lens == "steering" else "diffusion",
+            Strength.parse(strength) if strength else None,
+            centred=f" {_CENTRED}" in text,
+            base="neutral" if neutral else "own",
+        )
+        if str(setting) != text:
+            raise UsageError(f"{text!r} is no setting of a lens.")
+        return setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +103,19 @@ def sum_of(tensors: Sequence[Float[Tensor, "B R D"]]) -> Float[Tensor, "R D"]:
 def lens_embeddings(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
 ) -> Float[Tensor, "B N E"]:
-    """The embeddings that a setting asks a decoder for.
+    """The embeddings that a setting requests from a decoder.
 
     steering                 P(LN(b + c h)), c as the strength says for the base b
     diffusion                P(LN(h))
     diffusion, neutral base  m + c P(LN(h)), c as the strength says for the mean embedding m
     """
-    held = _held(trace, sites, setting, reference)
+    writes = _writes(trace, sites, setting, reference)
     if setting.lens == "diffusion":
-        embeddings = read_out(encoder, held.to(trace.final)).float()
+        embeddings = read_out(encoder, writes.to(trace.final)).float()
         if setting.strength is None:
             return embeddings
         mean = reference.embeddings.mean(dim=0).to(embeddings).expand_as(embeddings)
-        # An embedding is one vector without tokens, and no norm comes after it that would take its mean out.
+        # An embedding is one vector without tokens, and no norm after it would subtract its mean.
         factors = setting.strength.coefficient(mean[..., None, :], embeddings[..., None, :], centred=False)
         return mean + factors[..., None] * embeddings
     strength = setting.strength or Strength("rho", 1.0)
@@ -102,8 +124,8 @@ def lens_embeddings(
     )
     if not setting.centred and setting.base == "own":
         return SteeringLens(encoder, strength).embeddings(trace, sites).float()
-    factors = strength.coefficient(base[:, None], held, centred=encoder.spec.centred)
-    return read_out(encoder, base[:, None] + factors[..., None, None] * held).float()
+    factors = strength.coefficient(base[:, None], writes, centred=encoder.spec.centred)
+    return read_out(encoder, base[:, None] + factors[..., None, None] * writes).float()
 
 
 @torch.no_grad()
@@ -111,16 +133,18 @@ def relative_strengths(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
 ) -> Float[Tensor, "B N"]:
     """The `rho` that a setting's strength amounts to, by which controls are steered; zeros for the Diffusion Lens."""
-    held = _held(trace, sites, setting, reference)
+    writes = _writes(trace, sites, setting, reference)
     if setting.lens == "diffusion" or setting.strength is None:
-        return torch.zeros(held.shape[:2])
+        return torch.zeros(writes.shape[:2])
     centred, final = encoder.spec.centred, trace.final.float()[:, None]
-    factors = setting.strength.coefficient(final, held, centred=centred)
-    return factors * visible_norm(held, centred=centred) / visible_norm(final, centred=centred)
+    factors = setting.strength.coefficient(final, writes, centred=centred)
+    return factors * visible_norm(writes, centred=centred) / visible_norm(final, centred=centred)
 
 
-def _held(trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference) -> Float[Tensor, "B N R D"]:
-    held = trace.stack(sites).float()
+def _writes(
+    trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
+) -> Float[Tensor, "B N R D"]:
+    writes = trace.stack(sites).float()
     if not setting.centred:
-        return held
-    return held - torch.stack([reference.writes[site] for site in sites]).to(held)
+        return writes
+    return writes - torch.stack([reference.writes[site] for site in sites]).to(writes)

@@ -1,8 +1,8 @@
-"""Statistics over pictures and heads: rank correlations, what is left without constant parts, and honest intervals.
+"""Statistics over pictures and heads: rank correlations, interactions without head and picture means, intervals.
 
 Scores and effects are tables (P,N): P pictures, N heads. A correlation is taken over the heads of one picture and then
-averaged over pictures. Intervals come from a two-way bootstrap, which draws concepts (with all their pictures) and
-heads anew, since neither the pictures nor the heads of one model are all there are.
+averaged over pictures. Intervals come from a two-way bootstrap, which resamples concepts (with all their pictures) and
+heads, since both the pictures and the heads of one model are samples.
 
 References: A. Owen, "The pigeonhole bootstrap", 2007, arXiv 0712.1111;
 C. Spearman, "The proof and measurement of association between two things", 1904.
@@ -16,19 +16,29 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from steerlens.studies.shared.records import Record
+
 Correlation = Callable[[Tensor, Tensor], Tensor]
 """Maps two tables (...,P,N) to one correlation a picture, (...,P)."""
 
 _DRAWS_AT_ONCE = (50, 1000)
 _ENTRIES_AT_ONCE = 200_000
-"""Small tables are drawn many times at once, within these bounds: each time costs more than what it computes."""
+"""Small tables are drawn many times at once, within these bounds: each call costs more than its arithmetic."""
 
 _CONSTANT = 1e-12
-"""A side whose size is less does not vary: it is what rounding leaves of a constant."""
+"""A side of smaller size does not vary: rounding leaves this much of a constant."""
+
+FEW = 8
+"""A percentile bootstrap over fewer concepts covers clearly less than the 95 % that it claims."""
+
+
+def caution(count: int, what: str = "concepts") -> str:
+    """A warning for figures and pages where the bootstrap drew from fewer than `FEW`; otherwise empty."""
+    return f"few {what} ({count}): intervals are too narrow" if count < FEW else ""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """A number with its 95 % interval.
 
     Attributes:
@@ -42,9 +52,22 @@ class Estimate:
     high: float
 
     @property
+    def defined(self) -> bool:
+        """Whether there is a value at all."""
+        return self.value == self.value
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the interval lies wholly on one side of zero."""
-        return self.low > 0 or self.high < 0
+        return self.excludes(0.0)
+
+    def excludes(self, value: float) -> bool:
+        """Whether the interval lies wholly on one side of a value."""
+        return self.low > value or self.high < value
+
+    def above(self, value: float = 0.0) -> bool:
+        """Whether the interval lies wholly above a value."""
+        return self.defined and self.excludes(value) and self.value > value
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
@@ -73,22 +96,22 @@ def spearman(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor
 
 
 def without_means(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
-    """What is left of a table without the means of its heads and of its pictures: `x_pn - x_p. - x_.n + x_..`."""
+    """A table without the means of its heads and pictures: `x_pn - x_p. - x_.n + x_..`."""
     values = values.double()
     rows, columns = values.mean(dim=-1, keepdim=True), values.mean(dim=-2, keepdim=True)
     return values - rows - columns + rows.mean(dim=-2, keepdim=True)
 
 
 def interaction(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Spearman's correlation of what is left without head and picture means: "this head is big" counts nothing."""
+    """Spearman's correlation without head and picture means: heads that are large in general gain nothing."""
     return spearman(without_means(a), without_means(b))
 
 
 class WithinLayers:
     """A rank correlation that compares heads with heads of their own layer alone.
 
-    Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled. What estimates
-    its interval draws heads anew within each layer, so that every drawn column belongs to the layer of its place.
+    Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled. Its interval
+    draws heads within each layer, so that every drawn column belongs to the layer of its place.
 
     Attributes:
         layers: the layer of each of the N heads.
@@ -113,17 +136,17 @@ def within_layers(layers: Sequence[int]) -> WithinLayers:
 
 
 def interaction_pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Pearson's correlation of what is left without head and picture means."""
+    """Pearson's correlation without head and picture means."""
     return pearson(without_means(a), without_means(b))
 
 
 def _members(names: Sequence[Any]) -> list[list[int]]:
     """The places of each name, names in order."""
-    return [[place for place, name in enumerate(names) if name == one] for one in sorted(set(names))]
+    return [[place for place, name in enumerate(names) if name == member] for member in sorted(set(names))]
 
 
 def _layers(correlation: Correlation) -> tuple[int, ...] | None:
-    """The layers that a correlation knows its columns by, if it does."""
+    """The layers of a correlation's columns, if it uses them."""
     return correlation.layers if isinstance(correlation, WithinLayers) else None
 
 
@@ -135,7 +158,7 @@ def mean_correlation(a: Tensor, b: Tensor, correlation: Correlation = spearman) 
 def mismatched(a: Float[Tensor, "P N"], b: Float[Tensor, "P N"], correlation: Correlation = spearman) -> float:
     """The null: mean correlation of picture i's scores with picture j's effects over all i and j that differ.
 
-    A score that says only which heads are big in general does as well here as on matching pictures.
+    A score that only says which heads are large in general does as well here as on matching pictures.
     """
     P = a.shape[0]
     shifted = [float(correlation(a, b.roll(shift, dims=0)).nanmean()) for shift in range(1, P)]
@@ -160,14 +183,13 @@ def two_way_bootstrap(
         n_heads: N.
         draws: bootstrap draws.
         seed: of the draws.
-        heads: whether heads are drawn anew as well (or stay as they are).
-        layers: of each head, if heads are to be drawn within their layers: a column of drawn heads then belongs to the
-            layer that it stands at.
+        heads: whether heads are drawn as well.
+        layers: of each head, if heads are to be drawn within their layers.
     """
     generator = torch.Generator().manual_seed(seed)
     members, P = _members(concepts), len(concepts)
     value = float(statistic(torch.arange(P)[None], torch.arange(n_heads)[None])[0])
-    found: list[Tensor] = []
+    drawn: list[Tensor] = []
     least, most = _DRAWS_AT_ONCE
     at_once = min(most, max(least, _ENTRIES_AT_ONCE // max(1, P * n_heads)))
     for start in range(0, draws, at_once):
@@ -176,8 +198,8 @@ def two_way_bootstrap(
         columns = torch.arange(n_heads).expand(count, -1)
         if heads:
             columns = _draw_heads(n_heads, layers, count, generator)
-        found.append(statistic(pictures, columns).double())
-    values = torch.cat(found)
+        drawn.append(statistic(pictures, columns).double())
+    values = torch.cat(drawn)
     values = values[torch.isfinite(values)]
     if values.numel() == 0:
         return Estimate(value, float("nan"), float("nan"))
@@ -234,7 +256,7 @@ def difference_estimate(
     seed: int = 0,
     heads: bool = True,
 ) -> Estimate:
-    """How much better the first score does than the second: the mean of *paired* differences, picture by picture."""
+    """The mean *paired* difference of two scores' correlations with an effect, first minus second."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         sides = [of_draws(correlation, score, effect, pictures, columns) for score in (first, second)]
@@ -255,10 +277,10 @@ def ratio_estimate(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """A score's mean correlation as a share of another one's, drawn together; nan of one that is not above 0."""
+    """A score's mean correlation as a share of a ceiling's, drawn together; nan where the ceiling is not above 0."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
-        sides = [of_draws(correlation, one, effect, pictures, columns).nanmean(dim=-1) for one in (score, ceiling)]
+        sides = [of_draws(correlation, side, effect, pictures, columns).nanmean(dim=-1) for side in (score, ceiling)]
         return sides[0] / sides[1].where(sides[1] > 0, torch.nan)
 
     return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, layers=_layers(correlation))
@@ -280,8 +302,8 @@ def of_draws(
 ) -> Float[Tensor, "draws p"]:
     """A correlation of two tables at drawn pictures and heads: `correlation(take(a, ...), take(b, ...))`.
 
-    Rank correlations go another way to the same numbers, many times faster: which head comes before which is told once
-    a picture, and a drawn head's rank is how many of the drawn ones come before it.
+    Rank correlations are computed by an equivalent, faster method: heads are compared once a picture, and the rank of
+    a drawn head is the number of drawn heads below it.
     """
     layers = _layers(correlation)
     if correlation is not spearman and layers is None:
@@ -302,17 +324,17 @@ def _of_weighted(
     weights: Float[Tensor, "draws N"],
     layers: Sequence[int] | None,
 ) -> Float[Tensor, "p draws"]:
-    """The rank correlation, over all heads or within layers, over heads that come as often as their weights say."""
+    """The rank correlation, over all heads or within layers, of heads repeated as often as their weights say."""
     often = weights.double()
     of_head = torch.tensor(layers if layers is not None else [0] * weights.shape[1])
     same = (of_head[:, None] == of_head[None]).float()
-    # ranks within layers are shares of how many heads of the layer were drawn
+    # Ranks within layers are divided by the number of drawn heads of the layer.
     heads = (same @ weights.T).T.clamp(min=1).double() if layers is not None else 1
     sides: list[Tensor] = []
     for table in (a.double(), b.double()):
         mine, others = table[:, :, None], table[:, None, :]
         before = (others < mine).float() + 0.5 * (others == mine).float()
-        # ranks, up to a constant; exact before the division, being whole or half
+        # Ranks, up to a constant; exact before the division, being whole or half.
         drawn = ((before * same) @ weights.T).double().transpose(1, 2) / heads
         sides.append(drawn - (drawn * often).sum(dim=-1, keepdim=True) / often.sum(dim=-1, keepdim=True))
     sizes = [(side.square() * often).sum(dim=-1).sqrt() for side in sides]
@@ -334,10 +356,10 @@ def mean_estimate(
 
 
 def seed_reliability(tables: Float[Tensor, "S P N"], correlation: Correlation = spearman) -> tuple[float, float]:
-    """How far a score repeats itself over S seeds: mean correlation of two seeds, and of the mean over all seeds.
+    """Reliability of a score over S seeds: the mean correlation of two seeds, and that of the mean over all seeds.
 
-    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`, nan where seeds disagree so much that it says
-    nothing; both are nan for one seed.
+    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`, nan where seeds disagree too much for it; both
+    are nan for one seed.
     """
     S = tables.shape[0]
     if S < 2:

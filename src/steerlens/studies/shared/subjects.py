@@ -1,6 +1,6 @@
-"""What a study looks at: pictures with a concept each, another picture of the same concept, and reference pictures.
+"""Pictures of a study: each with a concept, another picture of the same concept, and reference pictures.
 
-Choices are made on some concepts and reported on others: `split` keeps the two apart.
+Settings are selected on some concepts and reported on others: `split` keeps the two apart.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ class Subject:
     """One picture of a study.
 
     Attributes:
-        id: names it among the pictures of the study.
+        id: unique among the pictures of the study.
         image: the picture, RGB.
-        concept: what it shows, in words.
+        concept: in words.
         other: another picture of the same concept, or None if there is none.
     """
 
@@ -44,19 +44,24 @@ class SubjectSet:
     """The pictures of a study.
 
     Attributes:
-        chosen: on these concepts, choices are made (strength, target).
-        reported: on these, which share no concept with the former, results are reported.
-        reference: pictures that means and typical embeddings are taken from.
-        source: where they come from, in words.
+        selection: settings are selected on these; no result is reported on them.
+        reported: results are reported on these, which share no concept with the former.
+        reference: pictures from which means and typical embeddings are taken.
+        source: origin of the pictures, in words.
     """
 
-    chosen: tuple[Subject, ...]
+    selection: tuple[Subject, ...]
     reported: tuple[Subject, ...]
     reference: tuple[Image.Image, ...]
     source: str
 
+    @property
+    def everyone(self) -> tuple[Subject, ...]:
+        """All studied pictures."""
+        return (*self.selection, *self.reported)
+
     def identity(self) -> dict[str, Any]:
-        """What tells this set from another one, as JSON values."""
+        """JSON values that tell this set from another one."""
 
         def named(subjects: Sequence[Subject]) -> dict[str, str]:
             return {
@@ -64,17 +69,17 @@ class SubjectSet:
                 for subject in subjects
             }
 
-        return set_identity(self.source, named(self.chosen), named(self.reported), self.reference)
+        return set_identity(self.source, named(self.selection), named(self.reported), self.reference)
 
 
 def set_identity(
-    source: str, chosen: Mapping[str, str], reported: Mapping[str, str], reference: Sequence[Image.Image]
+    source: str, selection: Mapping[str, str], reported: Mapping[str, str], reference: Sequence[Image.Image]
 ) -> dict[str, Any]:
-    """What tells the pictures of one study from those of another, as JSON values."""
+    """JSON values that tell the pictures of one study from those of another; keys are those of the first version."""
     together = hashlib.sha256("".join(map(image_hash, reference)).encode()).hexdigest()
     return {
         "source": source,
-        "chosen": dict(chosen),
+        "chosen": dict(selection),
         "reported": dict(reported),
         "reference": {"pictures": len(reference), "sha256": together},
     }
@@ -86,20 +91,22 @@ def image_hash(image: Image.Image) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-class OfConcept(Protocol):
+class HasConcept(Protocol):
     """Anything that shows a concept."""
 
     @property
     def concept(self) -> str:
-        """What it shows, in words."""
+        """The concept, in words."""
         ...
 
 
-_One = TypeVar("_One", bound=OfConcept)
+_Shows = TypeVar("_Shows", bound=HasConcept)
 
 
-def split(subjects: Sequence[_One], n_chosen: int, n_reported: int, seed: int) -> tuple[list[_One], list[_One]]:
-    """Draws pictures to choose on and pictures to report on, which share no concept.
+def split(
+    subjects: Sequence[_Shows], n_selection: int, n_reported: int, seed: int
+) -> tuple[list[_Shows], list[_Shows]]:
+    """Draws pictures to select settings on and pictures to report on, which share no concept.
 
     Raises:
         UsageError: if there are too few.
@@ -108,29 +115,47 @@ def split(subjects: Sequence[_One], n_chosen: int, n_reported: int, seed: int) -
     random.Random(seed).shuffle(concepts)
     members = {concept: [subject for subject in subjects if subject.concept == concept] for concept in concepts}
     taken = 0
-    # Two concepts at least: what resampling takes is another concept's.
-    while taken < len(concepts) and (taken < 2 or sum(len(members[one]) for one in concepts[:taken]) < n_chosen):
+    # Two concepts at least: resampling takes a write from another concept's picture.
+    while taken < len(concepts) and (
+        taken < 2 or sum(len(members[concept]) for concept in concepts[:taken]) < n_selection
+    ):
         taken += 1
-    chosen, rest = (_in_turn([members[one] for one in part]) for part in (concepts[:taken], concepts[taken:]))
-    if len(chosen) < n_chosen or len(rest) < n_reported:
+    selection, rest = (
+        _in_turn([members[concept] for concept in part]) for part in (concepts[:taken], concepts[taken:])
+    )
+    if len(selection) < n_selection or len(rest) < n_reported:
         raise UsageError(
-            f"{len(subjects)} pictures of {len(concepts)} concepts are too few to choose on {n_chosen} and report on "
-            f"{n_reported} of other concepts; give more pictures, or lower --choose and --count."
+            f"{len(subjects)} pictures of {len(concepts)} concepts are too few to choose on {n_selection} and report "
+            f"on {n_reported} of other concepts; give more pictures, or lower --choose and --count."
         )
-    return chosen[:n_chosen], rest[:n_reported]
+    return selection[:n_selection], rest[:n_reported]
 
 
-def _in_turn(groups: Sequence[Sequence[_One]]) -> list[_One]:
-    """One of each group, then the next one of each, until all are taken."""
+def _in_turn(groups: Sequence[Sequence[_Shows]]) -> list[_Shows]:
+    """The first of each group, then the second of each, until all are taken."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]
+
+
+def other_concept(subjects: Sequence[Subject], place: int) -> Subject:
+    """The picture from which resampling takes a head's write: the next one of another concept.
+
+    Raises:
+        UsageError: if all pictures are of one concept.
+    """
+    own = subjects[place]
+    for step in range(1, len(subjects)):
+        other = subjects[(place + step) % len(subjects)]
+        if other.concept != own.concept:
+            return other
+    raise UsageError("resampling needs pictures of at least two concepts.")
 
 
 _NUMBERED = re.compile(r"[ _-]*\d+$")
 
 
 def concept_of(path: Path, root: Path) -> str:
-    """What a file shows: the name of its subfolder, or else its own name without a number at the end."""
+    """The concept of a file: the name of its subfolder, or else its own name without a number at the end."""
     inside = path.relative_to(root)
     name = inside.parts[0] if len(inside.parts) > 1 else _NUMBERED.sub("", path.stem) or path.stem
     return name.replace("_", " ").strip()
@@ -138,7 +163,7 @@ def concept_of(path: Path, root: Path) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """A picture that was not read yet, and another one of its concept."""
+    """A picture that is not read yet, and another one of its concept."""
 
     path: Path
     concept: str
@@ -146,7 +171,7 @@ class _File:
 
 
 def folder_subjects(
-    folder: Path, n_chosen: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
+    folder: Path, n_selection: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
 ) -> SubjectSet:
     """Pictures of a folder: `concept/file.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
 
@@ -157,8 +182,8 @@ def folder_subjects(
         PictureError: if one that is drawn cannot be read.
     """
     files = _files(folder)
-    chosen, reported = split(files, n_chosen, n_reported, seed)
-    taken = {file.path for file in (*chosen, *reported)}
+    selection, reported = split(files, n_selection, n_reported, seed)
+    taken = {file.path for file in (*selection, *reported)}
     # References that are not studied themselves, where there are enough of them.
     spare = [file.path for file in files if file.path not in taken]
     pool = spare if len(spare) >= min(16, n_reference) else [file.path for file in files]
@@ -169,7 +194,7 @@ def folder_subjects(
         return Subject(_id(file.path.relative_to(folder)), load_picture(file.path).image, file.concept, other)
 
     return SubjectSet(
-        tuple(map(read, chosen)),
+        tuple(map(read, selection)),
         tuple(map(read, reported)),
         tuple(load_picture(path).image for path in pool[:n_reference]),
         f"folder {folder.name}, seed {seed}",

@@ -1,1 +1,1 @@
-"""The strength study: how hard to steer."""
+"""The strength study: how hard to steer?"""

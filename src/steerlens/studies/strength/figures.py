@@ -6,17 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from steerlens.sites import Site
-from steerlens.studies.shared.caution import caution
-from steerlens.studies.shared.drawing import picture_grid
-from steerlens.studies.shared.greys import DARK, LIGHT, MIDDLE, STRONG
-from steerlens.studies.shared.notions import INPUT
-from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, STRONG, picture_grid, plain_axes
+from steerlens.studies.shared.stats import Estimate, caution
 from steerlens.studies.shared.subjects import Subject
-from steerlens.studies.strength.summary import Point, StrengthSummary
-from steerlens.studies.strength.tables import ASKED, ASKED_SAME, DECODED, JUDGED
+from steerlens.studies.shared.targets import INPUT
+from steerlens.studies.strength.measure import ShownPart
+from steerlens.studies.strength.results import StrengthSummary, SweepPoint
+from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
 
 _ASIDE = 0.025
 _AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
@@ -27,13 +26,13 @@ class _Line(NamedTuple):
     colour: str
     dash: str
     marker: str
-    value: Callable[[Point], Estimate | None]
+    value: Callable[[SweepPoint], Estimate | None]
 
 
 def sweep_figure(summary: StrengthSummary) -> Figure:
     """Correlation with the effects, fidelity, similarity and typicality over the sweep, with 95 % intervals."""
     kinds = [kind for kind in _AXIS if any(point.kind == kind for point in summary.points)]
-    unsigned = next(row.effect for row in summary.correlations if row.effect != summary.main)
+    unsigned = summary.main.unsigned
     heads = f"{summary.n_decoded} heads"
     panels: list[tuple[str, list[_Line], Mapping[str, Estimate]]] = [
         (f"correlation with the\nsigned effect ({heads})", _correlations(summary, summary.main), {}),
@@ -46,10 +45,10 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
         (
             f"percentile among\nreal embeddings\n({summary.n_heads} heads)",
             [
-                _Line("nearest neighbour", DARK, "-", "o", lambda point: point.typicality["nearest"].percentile),
-                _Line("Mahalanobis", MIDDLE, "--", "s", lambda point: point.typicality["mahalanobis"].percentile),
+                _Line("nearest neighbour", DARK, "-", "o", lambda point: point.typicality[NEAREST].percentile),
+                _Line("Mahalanobis", MIDDLE, "--", "s", lambda point: point.typicality[MAHALANOBIS].percentile),
             ],
-            {"clean embeddings (nearest)": summary.clean_typicality["nearest"].percentile},
+            {"clean embeddings (nearest)": summary.clean_typicality[NEAREST].percentile},
         ),
     ]
     figure = Figure(figsize=(3.6 * len(kinds) + 1.9, 8.6), layout="constrained")
@@ -72,31 +71,30 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
         grid[-1, column].set_xlabel(_AXIS[kind], fontsize=8)
     figure.suptitle(
         f"{_size(summary)}\nSigned effect: {summary.main}. Bars: 95 % intervals. Broad grey line: recommended."
-        f"{_warned(summary)}\n"
-        "Upper two rows: similarity of the picture, or of the embedding asked for, with the input or the target.",
+        f"{_warning(summary)}\n"
+        "Upper two rows: similarity of the picture, or of the requested embedding, with the input or the target.",
         fontsize=9,
     )
     return figure
 
 
-def _correlations(summary: StrengthSummary, effect: str) -> list[_Line]:
-    found = {
-        (row.strength, row.score, row.compare): row.estimate
-        for row in summary.correlations
-        if row.effect == effect and row.statistic == "spearman"
-    }
+def _correlations(summary: StrengthSummary, effect: Effect) -> list[_Line]:
+    # The same heads on both sides: over other heads, the correlation would differ for reasons other than the decoder.
+    undecoded = UNDECODED_SAME if summary.n_decoded < summary.n_heads else UNDECODED
 
     def line(score: str, compare: str, colour: str, dash: str, marker: str) -> _Line:
-        words = f"{'not decoded' if score == asked else score}, with the {compare}"
-        return _Line(words, colour, dash, marker, lambda point: found.get((point.strength, score, compare)))
+        words = f"{UNDECODED if score == undecoded else score}, with the {compare}"
 
-    # The same heads on both sides: a correlation over others would be another number for no fault of the decoder.
-    asked = ASKED_SAME if summary.n_decoded < summary.n_heads else ASKED
+        def value(point: SweepPoint) -> Estimate | None:
+            return summary.correlation(point.strength, score, compare, effect, "spearman")
+
+        return _Line(words, colour, dash, marker, value)
+
     lines = [
         line(DECODED, summary.target, DARK, "-", "o"),
-        line(asked, summary.target, DARK, ":", "."),
+        line(undecoded, summary.target, DARK, ":", "."),
         line(DECODED, INPUT, MIDDLE, "-", "s"),
-        line(asked, INPUT, MIDDLE, ":", "x"),
+        line(undecoded, INPUT, MIDDLE, ":", "x"),
     ]
     judged = any(row.score == JUDGED for row in summary.correlations)
     return [*lines, line(JUDGED, INPUT, STRONG, "--", "^")] if judged else lines
@@ -105,14 +103,14 @@ def _correlations(summary: StrengthSummary, effect: str) -> list[_Line]:
 def _cosines(summary: StrengthSummary) -> list[_Line]:
     target = summary.target
     return [
-        _Line("what was asked for (fidelity)", DARK, "-", "o", lambda point: point.fidelity),
+        _Line("the request (fidelity)", DARK, "-", "o", lambda point: point.fidelity),
         _Line("the input", MIDDLE, "-", "s", lambda point: point.similarity[DECODED][INPUT]),
         _Line(f"the target ({target})", MIDDLE, "--", "^", lambda point: point.similarity[DECODED][target]),
     ]
 
 
-def _draw(axes: Axes, points: Sequence[Point], line: _Line, aside: float) -> None:
-    # Set off a little, lest intervals hide one another; strengths lie on a logarithmic axis.
+def _draw(axes: Axes, points: Sequence[SweepPoint], line: _Line, aside: float) -> None:
+    # Shifted a little so that intervals do not hide each other; strengths lie on a logarithmic axis.
     shown = [
         (point.value * (1 + _ASIDE * aside), estimate)
         for point in points
@@ -132,14 +130,13 @@ def _draw(axes: Axes, points: Sequence[Point], line: _Line, aside: float) -> Non
     )
 
 
-def _dress(axes: Axes, points: Sequence[Point], summary: StrengthSummary) -> None:
+def _dress(axes: Axes, points: Sequence[SweepPoint], summary: StrengthSummary) -> None:
     values = [point.value for point in points]
     if min(values) > 0:
         axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     low, high = axes.get_ylim()
     if low < 0 < high:
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
@@ -149,23 +146,20 @@ def _dress(axes: Axes, points: Sequence[Point], summary: StrengthSummary) -> Non
 
 
 def choice_figure(summary: StrengthSummary) -> Figure:
-    """The rule at work: every strength where it was chosen, and what it comes to on other concepts."""
+    """The rule applied: every strength on the selection, and on the concepts to report on."""
     rule = summary.recommendation
-    reported = {
-        row.strength: row.estimate
-        for row in summary.correlations
-        if (row.score, row.compare, row.effect, row.statistic) == (DECODED, summary.target, summary.main, "spearman")
-    }
     names = list(rule.candidates)[::-1]
     figure = Figure(figsize=(8.4, 0.36 * len(names) + 1.9), layout="constrained")
     axes, fidelity, atypical = figure.subplots(1, 3, sharey=True, width_ratios=(2.2, 1, 1))
     for place, name in enumerate(names):
-        candidate, estimate = rule.candidates[name], reported[name]
+        candidate = rule.candidates[name]
+        estimate = summary.correlation(name, DECODED, summary.target, summary.main, "spearman")
         fill = DARK if candidate.within else "white"
-        axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color=MIDDLE, linewidth=1.6)
         labels = ("where chosen (hollow: outside the bounds)", "on other concepts, 95 % interval")
-        chosen_label, reported_label = labels if place == 0 else (None, None)
-        axes.plot(estimate.value, place - 0.14, "s", color=MIDDLE, markersize=4.5, label=reported_label)
+        selection_label, reported_label = labels if place == 0 else (None, None)
+        if estimate is not None:
+            axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color=MIDDLE, linewidth=1.6)
+            axes.plot(estimate.value, place - 0.14, "s", color=MIDDLE, markersize=4.5, label=reported_label)
         axes.plot(
             candidate.correlation,
             place + 0.14,
@@ -173,7 +167,7 @@ def choice_figure(summary: StrengthSummary) -> Figure:
             color=DARK,
             markerfacecolor=fill,
             markersize=5.5,
-            label=chosen_label,
+            label=selection_label,
         )
         fidelity.plot(candidate.fidelity, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
         atypical.plot(candidate.atypical, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
@@ -183,27 +177,25 @@ def choice_figure(summary: StrengthSummary) -> Figure:
     axes.set_xlabel("Spearman correlation with the signed effect", fontsize=8)
     fidelity.set_xlabel("fidelity, share of the clean", fontsize=8)
     atypical.set_xlabel("share of atypical embeddings", fontsize=8)
-    for one, bound in ((fidelity, rule.bounds.fidelity), (atypical, rule.bounds.atypical)):
-        one.axvline(bound, color=STRONG, linestyle=":", linewidth=1.2)
-        one.set_xlim(-0.06, 1.06)
-    for one in (axes, fidelity, atypical):
-        one.tick_params(axis="x", labelsize=7)
-        one.spines[["top", "right"]].set_visible(False)
+    for panel, bound in ((fidelity, rule.bounds.fidelity), (atypical, rule.bounds.atypical)):
+        panel.axvline(bound, color=STRONG, linestyle=":", linewidth=1.2)
+        panel.set_xlim(-0.06, 1.06)
+    for panel in (axes, fidelity, atypical):
+        panel.tick_params(axis="x", labelsize=7)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
         f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\n"
-        f"Effect: {summary.main}. Dotted: the rule's bounds.{_warned(summary)}",
+        f"Effect: {summary.main}. Dotted: the rule's bounds.{_warning(summary)}",
         fontsize=8,
     )
     return figure
 
 
-def pictures_figure(
-    part: Mapping[str, Tensor], subject: Subject, sites: Sequence[Site], strengths: Sequence[str]
-) -> Figure:
-    """What the decoder shows of a few heads of one picture at every strength."""
-    heads = [sites[place].label for place in part["heads"].tolist()]
-    rows = [[None, part["clean"].numpy(), *shown.numpy()] for shown in part["shown"]]
+def pictures_figure(part: ShownPart, subject: Subject, sites: Sequence[Site], strengths: Sequence[str]) -> Figure:
+    """Decoded pictures of a few heads of one picture at every strength."""
+    heads = [sites[place].label for place in part.heads.tolist()]
+    rows = [[None, part.clean.numpy(), *shown.numpy()] for shown in part.shown]
     rows[0][0] = np.asarray(subject.image)
     title = f"{subject.concept}: single heads, steered harder and harder"
     return picture_grid(rows, heads, ["input", "unsteered", *strengths], title)
@@ -217,6 +209,6 @@ def _size(summary: StrengthSummary) -> str:
     return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
 
 
-def _warned(summary: StrengthSummary) -> str:
-    warned = caution(min(summary.n_concepts, summary.n_chosen_concepts))
-    return f" {warned.capitalize()}." if warned else ""
+def _warning(summary: StrengthSummary) -> str:
+    warning = caution(min(summary.n_concepts, summary.n_chosen_concepts))
+    return f" {warning.capitalize()}." if warning else ""

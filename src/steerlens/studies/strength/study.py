@@ -1,145 +1,98 @@
-"""The strength study from end to end: measure, recommend on one half of the concepts, report on the other, draw."""
+"""The strength study as the command line and the page of results see it."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steerlens.encoders.base import Encoder
-from steerlens.progress import Progress
-from steerlens.studies.importance.measure import Bench, make_bench, part_name
-from steerlens.studies.importance.study import target_for
-from steerlens.studies.shared.drawing import save_figure, save_table
-from steerlens.studies.shared.folder import StudyFolder, open_study
-from steerlens.studies.shared.judge import judge_name, models_of
-from steerlens.studies.shared.notions import Effect
-from steerlens.studies.shared.stats import mean_estimate
-from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.studies.shared.typicality import fit_typicality
-from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
-from steerlens.studies.strength.measure import PICTURES, StrengthOptions, held_apart, measure, measure_pictures
-from steerlens.studies.strength.summary import (
-    Bounds,
-    Correlated,
-    Point,
-    StrengthSummary,
-    correlations_of,
-    point_of,
-    recommend,
-    typical,
-)
-from steerlens.studies.strength.tables import CLEAN, Half, table_rows
-from steerlens.sweep.prepare import default_strength
-from steerlens.zoo.pair import Pair
+from steerlens.errors import UsageError
+from steerlens.studies.shared.study import Study
+from steerlens.studies.strength.arguments import StrengthArguments
+
+if TYPE_CHECKING:
+    from steerlens.progress import Progress
+    from steerlens.studies.shared.markdown import Bar, Finding
+    from steerlens.studies.strength.results import StrengthSummary
 
 
-def strength_study(
-    pair: Pair,
-    subjects: SubjectSet,
-    options: StrengthOptions,
-    folder: Path,
-    *,
-    target: str = "",
-    bounds: Bounds | None = None,
-    judge: Encoder | None = None,
-    draws: int = 500,
-    command: str = "",
-) -> Generator[Progress, None, StrengthSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
+    """Strength: a sweep, and a rule that recommends one."""
 
-    Args:
-        pair: encoder and decoder.
-        subjects: pictures to choose on and to report on.
-        options: what to measure.
-        folder: where to write.
-        target: `text` or `other`, of the signed effect; by default the text if there is one.
-        bounds: what a strength must keep to; other bounds and targets need no new measurement.
-        judge: an outside encoder that sees the decoded pictures as well.
-        draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+    name = "strength"
+    title = "Strength"
+    question = "How hard to steer, so that pictures say what a head does and embeddings stay typical of real ones?"
 
-    Raises:
-        UsageError: if the folder holds another study, there is no such target, or there are too few real embeddings.
-        StoreError: if it cannot be written; finished parts stay.
-    """
-    main = Effect("total", target_for(pair, subjects, target), options.ablation)
-    with open_study(folder, identity(pair, subjects, options, judge)) as study:
-        yield Progress("references", 0, 1)
-        bench = make_bench(pair, subjects.reference, judge)
-        typicality = fit_typicality(held_apart(bench, subjects))
-        yield Progress("references", 1, 1)
-        yield from measure(bench, subjects, options, study)
-        yield from measure_pictures(bench, subjects.reported[0], options, study)
-        columns = options.columns(bench)
-        chosen, reported = (
-            Half(_parts(study, stage, side), [one.concept for one in side], columns, main, typicality, draws)
-            for stage, side in (("choose", subjects.chosen), ("report", subjects.reported))
+    @property
+    def arguments(self) -> type[StrengthArguments]:
+        """Options of the command line."""
+        return StrengthArguments
+
+    def run(self, arguments: StrengthArguments, command: str) -> "Generator[Progress, None, StrengthSummary]":
+        """Loads models and pictures, and carries the study out."""
+        from steerlens.lenses.strength import Strength
+        from steerlens.progress import Progress
+        from steerlens.studies.shared.bench import with_steps
+        from steerlens.studies.shared.inputs import decoder_seeds, load_judge, load_study_pair, load_subjects
+        from steerlens.studies.strength.experiment import strength_study
+        from steerlens.studies.strength.options import Bounds, StrengthOptions
+
+        settings = arguments.settings
+        if not (0 <= arguments.min_fidelity <= 1 and 0 <= arguments.max_atypical <= 1):
+            raise UsageError("--min-fidelity and --max-atypical are shares between 0 and 1.")
+        strengths = (
+            *(Strength("rho", value) for value in arguments.rho),
+            *(Strength("s", value) for value in arguments.s),
         )
-        points: list[Point] = []
-        correlations: list[Correlated] = []
-        yield Progress("statistics", 0, 1)
-        for number, strength in enumerate(options.strengths, start=1):
-            points.append(point_of(reported, strength))
-            correlations += correlations_of(reported, strength)
-            yield Progress("statistics", number / len(options.strengths), 1)
-        summary = StrengthSummary(
-            n_pictures=len(subjects.reported),
-            n_concepts=len(set(reported.concepts)),
-            n_chosen=len(subjects.chosen),
-            n_chosen_concepts=len(set(chosen.concepts)),
-            n_heads=len(bench.sites),
-            n_decoded=len(columns),
-            n_seeds=len(options.seeds),
-            n_references=len(typicality.unit),
-            main=str(main),
-            target=main.target,
-            default=str(default_strength(pair.card)),
-            clean_fidelity=mean_estimate(reported.clean_fidelity(), reported.concepts, draws=draws),
-            clean_typicality=typical(reported, CLEAN),
-            points=tuple(points),
-            correlations=tuple(correlations),
-            recommendation=recommend(chosen, reported, options.strengths, bounds or Bounds()),
-            judge=judge_name(judge),
-            command=command,
+        yield Progress("loading", 0, 1)
+        subjects = load_subjects(settings, arguments.count, arguments.count, n_reference=arguments.references)
+        pair = load_study_pair(settings)
+        judge = load_judge(arguments.judge, settings)
+        yield Progress("loading", 1, 1)
+        options = StrengthOptions(
+            with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+            strengths,
+            decoder_seeds(settings, arguments.seeds),
+            arguments.ablation,
+            arguments.heads_per_picture,
         )
-        _write(study, pair, subjects, options, bench, reported, summary)
-        return summary
+        return (
+            yield from strength_study(
+                pair,
+                subjects,
+                options,
+                arguments.out,
+                target=arguments.target or "",
+                bounds=Bounds(arguments.min_fidelity, arguments.max_atypical),
+                judge=judge,
+                command=command,
+            )
+        )
 
+    def read(self, values: Mapping[str, Any], where: str) -> "StrengthSummary":
+        """The summary from JSON values."""
+        from steerlens.studies.strength.results import StrengthSummary
 
-def _parts(study: StudyFolder, stage: str, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    return study.parts(part_name(stage, subject) for subject in subjects)
+        return StrengthSummary.from_json(values, where)
 
+    def lines(self, summary: "StrengthSummary", folder: Path) -> Sequence[str]:
+        """Lines of results for the terminal."""
+        from steerlens.studies.strength.terminal import strength_lines
 
-def _write(
-    study: StudyFolder,
-    pair: Pair,
-    subjects: SubjectSet,
-    options: StrengthOptions,
-    bench: Bench,
-    reported: Half,
-    summary: StrengthSummary,
-) -> None:
-    study.write_json("summary.json", summary.to_json())
-    study.write_json("provenance.json", pair.provenance.to_json())
-    pictures = [(subject.id, subject.concept) for subject in subjects.reported]
-    save_table(study, table_rows(reported, pictures, bench.sites, options.strengths))
-    save_figure(study, "sweep", sweep_figure(summary))
-    save_figure(study, "choice", choice_figure(summary))
-    names = [str(strength) for strength in options.strengths]
-    shown = pictures_figure(study.part(PICTURES), subjects.reported[0], bench.sites, names)
-    save_figure(study, "pictures", shown)
+        return strength_lines(summary, folder)
 
+    def bars(self, summary: "StrengthSummary") -> "Sequence[Bar]":
+        """Figures of the verdict page."""
+        from steerlens.studies.strength.findings import strength_bars
 
-def identity(pair: Pair, subjects: SubjectSet, options: StrengthOptions, judge: Encoder | None) -> dict[str, Any]:
-    """What two calls must share to go on with one study, as JSON values."""
-    return {
-        "study": "strength",
-        "models": models_of(pair, judge),
-        "subjects": subjects.identity(),
-        "options": {
-            "strengths": [str(strength) for strength in options.strengths],
-            "seeds": list(options.seeds),
-            "ablation": options.ablation,
-            "heads_per_picture": options.heads_per_picture,
-            "decode": options.decode.decisive(),
-        },
-    }
+        return strength_bars(summary)
+
+    def findings(self, summary: "StrengthSummary") -> "Sequence[Finding]":
+        """Findings in words."""
+        from steerlens.studies.strength.findings import strength_findings
+
+        return strength_findings(summary)
+
+    def section(self, summary: "StrengthSummary") -> str:
+        """Tables and figures of the study's page."""
+        from steerlens.studies.strength.section import strength_section
+
+        return strength_section(summary)

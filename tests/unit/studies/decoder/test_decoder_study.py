@@ -10,51 +10,42 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import load_file
+from studied import finish, noise, picture, quick, stored
 from torch import Tensor
 
-import steerlens
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
-from steerlens.progress import Progress, run_to_end
 from steerlens.scores import seed_agreement
+from steerlens.studies import STUDIES
+from steerlens.studies.decoder.experiment import decoder_study
 from steerlens.studies.decoder.figures import seeds_figure
-from steerlens.studies.decoder.measure import DecoderOptions, axis_of, setting_name, study_heads, sweep
-from steerlens.studies.decoder.section import decoder_bar, steps_words
-from steerlens.studies.decoder.study import decoder_study
-from steerlens.studies.decoder.summary import (
-    DecoderSummary,
+from steerlens.studies.decoder.findings import decoder_bars, steps_words
+from steerlens.studies.decoder.measure import SettingPart, ShownPart, SubjectPart, sampled_heads
+from steerlens.studies.decoder.options import DecoderOptions, axis_of, setting_name, sweep
+from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
+from steerlens.studies.decoder.scores import (
     Decodings,
     agreements,
     ceiling_statistic,
     noiseless_ceiling,
     noiseless_statistic,
     ranking_statistic,
-    summarise,
     unrelated,
 )
-from steerlens.studies.page import studies_page
-from steerlens.studies.shared.folder import rounded
+from steerlens.studies.decoder.summary import summarise
+from steerlens.studies.page import Finished, study_page, verdict_page
 from steerlens.studies.shared.judge import weights_hash
-from steerlens.studies.shared.stats import ranks
+from steerlens.studies.shared.stats import Estimate, ranks
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.testing.tiny import tiny_encoder
 from steerlens.zoo.pair import Pair
 
 
-def picture(seed: int, size: int = 16) -> Image.Image:
-    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
+def page_of(summary: DecoderSummary) -> str:
+    """Both pages of the study, from its summary as a file keeps it."""
+    finished = Finished(STUDIES["decoder"], stored(summary))
+    return verdict_page([finished]) + study_page(finished)
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +58,9 @@ def subjects(pair: Pair) -> SubjectSet:
 
 @pytest.fixture(scope="module")
 def options(pair: Pair) -> DecoderOptions:
-    default = replace(pair.decoder.spec.defaults, steps=2, guidance=2.0)
+    default = quick(pair, steps=2, guidance=2.0)
     settings = sweep(default, (1, 2), (1.0,), ("ddim",), ((0.0, 0.5),))
     return DecoderOptions(settings, Strength("rho", 1.0), seeds=(3, 4), reference_steps=3, reference_seeds=2, heads=3)
-
-
-def finish(events) -> DecoderSummary:
-    def check(event: Progress) -> None:
-        assert 0 <= event.done <= event.total
-
-    return run_to_end(events, check)
 
 
 def test_a_sweep_differs_from_the_default_in_one_option_each(options: DecoderOptions) -> None:
@@ -96,10 +80,10 @@ def test_a_sweep_differs_from_the_default_in_one_option_each(options: DecoderOpt
 
 
 def test_no_seed_is_shared_with_the_reference(options: DecoderOptions) -> None:
-    (_, reference, own), *others = options.work()
-    assert reference.steps == 3 and own == (5, 6)
-    assert all(seeds == (3, 4) for _, _, seeds in others)
-    assert len({name for name, _, _ in options.work()}) == 1 + len(options.settings)
+    reference, *others = options.decodings()
+    assert reference.setting.steps == 3 and reference.seeds == (5, 6)
+    assert all(decoding.seeds == (3, 4) for decoding in others)
+    assert len({decoding.name for decoding in options.decodings()}) == 1 + len(options.settings)
 
 
 def test_pictures_of_seeds_are_labelled_with_the_seeds_that_made_them(
@@ -108,8 +92,8 @@ def test_pictures_of_seeds_are_labelled_with_the_seeds_that_made_them(
     few = replace(options, settings=options.settings[:1])
     summary = finish(decoder_study(pair, subjects, few, tmp_path, draws=5))
     assert summary.seeds == (3, 4) and summary.reference_seeds == (5, 6)
-    part = load_file(tmp_path / "parts" / "pictures.safetensors")
-    figure = seeds_figure(part, subjects.chosen[0], study_heads(pair, few), summary)
+    part = ShownPart.from_tensors(load_file(tmp_path / "parts" / "pictures.safetensors"), "pictures")
+    figure = seeds_figure(part, subjects.selection[0], sampled_heads(pair, few), summary)
     labels = [text.get_text() for text in figure.texts if "seed " in text.get_text()]
     assert labels == ["2 steps\nseed 3", "2 steps\nseed 4", "3 steps\nseed 5", "3 steps\nseed 6"]
 
@@ -118,7 +102,7 @@ def test_the_study_resumes_to_the_same_summary(
     pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
 ) -> None:
     judge = tiny_encoder(5)
-    finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=20))
+    whole = finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=20))
     broken = decoder_study(pair, subjects, options, tmp_path / "broken", judge=judge)
     for event in broken:
         if event.stage == "decoding" and event.done > event.total / 2:
@@ -139,12 +123,12 @@ def test_the_study_resumes_to_the_same_summary(
     assert all(one["seconds"] > 0 for one in times.values())
     table = pq.read_table(tmp_path / "whole" / "table.parquet")
     assert table.num_rows == 3 * 3 * (1 + len(options.settings))
-    assert set(table["site"].to_pylist()) == {str(site) for site in study_heads(pair, options)}
+    assert set(table["site"].to_pylist()) == {str(site) for site in sampled_heads(pair, options)}
     for name in ("steps", "settings", "seeds"):
         assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert b"<svg" in (tmp_path / "whole" / "figures" / f"{name}.svg").read_bytes()
     assert summary["judge"] == {"name": Path(judge.spec.name).name, "sha256": weights_hash(judge)}
-    page = studies_page({"decoder": summary})
+    page = page_of(whole)
     assert f"outside encoder, {summary['judge']['name']} (weights {summary['judge']['sha256'][:12]})" in page
     assert "**Few concepts (3): intervals are too narrow.**" in page
     with pytest.raises(UsageError, match="holds a study with another options"):
@@ -249,13 +233,13 @@ def made_decodings(options: DecoderOptions, blur: dict[int, float]) -> Decodings
     """Pictures that show what was asked for, with noise of each seed and more of it at fewer steps."""
     clean, asked = noise(5, 6, seed=1), noise(5, 12, 6, seed=2)
 
-    def parts(steps: int, seeds: int, number: int) -> list[dict[str, Tensor]]:
+    def parts(steps: int, seeds: int, number: int) -> list[SettingPart]:
         made = asked[:, None] + (0.2 + blur[steps]) * noise(5, seeds, 12, 6, seed=number)
-        return [{"made": rows, "seconds": torch.tensor(0.5)} for rows in made]
+        return [SettingPart(rows, torch.tensor(0.5)) for rows in made]
 
     settings = [parts(one.steps, len(options.seeds), 10 + number) for number, one in enumerate(options.settings)]
     return Decodings(
-        [{"clean": one, "asked": rows} for one, rows in zip(clean, asked, strict=True)],
+        [SubjectPart(one, rows) for one, rows in zip(clean, asked, strict=True)],
         parts(options.reference_steps, options.reference_seeds, 9),
         settings,
         [f"c{n}" for n in range(5)],
@@ -272,13 +256,13 @@ def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOption
     assert summary.cheapest_steps == 4 and len(summary.reaching) == 3
     assert [name.split(",")[1] for name in summary.reaching] == [" 4 steps", " 8 steps", " 16 steps"]
     few = next(row for row in summary.rows if row.steps == 2)
-    assert few.seen.share.value < 0.9 and few.fidelity.value < summary.rows[0].fidelity.value
-    assert summary.reference.seen.share.value == pytest.approx(1) and summary.reference.axis == "reference"
-    assert summary.invented.value == pytest.approx(1 - summary.rows[0].seen.agreement.value)
+    assert few.own.share.value < 0.9 and few.fidelity.value < summary.rows[0].fidelity.value
+    assert summary.reference.own.share.value == pytest.approx(1) and summary.reference.axis == "reference"
+    assert summary.invented.value == pytest.approx(1 - summary.rows[0].own.agreement.value)
     assert summary.invented.low <= summary.invented.value <= summary.invented.high
-    assert summary.asked.value > 0.9  # what was asked for is what the pictures show
-    assert summary.asked_share.value == pytest.approx(summary.asked.value / summary.asked_ceiling.value)
-    assert 0.9 < summary.asked_share.value < 1.1
+    assert summary.undecoded.value > 0.9  # what was asked for is what the pictures show
+    assert summary.undecoded_share.value == pytest.approx(summary.undecoded.value / summary.undecoded_ceiling.value)
+    assert 0.9 < summary.undecoded_share.value < 1.1
     assert summarise(found, steps, 12, 1.0).wanted == 1.0
     with pytest.raises(StoreError, match="not those of its settings"):
         summarise(replace(found, settings=found.settings[1:]), steps, 12, 0.9)
@@ -286,22 +270,24 @@ def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOption
 
 @pytest.mark.parametrize(("most", "said"), [(0.7, True), (0.9, False)])
 def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: float, said: bool) -> None:
-    def row(steps: int, value: float) -> dict[str, object]:
-        share = {"value": value, "low": value - 0.2, "high": value + 0.2}
-        return {
-            "name": str(steps),
-            "axis": "steps" if steps > 6 else "default",
-            "steps": steps,
-            "seen": {"share": share},
-        }
+    def row(steps: int, value: float) -> SettingRow:
+        share = Estimate(value, value - 0.2, value + 0.2)
+        view = SettingView(share, share, share, 0.0)
+        return SettingRow(str(steps), "steps" if steps > 6 else "default", steps, steps, share, view)
 
-    rows = [row(6, 0.8), row(50, most)]
-    found = {"wanted": 0.95, "rows": rows, "cheapest_steps": None, "certain_steps": None, "certain": (), "reaching": ()}
+    def summary(*rows: SettingRow) -> DecoderSummary:
+        none = rows[0].fidelity
+        return DecoderSummary(
+            *(2, 2, 6, 6, (0, 1), (2, 3), "rho=1", "input", rows[-1], (0.5, 0.6), none, none, none, rows, 0.95),
+            *((), (), None, None, none),
+        )
+
+    found = summary(row(6, 0.8), row(50, most))
     words = steps_words(found)
     assert "No number of steps of the sweep reaches it" in words and f"The most, 50, have {most:+.2f}" in words
     assert ("more steps than by default do not help" in words) == said
-    assert decoder_bar(found)[3] == "undecided"
-    assert decoder_bar(found | {"rows": [row(6, 0.7)]})[3] == "TOO FEW"
+    assert decoder_bars(found)[0].verdict == "undecided"
+    assert decoder_bars(summary(row(6, 0.7)))[0].verdict == "TOO FEW"
 
 
 def test_steps_that_are_enough_by_chance_are_not_called_certain(options: DecoderOptions) -> None:
@@ -309,17 +295,17 @@ def test_steps_that_are_enough_by_chance_are_not_called_certain(options: Decoder
     steps = replace(options, settings=settings, reference_seeds=4)
     found = made_decodings(steps, {2: 3.0, 4: 0.25, 8: 0.0, 16: 0.0, 3: 0.0})
     by_point = summarise(found, steps, 12, 0.8)
-    shares = {row.steps: row.seen.share for row in by_point.rows}
+    shares = {row.steps: row.own.share for row in by_point.rows}
     assert shares[4].value > 0.8 > shares[4].low and shares[8].low > 0.8
     assert (by_point.cheapest_steps, by_point.certain_steps) == (4, 8)
     assert set(by_point.certain) < set(by_point.reaching)
-    assert decoder_bar(rounded(by_point.to_json()))[1].startswith("4 as a point estimate, 8 by the interval's lower")
-    page = studies_page({"decoder": rounded(by_point.to_json())})
+    assert decoder_bars(by_point)[0].value.startswith("4 as a point estimate, 8 by the interval's lower")
+    page = page_of(by_point)
     assert "as a point estimate: **4**, share" in page and "So 8 steps are enough" in page
     hard = summarise(found, steps, 12, 0.99)
     assert hard.cheapest_steps is not None and hard.certain_steps is None and hard.certain == ()
-    assert decoder_bar(rounded(hard.to_json()))[3] == "enough as a point estimate"
-    page = studies_page({"decoder": rounded(hard.to_json())})
+    assert decoder_bars(hard)[0].verdict == "enough as a point estimate"
+    page = page_of(hard)
     assert "reaches 0.99 as well: **none**" in page and "Recommended: no fewer than 8 steps" in page
 
 
@@ -327,10 +313,10 @@ def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderO
     found = made_decodings(options, {1: 0.0, 2: 0.0, 3: 0.0})
     # two seeds that rank heads in opposite orders
     score = torch.linspace(-1, 1, 12)
-    clean = found.subjects[0]["clean"].float()
+    clean = found.subjects[0].clean.float()
     across = torch.linalg.svd(clean[None]).Vh[1]
     rows = [(score * sign)[:, None] * clean / clean.norm() + across for sign in (1, -1)]
-    torn = [{"made": torch.stack(rows), "seconds": torch.tensor(0.5)}]
+    torn = [SettingPart(torch.stack(rows), torch.tensor(0.5))]
     one = replace(
         found,
         subjects=found.subjects[:1],
@@ -339,9 +325,9 @@ def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderO
         concepts=["c"],
     )
     summary = summarise(one, options, 12, 0.9)
-    assert summary.reference.seen.rank_correlation.value == pytest.approx(-1)
+    assert summary.reference.own.rank_correlation.value == pytest.approx(-1)
     assert summary.cheapest_steps is None and summary.reaching == ()
-    page = studies_page({"decoder": rounded(summary.to_json())})
+    page = page_of(summary)
     assert "TOO FEW" in page and "as a point estimate: **none**" in page and "agree by undefined" in page
 
 

@@ -8,68 +8,49 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
+from studied import finish, picture, quick, subject_set
 
-import steerlens
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import load_picture
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
-from steerlens.progress import Progress, run_to_end
 from steerlens.sites import all_heads
-from steerlens.studies.importance.measure import (
-    ImportanceOptions,
-    make_bench,
-    other_of,
-    part_name,
-    subject_effects,
-    subject_targets,
+from steerlens.studies.importance.experiment import ImportanceExperiment, importance_study
+from steerlens.studies.importance.findings import importance_findings
+from steerlens.studies.importance.measure import REPORT, read_parts
+from steerlens.studies.importance.options import ImportanceOptions
+from steerlens.studies.importance.scores import choose
+from steerlens.studies.importance.section import importance_section
+from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.candidates import (
+    ONE_FACTOR_NAME,
+    PLAIN,
+    STRENGTHS,
+    diffusion_candidates,
+    steering_candidates,
 )
-from steerlens.studies.importance.section import importance_findings, importance_section
-from steerlens.studies.importance.study import identity, importance_study, known_targets, notes, target_for
-from steerlens.studies.shared.candidates import PLAIN, STRENGTHS, diffusion_candidates, steering_candidates
+from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder, open_study, rounded
-from steerlens.studies.shared.notions import GIVEN, Effect
-from steerlens.studies.shared.scores import PUBLISHED_NAME, choose, made_scores
+from steerlens.studies.shared.measure import measure_effects
+from steerlens.studies.shared.measurements import CONTROL, PicturePart, PictureTables
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
-from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, split
-from steerlens.testing.tiny import save_tiny_pair
+from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, other_concept, split
+from steerlens.studies.shared.targets import GIVEN, known_targets, subject_targets, target_for, target_notes
 from steerlens.zoo.pair import Pair
-
-
-def picture(seed: int, size: int = 16) -> Image.Image:
-    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
 
 
 @pytest.fixture(scope="module")
 def subjects(pair: Pair) -> SubjectSet:
-    assert pair.vocabulary is not None
-    names = pair.vocabulary.names
-    made = [Subject(f"p{n}", picture(n), names[n], picture(100 + n)) for n in range(5)]
-    return SubjectSet(tuple(made[:2]), tuple(made[2:5]), tuple(picture(200 + n) for n in range(5)), "random pictures")
+    return subject_set(pair, 2, 3, 5)
 
 
 def options(pair: Pair) -> ImportanceOptions:
     one = LensSetting("steering", Strength("rho", 1.0))
     return ImportanceOptions(
-        replace(pair.decoder.spec.defaults, steps=1, guidance=1.0),
+        quick(pair),
         steering=(one, replace(one, centred=True)),
         diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
     )
-
-
-def finish(events) -> object:
-    def check(event: Progress) -> None:
-        assert 0 <= event.done <= event.total
-
-    return run_to_end(events, check)
 
 
 def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
@@ -103,19 +84,18 @@ def test_without_extras_only_plain_and_chosen_settings_are_decoded(
     pair: Pair, subjects: SubjectSet, tmp_path: Path
 ) -> None:
     small = replace(options(pair), extras=False)
-    finish(importance_study(pair, subjects, small, tmp_path / "small", draws=20))
+    told = finish(importance_study(pair, subjects, small, tmp_path / "small", draws=20))
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())
     chosen = {summary["choices"][lens]["setting"] for lens in ("steering", "diffusion")}
-    parts = StudyFolder(tmp_path / "small").parts(part_name("report", subject) for subject in subjects.reported)
-    decoded = {name.split(".seed")[0] for name in parts[0] if name.startswith("made.")}
-    assert decoded == {f"made.{name}" for name in (*chosen, *map(str, PLAIN), "control")}
+    parts = read_parts(StudyFolder(tmp_path / "small"), REPORT, subjects.reported)
+    assert {name for name, _ in parts[0].decoded} == {*chosen, *map(str, PLAIN), CONTROL}
     scores = {row["score"] for row in summary["rows"]}
-    assert PUBLISHED_NAME not in scores and f"{PUBLISHED_NAME}, not decoded" in scores
+    assert ONE_FACTOR_NAME not in scores and f"{ONE_FACTOR_NAME}, not decoded" in scores
     assert "neutral base" not in {one["name"] for one in summary["variants"]}
-    assert "`--extras`" in importance_section(summary)
-    told = importance_findings(summary)
-    assert "before decoding (its pictures were not made: `--extras`)" in told[0]
-    assert sum(line.startswith("The best score for") for line in told) == 2
+    assert "`--extras`" in importance_section(told)
+    findings = [finding.text for finding in importance_findings(told)]
+    assert "before decoding (its pictures were not made: `--extras`)" in findings[0]
+    assert sum(line.startswith("The best score for") for line in findings) == 2
     with pytest.raises(UsageError, match="extras"):
         finish(importance_study(pair, subjects, options(pair), tmp_path / "small", draws=20))
 
@@ -139,19 +119,20 @@ def test_another_study_is_refused(pair: Pair, subjects: SubjectSet, tmp_path: Pa
 
 def test_targets_are_never_the_input(pair: Pair, subjects: SubjectSet) -> None:
     bench = make_bench(pair, subjects.reference)
-    found = subject_effects(bench, subjects.reported[0], subjects.reported[1], options(pair))
-    assert not torch.allclose(found["text"], found["clean"]) and not torch.allclose(found["other"], found["clean"])
+    part = measure_effects(bench, subjects.reported[0], subjects.reported[1], ablations=("zero",))
+    assert set(part.targets) == {"text", "other"}
+    assert not any(torch.allclose(target, part.clean) for target in part.targets.values())
     nameless = replace(pair, vocabulary=None, texts=None)
     lonely = Subject("p", picture(0), "nothing", None)
     with pytest.raises(UsageError, match="no target for a signed effect"):
-        subject_effects(make_bench(nameless, subjects.reference), lonely, subjects.reported[1], options(pair))
+        measure_effects(make_bench(nameless, subjects.reference), lonely, subjects.reported[1])
 
 
 def test_a_label_that_the_model_does_not_know_is_left_out_and_said(pair: Pair, subjects: SubjectSet) -> None:
     strange = replace(subjects, reported=(replace(subjects.reported[0], concept="zzyzx"), *subjects.reported[1:]))
     assert known_targets(pair, strange) == ("other",) and target_for(pair, strange) == "other"
     assert set(subject_targets(pair, strange.reported[0])) == {"other"}
-    assert any("'zzyzx'" in note for note in notes(pair, strange)) and notes(pair, subjects) == ()
+    assert any("'zzyzx'" in note for note in target_notes(pair, strange)) and target_notes(pair, subjects) == ()
     with pytest.raises(UsageError, match="the model knows no 'zzyzx'"):
         target_for(pair, strange, "text")
     alone = replace(strange, reported=(replace(strange.reported[0], other=None), *strange.reported[1:]))
@@ -174,14 +155,18 @@ def test_a_pair_of_image_tokens_is_refused_with_the_reason(pair: Pair, subjects:
 def test_a_judge_is_known_by_its_weights_and_not_by_where_it_lies(pair: Pair, subjects: SubjectSet) -> None:
     main = Effect("total", "text", "mean")
     moved = SimpleNamespace(model=pair.encoder.model, spec=replace(pair.encoder.spec, name="/elsewhere/judge"))
-    found = [identity(pair, subjects, options(pair), main, judge)["models"] for judge in (pair.encoder, moved)]
-    assert found[0] == found[1] and "elsewhere" not in json.dumps(found)
-    assert identity(pair, subjects, options(pair), main, None)["models"]["judge"] is None
+
+    def models(judge: object) -> object:
+        study = ImportanceExperiment(pair, subjects, options(pair), main, judge)  # type: ignore[arg-type]
+        return study.identity()["models"]
+
+    assert models(pair.encoder) == models(moved) and "elsewhere" not in json.dumps(models(moved))
+    assert models(None) == {**models(moved), "judge": None}  # type: ignore[dict-item]
 
 
 def test_every_candidate_makes_other_embeddings_and_either_lens_has_as_many(pair: Pair, subjects: SubjectSet) -> None:
     bench = make_bench(pair, subjects.reference)
-    trace = pair.encoder.trace(pair.encoder.preprocess([subjects.chosen[0].image]))
+    trace = pair.encoder.trace(pair.encoder.preprocess([subjects.selection[0].image]))
     for strengths in ([Strength("rho", 1.0)], list(STRENGTHS), [Strength("rho", 0.5), *STRENGTHS]):
         steering = steering_candidates(strengths)
         diffusion = diffusion_candidates(len(steering))
@@ -202,7 +187,7 @@ def test_every_candidate_makes_other_embeddings_and_either_lens_has_as_many(pair
 
 def test_a_plain_setting_is_the_steering_lens(pair: Pair, subjects: SubjectSet) -> None:
     bench = make_bench(pair, subjects.reference)
-    trace = pair.encoder.trace(pair.encoder.preprocess([subjects.chosen[0].image]))
+    trace = pair.encoder.trace(pair.encoder.preprocess([subjects.selection[0].image]))
     sites = all_heads(pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
     strength = Strength("rho", 2.0)
     plain = lens_embeddings(pair.encoder, trace, sites, LensSetting("steering", strength), bench.reference)
@@ -228,26 +213,28 @@ def test_the_choice_finds_the_score_that_knows_the_effect() -> None:
     """Made parts: one setting's pictures say what ablation does, the other's are noise."""
     generator = torch.Generator().manual_seed(0)
     good, bad = LensSetting("diffusion"), LensSetting("diffusion", centred=True)
-    parts: list[dict[str, Tensor]] = []
+    parts: list[PicturePart] = []
     for _ in range(5):
         clean, text = torch.randn(2, 8, generator=generator)
         total = clean + 0.3 * torch.randn(12, 8, generator=generator)
         effect = torch.cosine_similarity(clean, text, dim=0) - torch.cosine_similarity(total, text[None], dim=1)
         made = effect[:, None] * text + 0.01 * torch.randn(12, 8, generator=generator) + clean
         parts.append(
-            {
-                "clean": clean,
-                "text": text,
-                "total.mean": total,
-                f"made.candidate.{good}.seed0": made,
-                f"made.candidate.{bad}.seed0": torch.randn(12, 8, generator=generator),
-            }
+            PicturePart(
+                clean,
+                targets={"text": text},
+                total={"mean": total},
+                decoded={
+                    (f"candidate.{good}", 0): made,
+                    (f"candidate.{bad}", 0): torch.randn(12, 8, generator=generator),
+                },
+            )
         )
-    choice = choose(parts, [bad, good], Effect("total", "text", "mean"))
+    choice = choose(PictureTables(parts), [bad, good], Effect("total", "text", "mean"))
     assert choice.setting == good and choice.compare == "text" and choice.correlation > 0.8
     assert len(choice.candidates) == 4  # two settings, compared with the input and with the text
     with pytest.raises(StoreError, match="no decoded pictures"):
-        made_scores(parts, "steering rho=1", "input")
+        PictureTables(parts).decoded_scores("steering rho=1", "input")
 
 
 def test_folders_are_read_by_concept(tmp_path: Path) -> None:
@@ -256,9 +243,9 @@ def test_folders_are_read_by_concept(tmp_path: Path) -> None:
         picture(place).save(tmp_path / name)
     assert concept_of(tmp_path / "red_dog 2.png", tmp_path) == "red dog"
     found = folder_subjects(tmp_path, 2, 2, seed=0)
-    chosen, reported = ({subject.concept for subject in side} for side in (found.chosen, found.reported))
+    chosen, reported = ({subject.concept for subject in side} for side in (found.selection, found.reported))
     assert not chosen & reported and chosen | reported <= {"cat", "red dog", "owl", "x"}
-    for subject in (*found.chosen, *found.reported):
+    for subject in found.everyone:
         assert (subject.other is not None) == (subject.concept in ("cat", "red dog"))
     assert folder_subjects(tmp_path, 2, 2, seed=0).identity() == found.identity()
     assert folder_subjects(tmp_path, 2, 2, seed=1).identity() != found.identity()
@@ -295,9 +282,9 @@ def test_splits_never_share_a_concept() -> None:
     chosen, reported = split(made, 4, 6, seed=3)
     assert len(chosen) == 4 and len(reported) == 6
     assert not {one.concept for one in chosen} & {one.concept for one in reported}
-    assert other_of(made, 1).concept != made[1].concept
+    assert other_concept(made, 1).concept != made[1].concept
     with pytest.raises(UsageError, match="two concepts"):
-        other_of(made[:3], 0)
+        other_concept(made[:3], 0)
 
 
 def test_json_has_no_nan() -> None:

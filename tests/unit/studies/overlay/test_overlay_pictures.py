@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from overlaid import CENTRE, picture
+from overlaid import CENTRE
 from PIL import Image
+from studied import picture
 
-from steerlens.cli.study.overlay import Overlay
 from steerlens.errors import UsageError
 from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
 from steerlens.studies.overlay import scenes as overlay_scenes
+from steerlens.studies.overlay.arguments import OverlayArguments
 from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, paste, square
+from steerlens.studies.overlay.study import load_overlays
+from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.subjects import image_hash
 
 FIXED = Placing((0.5, 0.5), (0.5, 0.5))
@@ -61,13 +64,13 @@ def test_folders_make_pairs_that_share_no_concept(tmp_path: Path) -> None:
         cut = Image.fromarray(np.asarray(picture(40 + number, 12, 4))[:8])  # 12 x 8, transparent in part
         cut.save(overlays / f"flower{'abc'[number]}.png")
     found = folder_pairs(bases, overlays, 2, 4, seed=1, n_reference=5)
-    assert len(found.chosen) == 2 and len(found.reported) == 4 and len(found.reference) == 5
+    assert len(found.selection) == 2 and len(found.reported) == 4 and len(found.reference) == 5
     sides = [
         {concept for pair in side for concept in (pair.base_concept, pair.overlay_concept)}
-        for side in (found.chosen, found.reported)
+        for side in (found.selection, found.reported)
     ]
     assert not sides[0] & sides[1]
-    everyone = (*found.chosen, *found.reported)
+    everyone = (*found.selection, *found.reported)
     assert len({pair.id for pair in everyone}) == 6
     for pair in everyone:
         # What encoders crop away cannot hold the overlay.
@@ -77,7 +80,7 @@ def test_folders_make_pairs_that_share_no_concept(tmp_path: Path) -> None:
     assert folder_pairs(bases, overlays, 2, 4, seed=1, n_reference=5).identity() == found.identity()
     assert folder_pairs(bases, overlays, 2, 4, seed=2, n_reference=5).identity() != found.identity()
     fixed = folder_pairs(bases, overlays, 2, 2, placing=FIXED)
-    assert {pair.placement for pair in (*fixed.chosen, *fixed.reported)} == {CENTRE}
+    assert {pair.placement for pair in (*fixed.selection, *fixed.reported)} == {CENTRE}
     with pytest.raises(UsageError, match="too few to choose on"):
         folder_pairs(bases, overlays, 4, 6)
     with pytest.raises(UsageError, match="not a folder"):
@@ -111,19 +114,19 @@ def test_scenes_never_show_what_was_trained_or_chosen_on(monkeypatch: pytest.Mon
     found = overlay_scenes.scene_pairs(tmp_path, 2, 8, n_reference=3)
     sides = [
         {concept for pair in side for concept in (pair.base_concept, pair.overlay_concept)}
-        for side in (found.chosen, found.reported)
+        for side in (found.selection, found.reported)
     ]
-    assert len(found.chosen) == 2 and len(found.reported) == 8 and len(found.reference) == 3
+    assert len(found.selection) == 2 and len(found.reported) == 8 and len(found.reference) == 3
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] <= {f"thing {number}" for number in range(12, 26)}
-    for pair in (*found.chosen, *found.reported):
+    for pair in (*found.selection, *found.reported):
         assert pair.base_concept != pair.overlay_concept
         changed = (np.asarray(pair.base) != np.asarray(pair.both)).any(axis=-1)
         assert 0.05 < changed.mean() < 0.3
     assert len({pair.base_concept for pair in found.reported}) == 8
     assert overlay_scenes.scene_pairs(tmp_path, 2, 8, n_reference=3).identity() == found.identity()
     fixed = overlay_scenes.scene_pairs(tmp_path, 2, 2, n_reference=3, placing=FIXED)
-    assert {pair.placement for pair in (*fixed.chosen, *fixed.reported)} == {CENTRE}
+    assert {pair.placement for pair in (*fixed.selection, *fixed.reported)} == {CENTRE}
     with pytest.raises(UsageError, match="too few"):
         overlay_scenes.scene_pairs(tmp_path, 2, 10)
 
@@ -167,7 +170,7 @@ def test_references_are_bases_that_are_not_studied_where_there_are_enough(tmp_pa
 
     def split(n_chosen: int, n_reported: int) -> tuple[OverlaySet, list[set[str]]]:
         found = folder_pairs(bases, overlays, n_chosen, n_reported)
-        sides = [{image_hash(pair.base) for pair in side} for side in (found.chosen, found.reported)]
+        sides = [{image_hash(pair.base) for pair in side} for side in (found.selection, found.reported)]
         return found, [*sides, {image_hash(image) for image in found.reference}]
 
     found, (chosen, reported, reference) = split(4, 8)
@@ -180,15 +183,16 @@ def test_references_are_bases_that_are_not_studied_where_there_are_enough(tmp_pa
     assert len(reference) == 16 and len(reference & reported) == 12 and "16 of the 16" in found.note
 
 
-def test_the_command_says_what_pictures_to_give(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="go together"):
-        Overlay(tmp_path / "out", bases=tmp_path).run()
-    with pytest.raises(UsageError, match="is seen"):
-        Overlay(tmp_path / "out", size=(2.0,), bases=tmp_path, overlays=tmp_path).run()
-    with pytest.raises(UsageError, match="--opacity takes one number, or two"):
-        Overlay(tmp_path / "out", opacity=(0.1, 0.2, 0.3), bases=tmp_path, overlays=tmp_path).run()
-    with pytest.raises(UsageError, match="at least 2 pairs"):
-        Overlay(tmp_path / "out", count=1).run()
-    with pytest.raises(UsageError, match="--bases"):
-        Overlay(tmp_path / "out").run()
-    assert str(tmp_path) in Overlay(tmp_path / "out").interrupted() and not (tmp_path / "out").exists()
+def test_the_options_say_what_pictures_to_give(tmp_path: Path) -> None:
+    def message(**options: object) -> str:
+        with pytest.raises(UsageError) as told:
+            load_overlays(OverlayArguments(tmp_path / "out", **options))  # type: ignore[arg-type]
+        return str(told.value)
+
+    both = {"bases": tmp_path, "overlays": tmp_path}
+    assert "go together" in message(bases=tmp_path)
+    assert "is seen" in message(size=(2.0,), **both)
+    assert "--opacity takes one number, or two" in message(opacity=(0.1, 0.2, 0.3), **both)
+    assert "at least 2 pairs" in message(count=1)
+    assert "--bases" in message() and "not --images" in message(settings=StudySettings(images=tmp_path))
+    assert not (tmp_path / "out").exists()

@@ -1,7 +1,6 @@
 """The overlay study on tiny random pairs, from end to end: resuming, choices, the judge, the page."""
 
 import json
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,26 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from overlaid import overlay_set, removal_options
+from overlaid import overlay_options, overlay_set
 from safetensors.torch import load_file
+from studied import finish, stored
 
 import steerlens
 from steerlens.decoders.redecoding import redecode
 from steerlens.errors import StoreError, UsageError
-from steerlens.progress import Progress, run_to_end
+from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
-from steerlens.studies.importance.measure import make_bench
-from steerlens.studies.overlay import measure as removal
-from steerlens.studies.overlay import study as study_file
 from steerlens.studies.overlay.areas import RANDOM
-from steerlens.studies.overlay.measure import RemovalOptions, compares, judged_compare, lens_score
+from steerlens.studies.overlay.experiment import overlay_study
+from steerlens.studies.overlay.joint import RANDOM_ORDERS, REFERENCE, objective, points
+from steerlens.studies.overlay.options import OverlayOptions
+from steerlens.studies.overlay.parts import OverlayPart
 from steerlens.studies.overlay.pictures import OverlaySet
+from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.overlay.scores import comparisons, judged_comparison, lens_score, overlay_text
 from steerlens.studies.overlay.section import overlay_orders
-from steerlens.studies.overlay.study import removal_study
-from steerlens.studies.overlay.summary import RemovalSummary
-from steerlens.studies.shared.joint import (
-    RANDOM_ORDERS,
-    REFERENCE,
-    objective,
-    points,
-)
+from steerlens.studies.shared import run as run_file
+from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.judge import judge_name
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.settings import lens_embeddings
@@ -40,8 +36,8 @@ from steerlens.zoo.pair import Pair
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair"), heads=4))
+def pair(pair_of_many_heads: Pair) -> Pair:
+    return pair_of_many_heads
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +46,23 @@ def pairs(pair: Pair) -> OverlaySet:
 
 
 @pytest.fixture(scope="module")
-def options(pair: Pair) -> RemovalOptions:
-    return removal_options(pair)
-
-
-def finish(events: Generator[Progress, None, RemovalSummary]) -> RemovalSummary:
-    def check(event: Progress) -> None:
-        assert 0 <= event.done <= event.total
-
-    return run_to_end(events, check)
+def options(pair: Pair) -> OverlayOptions:
+    return overlay_options(pair)
 
 
 def test_the_study_resumes_to_the_same_summary(
-    pair: Pair, pairs: OverlaySet, options: RemovalOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, pairs: OverlaySet, options: OverlayOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = finish(removal_study(pair, pairs, options, tmp_path / "whole", draws=20))
-    monkeypatch.setattr(study_file, "save_figure", lambda *_: None)  # once is enough
-    broken = removal_study(pair, pairs, options, tmp_path / "broken")
+    whole = finish(overlay_study(pair, pairs, options, tmp_path / "whole", draws=20))
+    monkeypatch.setattr(run_file, "save_figure", lambda *_: None)  # once is enough
+    broken = overlay_study(pair, pairs, options, tmp_path / "broken")
     for event in broken:
         if event.stage == "decoding to report" and event.done > event.total / 2:
             break
     broken.close()
     kept = {path.name: path.read_bytes() for path in (tmp_path / "broken" / "parts").iterdir()}
     assert "report-pair2.safetensors" in kept and "report-pair3.safetensors" not in kept
-    finish(removal_study(pair, pairs, options, tmp_path / "broken", draws=20))
+    finish(overlay_study(pair, pairs, options, tmp_path / "broken", draws=20))
     texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
     assert texts[0] == texts[1]
     assert all((tmp_path / "broken" / "parts" / name).read_bytes() == data for name, data in kept.items())
@@ -104,28 +93,28 @@ def test_the_study_resumes_to_the_same_summary(
     assert figures == {"trajectories", "decoded", "orders", "strip-0"}
     frozen = tmp_path / "whole" / "choice.json"
     assert set(json.loads(frozen.read_text())["choices"]) == set(summary["choices"])
-    text = overlay_orders(summary)
+    text = overlay_orders(stored(whole))
     assert "| order | normalised area | of the projection |" in text and "**Few concepts (2)" in text
-    projected = rows["steering, chosen"]["projection"]
+    projected = next(row.projection for row in stored(whole).orders if row.name == "steering, chosen")
     assert f"| {interval(projected)} |" in text.split("| steering, chosen |")[1].splitlines()[0]
     frozen.write_text(json.dumps({"choices": {"steering": {"setting": "steering rho=9", "compare": "text"}}}))
     with pytest.raises(StoreError, match="says that steering rho=9 was chosen for steering; now it would be"):
-        finish(removal_study(pair, pairs, options, tmp_path / "whole"))
+        finish(overlay_study(pair, pairs, options, tmp_path / "whole"))
 
     with pytest.raises(UsageError, match="holds a study with another options"):
-        finish(removal_study(pair, pairs, replace(options, ablation="zero"), tmp_path / "whole"))
+        finish(overlay_study(pair, pairs, replace(options, ablation="zero"), tmp_path / "whole"))
     with pytest.raises(UsageError, match="another pairs"):
-        finish(removal_study(pair, replace(pairs, reported=pairs.chosen), options, tmp_path / "whole"))
+        finish(overlay_study(pair, replace(pairs, reported=pairs.selection), options, tmp_path / "whole"))
 
 
 def test_an_outside_judge_orders_heads_too(
-    pair: Pair, pairs: OverlaySet, options: RemovalOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, pairs: OverlaySet, options: OverlayOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_file, "save_figure", lambda *_: None)
+    monkeypatch.setattr(run_file, "save_figure", lambda *_: None)
     judged = make_bench(pair, pairs.reference)
     judge: Any = steerlens.load(save_tiny_pair(tmp_path / "judge", seed=3, embedding_size=8)).encoder
     one = replace(options, steering=options.steering[:1], diffusion=options.diffusion[:1], strips=0, seeds=2)
-    summary = finish(removal_study(pair, pairs, one, tmp_path / "study", judge=judge, draws=20))
+    summary = finish(overlay_study(pair, pairs, one, tmp_path / "study", judge=judge, draws=20))
     both = {f"{lens}, {how}, judged" for lens in ("steering", "diffusion") for how in ("chosen", "plain")}
     assert both <= {row.name for row in summary.orders}
     paired = {"steering minus diffusion, chosen, judged", "steering minus diffusion, plain, judged"}
@@ -133,25 +122,26 @@ def test_an_outside_judge_orders_heads_too(
     found = judge_name(judge)
     assert found is not None and summary.judge == found and found.name == "judge"
     assert json.loads((tmp_path / "study" / "study.json").read_text())["models"]["judge"] == found.sha256
-    text = overlay_orders(json.loads((tmp_path / "study" / "summary.json").read_text()))
+    values = json.loads((tmp_path / "study" / "summary.json").read_text())
+    text = overlay_orders(OverlaySummary.from_json(values, "summary.json"))
     assert f"outside encoder, judge (weights {found.sha256[:12]})" in text
-    part = load_file(tmp_path / "study" / "parts" / "report-pair2.safetensors")
-    setting = str(one.steering[0])
-    assert part[f"made.{setting}"].shape == (2, 12, pair.encoder.spec.embedding_size)
+    tensors = load_file(tmp_path / "study" / "parts" / "report-pair2.safetensors")
+    part, setting = OverlayPart.from_tensors(tensors, "part"), str(one.steering[0])
+    assert part.decoded[setting].shape == (2, 12, pair.encoder.spec.embedding_size)
     # The judge's objective, by its own view of base, overlay and reference pictures.
     seen = [judge.embed(judge.preprocess([one]))[0] for one in (pairs.reported[0].base, pairs.reported[0].overlay)]
     mean = judge.embed(judge.preprocess(list(pairs.reference))).mean(dim=0)
     for compare in ("objective", "text"):
         torch.testing.assert_close(
-            lens_score(part, setting, judged_compare(compare), "judged"),
-            objective(part[f"judged.{setting}"], *seen, mean).mean(dim=0),
+            lens_score(part, setting, judged_comparison(compare), "judged"),
+            objective(part.judged[setting], *seen, mean).mean(dim=0),
             atol=1e-5,
             rtol=1e-4,
         )
     assert set(summary.judged_by) == {"steering", "diffusion"}
     # The mean of two seeds, each of which decodes what one alone would.
     by_seed = [
-        lens_score({**part, f"made.{setting}": rows[None]}, setting, "overlay") for rows in part[f"made.{setting}"]
+        lens_score(replace(part, decoded={setting: rows[None]}), setting, "overlay") for rows in part.decoded[setting]
     ]
     torch.testing.assert_close(lens_score(part, setting, "overlay"), (by_seed[0] + by_seed[1]) / 2)
     assert not torch.equal(*by_seed)
@@ -164,23 +154,23 @@ def test_an_outside_judge_orders_heads_too(
     )[0]
     alone = run_to_end(redecode(pair.encoder, pair.decoder, asked[3:4], [1], one.decode))
     # A batch of another size rounds otherwise, which may change an 8-bit level here and there.
-    likeness = cosine_similarity(part[f"made.{setting}"][:, 3], alone.embeddings)
+    likeness = cosine_similarity(part.decoded[setting][:, 3], alone.embeddings)
     assert float(likeness[1]) > 0.9995 > float(likeness[0])
     # The same judge from elsewhere is the same judge.
     judge.declare(replace(judge.spec, name="elsewhere"))
-    finish(removal_study(pair, pairs, one, tmp_path / "study", judge=judge, draws=5))
+    finish(overlay_study(pair, pairs, one, tmp_path / "study", judge=judge, draws=5))
     with pytest.raises(UsageError, match="another models"):
-        finish(removal_study(pair, pairs, one, tmp_path / "study"))
+        finish(overlay_study(pair, pairs, one, tmp_path / "study"))
 
 
 def test_names_are_compared_only_where_all_are_known(pair: Pair, pairs: OverlaySet) -> None:
-    assert compares(pair, pairs.chosen) == ("overlay", "objective", "text")
-    strange = replace(pairs.chosen[0], overlay_concept="IMG 0042")
-    assert compares(pair, [*pairs.chosen, strange]) == ("overlay", "objective")
-    assert removal.overlay_text(replace(pair, vocabulary=None, texts=None), pairs.chosen[0]) is None
+    assert comparisons(pair, pairs.selection) == ("overlay", "objective", "text")
+    strange = replace(pairs.selection[0], overlay_concept="IMG 0042")
+    assert comparisons(pair, [*pairs.selection, strange]) == ("overlay", "objective")
+    assert overlay_text(replace(pair, vocabulary=None, texts=None), pairs.selection[0]) is None
 
 
-def test_both_lenses_choose_from_as_many_settings(options: RemovalOptions) -> None:
+def test_both_lenses_choose_from_as_many_settings(options: OverlayOptions) -> None:
     with pytest.raises(UsageError, match="same number of settings"):
         replace(options, diffusion=options.diffusion[:1])
     with pytest.raises(UsageError, match="at least 1 seed"):

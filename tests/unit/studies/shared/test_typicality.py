@@ -7,17 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from studied import noise
 
 from steerlens.errors import UsageError
 from steerlens.scores import share_beaten
 from steerlens.sites import Site, all_heads
-from steerlens.studies.shared.stratified import stratified_heads
+from steerlens.studies.shared.sampling import stratified_heads
 from steerlens.studies.shared.typicality import fit_typicality, percentile, spread
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def ledoit_wolf(rows: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,7 +1,7 @@
 """The strength study on a tiny random pair: numbers against plain loops, resumable, its rule honest."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,51 +10,38 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from studied import finish, quick, stored, subject_set
 from torch import Tensor
 
-import steerlens
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
-from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
-from steerlens.studies.decoder.section import choice_words, strength_bar
-from steerlens.studies.importance.measure import Bench, make_bench
-from steerlens.studies.importance.study import target_for
-from steerlens.studies.page import studies_page
-from steerlens.studies.shared.folder import rounded
+from steerlens.studies import STUDIES
+from steerlens.studies.page import Finished, study_page, verdict_page
+from steerlens.studies.shared.bench import Bench, make_bench
+from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import judge_name
-from steerlens.studies.shared.notions import Effect
+from steerlens.studies.shared.measurements import PicturePart, PictureTables
 from steerlens.studies.shared.stats import mean_estimate, ranks
 from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.studies.shared.targets import target_for
 from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.strength.experiment import strength_study
 from steerlens.studies.strength.figures import sweep_figure
-from steerlens.studies.strength.measure import StrengthOptions, held_apart, steered_embeddings
-from steerlens.studies.strength.study import strength_study
-from steerlens.studies.strength.summary import Bounds, StrengthSummary, correlations_of, point_of, recommend
-from steerlens.studies.strength.tables import ASKED, ASKED_SAME, DECODED, JUDGED, Half
-from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.studies.strength.findings import choice_words, strength_bars
+from steerlens.studies.strength.measure import steered_embeddings, unstudied_references
+from steerlens.studies.strength.options import Bounds, StrengthOptions
+from steerlens.studies.strength.scores import DECODED, JUDGED, UNDECODED, UNDECODED_SAME, Half
+from steerlens.studies.strength.summary import correlations_of, recommend, sweep_point
+from steerlens.testing.tiny import tiny_encoder
 from steerlens.zoo.pair import Pair
 
 SWEEP = (Strength("rho", 0.5), Strength("rho", 2.0), Strength("s", 20.0))
 
 
-def picture(seed: int, size: int = 16) -> Image.Image:
-    pixels = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
-
-
 @pytest.fixture(scope="module")
 def subjects(pair: Pair) -> SubjectSet:
-    assert pair.vocabulary is not None
-    names = pair.vocabulary.names
-    made = [Subject(f"p{n}", picture(n), names[n], picture(100 + n)) for n in range(4)]
-    return SubjectSet(tuple(made[:2]), tuple(made[2:]), tuple(picture(200 + n) for n in range(9)), "random pictures")
+    return subject_set(pair, 2, 2, 9)
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +51,7 @@ def bench(pair: Pair, subjects: SubjectSet) -> Bench:
 
 @pytest.fixture(scope="module")
 def options(pair: Pair) -> StrengthOptions:
-    return StrengthOptions(replace(pair.decoder.spec.defaults, steps=1, guidance=1.0), SWEEP, heads_per_picture=3)
-
-
-def finish(events) -> StrengthSummary:
-    def check(event: Progress) -> None:
-        assert 0 <= event.done <= event.total
-
-    return run_to_end(events, check)
+    return StrengthOptions(quick(pair), SWEEP, heads_per_picture=3)
 
 
 def test_the_study_resumes_to_the_same_summary(
@@ -107,15 +87,16 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     loose, strict = Bounds(fidelity=-1.0, atypical=1.0), Bounds(fidelity=2.0, atypical=1.0)
     found = finish(strength_study(pair, subjects, options, tmp_path, bounds=loose, judge=judge, draws=10))
     assert found.recommendation.strength in {str(strength) for strength in SWEEP} and found.target == "text"
-    assert {row.score for row in found.correlations} == {DECODED, ASKED, ASKED_SAME, JUDGED}
+    assert {row.score for row in found.correlations} == {DECODED, UNDECODED, UNDECODED_SAME, JUDGED}
     assert {row.compare for row in found.correlations if row.score == JUDGED} == {"input"}  # a judge reads no texts
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     events = strength_study(pair, subjects, options, tmp_path, target="other", bounds=strict, judge=judge, draws=10)
     again = finish(events)
     assert again.recommendation.strength is None and not again.recommendation.runners_up and again.target == "other"
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
-    assert strength_bar(rounded(again.to_json()))[1].startswith("none within the bounds")
-    page = studies_page({"strength": rounded(again.to_json())})
+    assert strength_bars(again)[0].value.startswith("none within the bounds")
+    finished = Finished(STUDIES["strength"], stored(again))
+    page = verdict_page([finished]) + study_page(finished)
     assert "| none within the bounds; the default is rho=1 |" in page and "It gives **none**" in page
     # Decoded and undecoded scores stand side by side over the same heads, and say how many.
     n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
@@ -126,7 +107,7 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     assert {line.get_label() for line in figure.axes[0].lines if "decoded" in str(line.get_label())} == {
         f"{score}, with the {compare}" for score in ("decoded", "not decoded") for compare in ("other", "input")
     } | {"decoded, judged, with the input"}
-    same = [row for row in again.correlations if row.score == ASKED_SAME and row.effect == again.main]
+    same = [row for row in again.correlations if row.score == UNDECODED_SAME and row.effect == again.main]
     wanted = [row.estimate.value for row in same if row.compare == "other" and row.statistic == "spearman"]
     drawn = next(line for line in figure.axes[0].lines if line.get_label() == "not decoded, with the other")
     assert list(drawn.get_ydata()) == wanted[:2]  # the two rho of the sweep
@@ -142,8 +123,7 @@ def test_other_bounds_and_targets_need_no_new_measurement(
 def test_no_steering_gives_the_clean_embedding_of_every_head(bench: Bench, subjects: SubjectSet) -> None:
     subject = subjects.reported[0]
     clean = bench.encoder.embed(bench.encoder.preprocess([subject.image]))
-    zero, one = steered_embeddings(bench, subject, [Strength("rho", 0.0), Strength("s", 1.0)])
-    for embeddings, rho in (zero, one):
+    for embeddings, rho in steered_embeddings(bench, subject, [Strength("rho", 0.0), Strength("s", 1.0)]).values():
         torch.testing.assert_close(embeddings, clean.expand_as(embeddings))
         assert rho.abs().max() == 0
         similarity = cosine_similarity(embeddings, subject_direction(bench, subject))
@@ -155,7 +135,9 @@ def subject_direction(bench: Bench, subject: Subject) -> Tensor:
 
 
 def test_relative_strengths_are_what_was_asked(bench: Bench, subjects: SubjectSet) -> None:
-    for strength, (_, rho) in zip(SWEEP[:2], steered_embeddings(bench, subjects.reported[0], SWEEP[:2]), strict=True):
+    steered = steered_embeddings(bench, subjects.reported[0], SWEEP[:2])
+    for strength in SWEEP[:2]:
+        _, rho = steered[str(strength)]
         torch.testing.assert_close(rho, torch.full_like(rho, strength.value))
 
 
@@ -166,56 +148,63 @@ def made_half(seed: int, quality: dict[str, float], strengths: tuple[Strength, .
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    parts: list[dict[str, Tensor]] = []
+    parts: list[PicturePart] = []
     for _ in range(6):
         clean, text = noise(8) + 2, noise(8)
         total = clean + 0.3 * noise(10, 8)
         effect = torch.cosine_similarity(clean, text, dim=0) - torch.cosine_similarity(total, text[None], dim=1)
-        part = {"clean": clean, "text": text, "total.mean": total, "made.clean.seed0": clean[None] + 0.01 * noise(1, 8)}
+        decoded: dict[tuple[str, int], Tensor] = {("clean", 0): clean[None] + 0.01 * noise(1, 8)}
+        requested: dict[str, Tensor] = {}
         for strength in strengths:
             asked = -clean.expand(10, 8) if str(strength) == far else clean + 0.05 * noise(10, 8)
             known = quality[str(strength)] * effect[:, None] * text + (1 - quality[str(strength)]) * 0.3 * noise(10, 8)
             for number in (0, 1):
                 # what the decoder makes of the far strength is no picture of what was asked for
-                part[f"made.{strength}.seed{number}"] = (clean + known + 0.001 * noise(10, 8))[2:]
-            part[f"asked.{strength}"] = asked
-            part[f"rho.{strength}"] = torch.full((10,), strength.value)
-        parts.append(part)
-    real = torch.stack([part["clean"] for part in parts]) + 0.3 * noise(6, 8)
+                decoded[str(strength), number] = (clean + known + 0.001 * noise(10, 8))[2:]
+            requested[str(strength)] = asked
+        rho = {str(strength): torch.full((10,), strength.value) for strength in strengths}
+        parts.append(
+            PicturePart(
+                clean, targets={"text": text}, total={"mean": total}, requested=requested, rho=rho, decoded=decoded
+            )
+        )
+    real = torch.stack([part.clean for part in parts]) + 0.3 * noise(6, 8)
     typicality = fit_typicality(torch.cat([real, noise(20, 8) + 2]))
-    return Half(parts, [f"c{n}" for n in range(6)], range(2, 10), Effect("total", "text", "mean"), typicality, 50)
+    concepts = [f"c{n}" for n in range(6)]
+    return Half(PictureTables(parts), concepts, range(2, 10), Effect("total", "text", "mean"), typicality, 50)
 
 
 def test_numbers_are_plain_loops() -> None:
     half = made_half(0, {"rho=1": 0.5}, (Strength("rho", 1.0),))
     one = Strength("rho", 1.0)
     rows = {(row.score, row.compare, row.effect, row.statistic): row.estimate for row in correlations_of(half, one)}
-    point = point_of(half, one)
+    point = sweep_point(half, one)
     decoded, asked, fidelity, similarity = [], [], [], []
-    for part in half.parts:
+    for part in half.tables.parts:
 
         def cosine(a: Tensor, b: Tensor) -> float:
             return float(a @ b / a.norm() / b.norm())
 
-        effect = [cosine(part["clean"], part["text"]) - cosine(row, part["text"]) for row in part["total.mean"]]
-        per_seed = [[cosine(row, part["text"]) for row in part[f"made.rho=1.seed{number}"]] for number in (0, 1)]
+        text = part.targets["text"]
+        effect = [cosine(part.clean, text) - cosine(row, text) for row in part.total["mean"]]
+        per_seed = [[cosine(row, text) for row in part.decoded["rho=1", number]] for number in (0, 1)]
         score = np.mean(per_seed, axis=0)
         decoded.append(rank_correlation(score, effect[2:]))
-        asked.append(rank_correlation([cosine(row, part["text"]) for row in part["asked.rho=1"]], effect))
+        asked.append(rank_correlation([cosine(row, text) for row in part.requested["rho=1"]], effect))
         fidelity += [
-            cosine(part[f"made.rho=1.seed{number}"][head], part["asked.rho=1"][head + 2])
+            cosine(part.decoded["rho=1", number][head], part.requested["rho=1"][head + 2])
             for number in (0, 1)
             for head in range(8)
         ]
         similarity += list(score)
-    signed = "total, signed towards text, mean"
+    signed = half.main
     assert rows[DECODED, "text", signed, "spearman"].value == pytest.approx(np.mean(decoded), abs=1e-6)
-    assert rows[ASKED, "text", signed, "spearman"].value == pytest.approx(np.mean(asked), abs=1e-6)
+    assert rows[UNDECODED, "text", signed, "spearman"].value == pytest.approx(np.mean(asked), abs=1e-6)
     assert point.fidelity.value == pytest.approx(np.mean(fidelity), abs=1e-5)
     assert point.similarity[DECODED]["text"].value == pytest.approx(np.mean(similarity), abs=1e-5)
     assert point.rho == 1.0
-    with_means = rows[ASKED, "text", signed, "interaction"]
-    assert with_means.value != rows[ASKED, "text", signed, "spearman"].value and with_means.low <= with_means.high
+    with_means = rows[UNDECODED, "text", signed, "interaction"]
+    assert with_means.value != rows[UNDECODED, "text", signed, "spearman"].value and with_means.low <= with_means.high
 
 
 def rank_correlation(a: object, b: object) -> float:
@@ -240,7 +229,7 @@ def test_the_rule_takes_the_best_within_its_bounds_and_reports_elsewhere() -> No
                     rank_correlation(score, effect)
                     for score, effect in zip(
                         reported.scores(strengths[1], "text")[DECODED][0].numpy(),
-                        reported.effects()["total, signed towards text, mean"][:, 2:].numpy(),
+                        reported.effects()[reported.main][:, 2:].numpy(),
                         strict=True,
                     )
                 ]
@@ -257,15 +246,16 @@ def test_the_rule_takes_the_best_within_its_bounds_and_reports_elsewhere() -> No
 def test_of_strengths_that_cannot_be_told_apart_the_one_that_moves_farthest_is_taken() -> None:
     strengths = (Strength("rho", 1.0), Strength("rho", 2.0))
     half = made_half(3, {"rho=1": 0.5, "rho=2": 0.5}, strengths)
-    parts = [part | {f"made.rho=2.seed{n}": part[f"made.rho=1.seed{n}"] for n in (0, 1)} for part in half.parts]
-    found = recommend(replace(half, parts=parts), half, strengths, Bounds(-1.0, 1.0))
+    parts = [
+        replace(part, decoded={**part.decoded, **{("rho=2", n): part.decoded["rho=1", n] for n in (0, 1)}})
+        for part in half.tables.parts
+    ]
+    found = recommend(replace(half, tables=PictureTables(parts)), half, strengths, Bounds(-1.0, 1.0))
     assert (found.strength, found.best, found.runners_up) == ("rho=2", "rho=1", ("rho=2",))
     assert found.differences is not None and set(found.differences) == {"rho=1"}
     assert found.decided == "bounds" and "a convention" in found.rule
-    words = choice_words(rounded(asdict(found)))
+    words = choice_words(found)
     assert "**The correlation did not decide**" in words and "(rho=1, rho=2)" in words
-    bar = strength_bar({"recommendation": rounded(asdict(found)), "default": "rho=1"})
-    assert bar[3].startswith("DIFFERS") and bar[3].endswith("the correlation did not decide")
 
 
 def test_it_is_said_what_decided() -> None:
@@ -273,19 +263,19 @@ def test_it_is_said_what_decided() -> None:
     clear = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*clear, strengths, Bounds(-1.0, 1.0))
     assert (found.decided, found.strength, found.runners_up) == ("correlation", "rho=5", ())
-    assert "where it was chosen, rho=5 does better than every other" in choice_words(rounded(asdict(found)))
+    assert "where it was chosen, rho=5 does better than every other" in choice_words(found)
     some = [made_half(seed, {"rho=1": 0.97, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*some, strengths, Bounds(-1.0, 1.0))
     assert found.decided == "convention" and found.strength == "rho=5" and len(found.runners_up) == 1
     none = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.0}, strengths) for seed in (1, 2)]
     found = recommend(*none, strengths, Bounds(-1.0, 1.0))
     assert found.correlation is not None and not found.correlation.excludes_zero
-    assert "**which includes 0**" in choice_words(rounded(asdict(found)))
+    assert "**which includes 0**" in choice_words(found)
 
 
 def test_references_that_are_studied_do_not_count(pair: Pair, subjects: SubjectSet) -> None:
-    mixed = replace(subjects, reference=(subjects.reported[0].image, *subjects.reference, subjects.chosen[1].image))
-    found = held_apart(make_bench(pair, mixed.reference), mixed)
+    mixed = replace(subjects, reference=(subjects.reported[0].image, *subjects.reference, subjects.selection[1].image))
+    found = unstudied_references(make_bench(pair, mixed.reference), mixed)
     torch.testing.assert_close(found, make_bench(pair, subjects.reference).reference.embeddings)
 
 

@@ -1,30 +1,30 @@
-"""Figures and tables of studies as files, the same bytes every time."""
+"""Greys and grids that the figures of studies share."""
 
-import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerlens.report.figures import render
-from steerlens.studies.shared.folder import StudyFolder
+INK, DARK, STRONG, MIDDLE, SOFT, LIGHT, PALE, FAINT = (
+    "#000000",
+    "#222222",
+    "#555555",
+    "#888888",
+    "#aaaaaa",
+    "#bbbbbb",
+    "#eeeeee",
+    "#f3f3f3",
+)
+"""Greys from black to nearly white, distinct on paper: the first four for lines, the others for backgrounds."""
 
 
-def save_figure(folder: StudyFolder, name: str, figure: Figure) -> None:
-    """Writes `figures/NAME.png` and `figures/NAME.svg`."""
-    for kind in ("png", "svg"):
-        folder.write(f"figures/{name}.{kind}", render(figure, kind))
-
-
-def save_table(folder: StudyFolder, rows: Sequence[Mapping[str, Any]], name: str = "table.parquet") -> None:
-    """Writes rows as parquet."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer)
-    folder.write(name, buffer.getvalue())
+def plain_axes(*axes: Axes, label_size: int = 7) -> None:
+    """Removes the upper and right frame, and sets the size of tick labels."""
+    for panel in axes:
+        panel.tick_params(labelsize=label_size)
+        panel.spines[["top", "right"]].set_visible(False)
 
 
 def picture_grid(

@@ -1,4 +1,4 @@
-"""A sample of heads that has its share of every layer: what is decoded where all heads would be too many."""
+"""A random sample of heads with equal shares of the layers, for decoding where all heads would be too many."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def stratified_heads(sites: Sequence[Site], count: int | None, seed: int) -> lis
         seed: of the sample.
 
     Raises:
-        UsageError: if fewer than 2 are asked for: a ranking needs two.
+        UsageError: if the count is below 2, since a ranking needs two.
     """
     if count is not None and count < 2:
         raise UsageError(f"a ranking needs at least 2 heads of a picture, not {count}.")
@@ -28,7 +28,7 @@ def stratified_heads(sites: Sequence[Site], count: int | None, seed: int) -> lis
         members = [place for place, site in enumerate(sites) if site.layer == layer]
         chance.shuffle(members)
         queues.append(members)
-    # One of each layer, then the next one of each; which layers give one more at the end is chance as well.
+    # The first of each layer, then the second of each; chance decides which layers give one more at the end.
     chance.shuffle(queues)
     rounds = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     return sorted(rounds[:count])

@@ -4,16 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from overlaid import overlay_set, removal_options
+from overlaid import overlay_options, overlay_set
 from torch import Tensor
 
-import steerlens
 from steerlens.interventions import Resample
 from steerlens.scores import cosine_similarity
-from steerlens.studies.importance.measure import Bench, make_bench
-from steerlens.studies.overlay.measure import RemovalOptions, first_order, open_scene
-from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
-from steerlens.studies.shared.joint import (
+from steerlens.studies.overlay.joint import (
     GREEDY_STEPS,
     Scene,
     by_score,
@@ -23,13 +19,16 @@ from steerlens.studies.shared.joint import (
     one_shot,
     projection,
 )
-from steerlens.testing.tiny import save_tiny_pair
+from steerlens.studies.overlay.measure import first_order, open_scene
+from steerlens.studies.overlay.options import OverlayOptions
+from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
+from steerlens.studies.shared.bench import Bench, make_bench
 from steerlens.zoo.pair import Pair
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair"), heads=4))
+def pair(pair_of_many_heads: Pair) -> Pair:
+    return pair_of_many_heads
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +37,8 @@ def pairs(pair: Pair) -> OverlaySet:
 
 
 @pytest.fixture(scope="module")
-def options(pair: Pair) -> RemovalOptions:
-    return removal_options(pair)
+def options(pair: Pair) -> OverlayOptions:
+    return overlay_options(pair)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def bench(pair: Pair, pairs: OverlaySet) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def scene(bench: Bench, pairs: OverlaySet, options: RemovalOptions) -> Scene:
+def scene(bench: Bench, pairs: OverlaySet, options: OverlayOptions) -> Scene:
     return open_scene(bench, pairs.reported[0], options)
 
 
@@ -76,7 +75,7 @@ def test_the_objective_and_the_projection_are_what_they_say(scene: Scene) -> Non
 
 
 def test_joint_ablation_is_the_native_pass_with_hooks(
-    bench: Bench, pairs: OverlaySet, scene: Scene, options: RemovalOptions
+    bench: Bench, pairs: OverlaySet, scene: Scene, options: OverlayOptions
 ) -> None:
     every = list(range(len(bench.sites)))
     sets = [[], [0], [7, 3], every[::2], every[1:], every, [3, 7], [11]]
@@ -90,7 +89,7 @@ def test_joint_ablation_is_the_native_pass_with_hooks(
 
 
 def test_all_heads_resampled_from_the_base_give_the_base(
-    bench: Bench, pairs: OverlaySet, scene: Scene, options: RemovalOptions
+    bench: Bench, pairs: OverlaySet, scene: Scene, options: OverlayOptions
 ) -> None:
     """What a class token knows of the picture, it has from heads."""
     every = list(range(len(bench.sites)))
@@ -126,7 +125,7 @@ def test_greedy_takes_the_best_head_at_every_step(bench: Bench, pairs: OverlaySe
     assert set(greedy(scene, single, pool=2)[:2]) == set(by_score(single)[:2])
 
 
-def test_first_order_and_direct_effects(bench: Bench, pairs: OverlaySet, scene: Scene, options: RemovalOptions) -> None:
+def test_first_order_and_direct_effects(bench: Bench, pairs: OverlaySet, scene: Scene, options: OverlayOptions) -> None:
     """The direct effect from the traces of both pictures; attribution patching as the slope of a small replacement."""
     pair = pairs.reported[0]
     encoder = bench.encoder

@@ -1,11 +1,11 @@
-"""Ablating many heads together on real forward passes, and the orders that true effects give.
+"""Joint ablation of many heads on real forward passes, and the orders of heads by their true effects.
 
-One objective serves ordering and evaluation, on embeddings e less the mean m over reference pictures:
+One objective serves ordering and evaluation, on embeddings e minus the mean m over reference pictures:
 
     objective(e) = cos(e - m, overlay - m) - cos(e - m, base - m)
 
 Where the readout is a class token and every head's write comes from the base, ablating all heads gives the base's own
-embedding: pictures reach that token through heads alone.
+embedding, since information on the picture reaches that token through heads alone.
 
 References: A. Conmy et al., "Towards Automated Circuit Discovery" (ACDC), arXiv 2304.14997.
 """
@@ -25,7 +25,7 @@ from steerlens.encoders.prefix import Prefix, record_from, resume
 from steerlens.interventions import ByRow, Intervention, Resample
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared.effects import by_layer, direct_embeddings, final_residual
+from steerlens.studies.shared.ablation import by_layer, direct_embeddings, final_residual
 
 RANDOM_ORDERS = 20
 GREEDY_STEPS = 24
@@ -35,7 +35,7 @@ DIRECT = "exact direct effect"
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One pair, ready for joint ablation.
+    """A pair of base and overlay, ready for joint ablation.
 
     Attributes:
         encoder: the encoder.
@@ -51,23 +51,23 @@ class Scene:
     encoder: NativeEncoder
     sites: tuple[Site, ...]
     prefix: Prefix
-    put: Mapping[Site, Float[Tensor, "one T D"]]
+    put: Mapping[Site, Float[Tensor, "_ T D"]]
     base: Float[Tensor, "E"]
     overlay: Float[Tensor, "E"]
     mean: Float[Tensor, "E"]
     batch: int = 64
 
     def objective(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
-        """How much more the overlay is in an embedding than the base, in [-2,2]."""
+        """How much closer embeddings are to the overlay than to the base, in [-2,2]."""
         return objective(embeddings, self.base, self.overlay, self.mean)
 
     def ablated(self, sets: Sequence[Sequence[int]]) -> Float[Tensor, "K E"]:
         """Embeddings after each set of heads was ablated together, on passes that begin at the first layer concerned.
 
-        A set that comes again, such as all heads or none, is run once.
+        A repeated set, such as all heads or none, is run once.
         """
-        found = {frozenset[int](): self.prefix.embedding[0].float()}
-        work = sorted({frozenset(heads) for heads in sets} - found.keys(), key=self._first_layer)
+        results = {frozenset[int](): self.prefix.embedding[0].float()}
+        work = sorted({frozenset(heads) for heads in sets} - results.keys(), key=self._first_layer)
         for start in range(0, len(work), self.batch):
             rows = work[start : start + self.batch]
             changes = [
@@ -75,20 +75,20 @@ class Scene:
                 for head, change in self._changes(frozenset().union(*rows)).items()
             ]
             embeddings = resume(self.encoder, self.prefix, self._first_layer(rows[0]), [0] * len(rows), changes)
-            found |= zip(rows, embeddings.float().unbind(), strict=True)
-        return torch.stack([found[frozenset(heads)] for heads in sets])
+            results |= zip(rows, embeddings.float().unbind(), strict=True)
+        return torch.stack([results[frozenset(heads)] for heads in sets])
 
     def one_more(self, taken: Sequence[int], candidates: Sequence[int]) -> Float[Tensor, "K E"]:
         """Embeddings after each candidate was ablated on top of the heads taken before.
 
-        One pass ablates what was taken, and passes for the candidates begin at their own layers in that one: about
-        half of what `ablated` would run.
+        One pass ablates the heads taken before, and the candidates' passes begin at their own layers in that one, which
+        is about half the work of `ablated`.
         """
-        held, found = self._changes(frozenset(taken)), dict[int, Tensor]()
-        now = self._pass_with(list(held.values()))
+        changes, results = self._changes(frozenset(taken)), dict[int, Tensor]()
+        now = self._pass_with(list(changes.values()))
         for layer in sorted({self.sites[head].layer for head in candidates}):
             tried = [head for head in candidates if self.sites[head].layer == layer]
-            later = [change for change in held.values() if change.site.layer >= layer]
+            later = [change for change in changes.values() if change.site.layer >= layer]
             for start in range(0, len(tried), self.batch):
                 rows = tried[start : start + self.batch]
                 own = [
@@ -96,8 +96,8 @@ class Scene:
                     for place, change in enumerate(self._changes([head])[head] for head in rows)
                 ]
                 embeddings = resume(self.encoder, now, layer, [0] * len(rows), [*later, *own])
-                found |= zip(rows, embeddings.float().unbind(), strict=True)
-        return torch.stack([found[head] for head in candidates])
+                results |= zip(rows, embeddings.float().unbind(), strict=True)
+        return torch.stack([results[head] for head in candidates])
 
     def _first_layer(self, heads: Iterable[int]) -> int:
         return min(self.sites[head].layer for head in heads)
@@ -106,7 +106,7 @@ class Scene:
         return {head: Resample(self.sites[head], value=self.put[self.sites[head]]) for head in sorted(heads)}
 
     def _pass_with(self, changes: Sequence[Intervention]) -> Prefix:
-        """The same pass under interventions, for others to begin in the middle of."""
+        """The same pass under interventions, in whose middle other passes can begin."""
         entered: list[Tensor] = []
 
         def keep(args: tuple[Tensor, ...], _: Any) -> None:
@@ -129,9 +129,9 @@ def objective(
 def projection(
     embeddings: Float[Tensor, "*N E"], base: Float[Tensor, "E"], both: Float[Tensor, "E"]
 ) -> Float[Tensor, "*N"]:
-    """Where embeddings lie on the way from the base (0) to the base with the overlay (1)."""
-    way = (both - base).to(embeddings)
-    return ((embeddings - base.to(embeddings)) * way).sum(dim=-1) / way.square().sum()
+    """Where embeddings lie on the line from the base (0) to the base with the overlay (1)."""
+    line = (both - base).to(embeddings)
+    return ((embeddings - base.to(embeddings)) * line).sum(dim=-1) / line.square().sum()
 
 
 def points(n_heads: int) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def by_score(scores: Float[Tensor, "N"]) -> list[int]:
 
 
 def random_orders(n_heads: int, seed: str) -> dict[str, list[int]]:
-    """Random orders; the seed is text, since every pair gets its own."""
+    """Random orders; the seed is a text that differs from pair to pair."""
     digest = hashlib.sha256(seed.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return {f"random {n}": torch.randperm(n_heads, generator=generator).tolist() for n in range(RANDOM_ORDERS)}
@@ -160,9 +160,9 @@ def one_shot(scene: Scene) -> Float[Tensor, "N"]:
 
 
 def greedy(scene: Scene, single: Float[Tensor, "N"], steps: int = GREEDY_STEPS, pool: int = 128) -> list[int]:
-    """At every step the head whose ablation, on top of those before, lowers the objective most.
+    """Heads in greedy order: at every step the head whose ablation, on top of those before, lowers the objective most.
 
-    It is a reference, not the optimum; after `steps` heads, or a quarter of all, whose area counts, the order is that
+    It is a reference, not the optimum. After `steps` heads, or a quarter of all, whose area counts, the order is that
     of the single effects.
     """
     ranked = by_score(single)
@@ -183,8 +183,8 @@ def direct_effect(scene: Scene) -> Float[Tensor, "N"]:
     return scene.objective(scene.prefix.embedding[0].float()) - scene.objective(embeddings)
 
 
-def areas(values: Float[Tensor, "K"], counts: Sequence[int]) -> float:
-    """The area of an objective's drop over the first quarter of the heads, divided by their number: the mean drop."""
+def area(values: Float[Tensor, "K"], counts: Sequence[int]) -> float:
+    """Area of an objective's drop over the first quarter of the heads, divided by their number: the mean drop."""
     quarter = max(1, counts[-1] // 4)
     inside = torch.tensor([count <= quarter for count in counts])
     return (

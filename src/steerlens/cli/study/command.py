@@ -1,0 +1,39 @@
+"""The command of a study, made from its options: runs it with progress, and prints its results."""
+
+from typing import Any
+
+from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.study.command_line import command_line
+from steerlens.cli.study.kept import kept
+from steerlens.progress import run_to_end
+from steerlens.studies.shared.arguments import StudyArguments
+from steerlens.studies.shared.study import Study
+
+
+def study_command(study: Study[Any, Any]) -> type[StudyArguments]:
+    """The command of a study: its options, and a method that runs it."""
+
+    class StudyCommand(study.arguments):
+        def run(self) -> int:
+            """Carries the command out and returns the exit code."""
+            return run_study(study, self)
+
+        def interrupted(self) -> str:
+            """What a stopped study leaves behind."""
+            return kept(self.out)
+
+    StudyCommand.__doc__ = study.arguments.__doc__
+    return StudyCommand
+
+
+def run_study(study: Study[Any, Any], arguments: StudyArguments) -> int:
+    """Runs a study with progress on stderr, and prints its results; returns the exit code."""
+    quiet = arguments.settings.json
+    with ProgressBar(quiet=quiet) as progress:
+        summary = run_to_end(study.run(arguments, command_line(study.name, arguments)), progress.show)
+    if quiet:
+        emit_json(summary.to_json())
+    else:
+        for line in study.lines(summary, arguments.out):
+            say(line)
+    return 0

@@ -1,0 +1,164 @@
+"""The decoder study from end to end: decode at every setting, compare with the reference, draw."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.progress import Progress
+from steerlens.sites import Site
+from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
+from steerlens.studies.decoder.measure import (
+    PICTURES,
+    SettingPart,
+    ShownPart,
+    SubjectPart,
+    decoded_part,
+    measure,
+    measure_pictures,
+    sampled_heads,
+    subject_part,
+)
+from steerlens.studies.decoder.options import DecoderOptions
+from steerlens.studies.decoder.results import DecoderSummary
+from steerlens.studies.decoder.scores import Decodings
+from steerlens.studies.decoder.summary import summarise, table_rows, timings
+from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.subjects import SubjectSet
+from steerlens.studies.shared.targets import INPUT, target_for
+from steerlens.zoo.pair import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Measurements at all settings, and pictures to look at."""
+
+    heads: tuple[Site, ...]
+    decodings: Decodings
+    shown: ShownPart
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
+    """The decoder study with its models, pictures and options.
+
+    Attributes:
+        pair: encoder and decoder.
+        subjects: the pictures; all of them are reported on, since no choice depends on concepts.
+        options: what to measure.
+        wanted: the share of the ceiling that is enough.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+    """
+
+    pair: Pair
+    subjects: SubjectSet
+    options: DecoderOptions
+    wanted: float = 0.95
+    judge: Encoder | None = None
+    draws: int = 1000
+    command: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        options = self.options
+        return {
+            "study": "decoder",
+            "models": models_of(self.pair, self.judge),
+            "subjects": self.subjects.identity(),
+            "options": {
+                "settings": [setting.decisive() for setting in options.settings],
+                "strength": str(options.strength),
+                "target": options.target,
+                "seeds": list(options.seeds),
+                "reference_steps": options.reference_steps,
+                "reference_seeds": options.reference_seeds,
+                "heads": options.heads,
+            },
+        }
+
+    def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
+        """Decodes at every setting, and decodes a few pictures to look at."""
+        pair, options, everyone = self.pair, self.options, self.subjects.everyone
+        yield from measure(pair, everyone, options, self.judge, folder)
+        yield from measure_pictures(pair, everyone[0], options, folder)
+        reference, *settings = (
+            folder.read_all(SettingPart, (decoded_part(decoding, subject) for subject in everyone))
+            for decoding in options.decodings()
+        )
+        decodings = Decodings(
+            subjects=folder.read_all(SubjectPart, map(subject_part, everyone)),
+            reference=reference,
+            settings=settings,
+            concepts=[subject.concept for subject in everyone],
+            target=options.target,
+            draws=self.draws,
+        )
+        return _Measured(sampled_heads(pair, options), decodings, folder.read(ShownPart, PICTURES))
+
+    def summarise(self, measured: _Measured) -> Generator[Progress, None, DecoderSummary]:
+        """Computes everything that the study reports."""
+        yield Progress("statistics", 0, 1)
+        spec = self.pair.encoder.spec
+        summary = summarise(
+            measured.decodings,
+            self.options,
+            spec.n_layers * spec.n_heads,
+            self.wanted,
+            judge=judge_name(self.judge),
+            command=self.command,
+        )
+        yield Progress("statistics", 1, 1)
+        return summary
+
+    def output(self, measured: _Measured, summary: DecoderSummary) -> Output:
+        """One row a setting, picture and head; steps, settings and seeds as figures; times apart."""
+        everyone = self.subjects.everyone
+        pictures = [(subject.id, subject.concept) for subject in everyone]
+        rows = table_rows(measured.decodings, self.options, pictures, measured.heads)
+        figures = {
+            "steps": steps_figure(summary),
+            "settings": settings_figure(summary),
+            "seeds": seeds_figure(measured.shown, everyone[0], measured.heads, summary),
+        }
+        return Output(rows, figures, {"timings.json": timings(measured.decodings, self.options)})
+
+
+def decoder_study(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: DecoderOptions,
+    folder: Path,
+    *,
+    wanted: float = 0.95,
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> Generator[Progress, None, DecoderSummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        subjects: the pictures; all of them are reported on.
+        options: what to measure.
+        folder: where to write.
+        wanted: the share of the ceiling that is enough; another one needs no new measurement.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+
+    Raises:
+        UsageError: if the folder holds another study, the share is none, or there is no such target.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    if not 0 < wanted <= 1:
+        raise UsageError(f"the share of the ceiling that is enough lies between 0 and 1, not {wanted:g}.")
+    if options.target != INPUT:
+        target_for(pair, subjects, options.target)
+    experiment = DecoderExperiment(pair, subjects, options, wanted, judge, draws, command)
+    return (yield from run_experiment(experiment, folder))

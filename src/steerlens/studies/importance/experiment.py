@@ -1,0 +1,176 @@
+"""The importance study from end to end: measure the selection, freeze, measure to report, summarise, draw."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.progress import Progress
+from steerlens.sites import Site
+from steerlens.studies.importance.figures import correlation_figure, layer_figure, scatter_figure
+from steerlens.studies.importance.measure import (
+    REPORT,
+    SELECTION,
+    measure_report,
+    measure_selection,
+    read_parts,
+)
+from steerlens.studies.importance.options import ImportanceOptions
+from steerlens.studies.importance.results import ImportanceSummary, Setup
+from steerlens.studies.importance.scores import Choices, choose_all
+from steerlens.studies.importance.summary import summarise, table_rows
+from steerlens.studies.shared.ablation import Ablation
+from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.measurements import PictureTables, Scope
+from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.subjects import SubjectSet
+from steerlens.studies.shared.targets import GIVEN, OTHER, TEXT, known_targets, target_for, target_notes
+from steerlens.zoo.pair import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Measurements of the pictures to report on, and the settings that were chosen for them."""
+
+    sites: tuple[Site, ...]
+    choices: Choices
+    tables: PictureTables
+
+
+@dataclass(frozen=True, eq=False)
+class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
+    """The importance study with its models, pictures and options.
+
+    Attributes:
+        pair: encoder and decoder.
+        subjects: pictures to select settings on and to report on.
+        options: what to measure.
+        main: the effect by which settings are chosen.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+    """
+
+    pair: Pair
+    subjects: SubjectSet
+    options: ImportanceOptions
+    main: Effect
+    judge: Encoder | None = None
+    draws: int = 1000
+    command: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        options = self.options
+        return {
+            "study": "importance",
+            "layout": ImportanceSummary.LAYOUT,
+            "models": models_of(self.pair, self.judge),
+            "subjects": self.subjects.identity(),
+            "main": str(self.main),
+            "options": {
+                "seeds": list(options.seeds),
+                "ablations": list(options.ablations),
+                "steering": [str(setting) for setting in options.steering],
+                "diffusion": [str(setting) for setting in options.diffusion],
+                "given": options.given,
+                "decode": options.decode.decisive(),
+                **({} if options.extras else {"extras": False}),
+            },
+        }
+
+    def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
+        """Measures the selection, freezes the choices, and measures the pictures to report on."""
+        options, subjects = self.options, self.subjects
+        known = known_targets(self.pair, subjects, options.given)
+        yield Progress("references", 0, 1)
+        bench = make_bench(self.pair, subjects.reference, self.judge)
+        yield Progress("references", 1, 1)
+        yield from measure_selection(bench, subjects, options, folder)
+        selection = PictureTables(read_parts(folder, SELECTION, subjects.selection)).only(known)
+        choices = choose_all(selection, options.steering, options.diffusion, self.main)
+        folder.freeze(choices.to_json(), str(self.main))
+        chosen, undecoded = (
+            [choice.setting for choice in side.values()] for side in (choices.decoded, choices.undecoded)
+        )
+        yield from measure_report(bench, subjects, options, chosen, folder, undecoded=undecoded)
+        tables = PictureTables(read_parts(folder, REPORT, subjects.reported)).only(known)
+        return _Measured(bench.sites, choices, tables)
+
+    def summarise(self, measured: _Measured) -> Generator[Progress, None, ImportanceSummary]:
+        """Computes everything that the study reports."""
+        setup = Setup(
+            model=self.pair.name,
+            n_chosen=len(self.subjects.selection),
+            seeds=self.options.seeds,
+            given=self.options.given,
+            judge=judge_name(self.judge),
+            command=self.command,
+            notes=target_notes(self.pair, self.subjects),
+        )
+        concepts = [subject.concept for subject in self.subjects.reported]
+        return (
+            yield from summarise(
+                measured.tables, concepts, measured.sites, measured.choices, self.main, setup=setup, draws=self.draws
+            )
+        )
+
+    def output(self, measured: _Measured, summary: ImportanceSummary) -> Output:
+        """One row a picture and head; correlations, heads and layers as figures."""
+        pictures = [(subject.id, subject.concept) for subject in self.subjects.reported]
+        rows = table_rows(measured.tables, pictures, measured.sites, measured.choices, self.main)
+        figures = {
+            "correlations": correlation_figure(summary),
+            "heads": scatter_figure(summary, rows),
+            "layers": layer_figure(summary),
+        }
+        return Output(rows, figures)
+
+
+def importance_study(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: ImportanceOptions,
+    folder: Path,
+    *,
+    scope: Scope = "total",
+    signed: bool = True,
+    ablation: Ablation = "mean",
+    target: str = "",
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> Generator[Progress, None, ImportanceSummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        subjects: pictures to select settings on and to report on.
+        options: what to measure.
+        folder: where to write.
+        scope: of the main effect, by which settings are chosen; `total` or `direct`.
+        signed: whether the main effect is the loss of similarity with the target, or how far the embedding moves.
+        ablation: what replaces a head's write in the main effect; all of the options' are reported.
+        target: `text` (each label's), `other` (another picture of the concept) or any text, the same for all pictures;
+            by default the labels' texts if the model knows them.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+
+    Raises:
+        UsageError: if the folder holds another study, or there is no such target.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    if ablation not in options.ablations:
+        raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
+    if target not in ("", TEXT, OTHER):
+        options, target = replace(options, given=target), GIVEN
+    towards = target_for(pair, subjects, target, options.given)
+    main = Effect(scope, towards if signed else "", ablation)
+    experiment = ImportanceExperiment(pair, subjects, options, main, judge, draws, command)
+    return (yield from run_experiment(experiment, folder))

@@ -1,0 +1,41 @@
+"""Options of the importance study."""
+
+from dataclasses import dataclass
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.errors import UsageError
+from steerlens.studies.shared.ablation import ABLATIONS, Ablation
+from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
+from steerlens.studies.shared.settings import LensSetting
+
+
+@dataclass(frozen=True)
+class ImportanceOptions:
+    """Options of the importance study.
+
+    Attributes:
+        decode: how to decode.
+        seeds: seeds of the decoder on the concepts to report on, the same for all heads; the selection uses the first.
+        ablations: those that are carried out.
+        steering: candidates of the Steering Lens.
+        diffusion: candidates of the Diffusion Lens; as many.
+        batch: rows of a forward pass.
+        given: a text towards which signed effects of all pictures are taken as well, or nothing.
+        extras: whether settings that were not chosen (one factor for all heads, centred writes, a neutral base) are
+            decoded as well; their embeddings are always stored.
+    """
+
+    decode: DecodeOptions
+    seeds: tuple[int, ...] = (0, 1)
+    ablations: tuple[Ablation, ...] = ABLATIONS
+    steering: tuple[LensSetting, ...] = steering_candidates()
+    diffusion: tuple[LensSetting, ...] = diffusion_candidates()
+    batch: int = 64
+    given: str = ""
+    extras: bool = True
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < 2:
+            raise UsageError("the study needs at least 2 seeds, to say how far its scores repeat themselves.")
+        if len(set(self.steering)) != len(set(self.diffusion)):
+            raise UsageError("both lenses get the same number of settings to choose from.")

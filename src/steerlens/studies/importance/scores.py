@@ -1,0 +1,238 @@
+"""Scores that the lenses give to heads, and the setting that is chosen for each lens.
+
+One rule for both lenses: the candidate and comparison of the highest mean Spearman correlation with the main effect, on
+the pictures of the selection. It is applied twice, to scores of decoded pictures and to scores of requested embeddings,
+so that both comparisons are of settings that were chosen for them.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import StoreError
+from steerlens.sites import Site
+from steerlens.studies.importance.measure import candidate_name
+from steerlens.studies.shared.candidates import CENTRED, ONE_FACTOR, PLAIN
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.measurements import PictureTables, View
+from steerlens.studies.shared.records import Record, read_value
+from steerlens.studies.shared.settings import LensSetting
+from steerlens.studies.shared.stats import mean_correlation, spearman
+from steerlens.studies.shared.targets import INPUT
+
+LENSES = ("steering", "diffusion")
+CHOSEN, PLAIN_KIND, CENTRED_KIND = "chosen", "plain", "centred"
+ONE_FACTOR_KIND = f"{ONE_FACTOR.strength} for all"
+UNDECODED = "not decoded"
+
+
+@dataclass(frozen=True)
+class ScoreChoice(Record):
+    """The setting that was chosen for a lens.
+
+    Attributes:
+        setting: how the lens makes embeddings.
+        compare: what its pictures, or embeddings, are compared with.
+        correlation: mean Spearman correlation with the main effect on the pictures of the selection.
+        candidates: the same for every candidate, by name.
+    """
+
+    setting: LensSetting
+    compare: str
+    correlation: float
+    candidates: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __str__(self) -> str:
+        return candidate_words(self.setting, self.compare)
+
+
+def candidate_words(setting: LensSetting, compare: str) -> str:
+    """A setting and its comparison, in words."""
+    return f"{setting}, compared with {compare}"
+
+
+@dataclass(frozen=True)
+class Choices(Record):
+    """The frozen settings of each lens.
+
+    Attributes:
+        decoded: chosen by scores of decoded pictures, by lens.
+        undecoded: chosen by scores of requested embeddings, from the same candidates.
+    """
+
+    decoded: Mapping[str, ScoreChoice]
+    undecoded: Mapping[str, ScoreChoice]
+
+    @property
+    def by_name(self) -> dict[str, ScoreChoice]:
+        """All choices; those without decoding have it in their name."""
+        return {**self.decoded, **{f"{lens}, {UNDECODED}": choice for lens, choice in self.undecoded.items()}}
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, by name."""
+        return {name: choice.to_json() for name, choice in self.by_name.items()}
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            StoreError: if the values do not describe choices.
+        """
+        named: dict[str, ScoreChoice] = read_value(Mapping[str, ScoreChoice], values, where)
+        if missing := {*LENSES, *(f"{lens}, {UNDECODED}" for lens in LENSES)} - named.keys():
+            raise StoreError(f"{where} lacks the choice of {min(missing)}.")
+        return cls({lens: named[lens] for lens in LENSES}, {lens: named[f"{lens}, {UNDECODED}"] for lens in LENSES})
+
+
+@dataclass(frozen=True)
+class LensScore:
+    """A score of a lens.
+
+    Attributes:
+        kind: `chosen`, `plain`, `centred`, or one factor for all heads.
+        setting: how the lens makes embeddings.
+        compare: what they are compared with.
+        view: before or after decoding, or by the judge.
+        qualifier: what its name says of the comparison.
+    """
+
+    kind: str
+    setting: LensSetting
+    compare: str
+    view: View = "decoded"
+    qualifier: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return self.name_of(self.setting.lens)
+
+    @property
+    def label(self) -> str:
+        """Its name without the lens."""
+        words = (self.kind, self.qualifier, UNDECODED if self.view == "requested" else "")
+        return ", ".join(word for word in words if word)
+
+    def name_of(self, lens: str, kind: str = "") -> str:
+        """The name of the same score of another lens, or of another kind."""
+        return f"{lens}, {LensScore(kind or self.kind, self.setting, self.compare, self.view, self.qualifier).label}"
+
+    def table(self, tables: PictureTables) -> Float[Tensor, "P N"]:
+        """The score of every head on every picture, mean of seeds.
+
+        Raises:
+            StoreError: if a part lacks what it needs.
+        """
+        if self.view == "requested":
+            return tables.requested_scores(self.setting, self.compare)
+        viewer = "judge" if self.view == "judged" else "encoder"
+        return tables.decoded_scores(self.setting, self.compare, viewer=viewer).mean(dim=0)
+
+    def by_construction(self, effect: Effect) -> bool:
+        """Whether an undecoded embedding is compared with the very target of the effect.
+
+        For direct effects that is nearly the effect itself: a check of consistency, and no evidence about pictures.
+        """
+        return self.view == "requested" and self.compare == effect.target
+
+
+def choose(
+    tables: PictureTables, candidates: Sequence[LensSetting], main: Effect, *, view: View = "decoded"
+) -> ScoreChoice:
+    """The setting and comparison whose scores correlate best with the main effect.
+
+    Raises:
+        StoreError: if a part lacks what it needs.
+    """
+    effect = main.table(tables)
+
+    def score(setting: LensSetting, compare: str) -> Tensor:
+        name = candidate_name(setting)
+        if view == "decoded":
+            return tables.decoded_scores(name, compare).mean(dim=0)
+        return tables.requested_scores(name, compare)
+
+    correlations = {
+        (setting, compare): mean_correlation(score(setting, compare), effect, spearman)
+        for setting in candidates
+        for compare in (INPUT, *tables.targets)
+    }
+    best = max(correlations, key=lambda key: correlations[key] if correlations[key] == correlations[key] else -2.0)
+    named = {candidate_words(*key): correlation for key, correlation in correlations.items()}
+    return ScoreChoice(*best, correlations[best], named)
+
+
+def choose_all(
+    tables: PictureTables, steering: Sequence[LensSetting], diffusion: Sequence[LensSetting], main: Effect
+) -> Choices:
+    """The choices of both lenses, for decoded pictures and for requested embeddings, from the same candidates.
+
+    Raises:
+        StoreError: if a part lacks what it needs.
+    """
+    candidates = dict(zip(LENSES, (steering, diffusion), strict=True))
+    return Choices(
+        {lens: choose(tables, settings, main) for lens, settings in candidates.items()},
+        {lens: choose(tables, settings, main, view="requested") for lens, settings in candidates.items()},
+    )
+
+
+def lens_scores(tables: PictureTables, choices: Choices, main: Effect) -> tuple[LensScore, ...]:
+    """The lenses' scores that the study reports: chosen settings, plain ones, one factor, and like with like.
+
+    One factor for all heads has only its undecoded score where it was not decoded.
+    """
+    towards = main.target or next(iter(tables.targets), INPUT)
+    scores = [LensScore(CHOSEN, choice.setting, choice.compare) for choice in choices.decoded.values()]
+    scores += [LensScore(CHOSEN, choice.setting, choice.compare, "requested") for choice in choices.undecoded.values()]
+    fixed = [LensScore(PLAIN_KIND, setting, INPUT) for setting in PLAIN]
+    fixed += [
+        LensScore(PLAIN_KIND, setting, target, qualifier=f"towards {target}")
+        for target in tables.targets
+        for setting in PLAIN
+    ]
+    fixed.append(LensScore(ONE_FACTOR_KIND, ONE_FACTOR, INPUT))
+    for score in fixed:
+        if tables.is_decoded(score.setting):
+            scores.append(score)
+        scores.append(LensScore(score.kind, score.setting, score.compare, "requested", score.qualifier))
+    scores += [LensScore(CENTRED_KIND, setting, towards, "requested", f"towards {towards}") for setting in CENTRED]
+    return (*scores, *_judged_scores(tables, choices, fixed))
+
+
+def _judged_scores(tables: PictureTables, choices: Choices, fixed: Sequence[LensScore]) -> list[LensScore]:
+    """Scores by the judge, and those of the encoder with which they are compared."""
+    scores: list[LensScore] = []
+    for compare in tables.judged_targets:
+        for choice in choices.decoded.values():
+            if choice.compare != compare:
+                scores.append(LensScore(CHOSEN, choice.setting, compare, qualifier=f"compared with {compare}"))
+            scores.append(LensScore(CHOSEN, choice.setting, compare, "judged", f"judged with {compare}"))
+    if INPUT in tables.judged_targets:
+        scores += [
+            LensScore(score.kind, score.setting, INPUT, "judged", f"judged with {INPUT}")
+            for score in fixed
+            if score.compare == INPUT and tables.is_decoded(score.setting)
+        ]
+    return scores
+
+
+def plain_scores(tables: PictureTables, sites: Sequence[Site]) -> dict[str, Float[Tensor, "P N"]]:
+    """Scores without a lens, by name: norms and cosines of writes, and chance."""
+    return {
+        "norm of the write": tables.norm,
+        "direct cosine": tables.direct_cosine,
+        "random": _random(len(tables), sites),
+    }
+
+
+def _random(n_pictures: int, sites: Sequence[Site]) -> Float[Tensor, "P N"]:
+    digest = hashlib.sha256("".join(map(str, sites)).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.rand(n_pictures, len(sites), generator=generator)

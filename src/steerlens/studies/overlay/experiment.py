@@ -1,0 +1,205 @@
+"""The overlay study from end to end: measure the selection, freeze, measure to report, summarise, draw."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.progress import Progress
+from steerlens.studies.overlay.areas import Trajectories
+from steerlens.studies.overlay.figures import (
+    decoded_figure,
+    orders_figure,
+    strip_figure,
+    trajectory_figure,
+)
+from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
+from steerlens.studies.overlay.measure import (
+    REPORT,
+    REPORT_TRAJECTORIES,
+    SELECTION,
+    SELECTION_TRAJECTORIES,
+    OverlayMeasurements,
+    judge_mean,
+    measure,
+    measure_trajectories,
+    part_name,
+)
+from steerlens.studies.overlay.options import OverlayOptions
+from steerlens.studies.overlay.orders import (
+    LENSES,
+    UNDECODED,
+    OrderChoice,
+    candidate_orders,
+    choose_all,
+    chosen_order,
+    report_orders,
+)
+from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
+from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
+from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.overlay.scores import candidate_name, comparisons, untuned_settings
+from steerlens.studies.overlay.summary import Setup, summarise, table_rows
+from steerlens.studies.shared.bench import Bench, make_bench
+from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.zoo.pair import Pair
+
+STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
+"""The orders along which pictures are decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Trajectories of the pairs to report on, and the settings that were chosen for them."""
+
+    choices: Mapping[str, OrderChoice]
+    trajectories: Trajectories
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
+    """The overlay study with its models, pairs and options.
+
+    Attributes:
+        pair: encoder and decoder.
+        overlays: pairs to select settings on and to report on.
+        options: what to measure.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+    """
+
+    pair: Pair
+    overlays: OverlaySet
+    options: OverlayOptions
+    judge: Encoder | None = None
+    draws: int = 2000
+    command: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        options = self.options
+        return {
+            "study": "overlay",
+            "models": models_of(self.pair, self.judge),
+            "pairs": self.overlays.identity(),
+            "options": {
+                "seed": options.seed,
+                "seeds": options.seeds,
+                "ablation": options.ablation,
+                "greedy_pool": options.greedy_pool,
+                "strips": options.strips,
+                "steering": [str(setting) for setting in options.steering],
+                "diffusion": [str(setting) for setting in options.diffusion],
+                "decode": options.decode.decisive(),
+            },
+        }
+
+    def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
+        """Measures the selection, freezes the choices, and measures the pairs to report on."""
+        yield Progress("references", 0, 1)
+        bench = make_bench(self.pair, self.overlays.reference, self.judge)
+        mean = None if self.judge is None else judge_mean(self.judge, self.overlays.reference)
+        yield Progress("references", 1, 1)
+        choices = yield from self._choose(folder, bench)
+        folder.freeze({lens: choice.to_json() for lens, choice in choices.items()})
+        reported, options = self.overlays.reported, self.options
+        decoded = [*untuned_settings().values(), *(choices[lens].setting for lens in LENSES)]
+        undecoded = [choices[f"{lens}{UNDECODED}"].setting for lens in LENSES]
+        wanted = OverlayMeasurements(
+            {str(setting): setting for setting in decoded},
+            {str(setting): setting for setting in undecoded},
+            options.seeds,
+            mean,
+        )
+        yield from measure(bench, reported, wanted, options, folder, REPORT)
+        parts = folder.read_all(OverlayPart, (part_name(REPORT, pair) for pair in reported))
+        orders = [
+            report_orders(part, choices, self._random_seed(pair)) for part, pair in zip(parts, reported, strict=True)
+        ]
+        yield from measure_trajectories(bench, reported, orders, options, folder, REPORT_TRAJECTORIES, STRIPS)
+        ways = folder.read_all(TrajectoryPart, (part_name(REPORT_TRAJECTORIES, pair) for pair in reported))
+        return _Measured(choices, Trajectories(parts, ways, points(len(bench.sites))))
+
+    def _choose(self, folder: StudyFolder, bench: Bench) -> Generator[Progress, None, dict[str, OrderChoice]]:
+        """Measures the pairs of the selection, and chooses a setting for each lens."""
+        selection, options = self.overlays.selection, self.options
+        compared = comparisons(self.pair, (*selection, *self.overlays.reported))
+        settings = (*options.steering, *options.diffusion)
+        wanted = OverlayMeasurements({candidate_name(setting): setting for setting in settings}, {})
+        yield from measure(bench, selection, wanted, options, folder, SELECTION)
+        parts = folder.read_all(OverlayPart, (part_name(SELECTION, pair) for pair in selection))
+        orders = [
+            candidate_orders(part, settings, compared, self._random_seed(pair))
+            for part, pair in zip(parts, selection, strict=True)
+        ]
+        yield from measure_trajectories(bench, selection, orders, options, folder, SELECTION_TRAJECTORIES)
+        ways = folder.read_all(TrajectoryPart, (part_name(SELECTION_TRAJECTORIES, pair) for pair in selection))
+        trajectories = Trajectories(parts, ways, points(len(bench.sites)))
+        candidates = dict(zip(LENSES, (options.steering, options.diffusion), strict=True))
+        return choose_all(trajectories, candidates, compared)
+
+    def _random_seed(self, pair: Overlaid) -> str:
+        return f"{self.options.seed} {pair.id}"
+
+    def summarise(self, measured: _Measured) -> Generator[Progress, None, OverlaySummary]:
+        """Computes everything that the study reports."""
+        yield Progress("statistics", 0, 1)
+        reported = self.overlays.reported
+        bases, overlays = {pair.base_concept for pair in reported}, {pair.overlay_concept for pair in reported}
+        setup = Setup(
+            ablation=self.options.ablation,
+            n_concepts=min(len(bases), len(overlays)),
+            n_chosen=len(self.overlays.selection),
+            judge=judge_name(self.judge),
+            note=self.overlays.note,
+            command=self.command,
+        )
+        summary = summarise(measured.trajectories, measured.choices, setup, draws=self.draws)
+        yield Progress("statistics", 1, 1)
+        return summary
+
+    def output(self, measured: _Measured, summary: OverlaySummary) -> Output:
+        """One row a pair, order and number of ablated heads; trajectories, orders and strips as figures."""
+        reported, trajectories = self.overlays.reported, measured.trajectories
+        pairs = [(pair.id, pair.base_concept, pair.overlay_concept) for pair in reported]
+        kept = [(pair, way) for pair, way in zip(reported, trajectories.ways, strict=True) if way.pictures]
+        figures = {
+            "trajectories": trajectory_figure(summary),
+            "decoded": decoded_figure(summary),
+            "orders": orders_figure(summary),
+            **{f"strip-{number}": strip_figure(pair, way, summary) for number, (pair, way) in enumerate(kept)},
+        }
+        return Output(table_rows(trajectories, pairs), figures)
+
+
+def overlay_study(
+    pair: Pair,
+    overlays: OverlaySet,
+    options: OverlayOptions,
+    folder: Path,
+    *,
+    judge: Encoder | None = None,
+    draws: int = 2000,
+    command: str = "",
+) -> Generator[Progress, None, OverlaySummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        overlays: pairs to select settings on and to report on.
+        options: what to measure.
+        folder: where to write.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+
+    Raises:
+        UsageError: if the folder holds another study.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    experiment = OverlayExperiment(pair, overlays, options, judge, draws, command)
+    return (yield from run_experiment(experiment, folder))

@@ -1,0 +1,35 @@
+"""Results of the overlay study on the terminal."""
+
+from pathlib import Path
+
+from steerlens.studies.overlay.areas import BASE_CURVE, OVERLAY_CURVE
+from steerlens.studies.overlay.orders import chosen_order
+from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.shared.stats import caution
+
+
+def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
+    """Lines of results: choices, areas of orders, paired differences, what is left of overlay and base."""
+    low, high = summary.random_range
+    lines = [
+        f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation",
+        *(f"  {lens} goes with: {choice}" for lens, choice in summary.choices.items()),
+        "normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:",
+        f"  {'':36} {'of the objective':22} of the projection",
+        *(f"  {row.name:36} {row.area!s:22} {row.projection}" for row in summary.orders),
+        f"  {'single random orders':36} {low:+.2f} to {high:+.2f}",
+        "paired differences:",
+        *(
+            f"  {name:46} {estimate}{'' if estimate.excludes_zero else '  (includes 0)'}"
+            for name, estimate in summary.differences.items()
+        ),
+        "similarity with overlay and base, none ablated, and after a quarter of the heads:",
+    ]
+    start = [summary.curves[curve][chosen_order("steering")].values[0] for curve in (OVERLAY_CURVE, BASE_CURVE)]
+    lines.append(f"  {'none':32} {start[0]:+.2f} {start[1]:+.2f}")
+    lines += [f"  {name:32} {left[OVERLAY_CURVE]:+.2f} {left[BASE_CURVE]:+.2f}" for name, left in summary.left.items()]
+    if summary.judge is not None:
+        compared = "; ".join(f"{chosen_order(lens)}, with {words}" for lens, words in summary.judged_by.items())
+        lines.append(f"judged by {summary.judge.name} (weights {summary.judge.sha256[:12]}): compares {compared}")
+    lines += [warning for warning in (caution(summary.n_concepts), summary.note) if warning]
+    return [*lines, f"figures, table and summary: {folder}"]

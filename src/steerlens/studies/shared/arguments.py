@@ -1,0 +1,55 @@
+"""Command-line options that all studies share. Light to import: the command line reads it before any library."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Models, pictures and precision of a study."""
+
+    model: str = "emoji"
+    """Which pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), bridge:FOLDER,
+    or a folder that holds one."""
+
+    encoder: str | None = None
+    """Another encoder: a hub id or a folder."""
+
+    local: Path | None = None
+    """A folder that holds the model's files in the hub's layout, in place of a download."""
+
+    images: Path | None = None
+    """A folder of pictures: concept/picture.jpg, or concept 1.jpg, concept 2.jpg."""
+
+    data: Path | None = None
+    """For the bundled pair: a data folder with prepared pictures (steerlens train prepare), of which the held-out ones
+    are shown in scenes."""
+
+    seed: int = 0
+    """Decides which pictures, and the first seed of the decoder."""
+
+    steps: int | None = None
+    """Denoising steps. Default: what suits the model."""
+
+    guidance: float | None = None
+    """Guidance scale. Default: what suits the model."""
+
+    device: str | None = None
+    """cpu, cuda or mps. Default: the fastest there is."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the decoder. Default: what suits the device."""
+
+    json: bool = False
+    """Print the summary as JSON, and nothing else."""
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Base of the command-line options of a study."""
+
+    out: Path
+    """Folder of the study."""
+
+    settings: StudySettings = field(default_factory=StudySettings)

@@ -1,0 +1,80 @@
+"""The bench: a pair opened for interventions, with means over reference pictures and the outside judge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.encoders.base import Encoder
+from steerlens.encoders.native import NativeEncoder
+from steerlens.errors import UsageError
+from steerlens.sites import Site, all_heads
+from steerlens.studies.shared.ablation import mean_writes
+from steerlens.studies.shared.settings import Reference, reference_of
+from steerlens.zoo.pair import Pair
+
+_REFERENCE_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Models opened for a study, with means over reference pictures.
+
+    Attributes:
+        pair: encoder and decoder.
+        encoder: the pair's encoder, whose blocks can be hooked.
+        sites: all its heads.
+        means: mean writes of the heads on every token, for mean ablation.
+        reference: means at the readout tokens, for centred settings.
+        judge: an outside encoder that sees decoded pictures as well, or None.
+    """
+
+    pair: Pair
+    encoder: NativeEncoder
+    sites: tuple[Site, ...]
+    means: dict[Site, Tensor]
+    reference: Reference
+    judge: Encoder | None = None
+
+
+def require_embeddings(pair: Pair) -> None:
+    """Makes sure that a pair's decoder reads image embeddings, which is what studies decode.
+
+    Raises:
+        UsageError: if it reads image tokens.
+    """
+    if pair.decoder.spec.consumes != "image_embedding":
+        raise UsageError(
+            f"the decoder of {pair.name} reads image tokens, and studies and profiles steer and decode image "
+            "embeddings; take a pair whose decoder reads those (steerlens models says which do)."
+        )
+
+
+def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
+    """Opens a pair and takes means over reference pictures.
+
+    Raises:
+        UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
+            picture.
+    """
+    require_embeddings(pair)
+    encoder = pair.encoder
+    if not isinstance(encoder, NativeEncoder):
+        raise UsageError(
+            f"{encoder.spec.name}: this study ablates inside the encoder, which its adapter does not open."
+        )
+    if not images:
+        raise UsageError("the study needs reference pictures to take means from.")
+    sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
+    starts = range(0, len(images), _REFERENCE_BATCH)
+    batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
+    reference = reference_of(encoder, [encoder.trace(batch) for batch in batches], sites)
+    return Bench(pair, encoder, sites, mean_writes(encoder, batches, sites), reference, judge)
+
+
+def with_steps(options: DecodeOptions, steps: int | None, guidance: float | None) -> DecodeOptions:
+    """Decoding options with the user's number of steps and guidance scale, where given."""
+    given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    return replace(options, **given)

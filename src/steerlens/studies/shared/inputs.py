@@ -1,0 +1,54 @@
+"""Models and pictures that the command line of a study names."""
+
+from steerlens.encoders.base import Encoder
+from steerlens.errors import UsageError
+from steerlens.loading import load, load_encoder
+from steerlens.studies.shared.arguments import StudySettings
+from steerlens.studies.shared.bench import require_embeddings
+from steerlens.studies.shared.scenes import require_scenes, scene_subjects
+from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
+from steerlens.zoo.pair import Pair
+
+
+def load_study_pair(settings: StudySettings) -> Pair:
+    """The pair that the settings name.
+
+    Raises:
+        UsageError: if its decoder reads image tokens, which no study makes.
+    """
+    pair = load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        local=settings.local,
+        encoder=settings.encoder,
+    )
+    require_embeddings(pair)
+    return pair
+
+
+def load_judge(judge: str | None, settings: StudySettings) -> Encoder | None:
+    """The outside judge that was named, if any."""
+    return None if judge is None else load_encoder(judge, device=settings.device)
+
+
+def load_subjects(settings: StudySettings, n_selection: int, n_reported: int, *, n_reference: int = 64) -> SubjectSet:
+    """The pictures that the settings name.
+
+    Raises:
+        UsageError: if both a folder and a data folder are given, or neither, or they hold too few pictures.
+    """
+    if settings.images is not None and settings.data is not None:
+        raise UsageError("give either --images or --data, not both.")
+    if n_selection < 2 or n_reported < 2:
+        raise UsageError("a study needs at least 2 pictures to choose on and 2 to report on.")
+    if settings.images is not None:
+        return folder_subjects(settings.images, n_selection, n_reported, seed=settings.seed, n_reference=n_reference)
+    return scene_subjects(
+        require_scenes(settings.data), n_selection, n_reported, seed=settings.seed, n_reference=n_reference
+    )
+
+
+def decoder_seeds(settings: StudySettings, count: int) -> tuple[int, ...]:
+    """So many seeds of the decoder, beginning with the settings' own."""
+    return tuple(range(settings.seed, settings.seed + count))

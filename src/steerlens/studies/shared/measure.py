@@ -1,0 +1,165 @@
+"""Measuring one picture: effects of ablation and scores of the writes, which need no decoder; decoding in batches."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders.redecoding import redecode
+from steerlens.encoders.base import Encoder
+from steerlens.encoders.prefix import Prefix, record_prefix
+from steerlens.lenses.strength import visible_norm
+from steerlens.progress import Progress, run_to_end
+from steerlens.scores import cosine_similarity
+from steerlens.studies.shared.ablation import ABLATIONS, Ablated, Ablation, ablate, attribution, similarity_with
+from steerlens.studies.shared.bench import Bench
+from steerlens.studies.shared.measurements import PicturePart
+from steerlens.studies.shared.subjects import Subject
+from steerlens.studies.shared.targets import INPUT, OTHER, subject_targets
+from steerlens.zoo.pair import Pair
+
+
+@torch.no_grad()
+def _write_scores(bench: Bench, subject: Subject) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Visible norms of the heads' writes, and their cosines with the final residual."""
+    encoder = bench.encoder
+    trace = encoder.trace(encoder.preprocess([subject.image]))
+    writes, final = trace.stack(bench.sites).float(), trace.final.float()[:, None]
+    centred = encoder.spec.centred
+    norm = visible_norm(writes, centred=centred)[0]
+    if centred:
+        writes, final = (side - side.mean(dim=-1, keepdim=True) for side in (writes, final))
+    return norm, cosine_similarity(writes.flatten(2), final.flatten(2))[0]
+
+
+def measure_effects(
+    bench: Bench,
+    subject: Subject,
+    other: Subject,
+    *,
+    ablations: Sequence[Ablation] = ABLATIONS,
+    given: str = "",
+    batch: int = 64,
+) -> PicturePart:
+    """Measures what needs no decoder: targets, effects of ablation, scores of the writes themselves.
+
+    Args:
+        bench: the models, opened.
+        subject: the picture.
+        other: a picture of another concept, from which resampling takes the writes.
+        ablations: which are carried out.
+        given: a text that effects are taken towards as well.
+        batch: rows of a forward pass.
+
+    Raises:
+        UsageError: if the picture has no target.
+    """
+    encoder = bench.encoder
+    inputs = encoder.preprocess([subject.image])
+    prefix, others = record_prefix(encoder, inputs), record_prefix(encoder, encoder.preprocess([other.image]))
+    targets = subject_targets(bench.pair, subject, given)
+    ablated = {ablation: _ablated(bench, prefix, others, ablation, batch) for ablation in ablations}
+    first_order = {
+        (str(ablation), name): attribution(
+            encoder,
+            inputs,
+            prefix,
+            bench.sites,
+            similarity_with(target[None]),
+            ablation,
+            means=bench.means,
+            others=others,
+        )[0]
+        for ablation in ablations
+        for name, target in targets.items()
+    }
+    norm, direct_cosine = _write_scores(bench, subject)
+    return PicturePart(
+        clean=_host(prefix.embedding[0].float()),
+        targets={name: _host(target) for name, target in targets.items()},
+        total={ablation: _host(result.total[0].float()) for ablation, result in ablated.items()},
+        direct={ablation: _host(result.direct[0].float()) for ablation, result in ablated.items()},
+        first_order={key: _host(effect) for key, effect in first_order.items()},
+        norm=_host(norm),
+        direct_cosine=_host(direct_cosine),
+    )
+
+
+def _host(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()
+
+
+def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
+    return run_to_end(
+        ablate(bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch)
+    )
+
+
+class DecodeJob(NamedTuple):
+    """Embeddings to be decoded with one seed.
+
+    Attributes:
+        name: of the setting that they are of.
+        seed: of the decoder.
+        embeddings: what is decoded; jobs may differ in number.
+    """
+
+    name: str
+    seed: int
+    embeddings: Float[Tensor, "n E"]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedJobs:
+    """Decoded pictures embedded again, by name and seed of their jobs.
+
+    Attributes:
+        decoded: by the encoder whose embeddings were decoded.
+        judged: by the outside judge; empty without one.
+    """
+
+    decoded: Mapping[tuple[str, int], Float[Tensor, "n E"]]
+    judged: Mapping[tuple[str, int], Float[Tensor, "n F"]]
+
+    def added_to(self, part: PicturePart) -> PicturePart:
+        """A part with these pictures."""
+        return replace(part, decoded=self.decoded, judged=self.judged)
+
+
+def decode_jobs(
+    pair: Pair, jobs: Sequence[DecodeJob], options: DecodeOptions, judge: Encoder | None
+) -> Generator[Progress, None, DecodedJobs]:
+    """Decodes all jobs in common batches and embeds the pictures again; yields progress in pictures.
+
+    Args:
+        pair: encoder and decoder.
+        jobs: what to decode.
+        options: how to decode.
+        judge: an outside encoder that sees the pictures as well.
+
+    Returns:
+        The embeddings.
+    """
+    sizes = [len(job.embeddings) for job in jobs]
+    embeddings = torch.cat([job.embeddings for job in jobs])
+    seeds = [job.seed for job in jobs for _ in range(len(job.embeddings))]
+
+    def by_job(rows: Float[Tensor, "M E"] | None) -> dict[tuple[str, int], Tensor]:
+        if rows is None:
+            return {}
+        return {(job.name, job.seed): own.clone() for job, own in zip(jobs, rows.split(sizes), strict=True)}
+
+    decoded = yield from redecode(pair.encoder, pair.decoder, embeddings, seeds, options, judge=judge)
+    return DecodedJobs(by_job(decoded.embeddings), by_job(decoded.judged))
+
+
+def judged_targets(judge: Encoder | None, subject: Subject) -> dict[str, Float[Tensor, " F"]]:
+    """The picture and the other one of its concept as the judge embeds them; nothing without a judge."""
+    if judge is None:
+        return {}
+    rows = judge.embed(judge.preprocess(subject.images)).float().cpu()
+    return dict(zip((INPUT, OTHER), rows, strict=False))

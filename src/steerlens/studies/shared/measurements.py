@@ -1,0 +1,241 @@
+"""What studies measure of one picture, and the same of many pictures as tables (P,N) over pictures and heads."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.errors import StoreError
+from steerlens.scores import cosine_similarity
+from steerlens.studies.shared.ablation import ABLATIONS, Ablation
+from steerlens.studies.shared.parts import Part, TensorName, TensorNames
+from steerlens.studies.shared.targets import INPUT, OTHER, TARGETS
+
+Scope = Literal["total", "direct"]
+"""An effect on a real forward pass, or in the final residual alone."""
+
+Viewer = Literal["encoder", "judge"]
+"""Who looks at decoded pictures: the encoder whose embeddings were decoded, or the outside judge."""
+
+View = Literal["decoded", "requested", "judged"]
+"""Embeddings that are compared: of decoded pictures, those requested from the decoder, of pictures by the judge."""
+
+CONTROL = "control"
+"""The name under which random directions are decoded."""
+
+_JUDGED_TARGETS = (INPUT, OTHER)
+
+
+def _nothing() -> dict[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class PicturePart(Part):
+    """Measurements of one picture.
+
+    N heads, E sizes of the encoder's embedding, F of the judge's. Settings go by their text form.
+
+    Attributes:
+        clean: embedding of the picture.
+        targets: what signed effects are taken towards, by name.
+        total: embeddings after each head's ablation on a real forward pass, by ablation.
+        direct: the same with the write replaced in the final residual alone.
+        first_order: attribution patching, by ablation and target.
+        norm: visible norm of each head's write.
+        direct_cosine: cosine of each write with the final residual.
+        requested: embeddings that a setting asks the decoder for, by setting.
+        rho: relative strength that a setting's strength amounts to, by setting.
+        decoded: pictures embedded again, by setting and seed.
+        judged: the same pictures as the judge embeds them.
+        judged_targets: the picture (`input`) and another one of its concept (`other`) as the judge embeds them.
+    """
+
+    WHAT: ClassVar[str] = "measurements of a picture"
+
+    clean: Annotated[Float[Tensor, "E"], TensorName("clean")]
+    targets: Annotated[Mapping[str, Float[Tensor, "E"]], TensorNames("{}", TARGETS)] = field(default_factory=_nothing)
+    total: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("total.{}", ABLATIONS)] = field(
+        default_factory=_nothing
+    )
+    direct: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("direct.{}", ABLATIONS)] = field(
+        default_factory=_nothing
+    )
+    first_order: Annotated[
+        Mapping[tuple[str, str], Float[Tensor, "N"]], TensorNames("attribution.{}.{}", ABLATIONS, TARGETS)
+    ] = field(default_factory=dict[tuple[str, str], Tensor])
+    norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
+    direct_cosine: Annotated[Float[Tensor, "N"] | None, TensorName("direct_cosine", optional=True)] = None
+    requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
+        default_factory=_nothing
+    )
+    rho: Annotated[Mapping[str, Float[Tensor, "N"]], TensorNames("rho.{}", str)] = field(default_factory=_nothing)
+    decoded: Annotated[Mapping[tuple[str, int], Float[Tensor, "n E"]], TensorNames("made.{}.seed{}", str, int)] = field(
+        default_factory=dict[tuple[str, int], Tensor]
+    )
+    judged: Annotated[Mapping[tuple[str, int], Float[Tensor, "n F"]], TensorNames("judge.{}.seed{}", str, int)] = field(
+        default_factory=dict[tuple[str, int], Tensor]
+    )
+    judged_targets: Annotated[Mapping[str, Float[Tensor, " F"]], TensorNames("judge.{}", _JUDGED_TARGETS)] = field(
+        default_factory=_nothing
+    )
+
+    def views(self, viewer: Viewer) -> Mapping[tuple[str, int], Tensor]:
+        """Decoded pictures as one of the encoders embeds them."""
+        return self.judged if viewer == "judge" else self.decoded
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureTables:
+    """Measurements of P pictures, stacked; every method raises `StoreError` if a part lacks what it needs.
+
+    Attributes:
+        parts: one a picture.
+    """
+
+    parts: Sequence[PicturePart]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @property
+    def clean(self) -> Float[Tensor, "P E"]:
+        """Embeddings of the pictures."""
+        return stacked([part.clean for part in self.parts], "clean")
+
+    @property
+    def norm(self) -> Float[Tensor, "P N"]:
+        """Visible norms of the writes."""
+        return stacked([part.norm for part in self.parts], "norm")
+
+    @property
+    def direct_cosine(self) -> Float[Tensor, "P N"]:
+        """Cosines of the writes with the final residual."""
+        return stacked([part.direct_cosine for part in self.parts], "direct cosine")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that every picture has: a given text, the label's, another picture."""
+        return tuple(name for name in TARGETS if all(name in part.targets for part in self.parts))
+
+    @property
+    def ablations(self) -> tuple[Ablation, ...]:
+        """The ablations that were carried out."""
+        return tuple(name for name in ABLATIONS if name in self.parts[0].total)
+
+    @property
+    def judged_targets(self) -> tuple[str, ...]:
+        """What the judge, who reads no texts, can compare pictures with; nothing if there was no judge."""
+        return tuple(name for name in _JUDGED_TARGETS if all(name in part.judged_targets for part in self.parts))
+
+    def only(self, targets: Sequence[str]) -> "PictureTables":
+        """The same without targets other than these, which may be missing for other pictures of the study."""
+        return PictureTables(
+            [
+                replace(part, targets={name: tensor for name, tensor in part.targets.items() if name in targets})
+                for part in self.parts
+            ]
+        )
+
+    def compared(self, name: str, viewer: Viewer = "encoder") -> Float[Tensor, "P E"]:
+        """What embeddings are compared with, the input or a target, as one of the encoders embeds it."""
+        if viewer == "judge":
+            return self._of(lambda part: part.judged_targets, name, f"{name} as the judge sees it")
+        return self.clean if name == INPUT else self._of(lambda part: part.targets, name, f"target {name}")
+
+    def ablated(self, scope: Scope, ablation: Ablation) -> Float[Tensor, "P N E"]:
+        """Embeddings after each head's ablation."""
+        return self._of(
+            lambda part: part.total if scope == "total" else part.direct, ablation, f"{scope} effects of {ablation}"
+        )
+
+    def first_order(self, ablation: Ablation, target: str) -> Float[Tensor, "P N"]:
+        """Attribution patching of an ablation, towards a target."""
+        return self._of(
+            lambda part: part.first_order, (ablation, target), f"attribution of {ablation} towards {target}"
+        )
+
+    def requested(self, setting: object) -> Float[Tensor, "P N E"]:
+        """Embeddings that a setting asks the decoder for."""
+        return self._of(lambda part: part.requested, str(setting), f"embeddings of {str(setting)!r}")
+
+    def rho(self, setting: object) -> Float[Tensor, "P N"]:
+        """Relative strengths that a setting amounts to."""
+        return self._of(lambda part: part.rho, str(setting), f"relative strengths of {str(setting)!r}")
+
+    def seeds(self, *settings: object, viewer: Viewer = "encoder") -> list[int]:
+        """Seeds with which every one of the settings was decoded, in the order of numbers.
+
+        Raises:
+            StoreError: if there is none: pictures of other seeds are not to be compared.
+        """
+        views = self.parts[0].views(viewer)
+        common = set.intersection(
+            *({seed for name, seed in views if name == str(setting)} for setting in settings),
+        )
+        if not common:
+            words = " and ".join(repr(str(setting)) for setting in settings)
+            raise StoreError(f"a part of this study holds no decoded pictures of {words} with the same seed.")
+        return sorted(common)
+
+    def decoded(
+        self, setting: object, *, viewer: Viewer = "encoder", seeds: Sequence[int] | None = None
+    ) -> Float[Tensor, "S P n E"]:
+        """Decoded pictures embedded again, seed by seed.
+
+        Args:
+            setting: its name, or itself.
+            viewer: who looks.
+            seeds: which of them; by default all, in the order of numbers.
+        """
+        own = self.seeds(setting, viewer=viewer)
+        return torch.stack(
+            [
+                self._of(
+                    lambda part: part.views(viewer),
+                    (str(setting), seed),
+                    f"pictures of {str(setting)!r} decoded with seed {seed}",
+                )
+                for seed in (own if seeds is None else seeds)
+            ]
+        )
+
+    def is_decoded(self, setting: object) -> bool:
+        """Whether pictures of a setting were decoded, and not its embeddings alone."""
+        return all(any(name == str(setting) for name, _ in part.decoded) for part in self.parts)
+
+    def requested_scores(self, setting: object, compare: str) -> Float[Tensor, "P N"]:
+        """Similarity without decoding: requested embeddings against the input or a target."""
+        return cosine_similarity(self.requested(setting), self.compared(compare)[:, None])
+
+    def decoded_scores(
+        self, setting: object, compare: str, *, viewer: Viewer = "encoder", seeds: Sequence[int] | None = None
+    ) -> Float[Tensor, "S P n"]:
+        """Similarity of decoded pictures with the input or a target, seed by seed; see `decoded`."""
+        views = self.decoded(setting, viewer=viewer, seeds=seeds)
+        return cosine_similarity(views, self.compared(compare, viewer)[:, None])
+
+    def _of(self, family: Callable[[PicturePart], Mapping[_Key, Tensor]], key: _Key, what: str) -> Tensor:
+        return stacked([family(part).get(key) for part in self.parts], what)
+
+
+def stacked(tensors: Sequence[Tensor | None], what: str) -> Tensor:
+    """One tensor of all parts, stacked over pictures, in float32.
+
+    Args:
+        tensors: one a part, None where it is missing.
+        what: it is, for the message.
+
+    Raises:
+        StoreError: if a part lacks it, or has one of another shape.
+    """
+    present = [tensor.float() for tensor in tensors if tensor is not None]
+    if len(present) < len(tensors) or len({tensor.shape for tensor in present}) != 1:
+        raise StoreError(f"a part of this study does not hold {what} like the others.")
+    return torch.stack(present)

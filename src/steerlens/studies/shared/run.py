@@ -1,0 +1,96 @@
+"""Running a study: open its folder, measure, freeze choices, measure to report, summarise, write.
+
+A study is an `Experiment`: four steps, each of which needs only what the one before returned. `run_experiment` carries
+them out in a folder and goes on with what is there.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from steerlens.progress import Progress
+from steerlens.report.figures import render
+from steerlens.studies.shared.folder import StudyFolder, open_study
+from steerlens.studies.shared.records import StudySummary
+from steerlens.zoo.pair import Pair
+
+_Measured = TypeVar("_Measured")
+_Summary = TypeVar("_Summary", bound=StudySummary)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Files of a study beside its summary.
+
+    Attributes:
+        rows: of `table.parquet`.
+        figures: by name, written as PNG and SVG.
+        files: other JSON files, by name.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Figure]
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+
+class Experiment(ABC, Generic[_Measured, _Summary]):
+    """A study with its models, pictures and options."""
+
+    pair: Pair
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """JSON values that two calls must share to go on with one study."""
+
+    @abstractmethod
+    def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
+        """Measures all parts that the folder lacks, and returns all of them."""
+
+    @abstractmethod
+    def summarise(self, measured: _Measured) -> Generator[Progress, None, _Summary]:
+        """Computes the summary from the parts and nothing else."""
+
+    @abstractmethod
+    def output(self, measured: _Measured, summary: _Summary) -> Output:
+        """The table and the figures."""
+
+
+def run_experiment(experiment: Experiment[_Measured, _Summary], folder: Path) -> Generator[Progress, None, _Summary]:
+    """Carries a study out in a folder, going on with what is there, and returns its summary.
+
+    Raises:
+        UsageError: if the folder holds another study.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    with open_study(folder, experiment.identity()) as opened:
+        measured = yield from experiment.measure(opened)
+        summary = yield from experiment.summarise(measured)
+        output = experiment.output(measured, summary)
+        opened.write_json("summary.json", summary.to_json())
+        for name, values in output.files.items():
+            opened.write_json(name, values)
+        opened.write_json("provenance.json", experiment.pair.provenance.to_json())
+        opened.write("table.parquet", parquet(output.rows))
+        for name, figure in output.figures.items():
+            save_figure(opened, name, figure)
+        return summary
+
+
+def save_figure(folder: StudyFolder, name: str, figure: Figure) -> None:
+    """Writes `figures/NAME.png` and `figures/NAME.svg`, the same bytes every time."""
+    for kind in ("png", "svg"):
+        folder.write(f"figures/{name}.{kind}", render(figure, kind))
+
+
+def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,188 @@
+"""The strength study from end to end: measure, recommend on one half of the concepts, report on the other, draw."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlens.encoders.base import Encoder
+from steerlens.progress import Progress
+from steerlens.sites import Site
+from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.measurements import PictureTables
+from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.stats import mean_estimate
+from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.studies.shared.targets import target_for
+from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
+from steerlens.studies.strength.measure import (
+    PICTURES,
+    REPORT,
+    SELECTION,
+    ShownPart,
+    measure,
+    measure_pictures,
+    read_parts,
+    unstudied_references,
+)
+from steerlens.studies.strength.options import Bounds, StrengthOptions
+from steerlens.studies.strength.results import StrengthCorrelation, StrengthSummary, SweepPoint
+from steerlens.studies.strength.scores import Half, table_rows
+from steerlens.studies.strength.summary import correlations_of, recommend, sweep_point, typical
+from steerlens.sweep.prepare import default_strength
+from steerlens.zoo.pair import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Measurements of both halves of the concepts, and pictures to look at."""
+
+    sites: tuple[Site, ...]
+    selection: Half
+    reported: Half
+    shown: ShownPart
+
+
+@dataclass(frozen=True, eq=False)
+class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
+    """The strength study with its models, pictures and options.
+
+    Attributes:
+        pair: encoder and decoder.
+        subjects: pictures to choose the strength on and to report on.
+        options: what to measure.
+        main: the signed effect.
+        bounds: conditions on a strength.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+    """
+
+    pair: Pair
+    subjects: SubjectSet
+    options: StrengthOptions
+    main: Effect
+    bounds: Bounds
+    judge: Encoder | None = None
+    draws: int = 500
+    command: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        options = self.options
+        return {
+            "study": "strength",
+            "models": models_of(self.pair, self.judge),
+            "subjects": self.subjects.identity(),
+            "options": {
+                "strengths": [str(strength) for strength in options.strengths],
+                "seeds": list(options.seeds),
+                "ablation": options.ablation,
+                "heads_per_picture": options.heads_per_picture,
+                "decode": options.decode.decisive(),
+            },
+        }
+
+    def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
+        """Measures both halves, and decodes a few pictures to look at."""
+        subjects, options = self.subjects, self.options
+        yield Progress("references", 0, 1)
+        bench = make_bench(self.pair, subjects.reference, self.judge)
+        typicality = fit_typicality(unstudied_references(bench, subjects))
+        yield Progress("references", 1, 1)
+        yield from measure(bench, subjects, options, folder)
+        yield from measure_pictures(bench, subjects.reported[0], options, folder)
+        columns = options.columns(bench)
+
+        def half(stage: str, side: tuple[Subject, ...]) -> Half:
+            tables = PictureTables(read_parts(folder, stage, side))
+            concepts = [subject.concept for subject in side]
+            return Half(tables, concepts, columns, self.main, typicality, self.draws)
+
+        return _Measured(
+            bench.sites,
+            half(SELECTION, subjects.selection),
+            half(REPORT, subjects.reported),
+            folder.read(ShownPart, PICTURES),
+        )
+
+    def summarise(self, measured: _Measured) -> Generator[Progress, None, StrengthSummary]:
+        """Computes everything that the study reports."""
+        selection, reported, strengths = measured.selection, measured.reported, self.options.strengths
+        points: list[SweepPoint] = []
+        correlations: list[StrengthCorrelation] = []
+        yield Progress("statistics", 0, 1)
+        for number, strength in enumerate(strengths, start=1):
+            points.append(sweep_point(reported, strength))
+            correlations += correlations_of(reported, strength)
+            yield Progress("statistics", number / len(strengths), 1)
+        return StrengthSummary(
+            n_pictures=len(self.subjects.reported),
+            n_concepts=len(set(reported.concepts)),
+            n_chosen=len(self.subjects.selection),
+            n_chosen_concepts=len(set(selection.concepts)),
+            n_heads=len(measured.sites),
+            n_decoded=len(reported.columns),
+            n_seeds=len(self.options.seeds),
+            n_references=len(reported.typicality.unit),
+            main=self.main,
+            target=self.main.target,
+            default=str(default_strength(self.pair.card)),
+            clean_fidelity=mean_estimate(reported.clean_fidelity(), reported.concepts, draws=self.draws),
+            clean_typicality=typical(reported, None),
+            points=tuple(points),
+            correlations=tuple(correlations),
+            recommendation=recommend(selection, reported, strengths, self.bounds),
+            judge=judge_name(self.judge),
+            command=self.command,
+        )
+
+    def output(self, measured: _Measured, summary: StrengthSummary) -> Output:
+        """One row a strength, picture and head; the sweep, the rule and single heads as figures."""
+        subjects, strengths = self.subjects, self.options.strengths
+        pictures = [(subject.id, subject.concept) for subject in subjects.reported]
+        names = [str(strength) for strength in strengths]
+        figures = {
+            "sweep": sweep_figure(summary),
+            "choice": choice_figure(summary),
+            "pictures": pictures_figure(measured.shown, subjects.reported[0], measured.sites, names),
+        }
+        return Output(table_rows(measured.reported, pictures, measured.sites, strengths), figures)
+
+
+def strength_study(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: StrengthOptions,
+    folder: Path,
+    *,
+    target: str = "",
+    bounds: Bounds | None = None,
+    judge: Encoder | None = None,
+    draws: int = 500,
+    command: str = "",
+) -> Generator[Progress, None, StrengthSummary]:
+    """Carries the study out in a folder, going on with what is there, and returns its summary.
+
+    Args:
+        pair: encoder and decoder.
+        subjects: pictures to choose the strength on and to report on.
+        options: what to measure.
+        folder: where to write.
+        target: `text` or `other`, of the signed effect; by default the text if there is one.
+        bounds: conditions on a strength; other bounds and targets need no new measurement.
+        judge: an outside encoder that sees the decoded pictures as well.
+        draws: bootstrap draws of the intervals.
+        command: what was run, for the page of results.
+
+    Raises:
+        UsageError: if the folder holds another study, there is no such target, or there are too few real embeddings.
+        StoreError: if it cannot be written; finished parts stay.
+    """
+    main = Effect("total", target_for(pair, subjects, target), options.ablation)
+    experiment = StrengthExperiment(pair, subjects, options, main, bounds or Bounds(), judge, draws, command)
+    return (yield from run_experiment(experiment, folder))
