@@ -59,12 +59,15 @@ class LensSetting:
         rest = text.removesuffix(f" {_NEUTRAL}")
         neutral, rest = rest != text, rest.removesuffix(f" {_CENTRED}")
         lens, _, strength = rest.partition(" ")
-        setting = cls(
-            "steering" if lens == "steering" else "diffusion",
-            Strength.parse(strength) if strength else None,
-            centred=f" {_CENTRED}" in text,
-            base="neutral" if neutral else "own",
-        )
+        try:
+            setting = cls(
+                "steering" if lens == "steering" else "diffusion",
+                Strength.parse(strength) if strength else None,
+                centred=f" {_CENTRED}" in text,
+                base="neutral" if neutral else "own",
+            )
+        except UsageError as error:
+            raise UsageError(f"{text!r} is no setting of a lens.") from error
         if str(setting) != text:
             raise UsageError(f"{text!r} is no setting of a lens.")
         return setting
