@@ -1,4 +1,4 @@
-"""The tiny pairs of the studies' tests, loaded once."""
+"""A second tiny pair for the studies' tests, loaded once."""
 
 import pytest
 
@@ -8,12 +8,6 @@ from steerlens.zoo.pair import Pair
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """3 layers of 2 heads."""
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair")))
-
-
-@pytest.fixture(scope="session")
 def pair_of_many_heads(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """3 layers of 4 heads."""
-    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair"), heads=4))
+    return steerlens.load(save_tiny_pair(tmp_path_factory.mktemp("pair") / "heads", heads=4))
