@@ -318,6 +318,7 @@ class Decoder:
 class Evaluate:
     """Measure a pair against its bars: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
 
+    Of a pair without a vocabulary of names (one that `steerlens train decoder` made), the decoder alone is measured.
     Exit code 0 if every bar is met, 1 otherwise. Takes about five minutes on two CPU cores.
     """
 

@@ -52,7 +52,7 @@ class Source:
 
     def facts(self, archive: Path) -> dict[str, str]:
         """Provenance of the pictures read from an archive, for cards and manifests."""
-        version = self.version or archive.stem.removeprefix(f"{self.package}_").replace("%3a", ":")
+        version = self.version or archive.stem.split("_")[1].replace("%3a", ":")
         return {
             "style": self.style,
             "package": self.package,

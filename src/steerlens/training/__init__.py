@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from steerlens.training.classifier import CLASSIFIER_SETTINGS, train_classifier
     from steerlens.training.classifier_export import export_classifier
     from steerlens.training.decoder import DecoderRecipe, export_decoder, train_decoder
-    from steerlens.training.evaluation import Evaluation, Measurement, evaluate
+    from steerlens.training.evaluation import evaluate
     from steerlens.training.export import export_pair, write_manifest
+    from steerlens.training.measurement import Evaluation, Measurement
     from steerlens.training.parallel import run_parallel
     from steerlens.training.pipeline import Recipe, open_run, train_pair
     from steerlens.training.stage import Budget, StageRecord

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.scenes import HELD_OUT, UNSEEN, load_prepared
-from steerlens.training.evaluation import Evaluation, meant
+from steerlens.training.measurement import Evaluation, meant
 from steerlens.training.pipeline import Recipe
 from steerlens.training.text import load_texts
 

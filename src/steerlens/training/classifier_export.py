@@ -9,8 +9,8 @@ from steerlens.scenes import HELD_OUT, PictureSet
 from steerlens.training.card import describe_sources
 from steerlens.training.classifier import CLASSIFIER_SETTINGS, Labels, load_classifier, measure_classifier
 from steerlens.training.encoder import EncoderSettings
-from steerlens.training.evaluation import Evaluation, Measurement
 from steerlens.training.export import make_processor, to_half
+from steerlens.training.measurement import Evaluation, Measurement
 
 _TEXT = """---
 license: [apache-2.0, cc-by-4.0, mit]

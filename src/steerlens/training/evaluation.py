@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from steerlens.decoders.base import DecodeOptions
-from steerlens.errors import ModelError
 from steerlens.scenes import (
     BACKGROUNDS,
     HELD_OUT,
@@ -30,107 +26,11 @@ from steerlens.scenes import (
     load_prepared,
     zero_shot_scenes,
 )
+from steerlens.training.fidelity import decoder_parts
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
+from steerlens.training.measurement import Evaluation, MeasuredPair, Measurement, meant, open_pair
 from steerlens.training.metrics import rank_of
-from steerlens.zoo.cards import card
-
-
-def meant() -> DecodeOptions:
-    """How a pair made here is meant to be decoded: the defaults of the bundled one's card."""
-    return card("emoji").defaults.options()
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One measured number.
-
-    Attributes:
-        name: what was measured.
-        value: the number.
-        bar: the least it should be, or None if it is only reported.
-        percent: whether to print it as a percentage.
-        note: how it was measured.
-    """
-
-    name: str
-    value: float
-    bar: float | None = None
-    percent: bool = True
-    note: str = ""
-
-    @property
-    def met(self) -> bool:
-        """Whether the bar is reached."""
-        return self.bar is None or self.value >= self.bar
-
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """Name, value, bar, verdict and note, as text."""
-        shape = (lambda value: f"{value:.1%}") if self.percent else (lambda value: f"{value:.3g}")
-        bar = "" if self.bar is None else shape(self.bar)
-        verdict = "reported" if self.bar is None else "met" if self.met else "MISSED"
-        return self.name, shape(self.value), bar, verdict, self.note
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures of a pair."""
-
-    figures: tuple[Measurement, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every bar is met."""
-        return all(figure.met for figure in self.figures)
-
-    def table(self) -> str:
-        """A markdown table."""
-        rows = [("what", "value", "at least", "", "how"), ("---",) * 5, *(figure.cells() for figure in self.figures)]
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For json."""
-        return {"passed": self.passed, "figures": [asdict(figure) for figure in self.figures]}
-
-
-@dataclass(frozen=True)
-class MeasuredPair:
-    """An exported pair, opened.
-
-    Attributes:
-        encoder: the wrapped encoder, in float32.
-        decoder: the wrapped decoder, in the precision that suits the device.
-        names: float (C,E), mean-centred, unit-norm directions of the vocabulary.
-    """
-
-    encoder: Any
-    decoder: Any
-    names: Tensor
-
-    def embed(self, pictures: Tensor, batch: int = 128) -> Tensor:
-        """float (N,E) of pictures (N,3,64,64) in [0,1]."""
-        parts = [self.encoder.embed(self.encoder.preprocess_tensor(chunk)) for chunk in pictures.split(batch)]
-        return torch.cat(parts).float()
-
-    def decode(self, embeds: Tensor, seed: int = 0) -> Tensor:
-        """float (N,3,64,64) in [0,1], one seed a picture."""
-        from steerlens.conditioning import Conditioning
-        from steerlens.decoders.base import decode
-
-        conditioning = Conditioning("image_embedding", embeds)
-        options = replace(meant(), size=self.decoder.spec.defaults.size)
-        return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds))), options).to(embeds.device)
-
-
-def open_pair(folder: Path, device: str) -> MeasuredPair:
-    """Open the folder of a pair as the rest of the package does."""
-    from steerlens.loading import load
-    from steerlens.vocabulary import TextVocabulary
-
-    loaded = load(folder, device=device)
-    if not isinstance(loaded.vocabulary, TextVocabulary):
-        raise ModelError(f"{folder} holds no vocabulary of text embeddings to measure names with.")
-    return MeasuredPair(loaded.encoder, loaded.decoder, loaded.vocabulary.directions().to(device))
 
 
 def ground_of(pictures: Tensor) -> Tensor:
@@ -290,7 +190,7 @@ def evaluate(
     quick: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measure a pair.
+    """Measure a pair; of one without a vocabulary of names, its decoder alone (see `fidelity`).
 
     Args:
         folder: of the pair.
@@ -313,6 +213,8 @@ def evaluate(
         lambda: heads(pair, pictures, 128 // min(some, 8)),
         lambda: [Measurement("megabytes of the pair (45 at most)", size / 1e6, None, False)],
     ]
+    if len(pair.names) == 0:
+        parts = decoder_parts(pair, pictures, grid, quick)
     for part in parts:
         for figure in part():
             figures.append(figure)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from records import records_of
-from shapes import SHAPES, TINY_ENCODER, E, draw_shape, embed_names, prepare_shapes
+from shapes import SHAPES, TINY_ENCODER, E, prepare_shapes
 
 from steerlens import scenes
-from steerlens.errors import SteerlensError, UsageError
+from steerlens.errors import UsageError
 from steerlens.training.autoencoder import AutoencoderSettings, fold_scale, make_autoencoder
 from steerlens.training.card import write_card
 from steerlens.training.checkpoint import load_checkpoint
@@ -51,99 +51,6 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(prepared: Path, run: Path) -> Path:
     export_pair(prepared, run, run / "pair", TINY)
     return run / "pair"
-
-
-def test_prepare_cleans_names_and_holds_out(prepared: Path) -> None:
-    found = scenes.load_prepared(prepared)
-    assert {concept.name for concept in found.concepts} == {f"{name} shape" for name in SHAPES}
-    assert found.pictures.dtype == torch.uint8
-    assert found.pictures.shape == (2 * len(SHAPES), 4, 64, 64)
-    unseen = found.rows(scenes.UNSEEN)
-    assert len(found.concept[unseen].unique()) == 1
-    assert len(unseen) == 2, "an unseen concept is held out in every style"
-    held = found.rows(scenes.HELD_OUT)
-    assert len(held) > 0
-    trained = set(found.concept[found.rows(scenes.TRAIN)].tolist())
-    assert set(found.concept[held].tolist()) <= trained, "a held-out picture's concept is seen in another style"
-    assert set(found.style[held].tolist()) == {1}
-
-
-def test_near_duplicates_are_found_by_picture_and_by_name() -> None:
-    pictures = torch.zeros(4, 4, 64, 64, dtype=torch.uint8)
-    pictures[0, :, :32] = 255
-    pictures[1, :, :32] = 250
-    pictures[2, :, :, :32] = 255
-    pictures[3, :, 20:40, 20:40] = 255
-    names = torch.eye(4)
-    twin = scenes.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
-    assert twin.tolist() == [True, True, False, False]
-    names[3] = names[2]
-    twin = scenes.near_duplicates(pictures, torch.arange(4), torch.zeros(4, dtype=torch.long), names)
-    assert twin.tolist() == [True, True, True, True]
-
-
-def test_prepare_refuses_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(SteerlensError, match="holds no picture"):
-        scenes.prepare(tmp_path, tmp_path / "out", embed_names, pictures=tmp_path)
-    with pytest.raises(SteerlensError, match="train prepare"):
-        scenes.load_prepared(tmp_path)
-
-
-def test_missing_archive_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SteerlensError, match="emoji-datasource-google"):
-        scenes.prepare(tmp_path, tmp_path / "out", embed_names)
-
-
-def test_transparent_edges_keep_their_colour() -> None:
-    picture = scenes.to_tensor(draw_shape("disc", (220, 40, 40)))
-    visible = picture[3] > 8
-    assert visible.any()
-    assert picture[0][visible].min() > 200
-
-
-def test_scenes_are_deterministic_and_labelled(prepared: Path) -> None:
-    found = scenes.load_prepared(prepared)
-    maker = scenes.SceneMaker(found, found.rows(scenes.TRAIN), "cpu", scenes.STRONG)
-    first, second = (maker.draw(32, torch.Generator().manual_seed(5), companions=0.5) for _ in range(2))
-    assert torch.equal(first.pictures, second.pictures)
-    assert torch.equal(first.companion, second.companion)
-    assert first.pictures.min() >= 0
-    assert first.pictures.max() <= 1
-    has = first.companion >= 0
-    assert 0 < int(has.sum()) < 32
-    assert (first.companion[has] != first.main[has]).all()
-    spoilt = maker.spoil(first.pictures, torch.Generator().manual_seed(6))
-    assert spoilt.shape == first.pictures.shape
-    assert not torch.equal(spoilt, first.pictures)
-
-
-def test_companion_sits_in_its_corner(prepared: Path) -> None:
-    found = scenes.load_prepared(prepared)
-    maker = scenes.SceneMaker(found, found.rows(scenes.TRAIN), "cpu")
-    generator = torch.Generator().manual_seed(8)
-    rows = found.rows(scenes.TRAIN)[torch.zeros(64, dtype=torch.long)]
-    batch = maker.draw(64, generator, rows=rows, companions=1.0)
-    plain = maker.draw(64, torch.Generator().manual_seed(8), rows=rows, companions=0.0)
-    changed = (batch.pictures - plain.pictures).abs().sum(dim=1)
-    for index in torch.nonzero(batch.companion >= 0)[:, 0].tolist():
-        halves = changed[index].reshape(2, 32, 2, 32).sum(dim=(1, 3)).flatten()
-        assert int(halves.argmax()) == int(batch.corner[index])
-
-
-def test_plain_place_is_the_identity() -> None:
-    sources = torch.rand(2, 4, 64, 64)
-    one = torch.ones(2)
-    assert torch.allclose(scenes.place(sources, one, 0 * one, torch.zeros(2, 2), one, 64), sources, atol=1e-4)
-    mirrored = scenes.place(sources, one, 0 * one, torch.zeros(2, 2), -one, 64)
-    assert torch.allclose(mirrored, sources.flip(-1), atol=1e-4)
-    moved = scenes.place(sources, one, 0 * one, torch.tensor([[0.5, 0.0]]).expand(2, 2), one, 64)
-    assert torch.allclose(moved[..., 16:], sources[..., :48], atol=1e-4)
-
-
-def test_colour_matrix_keeps_grey_and_turns_red_to_green() -> None:
-    matrix = scenes.colour_matrix(torch.tensor([1 / 3]), torch.ones(1))[0]
-    assert torch.allclose(matrix @ torch.ones(3), torch.ones(3), atol=1e-5)
-    assert torch.allclose(matrix @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-5)
 
 
 def test_ground_is_read_from_the_frame(prepared: Path) -> None:

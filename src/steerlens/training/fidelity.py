@@ -1,0 +1,125 @@
+"""How faithfully a decoder shows embeddings, for an encoder without a vocabulary of names.
+
+Embeddings of one encoder share a large mean, so that the cosine of any two is high. Fidelity is therefore measured with
+the mean embedding of training scenes taken out of both sides:
+
+    centred cosine = cos(e' - m, e - m),    e' = encoder(decoder(e)).
+
+*Transfer* asks whether a change of the embedding comes back: cos(e'(e + t d) - e'(e), d) for a step t d towards another
+scene, both pictures decoded from the same noise. A decoder may reproduce scenes and yet ignore small steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from steerlens.scenes import HELD_OUT, OUTSIDE, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMaker
+from steerlens.training.grid import save_pairs
+from steerlens.training.measurement import MeasuredPair, Measurement, meant
+
+STEPS = (0.25, 0.5, 1.0)
+"""Sizes of the steps towards another scene; 1 reaches its embedding."""
+
+
+def _draw(pictures: PictureSet, rows: Tensor, count: int, seed: int) -> Tensor:
+    """float (count,3,64,64): plain scenes of some pictures."""
+    return SceneMaker(pictures, rows, "cpu", PLAIN).draw(count, torch.Generator().manual_seed(seed)).pictures
+
+
+def reconstruction(
+    pair: MeasuredPair,
+    scenes: Tensor,
+    mean: Tensor,
+    what: str,
+    bars: tuple[float | None, float | None] = (None, None),
+    grid: Path | None = None,
+) -> list[Measurement]:
+    """Scenes embedded, decoded and embedded again.
+
+    Args:
+        pair: to measure.
+        scenes: float (N,3,64,64) in [0,1].
+        mean: float (E), mean embedding of training scenes.
+        what: the scenes, in words.
+        bars: least centred cosine and retrieval, or None to report alone.
+        grid: PNG to save with scenes and what was decoded from them.
+    """
+    embeds = pair.embed(scenes)
+    start = time.perf_counter()
+    made = pair.decode(embeds)
+    rate = len(scenes) / (time.perf_counter() - start)
+    again = pair.embed(made)
+    if grid is not None:
+        save_pairs(grid, scenes[:48], made[:48])
+    plain = functional.cosine_similarity(again, embeds, dim=-1).mean()
+    another = functional.cosine_similarity(again, embeds.roll(1, 0), dim=-1).mean()
+    table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
+    hits = (table.argmax(dim=1) == torch.arange(len(table), device=table.device)).float().mean()
+    note = f"{len(scenes)} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
+    plainly = f"{note}; mean left in {float(plain):.3f}, with another scene {float(another):.3f}"
+    speed = f"{torch.get_num_threads()} threads"
+    return [
+        Measurement(
+            f"{what}: re-encoded cosine, mean taken out", float(table.diagonal().mean()), bars[0], False, plainly
+        ),
+        Measurement(f"{what}: retrieves its own source, top-1", float(hits), bars[1], note=f"among {len(scenes)}"),
+        Measurement(f"{what}: pictures a second", rate, None, False, speed),
+    ]
+
+
+def transfer(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
+    """Steps from each scene's embedding towards the next scene's: how much of the change comes back.
+
+    Args:
+        pair: to measure.
+        scenes: float (N,3,64,64) in [0,1].
+    """
+    embeds = pair.embed(scenes)
+    change = embeds.roll(1, 0) - embeds
+    base = pair.embed(pair.decode(embeds))
+    figures: list[Measurement] = []
+    for step in STEPS:
+        moved = pair.embed(pair.decode(embeds + step * change)) - base
+        cosine = functional.cosine_similarity(moved, change, dim=-1)
+        error = float(cosine.std()) / len(cosine) ** 0.5
+        note = f"{len(scenes)} steps between held-out scenes, standard error {error:.3f}"
+        figures.append(Measurement(f"transfer of a step of {step:g}", float(cosine.mean()), None, False, note))
+    return figures
+
+
+def decoder_parts(
+    pair: MeasuredPair, pictures: PictureSet, grid: Path | None, quick: bool
+) -> list[Callable[[], list[Measurement]]]:
+    """The measurements of a decoder, to be called one after another.
+
+    Args:
+        pair: to measure.
+        pictures: with held-out pictures; sources that were never trained on are measured too.
+        grid: PNG to save with held-out scenes and what was decoded from them.
+        quick: use a tenth of the scenes.
+    """
+    some = 10 if quick else 1
+    mean = pair.embed(_draw(pictures, pictures.rows(TRAIN), 1000 // some, 9106)).mean(dim=0)
+    held = pictures.rows(HELD_OUT)
+    held = held if held.numel() > 1 else pictures.rows(UNSEEN)
+    scenes = _draw(pictures, held, 500 // some, 9102)
+
+    def reconstruct(rows: Tensor, what: str, seed: int) -> list[Measurement]:
+        return reconstruction(pair, _draw(pictures, rows, 500 // some, seed), mean, what)
+
+    parts: list[Callable[[], list[Measurement]]] = [
+        lambda: reconstruction(pair, scenes, mean, "held-out scenes", (0.60, 0.65), grid),
+        lambda: transfer(pair, scenes[: 200 // some]),
+    ]
+    outside = pictures.rows(OUTSIDE)
+    for index in pictures.style[outside].unique().tolist():
+        rows = outside[pictures.style[outside] == index]
+        what = f"{pictures.styles[index]}, never trained on"
+        parts.append(lambda rows=rows, what=what: reconstruct(rows, what, 9107))
+    return parts

@@ -1,0 +1,143 @@
+"""A decoder for any encoder: scenes embedded once, another UNet to start from, and a pair that opens like any other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from records import records_of
+from shapes import prepare_shapes
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+import steerlens as sl
+from steerlens.errors import UsageError
+from steerlens.training import DecoderRecipe, evaluate, export_decoder, train_decoder
+from steerlens.training.embedder import copy_encoder, embed_with, opened_embedder, resized
+from steerlens.training.unet import CONDITION_LAYERS, UnetSettings, make_unet, start_unet
+
+TINY = DecoderRecipe(steps=2, scenes=8, part=4, pixels=42, unet=UnetSettings(channels=(32, 32, 32), batch=4))
+
+
+def save_encoder(folder: Path, width: int) -> Path:
+    """A tiny `Dinov2Model` of patches of 14 pixels, meant for 56."""
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=width, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14, mlp_ratio=2
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    sides = {"height": 56, "width": 56}
+    BitImageProcessorPil(size={"shortest_edge": 64}, crop_size=sides).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_shapes(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("encoder"), 16)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after its first scenes, gone on with, and exported."""
+    folder = tmp_path_factory.mktemp("run")
+    stopped = train_decoder(str(encoder), data, folder, TINY)
+    next(stopped)
+    stopped.close()
+    first = folder / "scenes" / "part-000.safetensors"
+    written = first.stat().st_mtime_ns
+    with pytest.raises(UsageError, match="--resume"):
+        next(train_decoder(str(encoder), data, folder, TINY))
+    records = records_of(train_decoder(str(encoder), data, folder, TINY, resume=True))
+    assert [record.stage for record in records if record.done] == ["scenes", "unet"]
+    assert {"cosine", "centred", "retrieval64"} <= records[-1].metrics.keys()
+    assert first.stat().st_mtime_ns == written, "scenes that are embedded are not embedded again"
+    assert len(list((folder / "scenes").glob("part-*.safetensors"))) == 2
+    export_decoder(data, folder, folder / "pair", TINY)
+    return folder
+
+
+def test_the_pair_opens_with_the_encoder_at_the_size_it_was_trained_for(run: Path, encoder: Path) -> None:
+    pair = sl.load(run / "pair")
+    assert pair.encoder.spec.image_size == (42, 42)
+    assert pair.encoder.spec.embedding_size == pair.decoder.spec.embedding_size == 16
+    pictures = torch.rand(3, 3, 64, 64)
+    embeds = embed_with(pair.encoder, pictures)
+    assert torch.allclose(embeds, opened_embedder(run / "encoder", "cpu").embed(pictures), atol=1e-3)
+    original = sl.load_encoder(str(encoder))
+    assert original.spec.image_size == (56, 56), "the encoder itself is left as it was"
+    manifest = json.loads((run / "pair" / "manifest.json").read_text())
+    assert manifest["steps"] == 2
+    assert manifest["encoder"]["source"] == str(encoder)
+    assert set(manifest["encoder"]["sha256"]) == {"model.safetensors"}
+
+
+def test_a_finished_run_trains_no_more(run: Path, data: Path, encoder: Path) -> None:
+    before = (run / "unet.safetensors").stat().st_mtime_ns
+    records = records_of(train_decoder(str(encoder), data, run, TINY, resume=True))
+    assert records[-1].done and records[-1].step == 2
+    assert (run / "unet.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_encoder_starts_from_the_same_unet(run: Path, data: Path, tmp_path: Path) -> None:
+    """Only the layers that read the embedding change size; all others start where the first UNet ended."""
+    wider = save_encoder(tmp_path / "wider", 24)
+    recipe = replace(TINY, pixels=None, steps=1)
+    init = str(run / "unet.safetensors")
+    records = records_of(train_decoder(str(wider), data, tmp_path / "run", recipe, init=init))
+    assert records[-1].done
+    torch.manual_seed(1)
+    unet = make_unet(recipe.unet, 24)
+    fresh = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    start_unet(unet, run / "unet.safetensors")
+    given = make_unet(recipe.unet, 16)
+    start_unet(given, run / "unet.safetensors")
+    for name, tensor in unet.state_dict().items():
+        if name.startswith(CONDITION_LAYERS) and name.endswith("weight"):
+            assert torch.equal(tensor, fresh[name]), name
+        else:
+            assert torch.equal(tensor, given.state_dict()[name]), name
+
+
+def test_weights_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="another build"):
+        start_unet(make_unet(UnetSettings(channels=(32, 64, 64)), 16), run / "unet.safetensors")
+    with pytest.raises(UsageError, match="another build"):
+        start_unet(make_unet(TINY.unet, 16), run / "autoencoder.safetensors")
+    with pytest.raises(UsageError, match="is missing"):
+        start_unet(make_unet(TINY.unet, 16), tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="finish it"):
+        export_decoder(tmp_path, tmp_path, tmp_path / "pair", TINY)
+
+
+def test_preprocessing_is_set_to_a_size_without_cropping() -> None:
+    clip = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3}
+    square = {"height": 112, "width": 112}
+    assert resized(clip, 112) == {"size": {"shortest_edge": 112}, "crop_size": square, "resample": 3}
+    assert resized({"size": {"height": 384, "width": 384}}, 112) == {"size": square}
+    assert resized(clip, None) == clip
+    with pytest.raises(UsageError, match="names no size"):
+        resized({}, 112)
+
+
+def test_an_encoder_without_preprocessing_takes_no_size(encoder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    copy_encoder(str(encoder), bare)
+    (bare / "preprocessor_config.json").unlink()
+    with pytest.raises(UsageError, match="could be set"):
+        copy_encoder(str(bare), tmp_path / "out", 28)
+
+
+def test_a_decoder_is_evaluated_without_a_vocabulary(run: Path, data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    report = evaluate(run / "pair", data, quick=True, grid=tmp_path / "grid.png", say=said.append)
+    names = [figure.name for figure in report.figures]
+    assert names[0] == "held-out scenes: re-encoded cosine, mean taken out"
+    assert "transfer of a step of 0.5" in names
+    assert len(said) == len(names)
+    assert not report.passed, "two steps train nothing"
+    assert (tmp_path / "grid.png").exists()
