@@ -25,7 +25,7 @@ def test_a_pair_of_which_only_a_variant_is_there_is_the_same_pair(tmp_path: Path
         path.rename(path.with_suffix(".fp16.safetensors"))
     variant = load(str(folder), dtype="float32")
     assert torch.equal(variant.encoder.zero_embedding(), plain)
-    assert "image_encoder/model.fp16.safetensors" in variant.provenance["sha256"]
+    assert "image_encoder/model.fp16.safetensors" in variant.provenance.sha256
 
 
 @pytest.mark.parametrize(
