@@ -194,7 +194,7 @@ def against_ray(pair: Pair, picture: Picture, options: argparse.Namespace) -> No
     """
     import ray
 
-    from steerlens.sweep.ray.engine import Workers
+    from steerlens.sweep.ray.cluster import Workers
 
     torch.set_num_threads(2)
     given = [Picture.from_image(picture.image.rotate(90 * quarter), f"turned {quarter}") for quarter in range(4)]

@@ -34,7 +34,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.loading import load
 from steerlens.runs.store import open_run
 from steerlens.sites import Site, all_heads
-from steerlens.sweep.ray.engine import BATCHES_OF_A_PART
+from steerlens.sweep.ray.parts import BATCHES_OF_A_PART
 from steerlens.zoo import sample_picture
 from steerlens.zoo.cost import Cost, cost_of
 

@@ -7,7 +7,7 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas, CellResult, LazyResults, Reading, SiteScore
     from steerlens.atlas.lazy import Lazy
-    from steerlens.atlas.plan import Cell, LensName, Plan, SameCells, clean_site, compact, make_plan
+    from steerlens.atlas.plan import Cell, LensName, Plan, RepeatedCells, clean_site, compact, make_plan
 
 __all__ = [
     "Atlas",
@@ -18,7 +18,7 @@ __all__ = [
     "LensName",
     "Plan",
     "Reading",
-    "SameCells",
+    "RepeatedCells",
     "SiteScore",
     "clean_site",
     "compact",

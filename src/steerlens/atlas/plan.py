@@ -45,7 +45,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class SameCells(Sequence[Cell]):
+class RepeatedCells(Sequence[Cell]):
     """The same cells for every picture, made when they are asked for: those of thousands of pictures fill memory.
 
     Attributes:
@@ -74,7 +74,7 @@ class SameCells(Sequence[Cell]):
             yield from self.of(picture)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, SameCells):
+        if isinstance(other, RepeatedCells):
             return self.pictures == other.pictures and self.each == other.each
         return isinstance(other, tuple) and tuple(self) == other
 
@@ -106,7 +106,7 @@ def compact(cells: Sequence[Cell]) -> Sequence[Cell]:
     }
     if len(set(by_picture.values())) != 1:
         return cells
-    same = SameCells(tuple(by_picture), next(iter(by_picture.values())))
+    same = RepeatedCells(tuple(by_picture), next(iter(by_picture.values())))
     return same if all(one == other for one, other in zip(same, cells, strict=True)) else cells
 
 
@@ -133,19 +133,19 @@ class Plan:
     @property
     def pictures(self) -> tuple[str, ...]:
         """Ids of the inputs, in order."""
-        if isinstance(self.cells, SameCells):
+        if isinstance(self.cells, RepeatedCells):
             return self.cells.pictures
         return tuple(dict.fromkeys(cell.picture for cell in self.cells))
 
     def of(self, picture: str) -> tuple[Cell, ...]:
         """The cells of one picture."""
-        if isinstance(self.cells, SameCells):
+        if isinstance(self.cells, RepeatedCells):
             return self.cells.of(picture)
         return tuple(cell for cell in self.cells if cell.picture == picture)
 
     def by_picture(self) -> Iterator[tuple[str, tuple[Cell, ...]]]:
         """The cells of each picture, in order, made a picture at a time."""
-        if isinstance(self.cells, SameCells):
+        if isinstance(self.cells, RepeatedCells):
             for picture in self.cells.pictures:
                 yield picture, self.cells.of(picture)
         else:
@@ -205,4 +205,4 @@ def make_plan(
         for site in steered:
             for draw in range(controls):
                 each[Cell("", "control", site, strength, seed, draw)] = None
-    return Plan(SameCells(tuple(dict.fromkeys(pictures)), tuple(each)), strength, tuple(seeds), n_layers)
+    return Plan(RepeatedCells(tuple(dict.fromkeys(pictures)), tuple(each)), strength, tuple(seeds), n_layers)

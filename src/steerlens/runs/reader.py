@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from steerlens.atlas.atlas import CellResult, LazyResults, Reading
 from steerlens.atlas.lazy import Lazy
-from steerlens.atlas.plan import Cell, SameCells
+from steerlens.atlas.plan import Cell, RepeatedCells
 from steerlens.errors import PictureError, StoreError
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 
@@ -104,7 +104,7 @@ def stored_results(folder: Path, cells: Sequence[Cell]) -> LazyResults:
 
 def _places(cells: Sequence[Cell]) -> Callable[[str], int | None]:
     """Where among cells the one of a key is; None for one that is not among them."""
-    if not isinstance(cells, SameCells):
+    if not isinstance(cells, RepeatedCells):
         return {cell.key: place for place, cell in enumerate(cells)}.get
     pictures = {id: place for place, id in enumerate(cells.pictures)}
     each = {cell.key: place for place, cell in enumerate(cells.each)}

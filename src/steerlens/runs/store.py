@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from steerlens.atlas.atlas import Atlas, CellResult, Reading
-from steerlens.atlas.plan import Cell, Plan, SameCells, compact
+from steerlens.atlas.plan import Cell, Plan, RepeatedCells, compact
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders.base import EncoderSpec
 from steerlens.encoders.geometry import geometry_from_json
@@ -301,7 +301,7 @@ def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """A plan as JSON values, as the manifest holds it: cells that every picture has are named once."""
-    same = plan.cells if isinstance(plan.cells, SameCells) else None
+    same = plan.cells if isinstance(plan.cells, RepeatedCells) else None
     return {
         "strength": str(plan.strength),
         "seeds": list(plan.seeds),
@@ -314,7 +314,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def plan_from_json(values: Mapping[str, Any]) -> Plan:
     """The plan that `plan_to_json` wrote, or an earlier version, which named every cell of every picture."""
     cells = tuple(_cell_of(key) for key in values["cells"])
-    held = SameCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
+    held = RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
     return Plan(held, Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from steerlens.atlas.plan import Cell, LensName, SameCells
+from steerlens.atlas.plan import Cell, LensName, RepeatedCells
 from steerlens.errors import UsageError
 from steerlens.sites import Site
 
@@ -79,7 +79,7 @@ class Selection:
 
     def at_most(self, cells: Iterable[Cell]) -> int:
         """The largest number of a plan's cells that can be selected; exact for `all` and `top`."""
-        if isinstance(cells, SameCells):
+        if isinstance(cells, RepeatedCells):
             return len(cells.pictures) * self.at_most(cells.each)
         sites: dict[tuple[str, str, Site], list[Cell]] = {}
         for cell in cells:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steerlens.atlas.plan import Cell, Plan, SameCells, clean_site, compact, grouped, make_plan
+from steerlens.atlas.plan import Cell, Plan, RepeatedCells, clean_site, compact, grouped, make_plan
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.runs.store import plan_from_json, plan_to_json
@@ -67,7 +67,7 @@ def test_a_request_for_nothing_is_refused(wrong: dict[str, object]) -> None:
 
 def test_cells_are_made_a_picture_at_a_time_and_named_once_in_json() -> None:
     full = plan(pictures=[str(number) for number in range(1000)], seeds=(0, 1))
-    assert isinstance(full.cells, SameCells)
+    assert isinstance(full.cells, RepeatedCells)
     each = len(plan(seeds=(0, 1)))
     assert len(full) == 1000 * each and len(plan_to_json(full)["cells"]) == len(full.cells.each) == each
     by_hand = tuple(full.cells)

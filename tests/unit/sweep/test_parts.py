@@ -16,7 +16,8 @@ from steerlens.sweep.job import Job
 from steerlens.sweep.look import look
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import make_job
-from steerlens.sweep.ray.parts import Part, Work, Worker
+from steerlens.sweep.ray.parts import PartQueue, SweepPart
+from steerlens.sweep.ray.worker import PartWorker
 from steerlens.sweep.selection import Selection
 from steerlens.testing.tiny import save_tiny_pair
 
@@ -34,22 +35,25 @@ def same(one: Atlas, other: Atlas) -> bool:
     return all(a.cell == b.cell and np.abs(a.picture.astype(int) - b.picture.astype(int)).max() <= 2 for a, b in pairs)
 
 
-def carried_out(work: Work, worker: Worker, batch: int, workers: int = 1) -> tuple[list[Part], list[CellResult]]:
+def carried_out(
+    queue: PartQueue, worker: PartWorker, batch: int, workers: int = 1
+) -> tuple[list[SweepPart], list[CellResult]]:
     """All parts of a sweep, one after the other, and what they gave."""
-    parts, results = list[Part](), list[CellResult]()
-    while work.is_left:
-        part = work.part(batch, workers)
+    parts, results = list[SweepPart](), list[CellResult]()
+    while queue.is_left:
+        part = queue.take(batch, workers)
         assert part is not None
         parts.append(part)
-        done = worker.do(part)
-        work.finish(part, done)
-        results += [result for cells in done.finished if isinstance(cells, FinishedCells) for result in cells.results]
+        result = worker.do(part)
+        queue.finish(part, result)
+        finished = [cells for cells in result.finished if isinstance(cells, FinishedCells)]
+        results += [of_cell for cells in finished for of_cell in cells.results]
     return parts, results
 
 
-def a_worker(pair: Pair, job: Job) -> Worker:
+def a_worker(pair: Pair, job: Job) -> PartWorker:
     names = ("plan", "options", "selection", "vocabulary", "target", "models")
-    return Worker(lambda: pair, {name: getattr(job, name) for name in names}, 1)
+    return PartWorker(lambda: pair, {name: getattr(job, name) for name in names}, 1)
 
 
 def test_parts_hold_every_cell_that_is_left_once_and_the_pictures_they_need(
@@ -58,9 +62,9 @@ def test_parts_hold_every_cell_that_is_left_once_and_the_pictures_they_need(
     job = make_job(pair, pictures, OPTIONS)
     keys = [cell.key for cell in job.plan.cells]
     finished = frozenset(keys[:30])
-    work = Work(job, finished, frozenset())
-    parts = list[Part]()
-    while (part := work.part(4, 2)) is not None:
+    queue = PartQueue(job, finished, frozenset())
+    parts = list[SweepPart]()
+    while (part := queue.take(4, 2)) is not None:
         parts.append(part)
     held = [cell.key for part in parts for cell in part.cells]
     assert sorted(held) == sorted(set(keys) - finished)
@@ -69,22 +73,22 @@ def test_parts_hold_every_cell_that_is_left_once_and_the_pictures_they_need(
     # an input of which all cells are finished, but not its reading, is still gone through; every reading comes once
     assert sorted(id for part in parts for id in part.unread) == sorted(job.pictures)
     assert [part.cells for part in parts if job.plan.pictures[0] in part.unread] == [()]
-    assert not Work(job, frozenset(keys), frozenset(job.pictures)).is_left
-    assert work.is_left, "until they are finished"
+    assert not PartQueue(job, frozenset(keys), frozenset(job.pictures)).is_left
+    assert queue.is_left, "until they are finished"
 
 
 def test_the_last_cells_are_shared_out(pair: Pair, pictures: list[Picture]) -> None:
-    work = Work(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
-    sizes = [len(part.cells) for part in iter(lambda: work.part(16, 4), None)]
+    queue = PartQueue(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
+    sizes = [len(part.cells) for part in iter(lambda: queue.take(16, 4), None)]
     assert sum(sizes) == 21 and max(sizes) == 6
 
 
 def test_a_part_that_was_lost_is_given_out_again(pair: Pair, pictures: list[Picture]) -> None:
-    work = Work(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
-    part = work.part(64, 1)
-    assert part is not None and work.part(64, 1) is None
-    work.lost(part)
-    assert work.part(64, 1) is part
+    queue = PartQueue(make_job(pair, pictures[:1], OPTIONS), frozenset(), frozenset())
+    part = queue.take(64, 1)
+    assert part is not None and queue.take(64, 1) is None
+    queue.put_back(part)
+    assert queue.take(64, 1) is part
 
 
 @pytest.mark.parametrize("decode", ["top:2", "above:0.9", "all"])
@@ -95,12 +99,12 @@ def test_a_choice_is_ranked_once_a_picture_and_decoded_in_large_batches(
     picked: list[int] = []
     real = Selection.select
     monkeypatch.setattr(Selection, "select", lambda self, cells: picked.append(1) or real(self, cells))
-    work = Work(job, frozenset(), frozenset())
-    parts, results = carried_out(work, a_worker(pair, job), batch=64)
+    queue = PartQueue(job, frozenset(), frozenset())
+    parts, results = carried_out(queue, a_worker(pair, job), batch=64)
     assert len(picked) == (0 if decode == "all" else len(pictures))
     # three pictures have few cells each, and all of them are decoded together
     assert len([part for part in parts if part.cells]) == 1
-    assert work.decoded == work.total == len(results)
+    assert queue.decoded == queue.total == len(results)
     monkeypatch.undo()
     whole = look(pair, pictures, steps=2, decode=decode)
     assert same(replace(whole, results=tuple(sorted(results, key=lambda one: place(job, one)))), whole)
@@ -113,18 +117,18 @@ def place(job: Job, result: CellResult) -> int:
 def test_a_finished_choice_leaves_no_part(pair: Pair, pictures: list[Picture]) -> None:
     job = make_job(pair, pictures, LookOptions(steps=2, decode="top:2"))
     keys = frozenset(result.cell.key for result in look(pair, pictures, steps=2, decode="top:2").results)
-    assert not Work(job, keys, frozenset(job.pictures)).is_left
+    assert not PartQueue(job, keys, frozenset(job.pictures)).is_left
     # one cell that is missing is ranked again, and alone decoded
     (missing, *_) = sorted(keys)
-    work = Work(job, keys - {missing}, frozenset(job.pictures))
-    _, results = carried_out(work, a_worker(pair, job), batch=4)
+    queue = PartQueue(job, keys - {missing}, frozenset(job.pictures))
+    _, results = carried_out(queue, a_worker(pair, job), batch=4)
     assert [result.cell.key for result in results] == [missing]
 
 
 def test_a_worker_keeps_the_size_of_batches_that_it_has_learnt(pair: Pair, pictures: list[Picture]) -> None:
     job = make_job(pair, pictures, OPTIONS)
-    worker, work = a_worker(pair, job), Work(job, frozenset(), frozenset())
-    first, second = work.part(4, 1), work.part(4, 1)
+    worker, queue = a_worker(pair, job), PartQueue(job, frozenset(), frozenset())
+    first, second = queue.take(4, 1), queue.take(4, 1)
     assert first is not None and second is not None
     assert worker.do(first).batch == 4
     worker.batch.did_not_fit(4)
@@ -147,7 +151,7 @@ def test_a_worker_uses_kept_traces_if_the_job_does(
     monkeypatch.setenv("STEERLENS_CACHE", str(tmp_path / "cache"))
     job = make_job(pair, pictures, OPTIONS)
     rest = {"plan": job.plan, "options": job.options}
-    assert Worker(lambda: pair, rest, 1).job.traces is None
-    worker, work = Worker(lambda: pair, rest, 1, cached=True), Work(job, frozenset(), frozenset())
-    parts, _ = carried_out(work, worker, batch=4)
+    assert PartWorker(lambda: pair, rest, 1).job.traces is None
+    worker, queue = PartWorker(lambda: pair, rest, 1, cached=True), PartQueue(job, frozenset(), frozenset())
+    parts, _ = carried_out(queue, worker, batch=4)
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(pictures) < len(parts)

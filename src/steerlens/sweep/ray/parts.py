@@ -1,43 +1,33 @@
-"""How a sweep is cut into parts for workers elsewhere, and what a worker does with one.
+"""Parts of a sweep for workers on other machines, and the queue that they are taken from.
 
-Where all cells are decoded they are cut as they are planned. Where a choice is, a picture is surveyed first, by one
-worker and once: it is traced, read and ranked, and the cells that were chosen are cut, of several pictures together.
+Where all cells are decoded, parts are cut in the order of the plan. Where a selection is made, each picture is surveyed
+first, once and by one worker: traced, read and ranked; the selected cells of several pictures then form parts together.
 """
 
 import math
-import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from steerlens.atlas.atlas import Reading
-from steerlens.atlas.plan import Cell, Plan
-from steerlens.errors import ModelError
+from steerlens.atlas.plan import Cell
 from steerlens.images import Picture
-from steerlens.runs.difference import first_difference
-from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
-from steerlens.sweep.identity import models_identity
+from steerlens.sweep.engine import FinishedCells
 from steerlens.sweep.job import Job
-from steerlens.sweep.selection import Selection
-from steerlens.sweep.trace_cache import trace_cache
-from steerlens.zoo.pair import Pair
 
 BATCHES_OF_A_PART = 2
 """Batches in a part: enough that tracing the picture again for it costs little, few enough to lose little."""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A part of a sweep, with the pictures that it needs.
+class SweepPart:
+    """Cells and readings for one worker, with the pictures that they need.
 
     Attributes:
         pictures: by id.
-        unread: ids of those whose reading is asked for.
-        cells: what is decoded.
-        surveys: whether the one picture is ranked, and nothing decoded.
+        unread: ids of those whose reading is missing.
+        cells: the cells to decode.
+        surveys: whether its one picture is read and ranked, and nothing decoded.
     """
 
     pictures: Mapping[str, Picture]
@@ -47,86 +37,86 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
-    """What became of a part.
+class PartResult:
+    """Results of one part.
 
     Attributes:
         finished: readings and cells, in the order in which they were finished.
-        batch: pictures that this worker decodes at once by now.
-        chosen: of a survey, the cells that are decoded.
+        batch: pictures that this worker now decodes at once.
+        selected: of a survey, the cells to decode.
     """
 
     finished: tuple[Reading | FinishedCells, ...]
     batch: int
-    chosen: tuple[Cell, ...] = ()
+    selected: tuple[Cell, ...] = ()
 
 
-class Work:
-    """What is left of a job, cut into parts as they are asked for.
+class PartQueue:
+    """Unfinished cells and readings of a job, cut into parts one at a time.
 
     Attributes:
-        total: cells to be decoded; at most, until all pictures have been ranked.
-        decoded: cells that have been.
+        total: cells to decode; an upper bound until all pictures have been ranked.
+        decoded: cells that are decoded.
     """
 
     def __init__(self, job: Job, finished: frozenset[str], read: frozenset[str]) -> None:
         self._job, self._finished, self._read = job, finished, read
-        self._chooses = job.selection.rule != "all"
-        self._held = Counter(key.partition("|")[0] for key in finished)
-        self.total = job.selection.at_most(job.plan.cells) - sum(self._held[id] for id in job.plan.pictures)
+        self._selects = job.selection.rule != "all"
+        self._finished_of = Counter(key.partition("|")[0] for key in finished)
+        self.total = job.selection.at_most(job.plan.cells) - sum(self._finished_of[id] for id in job.plan.pictures)
         self.decoded = 0
         self._pictures = deque(id for id, cells in job.plan.by_picture() if self._is_left(id, cells))
         self._cells = deque[Cell]()
         self._unread = deque[str]()
-        self._again = deque[Part]()
-        self._out = set[Part]()
+        self._lost = deque[SweepPart]()
+        self._given_out = set[SweepPart]()
 
     def _is_left(self, id: str, cells: tuple[Cell, ...]) -> bool:
-        return id not in self._read or self._held[id] < self._job.selection.at_most(cells)
+        return id not in self._read or self._finished_of[id] < self._job.selection.at_most(cells)
 
     @property
     def is_left(self) -> bool:
-        """Whether any part has not been finished."""
-        return bool(self._pictures or self._cells or self._unread or self._again or self._out)
+        """Whether anything is unfinished, parts that are given out included."""
+        return bool(self._pictures or self._cells or self._unread or self._lost or self._given_out)
 
-    def part(self, batch: int, workers: int) -> Part | None:
-        """The next part, or None if there is none now: what is chosen of pictures that are out is not known yet.
+    def take(self, batch: int, workers: int) -> SweepPart | None:
+        """Takes the next part; None if there is none now, since the selection of surveyed pictures is not known yet.
 
         Args:
-            batch: pictures that the worker who gets it decodes at once.
-            workers: how many share what is left.
+            batch: pictures that the worker which gets it decodes at once.
+            workers: workers that share what is left.
         """
-        part = self._again.popleft() if self._again else self._cut(BATCHES_OF_A_PART * batch, batch, workers)
+        part = self._lost.popleft() if self._lost else self._cut(BATCHES_OF_A_PART * batch, batch, workers)
         if part is not None:
-            self._out.add(part)
+            self._given_out.add(part)
         return part
 
-    def lost(self, part: Part) -> None:
-        """Takes a part back whose worker died."""
-        self._out.discard(part)
-        self._again.appendleft(part)
+    def put_back(self, part: SweepPart) -> None:
+        """Puts a part back whose worker died."""
+        self._given_out.discard(part)
+        self._lost.appendleft(part)
 
-    def finish(self, part: Part, done: Done) -> None:
-        """Takes note of a part that is finished."""
-        self._out.discard(part)
+    def finish(self, part: SweepPart, result: PartResult) -> None:
+        """Records the result of a part."""
+        self._given_out.discard(part)
         self.decoded += len(part.cells)
         if part.surveys:
             (id,) = part.pictures
-            self.total -= self._job.selection.at_most(self._job.plan.of(id)) - len(done.chosen)
-            self._cells += [cell for cell in done.chosen if cell.key not in self._finished]
+            self.total -= self._job.selection.at_most(self._job.plan.of(id)) - len(result.selected)
+            self._cells += [cell for cell in result.selected if cell.key not in self._finished]
 
-    def _cut(self, size: int, batch: int, workers: int) -> Part | None:
+    def _cut(self, size: int, batch: int, workers: int) -> SweepPart | None:
         while self._pictures and len(self._cells) < size:
             id = self._pictures.popleft()
             unread = [] if id in self._read else [id]
             cells = self._job.plan.of(id)
-            if self._chooses and self._held[id] < self._job.selection.at_most(cells):
-                return Part(self._with_pictures(unread, [id]), frozenset(unread), surveys=True)
+            if self._selects and self._finished_of[id] < self._job.selection.at_most(cells):
+                return SweepPart(self._with_pictures(unread, [id]), frozenset(unread), surveys=True)
             self._unread += unread
-            if not self._chooses:
+            if not self._selects:
                 self._cells += [cell for cell in cells if cell.key not in self._finished]
         if not self._pictures:
-            if len(self._cells) < size and any(part.surveys for part in self._out):
+            if len(self._cells) < size and any(part.surveys for part in self._given_out):
                 return None
             # The last cells are shared out, in parts that are still worth a batch.
             size = min(size, max(math.ceil(len(self._cells) / workers), math.ceil(batch / 4)))
@@ -137,58 +127,7 @@ class Work:
         self._unread = deque(id for id in self._unread if id not in unread)
         if not ids and not unread:
             return None
-        return Part(self._with_pictures(unread, ids), frozenset(unread), taken)
+        return SweepPart(self._with_pictures(unread, ids), frozenset(unread), taken)
 
     def _with_pictures(self, *ids: Iterable[str]) -> dict[str, Picture]:
         return {id: self._job.pictures[id] for some in ids for id in some}
-
-
-class Worker:
-    """Holds a pair and does parts of a job with it.
-
-    Args:
-        load: gives the pair, on the worker's own machine.
-        rest: the job without its models, pictures and traces.
-        cached: whether traces are kept from run to run, on that machine.
-        threads: of the worker.
-
-    Raises:
-        ModelError: if the pair has other weights, or another precision, than the job's.
-    """
-
-    def __init__(
-        self, load: Callable[[], Pair], rest: Mapping[str, Any], threads: int, *, cached: bool = False
-    ) -> None:
-        torch.set_num_threads(threads)
-        pair = load()
-        _check_models(rest.get("models", {}), pair)
-        traces = trace_cache(pair) if cached else None
-        self.job = Job(encoder=pair.encoder, decoder=pair.decoder, pictures={}, traces=traces, **rest)
-        self.batch = batch_size(self.job)
-
-    def do(self, part: Part) -> Done:
-        """Does one part: its readings, its finished cells, and the cells that were selected."""
-        job = replace(self.job, pictures=part.pictures)
-        if part.surveys:
-            (id,) = part.pictures
-            reading, chosen = survey(job, id, read=id not in part.unread)
-            return Done(() if reading is None else (reading,), self.batch.size, chosen)
-        cells, others = part.cells, frozenset[str]()
-        if job.selection.rule == "all" or not cells:
-            # Whole pictures are planned, and what is not of this part is called finished: labels are read of all sites.
-            cells = tuple(cell for id in part.pictures for cell in job.plan.of(id))
-            others = frozenset(cell.key for cell in cells) - {cell.key for cell in part.cells}
-        plan = Plan(cells, job.plan.strength, job.plan.seeds, job.plan.n_layers)
-        job = replace(job, plan=plan, selection=Selection())
-        payloads = (event.payload for event in run(job, others, frozenset(part.pictures) - part.unread, self.batch))
-        return Done(tuple(one for one in payloads if isinstance(one, Reading | FinishedCells)), self.batch.size)
-
-
-def _check_models(expected: Mapping[str, Any], pair: Pair) -> None:
-    found = first_difference(expected, models_identity(pair)) if expected else None
-    if found is not None:
-        name, here, there = found
-        raise ModelError(
-            f"the worker on {socket.gethostname()} has other models than this machine: {name} is {there} there, and "
-            f"{here} here. Every machine needs the same files, and the same precision: name it (--dtype)."
-        )

@@ -1,0 +1,72 @@
+"""Workers of a sweep on Ray: each holds the models once and does parts of the job."""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from steerlens.atlas.atlas import Reading
+from steerlens.atlas.plan import Plan
+from steerlens.errors import ModelError
+from steerlens.runs.difference import first_difference
+from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
+from steerlens.sweep.identity import models_identity
+from steerlens.sweep.job import Job
+from steerlens.sweep.ray.parts import PartResult, SweepPart
+from steerlens.sweep.selection import Selection
+from steerlens.sweep.trace_cache import trace_cache
+from steerlens.zoo.pair import Pair
+
+
+class PartWorker:
+    """A pair of models that does parts of a job.
+
+    Args:
+        load: gives the pair, on the worker's own machine.
+        rest: the fields of the job, without models, pictures and traces.
+        threads: of the worker.
+        cached: whether traces are kept from run to run, on that machine.
+
+    Raises:
+        ModelError: if the pair has other weights, or another precision, than the job's.
+    """
+
+    def __init__(
+        self, load: Callable[[], Pair], rest: Mapping[str, Any], threads: int, *, cached: bool = False
+    ) -> None:
+        torch.set_num_threads(threads)
+        pair = load()
+        _check_models(rest.get("models", {}), pair)
+        traces = trace_cache(pair) if cached else None
+        self.job = Job(encoder=pair.encoder, decoder=pair.decoder, pictures={}, traces=traces, **rest)
+        self.batch = batch_size(self.job)
+
+    def do(self, part: SweepPart) -> PartResult:
+        """Does one part: its readings, its finished cells, and the cells that were selected."""
+        job = replace(self.job, pictures=part.pictures)
+        if part.surveys:
+            (id,) = part.pictures
+            reading, selected = survey(job, id, read=id not in part.unread)
+            return PartResult(() if reading is None else (reading,), self.batch.size, selected)
+        cells, others = part.cells, frozenset[str]()
+        if job.selection.rule == "all" or not cells:
+            # Whole pictures are planned, with the cells of other parts as finished: labels are read at all sites.
+            cells = tuple(cell for id in part.pictures for cell in job.plan.of(id))
+            others = frozenset(cell.key for cell in cells) - {cell.key for cell in part.cells}
+        plan = Plan(cells, job.plan.strength, job.plan.seeds, job.plan.n_layers)
+        job = replace(job, plan=plan, selection=Selection())
+        payloads = (event.payload for event in run(job, others, frozenset(part.pictures) - part.unread, self.batch))
+        finished = tuple(payload for payload in payloads if isinstance(payload, Reading | FinishedCells))
+        return PartResult(finished, self.batch.size)
+
+
+def _check_models(expected: Mapping[str, Any], pair: Pair) -> None:
+    difference = first_difference(expected, models_identity(pair)) if expected else None
+    if difference is not None:
+        name, here, there = difference
+        raise ModelError(
+            f"the worker on {socket.gethostname()} has other models than this machine: {name} is {there} there, and "
+            f"{here} here. Every machine needs the same files, and the same precision: name it (--dtype)."
+        )
