@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from timing import machine
 
-from steerlens.atlas.atlas import CellResult
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import CellResult
 from steerlens.cli.lens.dry_run import price
 from steerlens.cli.lens.settings import LensSettings, LookSettings, ModelSettings
 from steerlens.conditioning import Conditioning

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.atlas.atlas import Atlas, CellResult, LazyResults, Reading, SiteScore
+    from steerlens.atlas.atlas import Atlas
     from steerlens.atlas.lazy import Lazy
     from steerlens.atlas.plan import Cell, LensName, Plan, RepeatedCells, clean_site, compact, make_plan
+    from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
 
 __all__ = [
     "Atlas",

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from steerlens.atlas.atlas import Atlas, CellResult, Reading, SiteScore
+from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import LensName, clean_site
+from steerlens.atlas.results import CellResult, Reading, SiteScore
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.sites import Site, layer_sites

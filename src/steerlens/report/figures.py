@@ -17,8 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from steerlens.atlas.atlas import Atlas, Reading, SiteScore
+from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import LensName
+from steerlens.atlas.results import Reading, SiteScore
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
 from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two

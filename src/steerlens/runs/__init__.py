@@ -7,8 +7,9 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.runs.difference import first_difference
     from steerlens.runs.export import export_parquet, export_pictures
+    from steerlens.runs.manifest import fingerprint, plan_to_json, spec_to_json
     from steerlens.runs.merge import merge_runs
-    from steerlens.runs.store import RunWriter, fingerprint, load_run, open_run, plan_to_json, spec_to_json
+    from steerlens.runs.store import RunWriter, load_run, open_run
     from steerlens.runs.summary import RunSummary, run_summary
     from steerlens.runs.tables import IMAGE, image_value, table_bytes
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.results import CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
 from steerlens.progress import Progress

@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.atlas.atlas import CellResult, LazyResults, Reading
 from steerlens.atlas.plan import Cell, Plan, compact
+from steerlens.atlas.results import CellResult, LazyResults, Reading
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
-from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
-from steerlens.runs.store import (
-    RunWriter,
+from steerlens.runs.manifest import (
     identity_difference,
     is_complete,
     known_by,
-    open_run,
     plan_from_json,
     plan_to_json,
     read_manifest,
     readable_run,
 )
+from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
+from steerlens.runs.store import RunWriter, open_run
 
 _UNITED = ("plan", "inputs", "directions")
 """Of what a run is known by, that in which runs may differ and still be merged."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steerlens.runs.manifest import is_complete, plan_from_json, read_manifest, readable_run
 from steerlens.runs.reader import finished_keys, reading_files
-from steerlens.runs.store import is_complete, plan_from_json, read_manifest, readable_run
 from steerlens.storage.files import files_under
 from steerlens.storage.lock import is_being_written
 

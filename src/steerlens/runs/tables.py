@@ -19,8 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from steerlens.atlas.atlas import CellResult, Reading
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import CellResult, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses.logit import Label
 from steerlens.lenses.strength import Strength

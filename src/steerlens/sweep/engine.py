@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas.atlas import CellResult, Reading
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import CellResult, Reading
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, Decoder, check_fit, clean_conditioning
 from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from steerlens.lenses.components import Direction
-from steerlens.runs.store import plan_to_json, spec_to_json
+from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.sweep.job import Job
 from steerlens.zoo.pair import Pair
 

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.results import CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_pictures
 from steerlens.lenses.components import Direction

@@ -6,8 +6,8 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas.atlas import Reading
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import Reading
 from steerlens.encoders.base import EncoderSpec
 from steerlens.images import Picture
 from steerlens.lenses.logit import LogitLens

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas.atlas import Reading
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import Reading
 from steerlens.decoders.base import clean_conditioning
 from steerlens.decoders.batches import fitting
 from steerlens.encoders.base import Inputs

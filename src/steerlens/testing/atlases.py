@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas, CellResult, Reading
+from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import Cell, LensName, make_plan
+from steerlens.atlas.results import CellResult, Reading
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.encoders.base import EncoderSpec
 from steerlens.images import Picture, png_bytes

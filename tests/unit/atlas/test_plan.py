@@ -5,7 +5,7 @@ import pytest
 from steerlens.atlas.plan import Cell, Plan, RepeatedCells, clean_site, compact, grouped, make_plan
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
-from steerlens.runs.store import plan_from_json, plan_to_json
+from steerlens.runs.manifest import plan_from_json, plan_to_json
 from steerlens.sites import Site, all_heads, layer_sites
 
 RHO = Strength("rho", 1.0)

@@ -12,9 +12,10 @@ import pytest
 from steerlens.atlas.atlas import Atlas
 from steerlens.errors import StoreError, UsageError
 from steerlens.runs.export import export_parquet, export_pictures, export_report
+from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
 from steerlens.runs.reader import part_files, reading_files
-from steerlens.runs.store import load_run, open_run, plan_to_json, spec_to_json
+from steerlens.runs.store import load_run, open_run
 from steerlens.testing.atlases import fake_atlas
 
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas, CellResult
+from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import Cell
+from steerlens.atlas.results import CellResult
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load

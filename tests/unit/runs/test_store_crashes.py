@@ -11,8 +11,9 @@ import pytest
 from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import Cell
 from steerlens.errors import UsageError
+from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.reader import part_files, part_keys
-from steerlens.runs.store import RunWriter, load_run, open_run, plan_to_json, spec_to_json
+from steerlens.runs.store import RunWriter, load_run, open_run
 from steerlens.storage import files
 from steerlens.testing.atlases import fake_atlas
 

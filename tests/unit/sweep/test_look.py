@@ -25,7 +25,8 @@ from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.loading import Pair, load
 from steerlens.progress import Progress
-from steerlens.runs.store import fingerprint, load_run, open_run
+from steerlens.runs.manifest import fingerprint
+from steerlens.runs.store import load_run, open_run
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.storage import files

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas, CellResult
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.results import CellResult
 from steerlens.errors import ModelError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load

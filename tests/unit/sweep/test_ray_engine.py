@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas, Reading
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.results import Reading
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from steerlens.atlas.atlas import Atlas, Reading
+from steerlens.atlas.atlas import Atlas
+from steerlens.atlas.results import Reading
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture

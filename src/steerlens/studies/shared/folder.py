@@ -23,7 +23,7 @@ from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
 from steerlens.runs.difference import first_difference
-from steerlens.runs.store import fingerprint
+from steerlens.runs.manifest import fingerprint
 from steerlens.storage.files import atomic_write, storing
 from steerlens.storage.folder import OwnedFolder
 from steerlens.storage.lock import LOCK_FILE, only_writer

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from steerlens.atlas.atlas import Reading
 from steerlens.atlas.plan import Plan
+from steerlens.atlas.results import Reading
 from steerlens.errors import ModelError
 from steerlens.runs.difference import first_difference
 from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
