@@ -18,7 +18,7 @@ from steerlens.interventions import ByRow, Zero
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
-from steerlens.studies.shared.ablation import ABLATIONS, ablate
+from steerlens.studies.shared import ABLATIONS, ablate
 
 _PICTURES = 100
 """Held-out pictures of a full importance study."""

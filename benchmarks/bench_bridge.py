@@ -23,7 +23,7 @@ from steerlens.cli.main import main as steerlens
 from steerlens.images import eight_bit, picture_files
 from steerlens.progress import run_to_end
 from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, PictureSet, SceneMaker
-from steerlens.studies.shared.scenes import open_pictures
+from steerlens.studies.shared import open_pictures
 from steerlens.zoo import locate_encoder, open_encoder
 
 

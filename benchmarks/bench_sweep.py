@@ -27,7 +27,7 @@ from steerlens.lenses.steering import SteeringLens
 from steerlens.loading import Pair, load
 from steerlens.progress import Progress
 from steerlens.sites import all_heads
-from steerlens.studies.shared.stats import spearman
+from steerlens.studies.shared import spearman
 from steerlens.sweep.look import look
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import make_job

@@ -36,9 +36,7 @@ from steerlens.studies.overlay.measure import open_scene
 from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.scenes import scene_pairs
-from steerlens.studies.shared.ablation import by_layer
-from steerlens.studies.shared.bench import Bench, make_bench
-from steerlens.studies.shared.stats import correlation_estimate, difference_estimate
+from steerlens.studies.shared import Bench, by_layer, correlation_estimate, difference_estimate, make_bench
 
 WHOLE, INSIDE, OUTSIDE = "heads, all they write", "heads, read from the overlay's place", "heads, read elsewhere"
 ATTENTION, MLPS = "attention of a layer", "MLPs"

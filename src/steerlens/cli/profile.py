@@ -8,7 +8,7 @@ import tyro
 
 from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.kept import kept
-from steerlens.studies.shared.arguments import StudySettings
+from steerlens.studies.shared import StudySettings
 
 if TYPE_CHECKING:
     from steerlens.profiles import HeadProfile, Profile, ProfilePictures
@@ -62,8 +62,7 @@ class Command:
         from steerlens.lenses.strength import Strength
         from steerlens.profiles import ProfileOptions, heads_of, profile_heads, write_profile_page
         from steerlens.progress import run_to_end
-        from steerlens.studies.shared.bench import with_steps
-        from steerlens.studies.shared.inputs import load_study_pair
+        from steerlens.studies.shared import load_study_pair, with_steps
         from steerlens.sweep.prepare import default_strength
         from steerlens.zoo.vocabularies import read_vocabulary
 

@@ -31,7 +31,7 @@ from steerlens.profiles.pictures import ProfilePicture, batches
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared.ablation import ablate, mean_writes, signed_effect, unsigned_effect
+from steerlens.studies.shared import ablate, mean_writes, signed_effect, unsigned_effect
 from steerlens.trace import Trace
 
 Order = Literal["high", "low", "write", "similarity", "effect"]

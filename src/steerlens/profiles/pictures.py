@@ -11,8 +11,7 @@ from PIL import Image
 
 from steerlens.images import load_picture, picture_files
 from steerlens.scenes import HELD_OUT, UNSEEN
-from steerlens.studies.shared.scenes import draw_scenes, open_pictures
-from steerlens.studies.shared.subjects import concept_of, image_hash
+from steerlens.studies.shared import concept_of, draw_scenes, image_hash, open_pictures
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ from steerlens.profiles.tables import write_profile
 from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared.folder import StudyFolder, open_study
+from steerlens.studies.shared import StudyFolder, open_study
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.pair import Pair
 

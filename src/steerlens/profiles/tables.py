@@ -14,7 +14,7 @@ from steerlens.images import png_bytes
 from steerlens.profiles.measure import ORDERS, oriented
 from steerlens.profiles.summary import DIRECTIONS, HeadProfile, Profile, averages_of
 from steerlens.runs.tables import IMAGE, image_value, table_bytes
-from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared import StudyFolder
 
 _NUMBERS = (
     *("constant", "write", "similarity", "direct_effect", "total_effect", "total_unsigned"),

@@ -6,8 +6,8 @@ from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.study.command_line import command_line
 from steerlens.cli.study.kept import kept
 from steerlens.progress import run_to_end
-from steerlens.studies.shared.arguments import StudyArguments
-from steerlens.studies.shared.study import Study
+from steerlens.studies import Study
+from steerlens.studies.shared import StudyArguments
 
 
 def study_command(study: Study[Any, Any]) -> type[StudyArguments]:

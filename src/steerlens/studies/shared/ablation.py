@@ -1,10 +1,10 @@
-"""What ablating a component truly does to the image embedding: on a real forward pass, and directly.
+"""Ablation of single components: its true effect on the image embedding, on a real forward pass and directly.
 
 *Total*: the component's write is replaced on every token of a real forward pass, everything downstream reacting.
 *Direct*: it is replaced in the final residual of the readout tokens alone, `readout(r_L - h + h')`.
 
-What replaces it: nothing (`zero`), its mean over reference pictures (`mean`), or what it writes for another picture
-(`resample`). An effect is read from the two embeddings, clean `e` and ablated `e'`:
+A write is replaced by nothing (`zero`), by its mean over reference pictures (`mean`), or by the write for another
+picture (`resample`). An effect is read from the two embeddings, clean `e` and ablated `e'`:
 
     unsigned   1 - cos(e', e)                 how far the embedding moves, wherever to
     signed     cos(e, t) - cos(e', t)         how much similarity with a target t is lost; negative if it grows
@@ -35,10 +35,10 @@ Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 Objective = Callable[[Float[Tensor, "B E"]], Float[Tensor, "B"]]
-"""A number for every embedding: what ablation is to lower."""
+"""A number for every embedding, which ablation lowers."""
 
 HeadWrites = Mapping[Site, Float[Tensor, "#B T D"]]
-"""What replaces each site's write, on every token; one row for all pictures, or one a picture."""
+"""Replacements of each site's write, on every token; one row for all pictures, or one a picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +59,19 @@ class Ablated:
 
 
 def unsigned_effect(clean: Float[Tensor, "B E"], ablated: Float[Tensor, "B N E"]) -> Float[Tensor, "B N"]:
-    """How far ablation moves the embedding: `1 - cos(e', e)`, in [0,2]."""
+    """Distance by which ablation moves the embedding: `1 - cos(e', e)`, in [0,2]."""
     return 1 - cosine_similarity(ablated, clean[:, None])
 
 
 def signed_effect(
     clean: Float[Tensor, "B E"], ablated: Float[Tensor, "B N E"], target: Float[Tensor, "B E"]
 ) -> Float[Tensor, "B N"]:
-    """How much similarity with a target ablation costs: `cos(e, t) - cos(e', t)`, in [-2,2]."""
+    """Similarity with a target that ablation costs: `cos(e, t) - cos(e', t)`, in [-2,2]."""
     return cosine_similarity(clean, target)[:, None] - cosine_similarity(ablated, target[:, None])
 
 
 def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """The mean of what each site writes on every token, (1,T,D), over all pictures of the batches.
+    """Mean writes of each site on every token, (1,T,D), over all pictures of the batches.
 
     Raises:
         UsageError: if there is no picture.
@@ -144,11 +144,10 @@ def ablate(
         direct |= direct_embeddings(encoder, final, own, put)
         done += len(group)
         yield Progress("ablating", done, len(sites), "sites")
-    chosen = tuple(sites)
-    stacked = [torch.stack([held[site] for site in chosen], dim=1) for held in (total, direct)]
+    stacked = [torch.stack([by_site[site] for site in sites], dim=1) for by_site in (total, direct)]
     if stacked[0].shape[0] != B:
         raise UsageError("the passes do not belong to the same pictures.")
-    return Ablated(chosen, prefix.embedding, *stacked)
+    return Ablated(tuple(sites), prefix.embedding, *stacked)
 
 
 def replacements(
@@ -159,7 +158,7 @@ def replacements(
     others: Prefix | None,
     own: HeadWrites,
 ) -> dict[Site, Float[Tensor, "#B T D"]]:
-    """What an ablation puts in place of the writes of sites of one layer."""
+    """Replacements of the writes of sites of one layer."""
     if ablation == "zero":
         return {site: torch.zeros_like(own[site][:1]) for site in sites}
     if ablation == "mean" and means is not None:
@@ -231,7 +230,7 @@ def attribution(
     means: HeadWrites | None = None,
     others: Prefix | None = None,
 ) -> Float[Tensor, "B N"]:
-    """Attribution patching: what ablating every component costs to first order, from one backward pass.
+    """Attribution patching: first-order effects of ablating every component, from one backward pass.
 
         effect(m) ~ < d objective(e) / d h_m , h_m - h'_m >        summed over all tokens
 

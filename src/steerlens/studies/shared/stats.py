@@ -121,6 +121,7 @@ class WithinLayers:
         self.layers = tuple(layers)
 
     def __call__(self, a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
+        """The correlation of two tables, picture by picture."""
         return pearson(self._pooled(a), self._pooled(b))
 
     def _pooled(self, values: Tensor) -> Tensor:

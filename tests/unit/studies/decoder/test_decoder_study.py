@@ -35,6 +35,7 @@ from steerlens.studies.decoder.scores import (
 )
 from steerlens.studies.decoder.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
+from steerlens.studies.shared import run
 from steerlens.studies.shared.judge import weights_hash
 from steerlens.studies.shared.stats import Estimate, ranks
 from steerlens.studies.shared.subjects import Subject, SubjectSet
@@ -99,10 +100,11 @@ def test_pictures_of_seeds_are_labelled_with_the_seeds_that_made_them(
 
 
 def test_the_study_resumes_to_the_same_summary(
-    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path
+    pair: Pair, subjects: SubjectSet, options: DecoderOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = tiny_encoder(5)
     whole = finish(decoder_study(pair, subjects, options, tmp_path / "whole", judge=judge, draws=20))
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)  # once is enough
     broken = decoder_study(pair, subjects, options, tmp_path / "broken", judge=judge)
     for event in broken:
         if event.stage == "decoding" and event.done > event.total / 2:

@@ -21,6 +21,7 @@ from steerlens.studies.importance.measure import REPORT, read_parts
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.scores import choose
 from steerlens.studies.importance.section import importance_section
+from steerlens.studies.shared import run
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.candidates import (
     ONE_FACTOR_NAME,
@@ -53,8 +54,11 @@ def options(pair: Pair) -> ImportanceOptions:
     )
 
 
-def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
+def test_the_study_resumes_to_the_same_summary(
+    pair: Pair, subjects: SubjectSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finish(importance_study(pair, subjects, options(pair), tmp_path / "whole", draws=20))
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)  # once is enough
     broken = importance_study(pair, subjects, options(pair), tmp_path / "broken")
     for event in broken:
         if event.stage == "decoding to report" and event.done > event.total / 2:
@@ -81,8 +85,9 @@ def test_the_study_resumes_to_the_same_summary(pair: Pair, subjects: SubjectSet,
 
 
 def test_without_extras_only_plain_and_chosen_settings_are_decoded(
-    pair: Pair, subjects: SubjectSet, tmp_path: Path
+    pair: Pair, subjects: SubjectSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
     small = replace(options(pair), extras=False)
     told = finish(importance_study(pair, subjects, small, tmp_path / "small", draws=20))
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())

@@ -18,6 +18,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.scores import cosine_similarity
 from steerlens.studies import STUDIES
 from steerlens.studies.page import Finished, study_page, verdict_page
+from steerlens.studies.shared import run
 from steerlens.studies.shared.bench import Bench, make_bench
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import judge_name
@@ -55,9 +56,10 @@ def options(pair: Pair) -> StrengthOptions:
 
 
 def test_the_study_resumes_to_the_same_summary(
-    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path
+    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = finish(strength_study(pair, subjects, options, tmp_path / "whole", draws=20))
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)  # once is enough
     broken = strength_study(pair, subjects, options, tmp_path / "broken")
     for event in broken:
         if event.stage == "decoding" and event.done > event.total / 2:
@@ -81,8 +83,9 @@ def test_the_study_resumes_to_the_same_summary(
 
 
 def test_other_bounds_and_targets_need_no_new_measurement(
-    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path
+    pair: Pair, subjects: SubjectSet, options: StrengthOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
     judge = tiny_encoder(5)
     loose, strict = Bounds(fidelity=-1.0, atypical=1.0), Bounds(fidelity=2.0, atypical=1.0)
     found = finish(strength_study(pair, subjects, options, tmp_path, bounds=loose, judge=judge, draws=10))
