@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.bridges.embeddings import see
+from steerlens.bridges.embeddings import embed_both
 from steerlens.bridges.fit import Measured, measure
 from steerlens.bridges.store import StoredBridge, read_bridge
 from steerlens.cli.main import main as steerlens
@@ -43,7 +43,7 @@ def draw(pictures: PictureSet, rows: Tensor, count: int, seed: int, folder: Path
 def measured_on(stored: StoredBridge, folder: Path) -> Measured:
     """What a bridge does on the pictures of a folder."""
     source, target = (open_encoder(locate_encoder(end.source)) for end in (stored.source, stored.target))
-    seen = run_to_end(see(source, target, picture_files(folder)))
+    seen = run_to_end(embed_both(source, target, picture_files(folder)))
     return measure(stored.bridge, seen.source, seen.target)
 
 

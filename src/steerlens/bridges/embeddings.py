@@ -16,12 +16,12 @@ from steerlens.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What two encoders make of the same pictures, on the host.
+class PairedEmbeddings:
+    """Embeddings of the same pictures by two encoders, on the host.
 
     Attributes:
-        source: embeddings by the one, float32.
-        target: embeddings by the other, float32.
+        source: embeddings by the first encoder, float32.
+        target: embeddings by the second encoder, float32.
         paths: the files, row by row.
         sha256: of each file's bytes.
         doubles: files left out because their bytes were met before.
@@ -36,10 +36,10 @@ class Seen:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def rows(self, rows: Tensor) -> "Seen":
+    def rows(self, rows: Tensor) -> "PairedEmbeddings":
         """Some of the pictures."""
         numbers: list[int] = rows.tolist()
-        return Seen(
+        return PairedEmbeddings(
             self.source[rows],
             self.target[rows],
             tuple(self.paths[number] for number in numbers),
@@ -48,9 +48,9 @@ class Seen:
         )
 
 
-def see(
+def embed_both(
     source: Encoder, target: Encoder, paths: list[Path], *, batch_size: int = 32, stage: str = "embedding"
-) -> Generator[Progress, None, Seen]:
+) -> Generator[Progress, None, PairedEmbeddings]:
     """Embeds pictures with two encoders, batch by batch; the same file twice counts once.
 
     Args:
@@ -83,17 +83,17 @@ def see(
                 column.append(encoder.embed(encoder.preprocess(images)).float().cpu())
         yield Progress(stage, min(start + batch_size, len(paths)), len(paths), "pictures")
     first, second = (torch.cat(column) for column in columns)
-    return Seen(first, second, tuple(met.values()), tuple(met), doubles)
+    return PairedEmbeddings(first, second, tuple(met.values()), tuple(met), doubles)
 
 
-def held_out(seen: Seen, seed: int, most: int = 500) -> tuple[Seen, Seen]:
+def held_out(seen: PairedEmbeddings, seed: int, most: int = 500) -> tuple[PairedEmbeddings, PairedEmbeddings]:
     """Pictures to fit on, and a fifth of them, at most `most`, to measure on."""
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
     n = min(most, len(seen) // 5)
     return seen.rows(order[n:].sort().values), seen.rows(order[:n].sort().values)
 
 
-def without(seen: Seen, others: Seen) -> Seen:
+def without(seen: PairedEmbeddings, others: PairedEmbeddings) -> PairedEmbeddings:
     """The pictures that are not among others: what a bridge was fitted on says nothing of how well it does."""
     known = set(others.sha256)
     kept = [row for row, digest in enumerate(seen.sha256) if digest not in known]

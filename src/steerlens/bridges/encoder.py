@@ -54,7 +54,7 @@ class BridgedEncoder(NativeEncoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the encoder's weights, as it tells it itself."""
+        """The precision of the encoder's weights."""
         return self.source.dtype
 
     @property
@@ -99,7 +99,7 @@ class BridgedEncoder(NativeEncoder):
     def record(
         self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
     ) -> dict[Site, Float[Tensor, "B T D"]]:
-        """What the encoder's own sites hold."""
+        """Values of the encoder's own sites."""
         return self.source.record(inputs, sites, interventions)
 
     def _cross(self, embeddings: Float[Tensor, "B E"]) -> Float[Tensor, "B F"]:

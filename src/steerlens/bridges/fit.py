@@ -64,7 +64,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a bridge does on pictures that it was not fitted on; cosine similarities are in [-1,1], means over pictures.
+    """Quality of a bridge on pictures that it was not fitted on: mean cosine similarities, in [-1,1].
 
     Attributes:
         n_pictures: of how many.
@@ -98,7 +98,7 @@ def fit_bridge(
     folds: int = 5,
     seed: int = 0,
 ) -> Generator[Progress, None, Fitted]:
-    """Fits a bridge; progress is told fold by fold, in pictures mapped by a bridge that never saw them.
+    """Fits a bridge; progress counts, fold by fold, pictures mapped by a bridge that never saw them.
 
     Args:
         source: embeddings of pictures by the one encoder.
@@ -141,7 +141,7 @@ def fit_bridge(
 
 
 def measure(bridge: Bridge, source: Float[Tensor, "N E"], target: Float[Tensor, "N F"]) -> Measured:
-    """What a bridge does on pictures that it was not fitted on.
+    """Measures a bridge on pictures that it was not fitted on.
 
     Args:
         bridge: the bridge.

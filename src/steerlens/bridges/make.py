@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from steerlens.bridges.embeddings import Seen, held_out, see, without
+from steerlens.bridges.embeddings import PairedEmbeddings, embed_both, held_out, without
 from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
 from steerlens.decoders.base import Decoder
 from steerlens.decoders.redecoding import redecode
@@ -36,8 +36,8 @@ class BridgeOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A bridge, what it does, and what it was made from.
+class NewBridge:
+    """A bridge that was just fitted, with its measured quality.
 
     Attributes:
         fitted: the bridge and what else was tried.
@@ -60,8 +60,8 @@ def make_bridge(
     *,
     decoder: Decoder | None = None,
     options: BridgeOptions | None = None,
-) -> Generator[Progress, None, Made]:
-    """Embeds pictures with both encoders, fits a bridge between them and measures it; progress is told on the way.
+) -> Generator[Progress, None, NewBridge]:
+    """Embeds pictures with both encoders, fits a bridge between them and measures it.
 
     Args:
         source: the encoder to lead from.
@@ -84,12 +84,12 @@ def make_bridge(
     fewest = FEWEST if others is not None else -(-5 * FEWEST // 4)
     if len(paths) < fewest:
         raise UsageError(f"{len(paths)} pictures are too few for a bridge; give at least {fewest}, better thousands.")
-    known = yield from see(source, target, paths, batch_size=options.batch_size)
+    known = yield from embed_both(source, target, paths, batch_size=options.batch_size)
     doubles = known.doubles
     if others is None:
         known, new = held_out(known, options.seed)
     else:
-        new = yield from see(source, target, others, batch_size=options.batch_size, stage="embedding held-out")
+        new = yield from embed_both(source, target, others, batch_size=options.batch_size, stage="embedding held-out")
         fresh = without(new, known)
         doubles += new.doubles + len(new) - len(fresh)
         new = fresh
@@ -99,11 +99,11 @@ def make_bridge(
     measured = measure(fitted.bridge, new.source, new.target)
     if decoder is not None and options.decode:
         measured = yield from _decoded(fitted, measured, target, decoder, new, options)
-    return Made(fitted, measured, doubles, tuple(_notes(fitted, doubles)))
+    return NewBridge(fitted, measured, doubles, tuple(_notes(fitted, doubles)))
 
 
 def _decoded(
-    fitted: Fitted, measured: Measured, target: Encoder, decoder: Decoder, new: Seen, options: BridgeOptions
+    fitted: Fitted, measured: Measured, target: Encoder, decoder: Decoder, new: PairedEmbeddings, options: BridgeOptions
 ) -> Generator[Progress, None, Measured]:
     n = min(options.decode, len(new))
     own = new.target[:n]

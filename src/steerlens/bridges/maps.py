@@ -1,4 +1,4 @@
-"""What a bridge is: a map from one embedding space to another, linear, and perhaps a kernel on top.
+"""The map of a bridge: from one embedding space to another, linear, and perhaps a kernel on top.
 
 B(x) = m_y + (x - m_x) W                                            ridge, Procrustes
 B(x) = m_y + (x - m_x) W + Σ_k A_k / (1 + t |x - m_x - c_k|²)       kernel
@@ -40,7 +40,7 @@ class Kernel:
     scale: Float[Tensor, ""]
 
     def __call__(self, centred: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
-        """What is added for centred embeddings."""
+        """The kernel part of centred embeddings' images."""
         near = similarities(centred, self.centres.to(centred), self.scale.to(centred))
         return near @ self.weights.to(centred)
 

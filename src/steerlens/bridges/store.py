@@ -72,7 +72,7 @@ class StoredBridge:
 
 
 def end_of(located: LocatedEncoder, encoder: Encoder) -> End:
-    """What a card says of an encoder that was opened from where it was found."""
+    """The card's entry for an encoder that was opened from a place."""
     spec = encoder.spec
     return End(located.source, spec.name, spec.family, spec.embedding_size, file_hashes(located.files))
 
@@ -111,7 +111,7 @@ def save_bridge(
     """Writes a bridge and its card.
 
     Args:
-        folder: made if it is not there.
+        folder: created if needed.
         fitted: the bridge.
         measured: what it does on other pictures.
         source: the encoder that it leads from.
@@ -191,6 +191,6 @@ def read_bridge(folder: str | Path) -> StoredBridge:
 
 
 def parts_of(folder: str | Path) -> tuple[str, str]:
-    """What to price in place of a bridge: the target's pair, and the source's encoder; neither is looked for."""
+    """Sources of the target's pair and of the source encoder, to estimate costs by; neither is opened."""
     stored = read_bridge(folder)
     return stored.target.source, stored.source.source

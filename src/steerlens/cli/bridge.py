@@ -76,7 +76,7 @@ class Fit:
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """What a stopped fit leaves behind."""
+        """Message after a stopped fit: nothing is left behind."""
         return "Nothing was written."
 
     def run(self) -> int:
@@ -101,21 +101,21 @@ class Fit:
             decode = (0 if decoder is None else DECODED) if self.decode is None else self.decode
             options = BridgeOptions(self.map, decode, self.batch_size, seed=self.seed)
             events = make_bridge(source, target, paths, others, decoder=decoder, options=options)
-            made = run_to_end(events, progress.show)
-            for note in made.notes:
+            new = run_to_end(events, progress.show)
+            for note in new.notes:
                 progress.say(note)
         pictures = {
             "folder": self.images.name,
             "held_out": "a share of the folder" if self.held_out is None else self.held_out.name,
-            "doubles": made.doubles,
+            "doubles": new.doubles,
             "seed": self.seed,
         }
-        save_bridge(self.out, made.fitted, made.measured, end_of(first, source), end_of(second, target), pictures)
+        save_bridge(self.out, new.fitted, new.measured, end_of(first, source), end_of(second, target), pictures)
         if self.json:
-            emit_json(_content(self.out, made.fitted.chosen, made.fitted.candidates, made.measured))
+            emit_json(_content(self.out, new.fitted.chosen, new.fitted.candidates, new.measured))
         else:
-            say(f"fitted on {made.fitted.n_pictures} pictures")
-            _tell(made.fitted.chosen, made.fitted.candidates, made.measured)
+            say(f"fitted on {new.fitted.n_pictures} pictures")
+            _print_measured(new.fitted.chosen, new.fitted.candidates, new.measured)
             say(f"bridge: {self.out}; use it with --model bridge:{self.out}")
         return 0
 
@@ -163,7 +163,7 @@ class Show:
         for way, end in (("from", stored.source), ("to  ", stored.target)):
             say(f"{way}  {end.source} ({end.family}, embeddings of {end.embedding_size} numbers)")
         say(f"fitted on {stored.pictures['fitted']} pictures of {stored.pictures['folder']}")
-        _tell(stored.bridge.kind, stored.candidates, stored.measured)
+        _print_measured(stored.bridge.kind, stored.candidates, stored.measured)
         return 0
 
 
@@ -171,7 +171,7 @@ def _content(folder: Path, kind: str, candidates: "Sequence[Candidate]", measure
     return {"bridge": folder, "kind": kind, "candidates": list(candidates), "measured": measured}
 
 
-def _tell(kind: str, candidates: "Sequence[Candidate]", measured: "Measured") -> None:
+def _print_measured(kind: str, candidates: "Sequence[Candidate]", measured: "Measured") -> None:
     for candidate in candidates:
         mark = "*" if candidate.kind == kind else " "
         penalty = "" if candidate.penalty is None else f"  (penalty {candidate.penalty:.2g})"

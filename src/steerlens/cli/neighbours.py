@@ -66,12 +66,12 @@ class Index:
                     skipped.append(event.payload.reason)
                     progress.say(f"passed over: {event.payload.reason}")
                 progress.advance(1)
-        held = NeighboursDecoder(self.out)
-        told: dict[str, Any] = {"index": str(self.out), "pictures": len(held.files), "skipped": skipped}
+        index = NeighboursDecoder(self.out)
+        summary: dict[str, Any] = {"index": str(self.out), "pictures": len(index.files), "skipped": skipped}
         if self.json:
-            emit_json(told)
+            emit_json(summary)
         else:
-            say(f"{len(held.files)} pictures indexed; look through them: steerlens lens PICTURE --model {self.out}")
+            say(f"{len(index.files)} pictures indexed; look through them: steerlens lens PICTURE --model {self.out}")
         return 0
 
 

@@ -25,7 +25,7 @@ class TokenSource:
     Attributes:
         count: tokens that the decoder takes for one picture; None for any number.
         layers_after: encoder layers that come after the residual that is read: 0 for the final residual, 1 for the
-            residual before the last layer. What such a layer writes never reaches the decoder.
+            residual before the last layer. The writes of those layers never reach the decoder.
         patches_only: whether class and register tokens are dropped.
         normed: whether the tokens have passed the encoder's final norm (`TokenDecoder.tokens` applies it).
     """
@@ -61,7 +61,7 @@ class TokenSource:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """What a decoder takes and gives.
+    """Input and output of a decoder.
 
     Attributes:
         name: hub id, folder or given name.
@@ -137,7 +137,7 @@ def decode(
 
 
 def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:
-    """What a decoder reads of pictures as they are: their embeddings, or their image tokens.
+    """Conditioning of unchanged pictures: their embeddings, or their image tokens.
 
     Args:
         encoder: the encoder of the pair.

@@ -1,4 +1,4 @@
-"""What all diffusion decoders share: batches, a generator of random numbers for every picture, and progress.
+"""Shared base of diffusion decoders: batches, a generator of random numbers for every picture, and progress.
 
 A family's own file says how a conditioning enters its network and how latents become pixels, and nothing else.
 """
@@ -147,7 +147,7 @@ class DiffusionDecoder(SavedDecoder, ABC):
         )
 
     def pixels(self, vae: Any, latents: Float[Tensor, "B c h w"]) -> Float[Tensor, "B 3 height width"]:
-        """What Stable Diffusion's autoencoder makes of latents, as its config scales them."""
+        """Pixels from latents, by Stable Diffusion's autoencoder, scaled as its config says."""
         config = vae.config
         mean, std = (getattr(config, key, None) for key in ("latents_mean", "latents_std"))
         if mean is not None and std is not None:

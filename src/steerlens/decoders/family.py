@@ -58,8 +58,8 @@ class Family:
 
     Attributes:
         pipeline: class that `model_index.json` names, or `config.json` for a single model.
-        parts: what the decoder is made of, by folder; `WHOLE` alone where encoder and decoder are one model.
-        encoder: what the image encoder is made of, by folder; empty where it is part of the single model.
+        parts: parts of the decoder, by folder; `WHOLE` alone where encoder and decoder are one model.
+        encoder: parts of the image encoder, by folder; empty where it is part of the single model.
         text_files: files of a text tower beside the image encoder, whose texts name directions of the embedding space.
         recognises: whether a folder of this pipeline (and a file of extra weights, if one is given) is of this family,
             for pipelines that several families share.

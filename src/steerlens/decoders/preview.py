@@ -5,7 +5,7 @@ squares on fixed patterns of colours that go through its own encoder:
 
     min over W, b of  sum_x || W E(x) + b - pool(x) ||^2     E the autoencoder's encoder, pool the mean over its patches
 
-What it gives is blurred and lacks texture: `steerlens study decoder` and `benchmarks/bench_sweep.py` tell how far
+Previews are blurred and lack texture: `steerlens study decoder` and `benchmarks/bench_sweep.py` measure how far
 rankings by it agree with those by full pictures.
 """
 
@@ -50,6 +50,6 @@ def preview(
     latents: Float[Tensor, "B c h w"], colours: Float[Tensor, "c_plus_1 3"], scale: int
 ) -> Float[Tensor, "B 3 height width"]:
     """Pixels, about in [-1,1], of the size that the autoencoder would give."""
-    held = colours.to(latents.device, torch.float32)
-    pixels = torch.einsum("bchw,ck->bkhw", latents.float(), held[:-1]) + held[-1][:, None, None]
+    weights = colours.to(latents.device, torch.float32)
+    pixels = torch.einsum("bchw,ck->bkhw", latents.float(), weights[:-1]) + weights[-1][:, None, None]
     return functional.interpolate(pixels, scale_factor=scale, mode="bilinear")

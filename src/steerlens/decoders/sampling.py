@@ -5,9 +5,9 @@ otherwise theirs: for DDPM and guidance above 1 it gives the same latents from t
 
     eps = eps_u + g (eps_c - eps_u)     classifier-free guidance, g = 1 for none
 
-Two passes of the network are saved where they would not tell anything new. Outside the guidance interval g = 1, and
+Two passes of the network are saved where they would add nothing. Outside the guidance interval g = 1, and
 the unconditional half is left out. Before the first step, pictures of one seed have the same latents, so that their
-unconditional predictions are equal: the network is asked once for each seed.
+unconditional predictions are equal: the network predicts once for each seed.
 
 References: J. Ho, A. Jain, P. Abbeel, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239;
 J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598;
@@ -43,7 +43,7 @@ from steerlens.progress import Progress
 _LEARNED = ("learned", "learned_range")
 
 Rows = slice | Tensor
-"""Which rows of a conditioning the network is asked about; under guidance the unconditional half comes first."""
+"""Rows of a conditioning that the network predicts for; under guidance the unconditional half comes first."""
 
 Denoiser = Callable[[Float[Tensor, "M c h w"], Tensor, Rows], Float[Tensor, "M c_out h w"]]
 """Takes noisy latents, a time step and the M rows of its conditioning that belong to them, gives what the network
@@ -126,7 +126,7 @@ def denoise(
         guidance: classifier-free guidance scale g.
         interval: shares of the steps, from noise to picture, between which there is guidance.
         device: where the network is.
-        dtype: precision in which the latents are held between steps.
+        dtype: precision of the latents between steps.
 
     Raises:
         UsageError: if there are more steps than the network was trained with.
@@ -162,7 +162,7 @@ def denoise(
 def _guided(
     denoiser: Denoiser, latents: Tensor, timestep: Tensor, channels: int, guidance: float, *, first: bool
 ) -> Tensor:
-    """The guided prediction, (B,c_out,h,w); in the first step the unconditional half is asked once for each seed."""
+    """The guided prediction, (B,c_out,h,w); the first step predicts the unconditional half once for each seed."""
     items = len(latents)
     alone, of = torch.arange(items), torch.arange(items)
     if first:

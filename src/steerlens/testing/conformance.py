@@ -32,7 +32,7 @@ MakeEncoder = Callable[..., Encoder]
 
 @dataclass(frozen=True)
 class Conformance:
-    """What was measured of one adapter.
+    """Measurements of one adapter.
 
     Attributes:
         group: `steerlens.encoders` or `steerlens.decoders`.
@@ -82,20 +82,20 @@ def encoder_reports(family: str, dtype: torch.dtype) -> dict[str, CheckReport]:
 
 
 def tiny_encoders() -> dict[str, dict[str, MakeEncoder]]:
-    """What makes tiny encoders, by family and by what is special about the model."""
+    """Builders of tiny encoders, by family and by variant."""
     from steerlens.testing import tiny_families, tiny_vit
 
-    made: dict[str, dict[str, MakeEncoder]] = {}
+    builders: dict[str, dict[str, MakeEncoder]] = {}
     for kind in tiny_families.MODELS:
         make = partial(tiny_families.tiny_family_encoder, kind)
-        made.setdefault(make().spec.family, {})[kind] = make
+        builders.setdefault(make().spec.family, {})[kind] = make
     for family, function, variants in (
         ("timm", tiny_vit.tiny_timm_encoder, tiny_vit.TIMM_VARIANTS),
         ("open_clip", tiny_vit.tiny_open_clip_encoder, tiny_vit.OPEN_CLIP_VARIANTS),
         ("open_clip_timm", tiny_vit.tiny_open_clip_timm_encoder, tiny_vit.TOWER_VARIANTS),
     ):
-        made[family] = {name: partial(function, **options) for name, options in variants.items()}
-    return made
+        builders[family] = {name: partial(function, **options) for name, options in variants.items()}
+    return builders
 
 
 def decoder_report(family: str) -> CheckReport:

@@ -1,4 +1,4 @@
-"""What a decoder must satisfy: every picture depends on its own row and seed alone."""
+"""Checks of a decoder: every picture depends on its own row and seed alone."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ def check_decoder(
     *,
     stochastic: bool | None = None,
 ) -> CheckReport:
-    """Holds a decoder against the protocol: every picture depends on its own row and seed alone.
+    """Checks a decoder against the protocol: every picture depends on its own row and seed alone.
 
     Args:
         decoder: a small one, with random weights or trained.
@@ -82,11 +82,11 @@ def _measurements(
 
     def progress_is_told() -> Measured:
         sized = replace(options, batch_size=2)
-        told, firsts = [0.0], list[int]()
+        reported, firsts = [0.0], list[int]()
         for event in decoder.decode_batches(Conditioning(spec.consumes, values), seeds, sized):
-            if not told[-1] <= event.done <= event.total or event.total != len(values):
-                return 1.0, f"{event.done:g} of {event.total:g} pictures after {told[-1]:g} of {len(values)}"
-            told.append(event.done)
+            if not reported[-1] <= event.done <= event.total or event.total != len(values):
+                return 1.0, f"{event.done:g} of {event.total:g} pictures after {reported[-1]:g} of {len(values)}"
+            reported.append(event.done)
             if isinstance(event.payload, Decoded):
                 firsts.append(event.payload.first)
                 if event.done != event.payload.first + len(event.payload.pictures):
@@ -107,9 +107,9 @@ def _measurements(
         for device, dtype in places:
             moved = _moved(decoder, torch.device(device), dtype)
             got = pictures(by=moved)
-            told = getattr(moved, "device", torch.device(device)).type, getattr(moved, "dtype", dtype)
-            if told != (device, dtype):
-                raise ModelError(f"moved to {device} and {dtype}, it says {told[0]}, {told[1]}.")
+            actual = getattr(moved, "device", torch.device(device)).type, getattr(moved, "dtype", dtype)
+            if actual != (device, dtype):
+                raise ModelError(f"moved to {device} and {dtype}, it says {actual[0]}, {actual[1]}.")
             if got.shape != wanted.shape or got.device.type != "cpu" or got.dtype != torch.float32:
                 raise ModelError(f"moved to {device} and {dtype}, it gives {got.dtype} of {got.shape} on {got.device}.")
             # Guidance amplifies the rounding of half precision, in models of random weights beyond any bound.

@@ -1,4 +1,4 @@
-"""What an encoder must satisfy, each check against a slow and obvious oracle."""
+"""Checks of an encoder, each against a slow and obvious oracle."""
 
 import copy
 from collections.abc import Callable, Generator, Iterator

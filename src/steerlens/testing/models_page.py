@@ -1,4 +1,4 @@
-"""The page of all models, written from the model cards and from what the conformance checks measured."""
+"""The page of all models, written from the model cards and from the measurements of the conformance checks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -39,7 +39,7 @@ def catalogue(rows: Sequence[Conformance], cards: Mapping[str, Card], versions: 
     """The page as Markdown.
 
     Args:
-        rows: what was measured of every adapter.
+        rows: measurements of every adapter.
         cards: every model card, by name.
         versions: of the libraries that were measured with.
     """

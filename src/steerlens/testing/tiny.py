@@ -1,4 +1,4 @@
-"""Tiny pairs with random weights, of the real classes and in the real folder layouts: made in well under a second.
+"""Tiny pairs with random weights, of the real classes and in the real folder layouts: built in well under a second.
 
 Nothing in them is trained, so their pictures are noise; every shape, file name and code path is that of a real pair.
 Biases and norms are random too, because zeros would hide a part that was left out.
@@ -215,7 +215,7 @@ def save_tiny_pair(
     """Saves a random encoder and decoder as a real pair is saved, and returns the folder.
 
     Args:
-        folder: made if it is not there.
+        folder: created if needed.
         seed: of all weights.
         layout: `pair` is one folder (`image_encoder`, `image_processor`, `decoder`, a vocabulary); `hub` holds
             `kandinsky-2-2-prior` and `kandinsky-2-2-decoder`, as the Hugging Face hub does, text encoder included.

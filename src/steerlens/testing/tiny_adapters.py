@@ -40,7 +40,9 @@ def save_adapter(weights: Mapping[str, Mapping[str, Tensor]], file: Path) -> Non
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    flat = {f"{group}.{key}": value.contiguous() for group, held in weights.items() for key, value in held.items()}
+    flat = {
+        f"{group}.{key}": value.contiguous() for group, tensors in weights.items() for key, value in tensors.items()
+    }
     save_file(flat, file)
 
 

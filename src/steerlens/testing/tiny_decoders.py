@@ -1,6 +1,6 @@
 """Tiny pipelines with random weights, of diffusers' real classes: the families of decoders beside Kandinsky 2.2.
 
-Each is what the family's own pipeline class takes, so that a decoder can be held against `pipe(...)`, and is saved as
+Each is what the family's own pipeline class takes, so that a decoder can be compared with `pipe(...)`, and is saved as
 the hub holds it.
 """
 
@@ -43,21 +43,21 @@ def tiny_pipeline(family: str, seed: int = 0) -> Any:
     build = _BUILDERS.get(family)
     with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
-        made = tiny_rae(family.removeprefix("rae-")) if build is None else build()
-    if hasattr(made, "set_progress_bar_config"):
-        made.set_progress_bar_config(disable=True)
-    return made
+        pipeline = tiny_rae(family.removeprefix("rae-")) if build is None else build()
+    if hasattr(pipeline, "set_progress_bar_config"):
+        pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def save_tiny_decoder(family: str, folder: Path | str, seed: int = 0) -> Path:
     """Saves a tiny pipeline as the hub holds it, image encoder and adapter beside it, and returns the folder."""
     folder, base = Path(folder), _BASES.get(family)
     with quiet_libraries():
-        # What is saved is the pipeline before an adapter is put into it, and the adapter beside it, as on the hub.
-        made = tiny_pipeline(family, seed) if base is None else base(seed)
+        # As on the hub: the pipeline is saved before the adapter is put into it, and the adapter beside it.
+        pipeline = tiny_pipeline(family, seed) if base is None else base(seed)
         if base is not None:
-            save_adapter(adapter_weights(family, made), folder / "ip-adapter_tiny.safetensors")
-        made.save_pretrained(folder, safe_serialization=True)
+            save_adapter(adapter_weights(family, pipeline), folder / "ip-adapter_tiny.safetensors")
+        pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
@@ -240,21 +240,21 @@ def _stable_diffusion_xl() -> Any:
 
 
 def _seeded(build: Callable[[], Any]) -> Callable[[int], Any]:
-    def made(seed: int) -> Any:
+    def build(seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build()
 
-    return made
+    return build
 
 
 def _with_adapter(family: str, build: Callable[[], Any]) -> Callable[[], Any]:
-    def made() -> Any:
+    def build() -> Any:
         pipeline = build()
         pipeline.unet._load_ip_adapter_weights([adapter_weights(family, pipeline)], low_cpu_mem_usage=False)
         return pipeline
 
-    return made
+    return build
 
 
 _BASES: Mapping[str, Callable[[int], Any]] = {

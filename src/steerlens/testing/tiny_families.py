@@ -113,7 +113,7 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "Aimv2VisionModel": partial(_simple, "Aimv2VisionModel", "Aimv2VisionConfig", **_WIDE),
     "Aimv2Model": partial(_whole, "Aimv2Model", "Aimv2Config", _WIDE, projection_dim=12),
 }
-"""What makes a tiny model of each native class that has an adapter, by the name of the class."""
+"""Builders of a tiny model of each native class that has an adapter, by the name of the class."""
 
 
 def tiny_model(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:

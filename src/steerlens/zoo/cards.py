@@ -41,7 +41,7 @@ class Repository:
 
     @property
     def at(self) -> str | None:
-        """What to ask the hub for; None for the main branch."""
+        """Commit, branch or tag on the hub; None for the main branch."""
         return self.revision or self.branch
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class Card:
     """A named pair of encoder and decoder.
 
     Attributes:
-        name: what it is asked for by.
+        name: users give the pair by it.
         title: one line for people.
         licence: of the weights.
         paper: arXiv id.
@@ -91,7 +91,7 @@ class Card:
         heads: H of the encoder; 0 for any.
         gigabytes: what is downloaded, in 10^9 bytes.
         defaults: how the decoder is meant to be run.
-        strength: the steering strength that is used when none is asked for, as `Strength.parse` reads it.
+        strength: the steering strength where the user gives none, as `Strength.parse` reads it.
         reencoding_cosine: a picture that is embedded, decoded and embedded again keeps at least this cosine.
         family: name of the decoder's adapter.
         bundled: folder within this package, for a pair that comes with it.

@@ -1,4 +1,4 @@
-"""What a pair costs to run, counted from its configs alone, without weights or network.
+"""Cost of running a pair, counted from its configs alone, without weights or network.
 
 Operations are counted exactly, by running each model on tensors without numbers. Seconds are a rough estimate: the
 operations divided by the speed of a typical block of a decoder, measured here and now.
@@ -31,7 +31,7 @@ _LAYERS_HELD = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """What a pair costs.
+    """Cost of a pair.
 
     Attributes:
         encoder_flops: operations of one encoder pass, for one picture.
@@ -77,7 +77,7 @@ def cost_of(
     encoder: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Cost:
-    """What a pair costs, for a card or a folder; arguments as in `load`.
+    """The cost of a card or a folder; arguments as in `load`.
 
     Args:
         source: a card's name or a folder.
@@ -92,7 +92,7 @@ def cost_of(
         UsageError: if there is no such model, device or precision, or its decoder is of a family that is not counted.
         ModelError: if a config is missing or broken.
     """
-    known, chosen, asked = card_of(source), choose_device(device), parse_dtype(dtype)
+    known, chosen, precision = card_of(source), choose_device(device), parse_dtype(dtype)
     if known is not None and known.family != _COUNTED:
         raise UsageError(_uncounted(known.name))
     if known is not None and known.configs is not None and local is None:
@@ -107,7 +107,7 @@ def cost_of(
     if encoder is not None:
         found = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)
         configs = {**configs, "image_encoder": encoder_config(found.folder)}
-    return count(configs, size or (known.defaults.size if known else None), chosen, asked)
+    return count(configs, size or (known.defaults.size if known else None), chosen, precision)
 
 
 def _uncounted(name: str) -> str:

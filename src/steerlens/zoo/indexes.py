@@ -25,7 +25,7 @@ from steerlens.zoo.sources import has_no_decoder, is_folder
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 
 INDEX = Path("neighbours-index")
-"""What an index is called where nothing else is said; an encoder without a decoder looks for one of this name."""
+"""Default name of an index; an encoder without a decoder looks for one of this name."""
 
 _SAME = 0.99
 """Cosine that an indexed picture keeps when it is embedded again, in another precision too."""
@@ -43,10 +43,10 @@ class IndexPair(Pair):
 
 
 def index_folder(source: str | Path, local: str | Path | None = None) -> Path | None:
-    """The folder of the index that is asked for: a folder that holds one, or `neighbours` with one as its local copy.
+    """Folder of the index that `source` names: one itself, or `neighbours` with one as its local copy.
 
     Raises:
-        UsageError: if `neighbours` is asked for with a folder that holds none.
+        UsageError: if the local copy of `neighbours` holds no index.
     """
     if source == "neighbours" and local is not None:
         if not is_index(Path(local)):
@@ -60,7 +60,7 @@ def index_folder(source: str | Path, local: str | Path | None = None) -> Path | 
 
 @dataclass(frozen=True, eq=False)
 class RequestedIndex:
-    """An index that a user asked for, with the encoder to open it with.
+    """An index in place of a decoder, with the encoder to open it with.
 
     Attributes:
         folder: of the index.
@@ -82,7 +82,7 @@ def requested_index(
     """The index that the arguments of `load` lead to; None if they lead to a pair.
 
     Raises:
-        UsageError: if an index is asked for in a folder that holds none.
+        UsageError: if a folder given for an index holds none.
     """
     if neighbours is not None:
         return RequestedIndex(given_index(neighbours, source), source if encoder is None else encoder)
@@ -96,13 +96,13 @@ def requested_index(
 
 
 def found_index(source: str | Path) -> Path | None:
-    """The index of pictures that an encoder without a decoder is looked at through, or None.
+    """The index of pictures that stands in for a missing decoder, or None.
 
     It is called `neighbours-index`, lies in the encoder's own folder or in the current one, and was made with that very
     encoder.
 
     Args:
-        source: what was asked for as a model; the index of one that has a decoder is not looked for.
+        source: the model that the user named; one with a decoder needs no index.
     """
     if not has_no_decoder(source):
         return None
@@ -152,7 +152,7 @@ def open_index(
 
     Raises:
         UsageError: if the index does not say where its encoder is, and none was given.
-        ModelError: if the encoder is another than the one that made the index.
+        ModelError: if the index was made with another encoder.
     """
     decoder, source, located = NeighboursDecoder(index), "", None
     if not isinstance(encoder, Encoder):

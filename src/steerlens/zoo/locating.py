@@ -32,7 +32,7 @@ class LocatedPair:
 
     Attributes:
         encoder: folder with `image_encoder` and `image_processor`.
-        decoder: folder with `unet`, `movq` and `scheduler`, or what else its family is made of.
+        decoder: folder with `unet`, `movq` and `scheduler`, or the other parts of its family.
         folder: the pair's own folder, which may hold a vocabulary, a card and a manifest; None for a pair of the hub.
         texts: gives the folder with `text_encoder` and `tokenizer`, or None.
         adapter: the file of an IP-Adapter, where it is not in the decoder's folder.
@@ -48,7 +48,7 @@ class LocatedPair:
 
     @property
     def parts(self) -> dict[str, Path]:
-        """What decides what the decoder draws, folders and single files; see `provenance.file_hashes`."""
+        """Folders and single files that decide the decoder's pictures; see `provenance.file_hashes`."""
         family = families().get(self.family)
         if family is None:  # of a plug-in that declares nothing: every file may count
             files = (path for path in sorted(self.decoder.rglob("*")) if path.is_file())
@@ -106,7 +106,7 @@ def pinned(place: Repository, folder: Path) -> Repository:
 
 
 def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
-    """What of the hub a card's pair takes: places, and the files that are needed of each."""
+    """Repositories of a card's pair on the hub, and the files that are needed of each."""
     family = _declared(known)
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
     if family.joint:

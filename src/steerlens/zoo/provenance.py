@@ -55,7 +55,7 @@ class PartProvenance:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What finds and recognises the same weights again; empty for a pair that was put together by hand.
+    """Origin and identity of a pair's weights; empty for a pair that was put together by hand.
 
     Attributes:
         name: the card's name, or the folder.

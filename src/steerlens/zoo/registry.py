@@ -83,10 +83,10 @@ def adapter(group: Group, name: str) -> Any:
 
 
 def encoder_adapters(failed: dict[str, str] | None = None) -> Iterator[Any]:
-    """Every encoder adapter that can be imported; one whose library is not installed must not stand in others' way.
+    """Every encoder adapter that can be imported; those whose library is not installed are passed over.
 
     Args:
-        failed: is told of those that cannot: why, by name.
+        failed: filled with name -> reason for adapters that cannot be imported.
     """
     for name in registered("steerlens.encoders"):
         try:

@@ -9,7 +9,7 @@ from steerlens.zoo.cards import Card, card, cards, folder_card
 from steerlens.zoo.decoder_families import holds_pipeline
 
 OPEN_CLIP_HUB = "hf-hub:"
-"""How open_clip writes that what follows is an id of the hub."""
+"""open_clip's mark of an id of the hub."""
 
 
 def card_of(source: str | Path) -> Card | None:
@@ -52,7 +52,7 @@ def _repository(source: str) -> str:
 
 
 def hint_for_encoder(encoder: str) -> str:
-    """What to do with an encoder that has no decoder, to follow an error message."""
+    """Advice for an encoder that has no decoder, to follow an error message."""
     return (
         f" An encoder without a decoder is looked at through pictures of your own: after `steerlens neighbours index "
         f"PICTURES --encoder {encoder}`, --model {encoder} shows the nearest of them; or through another encoder's "
@@ -69,6 +69,6 @@ def is_folder(source: str | Path) -> bool:
 
 
 def shortened(source: str | Path) -> str:
-    """What a user gave, short enough for a message of one line."""
+    """A user's text, cut to fit into a message of one line."""
     text = str(source)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"

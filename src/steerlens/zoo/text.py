@@ -45,7 +45,7 @@ class TextSource(Protocol):
 
 @dataclass(frozen=True)
 class CLIPText:
-    """The text tower of a CLIP model; its files are fetched and read when the first text is asked for.
+    """The text tower of a CLIP model; its files are fetched and read with the first text.
 
     Attributes:
         folder: gives the folder with `text_encoder` and `tokenizer`.
@@ -165,13 +165,13 @@ def directions_of(
     if source is None and vocabulary is not None and others:
         source = SentenceText.for_vocabulary(vocabulary)
     if source is not None and others:
-        made = iter(source.directions(others))
+        computed = iter(source.directions(others))
     elif others:
         raise _unknown(others, vocabulary)
     else:
-        made = iter(())
+        computed = iter(())
     own = None if vocabulary is None else vocabulary.directions()
-    return torch.stack([next(made) if place is None or own is None else own[place] for place in places])
+    return torch.stack([next(computed) if place is None or own is None else own[place] for place in places])
 
 
 def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None) -> UsageError:

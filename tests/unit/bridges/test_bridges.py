@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.bridges import make as making
-from steerlens.bridges.embeddings import held_out, see
+from steerlens.bridges.embeddings import embed_both, held_out
 from steerlens.bridges.encoder import BridgedEncoder
 from steerlens.bridges.fit import FEWEST, Fitted, fit_bridge, measure
 from steerlens.bridges.kernel import fit_kernel
 from steerlens.bridges.linear import procrustes, ridge
-from steerlens.bridges.make import BridgeOptions, Made, make_bridge
+from steerlens.bridges.make import BridgeOptions, NewBridge, make_bridge
 from steerlens.bridges.maps import Bridge, Kernel, bridge_from
 from steerlens.bridges.store import End, end_of, read_bridge, save_bridge
 from steerlens.encoders.clip import CLIPEncoder
@@ -302,7 +302,7 @@ def test_pictures_are_read_once_each_and_named_when_broken(tmp_path: Path) -> No
     (folder / "notes.txt").write_text("no picture")
     paths = picture_files(folder)
     first, second = tiny_encoder(0), tiny_encoder(1, embedding_size=8)
-    told, seen = finish(see(first, second, paths, batch_size=4))
+    told, seen = finish(embed_both(first, second, paths, batch_size=4))
     assert [(event.done, event.total) for event in told] == [(0, 6), (4, 6), (6, 6)]
     assert (len(seen), seen.doubles) == (5, 1) and seen.paths == tuple(paths[:5])
     for encoder, column in ((first, seen.source), (second, seen.target)):
@@ -312,14 +312,14 @@ def test_pictures_are_read_once_each_and_named_when_broken(tmp_path: Path) -> No
     assert (len(kept), len(others)) == (4, 1) and not set(kept.sha256) & set(others.sha256)
     (folder / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(PictureError, match=r"broken\.png is no picture"):
-        finish(see(first, second, picture_files(folder)))
+        finish(embed_both(first, second, picture_files(folder)))
     with pytest.raises(UsageError, match="is not a folder"):
         picture_files(folder / "002.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no picture"):
         picture_files(tmp_path / "empty")
     with pytest.raises(UsageError, match="at least 1 picture"):
-        finish(see(first, second, paths, batch_size=0))
+        finish(embed_both(first, second, paths, batch_size=0))
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +331,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return source, target, save_pictures(root / "pictures", 70)
 
 
-def made(ends: tuple[Path, Path, Path], **options: Any) -> Made:
+def made(ends: tuple[Path, Path, Path], **options: Any) -> NewBridge:
     source, target, pictures = ends
     pair = load(target, device="cpu", dtype="float32")
     first = load_encoder(source, device="cpu")

@@ -118,7 +118,7 @@ class IPAdapterDecoder(DiffusionDecoder):
 
     @classmethod
     def negative_of(cls, encoder: Encoder) -> Tensor | None:
-        """What stands for "no condition" with an encoder; None for zeros."""
+        """The conditioning that stands for "no condition"; None for zeros."""
         return None
 
     @classmethod

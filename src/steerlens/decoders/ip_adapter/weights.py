@@ -63,7 +63,7 @@ def with_adapter(unet: "UNet2DConditionModel", weights: "Mapping[str, Mapping[st
         with quiet_libraries():
             native = cast(Any, unet)
             native._load_ip_adapter_weights(
-                [{key: dict(held) for key, held in weights.items()}], low_cpu_mem_usage=False
+                [{group: dict(tensors) for group, tensors in weights.items()}], low_cpu_mem_usage=False
             )
             return native.to(unet.device, unet.dtype)
     except (KeyError, RuntimeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """The Kandinsky 2.1 decoder: as 2.2, but its UNet reads a text beside the image embedding; here the empty one.
 
 The text part is neutral: the empty text stands in both halves of guidance, so that pictures differ by their image
-embedding alone. Under guidance the image half goes from the embedding of an all-zero input to the one asked for.
+embedding alone. Under guidance the image half goes from the embedding of an all-zero input to the given one.
 
 References: A. Razzhigaev et al., arXiv 2310.03502; A. Ramesh et al. (unCLIP), arXiv 2204.06125.
 """

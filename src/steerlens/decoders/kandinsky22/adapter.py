@@ -91,7 +91,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
         return self._fitted[size]
 
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
-        """What the network takes beside the image embedding, for so many rows: here no text at all."""
+        """Text conditioning of so many rows, beside the image embedding: none here."""
         return {"encoder_hidden_states": None}
 
     @classmethod

@@ -3,7 +3,7 @@
     decode(e) = picture_n,   n = argmax_n cos(e, e_n)
 
 No network draws, so nothing in a picture can be an artifact of one: a control for what generators add, and the decoder
-of every encoder that has no other. What it shows is limited to the folder: look at the similarity, too.
+of every encoder that has no other. The folder limits what it can show: look at the similarity, too.
 """
 
 from collections.abc import Iterator, Sequence

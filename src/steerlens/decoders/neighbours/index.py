@@ -46,7 +46,7 @@ def index_pictures(
     Args:
         encoder: whose embeddings are compared.
         pictures: the folder.
-        out: folder of the index, made if it is not there; an index in it is replaced.
+        out: folder of the index, created if needed; an index in it is replaced.
         source: where the encoder can be loaded from, so that the index can be opened by itself.
         batch_size: pictures embedded at once.
 
@@ -107,7 +107,7 @@ def is_index(folder: Path) -> bool:
 
 
 def source_of_index(index: Path) -> str:
-    """Where the encoder that made an index was loaded from, or empty if it does not say or is no index."""
+    """Source of the encoder that made an index; empty if the index does not say, or is none."""
     try:
         return str(json.loads((index / _INDEX).read_text(encoding="utf-8"))["encoder"]["source"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -115,7 +115,7 @@ def source_of_index(index: Path) -> str:
 
 
 def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
-    """What the files of an index hold: the parsed `neighbours.json` and the embeddings, float32.
+    """Contents of an index: the parsed `neighbours.json` and the embeddings, float32.
 
     Raises:
         UsageError: if there is no index.

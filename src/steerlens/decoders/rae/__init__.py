@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from steerlens.decoders.rae.adapter import RAEDecoder
 
 _SIGLIP_FAILS = (0, 42, 1)
-"""The newest diffusers that was seen to fail with SigLIP 2; of a newer one, loading tells."""
+"""The newest diffusers that was seen to fail with SigLIP 2; a newer one is tried."""
 
 
 def siglip_reason() -> str:
