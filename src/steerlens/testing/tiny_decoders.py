@@ -240,21 +240,21 @@ def _stable_diffusion_xl() -> Any:
 
 
 def _seeded(build: Callable[[], Any]) -> Callable[[int], Any]:
-    def build(seed: int) -> Any:
+    def built(seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build()
 
-    return build
+    return built
 
 
 def _with_adapter(family: str, build: Callable[[], Any]) -> Callable[[], Any]:
-    def build() -> Any:
+    def built() -> Any:
         pipeline = build()
         pipeline.unet._load_ip_adapter_weights([adapter_weights(family, pipeline)], low_cpu_mem_usage=False)
         return pipeline
 
-    return build
+    return built
 
 
 _BASES: Mapping[str, Callable[[int], Any]] = {
