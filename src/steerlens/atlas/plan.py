@@ -15,7 +15,7 @@ LENS_NAMES: tuple[LensName, ...] = get_args(LensName)
 
 @dataclass(frozen=True)
 class Cell:
-    """One decoded picture to be.
+    """One picture to decode.
 
     Attributes:
         picture: id of the input picture.
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class RepeatedCells(Sequence[Cell]):
-    """The same cells for every picture, made when they are asked for: those of thousands of pictures fill memory.
+    """Cells repeated for every picture, made when they are used: those of thousands of pictures would fill memory.
 
     Attributes:
         pictures: ids of the inputs.
@@ -100,7 +100,7 @@ def grouped(cells: Iterable[Cell]) -> dict[str, tuple[Cell, ...]]:
 
 
 def compact(cells: Sequence[Cell]) -> Sequence[Cell]:
-    """The same cells, without holding them if they are the same for every picture, one picture after the other."""
+    """Replaces cells that repeat from picture to picture by `RepeatedCells`; other cells stay as they are."""
     by_picture = {
         picture: tuple(replace(cell, picture="") for cell in held) for picture, held in grouped(cells).items()
     }

@@ -31,7 +31,7 @@ class Show:
     """Print the result as JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Prints what there is and returns the exit code."""
+        """Prints the summary of a run and returns the exit code."""
         from steerlens.runs.summary import run_summary
 
         found = run_summary(self.run_folder)
@@ -63,7 +63,7 @@ class Merge:
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """What a stopped merge leaves behind."""
+        """A sentence about what a stopped merge leaves behind."""
         return f"The runs are as they were; the same command goes on with {self.out}."
 
     def run(self) -> int:
@@ -110,7 +110,7 @@ class Export:
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """What a stopped export leaves behind."""
+        """A sentence about what a stopped export leaves behind."""
         half = self.format == "report" and self.out.exists()
         return f"The run is as it was; {f'{self.out} is not whole' if half else 'nothing was written'}."
 

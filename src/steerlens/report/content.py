@@ -1,4 +1,4 @@
-"""What a report says, as plain values: every number is the atlas's own, and nothing is drawn here."""
+"""Content of a report as plain values: every number is the atlas's own, and nothing is drawn here."""
 
 import math
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def half_layer(atlas: Atlas, picture: str) -> int | None:
 
 
 def sentences(atlas: Atlas, reading: Reading) -> list[str]:
-    """What one sees for one input, in a few sentences made from the numbers."""
+    """Findings of one input, in a few sentences made from the numbers."""
     said: list[str] = []
     clean = atlas.clean(reading.id)
     itself = reading.target == "the input itself"
@@ -142,7 +142,7 @@ def target_words(reading: Reading) -> str:
 
 
 def page_meta(atlas: Atlas) -> dict[str, Any]:
-    """What the page's script must know of the run as a whole."""
+    """Data of the whole run for the page's script."""
     writes = max((float(reading.write_norms.max()) for reading in atlas.readings), default=1.0)
     direct = max((float(reading.direct_similarity.abs().max()) for reading in atlas.readings), default=1.0)
     lenses = lens_names(atlas)
@@ -171,7 +171,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
 
 
 def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) -> dict[str, Any]:
-    """All that the page shows of one input: pictures as `data:` addresses and numbers, by site.
+    """Data of one input for the page: pictures as `data:` addresses and numbers, by site.
 
     Args:
         atlas: the run.

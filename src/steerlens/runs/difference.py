@@ -1,4 +1,4 @@
-"""Where two manifests first differ, in words: what is told to a user whose runs do not go together."""
+"""The first difference of two manifests, in words, for messages about runs that do not go together."""
 
 import json
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from itertools import zip_longest
 from typing import Any
 
 _LONGEST = 80
-"""Characters of a value that are told."""
+"""Characters of a value that are shown."""
 
 
 def first_difference(one: Any, other: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The first place where two JSON values differ, as `options.steps`, and what each of them says there.
+    """The first difference of two JSON values: its place, such as `options.steps`, and both values in words.
 
     None if they are equal.
     """

@@ -59,7 +59,7 @@ class RunSummary:
 
 
 def run_summary(folder: str | Path) -> RunSummary:
-    """What a run directory holds, finished or not.
+    """Summarises a run directory, finished or not.
 
     Raises:
         UsageError: if the folder holds no run.
