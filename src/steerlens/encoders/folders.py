@@ -73,7 +73,7 @@ class _Library:
         name: of its module.
         extra: the extra of steerlens that installs it.
         config: name of the config's file.
-        build: the model without its weights, and the transform, from the module and the config.
+        build: the model without its weights, and the transform, from the module, the config and the folder.
         files: the weights' files in a folder.
         prefix: how the names of those weights begin that belong to the model; the others are left out.
     """
@@ -81,7 +81,7 @@ class _Library:
     name: str
     extra: str
     config: str
-    build: Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
+    build: Callable[[Any, Mapping[str, Any], Path], tuple[Any, Any]]
     files: Callable[[Path], tuple[Path, ...]]
     prefix: str = ""
 
@@ -99,7 +99,7 @@ def _open(
         ) from error
     config, files = _config(folder / library.config), library.files(folder)
     try:
-        model, transform = library.build(module, config)
+        model, transform = library.build(module, config, folder)
     except Exception as error:  # whatever the constructors of some hundred models raise
         what = config.get("architecture", f"the model of {folder}")
         raise ModelError(f"image_encoder: {library.name} cannot build {what}: {_reason(error)}") from error
@@ -110,18 +110,15 @@ def _open(
     return model.to(device, encoder_dtype(device, parameters, dtype)).eval(), transform
 
 
-def _build_timm(timm: Any, config: Mapping[str, Any]) -> tuple[Any, Any]:
-    options = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
-    model = timm.create_model(
-        config["architecture"],
-        pretrained=False,
-        pretrained_cfg=dict(config.get("pretrained_cfg") or {}),
-        **{**options, **(config.get("model_args") or {})},
-    )
+def _build_timm(timm: Any, config: Mapping[str, Any], folder: Path) -> tuple[Any, Any]:
+    # timm's own reading of the config, whose layout has changed over the years; the weights are read here.
+    pooling = config.get("global_pool") if "pretrained_cfg" in config else None
+    given = (config.get("model_args") or {}).get("global_pool", pooling)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=False, global_pool=given)
     return model, timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 
 
-def _build_open_clip(open_clip: Any, config: Mapping[str, Any]) -> tuple[Any, Any]:
+def _build_open_clip(open_clip: Any, config: Mapping[str, Any], _: Path) -> tuple[Any, Any]:
     given: Mapping[str, Any] = config["model_cfg"]
     # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
     vision = {**given["vision_cfg"], "timm_model_pretrained": False}

@@ -130,7 +130,7 @@ class TimmEncoder(TransformEncoder):
         """The classes of the model's own classifier, whose scores are its logits.
 
         Args:
-            names: of the classes, in order; by default their numbers.
+            names: of the classes, in order; by default those that timm has for the model, or their numbers.
 
         Raises:
             UsageError: if the model has no classifier.
@@ -139,8 +139,14 @@ class TimmEncoder(TransformEncoder):
         head: Any = self._vit.head
         if type(head) is not nn.Linear:
             raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
-        bias, chosen = getattr(head, "bias", None), map(str, range(head.out_features)) if names is None else names
+        bias, chosen = getattr(head, "bias", None), self._labels(head.out_features) if names is None else names
         return ClassVocabulary(tuple(chosen), head.weight.detach(), None if bias is None else bias.detach())
+
+    def _labels(self, count: int) -> Sequence[str]:
+        config = getattr(self._vit, "pretrained_cfg", None)
+        labels = config.get("label_names") if isinstance(config, dict) else None
+        named = isinstance(labels, list | tuple) and len(labels) == count
+        return [str(label) for label in labels] if named and labels else [str(index) for index in range(count)]
 
     def _trunk(self, model: nn.Module) -> Any:
         return model

@@ -1,0 +1,117 @@
+"""Passes of the native model: each hook fires once or the pass is refused, dropout is off, and errors are ours."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from steerlens.borders import native_errors
+from steerlens.encoders.clip import CLIPEncoder
+from steerlens.encoders.prefix import record_from, record_prefix, resume
+from steerlens.errors import ModelError, PictureError, UsageError
+from steerlens.interventions import Scale, Zero
+from steerlens.sites import Site
+from steerlens.testing.tiny import tiny_encoder, tiny_processor, tiny_vision_model
+
+HEAD = Site("head", 1, 1)
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_model_gives_what_the_plain_one_gives(backend: str, pixels: Tensor) -> None:
+    native = tiny_vision_model()
+    native.compile(backend=backend)
+    native(pixels)  # its graph is made without our hooks
+    compiled, plain = CLIPEncoder(native, tiny_processor()), CLIPEncoder(tiny_vision_model(), tiny_processor())
+    for changes in ([], [Zero(HEAD)], [Scale(Site("mlp_out", 0), factor=3.0)], []):
+        assert torch.equal(compiled.embed(pixels, changes), plain.embed(pixels, changes))
+    assert compiled.trace(pixels, attention=True).check() < 1e-5
+    prefix = record_prefix(compiled, pixels)
+    assert not torch.allclose(resume(compiled, prefix, 1, [0], [Zero(HEAD)]), prefix.embedding[:1])
+
+
+def test_a_hook_that_never_fires_is_told_by_the_name_of_its_module(pixels: Tensor) -> None:
+    encoder = tiny_encoder()
+    prefix = record_prefix(encoder, pixels)
+    block: Any = encoder.model.vision_model.encoder.layers[1]
+    block.forward = lambda hidden, *args, **kwargs: hidden  # calls none of its modules
+    calls = [
+        lambda: encoder.embed(pixels, [Zero(HEAD)]),
+        lambda: encoder.record(pixels, [HEAD]),
+        lambda: encoder.trace(pixels),
+        lambda: encoder.trace(pixels, attention=True),
+        lambda: resume(encoder, prefix, 1, [0], [Zero(HEAD)]),
+        lambda: record_from(encoder, prefix, [HEAD]),
+    ]
+    for call in calls:
+        with pytest.raises(ModelError, match=r"layers\.1\.self_attn|attention of layer 1"):
+            call()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.model.modules())
+
+
+def test_a_module_that_runs_twice_is_refused(pixels: Tensor) -> None:
+    encoder = tiny_encoder()
+    block: Any = encoder.model.vision_model.encoder.layers[1]
+    native = block.mlp.forward
+    block.mlp.forward = lambda hidden: native(hidden)
+    inner = block.forward
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        inner(*args, **kwargs)
+        return inner(*args, **kwargs)
+
+    block.forward = twice
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp.*ran 2 times"):
+        encoder.embed(pixels, [Zero(Site("mlp_out", 1))])
+
+
+def test_training_mode_is_put_off_for_the_pass_and_back_module_by_module(pixels: Tensor) -> None:
+    encoder = tiny_encoder()
+    layers: Any = encoder.model.vision_model.encoder.layers
+    wanted = encoder.embed(pixels), encoder.readout(encoder.trace(pixels).final)
+    for layer in layers:
+        layer.self_attn.dropout = 0.5
+    layers[1].train()
+    modes = {name: module.training for name, module in encoder.model.named_modules()}
+    assert torch.equal(encoder.embed(pixels), wanted[0])
+    assert torch.equal(encoder.readout(encoder.trace(pixels).final), wanted[1])
+    encoder.record(pixels, [HEAD])
+    record_prefix(encoder, pixels)
+    with pytest.raises(UsageError):
+        encoder.embed(pixels, [Zero(Site("vector", name="x"))])
+    assert {name: module.training for name, module in encoder.model.named_modules()} == modes
+    assert layers[1].self_attn.training and not layers[0].training
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), ImportError("x"), KeyError("x"), RuntimeError("x"), OSError("x")])
+def test_whatever_a_library_raises_becomes_one_model_error(error: Exception) -> None:
+    with pytest.raises(ModelError, match=r"loading it: .*x") as refused, native_errors("loading it"):
+        raise error
+    assert refused.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("x"), KeyboardInterrupt(), PictureError("x"), UsageError("x")]
+)
+def test_a_lack_of_memory_an_interrupt_and_our_own_errors_pass(error: BaseException) -> None:
+    with pytest.raises(type(error)) as passed, native_errors("loading it"):
+        raise error
+    assert passed.value is error
+
+
+def test_shapes_that_the_spec_does_not_describe_are_refused(pixels: Tensor) -> None:
+    encoder = tiny_encoder()
+    for given in (pixels[:, :1], pixels[..., :8], pixels[0], torch.zeros(1, 3, 32, 32)):
+        for call in (encoder.embed, encoder.trace, lambda inputs: record_prefix(encoder, inputs)):
+            with pytest.raises(UsageError, match="sees pictures of 3 channels and 16 x 16 pixels"):
+                call(given)
+
+
+def test_weights_that_hold_no_numbers_are_refused() -> None:
+    with pytest.raises(ModelError, match="meta device"):
+        CLIPEncoder(tiny_vision_model().to("meta"), tiny_processor())
