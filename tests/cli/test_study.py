@@ -27,7 +27,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_importance_of_a_pair_and_pictures_of_ones_own(photos: Path, tmp_path: Path) -> None:
     arguments = ("study", "importance", "--model", tmp_path / "pair", "--images", photos, "--out", tmp_path / "study")
-    small = ("--count", "4", "--choose", "2", "--steps", "1", "--guidance", "1")
+    small = ("--count", "4", "--choose", "2", "--steps", "1", "--guidance", "1", "--strengths", "rho=1", "--no-extras")
     done = steerlens_process(*arguments, *small)
     assert done.returncode == 0, done.stderr
     assert "steering minus diffusion, paired" in done.stdout and "exact direct effect (ceiling)" in done.stdout
