@@ -93,13 +93,13 @@ def _gradients(pictures: Tensor) -> list[Tensor]:
     return [pictures[..., :, 1:] - pictures[..., :, :-1], pictures[..., 1:, :] - pictures[..., :-1, :]]
 
 
-def edge_loss(made: Tensor, wanted: Tensor) -> Tensor:
+def edge_loss(decoded: Tensor, wanted: Tensor) -> Tensor:
     """L1 between the gradients of two batches of pictures, at full and at half size."""
-    total = made.new_zeros(())
+    total = decoded.new_zeros(())
     for _ in range(2):
-        for left, right in zip(_gradients(made), _gradients(wanted), strict=True):
+        for left, right in zip(_gradients(decoded), _gradients(wanted), strict=True):
             total = total + functional.l1_loss(left, right)
-        made, wanted = functional.avg_pool2d(made, 2), functional.avg_pool2d(wanted, 2)
+        decoded, wanted = functional.avg_pool2d(decoded, 2), functional.avg_pool2d(wanted, 2)
     return total
 
 
@@ -151,11 +151,11 @@ def train_autoencoder(
         with autocast(device):
             latents = movq.encode(wanted).latents
             noisy = latents + settings.noise * noise.to(device)
-            made = movq.decode(noisy, force_not_quantize=True).sample.float()
+            decoded = movq.decode(noisy, force_not_quantize=True).sample.float()
         latents = latents.float()
         mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-        square, absolute = functional.mse_loss(made, wanted), functional.l1_loss(made, wanted)
-        edges = edge_loss(made, wanted)
+        square, absolute = functional.mse_loss(decoded, wanted), functional.l1_loss(decoded, wanted)
+        edges = edge_loss(decoded, wanted)
         unit = mean.square().mean() + deviation.clamp_min(1e-3).log().square().mean()
         return {
             "loss": 2 * square + absolute + edges + 0.05 * unit,
@@ -201,8 +201,8 @@ def autoencoder_metrics(movq: Any, pictures: PictureSet) -> dict[str, float]:
     rows = pictures.rows(HELD_OUT)
     rows = rows if rows.numel() > 1 else pictures.rows(TRAIN)
     scenes = SceneMaker(pictures, rows, device, PLAIN).draw(128, torch.Generator().manual_seed(78))
-    made = decode_latents(movq, encode_latents(movq, scenes.pictures))
-    error = (made - scenes.pictures).square().mean(dim=(1, 2, 3))
+    decoded = decode_latents(movq, encode_latents(movq, scenes.pictures))
+    error = (decoded - scenes.pictures).square().mean(dim=(1, 2, 3))
     return {"psnr": float((-10 * error.log10()).mean())}
 
 

@@ -66,7 +66,7 @@ def export_classifier(
     Args:
         pictures: that it was trained on.
         folder: of the run.
-        out: the classifier's folder, made if it is not there.
+        out: the classifier's folder, created if missing.
         minutes: that it was trained for.
         seed: of the run.
         settings: that it was trained with.

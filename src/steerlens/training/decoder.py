@@ -168,7 +168,7 @@ def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -
     Args:
         data: holds the prepared pictures.
         folder: of the run.
-        out: the pair's folder, made if it is not there.
+        out: the pair's folder, created if missing.
         recipe: that the run was trained with.
 
     Raises:

@@ -79,7 +79,7 @@ def copy_encoder(source: str, out: Path, pixels: int | None = None) -> dict[str,
 
     Args:
         source: a card's name, a folder or a hub id.
-        out: the folder, made if it is not there.
+        out: the folder, created if missing.
         pixels: side of the square picture that the encoder is to see; None leaves its own preprocessing.
 
     Raises:

@@ -102,15 +102,15 @@ def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Meas
     embeds = pair.embed(scenes.pictures)
     pair.decode(embeds[:8])
     start = time.perf_counter()
-    made = pair.decode(embeds)
+    decoded = pair.decode(embeds)
     seconds = time.perf_counter() - start
     if grid is not None:
-        save_pairs(grid, scenes.pictures[:48], made[:48])
-    cosine = functional.normalize(pair.embed(made), dim=-1) @ functional.normalize(embeds, dim=-1).T
+        save_pairs(grid, scenes.pictures[:48], decoded[:48])
+    cosine = functional.normalize(pair.embed(decoded), dim=-1) @ functional.normalize(embeds, dim=-1).T
     own = torch.arange(len(embeds), device=cosine.device)
     count = len(embeds)
     note = f"{count} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
-    right, ceiling = ((ground_of(some) == scenes.background).float().mean() for some in (made, scenes.pictures))
+    right, ceiling = ((ground_of(shown) == scenes.background).float().mean() for shown in (decoded, scenes.pictures))
     hits = (cosine.argmax(dim=1) == own).float().mean()
     another, rate = cosine.roll(1, 0).diagonal().mean(), count / seconds
     threads = f"{torch.get_num_threads()} threads, {note}, batched"
@@ -135,9 +135,9 @@ def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
     count, layers = embeds.shape[:2]
     clean = pair.embed(scenes.pictures)
     # one seed a picture, the same at every depth
-    made = torch.stack([pair.decode(embeds[:, layer]) for layer in range(layers)], dim=1)
-    gap = float((made[:, -1] - pair.decode(clean)).abs().max())
-    back = functional.normalize(pair.embed(made.flatten(0, 1)), dim=-1).view(count, layers, -1)
+    decoded = torch.stack([pair.decode(embeds[:, layer]) for layer in range(layers)], dim=1)
+    gap = float((decoded[:, -1] - pair.decode(clean)).abs().max())
+    back = functional.normalize(pair.embed(decoded.flatten(0, 1)), dim=-1).view(count, layers, -1)
     similarity = (back * functional.normalize(clean, dim=-1)[:, None]).sum(dim=-1)
     gap_note = f"largest gap {gap:.2g}"
     curve = " ".join(f"{float(value):.2f}" for value in similarity.mean(dim=0))
@@ -201,16 +201,16 @@ def evaluate(
         say: told each figure as soon as it is measured.
     """
     pair, pictures = open_pair(folder, device), load_prepared(data)
-    some = 10 if quick else 1
+    divisor = 10 if quick else 1
     where = pair.names.device
     figures: list[Measurement] = []
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     parts: list[Callable[[], list[Measurement]]] = [
         lambda: naming(pair, pictures),
-        lambda: companions(pair, pictures, 500 // some),
-        lambda: decoding(pair, held_scenes(pictures, where, 500 // some), grid),
-        lambda: depth(pair, held_scenes(pictures, where, 32 // min(some, 4))),
-        lambda: heads(pair, pictures, 128 // min(some, 8)),
+        lambda: companions(pair, pictures, 500 // divisor),
+        lambda: decoding(pair, held_scenes(pictures, where, 500 // divisor), grid),
+        lambda: depth(pair, held_scenes(pictures, where, 32 // min(divisor, 4))),
+        lambda: heads(pair, pictures, 128 // min(divisor, 8)),
         lambda: [Measurement("megabytes of the pair (45 at most)", size / 1e6, None, False)],
     ]
     if len(pair.names) == 0:

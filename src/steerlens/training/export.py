@@ -52,7 +52,7 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
     Args:
         data: holds the prepared pictures.
         folder: of the run.
-        out: the pair's folder, made if it is not there.
+        out: the pair's folder, created if missing.
         recipe: that the run was trained with.
 
     Raises:

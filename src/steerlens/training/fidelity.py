@@ -52,11 +52,11 @@ def reconstruction(
     """
     embeds = pair.embed(scenes)
     start = time.perf_counter()
-    made = pair.decode(embeds)
+    decoded = pair.decode(embeds)
     rate = len(scenes) / (time.perf_counter() - start)
-    again = pair.embed(made)
+    again = pair.embed(decoded)
     if grid is not None:
-        save_pairs(grid, scenes[:48], made[:48])
+        save_pairs(grid, scenes[:48], decoded[:48])
     plain = functional.cosine_similarity(again, embeds, dim=-1).mean()
     another = functional.cosine_similarity(again, embeds.roll(1, 0), dim=-1).mean()
     table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
@@ -104,18 +104,18 @@ def decoder_parts(
         grid: PNG to save with held-out scenes and what was decoded from them.
         quick: use a tenth of the scenes.
     """
-    some = 10 if quick else 1
-    mean = pair.embed(_draw(pictures, pictures.rows(TRAIN), 1000 // some, 9106)).mean(dim=0)
+    divisor = 10 if quick else 1
+    mean = pair.embed(_draw(pictures, pictures.rows(TRAIN), 1000 // divisor, 9106)).mean(dim=0)
     held = pictures.rows(HELD_OUT)
     held = held if held.numel() > 1 else pictures.rows(UNSEEN)
-    scenes = _draw(pictures, held, 500 // some, 9102)
+    scenes = _draw(pictures, held, 500 // divisor, 9102)
 
     def reconstruct(rows: Tensor, what: str, seed: int) -> list[Measurement]:
-        return reconstruction(pair, _draw(pictures, rows, 500 // some, seed), mean, what)
+        return reconstruction(pair, _draw(pictures, rows, 500 // divisor, seed), mean, what)
 
     parts: list[Callable[[], list[Measurement]]] = [
         lambda: reconstruction(pair, scenes, mean, "held-out scenes", (0.60, 0.65), grid),
-        lambda: transfer(pair, scenes[: 200 // some]),
+        lambda: transfer(pair, scenes[: 200 // divisor]),
     ]
     outside = pictures.rows(OUTSIDE)
     for index in pictures.style[outside].unique().tolist():

@@ -23,15 +23,15 @@ def sheet(rows: list[list[Tensor]], gap: int = 4, zoom: int = 1) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.LANCZOS) if zoom > 1 else image
 
 
-def save_pairs(path: Path, sources: Tensor, made: Tensor, columns: int = 8) -> None:
+def save_pairs(path: Path, sources: Tensor, decoded: Tensor, columns: int = 8) -> None:
     """Save pairs (source left, decoded right), `columns` pairs in a row.
 
     Args:
         path: of the PNG.
         sources: float (N,3,H,W) in [0,1].
-        made: float (N,3,H,W) in [0,1].
+        decoded: float (N,3,H,W) in [0,1].
         columns: pairs in a row.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    pairs = [torch.cat([left, right], dim=-1) for left, right in zip(sources.cpu(), made.cpu(), strict=True)]
+    pairs = [torch.cat([left, right], dim=-1) for left, right in zip(sources.cpu(), decoded.cpu(), strict=True)]
     sheet([pairs[start : start + columns] for start in range(0, len(pairs), columns)]).save(path, optimize=True)

@@ -97,8 +97,8 @@ def make_scheduler() -> Any:
 
 def predict(unet: Any, noisy: Tensor, time: Tensor, embeds: Tensor) -> Tensor:
     """float (B,4,16,16): the predicted velocity."""
-    made = unet(noisy, time, encoder_hidden_states=None, added_cond_kwargs={"image_embeds": embeds}).sample
-    return made[:, :4].float()
+    output = unet(noisy, time, encoder_hidden_states=None, added_cond_kwargs={"image_embeds": embeds}).sample
+    return output[:, :4].float()
 
 
 def sample_latents(
@@ -164,8 +164,8 @@ def train_unet(
         clean, condition = latents[rows].float(), embeds[rows].float()
         signal, level = alphas[time].sqrt()[:, None, None, None], (1 - alphas[time]).sqrt()[:, None, None, None]
         with autocast(where):
-            made = predict(unet, signal * clean + level * noise, time, torch.where(dropped, zero, condition))
-        return {"loss": functional.mse_loss(made, signal * noise - level * clean)}
+            predicted = predict(unet, signal * clean + level * noise, time, torch.where(dropped, zero, condition))
+        return {"loss": functional.mse_loss(predicted, signal * noise - level * clean)}
 
     measured = 0
 
@@ -198,9 +198,9 @@ def unet_metrics(
     device = next(unet.parameters()).device
     embeds = cache.held_embeds[:64].to(device)
     movq = load_autoencoder(folder, autoencoder).to(device)
-    made = decode_latents(movq, sample_latents(unet, embeds, cache.zero))
-    save_pairs(folder / "grids" / name, cache.held_pictures[:64].float() / 255, made.cpu())
-    again, mean = embedder.embed(made).to(device), cache.embeds[:4096].float().mean(dim=0).to(device)
+    decoded = decode_latents(movq, sample_latents(unet, embeds, cache.zero))
+    save_pairs(folder / "grids" / name, cache.held_pictures[:64].float() / 255, decoded.cpu())
+    again, mean = embedder.embed(decoded).to(device), cache.embeds[:4096].float().mean(dim=0).to(device)
     cosine = functional.cosine_similarity(again, embeds, dim=-1)
     table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
     hits = table.argmax(dim=1) == torch.arange(len(table), device=device)
