@@ -18,6 +18,7 @@ from torch import Tensor
 from steerlens.errors import PictureError, UsageError
 from steerlens.limits import limit, read_file
 from steerlens.picture_bytes import check_pixels, check_png, decoding, first_picture, known_formats
+from steerlens.printable import printable
 
 _OVERSHOOT = 0.25
 """How far values may lie outside [0,1], to which they are then clipped: filters and decoders overshoot."""
@@ -222,7 +223,7 @@ def picture_files(folder: Path) -> list[Path]:
         elif ending in _OTHER_PICTURES and path.is_file():
             unreadable.append(path)
     if unreadable:
-        names = ", ".join(path.name for path in unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
+        names = ", ".join(printable(path.name) for path in unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
         told = f"{folder} holds {len(unreadable)} pictures of formats that cannot be read ({names})"
         if not readable:
             raise UsageError(f"{told}, and no other picture; convert them to PNG or JPEG.")

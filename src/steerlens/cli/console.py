@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from steerlens.printable import printable
 from steerlens.progress import Progress
 
 
@@ -118,7 +119,7 @@ class ProgressBar:
         if self._quiet:
             return
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(printable(text, lines=True), markup=False, highlight=False, soft_wrap=True)
         else:
             self._write(text)
 
@@ -139,7 +140,7 @@ class ProgressBar:
         return f"{math.floor(self._done + 1e-6)}{total} {self._unit}".rstrip()
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text, lines=True) + "\n")
         self._stream.flush()
 
 
@@ -167,12 +168,14 @@ def plain_bytes(number: float) -> str:
 def say(text: str, *, quiet: bool = False) -> None:
     """Writes one line of results to stdout, unless stdout is for machines."""
     if not quiet:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text, lines=True) + "\n")
 
 
 def emit_json(content: Any) -> None:
     """Writes JSON to stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
-    sys.stdout.write(json_module.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json_module.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    # Inside JSON the escapes are those of JSON, so that programs read the text as it is.
+    sys.stdout.write(printable(text, lines=True, escape=lambda character: json_module.dumps(character)[1:-1]) + "\n")
 
 
 def plain(content: Any) -> Any:
@@ -201,6 +204,7 @@ def plain(content: Any) -> Any:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Writes a table to stdout, wrapped to the width of a terminal and not at all elsewhere."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]

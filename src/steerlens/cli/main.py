@@ -20,6 +20,7 @@ from typing import Any
 from steerlens._version import __version__
 from steerlens.cli.environment import command_environment, open_standard_streams, refuse_undecodable
 from steerlens.errors import SteerlensError, StoreError, UsageError
+from steerlens.printable import printable
 
 COMMANDS: Mapping[str, str] = {
     "demo": "look at a bundled picture with the bundled model, in about a minute",
@@ -194,7 +195,7 @@ def _interrupted(running: list[Any]) -> str:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"steerlens: {message}\n")
+    sys.stderr.write(f"steerlens: {printable(message, lines=True)}\n")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from steerlens.errors import UsageError
+from steerlens.printable import printable
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text, lines=True) + "\n")
     sys.stdout.flush()
 
 

@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
@@ -13,7 +12,7 @@ from steerlens.profiles.measure import Order
 from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile
 from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.embed import data_uri
-from steerlens.report.html import script_json, short_name
+from steerlens.report.html import page_environment, script_json, short_name
 from steerlens.storage.folder import OwnedFolder
 
 _THUMBNAIL = 96
@@ -39,9 +38,7 @@ def write_profile_page(profile: Profile, folder: Path) -> Path:
 
 def profile_page(profile: Profile) -> str:
     """The profiles as HTML that refers to nothing outside itself."""
-    environment = Environment(
-        loader=PackageLoader("steerlens.profiles"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
-    )
+    environment = page_environment("steerlens.profiles")
     scale = _scale(profile)
     return environment.get_template("profile.html.j2").render(
         version=__version__,

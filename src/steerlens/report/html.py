@@ -2,15 +2,17 @@
 
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
 from steerlens.atlas.atlas import Atlas
+from steerlens.printable import printable
 from steerlens.report.colours import colour
 from steerlens.report.content import (
     LENSES,
@@ -130,10 +132,21 @@ def notebook_view(atlas: Atlas) -> str:
 
 def script_json(value: Any) -> Markup:
     """JSON that is safe inside a script element, whatever texts it holds."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _shown(value: Any) -> Any:
+    """JSON values with every text as it may be shown."""
+    if isinstance(value, str):
+        return printable(value, lines=True)
+    if isinstance(value, Mapping):
+        return {_shown(key): _shown(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_shown(inner) for inner in cast(Sequence[Any], value)]
+    return value
 
 
 def short_name(name: str) -> str:
@@ -167,6 +180,19 @@ def _asset(name: str) -> str:
 
 
 def _environment() -> Environment:
+    return page_environment()
+
+
+def page_environment(package: str = "steerlens.report") -> Environment:
+    """Templates of a package whose texts are escaped for HTML, and shown without control characters."""
+
+    def shown(value: Any) -> Any:
+        return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
     return Environment(
-        loader=PackageLoader("steerlens.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=False,
+        finalize=shown,
     )

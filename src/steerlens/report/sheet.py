@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
+from steerlens.printable import printable
 from steerlens.report.embed import PIXEL_SIDE
 
 DPI = 200
@@ -81,5 +82,6 @@ def plain_frame(axes: Axes) -> None:
 
 
 def clipped(text: str, length: int) -> str:
-    """A text of at most so many characters."""
+    """A text of at most so many characters, all of which can be seen."""
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -51,6 +51,38 @@ def identity_as_now(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
         return {**identity, "plan": plan_to_json(plan_from_json(identity["plan"]))} if "plan" in identity else identity
 
 
+def comparable(identity: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is known by, as far as it can be compared with another run.
+
+    Names of models are left out: they say where the files lay, and hashes say which they are. So is what the identity
+    of the other run, if an earlier version wrote it, does not say of the models: such runs go on where all that they
+    say agrees.
+
+    Args:
+        identity: what a run is known by.
+        other: what the other one is known by.
+    """
+    models, held = identity.get("models"), other.get("models")
+    if not isinstance(models, Mapping) or not isinstance(held, Mapping):
+        return dict(identity)
+    new = "processor" in held.get("encoder", {})
+    hashed = any(name.startswith("image_encoder/") for name in {**models.get("sha256", {}), **held.get("sha256", {})})
+    if new or hashed:
+        named = [part for part in ("encoder", "decoder") if isinstance(identity.get(part), Mapping)]
+        specs = {part: {**identity[part], "name": ""} for part in named}
+        identity = {**identity, **specs}
+    if new:
+        return dict(identity)
+    less = {part: _only(held[part], models[part]) for part in ("encoder", "decoder") if part in held}
+    files, said = models.get("sha256", {}), held.get("sha256", {})
+    added = [name for name in files if name.endswith("/processor_config.json") and name not in said]
+    return {**identity, "models": {**less, "sha256": {name: files[name] for name in files if name not in added}}}
+
+
+def _only(keys: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
 def identity_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """The first difference of two identities: its name and both values; None if they are equal.
 

@@ -13,6 +13,7 @@ from steerlens.atlas.results import CellResult, LazyResults, Reading
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.runs.manifest import (
+    comparable,
     identity_difference,
     is_complete,
     known_by,
@@ -143,7 +144,8 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
 
 
 def _refuse_difference(one: _Source, other: _Source) -> None:
-    found = identity_difference(_must_agree(one, other), _must_agree(other, one))
+    first, second = _must_agree(one, other), _must_agree(other, one)
+    found = identity_difference(comparable(first, second), comparable(second, first))
     if found is not None:
         name, mine, theirs = found
         raise UsageError(

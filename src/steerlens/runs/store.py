@@ -25,6 +25,7 @@ from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs.manifest import (
     FORMAT,
+    comparable,
     decoder_spec,
     encoder_spec,
     fingerprint,
@@ -162,8 +163,9 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         _refuse_foreign(folder)
         if before is not None and before.get("fingerprint") != manifest["fingerprint"]:
             there = identity_as_now(folder, known_by(before))
-            if there != wanted:
-                _refuse_other(folder, there, wanted)
+            stored, asked = comparable(there, wanted), comparable(wanted, there)
+            if stored != asked:
+                _refuse_other(folder, stored, asked)
         with storing(folder):
             for inside in _INSIDE:  # before there is a manifest to say that this is a run, which must not lose them
                 OwnedFolder(folder).make(inside)

@@ -1,4 +1,4 @@
-"""What a run is known by again: models, plan, options, inputs."""
+"""Identity of a run: models, plan, options, inputs; all that decides its numbers, computed in this one place."""
 
 import hashlib
 from typing import Any
@@ -8,13 +8,14 @@ from torch import Tensor
 from steerlens.lenses.components import Direction
 from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.sweep.job import Job
+from steerlens.zoo.identity import models_identity
 from steerlens.zoo.pair import Pair
 
 
 def identity(pair: Pair, job: Job) -> dict[str, Any]:
     """All that two calls must share to add to one run, as JSON values."""
     return {
-        "models": models_identity(pair),
+        "models": job.models or models_identity(pair),
         "encoder": spec_to_json(job.encoder.spec),
         "decoder": spec_to_json(job.decoder.spec),
         "plan": plan_to_json(job.plan),
@@ -27,15 +28,6 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
         **({} if job.selection.rule == "all" else {"decode": str(job.selection)}),
     }
-
-
-def models_identity(pair: Pair) -> dict[str, Any]:
-    """What of the provenance decides the numbers: not where the files are, nor which versions read them."""
-    decisive = ("family", "dtype", "preprocessing")
-    provenance = pair.provenance.to_json()
-    parts = {part: provenance.get(part, {}) for part in ("encoder", "decoder")}
-    named = {part: {key: held[key] for key in decisive if key in held} for part, held in parts.items()}
-    return {**named, "sha256": provenance.get("sha256", {})}
 
 
 def _labels_identity(job: Job) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from steerlens.lenses.regions import Area, parse_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.lenses.token_trace import check_direction, reaching_sites
 from steerlens.sites import Site, parse_sites
-from steerlens.sweep.identity import models_identity
 from steerlens.sweep.job import Job, Target
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo.cards import Card
+from steerlens.zoo.identity import models_identity
 from steerlens.zoo.pair import Pair
 
 _MAX_SEED = 2**63 - 1

@@ -28,6 +28,7 @@ from steerlens.encoders.base import Inputs
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import StoreError
 from steerlens.storage.folder import OwnedFolder
+from steerlens.storage.parameters import weights_hash
 from steerlens.sweep.cache_contents import (
     MODEL_FILE,
     TRACES,
@@ -39,6 +40,7 @@ from steerlens.sweep.cache_contents import (
     size_of,
 )
 from steerlens.trace import Trace
+from steerlens.zoo.identity import attention_of, weights_are_files
 from steerlens.zoo.pair import Pair
 
 FORMAT = 1
@@ -65,10 +67,14 @@ def trace_cache(pair: Pair) -> "TraceCache | None":
     encoder, limit = pair.encoder, size_limit()
     hashes = pair.provenance.sha256
     own = {name: digest for name, digest in hashes.items() if name.startswith(_FILES)}
-    weights = any(name.startswith("image_encoder/") and name.endswith(".safetensors") for name in own)
-    if not limit or not weights or not isinstance(encoder, NativeEncoder):
+    if not limit or not weights_are_files(own, "image_encoder") or not isinstance(encoder, NativeEncoder):
         return None
-    return TraceCache(encoder, cache_folder(), limit, _conditions(encoder, own, pair.provenance.versions))
+    conditions = _conditions(encoder, own, pair.provenance.versions)
+    if not pair.is_as_loaded:
+        conditions["weights"] = weights_hash(encoder)
+    if (attention := attention_of(encoder)) not in ("sdpa", "its own"):
+        conditions["attention"] = attention
+    return TraceCache(encoder, cache_folder(), limit, conditions)
 
 
 def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, Any]:

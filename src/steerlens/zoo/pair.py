@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steerlens.decoders import Decoder
 from steerlens.encoders import Encoder
+from steerlens.storage.parameters import weights_state
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.provenance import Provenance
@@ -26,6 +27,7 @@ class Pair:
         provenance: what finds and recognises the same weights again.
         texts: turns texts outside the vocabulary into directions, or None.
         notes: messages to the user about decisions made on loading.
+        loaded: mark of the encoder's weights when the pair was made; see `storage.parameters.weights_state`.
     """
 
     name: str
@@ -36,6 +38,15 @@ class Pair:
     provenance: Provenance = field(default=Provenance(), repr=False)
     texts: TextSource | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    loaded: str = field(init=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loaded", weights_state(self.encoder))
+
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether the encoder's weights have not been changed in memory since the pair was made."""
+        return self.loaded == weights_state(self.encoder)
 
     def __repr__(self) -> str:
         return f"Pair({self.name}: {self.encoder.spec}, {self.decoder.spec})"

@@ -110,7 +110,7 @@ def _place(place: Place) -> dict[str, Any]:
 
 def _configs_of(part: str) -> tuple[str, ...]:
     if part == "image_processor":
-        return ("preprocessor_config.json",)
+        return ("preprocessor_config.json", "processor_config.json")
     # A repository may hold the same weights for two libraries, and each reads its own config.
     return ("scheduler_config.json",) if part.endswith("scheduler") else ("config.json", *OPEN_CLIP_FILES[:1])
 

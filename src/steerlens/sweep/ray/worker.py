@@ -12,11 +12,11 @@ from steerlens.atlas.results import Reading
 from steerlens.errors import ModelError
 from steerlens.runs.difference import first_difference
 from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
-from steerlens.sweep.identity import models_identity
 from steerlens.sweep.job import Job
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import trace_cache
+from steerlens.zoo.identity import models_identity
 from steerlens.zoo.pair import Pair
 
 

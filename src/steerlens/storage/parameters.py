@@ -1,0 +1,50 @@
+"""Parameters in memory: which weights a model has now, and whether they are still those that were loaded."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLED = 4096
+"""Numbers of a tensor that are looked at to see a change that its version counter does not count (`.data` edits)."""
+
+
+def weights_hash(owner: Any) -> str:
+    """SHA-256 of all parameters and persistent buffers of an adapter's modules: names, types, shapes and values.
+
+    Args:
+        owner: an encoder or a decoder, whose attributes are the modules, or a module.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in _tensors(owner):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def weights_state(owner: Any) -> str:
+    """A quick mark of the weights in memory, which changes when they do; it means something in this process alone.
+
+    It holds every tensor's version counter, which counts changes in place, its address, and a sample of its values.
+
+    Args:
+        owner: as in `weights_hash`.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in _tensors(owner):
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // _SAMPLED)].cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        version = 0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {version} {tensor.data_ptr()}\n".encode() + sample)
+    return digest.hexdigest()
+
+
+def _tensors(owner: Any) -> Iterator[tuple[str, Tensor]]:
+    modules = {"": owner} if isinstance(owner, nn.Module) else vars(owner)
+    for attribute, module in sorted(modules.items()):
+        if isinstance(module, nn.Module):
+            for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+                if isinstance(tensor, Tensor) and not tensor.is_meta:
+                    yield f"{attribute}.{name}", tensor

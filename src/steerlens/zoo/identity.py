@@ -1,0 +1,80 @@
+"""Identity of a pair: all about its models that decides the numbers, computed in this one place."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import nn
+
+from steerlens.encoders.base import Encoder
+from steerlens.storage.parameters import weights_hash
+from steerlens.zoo.pair import Pair
+from steerlens.zoo.provenance import PartProvenance
+
+
+def models_identity(pair: Pair) -> dict[str, Any]:
+    """All about the models that decides the numbers: not where their files are, nor which versions read them.
+
+    Files are known by their hashes. Weights that come from no file, or were changed in memory since they were loaded,
+    are hashed themselves.
+    """
+    provenance = pair.provenance
+    hashes = dict(provenance.sha256)
+    encoder = {**_named(provenance.encoder), **_encoder_identity(pair.encoder)}
+    decoder = _named(provenance.decoder)
+    if not (weights_are_files(hashes, "image_encoder") and pair.is_as_loaded):
+        encoder["weights"] = weights_hash(pair.encoder)
+    if provenance.decoder is None or provenance.decoder.place is None:  # given as an object
+        decoder["weights"] = weights_hash(pair.decoder)
+    return {"encoder": encoder, "decoder": decoder, "sha256": hashes}
+
+
+def weights_are_files(hashes: Mapping[str, str], part: str) -> bool:
+    """Whether the weights of a part of a pair came from files whose hashes are known."""
+    return any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in hashes)
+
+
+def attention_of(encoder: Encoder) -> str:
+    """The implementation of attention that an encoder's model runs with."""
+    model = getattr(encoder, "model", None)
+    chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if chosen is None and isinstance(model, nn.Module):
+        fused = {bool(module.fused_attn) for module in model.modules() if hasattr(module, "fused_attn")}
+        chosen = {frozenset({True}): "fused", frozenset({False}): "eager"}.get(frozenset(fused))
+    return str(chosen or "its own")
+
+
+def _named(part: PartProvenance | None) -> dict[str, Any]:
+    held = {} if part is None else part.to_json()
+    return {key: held[key] for key in ("family", "dtype", "preprocessing") if key in held}
+
+
+def _encoder_identity(encoder: Encoder) -> dict[str, Any]:
+    processor = getattr(encoder, "processor", None)
+    return {
+        "dtype": str(encoder.dtype).removeprefix("torch."),  # as it is now: a model in memory may have been converted
+        "preprocessing": type(processor).__name__,
+        "processor": _settings_hash(processor),
+        "attention": attention_of(encoder),
+    }
+
+
+_INDECISIVE = ("_type", "_class", "_version", "auto_map", "_commit_hash", "name_or_path", "device", "return_tensors")
+"""How the names of settings end that say where a processor came from, not what it does."""
+
+
+def _settings_hash(processor: Any) -> str:
+    """A hash of what preprocessing does, whichever file or object it came from."""
+    to_dict = getattr(processor, "to_dict", None)
+    if callable(to_dict):
+        settings = cast(dict[str, Any], to_dict()).items()
+        # A setting that is not set decides nothing: later versions of the library have more of them.
+        text = repr(sorted((key, str(value)) for key, value in settings if _decides(key, value)))
+    else:
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(processor))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _decides(key: str, value: Any) -> bool:
+    return value is not None and not key.endswith(_INDECISIVE)
