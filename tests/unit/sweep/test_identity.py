@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from steerlens import load_encoder
 from steerlens.images import Picture
-from steerlens.lenses.strength import Strength
 from steerlens.loading import load
 from steerlens.runs.manifest import comparable, fingerprint
 from steerlens.storage.parameters import weights_state
@@ -97,8 +96,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sites": {"sites": "L2H0"},
     "lenses": {"lenses": ("steering",)},
     "controls": {"controls": 2},
-    "strength": {"strength": Strength("rho", 2.0)},
-    "kind of strength": {"strength": Strength("s", 2.0)},
+    "strength": {"strength": "rho=2"},
+    "kind of strength": {"strength": "s=2"},
     "labels": {"n_labels": 3},
     "choice of what is decoded": {"decode": "top:1"},
     "target": {"target": picture("blue")},
