@@ -40,10 +40,14 @@ def picture(colour: str = "red") -> Picture:
 
 
 def known(
-    pair: Pair, pictures: tuple[Picture, ...] = (), target: Picture | None = None, **options: Any
+    pair: Pair,
+    pictures: tuple[Picture, ...] = (),
+    target: Picture | None = None,
+    directions: Any = None,
+    **options: Any,
 ) -> dict[str, Any]:
     given = LookOptions(**{"sites": "L2H1", "steps": 2, **options})
-    job = make_job(pair, [*(pictures or (picture(),))], given, target)
+    job = make_job(pair, [*(pictures or (picture(),))], given, target, directions=directions)
     known_by = json.loads(json.dumps(identity(pair, job)))
     return comparable(known_by, known_by)
 
