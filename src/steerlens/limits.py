@@ -35,8 +35,19 @@ LIMITS: Mapping[str, Limit] = {
     "picture_pixels": Limit(100_000_000, "pixels", "a picture; Pillow itself opens at most 178 million"),
     "picture_chunks": Limit(200_000, "chunks", "a PNG file, and blocks before the first frame of a GIF file"),
     "picture_scans": Limit(100, "scans", "a progressive JPEG file; of the largest pictures, a fifth of it"),
-    "list_bytes": Limit(64_000_000, "bytes", "a list of texts, a table of settings, an index of pictures"),
+    "list_bytes": Limit(64_000_000, "bytes", "a vocabulary, a tokenizer's file, an index of pictures"),
+    "config_bytes": Limit(8_000_000, "bytes", "a config, an index of weights, the header of a safetensors file"),
+    "card_bytes": Limit(200_000, "bytes", "a card in YAML"),
+    "tensors_bytes": Limit(2_000_000_000, "bytes", "the tensors of a vocabulary, a bridge or directions"),
+    "config_number": Limit(1_000_000, "", "a whole number in a config: layers, widths, classes"),
+    "config_side": Limit(4_096, "pixels", "a side of the pictures that a config describes"),
+    "noise_levels": Limit(100_000, "noise levels", "the config of a scheduler"),
+    "decoded_pixels": Limit(16_777_216, "pixels", "a decoded picture"),
+    "steps": Limit(10_000, "denoising steps", "a decoder"),
     "seeds": Limit(10_000, "seeds", "the plan of a run"),
+    "labels": Limit(100_000, "labels", "what the Logit Lens keeps of a site"),
+    "cells": Limit(500_000, "pictures to decode", "the plan of a run, for each input"),
+    "option": Limit(1_000_000, "", "any other whole number among a command's options; seeds have none"),
 }
 """Every limit by name. `STEERLENS_LIMIT_PICTURE_PIXELS=200000000` raises the one of that name."""
 
@@ -69,7 +80,9 @@ def over_limit(name: str, value: int) -> str:
     most = limit(name)
     if value <= most:
         return ""
-    return f"{value:,} {LIMITS[name].unit}, more than the {most:,} that are read ({variable(name)} raises the limit)"
+    number = f"{value:,}" if value < 10**18 else "a number of very many"
+    unit = f" {LIMITS[name].unit}" if LIMITS[name].unit else ""
+    return f"{number}{unit}, more than the {most:,} that are accepted ({variable(name)} raises the limit)"
 
 
 def read_file(path: Path, name: str) -> bytes:

@@ -6,6 +6,7 @@ from typing import Literal, get_args, overload
 
 from steerlens.errors import UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.limits import over_limit
 from steerlens.sites import Site
 
 LensName = Literal["diffusion", "steering", "control"]
@@ -196,6 +197,8 @@ def make_plan(
         )
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))
+    if words := over_limit("cells", len(seeds) * (len(shown) + len(steered) * (1 + controls))):
+        raise UsageError(f"the plan has, for each input, {words}. Name fewer sites, seeds or controls.")
     each: dict[Cell, None] = {}
     for seed in seeds:
         for site in shown:

@@ -20,7 +20,8 @@ from steerlens.bridges.fit import Candidate, Fitted, Measured
 from steerlens.bridges.maps import Bridge, bridge_from
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.storage.folder import OwnedFolder
+from steerlens.limits import read_file
+from steerlens.storage import OwnedFolder, read_yaml
 from steerlens.zoo import LocatedEncoder, file_hashes, is_folder, library_versions
 
 FORMAT = 2
@@ -166,8 +167,8 @@ def read_bridge(folder: str | Path) -> StoredBridge:
             "--to ENCODER --images DIR --out DIR"
         )
     try:
-        data = (folder / _TENSORS).read_bytes()
-        card = cast(dict[str, Any], yaml.safe_load((folder / _CARD).read_text(encoding="utf-8")))
+        data = read_file(folder / _TENSORS, "tensors_bytes")
+        card = cast(dict[str, Any], read_yaml(folder / _CARD))
         if card["format"] != FORMAT:
             raise ModelError(f"{folder} was written by another version of steerlens (format {card['format']}).")
         digest = hashlib.sha256(data).hexdigest()
@@ -178,7 +179,7 @@ def read_bridge(folder: str | Path) -> StoredBridge:
         measured = Measured(**card["measured"])
         candidates = tuple(Candidate(**entry) for entry in card["candidates"])
         pictures: Mapping[str, Any] = card["pictures"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, SafetensorError) as error:
+    except (OSError, UsageError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the bridge in {folder} cannot be read: {reason}.") from error
     sizes = (source.embedding_size, target.embedding_size)

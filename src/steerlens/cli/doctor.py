@@ -167,7 +167,7 @@ def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
 def _files(folder: Path) -> tuple[bool, str]:
     import hashlib
 
-    from steerlens.storage.weights import read_json
+    from steerlens.storage import read_json
 
     listed: Mapping[str, Mapping[str, object]] = read_json(folder / "manifest.json", "manifest").get("files", {})
     decisive = {name: entry for name, entry in listed.items() if name.endswith((".safetensors", ".json"))}

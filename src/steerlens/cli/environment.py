@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.errors import UsageError
+from steerlens.limits import LIMITS, over_limit
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -76,6 +77,29 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+_ANY_NUMBER = ("seed",)
+"""Options whose number is a name: nothing grows with it."""
+
+
+def refuse_endless(command: Any) -> None:
+    """Refuses whole numbers among the options that ask for more than a run could ever hold.
+
+    Raises:
+        UsageError: if one is over its limit: that of its own name, or that of all others.
+    """
+    for field in fields(command):
+        value: Any = getattr(command, field.name)
+        if is_dataclass(value):
+            refuse_endless(value)
+            continue
+        name = field.name.removeprefix("n_")
+        numbers: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            counts = isinstance(number, int) and name not in _ANY_NUMBER
+            if counts and (words := over_limit(name if name in LIMITS else "option", number)):
+                raise UsageError(f"--{name.replace('_', '-')}: {words}.")
 
 
 def refuse_undecodable(command: Any) -> None:

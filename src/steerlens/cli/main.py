@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from steerlens._version import __version__
-from steerlens.cli.environment import command_environment, open_standard_streams, refuse_undecodable
+from steerlens.cli.environment import command_environment, open_standard_streams, refuse_endless, refuse_undecodable
 from steerlens.errors import SteerlensError, StoreError, UsageError
 from steerlens.printable import printable
 
@@ -143,6 +143,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
     refuse_undecodable(command)
+    refuse_endless(command)
     running.append(command)
     return int(command.run())
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from steerlens.errors import UsageError
+from steerlens.limits import read_file
+
 Library = Literal["diffusers", "transformers", "scheduler", "tokenizer", "processor"]
 """Whose files a folder holds."""
 
@@ -113,8 +116,8 @@ def configured(folder: Path, key: str) -> Any:
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content: Any = json.loads(read_file(file, "config_bytes").decode("utf-8"))
+    except (UsageError, ValueError, RecursionError):
         return {}
     return cast(Mapping[str, Any], content) if isinstance(content, dict) else {}
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from steerlens.errors import UsageError
+from steerlens.limits import over_limit
 
 SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"]
 
@@ -35,10 +36,14 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"at least 1 denoising step is needed, not {self.steps}.")
+        if words := over_limit("steps", self.steps):
+            raise UsageError(f"a decoder was to take {words}.")
         if not math.isfinite(self.guidance):
             raise UsageError(f"guidance is a finite number, not {self.guidance}.")
         if min(self.size) < 1:
             raise UsageError(f"height and width are at least 1 pixel, not {self.size}.")
+        if words := over_limit("decoded_pixels", self.size[0] * self.size[1]):
+            raise UsageError(f"a picture was to be decoded of {words}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
         start, stop = self.guidance_interval

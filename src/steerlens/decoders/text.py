@@ -15,7 +15,7 @@ from torch import Tensor
 from steerlens.borders import native_errors
 from steerlens.decoders.saved import load_component
 from steerlens.errors import ModelError
-from steerlens.storage.weights import quiet_libraries
+from steerlens.storage import check_library_folder, quiet_libraries
 
 _CPU = torch.device("cpu")
 
@@ -117,6 +117,7 @@ def _tokens(folder: Path, kind: str, length: int | None = None) -> Any:
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         # transformers would go on with an empty vocabulary, and so with another text, without a word.
         raise ModelError(f"tokenizer: {folder} holds no vocabulary ({', '.join(_VOCABULARIES)}).")
+    check_library_folder(folder, "tokenizer")
     with native_errors(f"tokenizer: {folder} cannot be loaded"), quiet_libraries():
         tokenizer = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     length = length or tokenizer.model_max_length

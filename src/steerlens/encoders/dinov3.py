@@ -6,7 +6,6 @@ class token. The image processor of transformers needs torchvision, so its steps
 References: O. Siméoni et al., "DINOv3", arXiv 2508.10104.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from steerlens.encoders.geometry import Geometry, stretched
 from steerlens.encoders.pretrained import PretrainedEncoder, sides
 from steerlens.errors import ModelError
 from steerlens.images import upright_rgb
+from steerlens.storage import read_json
 
 
 class DINOv3Encoder(PretrainedEncoder):
@@ -46,10 +46,10 @@ class DINOv3Encoder(PretrainedEncoder):
     def load_processor(folder: Path) -> "DINOv3Processor | None":
         """The image processor in a folder, or None if it is of another kind, which transformers itself can load."""
         try:
-            config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-            named = str(config.get("image_processor_type", ""))
-        except (OSError, ValueError, AttributeError):
+            config = read_json(folder / "preprocessor_config.json", "image_processor")
+        except ModelError:
             return None
+        named = str(config.get("image_processor_type", ""))
         return DINOv3Processor.from_config(config) if named.removesuffix("Fast") == "DINOv3ViTImageProcessor" else None
 
     @property

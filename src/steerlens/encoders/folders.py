@@ -3,6 +3,7 @@
 Torch is imported when a folder is opened, so that recognising one is quick.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -90,6 +91,7 @@ def _open(
     library: _Library, folder: Path, device: "torch.device", dtype: "torch.dtype | None"
 ) -> "tuple[nn.Module, Callable[..., Any]]":
     from steerlens.devices import encoder_dtype
+    from steerlens.storage import check_before_building, check_library_folder, no_larger_than
 
     try:
         module = import_module(library.name)
@@ -97,23 +99,46 @@ def _open(
         raise ModelError(
             f"{library.name} is needed for this model and is not installed: pip install steerlens[{library.extra}]"
         ) from error
+    check_library_folder(folder, "image_encoder")
     config, files = _config(folder / library.config), library.files(folder)
+    weights = {name: tensor for file in files for name, tensor in _load(file).items()}
+    own = {name.removeprefix(library.prefix): weights[name] for name in weights if name.startswith(library.prefix)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    check_before_building(lambda: library.build(module, config, folder)[0], shapes, "image_encoder", folder)
     try:
-        model, transform = library.build(module, config, folder)
+        with no_larger_than(shapes, "image_encoder", folder):
+            model, transform = library.build(module, config, folder)
+    except ModelError:
+        raise
     except Exception as error:  # whatever the constructors of some hundred models raise
         what = config.get("architecture", f"the model of {folder}")
         raise ModelError(f"image_encoder: {library.name} cannot build {what}: {_reason(error)}") from error
-    weights = {name: tensor for file in files for name, tensor in _load(file).items()}
-    own = {name.removeprefix(library.prefix): weights[name] for name in weights if name.startswith(library.prefix)}
     _fill(model, own, folder)
     parameters = sum(tensor.numel() for tensor in own.values())
     return model.to(device, encoder_dtype(device, parameters, dtype)).eval(), transform
 
 
+_ELSEWHERE = frozenset({"checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
+"""Arguments by which timm reads other files than those of the folder."""
+
+_NO_NAME = re.compile(r"[^\w.-]")
+"""What no name of an architecture holds: `hf-hub:owner/name` and `local-dir:/folder` are other places."""
+
+
+def _plain(name: Any) -> Any:
+    if not isinstance(name, str) or _NO_NAME.search(name):
+        raise ModelError(f"image_encoder: {name!r} is no name of an architecture; other places are not followed.")
+    return name
+
+
 def _build_timm(timm: Any, config: Mapping[str, Any], folder: Path) -> tuple[Any, Any]:
+    _plain(config["architecture"])
+    arguments: Mapping[str, Any] = config.get("model_args") or {}
+    if elsewhere := sorted(_ELSEWHERE & set(arguments)):
+        raise ModelError(f"image_encoder: {elsewhere[0]} in model_args names other files, which are not read.")
     # timm's own reading of the config, whose layout has changed over the years; the weights are read here.
     pooling = config.get("global_pool") if "pretrained_cfg" in config else None
-    given = (config.get("model_args") or {}).get("global_pool", pooling)
+    given = arguments.get("global_pool", pooling)
     model = timm.create_model(f"local-dir:{folder}", pretrained=False, global_pool=given)
     return model, timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 
@@ -122,6 +147,8 @@ def _build_open_clip(open_clip: Any, config: Mapping[str, Any], _: Path) -> tupl
     given: Mapping[str, Any] = config["model_cfg"]
     # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
     vision = {**given["vision_cfg"], "timm_model_pretrained": False}
+    if vision.get("timm_model_name"):
+        _plain(vision["timm_model_name"])
     kind = open_clip.model.CLIPVisionCfg(**vision)
     tower = open_clip.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
     if kind.timm_model_name and hasattr(tower, "set_input_size"):

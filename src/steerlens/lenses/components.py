@@ -24,6 +24,7 @@ from torch import Tensor
 from steerlens.encoders.base import EncoderSpec
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
+from steerlens.limits import read_file
 from steerlens.sites import Site, parse_sites
 from steerlens.trace import Trace
 
@@ -189,14 +190,12 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
         ModelError: if the file is no safetensors file, or holds values that are not finite.
     """
     try:
-        tensors = load_tensors(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        tensors = load_tensors(read_file(path, "tensors_bytes"))
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"{path} is no safetensors file ({error}).") from error
     directions: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim not in (1, 2):
+        if tensor.ndim not in (1, 2) or not tensor.numel():
             raise UsageError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}; a direction is (width,), several (K,width)."
             )

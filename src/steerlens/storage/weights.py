@@ -10,15 +10,16 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from steerlens.borders import native_errors
 from steerlens.errors import ModelError
-
-_MAX_HEADER = 100_000_000
+from steerlens.limits import over_limit
+from steerlens.storage.building import check_before_building, no_larger_than
+from steerlens.storage.configs import check_library_folder, index_files, read_json
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,6 @@ class Tensors:
     def parameters(self) -> int:
         """Numbers held, in all."""
         return sum(math.prod(shape) for shape in self.shapes.values())
-
-
-def read_json(path: Path, component: str) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ModelError: if it is not there, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{component}: there is no {path}.") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{component}: {path} cannot be read: {error}.") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{component}: {path} does not hold a JSON object.")
-    return cast(dict[str, Any], content)
 
 
 _STEMS = ("model", "diffusion_pytorch_model")
@@ -93,8 +77,7 @@ def _weight_files(folder: Path, component: str, variant: str | None) -> tuple[Pa
             return (file,)
         index = folder / f"{stem}.safetensors.index{inside}.json"
         if index.is_file():
-            names = cast(dict[str, str], read_json(index, component).get("weight_map", {}))
-            return tuple(folder / name for name in sorted(set(names.values())))
+            return index_files(index, component)
     return ()
 
 
@@ -126,15 +109,17 @@ def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
                     f"{component}: {path} is a Git LFS pointer, not the weights; run `git lfs pull` there."
                 )
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(_MAX_HEADER, max(size - 8, 0)):
+            if not 2 <= length <= max(size - 8, 0):
                 raise ModelError(f"{component}: {path} is truncated or no safetensors file.")
+            if words := over_limit("config_bytes", length):
+                raise ModelError(f"{component}: {path} has a header of {words}.")
             entries: dict[str, Any] = json.loads(stream.read(length))
         entries.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
     except FileNotFoundError:
         raise ModelError(f"{component}: {path}, which its index names, is not there.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{component}: {path} is no safetensors file ({error}).") from None
     if size != end:
         raise ModelError(
@@ -190,8 +175,10 @@ def load_module(
     Raises:
         ModelError: if weights are missing, unexpected, of another shape than the config says, or not finite.
     """
+    check_library_folder(folder, component)
+    weights = read_tensors(folder, component)
     options: dict[str, Any] = {
-        "variant": read_tensors(folder, component).variant,
+        "variant": weights.variant,
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,
@@ -201,12 +188,17 @@ def load_module(
     # diffusers holds a few models of transformers' kind, which want transformers' options.
     if kind.__module__.startswith("diffusers.") and not hasattr(kind, "config_class"):
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+        config = read_json(folder / "config.json", component)
+        with quiet_libraries():
+            check_before_building(lambda: kind.from_config(config), weights.shapes, component, folder)
     else:
         # Chosen here and never by a config, which can name packages that are not installed or kernels to be fetched.
         attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
         options |= {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
     with native_errors(f"{component}: {folder} cannot be loaded as a {kind.__name__}"), quiet_libraries():
-        model, info = kind.from_pretrained(folder, **options, **(arguments or {}))
+        # transformers builds without memory for numbers, as is done above for diffusers.
+        with no_larger_than(weights.shapes, component, folder):
+            model, info = kind.from_pretrained(folder, **options, **(arguments or {}))
         _check_info(info, component, folder, ignore)
         check_finite(model, component)
         return model.to(device).eval()

@@ -15,6 +15,7 @@ from steerlens.lenses.image_tokens import TokenSteeringLens
 from steerlens.lenses.regions import Area, parse_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.lenses.token_trace import check_direction, reaching_sites
+from steerlens.limits import over_limit
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target
 from steerlens.sweep.options import LookOptions
@@ -115,6 +116,9 @@ def plan_of(
         raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
     if not 0 <= options.seed <= options.seed + options.n_seeds <= _MAX_SEED:
         raise UsageError(f"seeds are whole numbers from 0 to {_MAX_SEED}, not {options.seed}.")
+    for name, number in (("seeds", options.n_seeds), ("labels", options.n_labels)):
+        if words := over_limit(name, number):
+            raise UsageError(f"the plan asks for {words}.")
     if options.n_labels < 0:
         raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
     source = None if decoder is None else decoder.tokens

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from steerlens.errors import ModelError, UsageError
-from steerlens.storage.weights import quiet_libraries, read_json
+from steerlens.storage import quiet_libraries, read_json
 from steerlens.zoo.cards import Card
 from steerlens.zoo.locating import LocatedPair
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from steerlens.errors import ModelError, UsageError
+from steerlens.storage import read_yaml
 from steerlens.zoo.registry import registered
 
 if TYPE_CHECKING:
@@ -169,11 +170,9 @@ def folder_card(folder: Path) -> Card | None:
     """
     path = folder / "card.yaml"
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = read_yaml(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: should be a table of fields.")
     given = dict(cast(Mapping[str, Any], content))

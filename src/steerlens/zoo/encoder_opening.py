@@ -10,7 +10,7 @@ from steerlens.borders import native_errors
 from steerlens.devices import choose_device, encoder_dtype, parse_dtype
 from steerlens.encoders import Encoder, Loading
 from steerlens.errors import ModelError, UsageError
-from steerlens.storage import load_module, quiet_libraries, read_json, read_tensors
+from steerlens.storage import check_library_folder, load_module, quiet_libraries, read_json, read_tensors
 from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder, processor_folder
 from steerlens.zoo.joint import open_joint
 from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
@@ -136,6 +136,7 @@ def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple
 
 
 def _processor(folder: Path, adapter: Any) -> Any:
+    check_library_folder(folder, "image_processor")
     own = adapter.load_processor(folder) if hasattr(adapter, "load_processor") else None
     if own is not None:
         return own

@@ -17,7 +17,7 @@ from torch import Tensor
 from steerlens.borders import native_errors
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
-from steerlens.storage.weights import load_module, quiet_libraries
+from steerlens.storage import check_library_folder, load_module, quiet_libraries
 from steerlens.vocabulary import TextVocabulary
 
 _BATCH = 64
@@ -61,6 +61,7 @@ class CLIPText:
         if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             # Without them transformers builds an empty tokenizer, and every text would be the same.
             raise ModelError(f"tokenizer: {folder / 'tokenizer'} holds no vocabulary (tokenizer.json, vocab.json).")
+        check_library_folder(folder / "tokenizer", "tokenizer")
         kind, cpu = CLIPTextModelWithProjection, torch.device("cpu")
         model = load_module(kind, folder / "text_encoder", "text_encoder", dtype=torch.float32, device=cpu)
         with native_errors(f"tokenizer: {folder / 'tokenizer'} cannot be loaded"), quiet_libraries():
@@ -95,6 +96,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        check_library_folder(self.folder, "text_encoder")
         with native_errors(f"text_encoder: {self.folder} cannot be loaded"), quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
             model = AutoModel.from_pretrained(self.folder, use_safetensors=True, attn_implementation="sdpa", **options)

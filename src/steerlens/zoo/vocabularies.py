@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
+from steerlens.limits import read_file
 from steerlens.vocabulary import ClassVocabulary, TextVocabulary, Vocabulary
 from steerlens.zoo.text import directions_of
 
@@ -74,9 +75,9 @@ def read_texts(path: Path) -> tuple[str, ...]:
         UsageError: if it is not there, is not UTF-8, or holds no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UsageError(f"the vocabulary {path} cannot be read: {error.strerror or error}.") from None
+        lines = read_file(path, "list_bytes").decode("utf-8-sig").splitlines()
+    except UsageError as error:
+        raise UsageError(f"the vocabulary cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise UsageError(f"the vocabulary {path} is no text in UTF-8, one text a line.") from None
     texts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
@@ -87,11 +88,11 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
 def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
     try:
-        entries = cast(list[Any], json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+        entries = cast(list[Any], json.loads(read_file(file.with_suffix(".json"), "list_bytes").decode("utf-8")))
         names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
-        tensors = {name: tensor.float() for name, tensor in load_tensors(file.read_bytes()).items()}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"the vocabulary {file} cannot be read: {error}.") from error
+        tensors = {name: tensor.float() for name, tensor in load_tensors(read_file(file, "tensors_bytes")).items()}
+    except (UsageError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ModelError(f"the vocabulary {file} cannot be read: {str(error).rstrip('.')}.") from error
     table = tensors.get("text_embeds", tensors.get("weight"))
     if table is None:
         raise ModelError(f"the vocabulary {file} holds neither text_embeds nor weight.")

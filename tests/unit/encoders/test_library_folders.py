@@ -159,7 +159,7 @@ def test_broken_folders_are_refused_in_one_line(timm: Any, open_clip: Any, tmp_p
     cases = (
         ({**weights, "more": torch.zeros(1)}, "hold, without a place for it in the model, more"),
         ({key: value for key, value in weights.items() if key != "norm.weight"}, r"lack .*norm\.weight"),
-        ({**weights, "head.bias": torch.zeros(9)}, "do not fit its config"),
+        ({**weights, "head.bias": torch.zeros(9)}, r"head\.bias has shape \(9,\)"),
         ({**weights, "head.bias": torch.full((7,), torch.nan)}, r"not finite in head\.bias"),
     )
     for changed, words in cases:
@@ -216,3 +216,18 @@ def test_the_mark_of_open_clip_holds_for_a_pairs_encoder_and_for_a_bridge(
     assert main([*command, *options, "--out", str(tmp_path / "bridge")]) == 0
     bridged: Any = sl.load(f"bridge:{tmp_path / 'bridge'}", device="cpu", local_files_only=True)
     assert type(bridged.encoder.source) is OpenCLIPEncoder
+
+
+def test_a_config_of_timm_leads_to_no_other_files(timm: Any, tmp_path: Path) -> None:
+    save_timm(timm, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, words in (
+        ({"model_args": {"checkpoint_path": "/elsewhere/model.pth"}}, "checkpoint_path in model_args"),
+        ({"model_args": {"pretrained": True}}, "pretrained in model_args"),
+        ({"architecture": "local-dir:/elsewhere"}, "no name of an architecture"),
+        ({"architecture": "hf-hub:owner/name"}, "no name of an architecture"),
+        ({"model_args": {"depth": 900_000}}, "far larger than its weights"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ModelError, match=words):
+            sl.load_encoder(tmp_path, device="cpu")

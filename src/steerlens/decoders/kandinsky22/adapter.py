@@ -22,7 +22,7 @@ from steerlens.decoders.kandinsky22 import FAMILIES
 from steerlens.decoders.preview import fit_colours, preview
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
-from steerlens.storage.weights import read_json
+from steerlens.storage import read_json
 
 
 class Kandinsky22Decoder(DiffusionDecoder):

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
+from steerlens.limits import read_file
 from steerlens.progress import Progress
+from steerlens.storage.configs import too_large
 from steerlens.storage.folder import OwnedFolder
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
@@ -109,8 +111,8 @@ def is_index(folder: Path) -> bool:
 def source_of_index(index: Path) -> str:
     """Source of the encoder that made an index; empty if the index does not say, or is none."""
     try:
-        return str(json.loads((index / _INDEX).read_text(encoding="utf-8"))["encoder"]["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(_content(index)["encoder"]["source"])
+    except (UsageError, ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 
@@ -127,15 +129,34 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
     if not is_index(index):
         raise UsageError(f"{index} holds no index of pictures; make one with `steerlens neighbours index`.")
     try:
-        content = cast(dict[str, Any], json.loads((index / _INDEX).read_text(encoding="utf-8")))
+        content = _content(index)
         embeddings = load_file(index / _TENSORS)["embeddings"]
         whole = content["format"] == _FORMAT and embeddings.shape == (
             len(content["pictures"]),
             content["embedding_size"],
         )
-        _ = content["folder"], content["encoder"]["source"], content["encoder"]["name"], content["size"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"the index in {index} cannot be read ({error}); make it again.") from None
+        for place in (content["folder"], content["encoder"]["source"], content["encoder"]["name"]):
+            if not isinstance(place, str) or "\0" in place:
+                raise ValueError("a folder or an encoder in it is no text")
+        if len(content["size"]) != 2 or not all(isinstance(side, int) and side > 0 for side in content["size"]):
+            raise ValueError("its size is not two whole numbers of pixels")
+        outside = [entry["file"] for entry in content["pictures"] if not _is_below(entry["file"])]
+    except (OSError, UsageError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        raise ModelError(f"the index in {index} cannot be read ({str(error).rstrip('.')}); make it again.") from None
+    if words := too_large({"size": content["size"]}):
+        raise ModelError(f"the index in {index} says {words}.")
+    if outside:
+        raise ModelError(f"the index in {index} names {outside[0]!r}, which lies outside the folder of its pictures.")
     if not whole or content.get("sha256") != hashlib.sha256((index / _TENSORS).read_bytes()).hexdigest():
         raise ModelError(f"the files of the index in {index} do not belong together; make it again.")
     return content, embeddings.float()
+
+
+def _content(index: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(read_file(index / _INDEX, "list_bytes").decode("utf-8")))
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name is that of a file in a folder or below it: relative, and without steps upwards."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name

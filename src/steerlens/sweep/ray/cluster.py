@@ -2,13 +2,15 @@
 
 import importlib.util
 import os
+import signal
 import socket
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from steerlens.errors import UsageError
+from steerlens.sweep.ray.local import keep_sigterm, private_ray
 
 _NO_RAY = "the Ray engine needs an optional package: pip install 'steerlens[ray]'."
 
@@ -131,6 +133,23 @@ def running_cluster(workers: Workers) -> Generator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    with nullcontext() if workers.address is not None else private_ray():
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            try:
+                _connect(ray, workers)
+            except SystemExit:  # by Ray's own handlers of SIGTERM, while it starts
+                if callable(handler):
+                    handler(signal.SIGTERM, None)
+                raise
+            keep_sigterm(handler)
+            yield ray
+        finally:
+            ray.shutdown()
+            keep_sigterm(handler)
+
+
+def _connect(ray: Any, workers: Workers) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     if workers.address is None:
         cores = max(os.cpu_count() or 1, workers.cpus * (workers.count or 1))
@@ -146,7 +165,3 @@ def running_cluster(workers: Workers) -> Generator[Any]:
             "Ray cannot be started here" if workers.address is None else f"there is no Ray cluster at {workers.address}"
         )
         raise UsageError(f"{where}: {reason}.") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
