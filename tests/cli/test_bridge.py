@@ -156,7 +156,7 @@ def test_doctor_examines_a_bridged_model(place: Path, capsys: pytest.CaptureFixt
     main(["doctor", f"bridge:{place / 'bridge'}", "--device", "cpu", "--json"])
     checks = {check["name"]: check["passed"] for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["steering in closed form equals steering and patching"]
-    assert checks["the readout gives the native embedding"]
+    assert checks["the readout equals the native embedding"]
 
 
 @pytest.mark.parametrize(

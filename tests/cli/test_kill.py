@@ -22,14 +22,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return Sweep.prepare(tmp_path_factory.mktemp("sweep"))
+    return Sweep.prepare(tmp_path_factory.mktemp("sweep"), pictures=2)
 
 
 def test_a_sweep_killed_three_times_equals_one_that_nothing_disturbed(sweep: Sweep, tmp_path: Path) -> None:
-    rng, out, kills = random.Random(0), tmp_path / "run", 0
-    for _ in range(3):
-        kills += sweep.kill(out, rng)
-    assert kills == 3
+    rng = random.Random(0)
+    for number in range(5):  # on a busy machine, a sweep may finish before the third kill
+        out = tmp_path / f"run-{number}"
+        if all(sweep.kill(out, rng) for _ in range(3)):
+            break
+    else:
+        pytest.fail("no sweep was killed three times before it finished")
     assert not run_summary(out).complete
     assert sweep.finish(out) == 0
     sweep.check(out)
@@ -52,7 +55,7 @@ def test_a_second_process_is_refused_and_stopping_loses_nothing(
         assert process.returncode == code, said
         assert (
             said
-            == f"steerlens: interrupted. What was finished is kept in {out}; the same command goes on from there.\n"
+            == f"steerlens: interrupted. Finished results are kept in {out}; run the same command again to resume.\n"
         )
         assert len(load_run(out).finished) >= 3 * (before + 1)
     assert sweep.finish(out) == 0

@@ -1,7 +1,6 @@
 """`steerlens lens` on a tiny pair, as a process where that matters, and every way in which a request can be wrong."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -67,18 +66,23 @@ def test_ray_and_a_choice_reach_the_run(pair_folder: Path, photo: Path, tmp_path
 
 
 def test_a_killed_run_goes_on(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["lens", photo, "--model", pair_folder, "--steps", 60, "--batch-size", 2, "--out", out]
-    command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list(out.glob("cells/*.parquet")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    second = tmp_path / "second.png"
+    Image.open(photo).convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(second)
+    for number in range(5):  # on a busy machine, a run may finish before it is killed
+        out = tmp_path / f"out-{number}"
+        arguments = ["lens", photo, second, "--model", pair_folder, "--steps", 60, "--batch-size", 2, "--out", out]
+        command = [sys.executable, "-m", "steerlens.cli.main", *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while not list(out.glob("cells/*.parquet")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not json.loads((out / "manifest.json").read_text())["complete"]:
+            break
+    else:
+        pytest.fail("no run was killed before it finished")
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("cells/*.parquet")}
     assert kept
-    assert json.loads((out / "manifest.json").read_text())["complete"] is False
     assert steerlens(*arguments).returncode == 0
     assert {name: (out / "cells" / name).stat().st_mtime_ns for name in kept} == kept
     assert json.loads((out / "manifest.json").read_text())["complete"] is True
@@ -106,7 +110,7 @@ def test_resume_goes_on_with_a_run_that_is_there(
     assert f"every picture was in {tmp_path} already" in capsys.readouterr().err
     assert (tmp_path / "manifest.json").read_bytes() == before
     assert main([*arguments, "--resume", "--seed", "1"]) == 2
-    assert "holds a run with another" in capsys.readouterr().err
+    assert "contains a run with another" in capsys.readouterr().err
 
 
 def test_workers_leave_the_gpu_to_themselves() -> None:
@@ -289,7 +293,7 @@ FLAGS = (
 
 def test_the_options_of_the_command_are_those_of_the_version_before(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lens", "--help"]) == 0
-    flags = re.findall(r"^│ --([a-z-]+)", capsys.readouterr().out, flags=re.M)
+    flags = re.findall(r"^[│ ] --([a-z-]+)", capsys.readouterr().out, flags=re.M)  # some terminals have no box lines
     assert sorted(flags) == list(FLAGS)
 
 

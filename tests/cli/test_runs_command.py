@@ -77,7 +77,7 @@ def test_an_export_that_is_stopped_says_that_nothing_was_written_and_nothing_is(
     monkeypatch.setattr("steerlens.cli.console.ProgressBar.advance", stop)
     for form, out in (("png", tmp_path / "png"), ("parquet", tmp_path / "all.parquet")):
         assert main(["runs", "export", str(place / "run"), "--format", form, "--out", str(out)]) == 130
-        assert "The run is as it was; nothing was written." in capsys.readouterr().err
+        assert "The run is unchanged; nothing was written." in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
 
@@ -92,10 +92,10 @@ def test_a_report_of_some_inputs(place: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["runs", "show", "{place}/tiny"], 2, "no run"),
+        (["runs", "show", "{place}/tiny"], 2, "not a run"),
         (["runs", "merge", "--out", "{out}"], 2, "no run was given"),
         (["runs", "merge", "{place}/run", "--out", "{place}/run"], 2, "one of the runs"),
-        (["runs", "export", "{place}/run", "--format", "png", "--out", "{place}"], 2, "holds files"),
+        (["runs", "export", "{place}/run", "--format", "png", "--out", "{place}"], 2, "is not empty"),
         (["runs", "export", "{place}/run", "--format", "parquet", "--out", "{place}/a cup.png"], 2, "there already"),
         (["runs", "export", "{place}/run", "--format", "png", "--inputs", "dog", "--out", "{out}"], 2, "'dog'"),
         (["cache", "clear", "--model", "unheard"], 2, "unheard"),

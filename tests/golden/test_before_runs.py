@@ -94,7 +94,9 @@ def test_other_options_are_refused_by_name(before: Path, capsys: pytest.CaptureF
     held = contents(before / "run-half")
     assert main([*lens("run-half"), "--guidance", "2"]) == 2
     error = capsys.readouterr().err
-    assert "run-half holds a run with another options.guidance: 4.0 there" in error and "give another --out" in error
+    assert (
+        "run-half contains a run with another options.guidance: 4.0, while" in error and "give another --out" in error
+    )
     assert {path: data for path, data in contents(before / "run-half").items() if path in held} == held
 
 

@@ -1,4 +1,4 @@
-"""Sweeps that are killed at random moments and gone on with: what is stored must not differ from an undisturbed run.
+"""Sweeps that are killed at random moments and resumed: the stored run must not differ from an undisturbed one.
 
     python tests/soak/killing.py [--kills 20] [--seed 0]
 
@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from steerlens.cli.main import main as steerlens
+from steerlens.runs.manifest import stored_manifest
 from steerlens.runs.reader import part_files, part_keys
 from steerlens.runs.store import load_run
 from steerlens.testing.tiny import save_tiny_pair
@@ -86,15 +87,14 @@ class Sweep:
         )
 
     def kill(self, out: Path, rng: random.Random) -> bool:
-        """Starts the sweep and kills it at a random moment; whether it was still running then."""
+        """Starts the sweep and kills it at a random moment; True if the signal ended it before it was complete."""
         process, before = self.start(out), len(part_files(out))
         more = rng.choice((0, 0, 1, 1, 2))
         wait_for(process, lambda: out.is_dir() and len(part_files(out)) >= before + more)
         time.sleep(rng.uniform(0, 0.3))
-        running = process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        return running
+        return process.returncode == -signal.SIGKILL and not _is_complete(out)
 
     def check(self, out: Path) -> None:
         """Makes sure that a run holds each cell exactly once, and is equal to the undisturbed one.
@@ -119,6 +119,11 @@ class Sweep:
         require(not hidden, f"files were left behind: {hidden}")
 
 
+def _is_complete(out: Path) -> bool:
+    manifest = stored_manifest(out)
+    return manifest is not None and manifest["complete"] is True
+
+
 def require(holds: bool, otherwise: str) -> None:
     """Fails with a message, in a script as in a test."""
     if not holds:
@@ -134,7 +139,7 @@ def wait_for(process: "subprocess.Popen[str]", happened: object) -> None:
 
 
 def main() -> None:
-    """Kills sweeps until as many kills as asked for hit a running one; each sweep is finished and checked."""
+    """Kills sweeps until the requested number of kills hit a running one; each sweep is finished and checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -147,7 +152,7 @@ def main() -> None:
             while kills < arguments.kills and sweep.kill(out, rng):
                 kills += 1
                 say(f"kill {kills}: {len(part_files(out))} parts were stored")
-            require(sweep.finish(out) == 0, "the run could not be gone on with")
+            require(sweep.finish(out) == 0, "the run could not be resumed")
             sweep.check(out)
             rounds += 1
             say(f"sweep {rounds} is equal to the undisturbed one")

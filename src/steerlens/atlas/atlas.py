@@ -1,4 +1,4 @@
-"""The atlas: results of a sweep by picture, lens and site; it draws nothing."""
+"""The atlas: results of a sweep by picture, lens and site, without any drawing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,20 +21,20 @@ from steerlens.scores import seed_agreement, share_beaten
 from steerlens.sites import Site
 
 _INDEXED_PICTURES = 4
-"""Input pictures whose rows are indexed by site at a time; reports go picture by picture."""
+"""Input pictures whose index by site is cached; reports go picture by picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
     """Results of a sweep: for every input picture, every site under every lens.
 
-    The atlas of a stored run reads readings and results from disk when they are used.
+    The atlas of a stored run reads readings and results from disk on access.
 
     Attributes:
         encoder: sizes of the encoder.
-        decoder: what the decoder takes and gives.
-        plan: the cells that were planned.
-        readings: one for each input picture.
+        decoder: sizes of the decoder and the conditioning that it consumes.
+        plan: the planned cells.
+        readings: the reading of each input picture.
         results: the decoded pictures.
         manifest: versions, models and options of the run.
     """
@@ -51,12 +51,12 @@ class Atlas:
 
     @cached_property
     def finished(self) -> Sequence[Cell]:
-        """The cells that have been decoded, in the order of `results`."""
+        """Cells that have been decoded, in the order of `results`."""
         results = self.results
         return results.cells if isinstance(results, LazyResults) else [result.cell for result in results]
 
     def only(self, pictures: Sequence[str]) -> "Atlas":
-        """The atlas of some of the input pictures, in the order of the run.
+        """Atlas of some of the input pictures, in the order of the run.
 
         Args:
             pictures: ids or names.
@@ -68,7 +68,7 @@ class Atlas:
         rows = [row for id in self._rows if id in ids for row in self._rows_of(id)]
         cells = tuple(cell for id in self.plan.pictures if id in ids for cell in self.plan.of(id))
         matching = (index for index, reading in enumerate(self.readings) if reading.id in ids)
-        read = list(islice(matching, len(ids)))  # stops early: readings of thousands of pictures are not all read
+        read = list(islice(matching, len(ids)))  # stops early, to avoid reading thousands of readings
         return replace(
             self,
             plan=replace(self.plan, cells=cells),
@@ -77,7 +77,7 @@ class Atlas:
         )
 
     def id_of(self, picture: str | None = None) -> str:
-        """The id of an input picture, by id or name; that of the first one by default.
+        """Id of an input picture, by id or name; by default of the first.
 
         Raises:
             UsageError: if there is no such picture.
@@ -85,7 +85,7 @@ class Atlas:
         return picture if picture is not None and picture in self._rows else self.reading(picture).id
 
     def reading(self, picture: str | None = None) -> Reading:
-        """The reading of one input picture, by id or name; the first one by default.
+        """Reading of an input picture, by id or name; by default of the first.
 
         Raises:
             UsageError: if there is no such picture.
@@ -96,35 +96,35 @@ class Atlas:
         raise UsageError(f"no input picture is called {picture!r}.")
 
     def cells(self, lens: LensName, site: Site, picture: str | None = None) -> tuple[CellResult, ...]:
-        """The decoded pictures of one site under one lens, seed after seed; empty if there are none."""
+        """Decoded pictures of a site under a lens, seed after seed; empty if there are none."""
         rows = self._sites_of(self.id_of(picture)).get((lens, site), ())
         return tuple(self.results[row] for row in rows)
 
     def results_of(self, picture: str | None = None) -> Sequence[CellResult]:
-        """All decoded pictures of one input picture."""
+        """All decoded pictures of an input picture."""
         rows = self._rows_of(self.id_of(picture))
         return LazyResults([self.finished[row] for row in rows], lambda index: self.results[rows[index]])
 
     def clean(self, picture: str | None = None) -> tuple[CellResult, ...]:
-        """The clean reconstructions (s = 1), seed after seed."""
+        """Clean reconstructions (s = 1), seed after seed."""
         return self.cells("diffusion", clean_site(self.plan.n_layers), picture)
 
     def sites(self, lens: LensName, picture: str | None = None) -> tuple[Site, ...]:
-        """The sites of a lens, in order."""
+        """Sites of a lens, in order."""
         return tuple(site for name, site in self._sites_of(self.id_of(picture)) if name == lens)
 
     def score(self, lens: LensName, site: Site, picture: str | None = None) -> SiteScore:
-        """A site under a lens, over all seeds, beside its controls.
+        """Scores of a site under a lens, over all seeds, and of its controls.
 
         Raises:
-            UsageError: if the run does not hold that site under that lens.
+            UsageError: if the run has no picture of that site under that lens.
         """
         results = self.cells(lens, site, picture)
         if not results:
-            raise UsageError(f"this run holds no {lens} picture of {site}.")
+            raise UsageError(f"this run has no {lens} picture of {site}.")
         similarity = _mean([result.similarity for result in results])
-        own = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
-        pool = self._control_pool(self.id_of(picture)) if own else None
+        controls = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
+        pool = self._control_pool(self.id_of(picture)) if controls else None
         return SiteScore(
             site=site,
             lens=lens,
@@ -133,8 +133,8 @@ class Atlas:
             fidelity=_mean([result.fidelity for result in results]),
             agreement=seed_agreement(torch.stack([result.reencoded for result in results])),
             rho=results[0].rho,
-            control=_mean(own) if own else None,
-            beats_control=similarity > _mean(own) if own else None,
+            control=_mean(controls) if controls else None,
+            beats_control=similarity > _mean(controls) if controls else None,
             control_share=None if pool is None else share_beaten(similarity, pool),
         )
 
@@ -149,13 +149,13 @@ class Atlas:
     def score_map(
         self, lens: LensName = "steering", picture: str | None = None, *, decoded: bool = True
     ) -> Float[np.ndarray, "L H"]:
-        """Similarity with the target of every head, NaN where a head was not looked at.
+        """Similarity of every head with the target; NaN for heads that the run did not look at.
 
         Args:
-            lens: which lens.
-            picture: which input.
-            decoded: of the re-encoded picture, or of the embedding before decoding: under the Steering Lens that is
-                known of every head, decoded or not.
+            lens: the lens.
+            picture: id or name of the input.
+            decoded: True for the re-encoded picture; False for the embedding before decoding, which the Steering Lens
+                computes for every head, decoded or not.
         """
         known = self.reading(picture).steered_similarity
         if lens == "steering" and not decoded and known is not None:
@@ -168,11 +168,11 @@ class Atlas:
 
     @cached_property
     def _rows(self) -> dict[str, list[range]]:
-        """Rows of the results of each input picture; mostly one range, since the plan goes picture by picture."""
+        """Rows of the results of each input picture; usually a single range, as the plan goes picture by picture."""
         rows: dict[str, list[range]] = {}
         for id, run in groupby(enumerate(self.finished), key=lambda row: row[1].picture):
-            places = [row for row, _ in run]
-            rows.setdefault(id, []).append(range(places[0], places[-1] + 1))
+            numbers = [row for row, _ in run]
+            rows.setdefault(id, []).append(range(numbers[0], numbers[-1] + 1))
         return rows
 
     def _rows_of(self, id: str) -> list[int]:
@@ -200,7 +200,7 @@ class Atlas:
         return {}
 
     def _control_pool(self, id: str) -> Tensor:
-        """The score of every random direction of a picture, of all sites and draws: its mean over seeds."""
+        """Score of every random direction of a picture, of all sites and draws: mean over seeds."""
         if id not in self._control_pools:
             if len(self._control_pools) == _INDEXED_PICTURES:
                 self._control_pools.clear()

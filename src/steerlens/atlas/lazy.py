@@ -1,4 +1,4 @@
-"""Sequences whose items are read from disk when they are used."""
+"""Sequences whose items are read from disk on access."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar, overload
@@ -7,11 +7,11 @@ _Item = TypeVar("_Item", covariant=True)
 
 
 class Lazy(Sequence[_Item]):
-    """A sequence whose items are read when they are asked for, each time again.
+    """Sequence that reads an item on every access, and stores none.
 
     Args:
-        length: how many there are.
-        read: gives the item at an index from 0.
+        length: number of items.
+        read: reads the item at an index from 0.
     """
 
     def __init__(self, length: int, read: Callable[[int], _Item]) -> None:
@@ -30,5 +30,5 @@ class Lazy(Sequence[_Item]):
     def __getitem__(self, index: slice) -> Sequence[_Item]: ...
 
     def __getitem__(self, index: int | slice) -> _Item | Sequence[_Item]:
-        places = range(self._length)
-        return [self._read(place) for place in places[index]] if isinstance(index, slice) else self._read(places[index])
+        indices = range(self._length)[index]
+        return self._read(indices) if isinstance(indices, int) else [self._read(number) for number in indices]

@@ -1,4 +1,4 @@
-"""The plan: every picture that will be decoded, known before anything runs."""
+"""The plan: every picture to decode, known before anything runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ class Cell:
 
     Attributes:
         picture: id of the input picture.
-        lens: `diffusion`, `steering`, or `control`: a random direction steered as hard as the site would be.
-        site: where the lens looks.
-        strength: how hard to steer; None for the Diffusion Lens.
+        lens: `diffusion`, `steering`, or `control` for a random direction steered as hard as the site.
+        site: site that the lens looks at.
+        strength: steering strength; None for the Diffusion Lens.
         seed: seed of the decoder.
-        draw: for a control, which random direction, from 0.
+        draw: number of the random direction of a control, from 0.
     """
 
     picture: str
@@ -35,23 +35,23 @@ class Cell:
     draw: int = 0
 
     def __post_init__(self) -> None:
-        if self.lens not in LENS_NAMES:  # cells are read from files, and lenses become names of folders
+        if self.lens not in LENS_NAMES:  # cells are read from files, and lenses are used as folder names
             raise ValueError(f"there is no lens {self.lens!r}")
 
     @property
     def key(self) -> str:
-        """A text that names the cell among all cells of all runs of one pair."""
+        """Text that identifies the cell among all cells of all runs of a pair."""
         strength = "" if self.strength is None else str(self.strength)
         return "|".join((self.picture, self.lens, str(self.site), strength, str(self.seed), str(self.draw)))
 
 
 @dataclass(frozen=True, eq=False)
 class RepeatedCells(Sequence[Cell]):
-    """Cells repeated for every picture, made when they are used: those of thousands of pictures would fill memory.
+    """Cells repeated for every picture, created on access: those of thousands of pictures would fill memory.
 
     Attributes:
         pictures: ids of the inputs.
-        each: the cells of one picture, its id left empty.
+        each: the cells of one picture, with an empty id.
     """
 
     pictures: tuple[str, ...]
@@ -67,8 +67,8 @@ class RepeatedCells(Sequence[Cell]):
     def __getitem__(self, index: slice) -> tuple[Cell, ...]: ...
 
     def __getitem__(self, index: int | slice) -> Cell | tuple[Cell, ...]:
-        places = range(len(self))[index]
-        return self._at(places) if isinstance(places, int) else tuple(self._at(place) for place in places)
+        indices = range(len(self))[index]
+        return self._at(indices) if isinstance(indices, int) else tuple(self._at(number) for number in indices)
 
     def __iter__(self) -> Iterator[Cell]:
         for picture in self.pictures:
@@ -83,8 +83,8 @@ class RepeatedCells(Sequence[Cell]):
         """The cells of one picture."""
         return tuple(_of_picture(cell, picture) for cell in self.each)
 
-    def _at(self, place: int) -> Cell:
-        picture, cell = divmod(place, len(self.each))
+    def _at(self, index: int) -> Cell:
+        picture, cell = divmod(index, len(self.each))
         return _of_picture(self.each[cell], self.pictures[picture])
 
 
@@ -94,21 +94,21 @@ def _of_picture(cell: Cell, picture: str) -> Cell:
 
 def grouped(cells: Iterable[Cell]) -> dict[str, tuple[Cell, ...]]:
     """Cells by picture, in order."""
-    found: dict[str, list[Cell]] = {}
+    by_picture: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(cell.picture, []).append(cell)
-    return {picture: tuple(held) for picture, held in found.items()}
+        by_picture.setdefault(cell.picture, []).append(cell)
+    return {picture: tuple(its_cells) for picture, its_cells in by_picture.items()}
 
 
 def compact(cells: Sequence[Cell]) -> Sequence[Cell]:
     """Replaces cells that repeat from picture to picture by `RepeatedCells`; other cells stay as they are."""
     by_picture = {
-        picture: tuple(replace(cell, picture="") for cell in held) for picture, held in grouped(cells).items()
+        picture: tuple(replace(cell, picture="") for cell in its_cells) for picture, its_cells in grouped(cells).items()
     }
     if len(set(by_picture.values())) != 1:
         return cells
     same = RepeatedCells(tuple(by_picture), next(iter(by_picture.values())))
-    return same if all(one == other for one, other in zip(same, cells, strict=True)) else cells
+    return same if all(new == old for new, old in zip(same, cells, strict=True)) else cells
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ class Plan:
     """The cells of a run, each once, picture after picture.
 
     Attributes:
-        cells: what to decode.
+        cells: the cells to decode.
         strength: the steering strength.
         seeds: the seeds of the decoder.
-        n_layers: layers that reach the decoder: L of the encoder, or fewer where tokens are read before its end; it
-            says which cell is the clean reconstruction.
+        n_layers: layers that reach the decoder: L of the encoder, or fewer if tokens are read before its end. It
+            determines which cell is the clean reconstruction.
     """
 
     cells: Sequence[Cell]
@@ -133,7 +133,7 @@ class Plan:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Ids of the inputs, in order."""
+        """Ids of the input pictures, in order."""
         if isinstance(self.cells, RepeatedCells):
             return self.cells.pictures
         return tuple(dict.fromkeys(cell.picture for cell in self.cells))
@@ -145,7 +145,7 @@ class Plan:
         return tuple(cell for cell in self.cells if cell.picture == picture)
 
     def by_picture(self) -> Iterator[tuple[str, tuple[Cell, ...]]]:
-        """The cells of each picture, in order, made a picture at a time."""
+        """Cells of each picture, in order, created a picture at a time."""
         if isinstance(self.cells, RepeatedCells):
             for picture in self.cells.pictures:
                 yield picture, self.cells.of(picture)
@@ -154,7 +154,7 @@ class Plan:
 
 
 def clean_site(n_layers: int) -> Site:
-    """The site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder reads itself."""
+    """Site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder itself reads."""
     return Site("resid_post", n_layers - 1)
 
 
@@ -170,16 +170,16 @@ def make_plan(
 ) -> Plan:
     """Plans the cells of every picture: its clean reconstruction, each site under each lens, and the controls.
 
-    A site of the residual stream is shown by the Diffusion Lens alone. Equal cells are planned once.
+    Sites of the residual stream are shown by the Diffusion Lens only. Equal cells are planned once.
 
     Args:
         pictures: ids of the inputs.
-        sites: where to look.
+        sites: sites to look at.
         n_layers: layers that reach the decoder.
-        strength: how hard to steer.
-        seeds: decoder seeds; the same for every cell of a picture, so that pictures differ by their site alone.
-        lenses: which lenses to use.
-        controls: random directions for each steered site; 0 for none.
+        strength: steering strength.
+        seeds: seeds of the decoder, which all cells share, so that pictures differ only in their site.
+        lenses: lenses to use.
+        controls: number of random directions for each steered site; 0 for none.
 
     Raises:
         UsageError: if there is no picture, site or seed to plan for, or the number of controls is negative.
@@ -187,13 +187,13 @@ def make_plan(
     if not pictures or not sites or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
     if controls < 0:
-        raise UsageError(f"the number of controls cannot be negative, as {controls} is.")
+        raise UsageError(f"the number of controls cannot be negative, but it is {controls}.")
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []
     shown = list(sites) if "diffusion" in lenses else []
     if not steered and not shown:
         raise UsageError(
-            "the Steering Lens alone was asked for, and no site that can be steered: name heads, attn_out.N, mlp_out.N "
-            "or a direction; the residual stream is shown by the Diffusion Lens."
+            "the Steering Lens alone was requested, but no site that it can steer: name heads, attn_out.N, mlp_out.N "
+            "or a direction; only the Diffusion Lens shows the residual stream."
         )
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))

@@ -18,22 +18,23 @@ from steerlens.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class CellResult:
-    """One decoded picture with its numbers; every similarity is a cosine in [-1,1].
+    """Decoded picture with its numbers; every similarity is a cosine in [-1,1].
 
     Attributes:
-        cell: the cell of the plan.
-        rho: relative steering strength that was applied, signed; 0 for the Diffusion Lens.
-        file: the decoded picture as the bytes of a PNG file, or a function that reads them: a run of the paper's model
-            holds thousands of pictures, of 0.8 MB each in pixels.
-        conditioning: the image embedding that was decoded; for a decoder of image tokens, their mean over tokens, since
-            the tokens themselves would take megabytes a picture.
-        reencoded: the image embedding of the decoded picture.
-        similarity: of `reencoded` with the target.
-        steered_similarity: of `conditioning` with the target: the same number without decoding. For a decoder of image
-            tokens, the cosine of all decoded tokens, flattened, with those of the target; NaN for a text, which has
-            none.
-        fidelity: of `conditioning` with `reencoded`: how well the picture shows its conditioning. For a decoder of
-            image tokens, the cosine of all decoded tokens, flattened, with those of the decoded picture.
+        cell: cell of the plan.
+        rho: signed relative steering strength applied; 0 for the Diffusion Lens.
+        file: bytes of a PNG file of the decoded picture, or a function that reads them: a run of the paper's model
+            has thousands of pictures, of 0.8 MB each in pixels.
+        conditioning: image embedding that was decoded; for a decoder of image tokens, their mean over tokens, since
+            the tokens themselves would take megabytes per picture.
+        reencoded: image embedding of the decoded picture.
+        similarity: cosine of `reencoded` and the target.
+        steered_similarity: cosine of `conditioning` and the target, the similarity before decoding. For a decoder of
+            image tokens, the cosine of all decoded tokens, flattened, with those of the target; NaN for a text, which
+            has no tokens.
+        fidelity: cosine of `conditioning` and `reencoded`, which measures how well the picture shows its conditioning.
+            For a decoder of image tokens, the cosine of all decoded tokens, flattened, with those of the decoded
+            picture.
     """
 
     cell: Cell
@@ -47,37 +48,37 @@ class CellResult:
 
     @property
     def png(self) -> bytes:
-        """The decoded picture as the bytes of a PNG file."""
+        """Decoded picture as the bytes of a PNG file."""
         return self.file if isinstance(self.file, bytes) else self.file()
 
     @property
     def image(self) -> Image.Image:
-        """The decoded picture as a PIL image."""
+        """Decoded picture as a PIL image."""
         return stored_picture(self.png)
 
     @property
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The decoded picture, height x width x RGB."""
+        """Decoded picture, height x width x RGB."""
         return np.array(self.image)
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Measurements of one input picture that take no decoding.
+    """Measurements of an input picture that need no decoding.
 
     Attributes:
         picture: the input.
-        id: its name in cells.
-        embedding: its image embedding.
-        target: what similarities are measured against, in words ("the input itself", a text, a file name).
+        id: id of the input in cells.
+        embedding: image embedding of the input.
+        target: target of the similarities in words ("the input itself", a text, a file name).
         target_similarity: cosine of the input's embedding with the target; 1 for the input itself.
-        labels: Logit Lens readings, site after site, best label first; empty without a vocabulary.
+        labels: Logit Lens labels, site after site, best label first; empty without a vocabulary.
         attention: attention of the readout tokens to every token, mean over readout tokens, or None.
-        write_norms: norm of each head's write relative to the final residual, means over width removed.
+        write_norms: norm of each head's write relative to that of the final residual, means over width removed.
         direct_similarity: cosine of each head's write with the final residual, means over width removed.
         decomposition_error: relative error of the sum of all components against the final residual.
-        steered_similarity: cosine of every head's steered embedding with the target, which takes no decoding; None for
-            a decoder of image tokens.
+        steered_similarity: cosine of every head's steered embedding with the target, before decoding; None for a
+            decoder of image tokens.
     """
 
     picture: Picture
@@ -93,7 +94,7 @@ class Reading:
     steered_similarity: Float[Tensor, "L H"] | None = None
 
     def top_labels(self, site: Site) -> tuple[Label, ...]:
-        """The labels of one site, best first."""
+        """Labels of a site, best first."""
         return self._labels_of.get(site, ())
 
     @cached_property
@@ -111,15 +112,15 @@ class SiteScore:
     Attributes:
         site: the site.
         lens: the lens.
-        similarity: of the re-encoded pictures with the target, mean over seeds.
-        steered_similarity: of the embedding with the target, without decoding.
-        fidelity: cosine of the decoded embedding with the re-encoded picture, mean over seeds.
+        similarity: cosine of the re-encoded pictures and the target, mean over seeds.
+        steered_similarity: cosine of the embedding and the target, before decoding.
+        fidelity: cosine of the decoded embedding and the re-encoded picture, mean over seeds.
         agreement: mean pairwise cosine between the pictures of different seeds; 1 for one seed.
         rho: relative steering strength, signed; 0 for the Diffusion Lens.
         control: mean similarity of the site's own random directions, or None without controls.
-        beats_control: whether `similarity` exceeds `control`; None without controls.
-        control_share: share of the picture's random directions, of all sites and draws, that score lower; both scores
-            are means over seeds, and ties count half. None without controls. Comparable across sites when every site is
+        beats_control: True if `similarity` exceeds `control`; None without controls.
+        control_share: share of the picture's random directions, of all sites and draws, that score lower. Both scores
+            are means over seeds; ties count half; None without controls. Comparable across sites if every site is
             steered by the same `rho`.
     """
 
@@ -136,10 +137,10 @@ class SiteScore:
 
 
 class LazyResults(Lazy[CellResult]):
-    """Decoded pictures that are read from disk when they are used; their cells are known without reading any.
+    """Decoded pictures that are read from disk on access; their cells are known without reading.
 
     Args:
-        cells: of each result, its cell.
+        cells: cell of each result.
         read: reads the result at an index from 0.
     """
 

@@ -1,4 +1,4 @@
-"""`steerlens bridge`: maps from the embeddings of one encoder to those of another that has a decoder."""
+"""The command `steerlens bridge`: maps the embeddings of an encoder to those of another that has a decoder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from steerlens.zoo import LocatedEncoder
 
 DECODED = 24
-"""Held-out pictures that are decoded where nothing is said."""
+"""Default number of held-out pictures to decode."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Learn, from pictures alone, to take one encoder's embeddings into the space of another that has a decoder.
+    """Learn from pictures alone to map one encoder's embeddings into the space of another that has a decoder.
 
-    Both encoders see the same pictures; no text and no labels are used. The result is measured on pictures that it was
+    Both encoders see the same pictures; no text and no labels are used. The map is evaluated on pictures that it was
     not fitted on. `--model bridge:OUT` then runs every lens and study of the first encoder through the decoder of the
     second.
 
@@ -35,52 +35,51 @@ class Fit:
     """
 
     source: Annotated[str, tyro.conf.arg(name="from")]
-    """The encoder to look into: a folder, a hub id, or the name of a model."""
+    """Encoder to analyse: a folder, a hub id, or the name of a model."""
 
     target: Annotated[str, tyro.conf.arg(name="to")]
-    """The encoder whose decoder is to be used: the name of a model, a folder that holds a pair, or an encoder's folder
-    or hub id."""
+    """Encoder whose decoder to use: the name of a model, the folder of a pair, or an encoder's folder or hub id."""
 
     images: Path
-    """A folder of pictures, and of folders of pictures, such as the encoders were made for."""
+    """Folder of pictures, including subfolders, of the kind that the encoders were trained on."""
 
     out: Path
     """Folder of the bridge: bridge.safetensors and card.yaml."""
 
     held_out: Path | None = None
-    """A folder of other pictures to measure on. Default: a fifth of the pictures, at most 500, not fitted on."""
+    """Folder of other pictures to evaluate on. Default: a fifth of the pictures, at most 500, left out of the fit."""
 
     map: Literal["auto", "ridge", "procrustes", "kernel"] = "auto"
-    """The kind of map. auto takes what does best on held-out folds, and the kernel only where it measurably helps."""
+    """Kind of map. auto takes the best on held-out folds, and the kernel only if it is measurably better."""
 
     decode: int | None = None
-    """So many held-out pictures are also decoded, from their mapped and from the target's own embeddings, and embedded
-    again. Default: 24 where the target has a decoder of embeddings; with 0 that is neither used nor fetched."""
+    """Number of held-out pictures to decode, from their mapped and from the target's own embeddings, and embed again.
+    Default: 24 if the target has a decoder of embeddings. With 0, the decoder is neither used nor fetched."""
 
     seed: int = 0
-    """Decides which pictures are held out, the folds, and the first seed of the decoder."""
+    """Seed of the choice of held-out pictures and folds, and first seed of the decoder."""
 
     batch_size: int = 32
     """Pictures embedded at once."""
 
     device: str | None = None
-    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+    """Device: cpu, cuda, cuda:1, mps. Default: CUDA if available, else the CPU."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the models' weights."""
 
     local_files_only: bool = False
-    """Never ask the hub; use what is on this machine."""
+    """Never access the hub; use only files on this machine."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """Message after a stopped fit: nothing is left behind."""
+        """Message about an interrupted fit, which keeps nothing."""
         return "Nothing was written."
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.bridges.make import BridgeOptions, make_bridge
         from steerlens.bridges.store import end_of, refuse_used, save_bridge
         from steerlens.images import picture_files
@@ -131,7 +130,7 @@ class Fit:
 
 
 def _decodes(target: str) -> bool:
-    """Whether a target has a decoder, and none that is known to read anything but embeddings."""
+    """True if a target has a decoder that reads embeddings, as far as is known without loading it."""
     from steerlens.zoo import cards, found_index, has_no_decoder
 
     known = cards().get(target)
@@ -142,7 +141,7 @@ def _decodes(target: str) -> bool:
 
 @dataclass(frozen=True)
 class Show:
-    """Tell what a bridge leads from and to, and how well it did on pictures that it was not fitted on."""
+    """Show the encoders of a bridge, and its scores on pictures that it was not fitted on."""
 
     bridge: Annotated[Path, tyro.conf.Positional]
     """Folder of the bridge."""
@@ -176,7 +175,7 @@ def _print_measured(kind: str, candidates: "Sequence[Candidate]", measured: "Mea
         mark = "*" if candidate.kind == kind else " "
         penalty = "" if candidate.penalty is None else f"  (penalty {candidate.penalty:.2g})"
         say(f"  {mark} {candidate.kind:10}  cosine on held-out folds {candidate.cosine:.3f}{penalty}")
-    say(f"on {measured.n_pictures} pictures that it was not fitted on:")
+    say(f"on {measured.n_pictures} held-out pictures:")
     say(f"    cosine with the target's own embedding {measured.cosine:.3f}; mean embedding {measured.baseline:.3f}")
     say(f"    the same without the mean {measured.centred:.3f}")
     say(f"    retrieval {measured.retrieval:.1%} among {measured.n_retrieved}")
@@ -188,4 +187,4 @@ def _print_measured(kind: str, candidates: "Sequence[Candidate]", measured: "Mea
 
 
 Command = Annotated[Fit, tyro.conf.subcommand(name="fit")] | Annotated[Show, tyro.conf.subcommand(name="show")]
-"""The subcommands of `steerlens bridge`."""
+"""Subcommands of `steerlens bridge`."""

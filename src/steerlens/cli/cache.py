@@ -1,4 +1,4 @@
-"""`steerlens cache`: the traces that are kept from run to run."""
+"""The command `steerlens cache`: shows and clears the traces that runs share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ from steerlens.cli.console import emit_json, plain_bytes, print_table, say
 
 @dataclass(frozen=True)
 class Show:
-    """Show where traces are kept, of which models, how much space they take and may take.
+    """Show the folder of stored traces, their models, their size and its limit.
 
-    STEERLENS_CACHE names another folder, STEERLENS_CACHE_GB another limit in gigabytes (default: 5; 0 keeps none).
-    Traces that were not used for longest are removed first.
+    STEERLENS_CACHE sets another folder, STEERLENS_CACHE_GB another limit in gigabytes (default: 5; 0 stores none).
+    The least recently used traces are removed first.
 
     Examples:
       steerlens cache show
@@ -27,7 +27,7 @@ class Show:
     """Print the result as JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Prints what there is and returns the exit code."""
+        """Prints the contents of the cache and returns the exit code."""
         from steerlens.sweep import cache_folder, cached_models, foreign_files, size_limit
 
         folder, limit = cache_folder(), size_limit()
@@ -44,13 +44,13 @@ class Show:
                 ("MODEL", "TRACES", "SIZE", "FOLDER"),
                 [(entry.name, str(entry.entries), plain_bytes(entry.size), entry.folder.name) for entry in models],
             )
-        _tell_foreign(folder, foreign)
+        _mention_foreign(folder, foreign)
         return 0
 
 
 @dataclass(frozen=True)
 class Clear:
-    """Remove traces, and nothing else. Nothing is lost but the time to take them again.
+    """Remove stored traces, and nothing else. Nothing is lost except the time to compute them again.
 
     Examples:
       steerlens cache clear
@@ -64,7 +64,7 @@ class Clear:
     """Print the result as JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Removes them and returns the exit code."""
+        """Removes the traces and returns the exit code."""
         from steerlens.sweep import cache_folder, clear_cache
 
         folder = cache_folder()
@@ -74,11 +74,11 @@ class Clear:
             emit_json({"folder": folder, "bytes": size, "entries": entries, "foreign_files": cleared.foreign})
             return 0
         say(f"removed {entries} traces, {plain_bytes(size)}")
-        _tell_foreign(folder, cleared.foreign)
+        _mention_foreign(folder, cleared.foreign)
         return 0
 
 
-def _tell_foreign(folder: Path, count: int) -> None:
+def _mention_foreign(folder: Path, count: int) -> None:
     if count:
         say(f"{count} files in {folder / 'traces'} were not written by steerlens and are left alone")
 

@@ -1,4 +1,4 @@
-"""What commands show: progress with the time left on stderr, results on stdout, JSON for machines."""
+"""Output of commands: progress with the time left on stderr, results on stdout, JSON for machines."""
 
 import dataclasses
 import json as json_module
@@ -21,7 +21,7 @@ from steerlens.progress import Progress
 
 
 class _Count(ProgressColumn):
-    """Steps done, of how many, of what."""
+    """Number of finished steps, their total and their unit."""
 
     def render(self, task: Task) -> Text:
         total = "" if task.total is None else f"/{task.total:.0f}"
@@ -29,7 +29,7 @@ class _Count(ProgressColumn):
 
 
 class _Rate(ProgressColumn):
-    """Items a second, as few digits as tell something."""
+    """Items per second, to three digits."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -37,14 +37,14 @@ class _Rate(ProgressColumn):
 
 
 class ProgressBar:
-    """Progress of a command, stage after stage.
+    """Progress of a command, stage by stage.
 
-    On a terminal a bar with rate and time left; elsewhere a plain line every few seconds, so that a log stays readable;
-    nothing at all where the output is for machines.
+    Shows a bar with rate and time left on a terminal; elsewhere a plain line every few seconds, so that a log stays
+    readable; nothing if the output is for machines.
 
     Args:
-        quiet: show nothing, because the command's output is for machines.
-        stream: where to write; stderr by default, so that stdout holds results alone.
+        quiet: True to show nothing, because the command's output is for machines.
+        stream: stream to write to; stderr by default, so that stdout contains only results.
         interval: seconds between plain lines.
     """
 
@@ -74,12 +74,12 @@ class ProgressBar:
             self._bars.stop()
 
     def stage(self, name: str, total: int | None = None, *, unit: str = "") -> None:
-        """Begins the next stage; the one before it is done.
+        """Starts the next stage, and finishes the one before.
 
         Args:
-            name: what is being done, in a word or two.
-            total: steps of it; None where that is not known.
-            unit: what a step is, in the plural.
+            name: name of the stage, a word or two.
+            total: number of its steps; None if unknown.
+            unit: unit of a step, in the plural.
         """
         self._finish()
         self._name, self._unit, self._now, self._total, self._done = name, unit, "", total or 0, 0.0
@@ -88,12 +88,12 @@ class ProgressBar:
             self._task = self._bars.add_task(name, total=total, unit=unit)
 
     def advance(self, steps: float = 1, *, total: int | None = None, now: str = "") -> None:
-        """Tells that so many more steps of the stage are done; parts of a step count too.
+        """Records further finished steps of the stage, or fractions of steps.
 
         Args:
-            steps: how many more.
-            total: of how many, if that has changed.
-            now: what is being done just now, if it is not what the stage is called after.
+            steps: number of further steps.
+            total: new total, if it has changed.
+            now: current activity, if it differs from the name of the stage.
         """
         self._done += steps
         self._now = now
@@ -106,16 +106,16 @@ class ProgressBar:
             self._line(self._last - self._started)
 
     def show(self, event: Progress) -> None:
-        """Shows an event of a long loop; another stage than the one before begins a new bar."""
+        """Shows an event of a long loop; a change of stage starts a new bar."""
         if event.stage != self._name:
-            # Items that an earlier call finished count for no speed.
+            # Items that an earlier call finished do not count towards the speed.
             counted = event.total > 1
             self.stage(event.stage, max(1, round(event.total - event.done)), unit=event.unit if counted else "")
             self._before = event.done
         self.advance(event.done - self._before - self._done)
 
     def say(self, text: str) -> None:
-        """Writes one line, above the bar if there is one."""
+        """Writes a line, above the bar if there is one."""
         if self._quiet:
             return
         if self._bars is not None:
@@ -157,7 +157,7 @@ def _duration(seconds: float) -> str:
 
 
 def plain_bytes(number: float) -> str:
-    """A number of bytes with three digits and a unit."""
+    """Formats a number of bytes with three digits and a unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
@@ -166,7 +166,7 @@ def plain_bytes(number: float) -> str:
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """Writes one line of results to stdout, unless stdout is for machines."""
+    """Writes a line of results to stdout, unless stdout is for machines."""
     if not quiet:
         sys.stdout.write(printable(text, lines=True) + "\n")
 
@@ -179,7 +179,7 @@ def emit_json(content: Any) -> None:
 
 
 def plain(content: Any) -> Any:
-    """The same in types that JSON knows.
+    """Converts a value to types that JSON supports.
 
     Raises:
         TypeError: if a value has no such form.
@@ -203,7 +203,7 @@ def plain(content: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes a table to stdout, wrapped to the width of a terminal and not at all elsewhere."""
+    """Writes a table to stdout, wrapped to the width of a terminal, or not wrapped elsewhere."""
     rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(file=sys.stdout)
     if not console.is_terminal:

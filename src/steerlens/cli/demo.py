@@ -1,4 +1,4 @@
-"""`steerlens demo`: the main job on the bundled pair and a bundled picture."""
+"""The command `steerlens demo`: the lenses on the bundled pair and a bundled picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from steerlens.cli.lens.settings import LensSettings, LookSettings
 
 @dataclass(frozen=True)
 class Command:
-    """Run the main job on the bundled pair and a bundled picture: no download, about a minute on two cores.
+    """Run the lenses on a bundled picture with the bundled pair: no download, about a minute on two cores.
 
-    It is `steerlens lens` with everything chosen: every layer under the Diffusion Lens, every head under the Diffusion
+    Equals `steerlens lens` with preset options: every layer under the Diffusion Lens, every head under the Diffusion
     Lens and the Steering Lens, and a random direction to compare each head with.
 
     Example:
@@ -19,7 +19,7 @@ class Command:
     """
 
     out: Path = Path("steerlens-demo")
-    """The run directory."""
+    """Run directory."""
 
     seed: int = 0
     """Seed of the decoder."""
@@ -28,11 +28,11 @@ class Command:
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """A sentence about what a stopped run leaves behind."""
+        """Message about the results that an interrupted run keeps."""
         return kept(self.out)
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.cli.lens.run import look_and_report
         from steerlens.zoo import sample_picture
 

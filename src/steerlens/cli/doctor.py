@@ -1,4 +1,4 @@
-"""`steerlens doctor`: loads a model and checks everything that a lens relies on; what to run after a download."""
+"""The command `steerlens doctor`: loads a model and checks everything that a lens relies on."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check.
+    """Outcome of a check.
 
     Attributes:
-        name: what was checked.
-        passed: whether it holds.
-        detail: the number that was measured, or what is wrong.
+        name: the property that was checked.
+        passed: True if it holds.
+        detail: the measured number, or the reason of the failure.
     """
 
     name: str
@@ -33,12 +33,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Command:
-    """Load a model and check what a lens relies on. Exits with 1 if a check fails.
+    """Load a model and check everything that the lenses rely on. Exits with 1 if a check fails.
 
-    Checked are: that all weights are there and finite, and are those of the manifest that comes with the package or the
-    pair; that the parts of the residual stream add up; that the readout gives the native embedding; that the closed
-    form of the Steering Lens equals steering and patching hook by hook; and that a picture which is embedded, decoded
-    and embedded again comes back as itself.
+    The checks: all weights are present, finite, and those of the manifest of the package or the pair; the parts of the
+    residual stream add up to the whole; the readout equals the native embedding; the closed form of the Steering Lens
+    equals steering and patching with hooks; and a picture that is embedded, decoded and embedded again stays the same.
 
     Examples:
       steerlens doctor kandinsky-2.2
@@ -46,31 +45,31 @@ class Command:
     """
 
     model: tyro.conf.Positional[str] = "emoji"
-    """The name of a model, a folder that holds a pair, an index of pictures, or bridge:PATH."""
+    """Name of a model, folder of a pair, index of pictures, or bridge:PATH."""
 
     picture: Path | None = None
-    """The picture to check with. Default: the one that comes with the package; for an index its first."""
+    """Picture to check with. Default: a bundled picture, or the first picture of an index."""
 
     local: Path | None = None
-    """A folder that holds the model's files in the hub's layout, in place of a download."""
+    """Folder with the model's files in the hub's layout, to use instead of a download."""
 
     threshold: float | None = None
     """Smallest cosine between the embeddings of a picture and of its reconstruction. Default: the model's, or 0.4."""
 
     device: str | None = None
-    """Where to run: cpu, cuda, ... Default: CUDA if it is there, else the CPU."""
+    """Device: cpu, cuda, ... Default: CUDA if available, else the CPU."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the models' weights."""
 
     local_files_only: bool = False
-    """Never ask the hub; use what is on this machine."""
+    """Never access the hub; use only files on this machine."""
 
     json: bool = False
     """Print JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Prints the list of checks and returns 1 if one failed."""
+        """Prints the list of checks; returns 1 if any failed, else 0."""
         from steerlens.images import load_picture
         from steerlens.loading import load
         from steerlens.zoo import IndexPair, locate_pair, sample_picture
@@ -86,11 +85,11 @@ class Command:
                 local=self.local,
                 local_files_only=self.local_files_only,
             )
-            results.append(Check("loads: every weight is there, of the right shape, and finite", True, _sizes(pair)))
+            results.append(Check("loads: every weight is present, finite, and of the right shape", True, _sizes(pair)))
             progress.stage("checking")
-            apart = self.model.startswith("bridge:")  # its encoders' files were compared on loading
+            apart = self.model.startswith("bridge:")  # loading has compared its encoders' files
             if isinstance(pair, IndexPair):
-                apart = True  # no pair's folder; it shows its own pictures alone, and one of them must come back
+                apart = True  # not the folder of a pair; it shows only its own pictures, so the test uses one of them
                 picture = load_picture(pair.decoder.files[0]) if picture is None else picture
             where = self.local, self.local_files_only
             folder = None if apart else locate_pair(self.model, local=where[0], local_files_only=where[1]).folder
@@ -108,31 +107,31 @@ class Command:
             say(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}")
         for note in pair.notes:
             say(f"note  {note}")
-        say(f"{self.model} is {'fine' if passed else 'not fit for use: see the lines that say FAIL'}.")
+        say(f"{self.model} is {'fine' if passed else 'not usable: see the lines that say FAIL'}.")
         return 0 if passed else 1
 
 
 def checks(
     pair: "Pair", picture: "Picture", threshold: float | None = None, folder: Path | None = None
 ) -> Iterator[Check]:
-    """Carries the checks out one by one; a check that raises has failed, and the others go on.
+    """Runs the checks one by one; a check that raises counts as failed, and the others still run.
 
     Args:
         pair: the loaded model.
-        picture: what to look at.
+        picture: picture to check with.
         threshold: smallest cosine after decoding and embedding again; by default the card's, or 0.4.
-        folder: where the pair is, if it is one folder; a manifest.json in it says what its files should be.
+        folder: folder of the pair, if it is a single folder; its manifest.json, if any, lists the expected files.
     """
     if folder is not None and (folder / "manifest.json").is_file():
-        yield _try("the files are those that the pair was published with", lambda: _files(folder))
+        yield _try("the files are those published with the pair", lambda: _files(folder))
     manifest = pair.card.configs if pair.card is not None else None
     if manifest is not None:
         yield _try("names and shapes of the weights are the published ones", lambda: _manifest(pair, manifest))
     yield _try("the parts of the residual stream add up to the whole", lambda: _decomposition(pair, picture))
-    yield _try("the readout gives the native embedding", lambda: _readout(pair, picture))
+    yield _try("the readout equals the native embedding", lambda: _readout(pair, picture))
     yield _try("steering in closed form equals steering and patching", lambda: _closed_form(pair, picture))
     least = threshold if threshold is not None else pair.card.reencoding_cosine if pair.card else 0.4
-    yield _try("a decoded picture comes back as itself", lambda: _round_trip(pair, picture, least))
+    yield _try("a decoded picture has the same embedding", lambda: _round_trip(pair, picture, least))
 
 
 def _try(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
@@ -176,13 +175,13 @@ def _files(folder: Path) -> tuple[bool, str]:
         if not file.is_file():
             return False, f"{name} is missing"
         if hashlib.sha256(file.read_bytes()).hexdigest() != entry.get("sha256"):
-            return False, f"{name} is not the file that manifest.json was written for"
+            return False, f"{name} is not the file that manifest.json lists"
     return bool(decisive), f"{len(decisive)} files, by SHA-256" if decisive else "manifest.json lists no files"
 
 
 def _decomposition(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
     trace = pair.encoder.trace(pair.encoder.preprocess([picture.image]))
-    return True, f"relative error {trace.check():.1e}"  # raises where it is too large
+    return True, f"relative error {trace.check():.1e}"  # raises if the error is too large
 
 
 def _readout(pair: "Pair", picture: "Picture") -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""The environment of a command: what the shell or a scheduler left behind must not decide whether it works."""
+"""Environment of a command, made independent of settings of the shell or a scheduler."""
 
 import os
 import sys
@@ -15,39 +15,39 @@ from steerlens.limits import LIMITS, over_limit
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
-"""Warnings that Python itself keeps from users unless it is told otherwise."""
+"""Warnings that Python hides from users by default."""
 
 
 def open_standard_streams() -> None:
-    """Opens standard streams that are closed, on the null device, and makes the others write any text.
+    """Opens closed standard streams on the null device, and makes the others accept any text.
 
-    Daemons and `>&-` start a process without them. A file that is opened later would take the free number, and whatever
-    a library prints would go into it.
+    Daemons and `>&-` start a process without standard streams. A file that is opened later would then take the free
+    descriptor, and receive whatever a library prints.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)
-            place: int | str = os.devnull  # the number is in use, by whatever was opened first
+            target: int | str = os.devnull  # the descriptor is in use by the first file that was opened
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
-            place = number
+            target = number
         stream: Any = getattr(sys, name)
         if stream is None or stream.closed:
-            setattr(sys, name, open(place, mode, encoding="utf-8", closefd=isinstance(place, str)))  # noqa: SIM115
+            setattr(sys, name, open(target, mode, encoding="utf-8", closefd=isinstance(target, str)))  # noqa: SIM115
         elif mode == "w" and hasattr(stream, "reconfigure"):
-            # Names of files may hold bytes that are no text, and a terminal may know fewer characters than we write.
+            # File names may contain bytes that are not text, and a terminal may lack characters that we write.
             stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def command_environment() -> Generator[None]:
-    """Runs a command as if the environment set no Matplotlib backend and no warnings as errors; both come back after.
+    """Ignores the environment's Matplotlib backend and warnings as errors while a command runs; restores them then.
 
-    Figures are drawn without pyplot, but Matplotlib reads `MPLBACKEND` when it is imported and refuses a name that it
-    does not know. Warnings that `PYTHONWARNINGS=error` would raise come from libraries, not from the command.
+    Figures are drawn without pyplot, but Matplotlib reads `MPLBACKEND` on import and refuses unknown names. Warnings
+    that `PYTHONWARNINGS=error` would raise come from libraries, not from the command.
     """
     strict = any(option.startswith("error") for option in sys.warnoptions)
     with _variables({"MPLBACKEND": "agg", **({"PYTHONWARNINGS": None} if strict else {})}):
@@ -103,12 +103,12 @@ def refuse_endless(command: Any) -> None:
 
 
 def refuse_undecodable(command: Any) -> None:
-    """Refuses option values that are not UTF-8: manifests, tables and pages could not hold them.
+    """Refuses option values that are not UTF-8, since manifests, tables and pages cannot store them.
 
-    Pictures are exempt: they are given a name that is text.
+    Pictures are exempt, because they get a name that is text.
 
     Raises:
-        UsageError: if the name of a folder, a file or a model, or a text holds other bytes.
+        UsageError: if the name of a folder, file or model, or a text, is not UTF-8.
     """
     for field in fields(command):
         value: Any = getattr(command, field.name)
@@ -120,4 +120,4 @@ def refuse_undecodable(command: Any) -> None:
             except UnicodeEncodeError:
                 shown = str(value).encode("utf-8", "backslashreplace").decode()
                 option = field.name.replace("_", "-")
-                raise UsageError(f"--{option}: {shown} is not UTF-8; give it a name that is.") from None
+                raise UsageError(f"--{option}: {shown} is not UTF-8; give a name in UTF-8.") from None

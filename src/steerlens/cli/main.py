@@ -1,7 +1,7 @@
-"""The `steerlens` command: finds the command asked for, runs it, and turns every failure into one line.
+"""The `steerlens` program: runs the requested command, and reports every failure in one line.
 
 Each command is a module of this package with a dataclass `Command` (or a union of several, for subcommands) whose
-fields are its options and whose `run` returns the exit code. Only the module of the command asked for is imported.
+fields are its options and whose `run` returns the exit code. Only the module of the requested command is imported.
 """
 
 import difflib
@@ -23,22 +23,22 @@ from steerlens.errors import SteerlensError, StoreError, UsageError
 from steerlens.printable import printable
 
 COMMANDS: Mapping[str, str] = {
-    "demo": "look at a bundled picture with the bundled model, in about a minute",
-    "lens": "look at your own pictures: every layer and head, as pictures, ranked",
-    "neighbours": "index your own pictures, to show the nearest of them in place of generated ones",
-    "models": "list the models, their size and licence, and which are on this machine",
-    "doctor": "load a model and check that it does what a lens relies on",
-    "profile": "what each head does over many pictures: top pictures, texts, a page a head",
-    "bridge": "show an encoder that has no decoder through another one's",
-    "study": "do the pictures tell the truth? Interventions on real forward passes, with statistics",
-    "runs": "what a run directory holds; merge several, export pictures, tables and reports",
-    "cache": "traces kept from run to run: how large, and how to clear them",
-    "train": "train a small model pair such as the bundled one",
+    "demo": "analyse a bundled picture with the bundled model, in about a minute",
+    "lens": "analyse your own pictures: every layer and head, decoded and ranked",
+    "neighbours": "index your own pictures, to show the nearest instead of a generated picture",
+    "models": "list the available models, their sizes and licences, and which are on this machine",
+    "doctor": "load a model and check everything that the lenses rely on",
+    "profile": "describe each head over many pictures: top pictures, texts, effect of ablation",
+    "bridge": "map an encoder without a decoder to another encoder that has one",
+    "study": "test whether the pictures are faithful, by interventions on real forward passes",
+    "runs": "summarise or merge run directories; export pictures, tables and reports",
+    "cache": "show or clear the traces that runs share",
+    "train": "train a small pair of encoder and decoder, such as the bundled one",
 }
-"""Every command and what it does, in the order of a first encounter."""
+"""Command -> summary, in the order in which a new user meets them."""
 
 _HELP = """\
-steerlens: see what each part of a Vision Transformer writes into its image embedding, as pictures.
+steerlens: show, as pictures, what each part of a Vision Transformer writes into its image embedding.
 
 Usage: steerlens COMMAND [OPTIONS]
 
@@ -46,28 +46,28 @@ Commands:
 {commands}
 
 Options:
-  -h, --help   this page; `steerlens COMMAND --help` tells all about one command
-  --version    the version
-  --debug      show where an error came from (also: STEERLENS_DEBUG=1)
+  -h, --help   show this page; `steerlens COMMAND --help` describes a command and its options
+  --version    show the version
+  --debug      show the traceback of an error (also: STEERLENS_DEBUG=1)
 
 Examples:
   steerlens demo                          a first report, without a download
-  steerlens lens cat.png --sites heads    what each attention head sees in cat.png
-  steerlens lens cat.png --dry-run        what that would cost
+  steerlens lens cat.png --sites heads    what each attention head writes for cat.png
+  steerlens lens cat.png --dry-run        the estimated time, memory and disk space
 
-Exit codes: 0 done, 1 something failed, 2 cannot be carried out, 130 interrupted, 143 terminated.
+Exit codes: 0 success, 1 failure, 2 invalid request, 130 interrupted, 143 terminated.
 Documentation: docs/ in the repository, and the docstrings of the steerlens package.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Runs a command.
 
     Args:
-        argv: what follows the program's name; by default what the process was started with.
+        argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 done, 1 failed, 2 cannot be carried out, 130 interrupted, 143 terminated.
+        0 success, 1 failure, 2 invalid request, 130 interrupted, 143 terminated.
     """
     open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _dispatch(arguments, running)
         sys.stdout.flush()
         return code
-    except SystemExit as end:  # from the parser of options: help (0) or a mistake (2), both already told
+    except SystemExit as end:  # from the option parser, which has printed the help (0) or a message (2)
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except BrokenPipeError:
-        # The reader of a pipe has gone; Python must not complain about the rest of the buffer when it ends.
+        # The reader of the pipe is gone; Python must not complain about the unwritten buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as stop:
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which batch systems send before they kill: handled like Ctrl-C, so that it too ends with a message."""
+    """SIGTERM, which batch systems send before SIGKILL: handled like Ctrl-C, so that it ends with a message too."""
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _terminated() -> Generator[None]:
     def stop(*_: object) -> None:
         raise _Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)
@@ -128,7 +128,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
     if arguments[0] in ("--version", "-V"):
         sys.stdout.write(f"steerlens {__version__}\n")
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, options = arguments[0], arguments[1:]
     if name not in available:
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
@@ -139,7 +139,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
     command: Any = tyro.cli(
         module.Command,
         prog=f"steerlens {name}",
-        args=rest,
+        args=options,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
     refuse_undecodable(command)
@@ -149,7 +149,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """One line for an exception, and the exit code."""
+    """Message of one line for an exception, and the exit code."""
     if isinstance(error, SteerlensError) and not any(words in str(error) for words in _NO_MEMORY):
         return str(error), error.exit_code
     kind, text = type(error).__name__, " ".join(str(error).split())
@@ -159,7 +159,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if _lacks_memory(error):
         return "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16.", 1
     return (
-        f"unexpected {kind}: {text or 'no message'}. Run it again with --debug to see where, and please report it.",
+        f"unexpected {kind}: {text or 'no message'}. Run it again with --debug for a traceback, and please report it.",
         1,
     )
 
@@ -175,11 +175,11 @@ _NO_MEMORY = (
     *("failed to map segment", "Unable to allocate", "out of memory", "realloc of size", "malloc of size"),
     "could not create a primitive",
 )
-"""What the operating system, NumPy, torch, Arrow, safetensors and oneDNN say when they get no memory."""
+"""Messages of the operating system, NumPy, torch, Arrow, safetensors and oneDNN when they run out of memory."""
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether an exception, or one behind it, says that memory has run out."""
+    """True if an exception, or one of its causes, reports that memory has run out."""
     while error is not None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return True
@@ -190,7 +190,7 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _interrupted(running: list[Any]) -> str:
-    """What a stopped command leaves behind, as the command itself says it."""
+    """Message about an interrupted command, with the command's own words about the results that it keeps."""
     say = getattr(running[0], "interrupted", None) if running else None
     return f"interrupted. {say()}" if callable(say) else "interrupted; nothing was kept."
 

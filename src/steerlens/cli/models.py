@@ -1,4 +1,4 @@
-"""`steerlens models`: what there is, how large, under which licence, and whether it is on this machine."""
+"""The command `steerlens models`: lists models with size and licence, and whether they are on this machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ _HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "
 
 @dataclass(frozen=True)
 class Command:
-    """List the models that can be named, without using the network.
+    """List the models that can be given by name, without using the network.
 
     Attributes:
         json: print JSON instead of a table.
@@ -43,12 +43,12 @@ class Command:
         for row in rows:
             if row["unusable"]:
                 say(f"\n{row['name']} cannot be used here: {row['unusable']}")
-        say("\nA folder that holds a pair is a model too: steerlens lens PICTURE --model FOLDER")
+        say("\nThe folder of a pair is a model too: steerlens lens PICTURE --model FOLDER")
         return 0
 
 
 def describe(card: Card) -> dict[str, Any]:
-    """A card as the list shows it."""
+    """Card as a row of the list."""
     return {
         "name": card.name,
         "title": card.title,
@@ -76,5 +76,5 @@ def on_this_machine(card: Card) -> str:
         return "no"
     from steerlens.zoo import cached_snapshot, card_files
 
-    found = [cached_snapshot(place.repository, place.at, names) for place, names in card_files(card)]
-    return "downloaded" if all(found) else "partly" if any(found) else "no"
+    cached = [cached_snapshot(source.repository, source.at, names) for source, names in card_files(card)]
+    return "downloaded" if all(cached) else "partly" if any(cached) else "no"

@@ -1,4 +1,4 @@
-"""`steerlens neighbours`: pictures of your own in place of a generator."""
+"""The command `steerlens neighbours`: your own pictures in place of generated ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,9 @@ from steerlens.cli.console import ProgressBar, emit_json, say
 
 @dataclass(frozen=True)
 class Index:
-    """Index a folder of pictures with an encoder, so that its nearest pictures can stand for decoded ones.
+    """Index a folder of pictures with an encoder, to show the nearest pictures instead of decoded ones.
 
-    The index is a small folder that can be given as a model. Nothing is invented: what is shown is always one of your
-    pictures.
+    The index is a small folder that can be used as a model. Nothing is invented: every picture shown is one of yours.
 
     Examples:
       steerlens neighbours index photos --out photos-index
@@ -23,36 +22,36 @@ class Index:
     """
 
     pictures: tyro.conf.Positional[Path]
-    """The folder of pictures, subfolders included."""
+    """Folder of pictures, including its subfolders."""
 
     out: Path = Path("neighbours-index")
-    """Folder of the index. Under the default name, here or in the encoder's folder, it is found again for an encoder
-    that has no decoder: steerlens lens PICTURE --model ENCODER."""
+    """Folder of the index. With the default name, in the current or the encoder's folder, steerlens lens PICTURE
+    --model ENCODER uses it automatically for an encoder without a decoder."""
 
     encoder: str = "emoji"
-    """The encoder: the name of a model, a hub id or a folder."""
+    """Encoder: the name of a model, a hub id or a folder."""
 
     batch_size: int = 32
     """Pictures embedded at once."""
 
     device: str | None = None
-    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+    """Device: cpu, cuda, cuda:1, mps. Default: CUDA if available, else the CPU."""
 
     local_files_only: bool = False
-    """Never ask the hub; use what is on this machine."""
+    """Never access the hub; use only files on this machine."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Makes the index and returns the exit code."""
+        """Builds the index and returns the exit code."""
         from steerlens.decoders import NeighboursDecoder, Skipped, index_pictures
         from steerlens.errors import UsageError
         from steerlens.images import picture_files
         from steerlens.zoo import locate_encoder, open_encoder
 
         if self.batch_size < 1:
-            raise UsageError(f"a batch holds at least 1 picture, not {self.batch_size}.")
+            raise UsageError(f"--batch-size must be at least 1, not {self.batch_size}.")
         count, skipped = len(picture_files(self.pictures)), list[str]()
         with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 1)
@@ -64,20 +63,20 @@ class Index:
             for event in events:
                 if isinstance(event.payload, Skipped):
                     skipped.append(event.payload.reason)
-                    progress.say(f"passed over: {event.payload.reason}")
+                    progress.say(f"skipped: {event.payload.reason}")
                 progress.advance(1)
         index = NeighboursDecoder(self.out)
         summary: dict[str, Any] = {"index": str(self.out), "pictures": len(index.files), "skipped": skipped}
         if self.json:
             emit_json(summary)
         else:
-            say(f"{len(index.files)} pictures indexed; look through them: steerlens lens PICTURE --model {self.out}")
+            say(f"{len(index.files)} pictures indexed; to use them: steerlens lens PICTURE --model {self.out}")
         return 0
 
 
 @dataclass(frozen=True)
 class Find:
-    """Name the pictures of an index that come closest to a picture, with their cosine similarities.
+    """List the pictures of an index that are closest to a picture, with their cosine similarities.
 
     Examples:
       steerlens neighbours find photos-index cup.png
@@ -87,16 +86,16 @@ class Find:
     """Folder of the index."""
 
     picture: tyro.conf.Positional[Path]
-    """The picture to find neighbours of."""
+    """Picture whose neighbours to list."""
 
     count: int = 5
-    """How many."""
+    """Number of neighbours."""
 
     device: str | None = None
-    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+    """Device: cpu, cuda, cuda:1, mps. Default: CUDA if available, else the CPU."""
 
     local_files_only: bool = False
-    """Never ask the hub; use what is on this machine."""
+    """Never access the hub; use only files on this machine."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
@@ -108,16 +107,16 @@ class Find:
         from steerlens.zoo import open_index
 
         if self.count < 1:
-            raise UsageError(f"at least 1 picture is to be found, not {self.count}.")
+            raise UsageError(f"--count must be at least 1, not {self.count}.")
         picture = load_picture(self.picture)
         pair = open_index(self.index, device=self.device, local_files_only=self.local_files_only)
         embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))
         indices, cosines = pair.decoder.nearest(embedding, self.count)
         files = [str(pair.decoder.files[index]) for index in indices[0].tolist()]
-        found = [{"file": file, "cosine": cosine} for file, cosine in zip(files, cosines[0].tolist(), strict=True)]
+        nearest = [{"file": file, "cosine": cosine} for file, cosine in zip(files, cosines[0].tolist(), strict=True)]
         if self.json:
-            emit_json(found)
-        for row in found:
+            emit_json(nearest)
+        for row in nearest:
             say(f"{row['cosine']:.3f}  {row['file']}", quiet=self.json)
         return 0
 

@@ -1,4 +1,4 @@
-"""`steerlens profile`: what each head does over many pictures."""
+"""The command `steerlens profile`: describes attention heads over many pictures."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Profile attention heads over many pictures: what each one writes, on which pictures most, and what it is worth.
+    """Describe attention heads over many pictures: what each writes, on which pictures most, and the effect of
+    ablating it.
 
-    Writes profile.html (opens offline), heads.parquet, pictures.parquet, summary.json, and directions.safetensors to
-    steer along with steerlens lens --vector. The same command goes on with a profile that was stopped.
+    Writes profile.html (opens offline), heads.parquet, pictures.parquet, summary.json, and directions.safetensors for
+    steerlens lens --vector. To resume an interrupted profile, give the same command again.
 
     Examples:
       steerlens profile --images photos --heads L30H4,head.40-47.* --model kandinsky-2.2 --out profile
@@ -32,33 +33,33 @@ class Command:
     settings: Annotated[StudySettings, tyro.conf.arg(name="")] = field(default_factory=StudySettings)
 
     heads: str = "all"
-    """Heads to show: all, or a list of heads and patterns such as L3H4,head.8-11.*."""
+    """Heads to describe: all, or a list of heads and patterns such as L3H4,head.8-11.*."""
 
     count: int = 128
-    """Pictures, drawn by the seed; all of them if there are fewer."""
+    """Number of pictures, drawn with the seed; all of them if there are fewer."""
 
     top: int = 8
-    """Top pictures of a head."""
+    """Number of top pictures of each head."""
 
     texts: int = 6
-    """Texts that describe a head."""
+    """Number of texts that describe each head."""
 
     vocabulary: Path | None = None
-    """Texts to choose from: a text file with one text a line, or a folder with vocabulary.json and
-    vocabulary.safetensors. Default: the model's own, if it has one."""
+    """Texts to choose from: a text file with a text per line, or a folder with vocabulary.json and
+    vocabulary.safetensors. Default: the model's own, if it has any."""
 
     ablate: int = 16
-    """Pictures on which every head is truly ablated, the costly part; 0 for none."""
+    """Number of pictures on which every head is ablated in a real forward pass, the costly part; 0 for none."""
 
     strength: str | None = None
-    """How hard to steer from the neutral base, rho=1 or s=40. Default: what suits the model."""
+    """Steering strength from the neutral base, such as rho=1 or s=40. Default: the model's own."""
 
     def interrupted(self) -> str:
-        """What a stopped profile leaves behind."""
+        """Message about the results that an interrupted profile keeps."""
         return kept(self.out) if self.out.exists() else "Nothing was written."
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.lenses.strength import Strength
         from steerlens.profiles import ProfileOptions, heads_of, profile_heads, write_profile_page
         from steerlens.progress import run_to_end
@@ -90,7 +91,7 @@ class Command:
         if self.settings.json:
             emit_json({**profile.to_json(), "page": page})
         else:
-            _tell(profile, page)
+            _print_heads(profile, page)
         return 0
 
     def _pictures(self) -> "ProfilePictures":
@@ -103,7 +104,7 @@ class Command:
                 "steerlens train prepare --data DIR"
             )
         if self.count < 2:
-            raise UsageError(f"a profile needs many pictures; --count {self.count} is too few.")
+            raise UsageError(f"a profile needs more pictures than --count {self.count}.")
         if self.settings.images is not None:
             return folder_pictures(self.settings.images, self.count, self.settings.seed)
         if self.settings.data is None:
@@ -111,7 +112,7 @@ class Command:
         return scene_pictures(self.settings.data, self.count, self.settings.seed)
 
 
-def _tell(profile: "Profile", page: Path) -> None:
+def _print_heads(profile: "Profile", page: Path) -> None:
     say(f"{len(profile.heads)} heads over {len(profile.pictures)} pictures ({profile.source})")
 
     def effect(head: "HeadProfile") -> float:
@@ -123,8 +124,8 @@ def _tell(profile: "Profile", page: Path) -> None:
         moved = (
             "" if head.total_unsigned is None else f"; ablation moves the embedding by {head.total_unsigned.value:.3f}"
         )
-        said = f": {texts}" if texts else ""
-        say(f"  {head.site.label}{said}; write {head.write.value:.2f} of the residual{moved}")
+        described = f": {texts}" if texts else ""
+        say(f"  {head.site.label}{described}; write {head.write.value:.2f} of the residual{moved}")
     if profile.n_texts:
-        say("(?) no further from the other heads than chance would have it")
+        say("(?) no further from the other heads than expected by chance")
     say(f"page: {page}")

@@ -1,4 +1,4 @@
-"""`steerlens runs`: what run directories hold, merged and exported."""
+"""The command `steerlens runs`: summarises, merges and exports run directories."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Show:
-    """Show what a run directory holds: models, inputs, pictures done of those planned, options, size, time.
+    """Summarise a run directory: models, inputs, decoded and planned pictures, options, size, time.
 
     Examples:
       steerlens runs show steerlens-runs/cup-emoji
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run directory."""
+    """Run directory."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
@@ -34,56 +34,56 @@ class Show:
         """Prints the summary of a run and returns the exit code."""
         from steerlens.runs.summary import run_summary
 
-        found = run_summary(self.run_folder)
+        summary = run_summary(self.run_folder)
         if self.json:
-            emit_json(found)
+            emit_json(summary)
         else:
-            _tell(found)
+            _print_summary(summary)
         return 0
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Make one run of several: other inputs, sites or seeds of the same models and options.
+    """Merge runs of different inputs, sites or seeds into a new run.
 
-    Every picture is taken once; runs that hold different results of one picture are refused, and so are runs of other
-    models or options.
+    Models and options must be the same. A picture in several runs is taken once; if its results differ between runs,
+    the merge is refused.
 
     Examples:
       steerlens runs merge monday tuesday --out week
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run directories."""
+    """Run directories to merge."""
 
     out: Path
-    """The new run directory."""
+    """New run directory."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """A sentence about what a stopped merge leaves behind."""
-        return f"The runs are as they were; the same command goes on with {self.out}."
+        """Message about an interrupted merge."""
+        return f"The runs are unchanged; run the same command again to resume {self.out}."
 
     def run(self) -> int:
-        """Merges them and returns the exit code."""
+        """Merges the runs and returns the exit code."""
         from steerlens.runs.merge import merge_runs
 
         merged = _with_progress(merge_runs(self.runs, self.out), quiet=self.json)
         if self.json:
             emit_json(merged)
             return 0
-        again = f"; {merged.duplicates} were in several runs" if merged.duplicates else ""
-        say(f"{merged.folder}: {merged.cells} of {merged.planned} planned pictures{again}")
+        repeated = f"; {merged.duplicates} were in several runs" if merged.duplicates else ""
+        say(f"{merged.folder}: {merged.cells} of {merged.planned} planned pictures{repeated}")
         if not merged.complete:
-            say("not complete: finish the runs that it was made of, and merge them into a new folder")
+            say("not complete: finish the runs that were merged, and merge them into a new folder")
         return 0
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run in another form: one parquet file, a folder of PNG files with an index, or a report.
+    """Export a run: as one parquet file, as a folder of PNG files with an index, or as a report.
 
     Examples:
       steerlens runs export week --format parquet --out week.parquet
@@ -92,30 +92,30 @@ class Export:
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run directory."""
+    """Run directory."""
 
     format: Literal["parquet", "png", "report"]
-    """What to write."""
+    """Format of the export."""
 
     out: Path
-    """The file (parquet) or the folder (png, report)."""
+    """File (parquet) or folder (png, report) to write."""
 
     inputs: tuple[str, ...] = ()
     """Names or ids of the inputs to export. Default: all."""
 
     force: bool = False
-    """Replace files of the same names that are there."""
+    """Replace existing files of the same names."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
     def interrupted(self) -> str:
-        """A sentence about what a stopped export leaves behind."""
+        """Message about an interrupted export."""
         half = self.format == "report" and self.out.exists()
-        return f"The run is as it was; {f'{self.out} is not whole' if half else 'nothing was written'}."
+        return f"The run is unchanged; {f'{self.out} is incomplete' if half else 'nothing was written'}."
 
     def run(self) -> int:
-        """Exports it and returns the exit code."""
+        """Exports the run and returns the exit code."""
         from steerlens.runs.export import export_parquet, export_pictures, export_report
         from steerlens.runs.store import load_run
 
@@ -145,25 +145,25 @@ def _with_progress(events: "Generator[Progress, None, _Result]", *, quiet: bool)
         return run_to_end(events, progress.show)
 
 
-def _tell(found: "RunSummary") -> None:
-    decoded, planned = sum(found.decoded.values()), sum(found.planned.values())
-    most = "" if found.decode == "all" else "at most "
-    state = "complete" if found.complete else f"not complete, {most}{planned - decoded} pictures are missing"
-    say(f"{found.folder}: {state}{'; a process is writing to it now' if found.being_written else ''}")
-    say(f"encoder: {found.encoder}, {found.layers} layers x {found.heads} heads")
-    say(f"decoder: {found.decoder}")
-    names = ", ".join(found.inputs[:6]) + (", ..." if len(found.inputs) > 6 else "")
-    say(f"inputs: {len(found.inputs)} ({names}), {found.read} read")
-    lenses = ", ".join(f"{lens} {found.decoded[lens]} of {count}" for lens, count in found.planned.items())
-    say(f"pictures: {lenses}; {found.sites} sites, seeds {', '.join(map(str, found.seeds))}")
-    if found.decode != "all":
-        say(f"decoded of every input: {found.decode}; all other sites were ranked without decoding")
-    say(f"strength: {found.strength}; compared with {found.target}")
-    say(f"options: {', '.join(f'{name} {_text(value)}' for name, value in found.options.items())}")
-    time = "unknown, since it was interrupted" if found.seconds is None else f"{found.seconds:g} s"
-    say(f"size: {plain_bytes(found.size)}" + (f"; time: {time}" if found.complete else ""))
-    if not found.complete and not found.being_written:
-        say(f"to go on: run the command that began it once more, with --out {found.folder}")
+def _print_summary(summary: "RunSummary") -> None:
+    decoded, planned = sum(summary.decoded.values()), sum(summary.planned.values())
+    most = "" if summary.decode == "all" else "at most "
+    state = "complete" if summary.complete else f"not complete, {most}{planned - decoded} pictures are missing"
+    say(f"{summary.folder}: {state}{'; a process is writing to it now' if summary.being_written else ''}")
+    say(f"encoder: {summary.encoder}, {summary.layers} layers x {summary.heads} heads")
+    say(f"decoder: {summary.decoder}")
+    names = ", ".join(summary.inputs[:6]) + (", ..." if len(summary.inputs) > 6 else "")
+    say(f"inputs: {len(summary.inputs)} ({names}), {summary.read} read")
+    lenses = ", ".join(f"{lens} {summary.decoded[lens]} of {count}" for lens, count in summary.planned.items())
+    say(f"pictures: {lenses}; {summary.sites} sites, seeds {', '.join(map(str, summary.seeds))}")
+    if summary.decode != "all":
+        say(f"decoded of every input: {summary.decode}; all other sites are ranked without decoding")
+    say(f"strength: {summary.strength}; compared with {summary.target}")
+    say(f"options: {', '.join(f'{name} {_text(value)}' for name, value in summary.options.items())}")
+    time = "unknown, because the run was interrupted" if summary.seconds is None else f"{summary.seconds:g} s"
+    say(f"size: {plain_bytes(summary.size)}" + (f"; time: {time}" if summary.complete else ""))
+    if not summary.complete and not summary.being_written:
+        say(f"to resume: repeat the command that started it, with --out {summary.folder}")
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`steerlens train`: make a small encoder-decoder pair from named pictures, and measure it."""
+"""The command `steerlens train`: trains small encoders and decoders from named pictures, and evaluates them."""
 
 from __future__ import annotations
 
@@ -32,55 +32,55 @@ def _show(events: Iterable[Progress]) -> None:
 
 def _check_options(minutes: float, workers: int, device: str) -> None:
     if minutes <= 0:
-        raise UsageError(f"--minutes {minutes:g} is not above 0")
+        raise UsageError(f"--minutes must be above 0, not {minutes:g}.")
     if workers < 1 or (workers > 1 and device != "cpu"):
-        raise UsageError("--workers is at least 1, and 1 on a GPU")
+        raise UsageError("--workers must be at least 1, and exactly 1 on a GPU.")
 
 
 def _prepare(data: Path, pictures: Path | None, seed: int, sources: tuple[str, ...] = ("emoji",)) -> None:
     from steerlens.scenes import HELD_OUT, UNSEEN, choose_sources, count_table, fetch, prepare, prepared_folder
     from steerlens.training import embed_texts, make_text_table, save_text_table, text_file
 
-    chosen = choose_sources(sources)
+    packages = choose_sources(sources)
     if pictures is None:
-        fetch(data, chosen)
-    found, counts = prepare(data, prepared_folder(data), embed_texts, pictures=pictures, sources=chosen, seed=seed)
-    save_text_table(make_text_table([concept.name for concept in found.concepts]), text_file(data))
+        fetch(data, packages)
+    prepared, counts = prepare(data, prepared_folder(data), embed_texts, pictures=pictures, sources=packages, seed=seed)
+    save_text_table(make_text_table([concept.name for concept in prepared.concepts]), text_file(data))
     _say(count_table(counts))
-    held, unseen = (int((found.split == split).sum()) for split in (HELD_OUT, UNSEEN))
+    held_out, unseen = (int((prepared.split == split).sum()) for split in (HELD_OUT, UNSEEN))
     _say(
-        f"{len(found.pictures)} pictures of {len(found.concepts)} concepts in {len(found.styles)} styles; "
-        f"held out: {held} pictures, and {unseen} of unseen concepts. Saved in {prepared_folder(data)}"
+        f"{len(prepared.pictures)} pictures of {len(prepared.concepts)} concepts in {len(prepared.styles)} styles; "
+        f"held out: {held_out} pictures, and {unseen} of unseen concepts. Saved in {prepared_folder(data)}"
     )
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Fetch and prepare pictures: clean names, find near-duplicates, hold some out, and embed the names.
+    """Fetch and prepare pictures: clean names, find near-duplicates, hold some pictures out, and embed the names.
 
-    Without `--pictures`, openly licensed packages are fetched by name with npm or apt-get; archives that lie in the
-    data folder already are used as they are. The default, `emoji`, is the bundled pair's three styles (about 150 MB).
-    `all` adds five more emoji styles and clip art to train on, and two sources that are never trained on (290 MB more).
-    The held-out pictures of the three styles stay the same whatever is added.
+    Without `--pictures`, npm or apt-get fetches openly licensed packages; archives that are already in the data folder
+    are reused. The default, `emoji`, has the three styles of the bundled pair (about 150 MB). `all` adds five more
+    emoji styles and clip art to train on, and two sources for testing only (290 MB more). The held-out pictures of the
+    three styles are always the same.
     """
 
     data: Path
     """Folder for archives and prepared pictures."""
 
     pictures: Path | None = None
-    """A folder of your own instead: `style/name.png` (several styles of the same names) or `name.png`."""
+    """Folder of your own pictures instead: `style/name.png` (several styles of the same names) or `name.png`."""
 
     sources: tuple[str, ...] = ("emoji",)
     """Packages to fetch: emoji, all, or some of noto, twemoji, fluent, emojione, fxemoji, noto-v1, fluent-flat,
     streamline, clipart, openmoji (test only), stamps (test only)."""
 
     seed: int = 0
-    """Decides what is held out."""
+    """Seed of the choice of held-out pictures."""
 
     def run(self) -> int:
-        """Carry the command out; returns the exit code."""
+        """Runs the command and returns the exit code."""
         if self.pictures is not None and not self.pictures.is_dir():
-            raise UsageError(f"--pictures {self.pictures} is not a folder")
+            raise UsageError(f"--pictures {self.pictures} is not a folder.")
         _prepare(self.data, self.pictures, self.seed, self.sources)
         return 0
 
@@ -89,10 +89,9 @@ class Prepare:
 class Emoji:
     """Train a pair from scratch: a CLIP-style ViT, an autoencoder, and an unCLIP UNet; then evaluate and export it.
 
-    The stages run one after another for shares of `--minutes`. Everything is checkpointed every 45 seconds: after a
-    kill, the same command with `--resume` goes on. Sample grids of held-out scenes appear in OUT/grids, the finished
-    pair in OUT/pair. Pictures that `steerlens train prepare` has left in the data folder are used, so that a pair of
-    your own pictures is made by preparing those first.
+    The stages run one after another, each for a share of `--minutes`. A checkpoint is written every 45 seconds: after
+    an interruption, the same command with `--resume` continues. Sample grids of held-out scenes appear in OUT/grids,
+    the finished pair in OUT/pair. To train on your own pictures, prepare them first with `steerlens train prepare`.
     """
 
     data: Path
@@ -102,46 +101,46 @@ class Emoji:
     """Folder of the run."""
 
     minutes: float = 150.0
-    """Training time in all; two CPU cores need about 150."""
+    """Total training time; two CPU cores need about 150 minutes."""
 
     resume: bool = False
-    """Go on with the run that lies in OUT."""
+    """Resume the run in OUT."""
 
     init: Path | None = None
-    """Folder of a finished pair of the same sizes to go on from, for another --minutes at half the learning rates."""
+    """Folder of a finished pair of the same sizes to continue from, for --minutes at half the learning rates."""
 
     fresh_encoder: bool = False
-    """With --init: train the encoder from nothing and go on from the pair's decoder only, at full learning rates."""
+    """With --init: train the encoder from scratch and continue from the pair's decoder only, at full learning rates."""
 
     kept_encoder: bool = False
-    """With --init: keep the pair's encoder as it is, and train its UNet alone for all of --minutes."""
+    """With --init: freeze the pair's encoder, and train only its UNet for all of --minutes."""
 
     device: str = "cpu"
-    """Where to train: cpu or cuda."""
+    """Device: cpu or cuda."""
 
     workers: int = 1
-    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+    """Number of single-threaded processes that share every batch; on a CPU, one per core is fastest."""
 
     scenes: int = 65_536
-    """Scenes whose embeddings and latents are cached for the UNet."""
+    """Number of scenes whose embeddings and latents are cached for the UNet."""
 
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
 
     evaluate: bool = True
     """Evaluate the finished pair and write the figures into its model card."""
 
     def interrupted(self) -> str:
-        """What an interrupted run leaves behind."""
-        return f"{self.out} keeps what was trained; the same command with --resume goes on."
+        """Message about the results that an interrupted run keeps."""
+        return f"Trained weights are kept in {self.out}; add --resume to the same command to continue."
 
     def run(self) -> int:
-        """Carry the command out; returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.training import Recipe, export_pair, text_file, train_pair, write_card, write_manifest
 
         _check_options(self.minutes, self.workers, self.device)
         if self.init is not None and not (self.init / "image_encoder").is_dir():
-            raise UsageError(f"--init {self.init} is not the folder of a pair")
+            raise UsageError(f"--init {self.init} is not the folder of a pair.")
         if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
         recipe = Recipe(minutes=self.minutes, scenes=self.scenes, seed=self.seed)
@@ -175,38 +174,38 @@ class Emoji:
 class Classifier:
     """Train a second encoder on the same scenes: a ViT that classifies the object, its companion and the background.
 
-    It shares no text, loss or seed with a pair's encoder: a judge for the studies (`--judge OUT/classifier`), and an
-    encoder without a decoder to build bridges from (`steerlens bridge fit --from OUT/classifier`). Everything is
-    checkpointed every 45 seconds: after a kill, the same command with `--resume` goes on.
+    It shares no text, loss or seed with a pair's encoder. It serves as a judge for the studies (`--judge
+    OUT/classifier`), and as an encoder without a decoder for bridges (`steerlens bridge fit --from OUT/classifier`).
+    A checkpoint is written every 45 seconds: after an interruption, the same command with `--resume` continues.
     """
 
     data: Path
     """Folder with prepared pictures; the emoji are fetched and prepared if there are none."""
 
     out: Path
-    """Folder of the run; the finished classifier lies in OUT/classifier."""
+    """Folder of the run; the finished classifier is in OUT/classifier."""
 
     minutes: float = 25.0
     """Training time."""
 
     resume: bool = False
-    """Go on with the run that lies in OUT."""
+    """Resume the run in OUT."""
 
     device: str = "cpu"
-    """Where to train: cpu or cuda."""
+    """Device: cpu or cuda."""
 
     workers: int = 1
-    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+    """Number of single-threaded processes that share every batch; on a CPU, one per core is fastest."""
 
     seed: int = 1
-    """Of everything random."""
+    """Seed of all random numbers."""
 
     def interrupted(self) -> str:
-        """What an interrupted run leaves behind."""
-        return f"{self.out} keeps what was trained; the same command with --resume goes on."
+        """Message about the results that an interrupted run keeps."""
+        return f"Trained weights are kept in {self.out}; add --resume to the same command to continue."
 
     def run(self) -> int:
-        """Carry the command out; returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.scenes import load_prepared
         from steerlens.training import (
             CLASSIFIER_SETTINGS,
@@ -223,8 +222,8 @@ class Classifier:
         if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
         pictures, settings, folder = load_prepared(self.data), CLASSIFIER_SETTINGS, self.out / "classifier"
-        given = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
-        _show(run_parallel(train_classifier, given, self.workers, self.out))
+        arguments = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
+        _show(run_parallel(train_classifier, arguments, self.workers, self.out))
         table = export_classifier(
             pictures,
             self.out,
@@ -242,61 +241,61 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Train a decoder for any encoder, so that what it sees can be shown as pictures.
+    """Train a decoder for any encoder, so that its embeddings can be shown as pictures.
 
-    The encoder stays as it is. Scenes of the prepared pictures are embedded by it once, in shards that resume; then a
-    small UNet learns to draw scenes from embeddings, in the latents of a finished pair's autoencoder. After a kill, the
-    same command with `--resume` goes on. The finished pair lies in OUT/pair, for `steerlens lens --model OUT/pair`.
+    The encoder stays frozen. It embeds scenes of the prepared pictures once, in shards; then a small UNet learns to
+    draw scenes from embeddings, in the latent space of a finished pair's autoencoder. After an interruption, the same
+    command with `--resume` continues. The finished pair is in OUT/pair, for `steerlens lens --model OUT/pair`.
     """
 
     encoder: str
-    """The encoder: a folder, a hub id or a card's name."""
+    """Encoder: a folder, a hub id or the name of a model."""
 
     data: Path
-    """Folder with prepared pictures; the more sources, the better (`steerlens train prepare --sources all`)."""
+    """Folder with prepared pictures; more sources are better (`steerlens train prepare --sources all`)."""
 
     out: Path
     """Folder of the run."""
 
     init: str | None = None
-    """UNet to go on from: emoji, the folder of a pair, or a .safetensors file. Only layers that read an embedding of
-    another size start anew."""
+    """UNet to start from: emoji, the folder of a pair, or a .safetensors file. Only layers that read an embedding of
+    another size are initialised at random."""
 
     autoencoder: str = "emoji"
-    """Pair whose autoencoder is taken over; with --init, the one that the UNet was trained with."""
+    """Pair whose autoencoder to use; with --init, the pair that the UNet was trained with."""
 
     scenes: int = 65_536
-    """Scenes to embed."""
+    """Number of scenes to embed."""
 
     pixels: int | None = None
-    """Side of the picture that the encoder sees; by default its own preprocessing."""
+    """Side of the encoder's input in pixels. Default: the encoder's own preprocessing."""
 
     minutes: float = 150.0
-    """Training time of the UNet, after the scenes are embedded."""
+    """Training time of the UNet, in addition to the time to embed the scenes."""
 
     resume: bool = False
-    """Go on with the run that lies in OUT."""
+    """Resume the run in OUT."""
 
     device: str = "cpu"
-    """Where to train: cpu or cuda."""
+    """Device: cpu or cuda."""
 
     workers: int = 1
-    """Processes with one thread each that share every batch; on a CPU, as many as there are cores is fastest."""
+    """Number of single-threaded processes that share every batch; on a CPU, one per core is fastest."""
 
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
 
     def interrupted(self) -> str:
-        """What an interrupted run leaves behind."""
-        return f"{self.out} keeps what was embedded and trained; the same command with --resume goes on."
+        """Message about the results that an interrupted run keeps."""
+        return f"Embeddings and weights are kept in {self.out}; add --resume to the same command to continue."
 
     def run(self) -> int:
-        """Carry the command out; returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.training import DecoderRecipe, export_decoder, train_decoder
 
         _check_options(self.minutes, self.workers, self.device)
         if self.scenes < 1:
-            raise UsageError(f"--scenes {self.scenes} is not above 0")
+            raise UsageError(f"--scenes must be above 0, not {self.scenes}.")
         recipe = DecoderRecipe(self.minutes, scenes=self.scenes, pixels=self.pixels, seed=self.seed)
         records = train_decoder(
             self.encoder,
@@ -317,40 +316,40 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a pair against its bars: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
+    """Evaluate a pair against fixed thresholds: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
 
-    Of a pair without a vocabulary of names (one that `steerlens train decoder` made), the decoder alone is measured.
-    Exit code 0 if every bar is met, 1 otherwise. Takes about five minutes on two CPU cores.
+    For a pair without a vocabulary of names (such as those of `steerlens train decoder`), only the decoder is
+    evaluated. The exit code is 0 if every threshold is met, else 1. Takes about five minutes on two CPU cores.
     """
 
     pair: Annotated[Path, tyro.conf.Positional]
     """Folder of the pair."""
 
     data: Path
-    """Data folder with prepared pictures: the held-out ones are needed."""
+    """Folder with prepared pictures, of which the held-out ones are used."""
 
     device: str = "cpu"
-    """Where to run: cpu or cuda."""
+    """Device: cpu or cuda."""
 
     grid: Path | None = None
-    """Save a PNG of held-out scenes next to what was decoded from their embeddings."""
+    """PNG file to write, with held-out scenes beside the pictures decoded from their embeddings."""
 
     json: Path | None = None
-    """Save the figures as json."""
+    """JSON file to write the figures to."""
 
     card: bool = False
     """Write the figures into the pair's model card and manifest."""
 
     quick: bool = False
-    """A tenth of the pictures: for a first look, not for a report."""
+    """Use a tenth of the pictures, for a first look rather than a report."""
 
     def run(self) -> int:
-        """Carry the command out; returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.storage import write_json
         from steerlens.training import evaluate
 
         if not (self.pair / "image_encoder").is_dir():
-            raise UsageError(f"{self.pair} is not the folder of a pair")
+            raise UsageError(f"{self.pair} is not the folder of a pair.")
         report = evaluate(self.pair, self.data, device=self.device, grid=self.grid, quick=self.quick, say=_say)
         _say(report.table())
         if self.json is not None:
@@ -370,4 +369,4 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
 )
-"""The subcommands of `steerlens train`."""
+"""Subcommands of `steerlens train`."""

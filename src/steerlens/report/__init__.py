@@ -1,4 +1,4 @@
-"""Reports: figures and pages drawn from finished results; nothing is computed here."""
+"""Reports: figures and pages drawn from finished results, without computing any."""
 
 from typing import TYPE_CHECKING
 

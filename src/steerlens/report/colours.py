@@ -1,7 +1,7 @@
-"""The colours of scores: one sequential and one diverging ramp, the same on the page, in notebooks and in figures.
+"""Colours of scores: a sequential and a diverging ramp, the same on the page, in notebooks and in figures.
 
-Both are from ColorBrewer (YlGnBu and PuOr, Apache-2.0): safe for colour-blind readers; the first darkens steadily, so
-it survives greyscale.
+Both are from ColorBrewer (YlGnBu and PuOr, Apache-2.0) and safe for colour-blind readers; the first darkens steadily,
+so it survives greyscale.
 
 References: Harrower and Brewer, "ColorBrewer.org", The Cartographic Journal 40(1), 2003.
 """
@@ -11,9 +11,9 @@ DIVERGING = ("#b35806", "#e08214", "#fdb863", "#fee0b6", "#f7f7f7", "#d8daeb", "
 
 
 def colour(value: float, low: float, high: float, ramp: tuple[str, ...] = SEQUENTIAL) -> str:
-    """The colour `#rrggbb` of a value; values outside low and high take the colour of the nearer end."""
-    place = min(max((value - low) / (high - low), 0.0), 1.0) * (len(ramp) - 1)
-    index = min(int(place), len(ramp) - 2)
+    """Colour `#rrggbb` of a value; values outside low and high take the colour of the nearer end."""
+    position = min(max((value - low) / (high - low), 0.0), 1.0) * (len(ramp) - 1)
+    index = min(int(position), len(ramp) - 2)
     left, right = (bytes.fromhex(ramp[index + side][1:]) for side in (0, 1))
-    mixed = (round(a + (b - a) * (place - index)) for a, b in zip(left, right, strict=True))
+    mixed = (round(a + (b - a) * (position - index)) for a, b in zip(left, right, strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)

@@ -1,4 +1,4 @@
-"""Content of a report as plain values: every number is the atlas's own, and nothing is drawn here."""
+"""Content of a report as plain values: every number comes from the atlas, and nothing is drawn here."""
 
 import math
 from collections.abc import Mapping
@@ -16,30 +16,30 @@ from steerlens.sites import Site, layer_sites
 LENSES: Mapping[LensName, str] = {"diffusion": "Diffusion Lens", "steering": "Diffusion Steering Lens"}
 
 STRONG = 0.95
-"""Share of all random directions of its picture (means over seeds) that a head must beat to be marked strongly."""
+"""Share of its picture's random directions (means over seeds) that a head must beat to get the strong mark."""
 
 TOP_K = 6
 """Heads in a grid, as in the paper."""
 
 PICTURE_BYTES = 60_000_000
-"""Characters of pictures that one page holds at most; the run's parquet files hold the rest."""
+"""Most characters of picture data on a page; the run's parquet files have the rest."""
 
 
 MAX_INPUTS = 24
-"""Inputs on one page and in its figures; the run's parquet files hold the rest."""
+"""Most inputs on a page and in its figures; the run's parquet files have the rest."""
 
 
 def lens_names(atlas: Atlas) -> tuple[LensName, ...]:
-    """The lenses that have at least one picture besides the clean reconstructions."""
+    """Lenses that have at least one picture besides the clean reconstructions."""
     clean = clean_site(atlas.plan.n_layers)
     used = {cell.lens for cell in atlas.finished if cell.lens != "diffusion" or cell.site != clean}
     return tuple(lens for lens in LENSES if lens in used)
 
 
 def is_strong(atlas: Atlas, score: SiteScore) -> bool:
-    """Whether a site beats its own control and nearly all of its picture's.
+    """True if a site beats its own control and nearly all controls of its picture.
 
-    Never said where strengths differ from site to site, since controls then do not compare.
+    Always False if strengths differ from site to site, since controls of different strength do not compare.
     """
     if atlas.plan.strength.kind != "rho" or score.control_share is None:
         return False
@@ -47,7 +47,7 @@ def is_strong(atlas: Atlas, score: SiteScore) -> bool:
 
 
 def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
-    """How many heads beat their control, and how many chance would give; None without controls."""
+    """Counts the heads that beat their control, beside the count expected by chance; None without controls."""
     compared = [score for score in atlas.ranked("steering", picture) if score.beats_control is not None]
     if not compared:
         return None
@@ -62,7 +62,7 @@ def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
 
 
 def half_layer(atlas: Atlas, picture: str) -> int | None:
-    """The layer from which on the residual stream keeps half of the clean reconstruction's similarity, if any does."""
+    """First layer from which the residual stream keeps half of the clean reconstruction's similarity; None if none."""
     clean = atlas.clean(picture)
     sites = [site for site in atlas.sites("diffusion", picture) if site.kind == "resid_post"]
     if not clean or len(sites) < atlas.plan.n_layers:
@@ -77,17 +77,17 @@ def half_layer(atlas: Atlas, picture: str) -> int | None:
 
 
 def sentences(atlas: Atlas, reading: Reading) -> list[str]:
-    """Findings of one input, in a few sentences made from the numbers."""
+    """Findings for one input, as a few sentences written from its numbers."""
     said: list[str] = []
     clean = atlas.clean(reading.id)
     itself = reading.target == "the input itself"
     if clean:
         fidelity = float(np.mean([result.fidelity for result in clean]))
-        what = "image tokens" if written_tokens(atlas) else "embedding"
+        source = "image tokens" if written_tokens(atlas) else "embedding"
         said.append(
-            f"The decoder redraws the input's own {what} with a fidelity of {two(fidelity)}. What the clean "
-            f"reconstruction lacks is not in the {what}, or not drawn by the decoder: expect no other picture to "
-            "show it."
+            f"The decoder redraws the input's own {source} with a fidelity of {two(fidelity)}. Anything missing from "
+            f"the clean reconstruction is not in the {source}, or the decoder does not draw it: expect no other "
+            "picture to show it."
         )
     if (layer := half_layer(atlas, reading.id)) is not None and itself:
         said.append(
@@ -96,9 +96,9 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
         )
     if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
         said.append(
-            f"Of all heads and other writes, those alone were decoded that come closest to {target_words(reading)} "
-            f"without decoding, for each lens by itself (--decode {choice}): they are a selection, and more of them "
-            "beat controls than would of all."
+            f"Of all heads and other writes, each lens decoded only those closest to {target_words(reading)} before "
+            f"decoding (--decode {choice}): they are a selection, so a larger share of them beats controls than of all "
+            "sites."
         )
     best: dict[LensName, tuple[SiteScore, ...]] = {
         lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)
@@ -122,7 +122,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
 
 
 def written_tokens(atlas: Atlas) -> str:
-    """The image tokens that the Steering Lens wrote to, in words; empty if the decoder reads an embedding."""
+    """Image tokens that the Steering Lens wrote to, in words; empty if the decoder reads an embedding."""
     if atlas.decoder.consumes != "image_tokens":
         return ""
     area = str(atlas.manifest.get("tokens", "all"))
@@ -130,14 +130,14 @@ def written_tokens(atlas: Atlas) -> str:
 
 
 def two(value: float) -> str:
-    """A number with two decimals and a true minus sign; never a negative zero. A dash for one that is not finite."""
+    """Formats a number with two decimals and a true minus sign, never as negative zero; a dash if it is not finite."""
     if not math.isfinite(value):
         return "–"
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def target_words(reading: Reading) -> str:
-    """The target as it stands in a sentence."""
+    """Target as worded in a sentence."""
     return "the input" if reading.target == "the input itself" else reading.target
 
 
@@ -159,7 +159,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         "k": TOP_K,
         "sequential": SEQUENTIAL,
         "diverging": DIVERGING,
-        # One scale for the whole run: never fitted to a picture or a head, so that maps can be compared.
+        # The whole run shares one scale, never fitted to a picture or a head, so that maps can be compared.
         "scales": {
             "similarity": [0, 1],
             "margin": [-0.5, 0.5],
@@ -176,7 +176,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
     Args:
         atlas: the run.
         reading: the input.
-        budget: characters of decoded pictures to embed, the most telling ones first.
+        budget: most characters of decoded pictures to embed, highest-ranked sites first.
     """
     id = reading.id
     scores: dict[LensName, dict[Site, SiteScore]] = {
@@ -219,7 +219,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
 
 
 def _seen(atlas: Atlas, reading: Reading) -> list[float] | None:
-    """Left, top, width and height of the encoder's input, as shares of the picture's sides; None if not known."""
+    """Left, top, width and height of the encoder's view, as shares of the picture's sides; None if not known."""
     geometry, (width, height) = atlas.encoder.geometry, reading.picture.image.size
     if geometry is not None and geometry.resize == "unknown":
         return None
@@ -228,7 +228,7 @@ def _seen(atlas: Atlas, reading: Reading) -> list[float] | None:
 
 
 def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A manifest as rows of name and text; long lists are counted, not listed."""
+    """Flattens a manifest to rows of name and text; long lists are counted, not listed."""
     rows: list[tuple[str, str]] = []
     for key, value in manifest.items():
         name = f"{prefix}{key}"
@@ -246,7 +246,7 @@ def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[s
 
 
 def nice_ceiling(value: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that is not below a positive value; 1 for others."""
+    """Smallest 1, 2 or 5 times a power of ten that is not below a positive value; 1 for other values."""
     if not value > 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -259,7 +259,7 @@ def _ranking(found: Mapping[Site, SiteScore]) -> list[Site]:
 
 
 def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
-    """Addresses of decoded pictures by cell key, in order of how telling they are, until the budget is spent."""
+    """`data:` addresses of decoded pictures by cell key, highest-ranked sites first, until the budget is used up."""
     grids = {site for ranking in tops.values() for site in ranking[:TOP_K]}
     rank = {"steering": 3, "diffusion": 4, "control": 5}
 

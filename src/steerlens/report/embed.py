@@ -1,4 +1,4 @@
-"""Pictures as text, for pages that must need no other file."""
+"""Pictures and maps as text, for pages that consist of a single file."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, features
 
 PIXEL_SIDE = 64
-"""Pictures up to this side are kept pixel by pixel; larger ones are made smaller and compressed."""
+"""Longest side of pictures that are stored losslessly; larger pictures are scaled down and compressed."""
 
 
 @cache
@@ -17,7 +17,7 @@ def _has_webp() -> bool:
 
 
 def data_uri(image: Image.Image | np.ndarray, *, side: int = 192) -> str:
-    """A picture as a `data:` address.
+    """Encodes a picture as a `data:` address.
 
     Args:
         image: RGB, as PIL image or height x width x 3 of uint8.
@@ -37,5 +37,5 @@ def data_uri(image: Image.Image | np.ndarray, *, side: int = 192) -> str:
 
 
 def packed(values: np.ndarray) -> str:
-    """Shares in [0,1] as base64 of little-endian 16-bit numbers, 65535 for 1."""
+    """Encodes shares in [0,1] as base64 of little-endian 16-bit numbers, 65535 for 1."""
     return base64.b64encode(np.round(np.clip(values, 0, 1) * 65535).astype("<u2").tobytes()).decode()

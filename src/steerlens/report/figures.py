@@ -1,6 +1,6 @@
-"""Figures fit for a paper: drawn from an atlas with Matplotlib, without pyplot's global state.
+"""Publication figures of an atlas, drawn with Matplotlib without pyplot's global state.
 
-Similarities have one fixed scale, 0 to 1; decoded pictures are shown as they came out. Text stays text in SVG files.
+Similarities have a fixed scale, 0 to 1; decoded pictures are shown unchanged. Text stays text in SVG files.
 """
 
 import io
@@ -53,11 +53,11 @@ def layer_strip(atlas: Atlas, picture: str | None = None, *, columns: int = 13) 
 
     Args:
         atlas: the run.
-        picture: id or name of the input; the first one by default.
-        columns: pictures in a row, at most.
+        picture: id or name of the input; by default the first.
+        columns: most pictures in a row.
 
     Raises:
-        UsageError: if the run holds no picture of the residual stream.
+        UsageError: if the run has no picture of the residual stream.
     """
     reading = atlas.reading(picture)
     rows, columns = _rows_and_columns(len(_layers(atlas, reading)) + 1, columns)
@@ -69,8 +69,8 @@ def layer_strip(atlas: Atlas, picture: str | None = None, *, columns: int = 13) 
 def score_map(atlas: Atlas, picture: str | None = None, *, lenses: Sequence[LensName] | None = None) -> Figure:
     """Similarity with the target of every head under each lens, layers along the horizontal axis.
 
-    A dot marks a head that beats its control under the Steering Lens, a ring one that beats at least 95 % of all
-    controls; crosses mark heads that were not looked at.
+    A dot marks a head that beats its control under the Steering Lens, a ring a head that beats at least 95 % of all
+    controls; crosses mark heads that the run did not look at.
 
     Raises:
         UsageError: if the run looked at no head.
@@ -114,7 +114,7 @@ def lens_comparison(atlas: Atlas, picture: str | None = None, *, k: int = TOP_K)
 
 
 def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
-    """Every head's Steering Lens similarity against that of its own control; above the line it beats its control.
+    """Every head's Steering Lens similarity against that of its own control; heads above the line beat their control.
 
     Raises:
         UsageError: if the run has no controls of heads.
@@ -146,10 +146,10 @@ def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
 
 
 def overview(atlas: Atlas, picture: str | None = None) -> Figure:
-    """Layer strip, top heads of each lens and map of scores on one sheet: what a README or a talk shows.
+    """Layer strip, top heads of each lens and map of scores on one sheet, for a README or a talk.
 
     Raises:
-        UsageError: if there is nothing of all that in the run.
+        UsageError: if the run has none of these.
     """
     reading = atlas.reading(picture)
     parts: list[tuple[float, Callable[[SubFigure], None]]] = []
@@ -164,7 +164,7 @@ def overview(atlas: Atlas, picture: str | None = None) -> Figure:
         panel = min(3.4, max(1.0, 0.42 * 9 / atlas.encoder.n_layers * atlas.encoder.n_heads))
         parts.append((panel + 1.0, lambda part: _draw_map(part, atlas, reading, lenses, side_by_side=True)))
     if not parts:
-        raise UsageError("this run holds neither layers nor heads to draw.")
+        raise UsageError("this run has neither layers nor heads to draw.")
     figure = _figure(9, sum(height for height, _ in parts))
     for subfigure, (_, draw) in zip(_stack(figure, [height for height, _ in parts]), parts, strict=True):
         draw(subfigure)
@@ -172,7 +172,7 @@ def overview(atlas: Atlas, picture: str | None = None) -> Figure:
 
 
 def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
-    """Draws every figure that the run has data for, of every input, as PNG and SVG; returns the files.
+    """Draws every figure that the run has data for, for every input, as PNG and SVG; returns the files.
 
     Raises:
         StoreError: if a file cannot be written.
@@ -191,14 +191,14 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
             try:
                 figure = draw(atlas, reading.id)
             except UsageError:
-                continue  # this run has no data for this figure
+                continue  # the run has no data for this figure
             for kind in ("png", "svg"):
                 written.append(own.write(render(figure, kind), f"{stem}{name}.{kind}"))
     return written
 
 
 def render(figure: Figure, kind: str = "png", *, dpi: int = DPI) -> bytes:
-    """A figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
+    """Renders a figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         if kind == "svg":
@@ -219,7 +219,7 @@ def _stack(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
 
 
 def _rows_and_columns(n: int, most: int) -> tuple[int, int]:
-    """Rows and columns for n pictures, the last row as full as can be."""
+    """Rows and columns for n pictures, with the last row as full as possible."""
     rows = -(-n // most)
     return rows, -(-n // rows)
 
@@ -229,22 +229,22 @@ def _strip_height(width: float, rows: int, columns: int, reading: Reading) -> fl
 
 
 def _below(reading: Reading) -> float:
-    """Inches under a picture of the strip."""
+    """Inches below a picture of the strip."""
     return 0.36 if reading.labels else 0.25
 
 
 def _layers(atlas: Atlas, reading: Reading) -> list[Site]:
     sites = sorted(site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post")
-    if len(sites) < 2:  # a single one is the clean reconstruction
-        raise UsageError("this run holds no pictures of the residual stream to draw.")
+    if len(sites) < 2:  # a single site is the clean reconstruction
+        raise UsageError("this run has no pictures of the residual stream to draw.")
     return sites
 
 
 def _with_heads(atlas: Atlas, reading: Reading, lenses: Sequence[LensName]) -> tuple[LensName, ...]:
-    found: tuple[LensName, ...] = tuple(lens for lens in lenses if atlas.ranked(lens, reading.id, k=1))
-    if not found:
+    with_heads: tuple[LensName, ...] = tuple(lens for lens in lenses if atlas.ranked(lens, reading.id, k=1))
+    if not with_heads:
         raise UsageError("this run looked at no head, so there is no map or ranking to draw.")
-    return found
+    return with_heads
 
 
 def _draw_strip(canvas: Canvas, atlas: Atlas, reading: Reading, columns: int) -> None:
@@ -335,7 +335,7 @@ def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: n
         axes.scatter(missing[:, 0], missing[:, 1], marker="x", s=6, color=RULE, linewidth=0.6)
     if lens != "steering":
         return
-    # White with a dark edge, a dark core for strong ones: seen on every colour of the ramp, and in greyscale.
+    # White with a dark edge, and a dark core for strong marks: visible on every colour of the ramp, and in greyscale.
     scale = min(1.0, 12 / atlas.encoder.n_layers)
     beaten = [score for score in atlas.ranked(lens, reading.id) if score.beats_control]
     strong = [score for score in beaten if is_strong(atlas, score)]

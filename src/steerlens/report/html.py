@@ -1,4 +1,4 @@
-"""Pages: a run as one HTML file that opens without a network, and as a fragment for notebooks."""
+"""Pages: a run as a single HTML file that opens offline, and as a fragment for notebooks."""
 
 import json
 import secrets
@@ -41,15 +41,15 @@ REPORT = "report.html"
 def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> Path:
     """Writes `report.html` and, beside it, `figures/*.png` and `*.svg`; returns the page.
 
-    Of a run of many inputs, the page and the figures show the first ones and say so; `Atlas.only` chooses others.
+    For a run of many inputs, the page and the figures show the first and say so; `Atlas.only` selects others.
 
     Args:
         atlas: the run.
-        folder: where to write; made if it is not there.
-        figures: whether to draw the figures too, a second or two an input.
+        folder: folder to write to; created if necessary.
+        figures: True to draw the figures too, which takes a second or two per input.
 
     Raises:
-        StoreError: if a file cannot be written; one that was there before stays whole.
+        StoreError: if a file cannot be written; an earlier file of that name stays intact.
     """
     own = OwnedFolder(Path(folder))
     inputs = len(atlas.readings)
@@ -62,11 +62,11 @@ def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> P
 
 
 def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
-    """The report as HTML that refers to nothing outside itself.
+    """Renders the report as HTML that refers to nothing outside itself.
 
     Args:
         atlas: the run, or some of its inputs.
-        inputs: of how many the run is in all; by default of those in the atlas.
+        inputs: number of inputs of the whole run; by default of the atlas.
     """
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
@@ -103,7 +103,7 @@ def notebook_view(atlas: Atlas) -> str:
     reading = atlas.readings[0]
     lenses = lens_names(atlas)
     layers = [site for site in atlas.sites("diffusion", reading.id) if site.kind == "resid_post"]
-    # At most a dozen layers: a notebook is no place for 48 pictures in a row.
+    # At most a dozen layers: 48 pictures in a row are too many for a notebook.
     shown = sorted(layers)[:: max(1, -(-len(layers) // 12))] if layers else []
     return (
         _environment()
@@ -131,7 +131,7 @@ def notebook_view(atlas: Atlas) -> str:
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that is safe inside a script element, whatever texts it holds."""
+    """Encodes a value as JSON that is safe inside a script element, whatever texts it contains."""
     text = json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -150,7 +150,7 @@ def _shown(value: Any) -> Any:
 
 
 def short_name(name: str) -> str:
-    """The last parts of a hub id or folder, enough to know a model by."""
+    """Last parts of a hub id or folder, enough to recognise a model."""
     parts = [part for part in name.replace("\\", "/").split("/") if part]
     return "/".join(parts[-2:]) or name
 

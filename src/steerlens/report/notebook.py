@@ -1,13 +1,13 @@
-"""Atlases that show themselves in a notebook."""
+"""Atlases that display themselves in a notebook."""
 
 from steerlens.atlas.atlas import Atlas
 from steerlens.report.html import notebook_view
 
 
 class NotebookAtlas(Atlas):
-    """An atlas that a notebook shows as its first input: layers, best heads and the map of scores.
+    """Atlas that a notebook displays by its first input: layers, best heads and the map of scores.
 
-    Sweeps and stored runs give this class; `Atlas` itself is data alone.
+    Sweeps and stored runs return this class; `Atlas` itself is pure data.
     """
 
     def _repr_html_(self) -> str:

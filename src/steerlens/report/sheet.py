@@ -1,4 +1,4 @@
-"""Sheets: axes over a whole canvas, measured in inches, on which pictures and captions are laid."""
+"""Sheets: axes over a whole canvas, measured in inches, for pictures and captions."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from steerlens.printable import printable
 from steerlens.report.embed import PIXEL_SIDE
 
 DPI = 200
-"""Pixels an inch of PNG files."""
+"""Pixels per inch of PNG files."""
 
 INK, QUIET, RULE, ACCENT = "#1d2026", "#646a73", "#c9c6be", "#225ea8"
-"""Colours: of text, of what stands beside it, of lines, of what is to be seen first."""
+"""Colours of text, secondary text, lines and emphasis."""
 
 Canvas = Figure | SubFigure
 
@@ -27,7 +27,7 @@ def size_of(canvas: Canvas) -> tuple[float, float]:
 
 
 def sheet_over(canvas: Canvas) -> Axes:
-    """Axes over the whole canvas, measured in inches, on which pictures and captions are laid."""
+    """Adds axes over the whole canvas, measured in inches, for pictures and captions."""
     axes = canvas.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     width, height = size_of(canvas)
@@ -36,10 +36,10 @@ def sheet_over(canvas: Canvas) -> Axes:
 
 
 def lay_tile(sheet: Axes, image: Image.Image | np.ndarray, left: float, bottom: float, side: float) -> None:
-    """A picture in a square, at the top of it if it is no square itself."""
+    """Draws a picture in a square, at the top if the picture is not square."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    # Without interpolation vector files hold the pixels themselves. Pixel pictures are repeated, so that a viewer that
-    # smooths does not blur them; larger ones get the size they are shown at.
+    # Without interpolation, vector files contain the pixels themselves. Small pictures are enlarged by repeating
+    # pixels, so that a viewer that smooths does not blur them; larger ones are scaled to the size of their tile.
     if max(picture.size) <= PIXEL_SIDE:
         factor = max(1, 256 // max(picture.size))
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
@@ -54,27 +54,26 @@ def lay_tile(sheet: Axes, image: Image.Image | np.ndarray, left: float, bottom: 
 
 
 def lay_captions(sheet: Axes, lines: Sequence[str], left: float, top: float, *, size: float) -> None:
-    """Lines under a picture, the first darker than the others; `size` in points."""
-    # One text a line: the lines of one text would lie apart by its tallest glyph.
+    """Draws lines of text below a picture, the first darker than the others; `size` in points."""
+    # A text per line: within a text, the tallest glyph sets the line spacing.
     for index, line in enumerate(lines):
         colour = INK if index == 0 else QUIET
-        place = (left, top - index * size * 1.24 / 72)
-        sheet.text(*place, line, fontsize=size, color=colour, va="top", parse_math=False)
+        sheet.text(left, top - index * size * 1.24 / 72, line, fontsize=size, color=colour, va="top", parse_math=False)
 
 
 def heading(canvas: Canvas, text: str) -> None:
-    """One line along the top of a canvas."""
+    """Draws a heading along the top of a canvas."""
     _, height = size_of(canvas)
     canvas.text(0.004, 1 - 0.15 / height, text, fontsize=7.5, color=INK, va="center", parse_math=False)
 
 
 def text_at(axes: Axes, x: float, y: float, text: str, *, size: float, va: str) -> None:
-    """A text at a place of the data, in which no dollar sign starts a formula."""
+    """Draws a text at data coordinates, without reading dollar signs as formulas."""
     axes.text(x, y, text, fontsize=size, color=INK, va=va, parse_math=False)  # type: ignore[arg-type]
 
 
 def plain_frame(axes: Axes) -> None:
-    """Thin lines on the left and below, and small numbers."""
+    """Reduces the frame to thin lines on the left and below, with small numbers."""
     axes.tick_params(labelsize=6, width=0.4, length=2, colors=INK)
     for name, spine in axes.spines.items():
         spine.set_linewidth(0.5)
@@ -82,6 +81,6 @@ def plain_frame(axes: Axes) -> None:
 
 
 def clipped(text: str, length: int) -> str:
-    """A text of at most so many characters, all of which can be seen."""
+    """Shortens a text to a number of characters, all of them visible."""
     text = printable(text)
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Runs: results on disk, written once and read piece by piece."""
+"""Runs: results on disk, written once and read part by part."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The first difference of two manifests, in words, for messages about runs that do not go together."""
+"""First difference between two manifests, in words, for messages about runs that do not match."""
 
 import json
 from collections.abc import Mapping
@@ -6,30 +6,30 @@ from itertools import zip_longest
 from typing import Any
 
 _LONGEST = 80
-"""Characters of a value that are shown."""
+"""Characters of a value that messages show."""
 
 
-def first_difference(one: Any, other: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The first difference of two JSON values: its place, such as `options.steps`, and both values in words.
+def first_difference(first: Any, second: Any, name: str = "") -> tuple[str, str, str] | None:
+    """Finds the first difference between two JSON values: its path, such as `options.steps`, and both values in words.
 
     None if they are equal.
     """
-    if one == other:
+    if first == second:
         return None
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = dict.fromkeys((*one, *other))
-        pairs = ((f"{name}.{key}" if name else str(key), one.get(key), other.get(key)) for key in keys)
-    elif isinstance(one, list) and isinstance(other, list):
-        pairs = ((f"{name}[{index}]", *pair) for index, pair in enumerate(zip_longest(one, other)))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = dict.fromkeys((*first, *second))
+        pairs = ((f"{name}.{key}" if name else str(key), first.get(key), second.get(key)) for key in keys)
+    elif isinstance(first, list) and isinstance(second, list):
+        pairs = ((f"{name}[{index}]", *pair) for index, pair in enumerate(zip_longest(first, second)))
     else:
         pairs = iter(())
-    for key, mine, theirs in pairs:
-        if found := first_difference(mine, theirs, key):
-            return found
-    return name, _told(one), _told(other)
+    for key, in_first, in_second in pairs:
+        if difference := first_difference(in_first, in_second, key):
+            return difference
+    return name, _in_words(first), _in_words(second)
 
 
-def _told(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if value is None:
         return "not set"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A run in forms that other programs read: one parquet file, a folder of PNG with an index, or a report."""
+"""Export of runs for other programs: one parquet file, a folder of PNG files with an index, or a report."""
 
 import csv
 import hashlib
@@ -27,10 +27,10 @@ from steerlens.storage.files import atomic_file
 from steerlens.storage.folder import OwnedFolder, distinct_names
 
 _ROWS = 32
-"""Pictures that are held at once, and that a row group of the table has."""
+"""Pictures in memory at a time, and in a row group of the table."""
 
 _INPUT_SIDE = 128
-"""Longest side, in pixels, of the input picture that stands beside every decoded one in the table."""
+"""Longest side, in pixels, of the input picture beside every decoded picture in the table."""
 
 _COLUMNS: Mapping[str, Any] = {
     "input": pa.string(),
@@ -45,22 +45,22 @@ _INDEX = ("file", "input", *(name for name in CELLS if CELLS[name] != IMAGE), "t
 
 
 def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generator[Progress]:
-    """Writes all decoded pictures with their numbers and their inputs into one parquet file, and yields progress.
+    """Writes all decoded pictures with their numbers and inputs to one parquet file, and yields progress.
 
-    Its image columns are shown as pictures by the datasets library and its viewer.
+    The datasets library and its viewer show its image columns as pictures.
 
     Args:
         atlas: the run, or some of its inputs.
         path: the file.
-        force: whether a file that is there is replaced.
+        force: True to replace an existing file.
 
     Raises:
-        UsageError: if the run holds no picture, the file is there already, or it would lie in a run.
+        UsageError: if the run has no picture, the file exists already, or it would be inside a run.
         StoreError: if it cannot be written; nothing is left behind then.
     """
     refuse_run(path)
     if path.is_dir() or (path.exists() and not force):
-        raise UsageError(f"{path} is there already; give another --out, or --force to replace it.")
+        raise UsageError(f"{path} exists already; give another --out, or --force to replace it.")
     rows, done, schema = _table_rows(atlas), 0, schema_of(_COLUMNS)
     total = _count(atlas)
     yield Progress("exporting", 0, total, "pictures")
@@ -81,23 +81,23 @@ def export_pictures(atlas: Atlas, folder: Path, *, force: bool = False) -> Gener
 
     Args:
         atlas: the run, or some of its inputs.
-        folder: where to write; new, or empty.
-        force: whether files of the same names are replaced; other files stay in any case.
+        folder: a new or empty folder.
+        force: True to replace files of the same names; other files stay in any case.
 
     Raises:
-        UsageError: if the run holds no picture, the folder holds files, or it lies in a run.
+        UsageError: if the run has no picture, the folder is not empty, or it is inside a run.
         StoreError: if it cannot be written; nothing is left behind then.
     """
     refuse_run(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give another --out.")
-    if not force and (there := next(iter(folder.glob("*")), None)) is not None:
-        raise UsageError(f"{folder} holds files, {there.name} for one; give another --out, or --force to replace them.")
-    total, place, new = _count(atlas), OwnedFolder(folder), not folder.exists()
+    if not force and (existing := next(iter(folder.glob("*")), None)) is not None:
+        raise UsageError(f"{folder} is not empty (it contains {existing.name}); give another --out, or --force.")
+    total, out, new = _count(atlas), OwnedFolder(folder), not folder.exists()
     try:
-        yield from _write_pictures(atlas, place, total, force)
-    except BaseException:  # whatever stopped it, the same command must not find half of what it wrote
-        place.take_back()
+        yield from _write_pictures(atlas, out, total, force)
+    except BaseException:  # whatever stopped it, the same command must not find half an export
+        out.take_back()
         if new:
             with suppress(OSError):
                 folder.rmdir()
@@ -109,16 +109,16 @@ def export_report(atlas: Atlas, folder: Path, *, force: bool = False) -> Path:
 
     Args:
         atlas: the run, or some of its inputs.
-        folder: where to write.
-        force: whether a report that is there is replaced.
+        folder: folder to write to.
+        force: True to replace an existing report.
 
     Raises:
-        UsageError: if the folder holds a report, or lies in a run.
+        UsageError: if the folder contains a report, or is inside a run.
         StoreError: if it cannot be written.
     """
     refuse_run(folder)
     if not force and (folder / REPORT).exists():
-        raise UsageError(f"{folder / REPORT} is there already; give another --out, or --force to replace it.")
+        raise UsageError(f"{folder / REPORT} exists already; give another --out, or --force to replace it.")
     return write_report(atlas, folder)
 
 
@@ -151,24 +151,24 @@ def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> 
 
 
 def refuse_run(out: Path) -> None:
-    """Makes sure that an export does not end up in a run directory.
+    """Refuses to export into a run directory.
 
     Raises:
-        UsageError: if the place is one, or lies in one.
+        UsageError: if the path is a run directory, or is inside one.
     """
     for folder in (out, *out.absolute().parents):
         if is_run(folder):
-            raise UsageError(f"{out} lies in the run {folder}, which holds nothing but the run; give another --out.")
+            raise UsageError(f"{out} is inside the run {folder}, where only the run itself may be; give another --out.")
 
 
 def _no_formula(value: Any) -> Any:
-    """A CSV value that a spreadsheet shows as text, whatever the text begins with."""
+    """Makes a CSV value that a spreadsheet shows as text, even if it begins like a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _count(atlas: Atlas) -> int:
     if not atlas.finished:
-        raise UsageError("this run holds no decoded picture yet: nothing to export.")
+        raise UsageError("this run has no decoded picture yet: there is nothing to export.")
     return len(atlas.finished)
 
 

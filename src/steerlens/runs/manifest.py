@@ -1,4 +1,4 @@
-"""The manifest of a run: its identity and its facts as JSON, written and read."""
+"""The manifest of a run: reads and writes its identity and facts as JSON."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ BESIDE_IDENTITY = (
     "resumed",
     "merged",
 )
-"""Keys of a manifest that are no part of a run's identity."""
+"""Keys of a manifest that are not part of a run's identity."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -41,41 +41,41 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def known_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity in a manifest: the part that two calls must share to add to one run."""
+    """Identity in a manifest: the part that two calls must share to add to one run."""
     return {key: value for key, value in manifest.items() if key not in BESIDE_IDENTITY}
 
 
 def identity_as_now(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a stored run as this version writes it; earlier ones named every cell of every picture."""
+    """Converts a stored identity to this version's form; earlier versions named every cell of every picture."""
     with readable_run(folder):
         return {**identity, "plan": plan_to_json(plan_from_json(identity["plan"]))} if "plan" in identity else identity
 
 
 def comparable(identity: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is known by, as far as it can be compared with another run.
+    """Part of a run's identity that can be compared with another run.
 
-    Names of models are left out: they say where the files lay, and hashes say which they are. So is what the identity
-    of the other run, if an earlier version wrote it, does not say of the models: such runs go on where all that they
-    say agrees.
+    Names of models are left out, because they only say where files were, while hashes identify them. If an earlier
+    version wrote the other identity, facts about models that it lacks are left out too, so that such a run can be
+    resumed if everything it states agrees.
 
     Args:
-        identity: what a run is known by.
-        other: what the other one is known by.
+        identity: identity of the run.
+        other: identity of the other run.
     """
-    models, held = identity.get("models"), other.get("models")
-    if not isinstance(models, Mapping) or not isinstance(held, Mapping):
+    models, other_models = identity.get("models"), other.get("models")
+    if not isinstance(models, Mapping) or not isinstance(other_models, Mapping):
         return dict(identity)
-    new = "processor" in held.get("encoder", {})
-    hashed = any(name.startswith("image_encoder/") for name in {**models.get("sha256", {}), **held.get("sha256", {})})
-    if new or hashed:
+    new = "processor" in other_models.get("encoder", {})
+    every_file = {**models.get("sha256", {}), **other_models.get("sha256", {})}
+    if new or any(name.startswith("image_encoder/") for name in every_file):
         named = [part for part in ("encoder", "decoder") if isinstance(identity.get(part), Mapping)]
         specs = {part: {**identity[part], "name": ""} for part in named}
         identity = {**identity, **specs}
     if new:
         return dict(identity)
-    less = {part: _only(held[part], models[part]) for part in ("encoder", "decoder") if part in held}
-    files, said = models.get("sha256", {}), held.get("sha256", {})
-    added = [name for name in files if name.endswith("/processor_config.json") and name not in said]
+    less = {part: _only(other_models[part], models[part]) for part in ("encoder", "decoder") if part in other_models}
+    files, other_files = models.get("sha256", {}), other_models.get("sha256", {})
+    added = [name for name in files if name.endswith("/processor_config.json") and name not in other_files]
     return {**identity, "models": {**less, "sha256": {name: files[name] for name in files if name not in added}}}
 
 
@@ -83,20 +83,20 @@ def _only(keys: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in keys}
 
 
-def identity_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """The first difference of two identities: its name and both values; None if they are equal.
+def identity_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Finds the first difference between two identities: its name and both values; None if they are equal.
 
-    The plan comes last: most other differences make another plan too.
+    The plan is compared last, because most other differences change the plan too.
     """
-    # A run that decodes everything does not say so.
-    first, second = ({"decode": "all", **held} for held in (one, other))
-    plans = first.pop("plan", None), second.pop("plan", None)
-    return first_difference(first, second) or first_difference(*plans, "plan")
+    # The identity of a run that decodes everything has no such key.
+    one, other = ({"decode": "all", **identity} for identity in (first, second))
+    plans = one.pop("plan", None), other.pop("plan", None)
+    return first_difference(one, other) or first_difference(*plans, "plan")
 
 
 @contextmanager
 def readable_run(folder: Path) -> Generator[None]:
-    """Turns errors of reading a damaged run into one clear message.
+    """Turns the errors of reading a damaged run into one clear message.
 
     Raises:
         StoreError: if anything is missing or broken.
@@ -110,7 +110,7 @@ def readable_run(folder: Path) -> Generator[None]:
 
 
 def is_complete(manifest: Mapping[str, Any], cells: int) -> bool:
-    """Whether a run with so many cells is complete; a part may have been removed since its manifest said so."""
+    """True if a run with this many cells is complete; a part may have been removed since its manifest said so."""
     if not manifest.get("complete"):
         return False
     decoded = manifest.get("decoded")
@@ -118,13 +118,13 @@ def is_complete(manifest: Mapping[str, Any], cells: int) -> bool:
 
 
 def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
-    """A spec as JSON values, without the geometry of pictures, which is no size and is kept apart."""
+    """Spec as JSON values, without the geometry, which the manifest stores separately."""
     values = json.loads(json.dumps(asdict(spec)))
     return {name: value for name, value in values.items() if name != "geometry"}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON values; cells that every picture has are named once."""
+    """Plan as JSON values; cells that all pictures share are named once."""
     same = plan.cells if isinstance(plan.cells, RepeatedCells) else None
     return {
         "strength": str(plan.strength),
@@ -136,10 +136,10 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_json(values: Mapping[str, Any]) -> Plan:
-    """Reads a plan, also one of an earlier version, which named every cell of every picture."""
+    """Reads a plan, including plans of earlier versions, which named every cell of every picture."""
     cells = tuple(_cell_of(key) for key in values["cells"])
-    held = RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
-    return Plan(held, Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
+    all_cells = RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
+    return Plan(all_cells, Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
 
 
 def _cell_of(key: Any) -> Cell:
@@ -152,8 +152,8 @@ def encoder_spec(values: Mapping[str, Any], geometry: Mapping[str, Any] | None =
     """Reads the spec of an encoder.
 
     Args:
-        values: what `spec_to_json` wrote.
-        geometry: of pictures, which earlier versions did not write.
+        values: output of `spec_to_json`.
+        geometry: geometry of pictures, which earlier versions did not write.
     """
     tokens = values["readout_tokens"]
     tuples: dict[str, Any] = {
@@ -166,7 +166,7 @@ def encoder_spec(values: Mapping[str, Any], geometry: Mapping[str, Any] | None =
 
 
 def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
-    """Reads the spec of a decoder; what earlier versions did not write has its default."""
+    """Reads the spec of a decoder; fields that earlier versions did not write get their default."""
     defaults: dict[str, Any] = dict(values["defaults"])
     defaults["size"] = tuple(defaults["size"])
     defaults["guidance_interval"] = tuple(defaults.get("guidance_interval", (0.0, 1.0)))
@@ -177,7 +177,7 @@ def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest of a run, whole or not at all.
+    """Writes the manifest of a run atomically.
 
     Raises:
         StoreError: if it cannot be written.
@@ -186,22 +186,22 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run.
+    """Reads the manifest of a run.
 
     Raises:
-        UsageError: if the folder holds no run.
+        UsageError: if the folder contains no run.
         StoreError: if it cannot be read, or another version of steerlens wrote it.
     """
     manifest = stored_manifest(folder)
     if manifest is None:
-        raise UsageError(f"{folder} holds no run of steerlens: there is no manifest.json in it.")
+        raise UsageError(f"{folder} is not a run of steerlens: it contains no manifest.json.")
     if manifest.get("format") != FORMAT:
         raise StoreError(f"{folder} was written by another version of steerlens (format {manifest.get('format')}).")
     return manifest
 
 
 def stored_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest in a folder, of any version; None if there is none.
+    """Reads the manifest in a folder, of any version; None if there is none.
 
     Raises:
         StoreError: if it cannot be read.
@@ -212,5 +212,5 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
     if manifest is not None and not isinstance(manifest, dict):
-        raise StoreError(f"{path} cannot be read: it holds no manifest.")
+        raise StoreError(f"{path} cannot be read: it contains no manifest.")
     return manifest

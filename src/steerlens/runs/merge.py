@@ -1,4 +1,4 @@
-"""Several runs of one pair made one: other inputs, sites or seeds of the same models and options."""
+"""Merging of runs of the same models and options that differ in inputs, sites or seeds."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,29 +25,31 @@ from steerlens.runs.manifest import (
 from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
 from steerlens.runs.store import RunWriter, open_run
 
+_MODELS = ("encoder", "decoder")
+
 _UNITED = ("plan", "inputs", "directions")
-"""Of what a run is known by, that in which runs may differ and still be merged."""
+"""Keys of the identity in which runs may differ and still be merged."""
 
 _LENSES = ("diffusion", "steering", "control")
 
 _LEVELS = 2
-"""Largest mean difference, of 255 levels, of the pictures of one cell in two runs: batches of other sizes round
-otherwise, and a decoder may carry a last digit far in a few pixels."""
+"""Largest mean difference, of 255 levels, between two runs' pictures of a cell: rounding depends on the batch size, and
+a decoder may amplify it in a few pixels."""
 
 _NUMBERS = 0.02
-"""Largest difference of the numbers of one cell of two runs."""
+"""Largest difference between two runs' numbers of a cell."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge made.
+    """Outcome of a merge.
 
     Attributes:
         folder: the new run.
-        cells: pictures that it holds.
-        planned: of how many.
-        duplicates: pictures that more than one run held, counted once more for every further run.
-        complete: whether nothing is missing.
+        cells: number of its pictures.
+        planned: number of planned pictures.
+        duplicates: number of pictures that an earlier run contains too, summed over runs.
+        complete: True if nothing is missing.
     """
 
     folder: Path
@@ -69,13 +71,13 @@ class _Source:
         """Opens a run.
 
         Raises:
-            UsageError: if the folder holds no run.
+            UsageError: if the folder contains no run.
             StoreError: if it cannot be read.
         """
         manifest = read_manifest(folder)
         with readable_run(folder):
             plan = plan_from_json(manifest["plan"])
-            for needed in ("encoder", "decoder", *_UNITED):
+            for needed in (*_MODELS, *_UNITED):
                 manifest[needed].items()
             return cls(folder, manifest, plan, stored_results(folder, plan.cells))
 
@@ -83,24 +85,24 @@ class _Source:
 def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Progress, None, Merged]":
     """Merges runs into a new one, each cell once, and yields progress.
 
-    A cell that several runs hold is taken from the first one. Runs that are not complete may be merged; so is then
-    what comes out.
+    A cell that several runs contain is taken from the first of them. Incomplete runs may be merged; the result is then
+    incomplete too.
 
     Args:
         folders: the runs.
-        out: the new run; one that an interrupted merge of the same runs left is gone on with.
+        out: the new run; an interrupted merge of the same runs is resumed.
 
     Raises:
-        UsageError: if a folder holds no run, models or options differ, or two runs hold different results of one cell;
-            nothing has been written then.
+        UsageError: if a folder contains no run, models or options differ, or two runs contain different results of a
+            cell; nothing has been written then.
         StoreError: if a run cannot be read, or the new one cannot be written.
     """
-    out, places = Path(out), [Path(folder) for folder in folders]
-    if not places:
-        raise UsageError("no run was given.")
-    if out.resolve() in [place.resolve() for place in places]:
-        raise UsageError(f"{out} is one of the runs to be merged; give a folder of its own for what comes out.")
-    sources = [_Source.open(place) for place in dict.fromkeys(places)]
+    out, runs = Path(out), [Path(folder) for folder in folders]
+    if not runs:
+        raise UsageError("no runs were given.")
+    if out.resolve() in [folder.resolve() for folder in runs]:
+        raise UsageError(f"{out} is one of the runs to be merged; give another folder for the merged run.")
+    sources = [_Source.open(folder) for folder in dict.fromkeys(runs)]
     identity = _united_identity(sources)
     owners, duplicates = dict[str, _Source](), 0
     for source in sources:
@@ -110,25 +112,25 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
     parts = [(source, path) for source in sources for path in part_files(source.folder)]
     kept = {key: sources[0].manifest[key] for key in ("provenance", "geometry") if key in sources[0].manifest}
     facts = {"provenance": {}, **kept, "merged": [_origin(source) for source in sources]}
-    readings = _reading_places(sources, identity["inputs"])
+    readings = _reading_files(sources, identity["inputs"])
     total = len(readings) + len(parts)
-    for id, found in readings.items():
-        _united_reading(id, found)  # refuses a conflict while nothing has been written
+    for id, files in readings.items():
+        _united_reading(id, files)  # refuses a conflict before anything is written
     with open_run(out, identity, facts) as writer:
         yield Progress("merging", 0, total, "parts")
-        for done, (id, found) in enumerate(readings.items(), start=1):
+        for done, (id, files) in enumerate(readings.items(), start=1):
             if id not in writer.read:
-                writer.add_reading(_united_reading(id, found))
+                writer.add_reading(_united_reading(id, files))
             yield Progress("merging", done, total, "parts")
         for done, (source, path) in enumerate(parts, start=len(readings) + 1):
             _copy_part(writer, source, path, owners)
             yield Progress("merging", done, total, "parts")
         planned = len(plan_from_json(identity["plan"]))
-        held = sum(len(source.results) for source in sources) - duplicates
-        complete = held == planned or all(is_complete(one.manifest, len(one.results)) for one in sources)
+        cells = sum(len(source.results) for source in sources) - duplicates
+        complete = cells == planned or all(is_complete(source.manifest, len(source.results)) for source in sources)
         if complete and len(readings) == len(identity["inputs"]):
             writer.finish(**_seconds(sources))
-    return Merged(out, held, planned, duplicates, complete)
+    return Merged(out, cells, planned, duplicates, complete)
 
 
 def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
@@ -143,42 +145,43 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
     return {**identity, "plan": plan_to_json(_united_plan([source.plan for source in sources]))}
 
 
-def _refuse_difference(one: _Source, other: _Source) -> None:
-    first, second = _must_agree(one, other), _must_agree(other, one)
-    found = identity_difference(comparable(first, second), comparable(second, first))
-    if found is not None:
-        name, mine, theirs = found
+def _refuse_difference(first: _Source, other: _Source) -> None:
+    agreed, of_other = _must_agree(first, other), _must_agree(other, first)
+    difference = identity_difference(comparable(agreed, of_other), comparable(of_other, agreed))
+    if difference is not None:
+        name, in_first, in_other = difference
         raise UsageError(
-            f"{other.folder} cannot be merged with {one.folder}: {name} is {theirs} there, and {mine} here. Runs of "
-            "other models or options do not make one run."
+            f"{other.folder} cannot be merged with {first.folder}: its {name} is {in_other}, not {in_first}. Only runs "
+            "of the same models and options can be merged."
         )
 
 
 def _must_agree(source: _Source, other: _Source) -> dict[str, Any]:
-    """Of what a run is known by, what another one must share to be merged with it."""
-    held, plan = known_by(source.manifest), source.manifest["plan"]
-    shared = {key: value for key, value in held.items() if key not in _UNITED}
-    # Not where the models lie, since hashes say which weights they have.
-    models = {key: {name: held[key][name] for name in held[key] if name != "name"} for key in ("encoder", "decoder")}
-    directions = {name: value for name, value in held["directions"].items() if name in other.manifest["directions"]}
-    steering = {what: plan[what] for what in ("strength", "n_layers")}
+    """Part of a run's identity that another run must share to be merged with it."""
+    identity, plan = known_by(source.manifest), source.manifest["plan"]
+    shared = {key: value for key, value in identity.items() if key not in _UNITED}
+    # Names of models may differ: hashes identify their weights.
+    models = {key: {name: value for name, value in identity[key].items() if name != "name"} for key in _MODELS}
+    named_by_other = other.manifest["directions"]
+    directions = {name: value for name, value in identity["directions"].items() if name in named_by_other}
+    steering = {key: plan[key] for key in ("strength", "n_layers")}
     return {**shared, **models, "plan": steering, "directions": directions}
 
 
 def _united_plan(plans: Sequence[Plan]) -> Plan:
-    """All cells, in the order in which one plan would have them: by picture, seed and lens."""
+    """All cells in the order of a single plan: by picture, seed and lens."""
     cells = dict.fromkeys(cell for plan in plans for cell in plan.cells)
     pictures = {id: number for number, id in enumerate(dict.fromkeys(cell.picture for cell in cells))}
 
-    def place(cell: Cell) -> tuple[int, int, int]:
+    def order(cell: Cell) -> tuple[int, int, int]:
         return pictures[cell.picture], cell.seed, _LENSES.index(cell.lens)
 
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
-    return Plan(compact(sorted(cells, key=place)), plans[0].strength, seeds, plans[0].n_layers)
+    return Plan(compact(sorted(cells, key=order)), plans[0].strength, seeds, plans[0].n_layers)
 
 
 def _check_duplicates(source: _Source, owners: Mapping[str, _Source]) -> int:
-    """How many cells of a run an earlier one holds too, after making sure that they are the same."""
+    """Counts the cells of a run that earlier runs contain too, after checking that their results agree."""
     rows: dict[Path, dict[str, int]] = {}
     count = 0
     for row, cell in enumerate(source.results.cells):
@@ -186,41 +189,41 @@ def _check_duplicates(source: _Source, owners: Mapping[str, _Source]) -> int:
         if owner is None:
             continue
         if owner.folder not in rows:
-            rows[owner.folder] = {held.key: number for number, held in enumerate(owner.results.cells)}
+            rows[owner.folder] = {earlier.key: number for number, earlier in enumerate(owner.results.cells)}
         count += 1
         if not _same_result(owner.results[rows[owner.folder][cell.key]], source.results[row]):
             raise UsageError(
-                f"{owner.folder} and {source.folder} hold different results of one cell, {cell.key}; which of them is "
-                "right cannot be told here. Run one of them again, or leave it out."
+                f"{owner.folder} and {source.folder} contain different results of the same cell, {cell.key}; steerlens "
+                "cannot tell which is right. Run one of them again, or leave it out."
             )
     return count
 
 
-def _same_result(one: CellResult, other: CellResult) -> bool:
-    numbers = [[held.rho, held.similarity, held.steered_similarity, held.fidelity] for held in (one, other)]
+def _same_result(first: CellResult, second: CellResult) -> bool:
+    numbers = [[cell.rho, cell.similarity, cell.steered_similarity, cell.fidelity] for cell in (first, second)]
     if not np.allclose(*numbers, rtol=_NUMBERS, atol=_NUMBERS, equal_nan=True):
         return False
-    if one.png == other.png:
+    if first.png == second.png:
         return True
-    pictures = one.picture.astype(int), other.picture.astype(int)
+    pictures = first.picture.astype(int), second.picture.astype(int)
     return pictures[0].shape == pictures[1].shape and bool(np.abs(pictures[0] - pictures[1]).mean() <= _LEVELS)
 
 
-def _reading_places(sources: Sequence[_Source], ids: Mapping[str, Any]) -> dict[str, list[Path]]:
+def _reading_files(sources: Sequence[_Source], ids: Mapping[str, Any]) -> dict[str, list[Path]]:
     files = [reading_files(source.folder) for source in sources]
-    places = {id: [held[id] for held in files if id in held] for id in ids}
-    return {id: found for id, found in places.items() if found}
+    of_id = {id: [of_run[id] for of_run in files if id in of_run] for id in ids}
+    return {id: paths for id, paths in of_id.items() if paths}
 
 
-def _united_reading(id: str, places: Sequence[Path]) -> Reading:
-    """One reading with the labels of all: which sites are named depends on what a run looks at."""
-    readings = [stored_reading(place) for place in places]
+def _united_reading(id: str, paths: Sequence[Path]) -> Reading:
+    """A reading with the labels of all: runs that look at other sites label other sites."""
+    readings = [stored_reading(path) for path in paths]
     first, labels = readings[0], {(label.site, label.rank): label for label in readings[0].labels}
-    for reading, place in zip(readings[1:], places[1:], strict=True):
+    for reading, path in zip(readings[1:], paths[1:], strict=True):
         if not torch.allclose(first.embedding, reading.embedding, rtol=_NUMBERS, atol=_NUMBERS):
             raise UsageError(
-                f"{places[0]} and {place} hold different embeddings of one input, {first.picture.name} ({id}); which "
-                "of them is right cannot be told here. Run one of them again, or leave it out."
+                f"{paths[0]} and {path} contain different embeddings of the same input, {first.picture.name} ({id}); "
+                "steerlens cannot tell which is right. Run one of them again, or leave it out."
             )
         labels = {(label.site, label.rank): label for label in reading.labels} | labels
     return replace(first, labels=tuple(sorted(labels.values(), key=lambda label: (label.site, label.rank))))
@@ -230,7 +233,7 @@ def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str,
     kept: list[CellResult] = []
     for result in part_cells(path):
         key = result.cell.key
-        # Taken out, so that a cell that a run holds twice is written once.
+        # Removed from the owners, so that a cell that a run contains twice is written once.
         if owners.get(key) is source and owners.pop(key) and key not in writer.finished:
             kept.append(result)
     writer.add_cells(kept)

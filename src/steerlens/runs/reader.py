@@ -1,4 +1,4 @@
-"""What a run directory holds, read piece by piece: a run of thousands of pictures does not fit into memory."""
+"""Reader of run directories, part by part: a run of thousands of pictures does not fit into memory."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +18,16 @@ from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 
 _Read = TypeVar("_Read")
 
-_PARTS_HELD = 32
-"""Parts whose numbers and embeddings stay in memory, tens of kB a part; pictures are read when they are asked for."""
+_PARTS_IN_MEMORY = 32
+"""Parts whose numbers and embeddings stay in memory, tens of kB each; pictures are read on access."""
 
-_READINGS_HELD = 4
+_READINGS_IN_MEMORY = 4
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder looks like a run: it has a manifest with a fingerprint, or one that cannot be read beside cells.
+    """True if a folder looks like a run: it has a manifest with a fingerprint, or cells beside an unreadable manifest.
 
-    For refusing to write there; `read_manifest` of the store says what is wrong with one.
+    Serves to refuse writing there; `read_manifest` reports what is wrong with a run.
     """
     path = folder / "manifest.json"
     try:
@@ -40,18 +40,18 @@ def is_run(folder: Path) -> bool:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """The parts of a run, in the order in which they were stored."""
+    """Parts of a run, in the order in which they were stored."""
     return sorted((folder / "cells").glob("part-*.parquet"))
 
 
 def reading_files(folder: Path) -> dict[str, Path]:
-    """The tables of input pictures that a run has read, by id."""
+    """Tables of the input pictures that a run has read: id -> file."""
     paths = (folder / "inputs").glob("*.parquet")
     return {path.stem: path for path in sorted(paths) if path.suffixes != [".labels", ".parquet"]}
 
 
 def finished_keys(folder: Path) -> frozenset[str]:
-    """The keys of the cells that a run holds.
+    """Keys of the cells that a run contains.
 
     Raises:
         StoreError: if a part cannot be read.
@@ -60,7 +60,7 @@ def finished_keys(folder: Path) -> frozenset[str]:
 
 
 def part_keys(path: Path) -> list[str]:
-    """The keys of a part's cells, row after row.
+    """Keys of a part's cells, row after row.
 
     Raises:
         StoreError: if the part cannot be read.
@@ -69,7 +69,7 @@ def part_keys(path: Path) -> list[str]:
 
 
 def part_cells(path: Path) -> list[CellResult]:
-    """The cells of a part, row after row.
+    """Results of a part's cells, row after row.
 
     Raises:
         StoreError: if the part cannot be read.
@@ -78,62 +78,62 @@ def part_cells(path: Path) -> list[CellResult]:
 
 
 def stored_results(folder: Path, cells: Sequence[Cell]) -> LazyResults:
-    """The decoded pictures that a run holds of these cells, in their order.
+    """Decoded pictures of these cells that a run contains, in the order of the cells.
 
-    Neither they nor their cells are held, but for 16 bytes a cell that say where it is.
+    Neither pictures nor cells are kept in memory, only 16 bytes per cell that locate it.
 
     Raises:
         StoreError: if a part cannot be read.
     """
-    paths, place_of = part_files(folder), _places(cells)
-    stored = np.full((len(cells), 2), -1, dtype=np.int32)  # of each cell, its part and its row there
+    paths, index_of = part_files(folder), _index_by_key(cells)
+    stored = np.full((len(cells), 2), -1, dtype=np.int32)  # part and row of each cell
     for number, path in enumerate(paths):
         _check_tensors(path.with_suffix(".safetensors"))
         for row, key in enumerate(part_keys(path)):
-            if (place := place_of(key)) is not None:
-                stored[place] = number, row
-    found = np.flatnonzero(stored[:, 0] >= 0)
-    part = lru_cache(_PARTS_HELD)(lambda number: part_cells(paths[number]))
+            if (index := index_of(key)) is not None:
+                stored[index] = number, row
+    available = np.flatnonzero(stored[:, 0] >= 0)
+    part = lru_cache(_PARTS_IN_MEMORY)(lambda number: part_cells(paths[number]))
 
     def read(index: int) -> CellResult:
-        number, row = stored[found[index]].tolist()
+        number, row = stored[available[index]].tolist()
         return part(number)[row]
 
-    return LazyResults(Lazy(len(found), lambda index: cells[int(found[index])]), read)
+    return LazyResults(Lazy(len(available), lambda index: cells[int(available[index])]), read)
 
 
-def _places(cells: Sequence[Cell]) -> Callable[[str], int | None]:
-    """Where among cells the one of a key is; None for one that is not among them."""
+def _index_by_key(cells: Sequence[Cell]) -> Callable[[str], int | None]:
+    """Function from a cell's key to its index among cells; None if it is not among them."""
     if not isinstance(cells, RepeatedCells):
-        return {cell.key: place for place, cell in enumerate(cells)}.get
-    pictures = {id: place for place, id in enumerate(cells.pictures)}
-    each = {cell.key: place for place, cell in enumerate(cells.each)}
+        return {cell.key: index for index, cell in enumerate(cells)}.get
+    pictures = {id: index for index, id in enumerate(cells.pictures)}
+    each = {cell.key: index for index, cell in enumerate(cells.each)}
 
-    def place_of(key: str) -> int | None:
+    def index_of(key: str) -> int | None:
         id, bar, rest = key.partition("|")
-        picture, place = pictures.get(id), each.get(bar + rest)
-        return None if picture is None or place is None else picture * len(cells.each) + place
+        picture, cell = pictures.get(id), each.get(bar + rest)
+        return None if picture is None or cell is None else picture * len(cells.each) + cell
 
-    return place_of
+    return index_of
 
 
 def stored_readings(folder: Path, ids: Iterable[str]) -> Sequence[Reading]:
-    """What a run holds of these input pictures, in their order.
+    """Readings of these input pictures that a run contains, in the order of the ids.
 
     Raises:
         StoreError: if a reading cannot be read.
     """
     files = reading_files(folder)
-    found = [files[id] for id in ids if id in files]
-    for path in found:
+    paths = [files[id] for id in ids if id in files]
+    for path in paths:
         for table in (path, path.with_suffix(".labels.parquet")):
             _readable(path, lambda table=table: pq.read_schema(table))
         _check_tensors(path.with_suffix(".safetensors"))
-    return Lazy(len(found), lru_cache(_READINGS_HELD)(lambda index: stored_reading(found[index])))
+    return Lazy(len(paths), lru_cache(_READINGS_IN_MEMORY)(lambda index: stored_reading(paths[index])))
 
 
 def stored_reading(path: Path) -> Reading:
-    """A reading, from its table and the files beside it.
+    """Reads a reading from its table and the files beside it.
 
     Raises:
         StoreError: if it cannot be read.
@@ -142,8 +142,8 @@ def stored_reading(path: Path) -> Reading:
 
     def read() -> Reading:
         reading = read_reading(path, *beside, _png)
-        if reading.id != path.stem:  # ids become names of files again
-            raise ValueError(f"it says that it is the input {reading.id!r}")
+        if reading.id != path.stem:  # ids are used as file names
+            raise ValueError(f"it belongs to the input {reading.id!r}")
         return reading
 
     return _readable(path, read)
@@ -151,7 +151,7 @@ def stored_reading(path: Path) -> Reading:
 
 def _check_tensors(path: Path) -> None:
     def check() -> None:
-        with safe_open(path, framework="pt"):  # reads the header, which tells how long the file must be
+        with safe_open(path, framework="pt"):  # reads the header, which states how long the file must be
             pass
 
     _readable(path, check)

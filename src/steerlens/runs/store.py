@@ -1,15 +1,15 @@
-"""Runs on disk: a directory that holds all results of a sweep, and that a second call goes on with.
+"""Runs on disk: a directory with all results of a sweep, which a second call can resume.
 
     manifest.json                    identity of the run (models, options, inputs), versions, whether it is complete
-    README.md                        which files belong to one table, for the Hugging Face datasets library
+    README.md                        tables and their files, for the Hugging Face datasets library
     inputs/ID.parquet                the input picture and its reading
     inputs/ID.labels.parquet         its Logit Lens labels
     inputs/ID.safetensors            its embedding, attention maps and head norms
-    cells/part-000000.parquet        decoded pictures with their numbers, finished part by finished part
-    cells/part-000000.safetensors    the decoded embeddings, and those of the re-encoded pictures
-    report.html, figures/            drawn from the above
+    cells/part-000000.parquet        decoded pictures with their numbers, part by part
+    cells/part-000000.safetensors    embeddings that were decoded, and embeddings of the decoded pictures
+    report.html, figures/            drawn from the files above
 
-Every file is written under a temporary name and renamed. A part counts once its parquet file is there.
+Every file is written under a temporary name and renamed. A part counts as stored once its parquet file exists.
 """
 
 import json
@@ -46,7 +46,7 @@ from steerlens.storage.folder import OwnedFolder
 from steerlens.storage.lock import LOCK_FILE, only_writer
 
 _INSIDE = ("inputs", "cells")
-"""The folders of a run directory."""
+"""Folders of a run directory."""
 
 _OWN = re.compile(
     r"manifest\.json|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
@@ -67,17 +67,17 @@ configs:
 A run of steerlens: open `report.html`, or load this folder with
 `datasets.load_dataset`.
 """
-"""Without it the datasets library takes all parquet files for one table, and refuses the folder."""
+"""Declares the tables; without it the datasets library takes all parquet files for one table, and fails."""
 
 
 class RunWriter:
-    """Writer of a run, one finished part after another; made by `open_run`.
+    """Writer of a run, part by part; see `open_run`.
 
     Attributes:
-        folder: where the run is.
-        finished: keys of the cells that it held when it was opened.
-        read: ids of the inputs whose reading it held.
-        resumed: whether an earlier call began the run.
+        folder: the run directory.
+        finished: keys of the cells that were stored when the run was opened.
+        read: ids of the inputs whose readings were stored then.
+        resumed: True if an earlier call began the run.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RunWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to decode: the run was finished, and no part of it has been removed since."""
+        """True if nothing is left to decode: the run was finished, and no part of it has been removed since."""
         return is_complete(self._manifest, self._cells)
 
     def add_cells(self, results: Sequence[CellResult]) -> None:
@@ -110,7 +110,7 @@ class RunWriter:
             return
         table, embeddings = cells_to_bytes(results)
         name = f"part-{self._next_part:06d}"
-        # The parquet file comes last: it is what makes the part count.
+        # The parquet file is written last, because it marks the part as stored.
         self._own.write(embeddings, "cells", f"{name}.safetensors")
         self._own.write(table, "cells", f"{name}.parquet")
         self._next_part += 1
@@ -128,12 +128,12 @@ class RunWriter:
         self._own.write(table, "inputs", f"{reading.id}.parquet")
 
     def finish(self, **facts: Any) -> None:
-        """Marks the run as complete and adds facts such as seconds to its manifest, once.
+        """Marks the run as complete, and adds facts such as `seconds` to its manifest.
 
-        The number of its cells is one of them: a run with a selection has fewer than were planned.
+        The number of cells is stored too, since a run with a selection has fewer than planned.
 
         Raises:
-            StoreError: if the manifest cannot be written; the one before stays.
+            StoreError: if the manifest cannot be written; the earlier manifest stays.
         """
         if not self._manifest.get("complete"):
             self._manifest.update(complete=True, decoded=self._cells, **facts)
@@ -145,66 +145,67 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
     """Opens a directory for a new or an earlier run, and locks it while it is open.
 
     Args:
-        folder: where to write.
-        identity: models, options and inputs; an earlier run goes on only if they are the same.
+        folder: the run directory.
+        identity: models, options and inputs; an earlier run is resumed only if its identity is the same.
         facts: other entries of the manifest.
 
     Raises:
-        UsageError: if the folder holds another run, or other files.
+        UsageError: if the folder contains another run, or other files.
         StoreError: if it cannot be written, or another process is writing to it.
     """
     wanted: dict[str, Any] = json.loads(json.dumps(identity))
     manifest = {"format": FORMAT, "fingerprint": fingerprint(wanted), "complete": False, **(facts or {}), **wanted}
     with storing(folder):
         make_folder(folder)
-        _refuse_foreign(folder)  # before the lock, which would be one more file in a folder of somebody else's
+        _refuse_foreign(folder)  # before the lock, which would add a file to a folder of somebody else's
     with only_writer(folder):
         before = stored_manifest(folder)
         _refuse_foreign(folder)
         if before is not None and before.get("fingerprint") != manifest["fingerprint"]:
-            there = identity_as_now(folder, known_by(before))
-            stored, asked = comparable(there, wanted), comparable(wanted, there)
-            if stored != asked:
-                _refuse_other(folder, stored, asked)
+            earlier = identity_as_now(folder, known_by(before))
+            stored, requested = comparable(earlier, wanted), comparable(wanted, earlier)
+            if stored != requested:
+                _refuse_other(folder, stored, requested)
         with storing(folder):
-            for inside in _INSIDE:  # before there is a manifest to say that this is a run, which must not lose them
+            for inside in _INSIDE:  # before the manifest, so that no run lacks them
                 OwnedFolder(folder).make(inside)
         if before is None:
             write_manifest(folder, manifest)
-        if not (folder / "README.md").exists():  # a process may have died before it wrote it
+        if not (folder / "README.md").exists():  # an earlier process may have died before writing it
             atomic_write(folder / "README.md", _DATASET_CARD)
-        _sweep_up(folder)
+        _remove_unfinished(folder)
         finished, read = finished_keys(folder), frozenset(reading_files(folder))
-        # A run that goes on keeps what its manifest says of how it began.
+        # A resumed run keeps the facts of its first call.
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
 
 
-def _refuse_other(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> NoReturn:
-    name, stored, asked_for = identity_difference(there, wanted) or ("layout", "that of another version", "this one's")
+def _refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> NoReturn:
+    difference = identity_difference(stored, wanted)
+    name, before, now = difference or ("layout", "that of another version", "that of this version")
     raise UsageError(
-        f"{folder} holds a run with another {name}: {stored} there, and {asked_for} was asked for; give another --out, "
-        "or remove that folder."
+        f"{folder} contains a run with another {name}: {before}, while this command has {now}; give another --out, or "
+        "remove that folder."
     )
 
 
-def _sweep_up(folder: Path) -> None:
-    """Removes what a killed process had not finished writing; the lock says that no other one is writing.
+def _remove_unfinished(folder: Path) -> None:
+    """Removes files that a killed process had not finished writing; the lock ensures that no other process is writing.
 
-    Known by the temporary names that steerlens gives to files of a run; anything else stays.
+    They are recognised by the temporary names that steerlens gives to files of a run; any other file stays.
     """
     own = OwnedFolder(folder)
     with storing(folder):
-        for place in (own, *(own.inside(name) for name in _INSIDE)):
-            for path in place.unfinished(_OWN):
+        for part in (own, *(own.inside(name) for name in _INSIDE)):
+            for path in part.unfinished(_OWN):
                 path.unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
     if (folder / "manifest.json").exists():
         return
-    # A process may have died before it had written the very first file.
+    # A process may have died before it wrote the first file.
     if any(not _may_come_first(path) for path in folder.iterdir()):
-        raise UsageError(f"{folder} holds files that are no run of steerlens; give another --out.")
+        raise UsageError(f"{folder} contains files that are not a run of steerlens; give another --out.")
 
 
 def _may_come_first(path: Path) -> bool:
@@ -213,10 +214,10 @@ def _may_come_first(path: Path) -> bool:
 
 
 def load_run(folder: str | Path) -> Atlas:
-    """The atlas of a run directory, finished or not; pictures and readings are read when they are used.
+    """Loads the atlas of a run directory, finished or not; pictures and readings are read on access.
 
     Raises:
-        UsageError: if the folder holds no run.
+        UsageError: if the folder contains no run.
         StoreError: if the run cannot be read.
     """
     folder = Path(folder)

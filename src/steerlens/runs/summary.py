@@ -1,4 +1,4 @@
-"""What a run directory holds, in numbers: read from its manifest and from the keys of its cells, without pictures."""
+"""Summary of a run directory in numbers, read from its manifest and the keys of its cells, without pictures."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ class RunSummary:
         layers: L.
         heads: H.
         inputs: names of the input pictures.
-        read: how many of them have been read.
-        planned: pictures to decode, by lens; an upper bound where only the best sites are decoded.
-        decoded: pictures that are there, by lens.
-        decode: what is decoded: `all`, or which sites of every picture.
-        sites: how many places are looked at.
+        read: number of inputs that have been read.
+        planned: number of pictures to decode, by lens; an upper bound if only selected sites are decoded.
+        decoded: number of decoded pictures, by lens.
+        decode: sites that are decoded: `all`, or the text form of a selection.
+        sites: number of sites.
         seeds: seeds of the decoder.
-        strength: how hard the Steering Lens steers.
-        target: what similarities are measured against.
-        options: how pictures are decoded.
-        size: bytes on the disk, report included.
-        seconds: time that the run took; None if it is not complete, or was interrupted and went on.
-        complete: whether every planned picture is there.
-        being_written: whether a process is writing to it now.
+        strength: steering strength of the Steering Lens.
+        target: target of the similarities, in words.
+        options: options of the decoder.
+        size: bytes on disk, including the report.
+        seconds: duration of the run; None if it is incomplete, or was interrupted and resumed.
+        complete: True if every planned picture is stored.
+        being_written: True if a process is writing to it now.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ def run_summary(folder: str | Path) -> RunSummary:
     """Summarises a run directory, finished or not.
 
     Raises:
-        UsageError: if the folder holds no run.
+        UsageError: if the folder contains no run.
         StoreError: if the run cannot be read.
     """
     folder = Path(folder)
@@ -77,7 +77,7 @@ def run_summary(folder: str | Path) -> RunSummary:
             decoder=manifest["decoder"]["name"],
             layers=manifest["encoder"]["n_layers"],
             heads=manifest["encoder"]["n_heads"],
-            inputs=tuple(one["name"] for one in manifest["inputs"].values()),
+            inputs=tuple(entry["name"] for entry in manifest["inputs"].values()),
             read=len(reading_files(folder)),
             planned=dict(planned),
             decoded={lens: decoded[lens] for lens in planned},

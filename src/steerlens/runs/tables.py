@@ -1,4 +1,4 @@
-"""The tables of a run: how results become parquet and safetensors, and come back.
+"""Tables of a run: conversion of results to parquet and safetensors, and back.
 
 Picture columns are structs of `bytes` and `path` with the Hugging Face feature in the schema's metadata, so that the
 datasets library, and its viewer, show pictures.
@@ -27,13 +27,13 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import Site
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""The type of a picture column."""
+"""Type of a picture column."""
 
 _ROW_GROUP = 8
-"""Rows that are read to get at one picture."""
+"""Rows that are read at once to get at a picture."""
 
 _DTYPES = {"double": "float64"}
-"""Where the names of arrow's types and those of the datasets library differ."""
+"""Arrow's names of types -> those of the datasets library, where they differ."""
 
 CELLS = {
     "picture": pa.string(),
@@ -73,12 +73,12 @@ _LABELS = {
 
 
 def image_value(png: bytes, name: str) -> dict[str, Any]:
-    """A PNG file as a value of a picture column."""
+    """Value of a picture column for a PNG file."""
     return {"bytes": png, "path": name}
 
 
 def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a parquet file whose picture columns the datasets library shows as pictures."""
+    """Bytes of a parquet file whose picture columns the datasets library shows as pictures."""
     sink = io.BytesIO()
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(columns))
     pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP if "image" in columns else None)
@@ -86,7 +86,7 @@ def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def schema_of(columns: Mapping[str, Any]) -> Any:
-    """The schema of columns, which says to the datasets library which of them are pictures."""
+    """Schema of columns, which tells the datasets library which of them are pictures."""
     features = {
         name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
         for name, kind in columns.items()
@@ -95,16 +95,16 @@ def schema_of(columns: Mapping[str, Any]) -> Any:
 
 
 def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table without its pictures, which are not read from the disk either."""
+    """Reads a table without its pictures, which are not read from disk either."""
     with pq.ParquetFile(path) as file:
         return file.read(columns=[name for name, kind in columns.items() if kind != IMAGE]).to_pylist()
 
 
 def read_png(path: Path, row: int) -> bytes:
-    """The picture of one row of a table, as the bytes of a PNG file.
+    """Reads the picture of one row of a table, as the bytes of a PNG file.
 
     Raises:
-        PictureError: if what is stored there is no whole PNG file.
+        PictureError: if the stored bytes are not a complete PNG file.
     """
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
@@ -118,7 +118,7 @@ def read_png(path: Path, row: int) -> bytes:
 
 
 def cell_row(result: CellResult) -> dict[str, Any]:
-    """The row of a cell, without its picture."""
+    """Row of a cell, without its picture."""
     return {
         "picture": result.cell.picture,
         "lens": result.cell.lens,
@@ -137,12 +137,12 @@ def cell_row(result: CellResult) -> dict[str, Any]:
 
 
 def cell_image(result: CellResult) -> dict[str, Any]:
-    """The decoded picture of a cell as a value of a picture column."""
+    """Value of a picture column for the decoded picture of a cell."""
     return image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png")
 
 
 def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
-    """A part of a run: a parquet table of cells with pictures, and their embeddings as safetensors, row for row."""
+    """Files of a part: a parquet table of cells with pictures, and their embeddings as safetensors, row for row."""
     rows = [{**cell_row(result), "image": cell_image(result)} for result in results]
     tensors = {
         "conditioning": torch.stack([result.conditioning for result in results]),
@@ -152,19 +152,19 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
 
 
 def cell_keys(table: Path) -> list[str]:
-    """The keys of a part's cells, without reading its pictures."""
+    """Reads the keys of a part's cells, without its pictures."""
     columns = {name: CELLS[name] for name in ("picture", "lens", "site", "strength", "seed", "draw")}
     return [cell_of(row).key for row in read_rows(table, columns)]
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
-    """The cell of a row."""
+    """Cell of a row."""
     strength = None if row["strength"] is None else Strength.parse(row["strength"])
     return Cell(row["picture"], row["lens"], Site.parse(row["site"]), strength, row["seed"], row["draw"])
 
 
 def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] = read_png) -> list[CellResult]:
-    """The cells of a part; their pictures are read when they are asked for.
+    """Reads the results of a part; their pictures are read on access.
 
     Args:
         table: the parquet file.
@@ -188,7 +188,7 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
 
 
 def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
-    """A reading as three files: the input as parquet, its labels as parquet, its tensors as safetensors."""
+    """Files of a reading: the input as parquet, its labels as parquet, its tensors as safetensors."""
     row = {
         "picture": reading.id,
         "name": reading.picture.name,
@@ -215,30 +215,30 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
 
 
 def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, int], bytes] = read_png) -> Reading:
-    """The reading that `reading_to_bytes` stored; the input picture is opened when it is asked for.
+    """Reads a reading that `reading_to_bytes` wrote; the input picture is opened on access.
 
     Args:
-        table: the parquet file of the input.
-        labels: that of its labels.
+        table: parquet file of the input.
+        labels: parquet file of its labels.
         tensors: the safetensors file beside them.
         png: reads the picture of a row.
     """
-    (row,), held = read_rows(table, _INPUTS), load_tensors(tensors.read_bytes())
+    (row,), stored = read_rows(table, _INPUTS), load_tensors(tensors.read_bytes())
     return Reading(
         picture=Picture(row["name"], partial(_image, png, table), row["sha256"], note=row["note"]),
         id=row["picture"],
-        embedding=held["embedding"],
+        embedding=stored["embedding"],
         target=row["target"],
         target_similarity=row["target_similarity"],
         labels=tuple(
             Label(Site.parse(label["site"]), label["rank"], label["label"], label["score"])
             for label in read_rows(labels, _LABELS)
         ),
-        attention=held.get("attention"),
-        write_norms=held["write_norms"],
-        direct_similarity=held["direct_similarity"],
+        attention=stored.get("attention"),
+        write_norms=stored["write_norms"],
+        direct_similarity=stored["direct_similarity"],
         decomposition_error=row["decomposition_error"],
-        steered_similarity=held.get("steered_similarity"),
+        steered_similarity=stored.get("steered_similarity"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: what to look at, planned, computed cell by cell, and stored."""
+"""Sweeps: plan which pictures to decode, compute them cell by cell, and store them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""The folder of kept traces: what in it is ours, how much it takes, and what is removed from it.
+"""Contents of the trace cache: which files are steerlens's own, their size, and their removal.
 
-A folder of traces is known by its `model.json`, whose contents give the folder its name (`describe`), and a trace by a
-name of 64 hexadecimal digits. Whatever else lies there was written by somebody else and stays.
+A folder of traces is recognised by its `model.json`, whose contents give the folder its name (`describe`), and a trace
+by a name of 64 hexadecimal digits. Any other file there was written by somebody else and stays.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 _OWN = re.compile(rf"{_ENTRY.pattern}|model\.json")
 
 _EARLIER_UNFINISHED = re.compile(rf"\.({_OWN.pattern})\.[a-z0-9_]{{8}}")
-"""Temporary names of an earlier version, which counts as ours in a folder of traces alone."""
+"""Temporary names that an earlier version used; files of such names are ours only in a folder of traces."""
 
 _ABANDONED_SECONDS = 3600
-"""Age at which a file that is still under a temporary name was left behind by a process that died."""
+"""Age at which a file under a temporary name must have been left behind by a process that died."""
 
 _SHARE_LEFT = 0.9
-"""Once the limit is passed, as much of it is left, so that not every further entry means another clearing."""
+"""Share of the limit to which the cache shrinks once it exceeds it, so that not every new entry shrinks it again."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class CachedModel:
     """The traces of one encoder under one set of conditions.
 
     Attributes:
-        name: as the encoder was named when the first of them was stored.
-        folder: where they are.
-        entries: how many.
-        size: bytes that they take.
+        name: name of the encoder when the first trace was stored.
+        folder: folder of the traces.
+        entries: number of traces.
+        size: size of the traces in bytes.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Cleared:
     """Outcome of clearing a cache.
 
     Attributes:
-        models: what was removed.
-        foreign: files in the folder that steerlens did not write; they are still there.
+        models: the models whose traces were removed.
+        foreign: number of files in the folder that steerlens did not write; they are still there.
     """
 
     models: tuple[CachedModel, ...]
@@ -81,7 +81,7 @@ def size_limit() -> int:
     """Bytes that all traces may take: `STEERLENS_CACHE_GB` in gigabytes, by default 5; 0 turns the cache off.
 
     Raises:
-        UsageError: if the variable holds no such number.
+        UsageError: if the variable is not such a number.
     """
     text = os.environ.get("STEERLENS_CACHE_GB", "")
     try:
@@ -89,7 +89,7 @@ def size_limit() -> int:
     except ValueError:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
-        raise UsageError(f"STEERLENS_CACHE_GB is a number of gigabytes from 0, not {text!r}.")
+        raise UsageError(f"STEERLENS_CACHE_GB must be a number of gigabytes, 0 or more, not {text!r}.")
     return int(gigabytes * 1e9)
 
 
@@ -97,38 +97,38 @@ def describe(name: str, conditions: Mapping[str, Any]) -> tuple[str, bytes]:
     """The name of a folder of traces, and the bytes of its `model.json`.
 
     Args:
-        name: of the encoder; it is told to users and decides nothing.
-        conditions: all that decides a trace besides what the encoder sees, as JSON values.
+        name: name of the encoder, shown to users only.
+        conditions: everything besides the encoder's input that decides a trace, as JSON values.
     """
     return _name_by(conditions), json.dumps({"name": name, **conditions}, indent=1).encode()
 
 
 def is_described(folder: Path) -> bool:
-    """Whether a folder holds traces: its `model.json` is the one that gave the folder its name."""
+    """True if a folder holds traces: its `model.json` is the one that gave the folder its name."""
     return _description(folder) is not None
 
 
 def cached_models(folder: Path) -> list[CachedModel]:
-    """Contents of a cache, one entry a model and set of conditions, the largest first."""
+    """Contents of a cache: an entry for each model and set of conditions, the largest first."""
     models: list[CachedModel] = []
-    for place, description in _model_folders(folder):
-        sizes = [size for _, size, _ in _entries(place)]
-        models.append(CachedModel(str(description.get("name", "unknown")), place, len(sizes), sum(sizes)))
+    for traces, description in _model_folders(folder):
+        sizes = [size for _, size, _ in _entries(traces)]
+        models.append(CachedModel(str(description.get("name", "unknown")), traces, len(sizes), sum(sizes)))
     return sorted(models, key=lambda model: -model.size)
 
 
 def foreign_files(folder: Path) -> int:
     """Number of files among the traces of a cache that steerlens did not write."""
-    ours = {path for place, _ in _model_folders(folder) for path in _own_files(place)}
+    ours = {path for traces, _ in _model_folders(folder) for path in _own_files(traces)}
     return sum(path not in ours for path, _ in files_under(folder / TRACES))
 
 
 def clear_cache(folder: Path, model: str | None = None) -> Cleared:
-    """Removes all traces, or those of one model, and nothing else; runs go on unharmed.
+    """Removes all traces, or those of one model, and nothing else; runs that use them are not harmed.
 
     Args:
-        folder: of the cache.
-        model: name of the encoder.
+        folder: the cache.
+        model: name of the encoder; None for all.
 
     Raises:
         UsageError: if the cache holds no such model.
@@ -138,37 +138,37 @@ def clear_cache(folder: Path, model: str | None = None) -> Cleared:
     chosen = tuple(entry for entry in models if model is None or entry.name == model)
     if model is not None and not chosen:
         known = ", ".join(sorted({entry.name for entry in models})) or "none"
-        raise UsageError(f"the cache in {folder} holds no traces of {model!r}; it holds: {known}.")
+        raise UsageError(f"the cache in {folder} has no traces of {model!r}; it has traces of: {known}.")
     foreign = foreign_files(folder)
     for entry in chosen:
         try:
-            for path in _own_files(entry.folder):  # the description comes last: without it the rest is not ours
+            for path in _own_files(entry.folder):  # the description goes last: without it the rest is not ours
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{entry.folder} cannot be cleared: {error.strerror or error}.") from error
-        with suppress(OSError):  # something else lies in it
+        with suppress(OSError):  # the folder contains something else
             entry.folder.rmdir()
     return Cleared(chosen, foreign)
 
 
 def size_of(folder: Path) -> int:
     """Bytes that all traces of a cache take."""
-    return sum(size for place, _ in _model_folders(folder) for _, size, _ in _entries(place))
+    return sum(size for traces, _ in _model_folders(folder) for _, size, _ in _entries(traces))
 
 
 def shrink(folder: Path, limit: int) -> int:
-    """Removes the traces that were not used for longest, and what dead processes left; returns the size after it.
+    """Removes the least recently used traces and the files that dead processes left; returns the size that remains.
 
     Args:
-        folder: of the cache.
+        folder: the cache.
         limit: bytes that all traces may take.
     """
-    now, places = time.time(), [place for place, _ in _model_folders(folder)]
-    for path in (path for place in places for path in _unfinished(place)):
+    now, models = time.time(), [traces for traces, _ in _model_folders(folder)]
+    for path in (path for traces in models for path in _unfinished(traces)):
         with suppress(FileNotFoundError):
             if now - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
-    entries = sorted(entry for place in places for entry in _entries(place))
+    entries = sorted(entry for traces in models for entry in _entries(traces))
     total = sum(size for _, size, _ in entries)
     for _, size, path in entries:
         if total <= limit * _SHARE_LEFT:
@@ -197,26 +197,26 @@ def _description(folder: Path) -> dict[str, Any] | None:
 
 
 def _model_folders(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for place in sorted((folder / TRACES).glob("*/")):
-        if (description := _description(place)) is not None:
-            yield place, description
+    for traces in sorted((folder / TRACES).glob("*/")):
+        if (description := _description(traces)) is not None:
+            yield traces, description
 
 
-def _entries(place: Path) -> list[tuple[float, int, Path]]:
+def _entries(folder: Path) -> list[tuple[float, int, Path]]:
     """The traces of a folder: time of last use, size in bytes, file."""
-    found: list[tuple[float, int, Path]] = []
-    for path in place.iterdir():
+    entries: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process removes them too
             if _ENTRY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
-    return found
+                entries.append((status.st_mtime, status.st_size, path))
+    return entries
 
 
-def _unfinished(place: Path) -> list[Path]:
-    earlier = [path for path in place.glob(".*") if _EARLIER_UNFINISHED.fullmatch(path.name) and path.is_file()]
-    return [*OwnedFolder(place).unfinished(_OWN), *earlier]
+def _unfinished(folder: Path) -> list[Path]:
+    earlier = [path for path in folder.glob(".*") if _EARLIER_UNFINISHED.fullmatch(path.name) and path.is_file()]
+    return [*OwnedFolder(folder).unfinished(_OWN), *earlier]
 
 
-def _own_files(place: Path) -> list[Path]:
-    return [*(path for _, _, path in _entries(place)), *_unfinished(place), place / MODEL_FILE]
+def _own_files(folder: Path) -> list[Path]:
+    return [*(path for _, _, path in _entries(folder)), *_unfinished(folder), folder / MODEL_FILE]

@@ -1,7 +1,7 @@
-"""The local engine: carries a plan out, picture after picture, decoding in large batches across them.
+"""The local engine: traces picture after picture, and decodes their cells in large batches across pictures.
 
-It is a generator of progress, so that a command line, an app and a notebook show the same, and finished cells are
-stored before the next batch begins.
+It is a generator of progress, so that a command line, an app and a notebook show the same, and the caller can store
+finished cells before the next batch begins.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ from steerlens.sweep.steered import (
 
 @dataclass(frozen=True, eq=False)
 class FinishedCells:
-    """Results of one batch, which will not change: a payload of a sweep's progress."""
+    """Final results of one batch: a payload of a sweep's progress."""
 
     results: tuple[CellResult, ...]
 
@@ -47,16 +47,16 @@ def run(
     read: frozenset[str] = frozenset(),
     batch: BatchSize | None = None,
 ) -> Iterator[Progress]:
-    """Carries a job out: readings as pictures are traced, cells as batches are decoded.
+    """Runs a job: yields readings as pictures are traced, and cells as batches are decoded.
 
     Stages are `tracing`, `decoding` and `re-encoding`. The payload is a finished `Reading` or `FinishedCells`. The
-    total of `decoding` falls when fewer cells are selected than the selection may take at most.
+    total of `decoding` starts as an upper bound, and falls once the cells of a picture are selected.
 
     Args:
-        job: what to do.
+        job: the job.
         finished: keys of cells that an earlier call finished; they are left out.
-        read: ids of pictures whose reading is stored; they are traced again only if cells of theirs are left.
-        batch: the size of batches, which learns from them; by default it begins anew.
+        read: ids of pictures whose reading is stored; they are traced again only if some of their cells are missing.
+        batch: batch size, adapted to the memory that batches take; by default the decoder's suggestion.
 
     Raises:
         ModelError: if encoder and decoder do not fit, a picture does not fit into memory, or a model gives values that
@@ -79,7 +79,7 @@ def run(
         at_most, selected = job.selection.at_most(cells), ()
         if done_of[id] < at_most:
             selected = selected_cells(job, traced, cells)
-            # How many cells are above a similarity is known only now.
+            # The number of cells above a similarity is known only now.
             total -= at_most - len(selected)
         yield Progress("tracing", number + 1, len(left), "pictures")
         for steered in unfinished_cells(job, traced, selected, finished):
@@ -98,9 +98,9 @@ def survey(job: Job, id: str, *, read: bool) -> tuple[Reading | None, tuple[Cell
     """Reading and selected cells of one picture; nothing is decoded.
 
     Args:
-        job: what to do.
-        id: of the picture.
-        read: whether its reading is stored already; it is None then.
+        job: the job.
+        id: id of the picture.
+        read: True if its reading is stored already; None is returned in its place then.
 
     Raises:
         ModelError: as `run`.
@@ -112,8 +112,8 @@ def survey(job: Job, id: str, *, read: bool) -> tuple[Reading | None, tuple[Cell
 
 
 def batch_size(job: Job) -> BatchSize:
-    """The number of pictures of a job that are decoded at once, to begin with."""
-    # A decoder suggests for a CPU the size beyond which larger batches gain nothing; GPUs differ too much to know.
+    """Number of pictures that a job decodes at once at first."""
+    # On a CPU, a decoder suggests the size beyond which larger batches gain nothing; GPUs differ too much.
     on_gpu = getattr(job.decoder, "device", torch.device("cpu")).type != "cpu"
     return BatchSize(job.decoder, job.options, grows=on_gpu)
 
@@ -125,8 +125,8 @@ def _check_pair(job: Job) -> None:
     elif job.decoder.spec.embedding_size != job.encoder.spec.embedding_size:
         raise ModelError(
             f"encoder {job.encoder.spec.name} gives embeddings of size {job.encoder.spec.embedding_size}, decoder "
-            f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index pictures "
-            "of your own for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
+            f"{job.decoder.spec.name} reads size {job.decoder.spec.embedding_size}: they do not fit. Index "
+            "your own pictures for this encoder (steerlens neighbours index), or fit a bridge (steerlens bridge fit)."
         )
 
 
@@ -155,7 +155,7 @@ def _results(job: Job, cells: Sequence[SteeredCell], pictures: Tensor, batch: Ba
 def _score(encoder: Encoder, decoder: Decoder, cells: Sequence[SteeredCell], pictures: Tensor) -> Iterator[CellResult]:
     inputs = encoder.preprocess_tensor(pictures)
     reencoded = encoder.embed(inputs).float().cpu()
-    # What the decoder reads of its own pictures: fidelity compares it with the conditioning.
+    # The conditioning of the decoded pictures themselves; fidelity compares it with the conditioning that was decoded.
     redrawn = reencoded if decoder.spec.consumes == "image_embedding" else None
     if redrawn is None:
         redrawn = clean_conditioning(encoder, decoder, inputs).values

@@ -1,4 +1,4 @@
-"""Identity of a run: models, plan, options, inputs; all that decides its numbers, computed in this one place."""
+"""Identity of a run: models, plan, options and inputs, everything that decides its numbers, computed only here."""
 
 import hashlib
 from typing import Any
@@ -13,7 +13,7 @@ from steerlens.zoo.pair import Pair
 
 
 def identity(pair: Pair, job: Job) -> dict[str, Any]:
-    """All that two calls must share to add to one run, as JSON values."""
+    """Everything that two calls must share to add to one run, as JSON values."""
     return {
         "models": job.models or models_identity(pair),
         "encoder": spec_to_json(job.encoder.spec),
@@ -22,9 +22,9 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         "options": job.options.decisive(),
         "target": {"description": job.target.description, "source": job.target.source},
         "inputs": {id: {"name": picture.name, "sha256": picture.sha256} for id, picture in job.pictures.items()},
-        "directions": {name: _direction_identity(one) for name, one in job.directions.items()},
+        "directions": {name: _direction_identity(direction) for name, direction in job.directions.items()},
         "labels": _labels_identity(job),
-        # Runs of image embeddings are known by what they were known by before there was this option.
+        # Left out of runs of image embeddings, so that those from before this option existed are still recognised.
         **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
         **({} if job.selection.rule == "all" else {"decode": str(job.selection)}),
     }
@@ -32,8 +32,8 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
 
 def _labels_identity(job: Job) -> dict[str, Any]:
     names = () if job.vocabulary is None else job.vocabulary.names
-    held = sorted(getattr(job.vocabulary, "__dict__", {}).items())
-    tensors = [f"{name}={_tensor_identity(value)}" for name, value in held if isinstance(value, Tensor)]
+    fields = sorted(getattr(job.vocabulary, "__dict__", {}).items())
+    tensors = [f"{name}={_tensor_identity(value)}" for name, value in fields if isinstance(value, Tensor)]
     return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
 
 

@@ -1,4 +1,4 @@
-"""Jobs: everything that a sweep needs to be carried out."""
+"""Jobs: the models, inputs, plan and options of a sweep."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from steerlens.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Embedding that similarities are measured against.
+    """Embedding that the similarities of a sweep refer to.
 
     Attributes:
-        description: in words, for reports.
+        description: the target in words, for reports.
         direction: the embedding; None for each input's own.
-        source: what the direction was made from, a text or the SHA-256 of a picture; part of a run's identity.
-        tokens: for a decoder of image tokens, those of the picture that the direction was made from.
+        source: the text behind the direction, or the SHA-256 of its picture; part of a run's identity.
+        tokens: image tokens of the target picture, for a decoder of image tokens; else None.
     """
 
     description: str = "the input itself"
@@ -44,15 +44,15 @@ class Job:
         decoder: a decoder of its embeddings, or of its image tokens.
         pictures: the inputs, by id.
         plan: the cells to decode.
-        options: how to decode.
+        options: options of the decoder.
         vocabulary: labels for the Logit Lens, or None.
-        target: what similarities are measured against.
+        target: the embedding that similarities refer to.
         directions: the directions, groups and regions behind `vector`, `group` and `region` sites, by name.
-        n_labels: labels kept for every site.
-        tokens: for a decoder of image tokens, those that the Steering Lens writes to; None for all.
-        traces: those of earlier runs, or None to take every trace anew.
-        selection: which of the plan's cells are decoded.
-        models: weights and precision of encoder and decoder, as a manifest states them; workers on other machines
+        n_labels: number of labels stored for every site.
+        tokens: tokens that the Steering Lens writes to, for a decoder of image tokens; None for all.
+        traces: cache of traces of earlier runs; None to compute every trace.
+        selection: rule that selects the cells to decode.
+        models: hashes of weights, and precision, of encoder and decoder, as in the manifest; workers on other machines
             compare them with their own.
     """
 
@@ -72,5 +72,5 @@ class Job:
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether the decoder reads image tokens instead of an image embedding."""
+        """True if the decoder reads image tokens instead of an image embedding."""
         return self.decoder.spec.consumes == "image_tokens"

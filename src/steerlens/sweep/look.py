@@ -1,4 +1,4 @@
-"""Looking at pictures: from options to an atlas, for the command line, the Python API and an app alike."""
+"""Entry points of a sweep: from options to an atlas, for the command line, the Python API and an app."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -28,51 +28,51 @@ from steerlens.zoo.pair import Pair
 from steerlens.zoo.vocabularies import read_vocabulary
 
 Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Progress]]
-"""Carries a job out: given the keys of finished cells and the ids of stored readings, it yields the rest."""
+"""Function that runs a job: takes the keys of finished cells and the ids of stored readings, and yields the rest."""
 
 
 def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Progress, None, Atlas]":
-    """Carries a job out, yields progress, and returns the atlas.
+    """Runs a job, yields progress, and returns the atlas.
 
     Args:
         pair: encoder and decoder.
-        job: what `make_job` gave.
-        folder: a run directory to store every finished part in, and to go on with if it holds the same run; None keeps
-            the results in memory alone.
-        engine: carries the job out; the local one, or one on a cluster (`ray_engine`).
+        job: the job, as `make_job` returns it.
+        folder: run directory that stores every finished part, and resumes if it contains the same run; None keeps the
+            results in memory only.
+        engine: the local engine, or one on a cluster (`ray_engine`).
 
     Raises:
-        UsageError: if the folder holds another run.
-        StoreError: if it cannot be written; what was stored before stays.
+        UsageError: if the folder contains another run.
+        StoreError: if it cannot be written; parts stored before stay.
     """
     started = time.time()
-    what = identity(pair, job)
+    run_identity = identity(pair, job)
     if folder is None:
         readings, results = list[Reading](), list[CellResult]()
-        yield from _carry_out(engine(job, frozenset(), frozenset()), readings.append, results.extend)
+        yield from _collect(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
         provenance = pair.provenance.to_json()
-        manifest = {**what, "provenance": provenance, "seconds": round(time.time() - started, 1)}
+        manifest = {**run_identity, "provenance": provenance, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     geometry = job.encoder.spec.geometry
     facts = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
-    with open_run(folder, what, facts) as writer:
+    with open_run(folder, run_identity, facts) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
-            yield from _carry_out(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
+            yield from _collect(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
     return load_run(folder)
 
 
 def ray_engine(workers: Workers, load: Callable[[], Pair]) -> Engine:
-    """An engine of Ray workers.
+    """Engine that distributes a job to Ray workers.
 
     Args:
-        workers: how many, and where.
-        load: gives each its pair; it travels to the worker by pickling.
+        workers: number, place and size of the workers.
+        load: loads the pair on a worker's machine; it travels there pickled.
 
     Raises:
-        UsageError: if Ray is not installed, or nothing answers at the address.
+        UsageError: if Ray is not installed, or no cluster answers at the address.
     """
     check_cluster(workers)
 
@@ -91,7 +91,7 @@ def _finish(writer: RunWriter, started: float) -> None:
     writer.finish(**({"resumed": True} if writer.resumed else {"seconds": seconds}))
 
 
-def _carry_out(
+def _collect(
     events: Iterator[Progress],
     keep_reading: Callable[[Reading], None],
     keep_cells: Callable[[tuple[CellResult, ...]], None],
@@ -116,36 +116,35 @@ def look(
     directions: Mapping[str, Direction] | None = None,
     **options: Any,
 ) -> Atlas:
-    """Looks at pictures through every lens: the main job in one call.
+    """Looks at pictures through every lens: the main job of the package in one call.
 
     Args:
-        pair: encoder and decoder, as `steerlens.loading` gives them.
-        pictures: one or several; paths are read.
-        target: what similarities are measured against; by default each input itself.
-        vocabulary: what the Logit Lens reads with, or where it is (see `read_vocabulary`); by default the pair's own.
-        folder: a run directory to write, and to go on with.
+        pair: encoder and decoder, as `steerlens.load` returns them.
+        pictures: a picture or several; paths are read.
+        target: a text, picture or path that similarities refer to; by default each input itself.
+        vocabulary: labels for the Logit Lens, or their file (see `read_vocabulary`); by default the pair's own.
+        folder: run directory to write or resume.
         progress: called with every event; the payload is a finished `Reading` or `FinishedCells`, if any.
-        workers: Ray workers that carry it out, each with a copy of the pair; by default this process does.
-        directions: directions (D,), groups and regions by name, which are looked at besides the sites.
-        **options: the fields of `LookOptions`; `strength` may be a `Strength` too.
+        workers: Ray workers that do the work, each with a copy of the pair; by default this process does it.
+        directions: name -> direction (D,), group or region to look at besides the sites.
+        **options: fields of `LookOptions`; `strength` may also be a `Strength`.
 
     Returns:
-        The atlas, which shows itself in a notebook.
+        The atlas, which displays itself in a notebook.
 
     Raises:
         UsageError: if an option is unknown or makes no sense for this pair.
-        SteerlensError: as the parts do.
+        SteerlensError: if a picture cannot be read, a model fails or the run cannot be stored.
     """
     if isinstance(options.get("strength"), Strength):
         options["strength"] = str(options["strength"])
     try:
-        chosen = LookOptions(**options)
+        look_options = LookOptions(**options)
     except TypeError as error:
         raise UsageError(f"look: {error}.") from None
-    given = [pictures] if isinstance(pictures, Picture | str | Path) else list(pictures)
-    loaded = load_pictures(given)
+    inputs = load_pictures([pictures] if isinstance(pictures, Picture | str | Path) else list(pictures))
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
-    job = make_job(pair, loaded, chosen, target, labels, directions)
+    job = make_job(pair, inputs, look_options, target, labels, directions)
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     events = look_in(pair, job, None if folder is None else Path(folder), engine)
     return run_to_end(events, progress)

@@ -1,4 +1,4 @@
-"""Jobs made from pictures and options: plan, target and selection, checked against the pair."""
+"""Preparation of jobs: plan, target and selection from pictures and options, checked against the pair."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ _MAX_SEED = 2**63 - 1
 """The largest whole number that a generator and a parquet column take."""
 
 Directions = Mapping[str, Direction]
-"""Directions (D,), groups and regions by name, which are looked at besides the sites."""
+"""Name -> direction (D,), group or region to look at besides the sites."""
 
 
 def make_job(
@@ -41,15 +41,15 @@ def make_job(
     vocabulary: Vocabulary | None = None,
     directions: Directions | None = None,
 ) -> Job:
-    """Puts together what an engine needs: the plan, the decoder's options, the target.
+    """Makes the job of an engine: plan, decoder options, target and selection.
 
     Args:
         pair: encoder and decoder.
         pictures: the inputs.
-        options: what to look at and how.
-        target: what similarities are measured against: None for each input itself, a picture or its path, or a text.
-        vocabulary: what the Logit Lens reads with; by default the pair's own.
-        directions: directions, groups and regions by name.
+        options: options of the sweep.
+        target: what similarities refer to: None for each input itself, a picture or its path, or a text.
+        vocabulary: labels for the Logit Lens; by default the pair's own.
+        directions: name -> direction (D,), group or region.
 
     Raises:
         UsageError: if a site, strength, text or number makes no sense for this pair.
@@ -84,7 +84,7 @@ def make_job(
 
 
 def picture_id(picture: Picture) -> str:
-    """The name of an input picture in cells; equal files share it, and are looked at once."""
+    """Id of an input picture in cells; equal files share it, and are computed once."""
     return picture.sha256[:12]
 
 
@@ -97,17 +97,17 @@ def plan_of(
     decoder: DecoderSpec | None = None,
     directions: Directions | None = None,
 ) -> Plan:
-    """The cells that options name, on an encoder of L layers and H heads.
+    """Plan of the cells that options name, on an encoder of L layers and H heads.
 
     Args:
-        options: what to look at and how.
+        options: options of the sweep.
         pictures: the inputs.
         n_layers: L.
         n_heads: H.
-        strength: how hard to steer if the options do not say.
-        decoder: what the decoder reads: sites that never reach a decoder of image tokens are left out of patterns, and
-            refused where they are named.
-        directions: directions, groups and regions by name.
+        strength: steering strength if the options have none.
+        decoder: spec of the decoder. For a decoder of image tokens, sites that never reach it are left out of
+            patterns, and refused if they are named.
+        directions: name -> direction (D,), group or region.
 
     Raises:
         UsageError: if a site or a number makes no sense for this encoder.
@@ -120,7 +120,7 @@ def plan_of(
         if words := over_limit(name, number):
             raise UsageError(f"the plan asks for {words}.")
     if options.n_labels < 0:
-        raise UsageError(f"the number of labels cannot be negative, as {options.n_labels} is.")
+        raise UsageError(f"the number of labels cannot be negative, but it is {options.n_labels}.")
     source = None if decoder is None else decoder.tokens
     sites: tuple[Site, ...] = ()
     if options.sites.strip() and decoder is not None and source is not None:
@@ -140,16 +140,16 @@ def plan_of(
 
 
 def default_strength(card: Card | None) -> Strength:
-    """The strength that suits a pair: its card's, or rho = 1, which adds as much as the final residual itself."""
+    """Default strength of a pair: its card's, or rho = 1, which adds a vector as long as the final residual."""
     return Strength("rho", 1.0) if card is None else Strength.parse(card.strength)
 
 
 def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
-    """The embedding that similarities are measured against.
+    """Computes the target that similarities refer to.
 
     Args:
         pair: encoder and decoder.
-        target: None for each input's own, a picture or its path, or a text.
+        target: None for each input itself, a picture or its path, or a text.
 
     Raises:
         UsageError: if a text is neither the path of a picture nor known to the pair.
@@ -168,10 +168,10 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
 
 
 def _names_a_file(text: str) -> bool:
-    """Whether a text means a file, even one that is not there: `cat.png` is a slip, not a text to compare with."""
+    """True if a text names a file, even a missing file: `cat.png` is a mistyped path, not a text to compare with."""
     try:
         return Path(text).is_file() or Path(text).suffix.lower() in Image.registered_extensions()
-    except OSError:  # a text longer than any name of a file
+    except OSError:  # longer than any file name
         return False
 
 
@@ -180,14 +180,14 @@ def _selection(pair: Pair, options: LookOptions, target: Target) -> Selection:
     tokens = pair.decoder.spec.consumes == "image_tokens"
     if selection.rule != "all" and tokens and target.direction is not None and target.tokens is None:
         raise UsageError(
-            f"decode {selection} ranks sites by what is steered: {pair.decoder.spec.name} is given image tokens, of "
-            "which a text has none to compare with; take a picture as the target, or decode all."
+            f"decode {selection} ranks sites by the image tokens that {pair.decoder.spec.name} would decode, and a "
+            "text has no image tokens to compare them with; take a picture as the target, or decode all."
         )
     return selection
 
 
 def _kept_traces(pair: Pair, options: LookOptions, directions: Directions) -> TraceCache | None:
-    # A region's read-out is computed from the values of all tokens, which are not kept.
+    # What a head reads from a region is computed from the values of all tokens, which the cache does not store.
     regions = any(not isinstance(named, Tensor) and named.kind == "region" for named in directions.values())
     return trace_cache(pair) if options.cache and not regions else None
 
@@ -197,11 +197,11 @@ def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength, dir
     if decoder.consumes == "image_embedding":
         if area is not None:
             raise UsageError(
-                f"tokens {options.tokens!r} to write to make no sense here: {decoder.name} reads one image embedding, "
-                "no image tokens. For what heads read from a part of the picture, name a region."
+                f"tokens {options.tokens!r} cannot be written to: {decoder.name} reads one image embedding, not image "
+                "tokens. To see what heads read from a part of the picture, name a region."
             )
         return None
     for direction in directions.values():
         check_direction(direction, pair.encoder.spec, decoder)
-    TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses what the decoder does not read
+    TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses unread tokens
     return area

@@ -1,4 +1,4 @@
-"""Readings of input pictures: everything that takes no decoding."""
+"""Readings of input pictures: every measurement that needs no decoding."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,15 +22,15 @@ from steerlens.trace import Trace
 def reading_of(
     job: Job, id: str, cells: Iterable[Cell], trace: Trace, target: Float[Tensor, "E"], error: float
 ) -> Reading:
-    """The reading of one picture.
+    """Computes the reading of one picture.
 
     Args:
         job: the job.
-        id: of the picture.
+        id: id of the picture.
         cells: all its planned cells, finished or not: a resumed run must not lose their labels.
-        trace: of the picture.
-        target: what similarities are measured against.
-        error: of the trace's decomposition.
+        trace: trace of the picture.
+        target: embedding that similarities refer to.
+        error: relative error of the trace's decomposition.
     """
     encoder = job.encoder
     L, H = encoder.spec.n_layers, encoder.spec.n_heads
@@ -59,14 +59,14 @@ def reading_of(
 
 
 def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:
-    """Cosine of every head's steered embedding with the target: the ranking that takes no decoding."""
+    """Cosine of every head's steered embedding with the target: a ranking that needs no decoding."""
     L, H = job.encoder.spec.n_layers, job.encoder.spec.n_heads
     steered = SteeringLens(job.encoder, job.plan.strength).embeddings(trace, all_heads(L, H))[0]
     return cosine_similarity(steered.float(), target.float()).view(L, H).cpu()
 
 
 def _noted(picture: Picture, spec: EncoderSpec) -> Picture:
-    """The picture with a note if the encoder does not see all of it."""
+    """Adds a note to the picture if the encoder does not see all of it."""
     (width, height), geometry = picture.image.size, spec.geometry
     if geometry is not None and geometry.resize == "unknown":
         return picture

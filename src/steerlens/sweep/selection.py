@@ -17,11 +17,11 @@ _FORMS = "all, top:K (the K best of every picture) or above:X (a cosine similari
 
 @dataclass(frozen=True)
 class Selection:
-    """Rule that selects the cells of a plan to decode; sites of the residual stream, few as they are, always are.
+    """Rule that selects the cells of a plan to decode; sites of the residual stream are always selected.
 
     Attributes:
         rule: `all` cells, the `top` sites of each picture and lens, or those `above` a similarity.
-        value: how many sites, or which similarity.
+        value: number of sites, or threshold of the cosine similarity.
     """
 
     rule: Literal["all", "top", "above"] = "all"
@@ -29,10 +29,10 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str) -> "Selection":
-        """A selection from its text form: `all`, `top:8`, `above:0.3`.
+        """Parses the text form of a selection: `all`, `top:8`, `above:0.3`.
 
         Raises:
-            UsageError: if the text is none of them.
+            UsageError: if the text has none of these forms.
         """
         kind, _, value = text.strip().partition(":")
         try:
@@ -44,17 +44,21 @@ class Selection:
                 return cls("above", float(value))
         except ValueError:
             pass
-        raise UsageError(f"what to decode is {_FORMS}, not {text!r}.")
+        raise UsageError(f"decode must be {_FORMS}, not {text!r}.")
 
     def __str__(self) -> str:
-        return "all" if self.rule == "all" else f"{self.rule}:{self.value:g}"
+        if self.rule == "all":
+            return "all"
+        # The text is part of a run's identity: it must tell any two thresholds apart.
+        short = f"{self.value:g}"
+        return f"{self.rule}:{short if float(short) == self.value else repr(self.value)}"
 
     def select(self, similarity: Iterable[tuple[Cell, float]]) -> frozenset[str]:
-        """Selects cells of one picture; returns their keys.
+        """Selects the cells of one picture to decode; returns their keys.
 
         Args:
-            similarity: every cell of the picture with the cosine of its steered embedding and the target. That of a
-                control is ignored: controls go with their site.
+            similarity: every cell of the picture with the cosine of its steered embedding and the target; ignored for
+                controls, which are selected with their site.
         """
         cells = list(similarity)
         ranked: dict[LensName, dict[Site, float]] = {}
@@ -73,12 +77,12 @@ class Selection:
             return frozenset(sites)
         if self.rule == "above":
             return frozenset(site for site, value in sites.items() if value > self.value)
-        # Equal similarities keep the order of the plan, so that every machine selects the same.
+        # Ties keep the order of the plan, so that every machine selects the same sites.
         ranked = sorted(sites, key=lambda site: -sites[site])
         return frozenset(ranked[: int(self.value)])
 
     def at_most(self, cells: Iterable[Cell]) -> int:
-        """The largest number of a plan's cells that can be selected; exact for `all` and `top`."""
+        """Upper bound of the number of cells that can be selected; exact for `all` and `top`."""
         if isinstance(cells, RepeatedCells):
             return len(cells.pictures) * self.at_most(cells.each)
         sites: dict[tuple[str, str, Site], list[Cell]] = {}
@@ -87,10 +91,10 @@ class Selection:
             sites.setdefault((cell.picture, lens, cell.site), []).append(cell)
         counts: dict[tuple[str, str], list[int]] = {}
         always = 0
-        for (picture, lens, site), found in sites.items():
+        for (picture, lens, site), of_site in sites.items():
             if site.is_write:
-                counts.setdefault((picture, lens), []).append(len(found))
+                counts.setdefault((picture, lens), []).append(len(of_site))
             else:
-                always += len(found)
-        kept = int(self.value) if self.rule == "top" else None
-        return always + sum(sum(sorted(found, reverse=True)[:kept]) for found in counts.values())
+                always += len(of_site)
+        most = int(self.value) if self.rule == "top" else None
+        return always + sum(sum(sorted(sizes, reverse=True)[:most]) for sizes in counts.values())

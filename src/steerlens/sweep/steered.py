@@ -1,6 +1,6 @@
-"""Cells on their way to the decoder: pictures traced, and their embeddings or tokens steered.
+"""Cells before decoding: traces of pictures, and their steered embeddings or tokens.
 
-Nothing is decoded here; a selection ranks sites by what this module computes.
+Nothing is decoded here; a selection ranks sites by the numbers of this module.
 """
 
 import math
@@ -27,7 +27,7 @@ from steerlens.sweep.readings import reading_of
 from steerlens.trace import Trace
 
 _SITES = 32
-"""Sites whose content on all tokens is held at once; each such chunk takes one more pass of the encoder."""
+"""Sites whose content on all tokens is in memory at a time; each chunk costs another pass of the encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +35,10 @@ class TracedPicture:
     """An input picture after its forward pass.
 
     Attributes:
-        inputs: what the encoder was given.
-        trace: its decomposition.
-        error: of the decomposition, relative.
-        target: embedding that its similarities are measured against.
+        inputs: inputs of the encoder.
+        trace: decomposition of the final residual.
+        error: relative error of the decomposition.
+        target: embedding that its similarities refer to.
     """
 
     inputs: Inputs
@@ -53,7 +53,7 @@ class SteeredCell:
 
     Attributes:
         cell: the cell.
-        rho: relative steering strength that was applied; 0 for the Diffusion Lens.
+        rho: relative steering strength applied; 0 for the Diffusion Lens.
         conditioning: the image embedding, or the image tokens.
         target: embedding to compare with.
         target_tokens: tokens to compare with, for a decoder of image tokens; None if the target has none.
@@ -67,7 +67,7 @@ class SteeredCell:
 
     @property
     def steered_similarity(self) -> float:
-        """Cosine of the conditioning with the target, in the space that is decoded; NaN if the target has no tokens."""
+        """Cosine of the conditioning with the target, in the decoder's space; NaN if the target has no tokens."""
         target = self.target_tokens if self.conditioning.ndim == 2 else self.target
         return math.nan if target is None else flat_cosine(self.conditioning, target)
 
@@ -77,7 +77,7 @@ def trace_picture(job: Job, id: str) -> TracedPicture:
     """Traces one input picture.
 
     Raises:
-        ModelError: if it does not fit into memory, or the model gives values that are not finite.
+        ModelError: if it does not fit into memory, or the model returns values that are not finite.
     """
     picture = job.pictures[id]
     inputs = job.encoder.preprocess([picture.image])
@@ -89,7 +89,7 @@ def trace_picture(job: Job, id: str) -> TracedPicture:
 
 @torch.no_grad()
 def read_picture(job: Job, id: str, cells: Sequence[Cell], traced: TracedPicture) -> Reading:
-    """The reading of one traced picture.
+    """Computes the reading of a traced picture.
 
     Raises:
         ModelError: if it does not fit into memory.
@@ -99,9 +99,9 @@ def read_picture(job: Job, id: str, cells: Sequence[Cell], traced: TracedPicture
 
 
 def selected_cells(job: Job, traced: TracedPicture, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """The cells of one picture that are decoded.
+    """Cells of one picture to decode.
 
-    All planned cells are ranked, finished or not, so that a resumed run selects what it selected before.
+    All planned cells are ranked, finished or not, so that a resumed run makes the same selection.
     """
     if job.selection.rule == "all":
         return cells
@@ -112,12 +112,12 @@ def selected_cells(job: Job, traced: TracedPicture, cells: tuple[Cell, ...]) -> 
 def unfinished_cells(
     job: Job, traced: TracedPicture, cells: Sequence[Cell], finished: frozenset[str]
 ) -> Iterable[SteeredCell]:
-    """The steered cells of one picture whose keys are not among the finished ones."""
+    """Steers the cells of one picture that are not finished."""
     left = [cell for cell in cells if cell.key not in finished]
     if job.reads_tokens or not left:
         return _steer(job, traced, left)
-    # All cells are read out together, finished or not: the last digits depend on how many are, and a run that was
-    # interrupted must not differ from one that was not.
+    # All cells are read out together, finished or not: the last digits depend on their number, and a resumed run must
+    # not differ from an uninterrupted run.
     return (steered for steered in _steer(job, traced, cells) if steered.cell.key not in finished)
 
 
@@ -162,7 +162,7 @@ def _embeddings(
 
 @torch.no_grad()
 def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tensor) -> Iterator[SteeredCell]:
-    """One picture's cells, a few sites at a time: the content of all sites on all tokens may not fit into memory."""
+    """Steers the cells of a picture a few sites at a time: all sites on all tokens may not fit into memory."""
     sites = list(dict.fromkeys(cell.site for cell in cells))
     diffusion = TokenDiffusionLens(job.encoder, job.decoder)
     target_tokens = job.target.tokens
@@ -170,7 +170,7 @@ def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tenso
         target_tokens = clean_conditioning(job.encoder, job.decoder, inputs).values[0]
     for start in range(0, len(sites), _SITES):
         chunk = sites[start : start + _SITES]
-        with fitting(f"what {len(chunk)} sites write to all tokens"):
+        with fitting(f"tracing {len(chunk)} sites on all tokens"):
             trace = trace_tokens(job.encoder, job.decoder, inputs, chunk, job.directions)
         for cell in cells:
             if cell.site in chunk:

@@ -1,11 +1,11 @@
-"""Traces kept from run to run, so that the same picture goes through the same weights once.
+"""Cache of traces across runs, so that the same picture goes through the same weights only once.
 
-    FOLDER/traces/MODEL/model.json            what decides every trace in this folder
+    FOLDER/traces/MODEL/model.json            the conditions that decide every trace in this folder
     FOLDER/traces/MODEL/ENTRY.safetensors     a trace with the embedding of its picture
 
-MODEL is a hash of the encoder's files and of all else that decides the numbers; ENTRY is a hash of what the encoder
-sees, taken after preprocessing, so that the bytes of the picture and the backend that prepared them are both in it.
-An entry that is broken counts as absent. Several processes may share the folder.
+MODEL is a hash of the encoder's files and of everything else that decides the numbers; ENTRY is a hash of the encoder's
+input after preprocessing, so that it covers both the bytes of the picture and the backend that prepared them.
+A broken entry counts as absent. Several processes may share the folder.
 """
 
 import hashlib
@@ -44,25 +44,25 @@ from steerlens.zoo.identity import attention_of, weights_are_files
 from steerlens.zoo.pair import Pair
 
 FORMAT = 1
-"""Version of the layout of an entry; it is part of what MODEL is a hash of."""
+"""Version of the layout of an entry; part of the hash MODEL."""
 
 _PARTS = ("embed", "head_values", "attn_out", "mlp_out", "resid_post", "embedding", "attention")
-"""What an entry holds of a trace. Weights are the model's; the values of all tokens would be most of an entry."""
+"""Fields of a trace in an entry. Weights belong to the model; the values of all tokens would take most of the space."""
 
 _FILES = ("image_encoder/", "image_processor/", "bridge/")
-"""Of a pair's files, those that decide what its encoder gives."""
+"""Folders of those files of a pair that decide the encoder's output."""
 
 _WRITES_A_COUNT = 16
-"""Entries written before all are counted again: other processes write to the same folder, and each counts its own."""
+"""Entries written between two scans of the folder's size: each process counts its own writes only."""
 
 
 def trace_cache(pair: Pair) -> "TraceCache | None":
-    """A cache of the traces of a pair's encoder, whose weights must be as its files hold them.
+    """Cache for the traces of a pair's encoder, whose weights must be those of its files.
 
-    None if the cache is turned off, or it is not known which weights the encoder has.
+    None if the cache is turned off, or if hashes of the encoder's weights are not known.
 
     Raises:
-        UsageError: if the limit makes no sense.
+        UsageError: if the size limit is not a number from 0.
     """
     encoder, limit = pair.encoder, size_limit()
     hashes = pair.provenance.sha256
@@ -78,7 +78,7 @@ def trace_cache(pair: Pair) -> "TraceCache | None":
 
 
 def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides a trace besides what the encoder sees, as JSON values."""
+    """Everything besides the encoder's input that decides a trace, as JSON values."""
     device = encoder.device
     arithmetic = (
         [torch.cuda.get_device_name(device), torch.get_float32_matmul_precision()]
@@ -96,18 +96,18 @@ def _conditions(encoder: NativeEncoder, hashes: Mapping[str, str], versions: Map
 
 
 class TraceCache:
-    """Traces of one encoder, on disk.
+    """Cache of the traces of one encoder, on disk.
 
     Attributes:
-        notes: what the user should hear of: at most one line, if traces could not be kept.
+        notes: messages for the user: at most one line, if traces could not be stored.
     """
 
     def __init__(self, encoder: NativeEncoder, folder: Path, limit: int, conditions: Mapping[str, Any]) -> None:
         """Args:
-        encoder: takes the traces that are not there.
-        folder: of the whole cache.
+        encoder: computes traces that are not in the cache.
+        folder: folder of the whole cache.
         limit: bytes that the traces of all models may take.
-        conditions: all that decides a trace besides what the encoder sees, as JSON values.
+        conditions: everything besides the encoder's input that decides a trace, as JSON values.
         """
         self._encoder, self._root, self._limit = encoder, OwnedFolder(folder), limit
         self._name, self._description = describe(encoder.spec.name, conditions)
@@ -116,15 +116,15 @@ class TraceCache:
         self.notes: list[str] = []
 
     def trace(self, inputs: Inputs) -> Trace:
-        """The trace of what `preprocess` gave, with attention and without values: from the disk, or taken and kept."""
+        """Trace of preprocessed inputs, with attention and without values: from disk, or computed and stored."""
         file = f"{_inputs_hash(inputs)}.safetensors"
-        held = _read_entry(self._folder / file)
-        if held is None:
+        entry = _read_entry(self._folder / file)
+        if entry is None:
             trace = replace(self._encoder.trace(inputs, attention=True), values=None)
             self._keep(file, trace)
             return trace
         out_weights, attn_bias = self._encoder.projections()
-        tensors = {name: tensor.to(self._encoder.device) for name, tensor in held.items()}
+        tensors = {name: tensor.to(self._encoder.device) for name, tensor in entry.items()}
         return Trace(**tensors, out_weights=out_weights, attn_bias=attn_bias)
 
     def _keep(self, file: str, trace: Trace) -> None:
@@ -132,7 +132,7 @@ class TraceCache:
             return
         data = _entry_bytes({name: getattr(trace, name) for name in _PARTS})
         if len(data) > self._limit:
-            self.notes.append(f"traces are not kept: one takes {len(data) / 1e6:.3g} MB, more than the cache may hold")
+            self.notes.append(f"traces are not kept: each takes {len(data) / 1e6:.3g} MB, more than the cache may hold")
             return
         try:
             if not is_described(self._folder):
@@ -165,12 +165,12 @@ def _entry_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     for name, tensor in tensors.items():
         digest.update(_bytes_of(tensor))
         strides[name] = tensor.contiguous().stride() if 0 in tensor.stride() else tensor.stride()
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(held, {"sha256": digest.hexdigest(), "strides": json.dumps(strides)})
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save_tensors(contiguous, {"sha256": digest.hexdigest(), "strides": json.dumps(strides)})
 
 
 def _read_entry(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of an entry, or None if it is not there or not whole."""
+    """Reads the tensors of an entry; None if it is missing or damaged."""
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
@@ -179,12 +179,12 @@ def _read_entry(path: Path) -> dict[str, Tensor] | None:
             digest.update(_bytes_of(tensors[name]))
         if digest.hexdigest() != header["sha256"]:
             return None
-        # As the encoder laid them out in memory: the order in which numbers are summed up depends on it.
+        # The encoder's own memory layout: the order of summation depends on it.
         laid_out = {
             name: torch.empty_strided(tensors[name].shape, strides[name], dtype=tensors[name].dtype) for name in _PARTS
         }
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
         return None
-    with suppress(OSError):  # the time of last use, which decides what goes first; a folder may be read-only
+    with suppress(OSError):  # marks the entry as used, so that it is removed later; the folder may be read-only
         os.utime(path)
-    return {name: place.copy_(tensors[name]) for name, place in laid_out.items()}
+    return {name: tensor.copy_(tensors[name]) for name, tensor in laid_out.items()}

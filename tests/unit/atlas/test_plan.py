@@ -55,7 +55,7 @@ def test_keys_are_unique_and_come_back_from_json() -> None:
 
 
 def test_the_residual_stream_under_the_steering_lens_alone_is_refused() -> None:
-    with pytest.raises(UsageError, match="steered"):
+    with pytest.raises(UsageError, match="can steer"):
         plan(sites=layer_sites("resid_post", 3), lenses=("steering",))
 
 

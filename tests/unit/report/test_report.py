@@ -119,7 +119,7 @@ def test_controls_of_other_heads_are_not_compared_under_a_factor() -> None:
     counts = head_counts(atlas, atlas.readings[0].id)
     assert counts is not None
     assert counts["strong"] is None
-    assert "compared with its own control only" in " ".join(report_page(atlas).split())
+    assert "compare a head only with its own control" in " ".join(report_page(atlas).split())
 
 
 @pytest.mark.parametrize(

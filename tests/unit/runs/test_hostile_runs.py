@@ -113,9 +113,9 @@ def test_nothing_is_exported_into_a_run(run: Path, tmp_path: Path) -> None:
     before = sorted(run.rglob("*"))
     for out in (run, run / "export", run / "cells" / "deep"):
         for export in (export_pictures, export_parquet):
-            with pytest.raises(UsageError, match="lies in the run"):
+            with pytest.raises(UsageError, match="is inside the run"):
                 list(export(load_run(run), out, force=True))
-        with pytest.raises(UsageError, match="lies in the run"):
+        with pytest.raises(UsageError, match="is inside the run"):
             export_report(load_run(run), out, force=True)
     assert sorted(run.rglob("*")) == before
 

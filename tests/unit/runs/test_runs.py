@@ -129,15 +129,15 @@ def test_a_manifest_that_lacks_something_is_told_as_that(missing: str, pair: Pai
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
-        ({"decode": "top:1"}, {"decode": "all"}, r"another decode: top:1 there, and all was asked for"),
-        ({"decode": "all"}, {"decode": "top:1"}, r"another decode: all there, and top:1 was asked for"),
-        ({"steps": 1}, {"steps": 2}, r"another options\.steps: 1 there, and 2 was asked for"),
+        ({"decode": "top:1"}, {"decode": "all"}, r"another decode: top:1, while this command has all"),
+        ({"decode": "all"}, {"decode": "top:1"}, r"another decode: all, while this command has top:1"),
+        ({"steps": 1}, {"steps": 2}, r"another options\.steps: 1, while this command has 2"),
         ({}, {"pictures": picture(1)}, r"another inputs\.\w+: \{\"name\": \"noise-0\""),
         ({}, {"controls": 0}, r"another plan\.cells"),
         (
             {"controls": 0},
             {"n_seeds": 2, "controls": 0},
-            r"another plan\.seeds\[1\]: not set there, and 1 was asked for",
+            r"another plan\.seeds\[1\]: not set, while this command has 1",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_runs_that_are_not_complete_merge_into_one_that_is_not(pair: Pair, tmp_p
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 2}, r"options\.steps is 2 there, and 1 here"),
+        ({"steps": 2}, r"options\.steps is 2, not 1"),
         ({"strength": "rho=3"}, r"strength is rho=3"),
         ({"target": picture(7)}, r"target\."),
         ({"n_labels": 2}, r"labels\.kept is 2"),
@@ -360,7 +360,7 @@ def test_nothing_is_exported_of_a_run_without_pictures_or_over_other_files(pair:
     atlas = run(pair, tmp_path / "run")
     with pytest.raises(UsageError, match="nothing to export"):
         exported(export_parquet(replace(atlas, results=()), tmp_path / "none.parquet"))
-    with pytest.raises(UsageError, match="holds files"):
+    with pytest.raises(UsageError, match="is not empty"):
         exported(export_pictures(atlas, tmp_path))
     (tmp_path / "there.parquet").write_text("mine")
     with pytest.raises(UsageError, match="there already"):

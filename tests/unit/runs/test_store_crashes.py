@@ -133,7 +133,7 @@ def test_a_power_cut_cannot_take_the_folders_of_a_run_that_its_manifest_speaks_o
 def test_a_folder_of_somebody_else_is_not_taken_for_the_beginning_of_a_run(atlas: Atlas, tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "mine.txt").write_text("precious")
-    with pytest.raises(UsageError, match="no run"), open_run(tmp_path, identity(atlas)):
+    with pytest.raises(UsageError, match="not a run"), open_run(tmp_path, identity(atlas)):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["cells"]
 

@@ -339,7 +339,7 @@ def test_numbers_and_targets_that_make_no_sense_are_refused(
 
 def test_a_folder_with_other_files_is_left_alone(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="no run"):
+    with pytest.raises(UsageError, match="not a run"):
         quick(pair, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -111,9 +111,9 @@ def test_workers_fit_on_machines_each_by_itself(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"count": 3}, "3 workers of 1 CPU cores were asked for, and the cluster has room for 2"),
-        ({"cpus": 3}, "each worker is to have 3 CPU cores, and the cluster has 2 on its largest machine"),
-        ({"gpus": 1000.0}, "each worker is to have 1000 GPUs, and the cluster has 0"),
+        ({"count": 3}, "3 workers of 1 CPU cores were requested, but the cluster has room for 2"),
+        ({"cpus": 3}, "each worker needs 3 CPU cores, but the largest machine of the cluster has 2"),
+        ({"gpus": 1000.0}, "each worker needs 1000 GPUs, but the largest machine of the cluster has 0"),
     ],
 )
 def test_more_than_the_cluster_holds_is_refused_and_not_waited_for(
@@ -245,13 +245,13 @@ def test_workers_that_die_while_they_start_are_told_from_parts_that_kill_them(
 ) -> None:
     ray = FakeRay()
     ray.error = lambda method, _: ray.exceptions.OutOfMemoryError("task was killed\nthe node ran low on memory.")
-    with pytest.raises(ModelError, match="3 times in a row while they started: the node ran low on memory") as refused:
+    with pytest.raises(ModelError, match="3 times in a row while starting: the node ran low on memory") as refused:
         run_on(ray, pair, make_job(pair, pictures, OPTIONS), monkeypatch)
     assert isinstance(refused.value.__cause__, ray.exceptions.OutOfMemoryError)
     assert "do" not in ray.calls
     ray = FakeRay()
     ray.error = lambda method, _: ray.exceptions.NodeDiedError("gone") if method == "do" else None
-    with pytest.raises(ModelError, match=r"3 times over one part of picture noise0 \(gone\)") as refused:
+    with pytest.raises(ModelError, match=r"3 times on one part of picture noise0 \(gone\)") as refused:
         run_on(ray, pair, make_job(pair, pictures, OPTIONS), monkeypatch)
     assert isinstance(refused.value.__cause__, ray.exceptions.NodeDiedError)
 
@@ -266,9 +266,9 @@ def test_a_part_that_kills_every_worker_ends_the_sweep(
         found.encoder.preprocess = lambda *_: os._exit(1)  # type: ignore[method-assign]
         return found
 
-    monkeypatch.setattr(ray_engine_module, "_TRIES", 1)
+    monkeypatch.setattr(ray_engine_module, "TRIES", 1)
     job = make_job(pair, pictures[:1], OPTIONS)
-    with pytest.raises(ModelError, match="workers died 1 times over one part"):
+    with pytest.raises(ModelError, match="workers died 1 times on one part"):
         list(run_on_ray(job, Workers(count=1), deadly))
 
 

@@ -26,14 +26,28 @@ def noise(seed: int) -> Picture:
     return Picture.from_image(Image.fromarray(pixels), f"noise{seed}")
 
 
-@pytest.mark.parametrize("text", ["all", "top:0", "top:12", "above:0.25", "above:-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "all",
+        "top:0",
+        "top:12",
+        "top:1234567",
+        "above:0",
+        "above:1",
+        "above:0.25",
+        "above:0.3",
+        "above:0.1234567",
+        "above:-1",
+    ],
+)
 def test_a_choice_has_one_text_form(text: str) -> None:
     assert str(Selection.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "some", "all:3", "top", "top:-1", "top:1.5", "above:2", "above:nan", "above:"])
 def test_other_texts_are_no_choice(text: str) -> None:
-    with pytest.raises(UsageError, match="what to decode is all, top:K"):
+    with pytest.raises(UsageError, match="decode must be all, top:K"):
         Selection.parse(text)
 
 

@@ -1,4 +1,4 @@
-"""`steerlens lens`: its command and its options."""
+"""The command `steerlens lens` and its options."""
 
 from steerlens.cli.lens.command import Command
 from steerlens.cli.lens.settings import LensSettings

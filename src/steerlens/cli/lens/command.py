@@ -1,4 +1,4 @@
-"""`steerlens lens`: look at pictures through every lens, and write a report."""
+"""The command `steerlens lens`: looks at pictures through every lens, and writes a report."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from steerlens.cli.lens.settings import LensSettings
 
 @dataclass(frozen=True)
 class Command:
-    """Show what each layer and each attention head of a Vision Transformer writes into the image embedding.
+    """Show what each layer and attention head of a Vision Transformer writes into the image embedding.
 
     Writes a run directory: report.html (opens offline), figures as PNG and SVG, and the results as parquet and
-    safetensors. The same command goes on with a run that was interrupted; --resume makes sure that there is one.
+    safetensors. To resume an interrupted run, give the same command again.
 
     Examples:
       steerlens lens cup.png
@@ -26,24 +26,24 @@ class Command:
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """The pictures to look at."""
+    """Pictures to look at."""
 
     settings: Annotated[LensSettings, tyro.conf.arg(name="")] = field(default_factory=LensSettings)
 
     out: Path | None = None
-    """The run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder, with a mark behind it if any
-    other option is given, so that the same command finds its run again and another does not meet it."""
+    """Run directory. Default: steerlens-runs/PICTURE-MODEL in the current folder, followed by a hash of any other
+    options, so that the same command finds its run again and other commands get their own."""
 
     resume: bool = False
-    """Go on with the run in --out, and refuse if there is none. Without it the same command goes on with its run as
-    well, but begins one where there is none."""
+    """Resume the run in --out, and fail if there is none. Without --resume, the command resumes its run too, but
+    starts a new run if there is none."""
 
     dry_run: bool = False
-    """Print what would be done, and about how long it would take and how much memory and disk, and do nothing."""
+    """Print the plan and estimates of its time, memory and disk space, and stop."""
 
     @property
     def folder(self) -> Path:
-        """The run directory."""
+        """Run directory, given or default."""
         if self.out is not None:
             return self.out
         stem = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")[:60]
@@ -53,19 +53,19 @@ class Command:
         return Path("steerlens-runs") / f"{stem}-{Path(self.settings.models.model).name}{mark}"
 
     def interrupted(self) -> str:
-        """A sentence about what a stopped run leaves behind."""
+        """Message about the results that an interrupted run keeps."""
         return "Nothing was written." if self.dry_run or not self.folder.exists() else kept(self.folder)
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.errors import UsageError
         from steerlens.images import load_pictures
 
         if not self.images:
-            raise UsageError("no picture was given; try: steerlens lens PICTURE, or steerlens demo.")
+            raise UsageError("no pictures were given; try: steerlens lens PICTURE, or steerlens demo.")
         folder = self.folder
         if self.resume and not (folder / "manifest.json").is_file():
-            raise UsageError(f"there is no run in {folder} to go on with; leave out --resume to begin one.")
+            raise UsageError(f"there is no run in {folder} to resume; leave out --resume to start one.")
         pictures = load_pictures(self.images)
         if self.dry_run:
             from steerlens.cli.lens.dry_run import dry_run
@@ -77,5 +77,5 @@ class Command:
 
 
 def kept(folder: Path) -> str:
-    """A sentence about what a stopped run leaves in its folder."""
-    return f"What was finished is kept in {folder}; the same command goes on from there."
+    """Message about the results that an interrupted run keeps in its folder."""
+    return f"Finished results are kept in {folder}; run the same command again to resume."

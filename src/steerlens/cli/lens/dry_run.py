@@ -1,4 +1,4 @@
-"""Estimates of `steerlens lens --dry-run`: cells, and about how much time, memory and disk they would take."""
+"""Estimates of `steerlens lens --dry-run`: cells, and their approximate time, memory and disk space."""
 
 import shutil
 from collections import Counter
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from steerlens.images import Picture
 
 _PNG_BYTES_PER_PIXEL = 2.0
-"""Bytes of a decoded picture as PNG, about; noise would take 3, flat art less than 1."""
+"""Approximate bytes per pixel of a decoded picture as PNG; noise would take 3, flat art less than 1."""
 
 _BYTES_BESIDE_A_PICTURE = 12_000
-"""Bytes of its embeddings, its numbers and its copy in the report, about."""
+"""Approximate bytes of a picture's embeddings, numbers and copy in the report."""
 
 
 def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> int:
-    """Plans and prices a run without loading weights, prints the estimate, and returns the exit code."""
+    """Estimates the cost of a run without loading weights, prints it, and returns the exit code."""
     estimate = price(settings, pictures, folder)
     if settings.json:
         emit_json(estimate)
@@ -37,14 +37,14 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
         f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
     )
     weights, working = plain_bytes(estimate["weight_bytes"]), plain_bytes(estimate["working_bytes"])
-    say(f"memory: {weights} of weights, and about {working} to decode {estimate['batch_size']} pictures at once")
+    say(f"memory: {weights} for weights, and about {working} to decode {estimate['batch_size']} pictures at once")
     disk, free = plain_bytes(estimate["disk_bytes"]), plain_bytes(estimate["disk_free_bytes"])
     say(f"disk: about {disk} in {folder} ({free} free)")
     return 0
 
 
 def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
-    """Estimates of a run as JSON values; nothing is loaded or written.
+    """Estimates the cost of a run, as JSON values; nothing is loaded or written.
 
     Raises:
         UsageError: if the settings make no sense for the model, as in a real run.

@@ -1,4 +1,4 @@
-"""Engines of `steerlens lens`: this process or workers of Ray, with the bar that shows their progress."""
+"""Engines of `steerlens lens`: this process or Ray workers, and the bar that shows their progress."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,11 +15,11 @@ from steerlens.sweep.look import Engine, ray_engine
 from steerlens.zoo.pair import Pair
 
 _MANY_PICTURES = 500
-"""Pictures for which the minutes that compiling takes are won back on a GPU."""
+"""Number of pictures from which compiling, which takes minutes, saves time on a GPU."""
 
 
 def load_pair(settings: LensSettings) -> Pair:
-    """The pair that the settings name, loaded and checked, and compiled if they say so."""
+    """Loads and checks the pair that the settings name, and compiles it if they request it."""
     pair = settings.models.load()
     if settings.compile == "yes":
         compile_decoder(pair)
@@ -27,16 +27,16 @@ def load_pair(settings: LensSettings) -> Pair:
 
 
 def engine_of(settings: LensSettings) -> Engine:
-    """The engine that the settings name.
+    """Engine that the settings name.
 
     Raises:
-        UsageError: if workers are described and the local engine is named, or no cluster answers.
+        UsageError: if there are options of workers but the engine is local, or if no cluster answers.
     """
     if settings.engine == "ray":
-        there = replace(settings, models=settings.models.absolute())
-        return ray_engine(settings.workers, partial(load_pair, there))
+        on_worker = replace(settings, models=settings.models.absolute())
+        return ray_engine(settings.workers, partial(load_pair, on_worker))
     if settings.workers != WorkerSettings():
-        raise UsageError("workers and their address go with --engine ray.")
+        raise UsageError("options of workers need --engine ray.")
     return run
 
 
@@ -44,21 +44,21 @@ def compile_decoder(pair: Pair) -> None:
     """Compiles a pair's decoder for many pictures.
 
     Raises:
-        UsageError: if it denoises nothing that could be compiled.
+        UsageError: if it has no denoising network to compile.
     """
     if not isinstance(pair.decoder, DiffusionDecoder):
-        raise UsageError(f"{pair.decoder.spec.name} denoises nothing: there is no network to compile; leave --compile.")
+        raise UsageError(f"{pair.decoder.spec.name} has no denoising network to compile; leave out --compile.")
     pair.decoder.compile()
 
 
 def pays_to_compile(settings: LensSettings, pair: Pair, pictures: int) -> bool:
-    """Whether compiling is left open (`auto`) and so many pictures on this device win its minutes back."""
+    """True if compiling is left to us (`auto`) and saves time for this many pictures on this device."""
     many = settings.compile == "auto" and settings.engine == "local" and pictures >= _MANY_PICTURES
     return many and isinstance(pair.decoder, DiffusionDecoder) and pair.decoder.device.type == "cuda"
 
 
 def leave_the_gpu(pair: Pair) -> None:
-    """Moves a pair to the host when workers of Ray decode: on a GPU it would take the memory of one of them."""
+    """Moves a pair to the host while Ray workers decode: on a GPU it would take memory that a worker needs."""
     for part in (pair.encoder, pair.decoder):
         for value in vars(part).values():
             if isinstance(value, torch.nn.Module):
@@ -68,10 +68,10 @@ def leave_the_gpu(pair: Pair) -> None:
 
 
 class SweepBar:
-    """One bar for a whole sweep: pictures decoded, of how many, and the stage under way.
+    """Progress bar of a whole sweep: decoded pictures, their total, and the current stage.
 
     Attributes:
-        begun: whether there was anything to do.
+        begun: True if there was anything to do.
     """
 
     def __init__(self, progress: ProgressBar) -> None:
@@ -80,7 +80,7 @@ class SweepBar:
         self.begun = False
 
     def show(self, event: Progress) -> None:
-        """Shows one event of an engine."""
+        """Shows an event of an engine."""
         pictures = event.stage in ("decoding", "re-encoding")
         if pictures:
             self._total = round(event.total)

@@ -1,4 +1,4 @@
-"""The work of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
+"""Steps of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,7 @@ from steerlens.zoo.vocabularies import read_vocabulary
 
 
 def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path) -> int:
-    """Runs the job with progress, writes the report, and prints the best heads; returns the exit code."""
+    """Runs the sweep with progress, writes the report, and prints the best heads; returns the exit code."""
     engine = engine_of(settings)
     for picture in pictures:
         if picture.note:
@@ -39,7 +39,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
         job = make_job(pair, pictures, settings.look, settings.target, vocabulary, directions)
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
-            progress.say("compiling the denoising network, which takes a few minutes; --compile no leaves it")
+            progress.say("compiling the denoising network, which takes a few minutes; --compile no skips this")
             compile_decoder(pair)
         if job.vocabulary is None:
             progress.say("no vocabulary: pass --vocabulary FILE for labels")
@@ -55,7 +55,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         sweep = SweepBar(progress)
         atlas = run_to_end(look_in(pair, job, folder, engine), sweep.show)
         if not sweep.begun:
-            progress.say(f"every picture was in {folder} already")
+            progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
             progress.say(note)
         progress.stage("report", 1)
@@ -64,7 +64,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
     if settings.json:
         emit_json(summary(atlas, report))
     else:
-        _tell(atlas, report)
+        _print_best_heads(atlas, report)
     return 0
 
 
@@ -72,7 +72,7 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
     """Scores of every site of every input under every lens, best first, as JSON values."""
     pictures: list[dict[str, Any]] = []
     for reading in atlas.readings:
-        found: dict[str, Any] = {
+        scores: dict[str, Any] = {
             "name": reading.picture.name,
             "sha256": reading.picture.sha256,
             "target": reading.target,
@@ -82,13 +82,13 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
         for lens in ("diffusion", "steering"):
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
-            found[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
-        found["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
-        pictures.append(found)
+            scores[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        scores["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
+        pictures.append(scores)
     return {"report": str(report), "run": str(report.parent), "pictures": pictures}
 
 
-def _tell(atlas: Atlas, report: Path) -> None:
+def _print_best_heads(atlas: Atlas, report: Path) -> None:
     for reading in atlas.readings:
         clean = atlas.clean(reading.id)
         if clean:
@@ -98,5 +98,5 @@ def _tell(atlas: Atlas, report: Path) -> None:
             named = ", ".join(f"{score.site.label} {score.similarity:.2f}" for score in best[:6])
             beaten = [score for score in best if score.beats_control]
             controlled = f"; {len(beaten)} of {len(best)} beat their control" if best[0].control is not None else ""
-            say(f"  heads whose steered pictures come closest to {reading.target}: {named}{controlled}")
+            say(f"  heads whose steered pictures are closest to {reading.target}: {named}{controlled}")
     say(f"report: {report}")

@@ -1,4 +1,4 @@
-"""Options of `steerlens lens`, in the groups in which they are used. Imports nothing heavy, so that --help is quick."""
+"""Options of `steerlens lens`, grouped by use. Imports nothing heavy, so that --help is quick."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -17,32 +17,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The models of a run: encoder and decoder, where to find them and where to run them."""
+    """Models of a run: encoder and decoder, their files and their device."""
 
     model: str = "emoji"
-    """Which pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder that holds one."""
+    """Pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder with a pair."""
 
     encoder: str | None = None
-    """Another encoder: a hub id or a folder. Its embedding must be of the size that the decoder reads."""
+    """Another encoder: a hub id or a folder. Its embedding must have the size that the decoder reads."""
 
     local: Path | None = None
-    """A folder that holds the model's files in the hub's layout, in place of a download."""
+    """Folder with the model's files in the hub's layout, to use instead of a download."""
 
     neighbours: Path | None = None
-    """An index of pictures (steerlens neighbours index) in place of a decoder: every embedding is shown as the nearest
-    of them. An encoder without a decoder takes ./neighbours-index or ENCODER/neighbours-index if it made it."""
+    """Index of pictures (steerlens neighbours index) to use instead of a decoder: each embedding is shown as the
+    nearest picture. Default for an encoder without a decoder: ./neighbours-index or ENCODER/neighbours-index, if made
+    with that encoder."""
 
     device: str | None = None
-    """Where to run: cpu, cuda, cuda:1, mps. Default: CUDA if it is there, else the CPU."""
+    """Device: cpu, cuda, cuda:1, mps. Default: CUDA if available, else the CPU."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the models' weights."""
 
     local_files_only: bool = False
-    """Never ask the hub; use what is on this machine."""
+    """Never access the hub; use only files on this machine."""
 
     def load(self) -> "Pair":
-        """The pair, loaded and checked."""
+        """Loads and checks the pair."""
         from steerlens.loading import load
 
         return load(
@@ -56,7 +57,7 @@ class ModelSettings:
         )
 
     def absolute(self) -> "ModelSettings":
-        """The same models, whatever folder a worker runs in."""
+        """Same models with absolute paths, for workers that run in another folder."""
         values = {name: getattr(self, name) for name in ("model", "encoder", "local", "neighbours")}
         paths = {name: Path(value) for name, value in values.items() if value is not None and Path(value).exists()}
         return replace(self, **{name: type(values[name])(path.absolute()) for name, path in paths.items()})
@@ -64,22 +65,22 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LookSettings(LookOptions):
-    """Options of the sweep, under the names of the command line."""
+    """Options of the sweep, under their names on the command line."""
 
     lenses: Annotated[tuple[Literal["diffusion", "steering"], ...], tyro.conf.arg(name="lens")] = (
         "diffusion",
         "steering",
     )
-    """Which lenses decode. The Logit Lens is always read where there is a vocabulary."""
+    """Lenses whose pictures are decoded. The Logit Lens always runs if the model has a vocabulary."""
 
     n_seeds: Annotated[int, tyro.conf.arg(name="seeds")] = 1
-    """How many seeds, counted up from the first. With two or more, the report says how far they agree."""
+    """Number of seeds, counting up from the first. With two or more, the report shows how well they agree."""
 
     n_labels: Annotated[int, tyro.conf.arg(name="labels")] = 5
-    """Logit Lens labels kept for every site."""
+    """Number of Logit Lens labels for every site."""
 
     cache: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: False)")] = True
-    """Trace every picture anew. Traces are kept from run to run otherwise; see `steerlens cache`."""
+    """Trace every picture again. By default, traces of earlier runs are reused; see `steerlens cache`."""
 
 
 @dataclass(frozen=True)
@@ -87,46 +88,46 @@ class NamedSites:
     """Sites that the user names: directions from a file, groups and regions."""
 
     vector: Path | None = None
-    """A safetensors file with directions of the residual stream, each a tensor (width,): a probe, a neuron, a feature.
-    They are steered along like a head's write, and shown as vector.NAME."""
+    """Safetensors file with directions in the residual stream, each a tensor (width,): a probe, a neuron, a feature.
+    Each is steered along like a head's write, and shown as vector.NAME."""
 
     group: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Several components steered as one, NAME=SITES, for example late=head.6-7.*,mlp_out.7; may be given repeatedly."""
+    """Components to steer together, NAME=SITES, for example late=head.6-7.*,mlp_out.7. Can be repeated."""
 
     region: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What heads took from a part of the picture, [NAME=]HEADS:REGION, for example L7H3:8,8,40,40. A region is
-    left,top,right,bottom in pixels of what the encoder sees, patches=ROWS,COLUMNS (patches=2-4,0-3), a mask picture's
-    file name, cls (class token and registers), or outside=REGION. May be given repeatedly. It names what is READ FROM;
-    the tokens that are written to are --tokens."""
+    """Part of the picture that heads READ FROM, [NAME=]HEADS:REGION, for example L7H3:8,8,40,40. A region is
+    left,top,right,bottom in pixels of the encoder's view, patches=ROWS,COLUMNS (patches=2-4,0-3), the file of a mask
+    picture, cls (class token and registers), or outside=REGION. Can be repeated. For the tokens that the Steering Lens
+    WRITES TO, see --tokens."""
 
     def directions(self, n_layers: int, n_heads: int, width: int | None = None) -> "Mapping[str, Direction]":
-        """The named directions, groups and regions, for an encoder of these sizes.
+        """Directions, groups and regions by name, for an encoder of these sizes.
 
         Raises:
-            UsageError: if a file, a site or a region makes no sense.
+            UsageError: if a file, a site or a region is not valid.
         """
         from steerlens.lenses.components import load_directions, named_components
 
-        given = {} if self.vector is None else load_directions(self.vector, width)
-        return {**given, **named_components(self.group, self.region, n_layers, n_heads, taken=given)}
+        vectors = {} if self.vector is None else load_directions(self.vector, width)
+        return {**vectors, **named_components(self.group, self.region, n_layers, n_heads, taken=vectors)}
 
 
 @dataclass(frozen=True)
 class WorkerSettings(Workers):
-    """Workers of Ray, under the names of the command line."""
+    """Ray workers, under their names on the command line."""
 
     address: str | None = None
-    """With --engine ray: the address of a running cluster, or auto. Default: Ray is started here and stopped again.
-    Models given as folders must be there on every machine."""
+    """With --engine ray: address of a running cluster, or auto. Default: start Ray on this machine for this run only.
+    Folders of models must exist on every machine."""
 
     count: Annotated[int | None, tyro.conf.arg(name="workers")] = None
-    """With --engine ray: how many workers, each with the model. Default: one a GPU, or one a CPU core without any."""
+    """With --engine ray: number of workers, each with the model. Default: one per GPU, or per CPU core without GPUs."""
 
     cpus: Annotated[int, tyro.conf.arg(name="worker-cpus")] = 1
-    """With --engine ray: CPU cores, and threads, of a worker."""
+    """With --engine ray: CPU cores, and threads, of each worker."""
 
     gpus: Annotated[float | None, tyro.conf.arg(name="worker-gpus")] = None
-    """With --engine ray: GPUs of a worker, or a share of one. Default: one where the cluster has any."""
+    """With --engine ray: GPUs of each worker, or a fraction of a GPU. Default: 1 if the cluster has GPUs, else 0."""
 
 
 @dataclass(frozen=True)
@@ -138,20 +139,20 @@ class LensSettings:
     look: Annotated[LookSettings, tyro.conf.arg(name="")] = field(default_factory=LookSettings)
 
     target: str | None = None
-    """What pictures are compared with: a text or a picture file. Default: each input itself."""
+    """Text or picture file that pictures are compared with. Default: each input itself."""
 
     named: Annotated[NamedSites, tyro.conf.arg(name="")] = field(default_factory=NamedSites)
 
     vocabulary: Path | None = None
-    """What the Logit Lens names things with: a text file with one text a line, or a folder with vocabulary.json and
-    vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has one."""
+    """Labels for the Logit Lens: a text file with a text per line, or a folder with vocabulary.json and
+    vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has any."""
 
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Whether the denoising network is compiled first, which takes minutes and pays for many pictures on a GPU.
-    Default: on CUDA, for 500 pictures or more."""
+    """Compile the denoising network first, which takes minutes and saves time for many pictures on a GPU. auto:
+    on CUDA, for 500 pictures or more."""
 
     engine: Literal["local", "ray"] = "local"
-    """What carries the work out: this process, or workers of Ray on this machine or a cluster (extra `ray`)."""
+    """Engine: this process, or Ray workers on this machine or a cluster (extra `ray`)."""
 
     workers: Annotated[WorkerSettings, tyro.conf.arg(name="")] = field(default_factory=WorkerSettings)
 
@@ -159,9 +160,9 @@ class LensSettings:
     """Print the result as JSON on standard output, and nothing else."""
 
     def marked(self) -> str:
-        """The options that decide what a run holds, as version 0.1.0 wrote them; empty for the defaults.
+        """Options that decide a run's results, as version 0.1.0 wrote them; empty for the defaults.
 
-        Default names of run folders hash this text, so that a command finds the run that an earlier version began.
+        Default names of run folders hash this text, so that a command finds a run that an earlier version started.
         """
         values, defaults = _by_flag(self), _by_flag(LensSettings())
         text = ", ".join(
@@ -184,7 +185,7 @@ _UNMARKED = frozenset(
     {"model", "device", "batch_size", "local_files_only", "compile", "engine", "address", "workers", "worker_cpus"}
     | {"worker_gpus", "no_cache", "json"}
 )
-"""Flags that do not decide what a run holds, and the model, which the folder's name states itself."""
+"""Flags that do not decide a run's results, and the model, which the folder's name contains anyway."""
 
 _FLAGS = {"lenses": "lens", "n_seeds": "seeds", "n_labels": "labels", "count": "workers"} | {
     "cpus": "worker_cpus",

@@ -12,7 +12,7 @@ __all__ = ["Page", "subcommands"]
 
 
 def subcommands() -> Any:
-    """The subcommands of `steerlens study`, made from the table of studies."""
+    """Subcommands of `steerlens study`, built from the table of studies."""
     commands: list[Any] = [
         Annotated[study_command(study), tyro.conf.subcommand(name=name)] for name, study in studies.STUDIES.items()
     ]
@@ -20,7 +20,7 @@ def subcommands() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    # Made on request: the table may hold a further study by then.
+    # Built on access: another study may have been added to the table by then.
     if name == "Command":
         return subcommands()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command of a study, made from its options: runs it with progress, and prints its results."""
+"""Command of a study, built from its options: runs it with progress, and prints its results."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from steerlens.studies.shared import StudyArguments
 
 
 def study_command(study: Study[Any, Any]) -> type[StudyArguments]:
-    """The command of a study: its options, and a method that runs it."""
+    """Builds the command of a study: its options, and a method that runs it."""
 
     class StudyCommand(study.arguments):
         def run(self) -> int:
-            """Carries the command out and returns the exit code."""
+            """Runs the command and returns the exit code."""
             return run_study(study, self)
 
         def interrupted(self) -> str:
-            """What a stopped study leaves behind."""
+            """Message about the results that an interrupted study keeps."""
             return kept(self.out)
 
     StudyCommand.__doc__ = study.arguments.__doc__

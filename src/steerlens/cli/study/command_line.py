@@ -1,4 +1,4 @@
-"""A study's command as it was given, for the page of results: options that decide something, without private paths."""
+"""Command line of a study for the page of results: only options that decide results, without private paths."""
 
 import shlex
 from dataclasses import MISSING, fields, is_dataclass
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 _ALWAYS = ("count", "choose", "heads", "heads_per_picture", "seeds")
-"""The size of a study is said even where it is the default, which may change."""
+"""Size of a study, which is always stated, because its default may change."""
 
 _NEVER = ("out", "json", "device", "dtype", "local")
-"""What decides where and how a study runs, but not what comes out, and where the model's files lie."""
+"""Options about where and how a study runs, which do not decide its results, and the path of the model's files."""
 
 _NAMED = ("judge", "model", "encoder")
-"""Models go by the last part of their path or hub id."""
+"""Options that name models, shortened to the last part of the path or hub id."""
 
 
 def command_line(name: str, command: Any) -> str:
     """`steerlens study NAME` with every option that differs from its default.
 
     Args:
-        name: of the study.
-        command: the command's dataclass; folders of pictures become capital words, DATA for `--data`.
+        name: name of the study.
+        command: dataclass of the command; folders of pictures become capital words, such as DATA for `--data`.
     """
     return " ".join(["steerlens study", name, *_options(command), f"--out studies/{name}"])
 

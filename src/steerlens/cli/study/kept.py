@@ -1,8 +1,8 @@
-"""The message on a study or profile that was stopped."""
+"""Message about an interrupted study or profile."""
 
 from pathlib import Path
 
 
 def kept(folder: Path) -> str:
-    """Tells the user what a stopped study leaves behind."""
-    return f"What was finished is kept in {folder}; the same command goes on from there."
+    """Message about the results that an interrupted study keeps."""
+    return f"Finished results are kept in {folder}; run the same command again to resume."

@@ -1,4 +1,4 @@
-"""`steerlens study page`: the pages of results, written from finished studies."""
+"""The command `steerlens study page`: writes the pages of results of finished studies."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from steerlens.cli.console import say
 
 @dataclass(frozen=True)
 class Page:
-    """Write the pages of results from finished studies: a verdict page, a page a study, their summaries and figures.
+    """Write the pages of results of finished studies: a verdict page, a page per study, summaries and figures.
 
     Examples:
       steerlens study page studies --out docs
@@ -18,13 +18,13 @@ class Page:
     """
 
     studies: tyro.conf.Positional[Path]
-    """A study's own folder, or a folder that holds those of several studies under their names."""
+    """Folder of a study, or a folder with several studies in subfolders of their names."""
 
     out: Path
     """Folder for studies.md, studies/NAME.md, studies/NAME.json and images/studies/NAME-FIGURE.png."""
 
     def run(self) -> int:
-        """Carries the command out and returns the exit code."""
+        """Runs the command and returns the exit code."""
         from steerlens.studies.page import write_page
 
         say(f"written: {write_page(self.studies, self.out)}")

@@ -80,8 +80,8 @@
           data.target === "the input itself" ? null : `similarity ${fixed(cell.similarity)}`)));
     const said = data.sentences.map((sentence) => el("p", {}, sentence));
     if (data.target !== "the input itself")
-      said.unshift(el("p", {}, `Similarities on this page are with ${data.target}. The input itself has ${fixed(data.targetSimilarity)}.`));
-    if (data.leftOut) said.push(el("p", { class: "quiet" }, `${data.leftOut} decoded pictures of this input are left out to keep the page small; the run's parquet files hold them.`));
+      said.unshift(el("p", {}, `Similarities on this page are with ${data.target}. That of the input itself is ${fixed(data.targetSimilarity)}.`));
+    if (data.leftOut) said.push(el("p", { class: "quiet" }, `${data.leftOut} decoded pictures of this input are left out to keep the page small; the run's parquet files contain them.`));
     $("said").replaceChildren(...said);
     document.querySelectorAll(".target").forEach((node) => { node.textContent = target(); });
   }
@@ -189,20 +189,20 @@
 
   function drawLegend(mode, scale, ramp, pictures) {
     const parts = [];
-    if (pictures) parts.push(el("span", {}, "Every head's decoded picture, as it came out."));
+    if (pictures) parts.push(el("span", {}, "Decoded picture of every head, unchanged."));
     else {
       const strip = el("span", { class: "ramp", "aria-hidden": "true" });
       strip.style.background = `linear-gradient(to right, ${ramp.join(",")})`;
       parts.push(el("span", { class: "ramp-box" }, `${fixed(scale[0], scale[0] % 1 ? 2 : 0)}`, strip, `${fixed(scale[1], scale[1] % 1 ? 2 : 0)}`),
-        el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and both lenses" : ""}, values beyond it take the end colour.`));
+        el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and both lenses" : ""}; values outside it take the colour of its end.`));
     }
     if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), " Steering Lens beats the head's own control ", ...(data.counts.strong === null ? [] : [el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls`])));
-    parts.push(el("span", { class: "quiet keys" }, "Arrow keys move, Enter chooses."));
+    parts.push(el("span", { class: "quiet keys" }, "Arrow keys move, Enter selects."));
     $("legend").replaceChildren(...parts);
     const counts = data.counts;
     $("map-said").textContent = counts
-      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered as hard (about ${counts.chance} would by chance)${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls (about ${fixed(counts.strongChance, 1)} by chance)`}. The row under the map counts the former layer by layer.`
-      : "Each square is one attention head. Choose one to see its pictures, numbers and attention.";
+      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered equally hard (about ${counts.chance} would by chance)${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls (about ${fixed(counts.strongChance, 1)} by chance)`}. The row under the map counts heads that beat their own control, layer by layer.`
+      : "Each square is one attention head. Select a head to see its pictures, numbers and attention.";
   }
 
   function move(event) {
@@ -238,7 +238,7 @@
   }
 
   function drawOther() {
-    const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Directions of your own", group: "Groups", region: "What heads read from regions", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
+    const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Your own directions", group: "Groups", region: "What heads read from regions", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
     const blocks = [];
     for (const [kind, title] of Object.entries(names))
       for (const lens of lenses()) {
@@ -391,12 +391,14 @@
     context.putImageData(veil, 0, 0);
     // The map lies on what the encoder saw of the picture, which preprocessing may crop, squash or pad.
     ["left", "top", "width", "height"].forEach((side, i) => { canvas.style[side] = `${100 * data.seen[i]}%`; });
+    const [left, top, width, height] = data.seen;
+    const cropped = left > 0 || top > 0 || left + width < 1 || top + height < 1;
     const most = Math.max(...patches);
     const at = patches.indexOf(most);
     const own = shares.slice(0, meta.firstPatch).reduce((sum, share) => sum + share, 0);
     return [el("h3", {}, "Attention of the readout token"),
       el("div", { class: "attention-row" }, el("div", { class: "attention", role: "img", "aria-label": `Attention of ${site.label} over the input: strongest patch at row ${Math.floor(at / columns)}, column ${at % columns}, with ${percent(most, 1)}` }, picture(data.input, ""), canvas),
-        el("p", { class: "small" }, `${percent(own, 1)} stays on ${meta.firstPatch === 1 ? "the CLS token itself" : "CLS and register tokens"}; the strongest patch gets ${percent(most, 1)} (${fixed(most / even, 1)} times an even share). Clear: at least four times an even share; dark: none. The same scale for every head.`))];
+        el("p", { class: "small" }, `${percent(own, 1)} stays on ${meta.firstPatch === 1 ? "the CLS token itself" : "CLS and register tokens"}; the strongest patch gets ${percent(most, 1)} (${fixed(most / even, 1)} times an even share). Clear: at least four times an even share; dark: none.${cropped ? " Faded: outside the encoder's view." : ""} The same scale for every head.`))];
   }
 
   // ---- which picture, and the address

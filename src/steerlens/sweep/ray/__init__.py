@@ -1,1 +1,1 @@
-"""The sweep on Ray: the same plan, carried out by workers."""
+"""The sweep on Ray: the same plan, computed by workers."""

@@ -1,4 +1,4 @@
-"""Where Ray's workers run: a cluster by its address, or Ray on this machine; and how many of them fit there."""
+"""Clusters for Ray's workers: by address or on this machine, and the number of workers that fit."""
 
 import importlib.util
 import os
@@ -15,20 +15,20 @@ from steerlens.sweep.ray.local import keep_sigterm, private_ray
 _NO_RAY = "the Ray engine needs an optional package: pip install 'steerlens[ray]'."
 
 _ANSWER_SECONDS = 10.0
-"""Seconds in which a cluster's head has to answer."""
+"""Seconds within which a cluster's head must answer."""
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who carries a sweep out.
+    """Number, place and size of the workers of a sweep.
 
     Attributes:
-        address: of a running cluster, `auto` for the one of this machine; None starts Ray here, for this sweep alone.
-        count: workers; None for one a GPU, or one a CPU core where there is none.
-        cpus: CPU cores of each, which are its threads too.
-        gpus: GPUs of each, which may be a share of one; None for one where the cluster has any.
+        address: address of a running cluster; `auto` for this machine's; None starts Ray here for this sweep only.
+        count: number of workers; None for a worker per GPU, or per CPU core on a cluster without GPUs.
+        cpus: CPU cores, and threads, of each worker.
+        gpus: GPUs of each worker, possibly a fraction of a GPU; None for 1 if the cluster has GPUs, else 0.
     """
 
     address: str | None = None
@@ -40,18 +40,18 @@ class Workers:
         if self.count is not None and self.count < 1:
             raise UsageError(f"at least one worker is needed, not {self.count}.")
         if self.cpus < 1 or (self.gpus is not None and self.gpus < 0):
-            raise UsageError("a worker has at least one CPU core, and no negative share of a GPU.")
+            raise UsageError("a worker needs at least one CPU core, and its share of a GPU cannot be negative.")
         if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
-            raise UsageError(f"a worker has a share of one GPU or a whole number of them, not {self.gpus:g}.")
+            raise UsageError(f"a worker takes a fraction of one GPU or a whole number of GPUs, not {self.gpus:g}.")
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a cluster holds.
+    """Workers that a cluster has room for.
 
     Attributes:
-        workers: how many are to be started: as many as were asked for, or as fit.
-        gpus: of each.
+        workers: number of workers to start: as many as were requested, or as fit.
+        gpus: GPUs of each worker.
     """
 
     workers: int
@@ -59,16 +59,16 @@ class Room:
 
 
 def room_for(ray: Any, workers: Workers) -> Room:
-    """How many workers to start, each of which needs one machine that has all that it asks for.
+    """Computes how many workers to start; each needs its cores and GPUs on a single machine.
 
-    More workers than fit would wait for ever, and with them the parts that they were given.
+    More workers than fit would wait forever, and so would the parts given to them.
 
     Args:
         ray: the library, connected.
-        workers: what is asked for.
+        workers: the requested workers.
 
     Raises:
-        UsageError: if not even one fits, or fewer than were asked for.
+        UsageError: if no worker fits, or fewer than requested.
     """
     machines: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     largest = {kind: max((machine.get(kind, 0.0) for machine in machines), default=0.0) for kind in ("CPU", "GPU")}
@@ -76,14 +76,13 @@ def room_for(ray: Any, workers: Workers) -> Room:
     for kind, wanted, name in (("GPU", gpus, "GPUs"), ("CPU", workers.cpus, "CPU cores")):
         if wanted > largest[kind]:
             raise UsageError(
-                f"each worker is to have {wanted:g} {name}, and the cluster has {largest[kind]:g} on its largest "
-                "machine."
+                f"each worker needs {wanted:g} {name}, but the largest machine of the cluster has {largest[kind]:g}."
             )
     fit = sum(_fitting(machine, workers.cpus, gpus) for machine in machines)
     if not fit or (workers.count or 0) > fit:
         each = f"{workers.cpus} CPU cores" + (f" and {gpus:g} GPUs" if gpus else "")
         raise UsageError(
-            f"{workers.count or 1} workers of {each} were asked for, and the cluster has room for {fit}; give fewer "
+            f"{workers.count or 1} workers of {each} were requested, but the cluster has room for {fit}; give fewer "
             "--workers, or smaller ones (--worker-cpus, --worker-gpus)."
         )
     return Room(workers.count or fit, gpus)
@@ -93,16 +92,16 @@ def _fitting(machine: Mapping[str, float], cpus: int, gpus: float) -> int:
     fit = int(machine.get("CPU", 0.0) // cpus)
     if not gpus:
         return fit
-    held = int(machine.get("GPU", 0.0))
-    # A share is of one GPU: two GPUs hold four workers of 0.4, not five.
-    return min(fit, held * int(1 / gpus + _ROUNDING) if gpus < 1 else int(held // gpus))
+    available = int(machine.get("GPU", 0.0))
+    # A fraction comes from a single GPU: two GPUs have room for four workers of 0.4, not five.
+    return min(fit, available * int(1 / gpus + _ROUNDING) if gpus < 1 else int(available // gpus))
 
 
 def check_cluster(workers: Workers) -> None:
-    """Makes sure, before anything is written, that Ray is installed, and that the cluster is there and has room.
+    """Checks, before anything is written, that Ray is installed and that the cluster exists and has room.
 
     Raises:
-        UsageError: if not.
+        UsageError: if any of these fails.
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError(_NO_RAY)
@@ -111,7 +110,7 @@ def check_cluster(workers: Workers) -> None:
     if ":" in workers.address:
         host, _, port = workers.address.rpartition("//")[2].rpartition(":")
         try:
-            # Ray itself would try for minutes before it gave up.
+            # Ray itself would try for minutes before giving up.
             socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
         except (OSError, ValueError) as error:
             raise UsageError(f"there is no Ray cluster at {workers.address}: {error}.") from None
@@ -121,7 +120,7 @@ def check_cluster(workers: Workers) -> None:
 
 @contextmanager
 def running_cluster(workers: Workers) -> Generator[Any]:
-    """Ray itself, connected; started for this sweep alone if no cluster was named, and stopped after it.
+    """Connects to Ray, starting it for this sweep only if no cluster is named; yields the library.
 
     Raises:
         UsageError: if Ray is not installed, or there is no cluster at the address.
@@ -153,7 +152,7 @@ def _connect(ray: Any, workers: Workers) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     if workers.address is None:
         cores = max(os.cpu_count() or 1, workers.cpus * (workers.count or 1))
-        # `local`, since without an address Ray would look for a cluster in the environment (RAY_ADDRESS).
+        # `local`, because without an address Ray looks for a cluster in the environment (RAY_ADDRESS).
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     else:
         options["address"] = workers.address

@@ -1,8 +1,8 @@
-"""The Ray engine: workers that hold the models once, small parts, and results stored by the caller alone.
+"""The Ray engine: workers that load the models once and compute small parts; only the caller stores results.
 
-Workers are actors, each with a pair of its own. Each gets two parts ahead, so that none waits for the next, and none
-before it has answered that its models are loaded and are those of the caller. A worker or node that dies costs the
-parts it had in hand, which go to another one. Every cell reaches the store from here, once.
+Workers are actors, each with its own pair. A worker gets parts once it has confirmed that its models are loaded and
+equal the caller's; it has two parts at a time, so that it never waits for the next. If a worker or node dies, its
+parts go to other workers. Every cell reaches the store from here, once.
 
 References: P. Moritz et al., "Ray: a Distributed Framework for Emerging AI Applications", arXiv 1712.05889.
 """
@@ -27,19 +27,19 @@ def run_on_ray(
     finished: frozenset[str] = frozenset(),
     read: frozenset[str] = frozenset(),
 ) -> Iterator[Progress]:
-    """Carries a job out on Ray; yields what `steerlens.sweep.engine.run` does.
+    """Runs a job on Ray; yields the same events as `steerlens.sweep.engine.run`.
 
     Args:
-        job: what to do.
-        workers: how many, and where.
-        load: gives the pair on a worker's machine; it travels there by pickling.
+        job: the job.
+        workers: number, place and size of the workers.
+        load: loads the pair on a worker's machine; it travels there pickled.
         finished: keys of cells that an earlier call finished; they are left out.
         read: ids of pictures whose reading is stored.
 
     Raises:
         UsageError: if Ray is not installed, there is no cluster at the address, or it has no room for the workers.
-        ModelError: if workers cannot start, have other models, or keep dying over one part.
-        SteerlensError: as the local engine.
+        ModelError: if workers cannot start, have other models, or keep dying on one part.
+        SteerlensError: for the same reasons as in the local engine.
     """
     queue = PartQueue(job, finished, read)
     if not queue.is_left:
@@ -64,9 +64,9 @@ def _follow(pool: WorkerPool, queue: PartQueue) -> Iterator[Progress]:
             if tries[part] > TRIES:
                 names = ", ".join(picture.name for picture in part.pictures.values())
                 raise ModelError(
-                    f"workers died {TRIES} times over one part of picture {names} ({last_line(pool.cause)}); what "
-                    "was finished is kept. Most often memory ran out: give a smaller --batch-size, or fewer workers "
-                    "on each machine."
+                    f"workers died {TRIES} times on one part of picture {names} ({last_line(pool.cause)}); finished "
+                    "pictures are kept. The usual cause is lack of memory: give a smaller --batch-size, or fewer "
+                    "workers on each machine."
                 ) from pool.cause
             pool.give(part)
         answer = pool.next()

@@ -1,7 +1,7 @@
-"""Parts of a sweep for workers on other machines, and the queue that they are taken from.
+"""Parts of a sweep for workers on other machines, and the queue of parts.
 
-Where all cells are decoded, parts are cut in the order of the plan. Where a selection is made, each picture is surveyed
-first, once and by one worker: traced, read and ranked; the selected cells of several pictures then form parts together.
+If all cells are decoded, parts follow the order of the plan. With a selection, one worker first surveys each picture:
+it traces, reads and ranks it. The selected cells of several pictures then form parts together.
 """
 
 import math
@@ -16,7 +16,7 @@ from steerlens.sweep.engine import FinishedCells
 from steerlens.sweep.job import Job
 
 BATCHES_OF_A_PART = 2
-"""Batches in a part: enough that tracing the picture again for it costs little, few enough to lose little."""
+"""Batches in a part: enough that tracing pictures again costs little, few enough that a lost part costs little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,10 @@ class SweepPart:
     """Cells and readings for one worker, with the pictures that they need.
 
     Attributes:
-        pictures: by id.
-        unread: ids of those whose reading is missing.
+        pictures: id -> picture.
+        unread: ids of the pictures whose reading is missing.
         cells: the cells to decode.
-        surveys: whether its one picture is read and ranked, and nothing decoded.
+        surveys: True if its only picture is read and ranked, and nothing is decoded.
     """
 
     pictures: Mapping[str, Picture]
@@ -41,9 +41,9 @@ class PartResult:
     """Results of one part.
 
     Attributes:
-        finished: readings and cells, in the order in which they were finished.
-        batch: pictures that this worker now decodes at once.
-        selected: of a survey, the cells to decode.
+        finished: readings and cells, in the order in which they finished.
+        batch: number of pictures that the worker now decodes at once.
+        selected: cells to decode, the result of a survey.
     """
 
     finished: tuple[Reading | FinishedCells, ...]
@@ -52,11 +52,11 @@ class PartResult:
 
 
 class PartQueue:
-    """Unfinished cells and readings of a job, cut into parts one at a time.
+    """Queue of unfinished cells and readings of a job, cut into parts on demand.
 
     Attributes:
-        total: cells to decode; an upper bound until all pictures have been ranked.
-        decoded: cells that are decoded.
+        total: number of cells to decode; an upper bound until all pictures are ranked.
+        decoded: number of decoded cells.
     """
 
     def __init__(self, job: Job, finished: frozenset[str], read: frozenset[str]) -> None:
@@ -76,15 +76,15 @@ class PartQueue:
 
     @property
     def is_left(self) -> bool:
-        """Whether anything is unfinished, parts that are given out included."""
+        """True if anything is unfinished, including parts that workers have."""
         return bool(self._pictures or self._cells or self._unread or self._lost or self._given_out)
 
     def take(self, batch: int, workers: int) -> SweepPart | None:
-        """Takes the next part; None if there is none now, since the selection of surveyed pictures is not known yet.
+        """Takes the next part; None if no part is ready, because surveys are still running.
 
         Args:
-            batch: pictures that the worker which gets it decodes at once.
-            workers: workers that share what is left.
+            batch: number of pictures that the receiving worker decodes at once.
+            workers: number of workers that share the remaining cells.
         """
         part = self._lost.popleft() if self._lost else self._cut(BATCHES_OF_A_PART * batch, batch, workers)
         if part is not None:
@@ -92,7 +92,7 @@ class PartQueue:
         return part
 
     def put_back(self, part: SweepPart) -> None:
-        """Puts a part back whose worker died."""
+        """Returns a part to the queue after its worker died."""
         self._given_out.discard(part)
         self._lost.appendleft(part)
 
@@ -118,11 +118,11 @@ class PartQueue:
         if not self._pictures:
             if len(self._cells) < size and any(part.surveys for part in self._given_out):
                 return None
-            # The last cells are shared out, in parts that are still worth a batch.
+            # The last cells are shared among workers, in parts not much smaller than a batch.
             size = min(size, max(math.ceil(len(self._cells) / workers), math.ceil(batch / 4)))
         taken = tuple(self._cells.popleft() for _ in range(min(size, len(self._cells))))
         ids = dict.fromkeys(cell.picture for cell in taken)
-        # Pictures of which nothing is to be decoded come last, one by one.
+        # Pictures without cells to decode come last, one by one.
         unread = [id for id in self._unread if id in ids] if taken else [*self._unread][:1]
         self._unread = deque(id for id in self._unread if id not in unread)
         if not ids and not unread:
@@ -130,4 +130,4 @@ class PartQueue:
         return SweepPart(self._with_pictures(unread, ids), frozenset(unread), taken)
 
     def _with_pictures(self, *ids: Iterable[str]) -> dict[str, Picture]:
-        return {id: self._job.pictures[id] for some in ids for id in some}
+        return {id: self._job.pictures[id] for group in ids for id in group}

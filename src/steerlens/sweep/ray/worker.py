@@ -1,4 +1,4 @@
-"""Workers of a sweep on Ray: each holds the models once and does parts of the job."""
+"""Workers of a sweep on Ray: each loads the models once and computes parts of the job."""
 
 import socket
 from collections.abc import Callable, Mapping
@@ -21,30 +21,30 @@ from steerlens.zoo.pair import Pair
 
 
 class PartWorker:
-    """A pair of models that does parts of a job.
+    """Worker that computes parts of a job with its own pair of models.
 
     Args:
-        load: gives the pair, on the worker's own machine.
-        rest: the fields of the job, without models, pictures and traces.
-        threads: of the worker.
-        cached: whether traces are kept from run to run, on that machine.
+        load: loads the pair on the worker's own machine.
+        settings: fields of the job other than models, pictures and traces.
+        threads: CPU threads of the worker.
+        cached: True to reuse traces of earlier runs on that machine.
 
     Raises:
         ModelError: if the pair has other weights, or another precision, than the job's.
     """
 
     def __init__(
-        self, load: Callable[[], Pair], rest: Mapping[str, Any], threads: int, *, cached: bool = False
+        self, load: Callable[[], Pair], settings: Mapping[str, Any], threads: int, *, cached: bool = False
     ) -> None:
         torch.set_num_threads(threads)
         pair = load()
-        _check_models(rest.get("models", {}), pair)
+        _check_models(settings.get("models", {}), pair)
         traces = trace_cache(pair) if cached else None
-        self.job = Job(encoder=pair.encoder, decoder=pair.decoder, pictures={}, traces=traces, **rest)
+        self.job = Job(encoder=pair.encoder, decoder=pair.decoder, pictures={}, traces=traces, **settings)
         self.batch = batch_size(self.job)
 
     def do(self, part: SweepPart) -> PartResult:
-        """Does one part: its readings, its finished cells, and the cells that were selected."""
+        """Computes one part: its readings, its finished cells, and its selected cells."""
         job = replace(self.job, pictures=part.pictures)
         if part.surveys:
             (id,) = part.pictures
@@ -52,7 +52,7 @@ class PartWorker:
             return PartResult(() if reading is None else (reading,), self.batch.size, selected)
         cells, others = part.cells, frozenset[str]()
         if job.selection.rule == "all" or not cells:
-            # Whole pictures are planned, with the cells of other parts as finished: labels are read at all sites.
+            # The plan contains whole pictures, with cells of other parts as finished, so that labels cover all sites.
             cells = tuple(cell for id in part.pictures for cell in job.plan.of(id))
             others = frozenset(cell.key for cell in cells) - {cell.key for cell in part.cells}
         plan = Plan(cells, job.plan.strength, job.plan.seeds, job.plan.n_layers)
