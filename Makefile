@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit tables soak browser bench models real-vit studies studies-full clean study-importance \
+.PHONY: demo figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
 	study-overlay study-strength study-decoder
 
 demo: $(VENV)/.installed
@@ -28,6 +28,13 @@ KILLS ?= 20
 
 soak: $(VENV)/.tested
 	$(BIN)/python tests/soak/killing.py --kills $(KILLS)
+
+# Mutated inputs of every kind, through the command line; each must end with a message, in time, memory and its folder.
+INPUTS ?= 5000
+SECONDS ?= 900
+
+fuzz: $(VENV)/.tested
+	$(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seconds $(SECONDS)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ The module that a family's entry point names holds `FAMILIES`, a mapping from re
 import neither torch nor diffusers, so that listing models and finding their files is quick.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, cast
 
 from steerlens.errors import UsageError
 from steerlens.limits import read_file
+from steerlens.storage import parse_json
 
 Library = Literal["diffusers", "transformers", "scheduler", "tokenizer", "processor"]
 """Whose files a folder holds."""
@@ -116,7 +116,7 @@ def configured(folder: Path, key: str) -> Any:
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        content: Any = json.loads(read_file(file, "config_bytes").decode("utf-8"))
+        content: Any = parse_json(read_file(file, "config_bytes"))
     except (UsageError, ValueError, RecursionError):
         return {}
     return cast(Mapping[str, Any], content) if isinstance(content, dict) else {}

@@ -6,7 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.storage.building import check_before_building, no_larger_than
-    from steerlens.storage.configs import check_library_folder, is_inside, read_json, read_yaml, too_large
+    from steerlens.storage.configs import check_library_folder, is_inside, parse_json, read_json, read_yaml, too_large
     from steerlens.storage.files import atomic_file, atomic_write, files_under, make_folder, storing, write_json
     from steerlens.storage.folder import OwnedFolder, distinct_names, is_plain_name, safe_name
     from steerlens.storage.lock import LOCK_FILE, is_being_written, only_writer
@@ -30,6 +30,7 @@ __all__ = [
     "make_folder",
     "no_larger_than",
     "only_writer",
+    "parse_json",
     "quiet_libraries",
     "read_json",
     "read_tensors",

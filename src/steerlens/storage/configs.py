@@ -48,14 +48,33 @@ def read_json(path: Path, component: str) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
+def parse_json(data: bytes) -> Any:
+    """What JSON in UTF-8 holds.
+
+    Raises:
+        ValueError: if it is none, is nested too deep, or holds half a character (a lone surrogate), which no file and
+            no page could be written with.
+    """
+    text = data.decode("utf-8-sig")
+    try:
+        content = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds text that is no Unicode") from None
+    return content
+
+
 def _parsed(path: Path, component: str) -> Any:
     if not path.exists():
         raise ModelError(f"{component}: there is no {path}.")
     try:
-        return json.loads(read_file(path, "config_bytes").decode("utf-8"))
+        return parse_json(read_file(path, "config_bytes"))
     except UsageError as error:
         raise ModelError(f"{component}: {error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{component}: {path} cannot be read: {error}.") from None
 
 

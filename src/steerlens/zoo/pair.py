@@ -1,6 +1,7 @@
 """A pair: an encoder and the decoder of its embedding space, with all that identifies them."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +43,14 @@ class Pair:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loaded", weights_state(self.encoder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The mark means something in this process alone: what travels, or is copied, is whether it still holds.
+        return {**vars(self), "loaded": self.is_as_loaded}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mark = weights_state(state["encoder"]) if state["loaded"] else ""
+        vars(self).update(state | {"loaded": mark})
 
     @property
     def is_as_loaded(self) -> bool:

@@ -1,6 +1,5 @@
 """Vocabularies from files: the one that belongs to a pair, and those that a user brings."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from steerlens.encoders.base import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.limits import read_file
+from steerlens.storage import parse_json
 from steerlens.vocabulary import ClassVocabulary, TextVocabulary, Vocabulary
 from steerlens.zoo.text import directions_of
 
@@ -88,7 +88,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
 def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
     try:
-        entries = cast(list[Any], json.loads(read_file(file.with_suffix(".json"), "list_bytes").decode("utf-8")))
+        entries = cast(list[Any], parse_json(read_file(file.with_suffix(".json"), "list_bytes")))
         names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
         tensors = {name: tensor.float() for name, tensor in load_tensors(read_file(file, "tensors_bytes")).items()}
     except (UsageError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:

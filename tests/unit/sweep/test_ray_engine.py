@@ -27,6 +27,7 @@ from steerlens.sweep.job import Job
 from steerlens.sweep.look import _copy, look, look_in, ray_engine
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import make_job
+from steerlens.sweep.ray import cluster as cluster_module
 from steerlens.sweep.ray import engine as ray_engine_module
 from steerlens.sweep.ray.cluster import Workers, room_for, running_cluster
 from steerlens.sweep.ray.engine import run_on_ray
@@ -298,6 +299,7 @@ def test_without_an_address_ray_is_started_here_whatever_the_environment_says(mo
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster_module, "private_ray", nullcontext)  # another cluster runs in this process
     with running_cluster(Workers()):
         pass
     assert asked["address"] == "local"

@@ -20,7 +20,7 @@ from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
 from steerlens.limits import read_file
 from steerlens.progress import Progress
-from steerlens.storage.configs import too_large
+from steerlens.storage.configs import parse_json, too_large
 from steerlens.storage.folder import OwnedFolder
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
@@ -153,7 +153,7 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
 
 
 def _content(index: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads(read_file(index / _INDEX, "list_bytes").decode("utf-8")))
+    return cast(dict[str, Any], parse_json(read_file(index / _INDEX, "list_bytes")))
 
 
 def _is_below(name: str) -> bool:
