@@ -44,7 +44,7 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself (AMX or AVX-512 BF16 on x86, BF16 on Arm).
+    """True if the processor multiplies bfloat16 matrices itself (AMX or AVX-512 BF16 on x86, BF16 on Arm).
 
     Others emulate it, several times slower than float32.
     """

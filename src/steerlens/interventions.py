@@ -1,7 +1,7 @@
 """Interventions as data: what to change at which site of a forward pass.
 
-Every intervention maps the value `v` that a site holds in the running forward pass to a new one, `v' = f(v)`, in the
-space of the residual stream (width D). `encoders.hooks` carries them out on the native model: at a head, `v` is the
+Every intervention maps the value `v` at a site in the running forward pass to a new value `v' = f(v)`, in the space of
+the residual stream (width D). `encoders.hooks` applies them to the native model: at a head, `v` is the
 head's write `z_h W_O^h`, and the change `v' - v` is added to the attention output; everything downstream reacts.
 """
 
@@ -20,8 +20,8 @@ class Intervention:
     """A change of the value at one site; subclasses define the new value.
 
     Attributes:
-        site: where to act: a place in the model. Directions, groups and regions are none; add them with `Add` at a site
-            of the residual stream.
+        site: a place in the model to act on. Directions, groups and regions are not places; add them with `Add` at a
+            site of the residual stream.
         tokens: token positions to act on; None for all.
     """
 
@@ -29,16 +29,16 @@ class Intervention:
     tokens: tuple[int, ...] | None = None
 
     def new_value(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """The value that replaces `value`; its shape broadcasts to that of `value`."""
+        """Returns the replacement of `value`; its shape broadcasts to that of `value`."""
         raise NotImplementedError(type(self).__name__)
 
     def apply(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Replaces the value at the chosen tokens; the others stay unchanged."""
         if self.tokens is None:
             return self.new_value(value).to(value.dtype).expand_as(value)
-        chosen = value[:, list(self.tokens)]
+        selected = value[:, list(self.tokens)]
         changed = value.clone()
-        changed[:, list(self.tokens)] = self.new_value(chosen).to(value.dtype).expand_as(chosen)
+        changed[:, list(self.tokens)] = self.new_value(selected).to(value.dtype).expand_as(selected)
         return changed
 
 
@@ -49,7 +49,7 @@ class Scale(Intervention):
     factor: float | Float[Tensor, "B"] = 1.0
 
     def new_value(self, value: Tensor) -> Tensor:
-        """`factor * value`.
+        """Returns `factor * value`.
 
         Raises:
             UsageError: if there is neither one factor nor one per picture.
@@ -67,13 +67,13 @@ class Scale(Intervention):
 
 @dataclass(frozen=True, eq=False)
 class Add(Intervention):
-    """Adds `vector`, of shape (D,), (T,D) or (B,T,D); T counts the chosen tokens."""
+    """Adds `vector`, of shape (D,), (T,D) or (B,T,D); T is the number of selected tokens."""
 
     vector: Float[Tensor, "*#B D"] | None = None
 
     def new_value(self, value: Tensor) -> Tensor:
-        """`value + vector`."""
-        return value + _given(self, self.vector, value)
+        """Returns `value + vector`."""
+        return value + _fitting(self, self.vector, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +81,19 @@ class Zero(Intervention):
     """Replaces the value by zeros (zero ablation)."""
 
     def new_value(self, value: Tensor) -> Tensor:
-        """Zeros."""
+        """Returns zeros."""
         return torch.zeros_like(value)
 
 
 @dataclass(frozen=True, eq=False)
 class _Replacement(Intervention):
-    """Base of the interventions that replace the value by a given one, (D,), (T,D) or (B,T,D)."""
+    """Base of the interventions that replace the value by a given tensor, (D,), (T,D) or (B,T,D)."""
 
     value: Float[Tensor, "*#B D"] | None = None
 
     def new_value(self, value: Tensor) -> Tensor:
-        """The given value."""
-        return _given(self, self.value, value)
+        """Returns the given tensor."""
+        return _fitting(self, self.value, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,31 +124,32 @@ class ByRow(Intervention):
     rows: tuple[int, ...] = ()
 
     def apply(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Applies the inner intervention to the chosen rows.
+        """Applies the inner intervention to `rows`.
 
         Raises:
-            UsageError: if it acts at another site, or the batch has no such rows.
+            UsageError: if the inner intervention acts at another site, or the batch has no such rows.
         """
         if self.inner is None or self.inner.site != self.site or self.tokens is not None:
             raise UsageError(f"ByRow at {self.site} takes an intervention at that site, which also names the tokens.")
         if not all(0 <= row < value.shape[0] for row in self.rows):
             raise UsageError(f"ByRow at {self.site}: the batch has {value.shape[0]} rows, counted from 0.")
-        changed, chosen = value.clone(), list(self.rows)
-        changed[chosen] = self.inner.apply(value[chosen]).to(value.dtype)
+        changed, rows = value.clone(), list(self.rows)
+        changed[rows] = self.inner.apply(value[rows]).to(value.dtype)
         return changed
 
 
-def _given(intervention: Intervention, given: Tensor | None, value: Tensor) -> Tensor:
-    if given is None:
+def _fitting(intervention: Intervention, tensor: Tensor | None, value: Tensor) -> Tensor:
+    """Returns the tensor of an intervention, after checking that it fits the value at the site."""
+    if tensor is None:
         raise UsageError(f"{type(intervention).__name__} at {intervention.site} was given no tensor to use.")
     try:
-        # What broadcasts to more pictures or tokens than the site has does not fit it either.
-        fits = torch.broadcast_shapes(given.shape, value.shape) == value.shape
+        # A tensor that broadcasts to more pictures or tokens than the site has does not fit either.
+        fits = torch.broadcast_shapes(tensor.shape, value.shape) == value.shape
     except RuntimeError:
         fits = False
     if not fits:
         raise UsageError(
-            f"{type(intervention).__name__} at {intervention.site}: a tensor of shape {tuple(given.shape)} does not "
+            f"{type(intervention).__name__} at {intervention.site}: a tensor of shape {tuple(tensor.shape)} does not "
             f"fit the site's (pictures, tokens, width) = {tuple(value.shape)}."
         )
-    return given.to(value)
+    return tensor.to(value)

@@ -18,12 +18,12 @@ RESIDUAL_KINDS: tuple[SiteKind, ...] = ("embed", "resid_pre", "resid_mid", "resi
 """Kinds that hold the residual stream itself, as opposed to what a component adds to it."""
 
 NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
-"""Kinds that a user names: a direction of their own, several components as one, what heads read from a region."""
+"""Kinds that a user names: a direction, a group of components, the part of heads' writes read from a region."""
 
 WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS)
-"""Kinds that add to the residual stream, and so can be steered."""
+"""Kinds that add to the residual stream and can therefore be steered."""
 
-# Few enough digits for `int`, which refuses to read thousands of them.
+# At most nine digits: `int` refuses strings of thousands of digits.
 _NUMBER = re.compile(r"\d{1,9}")
 _PAPER_HEAD = re.compile(r"L(\d{1,9})H(\d{1,9})", re.IGNORECASE)
 _NAME = re.compile(r"[\w.-]+")
@@ -32,11 +32,11 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One place in the model: a point of the residual stream, the output of a submodule, or what a user named.
+    """A place in the model: a point of the residual stream, the output of a submodule, or a user's named component.
 
     Attributes:
-        kind: what is read there.
-        layer: layer index from 0; -1 for `embed` and what a user named, which belong to no layer.
+        kind: kind of value at the site.
+        layer: layer index from 0; -1 for `embed` and named components, which belong to no layer.
         head: head index from 0 for `head`, else -1.
         name: name of a `vector`, `group` or `region`, else empty.
     """
@@ -51,9 +51,9 @@ class Site:
             raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
         has_layer = self.kind not in ("embed", *NAMED_KINDS)
         if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
-            wanted = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
+            numbers = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
             raise UsageError(
-                f"a {self.kind} site takes {wanted}, counted from 0; got layer {self.layer}, head {self.head}."
+                f"a {self.kind} site takes {numbers}, counted from 0; got layer {self.layer}, head {self.head}."
             )
         if (self.kind in NAMED_KINDS) != bool(self.name):
             raise UsageError("a vector, group or region site, and no other, carries a name.")
@@ -80,7 +80,7 @@ class Site:
 
     @property
     def is_write(self) -> bool:
-        """Whether the site adds to the residual stream (heads, attention, MLPs, and what a user named)."""
+        """True if the site adds to the residual stream (heads, attention, MLPs and named components)."""
         return self.kind in WRITE_KINDS
 
     @classmethod
@@ -100,8 +100,8 @@ class Site:
         if text == "embed":
             return cls("embed")
         numbers = rest.split(".") if rest else []
-        wanted = 2 if kind == "head" else 1
-        if kind in get_args(SiteKind) and len(numbers) == wanted and all(map(_NUMBER.fullmatch, numbers)):
+        expected = 2 if kind == "head" else 1
+        if kind in get_args(SiteKind) and len(numbers) == expected and all(map(_NUMBER.fullmatch, numbers)):
             return cls(kind, *(int(number) for number in numbers))  # type: ignore[arg-type]
         raise UsageError(
             f"{text!r} is not a site. Write resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H "
@@ -122,12 +122,12 @@ class Site:
 
 
 def all_heads(n_layers: int, n_heads: int) -> tuple[Site, ...]:
-    """Every head, layer after layer."""
+    """Returns every head, layer by layer."""
     return tuple(Site("head", layer, head) for layer in range(n_layers) for head in range(n_heads))
 
 
 def layer_sites(kind: SiteKind, n_layers: int) -> tuple[Site, ...]:
-    """The sites of one kind, one a layer."""
+    """Returns the sites of one kind, one per layer."""
     return tuple(Site(kind, layer) for layer in range(n_layers))
 
 
@@ -138,15 +138,15 @@ def parse_sites(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
     or a range `8-11` (`head.8-11.*`, `mlp_out.3-5`).
 
     Raises:
-        UsageError: if a part names no site, or one that the model does not have.
+        UsageError: if a part names no site, or a site that the model does not have.
     """
-    found: dict[Site, None] = {}
+    sites: dict[Site, None] = {}
     for part in (part.strip() for part in text.split(",")):
         if part:
-            found.update(dict.fromkeys(_expand(part, n_layers, n_heads)))
-    if not found:
+            sites.update(dict.fromkeys(_expand(part, n_layers, n_heads)))
+    if not sites:
         raise UsageError("no site was named; try --sites heads, --sites resid_post or --sites L3H4.")
-    return tuple(found)
+    return tuple(sites)
 
 
 def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:

@@ -3,7 +3,7 @@
     embed + Σ_l Σ_h head[l,h] + Σ_l attn_bias[l] + Σ_l mlp_out[l] = resid_post[L-1]
 
 A head's write is the input of the attention output projection times that head's slice of its weight (so it includes
-`W_O b_V`). It is kept as head values, L x H x D/H numbers a token, and multiplied out only when asked for.
+`W_O b_V`). The trace keeps head values, L x H x D/H numbers per token, and multiplies them out only on request.
 
 References: N. Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021;
 Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition", arXiv 2310.05916.
@@ -22,21 +22,21 @@ from steerlens.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What every part of a Vision Transformer wrote into the readout tokens, for a batch of pictures.
+    """Writes of every part of a Vision Transformer into the readout tokens, for a batch of pictures.
 
     R is the number of readout tokens (1 for a CLS readout); d = D/H is the width of one head.
 
     Attributes:
         embed: the residual that enters the first layer, after any norm before it.
         head_values: input of each layer's attention output projection, head by head.
-        attn_out: what each layer's attention adds to the residual: its heads and its bias.
-        mlp_out: what each layer's MLP adds.
+        attn_out: output of each layer's attention, as added to the residual: its heads and its bias.
+        mlp_out: output of each layer's MLP, as added to the residual.
         resid_post: the residual after each layer.
         out_weights: for each layer, each head's slice of the output projection, LayerScale included.
         attn_bias: for each layer, the bias of the output projection, LayerScale included.
-        embedding: the image embedding as the native forward pass gave it.
-        attention: attention patterns of the readout tokens, if asked for; rows sum to 1.
-        values: value vectors of every token, if asked for.
+        embedding: the image embedding of the native forward pass.
+        attention: attention patterns of the readout tokens, if requested; rows sum to 1.
+        values: value vectors of every token, if requested.
     """
 
     embed: Float[Tensor, "B R D"]
@@ -64,7 +64,7 @@ class Trace:
 
     @property
     def n_heads(self) -> int:
-        """Number of heads a layer."""
+        """Number of heads per layer."""
         return self.head_values.shape[2]
 
     @property
@@ -74,16 +74,16 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the captured activations take (weights, which are views of the model's, not counted)."""
+        """Bytes of the captured activations; weights are views of the model's and are not counted."""
         captured = (self.embed, self.head_values, self.attn_out, self.mlp_out, self.resid_post, self.embedding)
         on_request = (self.attention, self.values)
         return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None)
 
     def at(self, site: Site) -> Float[Tensor, "B R D"]:
-        """What a site holds: the residual stream at that point, or what a component writes into it.
+        """Returns the value at a site: the residual stream at that point, or a component's write into it.
 
         Raises:
-            UsageError: if the model has no such site, or the site is one that a user named.
+            UsageError: if the model has no such site, or the site is a direction, group or region.
         """
         site.check(self.n_layers, self.n_heads)
         if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):
@@ -104,13 +104,13 @@ class Trace:
         raise UsageError(f"{site} is a {what}, which a trace does not hold.")
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
-        """What several sites hold, in their order; all heads of a layer are multiplied out at once.
+        """Stacks the values at several sites, in their order; all heads of a layer are multiplied out at once.
 
         Raises:
             UsageError: if there is no site, or the model has none of that name.
         """
         if not sites:
-            raise UsageError("no site was asked for.")
+            raise UsageError("no site was requested.")
         layers = {site.layer for site in sites if site.kind == "head"}
         heads = {layer: self.head_writes(layer) for layer in layers if layer < self.n_layers}
         rows = [
@@ -126,7 +126,7 @@ class Trace:
         return torch.einsum("bhrd,hdw->bhrw", self.head_values[:, layer], self.out_weights[layer])
 
     def token_writes(self, site: Site) -> Float[Tensor, "B R T D"]:
-        """A head's write split by the token that it was read from; the parts sum to the head's write.
+        """Splits a head's write by the token it was read from; the parts sum to the head's write.
 
         Raises:
             UsageError: if the site is no head, or the trace was taken without attention.
@@ -147,18 +147,18 @@ class Trace:
         """
         if not 0 <= picture < len(self):
             raise UsageError(f"the trace holds {len(self)} pictures, counted from 0; there is no picture {picture}.")
-        one = slice(picture, picture + 1)
+        row = slice(picture, picture + 1)
         return Trace(
-            self.embed[one],
-            self.head_values[one],
-            self.attn_out[one],
-            self.mlp_out[one],
-            self.resid_post[one],
+            self.embed[row],
+            self.head_values[row],
+            self.attn_out[row],
+            self.mlp_out[row],
+            self.resid_post[row],
             self.out_weights,
             self.attn_bias,
-            self.embedding[one],
-            None if self.attention is None else self.attention[one],
-            None if self.values is None else self.values[one],
+            self.embedding[row],
+            None if self.attention is None else self.attention[row],
+            None if self.values is None else self.values[row],
         )
 
     def components(self) -> Float[Tensor, "B K R D"]:
@@ -178,11 +178,11 @@ class Trace:
         return float(((total - final).norm(dim=-1) / final.norm(dim=-1)).max())
 
     def check(self, tolerance: float | None = None) -> float:
-        """Returns the relative error of the decomposition after making sure that it is small.
+        """Returns the relative error of the decomposition, and refuses a large one.
 
         Args:
-            tolerance: largest error allowed; by default 1e-5 in float32 and 5e-2 in half precision, whose own rounding
-                of the residual stream, layer after layer, is of that order.
+            tolerance: largest error allowed; by default 1e-5 in float32 and 5e-2 in half precision, where rounding of
+                the residual stream accumulates to that order over the layers.
 
         Raises:
             TraceError: if the components do not add up to the final residual.

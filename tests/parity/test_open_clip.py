@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda _: replaced("transformer.resblocks.2.ln_attn", nn.LayerNorm(16)),
         r"visual\.transformer\.resblocks\.2 .*: ln_attn is there unexpectedly",
     ),
-    "batch in second place": (
+    "batch as its second dimension": (
         lambda _: replaced("transformer.resblocks.0.attn", attention()),
         r"visual\.transformer\.resblocks\.0\.attn is not built like",
     ),

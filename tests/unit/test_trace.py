@@ -55,7 +55,7 @@ def test_a_site_that_is_not_there_is_refused_alone_and_in_a_stack(site: Site, me
 
 
 def test_a_stack_of_no_sites_is_refused() -> None:
-    with pytest.raises(UsageError, match="no site was asked for"):
+    with pytest.raises(UsageError, match="no site was requested"):
         traced()[2].stack([])
 
 

@@ -1,4 +1,4 @@
-"""The decoder protocol: what steerlens asks of a generator of pictures."""
+"""The decoder protocol: the interface of a generator of pictures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from steerlens.sites import Site
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Where in an encoder the image tokens are that a decoder reads.
+    """Position in the encoder of the image tokens that a decoder reads.
 
     Attributes:
         count: tokens that the decoder takes for one picture; None for any number.
@@ -36,11 +36,11 @@ class TokenSource:
     normed: bool = True
 
     def last_layer(self, n_layers: int) -> int:
-        """The layer whose `resid_post` is read, of an encoder of L layers."""
+        """Returns the layer whose `resid_post` is read, in an encoder of L layers."""
         return n_layers - 1 - self.layers_after
 
     def check(self, site: Site, n_layers: int, decoder: str) -> None:
-        """Makes sure that what a site holds can reach the decoder.
+        """Checks that the value at a site can reach the decoder.
 
         Args:
             site: a place in the encoder.
@@ -51,7 +51,7 @@ class TokenSource:
             UsageError: if the site belongs to a layer after the tokens that are read.
         """
         last = self.last_layer(n_layers)
-        # What enters a layer is what left the one before.
+        # The input of a layer is the output of the layer before.
         if site.layer - int(site.kind == "resid_pre") > last:
             raise UsageError(
                 f"{site} has no effect on what {decoder} shows: it reads the tokens after layer {last} of {n_layers} "
@@ -113,12 +113,12 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class TokenDecoder(Decoder, Protocol):
-    """A decoder of image tokens, which says how the encoder's residual becomes what it reads."""
+    """A decoder of image tokens, which turns the encoder's residual into its own conditioning."""
 
     def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
-        """Conditioning from the residual of every token, class and registers included, at `spec.tokens`' layer.
+        """Turns the residual of every token at `spec.tokens`' layer, class and registers included, into conditioning.
 
-        It drops the tokens that the decoder does not read and applies the encoder's final norm where it should.
+        Drops the tokens that the decoder does not read and applies the encoder's final norm if the decoder needs it.
         """
         ...
 
@@ -126,7 +126,7 @@ class TokenDecoder(Decoder, Protocol):
 def decode(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
 ) -> Float[Tensor, "N 3 height width"]:
-    """All pictures at once, without progress.
+    """Decodes all pictures at once, without progress.
 
     Raises:
         ModelError: if the decoder's native code fails.
@@ -137,12 +137,12 @@ def decode(
 
 
 def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:
-    """Conditioning of unchanged pictures: their embeddings, or their image tokens.
+    """Returns the conditioning of unchanged pictures: their embeddings, or their image tokens.
 
     Args:
         encoder: the encoder of the pair.
         decoder: the decoder of the pair.
-        inputs: what `encoder.preprocess` gave.
+        inputs: the output of `encoder.preprocess`.
 
     Raises:
         ModelError: if the decoder reads tokens without saying which.
@@ -156,16 +156,16 @@ def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Co
 
 
 def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
-    """Makes sure that an encoder gives what a decoder reads.
+    """Checks that an encoder's output fits a decoder's input.
 
     Raises:
         ModelError: if kind, size or number do not fit; the message says which.
     """
-    found = encoder.embedding_size if decoder.consumes == "image_embedding" else encoder.width
-    if decoder.embedding_size != found:
+    size = encoder.embedding_size if decoder.consumes == "image_embedding" else encoder.width
+    if decoder.embedding_size != size:
         what = "embeddings" if decoder.consumes == "image_embedding" else "image tokens"
         raise ModelError(
-            f"{decoder.name}: the decoder reads {what} of size {decoder.embedding_size}, the encoder gives {found}: "
+            f"{decoder.name}: the decoder reads {what} of size {decoder.embedding_size}, the encoder gives {size}: "
             "they do not fit."
         )
     source = decoder.tokens
@@ -179,11 +179,11 @@ def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
 
 
 def check_request(spec: DecoderSpec, conditioning: Conditioning, seeds: Sequence[int]) -> None:
-    """Makes sure that a conditioning fits a decoder, one seed a row.
+    """Checks that a conditioning fits a decoder and has one seed per row.
 
     Raises:
         ModelError: if the decoder reads another kind or size of conditioning.
-        UsageError: if there is nothing to decode, or not one seed a row.
+        UsageError: if there is nothing to decode, or the number of seeds differs from that of rows.
     """
     if len(conditioning) == 0:
         raise UsageError("there is no embedding to decode.")

@@ -1,9 +1,7 @@
-"""Decoding in batches as large as pays and as memory allows.
+"""Decoding in batches that grow while larger batches are faster, and halve when memory runs out.
 
-They grow while that is faster, and halve when memory runs out.
-
-A decoder promises that a picture depends on its own conditioning and seed alone, so that the size of a batch may change
-at any time; a batch that did not fit is decoded again in smaller ones, and what came before it is kept.
+A picture depends only on its own conditioning and seed, so the size of a batch may change at any time. A batch that did
+not fit is decoded again in smaller batches; finished pictures are kept.
 """
 
 import gc
@@ -25,31 +23,31 @@ from steerlens.progress import Progress
 _Result = TypeVar("_Result")
 
 _WORTH = 1.1
-"""How much faster twice the batch must be to be kept."""
+"""Speed-up that a doubled batch must reach to be kept."""
 
 _LARGEST = 8
-"""Times the size a decoder suggests beyond which batches do not grow."""
+"""Largest batch, as a multiple of the size that the decoder suggests."""
 
 _FALLBACK = 8
-"""Pictures at once for a decoder that says nothing about it."""
+"""Batch size for a decoder that suggests none."""
 
 
 class BatchSize:
-    """How many pictures to decode at once.
+    """Number of pictures to decode at once, adapted to speed and memory.
 
-    It begins with what the options or the decoder say. If it may grow, it is doubled as long as twice the batch makes
-    at least a tenth more pictures a second; the first batch of every size is not timed, since it allocates memory and
-    may compile. When memory runs out, it is halved for good.
+    Starts at the size that the options or the decoder give. If it may grow, it doubles as long as the doubled batch
+    decodes at least a tenth more pictures per second; the first batch of every size is not timed, since it allocates
+    memory and may compile. When memory runs out, it halves permanently.
 
     Args:
-        decoder: whose batches.
-        options: how it decodes; a batch size in them does not grow.
+        decoder: the decoder.
+        options: its options; a batch size in them does not grow.
         grows: whether it may grow. In half precision the last bits of a picture depend on the size of its batch, so
-            what must come out the same again does not let it.
-        clock: seconds, for tests.
+            reproducible runs turn this off.
+        clock: returns seconds; replaced in tests.
 
     Attributes:
-        size: of the next batch.
+        size: size of the next batch.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class BatchSize:
         self._warm, self._best = False, 0.0
 
     def timed(self, pictures: int, seconds: float) -> None:
-        """Tells how long a batch took."""
+        """Records the duration of a batch."""
         if self._settled or pictures < self.size:
             return
         if not self._warm:
@@ -84,21 +82,21 @@ class BatchSize:
             self.size, self._best, self._warm = 2 * self.size, rate, False
 
     def did_not_fit(self, pictures: int) -> None:
-        """Tells that a batch of so many pictures did not fit into memory."""
+        """Records that a batch of this many pictures did not fit into memory."""
         self.size, self._settled = max(1, pictures // 2), True
 
 
 def decode_in_batches(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions, batch: BatchSize
 ) -> Iterator[Progress]:
-    """Decodes batch after batch, in smaller batches where memory runs out; yields what `Decoder.decode_batches` does.
+    """Decodes batch by batch, in smaller batches if memory runs out; yields the events of `Decoder.decode_batches`.
 
     Args:
-        decoder: turns conditionings into pictures.
-        conditioning: what it consumes, N rows.
-        seeds: one a row.
-        options: how to decode; `batch` takes the place of their batch size.
-        batch: the size of batches, which learns from them.
+        decoder: the decoder.
+        conditioning: its conditioning, N rows.
+        seeds: one per row.
+        options: options of decoding; `batch` replaces their batch size.
+        batch: the size of batches, updated after each batch.
 
     Raises:
         ModelError: if a single picture does not fit into memory, or as the decoder does.
@@ -134,13 +132,13 @@ def decode_in_batches(
 def computed_in_batches(
     compute: Callable[[int, int], Sequence[_Result]], count: int, batch: BatchSize, what: str
 ) -> list[_Result]:
-    """Results of rows that are computed all at once, or in halves where memory runs out.
+    """Computes results of rows all at once, or in halves if memory runs out.
 
     Args:
-        compute: gives the results of the rows from a first one to before a last one.
-        count: rows.
-        batch: the size of batches, which is halved with them.
-        what: what does not fit if not even one row does, for the message.
+        compute: returns the results of rows `start` to `stop`, the latter excluded.
+        count: number of rows.
+        batch: the size of batches, halved when memory runs out.
+        what: description for the message if a single row does not fit.
 
     Raises:
         ModelError: if a single row does not fit into memory.
@@ -150,7 +148,7 @@ def computed_in_batches(
     while len(results) < count:
         start, stop = len(results), min(len(results) + size, count)
         try:
-            found = compute(start, stop)
+            rows = compute(start, stop)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -159,7 +157,7 @@ def computed_in_batches(
             size = (stop - start) // 2
             batch.did_not_fit(stop - start)
         else:
-            results += found
+            results += rows
             continue
         _free()
     return results
@@ -167,7 +165,7 @@ def computed_in_batches(
 
 @contextmanager
 def fitting(what: str) -> Generator[None]:
-    """Says clearly that something does not fit into memory which cannot be done in smaller batches.
+    """Turns running out of memory into a clear message, for work that cannot be split into smaller batches.
 
     Raises:
         ModelError: if memory runs out inside.
@@ -185,7 +183,7 @@ def _does_not_fit(what: str) -> str:
 
 
 def _free() -> None:
-    # To be called outside the handler: the exception holds on to the very tensors that did not fit.
+    # Call this outside the handler: the exception keeps the tensors that did not fit alive.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

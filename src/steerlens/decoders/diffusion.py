@@ -1,6 +1,6 @@
-"""Shared base of diffusion decoders: batches, a generator of random numbers for every picture, and progress.
+"""Base class of diffusion decoders: batches, a random generator per picture, and progress.
 
-A family's own file says how a conditioning enters its network and how latents become pixels, and nothing else.
+A family's own file only defines how a conditioning enters its network and how latents become pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -24,19 +24,19 @@ _BATCH_LATENTS = 64 * 16 * 16
 _BATCH_LATENTS_CUDA = 32 * 64 * 64
 
 _SLICE_PIXELS = 4 * 768 * 768
-"""Pixels that an autoencoder makes at once: its full-resolution layers take more memory than the denoising network."""
+"""Pixels that an autoencoder decodes at once: its full-resolution layers need more memory than the denoiser."""
 
 Sampled = Generator[Progress, None, Float[Tensor, "B 3 height width"]]
 """Yields progress in denoising steps and returns pixels, about in [-1,1]."""
 
 
 def default_batch_size(size: tuple[int, int], scale: int, device: torch.device) -> int:
-    """Pictures decoded at once when nobody says how many: the smaller the picture, the more.
+    """Returns the default batch size: the smaller the picture, the larger the batch.
 
     Args:
         size: height and width in pixels.
         scale: pixels for each latent pixel, along one side.
-        device: where they are decoded.
+        device: device of the decoder.
     """
     budget = _BATCH_LATENTS_CUDA if device.type == "cuda" else _BATCH_LATENTS
     return max(1, budget * scale**2 // (size[0] * size[1]))
@@ -46,11 +46,11 @@ class DiffusionDecoder(SavedDecoder, ABC):
     """A decoder that denoises; the base of every such adapter of this package.
 
     Attributes:
-        spec: what it takes and gives.
+        spec: its input and output.
         network: the denoising network.
         scale: pixels for each latent pixel, along one side.
         scheduler_config: the saved scheduler's config, whose noise schedule every sampler uses.
-        previews: whether it can leave its autoencoder out.
+        previews: whether it can skip its autoencoder.
     """
 
     previews: ClassVar[bool] = False
@@ -65,11 +65,11 @@ class DiffusionDecoder(SavedDecoder, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.network.parameters()).device
 
     def compile(self) -> None:
-        """Compiles the denoising network with `torch.compile`, which pays for many pictures of one size on a GPU."""
+        """Compiles the denoising network with `torch.compile`, worthwhile for many pictures of one size on a GPU."""
         self.network.compile()
 
     @property
@@ -78,7 +78,7 @@ class DiffusionDecoder(SavedDecoder, ABC):
         return next(self.network.parameters()).dtype
 
     def batch_size(self, options: DecodeOptions) -> int:
-        """Pictures decoded at once: what the options say, or what suits the device and the size of a picture."""
+        """Returns the batch size: that of the options, or a default for the device and the size of a picture."""
         if options.batch_size is not None:
             return options.batch_size
         return default_batch_size(options.size, self.scale, self.device)
@@ -89,9 +89,9 @@ class DiffusionDecoder(SavedDecoder, ABC):
         """Decodes batch after batch, with progress after each denoising step.
 
         Args:
-            conditioning: what `spec.consumes` says, of the norm that the encoder gives it.
-            seeds: one a picture.
-            options: how to decode; by default the decoder's own.
+            conditioning: rows of the kind `spec.consumes`, unnormalised, as the encoder gives them.
+            seeds: one per picture.
+            options: options of decoding; by default the decoder's own.
 
         Raises:
             ModelError: if the conditioning is of another kind or size, or a picture is not finite.
@@ -111,18 +111,18 @@ class DiffusionDecoder(SavedDecoder, ABC):
                 except StopIteration as end:
                     pixels = end.value
                     break
-                # One step more than there are: the autoencoder follows.
+                # One step more: the autoencoder follows.
                 done = start + len(chosen) * step.done / (total + 1)
                 yield Progress("decoding", done, len(seeds), "pictures")
             finished = Decoded(start, self._pictures(pixels))
             yield Progress("decoding", start + len(chosen), len(seeds), "pictures", finished)
 
     def steps(self, options: DecodeOptions) -> int:
-        """Steps of progress that one batch takes."""
+        """Returns the steps of progress of one batch."""
         return total_steps(options)
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Makes sure that pictures of a size can be decoded.
+        """Checks that pictures of a size can be decoded.
 
         Raises:
             UsageError: if they cannot.
@@ -133,7 +133,7 @@ class DiffusionDecoder(SavedDecoder, ABC):
     def latents(
         self, denoiser: Denoiser, channels: int, generators: Sequence[torch.Generator], options: DecodeOptions
     ) -> Generator[Progress, None, Float[Tensor, "B c h w"]]:
-        """The shared denoising loop, at the latent size of the options."""
+        """Runs the shared denoising loop, at the latent size of the options."""
         height, width = (side // self.scale for side in options.size)
         return denoise(
             denoiser,
@@ -147,7 +147,7 @@ class DiffusionDecoder(SavedDecoder, ABC):
         )
 
     def pixels(self, vae: Any, latents: Float[Tensor, "B c h w"]) -> Float[Tensor, "B 3 height width"]:
-        """Pixels from latents, by Stable Diffusion's autoencoder, scaled as its config says."""
+        """Decodes latents by Stable Diffusion's autoencoder, scaled as in its config."""
         config = vae.config
         mean, std = (getattr(config, key, None) for key in ("latents_mean", "latents_std"))
         if mean is not None and std is not None:
@@ -165,14 +165,14 @@ class DiffusionDecoder(SavedDecoder, ABC):
 
 
 def in_slices(decode: Callable[[Tensor], Tensor], latents: Float[Tensor, "B c h w"], scale: int) -> Tensor:
-    """Latents decoded a few at a time, so that the batch may be as large as the denoising network likes.
+    """Decodes latents a few at a time, so that the autoencoder does not limit the batch of the denoising network.
 
-    One large picture is not cut into tiles: the autoencoder takes its norms over the whole picture and attends to all
-    of it, so that a picture of tiles would be another one, with seams.
+    Large pictures are not cut into tiles: the autoencoder normalises over the whole picture and attends to all of it,
+    so that tiles would change the picture and show seams.
 
     Args:
         decode: the autoencoder's decoder, whose rows do not depend on each other.
-        latents: what to decode.
+        latents: latents to decode.
         scale: pixels for each latent pixel, along one side.
     """
     rows = max(1, _SLICE_PIXELS // (latents.shape[-2] * latents.shape[-1] * scale**2))
@@ -180,7 +180,7 @@ def in_slices(decode: Callable[[Tensor], Tensor], latents: Float[Tensor, "B c h 
 
 
 def with_negative(condition: Tensor, negative: Tensor | None, guidance: float) -> Tensor:
-    """The conditioning of one pass: under guidance the unconditional half first, zeros where nothing else is given."""
+    """Returns the conditioning of one pass: under guidance with the unconditional half first, zeros by default."""
     if guidance <= 1:
         return condition
     if negative is None:
@@ -189,12 +189,12 @@ def with_negative(condition: Tensor, negative: Tensor | None, guidance: float) -
 
 
 def vae_scale(vae: Any) -> int:
-    """Pixels for each latent pixel of an autoencoder, along one side."""
+    """Returns the pixels for each latent pixel of an autoencoder, along one side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def latent_size(network: Any, scale: int) -> tuple[int, int]:
-    """Height and width in pixels that a network was trained for."""
+    """Returns the height and width in pixels that a network was trained for."""
     side = network.config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     return height * scale, width * scale

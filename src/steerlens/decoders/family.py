@@ -1,7 +1,7 @@
-"""Declaration of a decoder family: how its folders look and what each part of them is loaded as.
+"""Declaration of a decoder family: the layout of its folders and the class of each part.
 
-The module that a family's entry point names holds `FAMILIES`, a mapping from registered names to `Family`. Declarations
-import neither torch nor diffusers, so that listing models and finding their files is quick.
+The module that a family's entry point names defines `FAMILIES`, a mapping from registered names to `Family`.
+Declarations import neither torch nor diffusers, so that listing models and locating their files is quick.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from steerlens.limits import read_file
 from steerlens.storage import parse_json
 
 Library = Literal["diffusers", "transformers", "scheduler", "tokenizer", "processor"]
-"""Whose files a folder holds."""
+"""The library whose files a folder contains."""
 
 _FILES: Mapping[Library, tuple[str, ...]] = {
     "diffusers": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -33,11 +33,11 @@ class Part:
     """One folder within a saved decoder.
 
     Attributes:
-        library: whose files it holds.
-        argument: keyword by which the adapter's constructor takes the loaded part, or the config of a scheduler; empty
-            for a part that is not kept, such as a text encoder.
-        kind: class that the part is loaded as, a name of diffusers or `module:name`; empty for a scheduler's config.
-        precision: `given` for that of the decoder; `float32` always; `upcast` for float32 in place of float16 where the
+        library: the library whose files it contains.
+        argument: argument of the adapter's constructor for the loaded part, or for the config of a scheduler; empty for
+            a part that is not kept, such as a text encoder.
+        kind: class of the part, a name of diffusers or `module:name`; empty for a scheduler's config.
+        precision: `given` for that of the decoder; `float32` always; `upcast` for float32 instead of float16 if the
             part's config says `force_upcast`.
     """
 
@@ -61,13 +61,13 @@ class Family:
 
     Attributes:
         pipeline: class that `model_index.json` names, or `config.json` for a single model.
-        parts: parts of the decoder, by folder; `WHOLE` alone where encoder and decoder are one model.
-        encoder: parts of the image encoder, by folder; empty where it is part of the single model.
+        parts: parts of the decoder, by folder; only `WHOLE` if encoder and decoder are one model.
+        encoder: parts of the image encoder, by folder; empty if it is part of the single model.
         text_files: files of a text tower beside the image encoder, whose texts name directions of the embedding space.
-        recognises: whether a folder of this pipeline (and a file of extra weights, if one is given) is of this family,
+        recognises: decides whether a folder of this pipeline (and an optional file of extra weights) is of this family,
             for pipelines that several families share.
-        extra_weights: gives the file of weights in the decoder's folder that is put into the network, for an adapter.
-        unbuildable: why the installed libraries cannot build it, as far as that is known beforehand; None if they can.
+        extra_weights: returns the file of an adapter's weights in the decoder's folder, which go into the network.
+        unbuildable: returns a known reason why the installed libraries cannot build it, or None.
     """
 
     pipeline: str
@@ -80,7 +80,7 @@ class Family:
 
     @property
     def joint(self) -> bool:
-        """Whether encoder and decoder are one model in one folder."""
+        """True if encoder and decoder are one model in one folder."""
         return set(self.parts) == {WHOLE}
 
     @property
@@ -101,7 +101,7 @@ def _files(folders: Mapping[str, Library]) -> tuple[str, ...]:
 
 
 def pipeline_of(folder: Path) -> str | None:
-    """The class that a folder says it holds, or None if it says nothing that can be read."""
+    """Reads the class that a folder names, or None if it names none."""
     for name in ("model_index.json", "config.json"):
         content = _json(folder / name)
         if isinstance(content.get("_class_name"), str):
@@ -110,7 +110,7 @@ def pipeline_of(folder: Path) -> str | None:
 
 
 def configured(folder: Path, key: str) -> Any:
-    """A value of a folder's `config.json`, or None if it has none that can be read."""
+    """Reads a value of a folder's `config.json`, or None if there is none."""
     return _json(folder / "config.json").get(key)
 
 
@@ -134,7 +134,7 @@ ENCODER_IN_PRIOR: Mapping[str, Library] = {"image_encoder": "transformers", "ima
 """The encoder of a pair whose first repository is a prior."""
 
 ENCODER_IN_PIPELINE: Mapping[str, Library] = {"image_encoder": "transformers", "feature_extractor": "processor"}
-"""The encoder that a pipeline holds itself."""
+"""The encoder in a pipeline's own folder."""
 
 ENCODER_ALONE: Mapping[str, Library] = {"image_encoder": "transformers"}
-"""An encoder that is saved without its image processor."""
+"""An encoder saved without its image processor."""

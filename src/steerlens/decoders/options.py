@@ -22,7 +22,7 @@ class DecodeOptions:
         batch_size: pictures decoded at once; None lets the decoder choose.
         guidance_interval: shares of the steps, from noise (0) to picture (1), between which there is guidance; the
             steps outside cost half.
-        preview: leave the autoencoder out and show the latents' colours alone, where a decoder can (`previews`).
+        preview: skip the autoencoder and show only the latents' colours, if the decoder can (`previews`).
     """
 
     steps: int
@@ -51,25 +51,25 @@ class DecodeOptions:
             raise UsageError(f"a guidance interval is two shares of the steps, such as 0 0.8, not {start:g} {stop:g}.")
 
     def guided(self, step: int) -> bool:
-        """Whether there is guidance in a step, counted from 0."""
+        """True if there is guidance in a step, counted from 0."""
         start, stop = self.guidance_interval
         return self.guidance > 1 and start <= step / self.steps < stop
 
     @property
     def passes(self) -> int:
-        """Passes of the network for one picture: one a step, and another where there is guidance."""
+        """Returns the passes of the network for one picture: one per step, two under guidance."""
         return self.steps + sum(self.guided(step) for step in range(self.steps))
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the pictures, all but the size of a batch: runs and studies are known by it again."""
-        # What came later is left out where it changes nothing, so that what was begun before goes on.
+        """Returns the options that decide the pictures, all but the batch size; they identify runs and studies."""
+        # Options added later are left out at their defaults, so that runs of earlier versions resume.
         left_out = {"batch_size"} | ({"preview"} if not self.preview else set[str]())
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
 class DecodeOverrides:
-    """Options that replace a decoder's own; what is None, or no preview, keeps the decoder's."""
+    """Options that replace a decoder's own; None, or no preview, keeps the decoder's."""
 
     steps: int | None = None
     """Denoising steps. Default: what suits the model."""
@@ -93,10 +93,10 @@ class DecodeOverrides:
     """Pictures decoded at once. Default: what suits the device."""
 
     def over(self, defaults: DecodeOptions) -> DecodeOptions:
-        """A decoder's own options with these in their place.
+        """Returns a decoder's own options, replaced by these.
 
         Raises:
-            UsageError: if one is out of range.
+            UsageError: if an option is out of range.
         """
         given = {field.name: getattr(self, field.name) for field in fields(DecodeOverrides)}
         if not self.preview:

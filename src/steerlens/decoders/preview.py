@@ -1,7 +1,7 @@
-"""Pictures without the autoencoder: a linear map from latents to colours, for ranking in a hurry.
+"""Previews without the autoencoder: a linear map from latents to colours, for quick rankings.
 
-Latents of an autoencoder are close to a small, recoloured picture. The map is fitted once for a decoder, by least
-squares on fixed patterns of colours that go through its own encoder:
+Latents of an autoencoder resemble a small, recoloured picture. The map is fitted once per decoder, by least squares on
+fixed patterns of colours that pass through its own encoder:
 
     min over W, b of  sum_x || W E(x) + b - pool(x) ||^2     E the autoencoder's encoder, pool the mean over its patches
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 _PATTERNS = 12
-"""Patterns that the map is fitted on: each gives as many equations as there are latent pixels."""
+"""Number of patterns for the fit: each gives as many equations as there are latent pixels."""
 
 
 def colour_patterns(size: tuple[int, int]) -> Float[Tensor, "N 3 height width"]:
-    """Fixed pictures of smooth and of flat patches of colour, in [-1,1]."""
+    """Returns fixed pictures of smooth and flat patches of colour, in [-1,1]."""
     generator = torch.Generator("cpu").manual_seed(0)
     grids = [torch.rand(1, 3, cells, cells, generator=generator) * 2 - 1 for cells in range(2, 2 + _PATTERNS)]
     modes = ("bilinear", "nearest")
@@ -31,10 +31,10 @@ def colour_patterns(size: tuple[int, int]) -> Float[Tensor, "N 3 height width"]:
 def fit_colours(
     encode: Callable[[Float[Tensor, "N 3 height width"]], Float[Tensor, "N c h w"]], size: tuple[int, int], scale: int
 ) -> Float[Tensor, "c_plus_1 3"]:
-    """The map from latents to colours, its last row the constant.
+    """Fits the map from latents to colours; its last row is the constant.
 
     Args:
-        encode: pictures in [-1,1] to latents, as the denoising network gives them.
+        encode: maps pictures in [-1,1] to latents, scaled like the denoising network's.
         size: height and width of the pictures.
         scale: pixels for each latent pixel, along one side.
     """
@@ -49,7 +49,7 @@ def fit_colours(
 def preview(
     latents: Float[Tensor, "B c h w"], colours: Float[Tensor, "c_plus_1 3"], scale: int
 ) -> Float[Tensor, "B 3 height width"]:
-    """Pixels, about in [-1,1], of the size that the autoencoder would give."""
+    """Computes pixels, about in [-1,1], of the size of the autoencoder's pictures."""
     weights = colours.to(latents.device, torch.float32)
     pixels = torch.einsum("bchw,ck->bkhw", latents.float(), weights[:-1]) + weights[-1][:, None, None]
     return functional.interpolate(pixels, scale_factor=scale, mode="bilinear")

@@ -1,4 +1,4 @@
-"""Decoding many embeddings and embedding the pictures again, with progress; optionally seen by an outside judge too."""
+"""Decoding many embeddings and embedding the pictures again, optionally by an outside judge too, with progress."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +20,9 @@ class Redecoded:
     """Embeddings of decoded pictures.
 
     Attributes:
-        embeddings: by the encoder whose embeddings were decoded.
-        judged: by the outside judge, or None.
-        pictures: the pictures, values in [0,1], if they were to be kept.
+        embeddings: embeddings by the encoder whose embeddings were decoded.
+        judged: embeddings by the outside judge, or None.
+        pictures: the pictures, values in [0,1], if kept.
     """
 
     embeddings: Float[Tensor, "N E"]
@@ -44,11 +44,11 @@ def redecode(
 
     Args:
         encoder: embeds the pictures.
-        decoder: decodes.
-        embeddings: what to decode.
-        seeds: one an embedding.
-        options: how to decode.
-        judge: another encoder that embeds the pictures as well.
+        decoder: decodes the embeddings.
+        embeddings: embeddings to decode.
+        seeds: one per embedding.
+        options: options of decoding.
+        judge: a second encoder of the pictures.
         keep: whether to keep the pictures.
     """
     own: list[Tensor] = []
@@ -71,6 +71,6 @@ def redecode(
 def shown_pictures(
     decoder: Decoder, embeddings: Float[Tensor, "N E"], seeds: Sequence[int], options: DecodeOptions
 ) -> UInt8[Tensor, "N height width 3"]:
-    """The few pictures that a study keeps to look at, as 8-bit pixels."""
+    """Decodes the few pictures that a study keeps for inspection, as 8-bit pixels."""
     pictures = decode(decoder, Conditioning("image_embedding", embeddings.float()), seeds, options)
     return torch.from_numpy(eight_bit(pictures))

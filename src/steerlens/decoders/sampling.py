@@ -1,13 +1,13 @@
-"""The denoising loop of latent unCLIP decoders, with a generator of random numbers for every picture.
+"""The denoising loop of latent unCLIP decoders, with a random generator per picture.
 
-diffusers' pipelines seed a batch as a whole and cannot report progress from inside; this loop does both and is
-otherwise theirs: for DDPM and guidance above 1 it gives the same latents from the same generators, which is tested.
+diffusers' pipelines seed a batch as a whole and report no progress; this loop seeds each picture and reports progress,
+and is otherwise theirs: tests check that, for DDPM and guidance above 1, equal generators give equal latents.
 
     eps = eps_u + g (eps_c - eps_u)     classifier-free guidance, g = 1 for none
 
-Two passes of the network are saved where they would add nothing. Outside the guidance interval g = 1, and
-the unconditional half is left out. Before the first step, pictures of one seed have the same latents, so that their
-unconditional predictions are equal: the network predicts once for each seed.
+It skips two kinds of redundant passes. Outside the guidance interval g = 1, so the unconditional half is left out.
+Before the first step, pictures of one seed have the same latents and therefore equal unconditional predictions: the
+network predicts once per seed.
 
 References: J. Ho, A. Jain, P. Abbeel, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239;
 J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598;
@@ -46,15 +46,15 @@ Rows = slice | Tensor
 """Rows of a conditioning that the network predicts for; under guidance the unconditional half comes first."""
 
 Denoiser = Callable[[Float[Tensor, "M c h w"], Tensor, Rows], Float[Tensor, "M c_out h w"]]
-"""Takes noisy latents, a time step and the M rows of its conditioning that belong to them, gives what the network
-predicts: c channels, or 2 c with a variance."""
+"""Maps noisy latents, a time step and the M matching rows of its conditioning to the network's prediction: c channels,
+or 2 c with a variance."""
 
 
 def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["none"]) -> Any:
-    """A diffusers scheduler of the wanted kind, on the noise schedule of a saved config.
+    """Builds a diffusers scheduler of the named kind, on the noise schedule of a saved config.
 
-    A config may say that the network predicts its variance too (`variance_type: learned_range`); only DDPM can use
-    that, so for the others the entry is dropped and the loop drops the channels.
+    A config may declare that the network also predicts its variance (`variance_type: learned_range`); only DDPM can use
+    it, so for other samplers the entry is dropped, and the loop drops the channels.
 
     Raises:
         UsageError: if there is no such scheduler.
@@ -69,7 +69,7 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["non
     }
     if name not in kinds:
         raise UsageError(f"unknown scheduler {name!r}; there are {', '.join(kinds)}.")
-    # Karlo's ancestral sampler is a DDPM with time steps and a variance of its own.
+    # Karlo's ancestral sampler is a DDPM with its own time steps and variance.
     own_ddpm = name == "ddpm" and config.get("_class_name") == "UnCLIPScheduler"
     kind = UnCLIPScheduler if own_ddpm else kinds[name]
     wanted = inspect.signature(kind.__init__).parameters
@@ -77,27 +77,27 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["non
     if name != "ddpm" and known.get("variance_type") in _LEARNED:
         del known["variance_type"]
     if name == "pndm":
-        # As every Stable Diffusion folder says; the Runge-Kutta steps would cost four passes each.
+        # As in every Stable Diffusion folder; Runge-Kutta steps would cost four passes each.
         known["skip_prk_steps"] = True
     if name in ("dpm++", "unipc"):
-        # Many steps fit any spacing; few steps need the last, noisiest time step to be among them.
+        # Many steps fit any spacing; few steps must include the last, noisiest time step.
         known["timestep_spacing"] = "linspace"
     with native_errors(f"the sampler {name} cannot be used with this decoder"):
         return kind.from_config(known)
 
 
 def total_steps(options: DecodeOptions) -> int:
-    """Passes that a sampler takes for so many denoising steps: PNDM begins with one step taken twice."""
+    """Returns the passes of a sampler for its denoising steps: PNDM takes its first step twice."""
     return options.steps + int(options.scheduler == "pndm" and options.steps > 1)
 
 
 def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator of random numbers for every picture, on the host, so that every device gives the same picture."""
+    """Returns a random generator per picture, on the host, so that every device gives the same picture."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def draw(generators: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers on the host, (N, *shape), each row from its own generator."""
+    """Draws standard normal numbers on the host, (N, *shape), each row from its own generator."""
     return torch.cat([torch.randn(1, *shape, generator=generator, dtype=dtype) for generator in generators])
 
 
@@ -113,19 +113,19 @@ def denoise(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Generator[Progress, None, Float[Tensor, "B c h w"]]:
-    """Samples latents, one a seed; yields progress in steps and returns the latents.
+    """Samples latents, one per seed; yields progress in steps and returns the latents.
 
     Args:
-        denoiser: the network with its conditioning: B rows, or under guidance 2 B, the unconditional half first, which
-            must be equal in all its rows.
+        denoiser: the network with its conditioning: B rows, or under guidance 2 B, the unconditional half first, whose
+            rows must all be equal.
         scheduler: a diffusers scheduler.
         shape: channels, height and width of one latent.
-        seeds: one seed a picture, or the generator that its random numbers go on to be drawn from; they are drawn on
-            the host, so that every device gives the same picture.
+        seeds: one seed per picture, or a generator to draw its random numbers from, on the host, so that every device
+            gives the same picture.
         steps: denoising steps.
         guidance: classifier-free guidance scale g.
         interval: shares of the steps, from noise to picture, between which there is guidance.
-        device: where the network is.
+        device: device of the network.
         dtype: precision of the latents between steps.
 
     Raises:
@@ -162,7 +162,7 @@ def denoise(
 def _guided(
     denoiser: Denoiser, latents: Tensor, timestep: Tensor, channels: int, guidance: float, *, first: bool
 ) -> Tensor:
-    """The guided prediction, (B,c_out,h,w); the first step predicts the unconditional half once for each seed."""
+    """Computes the guided prediction, (B,c_out,h,w); the first step predicts the unconditional half once per seed."""
     items = len(latents)
     alone, of = torch.arange(items), torch.arange(items)
     if first:
@@ -171,15 +171,14 @@ def _guided(
     prediction = denoiser(torch.cat([latents[alone.to(latents.device)], latents]), timestep, rows)
     unconditional, conditional = prediction[: len(alone)][of.to(latents.device)], prediction[len(alone) :]
     guided = unconditional[:, :channels] + guidance * (conditional[:, :channels] - unconditional[:, :channels])
-    # A predicted variance is not extrapolated: it comes from the conditional half as it is.
+    # A predicted variance is not extrapolated: the conditional half's is used.
     return torch.cat([guided, conditional[:, channels:]], dim=1)
 
 
 def _distinct(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the distinct rows, and for every row the place of its equal among those."""
-    found: dict[bytes, int] = {}
+    """Returns the indices of the distinct rows, and for every row the position of its equal among them."""
+    positions: dict[bytes, int] = {}
     host = latents.detach().float().cpu().contiguous().numpy()
-    of = [found.setdefault(row.tobytes(), len(found)) for row in host]
-    places = torch.tensor(of)
-    alone = torch.tensor([of.index(place) for place in range(len(found))])
-    return alone, places
+    of = [positions.setdefault(row.tobytes(), len(positions)) for row in host]
+    alone = torch.tensor([of.index(position) for position in range(len(positions))])
+    return alone, torch.tensor(of)

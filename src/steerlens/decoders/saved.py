@@ -21,7 +21,7 @@ from steerlens.storage import load_module, read_json
 class SavedDecoder:
     """A decoder that opens the folders of its family.
 
-    A family says in four places what is particular about it; the defaults do nothing.
+    A family overrides four methods where it differs; the defaults do nothing.
 
     Attributes:
         saved_as: the declaration of its folders.
@@ -31,7 +31,7 @@ class SavedDecoder:
 
     @classmethod
     def check_folder(cls, folder: Path, negative: Tensor | None, name: str) -> None:
-        """Refuses a folder whose parts do not fit, before gigabytes are read.
+        """Refuses a folder whose parts do not fit, before reading gigabytes.
 
         Raises:
             ModelError: if they do not.
@@ -39,7 +39,7 @@ class SavedDecoder:
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """Arguments of the constructor that are no part of the folder: the empty text, "no condition"."""
+        """Returns arguments of the constructor that are not parts of the folder: the empty text, "no condition"."""
         return {}
 
     @classmethod
@@ -47,14 +47,14 @@ class SavedDecoder:
         """Puts a file of extra weights into the loaded parts.
 
         Args:
-            weights: the file; by default the one in the folder.
+            weights: the file; by default that in the folder.
             arguments: the loaded parts, by argument of the constructor.
-            folder: of the decoder.
+            folder: folder of the decoder.
         """
 
     @classmethod
     def folder_defaults(cls, arguments: Mapping[str, Any]) -> DecodeOptions | None:
-        """How a decoder from a folder is run where nobody says; None for the constructor's own defaults."""
+        """Returns default options of a decoder from a folder; None for the constructor's own defaults."""
         return None
 
     @classmethod
@@ -72,16 +72,16 @@ class SavedDecoder:
         """Opens a saved decoder; text encoders are used once and not kept.
 
         Args:
-            folder: of the hub's layout.
-            negative: what stands for "no condition", a row of conditioning; None for the decoder's own.
-            device: where to put it.
+            folder: a folder of the hub's layout.
+            negative: a row of conditioning for "no condition"; None for the decoder's own.
+            device: device of the decoder.
             dtype: precision.
-            name: what to call it in reports.
-            options: how it is meant to be run.
-            adapter: the file of extra weights, where it is not in the folder.
+            name: its name in reports.
+            options: its default options.
+            adapter: the file of extra weights, if it is not in the folder.
 
         Raises:
-            ModelError: if a part is missing or broken, parts do not fit, or the installed diffusers cannot build one.
+            ModelError: if a part is missing or broken, parts do not fit, or the installed diffusers cannot build it.
         """
         name = name or str(folder)
         cls.check_folder(folder, negative, name)
@@ -92,10 +92,10 @@ class SavedDecoder:
 
 
 def load_parts(family: Family, folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The parts of a saved decoder that its adapter keeps, by argument of the constructor, in evaluation mode.
+    """Loads the parts of a saved decoder that its adapter keeps, by argument of the constructor, in evaluation mode.
 
     Raises:
-        ModelError: if weights are missing, broken or not those that a config says.
+        ModelError: if weights are missing, broken or do not fit their config.
     """
     loaded: dict[str, Any] = {}
     for name, part in family.parts.items():
@@ -107,13 +107,13 @@ def load_parts(family: Family, folder: Path, device: torch.device, dtype: torch.
 
 
 def load_component(folder: Path, part: str, kind: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """One model of a pipeline's folder, in evaluation mode.
+    """Loads one model of a pipeline's folder, in evaluation mode.
 
     Raises:
-        ModelError: if its weights are missing, broken or not those that its config says.
+        ModelError: if its weights are missing, broken or do not fit its config.
     """
     module = load_module(kind, folder / part, part, dtype=dtype, device=device)
-    # Half-precision convolutions of GPUs want channels last; those of CPUs are slower with it, and so are its norms.
+    # Half-precision convolutions are faster with channels last on GPUs, and slower on CPUs, as are norms.
     return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
@@ -124,7 +124,7 @@ def _load(part: Part, folder: Path, name: str, device: torch.device, dtype: torc
         upcast = read_json(folder / name / "config.json", name).get("force_upcast", False)
         dtype = torch.float32 if upcast else dtype
     if name == WHOLE:
-        # Memory is left as it is: the encoder inside must give what it gives by itself.
+        # Keeps the memory layout: the encoder inside must give the same numbers as by itself.
         return load_module(_class("decoder", part.kind), folder, "decoder", dtype=dtype, device=device)
     return load_component(folder, name, _class(name, part.kind), device, dtype)
 

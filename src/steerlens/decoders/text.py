@@ -1,7 +1,7 @@
-"""The empty text, as the text encoders of diffusion pipelines give it.
+"""The empty text, encoded by the text encoders of diffusion pipelines.
 
-Decoders that were trained with texts are run with the empty one, so that a picture shows its image embedding alone. It
-is computed once, when the decoder is loaded, and the text encoder is not kept.
+Decoders that were trained with texts run with the empty text, so that a picture shows only its image embedding. It is
+computed once, when the decoder is loaded, and the text encoder is not kept.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """One text as a text encoder gives it.
+    """One encoded text.
 
     Attributes:
         states: the state of every token.
-        pooled: the text as a whole, where the network reads that too.
-        mask: which tokens are read, where the network takes a mask.
+        pooled: the pooled text, if the network reads it too.
+        mask: True for tokens that are read, if the network takes a mask.
     """
 
     states: Float[Tensor, "1 t d"]
@@ -35,16 +35,16 @@ class Text:
     mask: Bool[Tensor, "1 t"] | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Text":
-        """The same elsewhere and in another precision."""
+        """Returns the text on another device and in another precision."""
         pooled = None if self.pooled is None else self.pooled.to(device, dtype)
         return Text(self.states.to(device, dtype), pooled, None if self.mask is None else self.mask.to(device))
 
     def states_for(self, rows: int) -> Float[Tensor, "N t d"]:
-        """The token states, once for every row."""
+        """Returns the token states, repeated for every row."""
         return self.states.expand(rows, -1, -1)
 
     def pooled_for(self, rows: int) -> Float[Tensor, "N p"]:
-        """The pooled text, once for every row.
+        """Returns the pooled text, repeated for every row.
 
         Raises:
             ModelError: if this text has none.
@@ -54,7 +54,7 @@ class Text:
         return self.pooled.expand(rows, -1)
 
     def mask_for(self, rows: int) -> Bool[Tensor, "N t"]:
-        """The mask, once for every row.
+        """Returns the mask, repeated for every row.
 
         Raises:
             ModelError: if this text has none.
@@ -66,7 +66,7 @@ class Text:
 
 @torch.no_grad()
 def clip_text(folder: Path, *, encoder: str = "text_encoder", tokenizer: str = "tokenizer") -> Text:
-    """The empty text by the CLIP text encoder of a Stable Diffusion folder: last hidden states."""
+    """Encodes the empty text by the CLIP text encoder of a Stable Diffusion folder: last hidden states."""
     from transformers import CLIPTextModel
 
     tokens = _tokens(folder / tokenizer, "CLIPTokenizer")
@@ -76,7 +76,7 @@ def clip_text(folder: Path, *, encoder: str = "text_encoder", tokenizer: str = "
 
 @torch.no_grad()
 def projected_text(folder: Path) -> Text:
-    """The empty text by a CLIP text encoder with projection, as Karlo reads it: states, projection and mask."""
+    """Encodes the empty text by a CLIP text encoder with projection, as Karlo reads it: states, projection, mask."""
     from transformers import CLIPTextModelWithProjection
 
     tokens = _tokens(folder / "tokenizer", "CLIPTokenizer")
@@ -99,7 +99,7 @@ def sdxl_text(folder: Path) -> Text:
 
 @torch.no_grad()
 def multilingual_text(folder: Path) -> Text:
-    """The empty text by Kandinsky 2.1's multilingual encoder: states and projected mean."""
+    """Encodes the empty text by Kandinsky 2.1's multilingual encoder: states and projected mean."""
     from diffusers.pipelines.kandinsky.text_encoder import MultilingualCLIP
 
     tokens = _tokens(folder / "tokenizer", "XLMRobertaTokenizer", length=77)
@@ -115,7 +115,7 @@ def _tokens(folder: Path, kind: str, length: int | None = None) -> Any:
     import transformers
 
     if not any((folder / name).is_file() for name in _VOCABULARIES):
-        # transformers would go on with an empty vocabulary, and so with another text, without a word.
+        # transformers would silently continue with an empty vocabulary, and so with another text.
         raise ModelError(f"tokenizer: {folder} holds no vocabulary ({', '.join(_VOCABULARIES)}).")
     check_library_folder(folder, "tokenizer")
     with native_errors(f"tokenizer: {folder} cannot be loaded"), quiet_libraries():

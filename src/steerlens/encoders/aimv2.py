@@ -1,8 +1,8 @@
 """AIMv2 vision towers of transformers: RMSNorm, gated MLPs, no class token.
 
-Every token is normalised and an attention-pooling head reads them, where the tower has one (the "lit" ones); a whole
-`Aimv2Model` projects what comes out of it. Towers without a head have no pooling of their own: the embedding is then
-the mean of the normalised tokens.
+Every token is normalised. In towers with an attention-pooling head ("lit"), the head reads them, and a whole
+`Aimv2Model` projects its output. Towers without a head define no pooling: the embedding is then the mean of the
+normalised tokens.
 
 References: E. Fini et al., "Multimodal Autoregressive Pre-training of Large Vision Encoders", arXiv 2411.14402.
 """
@@ -20,7 +20,7 @@ from steerlens.encoders.pretrained import BlockParts
 class AIMv2Encoder(PooledEncoder):
     """An AIMv2 vision tower: `Aimv2VisionModel`, or that of an `Aimv2Model` with its projection.
 
-    The embedding is the pooled (and projected) one, or the mean of the normalised tokens where no head pools them.
+    The embedding is the pooled (and projected) output, or the mean of the normalised tokens if no head pools them.
     """
 
     family = "aimv2"
@@ -53,5 +53,5 @@ class AIMv2Encoder(PooledEncoder):
         self.refuse_tower()
 
     def projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:
-        """Through the projection of a whole model."""
+        """Applies the projection of a whole model."""
         return pooled if self.tower is self._native else self._native.visual_projection(pooled)

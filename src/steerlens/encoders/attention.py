@@ -1,7 +1,7 @@
 """Recording attention in transformers models, whose fast kernels give no patterns.
 
-transformers looks its attention function up by name on every call. While recording, that name points to a function that
-computes the wanted rows of the pattern and then calls the library's own fused kernel; afterwards the name is restored.
+transformers looks up its attention function by name on every call. While recording, that name points to a function that
+computes the requested rows of the pattern and then calls the library's own fused kernel; afterwards it is restored.
 Queries and keys arrive as the model uses them, after any rotary embedding.
 """
 
@@ -25,7 +25,7 @@ def recorded_attention(modules: Mapping[nn.Module, int], tokens: Sequence[int]) 
     """Records attention patterns and values of one forward pass, which runs while the context is open.
 
     Args:
-        modules: the native attention modules and the layer each belongs to.
+        modules: the layer of each native attention module.
         tokens: the query tokens whose patterns are kept.
 
     Yields:
@@ -50,7 +50,7 @@ def recorded_attention(modules: Mapping[nn.Module, int], tokens: Sequence[int]) 
             recorded[layer] = (rows.to(value.dtype), value.detach())
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
-    # A name of its own for every context, so that recordings of two models do not see each other's tensors.
+    # Each context registers its own name, so that recordings of two models do not see each other's tensors.
     name = f"steerlens_{uuid4().hex}"
     configs: dict[int, Any] = {id(module.config): module.config for module in modules}
     before = {key: config._attn_implementation for key, config in configs.items()}

@@ -1,4 +1,4 @@
-"""The encoder protocol: what steerlens asks of a Vision Transformer, whatever library it comes from."""
+"""The encoder protocol: the interface of a Vision Transformer from any library."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from steerlens.sites import Site
 from steerlens.trace import Trace
 
 Inputs = Mapping[str, Tensor]
-"""What the native model is called with, by argument name; most take `pixel_values` (B,3,height,width) alone."""
+"""Arguments of the native model, by name; most models take `pixel_values` (B,3,height,width) alone."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """The sizes of an encoder and how it reads its embedding out.
+    """Sizes of an encoder and the tokens that its embedding is read from.
 
     Attributes:
         name: hub id, folder or given name.
@@ -55,13 +55,13 @@ class EncoderSpec:
     geometry: Geometry | None = None
 
     def view(self, picture: tuple[int, int]) -> View:
-        """Where a picture lies in the model's input; without a geometry it is the centre, or all of it squashed.
+        """Maps a picture to the model's input; without a geometry, its centre or the whole picture squashed.
 
         Args:
             picture: its width and height, in pixels.
 
         Raises:
-            UsageError: if it is not known how preprocessing moves pixels.
+            UsageError: if the geometry of the preprocessing is unknown.
         """
         legacy = covering(self.image_size) if self.crops else stretched(self.image_size)
         return (self.geometry or legacy).view(picture)
@@ -75,7 +75,7 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model's weights."""
         ...
 
     @property
@@ -84,11 +84,11 @@ class Encoder(Protocol):
         ...
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the model wants them, on its device."""
+        """Turns pictures into the model's inputs, on its device."""
         ...
 
     def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
-        """Pictures with values in [0,1] as the model wants them, through the same steps as `preprocess`."""
+        """Turns pictures with values in [0,1] into the model's inputs, by the same steps as `preprocess`."""
         ...
 
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
@@ -106,11 +106,11 @@ class Encoder(Protocol):
     def record(
         self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
     ) -> dict[Site, Float[Tensor, "B T D"]]:
-        """What sites hold on every token, from one forward pass: the values that patches and ablations put back."""
+        """Records the values at sites on every token, from one forward pass: those that patches and ablations use."""
         ...
 
     def zero_embedding(self) -> Float[Tensor, "1 E"]:
-        """The embedding of all-zero `pixel_values`, which unCLIP decoders take for "no condition"."""
+        """The embedding of all-zero `pixel_values`, the unconditional embedding of unCLIP decoders."""
         ...
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:

@@ -1,4 +1,4 @@
-"""CLIP and MetaCLIP 2 vision towers of transformers, which are built alike.
+"""CLIP and MetaCLIP 2 vision towers of transformers, which share one structure.
 
 A pre-norm ViT: the class token's residual goes through `post_layernorm` and `visual_projection`, P(LN(x)).
 
@@ -44,11 +44,11 @@ class CLIPEncoder(PretrainedEncoder):
 
     @classmethod
     def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
-        """How the model of a folder is loaded; a whole one says the embedding's size beside its vision config."""
-        found = super().loading(config, weights)
-        if found is not None and found in cls.wholes.values() and "projection_dim" in config:
-            return replace(found, arguments=(("projection_dim", config["projection_dim"]),))
-        return found
+        """Returns the recipe for loading; a whole model's config gives the embedding size outside `vision_config`."""
+        recipe = super().loading(config, weights)
+        if recipe is not None and recipe in cls.wholes.values() and "projection_dim" in config:
+            return replace(recipe, arguments=(("projection_dim", config["projection_dim"]),))
+        return recipe
 
     @property
     def tower(self) -> Any:
@@ -82,11 +82,11 @@ class CLIPEncoder(PretrainedEncoder):
         self.refuse_blocks("vision_model.encoder.layers")
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """P(LN(x)) of the class token's residual."""
+        """Returns P(LN(x)) of the class token's residual."""
         return self._native.visual_projection(self.tower.post_layernorm(residual[:, 0].to(self.dtype)))
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The projected class token of one native forward pass."""
+        """Returns the projected class token of one native forward pass."""
         if hasattr(self._native, "text_model"):
             return self._native.get_image_features(**inputs).pooler_output
         return self._native(**inputs).image_embeds

@@ -26,8 +26,8 @@ from steerlens.encoders.vit import ViTEncoder
 class DeiTEncoder(ViTEncoder):
     """A DeiT: `DeiTModel`, `DeiTForImageClassification` or `DeiTForImageClassificationWithTeacher`.
 
-    The embedding is what the classifier reads: the normalised class token, or with a teacher [class; distillation], of
-    size 2 D. Of a `DeiTModel` with a pooler it is what comes out of that.
+    The embedding is the input of the classifier: the normalised class token, or with a teacher [class; distillation],
+    of size 2 D. For a `DeiTModel` with a pooler it is the pooler's output.
     """
 
     family = "deit"
@@ -43,7 +43,7 @@ class DeiTEncoder(ViTEncoder):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether there is a classifier for each of the two tokens."""
+        """True if there is a classifier for each of the two tokens."""
         return hasattr(self._native, "distillation_classifier")
 
     def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
@@ -66,7 +66,7 @@ class DeiTEncoder(ViTEncoder):
         return self.tower.layernorm(residual.to(self.dtype)).flatten(1)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """What the classifiers read, from one native forward pass."""
+        """Returns the input of the classifiers, from one native forward pass."""
         if not self.has_teacher:
             return super().native_forward(inputs)
         return self.tower(**inputs).last_hidden_state[:, :2].flatten(1)

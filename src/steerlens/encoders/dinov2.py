@@ -23,8 +23,8 @@ from steerlens.encoders.pretrained import BlockParts, PretrainedEncoder
 class DINOv2Encoder(PretrainedEncoder):
     """A DINOv2: `Dinov2Model` or `Dinov2ForImageClassification`.
 
-    The embedding is the normalised class token; for a classifier it is what that reads, [class; mean of patches], of
-    size 2 D. Position embeddings are interpolated to the pictures that the processor makes.
+    The embedding is the normalised class token; for a classifier it is the classifier's input, [class; mean of
+    patches], of size 2 D. Position embeddings are interpolated to the size of the processor's output.
     """
 
     family = "dinov2"
@@ -60,17 +60,17 @@ class DINOv2Encoder(PretrainedEncoder):
 
     @property
     def classifies(self) -> bool:
-        """Whether the model is a classifier."""
+        """True if the model is a classifier."""
         return self.tower is not self._native
 
     @property
     def fixed_size(self) -> bool:
-        """Positions are made for pictures of any size."""
+        """False: positions are computed for pictures of any size."""
         return False
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """Nothing but a mean follows the final norm."""
+        """The final norm, which only a mean follows."""
         return self.tower.layernorm
 
     def refuse_unknown(self) -> None:
@@ -93,7 +93,7 @@ class DINOv2Encoder(PretrainedEncoder):
         return _class_and_mean(normed, 1) if self.classifies else normed[:, 0]
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The class token of one native forward pass, or what the classifier reads."""
+        """Returns the class token of one native forward pass, or the classifier's input."""
         output = self.tower(**inputs)
         return _class_and_mean(output.last_hidden_state, self.first_patch) if self.classifies else output.pooler_output
 

@@ -1,7 +1,7 @@
 """The DINOv3 Vision Transformer of transformers: `DINOv3ViTModel`.
 
 Rotary position embeddings, registers, LayerScale, and a gated MLP in the larger ones. The embedding is the normalised
-class token. The image processor of transformers needs torchvision, so its steps are carried out here with torch alone.
+class token. The image processor of transformers needs torchvision, so this module implements its steps in torch alone.
 
 References: O. Siméoni et al., "DINOv3", arXiv 2508.10104.
 """
@@ -44,7 +44,7 @@ class DINOv3Encoder(PretrainedEncoder):
 
     @staticmethod
     def load_processor(folder: Path) -> "DINOv3Processor | None":
-        """The image processor in a folder, or None if it is of another kind, which transformers itself can load."""
+        """Loads the image processor in a folder; None for other kinds, which transformers itself can load."""
         try:
             config = read_json(folder / "preprocessor_config.json", "image_processor")
         except ModelError:
@@ -69,12 +69,12 @@ class DINOv3Encoder(PretrainedEncoder):
 
     @property
     def fixed_size(self) -> bool:
-        """Positions are made for pictures of any size."""
+        """False: positions are computed for pictures of any size."""
         return False
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """Nothing follows the final norm."""
+        """The final norm, which nothing follows."""
         return self._native.norm
 
     def refuse_unknown(self) -> None:
@@ -99,10 +99,10 @@ class DINOv3Processor:
 
     Attributes:
         size: height and width in pixels; pictures are squashed to it.
-        mean: by channel.
-        std: by channel.
-        factor: multiplies 8-bit values.
-        mode: of the interpolation, `bilinear` or `bicubic`.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+        factor: factor of the 8-bit values.
+        mode: interpolation, `bilinear` or `bicubic`.
     """
 
     size: tuple[int, int]
@@ -113,10 +113,10 @@ class DINOv3Processor:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DINOv3Processor":
-        """The processor that a `preprocessor_config.json` describes.
+        """Builds the processor that a `preprocessor_config.json` describes.
 
         Raises:
-            ModelError: if it asks for a step that DINOv3 does not take.
+            ModelError: if it requests a step that DINOv3 does not take.
         """
         size = config.get("size") or {}
         steps = all(config.get(step) is not False for step in ("do_resize", "do_rescale", "do_normalize"))
@@ -136,16 +136,16 @@ class DINOv3Processor:
 
     @property
     def geometry(self) -> Geometry:
-        """Pictures of any form are squashed to one size."""
+        """Geometry that squashes pictures of any shape to one size."""
         return stretched(self.size)
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
-        """Pictures as the model wants them, `pixel_values` (B,3,height,width)."""
-        made: list[Tensor] = []
+        """Turns pictures into the model's inputs, `pixel_values` (B,3,height,width)."""
+        rescaled: list[Tensor] = []
         for image in images:
             pixels = torch.from_numpy(np.array(upright_rgb(image))).permute(2, 0, 1)[None].float() * self.factor
             if pixels.shape[-2:] != self.size:
                 pixels = functional.interpolate(pixels, self.size, mode=self.mode, align_corners=False, antialias=True)
-            made.append(pixels)
+            rescaled.append(pixels)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return {"pixel_values": (torch.cat(made) - mean) / std}
+        return {"pixel_values": (torch.cat(rescaled) - mean) / std}

@@ -1,6 +1,6 @@
-"""Opening folders of timm and open_clip as their hub repositories hold them: safetensors only, every weight placed.
+"""Opening folders laid out like timm's and open_clip's hub repositories: safetensors only, every weight placed.
 
-Torch is imported when a folder is opened, so that recognising one is quick.
+Torch is imported when a folder is opened, so that recognising a folder is quick.
 """
 
 import re
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
-"""Config and weights of a model of open_clip, as its repositories hold them."""
+"""File names of config and weights in open_clip's repositories."""
 
 _OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS = OPEN_CLIP_FILES
 
 
 def is_timm_folder(folder: Path) -> bool:
-    """Whether a folder holds a model of timm: its `config.json` names an `architecture`, and none of transformers."""
+    """True if a folder's `config.json` is timm's: it names an `architecture`, and no model of transformers."""
     if not (folder / "config.json").is_file():
         return False
     config = _config(folder / "config.json")
@@ -31,18 +31,18 @@ def is_timm_folder(folder: Path) -> bool:
 
 
 def is_open_clip_folder(folder: Path) -> bool:
-    """Whether a folder holds a model of open_clip and none of transformers; many repositories have both."""
+    """True if a folder contains a model of open_clip and none of transformers; many repositories contain both."""
     return (folder / _OPEN_CLIP_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def open_timm_folder(
     folder: Path, device: "torch.device", dtype: "torch.dtype | None"
 ) -> "tuple[nn.Module, Callable[..., Any]]":
-    """The model in a folder with `config.json` and `model.safetensors`, and the transform that its config describes.
+    """Opens a folder with `config.json` and `model.safetensors`: the model, and the transform of its config.
 
     Args:
-        folder: of the model.
-        device: where to put it.
+        folder: folder of the model.
+        device: device of the model.
         dtype: precision; None for float32, or half precision if it is large.
 
     Raises:
@@ -54,7 +54,7 @@ def open_timm_folder(
 def open_open_clip_folder(
     folder: Path, device: "torch.device", dtype: "torch.dtype | None"
 ) -> "tuple[nn.Module, Callable[..., Any]]":
-    """The vision tower in a folder with `open_clip_config.json` and `open_clip_model.safetensors`, and its transform.
+    """Opens a folder with `open_clip_config.json` and `open_clip_model.safetensors`: vision tower and transform.
 
     The text side is not built. Arguments as in `open_timm_folder`.
 
@@ -62,21 +62,21 @@ def open_open_clip_folder(
         ModelError: if open_clip is not installed or cannot build it, or weights are missing, unexpected or not finite.
     """
     if not (folder / _OPEN_CLIP_WEIGHTS).is_file():
-        raise ModelError(f"image_encoder: {folder} holds no {_OPEN_CLIP_WEIGHTS}; pickled weights are not read.")
+        raise ModelError(f"image_encoder: {folder} contains no {_OPEN_CLIP_WEIGHTS}; pickled weights are not read.")
     return _open(_OPEN_CLIP, folder, device, dtype)
 
 
 @dataclass(frozen=True)
 class _Library:
-    """How folders of a library are opened.
+    """Recipe for opening the folders of a library.
 
     Attributes:
-        name: of its module.
+        name: name of its module.
         extra: the extra of steerlens that installs it.
         config: name of the config's file.
-        build: the model without its weights, and the transform, from the module, the config and the folder.
-        files: the weights' files in a folder.
-        prefix: how the names of those weights begin that belong to the model; the others are left out.
+        build: builds the model without its weights, and the transform, from the module, the config and the folder.
+        files: returns the weight files of a folder.
+        prefix: prefix of the names of the weights that belong to the model; the others are left out.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _open(
             model, transform = library.build(module, config, folder)
     except ModelError:
         raise
-    except Exception as error:  # whatever the constructors of some hundred models raise
+    except Exception as error:  # the constructors of some hundred models raise exceptions of any kind
         what = config.get("architecture", f"the model of {folder}")
         raise ModelError(f"image_encoder: {library.name} cannot build {what}: {_reason(error)}") from error
     _fill(model, own, folder)
@@ -122,7 +122,10 @@ _ELSEWHERE = frozenset({"checkpoint_path", "cache_dir", "pretrained", "pretraine
 """Arguments by which timm reads other files than those of the folder."""
 
 _NO_NAME = re.compile(r"[^\w.-]")
-"""What no name of an architecture holds: `hf-hub:owner/name` and `local-dir:/folder` are other places."""
+"""Characters that no architecture's name contains: `hf-hub:owner/name` and `local-dir:/folder` are other places."""
+
+_SIZED_MODULES = ("vision_transformer",)
+"""Modules of timm whose models are built for one size of pictures, `img_size`."""
 
 
 def _plain(name: Any) -> Any:
@@ -136,21 +139,24 @@ def _build_timm(timm: Any, config: Mapping[str, Any], folder: Path) -> tuple[Any
     arguments: Mapping[str, Any] = config.get("model_args") or {}
     if elsewhere := sorted(_ELSEWHERE & set(arguments)):
         raise ModelError(f"image_encoder: {elsewhere[0]} in model_args names other files, which are not read.")
-    # timm's own reading of the config, whose layout has changed over the years; the weights are read here.
-    pooling = config.get("global_pool") if "pretrained_cfg" in config else None
-    given = arguments.get("global_pool", pooling)
-    model = timm.create_model(f"local-dir:{folder}", pretrained=False, global_pool=given)
+    # timm reads its config, whose layout has changed over the years; only the weights are read here.
+    early = "pretrained_cfg" not in config
+    given = {"global_pool": arguments.get("global_pool", None if early else config.get("global_pool"))}
+    if early and "input_size" in config and timm.models.is_model_in_modules(config["architecture"], _SIZED_MODULES):
+        # An early config does not say that the size is fixed: timm would build for its default size.
+        given["img_size"] = arguments.get("img_size", tuple(config["input_size"][-2:]))
+    model = timm.create_model(f"local-dir:{folder}", pretrained=False, **given)
     return model, timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 
 
 def _build_open_clip(open_clip: Any, config: Mapping[str, Any], _: Path) -> tuple[Any, Any]:
-    given: Mapping[str, Any] = config["model_cfg"]
-    # The weights are all in the folder; those that a tower of timm would fetch first are not wanted.
-    vision = {**given["vision_cfg"], "timm_model_pretrained": False}
+    model: Mapping[str, Any] = config["model_cfg"]
+    # All weights are in the folder: a tower of timm must not fetch its own first.
+    vision = {**model["vision_cfg"], "timm_model_pretrained": False}
     if vision.get("timm_model_name"):
         _plain(vision["timm_model_name"])
     kind = open_clip.model.CLIPVisionCfg(**vision)
-    tower = open_clip.model._build_vision_tower(given["embed_dim"], kind, bool(given.get("quick_gelu")))
+    tower = open_clip.model._build_vision_tower(model["embed_dim"], kind, bool(model.get("quick_gelu")))
     if kind.timm_model_name and hasattr(tower, "set_input_size"):
         tower.set_input_size(kind.image_size)
     preprocessing = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}

@@ -1,7 +1,7 @@
-"""Attention patterns of models that fuse attention into one call, computed again from tensors that hooks see.
+"""Attention patterns of models that fuse attention into one call, recomputed from tensors that hooks capture.
 
-Queries, keys and values come from the arguments or the output of a native module; the wanted rows of the pattern,
-`softmax(q k / sqrt(d))`, are those that the fused kernel computes inside.
+Queries, keys and values come from the arguments or the output of a native module; the requested rows of the pattern,
+`softmax(q k / sqrt(d))`, equal those that the fused kernel computes internally.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -30,7 +30,7 @@ def recorded_by_hooks(modules: Sequence[tuple[nn.Module, Split]], tokens: Sequen
         By layer: patterns (B,H,R,T), whose rows sum to 1, and value vectors (B,H,T,d); filled by the forward pass.
 
     Raises:
-        ModelError: if a module was called never, or several times, when the context closes.
+        ModelError: if a module was not called exactly once, when the context closes.
     """
     recorded: Recorded = {}
 
@@ -58,10 +58,10 @@ def attention_rows(
     """The attention pattern `softmax(s q k + m)` of some query tokens, in at least float32.
 
     Args:
-        query: of the wanted tokens.
-        key: of every token.
+        query: queries of the requested tokens.
+        key: keys of every token.
         scaling: s; by default `1 / sqrt(d)`.
-        mask: m, which broadcasts to (B,H,R,T): what is added, or where attention may go; None for everywhere.
+        mask: m, which broadcasts to (B,H,R,T): an additive mask, or a Boolean mask of allowed tokens; None for no mask.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)

@@ -1,12 +1,12 @@
-"""Geometry of preprocessing: the one transform between pixels of a picture, pixels of the model's input, and patches.
+"""Geometry of preprocessing: the transform between pixels of a picture, pixels of the model's input, and patches.
 
-Every known preprocessing resizes a picture and takes a window of it, cropped or padded. So a point moves by a scale and
-a shift for each axis,
+Every known preprocessing resizes a picture and takes a window of it, cropped or padded. So each axis of a point is
+scaled and shifted,
 
     x_input = x_picture * resized_width / width - left
 
-which `Geometry` works out for pictures of any size, as `View`. It is read from the processor itself and confirmed on a
-marked picture; preprocessing that agrees with no such rule is `unknown`, and whatever needs it is refused.
+which `Geometry` computes for pictures of any size, as a `View`. It is read from the processor and confirmed on marked
+pictures; preprocessing that follows no such rule is `unknown`, and features that need the geometry are refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from steerlens.errors import UsageError
 Resize = Literal["none", "stretch", "cover", "contain", "unknown"]
 
 _PROBES = ((96, 64), (64, 96), (80, 80))
-"""Widths and heights of marked pictures; a processor that does not crop takes square ones alone."""
+"""Widths and heights of marked pictures, a square among them: some processors that do not crop accept squares only."""
 
 _TOLERANCE = 0.03
 """Largest error of a marked coordinate, as a share of the picture's side: crops differ by more, rounding by less."""
@@ -32,7 +32,7 @@ _TOLERANCE = 0.03
 
 @dataclass(frozen=True)
 class View:
-    """Where one picture lies in the model's input.
+    """Position of a picture in the model's input.
 
     Attributes:
         picture: width and height of the picture, in pixels.
@@ -45,12 +45,12 @@ class View:
     window: tuple[int, int]
 
     def to_input(self, x: float, y: float) -> tuple[float, float]:
-        """A point of the picture, in pixels of the input; outside of the input where it is not seen."""
+        """Maps a point of the picture to pixels of the input; a cropped point lies outside the input."""
         left, top, right, bottom = self.box
         return (x - left) * self.window[1] / (right - left), (y - top) * self.window[0] / (bottom - top)
 
     def to_picture(self, x: float, y: float) -> tuple[float, float]:
-        """A point of the input, in pixels of the picture; outside of the picture where the input is padded."""
+        """Maps a point of the input to pixels of the picture; a point of the padding lies outside the picture."""
         left, top, right, bottom = self.box
         return left + x * (right - left) / self.window[1], top + y * (bottom - top) / self.window[0]
 
@@ -63,16 +63,16 @@ class View:
 
     @property
     def sees_all(self) -> bool:
-        """Whether no pixel of the picture is cropped."""
+        """True if no pixel of the picture is cropped."""
         return self.visible == (0, 0, *self.picture)
 
     def patch_means(self, mask: Float[Tensor, "height width"], grid: tuple[int, int]) -> Float[Tensor, "rows columns"]:
-        """The mean of a mask over each patch of the input; padding counts as 0.
+        """Averages a mask over each patch of the input; padding counts as 0.
 
         Args:
             mask: a value for each pixel of the picture.
-            grid: rows and columns of patches. Patch embeddings are convolutions without padding: what is left over at
-                the right and at the bottom of the input belongs to no patch.
+            grid: rows and columns of patches. Patch embeddings are convolutions without padding: the remainder at the
+                right and at the bottom of the input belongs to no patch.
         """
         down, across = (side // count for side, count in zip(self.window, grid, strict=True))
         columns = [self.to_picture(column * across, 0)[0] for column in range(grid[1] + 1)]
@@ -82,7 +82,7 @@ class View:
 
 
 def _covered(edges: Sequence[float], pixels: int) -> Float[Tensor, "count pixels"]:
-    """How much of each interval between edges every pixel covers, as a share of the interval."""
+    """Share of each interval between edges that each pixel covers."""
     ends = torch.tensor(edges, dtype=torch.float64)
     start, stop = ends[:-1, None], ends[1:, None]
     left = torch.arange(pixels, dtype=torch.float64)
@@ -92,12 +92,12 @@ def _covered(edges: Sequence[float], pixels: int) -> Float[Tensor, "count pixels
 
 @dataclass(frozen=True)
 class Geometry:
-    """How preprocessing moves pixels: pictures are resized, and a window of them becomes the input.
+    """Geometry of preprocessing: pictures are resized, and a window of them becomes the input.
 
     Attributes:
-        resize: `none`; `stretch` to `size`, whatever the picture's form; or keep the form and `cover` `size` (the
-            shortest side fits) or lie within it (`contain`: the longest side fits). `unknown` if none of these.
-        size: height and width that are resized to, in pixels.
+        resize: `none`; `stretch` to `size`, ignoring the aspect ratio; or keep it and `cover` `size` (the shortest side
+            fits) or lie within it (`contain`: the longest side fits). `unknown` if none of these.
+        size: height and width after resizing, in pixels.
         window: height and width of the input, in pixels; smaller than the resized picture it crops, larger it pads.
         centred: whether the window is around the centre; else it begins at the upper left corner.
         rounds_size: whether the resized longer side is rounded to the nearest pixel (timm) or down.
@@ -113,7 +113,7 @@ class Geometry:
 
     @property
     def crops(self) -> bool:
-        """Whether parts of some pictures are cut off."""
+        """True if parts of some pictures are cut off."""
         within = self.resize in ("stretch", "contain")
         return not within or any(side < full for side, full in zip(self.window, self.size, strict=True))
 
@@ -137,7 +137,7 @@ class Geometry:
         return cast(tuple[int, int], tuple(target if x == side else int(target * x / side) for x in picture))
 
     def view(self, picture: tuple[int, int]) -> View:
-        """Where a picture lies in the input.
+        """Returns the position of a picture in the input.
 
         Args:
             picture: its width and height, in pixels.
@@ -151,27 +151,27 @@ class Geometry:
                 "sees instead: left,top,right,bottom in pixels of the input, or patches=ROWS,COLUMNS."
             )
         resized, window = self.resized(picture), self.window[::-1]
-        shift = [self._shift(full, seen) for full, seen in zip(resized, window, strict=True)]
+        shift = [self._shift(full, side) for full, side in zip(resized, window, strict=True)]
         left, top = (shift[axis] * picture[axis] / resized[axis] for axis in (0, 1))
         right, bottom = ((shift[axis] + window[axis]) * picture[axis] / resized[axis] for axis in (0, 1))
         return View(picture, (left, top, right, bottom), self.window)
 
-    def _shift(self, full: int, seen: int) -> int:
+    def _shift(self, full: int, window: int) -> int:
         """Pixels of the resized picture before the window; negative where the window begins with padding."""
         if not self.centred:
             return 0
         if not self.rounds_shift:
-            return (full - seen) // 2
-        return round((full - seen) / 2) if full >= seen else -((seen - full) // 2)
+            return (full - window) // 2
+        return round((full - window) / 2) if full >= window else -((window - full) // 2)
 
 
 def stretched(size: tuple[int, int]) -> Geometry:
-    """Pictures of any form are squashed to one size, (height, width)."""
+    """Geometry that squashes pictures of any shape to one size, (height, width)."""
     return Geometry("stretch", size, size)
 
 
 def covering(size: tuple[int, int]) -> Geometry:
-    """The shortest side fits, and what lies outside of the centre is cut off."""
+    """Geometry that fits the shortest side and crops to the centre."""
     return Geometry("cover", size, size)
 
 
@@ -181,7 +181,7 @@ def unknown(size: tuple[int, int]) -> Geometry:
 
 
 def geometry_from_json(values: Mapping[str, Any]) -> Geometry:
-    """The geometry that `dataclasses.asdict` turned into JSON values."""
+    """Restores a geometry from the JSON values of `dataclasses.asdict`."""
     fields: dict[str, Any] = {**values, **{name: tuple(values[name]) for name in ("size", "window")}}
     return Geometry(**fields)
 
@@ -189,12 +189,12 @@ def geometry_from_json(values: Mapping[str, Any]) -> Geometry:
 def geometry_of(
     processor: Any, size: tuple[int, int], preprocess: Callable[[Sequence[Image.Image]], Tensor]
 ) -> Geometry:
-    """The geometry of a model's preprocessing, read from its processor and confirmed on marked pictures.
+    """Determines the geometry of a model's preprocessing, read from its processor and confirmed on marked pictures.
 
     Args:
         processor: an image processor of transformers, transforms of torchvision, or any function.
         size: height and width of the input.
-        preprocess: pictures through the processor, (B,3,height,width).
+        preprocess: applies the processor to pictures and returns (B,3,height,width).
     """
     read = read_geometry(processor, size)
     probes = list(_probes(preprocess, size))
@@ -206,11 +206,11 @@ def geometry_of(
 
 
 def read_geometry(processor: Any, size: tuple[int, int]) -> Geometry | None:
-    """What a processor itself says of its geometry; None if it says nothing that is understood.
+    """Reads the geometry from a processor's own settings; None if they are not understood.
 
     Args:
         processor: as for `geometry_of`.
-        size: height and width of the input, which is the window where nothing is cropped.
+        size: height and width of the input, which is the window if nothing is cropped.
     """
     own = getattr(processor, "geometry", None)
     if isinstance(own, Geometry):
@@ -262,7 +262,7 @@ _STILL = frozenset(
         "ColorJitter",
     }
 )
-"""Steps that move no pixel. What other steps do is found out on marked pictures."""
+"""Steps that move no pixel; the effect of other steps is measured on marked pictures."""
 
 
 def _of_torchvision(steps: Sequence[Any], size: tuple[int, int]) -> Geometry | None:
@@ -314,7 +314,7 @@ def _probes(preprocess: Callable[[Sequence[Image.Image]], Tensor], size: tuple[i
         try:
             pixels = preprocess([Image.fromarray(array) for array in (ramp, *flat)]).detach().float().cpu()
         except Exception:
-            continue  # a processor may take pictures of some forms alone; that it fails is said when it is used
+            continue  # a processor may accept only some shapes; the failure is reported when it is used
         if tuple(pixels.shape) != (3, 3, *size):
             continue
         marked, black, white = pixels[:, :2]
@@ -325,7 +325,7 @@ def _probes(preprocess: Callable[[Sequence[Image.Image]], Tensor], size: tuple[i
 
 
 def _agrees(geometry: Geometry, probe: _Probe) -> bool:
-    """Whether a geometry predicts the marks of a probe."""
+    """True if a geometry predicts the marks of a probe."""
     view = geometry.view(probe.picture)
     height, width = view.window
     if (height, width) != tuple(probe.padding.shape):
@@ -335,7 +335,7 @@ def _agrees(geometry: Geometry, probe: _Probe) -> bool:
         for axis, side in ((0, width), (1, height))
     ]
     across, down = at[0].expand(height, width), at[1][:, None].expand(height, width)
-    # Filters blur the edges of a picture: what is near them tells nothing.
+    # Filters blur the edges of a picture, so pixels near them are ignored.
     near = [2 * max(1 / probe.picture[axis], float(at[axis].diff().abs().max())) for axis in (0, 1)]
     inside = (across > near[0]) & (across < 1 - near[0]) & (down > near[1]) & (down < 1 - near[1])
     outside = (across < -near[0]) | (across > 1 + near[0]) | (down < -near[1]) | (down > 1 + near[1])

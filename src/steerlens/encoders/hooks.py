@@ -1,11 +1,10 @@
-"""Hooks on a native model: how interventions and recordings are carried out, and proof that each of them was.
+"""Hooks on a native model: they carry out interventions and recordings, and each must run exactly once.
 
-An intervention on a head adds the change of the head's write to the attention output; one at `resid_mid` is added there
-too, since that point is the input of no module. So one rule serves every site and every architecture.
+An intervention on a head adds the change of the head's write to the attention output; so does an intervention at
+`resid_mid`, since that point is the input of no module. So one rule serves every site and every architecture.
 
 A hook that never fires is a result that was never computed: `native_pass` counts the calls of every hook and raises
-unless each ran exactly once. It also makes sure that the pass is the plain one: dropout off, no compiled graph in place
-of the modules.
+unless each ran exactly once. It also ensures a plain pass: dropout off, no compiled graph in place of the modules.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -32,19 +31,19 @@ Recorded = dict[int, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class LayerModules:
-    """The native modules of one layer, and how its heads are projected into the residual stream.
+    """Native modules of one layer, and the projection of its heads into the residual stream.
 
     Attributes:
         block: takes the residual stream as its first argument and returns it.
-        attn_out: its output is what attention adds to the residual stream (the LayerScale where there is one).
-        attn_proj: its input is the concatenated head values, (B,T,D), or what `values_of` computes them from.
-        mlp_out: its output is what the MLP adds to the residual stream (the LayerScale where there is one).
+        attn_out: module whose output attention adds to the residual stream (its LayerScale, if any).
+        attn_proj: module whose input is the concatenated head values, (B,T,D), or the arguments of `values_of`.
+        mlp_out: module whose output the MLP adds to the residual stream (its LayerScale, if any).
         n_heads: H.
         out_weight: weight of the output projection, (D, H d), as a linear layer stores it.
         out_bias: its bias, (D,), or None.
         scale: LayerScale on attention, (D,), or None; it multiplies heads and bias alike.
         values_of: computes the head values from the arguments of `attn_proj`, for libraries that fuse attention with
-            its projection (`nn.MultiheadAttention`); None where the first argument is the head values.
+            its projection (`nn.MultiheadAttention`); None if the first argument is the head values.
     """
 
     block: nn.Module
@@ -58,22 +57,22 @@ class LayerModules:
     values_of: Callable[[tuple[Any, ...]], Tensor] | None = None
 
     def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
-        """The concatenated head values, from the arguments that `attn_proj` was called with."""
+        """Returns the concatenated head values, from the arguments of `attn_proj`."""
         return args[0] if self.values_of is None else self.values_of(args)
 
     def head_weights(self) -> Float[Tensor, "H d D"]:
-        """Each head's slice of the output projection, LayerScale included; a view where there is no LayerScale."""
+        """Returns each head's slice of the output projection, LayerScale included; a view without LayerScale."""
         D = self.out_weight.shape[0]
         weights = self.out_weight.detach().T.reshape(self.n_heads, -1, D)
         return weights if self.scale is None else weights * self.scale.detach()
 
     def bias(self) -> Float[Tensor, "D"]:
-        """The bias that attention adds besides its heads, LayerScale included; zeros where there is none."""
+        """Returns the bias that attention adds to its heads, LayerScale included; zeros if there is none."""
         bias = self.out_weight.new_zeros(self.out_weight.shape[0]) if self.out_bias is None else self.out_bias
         return bias.detach() if self.scale is None else (bias * self.scale).detach()
 
     def head_write(self, head_values: Float[Tensor, "B T Hd"], head: int) -> Float[Tensor, "B T D"]:
-        """What one head writes on every token, from the input of the output projection."""
+        """Computes a head's write on every token, from the input of the output projection."""
         width = head_values.shape[-1] // self.n_heads
         return head_values[..., head * width : (head + 1) * width] @ self.head_weights()[head]
 
@@ -85,9 +84,9 @@ class Hook:
     Attributes:
         module: the native module.
         when: `before` or `after` the module runs.
-        act: called with the module's positional and keyword arguments, `after` also with its output. What it returns
-            takes their place (`before`: both), None leaves them.
-        purpose: what the hook is for, in words.
+        act: called with the module's positional and keyword arguments, `after` also with its output. Its result
+            replaces the arguments (`before`: both) or the output (`after`); None keeps them.
+        purpose: purpose of the hook, for messages.
     """
 
     module: nn.Module
@@ -116,13 +115,13 @@ class _InterventionError(Exception):
 
 @contextmanager
 def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Generator[None]:
-    """The one way to run a native model: exclusive, as in evaluation, uncompiled, every hook checked.
+    """Runs a native model while open: exclusive, in evaluation mode, uncompiled, every hook checked.
 
-    Modules in training mode are put into evaluation mode and back afterwards, whatever happens.
+    Modules in training mode are put into evaluation mode and restored afterwards, even after an error.
 
     Args:
         model: the native model.
-        name: what to call it in messages.
+        name: its name in messages.
         hooks: registered while the context is open.
 
     Raises:
@@ -138,10 +137,10 @@ def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Gene
 
 @contextmanager
 def as_in_evaluation(model: nn.Module) -> Generator[None]:
-    """While it is open, dropout and the like are off, checkpointing is off, and nothing runs as a compiled graph.
+    """Turns off dropout, checkpointing and compiled graphs while open.
 
-    Graphs that `torch.compile` made do not call the hooks of modules, or keep calling hooks that are gone; a
-    checkpointed block runs again in the backward pass, when its hooks are gone.
+    Graphs of `torch.compile` do not call the hooks of modules, or keep calling removed hooks; a checkpointed block runs
+    again in the backward pass, after its hooks are removed.
     """
     changed: list[tuple[nn.Module, str]] = []
     try:
@@ -159,19 +158,19 @@ def as_in_evaluation(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def registered(hooks: Iterable[Hook], model: nn.Module | None = None, name: str = "the model") -> Generator[None]:
-    """Registers hooks while it is open, removes them whatever happens, and checks that each ran exactly once.
+    """Registers hooks while open, always removes them, and checks that each ran exactly once.
 
     Args:
-        hooks: drawn one by one, so that one that cannot be registered leaves none behind.
+        hooks: iterated lazily, so that a failing registration leaves no hook behind.
         model: the native model, in which hooked modules are looked up for messages.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
-        ModelError: if a hook ran never, or several times.
+        ModelError: if a hook did not run exactly once.
     """
     counted: list[_Counted] = []
     try:
-        # Drawn inside the `try`: if a registration fails, those before it are undone.
+        # Iterated inside the `try`: if a registration fails, those before it are undone.
         counted.extend(_Counted(hook) for hook in hooks)
         yield
     finally:
@@ -196,11 +195,11 @@ def _not_once(model: nn.Module | None, name: str, counted: _Counted) -> str:
 
 
 def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[Intervention]) -> Iterator[Hook]:
-    """The hooks that carry out interventions.
+    """Yields the hooks that carry out interventions.
 
     Args:
         layers: the native modules of each layer.
-        interventions: carried out in the order of the forward pass; those at one site in the order given.
+        interventions: applied in the order of the forward pass; at one site, in the order of the sequence.
 
     Raises:
         UsageError: if a site is a direction, group or region, which is no place in the model.
@@ -238,7 +237,7 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
         for intervention in sorted(attention, key=lambda intervention: intervention.site.kind != "head"):
             head = intervention.site.head
             if intervention.site.kind == "head":
-                # A second intervention on a head meets what the first one left there.
+                # A second intervention on a head starts from the result of the first.
                 write = writes[head] if head in writes else modules.head_write(running["head_values"], head)
                 writes[head] = _applied(write, [intervention])
                 value = value + (writes[head] - write).to(value.dtype)
@@ -252,8 +251,8 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
     def leave(kind: str) -> Callable[..., Any]:
         return lambda _, __, output: with_first(output, _applied(first(output), at(kind)))
 
-    def purpose(chosen: Iterable[Intervention]) -> str:
-        return f"intervenes at {', '.join(dict.fromkeys(str(intervention.site) for intervention in chosen))}"
+    def purpose(acting: Iterable[Intervention]) -> str:
+        return f"intervenes at {', '.join(dict.fromkeys(str(intervention.site) for intervention in acting))}"
 
     if resid_pre or resid_mid:
         yield Hook(modules.block, "before", enter_block, purpose([*resid_pre, *resid_mid]))
@@ -267,7 +266,7 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
 
 
 def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Hook]:
-    """The hooks that put what a site holds on every token into `kept`.
+    """Yields the hooks that store the value at a site on every token in `kept`.
 
     Raises:
         UsageError: if the site is a direction, group or region, which is no place in the model.
@@ -309,15 +308,15 @@ def _applied(value: Tensor, interventions: Iterable[Intervention]) -> Tensor:
 
 
 def hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Float[Tensor, "B T D"]:
-    """The residual stream in the arguments of a block."""
+    """Returns the residual stream from the arguments of a block."""
     return args[0] if args else kwargs["hidden_states"]
 
 
 def first(output: Any) -> Tensor:
-    """The hidden states in a module's output, which some libraries put first in a tuple."""
+    """Returns the hidden states of a module's output, which some libraries put first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def with_first(output: Any, value: Tensor) -> Any:
-    """The same output with other hidden states."""
+    """Returns a module's output with its hidden states replaced."""
     return (value, *output[1:]) if isinstance(output, tuple) else value

@@ -1,8 +1,8 @@
-"""Shared by the adapters of libraries whose blocks can be hooked: tracing, recording and intervening.
+"""Base class of adapters for models whose blocks can be hooked: tracing, recording and intervening.
 
 An adapter names the native modules of each layer (`LayerModules`), preprocesses pictures, runs the native forward pass
-and applies the native readout. Everything else is here, once: what goes in and comes out is held against the spec, and
-whatever the native code raises becomes one `ModelError`.
+and applies the native readout. Everything else is here: inputs and outputs are checked against the spec, and any
+exception of native code becomes a `ModelError`.
 """
 
 from abc import ABC, abstractmethod
@@ -52,19 +52,19 @@ class NativeEncoder(ABC):
 
     @abstractmethod
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """One call of the native model."""
+        """Calls the native model once."""
 
     @abstractmethod
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, one forward pass records patterns (of the given query tokens) and values, by layer."""
+        """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
 
-    # Not abstract: adapters written before these two existed override `readout` and `preprocess` themselves.
+    # Not abstract: adapters written before these two existed override `readout` and `preprocess` instead.
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """The model's own final norm, pooling and projection of the residual of the readout tokens."""
         raise NotImplementedError(f"{type(self).__name__} defines no native_readout")
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """RGB pictures through the preprocessing that belongs to the model, on its device and in its precision."""
+        """Applies the model's own preprocessing to RGB pictures, on its device and in its precision."""
         raise NotImplementedError(f"{type(self).__name__} defines no native_preprocess")
 
     @property
@@ -79,11 +79,11 @@ class NativeEncoder(ABC):
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """The final norm, if the readout behind it is linear; None if it is not, or not known to be."""
+        """The final norm, if the readout after it is known to be linear; else None."""
         return None
 
     def declare(self, spec: EncoderSpec) -> None:
-        """Sets the spec, with the embedding's size as the readout gives it and the geometry of the preprocessing.
+        """Sets the spec, completed with the embedding size of the readout and the geometry of the preprocessing.
 
         Raises:
             ModelError: if weights are on the meta device, or the readout fails.
@@ -108,7 +108,7 @@ class NativeEncoder(ABC):
         return tuple(range(self.spec.n_tokens)) if tokens is None else tokens
 
     def geometry(self) -> Geometry:
-        """How the preprocessing moves pixels, read from `processor` and confirmed on marked pictures."""
+        """Geometry of the preprocessing, read from `processor` and confirmed on marked pictures."""
 
         def pixels(images: Sequence[Image.Image]) -> Tensor:
             return self.native_preprocess(images)["pixel_values"]
@@ -116,12 +116,12 @@ class NativeEncoder(ABC):
         return geometry_of(getattr(self, "processor", None), self.spec.image_size, pixels)
 
     def projections(self) -> tuple[tuple[Float[Tensor, "H d D"], ...], Float[Tensor, "L D"]]:
-        """The weights in a trace: each layer's slices of the output projection by head, and its attention's bias."""
+        """Returns the weights of a trace: each layer's output projection sliced by head, and its attention's bias."""
         layers = self.layers()
         return tuple(modules.head_weights() for modules in layers), torch.stack([modules.bias() for modules in layers])
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the model takes them, on its device.
+        """Turns pictures into the model's inputs, on its device.
 
         Raises:
             PictureError: if a picture cannot be converted to 8-bit RGB.
@@ -129,21 +129,21 @@ class NativeEncoder(ABC):
         """
         with native_errors(f"{self.spec.name}: its image processor failed"):
             inputs = self.native_preprocess([upright_rgb(image) for image in images])
-            given = self.misfit(inputs)
-        if given is not None:
+            misfit = self.misfit(inputs)
+        if misfit is not None:
             height, width = self.spec.image_size
             raise ModelError(
-                f"{self.spec.name}: its image processor gives pictures of shape {given}, where the model sees "
+                f"{self.spec.name}: its image processor gives pictures of shape {misfit}, where the model sees "
                 f"{(3, height, width)} (channels, height, width); give the processor that belongs to the model, which "
                 "gives every picture the same size."
             )
         return inputs
 
     def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
-        """Pictures with values in [0,1] as the model takes them.
+        """Turns pictures with values in [0,1] into the model's inputs.
 
-        They go through the 8-bit pictures that a file would hold, so that a decoded picture scores the same before and
-        after it is saved.
+        They are rounded to 8 bits first, as in a file, so that a decoded picture scores the same before and after
+        saving.
         """
         return self.preprocess([Image.fromarray(array) for array in eight_bit(pictures)])
 
@@ -161,12 +161,12 @@ class NativeEncoder(ABC):
             return self.native_readout(residual)
 
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B E"]:
-        """The true forward pass under interventions, everything downstream reacting; gradients flow.
+        """Runs the true forward pass under interventions, everything downstream reacting; gradients flow.
 
         Raises:
             UsageError: if an intervention is at a site, a head or a token that the model does not have, or the inputs
-                are of another shape than the model sees.
-            ModelError: if the native model fails, or an intervention did not happen.
+                have another shape than the model takes.
+            ModelError: if the native model fails, or an intervention was not carried out.
         """
         self._check_interventions(interventions)
         hooks = intervention_hooks(self.layers(), interventions) if interventions else ()
@@ -184,14 +184,14 @@ class NativeEncoder(ABC):
 
     @torch.no_grad()
     def trace(self, inputs: Inputs | Tensor, *, attention: bool = False) -> Trace:
-        """The decomposition of the readout tokens' final residual, from one forward pass.
+        """Decomposes the final residual of the readout tokens, in one forward pass.
 
         Args:
             inputs: the output of `preprocess`, or its pixel values alone.
             attention: also keep the readout tokens' attention patterns and every token's value vectors.
 
         Raises:
-            UsageError: if the inputs are of another shape than the model sees.
+            UsageError: if the inputs have another shape than the model takes.
             ModelError: if the native model fails, or does not run its blocks or its attention as its family does.
         """
         layers, inputs = self.layers(), self.model_inputs(inputs)
@@ -204,7 +204,7 @@ class NativeEncoder(ABC):
                     f"{self.spec.name}: {key} has shape {tuple(hidden.shape)} where its {self.spec.n_tokens} tokens "
                     "were expected; the model does not see what its adapter describes."
                 )
-            # A copy of the readout tokens, never a view: a view would keep the whole activation alive.
+            # Copies the readout tokens: a view would keep the whole activation alive.
             store[key].append(hidden.index_select(1, index))
 
         def output(key: str) -> Callable[..., None]:
@@ -254,13 +254,13 @@ class NativeEncoder(ABC):
     def record(
         self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
     ) -> dict[Site, Float[Tensor, "B T D"]]:
-        """What sites hold on every token, from one forward pass.
+        """Records the values at sites on every token, in one forward pass.
 
         Interventions act before recording. At a head, its write before any intervention on it is recorded.
 
         Raises:
-            UsageError: if the model has no such site, or the inputs are of another shape than it sees.
-            ModelError: if the native model fails, or an intervention or a recording did not happen.
+            UsageError: if the model has no such site, or the inputs have another shape than it takes.
+            ModelError: if the native model fails, or an intervention or a recording was not carried out.
         """
         layers, kept = self.layers(), dict[Site, Tensor]()
         for site in sites:
@@ -276,7 +276,7 @@ class NativeEncoder(ABC):
         return {site: kept[site] for site in sites}
 
     def run(self, inputs: Inputs, hooks: Iterator[Hook] | Sequence[Hook] = ()) -> Float[Tensor, "B E"]:
-        """One native forward pass with hooks.
+        """Runs one native forward pass with hooks.
 
         Raises:
             ModelError: if the native model fails, a hook does not run exactly once, or the embedding has another shape
@@ -293,23 +293,23 @@ class NativeEncoder(ABC):
         return embedding
 
     def model_inputs(self, inputs: Inputs | Tensor) -> Inputs:
-        """The arguments of the native model, checked; pixel values alone are given their name.
+        """Checks the arguments of the native model and returns them by name; a bare tensor is the pixel values.
 
         Raises:
-            UsageError: if they are of another shape than the model sees.
+            UsageError: if they have another shape than the model takes.
         """
-        given: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
-        shape = self.misfit(given)
+        named: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
+        shape = self.misfit(named)
         if shape is not None:
             height, width = self.spec.image_size
             raise UsageError(
                 f"{self.spec.name} sees pictures of 3 channels and {height} x {width} pixels, not of shape {shape}; "
                 "make them by `preprocess`."
             )
-        return given
+        return named
 
     def misfit(self, inputs: Inputs) -> tuple[int, ...] | None:
-        """The shape of each picture, if it is another than the spec describes; None if it fits."""
+        """Returns the shape of each picture if it differs from the spec's; None if it fits."""
         if "pixel_values" not in inputs:
             return None
         shape = tuple(inputs["pixel_values"].shape)

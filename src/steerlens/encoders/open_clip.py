@@ -1,8 +1,8 @@
 """Vision towers of open_clip: its own `VisionTransformer`, and `VisionTransformer`s of timm with a projection.
 
-Attention of open_clip's own towers is `nn.MultiheadAttention`, which never calls its output projection as a module: the
-head values are computed again from the module's input with its own `in_proj` weights. Final norm, pooling (class token,
-mean, attention) and the matrix `proj` are applied by the model's own code.
+open_clip's own towers use `nn.MultiheadAttention`, which never calls its output projection as a module: the adapter
+recomputes head values from the module's input and its `in_proj` weights. The model's own code applies the final norm,
+pooling (class token, mean, attention) and the matrix `proj`.
 
 References: G. Ilharco et al., "OpenCLIP", 2021, doi 10.5281/zenodo.5143773; M. Cherti et al., "Reproducible scaling
 laws for contrastive language-image learning", arXiv 2212.07143; J. Yu et al., "CoCa", arXiv 2205.01917 (attention
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.folders import is_open_clip_folder, open_open_clip_folder
-from steerlens.encoders.fused import recorded_by_hooks
+from steerlens.encoders.fused import Split, recorded_by_hooks
 from steerlens.encoders.hooks import LayerModules, Recorded, first
 from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
@@ -39,12 +39,12 @@ class OpenCLIPEncoder(TransformEncoder):
 
     Args:
         model: a model of open_clip (its text side is left alone), or its vision tower.
-        processor: its transform for evaluation (the last of what `open_clip.create_model_and_transforms` gives), or an
-            image processor of transformers.
-        name: what to call it in reports.
+        processor: its transform for evaluation (the last value that `open_clip.create_model_and_transforms` returns),
+            or an image processor of transformers.
+        name: its name in reports.
 
     Raises:
-        ModelError: if the tower holds modules that this adapter does not know, or gives no single embedding.
+        ModelError: if the tower contains modules that this adapter does not know, or gives no single embedding.
     """
 
     def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
@@ -70,29 +70,29 @@ class OpenCLIPEncoder(TransformEncoder):
 
     @classmethod
     def accepts(cls, model: object) -> bool:
-        """Whether this adapter is the one for a native model."""
+        """True if this adapter supports a native model."""
         return _is_of_open_clip(model) and not _has_timm_tower(model)
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        """Whether a folder holds a model of this library, with either kind of tower."""
+        """True if a folder contains a model of this library, with either kind of tower."""
         return is_open_clip_folder(folder)
 
     @classmethod
     def from_folder(
         cls, folder: Path, processor: Any, *, device: torch.device, dtype: torch.dtype | None, name: str = ""
     ) -> "NativeEncoder":
-        """The encoder of a folder as open_clip's repositories on the hub hold it.
+        """Opens a folder laid out like open_clip's repositories on the hub.
 
         Args:
             folder: with `open_clip_config.json` and `open_clip_model.safetensors`.
-            processor: a transform in place of the one that the config tells, or None.
-            device: where to put it.
+            processor: a transform that replaces the config's, or None.
+            device: device of the model.
             dtype: precision; None for float32, or half precision if it is large.
-            name: what to call it in reports.
+            name: its name in reports.
 
         Raises:
-            ModelError: if it cannot be built or loaded, or is not built as this adapter knows.
+            ModelError: if the model cannot be built or loaded, or its structure is not known to this adapter.
         """
         model, transform = open_open_clip_folder(folder, device, dtype)
         kind = OpenCLIPTimmEncoder if _has_timm_tower(model) else cls
@@ -100,7 +100,7 @@ class OpenCLIPEncoder(TransformEncoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of its weights; open_clip keeps norms and position embeddings in float32 beside half ones."""
+        """The precision of the patch embedding; open_clip keeps norms and position embeddings in float32."""
         return self._visual.conv1.weight.dtype
 
     def layers(self) -> Sequence[LayerModules]:
@@ -121,33 +121,31 @@ class OpenCLIPEncoder(TransformEncoder):
         ]
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """The model's own final norm, pooling and projection."""
+        """Applies the model's own final norm, pooling and projection."""
         pooled, _ = self._visual._pool(self.before_pooling(residual))
         return pooled if self._visual.proj is None else pooled @ self._visual.proj
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The image embedding of one native forward pass, not normalised."""
-        # Towers made for captioning give their tokens too.
+        """Returns the image embedding of one native forward pass, not normalised."""
+        # Towers for captioning return their tokens too.
         return first(self._visual(inputs["pixel_values"]))
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
         attentions = [block.attn for block in self._visual.transformer.resblocks]
-        return recorded_by_hooks(
-            [(attention, lambda args, _, one=attention: _heads(one, args[0])) for attention in attentions], tokens
-        )
+        return recorded_by_hooks([(attention, _split(attention)) for attention in attentions], tokens)
 
 
 class OpenCLIPTimmEncoder(TimmEncoder):
-    """A `VisionTransformer` of timm within an open_clip model, with the projection that open_clip puts behind it.
+    """A `VisionTransformer` of timm inside an open_clip model, with open_clip's projection after it.
 
     Args:
         model: a model of open_clip (its text side is left alone), or its vision tower.
         processor: as for `OpenCLIPEncoder`.
-        name: what to call it in reports.
+        name: its name in reports.
 
     Raises:
-        ModelError: if the tower holds modules that this adapter does not know, or gives no single embedding.
+        ModelError: if the tower contains modules that this adapter does not know, or gives no single embedding.
     """
 
     family = "open_clip_timm"
@@ -158,24 +156,24 @@ class OpenCLIPTimmEncoder(TimmEncoder):
 
     @classmethod
     def accepts(cls, model: object) -> bool:
-        """Whether this adapter is the one for a native model."""
+        """True if this adapter supports a native model."""
         return _is_of_open_clip(model) and _has_timm_tower(model)
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        """None: `OpenCLIPEncoder` opens the folders of open_clip, whichever tower is in them."""
+        """False always: `OpenCLIPEncoder` opens the folders of open_clip, with either kind of tower."""
         return False
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """timm's own norms, pooling and head, and open_clip's projection."""
+        """Applies timm's own norms, pooling and head, then open_clip's projection."""
         return self._tower.head(self._vit.forward_head(self._normed(residual)))
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """The image embedding of one native forward pass, not normalised."""
+        """Returns the image embedding of one native forward pass, not normalised."""
         return self._tower(inputs["pixel_values"])
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
-        """There is none: the embedding is already what comes out of the head.
+        """Refuses: the head gives the embedding, so no classifier reads it.
 
         Raises:
             UsageError: always.
@@ -195,7 +193,7 @@ class OpenCLIPTimmEncoder(TimmEncoder):
 
 
 def _is_of_open_clip(model: object) -> bool:
-    # Asked of the names of the classes, since open_clip need not be installed.
+    # Compares class names, since open_clip need not be installed.
     return any(base.__module__.partition(".")[0] == "open_clip" for base in type(model).__mro__)
 
 
@@ -204,10 +202,14 @@ def _has_timm_tower(model: object) -> bool:
 
 
 def _heads(attention: Any, hidden: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each (B,H,T,d), as `nn.MultiheadAttention` computes them inside."""
+    """Returns queries, keys and values, each (B,H,T,d), as `nn.MultiheadAttention` computes them internally."""
     parts = functional.linear(hidden, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
     return query, key, value
+
+
+def _split(attention: Any) -> Split:
+    return lambda args, _: _heads(attention, args[0])
 
 
 def _head_values(attention: Any) -> Any:
@@ -222,7 +224,7 @@ def _readout_tokens(visual: Any, n_tokens: int) -> tuple[int, ...] | None:
     if getattr(visual, "attn_pool_contrastive", None) is not None:
         raise ModelError(
             "visual.attn_pool_contrastive: open_clip itself calls this pair of pooling layers untested, and it gives "
-            "tokens in place of one embedding."
+            "tokens instead of one embedding."
         )
     if visual.pool_type not in ("tok", "avg"):
         raise ModelError(f"visual.pool_type is {visual.pool_type!r}: the model gives tokens, not one embedding.")
@@ -259,6 +261,6 @@ def _refuse_unknown(visual: Any) -> None:
         plain = attention.in_proj_weight is not None and attention.bias_k is None and not attention.add_zero_attn
         if not (plain and attention.batch_first):
             raise ModelError(
-                f"{path}.attn is not built like {_LIBRARY}: it has keys of its own, separate projections or the batch "
-                "in second place."
+                f"{path}.attn is not built like {_LIBRARY}: it has keys of its own, separate projections, or the batch "
+                "as its second dimension."
             )

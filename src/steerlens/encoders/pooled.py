@@ -1,6 +1,6 @@
-"""Shared by vision towers of transformers without a class token: every token is normalised, and all of them are pooled.
+"""Base class of vision towers of transformers without a class token: tokens are normalised, then all are pooled.
 
-An attention-pooling head reads them, where the tower has one; towers without it, and classifiers, take their mean.
+An attention-pooling head reads them, if the tower has one; towers without it, and classifiers, take their mean.
 """
 
 from collections.abc import Sequence
@@ -35,22 +35,22 @@ class PooledEncoder(PretrainedEncoder):
 
     @property
     def first_patch(self) -> int:
-        """There are image patches alone."""
+        """Zero: all tokens are image patches."""
         return 0
 
     @property
     def final_norm(self) -> Any:
-        """The norm of every token before they are pooled."""
+        """The norm of every token before pooling."""
         return getattr(self.tower, self.norm)
 
     @property
     def pools(self) -> bool:
-        """Whether tokens go through the pooling head; else their mean is taken."""
+        """True if tokens go through the pooling head; else their mean is taken."""
         return hasattr(self.tower, "head") and not hasattr(self._native, "classifier")
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """The mean behind the final norm is linear, the pooling head is not."""
+        """The final norm if a mean follows it, which is linear; None before a pooling head."""
         return None if self.pools else self.final_norm
 
     def refuse_tower(self) -> None:
@@ -63,7 +63,7 @@ class PooledEncoder(PretrainedEncoder):
         self.refuse_blocks("vision_model.encoder.layers")
 
     def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
-        """Every token is read."""
+        """Returns None: every token is read."""
         return None
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
@@ -77,5 +77,5 @@ class PooledEncoder(PretrainedEncoder):
         return self.projected(output.pooler_output if self.pools else output.last_hidden_state.mean(dim=1))
 
     def projected(self, pooled: Tensor) -> Float[Tensor, "N E"]:
-        """What comes after pooling: by default nothing."""
+        """Applies the projection after pooling; by default none."""
         return pooled

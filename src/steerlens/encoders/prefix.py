@@ -1,8 +1,8 @@
 """Forward passes that begin in the middle: the layers before an ablated one compute the same as in the clean pass.
 
 One clean pass keeps the arguments of every native block. A pass with interventions at layer n then calls the native
-blocks n, n+1, ... with those arguments, for any number of rows, each with interventions of its own, and reads the
-embedding out. Nothing of the model is copied; a sweep over all layers costs about half of full passes.
+blocks n, n+1, ... with those arguments, for any number of rows, each with its own interventions, and reads out the
+embedding. No part of the model is copied; a sweep over all layers costs about half as much as full passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class Prefix:
 
 @torch.no_grad()
 def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
-    """One clean forward pass that keeps every block's arguments.
+    """Runs one clean forward pass and keeps every block's arguments.
 
     Args:
         encoder: any encoder whose blocks can be hooked.
@@ -87,14 +87,14 @@ def resume(
     rows: Sequence[int],
     interventions: Sequence[Intervention] = (),
 ) -> Float[Tensor, "N E"]:
-    """The embeddings of forward passes that begin at a layer, everything downstream reacting.
+    """Computes the embeddings of forward passes that begin at a layer, everything downstream reacting.
 
     Args:
         encoder: the encoder of the prefix.
         prefix: the output of `record_prefix`.
         layer: the first layer to run.
-        rows: the picture of the prefix that each of the N rows starts from; a picture may come again.
-        interventions: at this layer or later ones; `ByRow` gives each row its own.
+        rows: the picture of the prefix that each of the N rows starts from; pictures may repeat.
+        interventions: interventions at this layer or later; `ByRow` gives each row its own.
 
     Raises:
         UsageError: if an intervention acts before that layer.
@@ -114,7 +114,7 @@ def resume(
 
 @torch.no_grad()
 def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "B T D"]]:
-    """The values of sites of one layer on every token in the clean pass, from calling that layer's block alone.
+    """Records the values at sites of one layer on every token in the clean pass, by calling only that layer's block.
 
     Raises:
         UsageError: if the sites are not of one layer.
@@ -135,7 +135,7 @@ def _call(block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor)
     B = len(prefix)
 
     def chosen(value: Any) -> Any:
-        # Masks and the like come with one row a picture; what has another number of rows serves every picture.
+        # Masks and the like have one row per picture; a value with another number of rows serves every picture.
         if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == B > 1:
             return value.index_select(0, index)
         return value

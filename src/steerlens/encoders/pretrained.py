@@ -1,7 +1,7 @@
-"""Shared by the adapters over transformers: which native classes they take, their structure, blocks and pictures.
+"""Base class of adapters for vision models of transformers: native classes, structure, blocks and preprocessing.
 
-An adapter names the parts of a native block (`BlockParts`), the module that holds the blocks, and the readout: which
-tokens, and the native norms, pooling and heads that are applied to them. Native classes are told by name, so that no
+An adapter names the parts of a native block (`BlockParts`), the module that contains the blocks, and the readout: its
+tokens, and the native norms, pooling and heads applied to them. Native classes are recognised by name, so that no
 adapter imports a model before it is needed.
 """
 
@@ -27,7 +27,7 @@ from steerlens.vocabulary import ClassVocabulary
 
 @dataclass(frozen=True)
 class BlockParts:
-    """What the parts of a native block are called.
+    """Names of the parts of a native block.
 
     Attributes:
         block_kind: class of the block, in the module of the native model.
@@ -36,9 +36,9 @@ class BlockParts:
         projection: name of the attention's output projection.
         mlp: name of the MLP.
         others: names of its other children, which write nothing: norms, `dropout`, `drop_path`.
-        scales: names of the LayerScale after attention and of that after the MLP, where there are any.
+        scales: names of the LayerScales after attention and after the MLP, or None.
         scale_kind: class of the LayerScale, whose vector is called `lambda1`.
-        drop_kind: class of what leaves out at random, in training alone.
+        drop_kind: class of the dropout modules, which act in training only.
     """
 
     block_kind: str
@@ -54,12 +54,12 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class Loading:
-    """How a folder's model is loaded.
+    """Recipe for loading a folder's model.
 
     Attributes:
         kind: name of a class of transformers.
-        ignore: how the names of weights begin that may be there without being used.
-        arguments: what the class is called with besides its config.
+        ignore: prefixes of weight names that may be present without being used.
+        arguments: arguments of the class besides its config.
     """
 
     kind: str
@@ -73,30 +73,30 @@ class PretrainedEncoder(NativeEncoder):
     Args:
         model: the native model.
         processor: the image processor that belongs to it (transformers, PIL backend).
-        name: what to call it in reports.
+        name: its name in reports.
 
     Raises:
-        ModelError: if the model holds modules that the adapter does not know, or sees pictures of another size than the
-            processor makes.
+        ModelError: if the model contains modules that the adapter does not know, or takes pictures of another size than
+            the processor gives.
     """
 
     family: ClassVar[str]
     """Name of the adapter."""
     library: ClassVar[str]
-    """What a model should be like, in words."""
+    """Description of the expected model, for messages."""
     architectures: ClassVar[tuple[str, ...]]
-    """Names of the native classes that the adapter takes."""
+    """Names of the native classes that the adapter accepts."""
     wholes: ClassVar[Mapping[str, Loading]] = {}
-    """Architectures of which a folder's picture side alone is loaded, and as what."""
+    """Architectures of which only the vision side is loaded, and how."""
     model_types: ClassVar[Mapping[str, str]]
-    """The architecture that a config's `model_type` stands for, where the config names no architecture."""
+    """Architecture of each `model_type`, for configs that name no architecture."""
     parts: ClassVar[BlockParts]
-    """What the parts of a native block are called."""
+    """Names of the parts of a native block."""
     centred: ClassVar[bool] = True
-    """Whether the readout is blind to the mean over width of every residual."""
+    """True if the readout ignores the mean over width of every residual."""
 
     def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
-        # Modules are attributes of any kind to the type checker; their classes are checked by name and by use.
+        # `Any`, because the type checker cannot know the attributes of native modules; they are checked at run time.
         self.model = model.eval()
         self._native = cast(Any, model)
         self.processor = processor
@@ -124,15 +124,15 @@ class PretrainedEncoder(NativeEncoder):
 
     @classmethod
     def accepts(cls, model: object) -> bool:
-        """Whether this adapter is the one for a native model."""
+        """True if this adapter supports a native model."""
         return any(_is_native(base, cls.architectures) for base in type(model).__mro__)
 
     @classmethod
     def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
-        """How the model of a folder is loaded, or None if this adapter is not the one for it.
+        """Returns the recipe for loading a folder's model, or None if this adapter does not support it.
 
         Args:
-            config: what its `config.json` holds.
+            config: content of its `config.json`.
             weights: shapes of its weights, by name.
         """
         named = (config.get("architectures") or [""])[0] or cls.model_types.get(config.get("model_type", ""), "")
@@ -157,43 +157,43 @@ class PretrainedEncoder(NativeEncoder):
 
     @property
     def fixed_size(self) -> bool:
-        """Whether the model sees pictures of one size only, that of its config."""
+        """True if the model takes pictures of its config's size only."""
         return True
 
     @abstractmethod
     def refuse_unknown(self) -> None:
-        """Makes sure that the model is built as the adapter believes.
+        """Checks that the model is built as the adapter expects.
 
         Raises:
-            ModelError: if it is not; the message names the module that surprised.
+            ModelError: if it is not; the message names the unexpected module.
         """
 
     def read_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
-        """The tokens that the embedding is read from, None for all: by default the class token, which comes first."""
+        """Returns the tokens that the embedding is read from, None for all: by default the class token, the first."""
         return (0,)
 
     def classifier(self) -> tuple[Float[Tensor, "V E"], Float[Tensor, "V"] | None] | None:
-        """Weight and bias of the linear classifier that reads the embedding, or None if there is none."""
+        """Returns weight and bias of the linear classifier that reads the embedding, or None without a classifier."""
         head = getattr(self._native, "classifier", None)
         return (head.weight, head.bias) if isinstance(head, nn.Linear) else None
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
-        """The classes of the model's own classifier, whose scores are its logits.
+        """Returns the classes of the model's own classifier, scored by its logits.
 
         Args:
-            names: of the classes, in order; by default those of the model's config.
+            names: class names, in order; by default those of the model's config.
 
         Raises:
             UsageError: if the model has no classifier.
             ModelError: if it has another number of classes.
         """
-        found = self.classifier()
-        if found is None:
+        classifier = self.classifier()
+        if classifier is None:
             raise UsageError(f"{self.spec.name} has no classifier, and so no classes.")
-        weight, bias = found
+        weight, bias = classifier
         labels: Mapping[int, str] = self._native.config.id2label
-        chosen = [labels.get(index, str(index)) for index in range(len(weight))] if names is None else names
-        return ClassVocabulary(tuple(chosen), weight.detach(), None if bias is None else bias.detach())
+        labelled = [labels.get(index, str(index)) for index in range(len(weight))] if names is None else names
+        return ClassVocabulary(tuple(labelled), weight.detach(), None if bias is None else bias.detach())
 
     def layers(self) -> Sequence[LayerModules]:
         """The native modules, layer by layer."""
@@ -216,43 +216,43 @@ class PretrainedEncoder(NativeEncoder):
         )
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own image processor, (B,3,height,width)."""
+        """Applies the model's own image processor, which gives (B,3,height,width)."""
         pixel_values = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixel_values.to(self.device, self.dtype)}
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, one forward pass records patterns (of the given query tokens) and values, by layer."""
+        """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
         attentions = [getattr(block, self.parts.attention) for block in self.blocks]
         return recorded_attention({attention: layer for layer, attention in enumerate(attentions)}, tokens)
 
     def picture_size(self) -> tuple[int, int]:
-        """Height and width of the pictures that the image processor makes.
+        """Returns height and width of the image processor's output.
 
         Raises:
-            ModelError: if the model sees pictures of another size.
+            ModelError: if the model takes pictures of another size.
         """
-        wanted = sides(self.tower.config.image_size)
+        expected = sides(self.tower.config.image_size)
         if self.processor is None:
-            return wanted
+            return expected
         blank = Image.new("RGB", (64, 64))
         height, width = self.processor(images=[blank], return_tensors="pt")["pixel_values"].shape[-2:]
-        if self.fixed_size and (height, width) != wanted:
+        if self.fixed_size and (height, width) != expected:
             raise ModelError(
                 f"the image processor makes pictures of {_pixels((height, width))}, and the model sees "
-                f"{_pixels(wanted)}; give the processor that belongs to the model."
+                f"{_pixels(expected)}; give the processor that belongs to the model."
             )
         return height, width
 
     def refuse_children(self, path: str, module: nn.Module, known: set[str], optional: set[str] | None = None) -> None:
-        """Makes sure that a module holds the parts it should hold, and no others.
+        """Checks that a module has the expected children and no others.
 
         Raises:
-            ModelError: if it does not; the message names the parts.
+            ModelError: if it does not; the message names the children.
         """
         refuse_unknown(self.library, path, module, known, optional or set())
 
     def refuse_kind(self, path: str, module: nn.Module, *kinds: str) -> None:
-        """Makes sure that a module is of a class of the native model's own file, or a torch layer, by name.
+        """Checks that a module has one of the named classes, of the native model's own file or of torch.
 
         Raises:
             ModelError: if it is not.
@@ -261,12 +261,12 @@ class PretrainedEncoder(NativeEncoder):
         refuse_kind(self.library, path, module, *(getattr(file, kind, None) or getattr(nn, kind) for kind in kinds))
 
     def refuse_blocks(self, path: str) -> None:
-        """Makes sure that every block is built as `parts` says.
+        """Checks that every block is built as `parts` says.
 
-        An adapter that met a part it does not know could leave it out of the decomposition; so it stops there.
+        An unknown part could be missing from the decomposition, so it is refused.
 
         Raises:
-            ModelError: if one is not; the message names the module that surprised.
+            ModelError: if a block is not; the message names the unexpected module.
         """
         parts = self.parts
         for index, block in enumerate(self.blocks):
@@ -281,12 +281,12 @@ class PretrainedEncoder(NativeEncoder):
             attention, where = getattr(block, parts.attention), f"{where}.{parts.attention}"
             self.refuse_children(where, attention, {"q_proj", "k_proj", "v_proj", parts.projection})
             self.refuse_kind(where, attention, parts.attention_kind)
-            # Adapters of fine-tuning libraries wrap a layer, and write more than its weight says.
+            # Fine-tuning libraries wrap a layer, whose output then depends on more than its weight.
             self.refuse_kind(f"{where}.{parts.projection}", getattr(attention, parts.projection), "Linear")
 
 
 def sides(size: Any) -> tuple[int, int]:
-    """Height and width, from one number for both or from two."""
+    """Returns height and width, from one number for both or from two."""
     if isinstance(size, Sequence):
         height, width = cast(Sequence[int], size)
         return int(height), int(width)

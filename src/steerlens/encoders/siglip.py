@@ -14,14 +14,14 @@ from steerlens.encoders.pooled import PooledEncoder
 from steerlens.encoders.pretrained import BlockParts, Loading
 
 TEXT_SIDE = ("text_model.", "logit_scale", "logit_bias")
-"""How the names of the weights of a whole model begin that its picture side has no place for."""
+"""Prefixes of the weights of a whole model that its vision side does not use."""
 
 
 class SigLIPEncoder(PooledEncoder):
     """A SigLIP vision tower: `SiglipVisionModel`, the picture side of a `SiglipModel`, or a classifier on one.
 
-    The embedding is the pooled one, not normalised; for a `SiglipForImageClassification` it is the mean of the tokens,
-    which the classifier reads.
+    The embedding is the pooled output, not normalised; for a `SiglipForImageClassification` it is the mean of the
+    tokens, which the classifier reads.
     """
 
     family = "siglip"

@@ -1,9 +1,9 @@
 """SigLIP 2 vision towers of transformers for pictures of any shape (NaFlex): `Siglip2VisionModel`.
 
 The model takes pictures cut into patches, a mask of the patches that are padding, and the rows and columns of each
-picture. Here every picture is made square first, so that all have the same tokens and none of them is padding. Padding
-behind the patches of such a square, as the model's processor adds it, is cut off: nothing attends to it, so no number
-changes. Pictures of other shapes are refused, since they have other tokens than the encoder declares.
+picture. The adapter first makes every picture square, so that all have the same tokens and none is padding. It cuts off
+the padding that the model's processor adds after the patches: nothing attends to it, so no number changes. It refuses
+pictures of other shapes, whose tokens differ from those that the encoder declares.
 SigLIP 2 checkpoints of one fixed size are SigLIP models to transformers.
 
 References: M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding,
@@ -58,26 +58,26 @@ class SigLIP2Encoder(SigLIPEncoder):
         return isqrt(allowed) * patch, isqrt(allowed) * patch
 
     def geometry(self) -> Geometry:
-        """Pictures of any form are squashed to one square."""
+        """Geometry that squashes pictures of any shape to one square."""
         return stretched(self.spec.image_size)
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Squashed pictures, cut into patches: `pixel_values` (B,T,3 patch patch), their mask and their shapes."""
+        """Squashes pictures and cuts them into patches: `pixel_values` (B,T,3 patch patch), mask and shapes."""
         height, width = self.spec.image_size
         squares = [image.resize((width, height), self.processor.resample) for image in images]
-        made = self.processor(images=squares, return_tensors="pt")
+        patches = self.processor(images=squares, return_tensors="pt")
         # The processor pads to the largest number of patches, which a square need not have.
-        return self.model_inputs({name: made[name].to(self.device) for name in _ARGUMENTS})
+        return self.model_inputs({name: patches[name].to(self.device) for name in _ARGUMENTS})
 
     def misfit(self, inputs: Inputs) -> tuple[int, ...] | None:
-        """None: `model_inputs` itself checks inputs that are cut into patches."""
+        """Returns None: `model_inputs` itself checks inputs that are cut into patches."""
         return None
 
     def model_inputs(self, inputs: Inputs | Tensor) -> Inputs:
-        """Patches with their mask and shapes, padding cut off.
+        """Checks patches, completes their mask and shapes, and cuts off padding.
 
         Raises:
-            UsageError: if they are of pictures of another shape than the encoder declares.
+            UsageError: if the pictures have another shape than the encoder declares.
         """
         given = {"pixel_values": inputs} if isinstance(inputs, Tensor) else dict(inputs)
         patches = given["pixel_values"]

@@ -1,4 +1,4 @@
-"""What an adapter expects of a native model: anything else is refused by name, never half-supported."""
+"""Checks of a native model's structure: unexpected parts are refused by name, never half-supported."""
 
 from collections.abc import Collection
 
@@ -10,17 +10,17 @@ from steerlens.errors import ModelError
 def refuse_unknown(
     library: str, name: str, module: nn.Module, known: Collection[str], optional: Collection[str] = ()
 ) -> None:
-    """Makes sure that a module holds the parts it should hold, and no others.
+    """Checks that a module has the expected children and no others.
 
     Args:
-        library: what the model should be like, in words.
+        library: description of the expected model.
         name: the module's path in the model.
         module: the module itself.
         known: names of the children that it must have.
         optional: names of children that it may have.
 
     Raises:
-        ModelError: if a part is missing, or is there unexpectedly: it could be left out of the decomposition.
+        ModelError: if a child is missing or unexpected: it could be missing from the decomposition.
     """
     children = {child for child, _ in module.named_children()}
     surprising = sorted((set(known) - children) | (children - set(known) - set(optional)))
@@ -32,7 +32,7 @@ def refuse_unknown(
 
 
 def refuse_kind(library: str, name: str, module: object, *kinds: type) -> None:
-    """Makes sure that a module is of a known class; subclasses may do something else and are not.
+    """Checks that a module has a known class; subclasses may behave differently and are refused.
 
     Raises:
         ModelError: if it is not.
@@ -45,5 +45,5 @@ def refuse_kind(library: str, name: str, module: object, *kinds: type) -> None:
 
 
 def _class_name(kind: type) -> str:
-    """A class by its module too: quantised layers often bear the names of those that they replace."""
+    """Names a class with its module: quantised layers often have the same names as the layers they replace."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

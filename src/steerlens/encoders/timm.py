@@ -1,8 +1,8 @@
 """Vision Transformers of timm: `VisionTransformer`.
 
-The embedding is what the classifier reads: `fc_norm(pool(norm(x)))`, by the model's own code, whatever its pooling
-(class token, mean, maximum, attention); the classifier's weights are a vocabulary. Queries, keys and values come from
-one fused projection, `qkv`; the output projection `proj` is a module of its own, and its input is the head values.
+The embedding is the input of the classifier, `fc_norm(pool(norm(x)))`, computed by the model's own code with any
+pooling (class token, mean, maximum, attention); the classifier's weights are a vocabulary. Queries, keys and values
+come from one fused projection, `qkv`. The input of the output projection `proj`, a separate module, is the head values.
 
 References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; R. Wightman, "PyTorch Image
 Models", 2019.
@@ -36,10 +36,10 @@ class TimmEncoder(TransformEncoder):
     Args:
         model: the native model.
         processor: its transform (`timm.data.create_transform`), or an image processor of transformers.
-        name: what to call it in reports.
+        name: its name in reports.
 
     Raises:
-        ModelError: if the model holds modules that this adapter does not know, or gives no single embedding.
+        ModelError: if the model contains modules that this adapter does not know, or gives no single embedding.
     """
 
     family = "timm"
@@ -71,29 +71,29 @@ class TimmEncoder(TransformEncoder):
 
     @classmethod
     def accepts(cls, model: object) -> bool:
-        """Whether this adapter is the one for a native model."""
+        """True if this adapter supports a native model."""
         return _is_of_timm(model)
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        """Whether a folder holds a model of this library."""
+        """True if a folder contains a model of this library."""
         return is_timm_folder(folder)
 
     @classmethod
     def from_folder(
         cls, folder: Path, processor: Any, *, device: torch.device, dtype: torch.dtype | None, name: str = ""
     ) -> "TimmEncoder":
-        """The encoder of a folder as timm's repositories on the hub hold it.
+        """Opens a folder laid out like timm's repositories on the hub.
 
         Args:
             folder: with `config.json` and `model.safetensors`.
-            processor: a transform in place of the one that the config tells, or None.
-            device: where to put it.
+            processor: a transform that replaces the config's, or None.
+            device: device of the model.
             dtype: precision; None for float32, or half precision if it is large.
-            name: what to call it in reports.
+            name: its name in reports.
 
         Raises:
-            ModelError: if it cannot be built or loaded, or is not built as this adapter knows.
+            ModelError: if the model cannot be built or loaded, or its structure is not known to this adapter.
         """
         model, transform = open_timm_folder(folder, device, dtype)
         return cls(model, transform if processor is None else processor, name)
@@ -115,22 +115,22 @@ class TimmEncoder(TransformEncoder):
         ]
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
-        """The model's own final norm, pooling and norm after pooling."""
+        """Applies the model's own final norm, pooling and norm after pooling."""
         return self._vit.forward_head(self._normed(residual), pre_logits=True)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """What the classifier reads, from one native forward pass."""
+        """Returns the input of the classifier, from one native forward pass."""
         return self._vit.forward_head(self._vit.forward_features(inputs["pixel_values"]), pre_logits=True)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """While it is open, forward passes record patterns (of the given query tokens) and values, by layer."""
+        """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
         return recorded_by_hooks([(block.attn.qkv, _split(block.attn)) for block in self._vit.blocks], tokens)
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
-        """The classes of the model's own classifier, whose scores are its logits.
+        """Returns the classes of the model's own classifier, scored by its logits.
 
         Args:
-            names: of the classes, in order; by default those that timm has for the model, or their numbers.
+            names: class names, in order; by default timm's names for the model's classes, or their numbers.
 
         Raises:
             UsageError: if the model has no classifier.
@@ -139,8 +139,8 @@ class TimmEncoder(TransformEncoder):
         head: Any = self._vit.head
         if type(head) is not nn.Linear:
             raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
-        bias, chosen = getattr(head, "bias", None), self._labels(head.out_features) if names is None else names
-        return ClassVocabulary(tuple(chosen), head.weight.detach(), None if bias is None else bias.detach())
+        bias, labels = getattr(head, "bias", None), self._labels(head.out_features) if names is None else names
+        return ClassVocabulary(tuple(labels), head.weight.detach(), None if bias is None else bias.detach())
 
     def _labels(self, count: int) -> Sequence[str]:
         config = getattr(self._vit, "pretrained_cfg", None)
@@ -156,7 +156,7 @@ class TimmEncoder(TransformEncoder):
 
 
 def _is_of_timm(model: object) -> bool:
-    # Asked of the names of the classes, since timm need not be installed.
+    # Compares class names, since timm need not be installed.
     names = [f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__]
     return "timm.models.vision_transformer.VisionTransformer" in names
 
@@ -179,10 +179,10 @@ def _readout_tokens(vit: Any, n_tokens: int) -> tuple[int, ...] | None:
 
 
 def _centred(vit: Any) -> bool:
-    """Whether the readout is blind to the mean over width of every residual."""
+    """True if the readout ignores the mean over width of every residual."""
     if not isinstance(vit.norm, nn.Identity):
         return isinstance(vit.norm, nn.LayerNorm)
-    # After pooling, only a linear pooling has left that mean where the norm removes it.
+    # A norm after pooling removes that mean only if the pooling is linear.
     linear = vit.attn_pool is None and vit.global_pool in ("token", "avg")
     return linear and isinstance(vit.fc_norm, nn.LayerNorm)
 
@@ -218,7 +218,7 @@ def _refuse_unknown(vit: Any, where: str) -> None:
         for name in ("ls1", "ls2"):
             refuse_kind(_LIBRARY, f"{path}.{name}", getattr(block, name), nn.Identity, native.LayerScale)
         refuse_kind(_LIBRARY, f"{path}.attn", block.attn, layers.Attention)
-        # A norm or a gate between the pattern and the projection: parts by token would not add up to the head's write.
+        # With a norm or a gate between pattern and projection, parts by token would not sum to the head's write.
         refuse_unknown(
             _LIBRARY,
             f"{path}.attn",
@@ -226,7 +226,7 @@ def _refuse_unknown(vit: Any, where: str) -> None:
             {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
         )
         refuse_kind(_LIBRARY, f"{path}.attn.norm", block.attn.norm, nn.Identity)
-        # Adapters of fine-tuning libraries wrap a layer, and write more than its weight says.
+        # Fine-tuning libraries wrap a layer, whose output then depends on more than its weight.
         refuse_kind(_LIBRARY, f"{path}.attn.proj", block.attn.proj, nn.Linear)
         refuse_kind(_LIBRARY, f"{path}.attn.proj_drop", block.attn.proj_drop, nn.Dropout)
         for name in ("drop_path1", "drop_path2"):

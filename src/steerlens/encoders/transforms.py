@@ -1,6 +1,6 @@
-"""Pictures through the preprocessing that belongs to a model: a transform of torchvision, or an image processor.
+"""Preprocessing of timm and open_clip models: a transform of torchvision, or an image processor of transformers.
 
-timm and open_clip hand out torchvision transforms, which take one PIL picture at a time; transformers has processors.
+timm and open_clip provide torchvision transforms, which take one PIL picture at a time; transformers has processors.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from steerlens.images import upright_rgb
 
 
 class TransformEncoder(NativeEncoder):
-    """Shared by the adapters of those libraries: pictures through a transform, of the one size that the model sees.
+    """Base class of the adapters of those libraries: applies a transform and checks the size of its output.
 
     Attributes:
         processor: the transform, or an image processor of transformers.
@@ -29,24 +29,24 @@ class TransformEncoder(NativeEncoder):
     processor: Any
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures through the model's own transform, (B,3,height,width)."""
+        """Applies the model's own transform, which gives (B,3,height,width)."""
         pixels = apply_transform(self.processor, images, self.spec.image_size)
         return {"pixel_values": pixels.to(self.device, self.dtype)}
 
     def before_pooling(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N T D"]:
-        """The readout tokens in their places: native pooling skips those before the patches, and finds empty ones."""
+        """Pads the readout tokens with empty tokens, which native pooling skips, so that each is in its place."""
         return functional.pad(residual.to(self.dtype), (0, 0, self.readout_tokens[0], 0))
 
 
 def apply_transform(
     transform: Any, images: Sequence[Image.Image], size: tuple[int, int]
 ) -> Float[Tensor, "B 3 height width"]:
-    """Pictures as a model wants them.
+    """Turns pictures into a model's inputs.
 
     Args:
-        transform: takes a picture and gives a tensor (3,height,width), or an image processor of transformers.
+        transform: a function from a picture to a tensor (3,height,width), or an image processor of transformers.
         images: the pictures.
-        size: height and width that the model sees.
+        size: height and width of the model's input.
 
     Raises:
         ModelError: if the transform gives tensors of another shape.
@@ -57,14 +57,14 @@ def apply_transform(
         pixels = torch.stack([transform(upright_rgb(image)) for image in images])
     if pixels.shape[1:] != (3, *size):
         raise ModelError(
-            f"the transform makes pictures of shape {tuple(pixels.shape[1:])}, and the model sees {(3, *size)}: "
+            f"the transform gives pictures of shape {tuple(pixels.shape[1:])}, and the model takes {(3, *size)}: "
             "give the transform that belongs to the model."
         )
     return pixels
 
 
 def crops(transform: Any) -> bool:
-    """Whether a transform says of itself that it cuts off parts of some pictures."""
+    """True if a transform declares that it crops some pictures."""
     geometry = read_geometry(transform, (1, 1))
     return geometry is not None and geometry.crops
 

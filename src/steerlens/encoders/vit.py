@@ -1,7 +1,7 @@
 """The Vision Transformer of transformers, `ViTModel` and `ViTForImageClassification`.
 
-The class token's residual goes through `layernorm`. A `ViTModel` with a pooler puts a layer and tanh behind it; a
-classifier reads the class token itself.
+The class token's residual goes through `layernorm`. A `ViTModel` with a pooler applies a linear layer and tanh; a
+classifier reads the normalised class token itself.
 
 References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929.
 """
@@ -20,8 +20,8 @@ from steerlens.encoders.pretrained import BlockParts, Loading, PretrainedEncoder
 class ViTEncoder(PretrainedEncoder):
     """A Vision Transformer: `ViTModel` or `ViTForImageClassification`.
 
-    The embedding is what the classifier reads, the normalised class token; of a `ViTModel` with a pooler, what comes
-    out of it.
+    The embedding is the input of the classifier, the normalised class token; for a `ViTModel` with a pooler, it is the
+    pooler's output.
     """
 
     family = "vit"
@@ -39,12 +39,12 @@ class ViTEncoder(PretrainedEncoder):
 
     @classmethod
     def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
-        """How the model of a folder is loaded: without a pooler where the weights have none, as those of DINO do."""
-        found = super().loading(config, weights)
-        if found is None or not found.kind.endswith(("ViTModel", "DeiTModel")):
-            return found
+        """Returns the recipe for loading: without a pooler if the weights have none, as in DINO."""
+        recipe = super().loading(config, weights)
+        if recipe is None or not recipe.kind.endswith(("ViTModel", "DeiTModel")):
+            return recipe
         pooled = any("pooler." in name for name in weights)
-        return found if pooled else replace(found, arguments=(("add_pooling_layer", False),))
+        return recipe if pooled else replace(recipe, arguments=(("add_pooling_layer", False),))
 
     @property
     def tower(self) -> Any:
@@ -63,7 +63,7 @@ class ViTEncoder(PretrainedEncoder):
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """Nothing follows the final norm but a pooler, which is not linear."""
+        """The final norm, or None if a pooler follows it, which is not linear."""
         return self.tower.layernorm if getattr(self.tower, "pooler", None) is None else None
 
     def refuse_unknown(self) -> None:
@@ -83,7 +83,7 @@ class ViTEncoder(PretrainedEncoder):
         return normed[:, 0] if pooler is None else pooler(normed)
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
-        """What the classifier reads, from one native forward pass."""
+        """Returns the input of the classifier, from one native forward pass."""
         output = self.tower(**inputs)
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state[:, 0] if pooled is None else pooled

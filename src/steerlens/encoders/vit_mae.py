@@ -1,8 +1,7 @@
 """The encoder of a masked autoencoder of transformers: `ViTMAEModel`.
 
-In training the model hides three quarters of the patches, in random order; here it sees all of them, in their own
-order. It has no pooling of its own: the embedding is the normalised class token, on which the paper's linear probes are
-trained.
+In training the model masks three quarters of the patches and shuffles them; here it sees all of them, in their own
+order. It defines no pooling: the embedding is the normalised class token, on which the paper trains its linear probes.
 
 References: K. He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377.
 """
@@ -37,7 +36,7 @@ class ViTMAEEncoder(ViTEncoder):
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B E"]:
         """The normalised class token of one native forward pass over all patches, in their own order."""
         pixels = inputs["pixel_values"]
-        # The model sorts patches by this noise, so that rising numbers leave them where they are.
+        # The model sorts patches by this noise; rising numbers keep them in order.
         order = torch.arange(self.spec.n_tokens - self.first_patch, device=pixels.device).expand(len(pixels), -1)
         with _unmasked(self.tower.embeddings.config):
             return self.tower(**inputs, noise=order).last_hidden_state[:, 0]
@@ -45,7 +44,7 @@ class ViTMAEEncoder(ViTEncoder):
 
 @contextmanager
 def _unmasked(config: Any) -> Generator[None]:
-    """The model is the user's: what its own training would mask is as it was afterwards."""
+    """Sets the mask ratio to 0 while open, and restores it: the model is the user's."""
     before = config.mask_ratio
     config.mask_ratio = 0.0
     try:

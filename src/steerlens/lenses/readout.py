@@ -30,7 +30,7 @@ def writes(
         if site.kind in NAMED_KINDS:
             contents[site] = _named(encoder.spec, site, directions, trace)
     if not contents:
-        raise UsageError("no site was asked for.")
+        raise UsageError("no site was requested.")
     return torch.stack([contents[site] for site in sites], dim=1)
 
 

@@ -43,7 +43,7 @@ class TokenTrace:
             if site not in self.held:
                 raise UsageError(f"{site} was not traced: name it when the tokens are traced.")
         if not sites:
-            raise UsageError("no site was asked for.")
+            raise UsageError("no site was requested.")
         return torch.stack([self.held[site] for site in sites], dim=1)
 
 

@@ -138,7 +138,7 @@ def _refuse_link(place: Path) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a text names a file in its folder and nothing else: no way out, no separator, no control character."""
+    """True if a text names a file in its folder and nothing else: no way out, no separator, no control character."""
     return (
         name not in ("", ".", "..")
         and not any(character in "/\\" or unicodedata.category(character) == "Cc" for character in name)

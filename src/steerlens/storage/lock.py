@@ -51,7 +51,7 @@ def only_writer(folder: Path) -> Generator[None]:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a process holds the lock of a folder, as far as this one can tell."""
+    """True if a process holds the lock of a folder, as far as this one can tell."""
     try:
         with (folder / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

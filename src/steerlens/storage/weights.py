@@ -185,8 +185,8 @@ def load_module(
         # Reported in the loading info instead of raised, so that the message is ours.
         "ignore_mismatched_sizes": True,
     }
-    # diffusers holds a few models of transformers' kind, which want transformers' options.
-    if kind.__module__.startswith("diffusers.") and not hasattr(kind, "config_class"):
+    # Told by kind, not by module: diffusers defines a few transformers models, and plug-ins subclass `ModelMixin`.
+    if not hasattr(kind, "config_class"):
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         config = read_json(folder / "config.json", component)
         with quiet_libraries():

@@ -31,7 +31,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong: the error is within what is allowed (nan is not), or nothing was measured."""
+        """True if nothing is wrong: the error is within what is allowed (nan is not), or nothing was measured."""
         return not self.measured or self.error <= self.allowed
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed; see `unmeasured` for those that were not carried out at all."""
+        """True if no check failed; see `unmeasured` for those that were not carried out at all."""
         return all(check.passed for check in self.checks)
 
     @property

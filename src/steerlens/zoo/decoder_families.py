@@ -29,7 +29,7 @@ def families() -> Mapping[str, Family]:
 
 
 def holds_pipeline(folder: Path) -> bool:
-    """Whether a folder is one of the saved pipelines or models of a declared family."""
+    """True if a folder is one of the saved pipelines or models of a declared family."""
     pipeline = pipeline_of(folder)
     return pipeline is not None and any(family.pipeline == pipeline for family in families().values())
 

@@ -31,7 +31,7 @@ def models_identity(pair: Pair) -> dict[str, Any]:
 
 
 def weights_are_files(hashes: Mapping[str, str], part: str) -> bool:
-    """Whether the weights of a part of a pair came from files whose hashes are known."""
+    """True if the weights of a part of a pair came from files whose hashes are known."""
     return any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in hashes)
 
 

@@ -113,7 +113,7 @@ def found_index(source: str | Path) -> Path | None:
 
 
 def _same_on_hub(one: str, other: str) -> bool:
-    """Whether two hub ids name the same encoder; one without a revision is that of whichever the other has."""
+    """True if two hub ids name the same encoder; one without a revision is that of whichever the other has."""
     (first, _, at), (second, _, pinned) = one.partition("@"), other.partition("@")
     return first == second and (at == pinned or not at or not pinned)
 

@@ -64,7 +64,7 @@ class LocatedPair:
 
     @property
     def joint(self) -> bool:
-        """Whether encoder and decoder are one model."""
+        """True if encoder and decoder are one model."""
         family = families().get(self.family)
         return self.encoder == self.decoder and family is not None and family.joint
 
@@ -117,7 +117,7 @@ def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
 
 
 def is_joint(known: Card) -> bool:
-    """Whether encoder and decoder of a card are one model."""
+    """True if encoder and decoder of a card are one model."""
     return _declared(known).joint
 
 

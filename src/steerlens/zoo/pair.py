@@ -54,7 +54,7 @@ class Pair:
 
     @property
     def is_as_loaded(self) -> bool:
-        """Whether the encoder's weights have not been changed in memory since the pair was made."""
+        """True if the encoder's weights have not been changed in memory since the pair was made."""
         return self.loaded == weights_state(self.encoder)
 
     def __repr__(self) -> str:

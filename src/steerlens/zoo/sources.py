@@ -32,7 +32,7 @@ def card_of(source: str | Path) -> Card | None:
 
 
 def has_no_decoder(source: str | Path) -> bool:
-    """Whether a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
+    """True if a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
     if not is_folder(source):
         return str(source) not in cards() and is_hub_id(_repository(str(source)))
     folder = Path(source)
@@ -43,7 +43,7 @@ def has_no_decoder(source: str | Path) -> bool:
 
 
 def is_hub_id(repository: str) -> bool:
-    """Whether a text has the form `owner/name`."""
+    """True if a text has the form `owner/name`."""
     return len(repository) <= 96 and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) is not None
 
 
@@ -61,7 +61,7 @@ def hint_for_encoder(encoder: str) -> str:
 
 
 def is_folder(source: str | Path) -> bool:
-    """Whether a text or path names a folder that is there; an empty text names none, not the current one."""
+    """True if a text or path names a folder that is there; an empty text names none, not the current one."""
     try:
         return bool(str(source).strip()) and Path(source).is_dir()
     except (OSError, ValueError):  # longer than any name of a file, or with a zero in it

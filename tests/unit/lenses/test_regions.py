@@ -1,5 +1,6 @@
 """What heads read from regions: parts that sum, areas that cover what they say, and steering against an oracle."""
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,9 @@ def test_a_trace_without_attention_cannot_be_split(encoder: CLIPEncoder, pixels:
     part = RegionPart((Site("head", 0, 0),), SpecialTokens())
     with pytest.raises(UsageError, match="attention=True"):
         part.write(encoder.spec, encoder.trace(pixels))
+
+
+def test_the_former_module_of_regions_still_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"steerlens\.lenses\.regions"):
+        former = import_module("steerlens.lenses.tokens")
+    assert former.Mask is Mask

@@ -118,7 +118,7 @@ def test_a_direction_that_is_not_there_or_too_wide_is_refused(make: type[Diffusi
         make(encoder, {"b": torch.zeros(16), "a": torch.zeros(16)}).embeddings(trace, [probe])
     with pytest.raises(UsageError, match=r"'probe' has shape \(17,\); this encoder's width is 16"):
         make(encoder, {"probe": torch.zeros(17)}).embeddings(trace, [probe])
-    with pytest.raises(UsageError, match="no site was asked for"):
+    with pytest.raises(UsageError, match="no site was requested"):
         make(encoder).embeddings(trace, [])
 
 

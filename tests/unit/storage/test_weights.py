@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from safetensors.torch import save_file
 from torch import nn
 
 from steerlens.encoders.structure import refuse_kind
 from steerlens.errors import ModelError
 from steerlens.loading import load
-from steerlens.storage.weights import read_tensors
+from steerlens.storage.weights import load_module, read_tensors
 from steerlens.testing.tiny import save_tiny_pair
 
 
@@ -74,3 +76,19 @@ def test_a_class_that_is_refused_is_told_from_one_of_its_name() -> None:
         ModelError, match=r"is a quantised\.layers\.Linear, .*; known: torch\.nn\.modules\.linear\.Linear"
     ):
         refuse_kind("a ViT", "blocks.0", other(2, 2), nn.Linear)
+
+
+class PluginModel(ModelMixin, ConfigMixin):
+    """A diffusers model that no module of diffusers defines, as a plug-in's decoder has it."""
+
+    @register_to_config
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+
+
+def test_a_model_of_diffusers_that_a_plug_in_defines_is_loaded(tmp_path: Path) -> None:
+    model = PluginModel(4)
+    model.save_pretrained(tmp_path)
+    loaded = load_module(PluginModel, tmp_path, "decoder", dtype=torch.float16, device=torch.device("cpu"))
+    assert torch.equal(loaded.layer.weight, model.layer.weight.half())

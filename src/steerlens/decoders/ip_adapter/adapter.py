@@ -1,8 +1,8 @@
 """IP-Adapter decoders: Stable Diffusion 1.5 or XL with extra cross attention to an image; the text is the empty one.
 
-The plain adapters read the global image embedding and have zeros for "no condition". The Plus adapter reads every token
-of the encoder's residual before its last layer, class token included and without any norm, and has the tokens of an
-all-zero input for "no condition"; what the last layer writes never reaches it.
+The plain adapters read the global image embedding and use zeros for "no condition". The Plus adapter reads every token
+of the encoder's residual before its last layer, class token included and without any norm, and uses the tokens of an
+all-zero input for "no condition"; the writes of the last layer never reach it.
 
 References: H. Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models",
 arXiv 2308.06721; D. Podell et al., "SDXL", arXiv 2307.01952.
@@ -40,13 +40,13 @@ class IPAdapterDecoder(DiffusionDecoder):
         unet: the denoising network, with the adapter's weights in it (see `with_adapter`).
         vae: the autoencoder.
         scheduler_config: the saved scheduler's config.
-        empty_text: the empty prompt as the text encoder gives it.
-        negative: what stands for "no condition"; zeros if None.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+        empty_text: the encoded empty prompt.
+        negative: the conditioning for "no condition"; zeros if None.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
 
     Raises:
-        ModelError: if the network holds no adapter, or one of another kind.
+        ModelError: if the network contains no adapter, or an adapter of another kind.
     """
 
     family = "ip-adapter-sd15"
@@ -94,12 +94,12 @@ class IPAdapterDecoder(DiffusionDecoder):
         return DecodeOptions(50, 7.5, "pndm", size)
 
     def added(self, rows: int, options: DecodeOptions) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The text for so many rows, the unconditional half first, and what else the network takes."""
+        """Returns the text for each row, the unconditional half first, and further arguments of the network."""
         return self.empty_text.to(self.device, self.dtype).states_for(rows), {}
 
     def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
         """Decodes one batch of embeddings or tokens."""
-        # One picture a row: (B,1,E) or (B,1,T,D).
+        # One picture per row: (B,1,E) or (B,1,T,D).
         image = with_negative(values.to(self.device, self.dtype), self.negative, options.guidance)[:, None]
         states, added = self.added(len(image), options)
 
@@ -118,17 +118,17 @@ class IPAdapterDecoder(DiffusionDecoder):
 
     @classmethod
     def negative_of(cls, encoder: Encoder) -> Tensor | None:
-        """The conditioning that stands for "no condition"; None for zeros."""
+        """Returns the conditioning for "no condition"; None for zeros."""
         return None
 
     @classmethod
     def empty_text_of(cls, folder: Path) -> Text:
-        """The empty prompt by the text encoders in a folder."""
+        """Encodes the empty prompt by the text encoders in a folder."""
         return clip_text(folder)
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """The empty text, and what stands for "no condition"; None for zeros."""
+        """Returns the empty text and the conditioning for "no condition"; None for zeros."""
         return {"empty_text": cls.empty_text_of(folder), "negative": negative}
 
     @classmethod

@@ -72,7 +72,7 @@ def with_adapter(unet: "UNet2DConditionModel", weights: "Mapping[str, Mapping[st
 
 
 def is_plus(file: Path) -> bool:
-    """Whether an adapter reads image tokens, from the header of its file."""
+    """True if an adapter reads image tokens, from the header of its file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -36,11 +36,11 @@ class KarloDecoder(DiffusionDecoder):
         text_proj: puts the embedding into tokens and the time embedding (`UnCLIPTextProjModel`).
         super_res_first: the network of all but the last step of super-resolution.
         super_res_last: the network of the last step.
-        scheduler_config: of the decoder.
-        super_res_config: of the super-resolution.
-        empty_text: the empty text as the text encoder gives it, with mask.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+        scheduler_config: config of the decoder's scheduler.
+        super_res_config: config of the super-resolution's scheduler.
+        empty_text: the encoded empty text, with mask.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
     """
 
     saved_as = FAMILIES["karlo"]
@@ -73,10 +73,10 @@ class KarloDecoder(DiffusionDecoder):
         )
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Makes sure that the size is the only one.
+        """Checks that the size is that of the network.
 
         Raises:
-            UsageError: if it is another.
+            UsageError: if it is not.
         """
         if size != (self._side, self._side):
             raise UsageError(
@@ -84,7 +84,7 @@ class KarloDecoder(DiffusionDecoder):
             )
 
     def steps(self, options: DecodeOptions) -> int:
-        """Steps of progress that one batch takes, super-resolution included."""
+        """Returns the steps of progress of one batch, super-resolution included."""
         return total_steps(options) + SUPER_RESOLUTION_STEPS
 
     def sample(self, values: Tensor, generators: Sequence[torch.Generator], options: DecodeOptions) -> Sampled:
@@ -142,5 +142,5 @@ class KarloDecoder(DiffusionDecoder):
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """The empty text; "no condition" is a learned embedding."""
+        """Returns the empty text; "no condition" is a learned embedding."""
         return {"empty_text": projected_text(folder)}

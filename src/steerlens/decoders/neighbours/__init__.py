@@ -1,4 +1,4 @@
-"""The decoder that invents nothing: the nearest pictures of the user's own folder; an index in place of weights."""
+"""The neighbours decoder: the nearest pictures of the user's own folder, with an index instead of weights."""
 
 from typing import TYPE_CHECKING
 

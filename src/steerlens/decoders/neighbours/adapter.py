@@ -1,9 +1,9 @@
-"""The decoder that invents nothing: an embedding becomes the picture of the user's own folder that comes closest to it.
+"""The neighbours decoder: it shows the picture of the user's own folder that is nearest to an embedding.
 
     decode(e) = picture_n,   n = argmax_n cos(e, e_n)
 
-No network draws, so nothing in a picture can be an artifact of one: a control for what generators add, and the decoder
-of every encoder that has no other. The folder limits what it can show: look at the similarity, too.
+No network draws the picture, so it has no artifacts of one: a control for what generators add, and a decoder for every
+encoder that has no other. It can only show pictures of the folder, so check the similarity, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,12 +32,12 @@ class NeighboursDecoder:
 
     Args:
         index: folder of the index.
-        pictures: where the pictures are now, if they were moved.
-        name: what to call it in reports.
+        pictures: current folder of the pictures, if they were moved.
+        name: its name in reports.
 
     Attributes:
         files: the pictures, in the order of the index.
-        encoder_source: where the encoder that made the index can be loaded from, or empty.
+        encoder_source: source of the encoder of the index, or empty.
 
     Raises:
         UsageError: if there is no index, or its pictures are not there.
@@ -64,10 +64,10 @@ class NeighboursDecoder:
         )
 
     def nearest(self, embeddings: Float[Tensor, "N E"], k: int = 1) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
-        """The k nearest pictures of each embedding, best first: their indices and cosine similarities.
+        """Finds the k nearest pictures of each embedding, best first: their indices and cosine similarities.
 
         Raises:
-            ModelError: if an embedding is zero, which no picture is near to.
+            ModelError: if an embedding is zero, and so equally far from all pictures.
         """
         rows = embeddings.detach().float().cpu()
         if bool((rows.norm(dim=-1) == 0).any()):
@@ -78,18 +78,18 @@ class NeighboursDecoder:
         return best.indices, best.values
 
     def batch_size(self, options: DecodeOptions) -> int:
-        """Pictures read at once."""
+        """Returns the number of pictures read at once."""
         return options.batch_size or _BATCH
 
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
     ) -> Iterator[Progress]:
-        """Finds and reads pictures, batch after batch; there are no steps within one.
+        """Finds and reads pictures, batch by batch; a batch has no steps.
 
         Args:
             conditioning: image embeddings (N,E).
-            seeds: one a picture; they change nothing.
-            options: of which only size and batch size matter.
+            seeds: one per picture; they change nothing.
+            options: options of decoding; only size and batch size matter.
 
         Raises:
             ModelError: if the embeddings are of another size, or a picture has changed since it was indexed.
@@ -104,20 +104,20 @@ class NeighboursDecoder:
             yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
 
     def picture(self, index: int, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
-        """One picture of the index, its centre cropped and scaled to a size, values in [0,1].
+        """Reads a picture of the index, its centre cropped and scaled to a size, values in [0,1].
 
         Raises:
-            ModelError: if it is not the file that was indexed.
+            ModelError: if the file has changed since it was indexed.
             UsageError: if it is gone.
         """
         picture = load_picture(self.files[index])
         if picture.sha256 != self._hashes[index]:
             raise ModelError(f"{self.files[index]} has changed since it was indexed; index the folder again.")
         (width, height), (rows, columns) = picture.image.size, size
-        seen = min(width / columns, height / rows)
-        left, top = (width - seen * columns) / 2, (height - seen * rows) / 2
-        # Cropped before it is scaled: a filter must not see what lies outside.
-        box = (round(left), round(top), round(left + seen * columns), round(top + seen * rows))
+        scale = min(width / columns, height / rows)
+        left, top = (width - scale * columns) / 2, (height - scale * rows) / 2
+        # Crops before scaling: the filter must not read pixels outside the crop.
+        box = (round(left), round(top), round(left + scale * columns), round(top + scale * rows))
         scaled = picture.image.crop(box).resize((columns, rows), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).float() / 255
 
@@ -130,5 +130,5 @@ class NeighboursDecoder:
 
 
 def build_index(encoder: Encoder, pictures: Path | str, out: Path | str, *, source: str = "") -> "NeighboursDecoder":
-    """Indexes a folder without telling of progress, and opens the index; arguments as in `index_pictures`."""
+    """Indexes a folder without progress, and opens the index; arguments as in `index_pictures`."""
     return NeighboursDecoder(run_to_end(index_pictures(encoder, Path(pictures), Path(out), source=source)))

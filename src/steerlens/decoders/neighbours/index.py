@@ -32,7 +32,7 @@ class Skipped:
     """A file that cannot be read as a picture: the payload of the progress of indexing.
 
     Attributes:
-        reason: why not; it names the file.
+        reason: the reason, which names the file.
     """
 
     reason: str
@@ -46,10 +46,10 @@ def index_pictures(
     Files that cannot be read as pictures are passed over (see `Skipped`); pictures of equal bytes are indexed once.
 
     Args:
-        encoder: whose embeddings are compared.
+        encoder: the encoder of the embeddings.
         pictures: the folder.
         out: folder of the index, created if needed; an index in it is replaced.
-        source: where the encoder can be loaded from, so that the index can be opened by itself.
+        source: source of the encoder, so that the index can be opened by itself.
         batch_size: pictures embedded at once.
 
     Raises:
@@ -104,12 +104,12 @@ def index_pictures(
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index."""
+    """True if a folder contains an index."""
     return (folder / _INDEX).is_file()
 
 
 def source_of_index(index: Path) -> str:
-    """Source of the encoder that made an index; empty if the index does not say, or is none."""
+    """Reads the source of an index's encoder; empty if the index does not name it, or there is no index."""
     try:
         return str(_content(index)["encoder"]["source"])
     except (UsageError, ValueError, LookupError, TypeError, RecursionError):
@@ -117,7 +117,7 @@ def source_of_index(index: Path) -> str:
 
 
 def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
-    """Contents of an index: the parsed `neighbours.json` and the embeddings, float32.
+    """Reads an index: the parsed `neighbours.json` and the embeddings, float32.
 
     Raises:
         UsageError: if there is no index.

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from steerlens.decoders.rae.adapter import RAEDecoder
 
 _SIGLIP_FAILS = (0, 42, 1)
-"""The newest diffusers that was seen to fail with SigLIP 2; a newer one is tried."""
+"""The newest diffusers known to fail with SigLIP 2; newer versions are tried."""
 
 
 def siglip_reason() -> str:
-    """Why the SigLIP 2 variant cannot be built with the installed libraries."""
+    """Returns the reason why the installed libraries cannot build the SigLIP 2 variant."""
     return (
         f"decoder: diffusers {version('diffusers')} cannot build the SigLIP 2 representation autoencoder with "
         f"transformers {version('transformers')}, whose SiglipVisionModel has no `vision_model`; rae-dinov2 and "

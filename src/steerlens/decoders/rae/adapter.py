@@ -2,7 +2,7 @@
 
     tokens = LN(r_L)[patches],   picture = decode( (tokens - m) / s )
 
-The encoder's final norm has no weight here, and its class and register tokens are dropped. Pixels come out unclamped.
+The encoder's final norm has no weight here, and its class and register tokens are dropped. Pixels are not clamped.
 
 References: B. Zheng, N. Ma, S. Tong, S. Xie, "Diffusion Transformers with Representation Autoencoders",
 arXiv 2510.11690.
@@ -37,11 +37,11 @@ class RAEDecoder(SavedDecoder):
 
     Args:
         model: encoder and decoder as one native model.
-        name: what to call it in reports.
-        defaults: ignored: one pass and one size are all there is.
+        name: its name in reports.
+        defaults: ignored: there is a single pass and a single size.
 
     Raises:
-        ModelError: if the encoder is of an unknown kind.
+        ModelError: if the kind of encoder is unknown.
     """
 
     saved_as = FAMILIES["rae-dinov2"]  # all kinds are saved alike
@@ -64,7 +64,7 @@ class RAEDecoder(SavedDecoder):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.decoder.parameters()).device
 
     @property
@@ -74,16 +74,16 @@ class RAEDecoder(SavedDecoder):
 
     @property
     def native_encoder(self) -> nn.Module:
-        """The frozen encoder, whose tokens these are."""
+        """The frozen encoder of the image tokens."""
         return self.model.encoder
 
     def batch_size(self, options: DecodeOptions) -> int:
-        """Pictures decoded at once."""
+        """Returns the number of pictures decoded at once."""
         return options.batch_size or (_BATCH_CUDA if self.device.type == "cuda" else _BATCH)
 
     @torch.no_grad()
     def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
-        """Conditioning from the final residual of every token: normed without weights, patches alone."""
+        """Turns the final residual of every token into conditioning: normed without weights, patches only."""
         encoder = self.model.encoder
         vision = getattr(encoder, "vision_model", encoder)
         norm = vision.post_layernorm if self.kind == "siglip2" else encoder.layernorm
@@ -92,12 +92,12 @@ class RAEDecoder(SavedDecoder):
     def decode_batches(
         self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
     ) -> Iterator[Progress]:
-        """Decodes batch after batch; there are no steps within one.
+        """Decodes batch by batch; a batch has no steps.
 
         Args:
-            conditioning: image tokens (N,T,D), as `tokens` gives them.
-            seeds: one a picture; they change nothing.
-            options: of which only size and batch size matter.
+            conditioning: image tokens (N,T,D), the output of `tokens`.
+            seeds: one per picture; they change nothing.
+            options: options of decoding; only size and batch size matter.
 
         Raises:
             ModelError: if the conditioning is of another kind or size, or a picture is not finite.

@@ -1,6 +1,6 @@
-"""The Stable Diffusion Image Variations decoder: the projected image embedding is the one token of cross attention.
+"""The Stable Diffusion Image Variations decoder: the projected image embedding is the only token of cross attention.
 
-diffusers' pipeline takes pictures, not embeddings, so this goes through its UNet, scheduler and autoencoder; without a
+diffusers' pipeline takes pictures, not embeddings, so this adapter calls its UNet, scheduler and autoencoder; without a
 condition the token is zero.
 
 References: R. Rombach et al., arXiv 2112.10752; fine-tuned by J. Pinkney and Lambda Labs.
@@ -26,8 +26,8 @@ class SDImageVariationsDecoder(DiffusionDecoder):
         unet: the denoising network.
         vae: the autoencoder.
         scheduler_config: the saved scheduler's config.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
     """
 
     saved_as = FAMILIES["sd-image-variations"]

@@ -2,8 +2,8 @@
 
     c = [ s (sqrt(a_n) (e - m) / s + sqrt(1 - a_n) z) + m ; sin(n), cos(n) ]     z ~ N(0, 1), n the noise level
 
-Noise is part of how it was trained, and is added even at level 0; z comes from the picture's own seed. The text is the
-empty one.
+The decoder was trained with noise, which is added even at level 0; z comes from the picture's own seed. The text is
+empty.
 
 References: A. Ramesh et al. (unCLIP), arXiv 2204.06125; R. Rombach et al., "High-Resolution Image Synthesis with Latent
 Diffusion Models", arXiv 2112.10752.
@@ -37,10 +37,10 @@ class StableUnCLIPDecoder(DiffusionDecoder):
         normalizer: mean and standard deviation of the encoder's embeddings.
         scheduler_config: the saved scheduler's config.
         noising_config: the config of the scheduler that adds noise to embeddings.
-        empty_text: the empty prompt as the text encoder gives it.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
-        noise_level: how much noise embeddings get, a time step of the noising scheduler; 0 is the least.
+        empty_text: the encoded empty prompt.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
+        noise_level: noise of the embeddings, a time step of the noising scheduler; 0 is the least.
 
     Raises:
         ModelError: if the network takes no noised image embedding of the normaliser's size.
@@ -85,7 +85,7 @@ class StableUnCLIPDecoder(DiffusionDecoder):
         )
 
     def noised(self, embeddings: Float[Tensor, "B E"], generators: Sequence[torch.Generator]) -> Float[Tensor, "B 2E"]:
-        """Embeddings with noise from each picture's own generator, and the level behind them."""
+        """Adds noise from each picture's own generator to its embedding, and appends the level."""
         values = embeddings.float().to(self.device)
         noise = draw(generators, values.shape[1:]).to(self.device)
         level = torch.full((len(values),), self.noise_level, device=self.device, dtype=torch.long)
@@ -114,5 +114,5 @@ class StableUnCLIPDecoder(DiffusionDecoder):
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """The empty text; "no condition" is zeros."""
+        """Returns the empty text; "no condition" is zeros."""
         return {"empty_text": clip_text(folder)}
