@@ -146,7 +146,7 @@ def test_a_model_that_skips_a_block_cannot_be_traced() -> None:
     encoder = tiny_encoder()
     layers = encoder.model.vision_model.encoder.layers
     layers[1].forward = lambda hidden_states, *_, **__: hidden_states
-    with pytest.raises(ModelError, match="was seen 2 times in a forward pass of 3 layers"):
+    with pytest.raises(ModelError, match=r"layers\.1\..* never ran in one forward pass"):
         encoder.trace(torch.randn(1, 3, 16, 16))
 
 

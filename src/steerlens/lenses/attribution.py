@@ -1,7 +1,7 @@
-"""Linear attribution: what each part of the final residual adds to the embedding if the final norm is frozen.
+"""Linear attribution: the contribution of each part of the final residual to the embedding under a frozen final norm.
 
-A LayerNorm divides by a norm that depends on every part, so the parts of an embedding do not add up. With the divisor
-frozen at its value in the clean run, the readout is affine in the residual:
+A LayerNorm divides by a norm that depends on every part, so contributions to the embedding do not add up. With the
+divisor frozen at its value in the clean run, the readout is affine in the residual:
 
     P(LN(r_L)) = b + Σ_c A c,    A c = P(γ C c / σ(r_L)),    b = P(β)
 
@@ -34,11 +34,11 @@ class LinearAttribution:
     """Contributions of writes to the embedding, with the statistics of the final norm frozen at the clean run.
 
     Attributes:
-        encoder: the encoder that the trace comes from; after its final norm it must be linear.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
+        encoder: the encoder of the trace; it must be linear after its final norm.
+        directions: directions, groups and regions of the named sites, by name.
 
     Raises:
-        UsageError: if what follows the encoder's final norm is not linear: a pooling head, a pooler with tanh.
+        UsageError: if the encoder is not linear after its final norm: a pooling head, a pooler with tanh.
     """
 
     encoder: NativeEncoder
@@ -52,27 +52,27 @@ class LinearAttribution:
             )
 
     def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
-        """Contribution of each site to the embedding, for every picture of the trace.
+        """Computes the contribution of each site to the embedding, for every picture of the trace.
 
         Raises:
-            UsageError: if the model has no such site, or no direction of that name was given.
+            UsageError: if the model has no such site, or `directions` has no such name.
         """
         return self.of(trace, writes(self.encoder, trace, sites, self.directions))
 
     @torch.no_grad()
     def of(self, trace: Trace, parts: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
-        """Contributions of any parts of the final residual; linear in the parts."""
+        """Computes contributions of any parts of the final residual; linear in the parts."""
         constant = self.constant(trace)
-        # One part after another: the norms of a batch are then those of its pictures, row by row.
+        # One part at a time, so that the rows of a batch are its pictures, each with its own divisor.
         return torch.stack([self._frozen(trace, part) - constant for part in parts.unbind(dim=1)], dim=1)
 
     @torch.no_grad()
     def constant(self, trace: Trace) -> Float[Tensor, "B E"]:
-        """The embedding without any part: the biases of the norm and of what follows it."""
+        """Returns the embedding without any part: the biases of the norm and of the layers after it."""
         return self._frozen(trace, torch.zeros_like(trace.final))
 
     def _frozen(self, trace: Trace, residual: Float[Tensor, "B R D"]) -> Float[Tensor, "B E"]:
-        """The readout of a residual, its final norm dividing by what it divides the clean residual by."""
+        """Reads out a residual with the divisor of the final norm frozen at that of the clean residual."""
         norm, divisors = self.encoder.linear_after, list[Tensor]()
 
         if norm is None:
@@ -89,12 +89,12 @@ class LinearAttribution:
         model, name = self.encoder.model, self.encoder.spec.name
         with native_pass(model, name, [Hook(norm, "after", keep, "reads the divisor of the final norm")]):
             self.encoder.readout(trace.final)
-        with native_pass(model, name, [Hook(norm, "after", rescale, "holds the divisor of the final norm")]):
+        with native_pass(model, name, [Hook(norm, "after", rescale, "freezes the divisor of the final norm")]):
             return self.encoder.readout(residual)
 
 
 def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:
-    """The number that a LayerNorm or an RMSNorm divides by."""
+    """Returns the divisor of a LayerNorm or an RMSNorm."""
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
     if isinstance(norm, nn.LayerNorm):
         return (wide.var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()

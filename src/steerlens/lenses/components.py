@@ -1,11 +1,11 @@
-"""Named components: what a user may steer besides the sites of the model itself.
+"""Named components: directions, groups and regions that can be steered like sites of the model.
 
     direction    a vector of the residual stream, the same for every picture (a probe, a neuron, a feature)
     group        several heads, attention outputs and MLPs, steered together with one strength
     region       the part of heads' writes that was read from some tokens (`steerlens.lenses.regions`)
 
-A group keeps the closed form of the Steering Lens: with every submodule held at its clean output, plus its own steering
-if it is a member, the writes only add, so the write of the group is the sum over its members:
+A group keeps the closed form of the Steering Lens: with every submodule frozen at its clean output, plus its own
+steering if it is a member, the writes only add, so the write of the group is the sum over its members:
 
     DSL(G, s) = decode( P( LN( r_L + (s - 1) Σ_{m in G} h_m ) ) )
 """
@@ -32,20 +32,20 @@ _MEMBER_KINDS = ("head", "attn_out", "mlp_out")
 
 
 class Component(Protocol):
-    """A named component whose write differs from picture to picture: several sites, or a part of one."""
+    """A named component whose write differs between pictures: several sites, or a part of a site."""
 
     @property
     def kind(self) -> Literal["group", "region"]:
-        """The kind of site that stands for it."""
+        """The kind of its named site."""
         ...
 
     @property
     def identity(self) -> str:
-        """Equal for equal components of one encoder."""
+        """A text that is equal for equal components of one encoder."""
         ...
 
     def check(self, spec: EncoderSpec) -> None:
-        """Makes sure that an encoder has what it names.
+        """Checks that an encoder has the named parts.
 
         Raises:
             UsageError: if it does not.
@@ -53,26 +53,26 @@ class Component(Protocol):
         ...
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """Its write into the final residual of the readout tokens.
+        """Computes its write into the final residual of the readout tokens.
 
         Raises:
-            UsageError: if the encoder has no such part, or the trace does not hold what is needed.
+            UsageError: if the encoder has no such part, or the trace lacks the tensors for it.
         """
         ...
 
 
 Direction: TypeAlias = Float[Tensor, "D"] | Component
-"""What a named site stands for: a direction, the same for every picture, or a component."""
+"""Content of a named site: a direction, the same for every picture, or a component."""
 
 
 def direction_site(name: str, direction: Direction) -> Site:
-    """The site that stands for a direction or a component."""
+    """Returns the named site of a direction or a component."""
     return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Several components steered as one.
+    """Several components steered together.
 
     Attributes:
         members: heads, attention outputs and MLPs, each once.
@@ -94,16 +94,16 @@ class Group:
 
     @property
     def kind(self) -> Literal["group"]:
-        """The kind of site that stands for it."""
+        """The kind of its named site."""
         return "group"
 
     @property
     def identity(self) -> str:
-        """Equal for equal groups of one encoder."""
+        """A text that is equal for equal groups of one encoder."""
         return ",".join(map(str, self.members))
 
     def check(self, spec: EncoderSpec) -> None:
-        """Makes sure that an encoder has all members.
+        """Checks that an encoder has all members.
 
         Raises:
             UsageError: if it does not.
@@ -112,13 +112,13 @@ class Group:
             site.check(spec.n_layers, spec.n_heads)
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """The sum of the members' writes.
+        """Sums the members' writes.
 
         Raises:
             UsageError: if the encoder has no such member.
         """
         self.check(spec)
-        # Layer by layer: the heads of one are multiplied out at once, and those of all would not fit into memory.
+        # Layer by layer: the heads of a layer are multiplied out at once; those of all layers would not fit in memory.
         layers = {site.layer: [other for other in self.members if other.layer == site.layer] for site in self.members}
         sums = [trace.stack(sites).float().sum(dim=1) for sites in layers.values()]
         return torch.stack(sums).sum(dim=0)
@@ -149,14 +149,14 @@ def named_components(
     n_heads: int,
     taken: Iterable[str] = (),
 ) -> Mapping[str, Component]:
-    """Groups and regions by name, as lenses take them beside directions.
+    """Reads groups and regions by name, for the `directions` of lenses.
 
     Args:
-        groups: texts as `parse_groups` reads them.
-        regions: texts as `parse_regions` reads them.
+        groups: texts for `parse_groups`.
+        regions: texts for `parse_regions`.
         n_layers: L.
         n_heads: H.
-        taken: names of directions, which none of these may bear too.
+        taken: names of directions, which groups and regions must not share.
 
     Raises:
         UsageError: as the parsers do, and if two components have one name.
@@ -177,13 +177,13 @@ def named_components(
 
 
 def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Tensor, "D"]]:
-    """Directions of the residual stream from a safetensors file: each tensor one direction, named by its key.
+    """Loads directions of the residual stream from a safetensors file: one direction per tensor, named by its key.
 
     A tensor (D,) is one direction; (K,D) is K of them, named `key.0` to `key.K-1`.
 
     Args:
         path: the file.
-        width: D of the encoder; None to take what the file holds.
+        width: D of the encoder; None to accept any width.
 
     Raises:
         UsageError: if there is no such file, a tensor has another width or shape, or two have one name.

@@ -1,7 +1,7 @@
-"""Controls: random directions steered exactly as hard as the component that they are compared with.
+"""Controls: random directions steered exactly as strongly as the component they are compared with.
 
-A control answers what a component's picture would show if its write pointed nowhere in particular: an isotropic random
-direction, steered by the same relative strength `rho`, decoded from the same noise.
+A control shows a component's picture as if its write had no particular direction: an isotropic random direction,
+steered by the same relative strength `rho`, decoded from the same noise.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from steerlens.trace import Trace
 
 
 def control_direction(site: Site, draw: int, like: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-    """An isotropic random direction, which depends on the site and the number of the draw alone.
+    """Draws an isotropic random direction, which depends only on the site and the number of the draw.
 
     Args:
-        site: the component that it is a control of.
-        draw: tells several controls of one site apart, from 0.
-        like: gives shape, precision and device: readout tokens (R,D) or all tokens (T,D).
+        site: the component of the control.
+        draw: number of the control, from 0, among those of one site.
+        like: tensor of the same shape, precision and device: readout tokens (R,D) or all tokens (T,D).
     """
     digest = hashlib.sha256(f"{site}|{draw}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
@@ -33,9 +33,9 @@ def control_direction(site: Site, draw: int, like: Float[Tensor, "T D"]) -> Floa
 def steer_directions(
     encoder: Encoder, trace: Trace, directions: Float[Tensor, "B N R D"], rho: Float[Tensor, "B N"]
 ) -> Float[Tensor, "B N E"]:
-    """Embeddings of the final residual steered along any directions, each by its own signed relative strength.
+    """Steers the final residual along any directions, each by its own signed relative strength, and reads it out.
 
-    The controls come from here: a random direction is steered exactly as hard as the head that it is the control of.
+    For controls: a random direction is steered exactly as strongly as its head.
     """
     centred, final = encoder.spec.centred, precise(trace.final)[:, None]
     directions = directions.to(final)

@@ -23,11 +23,11 @@ from steerlens.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class DiffusionLens:
-    """Lens that shows the content of a site by itself; made for the residual stream, weak on single components.
+    """Lens that shows the content of a site by itself; suited to the residual stream, weak on single components.
 
     Attributes:
-        encoder: the encoder that the trace comes from.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
+        encoder: the encoder of the trace.
+        directions: directions, groups and regions of the named sites, by name.
     """
 
     encoder: Encoder
@@ -37,13 +37,13 @@ class DiffusionLens:
 
     @torch.no_grad()
     def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
-        """Image embeddings `P(LN(x))` of the content x of each site, for every picture of the trace.
+        """Computes image embeddings `P(LN(x))` of the content x of each site, for every picture of the trace.
 
         Raises:
-            UsageError: if the model has no such site, or no direction of that name was given.
+            UsageError: if the model has no such site, or `directions` has no such name.
         """
         return read_out(self.encoder, writes(self.encoder, trace, sites, self.directions))
 
     def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, E): picture after picture, site after site."""
+        """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""
         return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))

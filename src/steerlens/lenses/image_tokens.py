@@ -1,16 +1,16 @@
 """Lenses for decoders that read image tokens: they act on the residual stream of every token, not of the class token.
 
-With r the residual of all tokens T at the point where the decoder reads it, x what a site holds there, h what a
-component writes into each token, and w in [0,1] a weight for each token (1 for the tokens that are written to):
+With r the residual of all tokens T at the point where the decoder reads it, x the value at a site, h the write of a
+component into each token, and w in [0,1] a weight for each token (1 for the tokens that are steered):
 
     Diffusion Lens    decode( tokens( x ) )                    all tokens
-    Steering Lens     decode( tokens( r + c w h ) )            every submodule between h and r held still
+    Steering Lens     decode( tokens( r + c w h ) )            every submodule between h and r frozen
     factor            c = s - 1                                s = 1 is the clean run
     relative          rho = c |C(w h)| / |C(w r)|              rho = 0 is the clean run; signed
 
-The norms run over all tokens that are written to and over width, so one number steers a picture: a head that writes
-into one patch alone keeps that pattern. C removes the mean over width where a LayerNorm follows that would remove it,
-and is the identity where the decoder reads tokens without a norm. Tokens that the decoder drops have w = 0.
+The norms run over all steered tokens and over width, so one number steers a picture: a head that writes into a single
+patch keeps that pattern. C removes the mean over width if a LayerNorm follows that would remove it, and is the identity
+if the decoder reads tokens without a norm. Tokens that the decoder drops have w = 0.
 `image_tokens_by_hooks` is the definition, hook by hook; the closed form is tested against it.
 
 References: M. Toker et al., "Diffusion Lens", arXiv 2403.05846; R. Takatsuki et al., "Decoding Vision Transformers: the
@@ -40,7 +40,7 @@ class TokenDiffusionLens:
     """Lens that shows the content of a site on all tokens, as if the decoder read its tokens there.
 
     Attributes:
-        encoder: the encoder that the trace comes from.
+        encoder: the encoder of the trace.
         decoder: a decoder of its image tokens.
     """
 
@@ -50,7 +50,7 @@ class TokenDiffusionLens:
     name = "diffusion"
 
     def tokens(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N t D"]:
-        """The tokens that the decoder reads, `tokens(x)`, in float32.
+        """Computes the tokens that the decoder reads, `tokens(x)`, in float32.
 
         Raises:
             UsageError: if a site was not traced.
@@ -59,7 +59,7 @@ class TokenDiffusionLens:
         return read_tokens(self.encoder, self.decoder, trace.stack(sites))
 
     def conditioning(self, trace: TokenTrace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site.
+        """Computes the same as conditioning of a decoder, (B N, t, D): picture by picture, site by site.
 
         Raises:
             UsageError: if a site was not traced.
@@ -69,13 +69,13 @@ class TokenDiffusionLens:
 
 @dataclass(frozen=True, eq=False)
 class TokenSteeringLens:
-    """Lens that shows what a component adds directly to some or all tokens, its indirect effects held still.
+    """Lens that shows the direct contribution of a component to some or all tokens, its indirect effects frozen.
 
     Attributes:
-        encoder: the encoder that the trace comes from.
+        encoder: the encoder of the trace.
         decoder: a decoder of its image tokens.
-        strength: how hard to steer.
-        area: the tokens that are written to; None for all that the decoder reads.
+        strength: steering strength.
+        area: the steered tokens; None for all that the decoder reads.
     """
 
     encoder: Encoder
@@ -86,7 +86,7 @@ class TokenSteeringLens:
     name = "steering"
 
     def weights(self) -> Float[Tensor, "T"]:
-        """The share w in [0,1] of every token that is written to it; 0 for tokens that the decoder drops.
+        """Returns the weight w in [0,1] of every token; 0 for tokens that the decoder drops.
 
         Raises:
             UsageError: if there is no such token, or the decoder reads none of them.
@@ -104,18 +104,18 @@ class TokenSteeringLens:
         return weights
 
     def residuals(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
-        """The steered residuals `r + c w h` of all tokens where the decoder reads them, in at least float32.
+        """Computes the steered residuals `r + c w h` of all tokens at the decoder's layer, in at least float32.
 
         Raises:
-            UsageError: if a site holds the residual stream, which is not steered, or was not traced; or if there is no
-                token that is written to, or none that the decoder reads.
+            UsageError: if a site is a point of the residual stream, which is not steered, or was not traced; or if
+                there is no steered token, or none that the decoder reads.
             ModelError: if the decoder reads no image tokens.
         """
         read, write, factors = self._steered(trace, sites)
         return read + factors[..., None, None] * write
 
     def tokens(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N t D"]:
-        """The tokens that the decoder reads of the steered residuals, in float32.
+        """Computes the tokens that the decoder reads from the steered residuals, in float32.
 
         Raises:
             UsageError: as `residuals`.
@@ -123,7 +123,7 @@ class TokenSteeringLens:
         return read_tokens(self.encoder, self.decoder, self.residuals(trace, sites))
 
     def conditioning(self, trace: TokenTrace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, t, D): picture after picture, site after site.
+        """Computes the same as conditioning of a decoder, (B N, t, D): picture by picture, site by site.
 
         Raises:
             UsageError: as `residuals`.
@@ -131,7 +131,7 @@ class TokenSteeringLens:
         return Conditioning("image_tokens", self.tokens(trace, sites).flatten(0, 1))
 
     def relative_strength(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
-        """The signed `rho` that this strength amounts to at each site, over the tokens that are written to.
+        """Computes the signed `rho` of this strength at each site, over the steered tokens.
 
         Raises:
             UsageError: as `residuals`.
@@ -143,12 +143,12 @@ class TokenSteeringLens:
     def controls(
         self, trace: TokenTrace, sites: Sequence[Site], directions: Float[Tensor, "N T D"]
     ) -> Float[Tensor, "B N T D"]:
-        """Residuals steered along other directions, on each token exactly as hard as by the site, in at least float32.
+        """Steers residuals along other directions, on each token exactly as strongly as the site's, in float32 or more.
 
         Args:
-            trace: what the sites hold.
-            sites: the sites that these are the controls of.
-            directions: for each site, a direction for every token; only their directions count.
+            trace: a trace that contains the sites.
+            sites: the sites of the controls.
+            directions: for each site, a direction for every token; their norms are ignored.
 
         Raises:
             UsageError: as `residuals`.
@@ -167,9 +167,9 @@ class TokenSteeringLens:
                     f"{site} holds the residual stream, which the Diffusion Lens shows; the Steering Lens takes what "
                     "is added to it: heads, attn_out.N, mlp_out.N or a direction."
                 )
-        read, held = precise(trace.read)[:, None], precise(trace.stack(sites))
+        read, contents = precise(trace.read)[:, None], precise(trace.stack(sites))
         weights = self.weights().to(read)[:, None]
-        write = weights * held
+        write = weights * contents
         return read, write, self.strength.coefficient(weights * read, write, centred=self._centred())
 
     def _centred(self) -> bool:
@@ -178,6 +178,6 @@ class TokenSteeringLens:
 
 @torch.no_grad()
 def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B N T D"]) -> Float[Tensor, "B N t D"]:
-    """The tokens that a decoder reads of many residuals, in float32."""
+    """Computes the tokens that a decoder reads from many residuals, in float32."""
     reader, _ = source_of(decoder)
     return reader.tokens(residuals.flatten(0, 1).to(encoder.dtype)).float().unflatten(0, residuals.shape[:2])

@@ -23,22 +23,22 @@ def steer_and_patch_tokens(
     direction: Float[Tensor, "D"] | None = None,
     layer: int = 0,
 ) -> Float[Tensor, "B T D"]:
-    """The residual that a decoder reads, by the definition of DSL: steer on some tokens, patch all that comes later.
+    """Computes the residual that a decoder reads by the definition of DSL: steer some tokens, patch later submodules.
 
-    Slow and plain on purpose: two forward passes, and no use of the additivity of the residual stream.
+    Slow and plain on purpose: two forward passes, without using the additivity of the residual stream.
 
     Args:
         encoder: any encoder.
-        inputs: what `encoder.preprocess` gave.
+        inputs: the output of `encoder.preprocess`.
         site: the component to amplify, or a `vector` site.
         factor: s; on a token of weight w, the component is multiplied by `1 + (s - 1) w`.
-        source: where the decoder reads.
-        weights: how far each token is written to, in [0,1]; None for all of them.
-        direction: the tensor behind a `vector` site.
+        source: the tokens that the decoder reads.
+        weights: weight of each token, in [0,1]; None for 1 everywhere.
+        direction: the direction of a `vector` site.
         layer: for a `vector` site, the layer after which it is added.
 
     Raises:
-        UsageError: if the site holds the residual stream, is several places at once, or lies after the tokens read.
+        UsageError: if the site is a point of the residual stream, is several places at once, or lies after the tokens.
     """
     if not site.is_write or site.kind in ("group", "region"):
         raise UsageError(f"{site} is no submodule's output and cannot be steered.")
@@ -56,5 +56,5 @@ def steer_and_patch_tokens(
             steer.append(Scale(site, tokens, factor=1 + amount))
     later, read = later_submodules(site, layer, last + 1), Site("resid_post", last)
     clean = encoder.record(inputs, later) if later else {}
-    patches = [Patch(one, value=clean[one]) for one in later]
+    patches = [Patch(submodule, value=clean[submodule]) for submodule in later]
     return encoder.record(inputs, [read], [*steer, *patches])[read]

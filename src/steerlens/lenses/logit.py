@@ -24,7 +24,7 @@ class Label:
     """One entry of a Logit Lens reading.
 
     Attributes:
-        site: where it was read.
+        site: the site that was read.
         rank: 1 for the best label.
         name: the label.
         score: cosine similarity in [-1,1] for texts, logit for classes.
@@ -41,9 +41,9 @@ class LogitLens:
     """Lens that names the content of a site.
 
     Attributes:
-        encoder: the encoder that the trace comes from.
+        encoder: the encoder of the trace.
         vocabulary: the labels to choose from.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
+        directions: directions, groups and regions of the named sites, by name.
     """
 
     encoder: Encoder
@@ -53,12 +53,12 @@ class LogitLens:
     name = "logit"
 
     def scores(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N V"]:
-        """The score of every label at every site, for every picture of the trace."""
+        """Computes the score of every label at every site, for every picture of the trace."""
         embeddings = DiffusionLens(self.encoder, self.directions).embeddings(trace, sites)
         return self.vocabulary.scores(embeddings)
 
     def read(self, trace: Trace, sites: Sequence[Site], k: int = 5) -> list[tuple[Label, ...]]:
-        """The k best labels of every site: one tuple a picture, site after site, best first."""
+        """Returns the k best labels of every site: one tuple per picture, site by site, best first."""
         best = self.scores(trace, sites).topk(min(k, len(self.vocabulary.names)), dim=-1)
         return [
             tuple(

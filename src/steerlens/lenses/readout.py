@@ -13,13 +13,13 @@ from steerlens.sites import NAMED_KINDS, Site
 from steerlens.trace import Trace
 
 _TOKENS = 4096
-"""Tokens read out at once: keeps a readout of all tokens of a large encoder within memory."""
+"""Tokens read out at once, which bounds the memory of a readout of all tokens of a large encoder."""
 
 
 def writes(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], directions: Mapping[str, Direction]
 ) -> Float[Tensor, "B N R D"]:
-    """Content of each site, or of the named component that it stands for; a direction is put on every readout token.
+    """Stacks the content of each site or named component; a direction is repeated on every readout token.
 
     Raises:
         UsageError: if there is no such site, or no direction of that name and width.
@@ -48,12 +48,12 @@ def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], t
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """The tensor in at least float32."""
+    """Converts a tensor to at least float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def read_out(encoder: Encoder, residuals: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N E"]:
-    """The encoder's true readout of many residuals, in rows of a bounded size."""
+    """Applies the encoder's true readout to many residuals, a bounded number at a time."""
     B, N = residuals.shape[:2]
     rows = residuals.flatten(0, 1).split(max(1, _TOKENS // residuals.shape[2]))
     return torch.cat([encoder.readout(part) for part in rows]).unflatten(0, (B, N))

@@ -1,12 +1,11 @@
-"""Regions: writes of heads split by the tokens that they were read from, steered like any component.
+"""Regions: writes of heads split by the tokens they were read from, steered like any component.
 
 A head's write on a readout token r is a sum over the tokens t that it attends to, so a region, a share `w_t` of every
-token, takes its part of it exactly:
+token, has an exact part of it:
 
     h = Σ_t A_rt v_t W_O           h[w] = Σ_t w_t A_rt v_t W_O           h[w] + h[1 - w] = h
 
-The part says where the head read, not where the content came from: by the layer of the head, attention before it has
-mixed the tokens.
+The part says where the head read, not where the content came from: attention in earlier layers has mixed the tokens.
 
 References: Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition",
 arXiv 2310.05916 (the decomposition over tokens).
@@ -33,24 +32,24 @@ from steerlens.trace import Trace
 
 
 class Area(Protocol):
-    """A part of the picture, or of the tokens that stand for none of it."""
+    """A part of the picture, or of the tokens that are not patches."""
 
     def __str__(self) -> str:
-        """A short name of letters, digits, '.', '_' and '-', which tells areas apart."""
+        """Returns a short name of letters, digits, '.', '_' and '-', distinct between areas."""
         ...
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """The share of every token that belongs to it, in [0,1].
+        """Returns the share of every token that belongs to the area, in [0,1].
 
         Raises:
-            UsageError: if the picture that the encoder sees has no such part.
+            UsageError: if the encoder's input has no such part.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels of the picture as the encoder sees it, after cropping and scaling; right and bottom excluded.
+    """A box in pixels of the encoder's input, after scaling and cropping; right and bottom excluded.
 
     A patch that the box covers in part belongs to it by that share.
     """
@@ -64,7 +63,7 @@ class Box:
         return f"{self.left}-{self.top}-{self.right}-{self.bottom}"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """The share of each patch that lies in the box."""
+        """Returns the share of each patch that lies in the box."""
         height, width = spec.image_size
         if not (0 <= self.left < self.right <= width and 0 <= self.top < self.bottom <= height):
             raise UsageError(
@@ -87,7 +86,7 @@ class Patches:
         return "patches.{}-{}.{}-{}".format(*self.rows, *self.columns)
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """1 for the patches in both, 0 elsewhere."""
+        """Returns 1 for the patches in these rows and columns, 0 elsewhere."""
         grid = torch.zeros(spec.patch_grid)
         for name, (first, last), count in zip(
             ("rows", "columns"), (self.rows, self.columns), spec.patch_grid, strict=True
@@ -100,11 +99,11 @@ class Patches:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Any share of every pixel, as a grey picture of the same form as the input: white belongs to it, black does not.
+    """A share of every pixel, as a grey picture of the same shape as the input: white is inside, black outside.
 
     Attributes:
-        image: the mask; it goes through the geometry of the encoder's preprocessing, as its picture does.
-        name: names it.
+        image: the mask; preprocessing moves its pixels like those of its picture.
+        name: name of the mask.
     """
 
     image: Image.Image
@@ -115,7 +114,7 @@ class Mask:
         return f"{re.sub(r'[^0-9A-Za-z_-]+', '-', self.name)[:40]}-{digest[:8]}"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """The mean of the mask over each patch."""
+        """Returns the mean of the mask over each patch."""
         mask = torch.from_numpy(np.asarray(self.image.convert("L"), dtype=np.float32) / 255)
         shares = spec.view(self.image.size).patch_means(mask, spec.patch_grid)
         if not bool(shares.any()):
@@ -125,7 +124,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Token:
-    """One token by its number; the class token and registers, where there are any, come first."""
+    """One token by its number; the class token and registers, if any, come first."""
 
     number: int
 
@@ -133,7 +132,7 @@ class Token:
         return f"token.{self.number}"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """1 for that token, 0 elsewhere.
+        """Returns 1 for that token, 0 elsewhere.
 
         Raises:
             UsageError: if there is no token of that number.
@@ -145,13 +144,13 @@ class Token:
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The tokens that stand for no part of the picture: the class token and registers."""
+    """The tokens that are not patches: the class token and registers."""
 
     def __str__(self) -> str:
         return "cls"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """1 for tokens that are no patch, 0 for patches."""
+        """Returns 1 for tokens that are not patches, 0 for patches."""
         weights = 1 - _on_tokens(torch.ones(spec.patch_grid), spec)
         if not bool(weights.any()):
             raise UsageError(f"{spec.name} has no token besides its image patches.")
@@ -160,7 +159,7 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class Outside:
-    """All tokens, class token and registers among them, less what another area holds of them."""
+    """The complement of another area, class token and registers included."""
 
     area: Area
 
@@ -168,7 +167,7 @@ class Outside:
         return f"outside.{self.area}"
 
     def weights(self, spec: EncoderSpec) -> Float[Tensor, "T"]:
-        """One minus the other area's share."""
+        """Returns one minus the other area's share."""
         return 1 - self.area.weights(spec)
 
 
@@ -177,8 +176,8 @@ class RegionPart:
     """The part of heads' writes that was read from an area, as one component.
 
     Attributes:
-        heads: the heads; their parts are added.
-        area: where they read.
+        heads: the heads, whose parts are added.
+        area: the area that they read.
     """
 
     heads: tuple[Site, ...]
@@ -193,16 +192,16 @@ class RegionPart:
 
     @property
     def kind(self) -> Literal["region"]:
-        """The kind of site that stands for it."""
+        """The kind of its named site."""
         return "region"
 
     @property
     def identity(self) -> str:
-        """Equal for equal parts of one encoder."""
+        """A text that is equal for equal parts of one encoder."""
         return f"{','.join(map(str, self.heads))}:{self.area}"
 
     def check(self, spec: EncoderSpec) -> None:
-        """Makes sure that an encoder has such heads and such an area.
+        """Checks that an encoder has such heads and such an area.
 
         Raises:
             UsageError: if it does not.
@@ -212,7 +211,7 @@ class RegionPart:
         self.area.weights(spec)
 
     def write(self, spec: EncoderSpec, trace: Trace) -> Float[Tensor, "B R D"]:
-        """The sum of the heads' writes as far as they were read from the area.
+        """Sums the parts of the heads' writes that were read from the area.
 
         Raises:
             UsageError: if there is no such head or area, or the trace was taken without attention.
@@ -223,7 +222,7 @@ class RegionPart:
 
 
 def token_part(trace: Trace, site: Site, weights: Float[Tensor, "T"]) -> Float[Tensor, "B R D"]:
-    """A head's write as far as it was read from some tokens: the sum of `Trace.token_writes` with a weight a token.
+    """Computes the part of a head's write read from some tokens: the weighted sum of `Trace.token_writes`.
 
     Raises:
         UsageError: if the site is no head, or the trace was taken without attention.
@@ -241,20 +240,20 @@ def token_part(trace: Trace, site: Site, weights: Float[Tensor, "T"]) -> Float[T
 
 
 def mask_weights(mask: Float[Tensor, "height width"], spec: EncoderSpec) -> Float[Tensor, "T"]:
-    """The mean of a mask over each patch; tokens that are no patch get 0.
+    """Averages a mask over each patch; tokens that are not patches get 0.
 
     Args:
-        mask: shares in [0,1], a pixel of what the encoder sees each.
+        mask: shares in [0,1], one per pixel of the encoder's input.
         spec: the encoder's sizes.
 
     Raises:
-        UsageError: if the mask is not of the size that the encoder sees.
+        UsageError: if the mask does not have the size of the encoder's input.
     """
     if tuple(mask.shape) != tuple(spec.image_size):
         raise UsageError(f"a mask of {tuple(mask.shape)} pixels does not fit the {spec.image_size} that are seen.")
     (rows, columns), (height, width) = spec.patch_grid, spec.image_size
     down, across = height // rows, width // columns
-    # Patch embeddings are convolutions without padding: what is left over at the right and at the bottom is not seen.
+    # Patch embeddings are convolutions without padding, which ignore the remainder at the right and at the bottom.
     cut = mask[: rows * down, : columns * across].float()
     return _on_tokens(cut.reshape(rows, down, columns, across).mean(dim=(1, 3)), spec)
 
@@ -296,7 +295,7 @@ def parse_area(text: str) -> Area:
 
 
 def parse_tokens(text: str) -> Area | None:
-    """Reads the tokens to write to: `all` (None), `17` for one, or an area as `parse_area` takes it (`8,8,40,40`).
+    """Reads the tokens to steer: `all` (None), a number such as `17`, or an area for `parse_area` (`8,8,40,40`).
 
     Raises:
         UsageError: if the text is none of these.
@@ -321,7 +320,7 @@ def parse_regions(texts: Sequence[str], n_layers: int, n_heads: int) -> dict[str
     """Reads `HEADS:AREA` or `NAME=HEADS:AREA`, for example `L7H3:8,8,40,40` or `beak=head.6-7.*:beak.png`.
 
     Raises:
-        UsageError: if a text has another form, there is no such head, or two have one name.
+        UsageError: if a text has another form, there is no such head, or two regions have one name.
         PictureError: if a mask cannot be read.
     """
     parts: dict[str, RegionPart] = {}

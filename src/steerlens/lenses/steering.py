@@ -1,7 +1,7 @@
-"""The Diffusion Steering Lens (DSL): steer a component, hold later submodules at their clean outputs, decode.
+"""The Diffusion Steering Lens (DSL): steer a component, freeze later submodules at their clean outputs, decode.
 
-With every later submodule held, the residual stream only adds, so the steered final residual has a closed form. The
-lens computes it:
+With every later submodule frozen, the residual stream only adds, so the lens computes the steered final residual in
+closed form:
 
     DSL(m, s) = decode( P( LN( r_L + (s - 1) h_m ) ) )
 
@@ -31,12 +31,12 @@ from steerlens.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class SteeringLens:
-    """Lens that shows the direct contribution of a component to the embedding, its indirect effects held still.
+    """Lens that shows the direct contribution of a component to the embedding, its indirect effects frozen.
 
     Attributes:
-        encoder: the encoder that the trace comes from.
-        strength: how hard to steer.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
+        encoder: the encoder of the trace.
+        strength: steering strength.
+        directions: directions, groups and regions of the named sites, by name.
     """
 
     encoder: Encoder
@@ -47,30 +47,30 @@ class SteeringLens:
 
     @torch.no_grad()
     def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
-        """Steered image embeddings `P(LN(r_L + c h))`, for every picture of the trace.
+        """Computes steered image embeddings `P(LN(r_L + c h))`, for every picture of the trace.
 
         Raises:
-            UsageError: if a site holds the residual stream, which is not steered, or is not there.
+            UsageError: if a site is a point of the residual stream, which is not steered, or does not exist.
         """
         return read_out(self.encoder, self.residuals(trace, sites))
 
     def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
-        """The same as a decoder takes it, (B N, E): picture after picture, site after site."""
+        """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""
         return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))
 
     def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
-        """The steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
-        held = self._writes(trace, sites)
+        """Computes the steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
+        write = self._writes(trace, sites)
         final = precise(trace.final)[:, None]
-        factors = self.strength.coefficient(final, held, centred=self.encoder.spec.centred)
-        return final + factors[..., None, None] * held
+        factors = self.strength.coefficient(final, write, centred=self.encoder.spec.centred)
+        return final + factors[..., None, None] * write
 
     def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
-        """The `rho` that this strength amounts to at each site, signed: `(s - 1) |C h| / |C r_L|`."""
-        held, centred = self._writes(trace, sites), self.encoder.spec.centred
+        """Computes the signed `rho` of this strength at each site: `(s - 1) |C h| / |C r_L|`."""
+        write, centred = self._writes(trace, sites), self.encoder.spec.centred
         final = precise(trace.final)[:, None]
-        factors = self.strength.coefficient(final, held, centred=centred)
-        return factors * visible_norm(held, centred=centred) / visible_norm(final, centred=centred)
+        factors = self.strength.coefficient(final, write, centred=centred)
+        return factors * visible_norm(write, centred=centred) / visible_norm(final, centred=centred)
 
     def _writes(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         for site in sites:
@@ -91,20 +91,20 @@ def steer_and_patch(
     direction: Float[Tensor, "D"] | None = None,
     layer: int = 0,
 ) -> Float[Tensor, "B E"]:
-    """DSL by its definition: two forward passes, one that records and one that is steered and patched.
+    """Computes DSL by its definition, in two forward passes: one records, one is steered and patched.
 
-    Slow and plain on purpose: the closed form is tested against it, so it does not use that the residual stream adds.
+    Slow and plain on purpose: the closed form is tested against it, so it does not use the additivity of the stream.
 
     Args:
         encoder: any encoder.
-        inputs: what `encoder.preprocess` gave.
+        inputs: the output of `encoder.preprocess`.
         site: the component to amplify, or a `vector` site.
         factor: s; the component is multiplied by it (a direction is added s - 1 times).
-        direction: the tensor behind a `vector` site.
+        direction: the direction of a `vector` site.
         layer: for a `vector` site, the layer after which it is added.
 
     Raises:
-        UsageError: if the site holds the residual stream.
+        UsageError: if the site is a point of the residual stream.
     """
     if not site.is_write:
         raise UsageError(f"{site} is no submodule's output and cannot be steered.")
@@ -119,11 +119,11 @@ def steer_and_patch(
         steer = Add(Site("resid_post", layer), vector=(factor - 1) * direction)
     else:
         steer = Scale(site, factor=factor)
-    return encoder.embed(inputs, [steer, *(Patch(one, value=clean[one]) for one in later)])
+    return encoder.embed(inputs, [steer, *(Patch(submodule, value=clean[submodule]) for submodule in later)])
 
 
 def later_submodules(site: Site, vector_layer: int, n_layers: int) -> list[Site]:
-    """The submodules after a component in the first `n_layers` layers; a `vector` enters after `vector_layer`."""
+    """Returns the submodules after a component in the first `n_layers` layers; a `vector` follows `vector_layer`."""
     layer = vector_layer if site.kind == "vector" else site.layer
     same_layer = [Site("mlp_out", layer)] if site.kind in ("head", "attn_out") else []
     return same_layer + [Site(kind, after) for after in range(layer + 1, n_layers) for kind in ("attn_out", "mlp_out")]

@@ -3,12 +3,12 @@
     s    r_L + (s - 1) h                              s = 1 is the clean run
     rho  r_L + rho |C r_L| / |C h| h                  rho = 0 is the clean run
 
-C removes the mean over width, as a LayerNorm at the end does (and is the identity before an RMSNorm), so `rho` measures
-only what the readout can see, and writes of different norm compare. The two are linked by
+C removes the mean over width, as a final LayerNorm does (and is the identity before an RMSNorm), so `rho` measures only
+what the readout can see, and writes of different norms are comparable. The two are related by
 
     rho = (s - 1) |C h| / |C r_L|
 
-`rho` is signed: its absolute value is the norm of what is added, relative to the residual, and a negative one (s < 1)
+`rho` is signed: its absolute value is the norm of the addition, relative to the residual, and a negative value (s < 1)
 steers away from the write.
 
 As s grows, the steered residual becomes a multiple of h, and the embedding tends to the readout of an infinitely long
@@ -37,7 +37,7 @@ class Strength:
     """A steering strength.
 
     Attributes:
-        kind: `s` (factor; 1 is clean) or `rho` (signed relative norm of what is added; 0 is clean, negative steers
+        kind: `s` (factor; 1 is clean) or `rho` (signed relative norm of the addition; 0 is clean, negative steers
             away).
         value: a finite number.
     """
@@ -57,7 +57,7 @@ class Strength:
 
     @classmethod
     def parse(cls, text: str) -> "Strength":
-        """Reads `rho=1` or `s=40`; a number alone could be either, and is refused.
+        """Reads `rho=1` or `s=40`; a bare number is ambiguous and refused.
 
         Raises:
             UsageError: if the text is no strength.
@@ -77,9 +77,9 @@ class Strength:
     def coefficient(
         self, residual: Float[Tensor, "*N R D"], write: Float[Tensor, "*N R D"], *, centred: bool
     ) -> Float[Tensor, "*N"]:
-        """The number that multiplies the write before it is added to the residual: `s - 1`, or `rho |C r_L| / |C h|`.
+        """Returns the factor of the write before it is added to the residual: `s - 1`, or `rho |C r_L| / |C h|`.
 
-        A write whose norm is zero has no direction, and gets 0 under `rho`.
+        A write of norm zero has no direction, and gets 0 under `rho`.
         """
         size = visible_norm(write, centred=centred)
         if self.kind == "s":
@@ -89,7 +89,7 @@ class Strength:
 
 
 def visible_norm(vectors: Float[Tensor, "*N R D"], *, centred: bool) -> Float[Tensor, "*N"]:
-    """`|C v|` over readout tokens and width: the norm of what the final norm lets through."""
+    """Computes `|C v|` over readout tokens and width: the norm of the part that the final norm passes on."""
     if centred:
         vectors = vectors - vectors.mean(dim=-1, keepdim=True)
     return vectors.flatten(-2).norm(dim=-1)

@@ -1,4 +1,4 @@
-"""Token traces: what sites hold on every token, for decoders that read image tokens."""
+"""Token traces: values at sites on every token, for decoders that read image tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ class TokenTrace:
     """Contents of sites on every token of a batch of pictures.
 
     Attributes:
-        read: the residual that the decoder's tokens are made from.
-        held: by site, the residual stream there or what is written into it.
+        read: the residual that the decoder reads.
+        held: for each site, the residual stream at that point, or the component's write into it.
     """
 
     read: Float[Tensor, "B T D"]
     held: Mapping[Site, Float[Tensor, "B T D"]]
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
-        """Contents of several sites, in their order.
+        """Stacks the contents of several sites, in their order.
 
         Raises:
-            UsageError: if there is no site, or one was not traced.
+            UsageError: if there is no site, or a site was not traced.
         """
         for site in sites:
             if site not in self.held:
@@ -48,10 +48,10 @@ class TokenTrace:
 
 
 def source_of(decoder: Decoder) -> tuple[TokenDecoder, TokenSource]:
-    """The decoder as one of image tokens, and the place in the encoder that it reads them from.
+    """Returns a decoder of image tokens with the position of these tokens in the encoder.
 
     Raises:
-        ModelError: if it reads something else, or does not say which tokens.
+        ModelError: if the decoder reads something else, or does not say which tokens.
     """
     spec = decoder.spec
     if spec.consumes != "image_tokens":
@@ -62,16 +62,16 @@ def source_of(decoder: Decoder) -> tuple[TokenDecoder, TokenSource]:
 
 
 def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec) -> tuple[Site, ...]:
-    """Sites and patterns as `parse_sites` reads them; a pattern means the sites whose content reaches the decoder.
+    """Reads sites and patterns like `parse_sites`; a pattern means the sites whose content reaches the decoder.
 
     Args:
         text: `heads`, `resid_post`, `head.3.*`, ...
         n_layers: L of the encoder.
         n_heads: H.
-        decoder: what a decoder of image tokens reads.
+        decoder: spec of a decoder of image tokens.
 
     Raises:
-        UsageError: if there is no such site, or one that is named lies after the tokens that are read.
+        UsageError: if there is no such site, or a site named by its number lies after the tokens.
     """
     source, reaching = decoder.tokens, dict[Site, None]()
     if source is None:
@@ -88,7 +88,7 @@ def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec)
 
 
 def check_direction(direction: Direction, encoder: EncoderSpec, decoder: DecoderSpec) -> None:
-    """Makes sure that a named component can be written on tokens and reaches the decoder.
+    """Checks that a named component can be written on tokens and reaches the decoder.
 
     Raises:
         UsageError: if it cannot or does not.
@@ -114,21 +114,21 @@ def trace_tokens(
     Args:
         encoder: the encoder of the pair.
         decoder: a decoder of its image tokens.
-        inputs: what `encoder.preprocess` gave.
-        sites: where to look; a `vector` is the same on every token.
-        directions: what stands behind `vector`, `group` and `region` sites, by name.
+        inputs: the output of `encoder.preprocess`.
+        sites: sites to trace; a `vector` is the same on every token.
+        directions: directions, groups and regions of the named sites, by name.
 
     Raises:
         ModelError: if the decoder reads no image tokens.
-        UsageError: if the model has no such site, or what it holds never reaches the decoder.
+        UsageError: if the model has no such site, or its content never reaches the decoder.
     """
     named, (_, source) = directions or {}, source_of(decoder)
     L, native = encoder.spec.n_layers, [site for site in sites if site.kind not in NAMED_KINDS]
     for site in native:
         source.check(site.check(L, encoder.spec.n_heads), L, decoder.spec.name)
     last = Site("resid_post", source.last_layer(L))
-    held = dict(_recorded(encoder, inputs, list(dict.fromkeys([last, *native]))))
-    read = held[last]
+    contents = dict(_recorded(encoder, inputs, list(dict.fromkeys([last, *native]))))
+    read = contents[last]
     for site in sites:
         if site.kind in NAMED_KINDS:
             if site.name not in named or direction_site(site.name, named[site.name]) != site:
@@ -136,8 +136,8 @@ def trace_tokens(
                     f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
                 )
             check_direction(named[site.name], encoder.spec, decoder.spec)
-            held[site] = _written(encoder, inputs, named[site.name], read)
-    return TokenTrace(read, held)
+            contents[site] = _written(encoder, inputs, named[site.name], read)
+    return TokenTrace(read, contents)
 
 
 def _recorded(encoder: Encoder, inputs: Inputs | Tensor, sites: Sequence[Site]) -> Iterator[tuple[Site, Tensor]]:
@@ -161,7 +161,7 @@ def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, li
 
 
 def _taken(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float[Tensor, "B T D"]:
-    """Writes of heads as far as they were read from an area, on every token that they wrote to."""
+    """Computes the part of heads' writes that was read from an area, on every token."""
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(f"{encoder.spec.name} does not show its attention, so no head can be split by what it reads.")
     weights, layers = part.area.weights(encoder.spec), encoder.layers()

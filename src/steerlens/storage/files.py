@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files: a reader never sees half a file."""
 
 import errno
 import json
@@ -13,17 +13,16 @@ from typing import IO
 from steerlens.errors import StoreError
 
 _UNFINISHED = ".steerlens"
-"""How the temporary name of a file ends, which no other program gives."""
+"""Suffix of temporary files, used by no other program."""
 
 
 @contextmanager
 def storing(path: Path, *, goes_on: bool = True) -> Generator[None]:
-    """Turns what the file system refuses into one clear message.
+    """Turns errors of the file system into one clear message.
 
     Args:
-        path: what is written.
-        goes_on: whether what was written before is kept and gone on with; else nothing of it is, which is the caller's
-            to see to.
+        path: the file to write.
+        goes_on: whether earlier files are kept and the work resumes from them; if not, the caller removes them.
 
     Raises:
         StoreError: if the disk is full, or the place cannot be written.
@@ -41,11 +40,11 @@ def storing(path: Path, *, goes_on: bool = True) -> Generator[None]:
 
 @contextmanager
 def atomic_file(path: Path, *, goes_on: bool = True) -> Generator[IO[bytes]]:
-    """A file to write under a temporary name, which is flushed to the disk and renamed once it is whole.
+    """Opens a file under a temporary name, and flushes and renames it once it is complete.
 
     Args:
         path: the file.
-        goes_on: what `storing` tells the user of a full disk.
+        goes_on: as for `storing`.
 
     Raises:
         StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
@@ -55,7 +54,7 @@ def atomic_file(path: Path, *, goes_on: bool = True) -> Generator[IO[bytes]]:
             make_folder(path.parent)
         temporary: Path | None = None
         try:
-            # Long names are cut: the temporary one must fit into 255 bytes too.
+            # Long names are cut: the temporary name must fit into 255 bytes too.
             prefix = f".{path.name}." if len(path.name.encode()) < 220 else "."
             with NamedTemporaryFile(dir=path.parent, prefix=prefix, suffix=_UNFINISHED, delete=False) as file:
                 temporary = Path(file.name)
@@ -82,7 +81,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def unfinished_name(name: str) -> str | None:
-    """The name that a file under this temporary name was to have; None for a name that `atomic_file` does not give."""
+    """Returns the final name of a temporary file; None if `atomic_file` does not give such names."""
     match = re.fullmatch(rf"\.(.+)\.[a-z0-9_]+{re.escape(_UNFINISHED)}", name)
     return None if match is None else match[1]
 
@@ -97,9 +96,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, with those above it, and flushes its name: else a power cut may take it with all that it holds.
+    """Makes a folder, with its parents, and flushes its name: otherwise a power cut may remove it with its content.
 
-    One that is there is flushed too: whoever made it may have died before doing so.
+    An existing folder is flushed too: the process that made it may have died before doing so.
 
     Raises:
         OSError: if it cannot be made.
@@ -112,7 +111,7 @@ def make_folder(path: Path) -> None:
 
 
 def files_under(folder: Path, suffix: str = "") -> Iterator[tuple[Path, os.stat_result]]:
-    """The files under a folder with their sizes and times, less what another process renames or removes meanwhile."""
+    """Yields the files under a folder with their sizes and times, skipping files that another process removes."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place, name)
@@ -122,7 +121,7 @@ def files_under(folder: Path, suffix: str = "") -> Iterator[tuple[Path, os.stat_
 
 
 def flush_names(folder: Path) -> None:
-    """Flushes which files a folder holds: else a power cut may take one file and leave a later one."""
+    """Flushes a folder's list of files: otherwise a power cut may remove one file and leave a later file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -131,7 +130,7 @@ def flush_names(folder: Path) -> None:
 
 
 def _umask() -> int:
-    # The process's umask can only be read by setting it; a temporary file is private (0600) whatever it is.
+    # The umask can only be read by setting it; temporary files are private (0600) whatever its value.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,8 +1,7 @@
-"""A folder that steerlens writes: no file lands outside it, and no file is removed that steerlens did not write.
+"""Folders that steerlens writes: no file lands outside, and no file of others is removed.
 
-Names that come from files (ids, lenses, names of pictures) are data. They become part of a path only through
-`OwnedFolder.path`, which refuses a name that leads elsewhere, or through `safe_name`, which makes a harmless one of any
-text.
+Names from files (ids, lenses, names of pictures) are data. They become part of a path only through `OwnedFolder.path`,
+which refuses a name that leads elsewhere, or through `safe_name`, which turns any text into a harmless name.
 """
 
 import re
@@ -18,10 +17,10 @@ from steerlens.storage.files import atomic_write, make_folder, storing, unfinish
 _Key = TypeVar("_Key")
 
 _NAME_CHARACTERS, _NAME_BYTES = 80, 160
-"""Length to which a name is cut, so that what comes before and behind it fits into the 255 bytes of a file system."""
+"""Length to which a name is cut, so that it fits into the 255 bytes of a file system with its prefix and suffix."""
 
 _LONGEST_NAME = 255
-"""Bytes of the longest name that common file systems take."""
+"""Longest name of common file systems, in bytes."""
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
@@ -31,8 +30,7 @@ class OwnedFolder:
     """A folder that steerlens writes.
 
     Attributes:
-        folder: where it is. It may be reached through a link, as whoever runs the command chose it; inside it no link
-            is followed.
+        folder: its path, which may contain links, since the user chose it; no link is followed inside.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +38,7 @@ class OwnedFolder:
         self._added = list[Path]()
 
     def path(self, *names: str) -> Path:
-        """The path of a file or folder inside, one name a level; nothing is made.
+        """Returns the path of a file or folder inside, one name per level, without creating it.
 
         Raises:
             StoreError: if a name leads out of the folder, or a folder on the way is a link.
@@ -55,7 +53,7 @@ class OwnedFolder:
         return place
 
     def write(self, data: bytes, *names: str) -> Path:
-        """Writes a file whole or not at all, with the folders above it, and returns its path.
+        """Writes a file atomically, with the folders above it, and returns its path.
 
         Raises:
             StoreError: if it cannot be written, or would not lie in this folder.
@@ -65,7 +63,7 @@ class OwnedFolder:
         return place
 
     def make(self, *names: str) -> Path:
-        """Makes this folder, or one inside it, and returns its path; one that is there stays as it is.
+        """Makes this folder, or a folder inside it, unless it exists, and returns its path.
 
         Raises:
             StoreError: if it cannot be made, or would not lie in this folder.
@@ -76,7 +74,7 @@ class OwnedFolder:
         return place
 
     def inside(self, *names: str) -> "OwnedFolder":
-        """A folder inside this one, which need not be there yet.
+        """Returns a folder inside this folder, which need not exist yet.
 
         Raises:
             StoreError: if it would not lie in this folder.
@@ -87,11 +85,11 @@ class OwnedFolder:
         return OwnedFolder(place)
 
     def add(self, data: bytes, *names: str, replace: bool = False) -> Path:
-        """Writes a file without waiting for the disk, remembers it for `take_back`, and returns its path.
+        """Writes a file without waiting for the disk, records it for `take_back`, and returns its path.
 
         Args:
             data: the bytes of the file.
-            names: its name, with those of the folders that it lies in.
+            names: its folders and its name, one per level.
             replace: whether a file of this name is replaced.
 
         Raises:
@@ -111,7 +109,7 @@ class OwnedFolder:
         return place
 
     def take_back(self) -> None:
-        """Removes the files that `add` wrote and the folders that it made, where nothing else lies in them."""
+        """Removes the files that `add` wrote, and the folders that it made if they are empty."""
         for place in reversed(self._added):
             with suppress(OSError):
                 if place.is_dir() and not place.is_symlink():
@@ -121,10 +119,10 @@ class OwnedFolder:
         self._added.clear()
 
     def unfinished(self, own: re.Pattern[str]) -> Iterator[Path]:
-        """The files in this folder that a process left half written when it died.
+        """Yields the files in this folder that a process left half written when it died.
 
         Args:
-            own: what the names of the finished files look like.
+            own: pattern of the names of finished files.
         """
         for path in sorted(self.folder.glob(".*")):
             final = unfinished_name(path.name)
@@ -138,7 +136,7 @@ def _refuse_link(place: Path) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """True if a text names a file in its folder and nothing else: no way out, no separator, no control character."""
+    """True if a text names a file inside a folder: no parent, no separator, no control character."""
     return (
         name not in ("", ".", "..")
         and not any(character in "/\\" or unicodedata.category(character) == "Cc" for character in name)
@@ -147,13 +145,13 @@ def is_plain_name(name: str) -> bool:
 
 
 def safe_name(text: str, *, default: str = "input") -> str:
-    """A file name that any file system takes, as close to a text as that allows.
+    """Returns a file name that any file system accepts, as close to a text as possible.
 
     Letters and digits of all scripts stay, as do `_`, `=`, and, inside, `.` and `-`; anything else becomes `-`.
 
     Args:
         text: any text.
-        default: the name for a text of which nothing stays.
+        default: the name if no character of the text stays.
     """
     name = re.sub(r"[^\w.=-]+", "-", unicodedata.normalize("NFC", text))
     name = re.sub(r"\.{2,}", ".", name).strip("-.")[:_NAME_CHARACTERS]
@@ -162,12 +160,12 @@ def safe_name(text: str, *, default: str = "input") -> str:
 
 
 def distinct_names(texts: Mapping[_Key, tuple[str, str]]) -> dict[_Key, str]:
-    """A file name for every text; a text whose name is taken gets its mark behind it.
+    """Returns a file name for every text; if the name is taken, the text's mark is appended.
 
-    Names that differ in case alone count as equal, as they are on some file systems.
+    Names that differ only in case count as equal, as on some file systems.
 
     Args:
-        texts: of each, the text and a mark that no other has.
+        texts: for each key, the text and a unique mark.
     """
     names, taken = dict[Any, str](), set[str]()
     for key, (text, mark) in texts.items():

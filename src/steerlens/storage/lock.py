@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a run directory, which ends with the process that holds it."""
+"""Lock on a run directory, for one writer at a time; it ends with its process."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from steerlens.storage.files import storing
 LOCK_FILE = ".lock"
 
 _PATIENCE_SECONDS = 1.0
-"""How long a writer tries: whoever asks whether a folder is being written holds its lock for an instant."""
+"""Time that a writer keeps trying: `is_being_written` holds the lock for an instant."""
 
 _PAUSE_SECONDS = 0.05
 
@@ -26,7 +26,7 @@ def only_writer(folder: Path) -> Generator[None]:
         StoreError: if another process holds it, the file system has no locks, or the folder cannot be written.
     """
     with storing(folder):
-        # No link is followed: it could name a file anywhere.
+        # Links are not followed: they could name a file anywhere.
         file = os.fdopen(
             os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a"
         )
@@ -51,12 +51,12 @@ def only_writer(folder: Path) -> Generator[None]:
 
 
 def is_being_written(folder: Path) -> bool:
-    """True if a process holds the lock of a folder, as far as this one can tell."""
+    """True if a process holds the lock of a folder, as far as this process can tell."""
     try:
         with (folder / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file, or no leave to read it, or a file system without locks
+    except OSError:  # no such file, no permission to read it, or a file system without locks
         return False
     return False

@@ -24,12 +24,12 @@ from steerlens.storage.configs import check_library_folder, index_files, read_js
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a folder's weight files hold, from their headers alone.
+    """Names and shapes of the tensors in a folder's weight files, read from their headers.
 
     Attributes:
         files: the weight files.
         shapes: shape of every tensor, by name.
-        variant: what stands in the file's name after the stem, such as `fp16` in `model.fp16.safetensors`; mostly None.
+        variant: the variant in the file's name, such as `fp16` in `model.fp16.safetensors`; usually None.
     """
 
     files: tuple[Path, ...]
@@ -38,23 +38,22 @@ class Tensors:
 
     @property
     def parameters(self) -> int:
-        """Numbers held, in all."""
+        """Total number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 _STEMS = ("model", "diffusion_pytorch_model")
-"""How transformers and diffusers begin the names of weight files."""
+"""Stems of the names of weight files of transformers and diffusers."""
 
 
 def read_tensors(folder: Path, component: str) -> Tensors:
-    """Names and shapes of a folder's weights: one file, or several with an index, plain or of one variant.
+    """Reads names and shapes of a folder's weights: one file, or several with an index, plain or of one variant.
 
     Raises:
-        ModelError: if there are none, there are several variants to choose from, or a file is truncated or no
-            safetensors file.
+        ModelError: if there are none or several variants, or a file is truncated or not a safetensors file.
     """
-    found = {variant: _weight_files(folder, component, variant) for variant in (None, *_variants(folder))}
-    present = [variant for variant, files in found.items() if files]
+    by_variant = {variant: _weight_files(folder, component, variant) for variant in (None, *_variants(folder))}
+    present = [variant for variant, files in by_variant.items() if files]
     if len(present) > 1 and None not in present:
         raise ModelError(
             f"{component}: {folder} holds weights in several variants ({', '.join(map(str, present))}); keep the files "
@@ -62,14 +61,14 @@ def read_tensors(folder: Path, component: str) -> Tensors:
         )
     if present:
         shapes: dict[str, tuple[int, ...]] = {}
-        for file in found[present[0]]:
+        for file in by_variant[present[0]]:
             shapes.update(_header(file, component))
-        return Tensors(found[present[0]], shapes, present[0])
+        return Tensors(by_variant[present[0]], shapes, present[0])
     raise ModelError(f"{component}: {folder} {_without_weights(folder)}.")
 
 
 def _weight_files(folder: Path, component: str, variant: str | None) -> tuple[Path, ...]:
-    """The weight files of a variant; none if the folder does not hold it."""
+    """Returns the weight files of a variant; none if the folder does not contain it."""
     inside = "" if variant is None else f".{variant}"
     for stem in _STEMS:
         file = folder / f"{stem}{inside}.safetensors"
@@ -82,7 +81,7 @@ def _weight_files(folder: Path, component: str, variant: str | None) -> tuple[Pa
 
 
 def _variants(folder: Path) -> list[str]:
-    """Variants of the weights in a folder, such as `fp16`, sorted."""
+    """Returns the variants of the weights in a folder, such as `fp16`, sorted."""
     patterns = [re.compile(rf"{stem}(?:\.safetensors\.index)?\.([\w-]+)\.(?:safetensors|json)") for stem in _STEMS]
     names = [path.name for path in folder.glob("*") if not re.search(r"-\d+-of-\d+\.", path.name)]
     matches = [match for name in names for pattern in patterns if (match := pattern.fullmatch(name))]
@@ -90,7 +89,7 @@ def _variants(folder: Path) -> list[str]:
 
 
 def _without_weights(folder: Path) -> str:
-    """What is wrong with a folder of which no weights can be read."""
+    """Describes why no weights can be read from a folder."""
     safe, pickled = (sorted(path.name for path in folder.glob(f"*.{ending}")) for ending in ("safetensors", "bin"))
     if safe:
         wanted = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
@@ -131,7 +130,7 @@ def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def quiet_libraries() -> Generator[None]:
-    """Keeps transformers and diffusers from printing while it is open; what they would report is checked here."""
+    """Keeps transformers and diffusers from printing while open; this module checks what they would report."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -161,16 +160,16 @@ def load_module(
     ignore: Sequence[str] = (),
     arguments: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A native model from a folder, checked, in evaluation mode.
+    """Loads a native model from a folder, checked, in evaluation mode.
 
     Args:
         kind: a model class of transformers or diffusers.
         folder: with `config.json` and safetensors.
-        component: what to call it in messages.
-        dtype: precision to load in.
-        device: where to put it.
-        ignore: how the names of weights begin that may be there without being used.
-        arguments: what the class is called with besides its config.
+        component: its name in messages.
+        dtype: precision of the weights.
+        device: device of the model.
+        ignore: prefixes of weight names that may be present without being used.
+        arguments: arguments of the class besides its config.
 
     Raises:
         ModelError: if weights are missing, unexpected, of another shape than the config says, or not finite.
@@ -182,7 +181,7 @@ def load_module(
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,
-        # Reported in the loading info instead of raised, so that the message is ours.
+        # Reported in the loading info instead of raised, so that this module writes the message.
         "ignore_mismatched_sizes": True,
     }
     # Told by kind, not by module: diffusers defines a few transformers models, and plug-ins subclass `ModelMixin`.
@@ -192,7 +191,7 @@ def load_module(
         with quiet_libraries():
             check_before_building(lambda: kind.from_config(config), weights.shapes, component, folder)
     else:
-        # Chosen here and never by a config, which can name packages that are not installed or kernels to be fetched.
+        # Never chosen by a config, which can name packages that are not installed or kernels to be fetched.
         attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
         options |= {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
     with native_errors(f"{component}: {folder} cannot be loaded as a {kind.__name__}"), quiet_libraries():
@@ -210,18 +209,19 @@ def _check_info(info: Mapping[str, Any], component: str, folder: Path, ignore: S
         if keys:
             raise ModelError(f"{component}: the weights in {folder} {what} {_listed(keys)}.")
     if info["mismatched_keys"]:
-        name, found, wanted = sorted(info["mismatched_keys"], key=lambda row: row[0])[0]
+        name, stored, declared = sorted(info["mismatched_keys"], key=lambda row: row[0])[0]
         raise ModelError(
-            f"{component}: {name} has shape {tuple(found)} in the weights and {tuple(wanted)} by the config in {folder}"
+            f"{component}: {name} has shape {tuple(stored)} in the weights and {tuple(declared)} by the config in "
+            f"{folder}"
             f"{_more(len(info['mismatched_keys']) - 1)}."
         )
 
 
 def check_finite(model: nn.Module, component: str) -> None:
-    """Makes sure that no weight is NaN or infinite.
+    """Checks that no weight is NaN or infinite.
 
     Raises:
-        ModelError: if one is.
+        ModelError: if a weight is.
     """
     broken = [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -238,7 +238,7 @@ def _more(count: int) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; for a file in the hub's cache, the one by which the hub names it."""
+    """Returns the SHA-256 of a file's bytes; for a file in the hub's cache, the hash in its name."""
     name = path.resolve().name
     if path.is_symlink() and len(name) == 64 and not set(name) - set("0123456789abcdef"):
         return name
