@@ -1,5 +1,6 @@
 """docs/scaling.md says what is planned, and its writer keeps what it is told to keep."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,14 @@ def test_measured_stages_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# Nothing was measured\n")
     with pytest.raises(RuntimeError, match="no section"):
         scaling.kept(tmp_path / "page.md")
+
+
+def test_the_page_is_its_template_filled_in() -> None:
+    parts, seen = "", set[str]()
+    for index, part in enumerate(re.split(r"\{(\w+)\}", scaling.TEMPLATE.read_text(encoding="utf-8"))):
+        if index % 2 == 0:
+            parts += re.escape(part)
+        else:
+            parts += f"(?P={part})" if part in seen else f"(?P<{part}>.*?)"
+            seen.add(part)
+    assert re.fullmatch(parts, PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
