@@ -1,7 +1,7 @@
-"""The borders where native code is called: whatever a foreign library raises there becomes one `ModelError`.
+"""Borders to native code: any exception of a foreign library becomes one `ModelError`.
 
 There are two: building and loading a model, and running it (preprocessing, forward pass, sampling step). The message
-names what was done and what the library said; its own exception stands behind as the cause.
+names the operation and quotes the library; the original exception is the cause.
 """
 
 from collections.abc import Generator
@@ -12,10 +12,10 @@ import torch
 from steerlens.errors import ModelError, SteerlensError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Words of allocators that have no exception of their own: those of MPS and of CPUs, cuBLAS and cuDNN."""
+"""Messages of allocators without an exception of their own: MPS, CPUs, cuBLAS and cuDNN."""
 
 _LONGEST = 300
-"""Characters of a library's message that are quoted."""
+"""Longest quotation of a library's message, in characters."""
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def native_errors(doing: str, *passing: type[Exception]) -> Generator[None]:
     batches.
 
     Args:
-        doing: what was done with which model, in words: begins the message.
+        doing: the failed operation and its model: the beginning of the message.
         passing: further exceptions that pass unchanged.
 
     Raises:
@@ -43,7 +43,7 @@ def native_errors(doing: str, *passing: type[Exception]) -> Generator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The message of an exception in one line, without its full stop; the name of its class if it has no message."""
+    """Returns an exception's message in one line, without its full stop, or the name of its class if it has none."""
     text = " ".join(str(error).split())
     if len(text) > _LONGEST:
         text = text[:_LONGEST].rpartition(" ")[0] + " ..."

@@ -18,8 +18,8 @@ class Conditioning:
     """Input of a decoder: image embeddings (N,E) or image tokens (N,T,D).
 
     Attributes:
-        kind: which of the two.
-        values: one row a picture.
+        kind: `image_embedding` or `image_tokens`.
+        values: one row per picture.
 
     Raises:
         UsageError: if the values have another number of dimensions.
@@ -40,5 +40,5 @@ class Conditioning:
         return self.values.shape[0]
 
     def rows(self, start: int, stop: int) -> "Conditioning":
-        """A range of rows."""
+        """Returns a range of rows."""
         return Conditioning(self.kind, self.values[start:stop])

@@ -1,4 +1,4 @@
-"""Device and precision to run in, as the user says or by default."""
+"""Device and precision of models: the user's choice, or defaults."""
 
 from typing import Literal, cast, get_args
 
@@ -13,7 +13,7 @@ _LARGE = 4_000_000_000
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The given device; by default CUDA if there is a GPU, else the CPU.
+    """Returns the given device; by default CUDA if there is a GPU, else the CPU.
 
     Raises:
         UsageError: if there is no such device.
@@ -30,7 +30,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The given precision; None for `auto`.
+    """Reads a precision; None for `auto`.
 
     Raises:
         UsageError: if there is no such precision.
@@ -44,9 +44,9 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """True if the processor multiplies bfloat16 matrices itself (AMX or AVX-512 BF16 on x86, BF16 on Arm).
+    """True if the processor multiplies bfloat16 matrices in hardware (AMX or AVX-512 BF16 on x86, BF16 on Arm).
 
-    Others emulate it, several times slower than float32.
+    Other processors emulate it, several times slower than float32.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -54,20 +54,20 @@ def fast_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16"))
 
 
-def encoder_dtype(device: torch.device, parameters: int, asked: torch.dtype | None) -> torch.dtype:
-    """float32, in which the decomposition is exact to rounding; half precision above 4 GB of weights."""
-    if asked is not None:
-        return asked
+def encoder_dtype(device: torch.device, parameters: int, requested: torch.dtype | None) -> torch.dtype:
+    """Returns the requested precision, or float32 (exact to rounding), or half precision above 4 GB of weights."""
+    if requested is not None:
+        return requested
     if 4 * parameters <= _LARGE:
         return torch.float32
-    # CLIP towers are published in float16, which CUDA runs as they are; on CPUs only bfloat16 is quick.
+    # CLIP towers are published in float16, which CUDA runs directly; on CPUs only bfloat16 is fast.
     return torch.float16 if device.type == "cuda" else torch.bfloat16
 
 
-def decoder_dtype(device: torch.device, asked: torch.dtype | None) -> torch.dtype:
-    """float16 on CUDA, bfloat16 on processors that multiply it themselves, float32 elsewhere."""
-    if asked is not None:
-        return asked
+def decoder_dtype(device: torch.device, requested: torch.dtype | None) -> torch.dtype:
+    """Returns the requested precision, or float16 on CUDA, bfloat16 on CPUs with hardware for it, else float32."""
+    if requested is not None:
+        return requested
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if fast_bfloat16(device) else torch.float32

@@ -14,7 +14,7 @@ class UsageError(SteerlensError):
 
 
 class PictureError(SteerlensError):
-    """A file is there but cannot be used as a picture: corrupt, truncated, empty or far too large."""
+    """A file exists but cannot be used as a picture: corrupt, truncated, empty or far too large."""
 
 
 class ModelError(SteerlensError):
@@ -22,7 +22,7 @@ class ModelError(SteerlensError):
 
 
 class TraceError(SteerlensError):
-    """The decomposition of a residual does not add up, so nothing that is read from it could be trusted."""
+    """The decomposition of a residual does not add up, so no result of it can be trusted."""
 
 
 class StoreError(SteerlensError):

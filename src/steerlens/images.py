@@ -21,32 +21,32 @@ from steerlens.picture_bytes import check_pixels, check_png, decoding, first_pic
 from steerlens.printable import printable
 
 _OVERSHOOT = 0.25
-"""How far values may lie outside [0,1], to which they are then clipped: filters and decoders overshoot."""
+"""Largest overshoot of values beyond [0,1], to which they are then clipped: filters and decoders overshoot."""
 
 _LOG = logging.getLogger(__name__)
 
 _MAX_ASPECT = 100
-"""Encoders scale the short side to their size before they crop; a thread of pixels would grow into gigabytes."""
+"""Largest ratio of sides: encoders scale the short side to their size, so a thin picture would take gigabytes."""
 
 _OTHER_PICTURES = frozenset((".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd"))
-"""Endings of pictures that are told if they cannot be read, which depends on how Pillow was built."""
+"""Suffixes of pictures that are reported if this build of Pillow cannot read them."""
 
 _LEFT_BEHIND = frozenset(("__MACOSX", "Thumbs.db", "@eaDir"))
-"""Folders and files that other programs put beside pictures."""
+"""Folders and files that other programs leave beside pictures."""
 
 _SCALED_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture to look at, ready for an encoder.
+    """A picture, ready for an encoder.
 
     Attributes:
         name: short name for reports.
-        pixels: the picture, or what opens it: thousands of pictures do not fit into memory.
-        sha256: of the file's bytes; of mode, size and pixels for a picture that comes from no file.
+        pixels: the picture, or a function that opens it: thousands of pictures do not fit into memory.
+        sha256: hash of the file's bytes, or of mode, size and pixels for a picture without a file.
         path: the file, or None.
-        note: what had to be decided on the way, such as which frame of an animation was taken; mostly empty.
+        note: a note on the conversion, such as the frame taken from an animation; usually empty.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Picture:
         """The picture: upright, 8-bit RGB, transparency laid on white.
 
         Raises:
-            PictureError: if its file has changed since it was looked through.
+            PictureError: if its file has changed since it was checked.
         """
         return self.pixels if isinstance(self.pixels, Image.Image) else self.pixels()
 
     @classmethod
     def from_image(cls, image: Image.Image, name: str) -> "Picture":
-        """A picture from memory, converted as one from a file would be.
+        """Creates a picture from memory, converted like a file.
 
         Raises:
             PictureError: if the image cannot be read or converted, or is far longer than wide.
@@ -79,16 +79,16 @@ class Picture:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """Encodes a picture as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def eight_bit(pictures: Float[Tensor, "B 3 height width"]) -> UInt8[np.ndarray, "B height width 3"]:
-    """Pictures with values in [0,1] as the 8-bit pictures that a file would hold.
+    """Rounds pictures with values in [0,1] to 8 bits, as in a file.
 
-    Everything that is scored or saved goes through here, so that a score does not change when a picture is saved.
+    Pictures are rounded here before they are scored or saved, so that saving does not change a score.
 
     Raises:
         UsageError: if values lie outside [0,1] by more than a resampling filter overshoots, or are not finite.
@@ -120,18 +120,18 @@ def load_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     path = Path(path)
     data = _read(path)
     converted, note = decode_picture(data, str(path), max_pixels=max_pixels)
-    # Names of files need not be text; names of pictures are, since they are written into tables and pages.
+    # Names of files need not be valid text, but names of pictures must be: tables and pages contain them.
     label = path.stem.encode("utf-8", "replace").decode("utf-8")
     return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
 
 
 def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int | None = None) -> list[Picture]:
-    """Looks several pictures through, in order, and gives those of equal name a number.
+    """Checks several pictures, in order, and numbers those of equal name.
 
-    Every file is read and checked at once, and opened again when its pixels are asked for.
+    Every file is read and checked immediately, and opened again when its pixels are needed.
 
     Args:
-        pictures: files, or pictures that are taken as they are.
+        pictures: files, or pictures, which stay as they are.
         max_pixels: as in `load_picture`.
 
     Raises:
@@ -139,11 +139,11 @@ def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int |
         PictureError: as `load_picture`.
     """
     files = _Files(max_pixels)
-    return numbered(one if isinstance(one, Picture) else files.look_through(one) for one in pictures)
+    return numbered(entry if isinstance(entry, Picture) else files.look_through(entry) for entry in pictures)
 
 
 class _Files:
-    """Pictures in files, of which the pixels of the last one alone stay in memory."""
+    """Pictures in files; only the pixels of the last picture stay in memory."""
 
     def __init__(self, max_pixels: int | None) -> None:
         self.max_pixels = max_pixels
@@ -167,7 +167,7 @@ def _changed(path: Path) -> PictureError:
 
 @dataclass(frozen=True)
 class _InFile:
-    """Opens a picture from its file; sent to another process, it takes the file's bytes along."""
+    """Opens a picture from its file; pickling it includes the file's bytes, for another process."""
 
     files: _Files
     path: Path
@@ -196,10 +196,10 @@ class _InBytes:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The files of a folder, and of the folders in it, that are named like pictures that can be read, sorted.
+    """Lists the files under a folder that are named like readable pictures, sorted.
 
-    Hidden files and folders, and those that macOS and Jupyter leave behind, are none of the user's pictures. Files
-    named like pictures of formats that cannot be read are logged as a warning.
+    Hidden files and folders, and those that macOS and Jupyter leave behind, are skipped. Files named like pictures of
+    unreadable formats are logged as a warning.
 
     Raises:
         UsageError: if there is no such folder, or no picture in it.
@@ -242,7 +242,7 @@ def _is_text(path: Path) -> bool:
 
 
 def numbered(pictures: Iterable[Picture]) -> list[Picture]:
-    """The same pictures, those of equal name told apart by a number."""
+    """Appends numbers to the names of pictures with equal names."""
     named: list[Picture] = []
     taken: set[str] = set()
     for picture in pictures:
@@ -258,13 +258,13 @@ def numbered(pictures: Iterable[Picture]) -> list[Picture]:
 def decode_picture(
     data: bytes, name: str, *, max_pixels: int | None = None, alpha: bool = False
 ) -> tuple[Image.Image, str]:
-    """An upright picture from the bytes of a file, and a note on what was decided.
+    """Decodes an upright picture from the bytes of a file, with a note on the conversion.
 
     Args:
-        data: the bytes of a file, in one of the formats that are opened.
-        name: what to call it.
+        data: the bytes of a file, in one of the accepted formats.
+        name: its name in messages.
         max_pixels: pixels of the largest picture that is opened; by default that of `limits`.
-        alpha: whether a picture that has transparency keeps it, in mode RGBA; else it is laid on white, in mode RGB.
+        alpha: keep transparency, in mode RGBA; else the picture is laid on white, in mode RGB.
 
     Raises:
         PictureError: if it is truncated, corrupt, no picture, or too large.
@@ -281,7 +281,7 @@ def decode_picture(
 
 
 def load_with_alpha(path: Path) -> Image.Image:
-    """A picture from a file as `load_picture` reads it, but in RGBA if it has transparency.
+    """Reads a picture like `load_picture`, but in RGBA if it has transparency.
 
     Raises:
         UsageError: as `load_picture`.
@@ -291,7 +291,7 @@ def load_with_alpha(path: Path) -> Image.Image:
 
 
 def stored_picture(png: bytes) -> Image.Image:
-    """A picture that steerlens stored, in RGB; only PNG files are opened.
+    """Decodes a picture that steerlens stored, in RGB; only PNG files are opened.
 
     Raises:
         PictureError: if it is damaged.
@@ -315,9 +315,9 @@ def _check_aspect(size: tuple[int, int], name: str) -> None:
 
 
 def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
-    """A picture as encoders see it: upright, 8-bit RGB, deep greyscale scaled, transparency laid on white.
+    """Converts a picture for encoders: upright, 8-bit RGB, deep greyscale scaled, transparency laid on white.
 
-    Files and pictures in memory go through here alike. A plain RGB picture is returned as it is.
+    Files and pictures in memory are converted alike. A plain RGB picture is returned unchanged.
 
     Raises:
         PictureError: if it cannot be converted.
@@ -330,7 +330,7 @@ def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
 
 
 def _upright(image: Image.Image, *, alpha: bool = False) -> tuple[Image.Image, str]:
-    """An upright copy in RGB or RGBA, and a note on what was decided."""
+    """Returns an upright copy in RGB or RGBA, and a note on the conversion."""
     notes: list[str] = []
     image.load()
     orientation = _orientation(image, notes)
@@ -355,7 +355,7 @@ _TRANSPOSE = {
 def _orientation(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
     try:
         return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF data raise nearly anything, and the picture is still there
+    except Exception:  # broken EXIF data raise exceptions of any kind, and the picture is still readable
         notes.append("its EXIF data are broken, so it may not be upright")
         return None
 
@@ -373,7 +373,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    """Scales greyscale of more than 8 bits; Pillow's own conversion would clip values above 255 to white."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise PictureError("it holds values that are not finite.")

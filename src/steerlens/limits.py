@@ -1,7 +1,7 @@
-"""Limits on what files may ask for: one table, each with the environment variable that raises it.
+"""Limits on the sizes that files may claim: one table, each with the environment variable that raises it.
 
-A file from somewhere may claim any size. Sizes are compared with these limits before memory is taken, so that a hostile
-file is refused quickly.
+A file may claim any size. Sizes are compared with these limits before memory is allocated, so that a hostile file is
+refused quickly.
 """
 
 import os
@@ -20,9 +20,9 @@ class Limit:
     """A limit that a user can raise.
 
     Attributes:
-        default: the largest value that is accepted.
-        unit: what is counted, in the plural.
-        of: what it is a limit of.
+        default: the largest accepted value.
+        unit: the unit, in the plural.
+        of: the limited object, for messages.
     """
 
     default: int
@@ -49,11 +49,11 @@ LIMITS: Mapping[str, Limit] = {
     "cells": Limit(500_000, "pictures to decode", "the plan of a run, for each input"),
     "option": Limit(1_000_000, "", "any other whole number among a command's options; seeds have none"),
 }
-"""Every limit by name. `STEERLENS_LIMIT_PICTURE_PIXELS=200000000` raises the one of that name."""
+"""Every limit by name. `STEERLENS_LIMIT_PICTURE_PIXELS=200000000` raises `picture_pixels`."""
 
 
 def limit(name: str) -> int:
-    """The value of a limit: that of its environment variable, or its default.
+    """Returns a limit: the value of its environment variable, or its default.
 
     Raises:
         UsageError: if the variable holds no whole number from 1.
@@ -71,12 +71,12 @@ def limit(name: str) -> int:
 
 
 def variable(name: str) -> str:
-    """The environment variable that raises a limit."""
+    """Returns the environment variable that raises a limit."""
     return _PREFIX + name.upper()
 
 
 def over_limit(name: str, value: int) -> str:
-    """The words for a value over a limit, or no words; they go behind a name, as in `cat.png has 300 scans, ...`."""
+    """Describes a value over a limit, or returns an empty text; it follows a name: `cat.png has 300 scans, ...`."""
     most = limit(name)
     if value <= most:
         return ""
@@ -86,11 +86,11 @@ def over_limit(name: str, value: int) -> str:
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """The bytes of an ordinary file that is not over a limit; devices and pipes, which may have no end, are refused.
+    """Reads an ordinary file within a limit; devices and pipes, which may be endless, are refused.
 
     Args:
         path: the file.
-        name: the limit of its size.
+        name: name of the limit on its size.
 
     Raises:
         UsageError: if there is no such file, or it is a folder, no ordinary file, or too large.
@@ -112,5 +112,5 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    # A pipe that nobody writes to would be waited for.
+    # Opening a pipe that nobody writes to would block.
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Loading a pair or an encoder, whatever names it: a card, a folder, an index of pictures, or a bridge."""
+"""Loading a pair by the name of a card, a folder, an index of pictures, or a bridge."""
 
 from pathlib import Path
 
@@ -26,19 +26,19 @@ def load(
 ) -> Pair:
     """Loads an encoder and its decoder.
 
-    An encoder without a decoder gets the nearest pictures of an index that was made with it, if there is one (see
+    An encoder without a decoder shows the nearest pictures of an index built with it, if there is one (see
     `zoo.indexes.found_index`); the pair's notes say so.
 
     Args:
-        source: the name of a card, a folder that holds a pair, or `bridge:FOLDER` (see `steerlens.bridges`).
+        source: the name of a card, a folder that contains a pair, or `bridge:FOLDER` (see `steerlens.bridges`).
         device: `cpu`, `cuda`, ...; by default a CUDA device if there is one.
         dtype: `auto`, `float32`, `bfloat16` or `float16`. By default the encoder runs in float32, or in half precision
             if it is larger than 4 GB, and the decoder in the fastest precision of the device.
         local_files_only: never use the network.
-        local: a folder in place of the hub, for a card.
-        encoder: an encoder, or where to load one, in place of the pair's own.
-        decoder: a decoder in place of the pair's own.
-        neighbours: an index of pictures in place of a decoder; only the encoder of `source` is then loaded.
+        local: a folder that replaces the hub, for a card.
+        encoder: an encoder, or its source, that replaces the pair's own.
+        decoder: a decoder that replaces the pair's own.
+        neighbours: an index of pictures that replaces the decoder; only the encoder of `source` is then loaded.
 
     Raises:
         UsageError: if there is no such model, device, precision or index.
@@ -48,16 +48,16 @@ def load(
     if neighbours is not None and (decoder is not None or bridge is not None):
         raise UsageError("an index of pictures stands in place of a decoder; give it with an encoder alone.")
     if bridge is not None:
-        found = find_bridge(bridge, encoder, local_files_only=local_files_only)
+        stored = find_bridge(bridge, encoder, local_files_only=local_files_only)
         target = load(
-            found.target_source,
+            stored.target_source,
             device=device,
             dtype=dtype,
             local_files_only=local_files_only,
             local=local,
             decoder=decoder,
         )
-        return found.lead_to(target, device=device, dtype=dtype)
+        return stored.lead_to(target, device=device, dtype=dtype)
     index = requested_index(source, neighbours, local=local, encoder=encoder, decoder=decoder)
     if index is not None:
         return open_index(

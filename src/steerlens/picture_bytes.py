@@ -1,7 +1,7 @@
-"""Bytes of a picture file, looked through before a decoder sees them.
+"""Checks of a picture file's bytes before they reach a decoder.
 
-A decoder may take memory and time for whatever a file claims. Here the parts that decide the first picture are kept,
-and what a header claims is compared with the limits. Metadata and further frames do not reach Pillow.
+A decoder may spend memory and time on any size that a file claims. This module keeps the parts that decide the first
+picture and compares the sizes in headers with the limits. Metadata and further frames do not reach Pillow.
 """
 
 import struct
@@ -16,34 +16,34 @@ from steerlens.errors import PictureError
 from steerlens.limits import limit, over_limit
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA")
-"""The formats that are opened. Pillow knows more, among them some that it hands to other programs on the machine."""
+"""Accepted formats. Pillow knows more, some of which it passes to other programs on the machine."""
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 _PNG_DECISIVE = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"))
-"""Chunks of a PNG that decide its pixels, or which way is up."""
+"""Chunks of a PNG file that decide its pixels or its orientation."""
 
 _PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of text chunks that may say which way is up; others are left out."""
+"""Keywords of text chunks that may contain the orientation; others are left out."""
 
 _MOST_ORIENTATION = 1 << 16
 
 _SCAN_SHARE = 5
-"""How many times fewer scans the largest picture may have than a small one: each takes a pass over all pixels."""
+"""Factor by which the largest picture may have fewer scans than a small picture: each scan passes over all pixels."""
 
 
 def known_formats() -> list[str]:
-    """The formats that are opened and that this Pillow has a decoder for."""
+    """Returns the accepted formats that this build of Pillow can decode."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 @contextmanager
 def decoding(name: str) -> Generator[None]:
-    """Turns whatever Pillow says about a file, in exceptions or warnings, into one PictureError or nothing.
+    """Turns Pillow's exceptions into one PictureError, and ignores its warnings.
 
     Args:
-        name: what to call the picture.
+        name: the picture's name in messages.
     """
     try:
         with catch_warnings():
@@ -57,17 +57,17 @@ def decoding(name: str) -> Generator[None]:
     except Image.DecompressionBombError:
         raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
     except Exception as error:
-        # Pillow's readers meet hostile bytes with nearly any exception (SyntaxError, struct.error, zlib.error, ...).
+        # Pillow's readers raise nearly any exception on hostile bytes (SyntaxError, struct.error, zlib.error, ...).
         reason = str(error).rstrip(".") or type(error).__name__
         raise PictureError(f"{name} is corrupt or truncated ({reason}).") from None
 
 
 def first_picture(data: bytes, name: str, max_pixels: int) -> tuple[bytes, bool]:
-    """The bytes that decide the first picture of a file, and whether the file holds more pictures.
+    """Returns the bytes that decide the first picture of a file, and True if the file contains more pictures.
 
     Args:
-        data: the bytes of a file, of whatever format.
-        name: what to call it.
+        data: the bytes of a file of any format.
+        name: its name in messages.
         max_pixels: pixels of the largest picture that is opened.
 
     Raises:
@@ -81,9 +81,9 @@ def first_picture(data: bytes, name: str, max_pixels: int) -> tuple[bytes, bool]
     if data.startswith(b"\xff\xd8\xff"):
         _check_scans(data, name, max_pixels)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and (size := _webp_size(data)) is not None:
-        check_pixels(size, name, max_pixels)  # the decoder takes memory for it when it is opened
+        check_pixels(size, name, max_pixels)  # the decoder allocates memory for it on opening
     if data.startswith(b"\0\0\1\0"):
-        for start in _places(data, PNG_START):  # icons may hold PNG files of any size
+        for start in _places(data, PNG_START):  # icons may contain PNG files of any size
             check_pixels(_png_size(data, start + len(PNG_START)), name, max_pixels)
     return data, False
 
@@ -102,7 +102,7 @@ def check_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:
 
 
 def check_png(data: bytes) -> None:
-    """Makes sure that a PNG file is whole, by the checksum of each of its chunks, and not too large.
+    """Checks that a PNG file is whole, by the checksum of each of its chunks, and not too large.
 
     Raises:
         PictureError: if it is not.
@@ -114,7 +114,7 @@ def check_png(data: bytes) -> None:
 
 
 def _png_size(data: bytes, start: int) -> tuple[int, ...]:
-    """Width and height in the header of a PNG file, which begins at a place."""
+    """Reads width and height from the header of a PNG file that begins at `start`."""
     return struct.unpack(">II", data[start + 8 : start + 16].ljust(8, b"\0"))
 
 
@@ -145,7 +145,7 @@ def _png_chunks(data: bytes, name: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _first_of_gif(data: bytes, name: str) -> tuple[bytes, bool]:
-    """Header, colours and first frame of a GIF file, with the extension that says what is transparent in it."""
+    """Returns header, colours and first frame of a GIF file, with the extension that defines its transparency."""
     place = 13 + _gif_colours(data, 10)
     kept, control = [data[:place]], b""
     for count in range(1, len(data)):
@@ -165,13 +165,13 @@ def _first_of_gif(data: bytes, name: str) -> tuple[bytes, bool]:
 
 
 def _gif_colours(data: bytes, place: int) -> int:
-    """Bytes of the colour table that the flags at a place announce."""
+    """Returns the bytes of the colour table that the flags at `place` announce."""
     flags = data[place] if place < len(data) else 0
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _gif_blocks_end(data: bytes, place: int, name: str) -> int:
-    """Where a sequence of data blocks ends, each of which begins with its length; an empty one is the last."""
+    """Returns the end of a sequence of data blocks, which begin with their length; an empty block is the last."""
     while place < len(data) and data[place]:
         place += 1 + data[place]
     if place >= len(data):
@@ -194,7 +194,7 @@ def _check_scans(data: bytes, name: str, max_pixels: int) -> None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height that the largest frame header of a JPEG file claims."""
+    """Reads the width and height of the largest frame header of a JPEG file."""
     sizes = [(0, 0)]
     for marker in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"):
         sizes += [
@@ -206,7 +206,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the canvas of a WebP file; None where its header does not say."""
+    """Reads width and height of the canvas of a WebP file; None if its header does not contain them."""
     kind, body = data[12:16], data[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")

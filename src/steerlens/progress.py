@@ -1,7 +1,7 @@
-"""Progress of long loops: one event for the bar of a command line, a notebook and an app alike.
+"""Progress of long loops: one type of event for command lines, notebooks and apps.
 
-A long loop is a generator that yields `Progress` and returns its result. It may stop after any event; what it stored
-until then is kept.
+A long loop is a generator that yields `Progress` and returns its result. It may be stopped after any event; results
+stored until then are kept.
 """
 
 from collections.abc import Callable, Generator
@@ -17,11 +17,11 @@ class Progress:
     """One step of a long loop.
 
     Attributes:
-        stage: what is being done, in a word or two.
-        done: items of the stage that are done; unfinished items count by the share of them that is done.
+        stage: name of the stage, in a word or two.
+        done: finished items of the stage; an unfinished item counts by its finished share.
         total: items of the stage; it may change while the loop runs.
-        unit: what an item is, in the plural; empty where the stage is not counted in items.
-        payload: what this step finished, such as a decoded batch or the cells of a sweep; mostly None.
+        unit: name of an item, in the plural; empty if the stage is not counted in items.
+        payload: result of this step, such as a decoded batch or the cells of a sweep; usually None.
     """
 
     stage: str
@@ -64,10 +64,10 @@ def part_of(
     Args:
         events: the inner loop.
         stage: name of the larger loop's stage.
-        before: items of it that were done when the inner loop began.
-        total: items of it.
-        unit: what an item is; None keeps the inner loop's word.
-        scale: items of the larger loop for each item of the inner one.
+        before: finished items of the larger loop when the inner loop began.
+        total: items of the larger loop.
+        unit: name of an item; None keeps the inner loop's.
+        scale: items of the larger loop for each item of the inner loop.
     """
     while True:
         try:

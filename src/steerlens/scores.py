@@ -13,24 +13,24 @@ def cosine_similarity(a: Float[Tensor, "*#N E"], b: Float[Tensor, "*#N E"]) -> F
 
 
 def cosine_distance(a: Float[Tensor, "*#N E"], b: Float[Tensor, "*#N E"]) -> float:
-    """Largest `1 - cosine similarity` of two rows, in [0,2].
+    """Computes the largest `1 - cosine similarity` of two rows, in [0,2].
 
-    Taken as half the squared distance of unit vectors, which does not cancel where the two are nearly one.
+    Computed as half the squared distance of unit vectors, which does not cancel for nearly equal rows.
     """
     unit = [torch.nn.functional.normalize(tensor.detach().double(), dim=-1) for tensor in (a, b)]
     return float((unit[0] - unit[1]).square().sum(dim=-1).max() / 2)
 
 
 def share_beaten(score: float, controls: Float[Tensor, "N"]) -> float:
-    """The share of control scores that a score exceeds, in [0,1]; ties count half."""
+    """Computes the share of control scores that a score exceeds, in [0,1]; ties count half."""
     above = (controls < score).double() + 0.5 * (controls == score).double()
     return float(above.mean())
 
 
 def seed_agreement(embeddings: Float[Tensor, "S E"]) -> float:
-    """Mean pairwise cosine similarity of the pictures that S seeds gave; 1 if only one seed ran.
+    """Computes the mean pairwise cosine similarity of pictures of S seeds; 1 for a single seed.
 
-    What pictures of different seeds do not share, the decoder has invented.
+    Differences between the pictures of different seeds come from the decoder.
     """
     n = embeddings.shape[0]
     if n < 2:

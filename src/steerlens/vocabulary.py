@@ -1,4 +1,4 @@
-"""Vocabularies: names with directions of the embedding space, which label a representation."""
+"""Vocabularies: names and their directions in embedding space, to label representations."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ class Vocabulary(Protocol):
         ...
 
     def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
-        """A score of every label for every embedding."""
+        """Scores every label for every embedding."""
         ...
 
 
@@ -31,8 +31,8 @@ class TextVocabulary:
     Attributes:
         names: the V texts.
         embeddings: their text embeddings.
-        mean: what to subtract from text embeddings before comparing, or None. Sentence embeddings share a large common
-            direction; the vocabulary that an encoder was trained with says whether it was removed.
+        mean: vector to subtract from text embeddings before comparison, or None. Sentence embeddings share a large
+            common direction; the vocabulary of an encoder's training says whether it was removed.
     """
 
     names: tuple[str, ...]
@@ -44,29 +44,29 @@ class TextVocabulary:
             raise ModelError(f"a vocabulary of {len(self.names)} names has {len(self.embeddings)} text embeddings.")
 
     def directions(self) -> Float[Tensor, "V E"]:
-        """Text embeddings as they are compared, of unit norm."""
+        """Text embeddings for comparison: the mean subtracted, unit norm."""
         centred = self.embeddings if self.mean is None else self.embeddings - self.mean
         return torch.nn.functional.normalize(centred.float(), dim=-1)
 
     def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
-        """Cosine similarity of every text with every image embedding."""
+        """Computes the cosine similarity of every text with every image embedding."""
         unit = torch.nn.functional.normalize(embeddings.float(), dim=-1)
         return unit @ self.directions().to(unit.device).T
 
     def index(self, name: str) -> int | None:
-        """The place of a text, ignoring case, or None if the vocabulary does not hold it."""
+        """Returns the index of a text, ignoring case, or None if the vocabulary does not contain it."""
         return self._places.get(name.lower())
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        # Backwards, so that of two names that differ in case the first one stands.
+        # Backwards, so that the first of two names that differ only in case wins.
         return {name.lower(): place for place, name in reversed(list(enumerate(self.names)))}
 
     def direction(self, name: str) -> Float[Tensor, "E"]:
-        """The direction of one text of the vocabulary, ignoring case.
+        """Returns the direction of a text of the vocabulary, ignoring case.
 
         Raises:
-            UsageError: if the vocabulary does not hold it; the message names texts that come close.
+            UsageError: if the vocabulary does not contain it; the message names similar texts.
         """
         import difflib
 
@@ -98,6 +98,6 @@ class ClassVocabulary:
             raise ModelError(f"a classifier of {len(self.weight)} classes was given {len(self.names)} names.")
 
     def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
-        """Logits of every class."""
+        """Computes the logits of every class."""
         weight = self.weight.to(embeddings)
         return torch.nn.functional.linear(embeddings, weight, None if self.bias is None else self.bias.to(embeddings))

@@ -1,4 +1,4 @@
-"""Models are built no larger than their weights: sizes of a config that the weights cannot have end the building."""
+"""Limits on building models: a config that describes a larger model than its weights is refused."""
 
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 from steerlens.errors import ModelError
 
 _TENSORS, _MODULES, _NUMBERS = 4, 32, 2
-"""Times as many as in the weights: fused tensors may be split, modules may hold none, and tied tensors count twice."""
+"""Factors relative to the weights: fused tensors may be split, modules may be empty, tied tensors count twice."""
 
 _SMALL, _FEW = 1_000_000, 1_000
 """Numbers, and tensors or modules, that are always allowed."""
@@ -24,12 +24,12 @@ _SMALL, _FEW = 1_000_000, 1_000
 
 @contextmanager
 def no_larger_than(shapes: Mapping[str, tuple[int, ...]], component: str, folder: Path) -> Generator[None]:
-    """Ends the building of a model in this thread once it holds far more than its weights.
+    """Stops building a model in this thread once it is far larger than its weights.
 
     Args:
-        shapes: of the weights, by name.
-        component: what to call it in messages.
-        folder: of the config and the weights.
+        shapes: shapes of the weights, by name.
+        component: its name in messages.
+        folder: folder of the config and the weights.
 
     Raises:
         ModelError: as soon as more tensors, modules or numbers are built than the weights can fill.
@@ -68,30 +68,30 @@ def no_larger_than(shapes: Mapping[str, tuple[int, ...]], component: str, folder
 def check_before_building(
     build: Callable[[], Any], shapes: Mapping[str, tuple[int, ...]], component: str, folder: Path
 ) -> None:
-    """Builds a model without memory for its numbers, to see whether its weights fit it, before it is built in earnest.
+    """Builds a model on the meta device, and checks that its weights fit, before it is built with memory.
 
-    A model that cannot be built without numbers is left to be checked when it is loaded.
+    A model that cannot be built there is checked when it is loaded.
 
     Args:
         build: builds the model from its config.
-        shapes: of the weights, by name.
-        component: what to call it in messages.
-        folder: of the config and the weights.
+        shapes: shapes of the weights, by name.
+        component: its name in messages.
+        folder: folder of the config and the weights.
 
     Raises:
         ModelError: if the config describes a far larger model than the weights, or tensors of other shapes.
     """
     try:
         with no_larger_than(shapes, component, folder), torch.device("meta"):
-            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
     except ModelError:
         raise
-    except Exception:  # `.item()` of a tensor without numbers, for one; building in earnest tells what else is wrong
+    except Exception:  # for example `.item()` of a meta tensor; the real build reports other errors
         return
-    wrong = [name for name in sorted(wanted.keys() & shapes.keys()) if wanted[name] != shapes[name]]
+    wrong = [name for name in sorted(expected.keys() & shapes.keys()) if expected[name] != shapes[name]]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ModelError(
-            f"{component}: {wrong[0]} has shape {shapes[wrong[0]]} in the weights and {wanted[wrong[0]]} by the config "
-            f"in {folder}{more}."
+            f"{component}: {wrong[0]} has shape {shapes[wrong[0]]} in the weights and {expected[wrong[0]]} by the "
+            f"config in {folder}{more}."
         )

@@ -1,4 +1,4 @@
-"""Parameters in memory: which weights a model has now, and whether they are still those that were loaded."""
+"""Parameters in memory: hashes of a model's weights, and a quick check for changes since loading."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 _SAMPLED = 4096
-"""Numbers of a tensor that are looked at to see a change that its version counter does not count (`.data` edits)."""
+"""Sampled numbers per tensor, to detect changes that its version counter misses (`.data` edits)."""
 
 
 def weights_hash(owner: Any) -> str:
-    """SHA-256 of all parameters and persistent buffers of an adapter's modules: names, types, shapes and values.
+    """Computes the SHA-256 of all parameters and persistent buffers of an adapter: names, types, shapes and values.
 
     Args:
         owner: an encoder or a decoder, whose attributes are the modules, or a module.
@@ -25,9 +25,9 @@ def weights_hash(owner: Any) -> str:
 
 
 def weights_state(owner: Any) -> str:
-    """A quick mark of the weights in memory, which changes when they do; it means something in this process alone.
+    """Computes a quick fingerprint of the weights in memory, to detect changes; it is valid only in this process.
 
-    It holds every tensor's version counter, which counts changes in place, its address, and a sample of its values.
+    It covers every tensor's version counter, which counts changes in place, its address, and a sample of its values.
 
     Args:
         owner: as in `weights_hash`.

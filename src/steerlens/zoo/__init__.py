@@ -1,4 +1,4 @@
-"""The zoo: cards of named pairs; locating and opening encoders, decoders and pairs, as `steerlens.loading` asks."""
+"""The zoo: cards of named pairs, and locating and opening encoders, decoders and pairs for `steerlens.loading`."""
 
 from typing import TYPE_CHECKING
 

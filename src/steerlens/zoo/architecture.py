@@ -18,10 +18,10 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 
 def package_configs(card: Card) -> Configs:
-    """The full-size configs that come with the package for a card whose weights do not.
+    """Reads the full-size configs in the package of a card whose weights are elsewhere.
 
     Raises:
-        UsageError: if the package has none for it.
+        UsageError: if the package has no configs for it.
     """
     if card.configs is None:
         raise UsageError(f"the package holds no configs for {card.name}, only its weights do.")
@@ -30,7 +30,7 @@ def package_configs(card: Card) -> Configs:
 
 
 def folder_configs(located: LocatedPair) -> Configs:
-    """The configs of a pair on this machine."""
+    """Reads the configs of a pair on this machine."""
     return {
         "image_encoder": encoder_config(located.encoder),
         "unet": read_json(located.decoder / "unet" / "config.json", "unet"),
@@ -39,18 +39,18 @@ def folder_configs(located: LocatedPair) -> Configs:
 
 
 def encoder_config(folder: Path) -> Mapping[str, Any]:
-    """The config of an encoder in a folder, or in `image_encoder` in it."""
+    """Reads the config of an encoder in a folder, or in its subfolder `image_encoder`."""
     inner = folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
     config = read_json(inner / "config.json", "image_encoder")
     if (config.get("architectures") or [""])[0] != "CLIPModel":
         return config
-    # A whole CLIP model: its picture side is what is loaded.
+    # A whole CLIP model: only its vision side is loaded.
     size = {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
     return {**config.get("vision_config", {}), **size, "architectures": ["CLIPVisionModelWithProjection"]}
 
 
 def on_meta(component: str, config: Mapping[str, Any]) -> Any:
-    """A model of a config, with shapes and without numbers.
+    """Builds a model from its config on the meta device, with shapes and without numbers.
 
     Raises:
         ModelError: if the config names no class of transformers or diffusers, or the class refuses it.

@@ -1,4 +1,4 @@
-"""Model cards: what each named pair is, where it comes from, and how it is meant to be run.
+"""Model cards: description, origin and default options of each named pair.
 
 Cards are read without importing torch, so that listing them is quick.
 """
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Repository:
-    """A place on the Hugging Face hub, pinned where its commit is known.
+    """A place on the Hugging Face hub, pinned if its commit is known.
 
     Attributes:
         repository: `owner/name`.
-        revision: the full commit hash; None where nobody here has seen the hub's, and what is loaded says which it was.
-        branch: branch or tag in place of the main branch, which pins nothing.
+        revision: the full commit hash; None if unknown, and a note then says which commit was loaded.
+        branch: branch or tag instead of the main branch, which pins nothing.
         path: folder or file within the repository; empty for all of it.
     """
 
@@ -56,7 +56,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a decoder is meant to be run; see `DecodeOptions`.
+    """Default options of a decoder; see `DecodeOptions`.
 
     Attributes:
         scheduler: the sampler.
@@ -71,7 +71,7 @@ class Defaults:
     size: tuple[int, int]
 
     def options(self) -> "DecodeOptions":
-        """The same as the decoder takes them."""
+        """Returns the options of the decoder."""
         from steerlens.decoders.base import DecodeOptions
 
         return DecodeOptions(self.steps, self.guidance, cast(Any, self.scheduler), self.size)
@@ -82,26 +82,26 @@ class Card:
     """A named pair of encoder and decoder.
 
     Attributes:
-        name: users give the pair by it.
-        title: one line for people.
-        licence: of the weights.
+        name: name of the pair in commands.
+        title: description in one line.
+        licence: licence of the weights.
         paper: arXiv id.
-        consumes: what the decoder is conditioned on.
+        consumes: kind of the decoder's conditioning.
         embedding_size: E of embeddings, D of image tokens; 0 for any.
         layers: L of the encoder; 0 for any.
         heads: H of the encoder; 0 for any.
-        gigabytes: what is downloaded, in 10^9 bytes.
-        defaults: how the decoder is meant to be run.
-        strength: the steering strength where the user gives none, as `Strength.parse` reads it.
-        reencoding_cosine: a picture that is embedded, decoded and embedded again keeps at least this cosine.
+        gigabytes: size of the download, in 10^9 bytes.
+        defaults: default options of the decoder.
+        strength: default steering strength, a text for `Strength.parse`.
+        reencoding_cosine: least cosine between the embedding of a picture and that of its decoded picture.
         family: name of the decoder's adapter.
-        bundled: folder within this package, for a pair that comes with it.
-        encoder: where the encoder is, for a pair that does not.
-        decoder: where the decoder is.
-        adapter: the file of weights that is put into the decoder, for an IP-Adapter.
+        bundled: folder within this package, for a bundled pair.
+        encoder: place of the encoder on the hub, for other pairs.
+        decoder: place of the decoder on the hub.
+        adapter: the file of an IP-Adapter's weights, which go into the decoder.
         configs: name of the full configs in the package, which give costs and names of weights without the weights.
-        folder: the folder that the card lies in, for a pair that comes with neither the package nor the hub.
-        mirror: `owner/name` of a copy that others keep, for a decoder whose own repository is no longer on the hub.
+        folder: folder of the card, for a pair that is neither bundled nor on the hub.
+        mirror: `owner/name` of another publisher's copy, for a decoder whose own repository has left the hub.
     """
 
     name: str
@@ -134,12 +134,12 @@ class Card:
 
     @property
     def bundled_folder(self) -> Path | None:
-        """The folder of a bundled pair, whether or not it is there."""
+        """The folder of a bundled pair, which may be missing."""
         return None if self.bundled is None else Path(str(files("steerlens.zoo") / self.bundled))
 
 
 def parse_card(name: str, content: Mapping[str, Any]) -> Card:
-    """A card from what its YAML file holds.
+    """Builds a card from the content of its YAML file.
 
     Raises:
         ModelError: if a field is unknown, missing, or of the wrong kind.
@@ -157,13 +157,13 @@ def parse_card(name: str, content: Mapping[str, Any]) -> Card:
 
 
 _ELSEWHERE = ("name", "bundled", "encoder", "decoder", "adapter", "configs", "folder", "mirror")
-"""Fields that say where a pair is; the card in a pair's own folder has none of them."""
+"""Fields of a pair's place, which the card in a pair's own folder does not have."""
 
 
 def folder_card(folder: Path) -> Card | None:
-    """The card in a pair's own folder, `card.yaml`, or None if it holds none.
+    """Reads the card in a pair's own folder, `card.yaml`, or returns None if there is none.
 
-    It has the fields of a card but those that say where the pair is.
+    It has the fields of a card except those of the pair's place.
 
     Raises:
         ModelError: if it cannot be read, or a field is unknown, missing or of the wrong kind.
@@ -185,7 +185,7 @@ def folder_card(folder: Path) -> Card | None:
 
 @cache
 def cards() -> Mapping[str, Card]:
-    """Every card by name: those of this package's bundled pairs, and those that lie beside registered decoders.
+    """Reads every card by name: those of bundled pairs, and those beside registered decoders.
 
     Raises:
         ModelError: if a card is broken, or two have one name.
@@ -199,7 +199,7 @@ def cards() -> Mapping[str, Card]:
 
 
 def _card_files() -> set[Path]:
-    """The YAML files in `zoo/cards` and in the package of every registered decoder, of which nothing is imported."""
+    """Lists the YAML files in `zoo/cards` and in the packages of registered decoders, without importing them."""
     folders = {Path(str(files("steerlens.zoo") / "cards"))}
     for place in registered("steerlens.decoders").values():
         # A decoder that is a single file has no folder of its own, and so no cards.
@@ -211,10 +211,10 @@ def _card_files() -> set[Path]:
 
 
 def card(name: str) -> Card:
-    """The card of a name.
+    """Returns the card of a name.
 
     Raises:
-        UsageError: if there is none; the message names one that comes close.
+        UsageError: if there is none; the message suggests a similar name.
     """
     known = cards()
     if name in known:

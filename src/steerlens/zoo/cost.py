@@ -1,7 +1,7 @@
 """Cost of running a pair, counted from its configs alone, without weights or network.
 
-Operations are counted exactly, by running each model on tensors without numbers. Seconds are a rough estimate: the
-operations divided by the speed of a typical block of a decoder, measured here and now.
+Operations are counted exactly, by running each model on meta tensors. Seconds are a rough estimate: the operations
+divided by the measured speed of a typical decoder block on this machine.
 """
 
 import time
@@ -26,7 +26,7 @@ _COUNTED = "kandinsky-2.2"
 """The family of decoders whose passes are counted."""
 
 _LAYERS_HELD = 8
-"""Layers of full resolution that the MoVQ holds at once: inputs, outputs and spatial norms of one residual block."""
+"""Full-resolution layers in the MoVQ's memory at once: inputs, outputs and spatial norms of one residual block."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Cost:
         encoder_flops: operations of one encoder pass, for one picture.
         unet_flops: operations of one pass of the UNet, for one latent; guidance takes two passes a step.
         movq_flops: operations of decoding one latent into a picture.
-        parameters: numbers of each component.
-        bytes: memory that the weights take in the precision in which they would be loaded.
+        parameters: parameters of each component.
+        bytes: memory of the weights in the precision of loading.
         size: height and width of the pictures, in pixels.
         n_layers: L of the encoder.
         n_heads: H of the encoder.
         scale: pixels for each latent pixel, along one side.
-        channels: of the MoVQ at full resolution, where decoding takes most memory.
+        channels: channels of the MoVQ at full resolution, where decoding takes most memory.
     """
 
     encoder_flops: int
@@ -58,11 +58,11 @@ class Cost:
     channels: int
 
     def working_bytes(self, batch: int, size: tuple[int, int], itemsize: int) -> int:
-        """About what decoding a batch takes besides the weights: a few full-resolution layers of the MoVQ at once."""
+        """Estimates the memory of decoding a batch besides the weights: a few full-resolution layers of the MoVQ."""
         return batch * size[0] * size[1] * self.channels * itemsize * _LAYERS_HELD
 
     def picture_flops(self, options: DecodeOptions) -> int:
-        """Operations of one decoded picture: denoising, decoding, and embedding the result again."""
+        """Counts the operations of one decoded picture: denoising, decoding, and embedding the result again."""
         movq = 0 if options.preview else self.movq_flops
         return options.passes * self.unet_flops + movq + self.encoder_flops
 
@@ -77,15 +77,15 @@ def cost_of(
     encoder: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Cost:
-    """The cost of a card or a folder; arguments as in `load`.
+    """Computes the cost of a card or a folder; arguments as in `load`.
 
     Args:
         source: a card's name or a folder.
         size: height and width of the pictures; by default those of the card or the decoder.
-        device: where it would run.
-        dtype: the precision in which it would run.
-        local: a folder in place of the hub.
-        encoder: a folder, hub id or card in place of the pair's own encoder; of the hub, the config alone is fetched.
+        device: device of the models.
+        dtype: precision of the models.
+        local: a folder that replaces the hub.
+        encoder: a folder, hub id or card that replaces the pair's own encoder; only its config is fetched.
         local_files_only: never use the network.
 
     Raises:
@@ -105,8 +105,8 @@ def cost_of(
             raise UsageError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:
-        found = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)
-        configs = {**configs, "image_encoder": encoder_config(found.folder)}
+        located_encoder = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)
+        configs = {**configs, "image_encoder": encoder_config(located_encoder.folder)}
     return count(configs, size or (known.defaults.size if known else None), chosen, precision)
 
 
@@ -163,12 +163,12 @@ def _flops(run: Callable[[], Any]) -> int:
 def probe_flops(
     device: torch.device | str | None = None, dtype: torch.dtype | None = None, seconds: float = 0.3
 ) -> float:
-    """Operations a second of a block as decoders are made of: group norm, SiLU, 3 x 3 convolution.
+    """Measures the operations per second of a typical decoder block: group norm, SiLU, 3 x 3 convolution.
 
     Args:
-        device: where to measure.
-        dtype: in which precision; by default the one a decoder would run in.
-        seconds: how long to measure, besides the first passes.
+        device: device to measure.
+        dtype: precision; by default that of a decoder.
+        seconds: duration of the measurement, besides the first passes.
     """
     device = choose_device(device)
     dtype = decoder_dtype(device, dtype)
@@ -197,13 +197,13 @@ def probe_flops(
 def estimate_seconds(
     cost: Cost, flops_per_second: float, *, pictures: int, options: DecodeOptions, traces: int = 1
 ) -> float:
-    """About how long decoding takes; rough, right within a factor of two or three.
+    """Estimates the duration of decoding within a factor of two or three.
 
     Args:
-        cost: of the pair.
-        flops_per_second: as `probe_flops` measured.
+        cost: cost of the pair.
+        flops_per_second: result of `probe_flops`.
         pictures: pictures to decode and embed again.
-        options: how they are decoded.
+        options: options of decoding.
         traces: input pictures to trace.
     """
     return (pictures * cost.picture_flops(options) + traces * cost.encoder_flops) / flops_per_second

@@ -1,4 +1,4 @@
-"""Decoder families that are registered, and which of them a folder belongs to."""
+"""Registered decoder families, and recognition of a folder's family."""
 
 import importlib
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from steerlens.decoders.family import Family, pipeline_of
 from steerlens.zoo.registry import registered
 
 KANDINSKY = "kandinsky-2.2"
-"""The family of a folder that does not say what it holds."""
+"""The family of a folder that names no pipeline."""
 
 
 def families() -> Mapping[str, Family]:
-    """Declarations of the registered decoders, by name: the `FAMILIES` of the modules that entry points name.
+    """Returns the declarations of registered decoders, by name: the `FAMILIES` of the modules of entry points.
 
-    A decoder without a declaration, such as `neighbours`, is left out, and so is one whose module cannot be imported.
+    Decoders without a declaration, such as `neighbours`, or whose module cannot be imported, are left out.
     """
     declared: dict[str, Family] = {}
     for name, place in registered("steerlens.decoders").items():
@@ -35,18 +35,18 @@ def holds_pipeline(folder: Path) -> bool:
 
 
 def family_of(folder: Path, weights: Path | None = None) -> str:
-    """The registered name of the decoder for a folder.
+    """Returns the registered name of the decoder for a folder.
 
     Args:
-        folder: of the decoder; one that says nothing is a Kandinsky 2.2.
-        weights: a file of extra weights, as of an IP-Adapter; by default the one in the folder.
+        folder: folder of the decoder; without the name of a pipeline it is a Kandinsky 2.2.
+        weights: a file of extra weights, as of an IP-Adapter; by default that in the folder.
 
     Returns:
         The name of a declared family; or the class that the folder names, under which a decoder without a declaration
         may be registered.
 
     Raises:
-        ModelError: if a file of extra weights is needed to tell, and is missing or broken.
+        ModelError: if a file of extra weights decides the family, and is missing or broken.
     """
     pipeline = pipeline_of(folder)
     if pipeline is None:
@@ -56,6 +56,6 @@ def family_of(folder: Path, weights: Path | None = None) -> str:
 
 
 def unbuildable(name: str) -> str | None:
-    """Why the installed libraries cannot build a family, as far as that is known beforehand; None if they can."""
+    """Returns a known reason why the installed libraries cannot build a family, or None."""
     family = families().get(name)
     return None if family is None else family.unbuildable()

@@ -28,12 +28,12 @@ def open_decoder(
     """Opens a decoder from a folder of the hub's layout.
 
     Args:
-        source: a folder with `model_index.json` and a folder for each component; or where a pair is.
-        negative: the row of conditioning that stands for "no condition" (`negative_for`); None for the decoder's own.
-        device: where to put it.
+        source: a folder with `model_index.json` and a folder for each component; or a located pair.
+        negative: the row of conditioning for "no condition" (`negative_for`); None for the decoder's own.
+        device: device of the decoder.
         dtype: precision; None for the fastest of the device.
-        name: what to call it in reports.
-        options: how it is meant to be run.
+        name: its name in reports.
+        options: its default options.
 
     Raises:
         ModelError: if it is incomplete or broken, or takes embeddings of another size.
@@ -47,7 +47,7 @@ def open_decoder(
 
 
 def negative_for(family: str, encoder: Encoder) -> Tensor | None:
-    """The conditioning that stands for "no condition" in a decoder family.
+    """Returns the conditioning for "no condition" in a decoder family.
 
     It is the adapter's own `negative_of(encoder)`, or the embedding of an all-zero input.
 
@@ -61,10 +61,10 @@ def negative_for(family: str, encoder: Encoder) -> Tensor | None:
 
 
 def default_options(card: Card | None, size: tuple[int, int]) -> DecodeOptions:
-    """Options of a decoder where the user gives none: those of its card, or the usual ones of its family.
+    """Returns the default options of a decoder: those of its card, or of its family.
 
     Args:
-        card: of the pair, or None for a folder.
+        card: card of the pair, or None for a folder.
         size: height and width in pixels that the decoder was trained for.
     """
     return DecodeOptions(25, 4.0, "dpm++", size) if card is None else card.defaults.options()

@@ -1,4 +1,4 @@
-"""Where one encoder is: of a card, of a pair's folder, in a folder by itself, or on the hub."""
+"""Locating an encoder: that of a card or of a pair's folder, in a folder by itself, or on the hub."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,16 +16,16 @@ from steerlens.zoo.sources import OPEN_CLIP_HUB, card_of, has_no_decoder, is_fol
 
 @dataclass(frozen=True)
 class LocatedEncoder:
-    """Where an encoder is on this machine.
+    """An encoder's files on this machine.
 
     Attributes:
-        folder: with `config.json`, or with `image_encoder` and `image_processor` in it.
+        folder: folder with `config.json`, or with the subfolders `image_encoder` and `image_processor`.
         source: text that finds it again from any folder: a card's name, a full path, or a hub id with its commit.
-        place: where its files came from.
-        note: message to the user; mostly empty.
-        library: `open_clip` where the source asks for its model; many repositories hold one of transformers too.
+        place: origin of its files.
+        note: message to the user; usually empty.
+        library: `open_clip` if the source requests its model; many repositories contain one of transformers too.
         of_pair: whether it belongs to a pair, which may be saved without its image processor.
-        joint: the model that it is a part of, where encoder and decoder are one.
+        joint: the whole model, if encoder and decoder are one.
     """
 
     folder: Path
@@ -43,13 +43,13 @@ class LocatedEncoder:
 
 
 def locate_encoder(source: str | Path, *, local_files_only: bool = False, config_only: bool = False) -> LocatedEncoder:
-    """Finds the encoder of a card or of a pair's folder, or one by itself; no decoder of a card is fetched.
+    """Locates the encoder of a card, of a pair's folder, or by itself; no decoder is fetched.
 
     Args:
-        source: a card's name, a folder, or a hub id (see `load_encoder`); a folder that holds an index of pictures
-            stands for the encoder that made it.
+        source: a card's name, a folder, or a hub id (see `load_encoder`); a folder with an index of pictures stands for
+            the encoder of the index.
         local_files_only: never use the network.
-        config_only: fetch the config alone.
+        config_only: fetch only the config.
 
     Raises:
         UsageError: if it is none of them.
@@ -78,14 +78,14 @@ def locate_encoder(source: str | Path, *, local_files_only: bool = False, config
 def locate_lone_encoder(
     source: str, revision: str | None = None, *, local_files_only: bool = False, config_only: bool = False
 ) -> LocatedEncoder:
-    """Finds one encoder in a folder or on the hub; it is noted if the user pinned no commit.
+    """Locates an encoder in a folder or on the hub; a note says if the user pinned no commit.
 
     Args:
-        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository that holds a model of
-            open_clip and none of transformers is taken as one; `hf-hub:owner/name` asks for that of open_clip.
-        revision: commit, branch or tag, where the source names none.
+        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository with a model of open_clip
+            and none of transformers is opened as open_clip's; `hf-hub:owner/name` requests that of open_clip.
+        revision: commit, branch or tag, if the source names none.
         local_files_only: never use the network.
-        config_only: fetch the config alone.
+        config_only: fetch only the config.
 
     Raises:
         UsageError: if it is neither.
@@ -149,12 +149,12 @@ def _of_card(known: Card, local_files_only: bool, config_only: bool) -> LocatedE
 
 
 def inner_folder(folder: Path) -> Path:
-    """The folder that holds an encoder's own config and weights."""
+    """Returns the folder of an encoder's own config and weights."""
     return folder / "image_encoder" if (folder / "image_encoder").is_dir() else folder
 
 
 def processor_folder(folder: Path) -> Path:
-    """The folder that holds the config of an encoder's image processor."""
+    """Returns the folder of an encoder's image processor config."""
     for name in ("image_processor", "feature_extractor"):
         if (folder / name).is_dir():
             return folder / name

@@ -1,4 +1,4 @@
-"""Opening an encoder: a native model from a folder, in the adapter that takes it."""
+"""Opening an encoder: a native model from a folder, wrapped by the adapter that supports it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,14 +24,14 @@ def open_encoder(
     dtype: str | torch.dtype | None = None,
     name: str = "",
 ) -> Encoder:
-    """Opens an encoder from where it was located.
+    """Opens a located encoder.
 
     Args:
-        located: where it is.
-        processor: an image processor in place of its own.
+        located: the located encoder.
+        processor: an image processor that replaces its own.
         device: as in `load`.
         dtype: as in `load`.
-        name: what to call it in reports; by default its source.
+        name: its name in reports; by default its source.
 
     Raises:
         UsageError: if there is no such device or precision.
@@ -90,7 +90,7 @@ def load_encoder(
         dtype: as in `load`; a native model stays as it is.
         revision: commit, branch or tag of a hub id.
         local_files_only: never use the network.
-        name: what to call it in reports.
+        name: its name in reports.
 
     Raises:
         UsageError: if there is no such source.
@@ -107,7 +107,7 @@ def load_encoder(
 
 
 def _processor_beside(folder: Path) -> Any:
-    """The usual CLIP processor for a CLIP encoder saved without one, as with IP-Adapters; None if there is one."""
+    """Returns CLIP's usual processor for an encoder saved without any, as with IP-Adapters; else None."""
     places = (folder, folder / "image_encoder", folder / "image_processor", folder / "feature_extractor")
     inner = folder / "image_encoder"
     # A folder that is there and empty is broken, not left out.
@@ -123,7 +123,7 @@ def _processor_beside(folder: Path) -> Any:
 
 
 def _native_class(folder: Path, weights: Mapping[str, tuple[int, ...]]) -> tuple[Any, Loading]:
-    """The class of transformers that a folder's model is loaded as, and how: as an adapter says, or the config."""
+    """Returns the class of transformers for a folder's model and its recipe, from an adapter or the config."""
     import transformers
 
     config = read_json(folder / "config.json", "image_encoder")
@@ -142,7 +142,7 @@ def _processor(folder: Path, adapter: Any) -> Any:
         return own
     from transformers import AutoImageProcessor
 
-    # Left to itself transformers takes another backend, with other rounding, wherever torchvision is installed.
+    # By default transformers uses another backend, with different rounding, if torchvision is installed.
     options: dict[str, Any] = {"backend": "pil", "local_files_only": True, "trust_remote_code": False}
     with native_errors(f"image_processor: {folder} cannot be loaded"), quiet_libraries():
         return AutoImageProcessor.from_pretrained(folder, **options)

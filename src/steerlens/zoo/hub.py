@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a pinned snapshot becomes a folder, and only the files that are needed are fetched."""
+"""Snapshots of the Hugging Face hub as local folders, with only the needed files."""
 
 import difflib
 import errno
@@ -9,7 +9,7 @@ from steerlens.errors import ModelError
 
 
 class FilesMissingError(ModelError):
-    """A repository of the hub is there, and files that are needed are not in it."""
+    """A repository of the hub lacks needed files."""
 
 
 def snapshot(
@@ -21,19 +21,19 @@ def snapshot(
     instead: str,
     weights: str | None = None,
 ) -> Path:
-    """The folder of a snapshot, from the cache if the files are there, else downloaded.
+    """Returns the folder of a snapshot, from the cache if it has the files, else downloaded.
 
     Args:
         repository: `owner/name`.
         revision: commit, branch or tag; None for the main branch.
-        patterns: files that are needed; those without a wildcard must be there.
+        patterns: needed files; those without a wildcard must exist.
         local_files_only: never use the network.
-        instead: what the user can do if the hub does not give them out.
-        weights: how the name of the weights begins that are needed too, in one safetensors file or in shards.
+        instead: advice to the user if the hub does not provide the files.
+        weights: stem of the needed weights, in one safetensors file or in shards.
 
     Raises:
-        FilesMissingError: if the repository does not hold them.
-        ModelError: if the files are neither in the cache nor to be had.
+        FilesMissingError: if the repository lacks needed files.
+        ModelError: if the files are not in the cache and cannot be downloaded.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -53,7 +53,7 @@ def snapshot(
         missing = cache or f"{at} is not in the cache of this machine"
         raise ModelError(f"{missing}, and the network is not to be used. {instead}")
     try:
-        # One request that is not repeated: downloads are, for half a minute, before they say that there is no network.
+        # A single request: downloads would retry for half a minute before they report that there is no network.
         HfApi().model_info(repository, revision=revision, timeout=15)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(f"the Hugging Face hub does not give out {at}: {_reason(error)}. {instead}") from None
@@ -78,23 +78,23 @@ def snapshot(
 
 
 def cached_snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path | None:
-    """The folder of a snapshot if all of its needed files are on this machine; the network is never used."""
+    """Returns the folder of a snapshot if all needed files are on this machine, without using the network."""
     from huggingface_hub import try_to_load_from_cache
 
     folder: Path | None = None
     for pattern in patterns:
         if "*" in pattern:
             continue
-        found = try_to_load_from_cache(repository, pattern, revision=revision)
-        if not isinstance(found, str) or not Path(found).is_file():
+        file = try_to_load_from_cache(repository, pattern, revision=revision)
+        if not isinstance(file, str) or not Path(file).is_file():
             return None
         # snapshots/<commit>/<pattern>: as many levels up as the pattern has parts
-        folder = Path(found).parents[pattern.count("/")]
+        folder = Path(file).parents[pattern.count("/")]
     return folder
 
 
 def _cache_holds(repository: str, revision: str | None, patterns: Sequence[str], weights: str | None) -> str:
-    """What of a repository the cache lacks, in words; empty if it holds nothing of the repository at all."""
+    """Describes the files of a repository that the cache lacks; empty if it has nothing of the repository."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
@@ -108,14 +108,14 @@ def _cache_holds(repository: str, revision: str | None, patterns: Sequence[str],
 
 
 def _close_to(folder: Path, lacking: Sequence[str]) -> str:
-    """The files of a folder whose names come close to those that are lacking: a file may have been renamed."""
+    """Lists files of a folder with names similar to missing files, which may have been renamed."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     close = dict.fromkeys(match for name in lacking for match in difflib.get_close_matches(name, names, n=2))
     return f" (it holds {', '.join(close)})" if close else ""
 
 
 def _lacking(folder: Path, patterns: Sequence[str], weights: str | None = None) -> list[str]:
-    from steerlens.storage import read_json  # brings torch, which listing models does without
+    from steerlens.storage import read_json  # imports torch, which listing models does not need
 
     index = folder / f"{weights}.safetensors.index.json"
     if weights is not None and not (folder / f"{weights}.safetensors").is_file():

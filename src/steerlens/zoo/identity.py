@@ -1,4 +1,4 @@
-"""Identity of a pair: all about its models that decides the numbers, computed in this one place."""
+"""Identity of a pair: everything about its models that decides the numbers."""
 
 import hashlib
 import re
@@ -14,10 +14,10 @@ from steerlens.zoo.provenance import PartProvenance
 
 
 def models_identity(pair: Pair) -> dict[str, Any]:
-    """All about the models that decides the numbers: not where their files are, nor which versions read them.
+    """Returns everything about the models that decides the numbers, independent of file locations and versions.
 
-    Files are known by their hashes. Weights that come from no file, or were changed in memory since they were loaded,
-    are hashed themselves.
+    Files are identified by their hashes. Weights without a file, or changed in memory since loading, are hashed
+    themselves.
     """
     provenance = pair.provenance
     hashes = dict(provenance.sha256)
@@ -31,12 +31,12 @@ def models_identity(pair: Pair) -> dict[str, Any]:
 
 
 def weights_are_files(hashes: Mapping[str, str], part: str) -> bool:
-    """True if the weights of a part of a pair came from files whose hashes are known."""
+    """True if the weights of a part of a pair come from files with known hashes."""
     return any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in hashes)
 
 
 def attention_of(encoder: Encoder) -> str:
-    """The implementation of attention that an encoder's model runs with."""
+    """Returns the implementation of attention of an encoder's model."""
     model = getattr(encoder, "model", None)
     chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if chosen is None and isinstance(model, nn.Module):
@@ -46,8 +46,8 @@ def attention_of(encoder: Encoder) -> str:
 
 
 def _named(part: PartProvenance | None) -> dict[str, Any]:
-    held = {} if part is None else part.to_json()
-    return {key: held[key] for key in ("family", "dtype", "preprocessing") if key in held}
+    entry = {} if part is None else part.to_json()
+    return {key: entry[key] for key in ("family", "dtype", "preprocessing") if key in entry}
 
 
 def _encoder_identity(encoder: Encoder) -> dict[str, Any]:
@@ -61,15 +61,15 @@ def _encoder_identity(encoder: Encoder) -> dict[str, Any]:
 
 
 _INDECISIVE = ("_type", "_class", "_version", "auto_map", "_commit_hash", "name_or_path", "device", "return_tensors")
-"""How the names of settings end that say where a processor came from, not what it does."""
+"""Suffixes of settings that describe the origin of a processor, not its effect."""
 
 
 def _settings_hash(processor: Any) -> str:
-    """A hash of what preprocessing does, whichever file or object it came from."""
+    """Hashes the effect of preprocessing, independent of its origin."""
     to_dict = getattr(processor, "to_dict", None)
     if callable(to_dict):
         settings = cast(dict[str, Any], to_dict()).items()
-        # A setting that is not set decides nothing: later versions of the library have more of them.
+        # An unset setting decides nothing: later versions of the library have more of them.
         text = repr(sorted((key, str(value)) for key, value in settings if _decides(key, value)))
     else:
         text = re.sub(r" at 0x[0-9a-f]+", "", repr(processor))

@@ -1,4 +1,4 @@
-"""Indexes of pictures as models: an encoder, and the nearest pictures of a folder in place of a generator."""
+"""Indexes of pictures as models: an encoder, and the nearest pictures of a folder instead of a generator."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ from steerlens.zoo.sources import has_no_decoder, is_folder
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 
 INDEX = Path("neighbours-index")
-"""Default name of an index; an encoder without a decoder looks for one of this name."""
+"""Default name of an index, and the name that an encoder without a decoder looks for."""
 
 _SAME = 0.99
-"""Cosine that an indexed picture keeps when it is embedded again, in another precision too."""
+"""Least cosine of an indexed picture with its embedding computed again, in any precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,10 @@ class IndexPair(Pair):
 
 
 def index_folder(source: str | Path, local: str | Path | None = None) -> Path | None:
-    """Folder of the index that `source` names: one itself, or `neighbours` with one as its local copy.
+    """Returns the folder of the index that `source` names: itself, or the local copy of `neighbours`.
 
     Raises:
-        UsageError: if the local copy of `neighbours` holds no index.
+        UsageError: if the local copy of `neighbours` contains no index.
     """
     if source == "neighbours" and local is not None:
         if not is_index(Path(local)):
@@ -54,17 +54,17 @@ def index_folder(source: str | Path, local: str | Path | None = None) -> Path | 
         return Path(local)
     try:
         return Path(source) if str(source).strip() and is_index(Path(source)) else None
-    except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
+    except (OSError, ValueError):  # longer than any file name, or with a null byte
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class RequestedIndex:
-    """An index in place of a decoder, with the encoder to open it with.
+    """An index that replaces a decoder, with its encoder.
 
     Attributes:
-        folder: of the index.
-        encoder: the encoder, or where it is; None for the one that the index names.
+        folder: folder of the index.
+        encoder: the encoder, or its source; None for the encoder that the index names.
     """
 
     folder: Path
@@ -79,10 +79,10 @@ def requested_index(
     encoder: Encoder | str | Path | None = None,
     decoder: Decoder | None = None,
 ) -> RequestedIndex | None:
-    """The index that the arguments of `load` lead to; None if they lead to a pair.
+    """Returns the index that the arguments of `load` name; None if they name a pair.
 
     Raises:
-        UsageError: if a folder given for an index holds none.
+        UsageError: if a folder given for an index contains none.
     """
     if neighbours is not None:
         return RequestedIndex(given_index(neighbours, source), source if encoder is None else encoder)
@@ -96,13 +96,13 @@ def requested_index(
 
 
 def found_index(source: str | Path) -> Path | None:
-    """The index of pictures that stands in for a missing decoder, or None.
+    """Finds the index of pictures that replaces a missing decoder, or returns None.
 
-    It is called `neighbours-index`, lies in the encoder's own folder or in the current one, and was made with that very
-    encoder.
+    It is called `neighbours-index`, lies in the encoder's own folder or in the current folder, and was built with the
+    same encoder.
 
     Args:
-        source: the model that the user named; one with a decoder needs no index.
+        source: the user's model; a model with a decoder needs no index.
     """
     if not has_no_decoder(source):
         return None
@@ -112,17 +112,17 @@ def found_index(source: str | Path) -> Path | None:
     return INDEX if _same_on_hub(str(source), source_of_index(INDEX)) else None
 
 
-def _same_on_hub(one: str, other: str) -> bool:
-    """True if two hub ids name the same encoder; one without a revision is that of whichever the other has."""
-    (first, _, at), (second, _, pinned) = one.partition("@"), other.partition("@")
+def _same_on_hub(left: str, right: str) -> bool:
+    """True if two hub ids name the same encoder; an id without a revision matches any revision."""
+    (first, _, at), (second, _, pinned) = left.partition("@"), right.partition("@")
     return first == second and (at == pinned or not at or not pinned)
 
 
 def given_index(index: str | Path, source: str | Path) -> Path:
-    """The folder of an index that the user gave for a model.
+    """Returns the folder of the user's index for a model.
 
     Raises:
-        UsageError: if it holds no index; the message says the command that makes one.
+        UsageError: if it contains no index; the message gives the command that builds it.
     """
     if not is_index(Path(index)):
         pictures = index if is_folder(index) else "PICTURES"
@@ -141,18 +141,18 @@ def open_index(
     dtype: str | torch.dtype | None = None,
     local_files_only: bool = False,
 ) -> IndexPair:
-    """An index as a pair with the encoder that made it.
+    """Opens an index as a pair with its encoder.
 
     Args:
         index: folder of the index.
-        encoder: the encoder, or where it is; by default where the index says.
+        encoder: the encoder, or its source; by default that in the index.
         device: as in `load`.
         dtype: as in `load`.
         local_files_only: never use the network.
 
     Raises:
-        UsageError: if the index does not say where its encoder is, and none was given.
-        ModelError: if the index was made with another encoder.
+        UsageError: if the index does not name the source of its encoder, and none was given.
+        ModelError: if the index was built with another encoder.
     """
     decoder, source, located = NeighboursDecoder(index), "", None
     if not isinstance(encoder, Encoder):

@@ -1,4 +1,4 @@
-"""Joint models: encoder and decoder in one model, as representation autoencoders are saved."""
+"""Joint models: encoder and decoder saved as one model, such as representation autoencoders."""
 
 from typing import Any
 
@@ -20,20 +20,20 @@ def open_joint(
     name: str,
     options: DecodeOptions | None = None,
 ) -> tuple[Encoder, Decoder]:
-    """Opens both halves of a joint model, whose weights are read once; arguments as in `open_decoder`.
+    """Opens both halves of a joint model, reading its weights once; arguments as in `open_decoder`.
 
     Raises:
-        ModelError: if it is incomplete or broken, or no adapter takes its encoder.
+        ModelError: if it is incomplete or broken, or no adapter supports its encoder.
     """
     decoder = open_decoder(located, None, device=device, dtype=dtype, name=name, options=options)
     return encoder_inside(decoder, name), decoder
 
 
 def encoder_inside(decoder: Decoder, name: str) -> Encoder:
-    """The encoder that a decoder holds, with the image processor that it was trained with: scaling without a crop.
+    """Wraps the encoder inside a decoder, with its training's image processor: scaling without a crop.
 
     Raises:
-        ModelError: if the decoder holds none, or no adapter takes it.
+        ModelError: if the decoder contains no encoder, or no adapter supports it.
     """
     native = getattr(decoder, "native_encoder", None)
     if native is None:

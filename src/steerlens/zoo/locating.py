@@ -1,14 +1,15 @@
-"""Where the parts of a pair are: in the package, in a folder, or on the hub.
+"""Locating the parts of a pair: in the package, in a folder, or on the hub.
 
-A pair's folder has one of two layouts. A bundled pair is one folder, which may hold a vocabulary or a text encoder too:
+A pair's folder has one of two layouts. A bundled pair is one folder, which may also contain a vocabulary or a text
+encoder:
 
     image_encoder/  image_processor/  decoder/{unet,movq,scheduler}
 
-and two repositories of the hub side by side are another, whatever they are called:
+The other layout is two repositories of the hub side by side, under any names:
 
     kandinsky-2-2-prior/{image_encoder,image_processor}  kandinsky-2-2-decoder/{unet,movq,scheduler}
 
-A pipeline that holds its own image encoder (`image_encoder/`, `feature_extractor/`) is a pair by itself, and so is a
+A pipeline with its own image encoder (`image_encoder/`, `feature_extractor/`) is a pair by itself, and so is a
 representation autoencoder; see `families`.
 """
 
@@ -28,14 +29,14 @@ from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder
 
 @dataclass(frozen=True)
 class LocatedPair:
-    """Where the parts of a pair are on this machine.
+    """A pair's files on this machine.
 
     Attributes:
         encoder: folder with `image_encoder` and `image_processor`.
         decoder: folder with `unet`, `movq` and `scheduler`, or the other parts of its family.
-        folder: the pair's own folder, which may hold a vocabulary, a card and a manifest; None for a pair of the hub.
-        texts: gives the folder with `text_encoder` and `tokenizer`, or None.
-        adapter: the file of an IP-Adapter, where it is not in the decoder's folder.
+        folder: the pair's own folder, which may contain vocabulary, card and manifest; None for a pair of the hub.
+        texts: returns the folder with `text_encoder` and `tokenizer`, or None.
+        adapter: the file of an IP-Adapter, if it is not in the decoder's folder.
         family: name of the decoder's adapter.
     """
 
@@ -50,7 +51,7 @@ class LocatedPair:
     def parts(self) -> dict[str, Path]:
         """Folders and single files that decide the decoder's pictures; see `provenance.file_hashes`."""
         family = families().get(self.family)
-        if family is None:  # of a plug-in that declares nothing: every file may count
+        if family is None:  # a plug-in without a declaration: every file may count
             files = (path for path in sorted(self.decoder.rglob("*")) if path.is_file())
             inside = {path.relative_to(self.decoder): path for path in files}
             return {f"decoder/{name.as_posix()}": path for name, path in inside.items() if name.parts[0][0] != "."}
@@ -70,11 +71,11 @@ class LocatedPair:
 
 
 def locate_pair(source: str | Path, *, local: str | Path | None = None, local_files_only: bool = False) -> LocatedPair:
-    """Finds the folders of a pair, downloading those that are not on this machine.
+    """Locates the folders of a pair, and downloads those that are not on this machine.
 
     Raises:
         UsageError: if the source is neither a card nor a folder.
-        ModelError: if a component is lacking, the hub cannot be reached, or the installed libraries cannot build it.
+        ModelError: if a component is missing, the hub cannot be reached, or the installed libraries cannot build it.
     """
     known = card_of(source)
     if known is not None and known.family == "neighbours":
@@ -98,7 +99,7 @@ def locate_pair(source: str | Path, *, local: str | Path | None = None, local_fi
 
 
 def pinned(place: Repository, folder: Path) -> Repository:
-    """A place of the hub with the commit that was resolved, from the folder of its snapshot."""
+    """Pins a place of the hub to the commit of its snapshot's folder."""
     parts = folder.parts
     if place.revision is not None or "snapshots" not in parts[:-1]:
         return place
@@ -106,7 +107,7 @@ def pinned(place: Repository, folder: Path) -> Repository:
 
 
 def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
-    """Repositories of a card's pair on the hub, and the files that are needed of each."""
+    """Lists the repositories of a card's pair on the hub, with the needed files of each."""
     family = _declared(known)
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
     if family.joint:
@@ -153,7 +154,7 @@ def _on_hub(known: Card, local_files_only: bool) -> LocatedPair:
 
 
 def _copies(known: Card, folder: Path) -> LocatedPair | None:
-    """A folder that holds a card's repositories side by side under their own names, or None if it does not."""
+    """Locates a card's repositories side by side in a folder, under their own names; None if they are not there."""
     first, second, adapter = known.encoder, known.decoder, known.adapter
     if first is None or second is None or adapter is None:
         return None
@@ -179,14 +180,14 @@ def _in_folder(folder: Path) -> LocatedPair:
         texts = (lambda: folder) if (folder / "text_encoder").is_dir() else None
         decoder = folder / "decoder"
         return _complete(LocatedPair(folder, decoder, folder, texts, family=family_of(decoder)))
-    # A pair's folder of which one half is missing is searched no further: it lacks that half.
+    # A pair's folder with one half missing is not searched further.
     whole = [folder / part for part in ("image_encoder", "decoder") if (folder / part).is_dir()]
     children = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() and not whole else []
     encoders = [path for path in (folder, *children) if (path / "image_encoder").is_dir()]
     decoders = [path for path in (folder / "decoder", *children) if (path / "unet").is_dir() or holds_pipeline(path)]
     if len(encoders) > 1 or len(decoders) > 1:
-        found = ", ".join(path.name for path in (*encoders, *decoders))
-        raise ModelError(f"{folder} holds more than one pair ({found}); give a folder with one.")
+        names = ", ".join(path.name for path in (*encoders, *decoders))
+        raise ModelError(f"{folder} holds more than one pair ({names}); give a folder with one.")
     if not encoders or not decoders:
         alone = encoders[0] if encoders else folder if has_no_decoder(folder) else None
         raise ModelError(
@@ -201,7 +202,7 @@ def _in_folder(folder: Path) -> LocatedPair:
 
 def _complete(located: LocatedPair) -> LocatedPair:
     family = families().get(located.family)
-    if family is None:  # of a plug-in that declares nothing, and knows itself what it needs
+    if family is None:  # a plug-in without a declaration checks its files itself
         return located
     encoder = dict(family.encoder)
     if (located.encoder / "feature_extractor").is_dir() or (located.encoder / "image_processor").is_dir():

@@ -1,6 +1,6 @@
-"""Manifests: the names and shapes of every weight that a model should have, known without the weights.
+"""Manifests: the names and shapes of all weights of a model, known without the weights.
 
-They are generated from full-size configs, so that `steerlens doctor` can tell a right download from a wrong one.
+They are generated from full-size configs, so that `steerlens doctor` can check a download.
 """
 
 import gzip
@@ -18,7 +18,7 @@ Manifest = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 def build_manifest(configs: Configs) -> Manifest:
-    """The manifest of a set of configs, by building each model without numbers."""
+    """Builds the manifest of a set of configs, from each model on the meta device."""
     return {
         component: shapes_of(on_meta(component, config))
         for component, config in configs.items()
@@ -27,25 +27,25 @@ def build_manifest(configs: Configs) -> Manifest:
 
 
 def shapes_of(model: nn.Module) -> Mapping[str, tuple[int, ...]]:
-    """Shape of every weight of a model, by name."""
+    """Returns the shape of every weight of a model, by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """A manifest as the bytes of its file, the same for the same content."""
+    """Serialises a manifest; equal manifests give equal bytes."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
 def read_manifest(name: str) -> Manifest:
-    """A manifest that comes with the package."""
+    """Reads a manifest of the package."""
     data = (files("steerlens.zoo") / "manifests" / f"{name}.json.gz").read_bytes()
     content = cast(dict[str, dict[str, Any]], json.loads(gzip.decompress(data)))
     return {part: {name: tuple(shape) for name, shape in shapes.items()} for part, shapes in content.items()}
 
 
 def differences(component: str, found: Mapping[str, tuple[int, ...]], manifest: Manifest) -> list[str]:
-    """Where the weights of a component are not those of the manifest, one line each; none if all is right."""
+    """Lists the differences between a component's weights and its manifest, one line each; none if they agree."""
     wanted = manifest[component]
     lines = [f"{component}: {name} is missing" for name in sorted(set(wanted) - set(found))]
     lines += [f"{component}: {name} should not be there" for name in sorted(set(found) - set(wanted))]

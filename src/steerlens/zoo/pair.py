@@ -1,4 +1,4 @@
-"""A pair: an encoder and the decoder of its embedding space, with all that identifies them."""
+"""A pair: an encoder and the decoder of its embedding space, with their identity."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,13 +21,13 @@ class Pair:
 
     Attributes:
         name: the card's name, or the folder.
-        encoder: opened for tracing and steering.
-        decoder: turns its embeddings into pictures.
+        encoder: the encoder.
+        decoder: the decoder of its embeddings or tokens.
         vocabulary: texts or classes that name directions of the embedding space, or None.
-        card: its card in the zoo, or None for a folder without one.
-        provenance: what finds and recognises the same weights again.
+        card: its card in the zoo, or None for a folder without a card.
+        provenance: origin and identity of the weights.
         texts: turns texts outside the vocabulary into directions, or None.
-        notes: messages to the user about decisions made on loading.
+        notes: messages to the user about loading.
         loaded: mark of the encoder's weights when the pair was made; see `storage.parameters.weights_state`.
     """
 
@@ -54,20 +54,20 @@ class Pair:
 
     @property
     def is_as_loaded(self) -> bool:
-        """True if the encoder's weights have not been changed in memory since the pair was made."""
+        """True if the encoder's weights have not changed in memory since the pair was loaded."""
         return self.loaded == weights_state(self.encoder)
 
     def __repr__(self) -> str:
         return f"Pair({self.name}: {self.encoder.spec}, {self.decoder.spec})"
 
     def text_direction(self, text: str) -> Float[Tensor, "E"]:
-        """A text as a direction of the embedding space, of unit norm, on the host.
+        """Returns a text's direction in embedding space, of unit norm, on the host.
 
-        A text of the vocabulary gives its own direction. Any other goes through the text encoder that belongs to the
-        pair, if it has one; for a vocabulary of sentence embeddings that is the optional package of extra `train`.
+        A text of the vocabulary has its own direction. Other texts go through the text encoder of the pair, if it has
+        one; for a vocabulary of sentence embeddings that is the optional package of extra `train`.
 
         Raises:
-            UsageError: if neither knows the text; the message names texts that come close.
+            UsageError: if neither knows the text; the message suggests similar texts.
         """
         vocabulary = self.vocabulary if isinstance(self.vocabulary, TextVocabulary) else None
         return direction_of(text, vocabulary, self.texts)

@@ -1,4 +1,4 @@
-"""Opening a pair: a card or a folder, with its own encoder and decoder or others in their place."""
+"""Opening a pair: a card or a folder, with its own encoder and decoder or replacements."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,13 +41,13 @@ def open_pair(
     """Opens the pair of a card or a folder.
 
     Args:
-        source: the name of a card, or a folder that holds a pair.
+        source: the name of a card, or a folder that contains a pair.
         device: as in `load`.
         dtype: as in `load`.
         local_files_only: never use the network.
-        local: a folder in place of the hub, for a card.
-        encoder: an encoder, or where to load one, in place of the pair's own.
-        decoder: a decoder in place of the pair's own.
+        local: a folder that replaces the hub, for a card.
+        encoder: an encoder, or its source, that replaces the pair's own.
+        decoder: a decoder that replaces the pair's own.
 
     Raises:
         UsageError: if there is no such model, device or precision.
@@ -105,14 +105,14 @@ def open_pair(
 
 
 def _places(card: Card | None, located: LocatedPair) -> tuple[Repository | Path, Repository | Path]:
-    """Where encoder and decoder came from: the hub for a card that is not read from a local copy, else folders."""
+    """Returns the origins of encoder and decoder: the hub for a card without a local copy, else folders."""
     if card is None or card.encoder is None or card.decoder is None:
         return located.encoder, located.decoder
     return pinned(card.encoder, located.encoder), pinned(card.decoder, located.decoder)
 
 
 def _unpinned_notes(card: Card | None, places: Sequence[Repository | Path | None]) -> tuple[str, ...]:
-    """Which commit was loaded, for each repository that the card does not pin; one note for all of them."""
+    """Notes the loaded commit of each repository that the card does not pin, in one note."""
     if card is None:
         return ()
     notes = [

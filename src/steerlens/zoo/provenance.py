@@ -1,4 +1,4 @@
-"""Provenance of a pair: what a manifest holds, so that the same weights can be found and recognised again."""
+"""Provenance of a pair: origin and hashes of its weights, recorded in a run's manifest."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def library_versions() -> dict[str, str]:
 
 
 Place = Repository | Path | str | None
-"""Where weights came from: the hub, a folder, another source that finds them again, or an object that was given."""
+"""Origin of weights: the hub, a folder, another source that finds them again, or None for an object in memory."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class PartProvenance:
     """Identity of an encoder or decoder.
 
     Attributes:
-        name: what reports call it.
+        name: its name in reports.
         family: name of its adapter.
         dtype: precision of its weights, such as `float32`.
-        place: where its weights came from.
+        place: origin of its weights.
         preprocessing: class of an encoder's image processor; None for a decoder.
     """
 
@@ -48,22 +48,22 @@ class PartProvenance:
     preprocessing: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of a manifest."""
+        """Returns the entry of a manifest."""
         preprocessing = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
         return {"name": self.name, "family": self.family, "dtype": self.dtype, **preprocessing, **_place(self.place)}
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin and identity of a pair's weights; empty for a pair that was put together by hand.
+    """Origin and identity of a pair's weights; empty for a pair assembled by hand.
 
     Attributes:
         name: the card's name, or the folder.
         encoder: identity of the encoder.
         decoder: identity of the decoder.
         sha256: hash of every file that decides the numbers, by component and file name (`file_hashes`).
-        device: where the models were opened.
-        versions: of the libraries that decide the numbers (`library_versions`).
+        device: device of the models.
+        versions: versions of the libraries that decide the numbers (`library_versions`).
     """
 
     name: str = ""
@@ -74,7 +74,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> dict[str, Any]:
-        """The provenance as manifests hold it."""
+        """Returns the provenance for a manifest."""
         if self == Provenance():
             return {}
         return {
@@ -88,14 +88,14 @@ class Provenance:
 
 
 def encoder_provenance(encoder: Encoder, place: Place) -> PartProvenance:
-    """Identity of an encoder whose weights came from a place."""
+    """Builds the identity of an encoder from the origin of its weights."""
     spec, processor = encoder.spec, getattr(encoder, "processor", None)
     dtype = str(encoder.dtype).removeprefix("torch.")
     return PartProvenance(spec.name, spec.family, dtype, place, type(processor).__name__)
 
 
 def decoder_provenance(decoder: Decoder, place: Place) -> PartProvenance:
-    """Identity of a decoder whose weights came from a place."""
+    """Builds the identity of a decoder from the origin of its weights."""
     dtype = str(getattr(decoder, "dtype", "unknown")).removeprefix("torch.")
     return PartProvenance(decoder.spec.name, decoder.spec.family, dtype, place)
 
@@ -111,15 +111,15 @@ def _place(place: Place) -> dict[str, Any]:
 def _configs_of(part: str) -> tuple[str, ...]:
     if part == "image_processor":
         return ("preprocessor_config.json", "processor_config.json")
-    # A repository may hold the same weights for two libraries, and each reads its own config.
+    # A repository may contain the same weights for two libraries, each with its own config.
     return ("scheduler_config.json",) if part.endswith("scheduler") else ("config.json", *OPEN_CLIP_FILES[:1])
 
 
 def file_hashes(folders: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of every file that decides the numbers, weights and configs, by component and file name.
+    """Computes the SHA-256 of every file that decides the numbers, weights and configs, by component and file name.
 
     Args:
-        folders: of each component; or a single file, by the name `component/file`.
+        folders: folder of each component; or a single file, by the name `component/file`.
     """
     hashes: dict[str, str] = {}
     for part, folder in folders.items():

@@ -1,8 +1,8 @@
 """Adapters by name: those of this package and those that other packages register as entry points.
 
-An encoder adapter is a class. `accepts(model)` says whether it takes a native model, and calling it with the model, its
-image processor and a name gives the encoder. It may also say how a folder is loaded: by `loading(config, weights)` if
-its models are of transformers, or by `from_folder(folder, ...)` for the folders that it `opens(folder)`.
+An encoder adapter is a class. `accepts(model)` is True for native models that it supports, and calling it with the
+model, its image processor and a name gives the encoder. It may also define how a folder is loaded: by
+`loading(config, weights)` for models of transformers, or by `from_folder(folder, ...)` if it `opens(folder)`.
 """
 
 import importlib
@@ -47,27 +47,27 @@ _OURS: Mapping[Group, Mapping[str, str]] = {
         "neighbours": "steerlens.decoders.neighbours:NeighboursDecoder",
     },
 }
-"""Known without entry points too, so that a checkout on the path works without being installed."""
+"""Adapters of this package, listed here too, so that a checkout works without being installed."""
 
 
 def registered(group: Group) -> dict[str, str]:
-    """Where each adapter of a group is, `module:attribute`, by name.
+    """Returns the location of each adapter of a group, `module:attribute`, by name.
 
     Raises:
         ModelError: if two packages register different adapters under one name.
     """
-    found = dict(_OURS[group])
+    adapters = dict(_OURS[group])
     for entry in entry_points(group=group):
-        if found.setdefault(entry.name, entry.value) != entry.value:
+        if adapters.setdefault(entry.name, entry.value) != entry.value:
             raise ModelError(
-                f"{group}: {entry.name!r} is registered twice, as {found[entry.name]} and as {entry.value}; "
+                f"{group}: {entry.name!r} is registered twice, as {adapters[entry.name]} and as {entry.value}; "
                 "uninstall one of the two packages."
             )
-    return found
+    return adapters
 
 
 def adapter(group: Group, name: str) -> Any:
-    """The adapter class of a name.
+    """Imports the adapter class of a name.
 
     Raises:
         ModelError: if there is none, or it cannot be imported.
@@ -83,7 +83,7 @@ def adapter(group: Group, name: str) -> Any:
 
 
 def encoder_adapters(failed: dict[str, str] | None = None) -> Iterator[Any]:
-    """Every encoder adapter that can be imported; those whose library is not installed are passed over.
+    """Yields every encoder adapter that can be imported; those of missing libraries are skipped.
 
     Args:
         failed: filled with name -> reason for adapters that cannot be imported.
@@ -97,10 +97,10 @@ def encoder_adapters(failed: dict[str, str] | None = None) -> Iterator[Any]:
 
 
 def adapter_for(native: object) -> Any:
-    """The encoder adapter that accepts a native model.
+    """Returns the encoder adapter that accepts a native model.
 
     Raises:
-        ModelError: if none does.
+        ModelError: if no adapter does.
     """
     failed: dict[str, str] = {}
     for candidate in encoder_adapters(failed):
@@ -112,20 +112,20 @@ def adapter_for(native: object) -> Any:
 
 
 def loading_for(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Any:
-    """How an encoder adapter wants the model of a folder to be loaded (`Loading`), or None if none knows it.
+    """Returns an encoder adapter's recipe for loading a folder's model (`Loading`), or None if none supports it.
 
     Args:
-        config: what the folder's `config.json` holds.
+        config: content of the folder's `config.json`.
         weights: shapes of its weights, by name.
     """
     for candidate in encoder_adapters():
-        found = candidate.loading(config, weights) if hasattr(candidate, "loading") else None
-        if found is not None:
-            return found
+        recipe = candidate.loading(config, weights) if hasattr(candidate, "loading") else None
+        if recipe is not None:
+            return recipe
     return None
 
 
 def opener_for(folder: Path) -> Any:
-    """The encoder adapter that opens a folder by itself, or None."""
+    """Returns the encoder adapter that opens a folder by itself, or None."""
     openers = (candidate for candidate in encoder_adapters() if hasattr(candidate, "opens"))
     return next((candidate for candidate in openers if candidate.opens(folder)), None)

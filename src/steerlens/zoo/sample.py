@@ -1,4 +1,4 @@
-"""The picture that comes with the package."""
+"""The sample picture of the package."""
 
 from importlib.resources import as_file, files
 
@@ -7,7 +7,7 @@ from steerlens.images import Picture, load_picture
 
 
 def sample_picture() -> Picture:
-    """The picture that comes with the package, for demonstrations and checks.
+    """Returns the sample picture of the package, for demonstrations and checks.
 
     A Fluent emoji (Microsoft, MIT licence), "grinning face with one large and one small eye", on a blue ground; the
     bundled pair has not seen this drawing in training.

