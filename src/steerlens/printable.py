@@ -1,7 +1,9 @@
 """Texts made harmless to show: names and labels may hold anything, terminals and pages obey control characters."""
 
+import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 _SHOWN = frozenset("\n\t")
 """Control characters that lay out our own messages."""
@@ -35,3 +37,44 @@ def _is_harmless(character: str, lines: bool) -> bool:
     if character in _JOINERS or (lines and character in _SHOWN):
         return True
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+
+
+_PATHS = re.compile(
+    r"""
+    (?:^|(?<=[\s"'(=,:;\[]))          # where a word begins, or behind the name of a source, as in `local-dir:/models`
+    (?: (?:~|\.\.)?/(?=[^/\s])      # from the root, from home, or out of the folder; not //, as in addresses
+      | [A-Za-z]:[\\/](?=[^/\s])    # of Windows
+    )
+    [^\s"'()<>|,;\]]*
+    """,
+    re.VERBOSE,
+)
+
+
+def without_folders(text: str) -> str:
+    """A text to be shared, in which paths of this machine are cut to the name of the file or folder that they lead to.
+
+    Folders may hold the names of people and projects. Hub ids, addresses and paths below the current folder stay.
+    """
+    if re.match(
+        r"(?:[\w.+-]{2,}:)?(?:(?:~|\.\.)?/(?=[^/\s])|[A-Za-z]:[\\/](?=[^/\s]))", text
+    ):  # a path may hold spaces
+        source = re.match(r"[\w.+-]{2,}:", text)
+        return (source[0] if source else "") + _last_part(text)
+    return _PATHS.sub(lambda match: _last_part(match[0]), text)
+
+
+def json_without_folders(value: Any) -> Any:
+    """JSON values whose texts are `without_folders`."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        held = cast(Mapping[str, Any], value)
+        return {without_folders(key): json_without_folders(inner) for key, inner in held.items()}
+    if isinstance(value, list | tuple):
+        return [json_without_folders(inner) for inner in cast(Sequence[Any], value)]
+    return value
+
+
+def _last_part(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -52,6 +52,19 @@ def test_an_unknown_option_exits_with_2() -> None:
     assert done.returncode == 2 and "--nonsense" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("--seeds", "\x1b[31m4"), ("--dtype", "\x9b31mfloat\u202e"), ("--lens", "\x1b[2J")],
+)
+def test_control_characters_of_arguments_are_escaped_in_messages_of_the_parser(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["lens", "cup.png", *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & {*out, *err}
+    assert "\\x1b" in err or "\\x9b" in err
+
+
 def test_help_of_a_command_both_ways() -> None:
     assert main.main(["help", "models"]) == main.main(["models", "--help"]) == 0
 

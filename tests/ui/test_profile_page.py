@@ -63,5 +63,10 @@ def test_the_page_draws_itself_offline_and_its_links_and_sorting_work(file: Path
         assert page.url.endswith("#L0H1")
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert trouble == []
+        injected = file.with_name("injected.html")
+        injected.write_text(file.read_text().replace("</main>", "<script>document.title = 'broken'</script></main>"))
+        page.goto(injected.as_uri())
+        assert page.title() != "broken"
+        assert any("Content Security Policy" in text for text in trouble)
         browser.close()
-    assert trouble == []

@@ -72,6 +72,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(atlas, tmp_path_factory.mktemp("report"), figures=False)
 
 
+INJECTED = "<img src=data: onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
+
+
+def test_an_inline_script_that_is_not_the_page_s_own_does_not_run(browser: Any, report: Path, tmp_path: Path) -> None:
+    injected = tmp_path / "report.html"
+    injected.write_text(report.read_text().replace("</main>", f"{INJECTED}</main>", 1))
+    visit = Visit(browser, injected)
+    assert visit.page.locator(".cell").count() == 12  # the page's own script runs
+    assert visit.page.title() != "broken"
+    assert len([text for text in visit.trouble if "Content Security Policy" in text]) == 2
+    visit.page.close()
+
+
 def test_mouse(browser: Any, report: Path) -> None:
     visit = Visit(browser, report)
     page = visit.page

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steerlens.cli.console import emit_json, print_table, say
-from steerlens.printable import printable
+from steerlens.printable import printable, without_folders
 from steerlens.report.html import page_environment, script_json
 
 HOSTILE = "cat\x1b]0;owned\x07\x9b31m\u202etxt.exe\u2066\x7f"
@@ -44,3 +44,25 @@ def test_json_is_harmless_in_a_terminal_and_read_as_it_was(capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert is_harmless(str(shown))
     assert json.loads(shown) == {"name": HOSTILE}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ann/models/dino v2", "dino v2"),
+        ("/home/ann/models/pair/", "pair"),
+        ("~/models/pair", "pair"),
+        ("../../ann/pair", "pair"),
+        ("local-dir:/home/ann/clip", "local-dir:clip"),
+        ("C:\\Users\\ann\\pair", "pair"),
+        ("found in /home/ann/pair, and read", "found in pair, and read"),
+        ("facebook/dinov2-base", "facebook/dinov2-base"),
+        ("pairs/mine", "pairs/mine"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("hf-hub:org/name", "hf-hub:org/name"),
+        ("yes/no, 3 / 4", "yes/no, 3 / 4"),
+    ],
+)
+def test_texts_to_be_shared_hold_no_folders_of_this_machine(text: str, shown: str) -> None:
+    assert without_folders(text) == shown

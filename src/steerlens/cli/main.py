@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from steerlens._version import __version__
@@ -133,19 +134,33 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
         raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(available)}.")
-    import tyro
-
-    module = importlib.import_module(f"steerlens.cli.{name}")
-    command: Any = tyro.cli(
-        module.Command,
-        prog=f"steerlens {name}",
-        args=options,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-    )
+    command = _parsed(name, options)
     refuse_undecodable(command)
     refuse_endless(command)
     running.append(command)
     return int(command.run())
+
+
+def _parsed(name: str, arguments: Sequence[str]) -> Any:
+    """The dataclass of a command with its options.
+
+    Raises:
+        SystemExit: after help, or a message about a mistake, in which control characters of the arguments are escaped.
+    """
+    import tyro
+
+    parse = partial(
+        tyro.cli,
+        importlib.import_module(f"steerlens.cli.{name}").Command,
+        prog=f"steerlens {name}",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+    )
+    try:
+        return parse(args=list(arguments), console_outputs=False)
+    except SystemExit:
+        # The parser repeats arguments in its messages: it is given them as they may be shown.
+        parse(args=[printable(argument) for argument in arguments])
+        raise
 
 
 def _explain(error: Exception) -> tuple[str, int]:

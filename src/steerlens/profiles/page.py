@@ -1,6 +1,7 @@
 """The page of head profiles: one HTML file that opens without a network, a section a head."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from steerlens._version import __version__
+from steerlens.printable import without_folders
 from steerlens.profiles.measure import Order
 from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile
 from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.embed import data_uri
-from steerlens.report.html import page_environment, script_json, short_name
+from steerlens.report.html import page_environment, script_hash, script_json, short_name
 from steerlens.storage.folder import OwnedFolder
 
 _THUMBNAIL = 96
@@ -39,10 +41,10 @@ def write_profile_page(profile: Profile, folder: Path) -> Path:
 def profile_page(profile: Profile) -> str:
     """The profiles as HTML that refers to nothing outside itself."""
     environment = page_environment("steerlens.profiles")
-    scale = _scale(profile)
+    scale, script = _scale(profile), _asset("steerlens.profiles", "profile.js")
     return environment.get_template("profile.html.j2").render(
         version=__version__,
-        profile=profile,
+        profile=replace(profile, source=without_folders(profile.source)),
         encoder=short_name(profile.spec.name),
         strength=str(profile.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
         orders=_ORDERS,
@@ -58,7 +60,8 @@ def profile_page(profile: Profile) -> str:
         chance={name: f"{value:.2f}" for name, value in profile.chance.items()},
         thumbnails=script_json(_thumbnails(profile)),
         css=Markup(_asset("steerlens.report", "report.css") + _asset("steerlens.profiles", "profile.css")),
-        js=Markup(_asset("steerlens.profiles", "profile.js")),
+        js=Markup(script),
+        script_hash=script_hash(script),
     )
 
 

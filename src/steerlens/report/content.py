@@ -9,6 +9,7 @@ import numpy as np
 from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.plan import LensName, clean_site
 from steerlens.atlas.results import CellResult, Reading, SiteScore
+from steerlens.printable import without_folders
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.sites import Site, layer_sites
@@ -228,7 +229,7 @@ def _seen(atlas: Atlas, reading: Reading) -> list[float] | None:
 
 
 def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Flattens a manifest to rows of name and text; long lists are counted, not listed."""
+    """Flattens a manifest to rows of name and text, without paths of this machine; long lists are counted."""
     rows: list[tuple[str, str]] = []
     for key, value in manifest.items():
         name = f"{prefix}{key}"
@@ -239,9 +240,9 @@ def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[s
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             rows.extend(manifest_rows({str(index): item for index, item in enumerate(value)}, f"{name}."))
         elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(str(item) for item in value)))
+            rows.append((name, ", ".join(without_folders(str(item)) for item in value)))
         else:
-            rows.append((name, "not set" if value is None else str(value)))
+            rows.append((name, "not set" if value is None else without_folders(str(value))))
     return rows
 
 

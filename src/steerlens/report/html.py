@@ -1,5 +1,7 @@
 """Pages: a run as a single HTML file that opens offline, and as a fragment for notebooks."""
 
+import base64
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from markupsafe import Markup
 
 from steerlens._version import __version__
 from steerlens.atlas.atlas import Atlas
-from steerlens.printable import printable
+from steerlens.printable import printable, without_folders
 from steerlens.report.colours import colour
 from steerlens.report.content import (
     LENSES,
@@ -71,6 +73,7 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
     readout = atlas.encoder.readout_tokens
+    script = _asset("report.js")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -91,7 +94,8 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
             meta=script_json(page_meta(atlas)),
             blocks=[script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
             css=Markup(_asset("report.css")),
-            js=Markup(_asset("report.js")),
+            js=Markup(script),
+            script_hash=script_hash(script),
         )
     )
 
@@ -138,6 +142,19 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
+def script_hash(script: str) -> Markup:
+    """The source expression by which a Content-Security-Policy allows an inline script, and no other.
+
+    Args:
+        script: the exact content of the script element.
+
+    References:
+        W3C, Content Security Policy Level 3, hash-source.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Markup(f"'sha256-{digest}'")
+
+
 def _shown(value: Any) -> Any:
     """JSON values with every text as it may be shown."""
     if isinstance(value, str):
@@ -152,7 +169,9 @@ def _shown(value: Any) -> Any:
 def short_name(name: str) -> str:
     """Last parts of a hub id or folder, enough to recognise a model."""
     parts = [part for part in name.replace("\\", "/").split("/") if part]
-    return "/".join(parts[-2:]) or name
+    if len(parts) < 4:  # the folder of a model may be somebody's home
+        return without_folders(name)
+    return "/".join(parts[-2:])
 
 
 def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:

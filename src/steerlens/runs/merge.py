@@ -11,6 +11,7 @@ import torch
 from steerlens.atlas.plan import Cell, Plan, compact
 from steerlens.atlas.results import CellResult, LazyResults, Reading
 from steerlens.errors import UsageError
+from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
 from steerlens.runs.manifest import (
     comparable,
@@ -111,6 +112,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
             owners.setdefault(cell.key, source)
     parts = [(source, path) for source in sources for path in part_files(source.folder)]
     kept = {key: sources[0].manifest[key] for key in ("provenance", "geometry") if key in sources[0].manifest}
+    kept = json_without_folders(kept)  # a merged run is made to be shared, and loads no model
     facts = {"provenance": {}, **kept, "merged": [_origin(source) for source in sources]}
     readings = _reading_files(sources, identity["inputs"])
     total = len(readings) + len(parts)
@@ -138,6 +140,8 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
     for other in sources[1:]:
         _refuse_difference(first, other)
     identity = known_by(first.manifest)
+    for part in ("encoder", "decoder"):
+        identity[part] = json_without_folders(identity[part])
     for key in ("inputs", "directions"):
         identity[key] = {name: value for source in reversed(sources) for name, value in source.manifest[key].items()}
     order = list(dict.fromkeys(name for source in sources for name in source.manifest["inputs"]))
@@ -240,7 +244,7 @@ def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str,
 
 
 def _origin(source: _Source) -> dict[str, Any]:
-    return {"folder": str(source.folder), "fingerprint": source.manifest.get("fingerprint")}
+    return {"folder": source.folder.resolve().name, "fingerprint": source.manifest.get("fingerprint")}
 
 
 def _seconds(sources: Sequence[_Source]) -> dict[str, float]:

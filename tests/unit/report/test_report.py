@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -214,10 +215,21 @@ def test_manifest_rows_count_long_lists() -> None:
     assert rows == {"plan.cells": "300 entries", "seeds": "0, 1", "revision": "not set", "in.0.a": "1"}
 
 
+def test_a_page_holds_no_folder_of_this_machine() -> None:
+    atlas = fake_atlas()
+    name = "/home/ann/secret plans/pair"
+    places = {"folder": name, "source": f"local-dir:{name}", "files": [f"{name}/config.json"]}
+    manifest = {"provenance": {"encoder": places}, "encoder": {"name": name}}
+    page = report_page(replace(atlas, encoder=replace(atlas.encoder, name=name), manifest=manifest))
+    assert "/home" not in page and "ann" not in re.findall(r"[a-z]+", page)
+    assert "local-dir:pair" in page
+
+
 def test_small_helpers() -> None:
     assert [nice_ceiling(value) for value in (0.13, 0.2, 4.1, 0, float("inf"))] == [0.2, 0.2, 5.0, 1.0, 1.0]
     assert [two(value) for value in (-0.001, -0.5, 0.456)] == ["0.00", "−0.50", "0.46"]
     assert short_name("/some/where/pair/encoder") == "pair/encoder"
+    assert short_name("/home/ann/pair") == "pair"
 
 
 def test_a_page_of_many_inputs_shows_the_first_ones_and_says_so(tmp_path: Path) -> None:

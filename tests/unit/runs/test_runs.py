@@ -174,6 +174,7 @@ def test_merged_seeds_pictures_and_sites_equal_one_run_of_all(pair: Pair, tmp_pa
     for one, other in zip(atlas.readings, whole.readings, strict=True):
         assert one.id == other.id
         assert set(one.labels) == set(other.labels)
+    assert str(tmp_path) not in (tmp_path / "all" / "manifest.json").read_text()
     # It is the run that one command for all of it would have written, so that command finds it done.
     again = run(pair, tmp_path / "all", pictures=both, sites="head.0.*,head.1.*", n_seeds=2)
     assert len(again.results) == len(whole.plan)
