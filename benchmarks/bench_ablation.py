@@ -1,8 +1,8 @@
 """Ablating every head from cached prefixes against naive full passes, one intervention each: time and exactness.
 
 A full sweep is all layers by all heads of one picture. The naive side runs the same batches of rows, but from the first
-layer on; `--layers` takes a sample of layers, evenly spread, whose mean cost is that of all. The importance study
-sweeps a picture three times, with another ablation each.
+layer on. `--layers` samples layers at even distances, so that their mean cost is that of all. The importance study
+sweeps a picture three times, once for each ablation.
 
     python benchmarks/bench_ablation.py --size vit-bigg-14 --layers 48 --dtype bfloat16 --device cuda    # all 768 heads
 """

@@ -1,8 +1,8 @@
 """A bridge from a second ViT to the bundled pair, on scenes: held-out cosine, retrieval, decoded and embedded again.
 
-Scenes of nine tenths of the training pictures are drawn and saved as PNG files to fit on, and scenes of held-out
-pictures, which neither encoder has seen, to measure on; then `steerlens bridge fit` is run on the two folders, as a
-user would. Scenes of the last tenth, which the encoders know and the bridge does not, are measured beside them.
+Scenes of nine tenths of the training pictures are saved as PNG files to fit on, and scenes of held-out pictures, which
+neither encoder has seen, to measure on. Then `steerlens bridge fit` runs on the two folders, as a user would run it.
+Scenes of the last tenth, which the encoders know and the bridge does not, are measured too.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Steered embeddings of all heads: the closed form against the hook-by-hook definition of DSL.
 
-The closed form is charged with its trace. The definition takes two forward passes a head; it is timed on a sample of
-heads and scaled to all of them, which the output says.
+The time of the closed form includes its trace. The definition takes two forward passes a head; it is timed on a sample
+of heads and scaled to all of them, as the output says.
 """
 
 import argparse

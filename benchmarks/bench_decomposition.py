@@ -1,4 +1,4 @@
-"""How exactly do the components of a trace add up to the final residual? Largest relative error, float32.
+"""Largest relative error of the sum of a trace's components against the final residual, in float32.
 
     python benchmarks/bench_decomposition.py [--model emoji]
 

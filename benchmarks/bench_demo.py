@@ -1,4 +1,4 @@
-"""How long does the main job take, as a user meets it: `steerlens demo` as a whole process, installation done.
+"""Time of `steerlens demo` as a whole process, as a user runs it, without the installation.
 
     python benchmarks/bench_demo.py [--repeats 3]
 

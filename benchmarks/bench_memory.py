@@ -1,10 +1,10 @@
-"""How much memory does a run of many pictures take, against one of few: `steerlens lens` and `load_run` as processes.
+"""Memory of a run of many pictures against one of few: `steerlens lens` and `load_run` as processes.
 
     python benchmarks/bench_memory.py [--few 10] [--many 1000] [--model FOLDER]
 
-Prints the largest resident set of each process, as the system counted it, and the ratio of many to few. Without
---model a tiny pair with random weights is made, so that pictures, not weights, would be what grows. Every input is
-looked at as by default, in one step: all layers, all heads under both lenses with their controls; a report is written.
+Prints the largest resident set of each process, as the system counts it, and the ratio of many to few. Without
+--model a tiny pair with random weights is used, so that pictures and not weights decide. Every input
+gets the default sites, one denoising step, both lenses and controls, and a report is written.
 """
 
 import argparse

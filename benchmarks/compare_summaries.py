@@ -1,10 +1,10 @@
-"""Are two sets of results the same to the digit? Compares folders of study summaries and of what benchmarks printed.
+"""Compares two folders of study summaries and of printed benchmark results, to the last digit.
 
     python benchmarks/compare_summaries.py OLD NEW [--ignore KEY ...]
 
-Compared are files of the same name below both folders: JSON value by value, parquet tables cell by cell, printed text
-line by line. Times, versions, hashes of layouts and the files that hold nothing else are passed over. Prints what
-differs; exits with 1 if anything does, and with 2 if there is nothing to compare.
+Files of the same name below both folders are compared: JSON value by value, parquet tables cell by cell, printed text
+line by line. Times, versions, hashes of layouts, and files that contain nothing else are ignored. Prints differences;
+exits with 1 if there are any, and with 2 if there is nothing to compare.
 """
 
 import argparse

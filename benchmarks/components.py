@@ -1,10 +1,10 @@
-"""Components other than whole heads as what is steered: do they tell what removing them does?
+"""Steering of components other than whole heads, compared with the effect of resampling them.
 
-On scenes with an overlay, each component is steered with rho=1, and how much more of the overlay than of the base is
-in its embedding, and in its decoded picture, is held against the drop of the same objective when the component is
-resampled from the base without the overlay, on a real forward pass:
+On scenes with an overlay, each component is steered with rho=1. Its score is how much more of the overlay than of the
+base is in the embedding, and in the decoded picture. It is compared with the drop of the same objective when the
+component is resampled from the base without the overlay, on a real forward pass:
 
-- heads by all that they write, by what they read from the overlay's place, and by what they read elsewhere;
+- heads by their whole writes, by what they read from the overlay's place, and by what they read elsewhere;
 - the attention of each layer as a group of its heads;
 - MLPs.
 

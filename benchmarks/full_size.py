@@ -2,8 +2,8 @@
 
     python benchmarks/full_size.py --folder /path/with/8GB [--steps 2] [--size 512] [--keep]
 
-What it proves: the real loading code takes the real architectures (it goes through `steerlens.loading`, every check
-included), the decomposition holds at 48 layers x 16 heads, and a picture comes out. What the picture shows is noise.
+It shows that the real loading code (`steerlens.loading`, every check included) takes the real architectures, that the
+decomposition is exact at 48 layers x 16 heads, and that a picture comes out. The picture shows noise.
 """
 
 import argparse

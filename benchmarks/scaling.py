@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py [--keep-measured]
 
-Operations are counted on the meta device; pictures to decode and the disk that they take are what `steerlens lens
---dry-run` says; seconds of each stage are measured here on the bundled pair, or kept from the page as it is; plans
-divide the counted operations by a throughput that is stated and, until a GPU was at hand, assumed.
+Operations are counted on the meta device. Numbers of pictures and sizes on disk are those of `steerlens lens
+--dry-run`. Seconds of each stage are measured here on the bundled pair, or kept from the present page. Plans
+divide the counted operations by a throughput, which is stated, and assumed as long as no GPU was available.
 """
 
 import argparse

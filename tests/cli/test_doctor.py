@@ -1,4 +1,4 @@
-"""`steerlens doctor`: a whole model passes, and each thing that can be wrong is found."""
+"""`steerlens doctor`: an intact model passes, and every kind of damage is found."""
 
 import json
 from pathlib import Path

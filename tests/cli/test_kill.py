@@ -1,4 +1,4 @@
-"""What a sweep survives, in real processes: kill -9, a full disk, a second process, and being told to stop."""
+"""A sweep in real processes survives kill -9, a full disk, a second process, and SIGTERM."""
 
 import os
 import random

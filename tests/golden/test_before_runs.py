@@ -1,4 +1,4 @@
-"""Runs and kept traces of version 0.1.0 are read, gone on with, merged and found by the present version."""
+"""Runs and kept traces of version 0.1.0 are read, resumed, merged and found by the present version."""
 
 import hashlib
 import io

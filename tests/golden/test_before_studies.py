@@ -1,4 +1,4 @@
-"""Studies of version 0.1.0 are summarised again to the digit, gone on with and put on a page by the present version."""
+"""Studies of version 0.1.0 are summarised again to the digit, resumed, and put on a page by the present version."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Results against the golden tensors; how they are made anew is told in `golden.py`."""
+"""Results against the golden tensors; `golden.py` says how to make them anew."""
 
 import pytest
 import torch

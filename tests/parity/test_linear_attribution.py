@@ -1,4 +1,4 @@
-"""Linear attribution: its parts add up to the embedding, and each is what plain code with a fixed divisor gives."""
+"""Linear attribution: its parts add up to the embedding, and each equals plain code with a fixed divisor."""
 
 import pytest
 import torch

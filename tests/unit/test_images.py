@@ -1,4 +1,4 @@
-"""Pictures of every kind come out upright, RGB and right; broken ones are refused with one clear message."""
+"""Pictures of every kind become upright RGB; broken ones are refused with one clear message."""
 
 import hashlib
 import io

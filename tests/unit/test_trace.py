@@ -1,4 +1,4 @@
-"""Trace: reading it, splitting it, and refusing what it does not hold."""
+"""Trace: reading it, splitting it, and refusing sites that it does not contain."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

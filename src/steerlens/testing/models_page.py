@@ -14,7 +14,7 @@ _HEAD = """\
 _ENCODERS = """\
 ## Encoders
 
-Each adapter is held against slow oracles by `steerlens.testing.check_encoder`, on tiny models of the real classes with
+Each adapter is compared with slow oracles by `steerlens.testing.check_encoder`, on tiny models of the real classes with
 random weights, biases and norms: the identity of the decomposition, every head against the native model without it, the
 closed form of the Diffusion Steering Lens against its hook-by-hook definition, every intervention against raw hooks,
 pictures alone against pictures in a batch. The error is the largest relative error of all these checks and models.

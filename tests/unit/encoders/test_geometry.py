@@ -1,4 +1,4 @@
-"""The transform between picture, input and patches, held against marked pictures through every kind of processor."""
+"""The transform between picture, input and patches, compared with marked pictures through every kind of processor."""
 
 from collections.abc import Callable
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""One function makes RGB of every picture: an encoder sees the same from a file and from memory."""
+"""An encoder sees the same picture, whether it comes from a file or from memory."""
 
 import io
 

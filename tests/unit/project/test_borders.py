@@ -1,4 +1,4 @@
-"""Borders that the whole package keeps: one place decodes pictures, and one room writes files."""
+"""Borders of the whole package: only `images.py` decodes pictures, and nothing is unpickled."""
 
 import ast
 from pathlib import Path

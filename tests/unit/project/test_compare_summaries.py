@@ -1,4 +1,4 @@
-"""`benchmarks/compare_summaries.py`: what differs is found and named, and times and versions do not count."""
+"""`benchmarks/compare_summaries.py` names every difference, and ignores times and versions."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`make bench` goes through every benchmark, and says what it passed over and what failed."""
+"""`make bench` runs every benchmark, and lists skipped and failed ones."""
 
 import re
 import shutil

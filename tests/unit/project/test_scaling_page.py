@@ -1,4 +1,4 @@
-"""docs/scaling.md says what is planned, and its writer keeps what it is told to keep."""
+"""docs/scaling.md agrees with the plans of sweeps and with its template; measured stages can be kept."""
 
 import re
 from pathlib import Path

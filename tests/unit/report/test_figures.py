@@ -1,4 +1,4 @@
-"""Figures: the right panels, on fixed scales, with text that stays text, and no global state."""
+"""Figures: panels, fixed scales, text kept as text, no global state."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""The report as data and as text: what is said, what is embedded, what can do no harm."""
+"""The report as data and as text: its statements, what it embeds, and hostile names."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A process that dies at any single step of writing a run leaves a run that can be gone on with."""
+"""A process that dies at any step of writing a run leaves a run that can be resumed."""
 
 import os
 from collections import Counter

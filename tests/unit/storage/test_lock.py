@@ -1,4 +1,4 @@
-"""One writer at a time: who is refused, with which words, and who is not."""
+"""The lock of a folder: which writers are refused, and with which message."""
 
 import errno
 import fcntl

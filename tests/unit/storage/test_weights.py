@@ -1,4 +1,4 @@
-"""Weights in folders: variants are loaded, and what is said of files that are not there is true."""
+"""Weights in folders: variants are loaded, and messages about missing files are true."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Identity of a run: whatever decides the numbers changes it, one thing at a time; nothing else does."""
+"""Identity of a run: everything that decides the numbers changes it, and nothing else does."""
 
 import json
 import shutil

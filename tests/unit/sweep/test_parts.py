@@ -1,4 +1,4 @@
-"""How a sweep is cut into parts for workers elsewhere, and what a worker does with one; no cluster is needed."""
+"""Parts of a sweep for workers on other machines, and a worker's handling of them; no cluster is needed."""
 
 from dataclasses import replace
 from pathlib import Path

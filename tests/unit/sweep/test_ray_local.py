@@ -1,4 +1,4 @@
-"""Ray on this machine: who can reach it, and what is left of it when its driver is gone."""
+"""Ray on this machine: it can be reached from here alone, and nothing is left when its driver is gone."""
 
 import os
 import signal

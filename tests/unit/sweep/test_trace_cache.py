@@ -1,4 +1,4 @@
-"""The cache of traces: equal results with and without it, one forward pass, and nothing that it can break."""
+"""The cache of traces: equal results with and without it, one forward pass, and broken entries that do no harm."""
 
 import json
 import os

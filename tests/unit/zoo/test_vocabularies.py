@@ -1,4 +1,4 @@
-"""Vocabularies that a user brings, in every layout, and what is said where one cannot be had."""
+"""Vocabularies of users in every layout, and the messages where there is none."""
 
 import importlib.util
 import json
