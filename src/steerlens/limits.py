@@ -37,6 +37,7 @@ LIMITS: Mapping[str, Limit] = {
     "picture_scans": Limit(100, "scans", "a progressive JPEG file; of the largest pictures, a fifth of it"),
     "list_bytes": Limit(64_000_000, "bytes", "a vocabulary, a tokenizer's file, an index of pictures"),
     "config_bytes": Limit(8_000_000, "bytes", "a config, an index of weights, the header of a safetensors file"),
+    "manifest_bytes": Limit(256_000_000, "bytes", "the manifest of a run"),
     "card_bytes": Limit(200_000, "bytes", "a card in YAML"),
     "tensors_bytes": Limit(2_000_000_000, "bytes", "the tensors of a vocabulary, a bridge or directions"),
     "config_number": Limit(1_000_000, "", "a whole number in a config: layers, widths, classes"),

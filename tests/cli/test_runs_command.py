@@ -96,7 +96,7 @@ def test_a_report_of_some_inputs(place: Path, tmp_path: Path, capsys: pytest.Cap
         (["runs", "merge", "--out", "{out}"], 2, "no run was given"),
         (["runs", "merge", "{place}/run", "--out", "{place}/run"], 2, "one of the runs"),
         (["runs", "export", "{place}/run", "--format", "png", "--out", "{place}"], 2, "is not empty"),
-        (["runs", "export", "{place}/run", "--format", "parquet", "--out", "{place}/a cup.png"], 2, "there already"),
+        (["runs", "export", "{place}/run", "--format", "parquet", "--out", "{place}/a cup.png"], 2, "exists already"),
         (["runs", "export", "{place}/run", "--format", "png", "--inputs", "dog", "--out", "{out}"], 2, "'dog'"),
         (["cache", "clear", "--model", "unheard"], 2, "unheard"),
     ],

@@ -27,6 +27,9 @@ from corpus import KINDS, make_corpus
 
 from steerlens.cli.main import main as steerlens
 
+_LONGEST = 2000
+"""Characters of a message."""
+
 
 def faults(outcome: Outcome, limits: Limits) -> list[str]:
     """What is wrong with how a command ended, in words."""
@@ -40,6 +43,7 @@ def faults(outcome: Outcome, limits: Limits) -> list[str]:
         (any("unexpected" in line and "please report" in line for line in said), "an exception that is nobody's"),
         (outcome.code in (1, 2) and not told, "no message"),
         (len(said) > 1, f"{len(said)} messages"),
+        (any(len(line) > _LONGEST for line in said), "a message that nobody can read"),
         ("\x1b" in outcome.out + outcome.err, "terminal escapes"),
         (outcome.seconds > limits.seconds, f"{outcome.seconds:.0f} s of processor time"),
         (outcome.memory > limits.memory, f"{outcome.memory / 1e6:.0f} MB"),

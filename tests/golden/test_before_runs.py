@@ -74,7 +74,7 @@ def test_the_command_that_made_a_run_finds_it_done(before: Path, capsys: pytest.
     held = contents(before / "run" / "cells", before / "run" / "inputs")
     manifest = (before / "run" / "manifest.json").read_bytes()
     assert main(lens("run")) == 0
-    assert "every picture was in run already" in capsys.readouterr().err
+    assert "every picture is in run already" in capsys.readouterr().err
     assert contents(before / "run" / "cells", before / "run" / "inputs") == held
     assert (before / "run" / "manifest.json").read_bytes() == manifest
 

@@ -5,8 +5,9 @@ import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from steerlens.atlas.plan import Cell, Plan, RepeatedCells, compact
 from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
@@ -14,8 +15,10 @@ from steerlens.encoders.base import EncoderSpec
 from steerlens.encoders.geometry import geometry_from_json
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
+from steerlens.limits import read_file
 from steerlens.runs.difference import first_difference
 from steerlens.sites import Site
+from steerlens.storage import parse_json
 from steerlens.storage.files import atomic_write
 
 FORMAT = 1
@@ -33,6 +36,18 @@ BESIDE_IDENTITY = (
     "merged",
 )
 """Keys of a manifest that are not part of a run's identity."""
+
+
+_FACTS: Mapping[str, tuple[type, ...]] = {
+    "seconds": (int, float),
+    "decoded": (int,),
+    "complete": (bool,),
+    "resumed": (bool,),
+    "provenance": (dict,),
+    "inputs": (dict,),
+    "plan": (dict,),
+}
+"""Kinds of what is used without further checks."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -208,9 +223,13 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}.") from error
+        manifest = parse_json(read_file(path, "manifest_bytes")) if path.is_file() else None
+    except (UsageError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {str(error).rstrip('.')}.") from error
     if manifest is not None and not isinstance(manifest, dict):
         raise StoreError(f"{path} cannot be read: it contains no manifest.")
+    for key, kinds in _FACTS.items():
+        value = None if manifest is None else cast(dict[str, Any], manifest).get(key)
+        if value is not None and (not isinstance(value, kinds) or (isinstance(value, float) and not isfinite(value))):
+            raise StoreError(f"{path} cannot be read: its {key!r} is of the wrong kind.")
     return manifest

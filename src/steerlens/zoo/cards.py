@@ -254,7 +254,10 @@ def _build(kind: type[Any], content: Any, where: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in cast(Mapping[str, Any], content).items():
         annotation: Any = known[key].type
-        if not isinstance(value, _KINDS[annotation]) or isinstance(value, bool):
+        fits = isinstance(value, _KINDS[annotation]) and not isinstance(value, bool)
+        if annotation == tuple[int, int]:
+            fits = fits and len(value) == 2 and all(type(side) is int for side in value)
+        if not fits:
             raise ModelError(f"{where}: {key} is {value!r}, which is no {getattr(annotation, '__name__', annotation)}.")
         values[key] = tuple(cast(Any, value)) if isinstance(value, list) else value
     return kind(**values)

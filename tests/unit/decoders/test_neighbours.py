@@ -127,6 +127,13 @@ def test_broken_indexes_are_refused(index: Path, tmp_path: Path, photos: Path) -
         (json.dumps({**content, "format": 2}), tensors, "do not belong together"),
         (json.dumps(content), tensors[:-4], "cannot be read"),
         (json.dumps({"format": 1}), tensors, "cannot be read"),
+        (json.dumps({**content, "size": [30_000, 30_000]}), tensors, "more than the 4,096"),
+        (json.dumps({**content, "size": [16]}), tensors, "two whole numbers"),
+        (json.dumps({**content, "pictures": [{"file": "a.png"}]}), tensors, "cannot be read"),
+        *(
+            (json.dumps({**content, "pictures": [{"file": name, "sha256": "0"}]}), tensors, "lies outside the folder")
+            for name in ("/etc/passwd", "../a.png", "sub/../../a.png", "")
+        ),
     ):
         (tmp_path / "neighbours.json").write_text(text)
         (tmp_path / "neighbours.safetensors").write_bytes(data)
@@ -232,7 +239,7 @@ def test_doctor_examines_an_index(photos: Path, tmp_path: Path, capsys: pytest.C
         capsys.readouterr()
         assert main(["doctor", *command, "--device", "cpu", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
-        assert told["passed"] and told["checks"][-1]["name"] == "a decoded picture comes back as itself"
+        assert told["passed"] and told["checks"][-1]["name"] == "a decoded picture has the same embedding"
 
 
 def test_a_hub_id_and_the_commit_of_an_index_name_one_encoder(

@@ -364,7 +364,7 @@ def test_nothing_is_exported_of_a_run_without_pictures_or_over_other_files(pair:
     with pytest.raises(UsageError, match="is not empty"):
         exported(export_pictures(atlas, tmp_path))
     (tmp_path / "there.parquet").write_text("mine")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         exported(export_parquet(atlas, tmp_path / "there.parquet"))
     assert (tmp_path / "there.parquet").read_text() == "mine"
 

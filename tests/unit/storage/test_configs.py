@@ -151,3 +151,13 @@ def test_cards_do_not_grow(tmp_path: Path) -> None:
         (tmp_path / "card.yaml").write_text(text)
         with pytest.raises(ModelError, match=words):
             read_yaml(tmp_path / "card.yaml")
+
+
+def test_a_config_neither_chooses_attention_nor_runs_code(tmp_path: Path) -> None:
+    file = save_tiny_pair(tmp_path / "pair") / "image_encoder" / "config.json"
+    asked: dict[str, Any] = {"attn_implementation": "owner/kernel", "_attn_implementation": "owner/kernel"}
+    asked["auto_map"] = {"AutoModel": "x.Y"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **asked}))
+    (file.parent / "x.py").write_text("raise SystemExit('ran')")
+    encoder = load(str(tmp_path / "pair"), device="cpu").encoder
+    assert encoder.model.config._attn_implementation == "sdpa"  # type: ignore[attr-defined]

@@ -72,7 +72,7 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
     """Scores of every site of every input under every lens, best first, as JSON values."""
     pictures: list[dict[str, Any]] = []
     for reading in atlas.readings:
-        scores: dict[str, Any] = {
+        told: dict[str, Any] = {
             "name": reading.picture.name,
             "sha256": reading.picture.sha256,
             "target": reading.target,
@@ -82,9 +82,9 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
         for lens in ("diffusion", "steering"):
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
-            scores[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
-        scores["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
-        pictures.append(scores)
+            told[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        told["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
+        pictures.append(told)
     return {"report": str(report), "run": str(report.parent), "pictures": pictures}
 
 

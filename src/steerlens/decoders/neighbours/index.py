@@ -135,9 +135,10 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
             len(content["pictures"]),
             content["embedding_size"],
         )
-        for place in (content["folder"], content["encoder"]["source"], content["encoder"]["name"]):
-            if not isinstance(place, str) or "\0" in place:
-                raise ValueError("a folder or an encoder in it is no text")
+        texts = [content["folder"], content["encoder"]["source"], content["encoder"]["name"]]
+        texts += [entry[key] for entry in content["pictures"] for key in ("file", "sha256")]
+        if not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise ValueError("a folder, an encoder or a picture in it is no text")
         if len(content["size"]) != 2 or not all(isinstance(side, int) and side > 0 for side in content["size"]):
             raise ValueError("its size is not two whole numbers of pixels")
         outside = [entry["file"] for entry in content["pictures"] if not _is_below(entry["file"])]
@@ -159,4 +160,4 @@ def _content(index: Path) -> dict[str, Any]:
 def _is_below(name: str) -> bool:
     """Whether a name is that of a file in a folder or below it: relative, and without steps upwards."""
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
