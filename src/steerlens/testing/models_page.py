@@ -31,7 +31,7 @@ again; a step of an 8-bit picture is 0.004. Moves to other precisions and device
 _PRESETS = """\
 ## Presets
 
-Pairs that go by a name: `steerlens lens cat.png --model NAME`. Pinned means that the card names the hub's commit.
+Pairs that go by a name: `steerlens lens photo.png --model NAME`. Pinned means that the card names the hub's commit.
 """
 
 
