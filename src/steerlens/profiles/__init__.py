@@ -1,4 +1,4 @@
-"""Profiles: what every head does over many pictures, as numbers, pictures and texts, with a page."""
+"""Profiles: descriptions of attention heads over many pictures, by numbers, pictures and texts, with a page."""
 
 from typing import TYPE_CHECKING
 

@@ -1,16 +1,16 @@
-"""Measurements of heads over many pictures: a few passes in closed form, and true ablations on some pictures.
+"""Measurements of heads over many pictures: a few passes in closed form, and real ablations on some pictures.
 
-    means      what each head writes on average, h̄, and the mean final residual r̄, the neutral base
-    axes       the direction along which each head's centred writes h - h̄ vary most
-    pictures   for every picture and head: the norm of the centred write, its place on the head's axis, how well it says
-               what the picture shows, and the effect of replacing h by h̄ in the final residual
+    means      mean write h̄ of each head, and the mean final residual r̄, the neutral base
+    axes       direction along which each head's centred writes h - h̄ vary most
+    pictures   for every picture and head: norm of the centred write, its coordinate on the head's axis, its agreement
+               with the picture, and the effect of replacing h by h̄ in the final residual
 
-To measure how well a head says what the picture shows, the neutral base is steered along the centred write. The change
-of the embedding is compared with the difference between the picture's embedding and the mean embedding:
+The agreement of a head with the picture compares two changes of the embedding: that of the neutral base when it is
+steered along the centred write, and the difference between the picture's embedding and the mean embedding:
 
     cos( P(LN(r̄ + c (h - h̄))) - P(LN(r̄)),  e - ē )
 
-All of this is cheap and done for every head, so that one head can be compared with all others.
+All of this is cheap and computed for every head, so that a head can be compared with all others.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -36,14 +36,14 @@ from steerlens.trace import Trace
 
 Order = Literal["high", "low", "write", "similarity", "effect"]
 ORDERS: tuple[Order, ...] = get_args(Order)
-"""What a head's pictures are ordered by: place on the head's axis, from either end, and norm of the centred write, both
-in units of the picture's final residual; how well it says what the picture shows; signed direct effect."""
+"""Orders of a head's pictures: coordinate on the head's axis, from either end, and norm of the centred write, both in
+units of the picture's final residual; agreement with the picture; signed direct effect."""
 
 _PASSES = 5
-"""Steps of power iteration: enough if one axis leads; if two are alike, the result lies between them."""
+"""Steps of power iteration: enough if one axis dominates; if two are similar, the result lies between them."""
 
 _MEAN_PICTURES = 64
-"""Pictures that the means of mean ablation are taken over: on every token, they need the most memory of all."""
+"""Pictures that mean ablation averages over: means on every token need the most memory of all measurements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +62,13 @@ class Means:
 
 
 def layer_writes(trace: Trace) -> Iterator[tuple[slice, Float[Tensor, "B H R D"]]]:
-    """The writes of every layer's heads, and their places among all heads."""
+    """Yields the writes of each layer's heads, with their indices among all heads."""
     for layer in range(trace.n_layers):
         yield slice(layer * trace.n_heads, (layer + 1) * trace.n_heads), trace.head_writes(layer).float()
 
 
 def traces(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Iterator[tuple[slice, Trace]]:
-    """Pictures traced batch by batch, with their places among all pictures."""
+    """Traces pictures batch by batch; yields their indices among all pictures, and the trace."""
     start = 0
     for chunk in batches(pictures, size):
         trace = encoder.trace(encoder.preprocess([picture.open() for picture in chunk]))
@@ -78,23 +78,23 @@ def traces(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> I
 
 @torch.no_grad()
 def measure_means(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Generator[Progress, None, Means]:
-    """Mean writes over all pictures, in one pass; yields progress in pictures."""
+    """Measures the means over all pictures in one pass; yields progress in pictures."""
     sums: list[Tensor] = []
-    for place, trace in traces(encoder, pictures, size):
+    for rows, trace in traces(encoder, pictures, size):
         heads = torch.cat([written.sum(dim=0) for _, written in layer_writes(trace)])
         added = [heads, trace.final.float().sum(dim=0), trace.embedding.float().sum(dim=0)]
         sums = [total + more for total, more in zip(sums, added, strict=True)] if sums else added
-        yield Progress("mean writes", place.stop, len(pictures), "pictures")
+        yield Progress("mean writes", rows.stop, len(pictures), "pictures")
     return Means(*(total / len(pictures) for total in sums))
 
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Directions of unit norm in which heads write, means over width removed where the final norm removes them.
+    """Directions of unit norm in which heads write, with means over width removed if the final norm removes them.
 
     Attributes:
-        axis: the direction along which each head's centred writes vary most.
-        chance: a sum of its centred writes with random weights: a direction that it writes in and that means nothing.
+        axis: direction along which each head's centred writes vary most.
+        chance: sum of its centred writes with random weights: a meaningless direction in which the head writes.
     """
 
     axis: Float[Tensor, "N R D"]
@@ -105,7 +105,7 @@ class Axes:
 def measure_axes(
     encoder: Encoder, pictures: Sequence[ProfilePicture], size: int, means: Means, seed: int = 0
 ) -> Generator[Progress, None, Axes]:
-    """Each head's strongest principal axis, by power iteration: no pass holds more than one batch's writes.
+    """Computes each head's first principal axis by power iteration, with the writes of one batch in memory at a time.
 
         v <- Σ_i (h_i - h̄) <h_i - h̄, v> / |...|
 
@@ -120,20 +120,20 @@ def measure_axes(
     for number in range(1 + _PASSES):
         sums = torch.zeros_like(means.writes)
         for rows, trace in traces(encoder, pictures, size):
-            for place, written in layer_writes(trace):
-                about = _visible(written - means.writes[place], encoder.spec.centred)
-                mixed = weights[rows, place].to(about) if vectors is None else _along(about, vectors[place])
-                sums[place] += torch.einsum("bh,bhrd->hrd", mixed, about)
+            for heads, written in layer_writes(trace):
+                centred = _visible(written - means.writes[heads], encoder.spec.centred)
+                mixed = weights[rows, heads].to(centred) if vectors is None else _along(centred, vectors[heads])
+                sums[heads] += torch.einsum("bh,bhrd->hrd", mixed, centred)
             yield Progress("axes", number * len(pictures) + rows.stop, total, "pictures")
         vectors = sums / visible_norm(sums, centred=False)[:, None, None].clamp_min(1e-12)
         chance = vectors if chance is None else chance
     if vectors is None or chance is None:
-        raise UsageError("there are no passes to find axes in.")
+        raise UsageError("axes need at least one pass over the pictures.")
     return Axes(vectors, chance)
 
 
 def axis_passes() -> int:
-    """How often `measure_axes` goes over the pictures."""
+    """Number of passes of `measure_axes` over the pictures."""
     return 1 + _PASSES
 
 
@@ -145,15 +145,15 @@ def _along(vectors: Float[Tensor, "B N R D"], directions: Float[Tensor, "N R D"]
     return (vectors * directions).sum(dim=(-2, -1))
 
 
-def oriented(places: Float[Tensor, "P N"]) -> Float[Tensor, "N"]:
-    """1 or -1 a head, so that its axis points to where the few extreme pictures are: the third moment is positive."""
-    return torch.where(places.double().pow(3).sum(dim=0) < 0, -1.0, 1.0)
+def oriented(coordinates: Float[Tensor, "P N"]) -> Float[Tensor, "N"]:
+    """Sign of each head's axis, 1 or -1, of positive third moment: the few extreme pictures are at the high end."""
+    return torch.where(coordinates.double().pow(3).sum(dim=0) < 0, -1.0, 1.0)
 
 
 def steered(
     encoder: Encoder, base: Float[Tensor, "R D"], directions: Float[Tensor, "B N R D"], strength: Strength
 ) -> Float[Tensor, "B N E"]:
-    """Embeddings of a base residual steered along directions, `P(LN(b + c h))`; under `s` their length counts too."""
+    """Embeddings of a base residual steered along directions, `P(LN(b + c h))`; under `s` their lengths count too."""
     factors = strength.coefficient(base[None, None], directions, centred=encoder.spec.centred)
     return read_out(encoder, base + factors[..., None, None] * directions).float()
 
@@ -167,48 +167,48 @@ def measure_batch(
     strength: Strength,
     texts: Float[Tensor, "B E"],
 ) -> dict[str, Float[Tensor, "B N"]]:
-    """Measurements of one batch of pictures, for every head: the last pass.
+    """Measures every head on a batch of pictures, in the last pass.
 
     Args:
         encoder: the encoder.
-        trace: the pictures.
+        trace: trace of the pictures.
         means: means over all pictures.
         axes: axes of all heads.
-        strength: how hard to steer from the neutral base.
-        texts: the direction of each picture's label, nan where it is not known.
+        strength: steering strength from the neutral base.
+        texts: direction of each picture's label; NaN if unknown.
 
     Returns:
         `residual`: (B,1), norm |C r_L| of the picture's final residual. In units of it, `write`: norm of the centred
         write |C(h - h̄)|; `axis` and `chance`: its component along the head's axis and along a random mixture of its
-        writes. `similarity`: how well the centred write says what the picture shows, see above. `unsigned` and
-        `effect`: direct effects of mean ablation, the latter towards the text.
+        writes. `similarity`: agreement of the centred write with the picture, see above. `unsigned` and `effect`:
+        direct effects of mean ablation, unsigned and towards the text.
     """
     centred, final, clean = encoder.spec.centred, trace.final.float(), trace.embedding.float()
     neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
     size = visible_norm(final, centred=centred)[:, None]
     names = ("write", "axis", "chance", "similarity", "unsigned", "effect")
     values: dict[str, list[Tensor]] = {name: [] for name in names}
-    for place, written in layer_writes(trace):
-        about = written - means.writes[place]
-        values["write"].append(visible_norm(about, centred=centred) / size)
+    for heads, written in layer_writes(trace):
+        deviation = written - means.writes[heads]
+        values["write"].append(visible_norm(deviation, centred=centred) / size)
         for name, vectors in (("axis", axes.axis), ("chance", axes.chance)):
-            values[name].append(_along(_visible(about, centred), vectors[place]) / size)
-        moved = steered(encoder, means.final, about, strength) - neutral
+            values[name].append(_along(_visible(deviation, centred), vectors[heads]) / size)
+        moved = steered(encoder, means.final, deviation, strength) - neutral
         values["similarity"].append(cosine_similarity(moved, (clean - means.embedding)[:, None]))
-        ablated = read_out(encoder, final[:, None] - about).float()
+        ablated = read_out(encoder, final[:, None] - deviation).float()
         values["unsigned"].append(unsigned_effect(clean, ablated))
         values["effect"].append(signed_effect(clean, ablated, texts.to(clean)))
     return {"residual": size, **{name: torch.cat(parts, dim=1) for name, parts in values.items()}}
 
 
 def native(encoder: Encoder) -> NativeEncoder:
-    """The encoder as one whose heads can be ablated.
+    """Checks that an encoder's heads can be ablated, and returns it.
 
     Raises:
         UsageError: if its blocks cannot be hooked.
     """
     if not isinstance(encoder, NativeEncoder):
-        raise UsageError(f"{encoder.spec.name}: its adapter does not open the inside for ablation; give --ablate 0.")
+        raise UsageError(f"{encoder.spec.name}: its adapter cannot ablate heads; give --ablate 0.")
     return encoder
 
 
@@ -219,7 +219,7 @@ def measure_ablation(
     means: Mapping[Site, Tensor],
     texts: Float[Tensor, "B E"],
 ) -> dict[str, Float[Tensor, "B N"]]:
-    """Total effects of mean ablation on a real forward pass: `unsigned`, and `effect` towards the text."""
+    """Measures total effects of mean ablation in real forward passes: `unsigned`, and `effect` towards the text."""
     prefix = record_prefix(encoder, encoder.preprocess([picture.open() for picture in chunk]))
     ablated = run_to_end(ablate(encoder, prefix, heads, "mean", means=means))
     total, clean = ablated.total.float(), ablated.clean.float()
@@ -232,6 +232,6 @@ def measure_ablation(
 def ablation_means(
     encoder: NativeEncoder, pictures: Sequence[ProfilePicture], size: int, heads: Sequence[Site]
 ) -> dict[Site, Tensor]:
-    """What mean ablation puts in place of a head's write, on every token, from the first pictures."""
+    """Mean write of each head on every token over the first pictures, which mean ablation substitutes."""
     chunks = batches(pictures[:_MEAN_PICTURES], size)
     return mean_writes(encoder, [encoder.preprocess([shown.open() for shown in chunk]) for chunk in chunks], heads)

@@ -1,4 +1,4 @@
-"""Options of a profile: which heads, how they are steered and decoded, and how many pictures are ablated."""
+"""Options of a profile: heads, steering, decoding, and number of ablated pictures."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ class ProfileOptions:
     """Options of a profile.
 
     Attributes:
-        decode: how to decode.
-        strength: how hard to steer from the neutral base.
-        heads: the heads to show; all heads are measured in closed form, for comparison.
-        n_top: top pictures for each head and order.
-        n_texts: texts for each direction of a head.
-        n_ablated: pictures on which the shown heads are ablated in a real forward pass; 0 for none.
-        seed: of the decoder, and of what is drawn at random.
-        batch: pictures traced at once.
+        decode: options of the decoder.
+        strength: steering strength from the neutral base.
+        heads: heads to describe; all heads are measured in closed form, for comparison.
+        n_top: number of top pictures for each head and order.
+        n_texts: number of texts for each direction of a head.
+        n_ablated: number of pictures on which the described heads are ablated in a real forward pass; 0 for none.
+        seed: seed of the decoder and of all random draws.
+        batch: number of pictures traced at once.
     """
 
     decode: DecodeOptions
@@ -34,19 +34,19 @@ class ProfileOptions:
 
     def __post_init__(self) -> None:
         if not self.heads or any(site.kind != "head" for site in self.heads):
-            raise UsageError("only heads have profiles; name some, such as L3H4,head.5.* or all.")
+            raise UsageError("only heads have profiles; name heads, such as L3H4,head.5.* or all.")
         if self.n_top < 1 or self.n_texts < 0 or self.n_ablated < 0 or self.batch < 1:
-            raise UsageError("--top is at least 1; --texts and --ablate are not negative.")
+            raise UsageError("--top must be at least 1; --texts and --ablate cannot be negative.")
 
 
 def heads_of(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
-    """The heads that a text names: `all`, or sites and patterns of heads.
+    """Parses the heads that a text names: `all`, or sites and patterns of heads.
 
     Raises:
-        UsageError: if it names another kind of site, or one that is not there.
+        UsageError: if it names another kind of site, or a head that does not exist.
     """
     sites = all_heads(n_layers, n_heads) if text.strip() == "all" else parse_sites(text, n_layers, n_heads)
     for site in sites:
         if site.kind != "head":
-            raise UsageError(f"{site} is no head; only heads have profiles, such as L3H4, head.5.* or all.")
+            raise UsageError(f"{site} is not a head; only heads have profiles, such as L3H4, head.5.* or all.")
     return sites

@@ -1,4 +1,4 @@
-"""The page of head profiles: one HTML file that opens without a network, a section a head."""
+"""Page of head profiles: a single HTML file that opens offline, with a section per head."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,28 +18,28 @@ from steerlens.report.html import page_environment, script_hash, script_json, sh
 from steerlens.storage.folder import OwnedFolder
 
 _THUMBNAIL = 96
-"""Longest side of a top picture in pixels; it stands on the page once, however many heads show it."""
+"""Longest side of a top picture in pixels; the page contains each picture once, however many heads show it."""
 
 _ORDERS: Mapping[Order, str] = {
     "high": "High end of the axis",
     "low": "Low end of the axis",
-    "similarity": "Says best what the picture shows",
+    "similarity": "Agrees best with the picture",
     "effect": "Raises similarity with the label most",
     "write": "Writes most",
 }
 
 
 def write_profile_page(profile: Profile, folder: Path) -> Path:
-    """Writes `profile.html` and returns where it is.
+    """Writes `profile.html` and returns its path.
 
     Raises:
-        StoreError: if it cannot be written; one that was there before stays whole.
+        StoreError: if it cannot be written; an earlier file stays intact.
     """
     return OwnedFolder(folder).write(profile_page(profile).encode(), "profile.html")
 
 
 def profile_page(profile: Profile) -> str:
-    """The profiles as HTML that refers to nothing outside itself."""
+    """Renders the profiles as HTML that refers to nothing outside itself."""
     environment = page_environment("steerlens.profiles")
     scale, script = _scale(profile), _asset("steerlens.profiles", "profile.js")
     return environment.get_template("profile.html.j2").render(
@@ -83,7 +83,7 @@ def _picture_values(decoded: DecodedPicture) -> dict[str, Any]:
 
 
 def two(value: float) -> str:
-    """A number with two decimals and a true minus sign; never a negative zero."""
+    """Formats a number with two decimals and a true minus sign, never as negative zero."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
@@ -102,10 +102,14 @@ def _head(head: HeadProfile) -> dict[str, Any]:
     numbers = (
         ("Mean write", two(head.constant), "norm, of the mean final residual’s"),
         ("Centred write", _three(head.write), "norm, of the final residual’s"),
-        ("Says what the picture shows", _three(head.similarity), "cosine"),
-        ("Ablation: embedding moves", _three(head.total_unsigned), "1 − cosine, everything downstream reacting"),
-        ("Ablation: label’s text loses", _three(head.total_effect), "cosine, everything downstream reacting"),
-        ("… in the final residual alone", _three(head.direct_effect), "cosine, direct"),
+        ("Agreement with the picture", _three(head.similarity), "cosine"),
+        ("Ablation: embedding moves", _three(head.total_unsigned), "1 − cosine, with downstream layers reacting"),
+        (
+            "Ablation: similarity with the label lost",
+            _three(head.total_effect),
+            "cosine, with downstream layers reacting",
+        ),
+        ("… only in the final residual", _three(head.direct_effect), "cosine, direct"),
         (
             "Axis",
             two(head.axis_share),
@@ -139,8 +143,8 @@ def _head(head: HeadProfile) -> dict[str, Any]:
 
 def _measure_words(profile: Profile) -> str:
     if profile.heads[0].total_unsigned is None:
-        return "how large the head’s centred write is, relative to the final residual"
-    return "how far the embedding moves when the head is ablated (1 − cosine, everything downstream reacting)"
+        return "norm of the head’s centred write, relative to the final residual"
+    return "how far the embedding moves when the head is ablated (1 − cosine, with downstream layers reacting)"
 
 
 def _measured(head: HeadProfile) -> float:

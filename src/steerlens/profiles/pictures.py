@@ -1,4 +1,4 @@
-"""Pictures that heads are profiled over: many, each opened when it is needed and not kept."""
+"""Pictures of a profile: many, each opened when needed and not kept in memory."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from steerlens.studies.shared import concept_of, draw_scenes, image_hash, open_p
 
 @dataclass(frozen=True, eq=False)
 class ProfilePicture:
-    """A picture of a profile, opened when it is needed.
+    """Picture of a profile, opened when needed.
 
     Attributes:
-        id: names it.
-        concept: what it shows, in words.
+        id: unique name.
+        concept: name of the object that it shows.
         digest: hash of its file, or of its pixels.
         open: opens the picture, RGB.
     """
@@ -36,15 +36,15 @@ class ProfilePictures:
     """The pictures of a profile.
 
     Attributes:
-        pictures: in the order in which they are measured.
-        source: where they come from, in words.
+        pictures: the pictures, in the order of measurement.
+        source: origin of the pictures, in words.
     """
 
     pictures: tuple[ProfilePicture, ...]
     source: str
 
     def identity(self) -> dict[str, Any]:
-        """What tells this set from another one, as JSON values."""
+        """Identity of this set of pictures, as JSON values."""
         return {
             "source": self.source,
             "pictures": {picture.id: f"{picture.concept}|{picture.digest}" for picture in self.pictures},
@@ -52,16 +52,16 @@ class ProfilePictures:
 
 
 def folder_pictures(folder: Path, count: int, seed: int = 0) -> ProfilePictures:
-    """Pictures drawn from a folder and its subfolders; all of them if there are fewer.
+    """Draws pictures from a folder and its subfolders; all of them if there are fewer.
 
     Args:
-        folder: `concept/picture.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
-        count: how many at most.
-        seed: decides which, and their order.
+        folder: folder with `concept/picture.jpg`, or with `concept 1.jpg`, `concept 2.jpg`.
+        count: largest number of pictures.
+        seed: seed of the choice and the order.
 
     Raises:
-        UsageError: if the folder is not there, or holds no picture.
-        PictureError: if one cannot be read.
+        UsageError: if the folder does not exist, or contains no picture.
+        PictureError: if a picture cannot be read.
     """
     paths = picture_files(folder)
     random.Random(seed).shuffle(paths)
@@ -71,21 +71,21 @@ def folder_pictures(folder: Path, count: int, seed: int = 0) -> ProfilePictures:
 
 
 def _of_file(path: Path, folder: Path) -> ProfilePicture:
-    picture = load_picture(path)  # now: a broken file is reported before an hour of work, not after it
+    picture = load_picture(path)  # read now, to report a broken file before an hour of work, not after it
     inside = path.relative_to(folder).as_posix()
     return ProfilePicture(inside, concept_of(path, folder), picture.sha256[:16], lambda: load_picture(path).image)
 
 
 def scene_pictures(data: Path, count: int, seed: int = 0) -> ProfilePictures:
-    """Scenes of pictures that the bundled pair was not trained on; all of them if there are fewer.
+    """Draws scenes of pictures that the bundled pair was not trained on; all of them if there are fewer.
 
     Args:
-        data: folder of prepared pictures.
-        count: how many at most.
-        seed: decides which, and how the scenes are drawn.
+        data: folder with prepared pictures.
+        count: largest number of scenes.
+        seed: seed of the choice and of the scenes.
 
     Raises:
-        UsageError: if the folder holds no prepared pictures.
+        UsageError: if the folder contains no prepared pictures.
     """
     pictures = open_pictures(data)
     rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(UNSEEN)])
@@ -108,5 +108,5 @@ def _of_image(id: str, concept: str, image: Image.Image) -> ProfilePicture:
 
 
 def batches(pictures: Sequence[ProfilePicture], size: int) -> list[Sequence[ProfilePicture]]:
-    """The pictures in groups of a size, in order."""
+    """Splits pictures into groups of a size, in order."""
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]

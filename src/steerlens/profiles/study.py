@@ -1,4 +1,4 @@
-"""The run of a profile: measure, ablate, decode, summarise and write, part by part, so that it can be resumed."""
+"""Run of a profile: measures, ablates, decodes, summarises and writes, part by part, so that it can be resumed."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
@@ -39,41 +39,41 @@ from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.pair import Pair
 
 _CONTROLS = 64
-"""Random directions that the texts of mean writes are compared with."""
+"""Number of random directions that serve as controls for the texts of mean writes."""
 
 _MEASURES = 2
-"""Version of what is measured of a picture: 2 keeps the norm of its final residual, so that shares are of variances."""
+"""Version of the measurements of a picture: 2 adds the norm of its final residual, for shares of variance."""
 
 _DECODED = 16
-"""Pictures decoded between two writes to the disk."""
+"""Number of pictures decoded between two writes to disk."""
 
 NEUTRAL, RANDOM = "neutral", "random"
-"""Names of the two pictures that belong to no head: the neutral base, and the base steered along a random direction."""
+"""Names of the two pictures without a head: the neutral base, and the base steered along a random direction."""
 
 
 def profile_heads(
     pair: Pair, shown: ProfilePictures, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
 ) -> Generator[Progress, None, Profile]:
-    """Profiles heads over many pictures, in a folder; resumes a profile that was stopped.
+    """Profiles heads over many pictures, and writes a folder; resumes an interrupted profile.
 
     Args:
         pair: encoder and decoder.
         shown: the pictures.
-        options: what to measure.
-        folder: where to write.
+        options: options of the profile.
+        folder: folder of the profile.
         vocabulary: texts that describe heads; by default the pair's own.
 
     Raises:
-        UsageError: if the folder holds something else, there are too few pictures, or the model lacks a head.
-        StoreError: if it cannot be written; finished parts stay.
+        UsageError: if the folder contains something else, there are too few pictures, or a head does not exist.
+        StoreError: if the folder cannot be written; finished parts stay.
     """
     spec, pictures = pair.encoder.spec, shown.pictures
     for site in options.heads:
         site.check(spec.n_layers, spec.n_heads)
     if len(pictures) < 2 * options.n_top:
         raise UsageError(
-            f"{len(pictures)} pictures are too few to tell the {options.n_top} top ones of a head from the others; "
-            f"give at least {2 * options.n_top}, or lower --top."
+            f"{len(pictures)} pictures are too few for {options.n_top} top pictures per head; give at least "
+            f"{2 * options.n_top}, or lower --top."
         )
     if options.n_ablated:
         native(pair.encoder)
@@ -120,15 +120,15 @@ def _identity(pair: Pair, shown: ProfilePictures, options: ProfileOptions, words
 
 
 def _label_directions(pair: Pair, pictures: Sequence[ProfilePicture]) -> Float[Tensor, "P E"]:
-    """The text direction of each picture's label where the pair's own vocabulary holds it, else nan."""
-    own = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
+    """Text direction of each picture's label; NaN if the pair's own vocabulary lacks it."""
+    vocabulary = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
     rows = torch.full((len(pictures), pair.encoder.spec.embedding_size), torch.nan)
-    if own is None:
+    if vocabulary is None:
         return rows
-    directions = own.directions().cpu()
+    directions = vocabulary.directions().cpu()
     for row, picture in enumerate(pictures):
-        if (place := own.index(picture.concept)) is not None:
-            rows[row] = directions[place]
+        if (index := vocabulary.index(picture.concept)) is not None:
+            rows[row] = directions[index]
     return rows
 
 
@@ -136,8 +136,8 @@ def _means(
     encoder: Encoder, pictures: Sequence[ProfilePicture], options: ProfileOptions, study: StudyFolder
 ) -> Generator[Progress, None, Means]:
     if not study.has("means"):
-        found = yield from measure_means(encoder, pictures, options.batch)
-        study.add("means", {"writes": found.writes, "final": found.final, "embedding": found.embedding})
+        means = yield from measure_means(encoder, pictures, options.batch)
+        study.add("means", {"writes": means.writes, "final": means.final, "embedding": means.embedding})
     part = study.part("means")
     return Means(*(part[name].to(encoder.device) for name in ("writes", "final", "embedding")))
 
@@ -171,8 +171,8 @@ def _axes(
     encoder: Encoder, pictures: Sequence[ProfilePicture], options: ProfileOptions, means: Means, study: StudyFolder
 ) -> Generator[Progress, None, Axes]:
     if not study.has("axes"):
-        found = yield from measure_axes(encoder, pictures, options.batch, means, options.seed)
-        study.add("axes", {"axis": found.axis, "chance": found.chance})
+        axes = yield from measure_axes(encoder, pictures, options.batch, means, options.seed)
+        study.add("axes", {"axis": axes.axis, "chance": axes.chance})
     part = study.part("axes")
     return Axes(part["axis"].to(encoder.device), part["chance"].to(encoder.device))
 
@@ -180,14 +180,14 @@ def _axes(
 def _directions(means: Means, axes: Axes, values: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "N R D"]]:
     """Each head's mean write, both ends of its axis and a random mixture of its writes.
 
-    The last three are as long as the head's centred writes are along them, root mean square over pictures.
+    The length of the last three is the root mean square, over pictures, of the centred writes' component along them.
     """
-    places = values["axis"]
+    coordinates = values["axis"]
 
     def length(along: Tensor) -> Tensor:
         return (along * values["residual"]).square().mean(dim=0).sqrt()[:, None, None].to(means.writes)
 
-    high = axes.axis * oriented(places)[:, None, None].to(axes.axis) * length(places)
+    high = axes.axis * oriented(coordinates)[:, None, None].to(axes.axis) * length(coordinates)
     return {"mean": means.writes, "high": high, "low": -high, "chance": axes.chance * length(values["chance"])}
 
 
@@ -198,17 +198,17 @@ def _ablations(
     labels: Float[Tensor, "P E"],
     study: StudyFolder,
 ) -> Generator[Progress, None, dict[str, Tensor]]:
-    chosen = pictures[: options.n_ablated]
-    names = [f"ablation-{number:05d}" for number in range(len(chosen))]
-    replacing: dict[Site, Tensor] | None = None
-    for number, (name, picture) in enumerate(zip(names, chosen, strict=True)):
+    ablated = pictures[: options.n_ablated]
+    names = [f"ablation-{number:05d}" for number in range(len(ablated))]
+    mean_writes: dict[Site, Tensor] | None = None
+    for number, (name, picture) in enumerate(zip(names, ablated, strict=True)):
         if not study.has(name):
-            opened = native(encoder)
-            if replacing is None:
-                replacing = ablation_means(opened, pictures, options.batch, options.heads)
-            own = labels[number : number + 1]
-            study.add(name, measure_ablation(opened, [picture], options.heads, replacing, own))
-        yield Progress("ablation", number + 1, len(chosen), "pictures")
+            hooked = native(encoder)
+            if mean_writes is None:
+                mean_writes = ablation_means(hooked, pictures, options.batch, options.heads)
+            label = labels[number : number + 1]
+            study.add(name, measure_ablation(hooked, [picture], options.heads, mean_writes, label))
+        yield Progress("ablation", number + 1, len(ablated), "pictures")
     return _joined(study, names)
 
 
@@ -220,16 +220,15 @@ def _rows_of(encoder: Encoder, heads: Sequence[Site]) -> list[int]:
 def _to_decode(
     encoder: Encoder, means: Means, directions: Mapping[str, Tensor], options: ProfileOptions
 ) -> dict[str, Float[Tensor, "E"]]:
-    """Embeddings by name: the neutral base, a random direction, and each head's directions."""
+    """Embeddings to decode, by name: the neutral base, a random direction, and each head's directions."""
     neutral = read_out(encoder, means.final[None, None]).float()[0, 0]
     random = steered(encoder, means.final, _random_directions(means, 1, options.seed), options.strength)[0, 0]
     rows = _rows_of(encoder, options.heads)
-    found = {NEUTRAL: neutral, RANDOM: random}
+    embeddings = {NEUTRAL: neutral, RANDOM: random}
     for name in DIRECTIONS:
-        vectors = directions[name]
-        embeddings = steered(encoder, means.final, vectors[rows][None], options.strength)[0]
-        found |= {f"{site}.{name}": row for site, row in zip(options.heads, embeddings, strict=True)}
-    return found
+        of_heads = steered(encoder, means.final, directions[name][rows][None], options.strength)[0]
+        embeddings |= {f"{site}.{name}": row for site, row in zip(options.heads, of_heads, strict=True)}
+    return embeddings
 
 
 def _random_directions(means: Means, count: int, seed: int) -> Float[Tensor, "1 K R D"]:
@@ -241,7 +240,7 @@ def _random_directions(means: Means, count: int, seed: int) -> Float[Tensor, "1 
 def _text_embeddings(
     encoder: Encoder, means: Means, directions: Mapping[str, Tensor], options: ProfileOptions
 ) -> dict[str, Float[Tensor, "K E"]]:
-    """Embeddings that texts are compared with: the base steered along all heads' directions and meaningless ones."""
+    """Embeddings to compare texts with: the base steered along all heads' directions, and along meaningless ones."""
 
     def embeddings(vectors: Tensor) -> Tensor:
         return steered(encoder, means.final, vectors[None], options.strength)[0].cpu()
@@ -263,10 +262,10 @@ def _decode(
     for number, start in enumerate(range(0, total, _DECODED)):
         part, group = f"decoded-{number:05d}", names[start : start + _DECODED]
         if not study.has(part):
-            asked = torch.stack([embeddings[name] for name in group])
+            conditionings = torch.stack([embeddings[name] for name in group])
             seeds = [options.seed] * len(group)
-            events = redecode(pair.encoder, pair.decoder, asked, seeds, options.decode, keep=True)
-            study.add(part, _stored(asked.cpu(), (yield from part_of(events, "decoding", start, total))))
+            events = redecode(pair.encoder, pair.decoder, conditionings, seeds, options.decode, keep=True)
+            study.add(part, _stored(conditionings.cpu(), (yield from part_of(events, "decoding", start, total))))
         else:
             yield Progress("decoding", start + len(group), total, "pictures")
         stored = study.part(part)
@@ -276,8 +275,8 @@ def _decode(
     return decoded
 
 
-def _stored(asked: Float[Tensor, "N E"], came: Redecoded) -> dict[str, Tensor]:
-    if came.pictures is None:
-        raise UsageError("the decoder gave no pictures.")
-    pictures: UInt8[Tensor, "N height width 3"] = torch.from_numpy(eight_bit(came.pictures))
-    return {"asked": asked, "embeddings": came.embeddings, "pictures": pictures}
+def _stored(conditionings: Float[Tensor, "N E"], decoded: Redecoded) -> dict[str, Tensor]:
+    if decoded.pictures is None:
+        raise UsageError("the decoder returned no pictures.")
+    pictures: UInt8[Tensor, "N height width 3"] = torch.from_numpy(eight_bit(decoded.pictures))
+    return {"asked": conditionings, "embeddings": decoded.embeddings, "pictures": pictures}

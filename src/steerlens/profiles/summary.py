@@ -1,4 +1,4 @@
-"""Profiles as data: a pure summary of what was measured."""
+"""Profiles as data: a pure summary of measurements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from steerlens.sites import Site
 from steerlens.vocabulary import Vocabulary
 
 DIRECTIONS = ("mean", "high", "low")
-"""What is decoded and described of a head: its mean write, and the two ends of the axis of its centred writes."""
+"""Directions of a head to decode and describe: its mean write, and both ends of the axis of its centred writes."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedPicture:
-    """A decoded picture.
+    """Decoded picture of a profile.
 
     Attributes:
         picture: 8-bit RGB.
-        fidelity: cosine in [-1,1] between the embedding that was decoded and that of the picture.
+        fidelity: cosine in [-1,1] between the decoded embedding and the embedding of the picture.
     """
 
     picture: UInt8[np.ndarray, "height width 3"]
@@ -37,7 +37,7 @@ class DecodedPicture:
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over pictures, its standard error (nan for one picture), and the number of pictures."""
+    """Mean over pictures, its standard error (NaN for a single picture), and the number of pictures."""
 
     value: float
     error: float
@@ -46,7 +46,7 @@ class Average:
 
 @dataclass(frozen=True)
 class TopPicture:
-    """One of a head's top pictures: its id, its concept, and the value that it is ordered by."""
+    """Top picture of a head: its id, its concept, and the value that it is ordered by."""
 
     id: str
     concept: str
@@ -55,22 +55,22 @@ class TopPicture:
 
 @dataclass(frozen=True, eq=False)
 class HeadProfile:
-    """What one head does over many pictures.
+    """Profile of a head over many pictures.
 
     Attributes:
         site: the head.
         constant: norm of the mean write over that of the mean final residual, means over width removed.
-        write: norm of the centred write over that of the final residual: what varies with the picture.
-        similarity: how well the centred write says what the picture shows, a cosine; see `measure`.
-        direct_effect: similarity with the label's text that is lost if the write is replaced by its mean in the final
-            residual alone; None where no label is known.
-        total_effect: the same on a real forward pass, everything downstream reacting; None without ablations.
-        total_unsigned: how far the embedding then moves, `1 - cos`; None without ablations.
+        write: norm of the centred write, which varies with the picture, over that of the final residual.
+        similarity: agreement of the centred write with the picture, a cosine; see `measure`.
+        direct_effect: loss of similarity with the label's text if the write is replaced by its mean only in the final
+            residual; None if no label is known.
+        total_effect: the same loss in a real forward pass, with downstream layers reacting; None without ablations.
+        total_unsigned: movement of the embedding in that pass, `1 - cos`; None without ablations.
         axis_share: share of the centred writes' variance along the head's axis, in [0,1]; see `variance_share`.
-        chance_share: the same along a random mixture of its centred writes.
-        tops: the top pictures by each order.
-        texts: by direction (`DIRECTIONS`), the texts that describe it.
-        decoded: by direction, the picture of the neutral base steered along it.
+        chance_share: the same share along a random mixture of its centred writes.
+        tops: order -> top pictures.
+        texts: direction (see `DIRECTIONS`) -> texts that describe it.
+        decoded: direction -> picture of the neutral base steered along it.
     """
 
     site: Site
@@ -94,13 +94,13 @@ class Profile:
     Attributes:
         model: name of the pair.
         spec: sizes of the encoder.
-        source: where the pictures come from.
+        source: origin of the pictures, in words.
         pictures: the pictures.
-        heads: one profile for each head that is shown.
-        strength: how hard the neutral base was steered.
+        heads: profile of each described head.
+        strength: steering strength from the neutral base.
         neutral: picture of the neutral base.
         random: picture of the base steered equally hard along a random direction.
-        chance: by direction, the excess that the best text of a meaningless direction stays below in 95 of 100 cases.
+        chance: direction -> excess that the best text of a meaningless direction stays below in 95 of 100 cases.
         n_texts: number of texts to choose from.
     """
 
@@ -132,7 +132,7 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Measurements of P pictures and N heads; ablations are of A pictures and the K heads that are shown."""
+    """Measurements of P pictures and N heads; ablations are of A pictures and the K described heads."""
 
     model: str
     spec: EncoderSpec
@@ -155,7 +155,7 @@ def make_profile(
     n_top: int,
     n_texts: int,
 ) -> Profile:
-    """The profile that follows from measurements."""
+    """Summarises measurements as a profile."""
     texts: dict[str, list[tuple[TextScore, ...]]] = {}
     chance: dict[str, float] = {}
     if vocabulary is not None and measured.texts is not None and n_texts:
@@ -164,8 +164,8 @@ def make_profile(
             scores = text_scores(vocabulary, measured.texts[name], neutral)
             meaningless = text_scores(vocabulary, measured.texts[f"{name}.chance"], neutral)
             texts[name], chance[name] = describe(vocabulary.names, scores, meaningless, n_texts)
-    places = measured.values["axis"] * oriented(measured.values["axis"])
-    ordered = {**measured.values, "high": places, "low": -places}
+    coordinates = measured.values["axis"] * oriented(measured.values["axis"])
+    ordered = {**measured.values, "high": coordinates, "low": -coordinates}
     means, spec = measured.means, measured.spec
     rows = {site: site.layer * spec.n_heads + site.head for site in heads}
     constant = visible_norm(means.writes, centred=spec.centred) / visible_norm(means.final, centred=spec.centred)
@@ -181,15 +181,15 @@ def make_profile(
                 write=_average(measured.values["write"][:, row]) or Average(math.nan, math.nan, 0),
                 similarity=_average(measured.values["similarity"][:, row]) or Average(math.nan, math.nan, 0),
                 direct_effect=_average(measured.values["effect"][:, row]),
-                total_effect=_average(measured.ablated["effect"][:, place]) if measured.ablated else None,
-                total_unsigned=_average(measured.ablated["unsigned"][:, place]) if measured.ablated else None,
+                total_effect=_average(measured.ablated["effect"][:, column]) if measured.ablated else None,
+                total_unsigned=_average(measured.ablated["unsigned"][:, column]) if measured.ablated else None,
                 axis_share=variance_share(measured.values, "axis", row),
                 chance_share=variance_share(measured.values, "chance", row),
                 tops={name: _tops(measured.pictures, ordered[name][:, row], n_top) for name in ORDERS},
-                texts={name: found[row] for name, found in texts.items()},
+                texts={name: of_heads[row] for name, of_heads in texts.items()},
                 decoded={name: measured.decoded[f"{site}.{name}"] for name in DIRECTIONS},
             )
-            for place, (site, row) in enumerate(rows.items())
+            for column, (site, row) in enumerate(rows.items())
         ),
         strength=strength,
         neutral=measured.decoded["neutral"],
@@ -200,7 +200,7 @@ def make_profile(
 
 
 def _average(values: Float[Tensor, "N"]) -> Average | None:
-    """Mean and standard error of the values that are there; None if none is."""
+    """Mean and standard error of the values that are not NaN; None if all are."""
     known = values[~values.isnan()].double()
     if known.numel() == 0:
         return None
@@ -209,14 +209,14 @@ def _average(values: Float[Tensor, "N"]) -> Average | None:
 
 
 def variance_share(values: Mapping[str, Float[Tensor, "P N"]], along: str, head: int) -> float:
-    """The share of a head's centred writes' variance along one of its directions v, in [0,1].
+    """Share of the variance of a head's centred writes along a direction v, in [0,1].
 
         Σ_i <h_i - h̄, v>² / Σ_i |C(h_i - h̄)|²
 
     Args:
-        values: what was measured of every picture and head, in units of the picture's final residual.
+        values: measurements of every picture and head, in units of the picture's final residual.
         along: `axis` or `chance`.
-        head: the head's place among all heads.
+        head: index of the head among all heads.
     """
     residual = values["residual"][:, 0].double()
     part, whole = ((values[name][:, head].double() * residual).square().sum() for name in (along, "write"))
@@ -246,6 +246,6 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
 
 
 def averages_of(head: HeadProfile) -> dict[str, Average | None]:
-    """The numbers of a head that are means over pictures, by name."""
+    """Numbers of a head that are means over pictures, by name."""
     names = ("write", "similarity", "direct_effect", "total_effect", "total_unsigned")
     return {name: getattr(head, name) for name in names}

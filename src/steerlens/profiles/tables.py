@@ -44,8 +44,8 @@ def write_profile(
 ) -> None:
     """Writes `summary.json`, `heads.parquet`, `pictures.parquet` and `directions.safetensors`.
 
-    The last one holds, for each head, `L3H4.mean` and `L3H4.high` (D,), mean over readout tokens: what
-    `steerlens lens --vector` steers along (`low` is the opposite of `high`).
+    The last file contains, for each head, `L3H4.mean` and `L3H4.high` (D,), means over readout tokens, for
+    `steerlens lens --vector` (`low` is the opposite of `high`).
 
     Raises:
         StoreError: if they cannot be written.
@@ -53,7 +53,7 @@ def write_profile(
     study.write_json("summary.json", profile.to_json())
     study.write_json("provenance.json", provenance)
     study.write("heads.parquet", table_bytes(_COLUMNS, [_head_row(head) for head in profile.heads]))
-    # A picture's place on the axis is told as its top pictures are: from low to high.
+    # Coordinates on the axis are oriented like the top pictures: from low to high.
     shown = {name: values[name] for name in ("write", "axis", "similarity", "unsigned", "effect")}
     shown["axis"] = shown["axis"] * oriented(shown["axis"])
     rows = [
@@ -71,7 +71,7 @@ def write_profile(
     for head in profile.heads:
         for name in ("mean", "high"):
             vector = directions[name][_place(profile, head)].mean(dim=0).cpu().contiguous()
-            if bool(vector.any()):  # a direction of no length could not be steered along
+            if bool(vector.any()):  # steering along a zero vector is undefined
                 vectors[f"{head.site.label}.{name}"] = vector
     study.write("directions.safetensors", save_tensors(vectors))
 
