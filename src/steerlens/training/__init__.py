@@ -1,6 +1,6 @@
-"""Training of a small encoder-decoder pair: data, scenes, three stages, evaluation, export.
+"""Training of small encoder-decoder pairs: data, scenes, three stages, evaluation, export.
 
-Nothing here is imported by the rest of the package, so that looking through a lens never needs what training needs.
+The rest of the package imports nothing from here, so that the lenses do not need the dependencies of training.
 """
 
 from typing import TYPE_CHECKING

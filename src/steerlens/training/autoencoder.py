@@ -1,7 +1,7 @@
 """Stage 2: a small `VQModel` (spatial norms, not quantised) between 64 x 64 pictures and 16 x 16 x 4 latents.
 
-Latents are standardised channel by channel after training: the affine map is folded into `quant_conv`, into
-`post_quant_conv`, and into every spatial norm, which all see the latents; the Kandinsky pipeline knows no scale.
+Latents are standardised channel by channel after training. The affine map is folded into `quant_conv`,
+`post_quant_conv` and every spatial norm, which all read the latents, because the Kandinsky pipeline has no scale.
 
 References:
     Zheng et al., MoVQ: modulating quantized vectors for high-fidelity image generation, 2022, arXiv 2209.09002.
@@ -27,7 +27,7 @@ from steerlens.training.stage import Budget, Optimisation, StageRecord, autocast
 FACTOR = 4
 LATENT_CHANNELS = 4
 SCENE_AUGMENT = Augment(hue=0.08, colour=0.3, colour_share=0.5, blend=0.25, flip=0.5)
-"""Scenes of both decoder stages: varied, but neither blurred nor erased."""
+"""Augmentation of the scenes of both decoder stages: without blurring or erasing."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class AutoencoderSettings:
     """Size and training of the autoencoder.
 
     Attributes:
-        channels: of the blocks, each a multiple of 32 (the spatial norms' group count).
-        batch: scenes in a step, of all workers together.
+        channels: channels of the blocks, multiples of 32 (the spatial norms' group count).
+        batch: scenes per step, over all workers.
         noise: standard deviation of the noise on latents, which makes decoding robust to an imperfect UNet.
-        optimisation: of the weights.
+        optimisation: settings of the optimizers.
     """
 
     channels: tuple[int, ...] = (32, 64, 96)
@@ -50,7 +50,7 @@ class AutoencoderSettings:
 
 
 def make_autoencoder(settings: AutoencoderSettings) -> nn.Module:
-    """A `VQModel` with fresh weights."""
+    """Builds a `VQModel` with random weights."""
     from diffusers import VQModel
 
     depth = len(settings.channels)
@@ -72,7 +72,7 @@ def make_autoencoder(settings: AutoencoderSettings) -> nn.Module:
 
 
 def encode_latents(movq: Any, pictures: Tensor, batch: int = 256) -> Tensor:
-    """float (N,4,16,16): latents of pictures (N,3,64,64) in [0,1]."""
+    """Encodes pictures (N,3,64,64) in [0,1] as latents, float (N,4,16,16)."""
     device = next(movq.parameters()).device
     with torch.inference_mode(), autocast(device):
         parts = [movq.encode(chunk.to(device) * 2 - 1).latents.float() for chunk in pictures.split(batch)]
@@ -80,7 +80,7 @@ def encode_latents(movq: Any, pictures: Tensor, batch: int = 256) -> Tensor:
 
 
 def decode_latents(movq: Any, latents: Tensor, batch: int = 64) -> Tensor:
-    """float (N,3,64,64) in [0,1]: pictures of latents (N,4,16,16)."""
+    """Decodes latents (N,4,16,16) to pictures, float (N,3,64,64) in [0,1]."""
     device = next(movq.parameters()).device
     with torch.inference_mode(), autocast(device):
         chunks = latents.split(batch)
@@ -89,7 +89,7 @@ def decode_latents(movq: Any, latents: Tensor, batch: int = 64) -> Tensor:
 
 
 def _gradients(pictures: Tensor) -> list[Tensor]:
-    """Differences of neighbours, right and below: where a picture's edges are."""
+    """Differences of horizontal and vertical neighbours."""
     return [pictures[..., :, 1:] - pictures[..., :, :-1], pictures[..., 1:, :] - pictures[..., :-1, :]]
 
 
@@ -105,12 +105,12 @@ def edge_loss(decoded: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold_scale(movq: Any, mean: Tensor, deviation: Tensor) -> None:
-    """Make the latents `(z - mean) / deviation` per channel, without changing what is decoded.
+    """Changes the latents to `(z - mean) / deviation` per channel, without changing the decoded pictures.
 
     Args:
         movq: the model, changed in place.
-        mean: float (4).
-        deviation: float (4).
+        mean: float (4), mean of the latents.
+        deviation: float (4), standard deviation of the latents.
     """
     from diffusers.models.attention_processor import SpatialNorm
 
@@ -135,13 +135,13 @@ def train_autoencoder(
     resume: bool = False,
     measure_seconds: float = 180.0,
 ) -> Iterator[Progress]:
-    """Train the autoencoder and standardise its latents; the files are `autoencoder.*` in `folder`. See `run_stage`."""
+    """Trains the autoencoder and standardises its latents; files are `autoencoder.*` in `folder`. See `run_stage`."""
     settings = settings or AutoencoderSettings()
     device, (rank, workers) = torch.device(device), workers_of_group()
     torch.manual_seed(seed)
     batch = max(1, settings.batch // workers)
     movq: Any = make_autoencoder(settings).to(device)
-    # the codebook is never used: the decoder reads unquantised latents
+    # the codebook is unused, because the decoder reads unquantised latents
     movq.quantize.requires_grad_(False)
     maker = SceneMaker(pictures, pictures.rows(TRAIN), device, SCENE_AUGMENT)
 
@@ -189,14 +189,14 @@ def train_autoencoder(
 
 
 def standardise(movq: Any, maker: SceneMaker, seed: int, count: int = 1024) -> None:
-    """Measure the latents' mean and deviation per channel on scenes and fold them in."""
+    """Measures the latents' mean and deviation per channel on scenes, and folds them into the model."""
     generator = torch.Generator().manual_seed(seed + 1)
     latents = torch.cat([encode_latents(movq, maker.draw(64, generator).pictures) for _ in range(max(1, count // 64))])
     fold_scale(movq, latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)))
 
 
 def autoencoder_metrics(movq: Any, pictures: PictureSet) -> dict[str, float]:
-    """Signal-to-noise ratio in dB of scenes of held-out (or else training) pictures, encoded and decoded."""
+    """Signal-to-noise ratio in dB of encoded and decoded scenes of held-out pictures, or else training pictures."""
     device = next(movq.parameters()).device
     rows = pictures.rows(HELD_OUT)
     rows = rows if rows.numel() > 1 else pictures.rows(TRAIN)
@@ -207,14 +207,14 @@ def autoencoder_metrics(movq: Any, pictures: PictureSet) -> dict[str, float]:
 
 
 def keep_autoencoder(init: Path, folder: Path, settings: AutoencoderSettings | None = None) -> None:
-    """Take the autoencoder of a pair as it is: its latents are what that pair's UNet knows."""
+    """Copies the autoencoder of a pair unchanged, since the pair's UNet was trained on its latents."""
     movq = make_autoencoder(settings or AutoencoderSettings())
     start_from(movq, init / "decoder" / "movq" / "diffusion_pytorch_model.safetensors")
     save_checkpoint(folder / "autoencoder.safetensors", movq.state_dict(), {"step": 0})
 
 
 def load_autoencoder(folder: Path, settings: AutoencoderSettings | None = None) -> nn.Module:
-    """The trained autoencoder of a run's folder, float32, in eval mode."""
+    """Loads the trained autoencoder of a run, in float32 and eval mode."""
     movq = make_autoencoder(settings or AutoencoderSettings())
     tensors, _ = load_checkpoint(folder / "autoencoder.safetensors")
     movq.load_state_dict(tensors)

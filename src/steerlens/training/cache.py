@@ -1,6 +1,6 @@
-"""Embeddings and latents of many scenes, computed once: all that the UNet's training needs.
+"""Cache of embeddings and latents of many scenes, computed once: all data that the UNet's training needs.
 
-The cache is written in parts, so that a kill loses one part at most, and so that several processes can share the work.
+The cache is written in parts, so that an interruption loses at most one part, and several processes can share the work.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class SceneCache:
-    """What the UNet is trained on.
+    """Training data of the UNet.
 
     Attributes:
         embeds: float16 (N,E), unnormalised image embeddings of scenes.
-        latents: float16 (N,4,16,16), unit variance.
-        zero: float (E), the embedding of all-zero `pixel_values`: the unconditional embedding.
-        held_embeds: float (M,E), of plain scenes of held-out pictures.
-        held_pictures: uint8 (M,3,64,64), those scenes.
+        latents: float16 (N,4,16,16), their latents, of unit variance.
+        zero: float (E), the embedding of all-zero `pixel_values`, which serves as the unconditional embedding.
+        held_embeds: float (M,E), embeddings of plain scenes of held-out pictures.
+        held_pictures: uint8 (M,3,64,64), these scenes.
     """
 
     embeds: Tensor
@@ -59,27 +59,27 @@ def fill_cache(
     first: int = 0,
     stride: int = 1,
 ) -> Iterator[Progress]:
-    """Compute the parts that are missing; yields a record after each.
+    """Computes the missing parts; yields a record after each.
 
     Args:
-        embedder: embeds the scenes.
-        movq: trained, on the device.
-        pictures: training pictures make the parts, held-out ones the last, small part.
-        folder: the run's folder; parts go to its folder `scenes`.
-        parts: how many.
-        part_size: scenes in a part.
-        device: where to compute.
-        seed: of the scenes.
+        embedder: embedder of the scenes.
+        movq: the trained autoencoder, on the device.
+        pictures: prepared pictures; training pictures make up the parts, held-out pictures the small last part.
+        folder: folder of the run; parts go to its subfolder `scenes`.
+        parts: number of parts.
+        part_size: number of scenes in a part.
+        device: device to compute on.
+        seed: seed of the scenes.
         first: first part of this process.
         stride: number of processes that share the work.
     """
     start = time.monotonic()
     maker = SceneMaker(pictures, pictures.rows(TRAIN), device, SCENE_AUGMENT)
-    held = pictures.rows(HELD_OUT)
-    held = held if held.numel() > 1 else pictures.rows(TRAIN)
+    held_out = pictures.rows(HELD_OUT)
+    held_out = held_out if held_out.numel() > 1 else pictures.rows(TRAIN)
     path = folder / "scenes" / "held.safetensors"
     if first == 0 and not path.exists():
-        plain = SceneMaker(pictures, held, device, PLAIN)
+        plain = SceneMaker(pictures, held_out, device, PLAIN)
         scenes = plain.draw(128, torch.Generator().manual_seed(79)).pictures
         tensors = {
             "embeds": embedder.embed(scenes),
@@ -104,20 +104,20 @@ def fill_cache(
 
 
 def load_cache(folder: Path) -> SceneCache:
-    """Read all parts.
+    """Loads all parts.
 
     Raises:
-        SteerlensError: there are none.
+        SteerlensError: if there are none.
     """
     paths = sorted((folder / "scenes").glob("part-*.safetensors"))
     if not paths or not (folder / "scenes" / "held.safetensors").exists():
-        raise SteerlensError(f"no cached scenes in {folder / 'scenes'}: resume the training with --resume")
+        raise SteerlensError(f"there are no cached scenes in {folder / 'scenes'}: continue the training with --resume.")
     parts = [load_file(path) for path in paths]
-    held = load_file(folder / "scenes" / "held.safetensors")
+    held_out = load_file(folder / "scenes" / "held.safetensors")
     return SceneCache(
         torch.cat([part["embeds"] for part in parts]),
         torch.cat([part["latents"] for part in parts]),
-        held["zero"],
-        held["embeds"],
-        held["pictures"],
+        held_out["zero"],
+        held_out["embeds"],
+        held_out["pictures"],
     )

@@ -1,4 +1,4 @@
-"""The model card of a pair: what it is, what it was made of, how well it does, what it cannot do."""
+"""Model card of a pair: its parts, data, recipe, figures and limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.scenes import HELD_OUT, UNSEEN, load_prepared
-from steerlens.training.measurement import Evaluation, meant
+from steerlens.training.measurement import Evaluation, default_options
 from steerlens.training.pipeline import Recipe
 from steerlens.training.text import load_texts
 
@@ -19,9 +19,9 @@ pipeline_tag: image-to-image
 
 # A small CLIP-style ViT and its unCLIP decoder
 
-Made by `steerlens.training`, from scratch. A Vision Transformer that maps a 64 x 64 picture into the space of a
-sentence encoder, and a diffusion decoder that turns such an embedding back into a picture. It exists to be looked
-into: small enough for a laptop without a GPU, trained enough for its parts to mean something.
+Trained from scratch by `steerlens.training`: a Vision Transformer that maps a 64 x 64 picture into the space of a
+sentence encoder, and a diffusion decoder that turns such an embedding back into a picture. It serves for
+interpretability research: small enough for a laptop without a GPU, trained enough for its parts to be meaningful.
 
 | part | class | size |
 | --- | --- | --- |
@@ -33,7 +33,7 @@ into: small enough for a laptop without a GPU, trained enough for its parts to m
 
 ## Use
 
-Embeddings are decoded as they are, not normalised. Measured below with DPM-Solver++, {steps} steps, guidance
+Embeddings are decoded without normalisation. The figures below are for DPM-Solver++ with {steps} steps and guidance
 {guidance:g}; the unconditional embedding is the encoder's embedding of all-zero `pixel_values`. Zero-shot similarity is
 `cosine(image_embeds, text_embeds - text_mean)`; any text embedded with all-MiniLM-L6-v2 can serve as a label.
 
@@ -41,10 +41,10 @@ Embeddings are decoded as they are, not normalised. Measured below with DPM-Solv
 
 {data}
 
-Flags, symbols and people were left out. Held out: {held} pictures of one style (their concepts are seen in other
-styles) and {unseen} pictures of concepts never seen in any style; concepts with a near-duplicate, by name or picture,
-are never held out. Scenes are composed on the fly: one object on one of 12 background colours (two in five white),
-jittered in scale, place and angle; in a part of them a second, small object near a corner.
+Flags, symbols and people were left out. Held out: {held} pictures of one style (whose concepts are seen in other
+styles) and {unseen} pictures of concepts not seen in any style; concepts with a near-duplicate, by name or picture,
+are never held out. Scenes are composed on the fly: an object on one of 12 background colours (two in five white),
+jittered in scale, position and angle; some scenes have a second, small object near a corner.
 
 ## Recipe
 
@@ -54,16 +54,16 @@ jittered in scale, place and angle; in a part of them a second, small object nea
 
 {figures}
 
-![Held-out scenes, each with what was decoded from its embedding](decoded.png)
+![Held-out scenes, each beside the picture decoded from its embedding](decoded.png)
 
-Each pair shows a scene of held-out pictures (left) and what the decoder made of its embedding alone (right).
+Each pair shows a scene of held-out pictures (left) and the picture decoded from its embedding alone (right).
 
 ## Limits
 
-- It knows drawings of about a thousand things, in three styles. Photographs mean little to it.
-- The decoder invents detail that the embedding does not hold; look at several seeds.
-- Faces of the same family, clocks and other near-duplicates are easily confused.
-- It inherits what its sources leave out: the people, flags and symbols were removed on purpose.
+- It knows drawings of about a thousand objects, in three styles. It was not trained on photographs.
+- The decoder invents detail that the embedding does not contain; look at several seeds.
+- It easily confuses faces of the same family, clocks and other near-duplicates.
+- It inherits the gaps of its sources; people, flags and symbols were removed on purpose.
 """
 
 
@@ -73,9 +73,9 @@ def _millions(path: Path) -> str:
 
 
 def describe_sources(sources: list[dict[str, Any]]) -> str:
-    """Where pictures came from and under which licences, as a markdown list."""
+    """Sources of the pictures and their licences, as a markdown list."""
     if not sources:
-        return "Pictures of your own; state their licence here."
+        return "Your own pictures; state their licence here."
     trained = [source for source in sources if source.get("use", "training") == "training"]
     lines = [
         f"- {source['attribution']}: `{source['package']}` {source['version']}, {source['licence']}"
@@ -89,7 +89,7 @@ def _recipe(recipe: dict[str, Any]) -> str:
     shares = recipe["encoder_share"], recipe["autoencoder_share"]
     return "\n".join(
         [
-            f"{recipe['minutes']:g} minutes of training in all, seed {recipe['seed']}.",
+            f"{recipe['minutes']:g} minutes of training in total, seed {recipe['seed']}.",
             "",
             f"1. Encoder ({shares[0]:.0%} of the time): Muon on weight matrices, AdamW on the rest; contrast with "
             "composed text targets, cross-entropy over names, companions and backgrounds, and a thumbnail painted from "
@@ -97,20 +97,20 @@ def _recipe(recipe: dict[str, Any]) -> str:
             f"{encoder['drop_until']:.0%} of the time; colours, styles, scales, blur and noise augmented.",
             f"2. Autoencoder ({shares[1]:.0%}): squared, absolute and edge losses; latents brought to unit variance.",
             f"3. UNet (the rest): v-prediction on {recipe['scenes']} cached scenes, batch {unet['batch']}, "
-            f"{unet['drop']:.0%} of the conditions dropped, moving average of the weights. No loss runs through the "
-            "encoder: pictures show what an embedding holds, and do not try to please the encoder.",
+            f"{unet['drop']:.0%} of the conditions dropped, moving average of the weights. No loss passes through the "
+            "encoder, so that pictures show the content of an embedding and are not optimised for the encoder.",
         ]
     )
 
 
 def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Evaluation | None) -> None:
-    """Write `README.md` of a pair.
+    """Writes `README.md` of a pair.
 
     Args:
-        pair: its folder, with a manifest.
-        data: with the prepared pictures.
-        recipe: unused if the manifest has one.
-        report: its figures, or None if it was not evaluated.
+        pair: folder of the pair, with a manifest.
+        data: folder with the prepared pictures.
+        recipe: recipe of the pair; unused if the manifest has one.
+        report: figures of the pair; None if it was not evaluated.
     """
     from dataclasses import asdict
 
@@ -122,8 +122,8 @@ def write_card(pair: Path, data: Path, recipe: Recipe | None, report: Evaluation
         unet=_millions(pair / "decoder" / "unet"),
         movq=_millions(pair / "decoder" / "movq"),
         names=len(texts.names),
-        steps=meant().steps,
-        guidance=meant().guidance,
+        steps=default_options().steps,
+        guidance=default_options().guidance,
         data=describe_sources(list(pictures.sources)),
         held=pictures.rows(HELD_OUT).numel(),
         unseen=pictures.rows(UNSEEN).numel(),

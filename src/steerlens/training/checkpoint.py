@@ -1,7 +1,7 @@
-"""Checkpoints without pickle: tensors in safetensors, everything else in json, written atomically.
+"""Checkpoints without pickle: tensors in safetensors, everything else in JSON, written atomically.
 
-A checkpoint is one `.safetensors` file whose metadata carries the json part, so a kill between two writes cannot leave
-half of one step and half of another.
+A checkpoint is a single `.safetensors` file with the JSON part in its metadata, so that an interruption cannot mix the
+tensors of a step with the facts of another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from steerlens.errors import UsageError
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
-    """Save tensors and json facts in one file, atomically."""
+    """Saves tensors and JSON facts in a single file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -29,39 +29,39 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of `save_checkpoint`."""
+    """Loads the tensors and facts of `save_checkpoint`."""
     with safe_open(path, framework="pt") as handle:
         facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
         return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
 
 
 def start_from(model: nn.Module, weights: Path) -> None:
-    """Put the weights of a finished model into one of the same build.
+    """Loads the weights of a finished model into a model of the same architecture.
 
     Raises:
-        UsageError: there is no such file, or it is of a model of other sizes.
+        UsageError: if there is no such file, or it is of a model of other sizes.
     """
     if not weights.is_file():
-        raise UsageError(f"there are no weights to go on from: {weights} is missing")
+        raise UsageError(f"there are no weights to continue from: {weights} is missing.")
     try:
         model.load_state_dict(load_file(weights))
     except RuntimeError as error:
-        raise UsageError(f"{weights} is of a model of another build: {str(error).splitlines()[-1].strip()}") from error
+        raise UsageError(f"{weights} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy with `prefix.` before every name."""
+    """Copies a mapping, with `prefix.` before every name."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries under `prefix.`, without it."""
+    """Selects the entries under `prefix.`, and removes the prefix."""
     start = f"{prefix}."
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimizer as flat tensors `index.name`; learning rates are set by the schedule and not kept."""
+    """State of an optimizer as flat tensors `index.name`, without learning rates, which the schedule sets."""
     flat: dict[str, Tensor] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -70,7 +70,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took out."""
+    """Restores the state of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
@@ -81,7 +81,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 class Ema:
-    """Exponential moving average of a module's parameters, with a warm-up so that early steps are forgotten."""
+    """Exponential moving average of a module's parameters, with a warm-up so that early steps have no weight."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -90,7 +90,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average towards the module."""
+        """Moves the average towards the module."""
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, parameter in module.named_parameters():
@@ -98,18 +98,18 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the module's parameters with the average."""
+        """Overwrites the module's parameters with the average."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.shadow[name])
 
 
 def split_parameters(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(weight matrices, the rest): Muon serves matrices that map features to features, and no tables or label heads."""
+    """Splits parameters into weight matrices for Muon and all others, such as tables and classification heads."""
     matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             table = "position_embedding" in name or "classifier" in name
             is_matrix = parameter.ndim == 2 and not table and min(parameter.shape) > 8
-            (matrices if is_matrix else rest).append(parameter)
-    return matrices, rest
+            (matrices if is_matrix else others).append(parameter)
+    return matrices, others

@@ -1,9 +1,9 @@
-"""A classifier ViT on the same scenes: a second encoder that shares neither text, loss nor seed with the first one.
+"""Classifier ViT on the same scenes: a second encoder that shares neither text, loss nor seed with the first.
 
-Its one linear layer holds three groups of classes, of which a scene has one each: the main object ("red heart"), the
-companion ("with a small red heart") and the background ("on blue"). The loss is the sum of the groups' cross-entropies,
-the companion's over the scenes that have one. For most of the time half of the patches are left out. Serves as a judge
-that is independent of the pair, and as an encoder without a decoder to build bridges from.
+Its linear layer has three groups of classes: the main object ("red heart"), the companion ("with a small red heart")
+and the background ("on blue"); a scene has one class of each. The loss is the sum of the groups' cross-entropies, that
+of the companion over the scenes with a companion. For most of the training half of the patches are dropped. The
+classifier serves as a judge that is independent of the pair, and as an encoder without a decoder for bridges.
 
 References:
     Dosovitskiy et al., An image is worth 16x16 words, 2020, arXiv 2010.11929.
@@ -38,17 +38,17 @@ from steerlens.training.stage import Budget, autocast, run_stage, workers_of_gro
 
 STAGE = "classifier"
 CLASSIFIER_SETTINGS = EncoderSettings(heads=6)
-"""Size and training where nothing else is asked for."""
+"""Default size and training."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes, in three groups one after another; concepts that no training picture shows are none.
+    """Classes of the classifier, in three consecutive groups; concepts without a training picture have no class.
 
     Attributes:
         concepts: int64 (K), indices of the concepts that are classes.
-        n_concepts: C, of all concepts.
-        names: of the 2 K + 12 classes.
+        n_concepts: C, number of all concepts.
+        names: names of the 2 K + 12 classes.
     """
 
     concepts: Tensor
@@ -57,7 +57,7 @@ class Labels:
 
     @classmethod
     def of(cls, pictures: PictureSet) -> Labels:
-        """The classes of a set's training pictures."""
+        """Classes of a set's training pictures."""
         concepts = pictures.concept[pictures.rows(TRAIN)].unique()
         shown = [pictures.concepts[index].name for index in concepts.tolist()]
         small = [f"with a small {name}" for name in shown]
@@ -65,17 +65,17 @@ class Labels:
         return cls(concepts, len(pictures.concepts), (*shown, *small, *grounds))
 
     def groups(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """float (B,K), (B,K), (B,12): logits (B,2K+12) by group."""
+        """Splits logits (B,2K+12) by group: float (B,K), (B,K), (B,12)."""
         count = len(self.concepts)
         name, companion, ground = logits.split([count, count, len(BACKGROUNDS)], dim=-1)
         return name, companion, ground
 
     def classes(self, concept: Tensor) -> Tensor:
-        """int64 (B): places in a group of concepts, given by their index in the set."""
+        """Converts concepts, given by their index in the set, to indices within a group, int64 (B)."""
         return torch.searchsorted(self.concepts.to(concept.device), concept)
 
     def scores(self, logits: Tensor) -> Scores:
-        """Logits (B,2K+12) as scores of all concepts; one that is no class has the lowest."""
+        """Converts logits (B,2K+12) to scores of all concepts; concepts without a class get the lowest score."""
         name, companion, ground = self.groups(logits)
         every = logits.new_full((2, len(logits), self.n_concepts), -torch.inf)
         every[:, :, self.concepts.to(logits.device)] = torch.stack([name, companion])
@@ -83,10 +83,10 @@ class Labels:
 
 
 def make_classifier(settings: EncoderSettings, labels: tuple[str, ...]) -> nn.Module:
-    """A `ViTForImageClassification` with fresh weights, exact GELU and eager attention."""
+    """Builds a `ViTForImageClassification` with random weights, exact GELU and eager attention."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    make: Any = ViTConfig  # takes any option of the base class, which its signature does not show
+    make: Any = ViTConfig  # accepts options of the base class, which its signature does not list
     config = make(
         hidden_size=settings.width,
         intermediate_size=4 * settings.width,
@@ -97,13 +97,13 @@ def make_classifier(settings: EncoderSettings, labels: tuple[str, ...]) -> nn.Mo
         hidden_act="gelu",
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        attn_implementation="eager",  # the CPU's fused attention is half as fast backwards in bfloat16
+        attn_implementation="eager",  # the backward pass of the CPU's fused attention is half as fast in bfloat16
     )
     return ViTForImageClassification(config)
 
 
 def classify(classifier: Any, pixel_values: Tensor, kept: Tensor | None = None) -> Tensor:
-    """float (B,V): logits, from some of the patches only where `kept` (B,K) names them."""
+    """Computes logits, float (B,V), from all patches, or only from those in `kept` (B,K)."""
     if kept is None:
         return classifier(pixel_values=pixel_values).logits
     vit = classifier.vit
@@ -114,11 +114,11 @@ def classify(classifier: Any, pixel_values: Tensor, kept: Tensor | None = None) 
 
 
 def label_losses(logits: Tensor, scenes: Scenes, labels: Labels) -> dict[str, Tensor]:
-    """The cross-entropy of every group of classes, and their sum.
+    """Cross-entropies of the groups of classes, and their sum.
 
     Args:
         logits: float (B,2K+12).
-        scenes: what the pictures show.
+        scenes: contents of the pictures.
         labels: the classes.
     """
     name, companion, ground = labels.groups(logits)
@@ -144,7 +144,7 @@ def train_classifier(
     measure_seconds: float = 180.0,
     checkpoint_seconds: float = 45.0,
 ) -> Iterator[Progress]:
-    """Train the classifier; the files are `classifier.*` in `folder`. See `run_stage`."""
+    """Trains the classifier; its files are `classifier.*` in `folder`. See `run_stage`."""
     device, (rank, workers) = torch.device(device), workers_of_group()
     torch.manual_seed(seed)
     batch, labels = max(1, settings.batch // workers), Labels.of(pictures)
@@ -172,7 +172,7 @@ def train_classifier(
         folder,
         budget,
         settings.optimisation,
-        # Far from the seeds of another run's workers, which differ by one: what a judge saw is its own.
+        # Far from the seeds of another run's workers, which differ by 1, so that a judge is trained on other scenes.
         seed=1000 * seed + rank,
         resume=resume,
         measure=measure,
@@ -182,24 +182,24 @@ def train_classifier(
 
 
 def load_classifier(folder: Path, pictures: PictureSet, settings: EncoderSettings = CLASSIFIER_SETTINGS) -> nn.Module:
-    """The trained classifier of a run's folder, float32, in eval mode.
+    """Loads the trained classifier of a run, in float32 and eval mode.
 
     Raises:
-        SteerlensError: it is not trained to the end.
+        SteerlensError: if its training is not finished.
     """
     path = folder / f"{STAGE}.safetensors"
     if not path.exists():
-        raise SteerlensError(f"{folder} has no trained {STAGE}: finish it with --resume")
+        raise SteerlensError(f"{folder} has no trained {STAGE}: finish its training with --resume.")
     classifier = make_classifier(settings, Labels.of(pictures).names)
     classifier.load_state_dict(load_checkpoint(path)[0])
     return classifier.eval().requires_grad_(False)
 
 
 def measure_classifier(folder: Path, pictures: PictureSet, device: str = "cpu") -> dict[str, float]:
-    """Accuracies of an exported classifier through its adapter, as `scene_metrics` tells but for unseen concepts.
+    """Accuracies of an exported classifier through its adapter, as in `scene_metrics`, without unseen concepts.
 
     Raises:
-        SteerlensError: the folder holds no classifier of these pictures' concepts.
+        SteerlensError: if the folder contains no classifier of these pictures' concepts.
     """
     from steerlens.loading import load_encoder
     from steerlens.zoo.vocabularies import class_vocabulary
@@ -207,7 +207,7 @@ def measure_classifier(folder: Path, pictures: PictureSet, device: str = "cpu") 
     encoder, labels = load_encoder(folder, device=device), Labels.of(pictures)
     vocabulary = class_vocabulary(encoder)
     if vocabulary is None or vocabulary.names != labels.names:
-        raise SteerlensError(f"{folder} is no classifier of the concepts of the prepared pictures")
+        raise SteerlensError(f"{folder} is not a classifier of the concepts of the prepared pictures.")
 
     def score(shown: Tensor) -> Scores:
         embeds = [encoder.embed(encoder.preprocess_tensor(chunk)) for chunk in shown.split(128)]

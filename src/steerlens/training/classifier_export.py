@@ -1,4 +1,4 @@
-"""Save a trained classifier as a plain `save_pretrained` folder in float16, measured, with its model card."""
+"""Export of a trained classifier as a `save_pretrained` folder in float16, with its accuracies in a model card."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ pipeline_tag: image-classification
 # A small classifier ViT of composed scenes
 
 `ViTForImageClassification`: 64 pixels, patches of {patch}, {layers} layers x {heads} heads, width {width},
-{parameters:.1f} M parameters in float16. Made by `steerlens train classifier`, from scratch, on the scenes that the
-bundled pair is trained on, with another loss and another seed and without texts: a judge that is independent of the
-pair, and an encoder without a decoder to build bridges from.
+{parameters:.1f} M parameters in float16. Trained from scratch by `steerlens train classifier` on the scenes that the
+bundled pair is trained on, but with another loss, another seed and without texts. It serves as a judge that is
+independent of the pair, and as an encoder without a decoder for bridges.
 
-Its {classes} classes are three groups, of which a scene has one each: {concepts} main objects ("red heart"), as many
-companions ("with a small red heart") and {grounds} backgrounds ("on blue").
+Its {classes} classes form three groups: {concepts} main objects ("red heart"), as many companions ("with a small red
+heart") and {grounds} backgrounds ("on blue"). A scene has one class of each.
 
 ## Data
 
 {data}
 
 Flags, symbols and people were left out. Held out: {held} pictures of one style, whose concepts are seen in other
-styles; concepts that are held out in every style are no classes.
+styles; concepts that are held out in every style have no class.
 
 ## Recipe
 
-{minutes:g} minutes, batch {batch}, seed {seed}: the sum of the three groups' cross-entropies, the companion's over the
-scenes that have one; Muon on weight matrices, AdamW on the rest; {dropped:.0%} of the patches dropped for the first
-{until:.0%} of the time; a moving average of the weights.
+{minutes:g} minutes, batch {batch}, seed {seed}: the sum of the three groups' cross-entropies, that of the companion
+over scenes with a companion; Muon on weight matrices, AdamW on the rest; {dropped:.0%} of the patches dropped for the
+first {until:.0%} of the time; a moving average of the weights.
 
 ## Figures
 
@@ -47,7 +47,7 @@ scenes that have one; Muon on weight matrices, AdamW on the rest; {dropped:.0%} 
 
 ## Limits
 
-It knows drawings of about as many things as it has classes, in three styles. Photographs mean little to it.
+It knows drawings of its classes in three styles. It was not trained on photographs.
 """
 
 
@@ -61,23 +61,23 @@ def export_classifier(
     settings: EncoderSettings = CLASSIFIER_SETTINGS,
     device: str = "cpu",
 ) -> str:
-    """Write the classifier and its card; returns the table of its held-out accuracies.
+    """Writes the classifier and its card; returns the table of its held-out accuracies.
 
     Args:
-        pictures: that it was trained on.
-        folder: of the run.
-        out: the classifier's folder, created if missing.
-        minutes: that it was trained for.
-        seed: of the run.
-        settings: that it was trained with.
-        device: where to measure it.
+        pictures: prepared pictures that it was trained on.
+        folder: folder of the run.
+        out: folder of the classifier, created if missing.
+        minutes: duration of its training.
+        seed: seed of the run.
+        settings: settings of its training.
+        device: device to evaluate it on.
 
     Raises:
-        SteerlensError: it is not trained, or a weight does not fit into float16.
+        SteerlensError: if it is not trained, or a weight does not fit into float16.
     """
     classifier: Any = to_half(load_classifier(folder, pictures, settings))
     classifier.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes files readable by their owner only
     make_processor(int(classifier.config.image_size)).save_pretrained(out)
     labels, report = Labels.of(pictures), _report(measure_classifier(out, pictures, device), pictures)
     text = _TEXT.format(
@@ -103,13 +103,13 @@ def export_classifier(
 
 
 def _report(metrics: dict[str, float], pictures: PictureSet) -> Evaluation:
-    held = f"{pictures.rows(HELD_OUT).numel()} pictures on white"
+    held_out = f"{pictures.rows(HELD_OUT).numel()} pictures on white"
     scenes = "256 scenes of held-out pictures"
     rows = (
-        ("held1", "name of a held-out picture, top-1", held),
-        ("held5", "name of a held-out picture, top-5", held),
+        ("held1", "name of a held-out picture, top-1", held_out),
+        ("held5", "name of a held-out picture, top-5", held_out),
         ("train1", "name of a trained picture, top-1", "on white"),
         ("small5", "name of the companion, top-5", scenes),
         ("ground", "background, top-1", scenes),
     )
-    return Evaluation(tuple(Measurement(what, metrics[key], note=note) for key, what, note in rows if key in metrics))
+    return Evaluation(tuple(Measurement(name, metrics[key], note=note) for key, name, note in rows if key in metrics))

@@ -1,7 +1,7 @@
-"""A decoder for any encoder: scenes embedded by it once, then the UNet of the emoji recipe conditioned on them.
+"""Training of a decoder for any encoder: embeds scenes once, and trains the UNet of the emoji recipe on them.
 
-The encoder stays as it is, and so does the autoencoder, which is taken from a finished pair. Only the UNet trains, from
-new weights or from those of another UNet: what it knows of drawing carries over, and what embeddings mean is learnt.
+The encoder is frozen, and so is the autoencoder of a finished pair. Only the UNet is trained, from random weights or
+from those of another UNet, whose ability to draw carries over while it learns the new embeddings.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from steerlens.zoo import locate_pair
 
 @dataclass(frozen=True)
 class DecoderRecipe:
-    """Everything that decides how a decoder is trained.
+    """Recipe of a decoder's training.
 
     Attributes:
-        minutes: of training the UNet; embedding the scenes comes before and is not counted.
-        steps: steps instead of minutes (reproducible, for tests).
-        scenes: scenes embedded, in parts of `part`.
-        part: scenes in a part; an interrupted run loses one part at most.
-        pixels: side of the picture that the encoder sees; None for its own preprocessing.
-        seed: of everything random.
-        autoencoder: build of the autoencoder that is taken over.
+        minutes: training time of the UNet, without the time to embed the scenes.
+        steps: number of steps, instead of minutes (reproducible, for tests).
+        scenes: number of embedded scenes, in parts of `part`.
+        part: number of scenes in a part; an interrupted run loses at most one part.
+        pixels: side of the encoder's input in pixels; None for the encoder's own preprocessing.
+        seed: seed of all random numbers.
+        autoencoder: architecture of the finished pair's autoencoder.
         unet: size and training of the UNet.
     """
 
@@ -57,24 +57,24 @@ class DecoderRecipe:
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Where a run keeps the encoder's files."""
+    """Folder of the encoder's files in a run."""
     return folder / "encoder"
 
 
 def pair_folder(source: str) -> Path:
-    """The folder of a finished pair: a bundled card's or one given by path.
+    """Folder of a finished pair, given by the name of a bundled card or by path.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: if it is neither.
     """
     located = locate_pair(source)
     if located.folder is None:
-        raise UsageError(f"{source} is no folder with a decoder to go on from")
+        raise UsageError(f"{source} is not a folder with a decoder to continue from.")
     return located.folder
 
 
 def initial_weights(source: str | None) -> Path | None:
-    """The UNet to go on from: that of a pair (by card or folder), or a file of weights."""
+    """File of the UNet to continue from: that of a pair (by card or folder), or a file of weights."""
     if source is None:
         return None
     return Path(source) if source.endswith(".safetensors") else unet_file(pair_folder(source))
@@ -110,22 +110,22 @@ def train_decoder(
     resume: bool = False,
     workers: int = 1,
 ) -> Iterator[Progress]:
-    """Embed the scenes that are not embedded yet, then train the UNet.
+    """Embeds the scenes that are not embedded yet, then trains the UNet.
 
     Args:
         source: the encoder: a card's name, a folder or a hub id.
         data: folder with prepared pictures.
-        folder: of the run; scenes, checkpoints, weights and grids go there.
-        recipe: what to train.
-        init: UNet to go on from: a card's name, a pair's folder or a file; None for new weights.
-        autoencoder: the pair whose autoencoder is taken over, a card's name or a folder.
+        folder: folder of the run, for scenes, checkpoints, weights and grids.
+        recipe: recipe of the training.
+        init: UNet to continue from: a card's name, a pair's folder or a file; None for random weights.
+        autoencoder: pair whose autoencoder to use: a card's name or a folder.
         device: "cpu" or "cuda".
-        resume: continue what lies in the folder.
-        workers: processes on a CPU.
+        resume: True to continue the run in the folder.
+        workers: number of processes on a CPU.
 
     Raises:
-        UsageError: the encoder, the pair or the weights cannot be had, or the folder holds a run already and `resume`
-            is not set.
+        UsageError: if the encoder, the pair or the weights are not available, or the folder contains a run and
+            `resume` is False.
     """
     open_run(folder, resume)
     weights = initial_weights(init)
@@ -157,28 +157,28 @@ def train_decoder(
 
 
 def embedding_size(folder: Path) -> int:
-    """E, read from the cached scenes of a run."""
+    """Reads the embedding size E from the cached scenes of a run."""
     with safe_open(folder / "scenes" / "held.safetensors", framework="pt") as handle:
         return int(handle.get_slice("embeds").get_shape()[1])
 
 
 def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -> int:
-    """Write the pair: the encoder's files and the decoder in float16; returns its size in bytes.
+    """Writes the pair: the encoder's files and the decoder in float16; returns its size in bytes.
 
     Args:
-        data: holds the prepared pictures.
-        folder: of the run.
-        out: the pair's folder, created if missing.
-        recipe: that the run was trained with.
+        data: folder with the prepared pictures.
+        folder: folder of the run.
+        out: folder of the pair, created if missing.
+        recipe: recipe of the run.
 
     Raises:
-        UsageError: the UNet is not trained.
-        SteerlensError: a weight does not fit into float16.
+        UsageError: if the UNet is not trained.
+        SteerlensError: if a weight does not fit into float16.
     """
     from diffusers import KandinskyV22Pipeline
 
     if not (folder / "unet.safetensors").exists():
-        raise UsageError(f"{folder} has no trained UNet: finish it with --resume")
+        raise UsageError(f"{folder} has no trained UNet: finish its training with --resume.")
     for file in sorted(encoder_folder(folder).iterdir()):
         inner = "image_processor" if file.name == PROCESSOR else "image_encoder"
         (out / inner).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Embedders: what a decoder is conditioned on, whatever model computes it.
+"""Embedders: functions from pictures to the embeddings that a decoder is conditioned on, for any model.
 
-The cache and the UNet of both recipes see an encoder through this alone: the pair's own encoder in training, or any
-encoder that the package opens.
+The cache and the UNet of both recipes access an encoder only through an embedder, be it the pair's own encoder in
+training or any encoder that the package opens.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PROCESSOR = "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class Embedder:
-    """Embeddings of pictures.
+    """Function from pictures to embeddings.
 
     Attributes:
         embed: pictures float (N,3,64,64) in [0,1] -> embeddings float (N,E), not normalised.
-        zero: gives float (E), the embedding of all-zero `pixel_values`: the unconditional embedding.
+        zero: returns float (E), the embedding of all-zero `pixel_values`, which serves as the unconditional embedding.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -41,7 +41,7 @@ class Embedder:
 
 
 def zero_embedding(encoder: Any) -> Tensor:
-    """float (E): the encoder's embedding of all-zero `pixel_values`, in float32."""
+    """Computes the encoder's embedding of all-zero `pixel_values`, float32 (E)."""
     parameter = next(encoder.parameters())
     size = int(encoder.config.image_size)
     with torch.inference_mode():
@@ -50,13 +50,13 @@ def zero_embedding(encoder: Any) -> Tensor:
 
 
 def trained_embedder(folder: Path, projection: int, settings: EncoderSettings, device: str) -> Embedder:
-    """The encoder that a run has trained itself."""
+    """Embedder of the encoder that a run has trained."""
     encoder = load_encoder(folder, projection, settings).to(device)
     return Embedder(lambda pictures: embed_pictures(encoder, pictures), lambda: zero_embedding(encoder))
 
 
 def opened_embedder(folder: Path, device: str) -> Embedder:
-    """The encoder of a folder, under bfloat16 autocast."""
+    """Embedder of the encoder in a folder, under bfloat16 autocast."""
     encoder = open_encoder(locate_encoder(folder), device=device, dtype="float32")
 
     def embed(pictures: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def opened_embedder(folder: Path, device: str) -> Embedder:
 
 
 def embed_with(encoder: Encoder, pictures: Tensor, batch: int = 64) -> Tensor:
-    """float (N,E): embeddings of pictures (N,3,H,W) in [0,1] through the encoder's own preprocessing."""
+    """Embeds pictures (N,3,H,W) in [0,1] with the encoder's own preprocessing; float (N,E)."""
     parts: list[Tensor] = []
     for chunk in pictures.split(batch):
         with autocast(encoder.device):
@@ -75,15 +75,15 @@ def embed_with(encoder: Encoder, pictures: Tensor, batch: int = 64) -> Tensor:
 
 
 def copy_encoder(source: str, out: Path, pixels: int | None = None) -> dict[str, Any]:
-    """Put an encoder's files into a folder (hard links where the disk allows); returns where they came from.
+    """Copies an encoder's files into a folder, by hard links if possible; returns their origin.
 
     Args:
         source: a card's name, a folder or a hub id.
         out: the folder, created if missing.
-        pixels: side of the square picture that the encoder is to see; None leaves its own preprocessing.
+        pixels: side of the encoder's square input in pixels; None for its own preprocessing.
 
     Raises:
-        UsageError: the encoder's preprocessing cannot be set to another size.
+        UsageError: if the encoder's preprocessing cannot be set to another size.
     """
     located = locate_encoder(source)
     out.mkdir(parents=True, exist_ok=True)
@@ -94,16 +94,16 @@ def copy_encoder(source: str, out: Path, pixels: int | None = None) -> dict[str,
     if processor.is_file():
         write_json(out / PROCESSOR, resized(json.loads(processor.read_text()), pixels))
     elif pixels is not None:
-        raise UsageError(f"{source} has no {PROCESSOR} whose size could be set to {pixels}")
+        raise UsageError(f"{source} has no {PROCESSOR}, so its input size cannot be set to {pixels}.")
     return {"source": located.source, "pixels": pixels, "note": located.note}
 
 
 def resized(processor: dict[str, Any], pixels: int | None) -> dict[str, Any]:
-    """Preprocessing that scales the whole picture to `pixels` and crops nothing; None leaves it as it is."""
+    """Preprocessing that scales the whole picture to `pixels` without cropping; unchanged if `pixels` is None."""
     if pixels is None:
         return processor
     if "size" not in processor:
-        raise UsageError("this encoder's preprocessing names no size; leave --pixels out")
+        raise UsageError("this encoder's preprocessing has no size; leave out --pixels.")
     square = {"height": pixels, "width": pixels}
     size = {"shortest_edge": pixels} if "shortest_edge" in processor["size"] else square
     return {**processor, "size": size, **({"crop_size": square} if "crop_size" in processor else {})}
@@ -115,5 +115,5 @@ def link_file(source: Path, target: Path) -> None:
         return
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one without links
+    except OSError:  # another disk, or a file system without links
         shutil.copyfile(source, target)

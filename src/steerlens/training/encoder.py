@@ -1,8 +1,8 @@
-"""Stage 1: a CLIP-style ViT whose embedding knows concept, background and companion, and what the picture looks like.
+"""Stage 1: a CLIP-style ViT whose embedding encodes concept, background, companion and appearance of a picture.
 
-Five losses meet in the embedding: contrast with composed text targets, the name among all names, the companion's name
-with the main object left out, the background, and a thumbnail that a small MLP must paint from the embedding (so that
-colour and layout stay in it for the decoder). For most of the time half of the patches are left out.
+Five losses act on the embedding: contrast with composed text targets, the name among all names, the companion's name
+with the main object excluded, the background, and a thumbnail that a small MLP paints from the embedding, which keeps
+colour and layout for the decoder. For most of the training half of the patches are dropped.
 
 References:
     Radford et al., Learning transferable visual models from natural language supervision, 2021, arXiv 2103.00020.
@@ -36,16 +36,16 @@ class EncoderSettings:
     """Size and training of the encoder.
 
     Attributes:
-        width: of the residual stream.
+        width: width of the residual stream.
         layers: number of blocks.
-        heads: attention heads of a block.
+        heads: attention heads per block.
         patch: side of a patch in pixels.
-        batch: scenes in a step, of all workers together.
+        batch: scenes per step, over all workers.
         companions: share of scenes with a companion.
         keep: share of patches kept while patches are dropped.
         drop_until: share of the budget after which all patches are kept.
-        augment: of the training scenes.
-        optimisation: of the weights.
+        augment: augmentation of the training scenes.
+        optimisation: settings of the optimizers.
     """
 
     width: int = 192
@@ -61,10 +61,10 @@ class EncoderSettings:
 
 
 def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
-    """A `CLIPVisionModelWithProjection` with fresh weights, exact GELU and eager attention."""
+    """Builds a `CLIPVisionModelWithProjection` with random weights, exact GELU and eager attention."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    make: Any = CLIPVisionConfig  # takes any option of the base class, which its signature does not show
+    make: Any = CLIPVisionConfig  # accepts options of the base class, which its signature does not list
     config = make(
         hidden_size=settings.width,
         intermediate_size=4 * settings.width,
@@ -74,13 +74,13 @@ def make_encoder(settings: EncoderSettings, projection: int) -> nn.Module:
         patch_size=settings.patch,
         projection_dim=projection,
         hidden_act="gelu",
-        attn_implementation="eager",  # the CPU's fused attention is half as fast backwards in bfloat16
+        attn_implementation="eager",  # the backward pass of the CPU's fused attention is half as fast in bfloat16
     )
     return CLIPVisionModelWithProjection(config)
 
 
 def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None) -> Tensor:
-    """float (B,E): image embeddings, from some of the patches only where `kept` (B,K) names them."""
+    """Computes image embeddings, float (B,E), from all patches, or only from those in `kept` (B,K)."""
     if kept is None:
         return encoder(pixel_values=pixel_values).image_embeds
     vision = encoder.vision_model
@@ -90,13 +90,13 @@ def embed_tokens(encoder: Any, pixel_values: Tensor, kept: Tensor | None = None)
 
 
 def kept_tokens(hidden: Tensor, kept: Tensor) -> Tensor:
-    """float (B,1+K,D): the class token and the patches that `kept` (B,K) names, of all tokens (B,1+T,D)."""
+    """Selects the class token and the patches in `kept` (B,K) of all tokens (B,1+T,D); float (B,1+K,D)."""
     index = torch.cat([torch.zeros_like(kept[:, :1]), kept + 1], dim=1)
     return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def draw_kept(settings: EncoderSettings, batch: int, share: float, generator: torch.Generator) -> Tensor | None:
-    """int64 (B,K): patches that a step keeps, in order; None once all are kept."""
+    """Draws the patches that a step keeps, int64 (B,K), in order; None once all are kept."""
     if share >= settings.drop_until:
         return None
     patches = (64 // settings.patch) ** 2
@@ -105,22 +105,22 @@ def draw_kept(settings: EncoderSettings, batch: int, share: float, generator: to
 
 
 class EncoderTraining(nn.Module):
-    """The encoder, the thumbnail painter and the temperatures."""
+    """Modules that are trained: the encoder, the thumbnail painter and the temperatures."""
 
     def __init__(self, encoder: nn.Module, projection: int) -> None:
         super().__init__()
         self.encoder = encoder
         last = nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL)
         self.painter = nn.Sequential(nn.Linear(projection, 512), nn.GELU(), last)
-        nn.init.constant_(last.bias, 0.65)  # the mean of a scene: a zero start wastes the first minutes
+        nn.init.constant_(last.bias, 0.65)  # the mean of a scene, since starting from zero wastes the first minutes
         self.temperatures = nn.Parameter(torch.tensor([2.7, 3.0, 2.7, 2.7]))
 
     def losses(self, embeds: Tensor, scenes: Scenes, texts: TextTable) -> dict[str, Tensor]:
-        """All losses of a batch; `texts` is centred.
+        """Computes all losses of a batch.
 
         Args:
             embeds: float (B,E).
-            scenes: what the pictures show, and the unspoilt pictures.
+            scenes: contents of the pictures, and the pictures without augmentation.
             texts: centred tables.
         """
         unit = functional.normalize(embeds, dim=-1)
@@ -134,7 +134,7 @@ class EncoderTraining(nn.Module):
 
         similarity = unit @ texts.names.T
         has = scenes.companion >= 0
-        # a companion's name is right too: it is not counted against the main name, nor the main one against it
+        # the companion's name is correct too, so neither name counts as wrong for the other
         other = torch.zeros_like(similarity, dtype=torch.bool)
         other[rows[has], scenes.companion[has]] = True
         main = functional.cross_entropy(
@@ -162,7 +162,7 @@ class EncoderTraining(nn.Module):
 
 
 def to_pixel_values(pictures: Tensor) -> Tensor:
-    """[0,1] -> [-1,1]: the image processor's mean and standard deviation are 0.5."""
+    """Maps [0,1] to [-1,1], since the image processor's mean and standard deviation are 0.5."""
     return pictures * 2 - 1
 
 
@@ -179,9 +179,9 @@ def train_encoder(
     checkpoint_seconds: float = 45.0,
     init: Path | None = None,
 ) -> Iterator[Progress]:
-    """Train the encoder; the files are `encoder.*` in `folder`. See `run_stage`.
+    """Trains the encoder; its files are `encoder.*` in `folder`. See `run_stage`.
 
-    With `init`, the folder of a pair, it goes on from that pair's encoder.
+    With `init`, the folder of a pair, training starts from that pair's encoder.
     """
     settings = settings or EncoderSettings()
     device, (rank, workers) = torch.device(device), workers_of_group()
@@ -221,14 +221,14 @@ def train_encoder(
 
 
 def keep_encoder(init: Path, folder: Path, projection: int, settings: EncoderSettings | None = None) -> None:
-    """Take the encoder of a pair as it is."""
+    """Copies the encoder of a pair unchanged."""
     encoder = make_encoder(settings or EncoderSettings(), projection)
     start_from(encoder, init / "image_encoder" / "model.safetensors")
     save_checkpoint(folder / "encoder.safetensors", prefixed("encoder", encoder.state_dict()), {"step": 0})
 
 
 def load_encoder(folder: Path, projection: int, settings: EncoderSettings | None = None) -> nn.Module:
-    """The trained encoder of a run's folder, float32, in eval mode."""
+    """Loads the trained encoder of a run, in float32 and eval mode."""
     encoder = make_encoder(settings or EncoderSettings(), projection)
     tensors, _ = load_checkpoint(folder / "encoder.safetensors")
     encoder.load_state_dict(part("encoder", tensors))
@@ -236,20 +236,20 @@ def load_encoder(folder: Path, projection: int, settings: EncoderSettings | None
 
 
 def embed_pictures(encoder: Any, pictures: Tensor) -> Tensor:
-    """float (N,E): embeddings of pictures (N,3,64,64) in [0,1]."""
+    """Embeds pictures (N,3,64,64) in [0,1]; float (N,E)."""
     device = next(encoder.parameters()).device
     return in_batches(lambda pixels: encoder(pixel_values=pixels).image_embeds, pictures, device)
 
 
 def in_batches(forward: Callable[[Tensor], Tensor], pictures: Tensor, device: torch.device, batch: int = 256) -> Tensor:
-    """float32 (N,...): what a model's forward pass makes of pictures (N,3,64,64) in [0,1], without gradients."""
+    """Runs a forward pass on pictures (N,3,64,64) in [0,1], in batches and without gradients; float32 (N,...)."""
     with torch.inference_mode(), autocast(device):
         parts = [forward(to_pixel_values(chunk.to(device))).float() for chunk in pictures.split(batch)]
     return torch.cat(parts).clone()
 
 
 def encoder_metrics(encoder: Any, pictures: PictureSet, centred: TextTable, device: torch.device) -> dict[str, float]:
-    """Zero-shot accuracies, as `scene_metrics` tells."""
+    """Zero-shot accuracies; see `scene_metrics`."""
 
     def score(shown: Tensor) -> Scores:
         unit = functional.normalize(embed_pictures(encoder, shown), dim=-1)

@@ -1,7 +1,7 @@
-"""Measure a pair on held-out pictures and scenes, against bars; nothing here is seen in training.
+"""Evaluation of a pair on held-out pictures and scenes, which training does not use, against thresholds.
 
-Similarity is the cosine of image embeddings; names are compared with mean-centred text embeddings. All measurements run
-on the exported pair, through the same encoder, lenses, interventions and decoder as every other command.
+Similarity is the cosine of image embeddings; names are compared with mean-centred text embeddings. All measurements use
+the exported pair, with the same encoder, lenses, interventions and decoder as every other command.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from steerlens.scenes import (
 from steerlens.training.fidelity import decoder_parts
 from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
-from steerlens.training.measurement import Evaluation, MeasuredPair, Measurement, meant, open_pair
+from steerlens.training.measurement import Evaluation, MeasuredPair, Measurement, default_options, open_pair
 from steerlens.training.metrics import rank_of
 
 
 def ground_of(pictures: Tensor) -> Tensor:
-    """int64 (N): the background whose colour is nearest to the median colour of a 3-pixel frame."""
+    """Finds the background whose colour is nearest to the median colour of a 3-pixel frame; int64 (N)."""
     frame = torch.ones(pictures.shape[-2:], dtype=torch.bool, device=pictures.device)
     frame[3:-3, 3:-3] = False
     colour = pictures[:, :, frame].median(dim=-1).values
@@ -43,7 +43,7 @@ def ground_of(pictures: Tensor) -> Tensor:
 
 
 def rank_correlation(values: Tensor) -> Tensor:
-    """float (N): Spearman's correlation of each row of (N,K) with the column's number."""
+    """Spearman's correlation of each row of (N,K) with the column number; float (N)."""
     ranks = values.argsort(dim=1).argsort(dim=1).double()
     columns = torch.arange(values.shape[1], dtype=torch.float64, device=values.device).expand_as(ranks)
     stacked = torch.stack([ranks, columns]) - (values.shape[1] - 1) / 2
@@ -51,7 +51,7 @@ def rank_correlation(values: Tensor) -> Tensor:
 
 
 def naming(pair: MeasuredPair, pictures: PictureSet) -> list[Measurement]:
-    """Zero-shot names of held-out pictures and unseen concepts."""
+    """Measures zero-shot naming of held-out pictures and unseen concepts."""
     figures: list[Measurement] = []
     device = pair.names.device
     for split, label in ((HELD_OUT, "a held-out picture"), (UNSEEN, "an unseen concept")):
@@ -70,7 +70,7 @@ def naming(pair: MeasuredPair, pictures: PictureSet) -> list[Measurement]:
 
 
 def companions(pair: MeasuredPair, pictures: PictureSet, count: int) -> list[Measurement]:
-    """Zero-shot names of small, overlaid objects, with the main object's name left out."""
+    """Measures zero-shot naming of small, overlaid objects, with the main object's name excluded."""
     figures: list[Measurement] = []
     device = pair.names.device
     for split, bar, label in ((HELD_OUT, 0.4, "both pictures held out"), (TRAIN, None, "trained pictures, new scenes")):
@@ -91,14 +91,14 @@ def companions(pair: MeasuredPair, pictures: PictureSet, count: int) -> list[Mea
 
 
 def held_scenes(pictures: PictureSet, device: torch.device, count: int) -> Scenes:
-    """Scenes of held-out pictures; of unseen concepts too, where there are no other held-out pictures."""
+    """Composes scenes of held-out pictures, or of unseen concepts if there are no others."""
     rows = pictures.rows(HELD_OUT)
     rows = rows if rows.numel() > 1 else pictures.rows(UNSEEN)
     return SceneMaker(pictures, rows, device, PLAIN).draw(count, torch.Generator().manual_seed(9102))
 
 
 def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Measurement]:
-    """Scenes embedded, decoded and embedded again: fidelity, retrieval, background, speed."""
+    """Measures scenes that are embedded, decoded and embedded again: fidelity, retrieval, background, speed."""
     embeds = pair.embed(scenes.pictures)
     pair.decode(embeds[:8])
     start = time.perf_counter()
@@ -109,7 +109,7 @@ def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Meas
     cosine = functional.normalize(pair.embed(decoded), dim=-1) @ functional.normalize(embeds, dim=-1).T
     own = torch.arange(len(embeds), device=cosine.device)
     count = len(embeds)
-    note = f"{count} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
+    note = f"{count} scenes, {default_options().steps} steps, guidance {default_options().guidance:g}"
     right, ceiling = ((ground_of(shown) == scenes.background).float().mean() for shown in (decoded, scenes.pictures))
     hits = (cosine.argmax(dim=1) == own).float().mean()
     another, rate = cosine.roll(1, 0).diagonal().mean(), count / seconds
@@ -125,7 +125,7 @@ def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Meas
 
 
 def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
-    """The Diffusion Lens on the residual stream: equal to the plain reconstruction at the end, closer with depth."""
+    """Checks the Diffusion Lens: equal to the plain reconstruction at the last layer, and closer with depth."""
     from steerlens.lenses.diffusion import DiffusionLens
     from steerlens.sites import Site
 
@@ -134,7 +134,7 @@ def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
     embeds = DiffusionLens(pair.encoder).embeddings(trace, sites).float()
     count, layers = embeds.shape[:2]
     clean = pair.embed(scenes.pictures)
-    # one seed a picture, the same at every depth
+    # a seed per picture, the same at every depth
     decoded = torch.stack([pair.decode(embeds[:, layer]) for layer in range(layers)], dim=1)
     gap = float((decoded[:, -1] - pair.decode(clean)).abs().max())
     back = functional.normalize(pair.embed(decoded.flatten(0, 1)), dim=-1).view(count, layers, -1)
@@ -154,12 +154,12 @@ def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
 
 
 def heads(pair: MeasuredPair, pictures: PictureSet, count: int) -> list[Measurement]:
-    """Whether heads matter: ablation effects on the label, and who writes the final residual."""
+    """Measures whether heads matter: ablation effects on the label, and shares of the final residual."""
     rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(TRAIN)])
     chosen = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(9103))[:count]]
     count = len(chosen)
     maker = SceneMaker(pictures, chosen, pair.names.device, PLAIN)
-    # the same scenes on other backgrounds, and the same objects in other scenes (place, size, angle, background)
+    # the same scenes on other backgrounds, and the same objects in other scenes (position, size, angle, background)
     scenes, recoloured, redrawn = (
         maker.draw(count, torch.Generator().manual_seed(seed), rows=chosen, companions=0.0, turn_background=turn)
         for seed, turn in ((9104, 0), (9104, 5), (9105, 0))
@@ -190,15 +190,15 @@ def evaluate(
     quick: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measure a pair; of one without a vocabulary of names, its decoder alone (see `fidelity`).
+    """Evaluates a pair, or only its decoder if it has no vocabulary of names (see `fidelity`).
 
     Args:
-        folder: of the pair.
-        data: with the prepared pictures that it was trained on.
-        device: where to run.
-        grid: PNG to save with scenes and what was decoded from them.
-        quick: use about a tenth of the scenes.
-        say: told each figure as soon as it is measured.
+        folder: folder of the pair.
+        data: folder with the prepared pictures that it was trained on.
+        device: device to run on.
+        grid: PNG file to write, with scenes beside the pictures decoded from them.
+        quick: True to use about a tenth of the scenes.
+        say: called with each figure as soon as it is measured.
     """
     pair, pictures = open_pair(folder, device), load_prepared(data)
     divisor = 10 if quick else 1

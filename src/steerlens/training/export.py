@@ -1,4 +1,4 @@
-"""Save a trained pair as plain `save_pretrained` folders in float16, with vocabulary, card and manifest."""
+"""Export of a trained pair as `save_pretrained` folders in float16, with vocabulary, card and manifest."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from steerlens.training.text import load_texts
 from steerlens.training.unet import load_unet, make_scheduler
 
 LARGEST = 45_000_000
-"""Bytes that a bundled pair may take."""
+"""Largest size of a bundled pair in bytes."""
 
 
 def to_half(model: Any) -> Any:
-    """The model in float16.
+    """Converts a model to float16.
 
     Raises:
-        SteerlensError: a weight does not fit.
+        SteerlensError: if a weight does not fit.
     """
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter.half()).all()):
-            raise SteerlensError(f"{name} does not fit into float16")
+            raise SteerlensError(f"{name} does not fit into float16.")
     return model.half()
 
 
 def make_processor(size: int = 64) -> Any:
-    """A `CLIPImageProcessor` (PIL) that resizes to `size` and maps [0,1] to [-1,1]."""
+    """Builds a `CLIPImageProcessor` (PIL) that resizes to `size` and maps [0,1] to [-1,1]."""
     from transformers import CLIPImageProcessor
 
     half = [0.5, 0.5, 0.5]
@@ -47,22 +47,22 @@ def make_processor(size: int = 64) -> Any:
 
 
 def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
-    """Write the pair; returns its size in bytes.
+    """Writes the pair; returns its size in bytes.
 
     Args:
-        data: holds the prepared pictures.
-        folder: of the run.
-        out: the pair's folder, created if missing.
-        recipe: that the run was trained with.
+        data: folder with the prepared pictures.
+        folder: folder of the run.
+        out: folder of the pair, created if missing.
+        recipe: recipe of the run.
 
     Raises:
-        SteerlensError: a stage is not trained, or a weight does not fit into float16.
+        SteerlensError: if a stage is not trained, or a weight does not fit into float16.
     """
     from diffusers import KandinskyV22Pipeline
 
     for stage in ("encoder", "autoencoder", "unet"):
         if not (folder / f"{stage}.safetensors").exists():
-            raise SteerlensError(f"{folder} has no trained {stage}: finish it with --resume")
+            raise SteerlensError(f"{folder} has no trained {stage}: finish its training with --resume.")
     pictures, texts = load_prepared(data), load_texts(data)
     projection = int(texts.names.shape[1])
     encoder: Any = to_half(load_encoder(folder, projection, recipe.encoder))
@@ -74,7 +74,7 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
     pipeline.save_pretrained(out / "decoder")
     table = {"text_embeds": texts.names.half().contiguous(), "text_mean": texts.mean.half().contiguous()}
     save_file(table, out / "vocabulary.safetensors")
-    (out / "vocabulary.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    (out / "vocabulary.safetensors").chmod(0o644)  # safetensors makes files readable by their owner only
     emoji = bool(pictures.sources)
     entries = [
         {"name": concept.name, "category": concept.category, ("unified" if emoji else "key"): concept.key}
@@ -83,17 +83,17 @@ def export_pair(data: Path, folder: Path, out: Path, recipe: Recipe) -> int:
     write_json(out / "vocabulary.json", entries)
     notes = folder / "notes.md"
     facts: dict[str, Any] = {"recipe": asdict(recipe), "sources": list(pictures.sources)}
-    if notes.exists():  # what was special about this run, for its model card
+    if notes.exists():  # notes about this run, for its model card
         facts["notes"] = notes.read_text(encoding="utf-8").strip()
     return write_manifest(out, facts)
 
 
 def write_manifest(out: Path, facts: dict[str, Any] | None = None) -> int:
-    """Write `manifest.json` with the size and SHA-256 of every file; returns the total size in bytes.
+    """Writes `manifest.json` with the size and SHA-256 of every file; returns the total size in bytes.
 
     Args:
-        out: the pair's folder.
-        facts: more entries; those of an existing manifest are kept.
+        out: folder of the pair.
+        facts: further entries; those of an existing manifest are kept.
     """
     path = out / "manifest.json"
     known = json.loads(path.read_text()) if path.exists() else {}

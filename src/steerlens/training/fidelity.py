@@ -1,12 +1,12 @@
-"""How faithfully a decoder shows embeddings, for an encoder without a vocabulary of names.
+"""Fidelity of a decoder to embeddings, for an encoder without a vocabulary of names.
 
-Embeddings of one encoder share a large mean, so that the cosine of any two is high. Fidelity is therefore measured with
-the mean embedding of training scenes taken out of both sides:
+Embeddings of an encoder share a large mean, so the cosine of any two is high. Fidelity is therefore measured with the
+mean embedding of training scenes subtracted from both sides:
 
     centred cosine = cos(e' - m, e - m),    e' = encoder(decoder(e)).
 
-*Transfer* asks whether a change of the embedding comes back: cos(e'(e + t d) - e'(e), d) for a step t d towards another
-scene, both pictures decoded from the same noise. A decoder may reproduce scenes and yet ignore small steps.
+*Transfer* measures how well a change of the embedding is preserved: cos(e'(e + t d) - e'(e), d) for a step t d towards
+another scene, with both pictures decoded from the same noise. A decoder may reproduce scenes but ignore small steps.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch.nn import functional
 
 from steerlens.scenes import HELD_OUT, OUTSIDE, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMaker
 from steerlens.training.grid import save_pairs
-from steerlens.training.measurement import MeasuredPair, Measurement, meant
+from steerlens.training.measurement import MeasuredPair, Measurement, default_options
 
 STEPS = (0.25, 0.5, 1.0)
-"""Sizes of the steps towards another scene; 1 reaches its embedding."""
+"""Sizes of the steps towards another scene, whose embedding is at 1."""
 
 
 def _draw(pictures: PictureSet, rows: Tensor, count: int, seed: int) -> Tensor:
-    """float (count,3,64,64): plain scenes of some pictures."""
+    """Draws plain scenes of some pictures; float (count,3,64,64)."""
     return SceneMaker(pictures, rows, "cpu", PLAIN).draw(count, torch.Generator().manual_seed(seed)).pictures
 
 
@@ -40,15 +40,15 @@ def reconstruction(
     bars: tuple[float | None, float | None] = (None, None),
     grid: Path | None = None,
 ) -> list[Measurement]:
-    """Scenes embedded, decoded and embedded again.
+    """Measures scenes that are embedded, decoded and embedded again.
 
     Args:
-        pair: to measure.
+        pair: the pair.
         scenes: float (N,3,64,64) in [0,1].
         mean: float (E), mean embedding of training scenes.
         what: the scenes, in words.
-        bars: least centred cosine and retrieval, or None to report alone.
-        grid: PNG to save with scenes and what was decoded from them.
+        bars: thresholds of centred cosine and retrieval; None to report without a threshold.
+        grid: PNG file to write, with scenes beside the pictures decoded from them.
     """
     embeds = pair.embed(scenes)
     start = time.perf_counter()
@@ -61,7 +61,7 @@ def reconstruction(
     another = functional.cosine_similarity(again, embeds.roll(1, 0), dim=-1).mean()
     table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
     hits = (table.argmax(dim=1) == torch.arange(len(table), device=table.device)).float().mean()
-    note = f"{len(scenes)} scenes, {meant().steps} steps, guidance {meant().guidance:g}"
+    note = f"{len(scenes)} scenes, {default_options().steps} steps, guidance {default_options().guidance:g}"
     plainly = f"{note}; mean left in {float(plain):.3f}, with another scene {float(another):.3f}"
     speed = f"{torch.get_num_threads()} threads"
     return [
@@ -74,10 +74,10 @@ def reconstruction(
 
 
 def transfer(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
-    """Steps from each scene's embedding towards the next scene's: how much of the change comes back.
+    """Measures transfer for steps from each scene's embedding towards the next scene's.
 
     Args:
-        pair: to measure.
+        pair: the pair.
         scenes: float (N,3,64,64) in [0,1].
     """
     embeds = pair.embed(scenes)
@@ -96,19 +96,19 @@ def transfer(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
 def decoder_parts(
     pair: MeasuredPair, pictures: PictureSet, grid: Path | None, quick: bool
 ) -> list[Callable[[], list[Measurement]]]:
-    """The measurements of a decoder, to be called one after another.
+    """Measurements of a decoder, as functions to be called one after another.
 
     Args:
-        pair: to measure.
-        pictures: with held-out pictures; sources that were never trained on are measured too.
-        grid: PNG to save with held-out scenes and what was decoded from them.
-        quick: use a tenth of the scenes.
+        pair: the pair.
+        pictures: prepared pictures; uses those held out, and sources that training never uses.
+        grid: PNG file to write, with held-out scenes beside the pictures decoded from them.
+        quick: True to use a tenth of the scenes.
     """
     divisor = 10 if quick else 1
     mean = pair.embed(_draw(pictures, pictures.rows(TRAIN), 1000 // divisor, 9106)).mean(dim=0)
-    held = pictures.rows(HELD_OUT)
-    held = held if held.numel() > 1 else pictures.rows(UNSEEN)
-    scenes = _draw(pictures, held, 500 // divisor, 9102)
+    held_out = pictures.rows(HELD_OUT)
+    held_out = held_out if held_out.numel() > 1 else pictures.rows(UNSEEN)
+    scenes = _draw(pictures, held_out, 500 // divisor, 9102)
 
     def reconstruct(rows: Tensor, what: str, seed: int) -> list[Measurement]:
         return reconstruction(pair, _draw(pictures, rows, 500 // divisor, seed), mean, what)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sheet(rows: list[list[Tensor]], gap: int = 4, zoom: int = 1) -> Image.Image:
-    """A picture of pictures: every entry is float (3,H,W) in [0,1], all of one size; the gaps are white."""
+    """Contact sheet of pictures, each float (3,H,W) in [0,1] and of the same size, with white gaps."""
     height, width = rows[0][0].shape[-2:]
     columns = max(len(row) for row in rows)
     canvas = torch.ones(3, gap + len(rows) * (height + gap), gap + columns * (width + gap))
@@ -27,7 +27,7 @@ def save_pairs(path: Path, sources: Tensor, decoded: Tensor, columns: int = 8) -
     """Save pairs (source left, decoded right), `columns` pairs in a row.
 
     Args:
-        path: of the PNG.
+        path: PNG file to write.
         sources: float (N,3,H,W) in [0,1].
         decoded: float (N,3,H,W) in [0,1].
         columns: pairs in a row.

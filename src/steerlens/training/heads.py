@@ -1,4 +1,4 @@
-"""Do the attention heads of an encoder matter? Ablation effects against noise, and who writes the final residual."""
+"""Importance of an encoder's attention heads: ablation effects against controls, and shares of the final residual."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from steerlens.sites import Site
 
 @dataclass(frozen=True)
 class HeadEffects:
-    """What heads do to the label.
+    """Effects of heads on the label.
 
     Attributes:
-        effect: float (L,H), mean over pictures of label cosine, clean minus head mean-ablated: the signed total effect.
-        controls: float (K,L,H), the same when the head is replaced by itself in another scene of the same label: what
-            resampling does where nothing of the label changes.
+        effect: float (L,H), signed total effect: mean over pictures of the label cosine, clean minus mean-ablated.
+        controls: float (K,L,H), the effect of replacing the head's write by its write in another scene of the same
+            label, which leaves the label unchanged.
     """
 
     effect: Tensor
@@ -30,24 +30,24 @@ class HeadEffects:
 
     @property
     def thresholds(self) -> Tensor:
-        """float (K): the 95th percentile over heads of each control."""
+        """95th percentile over heads of each control, float (K)."""
         return self.controls.flatten(1).quantile(0.95, dim=1)
 
     @property
     def above(self) -> Tensor:
-        """bool (K,L,H): heads whose effect exceeds the threshold of each control."""
+        """Heads whose effect exceeds the threshold of each control, bool (K,L,H)."""
         return self.effect > self.thresholds[:, None, None]
 
 
 @torch.no_grad()
 def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Sequence[Scenes]) -> HeadEffects:
-    """Mean-ablate every head on every token, and compare with resampling it from other scenes of the same label.
+    """Mean-ablates every head on every token, and compares with resampling it from other scenes of the same label.
 
     Args:
         encoder: a wrapped encoder.
         names: float (C,E), unit-norm directions of the vocabulary.
         scenes: pictures with labels (`main`).
-        again: K other batches of scenes with the same labels, row by row: on other backgrounds, in other places.
+        again: K other batches of scenes with the same labels, row by row, on other backgrounds or in other positions.
     """
     layers, count = encoder.spec.n_layers, encoder.spec.n_heads
     inputs, *others = (encoder.preprocess_tensor(batch.pictures) for batch in (scenes, *again))
@@ -72,7 +72,7 @@ def head_effects(encoder: Any, names: Tensor, scenes: Scenes, again: Sequence[Sc
 def residual_shares(encoder: Any, pictures: Tensor) -> dict[str, float]:
     """Shares of the final residual (its projection on itself) that the embedding, heads, biases and MLPs write.
 
-    The parts add up to 1; a part may be negative. The mean over pictures is taken out of nothing: constant parts count.
+    The shares add up to 1, and may be negative. The mean over pictures is not subtracted, so constant parts count.
     """
     trace = encoder.trace(encoder.preprocess_tensor(pictures))
     final = trace.final.flatten(1).double()

@@ -1,4 +1,4 @@
-"""Measured figures of a pair, and the pair opened for measuring as every other command opens it."""
+"""Measured figures of a pair, and the pair opened for evaluation as by every other command."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from steerlens.decoders.base import DecodeOptions
 from steerlens.zoo import card
 
 
-def meant() -> DecodeOptions:
-    """How a pair made here is meant to be decoded: the defaults of the bundled one's card."""
+def default_options() -> DecodeOptions:
+    """Default options for decoding a pair trained here: those of the bundled pair's card."""
     return card("emoji").defaults.options()
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured number.
+    """Measured number with its threshold.
 
     Attributes:
-        name: what was measured.
+        name: name of the quantity.
         value: the number.
-        bar: the least it should be, or None if it is only reported.
-        percent: whether to print it as a percentage.
-        note: how it was measured.
+        bar: threshold that it should reach; None if it is only reported.
+        percent: True to print it as a percentage.
+        note: method of the measurement, in words.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Measurement:
 
     @property
     def met(self) -> bool:
-        """Whether the bar is reached."""
+        """True if the threshold is reached."""
         return self.bar is None or self.value >= self.bar
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        """Name, value, bar, verdict and note, as text."""
+        """Name, value, threshold, verdict and note, as text."""
         shape = (lambda value: f"{value:.1%}") if self.percent else (lambda value: f"{value:.3g}")
         bar = "" if self.bar is None else shape(self.bar)
         verdict = "reported" if self.bar is None else "met" if self.met else "MISSED"
@@ -57,22 +57,22 @@ class Evaluation:
 
     @property
     def passed(self) -> bool:
-        """Whether every bar is met."""
+        """True if every threshold is reached."""
         return all(figure.met for figure in self.figures)
 
     def table(self) -> str:
-        """A markdown table."""
+        """Formats the figures as a markdown table."""
         rows = [("what", "value", "at least", "", "how"), ("---",) * 5, *(figure.cells() for figure in self.figures)]
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """For json."""
+        """Converts the figures to JSON values."""
         return {"passed": self.passed, "figures": [asdict(figure) for figure in self.figures]}
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """An exported pair, opened.
+    """Exported pair, opened for evaluation.
 
     Attributes:
         encoder: the wrapped encoder, in float32.
@@ -85,22 +85,22 @@ class MeasuredPair:
     names: Tensor
 
     def embed(self, pictures: Tensor, batch: int = 128) -> Tensor:
-        """float (N,E) of pictures (N,3,64,64) in [0,1]."""
+        """Embeds pictures (N,3,64,64) in [0,1]; float (N,E)."""
         parts = [self.encoder.embed(self.encoder.preprocess_tensor(chunk)) for chunk in pictures.split(batch)]
         return torch.cat(parts).float()
 
     def decode(self, embeds: Tensor, seed: int = 0) -> Tensor:
-        """float (N,3,64,64) in [0,1], one seed a picture."""
+        """Decodes embeddings with a seed per picture; float (N,3,64,64) in [0,1]."""
         from steerlens.conditioning import Conditioning
         from steerlens.decoders.base import decode
 
         conditioning = Conditioning("image_embedding", embeds)
-        options = replace(meant(), size=self.decoder.spec.defaults.size)
+        options = replace(default_options(), size=self.decoder.spec.defaults.size)
         return decode(self.decoder, conditioning, list(range(seed, seed + len(embeds))), options).to(embeds.device)
 
 
 def open_pair(folder: Path, device: str) -> MeasuredPair:
-    """Open the folder of a pair as the rest of the package does."""
+    """Opens the folder of a pair as the rest of the package does."""
     from steerlens.loading import load
     from steerlens.vocabulary import TextVocabulary
 

@@ -13,12 +13,12 @@ from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMa
 
 @dataclass(frozen=True)
 class Scores:
-    """What an encoder says of pictures; higher is likelier.
+    """Scores of an encoder for the contents of pictures; higher is likelier.
 
     Attributes:
-        names: float (B,C), of the main object's concepts.
-        companions: float (B,C), of the companion's concepts.
-        backgrounds: float (B,12).
+        names: float (B,C), scores of the main object's concepts.
+        companions: float (B,C), scores of the companion's concepts.
+        backgrounds: float (B,12), scores of the backgrounds.
     """
 
     names: Tensor
@@ -27,24 +27,24 @@ class Scores:
 
 
 def rank_of(similarity: Tensor, label: Tensor) -> Tensor:
-    """int64 (B): how many entries of (B,C) score above the label's."""
+    """Counts the entries of (B,C) that score above the label; int64 (B)."""
     return (similarity > similarity.gather(1, label[:, None])).sum(dim=1)
 
 
 def scene_metrics(
     score: Callable[[Tensor], Scores], pictures: PictureSet, device: torch.device | str
 ) -> dict[str, float]:
-    """Share of pictures whose name is found, on white, and of scenes whose companion and background are.
+    """Accuracies of names, for pictures on white, and of companions and backgrounds, for scenes.
 
     Args:
-        score: takes pictures (B,3,64,64) in [0,1].
+        score: scores pictures (B,3,64,64) in [0,1].
         pictures: all pictures.
-        device: where scenes are composed.
+        device: device to compose scenes on.
 
     Returns:
-        `train1`, `held1`, `unseen1`: top-1 accuracy of the name, for trained pictures, held-out ones, unseen concepts;
-        `train5` and so on: top-5; `small5`: top-5 of the companion's name, the main object's left out; `ground`: top-1
-        of the background. Without held-out pictures, those that need them are left out.
+        `train1`, `held1`, `unseen1`: top-1 accuracy of the name, for training pictures, held-out pictures and unseen
+        concepts; `train5` etc.: top-5; `small5`: top-5 of the companion's name, with the main object's excluded;
+        `ground`: top-1 of the background. Without held-out pictures, entries that need them are missing.
     """
     metrics: dict[str, float] = {}
     for key, split in (("train", TRAIN), ("held", HELD_OUT), ("unseen", UNSEEN)):

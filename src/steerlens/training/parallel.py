@@ -1,7 +1,7 @@
-"""Several single-threaded workers for one stage: on a CPU, small models gain more from this than from threads.
+"""Single-threaded worker processes for a stage: on a CPU, small models gain more from processes than from threads.
 
 Every worker computes its share of the batch; gradients are averaged before each step. Threads wait for each other many
-times in a step, workers only once, so a busy machine slows them far less.
+times per step, workers only once, so a busy machine slows workers down far less.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def _follow(stage: Stage, arguments: tuple[Any, ...], rendezvous: Path, rank: in
 
 
 def run_parallel(stage: Stage, arguments: tuple[Any, ...], workers: int, folder: Path) -> Iterator[Progress]:
-    """Run a stage in `workers` processes, this one included; with one worker, just run it.
+    """Runs a stage in several processes, including this process, or in this process only.
 
     Args:
-        stage: a function at module level, which yields progress.
-        arguments: its arguments, which reach the other processes by pickling; tensors through shared memory.
-        workers: how many processes.
-        folder: a folder that all of them can write to.
+        stage: module-level function that yields progress.
+        arguments: its arguments, which are pickled for the other processes; tensors use shared memory.
+        workers: number of processes.
+        folder: folder that all processes can write to.
     """
     if workers <= 1:
         yield from stage(*arguments)

