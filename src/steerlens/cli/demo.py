@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from steerlens.cli.lens.command import kept
+from steerlens.cli.interrupted import kept
 from steerlens.cli.lens.settings import LensSettings, LookSettings
 
 

@@ -80,14 +80,14 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
 
 
 _ANY_NUMBER = ("seed",)
-"""Options whose number is a name: nothing grows with it."""
+"""Options whose number is only a label, so that no cost grows with it."""
 
 
 def refuse_endless(command: Any) -> None:
-    """Refuses whole numbers among the options that ask for more than a run could ever hold.
+    """Refuses options with whole numbers that are too large for any run.
 
     Raises:
-        UsageError: if one is over its limit: that of its own name, or that of all others.
+        UsageError: if a number is above the limit of its option, or above the limit of all other options.
     """
     for field in fields(command):
         value: Any = getattr(command, field.name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from steerlens.cli.console import ProgressBar, emit_json, say
-from steerlens.cli.study.kept import kept
+from steerlens.cli.interrupted import kept
 from steerlens.studies.shared import StudySettings
 
 if TYPE_CHECKING:

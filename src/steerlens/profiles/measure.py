@@ -40,7 +40,7 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 units of the picture's final residual; agreement with the picture; signed direct effect."""
 
 _PASSES = 5
-"""Steps of power iteration: enough if one axis dominates; if two are similar, the result lies between them."""
+"""Steps of power iteration: enough if one axis dominates; if two are similar, the result is between them."""
 
 _MEAN_PICTURES = 64
 """Pictures that mean ablation averages over: means on every token need the most memory of all measurements."""

@@ -69,34 +69,34 @@ def half_layer(atlas: Atlas, picture: str) -> int | None:
     if not clean or len(sites) < atlas.plan.n_layers:
         return None
     goal = float(np.mean([result.similarity for result in clean])) / 2
-    kept: int | None = None
+    first: int | None = None
     for site in sorted(sites, reverse=True):
         if atlas.score("diffusion", site, picture).similarity < goal:
             break
-        kept = site.layer
-    return kept if goal > 0 else None
+        first = site.layer
+    return first if goal > 0 else None
 
 
 def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     """Findings for one input, as a few sentences written from its numbers."""
-    said: list[str] = []
+    findings: list[str] = []
     clean = atlas.clean(reading.id)
     itself = reading.target == "the input itself"
     if clean:
         fidelity = float(np.mean([result.fidelity for result in clean]))
         source = "image tokens" if written_tokens(atlas) else "embedding"
-        said.append(
+        findings.append(
             f"The decoder redraws the input's own {source} with a fidelity of {two(fidelity)}. Anything missing from "
             f"the clean reconstruction is not in the {source}, or the decoder does not draw it: expect no other "
             "picture to show it."
         )
     if (layer := half_layer(atlas, reading.id)) is not None and itself:
-        said.append(
+        findings.append(
             "Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
             f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."
         )
     if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
-        said.append(
+        findings.append(
             f"Of all heads and other writes, each lens decoded only those closest to {target_words(reading)} before "
             f"decoding (--decode {choice}): they are a selection, so a larger share of them beats controls than of all "
             "sites."
@@ -108,18 +108,18 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
         f"{top[0].site.label} under the {LENSES[lens]} ({two(top[0].similarity)})" for lens, top in best.items() if top
     ]
     if named:
-        said.append(f"The heads whose pictures come closest to {target_words(reading)} are {' and '.join(named)}.")
+        findings.append(f"The heads whose pictures are closest to {target_words(reading)} are {' and '.join(named)}.")
     if counts := head_counts(atlas, reading.id):
-        said.append(
+        findings.append(
             f"{counts['beats']} of {counts['heads']} heads score above their own random control, where chance alone "
             f"would give about {counts['chance']}."
         )
         if counts["strong"] is not None:
-            said.append(
+            findings.append(
                 f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls; chance would give "
                 f"about {counts['strongChance']:.1f}."
             )
-    return said
+    return findings
 
 
 def written_tokens(atlas: Atlas) -> str:
@@ -183,9 +183,9 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
     scores: dict[LensName, dict[Site, SiteScore]] = {
         lens: {site: atlas.score(lens, site, id) for site in atlas.sites(lens, id)} for lens in lens_names(atlas)
     }
-    tops: dict[LensName, list[Site]] = {lens: _ranking(found) for lens, found in scores.items()}
+    tops: dict[LensName, list[Site]] = {lens: _ranking(of_lens) for lens, of_lens in scores.items()}
     addresses = _addresses(atlas, id, tops, budget)
-    sites = dict.fromkeys(site for found in scores.values() for site in found)
+    sites = dict.fromkeys(site for of_lens in scores.values() for site in of_lens)
     return {
         "id": id,
         "name": reading.picture.name,
@@ -205,7 +205,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
                 "layer": site.layer,
                 "head": site.head,
                 "labels": _labels(reading, site),
-                **{lens: _scored(atlas, id, found[site], addresses) for lens, found in scores.items() if site in found},
+                **{lens: _scored(atlas, id, of[site], addresses) for lens, of in scores.items() if site in of},
             }
             for site in sites
         },
@@ -254,8 +254,8 @@ def nice_ceiling(value: float) -> float:
     return next(round(step * power, 12) for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
 
 
-def _ranking(found: Mapping[Site, SiteScore]) -> list[Site]:
-    heads = [score for site, score in found.items() if site.kind == "head"]
+def _ranking(scores: Mapping[Site, SiteScore]) -> list[Site]:
+    heads = [score for site, score in scores.items() if site.kind == "head"]
     return [score.site for score in sorted(heads, key=lambda score: -score.similarity)]
 
 

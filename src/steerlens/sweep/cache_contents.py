@@ -104,7 +104,7 @@ def describe(name: str, conditions: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def is_described(folder: Path) -> bool:
-    """True if a folder holds traces: its `model.json` is the one that gave the folder its name."""
+    """True if a folder contains traces: its `model.json` is the one that gave the folder its name."""
     return _description(folder) is not None
 
 
@@ -131,7 +131,7 @@ def clear_cache(folder: Path, model: str | None = None) -> Cleared:
         model: name of the encoder; None for all.
 
     Raises:
-        UsageError: if the cache holds no such model.
+        UsageError: if the cache has no such model.
         StoreError: if a file cannot be removed.
     """
     models = cached_models(folder)

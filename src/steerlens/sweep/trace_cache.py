@@ -132,7 +132,7 @@ class TraceCache:
             return
         data = _entry_bytes({name: getattr(trace, name) for name in _PARTS})
         if len(data) > self._limit:
-            self.notes.append(f"traces are not kept: each takes {len(data) / 1e6:.3g} MB, more than the cache may hold")
+            self.notes.append(f"traces are not kept: each takes {len(data) / 1e6:.3g} MB, above the cache's limit")
             return
         try:
             if not is_described(self._folder):

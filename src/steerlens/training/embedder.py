@@ -110,7 +110,7 @@ def resized(processor: dict[str, Any], pixels: int | None) -> dict[str, Any]:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Put a file in a second place: a hard link, or a copy where the disk has none; one that is there stays."""
+    """Links a file to a second path, or copies it if the file system has no links; an existing file stays."""
     if target.exists():
         return
     try:

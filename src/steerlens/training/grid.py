@@ -24,7 +24,7 @@ def sheet(rows: list[list[Tensor]], gap: int = 4, zoom: int = 1) -> Image.Image:
 
 
 def save_pairs(path: Path, sources: Tensor, decoded: Tensor, columns: int = 8) -> None:
-    """Save pairs (source left, decoded right), `columns` pairs in a row.
+    """Saves pairs (source left, decoded right), with `columns` pairs in a row.
 
     Args:
         path: PNG file to write.

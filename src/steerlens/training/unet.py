@@ -223,11 +223,11 @@ def start_unet(unet: nn.Module, weights: Path) -> None:
     """
     if not weights.is_file():
         raise UsageError(f"there are no weights to continue from: {weights} is missing.")
-    given, own = load_file(weights), unet.state_dict()
-    resized = [name for name in given if name.startswith(CONDITION_LAYERS) and name in own]
-    given |= {name: own[name] for name in resized if given[name].shape != own[name].shape}
+    loaded, random = load_file(weights), unet.state_dict()
+    resized = [name for name in loaded if name.startswith(CONDITION_LAYERS) and name in random]
+    loaded |= {name: random[name] for name in resized if loaded[name].shape != random[name].shape}
     try:
-        unet.load_state_dict(given)
+        unet.load_state_dict(loaded)
     except RuntimeError as error:
         raise UsageError(f"{weights} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from steerlens.cli.interrupted import kept
 from steerlens.cli.lens.settings import LensSettings
 
 
@@ -74,8 +75,3 @@ class Command:
         from steerlens.cli.lens.run import look_and_report
 
         return look_and_report(self.settings, pictures, folder)
-
-
-def kept(folder: Path) -> str:
-    """Message about the results that an interrupted run keeps in its folder."""
-    return f"Finished results are kept in {folder}; run the same command again to resume."

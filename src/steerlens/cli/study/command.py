@@ -3,8 +3,8 @@
 from typing import Any
 
 from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.interrupted import kept
 from steerlens.cli.study.command_line import command_line
-from steerlens.cli.study.kept import kept
 from steerlens.progress import run_to_end
 from steerlens.studies import Study
 from steerlens.studies.shared import StudyArguments

@@ -1,7 +1,7 @@
-"""Ray on this machine, for one sweep: bound to loopback, with a token, and gone when the sweep is.
+"""Ray on this machine for a single sweep: bound to loopback, protected by a token, and stopped with the sweep.
 
-Ray's services run whatever they are sent. They are told to listen on 127.0.0.1 alone, and to answer only who knows the
-token of this sweep, which is drawn anew and stays in the environment of its processes.
+Ray's services run any code that they receive. Here they listen only on 127.0.0.1, and accept only clients with the
+random token of this sweep, which never leaves the environment of its processes.
 """
 
 import importlib
@@ -20,26 +20,26 @@ from steerlens.sweep.ray import watcher
 
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    # Despite its name: without it Ray takes 127.0.0.1 as the address of its node, on every system.
+    # Despite its name, 0 makes Ray use 127.0.0.1 as the address of its node on every system.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
 _TOKEN = "RAY_AUTH_TOKEN"
 
 _END_SECONDS = 10.0
-"""Seconds in which the watcher has to end what is left."""
+"""Seconds in which the watcher must end all remaining processes."""
 
 
 @contextmanager
 def private_ray() -> Generator[None]:
-    """What Ray needs around it while it runs here: its environment and the watcher."""
+    """Sets up the environment and the watcher of a local Ray; restores the environment afterwards."""
     before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, _TOKEN)}
     os.environ.update(_ENVIRONMENT)
     os.environ[_TOKEN] = secrets.token_hex(32)
     constants: Any = importlib.import_module("ray._private.ray_constants")
     clusters = getattr(constants, "ENABLE_RAY_CLUSTER", None)
     try:
-        constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported, perhaps before
+        constants.ENABLE_RAY_CLUSTER = False  # Ray reads it on import, perhaps before now
         _read_environment()
         with _watched():
             yield
@@ -54,7 +54,7 @@ def private_ray() -> Generator[None]:
 
 
 def keep_sigterm(handler: Any) -> None:
-    """Puts a handler of SIGTERM back: Ray sets its own, which ends in an abort of its core."""
+    """Restores a handler of SIGTERM, because Ray's own handler aborts the process."""
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
 
@@ -62,7 +62,7 @@ def keep_sigterm(handler: Any) -> None:
 @contextmanager
 def _watched() -> Generator[None]:
     command = [sys.executable, "-I", "-S", str(Path(watcher.__file__)), str(os.getpid())]
-    # In a session of its own, so that what kills a whole group of processes leaves it to do its work.
+    # In a new session, so that it survives a signal to the whole process group.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -74,7 +74,7 @@ def _watched() -> Generator[None]:
 
 
 def _read_environment() -> None:
-    # Ray keeps what it read when it was imported, and the token that it used last.
+    # Ray caches its configuration on import, and the last token.
     with suppress(ImportError, AttributeError):
         core: Any = importlib.import_module("ray._raylet")
         core.Config.initialize("")

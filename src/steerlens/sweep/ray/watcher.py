@@ -1,7 +1,7 @@
-"""Ends the processes of a local Ray when the process that started it is gone, however it went.
+"""Watcher that kills the processes of a local Ray once the process that started it has ended, for whatever reason.
 
-Run as a program, with the number of that process as its argument, from the standard library alone. The kernel ends
-Ray's head with the driver, but the head's helpers look for it only now and then and would live on for a minute.
+Runs as a program with the id of that process as its argument, and uses only the standard library. The kernel kills
+Ray's head with the driver, but the head's helpers check for it only rarely, and would survive for a minute.
 """
 
 import os
@@ -13,29 +13,29 @@ from contextlib import suppress
 from pathlib import Path
 
 _SECONDS = 0.5
-"""How often the processes are listed."""
+"""Seconds between two listings of the processes."""
 
 _HEADS = ("raylet", "gcs_server")
-"""Names of the processes that Ray's other processes descend from."""
+"""Names of the processes from which Ray's other processes descend."""
 
 Process = tuple[int, int]
-"""Number and start time: numbers are given again."""
+"""Id and start time of a process, because ids are reused."""
 
 
 def processes() -> dict[int, tuple[int, str, int]]:
-    """Parent, name and start time of every process, by number; empty where there is no /proc."""
-    found: dict[int, tuple[int, str, int]] = {}
+    """Lists processes: id -> parent, name and start time; empty without /proc."""
+    by_id: dict[int, tuple[int, str, int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
             before, _, after = (folder / "stat").read_text(errors="replace").rpartition(")")
             fields = after.split()
             if fields[0] != "Z":
-                found[int(folder.name)] = (int(fields[1]), before.partition("(")[2], int(fields[19]))
-    return found
+                by_id[int(folder.name)] = (int(fields[1]), before.partition("(")[2], int(fields[19]))
+    return by_id
 
 
 def of_ray(driver: int, known: Mapping[int, tuple[int, str, int]]) -> set[Process]:
-    """The processes of Ray below a driver: the heads that it started and all below them."""
+    """Finds Ray's processes below a driver: the heads that it started and all their descendants."""
     heads = {pid for pid, (parent, name, _) in known.items() if parent == driver and name in _HEADS}
     inside, more = set(heads), set(heads)
     while more:
@@ -45,7 +45,7 @@ def of_ray(driver: int, known: Mapping[int, tuple[int, str, int]]) -> set[Proces
 
 
 def main(driver: int) -> None:
-    """Watches until standard input ends, then ends whatever of Ray was seen and is still there."""
+    """Watches until standard input ends, then kills all of Ray's processes that are still running."""
     seen: set[Process] = set()
     while True:
         seen |= of_ray(driver, processes())
