@@ -204,7 +204,7 @@ def test_what_other_processes_write_counts_towards_the_limit(
 
 def test_a_trace_larger_than_the_limit_is_not_kept(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEERLENS_CACHE_GB", "1e-6")
-    assert "more than the cache may hold" in traced(pair).notes[0]
+    assert "above the cache" in traced(pair).notes[0]
     assert not entries(folder)
 
 
