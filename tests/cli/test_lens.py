@@ -107,7 +107,7 @@ def test_resume_goes_on_with_a_run_that_is_there(
     before = (tmp_path / "manifest.json").read_bytes()
     capsys.readouterr()
     assert main([*arguments, "--resume"]) == 0
-    assert f"every picture was in {tmp_path} already" in capsys.readouterr().err
+    assert f"every picture is in {tmp_path} already" in capsys.readouterr().err
     assert (tmp_path / "manifest.json").read_bytes() == before
     assert main([*arguments, "--resume", "--seed", "1"]) == 2
     assert "contains a run with another" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_a_report_of_some_inputs(place: Path, tmp_path: Path, capsys: pytest.Cap
     ("arguments", "code", "said"),
     [
         (["runs", "show", "{place}/tiny"], 2, "not a run"),
-        (["runs", "merge", "--out", "{out}"], 2, "no run was given"),
+        (["runs", "merge", "--out", "{out}"], 2, "no runs were given"),
         (["runs", "merge", "{place}/run", "--out", "{place}/run"], 2, "one of the runs"),
         (["runs", "export", "{place}/run", "--format", "png", "--out", "{place}"], 2, "is not empty"),
         (["runs", "export", "{place}/run", "--format", "parquet", "--out", "{place}/a cup.png"], 2, "exists already"),

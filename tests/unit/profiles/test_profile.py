@@ -279,7 +279,7 @@ def test_without_vocabulary_and_ablation_a_profile_is_still_one(pair: Pair, phot
 
 
 def test_what_cannot_be_profiled_is_refused(pair: Pair, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="too few to tell"):
+    with pytest.raises(UsageError, match="too few for"):
         run_to_end(profile_heads(pair, folder_pictures(photos, 3), options(pair), tmp_path / "out"))
     with pytest.raises(UsageError, match="the model has 3 layers"):
         run_to_end(

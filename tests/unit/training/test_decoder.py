@@ -120,7 +120,7 @@ def test_preprocessing_is_set_to_a_size_without_cropping() -> None:
     assert resized(clip, 112) == {"size": {"shortest_edge": 112}, "crop_size": square, "resample": 3}
     assert resized({"size": {"height": 384, "width": 384}}, 112) == {"size": square}
     assert resized(clip, None) == clip
-    with pytest.raises(UsageError, match="names no size"):
+    with pytest.raises(UsageError, match="has no size"):
         resized({}, 112)
 
 
@@ -128,7 +128,7 @@ def test_an_encoder_without_preprocessing_takes_no_size(encoder: Path, tmp_path:
     bare = tmp_path / "bare"
     copy_encoder(str(encoder), bare)
     (bare / "preprocessor_config.json").unlink()
-    with pytest.raises(UsageError, match="could be set"):
+    with pytest.raises(UsageError, match="cannot be set"):
         copy_encoder(str(bare), tmp_path / "out", 28)
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steerlens.atlas.atlas import Atlas
+from steerlens.atlas import Atlas
 from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.lens.engines import (
     SweepBar,
@@ -17,10 +17,9 @@ from steerlens.cli.lens.engines import (
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.images import Picture
 from steerlens.progress import run_to_end
-from steerlens.report.html import write_report
-from steerlens.sweep.look import look_in
-from steerlens.sweep.prepare import make_job
-from steerlens.zoo.vocabularies import read_vocabulary
+from steerlens.report import write_report
+from steerlens.sweep import look_in, make_job
+from steerlens.zoo import read_vocabulary
 
 
 def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path) -> int:
@@ -72,7 +71,7 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
     """Scores of every site of every input under every lens, best first, as JSON values."""
     pictures: list[dict[str, Any]] = []
     for reading in atlas.readings:
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "name": reading.picture.name,
             "sha256": reading.picture.sha256,
             "target": reading.target,
@@ -82,9 +81,9 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
         for lens in ("diffusion", "steering"):
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
-            told[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
-        told["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
-        pictures.append(told)
+            content[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        content["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
+        pictures.append(content)
     return {"report": str(report), "run": str(report.parent), "pictures": pictures}
 
 
