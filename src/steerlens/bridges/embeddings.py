@@ -1,4 +1,4 @@
-"""The embeddings that two encoders give of the same pictures of a folder."""
+"""Embeddings of the same pictures by two encoders."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class PairedEmbeddings:
         source: embeddings by the first encoder, float32.
         target: embeddings by the second encoder, float32.
         paths: the files, row by row.
-        sha256: of each file's bytes.
-        doubles: files left out because their bytes were met before.
+        sha256: hash of each file's bytes.
+        doubles: files left out because an earlier file has the same bytes.
     """
 
     source: Float[Tensor, "N E"]
@@ -37,7 +37,7 @@ class PairedEmbeddings:
         return len(self.paths)
 
     def rows(self, rows: Tensor) -> "PairedEmbeddings":
-        """Some of the pictures."""
+        """Selects some of the pictures."""
         numbers: list[int] = rows.tolist()
         return PairedEmbeddings(
             self.source[rows],
@@ -54,15 +54,15 @@ def embed_both(
     """Embeds pictures with two encoders, batch by batch; the same file twice counts once.
 
     Args:
-        source: the one encoder.
-        target: the other.
+        source: the first encoder.
+        target: the second encoder.
         paths: picture files.
         batch_size: pictures read and embedded at once.
-        stage: what progress calls it.
+        stage: name of the stage in progress events.
 
     Raises:
-        UsageError: if a file cannot be opened, or the batch size is no number of pictures.
-        PictureError: if a file is no picture; it is named, so that it can be taken away or mended.
+        UsageError: if a file cannot be opened, or the batch size is less than 1.
+        PictureError: if a file is no picture; the message names it.
     """
     if batch_size < 1:
         raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
@@ -86,15 +86,15 @@ def embed_both(
     return PairedEmbeddings(first, second, tuple(met.values()), tuple(met), doubles)
 
 
-def held_out(seen: PairedEmbeddings, seed: int, most: int = 500) -> tuple[PairedEmbeddings, PairedEmbeddings]:
-    """Pictures to fit on, and a fifth of them, at most `most`, to measure on."""
-    order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
-    n = min(most, len(seen) // 5)
-    return seen.rows(order[n:].sort().values), seen.rows(order[:n].sort().values)
+def held_out(embedded: PairedEmbeddings, seed: int, most: int = 500) -> tuple[PairedEmbeddings, PairedEmbeddings]:
+    """Splits pictures into those to fit on, and a fifth of them, at most `most`, to measure on."""
+    order = torch.randperm(len(embedded), generator=torch.Generator().manual_seed(seed))
+    n = min(most, len(embedded) // 5)
+    return embedded.rows(order[n:].sort().values), embedded.rows(order[:n].sort().values)
 
 
-def without(seen: PairedEmbeddings, others: PairedEmbeddings) -> PairedEmbeddings:
-    """The pictures that are not among others: what a bridge was fitted on says nothing of how well it does."""
+def without(embedded: PairedEmbeddings, others: PairedEmbeddings) -> PairedEmbeddings:
+    """Selects the pictures that are not among others: the fitted pictures cannot measure a bridge's quality."""
     known = set(others.sha256)
-    kept = [row for row, digest in enumerate(seen.sha256) if digest not in known]
-    return seen.rows(torch.tensor(kept, dtype=torch.int64))
+    kept = [row for row, digest in enumerate(embedded.sha256) if digest not in known]
+    return embedded.rows(torch.tensor(kept, dtype=torch.int64))

@@ -27,15 +27,17 @@ class BridgedEncoder(NativeEncoder):
     """An encoder whose embeddings lie in another encoder's space.
 
     Attributes:
-        source: the encoder that is looked into.
-        bridge: where its embeddings are taken.
+        source: the encoder whose layers and heads are inspected.
+        bridge: the map of its embeddings.
     """
 
     def __init__(self, source: Encoder, bridge: Bridge, *, name: str = "") -> None:
-        """Args:
-            source: any encoder whose native modules are hooked, which every adapter of this package is.
-            bridge: from its embeddings.
-            name: what to call it in reports; by default the encoder's own name.
+        """Wraps an encoder.
+
+        Args:
+            source: an encoder whose native modules can be hooked, such as any adapter of this package.
+            bridge: a map from its embeddings.
+            name: its name in reports; by default the encoder's own name.
 
         Raises:
             ModelError: if the bridge takes embeddings of another size, or the encoder names no native modules.
@@ -59,50 +61,50 @@ class BridgedEncoder(NativeEncoder):
 
     @property
     def linear_after(self) -> nn.Module | None:
-        """The encoder's own final norm, if the bridge behind it is linear too."""
+        """The encoder's own final norm, if the bridge after it is linear too."""
         return self.source.linear_after if self.bridge.kernel is None else None
 
     def layers(self) -> Sequence[LayerModules]:
-        """The encoder's own."""
+        """Delegates to the encoder."""
         return self.source.layers()
 
     def readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N F"]:
-        """The encoder's own readout, then the bridge."""
+        """Applies the encoder's own readout, then the bridge."""
         return self._cross(self.source.readout(residual))
 
     def native_forward(self, inputs: Inputs) -> Float[Tensor, "B F"]:
-        """One call of the native model, then the bridge."""
+        """Calls the native model once, then the bridge."""
         return self._cross(self.source.native_forward(inputs))
 
     def preprocess(self, images: Sequence[Image.Image]) -> Inputs:
-        """Pictures as the encoder itself wants them."""
+        """Turns pictures into the encoder's inputs."""
         return self.source.preprocess(images)
 
     def preprocess_tensor(self, pictures: Float[Tensor, "B 3 height width"]) -> Inputs:
-        """Pictures with values in [0,1] as the encoder itself wants them."""
+        """Turns pictures with values in [0,1] into the encoder's inputs."""
         return self.source.preprocess_tensor(pictures)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
-        """The encoder's own."""
+        """Delegates to the encoder."""
         return self.source.recording_attention(tokens)
 
     def forward(self, inputs: Inputs | Tensor, interventions: Sequence[Intervention] = ()) -> Float[Tensor, "B F"]:
-        """The true forward pass under interventions, then the bridge; gradients flow."""
+        """Runs the true forward pass under interventions, then the bridge; gradients flow."""
         return self._cross(self.source.forward(inputs, interventions))
 
     @torch.no_grad()
     def trace(self, inputs: Inputs | Tensor, *, attention: bool = False) -> Trace:
-        """The encoder's own decomposition, with the embedding taken over the bridge."""
+        """Decomposes the encoder's own residual, with the embedding mapped by the bridge."""
         trace = self.source.trace(inputs, attention=attention)
         return replace(trace, embedding=self._cross(trace.embedding))
 
     def record(
         self, inputs: Inputs | Tensor, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
     ) -> dict[Site, Float[Tensor, "B T D"]]:
-        """Values of the encoder's own sites."""
+        """Records the values at the encoder's own sites."""
         return self.source.record(inputs, sites, interventions)
 
     def _cross(self, embeddings: Float[Tensor, "B E"]) -> Float[Tensor, "B F"]:
-        if self.bridge.weight.device != embeddings.device:  # kept there, since a readout is called very often
+        if self.bridge.weight.device != embeddings.device:  # stays there, since readouts are called very often
             self.bridge = self.bridge.to(embeddings.device)
         return self.bridge(embeddings)

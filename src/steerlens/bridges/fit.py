@@ -1,4 +1,4 @@
-"""Fitting a bridge from pictures that both encoders have seen, cross-validated, and measuring it on others."""
+"""Fitting a bridge from both encoders' embeddings of the same pictures, cross-validated, and measuring its quality."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -18,26 +18,26 @@ from steerlens.scores import cosine_similarity
 Choice = Literal["auto", "ridge", "procrustes", "kernel"]
 
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
-"""λ that are tried for ridge, as shares of the mean eigenvalue."""
+"""Candidate λ for ridge, as shares of the mean eigenvalue."""
 
 GAIN = 0.005
-"""Cosine that the kernel has to gain on held-out folds over the best linear map, and by two standard errors."""
+"""Least gain in held-out cosine of the kernel over the best linear map, beside two standard errors."""
 
 FEWEST = 50
-"""Pictures below which no bridge is fitted: its figures would say nothing of other pictures."""
+"""Fewest pictures to fit a bridge on: with fewer, its figures would not generalise."""
 
 RETRIEVED = 500
-"""Pictures among which retrieval is measured, if as many were held out."""
+"""Most pictures among which retrieval is measured."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to fit, and how well it does on held-out folds.
+    """A kind of map, and its quality on held-out folds.
 
     Attributes:
-        kind: which.
-        cosine: mean cosine similarity over all pictures, each mapped by a bridge that never saw it, in [-1,1].
-        penalty: λ of the linear part as a share of the mean eigenvalue; None for Procrustes and a kernel not chosen.
+        kind: the kind.
+        cosine: mean cosine similarity over all pictures, each mapped by a bridge fitted without it, in [-1,1].
+        penalty: λ of the linear part as a share of the mean eigenvalue; None for Procrustes and a rejected kernel.
     """
 
     kind: Kind
@@ -47,13 +47,13 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A bridge, and the others that were tried.
+    """A fitted bridge, and the candidates.
 
     Attributes:
-        bridge: in float32, fitted on all pictures.
-        candidates: what was tried, in the order of trying.
-        chosen: the kind that was taken.
-        n_pictures: pictures that it was fitted on.
+        bridge: the bridge in float32, fitted on all pictures.
+        candidates: the candidates, in the order of fitting.
+        chosen: the kind of the bridge.
+        n_pictures: number of fitted pictures.
     """
 
     bridge: Bridge
@@ -67,16 +67,15 @@ class Measured:
     """Quality of a bridge on pictures that it was not fitted on: mean cosine similarities, in [-1,1].
 
     Attributes:
-        n_pictures: of how many.
-        cosine: of the mapped embedding with the target's own.
-        baseline: of the mean embedding of the fitted pictures with the target's own: what no bridge at all reaches.
-        centred: as `cosine`, with that mean taken off both sides.
+        n_pictures: number of pictures.
+        cosine: cosine of the mapped embedding with the target's own.
+        baseline: cosine of the mean embedding of the fitted pictures with the target's own, without any bridge.
+        centred: as `cosine`, with that mean subtracted from both sides.
         retrieval: share of pictures whose mapped embedding is closest to the target's own embedding of that picture.
-        n_retrieved: among how many; by chance, `retrieval` is one over it.
-        n_decoded: pictures that were decoded too.
-        decoded: of the target's embedding of the decoded picture with its own of the picture itself; None if no picture
-            was decoded.
-        decoded_own: the same where the decoder was given the target's own embedding: what no bridge can beat.
+        n_retrieved: number of pictures to retrieve from; the chance level of `retrieval` is its inverse.
+        n_decoded: number of decoded pictures.
+        decoded: cosine of the target's embeddings of the decoded picture and of the picture; None if none was decoded.
+        decoded_own: the same for pictures decoded from the target's own embedding, the ceiling for any bridge.
     """
 
     n_pictures: int
@@ -98,19 +97,19 @@ def fit_bridge(
     folds: int = 5,
     seed: int = 0,
 ) -> Generator[Progress, None, Fitted]:
-    """Fits a bridge; progress counts, fold by fold, pictures mapped by a bridge that never saw them.
+    """Fits a bridge; progress counts, fold by fold, the mapped held-out pictures.
 
     Args:
-        source: embeddings of pictures by the one encoder.
-        target: embeddings of the same pictures by the other, row by row.
+        source: embeddings of pictures by the first encoder.
+        target: embeddings of the same pictures by the second encoder, row by row.
         choice: `auto` takes the linear map with the higher cosine on held-out folds, and the kernel only if it gains
             `GAIN` and two standard errors over that.
-        folds: of the cross-validation.
-        seed: decides the folds, and the pictures that are held out within them to choose settings.
+        folds: number of folds of the cross-validation.
+        seed: seed of the folds, and of the pictures held out within them to choose settings.
 
     Raises:
-        UsageError: if there are too few pictures, or not as many on either side.
-        ModelError: if an embedding is not finite, or all are the same.
+        UsageError: if there are too few pictures, or the two numbers of rows differ.
+        ModelError: if an embedding is not finite, or all are equal.
     """
     x, y = _checked(source), _checked(target)
     if len(x) != len(y):
@@ -145,12 +144,12 @@ def measure(bridge: Bridge, source: Float[Tensor, "N E"], target: Float[Tensor, 
 
     Args:
         bridge: the bridge.
-        source: embeddings of pictures by the encoder that it leads from.
-        target: embeddings of the same pictures by the encoder that it leads to.
+        source: embeddings of pictures by its source encoder.
+        target: embeddings of the same pictures by its target encoder.
 
     Raises:
         UsageError: if there are fewer than two pictures.
-        ModelError: if an embedding is not finite, or all are the same.
+        ModelError: if an embedding is not finite, or all are equal.
     """
     x, y = _checked(source), _checked(target)
     if len(x) < 2 or len(x) != len(y):
@@ -169,7 +168,7 @@ def measure(bridge: Bridge, source: Float[Tensor, "N E"], target: Float[Tensor, 
 
 
 def with_decoded(measured: Measured, cosines: Sequence[float], own: Sequence[float]) -> Measured:
-    """The same, with the cosines of some pictures that were decoded and embedded again."""
+    """Adds the cosines of pictures that were decoded and embedded again."""
     n = len(cosines)
     return replace(measured, n_decoded=n, decoded=sum(cosines) / n, decoded_own=sum(own) / n)
 
@@ -187,7 +186,7 @@ def _choose(scores: dict[Kind, Tensor]) -> Kind:
 
 
 def _fit(kind: Kind, x: Tensor, y: Tensor, seed: int) -> tuple[Bridge, float | None]:
-    """A bridge and its λ; whatever has to be chosen is chosen on a share of these very pictures."""
+    """Fits a bridge and returns its λ; settings are chosen on a share of the same pictures."""
     m_x, m_y = x.mean(dim=0), y.mean(dim=0)
     if kind == "procrustes":
         return Bridge("procrustes", m_x, m_y, procrustes(x - m_x, y - m_y)), None
@@ -200,7 +199,7 @@ def _fit(kind: Kind, x: Tensor, y: Tensor, seed: int) -> tuple[Bridge, float | N
 
 
 def _penalty(x: Tensor, y: Tensor, seed: int) -> float:
-    """The λ of `PENALTIES` that does best on a fifth of the pictures, held out."""
+    """Returns the best λ of `PENALTIES` on a held-out fifth of the pictures."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     judged, kept = order[: len(x) // 5], order[len(x) // 5 :]
     m_x, m_y = x[kept].mean(dim=0), y[kept].mean(dim=0)

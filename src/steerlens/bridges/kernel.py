@@ -1,11 +1,11 @@
-"""Kernel ridge on what a linear map leaves over, in closed form.
+"""Kernel ridge regression on the residuals of a linear map, in closed form.
 
-Added to a linear map of centred embeddings is `Σ_n k(z, c_n) A_n`; the embeddings of the fitted pictures are centres:
+The kernel part `Σ_n k(z, c_n) A_n` is added to a linear map of centred embeddings; its centres are fitted pictures:
 
     k(z, c) = 1 / (1 + γ |z - c|² / s),   A = (K + λ I)^-1 R,   K_mn = k(c_m, c_n)
 
-where R is what the linear map leaves over on those pictures and s the mean of |c|². Far from every picture the kernel
-vanishes, and the linear map alone is left.
+where R are the residuals of the linear map on those pictures and s the mean of |c|². Far from every picture the kernel
+vanishes, and only the linear map remains.
 
 References: C. Rasmussen, C. Williams, "Gaussian Processes for Machine Learning", 2006 (chapters 2 and 4).
 """
@@ -20,28 +20,28 @@ from steerlens.bridges.maps import Kernel, similarities
 from steerlens.scores import cosine_similarity
 
 SHARPNESSES = (0.3, 0.6, 1.2)
-"""γ that are tried: how fast the kernel falls off, in squared distances over the mean squared length."""
+"""Candidate γ: decay of the kernel with the squared distance, relative to the mean squared length."""
 
 PENALTIES = (0.05, 0.1, 0.2, 0.4)
-"""λ that are tried: noise over signal, which does not depend on the number of pictures."""
+"""Candidate λ: noise over signal, which does not depend on the number of pictures."""
 
 CENTRES = 12_000
-"""Pictures that are centres at most: the closed form takes their number squared in memory, and cubed in time."""
+"""Most centres: the closed form takes memory quadratic, and time cubic, in their number."""
 
 _TRIED = 3000
-"""Pictures that γ and λ are chosen on."""
+"""Number of pictures to choose γ and λ on."""
 
 
 def fit_kernel(
     x: Float64[Tensor, "N E"], linear: Float64[Tensor, "N F"], y: Float64[Tensor, "N F"], *, seed: int
 ) -> Kernel:
-    """The kernel part of a bridge; γ and λ are those that do best on a fifth of some of the pictures, held out.
+    """Fits the kernel part of a bridge; γ and λ are the best on a held-out fifth of some of the pictures.
 
     Args:
         x: centred embeddings to map.
-        linear: what the linear map makes of them, centred.
-        y: centred embeddings to reach.
-        seed: decides which pictures are centres, and on which γ and λ are chosen.
+        linear: their images under the linear map, centred.
+        y: centred target embeddings.
+        seed: seed of the centres, and of the pictures to choose γ and λ on.
     """
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     some = order[:_TRIED]
@@ -60,7 +60,7 @@ def fit_kernel(
 def _solve(
     centres: Float64[Tensor, "K E"], rest: Float64[Tensor, "K F"], sharpness: float, penalties: Sequence[float]
 ) -> Iterator[Kernel]:
-    # In float32: λ keeps the system well conditioned, and float64 would take twice the memory and time.
+    # float32 suffices: λ keeps the system well conditioned, and float64 would take twice the memory and time.
     c, r = centres.float(), rest.float()
     scale = sharpness / c.square().sum(dim=-1).mean().clamp_min(torch.finfo(c.dtype).tiny)
     gram, added = similarities(c, c, scale), 0.0

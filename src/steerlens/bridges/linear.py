@@ -3,9 +3,9 @@
 Ridge:       W = (X'X + λ I)^-1 X'Y,          which minimises |X W - Y|² + λ |W|²
 Procrustes:  W = s U V',  X'Y = U S V',       which maximises <X U V', Y> over all maps of orthonormal rows or columns
 
-λ is given as a share of the mean eigenvalue of X'X, so that it means the same for any encoder and number of pictures.
-The scale s is the one that brings X U V' closest to Y. Between spaces of one size, s U V' is a rotation (or reflection)
-with a scale, and minimises |X W - Y|² over those.
+λ is a share of the mean eigenvalue of X'X, so that it means the same for any encoder and number of pictures. The scale
+s brings X U V' closest to Y. Between spaces of equal size, s U V' is a scaled rotation (or reflection), and minimises
+|X W - Y|² over these.
 
 References: A. Hoerl, R. Kennard, "Ridge Regression", Technometrics 12, 1970;
 P. Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
@@ -21,11 +21,11 @@ from torch import Tensor
 def ridge(
     x: Float64[Tensor, "N E"], y: Float64[Tensor, "N F"], penalties: Sequence[float]
 ) -> Iterator[Float64[Tensor, "E F"]]:
-    """The ridge solution for each penalty, from one decomposition.
+    """Computes the ridge solution for each penalty, from one decomposition.
 
     Args:
         x: centred embeddings to map.
-        y: centred embeddings to reach.
+        y: centred target embeddings.
         penalties: λ as shares of the mean eigenvalue of X'X, each above 0.
     """
     values, vectors = torch.linalg.eigh(x.T @ x)
@@ -36,7 +36,7 @@ def ridge(
 
 
 def procrustes(x: Float64[Tensor, "N E"], y: Float64[Tensor, "N F"]) -> Float64[Tensor, "E F"]:
-    """The scaled orthogonal map (of orthonormal rows or columns where sizes differ) closest in direction to y."""
+    """Computes the scaled orthogonal map (orthonormal rows or columns if sizes differ) closest in direction to y."""
     U, S, Vt = torch.linalg.svd(x.T @ y, full_matrices=False)
     rotation = U @ Vt
     return rotation * (S.sum() / (x @ rotation).square().sum().clamp_min(torch.finfo(x.dtype).tiny))

@@ -1,4 +1,4 @@
-"""Making a bridge from two encoders and files of pictures: embed, fit, measure, and decode some to look again."""
+"""Making a bridge from two encoders and picture files: embed, fit, measure, and decode some pictures as a check."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from steerlens.scores import cosine_similarity
 
 @dataclass(frozen=True)
 class BridgeOptions:
-    """How a bridge is made.
+    """Options of making a bridge.
 
     Attributes:
-        choice: which map, or `auto` for what does best on held-out folds.
-        decode: pictures held out that are decoded from mapped embeddings and embedded again; 0 for none.
+        choice: kind of map, or `auto` for the best on held-out folds.
+        decode: held-out pictures to decode from mapped embeddings and embed again; 0 for none.
         batch_size: pictures embedded at once.
-        folds: of the cross-validation.
-        seed: decides which pictures are held out, the folds, and the first seed of the decoder.
+        folds: number of folds of the cross-validation.
+        seed: seed of the held-out pictures and the folds, and first seed of the decoder.
     """
 
     choice: Choice = "auto"
@@ -37,13 +37,13 @@ class BridgeOptions:
 
 @dataclass(frozen=True, eq=False)
 class NewBridge:
-    """A bridge that was just fitted, with its measured quality.
+    """A new bridge with its measured quality.
 
     Attributes:
-        fitted: the bridge and what else was tried.
-        measured: on pictures that it was not fitted on.
-        doubles: files left out because the same bytes were there under another name.
-        notes: what the user should hear of.
+        fitted: the bridge and the other candidates.
+        measured: its quality on pictures that it was not fitted on.
+        doubles: files left out because an earlier file has the same bytes.
+        notes: messages to the user.
     """
 
     fitted: Fitted
@@ -64,17 +64,17 @@ def make_bridge(
     """Embeds pictures with both encoders, fits a bridge between them and measures it.
 
     Args:
-        source: the encoder to lead from.
-        target: the encoder to lead to.
+        source: the source encoder.
+        target: the target encoder.
         paths: picture files to fit on.
         others: picture files to measure on; by default a fifth of `paths`, at most 500, which are then not fitted on.
-        decoder: of the target's embeddings, to decode pictures with.
-        options: how.
+        decoder: a decoder of the target's embeddings, to decode pictures with.
+        options: the options.
 
     Raises:
-        UsageError: if there are too few pictures, or some are to be decoded without a decoder.
+        UsageError: if there are too few pictures, or `options.decode` is set without a decoder.
         PictureError: if a file is no picture.
-        ModelError: if an encoder gives embeddings that are not finite or all the same.
+        ModelError: if an encoder gives embeddings that are not finite or all equal.
     """
     options = options or BridgeOptions()
     if options.decode < 0 or (options.decode and decoder is None):
@@ -108,7 +108,7 @@ def _decoded(
     n = min(options.decode, len(new))
     own = new.target[:n]
     both = torch.cat([fitted.bridge(new.source[:n]), own])
-    # A picture has one seed, whichever of the two embeddings is decoded.
+    # A picture has the same seed for both of its embeddings.
     seeds = [options.seed + number for number in range(n)] * 2
     yield Progress("decoding", 0, len(both), "pictures")
     decoded = yield from redecode(target, decoder, both, seeds, decoder.spec.defaults)

@@ -1,4 +1,4 @@
-"""The map of a bridge: from one embedding space to another, linear, and perhaps a kernel on top.
+"""The map of a bridge from one embedding space to another: linear, optionally with a kernel part.
 
 B(x) = m_y + (x - m_x) W                                            ridge, Procrustes
 B(x) = m_y + (x - m_x) W + Σ_k A_k / (1 + t |x - m_x - c_k|²)       kernel
@@ -20,19 +20,19 @@ Kind = Literal["ridge", "procrustes", "kernel"]
 def similarities(
     centred: Float[Tensor, "*N E"], centres: Float[Tensor, "K E"], scale: Float[Tensor, ""]
 ) -> Float[Tensor, "*N K"]:
-    """`1 / (1 + scale |z - c|²)` of centred embeddings z and centres c: 1 at a centre, 0 far away."""
+    """Computes `1 / (1 + scale |z - c|²)` of centred embeddings z and centres c: 1 at a centre, 0 far away."""
     squares = centred.square().sum(dim=-1, keepdim=True) + centres.square().sum(dim=-1)
     return 1 / (1 + scale * (squares - 2 * centred @ centres.T).clamp_min(0))
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The part of a bridge that is not linear: `Σ_k similarity(z, c_k) A_k` of a centred embedding z.
+    """The nonlinear part of a bridge: `Σ_k similarity(z, c_k) A_k` of a centred embedding z.
 
     Attributes:
         centres: c, centred embeddings of K pictures.
-        weights: A, what each of them adds.
-        scale: how fast similarity falls off with the squared distance.
+        weights: A, the addition of each centre.
+        scale: decay of the similarity with the squared distance.
     """
 
     centres: Float[Tensor, "K E"]
@@ -40,7 +40,7 @@ class Kernel:
     scale: Float[Tensor, ""]
 
     def __call__(self, centred: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
-        """The kernel part of centred embeddings' images."""
+        """Computes the kernel part for centred embeddings."""
         near = similarities(centred, self.centres.to(centred), self.scale.to(centred))
         return near @ self.weights.to(centred)
 
@@ -50,11 +50,11 @@ class Bridge:
     """A map from the embeddings of one encoder, of size E, to those of another, of size F.
 
     Attributes:
-        kind: how it was found.
+        kind: kind of the fit.
         source_mean: m_x.
         target_mean: m_y.
         weight: W.
-        kernel: what is added to the linear map, for kind `kernel`.
+        kernel: the kernel part, for kind `kernel`.
 
     Raises:
         ModelError: if the sizes of the parts do not fit, or a number is not finite.
@@ -91,9 +91,9 @@ class Bridge:
         return self.weight.shape[1]
 
     def __call__(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N F"]:
-        """Embeddings of the first encoder as embeddings of the second, in their own precision; gradients flow.
+        """Maps embeddings of the first encoder to the second's space, in their own precision; gradients flow.
 
-        It is worked out in at least float32, where a bridge is.
+        The computation is in at least float32, the precision of the bridge.
         """
         precise = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         centred = precise - self.source_mean.to(precise)
@@ -103,11 +103,11 @@ class Bridge:
         return mapped.to(embeddings.dtype)
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Bridge":
-        """The same on another device or in another precision."""
+        """Returns the bridge on another device or in another precision."""
         return bridge_from(self.kind, {name: part.to(device, dtype) for name, part in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its parts by name."""
+        """Returns its parts by name."""
         parts = {"source_mean": self.source_mean, "target_mean": self.target_mean, "weight": self.weight}
         if self.kernel is not None:
             parts |= vars(self.kernel)
@@ -115,10 +115,10 @@ class Bridge:
 
 
 def bridge_from(kind: str, tensors: Mapping[str, Tensor]) -> Bridge:
-    """The bridge of which `Bridge.tensors` gave the parts.
+    """Builds a bridge from the parts of `Bridge.tensors`.
 
     Raises:
-        ModelError: if a part is lacking or does not fit.
+        ModelError: if a part is missing or does not fit.
     """
     linear = ("source_mean", "target_mean", "weight")
     curved = ("centres", "weights", "scale") if kind == "kernel" else ()

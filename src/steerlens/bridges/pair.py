@@ -1,4 +1,4 @@
-"""`bridge:PATH`: an encoder through a bridge, with the decoder of the encoder that the bridge leads to."""
+"""Pairs named `bridge:PATH`: an encoder through a bridge, with the decoder of the bridge's target."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ _OF_ENCODER = ("image_encoder/", "image_processor/")
 
 @dataclass(frozen=True, eq=False)
 class FoundBridge:
-    """A bridge whose source encoder is on this machine and is the one that it was fitted with.
+    """A bridge whose source encoder is on this machine, with the weights that it was fitted with.
 
     Attributes:
-        folder: of the bridge, as the user gave it.
+        folder: the user's path of the bridge.
         stored: the bridge and its card.
-        encoder: where the encoder that it leads from is.
+        encoder: location of its source encoder.
     """
 
     folder: str
@@ -32,24 +32,24 @@ class FoundBridge:
 
     @property
     def target_source(self) -> str:
-        """Where the target's pair can be loaded from."""
+        """Source of the target's pair."""
         return self.stored.target.source
 
     def lead_to(
         self, target: Pair, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> Pair:
-        """The source encoder through the bridge, with the target's decoder.
+        """Opens the source encoder through the bridge, with the target's decoder.
 
         Vocabulary, texts and "no condition" are the target's, in whose space the embeddings are.
 
         Args:
-            target: the loaded pair of the encoder that the bridge leads to.
+            target: the loaded pair of the target encoder.
             device: as in `load`.
             dtype: as in `load`.
 
         Raises:
             UsageError: if there is no such device or precision.
-            ModelError: if the target's encoder is not the one that the bridge was fitted with, or its decoder reads
+            ModelError: if the target's encoder has other weights than the bridge was fitted with, or its decoder reads
                 image tokens.
         """
         if target.decoder.spec.consumes != "image_embedding":
@@ -65,7 +65,7 @@ class FoundBridge:
             target,
             name=f"{_SCHEME}{self.folder}",
             encoder=bridged,
-            # The card's facts on the decoder hold; the target's own weights, which it lists, are not in this pair.
+            # The card describes the decoder; the target's own weights, which it lists, are not in this pair.
             card=None if target.card is None else replace(target.card, configs=None),
             provenance=_provenance(target, bridged, stored, self.folder),
             notes=(*target.notes, _note(stored)),
@@ -73,7 +73,7 @@ class FoundBridge:
 
 
 def bridge_folder(source: str | Path) -> str | None:
-    """The folder in `bridge:FOLDER`; None for any other source."""
+    """Returns the folder in `bridge:FOLDER`; None for any other source."""
     text = str(source)
     return text.removeprefix(_SCHEME) if text.startswith(_SCHEME) else None
 
@@ -81,16 +81,16 @@ def bridge_folder(source: str | Path) -> str | None:
 def find_bridge(
     folder: str | Path, encoder: Encoder | str | Path | None = None, *, local_files_only: bool = False
 ) -> FoundBridge:
-    """Reads a bridge and finds the encoder that it leads from.
+    """Reads a bridge and locates its source encoder.
 
     Args:
-        folder: of the bridge.
-        encoder: where that encoder is now, if it is not where it was.
+        folder: folder of the bridge.
+        encoder: current source of that encoder, if it was moved.
         local_files_only: never use the network.
 
     Raises:
         UsageError: if there is no bridge, or an encoder is given as an object.
-        ModelError: if the encoder is not the one that the bridge was fitted with.
+        ModelError: if the encoder has other weights than the bridge was fitted with.
     """
     if isinstance(encoder, Encoder):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Bridges on disk: a folder with the map and a card that says what it leads from and to, and how well.
+"""Bridges on disk: a folder with the map and a card of its encoders and its quality.
 
 bridge.safetensors   the parts of the map
-card.yaml            both encoders with the hashes of their files, the pictures, what was measured, versions
+card.yaml            both encoders with the hashes of their files, the pictures, the measured quality, versions
 """
 
 import hashlib
@@ -32,14 +32,14 @@ _TENSORS, _CARD = "bridge.safetensors", "card.yaml"
 
 @dataclass(frozen=True)
 class End:
-    """One of the two encoders of a bridge, as its card holds it.
+    """One of the two encoders of a bridge, as recorded in its card.
 
     Attributes:
         source: a card's name, the path of a folder, or a hub id with its commit.
-        name: what it was called when the bridge was fitted.
+        name: its name when the bridge was fitted.
         family: name of its adapter.
-        embedding_size: of its embeddings.
-        sha256: of the files of its weights and its preprocessing, by component and file name.
+        embedding_size: size of its embeddings.
+        sha256: hashes of the files of its weights and its preprocessing, by component and file name.
     """
 
     source: str
@@ -55,12 +55,12 @@ class StoredBridge:
 
     Attributes:
         bridge: the map, float32, on the host.
-        source: the encoder that it leads from.
-        target: the encoder that it leads to.
-        measured: on pictures that it was not fitted on.
-        candidates: what was tried.
-        pictures: where the pictures came from and how many were fitted on; JSON.
-        sha256: of the file of the map.
+        source: the source encoder.
+        target: the target encoder.
+        measured: its quality on pictures that it was not fitted on.
+        candidates: the candidates of the fit.
+        pictures: origin of the pictures and number of fitted pictures; JSON.
+        sha256: hash of the map's file.
     """
 
     bridge: Bridge
@@ -73,27 +73,27 @@ class StoredBridge:
 
 
 def end_of(located: LocatedEncoder, encoder: Encoder) -> End:
-    """The card's entry for an encoder that was opened from a place."""
+    """Builds the card's entry of an opened encoder."""
     spec = encoder.spec
     return End(located.source, spec.name, spec.family, spec.embedding_size, file_hashes(located.files))
 
 
 def check_end(end: End, located: LocatedEncoder) -> None:
-    """Makes sure that an encoder that was found is the one that a bridge was fitted with.
+    """Checks that a located encoder has the files that a bridge was fitted with.
 
     Raises:
-        ModelError: if a file of its weights or preprocessing is another.
+        ModelError: if a file of its weights or preprocessing differs.
     """
     check_hashes(end, file_hashes(located.files), located.folder)
 
 
-def check_hashes(end: End, found: Mapping[str, str], where: str | Path) -> None:
-    """Makes sure that hashes are those of the encoder that a bridge was fitted with.
+def check_hashes(end: End, hashes: Mapping[str, str], where: str | Path) -> None:
+    """Checks that hashes are those of the encoder that a bridge was fitted with.
 
     Raises:
-        ModelError: if one is another; the message names the files.
+        ModelError: if a hash differs; the message names the files.
     """
-    other = sorted(name for name in {*end.sha256, *found} if end.sha256.get(name) != found.get(name))
+    other = sorted(name for name in {*end.sha256, *hashes} if end.sha256.get(name) != hashes.get(name))
     if other:
         raise ModelError(
             f"{where} is not the encoder that the bridge was fitted with: {', '.join(other)} "
@@ -114,10 +114,10 @@ def save_bridge(
     Args:
         folder: created if needed.
         fitted: the bridge.
-        measured: what it does on other pictures.
-        source: the encoder that it leads from.
-        target: the encoder that it leads to.
-        pictures: where the pictures came from; JSON values.
+        measured: its quality on other pictures.
+        source: the source encoder.
+        target: the target encoder.
+        pictures: origin of the pictures; JSON values.
 
     Raises:
         UsageError: if the folder holds files already.
@@ -138,23 +138,23 @@ def save_bridge(
     }
     own = OwnedFolder(folder)
     own.write(data, _TENSORS)
-    plain = json.loads(json.dumps(card))  # mappings of any kind as plain ones, which is what YAML writes
-    # The card comes last: it is what makes the folder a bridge.
+    plain = json.loads(json.dumps(card))  # turns mappings of any kind into dictionaries, which YAML can write
+    # The card is written last: it makes the folder a bridge.
     own.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).encode(), _CARD)
 
 
 def refuse_used(folder: Path) -> None:
-    """Makes sure that nothing would be written over.
+    """Checks that nothing would be overwritten.
 
     Raises:
-        UsageError: if the folder holds files, or is none.
+        UsageError: if the folder contains files, or is not a folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already and not empty; give another --out, or remove it.")
 
 
 def read_bridge(folder: str | Path) -> StoredBridge:
-    """A bridge from its folder.
+    """Reads a bridge from its folder.
 
     Raises:
         UsageError: if there is no bridge.
@@ -192,6 +192,6 @@ def read_bridge(folder: str | Path) -> StoredBridge:
 
 
 def parts_of(folder: str | Path) -> tuple[str, str]:
-    """Sources of the target's pair and of the source encoder, to estimate costs by; neither is opened."""
+    """Reads the sources of the target's pair and of the source encoder, to estimate costs, without opening either."""
     stored = read_bridge(folder)
     return stored.target.source, stored.source.source

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Describe attention heads over many pictures: what each writes, on which pictures most, and the effect of
-    ablating it.
+    """Describe attention heads over many pictures.
+
+    For each head: what it writes, on which pictures most, and the effect of ablating it.
 
     Writes profile.html (opens offline), heads.parquet, pictures.parquet, summary.json, and directions.safetensors for
     steerlens lens --vector. To resume an interrupted profile, give the same command again.

@@ -65,7 +65,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Augment:
-    """How far training scenes stray from plain ones; all zero means plain scenes.
+    """Augmentation of training scenes; all zero means plain scenes.
 
     Attributes:
         hue: largest hue rotation, in turns.
@@ -75,10 +75,10 @@ class Augment:
         flip: share of mirrored objects.
         blur: share of blurred pictures.
         erase: share of pictures of which a rectangle is replaced by noise.
-        grain: largest standard deviation of noise, fine and coarse, on half of the pictures each: decoding adds such,
-            and an embedding should not change with it.
-        small: share of main objects drawn as small as companions are, or a little larger, anywhere.
-        companion_scale: largest scale of a companion, 0.5 in plain scenes; larger ones are easier to learn from.
+        grain: largest standard deviation of noise, fine and coarse, on half of the pictures each: decoding adds such
+            noise, and embeddings should be invariant to it.
+        small: share of main objects drawn anywhere, as small as companions or a little larger.
+        companion_scale: largest scale of a companion, 0.5 in plain scenes; larger companions are easier to learn from.
         stretch: largest log ratio by which an object is made wider and flatter, or the reverse.
         warp: standard deviation of a smooth displacement of the drawing, in half picture widths.
         shade: largest relative change of brightness from one side of an object to the other: styles differ in shading.
@@ -131,7 +131,7 @@ def place(
     stretch: Tensor | None = None,
     warp: Tensor | None = None,
 ) -> Tensor:
-    """Premultiplied RGBA (B,4,size,size): sources scaled, turned, moved and bent onto an empty canvas.
+    """Draws sources scaled, turned, moved and bent onto an empty canvas: premultiplied RGBA (B,4,size,size).
 
     Args:
         sources: float (B,4,h,w), premultiplied RGBA.
@@ -155,7 +155,7 @@ def place(
 
 
 def colour_matrix(hue: Tensor, saturation: Tensor) -> Tensor:
-    """float (B,3,3): rotates RGB about the grey axis by `hue` turns and scales the distance from it."""
+    """Returns float (B,3,3), which rotates RGB about the grey axis by `hue` turns and scales the distance from it."""
     cosine, sine = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     grey = torch.full((3, 3), 1 / 3, dtype=hue.dtype, device=hue.device)
     root = 1 / math.sqrt(3)
@@ -171,11 +171,13 @@ class SceneMaker:
     def __init__(
         self, pictures: PictureSet, rows: Tensor, device: torch.device | str, augment: Augment = PLAIN
     ) -> None:
-        """Args:
-        pictures: all pictures.
-        rows: int64 (K), the pictures that may be drawn.
-        device: where scenes are composed.
-        augment: how far to stray.
+        """Copies the drawable pictures to the device.
+
+        Args:
+            pictures: all pictures.
+            rows: int64 (K), the pictures that may be drawn.
+            device: device of the composition.
+            augment: the augmentation.
         """
         self.augment = augment
         self.device = torch.device(device)
@@ -188,13 +190,13 @@ class SceneMaker:
         self._order, self._counts, self._starts = order, counts, counts.cumsum(0) - counts
 
     def _siblings(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """A random drawable picture of the same concept for each row (possibly itself)."""
+        """Draws a random picture of the same concept for each row (possibly itself)."""
         concept = self.concept[rows]
         pick = (torch.rand(rows.numel(), generator=generator) * self._counts[concept]).long()
         return self._order[self._starts[concept] + pick]
 
     def _sources(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Premultiplied RGBA float (B,4,64,64) of pictures, with colours and styles changed as `augment` says."""
+        """Returns pictures in premultiplied RGBA, float (B,4,64,64), with colours and styles changed by `augment`."""
         augment, count = self.augment, rows.numel()
         rgba = self.bank[rows.to(self.device)].float() / 255
         pictures = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
@@ -218,7 +220,7 @@ class SceneMaker:
         return pictures
 
     def _shading(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """float (B,1,64,64): a brightness that changes linearly across the picture, from a random side."""
+        """Returns float (B,1,64,64): a brightness that changes linearly across the picture, from a random side."""
         count = chosen.numel()
         angle = _uniform(count, 0, 2 * math.pi, generator)
         depth = chosen * _uniform(count, 0, self.augment.shade, generator)
@@ -227,7 +229,7 @@ class SceneMaker:
         return (1 + depth[:, None, None] * slope)[:, None].to(self.device)
 
     def _bend(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """How objects are stretched and bent, as `place` takes it; nothing for plain scenes."""
+        """Draws arguments of `place` that stretch and bend objects; empty for plain scenes."""
         augment, bend = self.augment, dict[str, Tensor]()
         if augment.stretch > 0:
             bend["stretch"] = _uniform(count, -augment.stretch, augment.stretch, generator).exp().to(self.device)
@@ -249,14 +251,14 @@ class SceneMaker:
         companions: float = 1 / 3,
         turn_background: int = 0,
     ) -> Scenes:
-        """Compose `count` scenes.
+        """Composes `count` scenes.
 
         Args:
             count: number of scenes.
             generator: on the CPU; the only source of randomness.
             rows: int64 (count), main pictures; drawn at random if absent.
             companions: share of scenes with a companion.
-            turn_background: added to the index of every background: the same scenes on other colours.
+            turn_background: offset of the index of every background: the same scenes on other colours.
         """
         if rows is None:
             rows = self.rows[torch.randint(self.rows.numel(), (count,), generator=generator)]
@@ -320,7 +322,7 @@ class SceneMaker:
         )
 
     def spoil(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Blur some pictures, erase a rectangle of some, add noise: what the encoder sees, but need not reproduce."""
+        """Blurs some pictures, erases a rectangle of some, and adds noise, as input of an encoder in training."""
         augment, count = self.augment, pictures.shape[0]
         if augment.blur > 0:
             blurred = torch.rand(count, generator=generator) < augment.blur
@@ -348,10 +350,10 @@ class SceneMaker:
 
 
 def zero_shot_scenes(maker: SceneMaker, rows: Tensor) -> Tensor:
-    """float (K,3,64,64): pictures upright and centred at scale 0.9 on white, as a user would show them."""
+    """Returns float (K,3,64,64): pictures upright and centred at scale 0.9 on white, like those of users."""
     rgba = maker.bank[rows.to(maker.device)].float() / 255
     sources = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
     count = rows.numel()
-    one = torch.ones(count, device=maker.device)
-    layer = place(sources, 0.9 * one, 0 * one, torch.zeros(count, 2, device=maker.device), one, maker.size)
+    ones = torch.ones(count, device=maker.device)
+    layer = place(sources, 0.9 * ones, 0 * ones, torch.zeros(count, 2, device=maker.device), ones, maker.size)
     return (1 - layer[:, 3:]) + layer[:, :3]

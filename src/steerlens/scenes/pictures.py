@@ -42,9 +42,9 @@ class PictureSet:
         concept: int64 (N), index into `concepts`.
         style: int64 (N), index into `styles`.
         split: int64 (N), `TRAIN`, `HELD_OUT`, `UNSEEN` or `OUTSIDE`.
-        concepts: what the pictures show, in vocabulary order.
+        concepts: concepts of the pictures, in vocabulary order.
         styles: names of the styles.
-        sources: where the pictures came from, with licences.
+        sources: origins of the pictures, with licences.
         held_style: index of the style whose pictures are held out.
     """
 
@@ -58,12 +58,12 @@ class PictureSet:
     held_style: int
 
     def rows(self, split: int) -> Tensor:
-        """Picture indices of a split, int64 (K)."""
+        """Returns the picture indices of a split, int64 (K)."""
         return torch.nonzero(self.split == split)[:, 0]
 
 
 def to_tensor(image: Image.Image, size: int = SIZE) -> Tensor:
-    """Straight RGBA uint8 (4,size,size); the picture is padded to a square, resized in premultiplied alpha."""
+    """Pads a picture to a square and resizes it in premultiplied alpha: straight RGBA uint8 (4,size,size)."""
     image = image.convert("RGBA")
     side = max(image.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
@@ -80,7 +80,7 @@ def to_tensor(image: Image.Image, size: int = SIZE) -> Tensor:
 
 
 def save_pictures(pictures: PictureSet, folder: Path, facts: dict[str, object]) -> None:
-    """Save pictures as `pictures.safetensors` and `pictures.json`; `facts` are further entries of the latter."""
+    """Saves pictures as `pictures.safetensors` and `pictures.json`; `facts` are further entries of the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     table = {
         "pictures": pictures.pictures,
@@ -102,10 +102,10 @@ def save_pictures(pictures: PictureSet, folder: Path, facts: dict[str, object]) 
 
 
 def load_pictures(folder: Path) -> PictureSet:
-    """Load what `save_pictures` saved.
+    """Loads the pictures of `save_pictures`.
 
     Raises:
-        SteerlensError: the folder holds no prepared pictures.
+        SteerlensError: the folder contains no prepared pictures.
     """
     if not (folder / "pictures.json").exists():
         raise SteerlensError(f"{folder} holds no prepared pictures: run `steerlens train prepare` first")
@@ -124,12 +124,12 @@ def load_pictures(folder: Path) -> PictureSet:
 
 
 def prepared_folder(data: Path) -> Path:
-    """Where prepared pictures lie in a data folder."""
+    """Returns the folder of prepared pictures in a data folder."""
     return data / "prepared"
 
 
 def load_prepared(data: Path) -> PictureSet:
-    """The prepared pictures of a data folder.
+    """Loads the prepared pictures of a data folder.
 
     Raises:
         SteerlensError: there are none.

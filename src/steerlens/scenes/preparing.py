@@ -4,8 +4,8 @@ Splits are made over pictures: a tenth of one style is held out (its concepts ar
 concepts are never seen in any style. Concepts with a near-duplicate, by name or by picture, are never held out, so that
 a held-out score measures generalisation and not the recall of a twin.
 
-The split of the bundled pair's three styles is the same whatever else is added. Added pictures that resemble a
-held-out one, or an unseen concept, are left out of training.
+The split of the bundled pair's three styles does not depend on added sources. Added pictures that resemble a held-out
+picture, or an unseen concept, are left out of training.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TWIN_PICTURE = 0.06
 TWIN_NAME = 0.85
 """Cosine of text embeddings above which two names are near-duplicates."""
 REPEATED = 0.03
-"""Distance of thumbnails under which an added picture repeats one that is there already."""
+"""Distance of thumbnails under which an added picture repeats an earlier picture."""
 
 
 @dataclass(frozen=True)
 class StyleCount:
-    """What one style brought.
+    """Counts of the pictures of one style.
 
     Attributes:
         style: its name.
@@ -53,7 +53,7 @@ class StyleCount:
 
 
 def _signature(pictures: Tensor) -> Tensor:
-    """float (N,1024): premultiplied RGBA thumbnails of 16 x 16, for finding near-duplicates."""
+    """Returns float (N,1024): premultiplied RGBA thumbnails of 16 x 16, for finding near-duplicates."""
     parts: list[Tensor] = []
     for chunk in pictures.split(1024):
         rgba = chunk.float() / 255
@@ -63,7 +63,7 @@ def _signature(pictures: Tensor) -> Tensor:
 
 
 def _distance(left: Tensor, right: Tensor) -> Tensor:
-    """float (N,M): root mean square distances of signatures."""
+    """Returns float (N,M): root mean square distances of signatures."""
     return torch.cdist(left, right) / left.shape[1] ** 0.5
 
 
@@ -76,7 +76,7 @@ def near_duplicates(
     picture: float = TWIN_PICTURE,
     name: float = TWIN_NAME,
 ) -> Tensor:
-    """bool (C): concepts that have a near-duplicate among the other concepts, by picture or by name.
+    """Returns bool (C): concepts that have a near-duplicate among the other concepts, by picture or by name.
 
     Args:
         pictures: uint8 (N,4,64,64).
@@ -101,7 +101,7 @@ def near_duplicates(
 def split_pictures(
     concept: Tensor, style: Tensor, twin: Tensor, *, held_style: int, held_share: float, unseen: int, seed: int
 ) -> Tensor:
-    """int64 (N): the split of every picture; see `PictureSet.split`.
+    """Draws int64 (N): the split of every picture; see `PictureSet.split`.
 
     A held-out picture needs its concept in another style; with a single style, held-out pictures cannot exist.
     """
@@ -121,13 +121,13 @@ def split_pictures(
 
 
 def extend_split(pictures: Tensor, concept: Tensor, names: Tensor, split: Tensor, outside: Tensor) -> Tensor:
-    """int64 (N): the split of added pictures; -1 removes a repeated picture, -2 one that gives a held-out one away.
+    """Computes int64 (N): the split of added pictures; -1 removes repeated pictures, -2 those close to held-out ones.
 
     Args:
         pictures: uint8 (N,4,64,64); the first K are split already.
         concept: int64 (N).
         names: float (C,E), unit-norm text embeddings of the names.
-        split: int64 (K), of the first pictures.
+        split: int64 (K), the split of the first pictures.
         outside: bool (N), pictures of sources that are never trained on.
     """
     known = len(split)
@@ -174,7 +174,7 @@ def _count(styles: Sequence[str], style: Tensor, concept: Tensor, split: Tensor)
 
 
 def count_table(counts: Sequence[StyleCount]) -> str:
-    """A markdown table of pictures and concepts by source."""
+    """Formats a Markdown table of pictures and concepts by source."""
     heads = ("source", "read", "repeated", "withheld", "concepts", "train", "held out", "unseen", "outside")
     rows = [(c.style, c.read, c.repeated, c.withheld, c.concepts, *c.splits) for c in counts]
     cells = [heads, ("---",) * len(heads), *(tuple(map(str, row)) for row in rows)]
@@ -192,17 +192,17 @@ def prepare(
     unseen: int = 50,
     seed: int = 0,
 ) -> tuple[PictureSet, tuple[StyleCount, ...]]:
-    """Read, clean, split and save pictures into `out`; returns them and what each style brought.
+    """Reads, cleans, splits and saves pictures into `out`; returns them and the counts of each style.
 
     Args:
-        directory: where the packages' archives lie.
+        directory: folder of the packages' archives.
         out: folder for `pictures.safetensors` and `pictures.json`.
         embed_names: text encoder, list of C names -> float (C,E) of unit norm.
         pictures: a folder of your own instead: `style/name.png`, or `name.png`.
         sources: packages to read.
         held_share: share of the held-out style's pictures to hold out.
         unseen: concepts to hold out in every style.
-        seed: of the split.
+        seed: seed of the split.
 
     Raises:
         SteerlensError: no pictures were found, or an archive is missing.
@@ -259,11 +259,11 @@ def prepare(
 
 
 def _concepts(drawings: Sequence[Drawing]) -> list[Concept]:
-    """Distinct concepts by name, in order of appearance."""
+    """Lists distinct concepts by name, in order of appearance."""
     return list({drawing.concept.name: drawing.concept for drawing in drawings}.values())
 
 
 def _core_styles(ordered: Sequence[Source]) -> int:
-    """Number of leading styles that the split is drawn from: the bundled pair's, or else all that are trained on."""
+    """Counts the leading styles that the split is drawn from: the bundled pair's, or else all training styles."""
     core = sum(source in EMOJI for source in ordered)
     return core or sum(source.trained for source in ordered)

@@ -1,6 +1,6 @@
 """Readers of picture archives: each yields named drawings.
 
-Emoji of all packages share their concepts: they are matched by code point, or by name where a package has no codes.
+Emoji of all packages share their concepts: they are matched by code point, or by name if a package has no codes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from steerlens.scenes.pictures import SIZE, Concept, to_tensor
 from steerlens.scenes.sources import Source
 
 _MOST_PIXELS = 89_478_485
-"""Pixels of the largest drawing that is read; the archives hold posters of hundreds of millions."""
+"""Pixels of the largest drawing that is read; the archives contain posters of hundreds of millions."""
 
 DROPPED_CATEGORIES = frozenset({"Flags", "Symbols", "People & Body", "Component"})
 """Emoji that are left out."""
@@ -46,7 +46,7 @@ _AUTHORS = re.compile(
     "|tanguy|yves|zazou"
     ")$"
 )
-"""First names at the end of clip-art files, which say who drew them."""
+"""First names of authors at the end of clip-art file names."""
 
 _TAIL = frozenset({"bw", "bwh", "1m", "2m", "a", "b", "c", "mirror", "flip"})
 
@@ -73,23 +73,23 @@ class EmojiNames:
     by_name: dict[str, Concept] = field(default_factory=dict[str, Concept])
 
     def add_name(self, code: str, name: str) -> None:
-        """Record another name of a code point, unless the name is taken or the code point left out."""
+        """Records another name of a code point, unless the name is taken or the code point left out."""
         concept = self.by_code.get(_code(code))
         if concept is not None:
             self.by_name.setdefault(_letters(name), concept)
 
     def named(self, name: str) -> Concept | None:
-        """The concept of a name; a number at its end tells variants of one emoji apart and is ignored."""
+        """Returns the concept of a name, ignoring a final number, which numbers variants of an emoji."""
         return self.by_name.get(_letters(name)) or self.by_name.get(_letters(re.sub(r"-\d+$", "", name)))
 
 
 def clean_name(name: str) -> str:
-    """Lower case, single spaces, no underscores."""
+    """Normalises a name: lower case, single spaces, no underscores."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 def file_concept_name(stem: str) -> str:
-    """Name of what a clip-art file shows: numbers, authors and variant marks at its end are cut off."""
+    """Returns the concept's name of a clip-art file, without final numbers, authors and variant marks."""
     words = [word for word in re.split(r"[_\s]+", stem.lower()) if word]
     for place in range(1, len(words)):
         if _AUTHORS.match(words[place]):
@@ -107,13 +107,13 @@ def _letters(name: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A code point sequence without variation selectors, which packages write differently."""
+    """Removes variation selectors, which differ between packages, from a code point sequence."""
     return "-".join(part for part in text.lower().split("-") if part != "fe0f")
 
 
 @contextmanager
 def _members(archive: Path) -> Generator[tarfile.TarFile]:
-    """The files of an npm archive, or of a Debian package.
+    """Opens the files of an npm archive, or of a Debian package.
 
     Raises:
         SteerlensError: `dpkg-deb`, which unpacks Debian packages, is missing or fails.
@@ -140,7 +140,7 @@ def _read(opened: tarfile.TarFile, name: str) -> bytes:
 
 
 def archive_of(source: Source, directory: Path) -> Path:
-    """The archive of a source.
+    """Returns the archive of a source.
 
     Raises:
         SteerlensError: it is not in the folder.
@@ -155,7 +155,7 @@ def archive_of(source: Source, directory: Path) -> Path:
 
 
 def read_names(sources: Sequence[Source], directory: Path) -> EmojiNames:
-    """The emoji that are kept, in Unicode's order, with every name that the sources give them."""
+    """Reads the kept emoji, in Unicode's order, with all their names in the sources."""
     names, labels = EmojiNames(), set[str]()
     for source in sources:
         if source.layout == "emoji" and not names.by_code:
@@ -178,10 +178,10 @@ def read_names(sources: Sequence[Source], directory: Path) -> EmojiNames:
 
 
 def read_sources(sources: Sequence[Source], directory: Path) -> Iterator[Drawing]:
-    """The drawings of all sources, source after source.
+    """Reads the drawings of all sources, source by source.
 
     Raises:
-        SteerlensError: an archive is missing, or what renders SVG is not installed.
+        SteerlensError: an archive is missing, or the renderer of SVG is not installed.
     """
     names = read_names(sources, directory)
     readers: Mapping[str, Callable[[Source, tarfile.TarFile, EmojiNames], Iterator[Drawing]]] = {
@@ -196,7 +196,7 @@ def read_sources(sources: Sequence[Source], directory: Path) -> Iterator[Drawing
 
 
 def _read_coded(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
-    """Raster files named by code point."""
+    """Reads raster files named by code point."""
     folders = {"noto": "package/img/google/64/", "twemoji": "package/img/twitter/64/"}
     folder = folders.get(source.style, "package/assets/")
     for name in sorted(member.name for member in opened.getmembers() if member.isfile()):
@@ -209,7 +209,7 @@ def _read_coded(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> I
 
 
 def _read_iconify(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
-    """SVG drawings named in words; those that name no kept emoji are passed over."""
+    """Reads SVG drawings named in words; those that name no kept emoji are skipped."""
     table: dict[str, Any] = json.loads(_read(opened, "package/icons.json"))
     codes = {name: code for code, name in json.loads(_read(opened, "package/chars.json")).items()}
     aliases: dict[str, list[str]] = {}
@@ -217,9 +217,9 @@ def _read_iconify(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
         aliases.setdefault(entry["parent"], []).append(alias)
     for name, icon in table["icons"].items():
         spellings = [name, *aliases.get(name, [])]
-        found = [names.by_code.get(_code(codes[spelling])) for spelling in spellings if spelling in codes]
-        found += [names.named(spelling) for spelling in spellings]
-        concept = next((concept for concept in found if concept is not None), None)
+        matches = [names.by_code.get(_code(codes[spelling])) for spelling in spellings if spelling in codes]
+        matches += [names.named(spelling) for spelling in spellings]
+        concept = next((concept for concept in matches if concept is not None), None)
         if concept is not None:
             size = [float(icon.get(side, table.get(side, 16))) for side in ("width", "height")]
             corner = [float(icon.get(side, 0)) for side in ("left", "top")]
@@ -227,7 +227,7 @@ def _read_iconify(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
 
 
 def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) -> Iterator[Drawing]:
-    """Raster files in folders of categories; a file with an emoji's name shows that emoji's concept."""
+    """Reads raster files in folders of categories; a file with an emoji's name has that emoji's concept."""
     for name in sorted(member.name for member in opened.getmembers() if member.isfile()):
         path = PurePosixPath(name)
         folders = path.parts[path.parts.index("share") + 2 : -1] if "share" in path.parts else ()
@@ -244,14 +244,14 @@ def _read_folders(source: Source, opened: tarfile.TarFile, names: EmojiNames) ->
 
 
 def trimmed(image: Image.Image) -> Image.Image:
-    """RGBA picture without the transparent margin around it; unchanged where nothing is visible."""
+    """Crops the transparent margin of an RGBA picture; a fully transparent picture stays unchanged."""
     image = image.convert("RGBA")
     visible = image.getchannel("A").point([255 if alpha > 8 else 0 for alpha in range(256)]).getbbox()
     return image if visible is None else image.crop(visible)
 
 
 def _open_raster(data: bytes) -> Image.Image | None:
-    """The picture of a file, or None if it is broken or enormous (posters of hundreds of megapixels)."""
+    """Decodes a picture, or returns None if it is broken or enormous (posters of hundreds of megapixels)."""
     try:
         return decode_picture(data, "picture", max_pixels=_MOST_PIXELS, alpha=True)[0]
     except PictureError:
@@ -259,7 +259,7 @@ def _open_raster(data: bytes) -> Image.Image | None:
 
 
 def render_svg(body: str, corner: Sequence[float], size: Sequence[float]) -> Image.Image:
-    """RGBA picture of SVG elements, at twice the side of a prepared picture.
+    """Renders SVG elements to an RGBA picture, at twice the side of a prepared picture.
 
     Args:
         body: the elements.
@@ -284,7 +284,7 @@ def render_svg(body: str, corner: Sequence[float], size: Sequence[float]) -> Ima
 
 
 def read_folder(directory: Path) -> Iterator[Drawing]:
-    """Drawings of `style/name.png` or `name.png`; PNG or WebP with transparency serve best."""
+    """Reads drawings named `style/name.png` or `name.png`; best are PNG or WebP with transparency."""
     for path in picture_files(directory):
         if path.suffix.lower() in {".png", ".webp", ".jpg", ".jpeg"}:
             style = path.parent.name if path.parent != directory else "own"

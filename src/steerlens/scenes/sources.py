@@ -20,13 +20,13 @@ class Source:
     Attributes:
         style: name of the style, and of the source on the command line.
         package: its name in the registry.
-        version: of the package; None takes the registry's current one.
+        version: version of the package; None takes the registry's current version.
         licence: SPDX identifier.
-        attribution: who made the pictures.
-        layout: how the archive is read: `emoji` and `assets` hold raster files named by code point, `iconify` holds SVG
-            named in words, `folders` holds named raster files in folders of categories.
-        registry: where the package comes from.
-        trained: False for a source kept for tests: none of its pictures is ever trained on.
+        attribution: authors of the pictures.
+        layout: layout of the archive: raster files named by code point (`emoji`, `assets`), SVG named in words
+            (`iconify`), or named raster files in folders of categories (`folders`).
+        registry: registry of the package.
+        trained: False for a source kept for tests, whose pictures are never trained on.
     """
 
     style: str
@@ -39,7 +39,7 @@ class Source:
     trained: bool = True
 
     def archive(self, directory: Path) -> Path | None:
-        """The package's archive in a folder, or None if it is not there."""
+        """Returns the package's archive in a folder, or None if it is not there."""
         if self.registry == "npm":
             path = directory / f"{self.package.lstrip('@').replace('/', '-')}-{self.version}.tgz"
             return path if path.exists() else None
@@ -51,7 +51,7 @@ class Source:
         return self.package if self.version is None else f"{self.package}@{self.version}"
 
     def facts(self, archive: Path) -> dict[str, str]:
-        """Provenance of the pictures read from an archive, for cards and manifests."""
+        """Returns the provenance of the pictures read from an archive, for cards and manifests."""
         version = self.version or archive.stem.split("_")[1].replace("%3a", ":")
         return {
             "style": self.style,
@@ -79,7 +79,7 @@ EMOJI = (
         "fluent", "@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "Fluent Emoji, Microsoft; packaged by LobeHub", "assets"
     ),
 )
-"""The three styles of the bundled pair; pictures are held out from the last one."""
+"""The three styles of the bundled pair; pictures are held out from the last style."""
 
 WIDER = (
     Source("emojione", "@iconify-json/emojione", "1.2.3", "CC-BY-4.0", "Emoji One (EmojiTwo)"),
@@ -94,7 +94,7 @@ WIDER = (
 """More styles to train on."""
 
 OUTSIDE_SOURCES = (
-    # Copyleft art is for tests alone: weights trained on it could not be given away under a permissive licence.
+    # Copyleft art is only for tests: weights trained on it could not be published under a permissive licence.
     Source("openmoji", "@iconify-json/openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji", trained=False),
     Source(
         "stamps",
@@ -113,7 +113,7 @@ SOURCES = (*EMOJI, *WIDER, *OUTSIDE_SOURCES)
 
 
 def choose_sources(names: Sequence[str]) -> tuple[Source, ...]:
-    """Sources by style name, in the order of `SOURCES`; "emoji" means the bundled pair's three, "all" all of them.
+    """Selects sources by style, in the order of `SOURCES`; "emoji" means the bundled pair's three, "all" all sources.
 
     Raises:
         UsageError: a name is unknown, or nothing to train on is left.
@@ -132,7 +132,7 @@ def choose_sources(names: Sequence[str]) -> tuple[Source, ...]:
 
 
 def fetch(directory: Path, sources: Iterable[Source] = EMOJI) -> list[Path]:
-    """Fetch the packages that are missing with `npm pack` or `apt-get download`; returns the archives.
+    """Fetches missing packages with `npm pack` or `apt-get download`, and returns the archives.
 
     Raises:
         SteerlensError: the registry's client is missing or fails.

@@ -103,11 +103,13 @@ class TraceCache:
     """
 
     def __init__(self, encoder: NativeEncoder, folder: Path, limit: int, conditions: Mapping[str, Any]) -> None:
-        """Args:
-        encoder: computes traces that are not in the cache.
-        folder: folder of the whole cache.
-        limit: bytes that the traces of all models may take.
-        conditions: everything besides the encoder's input that decides a trace, as JSON values.
+        """Opens the cache of one encoder.
+
+        Args:
+            encoder: computes traces that are not in the cache.
+            folder: folder of the whole cache.
+            limit: bytes that the traces of all models may take.
+            conditions: everything besides the encoder's input that decides a trace, as JSON values.
         """
         self._encoder, self._root, self._limit = encoder, OwnedFolder(folder), limit
         self._name, self._description = describe(encoder.spec.name, conditions)

@@ -1,4 +1,4 @@
-"""Made-up atlases: every shape that a report or an app must be able to show, without a model and in milliseconds."""
+"""Fake atlases of every shape that a report or an app must show, without a model and in milliseconds."""
 
 from collections.abc import Sequence
 
@@ -42,15 +42,15 @@ def fake_atlas(
         names: names of the input pictures.
         layers: L.
         heads: H.
-        sites: as `--sites` takes them.
-        vectors: names of directions of the user's.
+        sites: sites, as for `--sites`.
+        vectors: names of the user's directions.
         seeds: decoder seeds.
-        lenses: lenses that ran.
-        controls: random directions a steered site.
+        lenses: lenses of the run.
+        controls: random directions per steered site.
         strength: steering strength.
         vocabulary: whether there are Logit Lens labels.
         attention: whether attention was kept.
-        target: what similarities are measured against, in words.
+        target: description of the target of similarities.
         size: side of the decoded pictures in pixels.
         grid: patches along a side.
     """
@@ -99,7 +99,7 @@ def _attention(rng: np.random.Generator, heads: tuple[int, int], tokens: int) ->
 
 
 def _image(rng: np.random.Generator, size: int) -> Image.Image:
-    """Two soft blobs of random colour."""
+    """Draws two soft blobs of random colour."""
     y, x = np.mgrid[0:size, 0:size] / size
     picture = np.ones((size, size, 3)) * rng.uniform(0.6, 1, 3)
     for _ in range(2):

@@ -3,7 +3,7 @@
     report = check_encoder(MyEncoder(tiny_model, processor))
     report.require()
 
-Every check measures an error and holds it against what is allowed; a check that raises has failed, and says how. The
+Every check measures an error and compares it with the largest allowed error; a check that raises has failed. The
 oracles are slow and obvious: two forward passes, one with a head's slice zeroed by a raw hook, instead of a formula.
 """
 

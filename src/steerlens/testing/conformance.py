@@ -1,6 +1,6 @@
-"""How exactly every adapter does what it should: the conformance checks of all families, on tiny random models.
+"""Conformance checks of all adapters, on tiny random models.
 
-The models are of the real classes; nothing is downloaded. `make models` writes what is measured into `docs/`.
+The models are of the real classes; nothing is downloaded. `make models` writes the measured errors into `docs/`.
 """
 
 import json
@@ -24,10 +24,10 @@ from steerlens.testing.outcomes import CheckReport
 from steerlens.zoo import Group, adapter, open_decoder, registered
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""The precisions that encoders are measured in, by name."""
+"""Precisions of the measurements of encoders, by name."""
 
 MakeEncoder = Callable[..., Encoder]
-"""Makes a tiny encoder; takes `dtype`."""
+"""Builds a tiny encoder; takes `dtype`."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Conformance:
     Attributes:
         group: `steerlens.encoders` or `steerlens.decoders`.
         family: name of the adapter.
-        adapter: where it is, `module:class`.
-        models: what an encoder was checked on: native classes, or options of one.
+        adapter: its location, `module:class`.
+        models: models of an encoder's checks: native classes, or options of a class.
         errors: by precision, the largest relative error of an encoder in any check and model, or the largest difference
-            of two pictures in [0,1] that a decoder should give alike; None where it could not be measured.
-        failures: checks that did not pass, in words.
+            of two pictures in [0,1] that a decoder should draw equally; None if it could not be measured.
+        failures: descriptions of failed checks.
     """
 
     group: Group
@@ -53,10 +53,10 @@ class Conformance:
 
 
 def measure(families: Collection[str] | None = None) -> Iterator[Conformance]:
-    """Checks one registered adapter after another.
+    """Checks the registered adapters in turn.
 
     Args:
-        families: names of those to check; by default all.
+        families: names of the families to check; by default all.
 
     Raises:
         ModelError: if there is no tiny model of an encoder family.
@@ -70,7 +70,7 @@ def measure(families: Collection[str] | None = None) -> Iterator[Conformance]:
 
 
 def encoder_reports(family: str, dtype: torch.dtype) -> dict[str, CheckReport]:
-    """The checks of an encoder family, by the model that they were carried out on.
+    """Carries out the checks of an encoder family, by model.
 
     Raises:
         ModelError: if there is no tiny model of the family.
@@ -82,7 +82,7 @@ def encoder_reports(family: str, dtype: torch.dtype) -> dict[str, CheckReport]:
 
 
 def tiny_encoders() -> dict[str, dict[str, MakeEncoder]]:
-    """Builders of tiny encoders, by family and by variant."""
+    """Returns the builders of tiny encoders, by family and by variant."""
     from steerlens.testing import tiny_families, tiny_vit
 
     builders: dict[str, dict[str, MakeEncoder]] = {}
@@ -99,10 +99,10 @@ def tiny_encoders() -> dict[str, dict[str, MakeEncoder]]:
 
 
 def decoder_report(family: str) -> CheckReport:
-    """The checks of a decoder family, in float32.
+    """Carries out the checks of a decoder family, in float32.
 
-    In half precision a picture of random weights says little: guidance amplifies rounding, which differs with the size
-    of a batch.
+    In half precision a picture of random weights says little: guidance amplifies rounding, which depends on the size of
+    a batch.
 
     Raises:
         ModelError: if there is no tiny model of the family, or it cannot be built.
@@ -177,21 +177,21 @@ def _decoder_row(family: str, place: str) -> Conformance:
 
 
 def _rounded(error: float) -> float | None:
-    # Two digits: more would change with every processor.
+    # Two digits: further digits would differ between processors.
     return None if math.isnan(error) else float(f"{error:.1e}")
 
 
 def write_measurements(path: Path, rows: list[Conformance], versions: Mapping[str, str]) -> None:
-    """Saves what was measured, and with which libraries, as JSON."""
+    """Saves measurements, with the versions of the libraries, as JSON."""
     content = {"versions": dict(versions), "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_measurements(path: Path) -> tuple[list[Conformance], dict[str, str]]:
-    """What `write_measurements` saved.
+    """Reads the measurements of `write_measurements`.
 
     Raises:
-        ModelError: if the file is not there or holds something else.
+        ModelError: if the file does not exist or contains something else.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

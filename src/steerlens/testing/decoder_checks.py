@@ -1,4 +1,4 @@
-"""Checks of a decoder: every picture depends on its own row and seed alone."""
+"""Checks of a decoder: every picture depends only on its own row and seed."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ def check_decoder(
     *,
     stochastic: bool | None = None,
 ) -> CheckReport:
-    """Checks a decoder against the protocol: every picture depends on its own row and seed alone.
+    """Checks a decoder against the protocol: every picture depends only on its own row and seed.
 
     Args:
-        decoder: a small one, with random weights or trained.
+        decoder: a small decoder, random or trained.
         values: at least three rows of conditioning, (N,E) or (N,T,D); by default noise.
-        options: how to decode; by default the decoder's own, with at most 4 steps.
-        stochastic: whether another seed must give another picture (or the same one); by default it must if the decoder
-            denoises.
+        options: options of decoding; by default the decoder's own, with at most 4 steps.
+        stochastic: whether another seed must give another picture or the same picture; by default another if the
+            decoder denoises.
     """
     seeded = decoder.spec.defaults.scheduler != "none" if stochastic is None else stochastic
     return carry_out(decoder.spec.name, _measurements(decoder, values, options, seeded))
@@ -71,7 +71,7 @@ def _measurements(
 
     def seeds_and_rows_matter() -> Measured:
         own, other_seed, other_row = pictures(values[[0, 0, 1]], [1, 2, 1])
-        # Pictures that are the same may differ by rounding from row to row of a batch.
+        # Equal pictures may differ by rounding between the rows of a batch.
         return faults(
             {
                 "another seed gives the same picture": stochastic and _gap(own, other_seed) < 1e-3,
@@ -112,7 +112,7 @@ def _measurements(
                 raise ModelError(f"moved to {device} and {dtype}, it says {actual[0]}, {actual[1]}.")
             if got.shape != wanted.shape or got.device.type != "cpu" or got.dtype != torch.float32:
                 raise ModelError(f"moved to {device} and {dtype}, it gives {got.dtype} of {got.shape} on {got.device}.")
-            # Guidance amplifies the rounding of half precision, in models of random weights beyond any bound.
+            # With random weights, guidance amplifies the rounding of half precision without bound.
             if dtype.itemsize >= 4 and own.dtype.itemsize >= 4:
                 worst = max(worst, _gap(got, wanted))
             unused = _moved(_moved(decoder, torch.device(device), dtype), own.device, own.dtype)
@@ -157,15 +157,15 @@ def _modules(decoder: Decoder) -> list[nn.Module]:
 
 
 def _moved(decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Decoder:
-    """A copy elsewhere, since weights that went through half precision do not come back as they were."""
+    """Moves a copy, since weights do not survive half precision unchanged."""
     moved = copy.deepcopy(decoder)
     for module in _modules(moved):
         module.to(device, dtype)
     return moved
 
 
-def _gap(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
+def _gap(left: Tensor, right: Tensor) -> float:
+    return float((left - right).abs().max())
 
 
 def _noise_rows(decoder: Decoder) -> Tensor:

@@ -25,11 +25,11 @@ _NOT_NATIVE = None, "the encoder names no native modules to hook"
 
 
 def check_encoder(encoder: Encoder, inputs: Inputs | None = None) -> CheckReport:
-    """Holds an encoder against the protocol and against slow oracles.
+    """Checks an encoder against the protocol and against slow oracles.
 
     Args:
-        encoder: a small one, best with random weights, biases and norms: every head and layer is visited.
-        inputs: what to run it on, at least two pictures; by default noise through `encoder.preprocess`.
+        encoder: a small encoder, best with random weights, biases and norms: every head and layer is visited.
+        inputs: inputs of at least two pictures; by default noise through `encoder.preprocess`.
     """
     return carry_out(encoder.spec.name, _measurements(encoder, inputs))
 
@@ -62,14 +62,14 @@ def _measurements(encoder: Encoder, given: Inputs | None) -> Iterator[Measuremen
 
 
 def noise_pictures(encoder: Encoder) -> Inputs:
-    """Three pictures of noise, preprocessed."""
+    """Returns three pictures of noise, preprocessed."""
     height, width = encoder.spec.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     return encoder.preprocess([Image.fromarray(picture) for picture in pixels])
 
 
 def native_sites(encoder: Encoder) -> list[Site]:
-    """Every place in the model."""
+    """Lists every place in the model."""
     L, H = encoder.spec.n_layers, encoder.spec.n_heads
     kinds: tuple[SiteKind, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
     return [Site("embed"), *(site for kind in kinds for site in layer_sites(kind, L)), *all_heads(L, H)]
@@ -107,7 +107,7 @@ def _spec(encoder: Encoder, inputs: Inputs) -> Measured:
 
 
 def _geometry(encoder: Encoder, _: Inputs) -> Measured:
-    """Marks one patch after another in pictures of several forms; the brightest patch must be the marked one."""
+    """Marks patches in turn in pictures of several shapes; the brightest patch must be the marked patch."""
     spec, wrong = encoder.spec, dict[str, bool]()
     if spec.geometry is None or spec.geometry.resize == "unknown":
         return None, "how preprocessing moves pixels is not known"
@@ -127,7 +127,7 @@ def _geometry(encoder: Encoder, _: Inputs) -> Measured:
         try:
             pixels = encoder.preprocess(marked)["pixel_values"].float().cpu()
         except ModelError:
-            continue  # some processors take pictures of one form alone, and say so
+            continue  # some processors accept pictures of a single shape
         if pixels.ndim == 4:
             pixels = pixels[..., : rows * down, : columns * across]
             light = pixels.unflatten(3, (columns, across)).unflatten(2, (rows, down)).mean(dim=(1, 3, 5)).flatten(1)
@@ -215,7 +215,7 @@ def _attention_output(encoder: NativeEncoder, inputs: Inputs, modules: LayerModu
 
 @contextmanager
 def _without_head(modules: LayerModules, head: int) -> Generator[None]:
-    """While it is open, the native model runs without one head: its slice of head values, or of the weight, is 0."""
+    """Removes a head from the native model while open: its slice of head values, or of the weight, is 0."""
     width = modules.out_weight.shape[1] // modules.n_heads
     own = slice(head * width, (head + 1) * width)
 
@@ -231,7 +231,7 @@ def _without_head(modules: LayerModules, head: int) -> Generator[None]:
         finally:
             handle.remove()
         return
-    # Where the projection is no module of its own, its weight can still be changed for a while.
+    # If the projection is not a separate module, its weight is changed temporarily.
     weight = modules.out_weight.detach()
     kept = weight[:, own].clone()
     try:
@@ -276,7 +276,7 @@ def _hooked(
     before: bool = False,
     put: bool = False,
 ) -> Tensor:
-    """The native forward pass with a value added to what a module is given or gives, or put in its place; None is 0."""
+    """Runs the native forward pass with a module's input or output increased or replaced by a value; None is 0."""
 
     def changed(hidden: Tensor) -> Tensor:
         if value is None:
@@ -306,7 +306,7 @@ def _no_change(encoder: Encoder, inputs: Inputs) -> Measured:
     for site in native_sites(encoder):
         own = encoder.record(inputs, [site])[site]
         nothing = (Scale(site, factor=1.0), Patch(site, value=own), Zero(site, tokens=()))
-        worst = max(worst, *(relative(encoder.embed(inputs, [one]), clean) for one in nothing))
+        worst = max(worst, *(relative(encoder.embed(inputs, [neutral]), clean) for neutral in nothing))
         zero = encoder.embed(inputs, [Zero(site)])
         worst = max(worst, relative(encoder.embed(inputs, [Scale(site, factor=0.0)]), zero))
         if torch.equal(zero, clean):
@@ -344,15 +344,15 @@ def _leftovers(encoder: Encoder, inputs: Inputs) -> Measured:
         lambda: encoder.trace(inputs, attention=True),
         lambda: encoder.record(inputs, native_sites(encoder), [Zero(site)]),
     ]
-    calls += [lambda burst=_Burst(one): encoder.embed(inputs, [burst]) for one in native_sites(encoder)]
-    calls += [lambda burst=_Burst(one): encoder.record(inputs, [site], [burst]) for one in native_sites(encoder)]
+    calls += [lambda burst=_Burst(place): encoder.embed(inputs, [burst]) for place in native_sites(encoder)]
+    calls += [lambda burst=_Burst(place): encoder.record(inputs, [site], [burst]) for place in native_sites(encoder)]
     for call in calls:
         try:
             call()
         except RuntimeError as error:
             if "on purpose" not in str(error):
                 raise
-    # An encoder that hides its model still shows what is left behind in what it gives.
+    # If the encoder hides its model, leftover hooks still show in its outputs.
     return abs(count() - before) + float(not torch.equal(encoder.embed(inputs), clean))
 
 
@@ -364,7 +364,7 @@ def _moves(encoder: Encoder, inputs: Inputs) -> Measured:
     if torch.cuda.is_available():
         places += [("cuda", torch.float32), ("cuda", torch.bfloat16)]
     for device, dtype in places:
-        # A copy, since weights that went through half precision do not come back as they were.
+        # Moves a copy, since weights do not survive half precision unchanged.
         moved: Any = copy.deepcopy(encoder)
         moved.model.to(device, dtype)
         own = {key: value.to(device, dtype if value.is_floating_point() else None) for key, value in inputs.items()}

@@ -36,12 +36,12 @@ Pairs that go by a name: `steerlens lens photo.png --model NAME`. Pinned means t
 
 
 def catalogue(rows: Sequence[Conformance], cards: Mapping[str, Card], versions: Mapping[str, str]) -> str:
-    """The page as Markdown.
+    """Writes the page as Markdown.
 
     Args:
         rows: measurements of every adapter.
         cards: every model card, by name.
-        versions: of the libraries that were measured with.
+        versions: versions of the libraries of the measurements.
     """
     encoders = [row for row in rows if row.group == "steerlens.encoders"]
     decoders = [row for row in rows if row.group == "steerlens.decoders"]

@@ -1,4 +1,4 @@
-"""Making timm and open_clip importable where torchvision has no build for the torch at hand."""
+"""Making timm and open_clip importable without a torchvision build for the installed torch."""
 
 import sys
 import warnings
@@ -11,14 +11,14 @@ import torch
 
 
 def add_optional_libraries(folder: Path | None = None) -> None:
-    """Makes the libraries of a folder importable, and torchvision with them if it is anywhere.
+    """Makes the libraries of a folder importable, and torchvision with them if it is installed.
 
-    Registries have torchvision for CUDA only. Without its compiled part, all that timm and open_clip use of it works,
-    but its import asks for the schemas of two operators that the compiled part would have defined. A program that does
-    not declare them first cannot even import transformers where it finds such a torchvision; hence a folder of its own.
+    Registries have torchvision for CUDA only. Without its compiled part, everything that timm and open_clip use works,
+    but its import needs the schemas of two operators that the compiled part defines. A program that does not declare
+    them first cannot even import transformers if it finds such a torchvision; hence the separate folder.
 
     Args:
-        folder: where the libraries are, by default `optional` in this Python environment, where `make test` puts them.
+        folder: folder of the libraries; by default `optional` in this Python environment, where `make test` puts them.
     """
     folder = Path(sys.prefix) / "optional" if folder is None else folder
     if folder.is_dir() and str(folder) not in sys.path:

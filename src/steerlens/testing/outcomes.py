@@ -1,4 +1,4 @@
-"""Outcomes of checks: what was measured, what is allowed, and what went wrong."""
+"""Outcomes of checks: measured errors, allowed errors, and failures."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,13 +13,13 @@ class Check:
     """The outcome of one check.
 
     Attributes:
-        name: what is true of the adapter if it passed.
-        error: what was measured; nan if the check could not be carried out to its end.
+        name: the statement that the check tests.
+        error: the measured error; nan if the check could not be completed.
         allowed: the largest error that passes.
-        detail: what went wrong, or why nothing was measured; else empty.
+        detail: the failure, or the reason why nothing was measured; else empty.
         relative: whether the error is a relative error of numbers in the model's own precision; others count faults,
             or compare precisions.
-        measured: whether there was anything to measure; a check without that says nothing of the adapter, and why.
+        measured: whether there was anything to measure; if not, the check says nothing about the adapter.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """True if nothing is wrong: the error is within what is allowed (nan is not), or nothing was measured."""
+        """True if the error is allowed (nan is not), or nothing was measured."""
         return not self.measured or self.error <= self.allowed
 
     def __str__(self) -> str:
@@ -47,8 +47,8 @@ class CheckReport:
     """The outcomes of all checks of one adapter.
 
     Attributes:
-        subject: name of what was checked.
-        checks: one outcome a check, in order.
+        subject: name of the checked adapter.
+        checks: one outcome per check, in order.
     """
 
     subject: str
@@ -56,17 +56,17 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """True if no check failed; see `unmeasured` for those that were not carried out at all."""
+        """True if no check failed; see `unmeasured` for checks that were not carried out."""
         return all(check.passed for check in self.checks)
 
     @property
     def unmeasured(self) -> tuple[Check, ...]:
-        """The checks that could not be carried out on what was given; nothing is known of what they are about."""
+        """The checks that could not be carried out."""
         return tuple(check for check in self.checks if not check.measured)
 
     @property
     def relative_error(self) -> float:
-        """The largest relative error that was measured; nan if a check could not be carried out to its end."""
+        """The largest measured relative error; nan if a check could not be completed."""
         errors = [check.error for check in self.checks if check.relative and check.measured]
         return math.nan if any(map(math.isnan, errors)) else max(errors, default=math.nan)
 
@@ -74,24 +74,24 @@ class CheckReport:
         return "\n".join([self.subject, *(f"  {check}" for check in self.checks)])
 
     def require(self, *, whole: bool = False) -> None:
-        """Makes sure that no check failed.
+        """Raises if a check failed.
 
         Args:
-            whole: whether every check has to have been carried out, too.
+            whole: whether every check must also have been carried out.
 
         Raises:
-            ModelError: if one failed, or with `whole` was not carried out; the message holds all outcomes.
+            ModelError: if a check failed, or with `whole` was not carried out; the message lists all outcomes.
         """
         if not self.passed or (whole and self.unmeasured):
             raise ModelError(f"the adapter does not pass its checks.\n{self}")
 
 
 Measured = float | tuple[float | None, str]
-"""An error, with a note where there is something to say; None where nothing can be measured, with the reason."""
+"""An error, optionally with a note; None with the reason if nothing can be measured."""
 
 
 class Measurement(NamedTuple):
-    """A check that is still to be carried out; the fields are those of `Check`, and what measures the error."""
+    """A check to carry out: the fields of `Check`, and a function that measures the error."""
 
     name: str
     allowed: float
@@ -100,12 +100,12 @@ class Measurement(NamedTuple):
 
 
 def carry_out(subject: str, measurements: Iterable[Measurement]) -> CheckReport:
-    """Carries out check after check; one that raises has failed."""
+    """Carries out checks in turn; a check that raises has failed."""
     outcomes: list[Check] = []
     for name, allowed, measure, relative in measurements:
         try:
             measured = measure()
-        # Whatever a plug-in raises is an outcome of the check, not the end of all checks.
+        # An exception of a plug-in is an outcome of its check, and does not end the others.
         except Exception as error:
             detail = f"raised {type(error).__name__}: {error}"
             outcomes.append(Check(name, math.nan, allowed, detail, relative))
@@ -117,18 +117,18 @@ def carry_out(subject: str, measurements: Iterable[Measurement]) -> CheckReport:
     return CheckReport(subject, tuple(outcomes))
 
 
-def faults(found: dict[str, bool]) -> Measured:
-    """The number of things that are wrong, and which they are.
+def faults(conditions: dict[str, bool]) -> Measured:
+    """Counts and lists faults.
 
     Args:
-        found: by description, whether it is so.
+        conditions: for each description of a fault, whether it is present.
     """
-    wrong = [what for what, is_so in found.items() if is_so]
+    wrong = [description for description, present in conditions.items() if present]
     return float(len(wrong)), "; ".join(wrong)
 
 
 def refusals(calls: Sequence[tuple[type[SteerlensError], Callable[[], Any]]]) -> Measured:
-    """The number of calls that do not raise the error that they should, in one line that says something."""
+    """Counts calls that do not raise the expected error with a message of one line."""
     missed: list[str] = []
     for kind, call in calls:
         try:

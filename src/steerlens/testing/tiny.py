@@ -1,7 +1,7 @@
 """Tiny pairs with random weights, of the real classes and in the real folder layouts: built in well under a second.
 
-Nothing in them is trained, so their pictures are noise; every shape, file name and code path is that of a real pair.
-Biases and norms are random too, because zeros would hide a part that was left out.
+They are untrained, so their pictures are noise; every shape, file name and code path is that of a real pair. Biases and
+norms are random too, because zeros would hide a missing part.
 """
 
 import json
@@ -48,7 +48,7 @@ SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
         "prediction_type": "v_prediction",
     },
 }
-"""The scheduler configs that Kandinsky folders are met with; all have 1000 steps and betas from 0.00085 to 0.012."""
+"""Scheduler configs of Kandinsky folders; all have 1000 steps and betas from 0.00085 to 0.012."""
 
 Layout = Literal["pair", "hub"]
 
@@ -83,7 +83,7 @@ def tiny_vision_model(
 
 
 def tiny_processor(image_size: int = 16) -> CLIPImageProcessorPil:
-    """The image processor that goes with a tiny vision tower: resize, crop, mean and standard deviation 0.5."""
+    """The image processor of a tiny vision tower: resize, crop, mean and standard deviation 0.5."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": image_size},
         crop_size={"height": image_size, "width": image_size},
@@ -106,7 +106,7 @@ def tiny_encoder(
     """An encoder with random weights.
 
     Args:
-        seed: of the weights.
+        seed: seed of the weights.
         layers: L.
         heads: H.
         width: D, a multiple of H.
@@ -163,7 +163,7 @@ def tiny_movq(seed: int = 0, *, sample_size: int = 16) -> Any:
         torch.manual_seed(seed)
         movq = VQModel(
             sample_size=sample_size,
-            # Spatial norms have 32 groups whatever the config says, so that no channel count can be smaller.
+            # Spatial norms always have 32 groups, so no channel count can be smaller.
             block_out_channels=(32, 32),
             down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
             up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
@@ -212,11 +212,11 @@ def save_tiny_pair(
     width: int = 16,
     vocabulary: bool = True,
 ) -> Path:
-    """Saves a random encoder and decoder as a real pair is saved, and returns the folder.
+    """Saves a random encoder and decoder in the layout of a real pair, and returns the folder.
 
     Args:
         folder: created if needed.
-        seed: of all weights.
+        seed: seed of all weights.
         layout: `pair` is one folder (`image_encoder`, `image_processor`, `decoder`, a vocabulary); `hub` holds
             `kandinsky-2-2-prior` and `kandinsky-2-2-decoder`, as the Hugging Face hub does, text encoder included.
         scheduler: a name in `SCHEDULERS`, or the entries of a config.
@@ -233,7 +233,7 @@ def save_tiny_pair(
     model = tiny_vision_model(seed, layers=layers, heads=heads, width=width, embedding_size=embedding_size)
     with quiet_libraries():
         model.save_pretrained(first / "image_encoder")
-    # Written by hand: what the hub holds names the processor without the backend that transformers now adds to it.
+    # Written by hand: files on the hub name the processor without the backend that transformers now appends.
     _write_json(first / "image_processor" / "preprocessor_config.json", _PROCESSOR)
     size = embedding_size if decoder_embedding_size is None else decoder_embedding_size
     with quiet_libraries():

@@ -1,4 +1,4 @@
-"""Random weights of IP-Adapters for tiny pipelines, named as the hub's files name them."""
+"""Random weights of IP-Adapters for tiny pipelines, with the names of the hub's files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from steerlens.testing.tiny_parts import EMBEDDING_SIZE, WIDTH, shaken
 
 
 def adapter_weights(family: str, pipeline: Any, seed: int = 0) -> dict[str, dict[str, Tensor]]:
-    """Random weights of an IP-Adapter for a pipeline's UNet, named as the hub's files name them."""
+    """Draws random weights of an IP-Adapter for a pipeline's UNet, with the names of the hub's files."""
     from diffusers.models.embeddings import ImageProjection, IPAdapterPlusImageProjection
 
     unet = pipeline.unet
@@ -36,7 +36,7 @@ def adapter_weights(family: str, pipeline: Any, seed: int = 0) -> dict[str, dict
 
 
 def save_adapter(weights: Mapping[str, Mapping[str, Tensor]], file: Path) -> None:
-    """Saves an adapter's weights in one file, as the hub's."""
+    """Saves an adapter's weights in one file, as on the hub."""
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def save_adapter(weights: Mapping[str, Mapping[str, Tensor]], file: Path) -> Non
 
 
 def _plus_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names of the hub's files in place of diffusers' own."""
+    """Replaces diffusers' names by those of the hub's files."""
     named = {key: weights[key] for key in ("latents", "proj_in.weight", "proj_in.bias")}
     named |= {f"{part}.{kind}": weights[f"{part}.{kind}"] for part in ("proj_out", "norm_out") for kind in _KINDS}
     for index in range(sum(key.endswith("attn.to_q.weight") for key in weights)):

@@ -1,7 +1,7 @@
 """Tiny pipelines with random weights, of diffusers' real classes: the families of decoders beside Kandinsky 2.2.
 
-Each is what the family's own pipeline class takes, so that a decoder can be compared with `pipe(...)`, and is saved as
-the hub holds it.
+Each is an instance of the family's own pipeline class, so that a decoder can be compared with `pipe(...)`, and is saved
+in the layout of the hub.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,12 +33,12 @@ _SD_SCHEDULE: Mapping[str, Any] = {
 
 
 def tiny_pipeline(family: str, seed: int = 0) -> Any:
-    """A pipeline of a family, with random weights.
+    """Builds a pipeline of a family, with random weights.
 
     Args:
         family: `kandinsky-2.1`, `stable-unclip-2.1`, `karlo`, `sd-image-variations`, `ip-adapter-sd15`,
             `ip-adapter-plus-sd15`, `ip-adapter-sdxl`, `rae-dinov2` or `rae-mae` (an autoencoder, no pipeline).
-        seed: of the weights.
+        seed: seed of the weights.
     """
     build = _BUILDERS.get(family)
     with torch.random.fork_rng(devices=[]), quiet_libraries():
@@ -50,10 +50,10 @@ def tiny_pipeline(family: str, seed: int = 0) -> Any:
 
 
 def save_tiny_decoder(family: str, folder: Path | str, seed: int = 0) -> Path:
-    """Saves a tiny pipeline as the hub holds it, image encoder and adapter beside it, and returns the folder."""
+    """Saves a tiny pipeline in the layout of the hub, with image encoder and adapter, and returns the folder."""
     folder, base = Path(folder), _BASES.get(family)
     with quiet_libraries():
-        # As on the hub: the pipeline is saved before the adapter is put into it, and the adapter beside it.
+        # As on the hub, the pipeline is saved without the adapter, and the adapter beside it.
         pipeline = tiny_pipeline(family, seed) if base is None else base(seed)
         if base is not None:
             save_adapter(adapter_weights(family, pipeline), folder / "ip-adapter_tiny.safetensors")

@@ -20,7 +20,7 @@ from steerlens.testing.tiny_vit import randomise
 from steerlens.zoo.registry import adapter_for
 
 SIZE = 16
-"""Height and width, in pixels, of the pictures that these models see."""
+"""Height and width of these models' inputs, in pixels."""
 
 _SIZES: Mapping[str, Any] = {
     "hidden_size": 32,
@@ -43,7 +43,7 @@ def _simple(kind: str, config: str, **options: Any) -> nn.Module:
 
 
 def _whole(kind: str, config: str, vision: Mapping[str, Any], **options: Any) -> nn.Module:
-    """A model with a text side, of which the tests of encoders use nothing."""
+    """A model with a text side, which the tests of encoders do not use."""
     text = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -121,7 +121,7 @@ def tiny_model(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
 
     Args:
         kind: name of its class, in `MODELS`.
-        seed: of the weights.
+        seed: seed of the weights.
         dtype: precision of the weights.
     """
     with torch.random.fork_rng(devices=[]), quiet_libraries():
@@ -130,7 +130,7 @@ def tiny_model(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
 
 
 def tiny_family_processor(kind: str) -> Any:
-    """The image processor that goes with a tiny model: the real class of its family."""
+    """The image processor of a tiny model: the real class of its family."""
     plain: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIZE, "width": SIZE}}
     if kind.startswith("Siglip2"):
         return transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=5)
@@ -154,7 +154,7 @@ def tiny_family_encoder(kind: str, seed: int = 0, dtype: torch.dtype = torch.flo
 
 
 def save_tiny_model(kind: str, folder: Path, seed: int = 0) -> Path:
-    """Saves a tiny model and its processor as the hub holds them, and returns the folder."""
+    """Saves a tiny model and its processor in the layout of the hub, and returns the folder."""
     with quiet_libraries():
         tiny_model(kind, seed).save_pretrained(folder)
     processor = tiny_family_processor(kind)

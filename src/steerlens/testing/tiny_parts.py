@@ -1,4 +1,4 @@
-"""Tiny parts of diffusers' pipelines with random weights, of the real classes: what `tiny_decoders` puts together."""
+"""Tiny parts of diffusers' pipelines with random weights, of the real classes, for `tiny_decoders`."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,7 +78,7 @@ def tiny_vae() -> Any:
     """Stable Diffusion's autoencoder, twice as fine as its latents."""
     from diffusers import AutoencoderKL
 
-    make: Any = AutoencoderKL  # its signature declares tuples of one
+    make: Any = AutoencoderKL  # its signature declares tuples of length 1
     vae = make(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
@@ -95,7 +95,7 @@ def tiny_rae(kind: str) -> Any:
     """A representation autoencoder of a kind of encoder, with latents that are normalised.
 
     Raises:
-        AttributeError: for `siglip2`, where diffusers looks for a part that transformers no longer has.
+        AttributeError: for `siglip2`, since diffusers uses a part that transformers no longer has.
     """
     from diffusers import AutoencoderRAE
 
@@ -118,12 +118,12 @@ def tiny_rae(kind: str) -> Any:
         scaling_factor=0.7,
     )
     with torch.no_grad():
-        model.decoder.decoder_pred.weight.mul_(4)  # some pixels leave [0,1], as those of the real ones do
+        model.decoder.decoder_pred.weight.mul_(4)  # some pixels leave [0,1], as in real autoencoders
     return shaken(model, 0.2)
 
 
 def shaken(model: Any, size: float) -> Any:
-    """Noise on every vector (biases, norms), which start at 0 or 1 and would hide a part that was left out."""
+    """Adds noise to every vector (biases, norms), which start at 0 or 1 and would hide a missing part."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

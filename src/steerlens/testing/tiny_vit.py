@@ -1,6 +1,6 @@
 """Tiny Vision Transformers of timm and open_clip with random weights, of the real classes, biases and norms included.
 
-The libraries are optional: whoever calls these functions has them installed.
+The libraries are optional: callers of these functions must have them installed.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from steerlens.encoders.timm import TimmEncoder
 from steerlens.testing.tiny import tiny_processor
 
 SIZE = 16
-"""Height and width, in pixels, of the pictures that these models see; patches are of 8 x 8 pixels unless said."""
+"""Height and width of these models' inputs, in pixels; patches have 8 x 8 pixels by default."""
 
 
 TIMM_VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -71,7 +71,7 @@ TOWER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Gives every weight, bias, norm and token of a model a random value that matters; returns the model.
 
-    Weights are such that no part drowns another; zeros and ones would hide a part that was left out.
+    Weights are scaled so that no part dominates; zeros and ones would hide a missing part.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

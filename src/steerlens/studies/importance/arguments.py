@@ -8,7 +8,7 @@ from steerlens.studies.shared.arguments import StudyArguments
 
 @dataclass(frozen=True)
 class ImportanceArguments(StudyArguments):
-    """Does a head's picture say what ablating the head does? (The paper's study 1.)
+    """Does a head's picture say what ablating the head does (the paper's study 1)?
 
     For every picture and head: the lenses' scores on one side, the true effect of ablating that head on the other, and
     how the two correlate, with intervals. Settings are chosen on some concepts and reported on others. The folder of

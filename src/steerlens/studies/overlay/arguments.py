@@ -9,7 +9,7 @@ from steerlens.studies.shared.arguments import StudyArguments
 
 @dataclass(frozen=True)
 class OverlayArguments(StudyArguments):
-    """Does ablating heads in a lens' order make an overlay leave the picture? (The paper's study 2.)
+    """Does ablating heads in a lens' order make an overlay leave the picture (the paper's study 2)?
 
     An overlay is pasted onto base pictures. Heads are ordered by how much of the overlay the lens' picture of each
     shows, and ablated in that order, more and more of them together, each replaced by what it writes for the base
