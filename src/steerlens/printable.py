@@ -1,4 +1,4 @@
-"""Texts made harmless to show: names and labels may hold anything, terminals and pages obey control characters."""
+"""Escaping of control characters, which terminals and pages obey, in names and labels from files."""
 
 import re
 import unicodedata

@@ -1,6 +1,6 @@
-"""Configs and cards from files: read in limits, and refused where a number in them asks for more than memory holds.
+"""Reading of configs and cards within limits: numbers that would need more memory than there is are refused.
 
-A library builds what a config says, so sizes are compared with `steerlens.limits` before a library sees the folder.
+A library builds whatever a config describes, so sizes are compared with `steerlens.limits` before it sees the folder.
 """
 
 import json
@@ -26,7 +26,7 @@ _SIDES = frozenset(
 """Keys of a side in pixels, or of a table or list of sides."""
 
 _NO_SIZES = frozenset({"rope_theta", "theta", "seed", "max_pixels", "min_pixels", "model_max_length"})
-"""Keys of whole numbers that say nothing about memory; those that end in `_id` or `_index` are left out too."""
+"""Keys of whole numbers that are unrelated to memory, like those that end in `_id` or `_index`."""
 
 _DEPTH = 32
 """Levels of a card; those of steerlens have four."""
@@ -35,10 +35,10 @@ _ADAPTER = "adapter_config.json"
 
 
 def read_json(path: Path, component: str) -> dict[str, Any]:
-    """A JSON object from a config's file, none of whose numbers is over its limit.
+    """Reads a JSON object from a config's file, with all numbers within their limits.
 
     Raises:
-        ModelError: if it is not there, is too large, holds something else, or a number is over its limit.
+        ModelError: if the file does not exist, is too large, contains something else, or a number over its limit.
     """
     content = _parsed(path, component)
     if not isinstance(content, dict):
@@ -49,11 +49,11 @@ def read_json(path: Path, component: str) -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> Any:
-    """What JSON in UTF-8 holds.
+    """Parses JSON in UTF-8.
 
     Raises:
-        ValueError: if it is none, is nested too deep, or holds half a character (a lone surrogate), which no file and
-            no page could be written with.
+        ValueError: if it is not JSON, is nested too deep, or contains half a character (a lone surrogate), which cannot
+            be written to any file or page.
     """
     text = data.decode("utf-8-sig")
     try:
@@ -79,7 +79,7 @@ def _parsed(path: Path, component: str) -> Any:
 
 
 def too_large(content: Mapping[str, Any]) -> str:
-    """The words for the first number of a config that is over its limit, such as `depth: 2,000,000, ...`; or none."""
+    """Describes the first number of a config over its limit, such as `depth: 2,000,000, ...`; empty if none."""
     waiting: list[tuple[str, Any, bool]] = [(key, value, False) for key, value in content.items()]
     while waiting:
         key, value, inside = waiting.pop()
@@ -150,7 +150,7 @@ def index_files(index: Path, component: str) -> tuple[Path, ...]:
 
 
 def is_inside(folder: Path, name: str) -> bool:
-    """Whether a name from a file is that of a file in a folder: no path, and no link that leads out of it.
+    """True if a name from a file names a file in a folder: no path, and no link that leads out of it.
 
     Links of the hub's cache, from a snapshot to the blobs beside the snapshots, lead nowhere else.
     """
@@ -164,7 +164,7 @@ def is_inside(folder: Path, name: str) -> bool:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; None if it is empty.
+    """Reads a YAML file; None if it is empty.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -117,7 +117,7 @@ def locate_lone_encoder(
             if not config_only and not is_timm_folder(folder):
                 folder = fetch(("config.json", "preprocessor_config.json"))
         except ModelError as error:
-            # Of a repository that cannot be asked, the cache tells what it holds.
+            # If the hub cannot be reached, the cache says which files there are.
             cached = [cached_snapshot(repository, revision, files) for files in (("config.json",), OPEN_CLIP_FILES)]
             if not isinstance(error, FilesMissingError) and (cached[0] is not None or cached[1] is None):
                 raise

@@ -44,14 +44,14 @@ def read_manifest(name: str) -> Manifest:
     return {part: {name: tuple(shape) for name, shape in shapes.items()} for part, shapes in content.items()}
 
 
-def differences(component: str, found: Mapping[str, tuple[int, ...]], manifest: Manifest) -> list[str]:
+def differences(component: str, shapes: Mapping[str, tuple[int, ...]], manifest: Manifest) -> list[str]:
     """Lists the differences between a component's weights and its manifest, one line each; none if they agree."""
     wanted = manifest[component]
-    lines = [f"{component}: {name} is missing" for name in sorted(set(wanted) - set(found))]
-    lines += [f"{component}: {name} should not be there" for name in sorted(set(found) - set(wanted))]
+    lines = [f"{component}: {name} is missing" for name in sorted(set(wanted) - set(shapes))]
+    lines += [f"{component}: {name} should not be there" for name in sorted(set(shapes) - set(wanted))]
     lines += [
-        f"{component}: {name} has shape {found[name]}, not {wanted[name]}"
-        for name in sorted(set(wanted) & set(found))
-        if found[name] != wanted[name]
+        f"{component}: {name} has shape {shapes[name]}, not {wanted[name]}"
+        for name in sorted(set(wanted) & set(shapes))
+        if shapes[name] != wanted[name]
     ]
     return lines

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def adapter_file(folder: Path) -> Path:
-    """The adapter's weights in a pipeline's folder, `ip-adapter*.safetensors`.
+    """Finds the adapter's weights in a pipeline's folder, `ip-adapter*.safetensors`.
 
     Raises:
-        ModelError: if there is none, or more than one.
+        ModelError: if there is no such file, or more than one.
     """
-    found = sorted(folder.glob("ip-adapter*.safetensors"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    files = sorted(folder.glob("ip-adapter*.safetensors"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise ModelError(f"{folder} should hold one adapter, ip-adapter*.safetensors; there is {names}.")
-    return found[0]
+    return files[0]
 
 
 def read_adapter(file: Path) -> "dict[str, dict[str, Tensor]]":
-    """An adapter's weights in its two groups.
+    """Reads an adapter's weights in their two groups.
 
     Raises:
         ModelError: if the file is broken or no adapter, or a weight is not finite.

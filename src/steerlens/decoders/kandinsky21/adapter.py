@@ -1,4 +1,4 @@
-"""The Kandinsky 2.1 decoder: as 2.2, but its UNet reads a text beside the image embedding; here the empty one.
+"""The Kandinsky 2.1 decoder: as 2.2, but its UNet also reads a text, which is empty here.
 
 The text part is neutral: the empty text stands in both halves of guidance, so that pictures differ by their image
 embedding alone. Under guidance the image half goes from the embedding of an all-zero input to the given one.
@@ -30,9 +30,9 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
         movq: the autoencoder; latents are used unquantised.
         scheduler_config: the saved scheduler's config.
         negative_embedding: as for Kandinsky 2.2.
-        empty_text: the empty text as the pipeline's text encoder gives it.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+        empty_text: the encoded empty text.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
 
     Raises:
         ModelError: if the network does not read text and image, or a size does not fit.
@@ -61,7 +61,7 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
         return config.cross_attention_dim
 
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
-        """The empty text, for so many rows."""
+        """Returns the empty text, for each row."""
         text = self.empty_text.to(self.device, self.dtype)
         return {"encoder_hidden_states": text.states_for(rows), "text_embeds": text.pooled_for(rows)}
 
@@ -71,7 +71,7 @@ class Kandinsky21Decoder(Kandinsky22Decoder):
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """The embedding that stands for "no condition", and the empty text."""
+        """Returns the embedding for "no condition", and the empty text."""
         return {"negative_embedding": negative, "empty_text": multilingual_text(folder)}
 
     @classmethod

@@ -34,8 +34,8 @@ class Kandinsky22Decoder(DiffusionDecoder):
         scheduler_config: the saved scheduler's config, whose noise schedule every sampler uses.
         negative_embedding: what stands for "no condition" under guidance: the encoder's embedding of an all-zero
             `pixel_values` tensor.
-        name: what to call it in reports.
-        defaults: the options it is meant to be run with; by default those of diffusers' pipeline.
+        name: its name in reports.
+        defaults: its default options; by default those of diffusers' pipeline.
 
     Raises:
         ModelError: if the network takes no image embedding, or the negative embedding is of another size.
@@ -91,7 +91,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
         return self._fitted[size]
 
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
-        """Text conditioning of so many rows, beside the image embedding: none here."""
+        """Returns the text conditioning of each row, beside the image embedding: none here."""
         return {"encoder_hidden_states": None}
 
     @classmethod
@@ -117,7 +117,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
 
     @classmethod
     def other_arguments(cls, folder: Path, negative: Tensor | None) -> dict[str, Any]:
-        """The embedding that stands for "no condition"."""
+        """Returns the embedding for "no condition"."""
         return {"negative_embedding": negative}
 
     @classmethod

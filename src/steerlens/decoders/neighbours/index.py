@@ -158,6 +158,6 @@ def _content(index: Path) -> dict[str, Any]:
 
 
 def _is_below(name: str) -> bool:
-    """Whether a name is that of a file in a folder or below it: relative, and without steps upwards."""
+    """True if a name names a file in or below a folder: relative, and without steps upwards."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
