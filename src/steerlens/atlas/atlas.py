@@ -14,8 +14,8 @@ from torch import Tensor
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import Cell, LensName, Plan, clean_site
 from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
-from steerlens.decoders.base import DecoderSpec
-from steerlens.encoders.base import EncoderSpec
+from steerlens.decoders import DecoderSpec
+from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.scores import seed_agreement, share_beaten
 from steerlens.sites import Site

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args, overload
 
 from steerlens.errors import UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.limits import over_limit
 from steerlens.sites import Site
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import Cell, LensName
 from steerlens.images import Picture, stored_picture
-from steerlens.lenses.logit import Label
+from steerlens.lenses import Label
 from steerlens.sites import Site
 
 

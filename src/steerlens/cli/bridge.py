@@ -11,9 +11,9 @@ from steerlens.cli.console import ProgressBar, emit_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerlens.bridges.fit import Candidate, Measured
-    from steerlens.decoders.base import Decoder
-    from steerlens.encoders.base import Encoder
+    from steerlens.bridges import Candidate, Measured
+    from steerlens.decoders import Decoder
+    from steerlens.encoders import Encoder
     from steerlens.zoo import LocatedEncoder
 
 DECODED = 24
@@ -80,8 +80,7 @@ class Fit:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        from steerlens.bridges.make import BridgeOptions, make_bridge
-        from steerlens.bridges.store import end_of, refuse_used, save_bridge
+        from steerlens.bridges import BridgeOptions, end_of, make_bridge, refuse_used, save_bridge
         from steerlens.images import picture_files
         from steerlens.progress import run_to_end
         from steerlens.zoo import locate_encoder, open_encoder
@@ -151,7 +150,7 @@ class Show:
 
     def run(self) -> int:
         """Prints the card."""
-        from steerlens.bridges.store import read_bridge
+        from steerlens.bridges import read_bridge
 
         stored = read_bridge(self.bridge)
         if self.json:

@@ -150,7 +150,7 @@ def _sizes(pair: "Pair") -> str:
 
 
 def _manifest(pair: "Pair", name: str) -> tuple[bool, str]:
-    from steerlens.zoo.manifest import differences, read_manifest, shapes_of
+    from steerlens.zoo import differences, read_manifest, shapes_of
 
     manifest = read_manifest(name)
     models = {"image_encoder": "encoder.model", "unet": "decoder.unet", "movq": "decoder.movq"}
@@ -194,8 +194,7 @@ def _readout(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 
 
 def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
-    from steerlens.lenses.steering import SteeringLens, steer_and_patch
-    from steerlens.lenses.strength import Strength
+    from steerlens.lenses import SteeringLens, Strength, steer_and_patch
     from steerlens.scores import cosine_distance
     from steerlens.sites import Site
 
@@ -208,7 +207,7 @@ def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
 
 
 def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
-    from steerlens.decoders.base import clean_conditioning, decode
+    from steerlens.decoders import clean_conditioning, decode
     from steerlens.scores import cosine_similarity
 
     inputs = pair.encoder.preprocess([picture.image])

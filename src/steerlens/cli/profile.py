@@ -61,12 +61,12 @@ class Command:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        from steerlens.lenses.strength import Strength
+        from steerlens.lenses import Strength
         from steerlens.profiles import ProfileOptions, heads_of, profile_heads, write_profile_page
         from steerlens.progress import run_to_end
         from steerlens.studies.shared import load_study_pair, with_steps
-        from steerlens.sweep.prepare import default_strength
-        from steerlens.zoo.vocabularies import read_vocabulary
+        from steerlens.sweep import default_strength
+        from steerlens.zoo import read_vocabulary
 
         strength = None if self.strength is None else Strength.parse(self.strength)
         with ProgressBar(quiet=self.settings.json) as progress:

@@ -11,7 +11,7 @@ from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
-    from steerlens.runs.summary import RunSummary
+    from steerlens.runs import RunSummary
 
 _Result = TypeVar("_Result")
 
@@ -32,7 +32,7 @@ class Show:
 
     def run(self) -> int:
         """Prints the summary of a run and returns the exit code."""
-        from steerlens.runs.summary import run_summary
+        from steerlens.runs import run_summary
 
         summary = run_summary(self.run_folder)
         if self.json:
@@ -68,7 +68,7 @@ class Merge:
 
     def run(self) -> int:
         """Merges the runs and returns the exit code."""
-        from steerlens.runs.merge import merge_runs
+        from steerlens.runs import merge_runs
 
         merged = _with_progress(merge_runs(self.runs, self.out), quiet=self.json)
         if self.json:
@@ -116,8 +116,8 @@ class Export:
 
     def run(self) -> int:
         """Exports the run and returns the exit code."""
-        from steerlens.runs.export import export_parquet, export_pictures, export_report
-        from steerlens.runs.store import load_run
+        from steerlens.runs import export_parquet, export_pictures, load_run
+        from steerlens.runs.export import export_report
 
         atlas = load_run(self.run_folder)
         if self.inputs:

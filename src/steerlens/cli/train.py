@@ -23,7 +23,7 @@ def _say(text: str) -> None:
 
 
 def _show(events: Iterable[Progress]) -> None:
-    from steerlens.training.stage import StageRecord
+    from steerlens.training import StageRecord
 
     for event in events:
         if isinstance(event.payload, StageRecord):

@@ -21,12 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
-from steerlens.encoders.native import NativeEncoder
-from steerlens.encoders.prefix import record_prefix
+from steerlens.encoders import Encoder, NativeEncoder, record_prefix
 from steerlens.errors import UsageError
-from steerlens.lenses.readout import read_out
-from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.lenses import Strength, read_out, visible_norm
 from steerlens.profiles.pictures import ProfilePicture, batches
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.sites import Site, all_heads, parse_sites
 
 

@@ -12,10 +12,9 @@ from steerlens._version import __version__
 from steerlens.printable import without_folders
 from steerlens.profiles.measure import Order
 from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile
-from steerlens.report.colours import SEQUENTIAL, colour
-from steerlens.report.embed import data_uri
-from steerlens.report.html import page_environment, script_hash, script_json, short_name
-from steerlens.storage.folder import OwnedFolder
+from steerlens.report import SEQUENTIAL, colour, data_uri, script_json, short_name
+from steerlens.report.html import page_environment, script_hash
+from steerlens.storage import OwnedFolder
 
 _THUMBNAIL = 96
 """Longest side of a top picture in pixels; the page contains each picture once, however many heads show it."""

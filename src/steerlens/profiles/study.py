@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from steerlens.decoders.redecoding import Redecoded, redecode
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import Redecoded, redecode
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
-from steerlens.lenses.readout import read_out
+from steerlens.lenses import read_out
 from steerlens.profiles.measure import (
     Axes,
     Means,
@@ -36,7 +36,7 @@ from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.shared import StudyFolder, open_study
 from steerlens.vocabulary import TextVocabulary, Vocabulary
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 _CONTROLS = 64
 """Number of random directions that serve as controls for the texts of mean writes."""

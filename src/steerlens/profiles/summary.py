@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from steerlens.encoders.base import EncoderSpec
-from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.encoders import EncoderSpec
+from steerlens.lenses import Strength, visible_norm
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
 from steerlens.profiles.pictures import ProfilePicture
 from steerlens.profiles.texts import TextScore, describe, text_scores

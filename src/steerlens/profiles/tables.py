@@ -13,7 +13,7 @@ from torch import Tensor
 from steerlens.images import png_bytes
 from steerlens.profiles.measure import ORDERS, oriented
 from steerlens.profiles.summary import DIRECTIONS, HeadProfile, Profile, averages_of
-from steerlens.runs.tables import IMAGE, image_value, table_bytes
+from steerlens.runs import IMAGE, image_value, table_bytes
 from steerlens.studies.shared import StudyFolder
 
 _NUMBERS = (

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.plan import LensName, clean_site
-from steerlens.atlas.results import CellResult, Reading, SiteScore
+from steerlens.atlas import Atlas, CellResult, LensName, Reading, SiteScore, clean_site
 from steerlens.printable import without_folders
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed

@@ -17,9 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.plan import LensName
-from steerlens.atlas.results import Reading, SiteScore
+from steerlens.atlas import Atlas, LensName, Reading, SiteScore
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
 from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two
@@ -40,7 +38,7 @@ from steerlens.report.sheet import (
     text_at,
 )
 from steerlens.sites import Site
-from steerlens.storage.folder import OwnedFolder, safe_name
+from steerlens.storage import OwnedFolder, safe_name
 
 WIDTH = 7.0
 """Inches: the text width of most papers."""

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
-from steerlens.atlas.atlas import Atlas
+from steerlens.atlas import Atlas
 from steerlens.printable import printable, without_folders
 from steerlens.report.colours import colour
 from steerlens.report.content import (
@@ -34,7 +34,7 @@ from steerlens.report.content import (
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
 from steerlens.sites import Site
-from steerlens.storage.folder import OwnedFolder
+from steerlens.storage import OwnedFolder
 
 REPORT = "report.html"
 """Name of the page in a run or an exported folder."""

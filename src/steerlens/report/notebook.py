@@ -1,6 +1,6 @@
 """Atlases that display themselves in a notebook."""
 
-from steerlens.atlas.atlas import Atlas
+from steerlens.atlas import Atlas
 from steerlens.report.html import notebook_view
 
 

@@ -14,17 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.results import CellResult, Reading
+from steerlens.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
 from steerlens.progress import Progress
-from steerlens.report.html import REPORT, write_report
+from steerlens.report import write_report
+from steerlens.report.html import REPORT
 from steerlens.runs.reader import is_run
 from steerlens.runs.tables import CELLS, IMAGE, cell_image, cell_row, image_value, schema_of
 from steerlens.sites import Site
-from steerlens.storage.files import atomic_file
-from steerlens.storage.folder import OwnedFolder, distinct_names
+from steerlens.storage import OwnedFolder, atomic_file, distinct_names
 
 _ROWS = 32
 """Pictures in memory at a time, and in a row group of the table."""

@@ -9,17 +9,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
-from steerlens.atlas.plan import Cell, Plan, RepeatedCells, compact
-from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
-from steerlens.encoders.base import EncoderSpec
-from steerlens.encoders.geometry import geometry_from_json
+from steerlens.atlas import Cell, Plan, RepeatedCells, compact
+from steerlens.decoders import DecodeOptions, DecoderSpec, TokenSource
+from steerlens.encoders import EncoderSpec, geometry_from_json
 from steerlens.errors import StoreError, UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.limits import read_file
 from steerlens.runs.difference import first_difference
 from steerlens.sites import Site
-from steerlens.storage import parse_json
-from steerlens.storage.files import atomic_write
+from steerlens.storage import atomic_write, parse_json
 
 FORMAT = 1
 """Version of the layout of a run directory."""

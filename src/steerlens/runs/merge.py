@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.atlas.plan import Cell, Plan, compact
-from steerlens.atlas.results import CellResult, LazyResults, Reading
+from steerlens.atlas import Cell, CellResult, LazyResults, Plan, Reading, compact
 from steerlens.errors import UsageError
 from steerlens.printable import json_without_folders
 from steerlens.progress import Progress

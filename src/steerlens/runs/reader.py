@@ -10,9 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from steerlens.atlas.lazy import Lazy
-from steerlens.atlas.plan import Cell, RepeatedCells
-from steerlens.atlas.results import CellResult, LazyResults, Reading
+from steerlens.atlas import Cell, CellResult, Lazy, LazyResults, Reading, RepeatedCells
 from steerlens.errors import PictureError, StoreError
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 

@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.results import CellResult, Reading
+from steerlens.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs.manifest import (
@@ -41,9 +40,7 @@ from steerlens.runs.manifest import (
 )
 from steerlens.runs.reader import finished_keys, part_files, reading_files, stored_readings, stored_results
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
-from steerlens.storage.files import atomic_write, make_folder, storing
-from steerlens.storage.folder import OwnedFolder
-from steerlens.storage.lock import LOCK_FILE, only_writer
+from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, make_folder, only_writer, storing
 
 _INSIDE = ("inputs", "cells")
 """Folders of a run directory."""

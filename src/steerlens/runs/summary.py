@@ -7,8 +7,7 @@ from typing import Any
 
 from steerlens.runs.manifest import is_complete, plan_from_json, read_manifest, readable_run
 from steerlens.runs.reader import finished_keys, reading_files
-from steerlens.storage.files import files_under
-from steerlens.storage.lock import is_being_written
+from steerlens.storage import files_under, is_being_written
 
 
 @dataclass(frozen=True)

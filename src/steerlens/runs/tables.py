@@ -19,11 +19,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from steerlens.atlas.plan import Cell
-from steerlens.atlas.results import CellResult, Reading
+from steerlens.atlas import Cell, CellResult, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
-from steerlens.lenses.logit import Label
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Label, Strength
 from steerlens.sites import Site
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

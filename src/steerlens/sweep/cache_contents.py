@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from steerlens.errors import StoreError, UsageError
-from steerlens.storage.files import files_under
-from steerlens.storage.folder import OwnedFolder
+from steerlens.storage import OwnedFolder, files_under
 
 LIMIT_GIGABYTES = 5.0
 

@@ -12,15 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas.plan import Cell
-from steerlens.atlas.results import CellResult, Reading
+from steerlens.atlas import Cell, CellResult, Reading
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, Decoder, check_fit, clean_conditioning
-from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import (
+    BatchSize,
+    Decoded,
+    Decoder,
+    check_fit,
+    clean_conditioning,
+    computed_in_batches,
+    decode_in_batches,
+)
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.images import eight_bit, png_bytes
-from steerlens.lenses.token_trace import source_of
+from steerlens.lenses import source_of
 from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
 from steerlens.sweep.job import Job

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from steerlens.lenses.components import Direction
-from steerlens.runs.manifest import plan_to_json, spec_to_json
+from steerlens.lenses import Direction
+from steerlens.runs import plan_to_json, spec_to_json
 from steerlens.sweep.job import Job
+from steerlens.zoo import Pair
 from steerlens.zoo.identity import models_identity
-from steerlens.zoo.pair import Pair
 
 
 def identity(pair: Pair, job: Job) -> dict[str, Any]:

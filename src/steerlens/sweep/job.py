@@ -7,12 +7,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas.plan import Plan
-from steerlens.decoders.base import DecodeOptions, Decoder
-from steerlens.encoders.base import Encoder
+from steerlens.atlas import Plan
+from steerlens.decoders import DecodeOptions, Decoder
+from steerlens.encoders import Encoder
 from steerlens.images import Picture
-from steerlens.lenses.components import Direction
-from steerlens.lenses.regions import Area
+from steerlens.lenses import Area, Direction
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache
 from steerlens.vocabulary import Vocabulary

@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.results import CellResult, Reading
+from steerlens.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_pictures
-from steerlens.lenses.components import Direction
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Direction, Strength
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
-from steerlens.runs.store import RunWriter, load_run, open_run
+from steerlens.runs import RunWriter, load_run, open_run
 from steerlens.sweep.engine import FinishedCells, run
 from steerlens.sweep.identity import identity
 from steerlens.sweep.job import Job
@@ -24,8 +22,7 @@ from steerlens.sweep.prepare import make_job
 from steerlens.sweep.ray.cluster import Workers, check_cluster
 from steerlens.sweep.ray.engine import run_on_ray
 from steerlens.vocabulary import Vocabulary
-from steerlens.zoo.pair import Pair
-from steerlens.zoo.vocabularies import read_vocabulary
+from steerlens.zoo import Pair, read_vocabulary
 
 Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Progress]]
 """Function that runs a job: takes the keys of finished cells and the ids of stored readings, and yields the rest."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from steerlens.decoders.options import DecodeOverrides
+from steerlens.decoders import DecodeOverrides
 
 DEFAULT_SITES = "resid_post,heads"
 

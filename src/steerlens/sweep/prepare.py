@@ -6,15 +6,20 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas.plan import Plan, make_plan
-from steerlens.decoders.base import DecoderSpec, clean_conditioning
+from steerlens.atlas import Plan, make_plan
+from steerlens.decoders import DecoderSpec, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture
-from steerlens.lenses.components import Direction, direction_site
-from steerlens.lenses.image_tokens import TokenSteeringLens
-from steerlens.lenses.regions import Area, parse_tokens
-from steerlens.lenses.strength import Strength
-from steerlens.lenses.token_trace import check_direction, reaching_sites
+from steerlens.lenses import (
+    Area,
+    Direction,
+    Strength,
+    TokenSteeringLens,
+    check_direction,
+    direction_site,
+    parse_tokens,
+    reaching_sites,
+)
 from steerlens.limits import over_limit
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target
@@ -22,9 +27,8 @@ from steerlens.sweep.options import LookOptions
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.vocabulary import Vocabulary
-from steerlens.zoo.cards import Card
+from steerlens.zoo import Card, Pair
 from steerlens.zoo.identity import models_identity
-from steerlens.zoo.pair import Pair
 
 _MAX_SEED = 2**63 - 1
 """The largest whole number that a generator and a parquet column take."""

@@ -6,13 +6,10 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas.plan import Cell
-from steerlens.atlas.results import Reading
-from steerlens.encoders.base import EncoderSpec
+from steerlens.atlas import Cell, Reading
+from steerlens.encoders import EncoderSpec
 from steerlens.images import Picture
-from steerlens.lenses.logit import LogitLens
-from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.strength import visible_norm
+from steerlens.lenses import LogitLens, SteeringLens, visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.job import Job

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from steerlens.atlas.plan import Cell, LensName, RepeatedCells
+from steerlens.atlas import Cell, LensName, RepeatedCells
 from steerlens.errors import UsageError
 from steerlens.sites import Site
 

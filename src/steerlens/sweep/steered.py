@@ -11,16 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas.plan import Cell
-from steerlens.atlas.results import Reading
-from steerlens.decoders.base import clean_conditioning
-from steerlens.decoders.batches import fitting
-from steerlens.encoders.base import Inputs
-from steerlens.lenses.controls import control_direction, steer_directions
-from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
-from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.token_trace import TokenTrace, trace_tokens
+from steerlens.atlas import Cell, Reading
+from steerlens.decoders import clean_conditioning, fitting
+from steerlens.encoders import Inputs
+from steerlens.lenses import (
+    DiffusionLens,
+    SteeringLens,
+    TokenDiffusionLens,
+    TokenSteeringLens,
+    TokenTrace,
+    control_direction,
+    read_tokens,
+    steer_directions,
+    trace_tokens,
+)
 from steerlens.scores import cosine_similarity
 from steerlens.sweep.job import Job
 from steerlens.sweep.readings import reading_of

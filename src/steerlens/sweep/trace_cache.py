@@ -24,10 +24,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from steerlens.encoders.base import Inputs
-from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders import Inputs, NativeEncoder
 from steerlens.errors import StoreError
-from steerlens.storage.folder import OwnedFolder
+from steerlens.storage import OwnedFolder
 from steerlens.storage.parameters import weights_hash
 from steerlens.sweep.cache_contents import (
     MODEL_FILE,
@@ -40,8 +39,8 @@ from steerlens.sweep.cache_contents import (
     size_of,
 )
 from steerlens.trace import Trace
+from steerlens.zoo import Pair
 from steerlens.zoo.identity import attention_of, weights_are_files
-from steerlens.zoo.pair import Pair
 
 FORMAT = 1
 """Version of the layout of an entry; part of the hash MODEL."""

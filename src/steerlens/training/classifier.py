@@ -202,7 +202,7 @@ def measure_classifier(folder: Path, pictures: PictureSet, device: str = "cpu") 
         SteerlensError: if the folder contains no classifier of these pictures' concepts.
     """
     from steerlens.loading import load_encoder
-    from steerlens.zoo.vocabularies import class_vocabulary
+    from steerlens.zoo import class_vocabulary
 
     encoder, labels = load_encoder(folder, device=device), Labels.of(pictures)
     vocabulary = class_vocabulary(encoder)

@@ -126,7 +126,7 @@ def decoding(pair: MeasuredPair, scenes: Scenes, grid: Path | None) -> list[Meas
 
 def depth(pair: MeasuredPair, scenes: Scenes) -> list[Measurement]:
     """Checks the Diffusion Lens: equal to the plain reconstruction at the last layer, and closer with depth."""
-    from steerlens.lenses.diffusion import DiffusionLens
+    from steerlens.lenses import DiffusionLens
     from steerlens.sites import Site
 
     trace = pair.encoder.trace(pair.encoder.preprocess_tensor(scenes.pictures))

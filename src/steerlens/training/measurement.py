@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.zoo import card
 
 
@@ -92,7 +92,7 @@ class MeasuredPair:
     def decode(self, embeds: Tensor, seed: int = 0) -> Tensor:
         """Decodes embeddings with a seed per picture; float (N,3,64,64) in [0,1]."""
         from steerlens.conditioning import Conditioning
-        from steerlens.decoders.base import decode
+        from steerlens.decoders import decode
 
         conditioning = Conditioning("image_embedding", embeds)
         options = replace(default_options(), size=self.decoder.spec.defaults.size)

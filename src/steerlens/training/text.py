@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from steerlens.errors import SteerlensError
 from steerlens.scenes import BACKGROUNDS, prepared_folder
-from steerlens.zoo.text import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
+from steerlens.zoo import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
 
 
 def embed_texts(texts: list[str]) -> Tensor:

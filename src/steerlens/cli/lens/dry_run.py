@@ -49,16 +49,14 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     Raises:
         UsageError: if the settings make no sense for the model, as in a real run.
     """
-    from steerlens.decoders.diffusion import default_batch_size
+    from steerlens.decoders import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
-    from steerlens.sweep.prepare import default_strength, plan_of
-    from steerlens.sweep.selection import Selection
-    from steerlens.zoo import card_of, default_options
-    from steerlens.zoo.cost import cost_of, estimate_seconds, probe_flops
+    from steerlens.sweep import Selection, default_strength, plan_of
+    from steerlens.zoo import card_of, cost_of, default_options, estimate_seconds, probe_flops
 
     models, look = settings.models, settings.look
     if models.model.startswith("bridge:"):
-        from steerlens.bridges.store import parts_of
+        from steerlens.bridges import parts_of
 
         target, source = parts_of(models.model.removeprefix("bridge:"))
         models = replace(models, model=target, encoder=models.encoder or source)

@@ -7,12 +7,11 @@ import torch
 
 from steerlens.cli.console import ProgressBar
 from steerlens.cli.lens.settings import LensSettings, WorkerSettings
-from steerlens.decoders.diffusion import DiffusionDecoder
+from steerlens.decoders import DiffusionDecoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
-from steerlens.sweep.engine import run
-from steerlens.sweep.look import Engine, ray_engine
-from steerlens.zoo.pair import Pair
+from steerlens.sweep import Engine, ray_engine, run
+from steerlens.zoo import Pair
 
 _MANY_PICTURES = 500
 """Number of pictures from which compiling, which takes minutes, saves time on a GPU."""

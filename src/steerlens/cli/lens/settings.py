@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from steerlens.sweep.options import LookOptions
+from steerlens.sweep import LookOptions
 from steerlens.sweep.ray.cluster import Workers
 
 if TYPE_CHECKING:
-    from steerlens.lenses.components import Direction
-    from steerlens.zoo.pair import Pair
+    from steerlens.lenses import Direction
+    from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class NamedSites:
         Raises:
             UsageError: if a file, a site or a region is not valid.
         """
-        from steerlens.lenses.components import load_directions, named_components
+        from steerlens.lenses import load_directions, named_components
 
         vectors = {} if self.vector is None else load_directions(self.vector, width)
         return {**vectors, **named_components(self.group, self.region, n_layers, n_heads, taken=vectors)}

@@ -10,14 +10,14 @@ References: P. Moritz et al., "Ray: a Distributed Framework for Emerging AI Appl
 import math
 from collections.abc import Callable, Iterator
 
-from steerlens.decoders.batches import BatchSize
+from steerlens.decoders import BatchSize
 from steerlens.errors import ModelError
 from steerlens.progress import Progress
 from steerlens.sweep.job import Job
 from steerlens.sweep.ray.cluster import Workers, room_for, running_cluster
 from steerlens.sweep.ray.parts import PartQueue, SweepPart
 from steerlens.sweep.ray.pool import TRIES, WorkerPool, last_line
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 
 def run_on_ray(

@@ -9,8 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from steerlens.atlas.plan import Cell
-from steerlens.atlas.results import Reading
+from steerlens.atlas import Cell, Reading
 from steerlens.images import Picture
 from steerlens.sweep.engine import FinishedCells
 from steerlens.sweep.job import Job

@@ -9,7 +9,7 @@ from steerlens.sweep.job import Job
 from steerlens.sweep.ray.cluster import Room, Workers
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.ray.worker import PartWorker
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 _AHEAD = 2
 """Parts that a worker has at a time: one running and one waiting."""

@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from steerlens.atlas.plan import Plan
-from steerlens.atlas.results import Reading
+from steerlens.atlas import Plan, Reading
 from steerlens.errors import ModelError
-from steerlens.runs.difference import first_difference
+from steerlens.runs import first_difference
 from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
 from steerlens.sweep.job import Job
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import trace_cache
+from steerlens.zoo import Pair
 from steerlens.zoo.identity import models_identity
-from steerlens.zoo.pair import Pair
 
 
 class PartWorker:
