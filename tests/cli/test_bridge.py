@@ -42,7 +42,7 @@ def test_fit_prints_what_was_measured_and_where_it_is(
     assert main([*command, "--out", str(tmp_path / "b")]) == 0
     out, told = capsys.readouterr()
     assert "decoded and embedded again" not in out
-    assert "fitted on 55 pictures" in out and "on 8 pictures that it was not fitted on" in out
+    assert "fitted on 55 pictures" in out and "on 8 held-out pictures" in out
     assert "among 8" in out and f"--model bridge:{tmp_path / 'b'}" in out
     assert "embedding" in told and {path.name for path in (tmp_path / "b").iterdir()} == {
         "bridge.safetensors",

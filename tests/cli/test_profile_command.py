@@ -54,9 +54,9 @@ def test_a_folder_of_pictures_becomes_profiles(
     [
         (["--heads", "mlp_out.1"], "is no head"),
         (["--heads", "L9H0"], "3 layers"),
-        (["--top", "4"], "too few to tell"),
+        (["--top", "4"], "too few for"),
         (["--top", "0"], "--top is at least 1"),
-        (["--count", "1"], "too few"),
+        (["--count", "1"], "needs more pictures"),
         (["--strength", "loud"], "not a strength"),
         (["--data", "here"], "either --images"),
         (["--vocabulary", "missing.txt"], "missing.txt"),

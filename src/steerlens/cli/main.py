@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, str] = {
 """Command -> summary, in the order in which a new user meets them."""
 
 _HELP = """\
-steerlens: show, as pictures, what each part of a Vision Transformer writes into its image embedding.
+steerlens: show what each part of a Vision Transformer writes into its image embedding.
 
 Usage: steerlens COMMAND [OPTIONS]
 
