@@ -11,7 +11,7 @@ from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
-    from steerlens.runs import RunSummary
+    from steerlens.runs import RunSummary, Verification
 
 _Result = TypeVar("_Result")
 
@@ -138,6 +138,54 @@ class Export:
         return 0
 
 
+@dataclass(frozen=True)
+class Verify:
+    """Check every file of a run: its hash, and whether it can be read; say what would be lost and how to redo it.
+
+    Files that version 0.1.0 wrote have no hash, and are checked by reading them. Exit code 1 if anything is damaged and
+    was not moved aside.
+
+    Examples:
+      steerlens runs verify week
+      steerlens runs verify week --remove-damaged
+    """
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+
+    remove_damaged: bool = False
+    """Move damaged parts and readings to RUN/damaged. The command that began the run, with --resume, redoes them."""
+
+    json: bool = False
+    """Print the result as JSON on standard output, and nothing else."""
+
+    def run(self) -> int:
+        """Prints what was found and returns the exit code."""
+        from steerlens.runs import verify_run
+
+        result = verify_run(self.run_folder, remove_damaged=self.remove_damaged)
+        if self.json:
+            emit_json(result)
+        else:
+            _tell_verification(result)
+        return 1 if result.damaged and not self.remove_damaged else 0
+
+
+def _tell_verification(result: "Verification") -> None:
+    for damaged in result.damaged:
+        moved = "" if damaged.moved is None else f"; moved to {damaged.moved}"
+        say(f"{result.folder / damaged.file}: {damaged.reason}{moved}")
+    if result.without_hash:
+        say(f"{result.without_hash} files have no hash (version 0.1.0 wrote them): checked by reading them")
+    state = f"{len(result.damaged)} damaged" if result.damaged else "all intact"
+    say(f"{result.folder}: {result.files} files, {state}")
+    missing = result.expected_pictures - result.intact_pictures
+    if result.redo:
+        lost = f" and the readings of {len(result.lost_readings)} inputs" if result.lost_readings else ""
+        say(f"missing without them: {missing} of {result.expected_pictures} pictures{lost}")
+        say(f"to redo: {result.redo}")
+
+
 def _with_progress(events: "Generator[Progress, None, _Result]", *, quiet: bool) -> _Result:
     from steerlens.progress import run_to_end
 
@@ -174,4 +222,5 @@ Command = (
     Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Merge, tyro.conf.subcommand("merge")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
 )

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from steerlens.runs.store import RunWriter, load_run, open_run
     from steerlens.runs.summary import RunSummary, run_summary
     from steerlens.runs.tables import IMAGE, image_value, table_bytes
+    from steerlens.runs.verify import Verification, verify_run
 
 __all__ = [
     "IMAGE",
     "RunSummary",
     "RunWriter",
+    "Verification",
     "export_parquet",
     "export_pictures",
     "fingerprint",
@@ -29,6 +31,7 @@ __all__ = [
     "run_summary",
     "spec_to_json",
     "table_bytes",
+    "verify_run",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -16,6 +16,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.lenses import Strength
 from steerlens.limits import read_file
 from steerlens.runs.difference import first_difference
+from steerlens.runs.hashes import HASHES
 from steerlens.sites import Site
 from steerlens.storage import atomic_write, parse_json
 
@@ -56,6 +57,19 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 def known_by(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Identity in a manifest: the part that two calls must share to add to one run."""
     return {key: value for key, value in manifest.items() if key not in BESIDE_IDENTITY}
+
+
+def check_fingerprint(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Checks that a manifest still states what its fingerprint was computed from.
+
+    Raises:
+        StoreError: if it was changed since it was written, by hand or by damage.
+    """
+    if (folder / HASHES).exists() and fingerprint(known_by(manifest)) != manifest.get("fingerprint"):
+        raise StoreError(
+            f"{folder / 'manifest.json'} cannot be read: it was changed or damaged, and no longer states what its "
+            "fingerprint was computed from. Put back a copy of it, or run again with another --out."
+        )
 
 
 def identity_as_now(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from steerlens.errors import UsageError
 from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
 from steerlens.runs.manifest import (
+    check_fingerprint,
     comparable,
     identity_difference,
     is_complete,
@@ -22,7 +23,7 @@ from steerlens.runs.manifest import (
     read_manifest,
     readable_run,
 )
-from steerlens.runs.reader import part_cells, part_files, reading_files, stored_reading, stored_results
+from steerlens.runs.reader import check_hashes, part_cells, part_files, reading_files, stored_reading, stored_results
 from steerlens.runs.store import RunWriter, open_run
 
 _MODELS = ("encoder", "decoder")
@@ -79,6 +80,8 @@ class _Source:
             plan = plan_from_json(manifest["plan"])
             for needed in (*_MODELS, *_UNITED):
                 manifest[needed].items()
+            check_fingerprint(folder, manifest)
+            check_hashes(folder)
             return cls(folder, manifest, plan, stored_results(folder, plan.cells))
 
 

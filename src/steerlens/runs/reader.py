@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from steerlens.atlas import Cell, CellResult, Lazy, LazyResults, Reading, RepeatedCells
-from steerlens.errors import PictureError, StoreError
+from steerlens.errors import StoreError
+from steerlens.runs.hashes import check_on_opening, damage_of, damaged, read_hashes
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 
 _Read = TypeVar("_Read")
@@ -54,7 +56,26 @@ def finished_keys(folder: Path) -> frozenset[str]:
     Raises:
         StoreError: if a part cannot be read.
     """
+    for path in part_files(folder):
+        _check_tensors(path.with_suffix(".safetensors"))
     return frozenset(key for path in part_files(folder) for key in part_keys(path))
+
+
+def beside(table: Path) -> list[Path]:
+    """Files of a part or of a reading, the table that completes it first."""
+    labels = [table.with_suffix(".labels.parquet")] if table.parent.name == "inputs" else []
+    return [table, *labels, table.with_suffix(".safetensors")]
+
+
+def check_hashes(folder: Path) -> None:
+    """Checks the files of a run against their hashes, if it is small enough for that to take no time.
+
+    Raises:
+        StoreError: if a file is not the one that was written.
+    """
+    tables = [*part_files(folder), *reading_files(folder).values()]
+    names = [path.relative_to(folder).as_posix() for table in tables for path in beside(table)]
+    check_on_opening(folder, names)
 
 
 def part_keys(path: Path) -> list[str]:
@@ -162,7 +183,12 @@ def _png(path: Path, row: int) -> bytes:
 def _readable(path: Path, read: Callable[[], _Read]) -> _Read:
     try:
         return read()
-    except (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError, PictureError) as error:
-        files = path.with_name(f"{path.name.partition('.')[0]}.*")
-        reason = str(error).rstrip(".")
-        raise StoreError(f"{path} cannot be read: {reason}. Remove {files} and run again to redo it.") from error
+    except StoreError:
+        raise
+    except (MemoryError, pa.ArrowMemoryError) as error:  # damage can make a library ask for any amount
+        hashes, name = read_hashes(path.parent.parent), f"{path.parent.name}/{path.name}"
+        if reason := damage_of(path.parent.parent, name, hashes):
+            raise damaged(path, reason) from error
+        raise
+    except Exception as error:  # whatever a library says of bytes that are no longer what it wrote
+        raise damaged(path, " ".join(str(error).split()).rstrip(".") or type(error).__name__) from error

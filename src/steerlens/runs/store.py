@@ -22,8 +22,10 @@ from typing import Any, NoReturn
 from steerlens.atlas import Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
+from steerlens.runs.hashes import append_hashes, begin_hashes, tidy_hashes
 from steerlens.runs.manifest import (
     FORMAT,
+    check_fingerprint,
     comparable,
     decoder_spec,
     encoder_spec,
@@ -38,7 +40,14 @@ from steerlens.runs.manifest import (
     stored_manifest,
     write_manifest,
 )
-from steerlens.runs.reader import finished_keys, part_files, reading_files, stored_readings, stored_results
+from steerlens.runs.reader import (
+    check_hashes,
+    finished_keys,
+    part_files,
+    reading_files,
+    stored_readings,
+    stored_results,
+)
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
 from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, make_folder, only_writer, storing
 
@@ -46,7 +55,7 @@ _INSIDE = ("inputs", "cells")
 """Folders of a run directory."""
 
 _OWN = re.compile(
-    r"manifest\.json|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
+    r"manifest\.json|SHA256SUMS|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
 )
 """Names of the files of a run."""
 
@@ -107,6 +116,8 @@ class RunWriter:
             return
         table, embeddings = cells_to_bytes(results)
         name = f"part-{self._next_part:06d}"
+        files = {f"cells/{name}.parquet": table, f"cells/{name}.safetensors": embeddings}
+        append_hashes(self.folder, files)
         # The parquet file is written last, because it marks the part as stored.
         self._own.write(embeddings, "cells", f"{name}.safetensors")
         self._own.write(table, "cells", f"{name}.parquet")
@@ -120,6 +131,11 @@ class RunWriter:
             StoreError: if it cannot be written.
         """
         table, labels, tensors = reading_to_bytes(reading)
+        name = self._own.path("inputs", reading.id).relative_to(self.folder).as_posix()
+        append_hashes(
+            self.folder,
+            {f"{name}.parquet": table, f"{name}.labels.parquet": labels, f"{name}.safetensors": tensors},
+        )
         self._own.write(tensors, "inputs", f"{reading.id}.safetensors")
         self._own.write(labels, "inputs", f"{reading.id}.labels.parquet")
         self._own.write(table, "inputs", f"{reading.id}.parquet")
@@ -168,9 +184,14 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
                 OwnedFolder(folder).make(inside)
         if before is None:
             write_manifest(folder, manifest)
+            begin_hashes(folder)
         if not (folder / "README.md").exists():  # an earlier process may have died before writing it
             atomic_write(folder / "README.md", _DATASET_CARD)
+        if before is not None and before.get("fingerprint") == manifest["fingerprint"]:
+            check_fingerprint(folder, before)
         _remove_unfinished(folder)
+        tidy_hashes(folder)
+        check_hashes(folder)
         finished, read = finished_keys(folder), frozenset(reading_files(folder))
         # A resumed run keeps the facts of its first call.
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
@@ -221,6 +242,8 @@ def load_run(folder: str | Path) -> Atlas:
     manifest = read_manifest(folder)
     with readable_run(folder):
         plan = plan_from_json(manifest["plan"])
+        check_fingerprint(folder, manifest)
+        check_hashes(folder)
         readings = stored_readings(folder, plan.pictures)
         results = stored_results(folder, plan.cells)
         manifest["complete"] = is_complete(manifest, len(results))

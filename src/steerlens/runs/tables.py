@@ -79,7 +79,9 @@ def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
     """Bytes of a parquet file whose picture columns the datasets library shows as pictures."""
     sink = io.BytesIO()
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema_of(columns))
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP if "image" in columns else None)
+    row_group_size = _ROW_GROUP if "image" in columns else None
+    # Pages have checksums, so that a picture is known to be damaged when it is read, without reading the whole file.
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size, write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -94,7 +96,7 @@ def schema_of(columns: Mapping[str, Any]) -> Any:
 
 def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Reads a table without its pictures, which are not read from disk either."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns=[name for name, kind in columns.items() if kind != IMAGE]).to_pylist()
 
 
@@ -104,7 +106,7 @@ def read_png(path: Path, row: int) -> bytes:
     Raises:
         PictureError: if the stored bytes are not a complete PNG file.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
@@ -169,7 +171,9 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
         embeddings: the safetensors file beside it.
         png: reads the picture of a row.
     """
-    tensors = load_tensors(embeddings.read_bytes())
+    tensors, rows = load_tensors(embeddings.read_bytes()), read_rows(table, CELLS)
+    if any(len(tensors[name]) != len(rows) for name in ("conditioning", "reencoded")):
+        raise ValueError(f"{embeddings.name} beside it is of another number of pictures")
     return [
         CellResult(
             cell=cell_of(row),
@@ -181,7 +185,7 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
             steered_similarity=row["steered_similarity"],
             fidelity=row["fidelity"],
         )
-        for index, row in enumerate(read_rows(table, CELLS))
+        for index, row in enumerate(rows)
     ]
 
 

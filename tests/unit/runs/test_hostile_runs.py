@@ -12,6 +12,7 @@ import pytest
 from steerlens.atlas.atlas import Atlas
 from steerlens.errors import StoreError, UsageError
 from steerlens.runs.export import export_parquet, export_pictures, export_report
+from steerlens.runs.hashes import HASHES
 from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
 from steerlens.runs.reader import part_files, reading_files
@@ -45,6 +46,8 @@ def write(folder: Path, atlas: Atlas) -> Path:
 
 
 def change_column(table: Path, column: str, change: Callable[[Any], Any]) -> None:
+    """Changes a table as someone would who can remove its hash too."""
+    (table.parent.parent / HASHES).unlink(missing_ok=True)
     held = pq.read_table(table)
     index = held.schema.get_field_index(column)
     values = pa.array([change(value) for value in held.column(index).to_pylist()], held.schema.field(index).type)

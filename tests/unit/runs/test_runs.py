@@ -245,6 +245,7 @@ def test_different_results_of_one_cell_are_refused_by_its_name(what: str, pair: 
     (part,) = (tmp_path / "b" / "cells").glob("*.parquet")
     part.write_bytes(table)
     part.with_suffix(".safetensors").write_bytes(embeddings)
+    (tmp_path / "b" / "SHA256SUMS").unlink()
     with pytest.raises(UsageError, match="different results") as refused:
         merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")
     assert results[0].cell.key in str(refused.value)

@@ -1,0 +1,175 @@
+"""Damage to a run: told by the name of the file, found by `verify_run`, and redone without the rest of the run."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steerlens.atlas.atlas import Atlas
+from steerlens.cli.main import main
+from steerlens.errors import StoreError
+from steerlens.runs.hashes import HASHES, read_hashes
+from steerlens.runs.manifest import plan_to_json, spec_to_json
+from steerlens.runs.merge import merge_runs
+from steerlens.runs.reader import part_files
+from steerlens.runs.store import load_run, open_run
+from steerlens.runs.verify import verify_run
+from steerlens.testing.atlases import fake_atlas
+
+BEFORE = Path(__file__).parents[2] / "golden" / "before" / "run"
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Atlas:
+    return fake_atlas(sites="head.0.*", controls=0)
+
+
+def identity(atlas: Atlas, steps: int = 1) -> dict[str, Any]:
+    specs = {"encoder": spec_to_json(atlas.encoder), "decoder": spec_to_json(atlas.decoder)}
+    inputs = {reading.id: {"name": reading.picture.name} for reading in atlas.readings}
+    return {**specs, "plan": plan_to_json(atlas.plan), "options": {"steps": steps}, "inputs": inputs, "directions": {}}
+
+
+def write(folder: Path, atlas: Atlas, steps: int = 1) -> int:
+    """Writes what a run lacks, two cells a part; returns how many cells that were."""
+    with open_run(folder, identity(atlas, steps)) as writer:
+        for reading in atlas.readings:
+            if reading.id not in writer.read:
+                writer.add_reading(reading)
+        missing = [result for result in atlas.results if result.cell.key not in writer.finished]
+        for start in range(0, len(missing), 2):
+            writer.add_cells(missing[start : start + 2])
+        writer.finish()
+    return len(missing)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    atlas = load_run(folder)
+    return {result.cell.key: result.png + result.conditioning.numpy().tobytes() for result in atlas.results}
+
+
+def flip(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted([*(folder / "cells").iterdir(), *(folder / "inputs").iterdir()])
+
+
+def test_every_file_has_its_hash_as_sha256sum_reads_it(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    hashes = read_hashes(tmp_path)
+    assert {tmp_path / name for name in hashes} == set(files_of(tmp_path))
+    assert all(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == mark for name, mark in hashes.items())
+    found = verify_run(tmp_path)
+    assert (found.files, found.without_hash, found.damaged, found.redo) == (len(hashes), 0, (), "")
+    assert found.intact_pictures == found.expected_pictures == len(atlas.results)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.4, 0.97, 1.0])
+def test_a_flipped_bit_in_any_file_is_told_and_redone(place: float, atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path / "whole", atlas)
+    expected = content(tmp_path / "whole")
+    for name in [path.relative_to(tmp_path / "whole") for path in files_of(tmp_path / "whole")][::2]:
+        run = tmp_path / "run"
+        shutil.copytree(tmp_path / "whole", run)
+        flip(run / name, place)
+        for use in (load_run, lambda run: write(run, atlas), lambda run: list(merge_runs([run], tmp_path / "merged"))):
+            with pytest.raises(StoreError, match=rf"{name.name} cannot be read.*verify"):
+                use(run)
+        assert [damaged.file for damaged in verify_run(run).damaged] == [name.as_posix()]
+        assert "--remove-damaged" in verify_run(run).redo
+        moved = verify_run(run, remove_damaged=True)
+        assert (run / str(moved.damaged[0].moved)).exists() and "--resume" in moved.redo
+        # Only the cells of the damaged part, of which the last one has one, are done again.
+        assert write(run, atlas) == (0 if name.parts[0] == "inputs" else 1 if "000002" in name.name else 2)
+        assert content(run) == expected
+        assert verify_run(run).redo == ""
+        shutil.rmtree(run)
+
+
+def test_files_that_are_cut_or_missing_are_told(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    table = part_files(tmp_path)[0]
+    table.write_bytes(table.read_bytes()[:-20])
+    part_files(tmp_path)[1].with_suffix(".safetensors").unlink()
+    found = verify_run(tmp_path)
+    assert {damaged.file for damaged in found.damaged} == {
+        "cells/part-000000.parquet",
+        "cells/part-000001.safetensors",
+    }
+    assert found.intact_pictures == found.expected_pictures - 4
+
+
+@pytest.mark.parametrize("name", ["part-000000.parquet", "part-000000.safetensors"])
+def test_files_of_a_run_with_other_options_are_not_taken(name: str, atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path / "run", atlas)
+    write(tmp_path / "other", atlas, steps=2)
+    results = list(load_run(tmp_path / "other").results)
+    with open_run(tmp_path / "third", identity(atlas, 2)) as writer:
+        writer.add_cells(results[2:4])
+    shutil.copy(tmp_path / "third" / "cells" / name, tmp_path / "run" / "cells" / name)
+    with pytest.raises(StoreError, match=name):
+        load_run(tmp_path / "run")
+    with pytest.raises(StoreError, match=name):
+        write(tmp_path / "run", atlas)
+
+
+def test_a_part_that_the_run_did_not_write_is_not_taken(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    for path in list((tmp_path / "cells").glob("part-000000.*")):
+        shutil.copy(path, path.with_name(path.name.replace("000000", "000777")))
+    with pytest.raises(StoreError, match=r"part-000777.*did not write"):
+        load_run(tmp_path)
+    assert {damaged.reason for damaged in verify_run(tmp_path).damaged} == {"this run did not write it"}
+
+
+def test_a_damaged_manifest_is_told(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["options"]["steps"] = 3
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for use in (load_run, verify_run, lambda run: write(run, atlas)):
+        with pytest.raises(StoreError, match=r"manifest\.json cannot be read: it was changed"):
+            use(tmp_path)
+
+
+def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    whole = (tmp_path / HASHES).read_text()
+    (tmp_path / HASHES).write_text(f"{whole}0123456789abcdef")
+    assert verify_run(tmp_path).redo == ""
+    write(tmp_path, atlas)
+    assert (tmp_path / HASHES).read_text() == whole
+
+
+def test_a_run_of_the_version_before_is_checked_by_reading(tmp_path: Path) -> None:
+    shutil.copytree(BEFORE, tmp_path / "run")
+    found = verify_run(tmp_path / "run")
+    assert found.without_hash == found.files > 0 and not found.damaged and not found.redo
+    table = part_files(tmp_path / "run")[0]
+    data = bytearray(table.read_bytes())
+    data[data.find(b"IDAT") + 6] ^= 1
+    table.write_bytes(data)
+    (damaged,) = verify_run(tmp_path / "run").damaged
+    assert damaged.file == f"cells/{table.name}"
+
+
+def test_the_command_says_it_in_words_and_as_json(
+    atlas: Atlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "run", atlas)
+    assert main(["runs", "verify", str(tmp_path / "run")]) == 0
+    assert "all intact" in capsys.readouterr().out
+    flip(part_files(tmp_path / "run")[0], 0.5)
+    assert main(["runs", "verify", str(tmp_path / "run"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["damaged"][0]["file"] == "cells/part-000000.parquet"
+    assert main(["runs", "verify", str(tmp_path / "run"), "--remove-damaged"]) == 0
+    assert "--resume" in capsys.readouterr().out
+    assert main(["runs", "verify", str(tmp_path / "nothing")]) == 2
