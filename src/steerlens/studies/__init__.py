@@ -1,7 +1,7 @@
-"""Studies: experiments that ask, by intervention, whether the lenses' pictures tell the truth.
+"""Studies: experiments that test, by intervention, whether the lenses' pictures tell the truth.
 
-`STUDIES` is the one table of them: the command line, resuming, and the page of results loop over it. A new study is a
-folder with a `Study`, and a line here.
+`STUDIES` lists them: the command line and the pages of results loop over it. A new study is a folder with a `Study`,
+and a line here.
 """
 
 from collections.abc import Mapping
@@ -27,4 +27,4 @@ STUDIES: Mapping[str, Study[Any, Any]] = MappingProxyType(
         )
     }
 )
-"""Every study by its name, in the order of the page of results."""
+"""Every study by name, in the order of the verdict page."""

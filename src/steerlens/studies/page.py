@@ -1,4 +1,4 @@
-"""The pages of results: a verdict page and a page a study, written from summaries; no number is typed by hand."""
+"""Pages of results: a verdict page and a page for each study, written from summaries; no number is typed by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.study import Study
 
 PAIR_FIGURES = "pair.json"
-"""The bundled pair's own figures, among the studies, if they were measured."""
+"""File with the bundled pair's own figures, beside the studies, if they were measured."""
 
 BUNDLED = "emoji"
-"""The name of the bundled pair."""
+"""Name of the bundled pair."""
 
 _GATE = ("heads that matter", "of them in the last third")
-"""Figures of the bundled pair without which no study on it means much."""
+"""Figures that the bundled pair must reach before studies on it mean much."""
 
 _VERDICT_HEAD = """\
 # Does it tell the truth?
 
-A lens is worth what interventions confirm. This page sums up the results of `steerlens study` on {on}; `steerlens study
-page` writes it, and a page for each study, from the summaries in [docs/studies](studies), figures included. Run the
-same commands on any model and any folder of pictures.
+A lens is worth what interventions confirm. This page summarises the results of `steerlens study` on {on}. `steerlens
+study page` writes it, and a page for each study, from the summaries in [docs/studies](studies). The same commands run
+on any model and any folder of pictures.
 
 {links}
 """
@@ -35,12 +35,12 @@ same commands on any model and any folder of pictures.
 
 @dataclass(frozen=True)
 class PairFigure(Record):
-    """A figure of the pair itself.
+    """A measured figure of the pair itself.
 
     Attributes:
-        name: of the figure.
-        value: as measured.
-        bar: its bar, or None.
+        name: what was measured, in words.
+        value: the measured value.
+        bar: the value to reach, or None.
     """
 
     name: str
@@ -50,14 +50,14 @@ class PairFigure(Record):
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A study that is finished.
+    """A finished study with its results.
 
     Attributes:
-        study: which one.
+        study: the study.
         summary: its summary.
-        model: name of the pair that it is about, empty if that is not known.
-        data: the file of the summary.
-        figures: its figures, if they lie beside the summary.
+        model: name of the studied pair, without folders; empty if unknown.
+        data: content of the summary's file.
+        figures: paths of its figures, if they lie beside the summary.
     """
 
     study: Study[Any, Any]
@@ -71,8 +71,8 @@ def write_page(folder: Path, out: Path) -> Path:
     """Writes `studies.md`, `studies/NAME.md`, `studies/NAME.json` and `images/studies/NAME-FIGURE.png`.
 
     Args:
-        folder: a study's own folder; or one that holds a folder for each study, by its name; or one that holds
-            summaries as this function writes them.
+        folder: the folder of one study; or a folder that holds a folder for each study, by name; or a folder of
+            summaries that this function wrote.
         out: where to write.
 
     Returns:
@@ -82,15 +82,16 @@ def write_page(folder: Path, out: Path) -> Path:
         UsageError: if no study is finished, or another version wrote a summary.
         StoreError: if a summary cannot be read, or a page cannot be written.
     """
-    finished = find_studies(folder)
+    results = find_studies(folder)
     pair = folder / PAIR_FIGURES
     figures = read_pair_figures(pair)
-    pages = {out / "studies.md": verdict_page(finished, figures)}
-    pages |= {out / "studies" / f"{one.study.name}.md": study_page(one) for one in finished}
-    for one in finished:
-        atomic_write(out / "studies" / f"{one.study.name}.json", one.data)
-        for figure in one.figures:
-            atomic_write(out / "images" / "studies" / f"{one.study.name}-{figure.name}", figure.read_bytes())
+    pages = {out / "studies.md": verdict_page(results, figures)}
+    pages |= {out / "studies" / f"{finished.study.name}.md": study_page(finished) for finished in results}
+    for finished in results:
+        name = finished.study.name
+        atomic_write(out / "studies" / f"{name}.json", finished.data)
+        for figure in finished.figures:
+            atomic_write(out / "images" / "studies" / f"{name}-{figure.name}", figure.read_bytes())
     if figures:
         atomic_write(out / "studies" / PAIR_FIGURES, pair.read_bytes())
     for path, text in pages.items():
@@ -99,10 +100,10 @@ def write_page(folder: Path, out: Path) -> Path:
 
 
 def find_studies(folder: Path) -> list[Finished]:
-    """The finished studies of a folder; see `write_page`.
+    """Reads the finished studies of a folder; see `write_page`.
 
     Raises:
-        UsageError: if there is none, or another version wrote a summary.
+        UsageError: if no study is finished, or another version wrote a summary.
         StoreError: if a summary cannot be read.
     """
     manifest = read_json(folder / "study.json")
@@ -120,19 +121,19 @@ def find_studies(folder: Path) -> list[Finished]:
             path = folder / f"{study.name}.json"
         if (values := read_json(path)) is not None:
             summary = study.read(values, str(path))
-            model = _model_of(read_json(own / "study.json")) or study.model(summary)
+            model = _pair_of(read_json(own / "study.json")) or study.report.model(summary)
             figures = sorted((own / "figures").glob("*.png"))
-            finished.append(Finished(study, summary, model, path.read_bytes(), figures))
+            finished.append(Finished(study, summary, Path(model).name, path.read_bytes(), figures))
     if not finished:
         raise UsageError(
-            f"{folder} holds no finished study: neither is it a study's folder with a summary.json, nor does it hold "
-            f"any of {', '.join(studies.STUDIES)}."
+            f"{folder} holds no finished study: it needs a summary.json, or a finished study in a folder named "
+            f"{', '.join(studies.STUDIES)}."
         )
     return finished
 
 
 def read_pair_figures(path: Path) -> list[PairFigure]:
-    """Figures of the pair from `steerlens train evaluate --json`; nothing if there is no such file.
+    """Reads the pair's figures, written by `steerlens train evaluate --json`; empty without the file.
 
     Raises:
         StoreError: if the file cannot be read.
@@ -143,33 +144,34 @@ def read_pair_figures(path: Path) -> list[PairFigure]:
     figures = values.get("figures")
     if not isinstance(figures, list):
         raise StoreError(f"{path} lacks 'figures'; steerlens train evaluate --json writes them.")
-    return [PairFigure.from_json(one, f"{path}: figures[{place}]") for place, one in enumerate(figures)]  # type: ignore[misc]
+    return [PairFigure.from_json(values, f"{path}: figures[{place}]") for place, values in enumerate(figures)]  # type: ignore[misc]
 
 
-def _model_of(manifest: Mapping[str, Any] | None) -> str:
-    """The name of the pair that a study is about, as a reader may see it: without the folders that it lies in."""
-    return Path(str((manifest or {}).get("models", {}).get("pair", ""))).name
+def _pair_of(manifest: Mapping[str, Any] | None) -> str:
+    """The pair that the manifest of a study names; empty without a manifest."""
+    return str((manifest or {}).get("models", {}).get("pair", ""))
 
 
 def study_page(finished: Finished) -> str:
-    """The page of one study as markdown: its findings, tables and figures."""
-    study, summary = finished.study, finished.summary
-    findings = "\n".join(f"- {finding.text}" for finding in study.findings(summary))
-    parts = [f"# {study.title}\n", f"{study.question} On {_in_words(finished.model)}.\n"]
+    """Writes the page of a study as markdown: its findings, tables and figures."""
+    study, report, summary = finished.study, finished.study.report, finished.summary
+    findings = "\n".join(f"- {finding.text}" for finding in report.findings(summary))
+    parts = [f"# {study.title}\n", f"{study.question} Measured on {_in_words(finished.model)}.\n"]
     parts += [f"## Findings\n\n{findings}\n", "## How it was measured\n"] if findings else []
-    text = "\n".join([*parts, study.section(summary)])
+    text = "\n".join([*parts, report.section(summary)])
     return text.rstrip() + "\n"
 
 
-def verdict_page(finished: Sequence[Finished], figures: Sequence[PairFigure] = ()) -> str:
-    """The page of verdicts as markdown: the bars, and the headline findings of every study.
+def verdict_page(results: Sequence[Finished], figures: Sequence[PairFigure] = ()) -> str:
+    """Writes the verdict page as markdown: the bars, and the headline findings of every study.
 
     Args:
-        finished: the studies.
-        figures: of the bundled pair, for the gate before all studies.
+        results: the finished studies.
+        figures: of the bundled pair, which has to pass a gate before all studies.
     """
-    on = _on_what(finished)
-    links = "\n".join(f"- [{one.study.title}](studies/{one.study.name}.md): {one.study.question}" for one in finished)
+    on = _pairs_in_words(results)
+    studied = [finished.study for finished in results]
+    links = "\n".join(f"- [{study.title}](studies/{study.name}.md): {study.question}" for study in studied)
     bars = [
         Bar(
             f"gate, on the bundled pair: {figure.name} (`steerlens train evaluate`)",
@@ -180,25 +182,25 @@ def verdict_page(finished: Sequence[Finished], figures: Sequence[PairFigure] = (
         for figure in figures
         if figure.name in _GATE and figure.bar is not None
     ]
-    bars += [bar for one in finished for bar in one.study.bars(one.summary)]
+    bars += [bar for finished in results for bar in finished.study.report.bars(finished.summary)]
     parts = [
         _VERDICT_HEAD.format(on=on, links=links),
         "## The bars\n",
-        table(["what", f"on {on}", "bar", ""], [bar.cells for bar in bars]),
+        table(["measure", f"on {on}", "bar", ""], [bar.cells for bar in bars]),
     ]
-    for one in finished:
-        headlines = [finding.text for finding in one.study.findings(one.summary) if finding.headline]
-        if headlines:
-            parts += [f"## {one.study.title}\n", "\n".join(f"- {text}" for text in headlines) + "\n"]
+    for finished in results:
+        findings = finished.study.report.findings(finished.summary)
+        if headlines := [finding.text for finding in findings if finding.headline]:
+            parts += [f"## {finished.study.title}\n", "\n".join(f"- {text}" for text in headlines) + "\n"]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _in_words(model: str) -> str:
-    return "the bundled pair" if model == BUNDLED else f"`{model}`" if model else "the pair that was given"
+    return "the bundled pair" if model == BUNDLED else f"`{model}`" if model else "a pair without a recorded name"
 
 
-def _on_what(finished: Sequence[Finished]) -> str:
-    named = {one.study.name: _in_words(one.model) for one in finished if one.model}
+def _pairs_in_words(results: Sequence[Finished]) -> str:
+    named = {finished.study.name: _in_words(finished.model) for finished in results if finished.model}
     if len(set(named.values())) > 1:
         return "several pairs (" + ", ".join(f"{study}: {model}" for study, model in named.items()) + ")"
     return next(iter(named.values()), _in_words(""))

@@ -34,6 +34,6 @@ def run_study(study: Study[Any, Any], arguments: StudyArguments) -> int:
     if quiet:
         emit_json(summary.to_json())
     else:
-        for line in study.lines(summary, arguments.out):
+        for line in study.report.lines(summary, arguments.out):
             say(line)
     return 0

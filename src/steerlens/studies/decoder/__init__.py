@@ -1,1 +1,1 @@
-"""The decoder study: what a decoder adds, and how many steps are enough."""
+"""The decoder study: how much of a picture the decoder invents, and how many steps are enough."""

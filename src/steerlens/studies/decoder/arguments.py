@@ -8,11 +8,12 @@ from steerlens.studies.shared.arguments import StudyArguments
 
 @dataclass(frozen=True)
 class DecoderArguments(StudyArguments):
-    """What does the decoder invent, and how many steps are worth their time?
+    """How much does the decoder invent, and how many steps are worth their time?
 
     Decodes the same steered embeddings with several seeds at every setting of a sweep, and embeds the pictures again.
-    Pictures of different seeds share the requested embedding; the rest is invented. A setting is good enough if it
-    ranks heads as a reference with many steps does, as far as that agrees with itself.
+    Pictures of different seeds share only the requested embedding; the decoder invents the rest. A setting is good
+    enough if its ranking of heads agrees with that of a reference with many steps nearly as well as the reference's
+    seeds agree with each other.
 
     Examples:
       steerlens study decoder --data data --out studies/decoder
@@ -20,16 +21,17 @@ class DecoderArguments(StudyArguments):
     """
 
     count: int = 4
-    """Pictures, of at least 4."""
+    """Pictures, at least 4."""
 
     heads: int = 24
-    """Heads of each picture whose pictures are decoded: a random sample with equal shares of the layers."""
+    """Number of heads to decode for each picture: a random sample with equal shares of the layers."""
 
     strength: str | None = None
-    """How hard heads are steered, such as rho=1 or s=40. Default: what suits the model."""
+    """Strength of the steering, such as rho=1 or s=40. Default: the model's own."""
 
     target: Literal["input", "text", "other"] = "input"
-    """What pictures are compared with to rank heads: the input, its label's text, or another picture of the concept."""
+    """Heads are ranked by their pictures' similarity with: the input, its label's text, or another picture of the
+    concept."""
 
     seeds: int = 4
     """Seeds at every setting, the same for all heads."""
@@ -51,7 +53,7 @@ class DecoderArguments(StudyArguments):
     """Samplers to compare."""
 
     sweep_intervals: tuple[tuple[float, float], ...] = ((0.0, 0.5), (0.0, 0.8), (0.2, 0.8))
-    """Shares of the steps, from noise to picture, between which there is guidance, such as: 0 0.5 0 0.8."""
+    """Intervals with guidance, as shares of the steps from noise to picture, such as: 0 0.5 0 0.8."""
 
     reference_steps: int = 100
     """Steps of the reference."""
@@ -60,7 +62,7 @@ class DecoderArguments(StudyArguments):
     """Seeds of the reference, none of them shared with the settings."""
 
     share: float = 0.95
-    """The share of the reference's agreement with itself that is enough."""
+    """Share of the reference's agreement with itself that is enough."""
 
     judge: str | None = None
-    """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
+    """An outside judge: another encoder (folder or hub id) that embeds the decoded pictures too."""

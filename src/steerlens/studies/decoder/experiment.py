@@ -1,4 +1,4 @@
-"""The decoder study from end to end: decode at every setting, compare with the reference, draw."""
+"""The decoder study from end to end: decode at every setting, compare with the reference, summarise."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from steerlens.studies.decoder.results import DecoderSummary
 from steerlens.studies.decoder.scores import Decodings
 from steerlens.studies.decoder.summary import summarise, table_rows, timings
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.targets import INPUT, target_for
@@ -35,7 +35,7 @@ from steerlens.zoo.pair import Pair
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Measurements at all settings, and pictures to look at."""
+    """Measurements at all settings, and pictures for a figure."""
 
     heads: tuple[Site, ...]
     decodings: Decodings
@@ -48,12 +48,12 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
 
     Attributes:
         pair: encoder and decoder.
-        subjects: the pictures; all of them are reported on, since no choice depends on concepts.
-        options: what to measure.
-        wanted: the share of the ceiling that is enough.
-        judge: an outside encoder that sees the decoded pictures as well.
+        subjects: the pictures; all of them are reported on, since nothing is chosen on some of them.
+        options: options of the study.
+        wanted: share of the ceiling that is enough.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
     """
 
     pair: Pair
@@ -65,7 +65,7 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
     command: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        """JSON values that a call must share with an earlier one to resume its study; keys of the first version."""
         options = self.options
         return {
             "study": "decoder",
@@ -83,7 +83,7 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
         }
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
-        """Decodes at every setting, and decodes a few pictures to look at."""
+        """Decodes at every setting, and decodes a few pictures for a figure."""
         pair, options, everyone = self.pair, self.options, self.subjects.everyone
         yield from measure(pair, everyone, options, self.judge, folder)
         yield from measure_pictures(pair, everyone[0], options, folder)
@@ -112,12 +112,13 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
             self.wanted,
             judge=judge_name(self.judge),
             command=self.command,
+            model=pair_name(self.pair),
         )
         yield Progress("statistics", 1, 1)
         return summary
 
     def output(self, measured: _Measured, summary: DecoderSummary) -> Output:
-        """One row a setting, picture and head; steps, settings and seeds as figures; times apart."""
+        """One table row per setting, picture and head; figures of steps, settings and seeds; times in another file."""
         everyone = self.subjects.everyone
         pictures = [(subject.id, subject.concept) for subject in everyone]
         rows = table_rows(measured.decodings, self.options, pictures, measured.heads)
@@ -140,24 +141,24 @@ def decoder_study(
     draws: int = 1000,
     command: str = "",
 ) -> Generator[Progress, None, DecoderSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+    """Runs the study in a folder, resuming from the parts that are there, and returns its summary.
 
     Args:
         pair: encoder and decoder.
         subjects: the pictures; all of them are reported on.
-        options: what to measure.
+        options: options of the study.
         folder: where to write.
-        wanted: the share of the ceiling that is enough; another one needs no new measurement.
-        judge: an outside encoder that sees the decoded pictures as well.
+        wanted: share of the ceiling that is enough; another share needs no new measurement.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
 
     Raises:
-        UsageError: if the folder holds another study, the share is none, or there is no such target.
+        UsageError: if the folder holds another study, the share is out of range, or a picture lacks the target.
         StoreError: if it cannot be written; finished parts stay.
     """
     if not 0 < wanted <= 1:
-        raise UsageError(f"the share of the ceiling that is enough lies between 0 and 1, not {wanted:g}.")
+        raise UsageError(f"the share of the ceiling that is enough must lie between 0 and 1; it is {wanted:g}.")
     if options.target != INPUT:
         target_for(pair, subjects, options.target)
     experiment = DecoderExperiment(pair, subjects, options, wanted, judge, draws, command)

@@ -1,4 +1,4 @@
-"""Figures of the decoder study, drawn from its summary and the pictures that it kept."""
+"""Figures of the decoder study, drawn from its summary and its stored pictures."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from steerlens.sites import Site
 from steerlens.studies.decoder.measure import ShownPart
 from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
-from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, PALE, picture_grid, plain_axes
+from steerlens.studies.shared.plots import (
+    DARK,
+    LIGHT,
+    MIDDLE,
+    PALE,
+    draw_curve,
+    draw_estimate,
+    picture_grid,
+    plain_axes,
+)
 from steerlens.studies.shared.stats import Estimate, caution
 from steerlens.studies.shared.subjects import Subject
 
@@ -34,7 +43,7 @@ def _lines(summary: DecoderSummary) -> tuple[_Line, ...]:
 
 
 def steps_figure(summary: DecoderSummary) -> Figure:
-    """Rank correlation with the reference, agreement over seeds and fidelity against the number of steps."""
+    """Draws rank correlation with the reference, agreement over seeds and fidelity over the number of steps."""
     rows = sorted((row for row in summary.rows if row.axis in ("default", "steps")), key=lambda row: row.steps)
     figure = Figure(figsize=(10.5, 3.7), layout="constrained")
     ranking, agreement, fidelity = figure.subplots(1, 3)
@@ -52,7 +61,7 @@ def steps_figure(summary: DecoderSummary) -> Figure:
     agreement.axhline(
         summary.default.own.unrelated, color=MIDDLE, linewidth=1, linestyle="-.", label="pictures of different inputs"
     )
-    _points(fidelity, [row.steps for row in rows], [row.fidelity for row in rows], _OWN, "encoder")
+    _points(fidelity, [row.steps for row in rows], [row.fidelity for row in rows], _OWN)
     ranking.set_ylabel("rank correlation of heads", fontsize=8)
     agreement.set_ylabel("agreement over seeds (cosine)", fontsize=8)
     fidelity.set_ylabel("fidelity (cosine with the request)", fontsize=8)
@@ -74,7 +83,7 @@ def steps_figure(summary: DecoderSummary) -> Figure:
 
 
 def settings_figure(summary: DecoderSummary) -> Figure:
-    """Every setting of the sweep: rank correlation with the reference, agreement over seeds, fidelity."""
+    """Draws rank correlation with the reference, agreement over seeds and fidelity of every setting."""
     rows = [*summary.rows, summary.reference]
     figure = Figure(figsize=(10.5, 0.3 * len(rows) + 1.7), layout="constrained")
     ranking, agreement, fidelity = figure.subplots(1, 3, sharey=True, width_ratios=(1.3, 1, 1))
@@ -85,9 +94,12 @@ def settings_figure(summary: DecoderSummary) -> Figure:
             offset = 0.13 - 0.26 * number if len(lines) > 1 else 0.0
             if view is not None:
                 label = line.label if place == 0 else None
-                _across(ranking, view.rank_correlation, place + offset, line, label)
-                _across(agreement, view.agreement, place + offset, line, None)
-        _across(fidelity, row.fidelity, place, _OWN, None)
+                for axes, estimate, name in (
+                    (ranking, view.rank_correlation, label),
+                    (agreement, view.agreement, None),
+                ):
+                    draw_estimate(axes, estimate, place + offset, line.colour, line.marker, name, width=1.4)
+        draw_estimate(fidelity, row.fidelity, place, _OWN.colour, _OWN.marker, width=1.4)
     ceiling = summary.reference.own.rank_correlation.value
     ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="encoder's ceiling")
     wanted = summary.wanted * ceiling
@@ -106,7 +118,7 @@ def settings_figure(summary: DecoderSummary) -> Figure:
 
 
 def seeds_figure(part: ShownPart, subject: Subject, heads: Sequence[Site], summary: DecoderSummary) -> Figure:
-    """A few heads of one picture, seed after seed, by default and as the reference."""
+    """Draws a few heads of one picture with several seeds, at the default setting and as the reference."""
     rows = [
         [None, *default.numpy(), *reference.numpy()]
         for default, reference in zip(part.default, part.reference, strict=True)
@@ -125,29 +137,13 @@ def seeds_figure(part: ShownPart, subject: Subject, heads: Sequence[Site], summa
 
 
 def _draw(axes: Axes, rows: Sequence[SettingRow], line: _Line, figure: Callable[[SettingView], Estimate]) -> None:
-    shown = [(row.steps, figure(view)) for row in rows if (view := line.view(row)) is not None]
-    _points(axes, [steps for steps, _ in shown], [estimate for _, estimate in shown], line, line.label)
+    measured = [(row.steps, figure(view)) for row in rows if (view := line.view(row)) is not None]
+    _points(axes, [steps for steps, _ in measured], [estimate for _, estimate in measured], line)
 
 
-def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], line: _Line, label: str) -> None:
-    places = [place * line.shift for place in places]
-    for place, estimate in zip(places, estimates, strict=True):
-        axes.plot([place, place], [estimate.low, estimate.high], color=line.colour, linewidth=0.8, alpha=0.6)
-    axes.plot(
-        places,
-        [estimate.value for estimate in estimates],
-        color=line.colour,
-        marker=line.marker,
-        linestyle=line.dash,
-        markersize=4.5,
-        linewidth=1.4,
-        label=label,
-    )
-
-
-def _across(axes: Axes, estimate: Estimate, place: float, line: _Line, label: str | None) -> None:
-    axes.plot([estimate.low, estimate.high], [place, place], color=line.colour, linewidth=1.4)
-    axes.plot(estimate.value, place, line.marker, color=line.colour, markersize=4.5, label=label)
+def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], line: _Line) -> None:
+    shifted = [place * line.shift for place in places]
+    draw_curve(axes, shifted, estimates, line.colour, line.dash, line.marker, line.label)
 
 
 def _size(summary: DecoderSummary) -> str:

@@ -1,7 +1,7 @@
 """Measurements of the decoder study: the same steered embeddings, decoded at every setting of a sweep.
 
-The settings vary step counts, guidance scales, samplers, and guidance in a part of the steps. The reference is the
-default setting with many steps and seeds of its own. This file stores embeddings and derives nothing from them;
+The settings vary the number of steps, the guidance scale, the sampler, and the interval with guidance. The reference is
+the default setting with many steps and its own seeds. This file stores embeddings and derives nothing from them;
 `summary.py` computes every figure from the parts.
 """
 
@@ -22,51 +22,47 @@ from steerlens.sites import Site, all_heads
 from steerlens.studies.decoder.options import DecoderOptions, Decoding
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import DecodedJobs, DecodeJob, decode_jobs, judged_targets
-from steerlens.studies.shared.parts import Part, TensorName, TensorNames
+from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_tensors
 from steerlens.studies.shared.sampling import stratified_heads
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT, OTHER, TARGETS, subject_targets
 from steerlens.zoo.pair import Pair
 
 PICTURES = "pictures"
-"""The part of the pictures to look at."""
+"""Name of the part with the figure's pictures."""
 
 _SHOWN_HEADS, _SHOWN_SEEDS = 4, 3
 
 
-def _nothing() -> dict[str, Tensor]:
-    return {}
-
-
 @dataclass(frozen=True, eq=False)
 class SubjectPart(Part):
-    """What the pictures of one subject are decoded from and compared with; N sampled heads.
+    """Steered embeddings of a subject and the targets of their pictures; N sampled heads.
 
     Attributes:
         clean: embedding of the picture.
         requested: steered embeddings.
-        targets: by name, where one is compared with.
-        judged_targets: the picture and another one of its concept as the judge embeds them.
+        targets: targets by name; empty if pictures are compared with the input alone.
+        judged_targets: embeddings by the judge of the picture and of another picture of its concept.
     """
 
     WHAT: ClassVar[str] = "subjects of the decoder study"
 
     clean: Annotated[Float[Tensor, "E"], TensorName("clean")]
     requested: Annotated[Float[Tensor, "N E"], TensorName("asked")]
-    targets: Annotated[Mapping[str, Float[Tensor, "E"]], TensorNames("{}", TARGETS)] = field(default_factory=_nothing)
+    targets: Annotated[Mapping[str, Float[Tensor, "E"]], TensorNames("{}", TARGETS)] = field(default_factory=no_tensors)
     judged_targets: Annotated[Mapping[str, Float[Tensor, " F"]], TensorNames("judge.{}", (INPUT, OTHER))] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
 
 
 @dataclass(frozen=True, eq=False)
 class SettingPart(Part):
-    """Pictures of one subject at one setting, embedded again; S seeds.
+    """Pictures of a subject at one setting, embedded again; S seeds.
 
     Attributes:
-        decoded: by the encoder.
-        judged: by the judge, if there is one.
-        seconds: for one picture, decoded and embedded.
+        decoded: embeddings by the encoder.
+        judged: embeddings by the judge, or None.
+        seconds: time to decode and embed one picture.
     """
 
     WHAT: ClassVar[str] = "settings of the decoder study"
@@ -78,12 +74,12 @@ class SettingPart(Part):
 
 @dataclass(frozen=True, eq=False)
 class ShownPart(Part):
-    """Pictures of a few heads of one subject with a few seeds, to look at.
+    """Pictures of a few heads of a subject with a few seeds, for a figure.
 
     Attributes:
-        default: at the default setting.
-        reference: as the reference.
-        heads: their places in the sample.
+        default: pictures at the default setting.
+        reference: pictures of the reference.
+        heads: indices of the heads in the sample.
     """
 
     WHAT: ClassVar[str] = "pictures of the decoder study"
@@ -94,18 +90,18 @@ class ShownPart(Part):
 
 
 def sampled_heads(pair: Pair, options: DecoderOptions) -> tuple[Site, ...]:
-    """The heads whose pictures are decoded."""
+    """Heads to decode."""
     sites = all_heads(pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
     return tuple(sites[place] for place in stratified_heads(sites, options.heads, options.seeds[0]))
 
 
 def subject_part(subject: Subject) -> str:
-    """The name of a `SubjectPart`."""
+    """Name of a `SubjectPart`."""
     return f"subject-{subject.id}"
 
 
 def decoded_part(decoding: Decoding, subject: Subject) -> str:
-    """The name of a `SettingPart`."""
+    """Name of a `SettingPart`."""
     return f"{decoding.name}-{subject.id}"
 
 
@@ -164,7 +160,7 @@ def _setting(jobs: DecodedJobs, decoding: Decoding, seconds: float) -> SettingPa
 
 
 def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, folder: StudyFolder) -> Iterator[Progress]:
-    """Decodes a few heads of one picture with some seeds, at the default setting and as the reference, to look at.
+    """Decodes a few heads of one picture with some seeds, at the default setting and as the reference, for a figure.
 
     Raises:
         StoreError: if a part cannot be written or read; finished parts stay.

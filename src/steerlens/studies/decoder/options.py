@@ -13,14 +13,14 @@ _WHOLE = (0.0, 1.0)
 
 
 def setting_name(options: DecodeOptions) -> str:
-    """A setting in words, without the options that all settings of a study share."""
+    """Names a setting in words, without the options that all settings of a study share."""
     start, stop = options.guidance_interval
     within = "" if (start, stop) == _WHOLE else f" from {start:g} to {stop:g} of the steps"
     return f"{options.scheduler}, {options.steps} steps, guidance {options.guidance:g}{within}"
 
 
 def axis_of(options: DecodeOptions, default: DecodeOptions) -> str:
-    """The option in which a setting differs from the default one; `default` if it does not.
+    """Name of the option in which a setting differs from the default; `default` if it does not differ.
 
     Raises:
         UsageError: if it differs in several.
@@ -38,9 +38,9 @@ def sweep(
     schedulers: Sequence[SchedulerName],
     intervals: Sequence[tuple[float, float]] = (),
 ) -> tuple[DecodeOptions, ...]:
-    """Settings that differ from the default, which comes first, in one option each.
+    """Builds the settings of a sweep: the default first, then settings that differ from it in one option each.
 
-    Intervals are left out where there is no guidance that they could confine.
+    Guidance intervals are left out if the default has no guidance.
     """
     settings = [default, *(replace(default, steps=count) for count in sorted(steps))]
     settings += [replace(default, guidance=scale) for scale in sorted(guidances)]
@@ -52,12 +52,12 @@ def sweep(
 
 @dataclass(frozen=True)
 class Decoding:
-    """A setting and the seeds with which it is decoded.
+    """A setting and its decoder seeds.
 
     Attributes:
-        name: of its parts.
-        setting: how to decode.
-        seeds: of the decoder.
+        name: name of its parts.
+        setting: decoding options.
+        seeds: seeds of the decoder.
     """
 
     name: str
@@ -70,13 +70,14 @@ class DecoderOptions:
     """Options of the decoder study.
 
     Attributes:
-        settings: how to decode; the first is the default, and each of the others differs from it in one option.
-        strength: of the steering.
-        target: what pictures are compared with: `input`, `text` (the label's) or `other` (a picture of the concept).
+        settings: decoding options; the first is the default, and each of the others differs from it in one option.
+        strength: strength of the steering.
+        target: target with which pictures are compared: `input`, `text` (the label's) or `other` (another picture of
+            the concept).
         seeds: seeds of the decoder at every setting, the same for all heads.
         reference_steps: denoising steps of the reference.
-        reference_seeds: number of its seeds, which follow the settings' own, so that none is shared.
-        heads: heads of each picture, a random sample with equal shares of the layers; None for all.
+        reference_seeds: number of the reference's seeds, which follow the settings' seeds, so that none is shared.
+        heads: number of heads to decode, a random sample with equal shares of the layers; None for all.
     """
 
     settings: tuple[DecodeOptions, ...]
@@ -89,14 +90,14 @@ class DecoderOptions:
 
     def __post_init__(self) -> None:
         if not self.settings or len(set(self.settings)) < len(self.settings):
-            raise UsageError("a sweep of settings needs the default one, and each of them once.")
+            raise UsageError("a sweep of settings needs the default setting, and each of them once.")
         if self.default.scheduler == "none":
             raise UsageError("this decoder does not denoise: it has no steps, guidance or samplers to compare.")
         for setting in self.settings:
             axis_of(setting, self.default)
         if min(len(self.seeds), self.reference_seeds) < 2:
             raise UsageError(
-                "the study needs at least 2 seeds, and at least 2 of the reference, to tell how they agree."
+                "the study needs at least 2 seeds, and at least 2 seeds of the reference, to measure their agreement."
             )
 
     @property
@@ -110,7 +111,7 @@ class DecoderOptions:
         return replace(self.default, steps=self.reference_steps)
 
     def decodings(self) -> list[Decoding]:
-        """Everything that is decoded of a picture, the reference first."""
+        """All settings to decode with their seeds, the reference first."""
         after = max(self.seeds) + 1
         reference = Decoding("reference", self.reference, tuple(range(after, after + self.reference_seeds)))
         named = [

@@ -1,4 +1,4 @@
-"""Figures of the decoder study as data: settings of the sweep, held against the reference."""
+"""Results of the decoder study as data: settings of the sweep, compared with the reference."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,13 +10,13 @@ from steerlens.studies.shared.stats import Estimate
 
 @dataclass(frozen=True)
 class SettingView(Record):
-    """A setting's pictures as one encoder sees them.
+    """Figures of a setting from its pictures' embeddings by one encoder.
 
     Attributes:
-        rank_correlation: of one seed's ranking of heads with the reference's, mean over seeds and pictures.
-        share: of the ceiling.
+        rank_correlation: correlation of a seed's ranking of heads with the reference's, mean over seeds and pictures.
+        share: rank correlation as a share of the ceiling.
         agreement: mean pairwise cosine of the pictures of different seeds.
-        unrelated: the same of pictures of different inputs, by the same head: the level of unrelated pictures.
+        unrelated: mean cosine of pictures of different inputs by the same head: the level of unrelated pictures.
     """
 
     rank_correlation: Estimate
@@ -31,12 +31,12 @@ class SettingRow(Record):
 
     Attributes:
         name: the setting in words.
-        axis: the option in which it differs from the default; `default`, or `reference`.
+        axis: the option in which it differs from the default; else `default` or `reference`.
         steps: denoising steps.
-        passes: of the network for one picture.
+        passes: passes of the network per picture.
         fidelity: mean cosine of decoded pictures with requested embeddings.
-        own: its pictures as the encoder itself sees them.
-        judged: as the outside judge sees them, or None.
+        own: figures from embeddings by the encoder itself.
+        judged: figures from embeddings by the outside judge, or None.
     """
 
     name: str
@@ -54,27 +54,28 @@ class DecoderSummary(StudySummary):
 
     Attributes:
         n_pictures: P.
-        n_concepts: concepts among them.
-        n_heads: heads of the model.
-        n_decoded: N, heads of each picture whose pictures were decoded.
-        seeds: of the decoder, at every setting.
-        reference_seeds: of the reference.
-        strength: of the steering.
-        target: what pictures are compared with.
+        n_concepts: number of their concepts.
+        n_heads: number of heads of the model.
+        n_decoded: N, number of decoded heads of each picture.
+        seeds: seeds of the decoder at every setting.
+        reference_seeds: seeds of the reference.
+        strength: strength of the steering.
+        target: target with which pictures are compared.
         reference: the reference; its correlation is the ceiling.
-        seed_to_seed: rank correlation of two of its seeds, and the reliability of the mean of all (Spearman-Brown).
-        undecoded: correlation of the ranking without decoding with the mean of all seeds of the reference.
-        undecoded_ceiling: the most that a ranking without noise could reach there, the root of that mean's reliability.
-        undecoded_share: the first as a share of the second.
-        rows: the settings, the default one first.
-        wanted: the share of the ceiling that is enough.
-        reaching: settings whose share reaches it as a point estimate, the cheapest first.
-        certain: those of them whose interval's lower end reaches it as well.
-        cheapest_steps: the fewest steps, all else as in the default, that reach it as a point estimate; None if none.
-        certain_steps: the fewest whose interval's lower end reaches it as well; None if none do.
+        seed_to_seed: rank correlation of two of its seeds, and reliability of the mean over all (Spearman-Brown).
+        undecoded: correlation of the ranking without decoding with the mean over all seeds of the reference.
+        undecoded_ceiling: limit of that correlation for a ranking without noise, the root of the mean's reliability.
+        undecoded_share: `undecoded` as a share of `undecoded_ceiling`.
+        rows: the settings, the default first.
+        wanted: share of the ceiling that is enough.
+        reaching: settings whose share reaches it by point estimate, the cheapest first.
+        certain: settings of these whose interval's lower end reaches it too.
+        cheapest_steps: fewest steps, all else as by default, that reach it by point estimate; None if none do.
+        certain_steps: fewest steps whose interval's lower end reaches it too; None if none do.
         invented: 1 - agreement over seeds at the default setting: the part of a picture that the decoder invents.
         judge: the outside judge, or None.
-        command: the command that was run, or nothing.
+        command: the command, or empty.
+        model: name of the pair; empty in summaries of earlier versions.
     """
 
     n_pictures: int
@@ -99,6 +100,7 @@ class DecoderSummary(StudySummary):
     invented: Estimate
     judge: JudgeName | None = None
     command: str = ""
+    model: str = ""
 
     @property
     def default(self) -> SettingRow:
@@ -107,5 +109,5 @@ class DecoderSummary(StudySummary):
 
     @property
     def by_steps(self) -> dict[int, SettingRow]:
-        """Settings that differ from the default in the number of steps alone, and the default."""
+        """The default, and settings that differ from it in the number of steps alone, by that number."""
         return {row.steps: row for row in self.rows if row.axis in ("default", "steps")}

@@ -1,10 +1,9 @@
 """Scores of the decoder study, as tables (S,P,N) over seeds, pictures and heads, and the statistics of rankings.
 
-A setting is judged by how well the ranking of heads that one of its seeds gives agrees with the reference's. The
-reference's own ceiling is measured in the same way: one of its seeds against the mean of its others; so a setting's
-seeds are compared with just such means, each reference seed left out in turn. A ranking without decoding has no noise
-of a seed, so its ceiling is another one: the root of the reliability of the reference's mean, which a ranking without
-any noise could reach.
+A setting is assessed by the agreement of its seeds' rankings of heads with the reference's ranking. The ceiling is the
+agreement of each reference seed with the mean over the reference's other seeds; a setting's seeds are therefore
+compared with the same means, each reference seed left out in turn. A ranking without decoding has no seed noise, so its
+ceiling differs: the root of the reliability of the reference's mean, which a ranking without any noise could reach.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,21 +20,21 @@ from steerlens.studies.shared.stats import of_draws, spearman, take
 from steerlens.studies.shared.targets import INPUT
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
-"""Of drawn pictures and heads, as `two_way_bootstrap` takes it."""
+"""Statistic of drawn pictures and heads; see `two_way_bootstrap`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decodings:
     """Measurements of all pictures at all settings.
 
-    Its tables raise `StoreError` where a part lacks something.
+    Its tables raise `StoreError` if a part lacks a tensor.
 
     Attributes:
-        subjects: one part a picture.
+        subjects: one part per picture.
         reference: parts of the reference.
-        settings: parts of each setting, in the order of the options'.
-        concepts: of the pictures.
-        target: what pictures are compared with.
+        settings: parts of each setting, in the order of the options.
+        concepts: concept of each picture.
+        target: target with which pictures are compared.
         draws: bootstrap draws of intervals.
     """
 
@@ -48,7 +47,7 @@ class Decodings:
 
     @property
     def judged(self) -> bool:
-        """Whether an outside judge saw the pictures, and can compare them with the target."""
+        """True if an outside judge embedded the pictures and the target."""
         return all(self.target in part.judged_targets for part in self.subjects)
 
     @property
@@ -61,7 +60,7 @@ class Decodings:
         return cosine_similarity(self.requested, self._compared("encoder")[:, None])
 
     def scores(self, parts: Sequence[SettingPart], viewer: Viewer = "encoder") -> Float[Tensor, "S P N"]:
-        """Similarities of decoded pictures with the target, seed by seed."""
+        """Similarities of decoded pictures with the target, by seed."""
         return cosine_similarity(decoded(parts, viewer), self._compared(viewer)[:, None])
 
     def fidelity(self, parts: Sequence[SettingPart]) -> Float[Tensor, "P N"]:
@@ -79,7 +78,7 @@ class Decodings:
 
 
 def decoded(parts: Sequence[SettingPart], viewer: Viewer = "encoder") -> Float[Tensor, "S P N E"]:
-    """Decoded pictures of one setting, embedded again by one of the encoders.
+    """Decoded pictures of a setting, embedded again by one of the encoders.
 
     Raises:
         StoreError: if a part lacks them.
@@ -89,12 +88,12 @@ def decoded(parts: Sequence[SettingPart], viewer: Viewer = "encoder") -> Float[T
 
 
 def left_out(reference: Float[Tensor, "R P N"]) -> Float[Tensor, "R P N"]:
-    """The mean over all seeds but one, each left out in turn."""
+    """Mean over all other seeds, for each seed."""
     return (reference.sum(dim=0) - reference) / (len(reference) - 1)
 
 
 def ranking_statistic(scores: Float[Tensor, "S P N"], reference: Float[Tensor, "R P N"]) -> Statistic:
-    """Mean rank correlation of each seed's scores with the reference, each of whose seeds is left out in turn."""
+    """Mean rank correlation of each seed's scores with the reference, leaving out each reference seed in turn."""
     rest = left_out(reference)
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
@@ -105,7 +104,7 @@ def ranking_statistic(scores: Float[Tensor, "S P N"], reference: Float[Tensor, "
 
 
 def ceiling_statistic(reference: Float[Tensor, "R P N"]) -> Statistic:
-    """Mean rank correlation of each seed of the reference with the mean of its others."""
+    """Mean rank correlation of each reference seed with the mean over the other reference seeds."""
     rest = left_out(reference)
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ def ceiling_statistic(reference: Float[Tensor, "R P N"]) -> Statistic:
 
 
 def noiseless_statistic(scores: Float[Tensor, "P N"], reference: Float[Tensor, "R P N"]) -> Statistic:
-    """Mean rank correlation of scores without seeds with the mean over all seeds of the reference."""
+    """Mean rank correlation of scores without seeds with the mean over all reference seeds."""
     whole = reference.mean(dim=0)
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
@@ -125,11 +124,11 @@ def noiseless_statistic(scores: Float[Tensor, "P N"], reference: Float[Tensor, "
 
 
 def noiseless_ceiling(reference: Float[Tensor, "R P N"]) -> Statistic:
-    """The former statistic for a ranking that knows all but the noise of the seeds.
+    """Limit of `noiseless_statistic` for a perfect ranking, which lacks only the seeds' noise.
 
         sqrt( R r / (1 + (R - 1) r) )        r: mean rank correlation of two seeds (Spearman-Brown)
 
-    nan where two seeds agree by no more than chance.
+    nan if two seeds agree no better than by chance.
     """
     R = len(reference)
 

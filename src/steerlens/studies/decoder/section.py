@@ -1,32 +1,32 @@
-"""The page of the decoder study: agreement over seeds, rankings against the reference, and what is invented."""
+"""Page of the decoder study: settings of the sweep, agreement over seeds, and rankings compared with the reference."""
 
 from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
 from steerlens.studies.shared.markdown import figure, interval, judged_by, resampled, signed, table
 
 
 def decoder_section(summary: DecoderSummary) -> str:
-    """The study's page below its findings."""
+    """Writes the page of the study below its findings."""
     reference, default = summary.reference, summary.default
     single, whole = summary.seed_to_seed
     lines = [
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of "
         f"{summary.n_heads} heads, steered with {summary.strength} and decoded with {len(summary.seeds)} "
         f"seeds at every setting. Heads are ranked by similarity with the {summary.target}, one seed at a time, and "
-        f"compared with the reference ({reference.name}, {len(summary.reference_seeds)} other seeds, mean of all "
-        "but one). The ceiling is the reference's own: one seed against its others. "
+        f"compared with the reference ({reference.name}, {len(summary.reference_seeds)} other seeds, mean over all "
+        "but one). The ceiling is the rank correlation of a reference seed with the mean over the other seeds. "
         f"{resampled(summary.n_concepts)}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study decoder --data DATA --out studies/decoder'}\n",
-        figure("Rank correlation, agreement and fidelity against steps", "decoder-steps"),
+        figure("Rank correlation, agreement and fidelity over the number of steps", "decoder-steps"),
         "## Settings of the sweep\n",
         _settings(summary),
-        f"Two seeds of the reference rank heads with a correlation of {signed(single) or 'undefined'}; the mean of all "
-        f"has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). The ranking without decoding, which "
-        f"has no noise of a seed, against the mean of all: {interval(summary.undecoded)}. The most that a ranking "
-        f"without noise could reach is the root of the reliability, {interval(summary.undecoded_ceiling)}; its share "
-        f"is {interval(summary.undecoded_share)}.\n",
-        "Pictures of different inputs agree by "
-        f"{signed(default.own.unrelated) or 'undefined'} at the default setting.\n",
+        f"The rankings of two reference seeds correlate by {signed(single) or 'undefined'}; the mean over all of "
+        f"them has a reliability of {signed(whole) or 'undefined'} (Spearman-Brown). The ranking without decoding, "
+        f"which has no seed noise, correlates with that mean by {interval(summary.undecoded)}. A ranking without noise "
+        f"could reach at most the root of the reliability, {interval(summary.undecoded_ceiling)}; the share of this "
+        f"limit is {interval(summary.undecoded_share)}.\n",
+        "At the default setting, pictures of different inputs agree by "
+        f"{signed(default.own.unrelated) or 'undefined'}.\n",
         figure("Every setting of the sweep", "decoder-settings"),
         figure("The same embeddings with other seeds", "decoder-seeds"),
     ]
@@ -37,7 +37,7 @@ def _settings(summary: DecoderSummary) -> str:
     judged = summary.reference.judged is not None
     headings = ["setting", "passes"]
     for viewer in ("", ", judged") if judged else ("",):
-        headings += [f"{what}{viewer}" for what in ("rank correlation", "of the ceiling", "agreement")]
+        headings += [f"{what}{viewer}" for what in ("rank correlation", "share of the ceiling", "agreement")]
     return table(
         [*headings, "fidelity"],
         [_cells(row, _marked(row, summary), judged=judged) for row in (*summary.rows, summary.reference)],

@@ -1,4 +1,4 @@
-"""Summary of the decoder study, computed from its stored parts and nothing else."""
+"""Summary of the decoder study, computed from its stored parts alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,31 +37,33 @@ def summarise(
     *,
     judge: JudgeName | None = None,
     command: str = "",
+    model: str = "",
 ) -> DecoderSummary:
     """Computes everything that the study reports.
 
     Args:
         decodings: the measurements.
-        options: what was measured.
-        n_heads: heads of the model.
-        wanted: the share of the ceiling that is enough.
-        judge: the outside judge, if there was one.
-        command: what was run.
+        options: options of the study.
+        n_heads: number of heads of the model.
+        wanted: share of the ceiling that is enough.
+        judge: the outside judge, or None.
+        command: the command.
+        model: name of the pair.
 
     Raises:
-        StoreError: if the measurements are not those of the options.
+        StoreError: if the measurements do not fit the options.
     """
     if len(decodings.settings) != len(options.settings):
-        raise StoreError("the parts of this study are not those of its settings.")
+        raise StoreError("the parts of this study do not fit its settings.")
     default = options.default
     rows = tuple(
         _row(decodings, parts, setting, axis_of(setting, default))
         for parts, setting in zip(decodings.settings, options.settings, strict=True)
     )
     reference = decodings.scores(decodings.reference)
-    # A ceiling of 0 or less is no bar to reach.
-    high = float(ceiling_statistic(reference)(*_all(reference))[0]) > 0
-    enough = [row for row in rows if high and row.own.share.value >= wanted]
+    # A share of a ceiling of 0 or less means nothing.
+    positive = float(ceiling_statistic(reference)(*_all(reference))[0]) > 0
+    enough = [row for row in rows if positive and row.own.share.value >= wanted]
     certain = [row for row in enough if row.own.share.low >= wanted]
     undecoded, ceiling = noiseless_statistic(decodings.requested_scores(), reference), noiseless_ceiling(reference)
     agreement = rows[0].own.agreement
@@ -88,6 +90,7 @@ def summarise(
         invented=Estimate(1 - agreement.value, 1 - agreement.high, 1 - agreement.low),
         judge=judge,
         command=command,
+        model=model,
     )
 
 
@@ -139,7 +142,7 @@ def _all(table: Float[Tensor, "S P N"]) -> tuple[Tensor, Tensor]:
 
 
 def timings(decodings: Decodings, options: DecoderOptions) -> dict[str, dict[str, float]]:
-    """Seconds to decode and embed one picture at each setting, median over inputs; times are no part of a summary."""
+    """Seconds to decode and embed one picture at each setting, median over inputs; not part of the summary."""
     rows = {"reference": (decodings.reference, options.reference)}
     rows |= {
         setting_name(setting): (parts, setting)
@@ -157,13 +160,13 @@ def timings(decodings: Decodings, options: DecoderOptions) -> dict[str, dict[str
 def table_rows(
     decodings: Decodings, options: DecoderOptions, pictures: Sequence[tuple[str, str]], heads: Sequence[Site]
 ) -> list[dict[str, Any]]:
-    """Rows of the study's table, one a setting, picture and head, with means over seeds.
+    """Rows of the study's table, one per setting, picture and head, with means over seeds.
 
     Args:
         decodings: the measurements.
-        options: what was measured.
-        pictures: id and concept of each.
-        heads: whose pictures were decoded.
+        options: options of the study.
+        pictures: id and concept of each picture.
+        heads: the decoded heads.
     """
     named: list[tuple[str, Sequence[SettingPart]]] = [("reference", decodings.reference)]
     named += [

@@ -5,6 +5,7 @@ from pathlib import Path
 from steerlens.studies.decoder.results import DecoderSummary
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.terminal import closing_lines
 
 
 def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
@@ -14,8 +15,9 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
     lines = [
         f"{summary.n_pictures} pictures, {summary.n_decoded} of {summary.n_heads} heads, {len(summary.seeds)} seeds; "
         f"steered with {summary.strength}, ranked by similarity with {summary.target}",
-        f"reference: {reference.name}, one seed against its others (the ceiling): {reference.own.rank_correlation}",
-        f"{'setting':{width}} {'rank correlation':22} {'of the ceiling':22} {'agreement':22} seconds a picture",
+        f"reference: {reference.name}; correlation of a seed with the others' mean (the ceiling): "
+        f"{reference.own.rank_correlation}",
+        f"{'setting':{width}} {'rank correlation':22} {'of the ceiling':22} {'agreement':22} seconds per picture",
     ]
     for row in summary.rows:
         seconds = timings.get(row.name, {}).get("seconds")
@@ -24,12 +26,11 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
         lines.append(f"{row.name:{width}} {words} {'' if seconds is None else f'{seconds:.3f}'}")
     fewest, certain = ("none" if steps is None else steps for steps in (summary.cheapest_steps, summary.certain_steps))
     lines += [
-        f"ranking without decoding, against the mean of the reference: {summary.undecoded}; of the ceiling of a "
-        f"ranking without noise, {summary.undecoded_ceiling}: {summary.undecoded_share}",
-        f"1 - agreement over seeds (invented): {summary.invented}; different inputs would differ by "
+        f"ranking without decoding, correlation with the mean of the reference: {summary.undecoded}; limit without "
+        f"noise: {summary.undecoded_ceiling}; share of the limit: {summary.undecoded_share}",
+        f"invented (1 - agreement over seeds): {summary.invented}; 1 - agreement of different inputs: "
         f"{1 - summary.default.own.unrelated:.2f}",
-        f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} as a point estimate, {certain} by "
+        f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} by point estimate, {certain} by "
         "the lower end of the interval",
     ]
-    warning = caution(summary.n_concepts)
-    return [*lines, *([warning] if warning else []), f"figures, table and summary: {folder}"]
+    return [*lines, *closing_lines(folder, caution(summary.n_concepts))]

@@ -1,1 +1,1 @@
-"""The importance study: does a head's picture say what ablating that head does?"""
+"""The importance study: does a head's picture show the effect of ablating that head?"""

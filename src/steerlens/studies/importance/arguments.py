@@ -8,11 +8,11 @@ from steerlens.studies.shared.arguments import StudyArguments
 
 @dataclass(frozen=True)
 class ImportanceArguments(StudyArguments):
-    """Does a head's picture say what ablating the head does (the paper's study 1)?
+    """Does a head's picture show the effect of ablating that head (the paper's study 1)?
 
-    For every picture and head: the lenses' scores on one side, the true effect of ablating that head on the other, and
-    how the two correlate, with intervals. Settings are chosen on some concepts and reported on others. The folder of
-    the study keeps every measurement; the same command goes on with a study that was stopped.
+    Correlates the lenses' scores of every head and picture with the true effect of ablating that head, with intervals.
+    Settings are chosen on some concepts and reported on others. The folder of the study keeps every measurement; the
+    same command resumes a study that was stopped.
 
     Examples:
       steerlens study importance --data data --out studies/importance
@@ -23,32 +23,32 @@ class ImportanceArguments(StudyArguments):
     """Pictures to report on."""
 
     choose: int = 6
-    """Pictures of other concepts, on which setting and comparison are chosen for each lens."""
+    """Pictures of other concepts, on which each lens' setting and comparison are chosen."""
 
     seeds: int = 2
     """Seeds of the decoder, the same for all heads."""
 
     effect: Literal["total-signed", "total-unsigned", "direct-signed", "direct-unsigned"] = "total-signed"
-    """The main notion of importance, by which settings are chosen; all others are reported beside it. Total: on a real
-    forward pass, everything downstream reacting; direct: in the final residual alone. Signed: how much similarity with
-    the target is lost; unsigned: how far the embedding moves, wherever to, which follows the size of a head's write."""
+    """The main notion of importance, by which settings are chosen; all others are reported too. Total: on a real
+    forward pass, where everything downstream reacts; direct: in the final residual alone. Signed: the similarity with
+    the target that is lost; unsigned: the distance that the embedding moves, which follows the size of a head's
+    write."""
 
     ablation: Literal["mean", "zero", "resample"] = "mean"
-    """What replaces a head's write in the main effect: its mean over reference pictures, nothing, or what it writes for
-    a picture of another concept. The other two are reported beside it."""
+    """Replacement of a head's write in the main effect: its mean over reference pictures, zero, or its write for a
+    picture of another concept. The other two are reported too."""
 
     target: str | None = None
-    """What signed effects are taken towards: text (each label's), other (another picture of the same concept), or any
-    other words: that text, for all pictures. Default: the labels' texts where the model knows them."""
+    """Target of signed effects: text (each label's), other (another picture of the same concept), or any other words:
+    that text, for all pictures. Default: the labels' texts if the model knows them."""
 
     strengths: tuple[str, ...] = ("rho=1", "s=40")
-    """Strengths of the candidates, each of them plain, centred and from a neutral base: rho, the same share of the
+    """Strengths of the candidates, each of them plain, centred and with a neutral base: rho, the same share of the
     residual for all heads, or s, one factor for all heads. The Diffusion Lens gets as many settings."""
 
     judge: str | None = None
-    """Another encoder (folder or hub id), which sees the decoded pictures as well: an outside judge."""
+    """An outside judge: another encoder (folder or hub id) that embeds the decoded pictures too."""
 
     extras: bool = True
-    """Also decode settings that are reported whatever was chosen: one factor for all heads, as the paper steers;
-    centred writes; a neutral base. Without them, the plain settings and the chosen ones alone: a third to a half fewer
-    pictures."""
+    """Also decode settings that are reported even if they were not chosen: one factor for all heads, as in the paper;
+    centred writes; a neutral base. Without them, the study decodes a third to a half fewer pictures."""

@@ -1,4 +1,4 @@
-"""The importance study from end to end: measure the selection, freeze, measure to report, summarise, draw."""
+"""The importance study from end to end: measure the selection, freeze the choices, measure to report, summarise."""
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -10,13 +10,7 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.studies.importance.figures import correlation_figure, layer_figure, scatter_figure
-from steerlens.studies.importance.measure import (
-    REPORT,
-    SELECTION,
-    measure_report,
-    measure_selection,
-    read_parts,
-)
+from steerlens.studies.importance.measure import measure_report, measure_selection
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.results import ImportanceSummary, Setup
 from steerlens.studies.importance.scores import Choices, choose_all
@@ -25,7 +19,8 @@ from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.judge import judge_name, models_of, pair_name
+from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables, Scope
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
@@ -35,7 +30,7 @@ from steerlens.zoo.pair import Pair
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Measurements of the pictures to report on, and the settings that were chosen for them."""
+    """Measurements of the pictures to report on, and the chosen settings."""
 
     sites: tuple[Site, ...]
     choices: Choices
@@ -49,11 +44,11 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
     Attributes:
         pair: encoder and decoder.
         subjects: pictures to select settings on and to report on.
-        options: what to measure.
+        options: options of the study.
         main: the effect by which settings are chosen.
-        judge: an outside encoder that sees the decoded pictures as well.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
     """
 
     pair: Pair
@@ -65,7 +60,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
     command: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        """JSON values that a call must share with an earlier one to resume its study; keys of the first version."""
         options = self.options
         return {
             "study": "importance",
@@ -105,7 +100,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
     def summarise(self, measured: _Measured) -> Generator[Progress, None, ImportanceSummary]:
         """Computes everything that the study reports."""
         setup = Setup(
-            model=self.pair.name,
+            model=pair_name(self.pair),
             n_chosen=len(self.subjects.selection),
             seeds=self.options.seeds,
             given=self.options.given,
@@ -121,7 +116,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         )
 
     def output(self, measured: _Measured, summary: ImportanceSummary) -> Output:
-        """One row a picture and head; correlations, heads and layers as figures."""
+        """One table row per picture and head; figures of correlations, heads and layers."""
         pictures = [(subject.id, subject.concept) for subject in self.subjects.reported]
         rows = table_rows(measured.tables, pictures, measured.sites, measured.choices, self.main)
         figures = {
@@ -146,28 +141,29 @@ def importance_study(
     draws: int = 1000,
     command: str = "",
 ) -> Generator[Progress, None, ImportanceSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+    """Runs the study in a folder, resuming from the parts that are there, and returns its summary.
 
     Args:
         pair: encoder and decoder.
         subjects: pictures to select settings on and to report on.
-        options: what to measure.
+        options: options of the study.
         folder: where to write.
-        scope: of the main effect, by which settings are chosen; `total` or `direct`.
-        signed: whether the main effect is the loss of similarity with the target, or how far the embedding moves.
-        ablation: what replaces a head's write in the main effect; all of the options' are reported.
+        scope: scope of the main effect, by which settings are chosen: `total` or `direct`.
+        signed: True if the main effect is the loss of similarity with the target, False if it is the distance that the
+            embedding moves.
+        ablation: replacement of a head's write in the main effect; all ablations of the options are reported.
         target: `text` (each label's), `other` (another picture of the concept) or any text, the same for all pictures;
             by default the labels' texts if the model knows them.
-        judge: an outside encoder that sees the decoded pictures as well.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
 
     Raises:
-        UsageError: if the folder holds another study, or there is no such target.
+        UsageError: if the folder holds another study, or a picture lacks the target.
         StoreError: if it cannot be written; finished parts stay.
     """
     if ablation not in options.ablations:
-        raise UsageError(f"the main ablation {ablation} is not among those measured: {', '.join(options.ablations)}.")
+        raise UsageError(f"the main ablation {ablation} is not measured, only {', '.join(options.ablations)}.")
     if target not in ("", TEXT, OTHER):
         options, target = replace(options, given=target), GIVEN
     towards = target_for(pair, subjects, target, options.given)

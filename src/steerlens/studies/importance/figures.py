@@ -1,4 +1,4 @@
-"""Figures of the importance study, drawn from its summary and table alone."""
+"""Figures of the importance study, drawn from its summary and its table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from steerlens.studies.importance.results import ImportanceSummary, Row
-from steerlens.studies.shared.candidates import readable
-from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, plain_axes
+from steerlens.studies.shared.candidates import tick_label
+from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
 
 
 def correlation_figure(summary: ImportanceSummary) -> Figure:
-    """Correlation of every score with the main effect, with 95 % intervals; all heads, and without head means."""
+    """Draws the correlation of every score with the main effect, with and without head and picture means."""
     shown = [row for row in summary.rows if row.effect == summary.main]
     rows = {(row.score, row.statistic): row for row in shown}
     names = list(dict.fromkeys(row.score for row in shown))
@@ -25,14 +25,13 @@ def correlation_figure(summary: ImportanceSummary) -> Figure:
         (-0.16, "interaction", MIDDLE, "s", "head and picture means removed"),
     ):
         for place, name in enumerate(order):
-            estimate = rows[name, statistic].estimate
-            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
             legend = label if place == 0 else None
-            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=legend, linestyle="")
+            draw_estimate(axes, rows[name, statistic].estimate, place + offset, colour, marker, legend)
     axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(order)), [f"{readable(name)}{' *' if _marked(rows, name) else ''}" for name in order])
+    labels = [f"{tick_label(name)}{' *' if _marked(rows, name) else ''}" for name in order]
+    axes.set_yticks(range(len(order)), labels, fontsize=9)
     axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
-    note = "\n* compared with the effect's own target before decoding: a check of consistency"
+    note = "\n* check of consistency: compared with the effect's own target"
     marked = any(_marked(rows, name) for name in order)
     axes.set_title(f"{summary.main}\n{_size(summary)}{note if marked else ''}", fontsize=9, loc="left")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
@@ -41,7 +40,7 @@ def correlation_figure(summary: ImportanceSummary) -> Figure:
 
 
 def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Mean score against mean main effect, one point a head, one panel a lens; the darker, the later the layer."""
+    """Draws mean main effect over mean score, a point per head and a panel per setting; darker in later layers."""
     names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
     figure = Figure(figsize=(11, 3.3), layout="constrained")
     effect = f"effect: {summary.main}"
@@ -57,15 +56,15 @@ def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]
         plain_axes(axes)
     figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
     figure.suptitle(
-        f"Effect: {summary.main}. Each point one of {summary.n_heads} heads, mean over {summary.n_pictures} pictures; "
-        "darker: later layer",
+        f"Effect: {summary.main}. Each point is one of {summary.n_heads} heads, mean over {summary.n_pictures} "
+        "pictures; darker: later layer",
         fontsize=9,
     )
     return figure
 
 
 def layer_figure(summary: ImportanceSummary) -> Figure:
-    """Mean effect of a head by layer, and the share of heads that beat their control."""
+    """Draws the mean effect of a head by layer, and the share of heads that beat their control."""
     figure = Figure(figsize=(7.5, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     layers = range(len(summary.effect_by_layer))
@@ -85,7 +84,7 @@ def layer_figure(summary: ImportanceSummary) -> Figure:
 
 
 def _place(row: Row) -> float:
-    """The place of a score in the order; undefined scores come last."""
+    """Sort key of a score; undefined scores come last."""
     value = row.estimate.value
     return value if np.isfinite(value) else -2.0
 

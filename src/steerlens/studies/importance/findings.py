@@ -1,22 +1,22 @@
-"""Findings of the importance study in words, and its bars; which sentence is printed depends on the figures alone."""
+"""Findings of the importance study in words, and its bars; the figures alone decide which sentence is printed."""
 
 import math
 from collections.abc import Iterator, Sequence
 
 from steerlens.errors import StoreError
 from steerlens.studies.importance.results import ImportanceSummary, Row
-from steerlens.studies.importance.scores import CENTRED_KIND, CHOSEN, PLAIN_KIND, UNDECODED
-from steerlens.studies.shared.candidates import ONE_FACTOR, ONE_FACTOR_NAME, readable
+from steerlens.studies.importance.scores import CENTRED_KIND, PLAIN_KIND, UNDECODED
+from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, readable
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import Bar, Finding, aim, claim, interval, lost, met, percent
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT, OTHER
 
 CEILING_AIM = 0.8
-"""Of the Steering Lens' share of the exact direct effect's correlation."""
+"""Aim for the Steering Lens' share of the exact direct effect's correlation."""
 
 CONSISTENCY = (
-    "compared, before decoding, with the effect's own target. For direct effects that holds nearly by construction, "
+    "compares the requested embedding with the effect's own target. It predicts direct effects nearly by construction, "
     "and total effects contain the direct ones: a check of consistency, and no evidence about pictures"
 )
 
@@ -24,28 +24,29 @@ _CHOSEN_UNDECODED = f"{CHOSEN}, {UNDECODED}"
 
 
 def importance_findings(summary: ImportanceSummary) -> list[Finding]:
-    """The study's findings, those for the verdict page marked as headlines."""
+    """Findings of the importance study; headlines are repeated on the verdict page."""
     published, main = summary.published, summary.main
     paper = (
-        "The paper's claim that the Steering Lens tells importance and the Diffusion Lens hardly does: one factor for "
-        f"all heads ({ONE_FACTOR.strength}; the paper's constant is not known), pictures compared with the input, "
-        f"against how far real ablation moves the embedding ({published})"
+        "The paper's claim: the Steering Lens shows the importance of heads, the Diffusion Lens hardly does. Tested "
+        f"with one factor for all heads ({ONE_FACTOR.strength}; the paper's constant is not known), by the similarity "
+        f"of pictures with the input and the distance that ablation moves the embedding ({published})"
     )
     before = "The same before decoding"
     if summary.difference(ONE_FACTOR_NAME, published) is None:
-        before = f"{paper}; before decoding (its pictures were not made: `--extras`)"
+        before = f"{paper}, before decoding (pictures need `--extras`)"
     findings = [
         *_claim(summary, paper, ONE_FACTOR_NAME, published, headline=True),
         *_claim(summary, before, f"{ONE_FACTOR_NAME}, {UNDECODED}", published),
         *_claim(
             summary,
-            "The same as the outside judge sees the pictures",
+            "The same with pictures embedded by the outside judge",
             f"{ONE_FACTOR_NAME}, judged with {INPUT}",
             published,
         ),
         *_claim(
             summary,
-            f"Settings chosen for each lens, decoded, against the main effect ({main})",
+            f"With the setting chosen for each lens, decoded, pictures of the Steering Lens predict the main effect "
+            f"({main}) better than those of the Diffusion Lens",
             CHOSEN,
             main,
             headline=True,
@@ -66,7 +67,7 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
     findings += _like_with_like(summary)
     rows = {row.score: row for row in summary.attenuation}
     towards = summary.choices.decoded["steering"].compare == main.target
-    remark = ", a check of consistency: it is compared with the effect's own target" if towards else ""
+    remark = " (a check of consistency, since it is compared with the effect's own target)" if towards else ""
     findings += [Finding(text, headline=True) for text in lost(rows[f"steering, {CHOSEN}"], "the main effect", remark)]
     return findings + [_best(summary, effect) for effect in dict.fromkeys((main, published))]
 
@@ -74,7 +75,7 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
 def _claim(
     summary: ImportanceSummary, what: str, name: str, effect: Effect, *, headline: bool = False
 ) -> Iterator[Finding]:
-    """The verdict on a claim, unless its scores were not measured."""
+    """Verdict on a claim, if its scores were measured."""
     difference = summary.difference(name, effect)
     if difference is not None:
         own, other = (_estimate(summary, score, effect) for score in (difference.first, difference.second))
@@ -90,12 +91,12 @@ def _estimate(summary: ImportanceSummary, score: str, effect: Effect) -> Estimat
 
 
 def _undecoded(summary: ImportanceSummary) -> Iterator[Finding]:
-    """The verdict on settings chosen before decoding, with its share of the ceiling and what it is no evidence of."""
-    what = "Settings chosen for each lens by its undecoded scores"
+    """Verdict on settings chosen by undecoded scores, with the share of the ceiling and a caveat."""
+    what = "The same before decoding, with the setting that undecoded scores choose for each lens"
     for finding in _claim(summary, what, _CHOSEN_UNDECODED, summary.main):
         text = finding.text
         if (share := summary.ceiling_share.get(_CHOSEN_UNDECODED)) is not None:
-            text += f" The Steering Lens reaches {interval(share)} of the ceiling there."
+            text += f" The Steering Lens reaches {interval(share)} of the ceiling."
         scores = [summary.row(f"{lens}, {_CHOSEN_UNDECODED}", summary.main) for lens in ("steering", "diffusion")]
         if any(row is not None and row.by_construction for row in scores):
             text += f" This score is {CONSISTENCY}."
@@ -103,7 +104,7 @@ def _undecoded(summary: ImportanceSummary) -> Iterator[Finding]:
 
 
 def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
-    """The undecoded comparison of the same kind of write on both sides: centring is no part of a lens."""
+    """Undecoded comparison of both lenses on the same kind of write, since centring does not belong to a lens."""
     main = summary.main
     names = [f"{kind}, towards {main.target}, {UNDECODED}" for kind in (PLAIN_KIND, CENTRED_KIND)]
     rows = [row for name in names if main.target and (row := summary.difference(name, main)) is not None]
@@ -111,22 +112,22 @@ def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
         return
     words = "; ".join(f"both {row.name}: {interval(row.estimate)}" for row in rows)
     better = sum(row.estimate.above() for row in rows)
-    since = ", since a lens that steers with centred writes is given what mean ablation takes away"
+    since = " (mean ablation removes exactly the centred write, which favours a lens that steers with it)"
     yield Finding(
         f"Like with like{since if main.ablation == 'mean' else ''}: Steering Lens minus Diffusion Lens, {words}. The "
-        f"Steering Lens does better in {better} of {len(rows)}. These, too, are checks of consistency."
+        f"Steering Lens does better in {better} of {len(rows)}. These are checks of consistency too."
     )
 
 
 def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
-    """The scores that predict an effect best, of all and of decoded pictures; checks of consistency do not count."""
+    """The scores that predict an effect best, of all scores and of decoded pictures, without checks of consistency."""
     rows = [
         row for row in summary.rows if row.effect == effect and row.statistic == "spearman" and not row.by_construction
     ]
     best, pictures = (_largest(side) for side in (rows, [row for row in rows if row.score in summary.reliability]))
     return Finding(
-        f"The best score for an effect that is {effect}, of those tried and as a point estimate: "
-        f"{readable(best.score)} ({interval(best.estimate)}); of decoded pictures: {readable(pictures.score)} "
+        f"Best predictor of the effect ({effect}), by point estimate: {readable(best.score)} "
+        f"({interval(best.estimate)}); best among scores of decoded pictures: {readable(pictures.score)} "
         f"({interval(pictures.estimate)})."
     )
 
@@ -136,7 +137,7 @@ def _largest(rows: Sequence[Row]) -> Row:
 
 
 def importance_bars(summary: ImportanceSummary) -> list[Bar]:
-    """The study's figures on the verdict page, with their bars."""
+    """Figures of the study on the verdict page, with their bars."""
     main = summary.main
     difference = summary.difference(CHOSEN, main)
     own, beats = _estimate(summary, f"steering, {CHOSEN}", main), summary.beats_control
@@ -144,7 +145,7 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
     if difference is not None:
         bars.append(
             Bar(
-                f"importance: DSL minus Diffusion Lens, correlation with the main effect ({main}), decoded",
+                f"importance: Steering minus Diffusion Lens, correlation with the main effect ({main}), decoded",
                 interval(difference.estimate),
                 "interval above 0",
                 met(difference.estimate.above()),
@@ -152,7 +153,7 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
         )
     bars.append(
         Bar(
-            f"importance: DSL's own correlation with it ({main}), decoded",
+            f"importance: Steering Lens, correlation with the main effect ({main}), decoded",
             interval(own),
             "interval above 0",
             met(own.above()),
@@ -161,7 +162,7 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
     if (share := summary.ceiling_share.get(CHOSEN)) is not None:
         bars.append(
             Bar(
-                "importance: DSL as a share of the exact direct effect's correlation (the ceiling), decoded",
+                "importance: Steering Lens, share of the exact direct effect's correlation (the ceiling), decoded",
                 interval(share),
                 f"aim: {CEILING_AIM:g}",
                 aim(share.value >= CEILING_AIM),
@@ -171,8 +172,8 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
     low, high = (0.0 if math.isnan(end) else end for end in (beats.low, beats.high))
     bars.append(
         Bar(
-            "heads closer to the input than a random direction steered as strongly (one a head, for all pictures); by "
-            "layer",
+            "importance: share of heads whose picture is closer to the input than that of a random direction, steered "
+            "as strongly (one per head, the same for all pictures); by layer",
             f"{percent(beats)} [{low:.0%}, {high:.0%}]; {layers}",
             "reported; chance is 50%",
             "above chance" if beats.above(0.5) else "not above chance",

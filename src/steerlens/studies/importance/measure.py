@@ -1,7 +1,7 @@
-"""Measurements of the importance study: scores of the lenses on one side, effects of ablation on the other.
+"""Measurements of the importance study: embeddings for the lenses' scores, and effects of ablation.
 
-Settings compete on the concepts of the selection; the winner of each lens is frozen into the study and measured, with
-several seeds and random-direction controls, on the concepts to report on, next to plain settings and one factor for all
+Settings compete on the concepts of the selection. The best setting of each lens is frozen and measured, with several
+seeds and random-direction controls, on the concepts to report on, together with plain settings and one factor for all
 heads. This file stores embeddings and derives nothing from them; `summary.py` computes every figure from the parts.
 
 References: R. Takatsuki et al., arXiv 2504.13763, study 1.
@@ -18,31 +18,26 @@ from steerlens.lenses.controls import control_direction, steer_directions
 from steerlens.progress import Progress, part_of
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.shared.bench import Bench
-from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN
+from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN, candidate_name
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.measure import DecodeJob, decode_jobs, judged_targets, measure_effects
-from steerlens.studies.shared.measurements import CONTROL, PicturePart
+from steerlens.studies.shared.measure import (
+    REPORT,
+    SELECTION,
+    DecodeJob,
+    decode_jobs,
+    judged_targets,
+    measure_effects,
+    part_name,
+)
+from steerlens.studies.shared.measurements import CONTROL
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, other_concept
 from steerlens.trace import Trace
 
-SELECTION, REPORT = "choose", "report"
-"""Stages of the study, by which its parts are named."""
-
-
-def part_name(stage: str, subject: Subject) -> str:
-    """The name of a subject's part."""
-    return f"{stage}-{subject.id}"
-
-
-def candidate_name(setting: LensSetting) -> str:
-    """The name of a candidate in the parts of the selection."""
-    return f"candidate.{setting}"
-
 
 @dataclass(frozen=True)
 class _Decoding:
-    """A setting and the seeds that it is decoded with; no seed where only its embeddings are wanted."""
+    """A setting and its decoder seeds; without seeds, only embeddings are stored."""
 
     setting: LensSetting
     seeds: tuple[int, ...] = ()
@@ -68,16 +63,16 @@ def measure_report(
 ) -> Iterator[Progress]:
     """Measures frozen settings, plain ones and one factor for all heads, with all seeds, on the pictures to report on.
 
-    Centred settings and a neutral base are decoded with one seed, as are controls. Without `extras` they and the one
-    factor are not decoded at all, unless they were chosen.
+    Centred settings, a neutral base and controls are decoded with one seed. Without `extras`, the first two and one
+    factor for all heads are decoded only if they were chosen.
 
     Args:
-        bench: the models, opened.
+        bench: the models.
         subjects: the pictures.
-        options: of the study.
-        chosen: settings that were chosen by decoded pictures.
-        folder: where parts go.
-        undecoded: settings that were chosen by embeddings; they are not decoded.
+        options: options of the study.
+        chosen: settings chosen by scores of decoded pictures.
+        folder: the study's folder.
+        undecoded: settings chosen by scores of requested embeddings; only their embeddings are stored.
     """
     always, extras = (*PLAIN, *chosen), (*CENTRED, NEUTRAL)
     if options.extras:
@@ -127,16 +122,7 @@ def _measure(
 
 
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
-    """Random directions, each steered exactly as strongly as its head is in the plain setting."""
+    """Embeddings of random directions, each steered exactly as strongly as its head in the plain setting."""
     rhos = relative_strengths(bench.encoder, trace, bench.sites, PLAIN[0], bench.reference)
     directions = torch.stack([control_direction(site, 0, trace.final[0]) for site in bench.sites])
     return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
-
-
-def read_parts(folder: StudyFolder, stage: str, subjects: Sequence[Subject]) -> list[PicturePart]:
-    """The parts of a stage, one a picture.
-
-    Raises:
-        StoreError: if one cannot be read.
-    """
-    return folder.read_all(PicturePart, (part_name(stage, subject) for subject in subjects))

@@ -14,15 +14,15 @@ class ImportanceOptions:
     """Options of the importance study.
 
     Attributes:
-        decode: how to decode.
+        decode: decoding options.
         seeds: seeds of the decoder on the concepts to report on, the same for all heads; the selection uses the first.
-        ablations: those that are carried out.
+        ablations: ablations to measure.
         steering: candidates of the Steering Lens.
-        diffusion: candidates of the Diffusion Lens; as many.
+        diffusion: candidates of the Diffusion Lens, as many.
         batch: rows of a forward pass.
-        given: a text towards which signed effects of all pictures are taken as well, or nothing.
-        extras: whether settings that were not chosen (one factor for all heads, centred writes, a neutral base) are
-            decoded as well; their embeddings are always stored.
+        given: a text that serves as a further target of signed effects for all pictures; empty for none.
+        extras: True to decode one factor for all heads, centred writes and a neutral base even if they were not chosen;
+            their embeddings are always stored.
     """
 
     decode: DecodeOptions
@@ -36,6 +36,6 @@ class ImportanceOptions:
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < 2:
-            raise UsageError("the study needs at least 2 seeds, to say how far its scores repeat themselves.")
+            raise UsageError("the study needs at least 2 seeds, to measure the reliability of its scores.")
         if len(set(self.steering)) != len(set(self.diffusion)):
-            raise UsageError("both lenses get the same number of settings to choose from.")
+            raise UsageError("both lenses need the same number of settings to choose from.")

@@ -1,4 +1,4 @@
-"""Figures of the importance study as data: correlations, paired differences, reliabilities."""
+"""Results of the importance study as data: correlations, paired differences, reliabilities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from steerlens.studies.shared.stats import Estimate
 
 @dataclass(frozen=True)
 class Row(Record):
-    """One correlation of a score with an effect.
+    """Correlation of a score with an effect.
 
     Attributes:
-        score: the score.
+        score: name of the score.
         effect: the notion of importance.
         statistic: `spearman`, `pearson`, either after removing head and picture means (`interaction`, `interaction
             pearson`), or `within layers`.
         estimate: mean over pictures with its interval.
-        mismatched: the same score with other pictures' effects, or nan.
-        by_construction: whether an undecoded embedding is compared with the very target of the effect.
+        mismatched: correlation with other pictures' effects, the null; or nan.
+        by_construction: True if the score compares the requested embedding with the effect's own target.
     """
 
     score: str
@@ -37,12 +37,12 @@ class Row(Record):
 
 @dataclass(frozen=True)
 class Difference(Record):
-    """The paired difference of two scores' correlations with an effect, mean over pictures.
+    """Paired difference of two scores' correlations with an effect, mean over pictures.
 
     Attributes:
-        name: of the comparison.
+        name: name of the comparison.
         first: the score that should be better.
-        second: the score that is subtracted.
+        second: the subtracted score.
         effect: the notion of importance.
         statistic: the correlation.
         estimate: the difference with its interval.
@@ -58,16 +58,16 @@ class Difference(Record):
 
 @dataclass(frozen=True)
 class Setup(Record):
-    """Options of the study that its reader needs to know.
+    """Options of the study that its summary repeats.
 
     Attributes:
         model: name of the pair.
-        n_chosen: pictures on which settings were chosen.
-        seeds: of the decoder.
-        given: the text towards which effects were taken, or nothing.
+        n_chosen: number of pictures on which settings were chosen.
+        seeds: seeds of the decoder.
+        given: the text that served as target for all pictures, or empty.
         judge: the outside judge, or None.
-        command: the command that was run, or nothing.
-        notes: sentences on what was left out.
+        command: the command, or empty.
+        notes: sentences on left-out targets.
     """
 
     model: str = ""
@@ -86,23 +86,23 @@ class ImportanceSummary(StudySummary):
     Attributes:
         setup: options.
         n_pictures: P.
-        n_concepts: concepts among them.
+        n_concepts: number of their concepts.
         n_heads: N.
         main: the effect by which settings were chosen.
         published: the effect of the paper's claim.
-        choices: the frozen setting of each lens, by scores of decoded pictures and of embeddings.
+        choices: frozen setting of each lens, chosen by scores of decoded pictures and of requested embeddings.
         rows: correlations.
         differences: paired differences, Steering Lens minus Diffusion Lens.
-        ceiling_share: the Steering Lens' correlation as a share of that of the exact direct effect; nothing if the main
-            effect is that itself.
-        variants: what goes beyond the paper.
-        reliability: of decoded scores over seeds: (of one seed, of the mean over seeds), by score.
-        attenuation: what decoding leaves of the lenses' scores.
-        beats_control: the share of (picture, head) whose steered picture comes closer to the input than its control's;
-            chance is a half.
+        ceiling_share: the Steering Lens' correlation as a share of the exact direct effect's; empty if the main effect
+            is the exact direct effect.
+        variants: changes to the Steering Lens beyond the paper.
+        reliability: reliability of decoded scores over seeds (of one seed, of the mean over seeds), by score.
+        attenuation: the lenses' scores before and after decoding.
+        beats_control: share of (picture, head) whose steered picture is closer to the input than its control's; one
+            half by chance.
         beats_by_layer: the same for each layer.
-        effect_by_layer: mean main effect of a head, layer by layer.
-        strongest: heads of the largest mean main effect, with that effect.
+        effect_by_layer: mean main effect of a head, by layer.
+        strongest: labels of the heads with the largest mean main effect, with that effect.
     """
 
     LAYOUT: ClassVar[int] = 2
@@ -127,11 +127,11 @@ class ImportanceSummary(StudySummary):
     strongest: tuple[tuple[str, float], ...]
 
     def row(self, score: str, effect: Effect, statistic: str = "spearman") -> Row | None:
-        """The correlation of a score with an effect, or None if it was not measured."""
+        """Correlation of a score with an effect, or None if it was not measured."""
         wanted = (score, effect, statistic)
         return next((row for row in self.rows if (row.score, row.effect, row.statistic) == wanted), None)
 
     def difference(self, name: str, effect: Effect, statistic: str = "spearman") -> Difference | None:
-        """A paired difference by its name, or None if it was not measured."""
+        """Paired difference by its name, or None if it was not measured."""
         wanted = (name, effect, statistic)
         return next((row for row in self.differences if (row.name, row.effect, row.statistic) == wanted), None)

@@ -1,8 +1,8 @@
-"""Scores that the lenses give to heads, and the setting that is chosen for each lens.
+"""Scores of heads by the lenses, and the choice of each lens' setting.
 
-One rule for both lenses: the candidate and comparison of the highest mean Spearman correlation with the main effect, on
-the pictures of the selection. It is applied twice, to scores of decoded pictures and to scores of requested embeddings,
-so that both comparisons are of settings that were chosen for them.
+The rule is the same for both lenses: take the candidate and the comparison with the highest mean Spearman correlation
+with the main effect on the pictures of the selection. It is applied to scores of decoded pictures and, separately, to
+scores of requested embeddings, so that both comparisons use settings chosen for them.
 """
 
 import hashlib
@@ -16,8 +16,15 @@ from torch import Tensor
 
 from steerlens.errors import StoreError
 from steerlens.sites import Site
-from steerlens.studies.importance.measure import candidate_name
-from steerlens.studies.shared.candidates import CENTRED, ONE_FACTOR, PLAIN
+from steerlens.studies.shared.candidates import (
+    CENTRED,
+    CHOSEN,
+    LENSES,
+    ONE_FACTOR,
+    PLAIN,
+    candidate_name,
+    candidate_words,
+)
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.measurements import PictureTables, View
 from steerlens.studies.shared.records import Record, read_value
@@ -25,19 +32,18 @@ from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.stats import mean_correlation, spearman
 from steerlens.studies.shared.targets import INPUT
 
-LENSES = ("steering", "diffusion")
-CHOSEN, PLAIN_KIND, CENTRED_KIND = "chosen", "plain", "centred"
+PLAIN_KIND, CENTRED_KIND = "plain", "centred"
 ONE_FACTOR_KIND = f"{ONE_FACTOR.strength} for all"
 UNDECODED = "not decoded"
 
 
 @dataclass(frozen=True)
 class ScoreChoice(Record):
-    """The setting that was chosen for a lens.
+    """Chosen setting of a lens.
 
     Attributes:
-        setting: how the lens makes embeddings.
-        compare: what its pictures, or embeddings, are compared with.
+        setting: the setting.
+        compare: target with which its pictures, or embeddings, are compared.
         correlation: mean Spearman correlation with the main effect on the pictures of the selection.
         candidates: the same for every candidate, by name.
     """
@@ -51,14 +57,9 @@ class ScoreChoice(Record):
         return candidate_words(self.setting, self.compare)
 
 
-def candidate_words(setting: LensSetting, compare: str) -> str:
-    """A setting and its comparison, in words."""
-    return f"{setting}, compared with {compare}"
-
-
 @dataclass(frozen=True)
 class Choices(Record):
-    """The frozen settings of each lens.
+    """Frozen settings of each lens.
 
     Attributes:
         decoded: chosen by scores of decoded pictures, by lens.
@@ -70,7 +71,7 @@ class Choices(Record):
 
     @property
     def by_name(self) -> dict[str, ScoreChoice]:
-        """All choices; those without decoding have it in their name."""
+        """All choices; the names of undecoded choices say so."""
         return {**self.decoded, **{f"{lens}, {UNDECODED}": choice for lens, choice in self.undecoded.items()}}
 
     def to_json(self) -> dict[str, Any]:
@@ -96,10 +97,10 @@ class LensScore:
 
     Attributes:
         kind: `chosen`, `plain`, `centred`, or one factor for all heads.
-        setting: how the lens makes embeddings.
-        compare: what they are compared with.
-        view: before or after decoding, or by the judge.
-        qualifier: what its name says of the comparison.
+        setting: setting of the lens.
+        compare: target with which embeddings are compared.
+        view: embeddings that are compared: decoded, requested or judged.
+        qualifier: part of its name that describes the comparison.
     """
 
     kind: str
@@ -110,24 +111,24 @@ class LensScore:
 
     @property
     def name(self) -> str:
-        """Its name in tables."""
+        """Name in tables."""
         return self.name_of(self.setting.lens)
 
     @property
     def label(self) -> str:
-        """Its name without the lens."""
+        """Name without the lens."""
         words = (self.kind, self.qualifier, UNDECODED if self.view == "requested" else "")
         return ", ".join(word for word in words if word)
 
     def name_of(self, lens: str, kind: str = "") -> str:
-        """The name of the same score of another lens, or of another kind."""
+        """Name of the same score of another lens, or of another kind."""
         return f"{lens}, {LensScore(kind or self.kind, self.setting, self.compare, self.view, self.qualifier).label}"
 
     def table(self, tables: PictureTables) -> Float[Tensor, "P N"]:
-        """The score of every head on every picture, mean of seeds.
+        """The score of every head on every picture, mean over seeds.
 
         Raises:
-            StoreError: if a part lacks what it needs.
+            StoreError: if a part lacks the embeddings.
         """
         if self.view == "requested":
             return tables.requested_scores(self.setting, self.compare)
@@ -135,7 +136,7 @@ class LensScore:
         return tables.decoded_scores(self.setting, self.compare, viewer=viewer).mean(dim=0)
 
     def by_construction(self, effect: Effect) -> bool:
-        """Whether an undecoded embedding is compared with the very target of the effect.
+        """True if the score compares the requested embedding with the effect's own target.
 
         For direct effects that is nearly the effect itself: a check of consistency, and no evidence about pictures.
         """
@@ -145,10 +146,10 @@ class LensScore:
 def choose(
     tables: PictureTables, candidates: Sequence[LensSetting], main: Effect, *, view: View = "decoded"
 ) -> ScoreChoice:
-    """The setting and comparison whose scores correlate best with the main effect.
+    """Chooses the setting and comparison whose scores correlate best with the main effect.
 
     Raises:
-        StoreError: if a part lacks what it needs.
+        StoreError: if a part lacks the embeddings.
     """
     effect = main.table(tables)
 
@@ -171,10 +172,10 @@ def choose(
 def choose_all(
     tables: PictureTables, steering: Sequence[LensSetting], diffusion: Sequence[LensSetting], main: Effect
 ) -> Choices:
-    """The choices of both lenses, for decoded pictures and for requested embeddings, from the same candidates.
+    """Chooses settings of both lenses, for decoded pictures and for requested embeddings, from the same candidates.
 
     Raises:
-        StoreError: if a part lacks what it needs.
+        StoreError: if a part lacks the embeddings.
     """
     candidates = dict(zip(LENSES, (steering, diffusion), strict=True))
     return Choices(
@@ -184,9 +185,9 @@ def choose_all(
 
 
 def lens_scores(tables: PictureTables, choices: Choices, main: Effect) -> tuple[LensScore, ...]:
-    """The lenses' scores that the study reports: chosen settings, plain ones, one factor, and like with like.
+    """Scores that the study reports: chosen settings, plain settings, one factor for all heads, and like with like.
 
-    One factor for all heads has only its undecoded score where it was not decoded.
+    Without `extras`, one factor for all heads has an undecoded score only.
     """
     towards = main.target or next(iter(tables.targets), INPUT)
     scores = [LensScore(CHOSEN, choice.setting, choice.compare) for choice in choices.decoded.values()]
@@ -207,7 +208,7 @@ def lens_scores(tables: PictureTables, choices: Choices, main: Effect) -> tuple[
 
 
 def _judged_scores(tables: PictureTables, choices: Choices, fixed: Sequence[LensScore]) -> list[LensScore]:
-    """Scores by the judge, and those of the encoder with which they are compared."""
+    """Scores by the judge, and the encoder's scores with which they are compared."""
     scores: list[LensScore] = []
     for compare in tables.judged_targets:
         for choice in choices.decoded.values():
@@ -224,7 +225,7 @@ def _judged_scores(tables: PictureTables, choices: Choices, fixed: Sequence[Lens
 
 
 def plain_scores(tables: PictureTables, sites: Sequence[Site]) -> dict[str, Float[Tensor, "P N"]]:
-    """Scores without a lens, by name: norms and cosines of writes, and chance."""
+    """Scores without a lens, by name: norms and cosines of writes, and random scores."""
     return {
         "norm of the write": tables.norm,
         "direct cosine": tables.direct_cosine,

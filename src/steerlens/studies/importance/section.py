@@ -1,13 +1,13 @@
-"""The page of the importance study: choices, correlations, paired differences, and changes beyond the paper."""
+"""Page of the importance study: choices, correlations, paired differences, and changes beyond the paper."""
 
 import math
 from collections.abc import Iterable
 
 from steerlens.studies.importance.findings import CONSISTENCY
 from steerlens.studies.importance.results import Difference, ImportanceSummary, Setup
-from steerlens.studies.importance.scores import CHOSEN, PLAIN_KIND
+from steerlens.studies.importance.scores import PLAIN_KIND
 from steerlens.studies.importance.variants import CENTRED_VARIANT, NEUTRAL_VARIANT
-from steerlens.studies.shared.candidates import ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
+from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import (
     attenuation_table,
@@ -32,57 +32,57 @@ _STATISTICS = {
 _OPTIONS = f"""\
 The answer depends on these options:
 
-- *The notion of importance* (`--effect`, `--ablation`). Unsigned: how far the embedding moves, wherever to. That can
-  follow the size of a head's write, which needs no lens (*norm of the write* below). Signed: how much similarity with a
-  target is lost. Total: on a real forward pass, everything downstream reacting. Direct: in the final residual alone,
-  which is all that a lens of direct contributions can know.
+- *The notion of importance* (`--effect`, `--ablation`). An unsigned effect is the distance that the embedding moves. It
+  may follow the size of a head's write, which needs no lens (*norm of the write* below). A signed effect is the
+  similarity with a target that is lost. A total effect is measured on a real forward pass, where everything downstream
+  reacts; a direct effect in the final residual alone, which is all that a lens of direct contributions can show.
 - *The target* (`--target`): each label's text, another picture of the same concept, or one text for all pictures.
-- *The strength* (`--strengths`). One factor `s` for all heads moves heads with large writes far away from the input, so
-  that similarity with the input may say little but how large a write is; a relative strength `rho` moves all alike. The
-  paper's factor is not known; *{ONE_FACTOR_WORDS}* is `{ONE_FACTOR.strength}` here.
-- *An outside judge* (`--judge`): the decoder inverts the very encoder that embeds its pictures again; a second encoder,
-  trained apart, does not share its errors.
+- *The strength* (`--strengths`). One factor `s` for all heads moves heads with large writes far from the input, so
+  that similarity with the input may reflect little but the size of a write. A relative strength `rho` moves all heads
+  alike. The paper's factor is not known; *{ONE_FACTOR_WORDS}* is `{ONE_FACTOR.strength}` here.
+- *An outside judge* (`--judge`). The decoder inverts the same encoder that embeds its pictures again; a second encoder,
+  trained separately, does not share its errors.
 """
 
 _UNMEASURED = (
-    "heads' writes split by the image tokens they read from, MLPs and groups of heads as steered components (on "
-    "overlays, `benchmarks/components.py` does)",
-    "a vocabulary's texts other than the target as concepts to look for",
-    "strengths other than those of the candidates (the strength study sweeps them)",
+    "heads' writes split by source token, MLPs, and groups of heads as steered components (`benchmarks/components.py` "
+    "measures them on overlays)",
+    "texts of a vocabulary other than the target",
+    "strengths other than the candidates' (the strength study sweeps them)",
 )
 
 
 def importance_section(summary: ImportanceSummary) -> str:
-    """The study's page below its findings."""
+    """Writes the page of the study below its findings."""
     main, setup = summary.main, summary.setup
     lines = [
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads, decoder "
-        f"seeds {', '.join(map(str, setup.seeds))}; main effect: {main}{_given(setup)}. Correlations run over the "
-        f"heads of one picture and are averaged over pictures. {resampled(summary.n_concepts)}\n",
+        f"seeds {', '.join(map(str, setup.seeds))}; main effect: {main}{_given(setup)}. Correlations are taken over "
+        f"the heads of a picture and averaged over pictures. {resampled(summary.n_concepts)}\n",
         *(f"{note}\n" for note in setup.notes),
         *judged_by(setup.judge),
         f"    {setup.command or 'steerlens study importance --data DATA --out studies/importance'}\n",
         _OPTIONS,
         figure("Correlation of every score with the effect of ablation", "importance-correlations"),
         "## Choices\n",
-        f"Settings were chosen for each lens among as many candidates, on {setup.n_chosen} pictures of other concepts, "
-        "and frozen; once by the scores of decoded pictures, once by those of requested embeddings:\n",
+        f"Each lens' setting was chosen among equally many candidates, on {setup.n_chosen} pictures of other concepts, "
+        "and then frozen: once by scores of decoded pictures, once by scores of requested embeddings.\n",
         table(
-            ["lens", "setting", "compared with", "correlation where it was chosen"],
+            ["lens", "setting", "compared with", "correlation on the selection"],
             [
                 [name, str(choice.setting), choice.compare, signed(choice.correlation)]
                 for name, choice in summary.choices.by_name.items()
             ],
         ),
-        "All candidates, where the choice was made:\n",
+        "All candidates, on the selection:\n",
         candidates_table(summary.choices.by_name, "correlation"),
         "## Correlations with the effect of ablation\n",
         _correlations(summary, main),
-        "The last column is the null: the same scores with *other* pictures' effects. *Means removed* leaves only what "
-        "a score says about this picture's head, beyond which heads are large in general.\n",
-        *([f"\\* {CONSISTENCY[0].upper()}{CONSISTENCY[1:]}.\n"] if _any_by_construction(summary) else []),
+        "The last column is the null: the same scores with *other* pictures' effects. *Means removed* leaves only the "
+        "part of a score that is specific to picture and head, without the heads' general size.\n",
+        *([f"\\* This score {CONSISTENCY}.\n"] if _any_by_construction(summary) else []),
         *_paper(summary),
-        "Paired differences, Steering Lens minus Diffusion Lens in the same view:\n",
+        "Paired differences, Steering Lens minus Diffusion Lens on the same embeddings:\n",
         table(
             ["scores", "effect", "Spearman", "means removed"],
             [
@@ -92,12 +92,12 @@ def importance_section(summary: ImportanceSummary) -> str:
             ],
         ),
         *_shares(summary),
-        "Other notions of importance, Spearman over heads (\\*: as above):\n",
+        "Spearman correlations over heads with other notions of importance (\\*: as above):\n",
         _notions(summary),
-        "Attribution patching is of each column's own ablation and target; an unsigned effect has none, since its "
-        "gradient is zero where nothing is ablated. The exact direct effect stands beside total effects.\n",
-        "## What decoding leaves\n",
-        "Reliability over decoder seeds (one seed; mean of all seeds, Spearman-Brown):\n",
+        "Attribution patching uses each column's own ablation and target; an unsigned effect has none, since its "
+        "gradient vanishes at the clean embedding. The exact direct effect is listed for total effects.\n",
+        "## Effect of decoding\n",
+        "Reliability over decoder seeds, of one seed and of the mean over all seeds (Spearman-Brown):\n",
         table(
             ["score", "one seed", "all seeds"],
             [
@@ -116,20 +116,20 @@ def importance_section(summary: ImportanceSummary) -> str:
 
 
 def beyond_the_paper(summary: ImportanceSummary) -> str:
-    """Changes beyond the paper, each with its verdict, and what was not measured."""
+    """Writes the changes beyond the paper, each with its verdict, and a list of what was not measured."""
     lines = [
         "## Beyond the paper\n",
-        "Both sides of a difference are decoded with the same seeds, those that both have.\n",
+        "Both sides of a difference are decoded with the same seeds.\n",
     ]
     for variant in summary.variants:
         sides = [
-            f"{how} {_helps(difference, own)}, paired difference {interval(difference)}, itself {interval(own)}"
+            f"{how}, {_helps(difference, own)} (paired difference {interval(difference)}, correlation {interval(own)})"
             for how, difference, own in (
                 ("decoded", variant.decoded_difference, variant.decoded),
                 ("not decoded", variant.undecoded_difference, variant.undecoded),
             )
         ]
-        words = f"- **{variant.name}** ({variant.first}, against {variant.second}): {'; '.join(sides)}"
+        words = f"- **{variant.name}** ({variant.first}; instead of {variant.second}): {'; '.join(sides)}"
         lines.append(words + (" \\*." if variant.by_construction else "."))
     lines += _fast_ranking(summary)
     unmeasured: list[str] = [*_UNMEASURED]
@@ -148,14 +148,14 @@ def beyond_the_paper(summary: ImportanceSummary) -> str:
 
 def _helps(difference: Estimate, own: Estimate) -> str:
     if not (difference.defined and difference.excludes_zero):
-        return "shows no difference"
+        return "it makes no clear difference"
     if not difference.above():
         return "it **hurts**"
-    return "it **helps**" if own.above() else "it does better, but tells nothing by itself"
+    return "it **helps**" if own.above() else "it does better, but does not predict the effect"
 
 
 def _fast_ranking(summary: ImportanceSummary) -> list[str]:
-    """Whether the undecoded score can replace the decoded ranking, as far as the noise of seeds allows."""
+    """Verdicts on whether the undecoded score can replace the decoded ranking, given the noise of seeds."""
     lines: list[str] = []
     for row in summary.attenuation:
         if row.score not in (f"steering, {CHOSEN}", f"steering, {PLAIN_KIND}"):
@@ -166,20 +166,20 @@ def _fast_ranking(summary: ImportanceSummary) -> list[str]:
         if not math.isnan(most) and not math.isnan(row.agreement.low):
             verdict = "can replace it" if row.agreement.low >= 0.8 * most else "cannot replace it"
         lines.append(
-            f"- **Ranking without decoding**, {row.score}: the undecoded score agrees with the decoded ranking by "
-            f"{interval(row.agreement)} over heads, where the seeds' noise would let a perfect one reach "
-            f"{signed(most) or 'an unknown share'}: it **{verdict}** (bar: 0.8 of that). With the effect itself: "
-            f"{interval(row.requested)} undecoded, {interval(row.decoded)} decoded."
+            f"- **Ranking without decoding**, {row.score}: the undecoded score correlates with the decoded ranking by "
+            f"{interval(row.agreement)} over heads; the seeds' noise limits a perfect score to "
+            f"{signed(most) or 'an unknown value'}. It **{verdict}** (bar: 0.8 of the limit). Correlation with the "
+            f"effect: {interval(row.requested)} undecoded, {interval(row.decoded)} decoded."
         )
     return lines
 
 
 def _shares(summary: ImportanceSummary) -> Iterable[str]:
     if not summary.ceiling_share:
-        return ["The main effect is the exact direct one, so there is no ceiling to be a share of.\n"]
+        return ["The main effect is the exact direct effect itself, so there is no ceiling.\n"]
     rows = [[name, interval(share)] for name, share in summary.ceiling_share.items()]
     return [
-        "Share of the ceiling (the exact direct effect's own correlation with the total effect):\n",
+        "Share of the ceiling, which is the exact direct effect's own correlation with the total effect:\n",
         table(["Steering Lens", "share"], rows),
     ]
 
@@ -198,7 +198,7 @@ def _interaction(summary: ImportanceSummary, row: Difference) -> str:
 
 
 def _paper(summary: ImportanceSummary) -> Iterable[str]:
-    """The same table for the paper's notion of importance, unless that is the main one."""
+    """The same table for the paper's notion of importance, unless it is the main effect."""
     published = summary.published
     if published == summary.main:
         return []

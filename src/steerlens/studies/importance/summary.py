@@ -1,7 +1,6 @@
-"""Summary of the importance study, computed from its stored parts and nothing else.
+"""Summary of the importance study, computed from its stored parts alone.
 
-Scores and effects are tables (P,N) over pictures and heads. Differences are paired, picture by picture, and each names
-its two scores and its effect.
+Scores and effects are tables (P,N) over pictures and heads. Differences are paired, picture by picture.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -15,7 +14,6 @@ from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.studies.importance.results import Difference, ImportanceSummary, Row, Setup
 from steerlens.studies.importance.scores import (
-    CHOSEN,
     ONE_FACTOR_KIND,
     PLAIN_KIND,
     UNDECODED,
@@ -26,7 +24,7 @@ from steerlens.studies.importance.scores import (
 )
 from steerlens.studies.importance.variants import variants
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
-from steerlens.studies.shared.candidates import PLAIN
+from steerlens.studies.shared.candidates import CHOSEN, PLAIN
 from steerlens.studies.shared.effects import Effect, all_effects
 from steerlens.studies.shared.measurements import CONTROL, PictureTables
 from steerlens.studies.shared.stats import (
@@ -49,7 +47,7 @@ from steerlens.studies.shared.targets import INPUT
 CEILING, ATTRIBUTION = "exact direct effect (ceiling)", "attribution patching"
 
 _FEWER_DRAWS = 5
-"""Effects that no verdict uses take so many times fewer bootstrap draws."""
+"""Factor by which effects that no verdict uses take fewer bootstrap draws."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +72,7 @@ class _Scores:
         }
 
     def against(self, effect: Effect) -> dict[str, Tensor]:
-        """The scores, and two estimates of the total effect: attribution patching, and the exact direct effect."""
+        """The scores, with two estimates of the effect: attribution patching and the exact direct effect."""
         scores, first_order = dict(self.scores), effect.first_order(self.tables)
         if first_order is not None:
             scores[ATTRIBUTION] = first_order
@@ -130,8 +128,8 @@ def summarise(
     """Computes everything that the study reports.
 
     Args:
-        tables: of the pictures to report on.
-        concepts: of those pictures.
+        tables: measurements of the pictures to report on.
+        concepts: concept of each picture.
         sites: the heads.
         choices: the frozen setting of each lens.
         main: the effect by which they were chosen.
@@ -139,10 +137,10 @@ def summarise(
         draws: bootstrap draws.
 
     Yields:
-        Progress; at the end it returns the summary.
+        Progress; the summary is the return value.
 
     Raises:
-        StoreError: if the parts are not those of the choices.
+        StoreError: if the parts do not fit the choices.
     """
     scores = _scores(tables, concepts, sites, choices, main, draws)
     published = Effect("total", "", main.ablation)
@@ -150,9 +148,10 @@ def summarise(
     effects = all_effects(tables, main.ablation)
     yield Progress("statistics", 0, 1)
     for number, effect in enumerate(effects, start=1):
-        weighty = effect in (main, published)
-        used = scores.statistics if weighty else {"spearman": spearman}
-        rows += scores.rows(effect, used, draws if weighty else max(1, draws // _FEWER_DRAWS), null=weighty)
+        in_verdict = effect in (main, published)
+        statistics = scores.statistics if in_verdict else {"spearman": spearman}
+        n_draws = draws if in_verdict else max(1, draws // _FEWER_DRAWS)
+        rows += scores.rows(effect, statistics, n_draws, null=in_verdict)
         yield Progress("statistics", number / (len(effects) + 1), 1)
     values = main.table(tables)
     by_head = values.mean(dim=0)
@@ -191,7 +190,7 @@ def _by_layer(values: Float[Tensor, "N"], layers: Sequence[int]) -> tuple[float,
 
 
 def _differences(scores: _Scores, main: Effect, published: Effect) -> tuple[Difference, ...]:
-    """Steering Lens minus Diffusion Lens in every common view; the paper's comparison with one factor as well."""
+    """Steering Lens minus Diffusion Lens in every common view, and the paper's comparison with one factor."""
     steering = [score for score in scores.lens.values() if score.setting.lens == "steering"]
     compared = [
         (score.label, score.name, second, main)
@@ -240,7 +239,7 @@ def _attenuation(scores: _Scores, effect: Float[Tensor, "P N"]) -> tuple[Attenua
 
 
 def _beats_control(tables: PictureTables) -> Float[Tensor, "P N"]:
-    """How often a head's picture is closer to the input than its control's: same seed, same strength, plain setting."""
+    """Share of seeds with a head's picture closer to the input than its control's, in the plain setting."""
     seeds = tables.seeds(PLAIN[0], CONTROL)
     head, control = (tables.decoded_scores(name, INPUT, seeds=seeds) for name in (PLAIN[0], CONTROL))
     return (head > control).float().mean(dim=0)
@@ -253,17 +252,17 @@ def table_rows(
     choices: Choices,
     main: Effect,
 ) -> list[dict[str, Any]]:
-    """Rows of the study's table, one a picture and head, with every score and effect.
+    """Rows of the study's table, one per picture and head, with every score and effect.
 
     Args:
-        tables: of the pictures to report on.
-        pictures: id and concept of each.
+        tables: measurements of the pictures to report on.
+        pictures: id and concept of each picture.
         sites: the heads.
         choices: the frozen settings.
         main: the main effect.
 
     Raises:
-        StoreError: if the parts are not those of the choices.
+        StoreError: if the parts do not fit the choices.
     """
     columns = dict(_scores(tables, [], sites, choices, main, 0).scores)
     for effect in all_effects(tables, main.ablation):

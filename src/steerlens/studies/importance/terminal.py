@@ -4,6 +4,7 @@ from pathlib import Path
 
 from steerlens.studies.importance.results import ImportanceSummary
 from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.terminal import closing_lines
 
 
 def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
@@ -14,7 +15,7 @@ def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
         f"{summary.main}{given}",
         *summary.setup.notes,
         *(
-            f"  {lens} goes with: {choice}; not decoded: {summary.choices.undecoded[lens]}"
+            f"  chosen for {lens}: {choice}; not decoded: {summary.choices.undecoded[lens]}"
             for lens, choice in summary.choices.decoded.items()
         ),
         "Spearman correlation over heads, mean over pictures, 95 % interval (with other pictures' effects):",
@@ -26,7 +27,7 @@ def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
     ]
     if any(row.by_construction for row in rows):
         lines.append(
-            "  * compared with the effect's own target before decoding: a check of consistency, and no evidence"
+            "  * compares the requested embedding with the effect's own target: a check of consistency, no evidence"
         )
     lines.append("steering minus diffusion, paired:")
     for difference in summary.differences:
@@ -36,5 +37,4 @@ def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
             lines.append(f"  {difference.name:47} {difference.estimate}{zero}{effect}")
     for name, estimate in summary.ceiling_share.items():
         lines.append(f"  {f'share of the ceiling, {name}':47} {estimate}")
-    warning = caution(summary.n_concepts)
-    return [*lines, *([warning] if warning else []), f"figures, table and summary: {folder}"]
+    return [*lines, *closing_lines(folder, caution(summary.n_concepts))]

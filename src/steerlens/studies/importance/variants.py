@@ -1,6 +1,6 @@
-"""Changes to the Steering Lens beyond the paper: centred writes, a neutral base, a concept to look for.
+"""Changes to the Steering Lens beyond the paper: centred writes, a neutral base, comparison with a concept.
 
-Nothing is chosen here: settings are fixed, and both sides of a difference are decoded with the same seeds.
+Settings are fixed in advance, and both sides of a difference are decoded with the same seeds.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from steerlens.studies.importance.scores import candidate_words
-from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, PLAIN
+from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, PLAIN, candidate_words
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.measurements import PictureTables
 from steerlens.studies.shared.records import Key, Record
@@ -23,17 +22,17 @@ CENTRED_VARIANT, NEUTRAL_VARIANT, DIRECTED_VARIANT = "centred", "neutral base", 
 
 @dataclass(frozen=True)
 class Variant(Record):
-    """A change to the Steering Lens, by its Spearman correlation over heads with the main effect.
+    """A change to the Steering Lens, and how it changes the Spearman correlation over heads with the main effect.
 
     Attributes:
-        name: of the change.
+        name: name of the change.
         first: the score with the change.
-        second: the score without it.
-        decoded: correlation of the first, of decoded pictures.
-        decoded_difference: paired, first minus second.
-        undecoded: correlation of the first, of requested embeddings.
-        undecoded_difference: paired, first minus second.
-        by_construction: whether either undecoded side is compared with the very target of the effect.
+        second: the score without the change.
+        decoded: correlation of the first score for decoded pictures.
+        decoded_difference: paired difference, first minus second.
+        undecoded: correlation of the first score for requested embeddings.
+        undecoded_difference: paired difference, first minus second.
+        by_construction: True if an undecoded score compares with the effect's own target.
     """
 
     name: str
@@ -47,18 +46,18 @@ class Variant(Record):
 
 
 def variants(tables: PictureTables, concepts: Sequence[str], main: Effect, *, draws: int = 1000) -> tuple[Variant, ...]:
-    """Centred writes and a neutral base, compared with the effect's target; and that target instead of the input.
+    """Measures three changes: centred writes; a neutral base; comparison with the effect's target, not the input.
 
     Settings that were not decoded are left out.
 
     Args:
-        tables: of the pictures to report on.
-        concepts: of those pictures.
+        tables: measurements of the pictures to report on.
+        concepts: concept of each picture.
         main: the main effect.
         draws: bootstrap draws.
 
     Raises:
-        StoreError: if a part lacks what it needs.
+        StoreError: if a part lacks the embeddings.
     """
     towards = main.target or next(iter(tables.targets), INPUT)
     plain = PLAIN[0]
@@ -92,4 +91,4 @@ def variants(tables: PictureTables, concepts: Sequence[str], main: Effect, *, dr
             by_construction=main.target in (first[1], second[1]),
         )
 
-    return tuple(variant(name, *both) for name, both in sides.items() if tables.is_decoded(both[0][0]))
+    return tuple(variant(name, *pair) for name, pair in sides.items() if tables.is_decoded(pair[0][0]))

@@ -1,1 +1,1 @@
-"""The overlay study: heads are ablated in the order in which a lens sees an overlay."""
+"""The overlay study: does ablating heads in a lens' order remove an overlay?"""

@@ -1,9 +1,9 @@
-"""Trajectories of pairs along an order of heads, and the normalised area that sums an order up.
+"""Trajectories of pairs along an order of heads, and the normalised area of an order.
 
     (A - A_random) / (A_reference - A_random)        A: area of the objective's drop over the first quarter of the heads
 
-Random orders reach 0 on average, the greedy reference 1, which is not the optimum and can be beaten. Where the
-reference does no better than chance, there is no such number: nan.
+Random orders have a mean of 0, the greedy reference has 1. The reference is not the optimum and can be beaten. The
+normalised area is nan if the reference does no better than chance.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.stats import Estimate, mean_estimate, two_way_bootstrap
 
 RANDOM = f"random (mean of {RANDOM_ORDERS})"
-"""The name of the mean over random orders."""
+"""Name of the mean over random orders."""
 
 OBJECTIVE_CURVE, PROJECTION_CURVE = "objective", "projection"
 OVERLAY_CURVE, BASE_CURVE = "similarity with the overlay", "similarity with the base"
 CURVES = (OBJECTIVE_CURVE, OVERLAY_CURVE, BASE_CURVE, PROJECTION_CURVE)
-"""Quantities along an order."""
+"""Quantities measured along an order."""
 
 
 @dataclass(frozen=True)
 class Curve(Record):
-    """A quantity along an order: its mean over pairs at each number of ablated heads, with 95 % intervals.
+    """A quantity along an order at each number of ablated heads, with 95 % intervals.
 
     Attributes:
-        values: the means.
+        values: means over pairs.
         low: 2.5th percentile of the bootstrap over pairs.
         high: 97.5th percentile.
     """
@@ -45,12 +45,12 @@ class Curve(Record):
 
 
 def random_name(number: int) -> str:
-    """The name of one random order."""
+    """Name of a random order."""
     return f"random {number}"
 
 
 def quantity(part: OverlayPart, embeddings: Float[Tensor, "K E"], kind: str) -> Float[Tensor, "K"]:
-    """One of `CURVES` at every measured point of a trajectory."""
+    """Computes one of `CURVES` at every measured point of a trajectory."""
     if kind == OBJECTIVE_CURVE:
         return objective(embeddings, part.base, part.overlay, part.mean)
     if kind == PROJECTION_CURVE:
@@ -65,56 +65,56 @@ class Trajectories:
 
     Attributes:
         parts: measurements of the pairs.
-        ways: their trajectories.
+        trajectories: their trajectories.
         counts: numbers of ablated heads.
     """
 
     parts: Sequence[OverlayPart]
-    ways: Sequence[TrajectoryPart]
+    trajectories: Sequence[TrajectoryPart]
     counts: Sequence[int]
 
     @property
     def orders(self) -> list[str]:
-        """Names of the orders, with the random ones as their mean, which comes last."""
+        """Names of the orders; the mean of the random orders comes last, in place of the single orders."""
         single = {random_name(number) for number in range(RANDOM_ORDERS)}
-        return [*(name for name in self.ways[0].orders if name not in single), RANDOM]
+        return [*(name for name in self.trajectories[0].orders if name not in single), RANDOM]
 
     @property
-    def one_by_one(self) -> list[str]:
-        """Concepts for the bootstrap, which draws every pair by itself."""
+    def pair_names(self) -> list[str]:
+        """A concept of its own for each pair, so that the bootstrap draws single pairs."""
         return [str(row) for row in range(len(self.parts))]
 
     def quantities(self, name: str, kind: str, *, decoded: bool = False) -> Float[Tensor, "P K"]:
         """A quantity along an order, pair by pair.
 
         Args:
-            name: of the order.
+            name: name of the order.
             kind: one of `CURVES`.
-            decoded: whether of the decoded pictures, and not of the encoder's embeddings.
+            decoded: True for decoded pictures, False for the encoder's embeddings.
         """
         rows: list[Tensor] = []
-        for part, way in zip(self.parts, self.ways, strict=True):
-            embeddings = (way.decoded if decoded else way.embeddings).get(name)
+        for part, trajectory in zip(self.parts, self.trajectories, strict=True):
+            embeddings = (trajectory.decoded if decoded else trajectory.embeddings).get(name)
             if embeddings is None:
                 raise StoreError(f"a part of this study holds no trajectory along {name!r}.")
             rows.append(quantity(part, embeddings, kind))
         return torch.stack(rows)
 
     def areas(self, name: str, kind: str = OBJECTIVE_CURVE) -> Float[Tensor, "P"]:
-        """The area of a quantity's drop along an order, pair by pair."""
+        """Area of a quantity's drop along an order, pair by pair."""
         if name == RANDOM:
             return torch.stack([self.areas(random_name(number), kind) for number in range(RANDOM_ORDERS)]).mean(dim=0)
         return torch.tensor([area(values, self.counts) for values in self.quantities(name, kind)])
 
     def normalised(self, name: str) -> float:
-        """The normalised area over all pairs: a ratio of means, which a single pair without a drop cannot spoil."""
+        """Normalised area over all pairs: a ratio of means, which stays finite if single pairs show no drop."""
         own, chance, best = (self.areas(order).mean() for order in (name, RANDOM, REFERENCE))
         return float((own - chance) / _room(best, chance))
 
     def normalised_estimate(
         self, name: str, *, less: str = "", kind: str = OBJECTIVE_CURVE, draws: int = 2000
     ) -> Estimate:
-        """The normalised area with its interval over pairs; `less` subtracts that of another order, paired."""
+        """Estimates the normalised area over pairs; `less` names an order whose area is subtracted, paired."""
         names = [name, RANDOM, REFERENCE, *([less] if less else [])]
         tables = [self.areas(order, kind) for order in names]
 
@@ -122,22 +122,22 @@ class Trajectories:
             own, chance, best, *other = (table[pairs].mean(dim=1) for table in tables)
             return (own - (other[0] if other else chance)) / _room(best, chance)
 
-        return two_way_bootstrap(statistic, self.one_by_one, 1, draws=draws, heads=False)
+        return two_way_bootstrap(statistic, self.pair_names, 1, draws=draws, heads=False)
 
     def curve(self, name: str, kind: str, *, decoded: bool = False, draws: int = 200, seed: int = 0) -> Curve:
-        """A quantity along an order: mean over pairs, with intervals over pairs.
+        """Estimates a quantity along an order over pairs.
 
         Args:
-            name: of the order.
+            name: name of the order.
             kind: one of `CURVES`.
-            decoded: whether of the decoded pictures, and not of the encoder's embeddings.
-            draws: bootstrap draws, fewer than for areas: there are many points, and they are drawn as bands.
+            decoded: True for decoded pictures, False for the encoder's embeddings.
+            draws: bootstrap draws; fewer than for areas, since there are many points and figures show them as bands.
             seed: of the draws.
         """
         names = [random_name(number) for number in range(RANDOM_ORDERS)] if name == RANDOM else [name]
         rows = torch.stack([self.quantities(order, kind, decoded=decoded) for order in names]).mean(dim=0)
         estimates = [
-            mean_estimate(column[:, None], self.one_by_one, draws=draws, seed=seed, heads=False)
+            mean_estimate(column[:, None], self.pair_names, draws=draws, seed=seed, heads=False)
             for column in rows.unbind(dim=1)
         ]
         return Curve(

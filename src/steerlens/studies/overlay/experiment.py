@@ -1,4 +1,4 @@
-"""The overlay study from end to end: measure the selection, freeze, measure to report, summarise, draw."""
+"""The overlay study from end to end: measure the selection, freeze the choices, measure to report, summarise."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -16,19 +16,15 @@ from steerlens.studies.overlay.figures import (
 )
 from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
 from steerlens.studies.overlay.measure import (
-    REPORT,
     REPORT_TRAJECTORIES,
-    SELECTION,
     SELECTION_TRAJECTORIES,
     OverlayMeasurements,
     judge_mean,
     measure,
     measure_trajectories,
-    part_name,
 )
 from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.orders import (
-    LENSES,
     UNDECODED,
     OrderChoice,
     candidate_orders,
@@ -39,21 +35,23 @@ from steerlens.studies.overlay.orders import (
 from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
 from steerlens.studies.overlay.results import OverlaySummary
-from steerlens.studies.overlay.scores import candidate_name, comparisons, untuned_settings
+from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import Setup, summarise, table_rows
 from steerlens.studies.shared.bench import Bench, make_bench
+from steerlens.studies.shared.candidates import LENSES, candidate_name
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.judge import judge_name, models_of, pair_name
+from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.zoo.pair import Pair
 
 STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
-"""The orders along which pictures are decoded."""
+"""Orders along which pictures are decoded."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Trajectories of the pairs to report on, and the settings that were chosen for them."""
+    """Trajectories of the pairs to report on, and the chosen settings."""
 
     choices: Mapping[str, OrderChoice]
     trajectories: Trajectories
@@ -66,10 +64,10 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
     Attributes:
         pair: encoder and decoder.
         overlays: pairs to select settings on and to report on.
-        options: what to measure.
-        judge: an outside encoder that sees the decoded pictures as well.
+        options: options of the study.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
     """
 
     pair: Pair
@@ -80,7 +78,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
     command: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        """JSON values that a call must share with an earlier one to resume its study; keys of the first version."""
         options = self.options
         return {
             "study": "overlay",
@@ -121,8 +119,8 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             report_orders(part, choices, self._random_seed(pair)) for part, pair in zip(parts, reported, strict=True)
         ]
         yield from measure_trajectories(bench, reported, orders, options, folder, REPORT_TRAJECTORIES, STRIPS)
-        ways = folder.read_all(TrajectoryPart, (part_name(REPORT_TRAJECTORIES, pair) for pair in reported))
-        return _Measured(choices, Trajectories(parts, ways, points(len(bench.sites))))
+        measured = folder.read_all(TrajectoryPart, (part_name(REPORT_TRAJECTORIES, pair) for pair in reported))
+        return _Measured(choices, Trajectories(parts, measured, points(len(bench.sites))))
 
     def _choose(self, folder: StudyFolder, bench: Bench) -> Generator[Progress, None, dict[str, OrderChoice]]:
         """Measures the pairs of the selection, and chooses a setting for each lens."""
@@ -137,8 +135,8 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             for part, pair in zip(parts, selection, strict=True)
         ]
         yield from measure_trajectories(bench, selection, orders, options, folder, SELECTION_TRAJECTORIES)
-        ways = folder.read_all(TrajectoryPart, (part_name(SELECTION_TRAJECTORIES, pair) for pair in selection))
-        trajectories = Trajectories(parts, ways, points(len(bench.sites)))
+        measured = folder.read_all(TrajectoryPart, (part_name(SELECTION_TRAJECTORIES, pair) for pair in selection))
+        trajectories = Trajectories(parts, measured, points(len(bench.sites)))
         candidates = dict(zip(LENSES, (options.steering, options.diffusion), strict=True))
         return choose_all(trajectories, candidates, compared)
 
@@ -157,21 +155,29 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             judge=judge_name(self.judge),
             note=self.overlays.note,
             command=self.command,
+            model=pair_name(self.pair),
         )
         summary = summarise(measured.trajectories, measured.choices, setup, draws=self.draws)
         yield Progress("statistics", 1, 1)
         return summary
 
     def output(self, measured: _Measured, summary: OverlaySummary) -> Output:
-        """One row a pair, order and number of ablated heads; trajectories, orders and strips as figures."""
+        """One table row per pair, order and number of ablated heads; figures of trajectories, orders and strips."""
         reported, trajectories = self.overlays.reported, measured.trajectories
         pairs = [(pair.id, pair.base_concept, pair.overlay_concept) for pair in reported]
-        kept = [(pair, way) for pair, way in zip(reported, trajectories.ways, strict=True) if way.pictures]
+        with_pictures = [
+            (pair, trajectory)
+            for pair, trajectory in zip(reported, trajectories.trajectories, strict=True)
+            if trajectory.pictures
+        ]
         figures = {
             "trajectories": trajectory_figure(summary),
             "decoded": decoded_figure(summary),
             "orders": orders_figure(summary),
-            **{f"strip-{number}": strip_figure(pair, way, summary) for number, (pair, way) in enumerate(kept)},
+            **{
+                f"strip-{number}": strip_figure(pair, trajectory, summary)
+                for number, (pair, trajectory) in enumerate(with_pictures)
+            },
         }
         return Output(table_rows(trajectories, pairs), figures)
 
@@ -186,16 +192,16 @@ def overlay_study(
     draws: int = 2000,
     command: str = "",
 ) -> Generator[Progress, None, OverlaySummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+    """Runs the study in a folder, resuming from the parts that are there, and returns its summary.
 
     Args:
         pair: encoder and decoder.
         overlays: pairs to select settings on and to report on.
-        options: what to measure.
+        options: options of the study.
         folder: where to write.
-        judge: an outside encoder that sees the decoded pictures as well.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
 
     Raises:
         UsageError: if the folder holds another study.

@@ -1,4 +1,4 @@
-"""Figures of the overlay study: trajectories, areas, and strips of decoded pictures along the way."""
+"""Figures of the overlay study: trajectories, areas, and strips of decoded pictures along an order."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ from steerlens.studies.overlay.orders import chosen_order
 from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.results import OverlaySummary
-from steerlens.studies.shared.candidates import ONE_FACTOR_NAME, readable
+from steerlens.studies.shared.candidates import ONE_FACTOR_NAME, readable, tick_label
 from steerlens.studies.shared.plots import (
     DARK,
     FAINT,
@@ -30,6 +30,7 @@ from steerlens.studies.shared.plots import (
     PALE,
     SOFT,
     STRONG,
+    draw_estimate,
     plain_axes,
 )
 from steerlens.studies.shared.stats import caution
@@ -48,13 +49,13 @@ _STYLES = {
     RANDOM: (SOFT, "-.", 1.6, ""),
     random_name(0): (SOFT, "-.", 1.6, ""),
 }
-"""Grey, dash, width and marker of a line, distinct without colours."""
+"""Grey, dash, width and marker of each line, distinct without colours."""
 
 _BANDS = (_STEERING, _DIFFUSION, RANDOM, random_name(0))
-"""Lines whose intervals are drawn; all bands would cover one another."""
+"""Lines whose intervals are drawn; more bands would cover one another."""
 
-_SHOWN = (-2.0, 3.0)
-"""Normalised areas that are drawn: where a reference hardly beats chance, intervals are huge."""
+_AREA_LIMITS = (-2.0, 3.0)
+"""Limits of the axis of normalised areas, since intervals are huge if the reference hardly beats chance."""
 
 _UNITS = {
     OBJECTIVE_CURVE: "objective (difference of cosines)",
@@ -65,12 +66,12 @@ _UNITS = {
 
 
 def trajectory_figure(summary: OverlaySummary) -> Figure:
-    """How much of overlay and base is left in the embedding as more and more heads are ablated."""
+    """Draws the embedding's similarity with overlay and base over the number of ablated heads."""
     return _curves_figure(summary, summary.counts, summary.curves, "Output embedding")
 
 
 def decoded_figure(summary: OverlaySummary) -> Figure:
-    """The same of the pictures that were decoded along the way, embedded again."""
+    """Draws the same for the decoded pictures, embedded again."""
     return _curves_figure(summary, summary.decoded_counts, summary.decoded, "Decoded picture, embedded again")
 
 
@@ -112,9 +113,9 @@ def _draw(axes: Axes, counts: Sequence[int], curve: Curve, name: str, style: tup
     )
 
 
-def strip_figure(pair: Overlaid, way: TrajectoryPart, summary: OverlaySummary) -> Figure:
-    """Decoded pictures along each order: does the overlay leave, does the base stay?"""
-    names = sorted(way.pictures, key=list(_STYLES).index)
+def strip_figure(pair: Overlaid, trajectory: TrajectoryPart, summary: OverlaySummary) -> Figure:
+    """Draws decoded pictures along each order, to see whether the overlay disappears and the base stays."""
+    names = sorted(trajectory.pictures, key=list(_STYLES).index)
     columns = len(summary.decoded_counts)
     side, left = 1.0, 1.5
     figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.85))
@@ -135,21 +136,21 @@ def strip_figure(pair: Overlaid, way: TrajectoryPart, summary: OverlaySummary) -
     for row, name in enumerate(names, start=1):
         for place in range(columns):
             axes = tile(row, place)
-            axes.imshow(way.pictures[name][place].permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.imshow(trajectory.pictures[name][place].permute(1, 2, 0).numpy(), interpolation="nearest")
             if row == 1:
                 count = summary.decoded_counts[place]
                 axes.set_title("1 head" if count == 1 else f"{count} heads", fontsize=7, pad=2)
             if place == 0:
                 axes.text(-0.06, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7)
     figure.suptitle(
-        f"{pair.overlay_concept} on {pair.base_concept}: decoded after so many of {summary.n_heads} heads were ablated",
+        f"{pair.overlay_concept} on {pair.base_concept}: decoded after ablation of some of {summary.n_heads} heads",
         fontsize=8,
     )
     return figure
 
 
 def orders_figure(summary: OverlaySummary) -> Figure:
-    """The normalised area of every order with its interval."""
+    """Draws the normalised area of every order with its interval."""
     rows = [row for row in reversed(summary.orders) if row.name != RANDOM]
     figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
@@ -160,16 +161,15 @@ def orders_figure(summary: OverlaySummary) -> Figure:
     ):
         for place, row in enumerate(rows):
             estimate = row.area if kind == OBJECTIVE_CURVE else row.projection
-            axes.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour, linewidth=1.6)
             label = f"drop of the {kind}" if place == 0 else None
-            axes.plot(estimate.value, place + offset, marker, color=colour, markersize=4.5, label=label)
+            draw_estimate(axes, estimate, place + offset, colour, marker, label)
     for value in (0, 1):
         axes.axvline(value, color=LIGHT, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), [readable(row.name) for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [tick_label(row.name) for row in rows], fontsize=8)
     axes.set_xlabel("normalised area (0 random orders, 1 greedy reference), 95 % interval over pairs", fontsize=8)
     axes.set_title(_size(summary), fontsize=9, loc="left")
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, _SHOWN[0]), min(high, _SHOWN[1]))
+    axes.set_xlim(max(low, _AREA_LIMITS[0]), min(high, _AREA_LIMITS[1]))
     axes.tick_params(axis="x", labelsize=7)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -177,6 +177,6 @@ def orders_figure(summary: OverlaySummary) -> Figure:
 
 
 def _size(summary: OverlaySummary) -> str:
-    words = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
+    size = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
     warning = caution(summary.n_concepts)
-    return f"{words}; {warning}" if warning else words
+    return f"{size}; {warning}" if warning else size

@@ -1,4 +1,4 @@
-"""Findings of the overlay study in words, and its bars; which sentence is printed depends on the figures alone."""
+"""Findings of the overlay study in words, and its bars; the figures alone decide which sentence is printed."""
 
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
 from steerlens.studies.overlay.orders import UNDECODED, chosen_order
@@ -8,30 +8,30 @@ from steerlens.studies.shared.markdown import Bar, Finding, aim, at_least, claim
 from steerlens.studies.shared.stats import Estimate
 
 OVERLAY_AIM = 0.85
-"""Of the normalised area of the Steering Lens' order."""
+"""Aim for the normalised area of the Steering Lens' order."""
 
 
 def overlay_findings(summary: OverlaySummary) -> list[Finding]:
-    """The study's findings, those for the verdict page marked as headlines."""
+    """Findings of the overlay study; headlines are repeated on the verdict page."""
     steering, diffusion = chosen_order("steering"), chosen_order("diffusion")
     low, high = summary.random_range
     area, undecoded = summary.area(steering), summary.area(chosen_order("steering", UNDECODED))
     better = "no better than random orders"
     if area.above():
-        better = "clear of random orders" if area.value > high else "better than random orders are on average"
+        better = "better than all random orders" if area.value > high else "better than random orders on average"
     direct = summary.area(DIRECT)
-    most = ", of which no lens of direct contributions can know more," if at_least(direct, undecoded) else ""
+    limit = ", the limit of a lens of direct contributions," if at_least(direct, undecoded) else ""
     findings = [
         Finding(
-            f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random ones {low:+.2f} "
-            f"to {high:+.2f}).",
+            f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random orders "
+            f"{low:+.2f} to {high:+.2f}).",
             headline=True,
         ),
         Finding(_overlap(summary.differences[ONE_SHOT_DIFFERENCE], summary.area(ONE_SHOT)), headline=True),
         Finding(
             claim(
-                "The Steering Lens' pictures order heads better than the Diffusion Lens' do, each with its chosen "
-                "setting",
+                "The Steering Lens' pictures order heads better than the Diffusion Lens' pictures, each with its "
+                "chosen setting",
                 summary.difference,
                 area,
                 summary.area(diffusion),
@@ -40,7 +40,7 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
         ),
         Finding(
             claim(
-                "The same before decoding, each with the setting chosen for that",
+                "The same before decoding, with the setting that undecoded scores choose for each lens",
                 summary.differences[UNDECODED_DIFFERENCE],
                 undecoded,
                 summary.area(chosen_order("diffusion", UNDECODED)),
@@ -48,8 +48,8 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
             headline=True,
         ),
         Finding(
-            f"Not decoded, the Steering Lens reaches an area of {interval(undecoded)}; the exact direct effect{most} "
-            f"{interval(direct)}."
+            f"Without decoding, the Steering Lens reaches an area of {interval(undecoded)}; the exact direct "
+            f"effect{limit} reaches {interval(direct)}."
         ),
     ]
     rows = {row.score: row for row in summary.attenuation}
@@ -57,7 +57,7 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
 
 
 def _overlap(difference: Estimate, one_shot: Estimate) -> str:
-    """The verdict on the paper's claim of an overlap with the order of true single effects."""
+    """Verdict on the paper's claim of an overlap with the order of true single effects."""
     what = (
         "The paper's claim that the Steering Lens' trajectory overlaps with that of the ACDC-like order (heads sorted "
         f"by their true single effects, area {interval(one_shot)}), decoded"
@@ -70,9 +70,9 @@ def _overlap(difference: Estimate, one_shot: Estimate) -> str:
 
 
 def overlay_bars(summary: OverlaySummary) -> list[Bar]:
-    """The study's figures on the verdict page, with their bars."""
+    """Figures of the study on the verdict page, with their bars."""
     area = summary.bar
-    what = "overlay: DSL's normalised area (0 random order, 1 greedy reference)"
+    what = "overlay: Steering Lens, normalised area (0 random order, 1 greedy reference)"
     return [
         Bar(what, interval(area), "interval above 0", met(area.above())),
         Bar(what, interval(area), f"aim: {OVERLAY_AIM:g}", aim(area.value >= OVERLAY_AIM)),

@@ -1,11 +1,11 @@
-"""Joint ablation of many heads on real forward passes, and the orders of heads by their true effects.
+"""Joint ablation of many heads on real forward passes, and orders of heads by their true effects.
 
-One objective serves ordering and evaluation, on embeddings e minus the mean m over reference pictures:
+The same objective serves ordering and evaluation, on embeddings e minus the mean m over reference pictures:
 
     objective(e) = cos(e - m, overlay - m) - cos(e - m, base - m)
 
-Where the readout is a class token and every head's write comes from the base, ablating all heads gives the base's own
-embedding, since information on the picture reaches that token through heads alone.
+If the readout is a class token and every write is replaced by that for the base, ablating all heads gives the base's
+own embedding, since information on the picture reaches that token only through heads.
 
 References: A. Conmy et al., "Towards Automated Circuit Discovery" (ACDC), arXiv 2304.14997.
 """
@@ -41,7 +41,7 @@ class Scene:
         encoder: the encoder.
         sites: the N heads.
         prefix: the clean pass of the picture with the overlay.
-        put: what replaces each head's write, on every token.
+        put: replacement of each head's write, on every token.
         base: embedding of the base.
         overlay: embedding of the overlay alone.
         mean: mean embedding of the reference pictures.
@@ -58,13 +58,13 @@ class Scene:
     batch: int = 64
 
     def objective(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
-        """How much closer embeddings are to the overlay than to the base, in [-2,2]."""
+        """Similarity of embeddings with the overlay minus that with the base, in [-2,2]."""
         return objective(embeddings, self.base, self.overlay, self.mean)
 
     def ablated(self, sets: Sequence[Sequence[int]]) -> Float[Tensor, "K E"]:
-        """Embeddings after each set of heads was ablated together, on passes that begin at the first layer concerned.
+        """Embeddings after joint ablation of each set of heads, on passes that begin at the set's first layer.
 
-        A repeated set, such as all heads or none, is run once.
+        Repeated sets, such as all heads or none, are run once.
         """
         results = {frozenset[int](): self.prefix.embedding[0].float()}
         work = sorted({frozenset(heads) for heads in sets} - results.keys(), key=self._first_layer)
@@ -79,18 +79,18 @@ class Scene:
         return torch.stack([results[frozenset(heads)] for heads in sets])
 
     def one_more(self, taken: Sequence[int], candidates: Sequence[int]) -> Float[Tensor, "K E"]:
-        """Embeddings after each candidate was ablated on top of the heads taken before.
+        """Embeddings after ablation of each candidate together with the heads already taken.
 
-        One pass ablates the heads taken before, and the candidates' passes begin at their own layers in that one, which
-        is about half the work of `ablated`.
+        A single pass ablates the heads already taken; the candidates' passes begin in it at their own layers. That is
+        about half the work of `ablated`.
         """
         changes, results = self._changes(frozenset(taken)), dict[int, Tensor]()
         now = self._pass_with(list(changes.values()))
         for layer in sorted({self.sites[head].layer for head in candidates}):
-            tried = [head for head in candidates if self.sites[head].layer == layer]
+            members = [head for head in candidates if self.sites[head].layer == layer]
             later = [change for change in changes.values() if change.site.layer >= layer]
-            for start in range(0, len(tried), self.batch):
-                rows = tried[start : start + self.batch]
+            for start in range(0, len(members), self.batch):
+                rows = members[start : start + self.batch]
                 own = [
                     ByRow(change.site, inner=change, rows=(place,))
                     for place, change in enumerate(self._changes([head])[head] for head in rows)
@@ -106,7 +106,7 @@ class Scene:
         return {head: Resample(self.sites[head], value=self.put[self.sites[head]]) for head in sorted(heads)}
 
     def _pass_with(self, changes: Sequence[Intervention]) -> Prefix:
-        """The same pass under interventions, in whose middle other passes can begin."""
+        """The same pass under interventions, recorded so that other passes can begin at any of its layers."""
         entered: list[Tensor] = []
 
         def keep(args: tuple[Tensor, ...], _: Any) -> None:
@@ -121,7 +121,7 @@ class Scene:
 def objective(
     embeddings: Float[Tensor, "*N E"], base: Float[Tensor, "E"], overlay: Float[Tensor, "E"], mean: Float[Tensor, "E"]
 ) -> Float[Tensor, "*N"]:
-    """`cos(e - m, overlay - m) - cos(e - m, base - m)`."""
+    """The objective `cos(e - m, overlay - m) - cos(e - m, base - m)`."""
     centred = embeddings - mean.to(embeddings)
     return cosine_similarity(centred, overlay - mean) - cosine_similarity(centred, base - mean)
 
@@ -129,7 +129,7 @@ def objective(
 def projection(
     embeddings: Float[Tensor, "*N E"], base: Float[Tensor, "E"], both: Float[Tensor, "E"]
 ) -> Float[Tensor, "*N"]:
-    """Where embeddings lie on the line from the base (0) to the base with the overlay (1)."""
+    """Projection of embeddings onto the line from the base (0) to the base with the overlay (1)."""
     line = (both - base).to(embeddings)
     return ((embeddings - base.to(embeddings)) * line).sum(dim=-1) / line.square().sum()
 
@@ -142,28 +142,28 @@ def points(n_heads: int) -> tuple[int, ...]:
 
 
 def by_score(scores: Float[Tensor, "N"]) -> list[int]:
-    """Heads from the highest score to the lowest."""
+    """Indices of heads from the highest score to the lowest."""
     return scores.argsort(descending=True, stable=True).tolist()
 
 
 def random_orders(n_heads: int, seed: str) -> dict[str, list[int]]:
-    """Random orders; the seed is a text that differs from pair to pair."""
+    """Draws random orders; the seed is a text that differs from pair to pair."""
     digest = hashlib.sha256(seed.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return {f"random {n}": torch.randperm(n_heads, generator=generator).tolist() for n in range(RANDOM_ORDERS)}
 
 
 def one_shot(scene: Scene) -> Float[Tensor, "N"]:
-    """The true drop of the objective when each head is ablated alone."""
+    """Measures the true drop of the objective when each head is ablated alone."""
     alone = scene.ablated([[head] for head in range(len(scene.sites))])
     return scene.objective(scene.prefix.embedding[0].float()) - scene.objective(alone)
 
 
 def greedy(scene: Scene, single: Float[Tensor, "N"], steps: int = GREEDY_STEPS, pool: int = 128) -> list[int]:
-    """Heads in greedy order: at every step the head whose ablation, on top of those before, lowers the objective most.
+    """Orders heads greedily: each step takes the head whose additional ablation lowers the objective most.
 
-    It is a reference, not the optimum. After `steps` heads, or a quarter of all, whose area counts, the order is that
-    of the single effects.
+    It is a reference, not the optimum. After `steps` heads, or the quarter that the area covers, the order is that of
+    the single effects.
     """
     ranked = by_score(single)
     candidates, order = ranked[:pool], list[int]()
@@ -174,7 +174,7 @@ def greedy(scene: Scene, single: Float[Tensor, "N"], steps: int = GREEDY_STEPS, 
 
 
 def direct_effect(scene: Scene) -> Float[Tensor, "N"]:
-    """The exact drop of the objective when each head's write is replaced in the final residual alone."""
+    """Computes the exact drop of the objective when each head's write is replaced in the final residual alone."""
     encoder, final = scene.encoder, final_residual(scene.encoder, scene.prefix)
     changed: dict[Site, Tensor] = {}
     for group in by_layer(scene.sites):

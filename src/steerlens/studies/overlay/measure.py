@@ -1,6 +1,6 @@
-"""Measurements of the overlay study: heads are ablated in a lens' order, and the overlay should leave the embedding.
+"""Measurements of the overlay study: ablating heads in a lens' order should remove an overlay from the embedding.
 
-For every pair of a base and an overlay: scores and effects that order heads, and the trajectory of the embedding as
+For every pair of a base and an overlay: embeddings and effects that order heads, and the trajectory of the embedding as
 more and more heads are ablated together on real forward passes. This file stores embeddings and derives nothing from
 them; `summary.py` computes every figure from the parts.
 
@@ -29,17 +29,17 @@ from steerlens.studies.overlay.scores import overlay_text
 from steerlens.studies.shared.ablation import Objective, attribution, by_layer, replacements
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.measure import part_name
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 
-SELECTION, REPORT = "choose", "report"
 SELECTION_TRAJECTORIES, REPORT_TRAJECTORIES = "choose-ways", "report-ways"
-"""Stages of the study, by which its parts are named."""
+"""Stages of the study in the names of trajectory parts."""
 
 _JUDGE_BATCH = 32
 
 
 def open_scene(bench: Bench, pair: Overlaid, options: OverlayOptions) -> Scene:
-    """Runs the clean passes of a pair and gathers the replacements of its heads' writes."""
+    """Runs the clean passes of a pair and collects the replacements of its heads' writes."""
     encoder = bench.encoder
     prefix = record_prefix(encoder, encoder.preprocess([pair.both]))
     base = record_prefix(encoder, encoder.preprocess([pair.base]))
@@ -53,7 +53,7 @@ def open_scene(bench: Bench, pair: Overlaid, options: OverlayOptions) -> Scene:
 
 
 def first_order(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions) -> Float[Tensor, "N"]:
-    """Attribution patching on the objective."""
+    """Computes attribution patching on the objective."""
     encoder = bench.encoder
     inputs = encoder.preprocess([pair.both])
     others = record_prefix(encoder, encoder.preprocess([pair.base]))
@@ -63,20 +63,15 @@ def first_order(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOpti
     )[0]
 
 
-def part_name(stage: str, pair: Overlaid) -> str:
-    """The name of a pair's part."""
-    return f"{stage}-{pair.id}"
-
-
 @dataclass(frozen=True, eq=False)
 class OverlayMeasurements:
-    """What is measured of pairs in one stage.
+    """Settings and seeds that are measured in a stage.
 
     Attributes:
         decoded: settings whose pictures are decoded, by the name of their results.
-        undecoded: more settings, of which only embeddings are stored.
+        undecoded: further settings, whose embeddings alone are stored.
         seeds: number of seeds of the decoder.
-        judge_mean: mean embedding of the reference pictures by the judge; without it the judge sees nothing.
+        judge_mean: mean embedding of the reference pictures by the judge; None to measure without the judge.
     """
 
     decoded: Mapping[str, LensSetting]
@@ -96,12 +91,12 @@ def measure(
     """Measures pairs: requested embeddings of every setting, pictures embedded again, and effects of ablation.
 
     Args:
-        bench: the models, opened.
+        bench: the models.
         pairs: the pairs.
         wanted: settings and seeds.
-        options: of the study.
-        folder: where parts go.
-        stage: by which they are named.
+        options: options of the study.
+        folder: the study's folder.
+        stage: stage, for the names of parts.
 
     Raises:
         StoreError: if a part cannot be written or read; finished parts stay.
@@ -137,7 +132,7 @@ def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]
 
 
 def _effects(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions) -> OverlayPart:
-    """Everything that needs no decoder."""
+    """Measures everything that needs no decoder."""
     single = one_shot(scene)
     return OverlayPart(
         both=scene.prefix.embedding[0].float(),
@@ -153,7 +148,7 @@ def _effects(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions
 
 
 def _judged(part: OverlayPart, judge: Encoder | None, pair: Overlaid, mean: Float[Tensor, " F"] | None) -> OverlayPart:
-    """The part with the judge's view of base, overlay and references, if there is a judge."""
+    """Adds the judge's embeddings of base, overlay and references to a part, if there is a judge."""
     if judge is None or mean is None:
         return part
     base, overlay = judge.embed(judge.preprocess([pair.base, pair.overlay])).float()
@@ -162,7 +157,7 @@ def _judged(part: OverlayPart, judge: Encoder | None, pair: Overlaid, mean: Floa
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Decoded pictures embedded again, by setting, seed by seed."""
+    """Decoded pictures embedded again, by setting and seed."""
 
     own: Mapping[str, Float[Tensor, "S N E"]]
     judged: Mapping[str, Float[Tensor, "S N F"]]
@@ -175,7 +170,7 @@ def _decode(
     seeds: int,
     judge: Encoder | None,
 ) -> Generator[Progress, None, _Decoded]:
-    """Decodes every setting with every seed and embeds the pictures again; the judge embeds them as well."""
+    """Decodes every setting with every seed and embeds the pictures again, by the judge too."""
     stacked = torch.stack(list(requested.values()))[:, None].expand(-1, seeds, -1, -1)
     shape = stacked.shape[:3]
     numbers = torch.arange(options.seed, options.seed + seeds)[:, None].expand(shape).flatten().tolist()
@@ -192,7 +187,7 @@ def _decode(
 
 
 def judge_mean(judge: Encoder, images: Sequence[Image.Image]) -> Float[Tensor, " F"]:
-    """The mean embedding of reference pictures by the judge."""
+    """Mean embedding of reference pictures by the judge."""
     starts = range(0, len(images), _JUDGE_BATCH)
     batches = [judge.embed(judge.preprocess(images[start : start + _JUDGE_BATCH])) for start in starts]
     return torch.cat([batch.float().cpu() for batch in batches]).mean(dim=0)
@@ -207,15 +202,15 @@ def measure_trajectories(
     stage: str,
     strips: Sequence[str] = (),
 ) -> Iterator[Progress]:
-    """Measures trajectories: of the embedding along all orders, of decoded pictures along some.
+    """Measures trajectories: of the embedding along all orders, of decoded pictures along some orders.
 
     Args:
-        bench: the encoder, opened.
+        bench: the models.
         pairs: the pairs.
-        orders: of each pair, heads by the order's name.
-        options: of the study.
-        folder: where parts go.
-        stage: by which they are named.
+        orders: orders of heads by name, for each pair.
+        options: options of the study.
+        folder: the study's folder.
+        stage: stage, for the names of parts.
         strips: orders along which pictures are decoded.
 
     Raises:
@@ -238,7 +233,7 @@ def measure_trajectories(
 
 
 def strip_columns(counts: Sequence[int]) -> list[int]:
-    """Places among the measured points whose pictures are decoded: none ablated, up to the quarter, and all."""
+    """Indices of the measured points whose pictures are decoded: no heads, up to a quarter of them, and all."""
     quarter = max(1, counts[-1] // 4)
     wanted = [round(quarter * share) for share in (0, 0.15, 0.35, 0.65, 1)] + [counts[-1]]
     return [min(range(len(counts)), key=lambda place: abs(counts[place] - want)) for want in wanted]
@@ -254,7 +249,7 @@ def _with_pictures(
     keep: bool,
 ) -> TrajectoryPart:
     rows = torch.stack([part.embeddings[name][list(columns)] for name in strips])
-    # All orders begin with no head ablated and end with all: each picture is decoded once.
+    # All orders share the first and the last point, so each distinct picture is decoded once.
     distinct, places = rows.flatten(0, 1).unique(dim=0, return_inverse=True)
     places = places.cpu()
 

@@ -14,15 +14,15 @@ class OverlayOptions:
     """Options of the overlay study.
 
     Attributes:
-        decode: how to decode.
-        seed: first seed of the decoder, the same for all heads, and of the random orders.
-        seeds: number of seeds over which scores are averaged on the pairs to report on; the selection, and pictures
-            along trajectories, use one.
-        ablation: what replaces a head's write; `resample` takes it from the base without the overlay.
+        decode: decoding options.
+        seed: first seed of the decoder, the same for all heads, and seed of the random orders.
+        seeds: number of seeds over which scores are averaged on the pairs to report on; the selection and the pictures
+            along trajectories use one seed.
+        ablation: replacement of a head's write; `resample` takes the write for the base without the overlay.
         steering: candidates of the Steering Lens.
-        diffusion: candidates of the Diffusion Lens; as many.
+        diffusion: candidates of the Diffusion Lens, as many.
         batch: rows of a forward pass.
-        greedy_pool: heads, best by their single effects, that greedy re-evaluation tries at each step.
+        greedy_pool: number of heads, best by their single effects, among which each greedy step searches.
         strips: number of reported pairs whose pictures along trajectories are kept.
     """
 
@@ -40,4 +40,4 @@ class OverlayOptions:
         if self.seeds < 1:
             raise UsageError("the decoder needs at least 1 seed.")
         if len(self.steering) != len(self.diffusion):
-            raise UsageError("both lenses get the same number of settings to choose from.")
+            raise UsageError("both lenses need the same number of settings to choose from.")

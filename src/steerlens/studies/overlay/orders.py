@@ -1,7 +1,7 @@
-"""Orders of heads in the overlay study, and the setting that is chosen for each lens.
+"""Orders of heads in the overlay study, and the choice of each lens' setting.
 
-Each lens is chosen twice from the same candidates: once by its decoded pictures, once by requested embeddings. An
-undecoded order is so the best that a lens can do without a decoder, not a leftover of the decoded choice.
+Each lens' setting is chosen twice from the same candidates, once by decoded pictures and once by requested embeddings,
+so that undecoded orders show the best that a lens can do without a decoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,34 +13,32 @@ from steerlens.studies.overlay.parts import OverlayPart
 from steerlens.studies.overlay.scores import (
     COMPARISONS,
     OVERLAY,
-    candidate_name,
     judged_comparison,
     lens_score,
     untuned_settings,
 )
+from steerlens.studies.shared.candidates import CHOSEN, LENSES, candidate_name, candidate_words
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.settings import LensSetting
 
-LENSES: tuple[str, ...] = ("steering", "diffusion")
-CHOSEN = "chosen"
 UNDECODED, SAME, JUDGED = ", not decoded", ", the same not decoded", ", judged"
-"""Endings of an order's name: by requested embeddings, chosen for them; by requested embeddings of the setting that was
-chosen for decoding; by pictures as the judge sees them."""
+"""Endings of an order's name: by requested embeddings, with the setting chosen for them; by requested embeddings, with
+the setting chosen for decoded pictures; by pictures embedded by the judge."""
 
 
 def chosen_order(lens: str, ending: str = "") -> str:
-    """The name of the order by a lens' chosen setting."""
+    """Name of the order by a lens' chosen setting."""
     return f"{lens}, {CHOSEN}{ending}"
 
 
 @dataclass(frozen=True)
 class OrderChoice(Record):
-    """The setting that was chosen for a lens.
+    """Chosen setting of a lens.
 
     Attributes:
-        setting: how the lens makes embeddings.
-        compare: what pictures, or embeddings, are compared with; one of `COMPARISONS`.
+        setting: the setting.
+        compare: comparison of pictures, or embeddings; one of `COMPARISONS`.
         area: normalised area on the pairs of the selection.
         candidates: the same for every candidate, by name.
     """
@@ -51,7 +49,7 @@ class OrderChoice(Record):
     candidates: Mapping[str, float]
 
     def __str__(self) -> str:
-        return f"{self.setting}, compared with {COMPARISONS[self.compare]}"
+        return candidate_words(self.setting, COMPARISONS[self.compare])
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,13 @@ class _Candidate:
 def candidate_orders(
     part: OverlayPart, settings: Sequence[LensSetting], compared: Sequence[str], seed: str
 ) -> dict[str, list[int]]:
-    """Orders on a pair of the selection: of every setting and comparison, decoded and not, and random ones.
+    """Orders on a pair of the selection: by every setting and comparison, decoded and undecoded, and random orders.
 
     Args:
-        part: of the pair.
-        settings: of both lenses.
+        part: measurements of the pair.
+        settings: settings of both lenses.
         compared: comparisons that every pair allows.
-        seed: of the random orders; every pair has its own.
+        seed: seed of the random orders; every pair has its own.
     """
     views: tuple[View, ...] = ("decoded", "requested")
     candidates = [_Candidate(setting, compare, view) for setting in settings for compare in compared for view in views]
@@ -100,9 +98,9 @@ def report_orders(part: OverlayPart, choices: Mapping[str, OrderChoice], seed: s
     """All orders on a pair to report on, by name.
 
     Args:
-        part: of the pair.
-        choices: of each lens, and of each lens without decoding.
-        seed: of the random orders; every pair has its own.
+        part: measurements of the pair.
+        choices: choice of each lens, and of each lens without decoding.
+        seed: seed of the random orders; every pair has its own.
     """
     judged = part.judges is not None
     named: dict[str, list[int]] = {}
@@ -131,22 +129,22 @@ def choose(
     compared: Sequence[str],
     view: View = "decoded",
 ) -> OrderChoice:
-    """The setting and comparison whose order removes the overlay best, on the pairs of the selection.
+    """Chooses the setting and comparison whose order removes the overlay best, on the pairs of the selection.
 
-    The drop decides; the normalised area, which is reported, is undefined where the reference is no better than chance.
+    The drop decides, since the normalised area is undefined if the reference is no better than chance.
     """
     candidates = [_Candidate(setting, compare, view) for setting in settings for compare in compared]
     drops = {candidate: float(trajectories.areas(str(candidate)).mean()) for candidate in candidates}
     areas = {candidate: trajectories.normalised(str(candidate)) for candidate in candidates}
     best = max(drops, key=lambda candidate: drops[candidate])
-    named = {f"{one.setting}, compared with {one.compare}": value for one, value in areas.items()}
+    named = {candidate_words(candidate.setting, candidate.compare): value for candidate, value in areas.items()}
     return OrderChoice(best.setting, best.compare, areas[best], named)
 
 
 def choose_all(
     trajectories: Trajectories, candidates: Mapping[str, Sequence[LensSetting]], compared: Sequence[str]
 ) -> dict[str, OrderChoice]:
-    """Both choices of each lens, decoded and not, from the same candidates."""
+    """Makes both choices of each lens, decoded and undecoded, from the same candidates."""
     decoded = {lens: choose(trajectories, settings, compared) for lens, settings in candidates.items()}
     return decoded | {
         f"{lens}{UNDECODED}": choose(trajectories, settings, compared, "requested")

@@ -7,17 +7,17 @@ from typing import Annotated, ClassVar
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from steerlens.studies.shared.parts import Part, TensorName, TensorNames
+from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_tensors
 
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Embeddings that scores of a pair are computed with, as one encoder sees them.
+    """Embeddings by one encoder with which a pair's pictures are compared.
 
     Attributes:
-        base: of the base alone.
-        overlay: of the overlay alone.
-        mean: mean over the reference pictures.
+        base: embedding of the base alone.
+        overlay: embedding of the overlay alone.
+        mean: mean embedding of the reference pictures.
     """
 
     base: Float[Tensor, "E"]
@@ -25,30 +25,26 @@ class References:
     mean: Float[Tensor, "E"]
 
 
-def _nothing() -> dict[str, Tensor]:
-    return {}
-
-
 @dataclass(frozen=True, eq=False)
 class OverlayPart(Part):
-    """Measurements of one pair of base and overlay; N heads, S seeds. Settings go by their text form.
+    """Measurements of a pair of base and overlay; N heads, S seeds. Settings are named by their text form.
 
     Attributes:
         both: embedding of the base with the overlay.
         base: embedding of the base.
         overlay: embedding of the overlay alone.
         mean: mean embedding of the reference pictures.
-        text: direction of the overlay's name, if the model knows it.
-        judged_base: embedding of the base by the judge, if there is one.
+        text: direction of the overlay's name, or None if the model does not know it.
+        judged_base: embedding of the base by the judge, or None without a judge.
         judged_overlay: embedding of the overlay by the judge.
         judged_mean: mean embedding of the reference pictures by the judge.
         one_shot: true drop of the objective when each head is ablated alone.
         greedy: heads in the greedy order.
         first_order: attribution patching on the objective.
         direct: exact drop of the objective in the final residual alone.
-        requested: embeddings that a setting asks the decoder for, by setting.
-        decoded: pictures embedded again, seed by seed.
-        judged: the same pictures as the judge embeds them.
+        requested: embeddings requested from the decoder, by setting.
+        decoded: decoded pictures embedded again, by setting.
+        judged: the same pictures embedded by the judge.
     """
 
     WHAT: ClassVar[str] = "measurements of an overlay"
@@ -66,23 +62,23 @@ class OverlayPart(Part):
     judged_overlay: Annotated[Float[Tensor, " F"] | None, TensorName("judge.overlay", optional=True)] = None
     judged_mean: Annotated[Float[Tensor, " F"] | None, TensorName("judge.mean", optional=True)] = None
     requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
     decoded: Annotated[Mapping[str, Float[Tensor, "S N E"]], TensorNames("made.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
     judged: Annotated[Mapping[str, Float[Tensor, "S N F"]], TensorNames("judged.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
 
     @property
     def own(self) -> References:
-        """References as the encoder itself sees them."""
+        """References by the encoder itself."""
         return References(self.base, self.overlay, self.mean)
 
     @property
     def judges(self) -> References | None:
-        """References as the judge sees them, or None without a judge."""
+        """References by the judge, or None without a judge."""
         if self.judged_base is None or self.judged_overlay is None or self.judged_mean is None:
             return None
         return References(self.judged_base, self.judged_overlay, self.judged_mean)
@@ -90,25 +86,25 @@ class OverlayPart(Part):
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryPart(Part):
-    """Trajectories of one pair, by order of heads: at K numbers of ablated heads.
+    """Trajectories of a pair, by order of heads, at K numbers of ablated heads.
 
     Attributes:
-        embeddings: after each number of heads was ablated together.
+        embeddings: embeddings after joint ablation of each number of heads.
         decoded: pictures decoded along some orders, embedded again.
-        pictures: the same pictures, where they were kept.
+        pictures: the same pictures, if they were kept.
     """
 
     WHAT: ClassVar[str] = "trajectories"
 
     embeddings: Annotated[Mapping[str, Float[Tensor, "K E"]], TensorNames("way.{}", str)]
     decoded: Annotated[Mapping[str, Float[Tensor, "k E"]], TensorNames("remade.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
     pictures: Annotated[Mapping[str, UInt8[Tensor, "k 3 height width"]], TensorNames("strip.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
 
     @property
     def orders(self) -> list[str]:
-        """Names of the orders; files keep none of their own."""
+        """Names of the orders, sorted, since files do not keep an order."""
         return sorted(self.embeddings)

@@ -1,6 +1,6 @@
-"""Pictures with an overlay: a small picture pasted onto a base; base, overlay and both are kept.
+"""Pictures with an overlay: a small picture pasted onto a base.
 
-The counterfactual of an overlay is exact: the same base without it.
+An overlay has an exact counterfactual: the same base without it.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from steerlens.images import load_picture, load_with_alpha, picture_files
 from steerlens.studies.shared.subjects import concept_of, image_hash, set_identity
 
 LEAST = 16
-"""Least number of reference pictures for a mean, where there are so many."""
+"""Number of reference pictures below which studied bases are added to them."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an overlay goes.
+    """Place, size and opacity of an overlay.
 
     Attributes:
         x: centre, as a share of the base's width, in [0,1].
-        y: centre, as a share of its height.
-        size: the overlay's larger side as a share of the base's smaller one.
+        y: centre, as a share of the base's height, in [0,1].
+        size: the overlay's larger side as a share of the base's smaller side, in (0,1].
         opacity: in (0,1].
     """
 
@@ -39,17 +39,17 @@ class Placement:
 
     def __post_init__(self) -> None:
         if not (0 <= self.x <= 1 and 0 <= self.y <= 1 and 0 < self.size <= 1 and 0 < self.opacity <= 1):
-            raise UsageError(f"an overlay lies inside of its base, is no larger, and is seen: {self} is not so.")
+            raise UsageError(f"an overlay must lie inside of its base, be no larger, and be visible: {self} is not.")
 
 
 @dataclass(frozen=True)
 class Placing:
-    """Placement of overlays: given values hold for all pairs, the others are drawn for each pair.
+    """Ranges from which the placement of each pair's overlay is drawn.
 
     Attributes:
-        centre: x and y, as shares of the base's width and height; None for near a random corner.
-        size: the least and the largest, equal if it is given; see `Placement`.
-        opacity: the least and the largest, equal if it is given.
+        centre: x and y, as shares of the base's width and height; None for a place near a random corner.
+        size: least and largest size, equal for a fixed size; see `Placement`.
+        opacity: least and largest opacity, equal for a fixed opacity.
     """
 
     centre: tuple[float, float] | None = None
@@ -59,12 +59,14 @@ class Placing:
     def __post_init__(self) -> None:
         for name, (least, largest) in (("size", self.size), ("opacity", self.opacity)):
             if least > largest:
-                raise UsageError(f"the {name} of overlays lies between {least:g} and {largest:g}, which is nowhere.")
+                raise UsageError(
+                    f"the {name} of overlays lies between {least:g} and {largest:g}: give the least first."
+                )
         for size, opacity in zip(self.size, self.opacity, strict=True):
             Placement(*(self.centre or (0.5, 0.5)), size, opacity)
 
     def draw(self, chance: random.Random) -> Placement:
-        """Draws a placement; every draw takes as many random numbers, so that options do not change each other's."""
+        """Draws a placement; every draw takes the same number of random numbers, whatever the options."""
         side, left, top = chance.uniform(*self.size), chance.random() < 0.5, chance.random() < 0.5
         opacity = chance.uniform(*self.opacity)
         x, y = self.centre or (side / 2 if left else 1 - side / 2, side / 2 if top else 1 - side / 2)
@@ -76,13 +78,13 @@ class Overlaid:
     """A base, an overlay, and both together.
 
     Attributes:
-        id: names the pair.
+        id: name of the pair.
         base: the picture without the overlay, RGB.
         overlay: the overlay alone.
         both: the overlay pasted onto the base.
-        base_concept: what the base shows.
-        overlay_concept: what the overlay shows.
-        placement: where it was pasted.
+        base_concept: concept of the base.
+        overlay_concept: concept of the overlay.
+        placement: place, size and opacity of the overlay.
     """
 
     id: str
@@ -96,11 +98,11 @@ class Overlaid:
 
 @dataclass(frozen=True, eq=False)
 class OverlaySet:
-    """The pairs of a study; those for selection share no concept with those to report on.
+    """Pairs of a study; those of the selection share no concept with those to report on.
 
     Attributes:
-        selection: settings are selected on these.
-        reported: results are reported on these.
+        selection: pairs to select settings on.
+        reported: pairs to report on.
         reference: pictures whose mean embedding is subtracted.
         source: origin of the pictures, in words.
         note: a warning about the pictures; usually empty.
@@ -113,7 +115,7 @@ class OverlaySet:
     note: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that tell this set from another one."""
+        """JSON values that identify the set."""
 
         def named(pairs: Sequence[Overlaid]) -> dict[str, str]:
             return {pair.id: f"{image_hash(pair.base)} {image_hash(pair.both)}" for pair in pairs}
@@ -129,11 +131,11 @@ def paste(
     Args:
         base: any picture; it is not changed.
         overlay: RGB or RGBA.
-        placement: where, how large, how opaque.
-        mask: greyscale of the overlay's size, white where it is opaque; by default its own transparency.
+        placement: place, size and opacity.
+        mask: greyscale picture of the overlay's size, white where it is opaque; by default the overlay's transparency.
 
     Raises:
-        UsageError: if the mask has another size than the overlay.
+        UsageError: if the sizes of mask and overlay differ.
     """
     layer = overlay.convert("RGBA")
     if mask is not None:
@@ -155,7 +157,7 @@ def paste(
 
 
 def square(image: Image.Image) -> Image.Image:
-    """The central square of a picture, which every encoder sees, whether it crops or not."""
+    """Crops a picture to its central square, which encoders see whether they crop or not."""
     side = min(image.size)
     left, top = ((whole - side) // 2 for whole in image.size)
     return image.crop((left, top, left + side, top + side))
@@ -171,23 +173,23 @@ def folder_pairs(
     placing: Placing | None = None,
     n_reference: int = 64,
 ) -> OverlaySet:
-    """Pairs from two folders of photographs; every base is used once, overlays again where they are fewer.
+    """Builds pairs from two folders of photographs; every base is used once, overlays repeatedly if they are fewer.
 
-    Photographs are cut to their central square. What a picture shows is the name of its subfolder or file.
+    Photographs are cropped to their central square. The concept of a picture is the name of its subfolder or file.
 
     Args:
         bases: folder of base pictures.
-        overlays: folder of overlays; PNGs with transparency serve best.
-        n_selection: pairs to select settings on.
-        n_reported: pairs to report on; neither their bases nor their overlays show concepts of the selection.
-        seed: decides which overlay goes onto which base, and where.
+        overlays: folder of overlays, preferably PNGs with transparency.
+        n_selection: number of pairs to select settings on.
+        n_reported: number of pairs to report on; their bases and overlays share no concept with the selection.
+        seed: seed of the pairs and of the placements.
         placing: place, size and opacity of overlays; see `Placing` for the defaults.
-        n_reference: bases whose mean embedding is subtracted, taken from those that are not studied while there are
-            enough.
+        n_reference: number of bases whose mean embedding is subtracted; studied bases serve only if too few others are
+            left.
 
     Raises:
-        UsageError: if a folder is not there or holds too few pictures.
-        PictureError: if one of them cannot be read.
+        UsageError: if a folder does not exist or holds too few pictures.
+        PictureError: if a picture cannot be read.
     """
     lower, upper = (_by_concept(folder) for folder in (bases, overlays))
     draw = random.Random(seed)
@@ -195,7 +197,8 @@ def folder_pairs(
     draw.shuffle(names)
     if len(names) < 2:
         raise UsageError(
-            f"{overlays} holds overlays of fewer than two concepts: settings are chosen on one, reported on another."
+            f"{overlays} holds overlays of fewer than two concepts, but settings are chosen and reported on different "
+            "concepts; add overlays."
         )
     cut = min(max(1, round(len(names) * n_selection / (n_selection + n_reported))), len(names) - 1)
     grounds = sorted(lower)
@@ -213,10 +216,10 @@ def folder_pairs(
         tuple(
             _pair(base, bases, over, overlays, (placing or Placing()).draw(draw))
             for base, over in zip(
-                some, _meeting(upper, over_names, [concept_of(path, bases) for path in some]), strict=True
+                paths, _overlays_for([concept_of(path, bases) for path in paths], upper, over_names), strict=True
             )
         )
-        for some, over_names in ((selection_bases, names[:cut]), (reported_bases, names[cut:]))
+        for paths, over_names in ((selection_bases, names[:cut]), (reported_bases, names[cut:]))
     ]
     studied = {*selection_bases, *reported_bases}
     spare = [path for group in lower.values() for path in group if path not in studied]
@@ -231,7 +234,7 @@ def folder_pairs(
 
 
 def _references(groups: Sequence[Sequence[Path]], count: int, draw: random.Random) -> list[Path]:
-    """Pictures of the first group; then of the others, in order, only until there are `LEAST`."""
+    """Draws pictures of the first group, then of the other groups only up to `LEAST`."""
     picked: list[Path] = []
     for place, group in enumerate(groups):
         wanted = (count if place == 0 else min(LEAST, count)) - len(picked)
@@ -243,8 +246,8 @@ def _reference_note(studied: int, count: int, bases: Path) -> str:
     if not studied:
         return ""
     return (
-        f"{studied} of the {count} reference pictures, whose mean is taken out, are bases that are studied themselves: "
-        f"{bases.name} holds too few others; give {LEAST} more than --choose and --count take."
+        f"{studied} of the {count} reference pictures, whose mean is subtracted, are studied bases, since {bases.name} "
+        f"holds too few others; give {LEAST} more than --choose and --count take."
     )
 
 
@@ -256,21 +259,23 @@ def _by_concept(folder: Path) -> dict[str, list[Path]]:
 
 
 def _in_turn(by_concept: Mapping[str, Sequence[Path]], names: Sequence[str], count: int) -> list[Path]:
-    """The first picture of every concept, then the second of every concept, and so on."""
+    """Interleaves concepts: the first picture of each, then the second of each, and so on."""
     most = max((len(by_concept[name]) for name in names), default=0)
     turns = [by_concept[name][turn] for turn in range(most) for name in names if turn < len(by_concept[name])]
     return turns[:count]
 
 
-def _meeting(by_concept: Mapping[str, Sequence[Path]], names: Sequence[str], concepts: Sequence[str]) -> list[Path]:
-    """An overlay for each base, concepts in turn; of another concept than the base where there is one."""
-    shown = {path: name for name in names for path in by_concept[name]}
-    every = _in_turn(by_concept, names, len(shown))
-    met: list[Path] = []
+def _overlays_for(
+    concepts: Sequence[str], by_concept: Mapping[str, Sequence[Path]], names: Sequence[str]
+) -> list[Path]:
+    """Overlays for bases of these concepts, in turn; of another concept than the base if possible."""
+    concept_by_path = {path: name for name in names for path in by_concept[name]}
+    overlays = _in_turn(by_concept, names, len(concept_by_path))
+    taken: list[Path] = []
     for place, concept in enumerate(concepts):
-        turned = every[place % len(every) :] + every[: place % len(every)]
-        met.append(next((path for path in turned if shown[path] != concept), turned[0]))
-    return met
+        rotated = overlays[place % len(overlays) :] + overlays[: place % len(overlays)]
+        taken.append(next((path for path in rotated if concept_by_path[path] != concept), rotated[0]))
+    return taken
 
 
 def _pair(base: Path, bases: Path, over: Path, overlays: Path, placement: Placement) -> Overlaid:

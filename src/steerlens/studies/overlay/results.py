@@ -1,4 +1,4 @@
-"""Figures of the overlay study as data: orders of heads, their areas and trajectories."""
+"""Results of the overlay study as data: orders of heads, their areas and trajectories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from steerlens.studies.shared.stats import Estimate
 
 @dataclass(frozen=True)
 class OrderRow(Record):
-    """An order of heads.
+    """Figures of an order of heads.
 
     Attributes:
-        name: of the order.
-        area: normalised area with its interval over pairs.
-        projection: the same for the projection in place of the objective, by which nothing was ordered.
+        name: name of the order.
+        area: normalised area of the objective, over pairs.
+        projection: normalised area of the projection, which no order uses.
         drop: mean drop of the objective over the first quarter of the heads.
     """
 
@@ -34,18 +34,18 @@ class OverlaySummary(StudySummary):
     """Everything that the overlay study reports.
 
     Attributes:
-        n_pairs: pairs reported on.
-        n_concepts: the fewer of the concepts that their bases and that their overlays show.
-        n_chosen: pairs of the selection.
+        n_pairs: number of reported pairs.
+        n_concepts: number of concepts of their bases or of their overlays, whichever is smaller.
+        n_chosen: number of pairs of the selection.
         n_heads: N.
-        ablation: what replaced a head's write.
-        choices: the frozen setting of each lens, and of each lens without decoding.
-        orders: every order, best first.
+        ablation: replacement of a head's write.
+        choices: frozen setting of each lens, and of each lens without decoding.
+        orders: figures of every order, the best first.
         bar: normalised area of the Steering Lens' chosen order.
-        difference: the same minus that of the Diffusion Lens, paired.
+        difference: paired difference of that area from the Diffusion Lens'.
         differences: further paired differences, by name.
-        random_range: smallest and largest normalised area among the random orders, each a mean over pairs.
-        left: quantities that are left after a quarter of the heads, by order.
+        random_range: smallest and largest normalised area of single random orders.
+        left: each quantity after ablation of a quarter of the heads, by order.
         counts: numbers of ablated heads of the curves.
         curves: each quantity along each order.
         decoded_counts: numbers of ablated heads at which pictures were decoded.
@@ -54,7 +54,8 @@ class OverlaySummary(StudySummary):
         judge: the outside judge, or None.
         judged_by: the judge's comparison of each lens' chosen pictures, in words; empty without a judge.
         note: a warning about the pictures; usually empty.
-        command: the command that was run, or nothing.
+        command: the command, or empty.
+        model: name of the pair; empty in summaries of earlier versions.
     """
 
     n_pairs: int
@@ -78,9 +79,10 @@ class OverlaySummary(StudySummary):
     judged_by: Mapping[str, str] = field(default_factory=dict[str, str])
     note: str = ""
     command: str = ""
+    model: str = ""
 
     def area(self, name: str) -> Estimate:
-        """The normalised area of an order.
+        """Normalised area of an order.
 
         Raises:
             StoreError: if it was not measured.

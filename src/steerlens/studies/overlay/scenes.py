@@ -1,4 +1,4 @@
-"""Scenes of held-out pictures with other held-out pictures as overlays, for pairs trained on prepared pictures."""
+"""Scenes of held-out pictures with other held-out pictures as overlays, for models trained on prepared pictures."""
 
 import random
 from pathlib import Path
@@ -21,22 +21,23 @@ def scene_pairs(
     placing: Placing | None = None,
     n_reference: int = 64,
 ) -> OverlaySet:
-    """Scenes of held-out pictures with another held-out picture near a corner.
+    """Draws scenes of held-out pictures with another held-out picture as overlay.
 
     Args:
         data: folder of prepared pictures.
-        n_selection: pairs to select settings on.
-        n_reported: pairs to report on; a concept is the base of at most one pair and the overlay of at most one.
-        seed: decides the pairs.
+        n_selection: number of pairs to select settings on.
+        n_reported: number of pairs to report on; a concept is the base of at most one pair and the overlay of at most
+            one.
+        seed: seed of the pairs.
         placing: place, size and opacity of overlays; see `Placing` for the defaults.
-        n_reference: scenes of training pictures whose mean embedding is subtracted.
+        n_reference: number of scenes of training pictures whose mean embedding is subtracted.
 
     Raises:
         UsageError: if there are too few held-out pictures.
     """
     pictures = open_pictures(data)
     unseen = pictures.rows(UNSEEN)
-    # An unseen concept has a picture in every style; the held-out style's is enough.
+    # An unseen concept has a picture in every style; that of the held-out style is enough.
     rows = torch.cat([pictures.rows(HELD_OUT), unseen[pictures.style[unseen] == pictures.held_style]])
     generator, draw = torch.Generator().manual_seed(1_000_003 * seed + 29), random.Random(seed)
     rows = rows[torch.randperm(rows.numel(), generator=generator)]
@@ -44,12 +45,12 @@ def scene_pairs(
     if selection.numel() < 2 * n_selection or reported.numel() < max(n_reported + 1, 3):
         raise UsageError(f"{rows.numel()} held-out pictures are too few for {n_selection} and {n_reported} pairs.")
     sides: list[tuple[Overlaid, ...]] = []
-    for some, count in ((selection, n_selection), (reported, n_reported)):
+    for lower, count in ((selection, n_selection), (reported, n_reported)):
         # Every picture is a base once and an overlay once: base and overlay lie half the list apart.
-        lower, upper = some, some.roll(-(some.numel() // 2))
+        upper = lower.roll(-(lower.numel() // 2))
         bases = draw_scenes(pictures, lower[:count], generator)
         if len(bases) < count:
-            raise UsageError(f"{some.numel()} held-out pictures are too few for {count} pairs.")
+            raise UsageError(f"{lower.numel()} held-out pictures are too few for {count} pairs.")
         pairs: list[Overlaid] = []
         for base, over, ground in zip(lower.tolist(), upper.tolist(), bases, strict=False):
             where = (placing or Placing()).draw(draw)

@@ -1,4 +1,4 @@
-"""Scores of heads in the overlay study: how much of the overlay their pictures, or requested embeddings, show."""
+"""Scores of heads in the overlay study: similarity of their pictures, or requested embeddings, with the overlay."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ from steerlens.studies.shared.settings import LensSetting
 from steerlens.zoo.pair import Pair
 
 OVERLAY, OBJECTIVE, NAME = "overlay", "objective", "text"
-"""Comparisons of a head's picture: with the overlay; with the overlay minus the base, by which orders are evaluated;
+"""Comparisons of a head's picture: with the overlay; with overlay and base, by the objective that evaluates orders;
 with the overlay's name."""
 
 COMPARISONS = {
@@ -28,17 +28,17 @@ COMPARISONS = {
 
 
 def lens_score(part: OverlayPart, setting: object, compare: str, view: View = "decoded") -> Float[Tensor, "N"]:
-    """How much of the overlay a lens shows of each head, mean of seeds.
+    """Scores each head by the overlay in its picture, mean over seeds.
 
     Args:
-        part: of one pair.
+        part: measurements of a pair.
         setting: the lens' setting, or its name in the part.
         compare: one of `COMPARISONS`.
-        view: decoded pictures; requested embeddings; decoded pictures as the judge sees them, with its own embeddings
-            of base, overlay and references.
+        view: embeddings that are compared: decoded, requested or judged; the judge has its own embeddings of base,
+            overlay and references.
 
     Raises:
-        StoreError: if the part lacks what it needs.
+        StoreError: if the part lacks the embeddings.
     """
     scores = seed_scores(part, setting, compare, view)
     return scores if view == "requested" else scores.mean(dim=0)
@@ -47,7 +47,7 @@ def lens_score(part: OverlayPart, setting: object, compare: str, view: View = "d
 def seed_scores(
     part: OverlayPart, setting: object, compare: str, view: View = "decoded"
 ) -> Float[Tensor, "N"] | Float[Tensor, "S N"]:
-    """The same seed by seed, where there are seeds."""
+    """The same by seed; requested embeddings have no seeds."""
     families: Mapping[View, Mapping[str, Tensor]] = {
         "requested": part.requested,
         "decoded": part.decoded,
@@ -65,18 +65,18 @@ def seed_scores(
 
 
 def judged_comparison(compare: str) -> str:
-    """The judge's comparison: it reads no names of overlays, and goes by the objective instead."""
+    """Comparison by the judge: it reads no names of overlays, and uses the objective instead."""
     return OBJECTIVE if compare == NAME else compare
 
 
 def comparisons(pair: Pair, overlaid: Sequence[Overlaid]) -> tuple[str, ...]:
-    """Comparisons that every pair allows: the overlay's name only where the model knows all of them."""
-    known = all(overlay_text(pair, one) is not None for one in overlaid)
+    """Comparisons that every pair allows; the overlay's name only if the model knows all names."""
+    known = all(overlay_text(pair, picture) is not None for picture in overlaid)
     return (OVERLAY, OBJECTIVE, NAME) if known else (OVERLAY, OBJECTIVE)
 
 
 def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
-    """The direction of the overlay's name, or None if the pair reads no texts, or does not know this one."""
+    """Direction of the overlay's name, or None if the pair reads no texts or does not know the name."""
     try:
         return pair.text_direction(overlaid.overlay_concept).float()
     except UsageError:
@@ -84,10 +84,5 @@ def overlay_text(pair: Pair, overlaid: Overlaid) -> Float[Tensor, "E"] | None:
 
 
 def untuned_settings() -> dict[str, LensSetting]:
-    """Settings without any tuning, by the name of their order: the plain ones, and one factor for all heads."""
+    """Settings without any tuning, by the name of their order: plain settings, and one factor for all heads."""
     return {f"{setting.lens}, plain": setting for setting in PLAIN} | {ONE_FACTOR_NAME: ONE_FACTOR}
-
-
-def candidate_name(setting: LensSetting) -> str:
-    """The name of a candidate in the parts of the selection."""
-    return f"candidate.{setting}"

@@ -1,4 +1,4 @@
-"""The page of the overlay study: choices, orders by both measures, paired differences, and the judge."""
+"""Page of the overlay study: choices, orders by both measures, paired differences, and the judge."""
 
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import COMPARISONS
@@ -16,34 +16,34 @@ from steerlens.studies.shared.stats import caution
 
 
 def overlay_section(summary: OverlaySummary) -> str:
-    """The study's page below its findings."""
+    """Writes the page of the study below its findings."""
     low, high = summary.random_range
     lines = [
         f"{summary.n_pairs} pairs of a base and an overlay, {summary.n_heads} heads, {summary.ablation} "
-        "ablation. The number of an order is the area of the objective's drop over the first quarter of the heads: 0 "
-        "for random orders, 1 for the greedy reference, which is not the optimum. Intervals resample pairs, one by one "
-        "(95 %): pairs that share a picture count as independent.\n",
+        "ablation. The figure of an order is the area of the objective's drop over the first quarter of the heads, "
+        "normalised to 0 for random orders and 1 for the greedy reference, which is not the optimum. 95 % intervals: "
+        "bootstrap over pairs, which treats pairs with a common picture as independent.\n",
         f"    {summary.command or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
         figure("Normalised area of every order", "overlay-orders"),
         "## Choices\n",
         table(
-            ["lens", "setting", "compared with", "area where it was chosen"],
+            ["lens", "setting", "compared with", "area on the selection"],
             [
                 [lens, str(choice.setting), COMPARISONS[choice.compare], signed(choice.area)]
                 for lens, choice in summary.choices.items()
             ],
         ),
-        "All candidates, where the choice was made:\n",
+        "All candidates, on the selection:\n",
         candidates_table(summary.choices, "normalised area"),
         "## Orders of heads\n",
         overlay_orders(summary),
-        f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, chosen: "
-        f"{interval(summary.difference)}.\n",
+        f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, with chosen "
+        f"settings: {interval(summary.difference)}.\n",
         table(
             ["paired difference", "area"],
             [[readable(name), interval(estimate)] for name, estimate in summary.differences.items()],
         ),
-        "## What decoding leaves\n",
+        "## Effect of decoding\n",
         attenuation_table(
             summary.attenuation,
             "each head's own effect on the objective",
@@ -51,26 +51,26 @@ def overlay_section(summary: OverlaySummary) -> str:
         ),
         figure("Trajectories of the embedding", "overlay-trajectories"),
         figure("Trajectories of decoded pictures", "overlay-decoded"),
-        figure("Decoded pictures along the way", "overlay-strip-0"),
+        figure("Decoded pictures along each order", "overlay-strip-0"),
     ]
     return "\n".join(lines)
 
 
 def overlay_orders(summary: OverlaySummary) -> str:
-    """Every order of heads with its areas, of the objective and of the projection."""
+    """Writes every order of heads with its areas, of the objective and of the projection."""
     rows = [
         [readable(row.name), interval(row.area), interval(row.projection), f"{row.drop:+.3f}"] for row in summary.orders
     ]
     lines = [
         table(["order", "normalised area", "of the projection", "mean drop of the objective"], rows),
-        "The projection of the embedding onto embedding(base + overlay) - embedding(base), by which nothing was "
-        "ordered or chosen, checks the objective. *Not decoded* orders go by the setting that each lens chose, from "
-        "the same candidates, by its undecoded scores; *the same not decoded* by the setting chosen for decoding.\n",
+        "The projection of the embedding onto embedding(base + overlay) - embedding(base) serves as a check of the "
+        "objective: it is not used to order heads or to choose settings. *Not decoded* orders use the setting that "
+        "undecoded scores choose from the same candidates; *the same not decoded* the setting chosen for decoding.\n",
         *judged_by(summary.judge),
     ]
     if summary.judged_by:
         words = "; ".join(f"{lens}: {compared}" for lens, compared in summary.judged_by.items())
-        lines.append(f"The judge compared the chosen settings' pictures with: {words}.\n")
+        lines.append(f"The judge compares pictures of the chosen settings with: {words}.\n")
     warnings = (caution(summary.n_concepts), summary.note)
     lines += [f"**{words[0].upper()}{words[1:].rstrip('.')}.**\n" for words in warnings if words]
     return "\n".join(lines)

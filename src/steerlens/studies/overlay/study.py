@@ -1,28 +1,24 @@
-"""The overlay study as the command line and the page of results see it."""
+"""Entry of the overlay study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from steerlens.errors import UsageError
 from steerlens.studies.overlay.arguments import OverlayArguments
-from steerlens.studies.shared.study import Study
+from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
     from steerlens.studies.overlay.pictures import OverlaySet
     from steerlens.studies.overlay.results import OverlaySummary
-    from steerlens.studies.shared.markdown import Bar, Finding
 
 
 class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
-    """Overlays: heads ablated in the order in which a lens sees an overlay."""
+    """Overlays: heads ablated in the order in which a lens shows an overlay."""
 
     name = "overlay"
     title = "Overlays"
-    question = (
-        "Does ablating heads in a lens' order make an overlay leave, while the base stays? The paper's second study."
-    )
+    question = "Does ablating heads in a lens' order remove an overlay and keep the base? The paper's second study."
 
     @property
     def arguments(self) -> type[OverlayArguments]:
@@ -30,14 +26,13 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         return OverlayArguments
 
     def run(self, arguments: OverlayArguments, command: str) -> "Generator[Progress, None, OverlaySummary]":
-        """Loads models and pictures, and carries the study out."""
+        """Loads models and pictures, and runs the study."""
         from steerlens.lenses.strength import Strength
         from steerlens.progress import Progress
         from steerlens.studies.overlay.experiment import overlay_study
         from steerlens.studies.overlay.options import OverlayOptions
-        from steerlens.studies.shared.bench import with_steps
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
-        from steerlens.studies.shared.inputs import load_judge, load_study_pair
+        from steerlens.studies.shared.inputs import decode_options, load_judge, load_study_pair
 
         settings = arguments.settings
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
@@ -47,7 +42,7 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         judge = load_judge(arguments.judge, settings)
         yield Progress("loading", 1, 1)
         options = OverlayOptions(
-            with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+            decode_options(pair, settings),
             settings.seed,
             arguments.ablation,
             steering,
@@ -56,42 +51,29 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         )
         return (yield from overlay_study(pair, overlays, options, arguments.out, judge=judge, command=command))
 
-    def read(self, values: Mapping[str, Any], where: str) -> "OverlaySummary":
-        """The summary from JSON values."""
+    @property
+    def report(self) -> "Report[OverlaySummary]":
+        """Functions that read and report its summary."""
+        from steerlens.studies.overlay.findings import overlay_bars, overlay_findings
         from steerlens.studies.overlay.results import OverlaySummary
-
-        return OverlaySummary.from_json(values, where)
-
-    def lines(self, summary: "OverlaySummary", folder: Path) -> Sequence[str]:
-        """Lines of results for the terminal."""
+        from steerlens.studies.overlay.section import overlay_section
         from steerlens.studies.overlay.terminal import overlay_lines
 
-        return overlay_lines(summary, folder)
-
-    def bars(self, summary: "OverlaySummary") -> "Sequence[Bar]":
-        """Figures of the verdict page."""
-        from steerlens.studies.overlay.findings import overlay_bars
-
-        return overlay_bars(summary)
-
-    def findings(self, summary: "OverlaySummary") -> "Sequence[Finding]":
-        """Findings in words."""
-        from steerlens.studies.overlay.findings import overlay_findings
-
-        return overlay_findings(summary)
-
-    def section(self, summary: "OverlaySummary") -> str:
-        """Tables and figures of the study's page."""
-        from steerlens.studies.overlay.section import overlay_section
-
-        return overlay_section(summary)
+        return Report(
+            summary=OverlaySummary,
+            model=lambda summary: summary.model,
+            lines=overlay_lines,
+            bars=overlay_bars,
+            findings=overlay_findings,
+            section=overlay_section,
+        )
 
 
 def load_overlays(arguments: OverlayArguments) -> "OverlaySet":
-    """The pairs of base and overlay that the options name.
+    """Loads the pairs of base and overlay that the options name.
 
     Raises:
-        UsageError: if pictures, places, sizes or opacities are missing, too few, or make no sense.
+        UsageError: if pictures are missing or too few, or places, sizes or opacities are out of range.
     """
     from steerlens.studies.overlay.pictures import Placing, folder_pairs
     from steerlens.studies.overlay.scenes import scene_pairs
@@ -110,8 +92,8 @@ def load_overlays(arguments: OverlayArguments) -> "OverlaySet":
     if arguments.bases is None or arguments.overlays is None:
         if settings.data is None:
             raise UsageError(
-                "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER, or for scenes of the "
-                "bundled pair --data DIR, prepared with: steerlens train prepare --data DIR"
+                "the overlay study needs pictures: give --bases FOLDER --overlays FOLDER; or, for scenes of the "
+                "bundled pair, --data DIR, prepared by: steerlens train prepare --data DIR"
             )
         return scene_pairs(settings.data, *counts, seed=seed, placing=placing)
     return folder_pairs(arguments.bases, arguments.overlays, *counts, seed=seed, placing=placing)
@@ -119,5 +101,5 @@ def load_overlays(arguments: OverlayArguments) -> "OverlaySet":
 
 def _range(option: str, values: tuple[float, ...]) -> tuple[float, float]:
     if len(values) not in (1, 2):
-        raise UsageError(f"{option} takes one number, or two to draw it between, not {len(values)}.")
+        raise UsageError(f"{option} takes one number, or the two ends of a range, not {len(values)} numbers.")
     return values[0], values[-1]

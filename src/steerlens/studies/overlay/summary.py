@@ -1,4 +1,4 @@
-"""Summary of the overlay study, computed from its stored parts and nothing else."""
+"""Summary of the overlay study, computed from its stored parts alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectories, quantity, random_name
 from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.measure import strip_columns
-from steerlens.studies.overlay.orders import JUDGED, LENSES, SAME, UNDECODED, OrderChoice, chosen_order
+from steerlens.studies.overlay.orders import JUDGED, SAME, UNDECODED, OrderChoice, chosen_order
 from steerlens.studies.overlay.results import OrderRow, OverlaySummary
 from steerlens.studies.overlay.scores import (
     COMPARISONS,
@@ -20,22 +20,23 @@ from steerlens.studies.overlay.scores import (
     untuned_settings,
 )
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
-from steerlens.studies.shared.candidates import ONE_FACTOR_NAME
+from steerlens.studies.shared.candidates import LENSES, ONE_FACTOR_NAME
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.stats import Estimate
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the summary repeats of the study's options and pictures.
+    """Options and pictures of the study that its summary repeats.
 
     Attributes:
-        ablation: what replaced a head's write.
-        n_concepts: the fewer of the concepts among bases and among overlays.
-        n_chosen: pairs of the selection.
-        judge: the outside judge, if there was one.
-        note: a warning about the pictures.
-        command: what was run.
+        ablation: replacement of a head's write.
+        n_concepts: number of concepts of bases or of overlays, whichever is smaller.
+        n_chosen: number of pairs of the selection.
+        judge: the outside judge, or None.
+        note: a warning about the pictures, or empty.
+        command: the command.
+        model: name of the pair.
     """
 
     ablation: str
@@ -44,10 +45,11 @@ class Setup:
     judge: JudgeName | None = None
     note: str = ""
     command: str = ""
+    model: str = ""
 
 
 CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
-"""The paired difference of the lenses' chosen orders."""
+"""Name of the paired difference of the lenses' chosen orders."""
 
 UNDECODED_DIFFERENCE = f"{CHOSEN_DIFFERENCE}{UNDECODED}"
 ONE_SHOT_DIFFERENCE = f"{chosen_order('steering')}, minus {ONE_SHOT}"
@@ -59,9 +61,9 @@ def summarise(
     """Computes everything that the study reports.
 
     Args:
-        trajectories: of the pairs to report on.
+        trajectories: trajectories of the pairs to report on.
         choices: the frozen settings.
-        setup: what the summary repeats.
+        setup: options and pictures that the summary repeats.
         draws: bootstrap draws of the intervals.
     """
     names, counts = trajectories.orders, trajectories.counts
@@ -78,6 +80,7 @@ def summarise(
     differences = _differences(trajectories, names, draws)
     each = [trajectories.normalised(random_name(number)) for number in range(RANDOM_ORDERS)]
     curves = {kind: {name: trajectories.curve(name, kind) for name in names} for kind in CURVES}
+    decoded_orders = sorted(trajectories.trajectories[0].decoded)
     quarter = list(counts).index(max(1, counts[-1] // 4))
     judged_by: dict[str, str] = {}
     if setup.judge is not None:
@@ -99,19 +102,19 @@ def summarise(
         curves=curves,
         decoded_counts=tuple(counts[place] for place in strip_columns(counts)),
         decoded={
-            kind: {name: trajectories.curve(name, kind, decoded=True) for name in sorted(trajectories.ways[0].decoded)}
-            for kind in CURVES
+            kind: {name: trajectories.curve(name, kind, decoded=True) for name in decoded_orders} for kind in CURVES
         },
         attenuation=_attenuation(trajectories, choices, draws),
         judge=setup.judge,
         judged_by=judged_by,
         note=setup.note,
         command=setup.command,
+        model=setup.model,
     )
 
 
 def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -> dict[str, Estimate]:
-    """Paired differences of areas: between the lenses, and of the Steering Lens from other orders."""
+    """Paired differences of areas, between the lenses and between the Steering Lens and other orders."""
     compared = {
         f"steering minus diffusion, {kind}{ending}": (f"steering, {kind}{ending}", f"diffusion, {kind}{ending}")
         for kind, ending in (
@@ -152,21 +155,22 @@ def _attenuation(trajectories: Trajectories, choices: Mapping[str, OrderChoice],
             torch.stack([part.requested[str(setting)] for part in parts]),
             torch.stack([part.decoded[str(setting)] for part in parts], dim=1),
         )
-        rows.append(attenuation(name, requested, decoded, effect, fidelity, trajectories.one_by_one, draws=draws))
+        rows.append(attenuation(name, requested, decoded, effect, fidelity, trajectories.pair_names, draws=draws))
     return tuple(rows)
 
 
 def table_rows(trajectories: Trajectories, pairs: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Rows of the study's table, one a pair, order and number of ablated heads.
+    """Rows of the study's table, one per pair, order and number of ablated heads.
 
     Args:
-        trajectories: of the pairs to report on.
-        pairs: id, base concept and overlay concept of each.
+        trajectories: trajectories of the pairs to report on.
+        pairs: id, base concept and overlay concept of each pair.
     """
     rows: list[dict[str, Any]] = []
-    for part, way, (id, base, overlay) in zip(trajectories.parts, trajectories.ways, pairs, strict=True):
-        for name in way.orders:
-            curves = {kind: quantity(part, way.embeddings[name], kind).tolist() for kind in CURVES}
+    measured = zip(trajectories.parts, trajectories.trajectories, pairs, strict=True)
+    for part, trajectory, (id, base, overlay) in measured:
+        for name in trajectory.orders:
+            curves = {kind: quantity(part, trajectory.embeddings[name], kind).tolist() for kind in CURVES}
             rows += [
                 {"pair": id, "base": base, "overlay": overlay, "order": name, "ablated": count}
                 | {kind: values[place] for kind, values in curves.items()}

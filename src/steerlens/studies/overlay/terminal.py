@@ -6,14 +6,15 @@ from steerlens.studies.overlay.areas import BASE_CURVE, OVERLAY_CURVE
 from steerlens.studies.overlay.orders import chosen_order
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.terminal import closing_lines
 
 
 def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
-    """Lines of results: choices, areas of orders, paired differences, what is left of overlay and base."""
+    """Lines of results: choices, areas of orders, paired differences, similarity with overlay and base."""
     low, high = summary.random_range
     lines = [
         f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation",
-        *(f"  {lens} goes with: {choice}" for lens, choice in summary.choices.items()),
+        *(f"  chosen for {lens}: {choice}" for lens, choice in summary.choices.items()),
         "normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:",
         f"  {'':36} {'of the objective':22} of the projection",
         *(f"  {row.name:36} {row.area!s:22} {row.projection}" for row in summary.orders),
@@ -23,7 +24,7 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
             f"  {name:46} {estimate}{'' if estimate.excludes_zero else '  (includes 0)'}"
             for name, estimate in summary.differences.items()
         ),
-        "similarity with overlay and base, none ablated, and after a quarter of the heads:",
+        "similarity with overlay and base, without ablation and after ablating a quarter of the heads:",
     ]
     start = [summary.curves[curve][chosen_order("steering")].values[0] for curve in (OVERLAY_CURVE, BASE_CURVE)]
     lines.append(f"  {'none':32} {start[0]:+.2f} {start[1]:+.2f}")
@@ -31,5 +32,4 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
     if summary.judge is not None:
         compared = "; ".join(f"{chosen_order(lens)}, with {words}" for lens, words in summary.judged_by.items())
         lines.append(f"judged by {summary.judge.name} (weights {summary.judge.sha256[:12]}): compares {compared}")
-    lines += [warning for warning in (caution(summary.n_concepts), summary.note) if warning]
-    return [*lines, f"figures, table and summary: {folder}"]
+    return [*lines, *closing_lines(folder, caution(summary.n_concepts), summary.note)]

@@ -1,13 +1,13 @@
-"""Ablation of single components: its true effect on the image embedding, on a real forward pass and directly.
+"""Ablation of single components: the true effect on the image embedding, total and direct.
 
-*Total*: the component's write is replaced on every token of a real forward pass, everything downstream reacting.
+*Total*: the component's write is replaced on every token of a real forward pass, and everything downstream reacts.
 *Direct*: it is replaced in the final residual of the readout tokens alone, `readout(r_L - h + h')`.
 
-A write is replaced by nothing (`zero`), by its mean over reference pictures (`mean`), or by the write for another
-picture (`resample`). An effect is read from the two embeddings, clean `e` and ablated `e'`:
+The replacement is nothing (`zero`), the mean write over reference pictures (`mean`), or the write for another picture
+(`resample`). Effects compare the clean embedding `e` with the ablated embedding `e'`:
 
-    unsigned   1 - cos(e', e)                 how far the embedding moves, wherever to
-    signed     cos(e, t) - cos(e', t)         how much similarity with a target t is lost; negative if it grows
+    unsigned   1 - cos(e', e)                 distance that the embedding moves, in any direction
+    signed     cos(e, t) - cos(e', t)         similarity with a target t that is lost; negative if it grows
 
 References: K. Wang et al., "Interpretability in the Wild", arXiv 2211.00593 (mean ablation);
 L. Chan et al., "Causal Scrubbing", 2022 (resampling); N. Nanda, "Attribution Patching", 2023.
@@ -35,21 +35,21 @@ Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 Objective = Callable[[Float[Tensor, "B E"]], Float[Tensor, "B"]]
-"""A number for every embedding, which ablation lowers."""
+"""Maps embeddings to scores, which ablation is expected to lower."""
 
 HeadWrites = Mapping[Site, Float[Tensor, "#B T D"]]
-"""Replacements of each site's write, on every token; one row for all pictures, or one a picture."""
+"""Writes by site, on every token; one row for all pictures, or one per picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ablated:
-    """Embeddings of B pictures after each of N components was ablated by itself.
+    """Embeddings of B pictures after ablating each of N components by itself.
 
     Attributes:
         sites: the N components.
-        clean: the embeddings before.
-        total: from real forward passes.
-        direct: from the final residual alone.
+        clean: embeddings without ablation.
+        total: embeddings from real forward passes.
+        direct: embeddings from the final residual alone.
     """
 
     sites: tuple[Site, ...]
@@ -71,7 +71,7 @@ def signed_effect(
 
 
 def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """Mean writes of each site on every token, (1,T,D), over all pictures of the batches.
+    """Computes the mean write of each site on every token, (1,T,D), over all pictures of the batches.
 
     Raises:
         UsageError: if there is no picture.
@@ -91,7 +91,7 @@ def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequen
 
 
 def by_layer(sites: Sequence[Site]) -> list[list[Site]]:
-    """The same sites in groups of one layer, layers from first to last.
+    """Groups sites by layer, from the first layer to the last.
 
     Raises:
         UsageError: if a site belongs to no layer.
@@ -112,7 +112,7 @@ def ablate(
     others: Prefix | None = None,
     batch: int = 64,
 ) -> Generator[Progress, None, Ablated]:
-    """Ablates components one at a time, many per batch, each on a pass that begins at its layer.
+    """Ablates each component by itself, many per batch, on passes that begin at the component's layer.
 
     Yields progress in sites, layer after layer, and returns the embeddings.
 
@@ -120,13 +120,13 @@ def ablate(
         encoder: the encoder.
         prefix: the clean pass of B pictures.
         sites: heads, `attn_out` or `mlp_out` of any layers.
-        ablation: what replaces a write.
-        means: for `mean`, see `mean_writes`.
-        others: for `resample`, the clean pass of the pictures that the replacement is taken from, row by row.
+        ablation: replacement of a write.
+        means: mean writes, for `mean`; see `mean_writes`.
+        others: for `resample`, the clean pass of B other pictures, whose writes replace those of the same row.
         batch: rows of a forward pass.
 
     Raises:
-        UsageError: if what the ablation needs was not given.
+        UsageError: if the ablation lacks its means or its other pictures.
     """
     if ablation == "mean" and means is None:
         raise UsageError("a mean ablation needs the means over reference pictures.")
@@ -158,7 +158,7 @@ def replacements(
     others: Prefix | None,
     own: HeadWrites,
 ) -> dict[Site, Float[Tensor, "#B T D"]]:
-    """Replacements of the writes of sites of one layer."""
+    """Replacements of the writes of a layer's sites."""
     if ablation == "zero":
         return {site: torch.zeros_like(own[site][:1]) for site in sites}
     if ablation == "mean" and means is not None:
@@ -170,7 +170,7 @@ def replacements(
 
 @torch.no_grad()
 def final_residual(encoder: NativeEncoder, prefix: Prefix) -> Float[Tensor, "B R D"]:
-    """The final residual of the readout tokens, in float32."""
+    """Final residual of the readout tokens, in float32."""
     last = Site("resid_post", encoder.spec.n_layers - 1)
     readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
     return record_from(encoder, prefix, [last])[last].index_select(1, readout).float()
@@ -211,8 +211,8 @@ def direct_embeddings(
     Args:
         encoder: the encoder.
         final: see `final_residual`.
-        own: what each site writes.
-        put: what replaces it.
+        own: write of each site.
+        put: replacement of each write.
     """
     readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
     changed = [final + (put[site].float() - own[site].float()).index_select(1, readout) for site in own]
@@ -236,17 +236,17 @@ def attribution(
 
     Args:
         encoder: the encoder.
-        inputs: what the prefix was recorded from.
+        inputs: inputs of the clean pass.
         prefix: the clean pass.
         sites: heads, `attn_out` or `mlp_out`.
-        objective: of embeddings (B,E), one number each; `similarity_with` for the signed effect.
-        ablation: what would replace a write; see `ablate`.
-        means: for `mean`.
-        others: for `resample`.
+        objective: maps embeddings (B,E) to one number each; `similarity_with` for the signed effect.
+        ablation: replacement of a write; see `ablate`.
+        means: mean writes, for `mean`.
+        others: pass of other pictures, for `resample`.
     """
     spec = encoder.spec
     shape = prefix.hidden[0].shape
-    # A zero that is added to a layer's output has the gradient of that output.
+    # The gradient of a layer's output is that of a zero added to it.
     places = [*layer_sites("attn_out", spec.n_layers), *layer_sites("mlp_out", spec.n_layers)]
     added = {
         place: torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True) for place in places
@@ -255,17 +255,17 @@ def attribution(
         additions = [Add(place, vector=zero) for place, zero in added.items()]
         score = objective(encoder.forward(inputs, additions))
         gradients = torch.autograd.grad(score.sum(), list(added.values()))
-    found = dict(zip(added, gradients, strict=True))
+    by_place = dict(zip(added, gradients, strict=True))
     effects: dict[Site, Tensor] = {}
     for group in by_layer(sites):
         own = record_from(encoder, prefix, group)
         put = replacements(encoder, group, ablation, means, others, own)
         for site in group:
-            gradient = found[Site("mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer)]
+            gradient = by_place[Site("mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer)]
             effects[site] = (gradient.float() * (own[site] - put[site]).float()).sum(dim=(1, 2))
     return torch.stack([effects[site] for site in sites], dim=1)
 
 
 def similarity_with(target: Float[Tensor, "B E"]) -> Objective:
-    """The objective whose loss is the signed effect: cosine similarity with a target."""
+    """Objective whose drop is the signed effect: cosine similarity with a target."""
     return lambda embedding: cosine_similarity(embedding, target)

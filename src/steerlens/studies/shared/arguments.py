@@ -1,4 +1,4 @@
-"""Command-line options that all studies share. Light to import: the command line reads it before any library."""
+"""Command-line options that all studies share. Light to import: the command line needs it at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,29 +17,29 @@ class StudySettings:
     """Another encoder: a hub id or a folder."""
 
     local: Path | None = None
-    """A folder that holds the model's files in the hub's layout, in place of a download."""
+    """A folder with the model's files in the hub's layout, in place of a download."""
 
     images: Path | None = None
     """A folder of pictures: concept/picture.jpg, or concept 1.jpg, concept 2.jpg."""
 
     data: Path | None = None
-    """For the bundled pair: a data folder with prepared pictures (steerlens train prepare), of which the held-out ones
-    are shown in scenes."""
+    """For the bundled pair: a data folder with prepared pictures (steerlens train prepare). The study shows scenes of
+    its held-out pictures."""
 
     seed: int = 0
-    """Decides which pictures, and the first seed of the decoder."""
+    """Seed of the choice of pictures, and first seed of the decoder."""
 
     steps: int | None = None
-    """Denoising steps. Default: what suits the model."""
+    """Denoising steps. Default: the model's own."""
 
     guidance: float | None = None
-    """Guidance scale. Default: what suits the model."""
+    """Guidance scale. Default: the model's own."""
 
     device: str | None = None
-    """cpu, cuda or mps. Default: the fastest there is."""
+    """cpu, cuda or mps. Default: the fastest available."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Precision of the decoder. Default: what suits the device."""
+    """Precision of the decoder. Default: depends on the device."""
 
     json: bool = False
     """Print the summary as JSON, and nothing else."""

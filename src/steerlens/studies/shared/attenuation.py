@@ -1,6 +1,6 @@
-"""Attenuation: how much of a ranking is lost between the requested embedding and the decoded picture.
+"""Attenuation: the loss of a ranking between the requested embedding and the decoded picture.
 
-If the decoder only adds noise that is unrelated to the effect, correlations multiply:
+If the decoder adds only noise that is unrelated to the effect, correlations multiply:
 
     r(decoded, effect) = r(decoded, requested) r(requested, effect)
 """
@@ -22,13 +22,13 @@ class Attenuation(Record):
     """A score before and after decoding: Spearman correlations over heads, means over pictures.
 
     Attributes:
-        score: its name.
+        score: name of the score.
         requested: correlation of the effect with the score of requested embeddings.
         agreement: correlation of the two scores with each other.
-        expected: product of these two.
-        decoded: correlation of the effect with the score of decoded pictures, mean of seeds.
-        without_noise: the same with infinitely many seeds, `decoded` over the root of its reliability; nan where seeds
-            disagree too much, or where there is one seed.
+        expected: product of `requested` and `agreement`.
+        decoded: correlation of the effect with the score of decoded pictures, mean over seeds.
+        without_noise: extrapolation to infinitely many seeds, `decoded` over the root of its reliability; nan for a
+            single seed, or if seeds disagree too much.
         fidelity: mean cosine between requested embeddings and those of the decoded pictures.
         spread_requested: standard deviation over heads of the score before decoding, mean over pictures.
         spread_decoded: the same after decoding.
@@ -55,15 +55,15 @@ def attenuation(
     *,
     draws: int = 1000,
 ) -> Attenuation:
-    """The attenuation of a score by decoding.
+    """Measures the attenuation of a score by decoding.
 
     Args:
-        score: its name.
+        score: name of the score.
         requested: the score of requested embeddings.
-        decoded: the score of decoded pictures, seed by seed.
-        effect: what it should predict.
+        decoded: the score of decoded pictures, by seed.
+        effect: the effect that it should predict.
         fidelity: cosine between requested and decoded embeddings, mean over seeds.
-        concepts: of the pictures.
+        concepts: concept of each picture.
         draws: bootstrap draws.
     """
     mean = decoded.mean(dim=0)

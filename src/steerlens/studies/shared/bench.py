@@ -1,4 +1,4 @@
-"""The bench: a pair opened for interventions, with means over reference pictures and the outside judge."""
+"""Bench of a study: a pair ready for interventions, with means over reference pictures and the outside judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _REFERENCE_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Models opened for a study, with means over reference pictures.
+    """Models of a study, with means over reference pictures.
 
     Attributes:
         pair: encoder and decoder.
@@ -28,7 +28,7 @@ class Bench:
         sites: all its heads.
         means: mean writes of the heads on every token, for mean ablation.
         reference: means at the readout tokens, for centred settings.
-        judge: an outside encoder that sees decoded pictures as well, or None.
+        judge: an outside encoder that embeds decoded pictures too, or None.
     """
 
     pair: Pair
@@ -40,20 +40,20 @@ class Bench:
 
 
 def require_embeddings(pair: Pair) -> None:
-    """Makes sure that a pair's decoder reads image embeddings, which is what studies decode.
+    """Checks that a pair's decoder reads image embeddings, which studies decode.
 
     Raises:
         UsageError: if it reads image tokens.
     """
     if pair.decoder.spec.consumes != "image_embedding":
         raise UsageError(
-            f"the decoder of {pair.name} reads image tokens, and studies and profiles steer and decode image "
-            "embeddings; take a pair whose decoder reads those (steerlens models says which do)."
+            f"the decoder of {pair.name} reads image tokens, but studies and profiles steer and decode image "
+            "embeddings; take a pair whose decoder reads embeddings (steerlens models lists them)."
         )
 
 
 def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
-    """Opens a pair and takes means over reference pictures.
+    """Prepares a pair for interventions and computes means over reference pictures.
 
     Raises:
         UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
@@ -63,10 +63,10 @@ def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None 
     encoder = pair.encoder
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(
-            f"{encoder.spec.name}: this study ablates inside the encoder, which its adapter does not open."
+            f"{encoder.spec.name}: this study ablates inside the encoder, but its adapter exposes no blocks."
         )
     if not images:
-        raise UsageError("the study needs reference pictures to take means from.")
+        raise UsageError("the study needs reference pictures, over which it takes means.")
     sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
     starts = range(0, len(images), _REFERENCE_BATCH)
     batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
@@ -75,6 +75,6 @@ def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None 
 
 
 def with_steps(options: DecodeOptions, steps: int | None, guidance: float | None) -> DecodeOptions:
-    """Decoding options with the user's number of steps and guidance scale, where given."""
+    """Copies decoding options with the given number of steps and guidance scale; None keeps the old value."""
     given = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
     return replace(options, **given)

@@ -1,7 +1,7 @@
-"""Settings with which the lenses compete: those that are always reported, and the candidates of each lens.
+"""Lens settings of the studies: those that are always reported, and the candidates of each lens.
 
-Both lenses get the same number of candidates, and no two of them make the same embeddings: the norm of an embedding
-alone would change nothing that the Diffusion Lens shows.
+Both lenses get the same number of candidates, and no two candidates request the same embeddings: changing only the norm
+of an embedding would not change the pictures of the Diffusion Lens.
 """
 
 from collections.abc import Sequence
@@ -13,33 +13,54 @@ from steerlens.studies.shared.settings import LensSetting
 _RHO, _FACTOR = Strength("rho", 1.0), Strength("s", 40.0)
 
 STRENGTHS: tuple[Strength, ...] = (_RHO, _FACTOR)
-"""Default strengths of the candidates: a relative one, and one factor for all heads as in the paper."""
+"""Default strengths of the candidates: a relative strength, and one factor for all heads as in the paper."""
+
+LENSES: tuple[str, ...] = ("steering", "diffusion")
+"""The lenses that compete."""
+
+CHOSEN = "chosen"
+"""Name of a lens' chosen setting in the names of scores and orders."""
 
 PLAIN = (LensSetting("steering", _RHO), LensSetting("diffusion"))
 """Settings without any tuning; always reported."""
 
 ONE_FACTOR = LensSetting("steering", _FACTOR)
-"""One factor for all heads, as the paper steers; the paper's constant is not known. Always reported."""
+"""One factor for all heads, as in the paper, whose constant is not known. Always reported."""
 
 ONE_FACTOR_NAME = f"steering, {ONE_FACTOR.strength} for all"
-"""The name of its scores in summaries and tables."""
+"""Name of its scores in summaries and tables."""
 
 ONE_FACTOR_WORDS = "one factor for all heads (the paper's constant is not known)"
 """Its name for readers."""
 
 
 def readable(name: str) -> str:
-    """The name of a score for readers."""
+    """Name of a score for readers."""
     return name.replace(ONE_FACTOR_NAME, ONE_FACTOR_WORDS)
 
 
+def tick_label(name: str) -> str:
+    """Name of a score beside an axis, in two lines if it is long."""
+    return readable(name).replace(" (the", "\n(the")
+
+
+def candidate_name(setting: LensSetting) -> str:
+    """Name of a candidate in the parts of the selection."""
+    return f"candidate.{setting}"
+
+
+def candidate_words(setting: LensSetting, compare: str) -> str:
+    """A setting and its comparison, in words."""
+    return f"{setting}, compared with {compare}"
+
+
 CENTRED = (LensSetting("steering", _RHO, centred=True), LensSetting("diffusion", centred=True))
-"""The plain settings applied to centred writes: they show what centring alone changes."""
+"""The plain settings applied to centred writes, to measure the effect of centring alone."""
 
 NEUTRAL = LensSetting("steering", _RHO, base="neutral")
-"""The plain setting from the mean residual of reference pictures instead of the picture's own."""
+"""The plain setting with the mean residual of reference pictures as base, instead of the picture's own residual."""
 
-# Around 1, where the added part weighs as much as the mean embedding.
+# Around 1, where the added part is as large as the mean embedding.
 _SHARES = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
 
 
@@ -47,12 +68,12 @@ def steering_candidates(strengths: Sequence[Strength] = STRENGTHS) -> tuple[Lens
     """Candidates of the Steering Lens: plain, centred and from a neutral base, at every strength.
 
     Raises:
-        UsageError: if there is no strength, one comes twice, or there are more than the Diffusion Lens can match.
+        UsageError: if there is no strength, a strength is repeated, or the Diffusion Lens cannot match their number.
     """
     if not strengths or len(set(strengths)) < len(strengths):
-        raise UsageError("candidates need at least 1 strength, and each of them once.")
+        raise UsageError("candidates need at least 1 strength, each of them once.")
     if 3 * len(strengths) > _most():
-        raise UsageError(f"at most {_most() // 3} strengths: the Diffusion Lens has no more settings to match them.")
+        raise UsageError(f"give at most {_most() // 3} strengths: the Diffusion Lens has no more settings to match.")
     return tuple(
         setting
         for strength in strengths
@@ -65,15 +86,15 @@ def steering_candidates(strengths: Sequence[Strength] = STRENGTHS) -> tuple[Lens
 
 
 def diffusion_candidates(count: int = 3 * len(STRENGTHS)) -> tuple[LensSetting, ...]:
-    """Candidates of the Diffusion Lens: plain, centred, and either of them added to the neutral embedding.
+    """Candidates of the Diffusion Lens: plain, centred, and both added to the neutral embedding.
 
-    The lens itself has no strength. From a neutral base it has one, which supplies the remaining candidates.
+    The lens itself has no strength. With a neutral base it has, and the remaining candidates differ in it.
 
     Args:
-        count: how many.
+        count: number of candidates.
 
     Raises:
-        UsageError: if there are not so many.
+        UsageError: if the lens has fewer settings.
     """
     if not 1 <= count <= _most():
         raise UsageError(f"the Diffusion Lens has 1 to {_most()} settings to choose from, not {count}.")

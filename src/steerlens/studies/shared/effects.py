@@ -1,7 +1,7 @@
 """Notions of importance, as tables (P,N) over pictures and heads.
 
-Kept apart: *total* or *direct*; *unsigned*, how far the embedding moves, or *signed*, how much similarity with a target
-is lost; what replaces a write.
+An effect is *total* or *direct*; it is *unsigned* (the distance that the embedding moves) or *signed* (the similarity
+with a target that is lost); and it depends on the replacement of the write.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Effect:
 
     Attributes:
         scope: `total` (a real forward pass) or `direct` (the final residual alone).
-        target: one of `TARGETS` for a signed effect, empty for the unsigned one.
-        ablation: what replaces a write.
+        target: a name of `TARGETS` for a signed effect, empty for the unsigned effect.
+        ablation: replacement of the write.
     """
 
     scope: Scope
@@ -38,10 +38,10 @@ class Effect:
 
     @classmethod
     def parse(cls, text: str) -> "Effect":
-        """Reads the text form.
+        """Parses the text form.
 
         Raises:
-            UsageError: if the text is no effect.
+            UsageError: if the text describes no effect.
         """
         for scope in get_args(Scope):
             for target in ("", *TARGETS):
@@ -59,7 +59,7 @@ class Effect:
         """The effect of every head on every picture.
 
         Raises:
-            StoreError: if a part lacks what it needs.
+            StoreError: if a part lacks the embeddings or the target.
         """
         ablated = tables.ablated(self.scope, self.ablation)
         if not self.target:
@@ -69,13 +69,13 @@ class Effect:
     def first_order(self, tables: PictureTables) -> Float[Tensor, "P N"] | None:
         """Attribution patching of the total effect with this ablation and target.
 
-        None for the unsigned effect, whose gradient is zero at the start.
+        None for the unsigned effect, whose gradient vanishes at the clean embedding.
         """
         return tables.first_order(self.ablation, self.target) if self.target else None
 
 
 def all_effects(tables: PictureTables, ablation: Ablation) -> tuple[Effect, ...]:
-    """Every notion of importance that was measured, those of the given ablation first."""
+    """All measured notions of importance, those with the given ablation first."""
     ordered: list[Ablation] = [ablation, *(name for name in tables.ablations if name != ablation)]
     return tuple(
         Effect(scope, target, name) for name in ordered for scope in get_args(Scope) for target in ("", *tables.targets)

@@ -1,11 +1,11 @@
-"""The folder of a study: raw measurements in parts that survive a kill, and a summary computed from them alone.
+"""Folder of a study: raw measurements in parts that survive a kill, and a summary computed from them alone.
 
-study.json             models, options and inputs (the fingerprint of the study), and the settings that were chosen
+study.json             models, options and inputs (the fingerprint of the study), and the chosen settings
 choice.json            the chosen settings and the figures of all candidates
 provenance.json        versions, machine, times; not part of the result
-parts/NAME.safetensors raw measurements, one file a part, written under a temporary name and renamed
+parts/NAME.safetensors raw measurements, one file per part, written under a temporary name and renamed
 summary.json           every figure, to 4 decimals
-table.parquet          one row a picture and component
+table.parquet          one row per picture and component
 figures/               SVG and PNG
 """
 
@@ -33,14 +33,14 @@ _Part = TypeVar("_Part", bound=Part)
 
 
 class StudyFolder:
-    """The directory of one study, locked while it is open; made by `open_study`."""
+    """Directory of a study, locked while it is open; see `open_study`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._own = OwnedFolder(folder)
 
     def has(self, part: str) -> bool:
-        """Whether a part is finished."""
+        """True if a part is finished."""
         return self._path(part).is_file()
 
     def add(self, part: str, tensors: Mapping[str, Tensor]) -> None:
@@ -53,7 +53,7 @@ class StudyFolder:
         self._own.write(save_tensors(host), "parts", f"{part}.safetensors")
 
     def part(self, part: str) -> dict[str, Tensor]:
-        """The tensors of a finished part.
+        """Loads the tensors of a finished part.
 
         Raises:
             StoreError: if it cannot be read.
@@ -73,7 +73,7 @@ class StudyFolder:
         self.add(name, part.to_tensors())
 
     def read(self, kind: type[_Part], name: str) -> _Part:
-        """A finished part of typed measurements.
+        """Loads a finished part of typed measurements.
 
         Raises:
             StoreError: if it cannot be read, or holds other measurements.
@@ -81,18 +81,18 @@ class StudyFolder:
         return kind.from_tensors(self.part(name), str(self._path(name)))
 
     def read_all(self, kind: type[_Part], names: Iterable[str]) -> list[_Part]:
-        """Several finished parts of one type; see `read`."""
+        """Loads several finished parts of a type; see `read`."""
         return [self.read(kind, name) for name in names]
 
     def freeze(self, choices: Mapping[str, Mapping[str, Any]], main: str | None = None) -> None:
-        """Writes the chosen settings into `choice.json` and `study.json`, before anything is measured to report.
+        """Writes the chosen settings to `choice.json` and `study.json`, before measuring the reported pictures.
 
         Args:
-            choices: of each lens, with `setting` and, if pictures were compared with several things, `compare`.
+            choices: choice of each lens, with `setting` and, if there were several comparisons, `compare`.
             main: the effect by which they were chosen.
 
         Raises:
-            StoreError: if other settings were chosen here before, to which the reported measurements belong.
+            StoreError: if the folder holds measurements with other choices.
         """
         before: dict[str, Any] = (read_json(self.folder / "choice.json") or {}).get("choices", {})
         for lens, choice in choices.items():
@@ -105,8 +105,8 @@ class StudyFolder:
             if changed:
                 raise StoreError(
                     f"{self.folder / 'choice.json'} says that {before[lens][changed[0]]} was chosen for {lens}; now it "
-                    f"would be {choice.get(changed[0])}, for the code has changed. Give another --out, or remove that "
-                    "file and the parts named report-* to measure them again."
+                    f"would be {choice.get(changed[0])}, because the code has changed. Give another --out, or remove "
+                    "that file and the parts named report-* to measure them again."
                 )
         self.write_json("choice.json", ({} if main is None else {"main": main}) | {"choices": choices})
         manifest = read_json(self.folder / "study.json") or {}
@@ -118,7 +118,7 @@ class StudyFolder:
             _write_manifest(self.folder, manifest | {"chosen": chosen})
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, and what is not finite is null.
+        """Writes a JSON file beside the parts; numbers are rounded to 4 decimals, nan and infinities become null.
 
         Raises:
             StoreError: if it cannot be written.
@@ -126,7 +126,7 @@ class StudyFolder:
         self.write(name, (json.dumps(rounded(values), indent=1, ensure_ascii=False) + "\n").encode())
 
     def write(self, name: str, data: bytes) -> Path:
-        """Writes any other file, and returns where it is.
+        """Writes any other file and returns its path.
 
         Raises:
             StoreError: if it cannot be written.
@@ -138,7 +138,7 @@ class StudyFolder:
 
 
 def rounded(value: Any) -> Any:
-    """JSON values with numbers of 4 decimals; nan and infinities, which JSON does not have, become null."""
+    """Rounds the numbers of JSON values to 4 decimals; nan and infinities, which JSON lacks, become null."""
     if isinstance(value, Mapping):
         return {str(key): rounded(inner) for key, inner in value.items()}  # type: ignore[misc]
     if isinstance(value, list | tuple):
@@ -150,11 +150,11 @@ def rounded(value: Any) -> Any:
 
 @contextmanager
 def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFolder]:
-    """Opens the directory of a new study, or of one begun before, and locks it while it is open.
+    """Opens the directory of a new or an unfinished study, and locks it while it is open.
 
     Args:
         folder: where to write.
-        identity: models, options and inputs; a study begun before goes on only if they are the same.
+        identity: models, options and inputs; an unfinished study resumes only if they are the same.
 
     Raises:
         UsageError: if the folder holds another study, or other files.
@@ -165,7 +165,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
         if names and "study.json" not in names:
-            raise UsageError(f"{folder} holds files that are no study of steerlens; give another --out.")
+            raise UsageError(f"{folder} holds files but no study of steerlens; give another --out.")
     with only_writer(folder):
         before = read_json(folder / "study.json")
         if before is not None and before.get("fingerprint") != mark:
@@ -181,7 +181,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
 
 
 _NOT_IDENTITY = ("fingerprint", "chosen")
-"""Keys of study.json that are no part of the study's identity."""
+"""Keys of study.json that do not belong to the study's identity."""
 
 
 def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
@@ -190,7 +190,7 @@ def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file of a study, or None if it is not there.
+    """Reads a JSON file of a study; None if it does not exist.
 
     Raises:
         StoreError: if it cannot be read.

@@ -1,20 +1,21 @@
-"""Models and pictures that the command line of a study names."""
+"""Models, pictures and decoding options that the command line of a study names."""
 
+from steerlens.decoders.base import DecodeOptions
 from steerlens.encoders.base import Encoder
 from steerlens.errors import UsageError
 from steerlens.loading import load, load_encoder
 from steerlens.studies.shared.arguments import StudySettings
-from steerlens.studies.shared.bench import require_embeddings
+from steerlens.studies.shared.bench import require_embeddings, with_steps
 from steerlens.studies.shared.scenes import require_scenes, scene_subjects
 from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
 from steerlens.zoo.pair import Pair
 
 
 def load_study_pair(settings: StudySettings) -> Pair:
-    """The pair that the settings name.
+    """Loads the pair that the settings name.
 
     Raises:
-        UsageError: if its decoder reads image tokens, which no study makes.
+        UsageError: if its decoder reads image tokens, which no study produces.
     """
     pair = load(
         settings.model,
@@ -28,15 +29,20 @@ def load_study_pair(settings: StudySettings) -> Pair:
 
 
 def load_judge(judge: str | None, settings: StudySettings) -> Encoder | None:
-    """The outside judge that was named, if any."""
+    """Loads the outside judge, if its name is given."""
     return None if judge is None else load_encoder(judge, device=settings.device)
 
 
+def decode_options(pair: Pair, settings: StudySettings) -> DecodeOptions:
+    """The decoder's defaults with the settings' steps and guidance, where given."""
+    return with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance)
+
+
 def load_subjects(settings: StudySettings, n_selection: int, n_reported: int, *, n_reference: int = 64) -> SubjectSet:
-    """The pictures that the settings name.
+    """Loads the pictures that the settings name.
 
     Raises:
-        UsageError: if both a folder and a data folder are given, or neither, or they hold too few pictures.
+        UsageError: if a folder and a data folder are both given, or neither, or the pictures are too few.
     """
     if settings.images is not None and settings.data is not None:
         raise UsageError("give either --images or --data, not both.")
@@ -50,5 +56,5 @@ def load_subjects(settings: StudySettings, n_selection: int, n_reported: int, *,
 
 
 def decoder_seeds(settings: StudySettings, count: int) -> tuple[int, ...]:
-    """So many seeds of the decoder, beginning with the settings' own."""
+    """Consecutive seeds of the decoder, from the settings' seed on."""
     return tuple(range(settings.seed, settings.seed + count))

@@ -1,4 +1,4 @@
-"""The outside judge of decoded pictures, known by its weights, whatever folder it is opened from."""
+"""Names of the models of a study; the outside judge of decoded pictures is identified by its weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class JudgeName(Record):
     """Name and weights of an outside judge.
 
     Attributes:
-        name: the last part of the path or hub id that it was opened from.
-        sha256: of its weights, by name, shape, precision and bytes.
+        name: last part of its path or hub id.
+        sha256: hash of its weights: names, shapes, precision and bytes.
     """
 
     name: str
@@ -26,12 +26,17 @@ class JudgeName(Record):
 
 
 def judge_name(judge: Encoder | None) -> JudgeName | None:
-    """Name and weights of the judge, or None without one."""
+    """Name and weights of the judge; None without a judge."""
     return None if judge is None else JudgeName(Path(judge.spec.name).name, weights_hash(judge))
 
 
+def pair_name(pair: Pair) -> str:
+    """Name of a pair for readers, without the folders of its path."""
+    return Path(pair.name).name
+
+
 def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
-    """JSON values that identify the models of a study by name and weights, the judge by its weights alone."""
+    """JSON values that identify a study's models: the pair by names and weights, the judge by its weights alone."""
     return {
         "pair": pair.name,
         "encoder": pair.encoder.spec.name,
@@ -42,7 +47,7 @@ def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
 
 
 def weights_hash(encoder: Encoder) -> str:
-    """SHA-256 of an encoder's weights in memory; of its name where the adapter shows no torch module."""
+    """SHA-256 of an encoder's weights in memory; of its name if the adapter exposes no torch module."""
     model, digest = getattr(encoder, "model", None), hashlib.sha256()
     if not isinstance(model, torch.nn.Module):
         return hashlib.sha256(encoder.spec.name.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Numbers, intervals and tables as markdown, and the findings and bars of the page of results."""
+"""Numbers, intervals and tables as markdown; findings and bars of the pages of results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from steerlens.studies.shared.stats import Estimate, caution
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that was measured against a bar.
+    """A measured figure, compared with a bar.
 
     Attributes:
         what: the figure, in words.
-        value: as text.
-        bar: as text.
-        verdict: whether it is met.
+        value: its value, as text.
+        bar: the bar, as text.
+        verdict: result of the comparison, as text.
     """
 
     what: str
@@ -28,17 +28,17 @@ class Bar:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """The row of a table."""
+        """Cells of a table row."""
         return self.what, self.value, self.bar, self.verdict
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence on what a study found.
+    """A finding of a study, in words.
 
     Attributes:
         text: markdown.
-        headline: whether the verdict page repeats it; the study's own page holds all findings.
+        headline: True to repeat it on the verdict page; the study's own page lists all findings.
     """
 
     text: str
@@ -46,17 +46,17 @@ class Finding:
 
 
 def met(reached: bool) -> str:
-    """The verdict on a bar."""
+    """Verdict on a bar."""
     return "met" if reached else "MISSED"
 
 
 def aim(reached: bool) -> str:
-    """The verdict on an aim, which no release waits for."""
+    """Verdict on an aim, which is no condition of a release."""
     return "aim met" if reached else "aim MISSED"
 
 
 def interval(estimate: Estimate | None) -> str:
-    """An estimate with its 95 % interval, as text."""
+    """Formats an estimate with its 95 % interval."""
     if estimate is None or not estimate.defined:
         return "undefined"
     bounded = math.isfinite(estimate.low) and math.isfinite(estimate.high)
@@ -65,61 +65,62 @@ def interval(estimate: Estimate | None) -> str:
 
 
 def at_least(first: Estimate, second: Estimate) -> bool:
-    """Whether an estimate is no smaller than another, both being defined."""
+    """True if an estimate is defined and no smaller than another."""
     return first.value >= second.value
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
+    """Formats a markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def signed(value: float) -> str:
-    """A number with its sign, or nothing where it is undefined."""
+    """Formats a number with its sign; empty if it is undefined."""
     return "" if math.isnan(value) else f"{value:+.2f}"
 
 
 def percent(estimate: Estimate) -> str:
-    """An estimate of a share, as text."""
+    """Formats an estimate of a share."""
     return f"{estimate.value:.0%}" if estimate.defined else "undefined"
 
 
 def figure(caption: str, name: str) -> str:
-    """A figure of a study, from the study's own page.
+    """Links a figure from the study's page.
 
     Args:
-        caption: in words.
-        name: `STUDY-FIGURE`, as the page of results keeps it.
+        caption: caption of the figure.
+        name: `STUDY-FIGURE`, the name of its file.
     """
     return f"![{caption}](../images/studies/{name}.png)\n"
 
 
 def resampled(count: int, what: str = "concepts") -> str:
-    """A sentence on what intervals resample, with a warning where there is little of it."""
+    """Sentence on the bootstrap of the intervals, with a warning if it drew from few concepts."""
     warning = caution(count, what)
-    return "Intervals resample concepts and heads (95 %)." + (f" **{warning.capitalize()}.**" if warning else "")
+    return "95 % intervals: bootstrap over concepts and heads." + (f" **{warning.capitalize()}.**" if warning else "")
 
 
 def judged_by(judge: JudgeName | None) -> list[str]:
-    """A sentence on the outside judge, if there was one."""
+    """Sentence on the outside judge; empty without a judge."""
     if judge is None:
         return []
-    return [f"*Judged*: by an outside encoder, {judge.name} (weights {judge.sha256[:12]}).\n"]
+    return [f"*Judged* scores use embeddings of an outside encoder, {judge.name} (weights {judge.sha256[:12]}).\n"]
 
 
 def claim(what: str, difference: Estimate, own: Estimate, other: Estimate, *, alone: bool = False) -> str:
-    """A verdict on whether the Steering Lens tells something, and more of it than the Diffusion Lens.
+    """Verdict on the claim that the Steering Lens shows an effect, and shows it better than the Diffusion Lens.
 
-    The claim needs both: the paired difference must lie above 0, and so must the Steering Lens' own figure; the
-    reverse needs the same of the Diffusion Lens.
+    It is confirmed if both the paired difference and the Steering Lens' own figure lie above 0; the reverse is found
+    if the same holds for the Diffusion Lens.
 
     Args:
         what: the claim.
         difference: Steering Lens minus Diffusion Lens.
         own: the Steering Lens' own figure.
         other: the Diffusion Lens' own figure.
-        alone: whether the claim is that the Diffusion Lens tells hardly anything: its figure may not lie above 0.
+        alone: True if the claim also says that the Diffusion Lens shows hardly anything: its figure may not lie above
+            0.
     """
     sides = f"Steering Lens {interval(own)}, Diffusion Lens {interval(other)}, paired difference {interval(difference)}"
     if not difference.excludes_zero:
@@ -127,50 +128,50 @@ def claim(what: str, difference: Estimate, own: Estimate, other: Estimate, *, al
     elif not difference.above():
         verdict, why = "the reverse was found", "the Diffusion Lens does better"
         if not other.above():
-            verdict, why = "not found", "the difference lies below 0, and neither lens' own figure above it"
+            verdict, why = "not found", "the difference lies below 0, but the Diffusion Lens' figure is not above 0"
     elif not own.above():
-        verdict, why = "not found", "the difference lies above 0, but the Steering Lens' own figure does not"
+        verdict, why = "not found", "the difference lies above 0, but the Steering Lens' figure does not"
     elif alone and other.above():
-        verdict, why = "found in part", "the Steering Lens tells more, but the Diffusion Lens tells it too"
+        verdict, why = "found in part", "the Steering Lens does better, but the Diffusion Lens shows the effect too"
     else:
-        verdict, why = "found", "the Steering Lens' own figure and the difference both lie above 0"
+        verdict, why = "found", "the Steering Lens' figure and the difference both lie above 0"
     return f"{what}: **{verdict}**; {why} ({sides})."
 
 
 def lost(row: Attenuation, effect: str, remark: str = "") -> list[str]:
-    """Sentences on a ranking that decoding loses: where pictures say clearly less than the requested embeddings.
+    """Sentences on a ranking that decoding loses; empty unless pictures do clearly worse than requested embeddings.
 
     Args:
-        row: of the attenuation table.
-        effect: what scores are correlated with, in words.
-        remark: a qualification of the undecoded score.
+        row: row of the attenuation table.
+        effect: the effect with which scores are correlated, in words.
+        remark: qualification of the undecoded score.
     """
     requested, decoded = row.requested, row.decoded
     if not requested.above() or math.isnan(decoded.high) or requested.low <= decoded.high:
         return []
     words = (
-        f"Effect of decoding, by Spearman correlations over heads with {effect}: the requested embedding holds the "
-        f"ranking ({interval(requested)}{remark}), the picture has {'partly ' if decoded.above() else ''}lost it "
-        f"({interval(decoded)}). Decoded and undecoded scores agree to {interval(row.agreement)}, and pictures come "
-        f"back with a fidelity of {interval(row.fidelity)}. A decoder that only added noise would leave "
+        f"Decoding {'loses part of' if decoded.above() else 'loses'} the ranking. The Spearman correlation over heads "
+        f"with {effect} is {interval(requested)} for the requested embedding{remark}, and {interval(decoded)} for the "
+        f"decoded picture. The two scores correlate by {interval(row.agreement)}, and pictures have a fidelity of "
+        f"{interval(row.fidelity)}. A decoder that only added noise would leave "
         f"{signed(requested.value)} x {signed(row.agreement.value)} = {signed(row.expected)}."
     )
     noise = row.without_noise
     if math.isnan(noise):
         return [words]
-    words += f" Without the noise of seeds the picture's correlation would be about {signed(noise)}"
+    words += f" Without the noise of seeds, the picture's correlation would be about {signed(noise)}"
     if noise - decoded.value < requested.value - noise:
-        return [f"{words}: more seeds would recover the smaller part, the decoder itself loses the larger."]
-    return [f"{words}: more seeds might recover most of it."]
+        return [f"{words}: more seeds would recover the smaller part of the loss; the decoder causes the larger part."]
+    return [f"{words}: more seeds might recover most of the loss."]
 
 
 def attenuation_table(rows: Sequence[Attenuation], effect: str, names: Mapping[str, str] | None = None) -> str:
-    """A table of every lens score before and after decoding.
+    """Formats a table of every lens score before and after decoding.
 
     Args:
         rows: the scores.
-        effect: what scores are correlated with, in words.
-        names: of scores for readers, where they differ.
+        effect: the effect with which scores are correlated, in words.
+        names: names of scores for readers, where they differ.
     """
     cells = [
         [
@@ -188,23 +189,23 @@ def attenuation_table(rows: Sequence[Attenuation], effect: str, names: Mapping[s
     headings = ["score", "not decoded", "decoded with not decoded", "product", "decoded", "without seed noise"]
     headings += ["fidelity", "spread over heads, not decoded / decoded"]
     return (
-        f"Where a ranking is lost (Spearman over heads with {effect}; the same setting before and after decoding; the "
-        "product is what a decoder that only added noise would leave; *without seed noise* divides by the root of the "
-        "reliability):\n\n" + table(headings, cells)
+        f"Spearman correlations over heads with {effect}, for the same setting before and after decoding. The product "
+        "is the correlation that a decoder would leave if it only added noise; *without seed noise* divides by the "
+        "root of the reliability:\n\n" + table(headings, cells)
     )
 
 
 class HasCandidates(Protocol):
-    """A choice that remembers what it was made from."""
+    """A choice that records the candidates."""
 
     @property
     def candidates(self) -> Mapping[str, float]:
-        """The figure of every candidate, by its name."""
+        """Figure of every candidate, by name."""
         ...
 
 
 def candidates_table(choices: Mapping[str, HasCandidates], what: str) -> str:
-    """A table of all settings from which each lens was chosen, best first."""
+    """Formats a table of all candidate settings of each lens, best first."""
     rows = [
         [lens, name, signed(value)]
         for lens, choice in choices.items()

@@ -1,8 +1,8 @@
-"""Measuring one picture: effects of ablation and scores of the writes, which need no decoder; decoding in batches."""
+"""Measuring a picture: effects of ablation and scores of the writes, which need no decoder; decoding in batches."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -17,10 +17,37 @@ from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.shared.ablation import ABLATIONS, Ablated, Ablation, ablate, attribution, similarity_with
 from steerlens.studies.shared.bench import Bench
+from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measurements import PicturePart
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT, OTHER, subject_targets
 from steerlens.zoo.pair import Pair
+
+SELECTION, REPORT = "choose", "report"
+"""Stages of a study, by which its parts are named: settings are chosen in the first, results reported in the second."""
+
+
+class HasId(Protocol):
+    """A picture or pair with an id that is unique in the study."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+        ...
+
+
+def part_name(stage: str, subject: HasId) -> str:
+    """Name of a subject's part."""
+    return f"{stage}-{subject.id}"
+
+
+def read_parts(folder: StudyFolder, stage: str, subjects: Sequence[Subject]) -> list[PicturePart]:
+    """Loads the parts of a stage, one per picture.
+
+    Raises:
+        StoreError: if one of them cannot be read.
+    """
+    return folder.read_all(PicturePart, (part_name(stage, subject) for subject in subjects))
 
 
 @torch.no_grad()
@@ -45,14 +72,14 @@ def measure_effects(
     given: str = "",
     batch: int = 64,
 ) -> PicturePart:
-    """Measures what needs no decoder: targets, effects of ablation, scores of the writes themselves.
+    """Measures everything that needs no decoder: targets, effects of ablation, scores of the writes themselves.
 
     Args:
-        bench: the models, opened.
+        bench: the models.
         subject: the picture.
         other: a picture of another concept, from which resampling takes the writes.
-        ablations: which are carried out.
-        given: a text that effects are taken towards as well.
+        ablations: ablations to measure.
+        given: a text that serves as a further target of signed effects.
         batch: rows of a forward pass.
 
     Raises:
@@ -100,12 +127,12 @@ def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, b
 
 
 class DecodeJob(NamedTuple):
-    """Embeddings to be decoded with one seed.
+    """Embeddings to decode with one seed.
 
     Attributes:
-        name: of the setting that they are of.
+        name: name of their setting.
         seed: of the decoder.
-        embeddings: what is decoded; jobs may differ in number.
+        embeddings: the requested embeddings; their number may differ from job to job.
     """
 
     name: str
@@ -119,14 +146,14 @@ class DecodedJobs:
 
     Attributes:
         decoded: by the encoder whose embeddings were decoded.
-        judged: by the outside judge; empty without one.
+        judged: by the outside judge; empty without a judge.
     """
 
     decoded: Mapping[tuple[str, int], Float[Tensor, "n E"]]
     judged: Mapping[tuple[str, int], Float[Tensor, "n F"]]
 
     def added_to(self, part: PicturePart) -> PicturePart:
-        """A part with these pictures."""
+        """Copy of a part with these pictures."""
         return replace(part, decoded=self.decoded, judged=self.judged)
 
 
@@ -137,9 +164,9 @@ def decode_jobs(
 
     Args:
         pair: encoder and decoder.
-        jobs: what to decode.
-        options: how to decode.
-        judge: an outside encoder that sees the pictures as well.
+        jobs: embeddings to decode.
+        options: decoding options.
+        judge: an outside encoder that embeds the pictures too.
 
     Returns:
         The embeddings.
@@ -158,7 +185,7 @@ def decode_jobs(
 
 
 def judged_targets(judge: Encoder | None, subject: Subject) -> dict[str, Float[Tensor, " F"]]:
-    """The picture and the other one of its concept as the judge embeds them; nothing without a judge."""
+    """Embeddings by the judge of a picture and of another picture of its concept; empty without a judge."""
     if judge is None:
         return {}
     rows = judge.embed(judge.preprocess(subject.images)).float().cpu()

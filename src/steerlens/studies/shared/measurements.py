@@ -1,4 +1,4 @@
-"""What studies measure of one picture, and the same of many pictures as tables (P,N) over pictures and heads."""
+"""Measurements of one picture, and those of many pictures as tables (P,N) over pictures and heads."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,58 +11,54 @@ from torch import Tensor
 from steerlens.errors import StoreError
 from steerlens.scores import cosine_similarity
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation
-from steerlens.studies.shared.parts import Part, TensorName, TensorNames
+from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_tensors
 from steerlens.studies.shared.targets import INPUT, OTHER, TARGETS
 
 Scope = Literal["total", "direct"]
-"""An effect on a real forward pass, or in the final residual alone."""
+"""Scope of an effect: a real forward pass, or the final residual alone."""
 
 Viewer = Literal["encoder", "judge"]
-"""Who looks at decoded pictures: the encoder whose embeddings were decoded, or the outside judge."""
+"""Encoder of decoded pictures: the encoder whose embeddings were decoded, or the outside judge."""
 
 View = Literal["decoded", "requested", "judged"]
-"""Embeddings that are compared: of decoded pictures, those requested from the decoder, of pictures by the judge."""
+"""Embeddings that are compared: of decoded pictures, requested from the decoder, or of pictures by the judge."""
 
 CONTROL = "control"
-"""The name under which random directions are decoded."""
+"""Name under which random directions are decoded."""
 
 _JUDGED_TARGETS = (INPUT, OTHER)
-
-
-def _nothing() -> dict[str, Tensor]:
-    return {}
 
 
 @dataclass(frozen=True, eq=False)
 class PicturePart(Part):
     """Measurements of one picture.
 
-    N heads, E sizes of the encoder's embedding, F of the judge's. Settings go by their text form.
+    N heads; E is the width of the encoder's embedding, F of the judge's. Settings are named by their text form.
 
     Attributes:
         clean: embedding of the picture.
-        targets: what signed effects are taken towards, by name.
+        targets: targets of signed effects, by name.
         total: embeddings after each head's ablation on a real forward pass, by ablation.
         direct: the same with the write replaced in the final residual alone.
         first_order: attribution patching, by ablation and target.
         norm: visible norm of each head's write.
         direct_cosine: cosine of each write with the final residual.
-        requested: embeddings that a setting asks the decoder for, by setting.
-        rho: relative strength that a setting's strength amounts to, by setting.
-        decoded: pictures embedded again, by setting and seed.
-        judged: the same pictures as the judge embeds them.
-        judged_targets: the picture (`input`) and another one of its concept (`other`) as the judge embeds them.
+        requested: embeddings requested from the decoder, by setting.
+        rho: relative strength equivalent to a setting's strength, by setting.
+        decoded: decoded pictures embedded again, by setting and seed.
+        judged: the same pictures embedded by the judge.
+        judged_targets: embeddings by the judge of the picture (`input`) and of another of its concept (`other`).
     """
 
     WHAT: ClassVar[str] = "measurements of a picture"
 
     clean: Annotated[Float[Tensor, "E"], TensorName("clean")]
-    targets: Annotated[Mapping[str, Float[Tensor, "E"]], TensorNames("{}", TARGETS)] = field(default_factory=_nothing)
+    targets: Annotated[Mapping[str, Float[Tensor, "E"]], TensorNames("{}", TARGETS)] = field(default_factory=no_tensors)
     total: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("total.{}", ABLATIONS)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
     direct: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("direct.{}", ABLATIONS)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
     first_order: Annotated[
         Mapping[tuple[str, str], Float[Tensor, "N"]], TensorNames("attribution.{}.{}", ABLATIONS, TARGETS)
@@ -70,9 +66,9 @@ class PicturePart(Part):
     norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
     direct_cosine: Annotated[Float[Tensor, "N"] | None, TensorName("direct_cosine", optional=True)] = None
     requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
-    rho: Annotated[Mapping[str, Float[Tensor, "N"]], TensorNames("rho.{}", str)] = field(default_factory=_nothing)
+    rho: Annotated[Mapping[str, Float[Tensor, "N"]], TensorNames("rho.{}", str)] = field(default_factory=no_tensors)
     decoded: Annotated[Mapping[tuple[str, int], Float[Tensor, "n E"]], TensorNames("made.{}.seed{}", str, int)] = field(
         default_factory=dict[tuple[str, int], Tensor]
     )
@@ -80,11 +76,11 @@ class PicturePart(Part):
         default_factory=dict[tuple[str, int], Tensor]
     )
     judged_targets: Annotated[Mapping[str, Float[Tensor, " F"]], TensorNames("judge.{}", _JUDGED_TARGETS)] = field(
-        default_factory=_nothing
+        default_factory=no_tensors
     )
 
     def views(self, viewer: Viewer) -> Mapping[tuple[str, int], Tensor]:
-        """Decoded pictures as one of the encoders embeds them."""
+        """Decoded pictures embedded by one of the encoders."""
         return self.judged if viewer == "judge" else self.decoded
 
 
@@ -93,10 +89,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True, eq=False)
 class PictureTables:
-    """Measurements of P pictures, stacked; every method raises `StoreError` if a part lacks what it needs.
+    """Measurements of P pictures, stacked; every method raises `StoreError` if a part lacks its tensor.
 
     Attributes:
-        parts: one a picture.
+        parts: one part per picture.
     """
 
     parts: Sequence[PicturePart]
@@ -121,21 +117,21 @@ class PictureTables:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The targets that every picture has: a given text, the label's, another picture."""
+        """Targets that every picture has: a given text, the label's text, another picture."""
         return tuple(name for name in TARGETS if all(name in part.targets for part in self.parts))
 
     @property
     def ablations(self) -> tuple[Ablation, ...]:
-        """The ablations that were carried out."""
+        """Ablations that were measured."""
         return tuple(name for name in ABLATIONS if name in self.parts[0].total)
 
     @property
     def judged_targets(self) -> tuple[str, ...]:
-        """What the judge, who reads no texts, can compare pictures with; nothing if there was no judge."""
+        """Targets that the judge, which reads no texts, has embedded; empty without a judge."""
         return tuple(name for name in _JUDGED_TARGETS if all(name in part.judged_targets for part in self.parts))
 
     def only(self, targets: Sequence[str]) -> "PictureTables":
-        """The same without targets other than these, which may be missing for other pictures of the study."""
+        """Copy with these targets alone; other pictures of the study may lack the remaining targets."""
         return PictureTables(
             [
                 replace(part, targets={name: tensor for name, tensor in part.targets.items() if name in targets})
@@ -144,7 +140,7 @@ class PictureTables:
         )
 
     def compared(self, name: str, viewer: Viewer = "encoder") -> Float[Tensor, "P E"]:
-        """What embeddings are compared with, the input or a target, as one of the encoders embeds it."""
+        """The input or a target, embedded by one of the encoders, for comparison."""
         if viewer == "judge":
             return self._of(lambda part: part.judged_targets, name, f"{name} as the judge sees it")
         return self.clean if name == INPUT else self._of(lambda part: part.targets, name, f"target {name}")
@@ -162,18 +158,18 @@ class PictureTables:
         )
 
     def requested(self, setting: object) -> Float[Tensor, "P N E"]:
-        """Embeddings that a setting asks the decoder for."""
+        """Embeddings that a setting requests from the decoder."""
         return self._of(lambda part: part.requested, str(setting), f"embeddings of {str(setting)!r}")
 
     def rho(self, setting: object) -> Float[Tensor, "P N"]:
-        """Relative strengths that a setting amounts to."""
+        """Relative strengths equivalent to a setting's strength."""
         return self._of(lambda part: part.rho, str(setting), f"relative strengths of {str(setting)!r}")
 
     def seeds(self, *settings: object, viewer: Viewer = "encoder") -> list[int]:
-        """Seeds with which every one of the settings was decoded, in the order of numbers.
+        """Seeds with which all of the settings were decoded, in ascending order.
 
         Raises:
-            StoreError: if there is none: pictures of other seeds are not to be compared.
+            StoreError: if there are none, since pictures of different seeds cannot be compared.
         """
         views = self.parts[0].views(viewer)
         common = set.intersection(
@@ -187,12 +183,12 @@ class PictureTables:
     def decoded(
         self, setting: object, *, viewer: Viewer = "encoder", seeds: Sequence[int] | None = None
     ) -> Float[Tensor, "S P n E"]:
-        """Decoded pictures embedded again, seed by seed.
+        """Decoded pictures embedded again, by seed.
 
         Args:
-            setting: its name, or itself.
-            viewer: who looks.
-            seeds: which of them; by default all, in the order of numbers.
+            setting: the setting or its name.
+            viewer: the encoder that embeds them.
+            seeds: seeds to take; by default all, in ascending order.
         """
         own = self.seeds(setting, viewer=viewer)
         return torch.stack(
@@ -207,17 +203,17 @@ class PictureTables:
         )
 
     def is_decoded(self, setting: object) -> bool:
-        """Whether pictures of a setting were decoded, and not its embeddings alone."""
+        """True if pictures of a setting were decoded; otherwise only its embeddings are stored."""
         return all(any(name == str(setting) for name, _ in part.decoded) for part in self.parts)
 
     def requested_scores(self, setting: object, compare: str) -> Float[Tensor, "P N"]:
-        """Similarity without decoding: requested embeddings against the input or a target."""
+        """Similarity of requested embeddings with the input or a target."""
         return cosine_similarity(self.requested(setting), self.compared(compare)[:, None])
 
     def decoded_scores(
         self, setting: object, compare: str, *, viewer: Viewer = "encoder", seeds: Sequence[int] | None = None
     ) -> Float[Tensor, "S P n"]:
-        """Similarity of decoded pictures with the input or a target, seed by seed; see `decoded`."""
+        """Similarity of decoded pictures with the input or a target, by seed; see `decoded`."""
         views = self.decoded(setting, viewer=viewer, seeds=seeds)
         return cosine_similarity(views, self.compared(compare, viewer)[:, None])
 
@@ -226,16 +222,16 @@ class PictureTables:
 
 
 def stacked(tensors: Sequence[Tensor | None], what: str) -> Tensor:
-    """One tensor of all parts, stacked over pictures, in float32.
+    """Stacks a tensor of all parts over pictures, in float32.
 
     Args:
-        tensors: one a part, None where it is missing.
-        what: it is, for the message.
+        tensors: one tensor per part, None where it is missing.
+        what: name of the tensor, for the message.
 
     Raises:
-        StoreError: if a part lacks it, or has one of another shape.
+        StoreError: if a part lacks the tensor, or the shapes differ.
     """
     present = [tensor.float() for tensor in tensors if tensor is not None]
     if len(present) < len(tensors) or len({tensor.shape for tensor in present}) != 1:
-        raise StoreError(f"a part of this study does not hold {what} like the others.")
+        raise StoreError(f"the parts of this study differ in {what}: it is missing, or of another shape, in one part.")
     return torch.stack(present)

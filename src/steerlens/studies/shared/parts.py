@@ -1,11 +1,11 @@
-"""Parts of a study as typed data: which tensor is what, written under names and read from them by one class.
+"""Parts of a study as typed data: frozen dataclasses of tensors, stored under names.
 
-A part is a frozen dataclass whose fields are annotated with the name of their tensor, or with a family of names:
+A field is annotated with the name of its tensor, or with a family of names:
 
     clean: Annotated[Float[Tensor, "E"], TensorName("clean")]
     decoded: Annotated[Mapping[tuple[str, int], Float[Tensor, "N E"]], TensorNames("made.{}.seed{}", str, int)]
 
-The names on disk are those of the first version; only this file and the annotations know them.
+The names on disk are those of the first version, so that its studies can be resumed.
 """
 
 from collections.abc import Mapping
@@ -19,23 +19,28 @@ from steerlens.errors import StoreError
 
 @dataclass(frozen=True)
 class TensorName:
-    """The name of one tensor of a part.
+    """Name of a single tensor of a part.
 
     Attributes:
-        name: in the file.
-        optional: whether a part may lack it.
+        name: its name in the file.
+        optional: True if a part may lack it.
     """
 
     name: str
     optional: bool = False
 
 
+def no_tensors() -> dict[str, Tensor]:
+    """Default of a field with a family of names."""
+    return {}
+
+
 class TensorNames:
-    """A family of tensor names and the keys that they stand for.
+    """Family of tensor names, each of which stands for a key.
 
     Args:
-        template: the name with `{}` for each element of a key.
-        kinds: type of each element, or the texts that it may be.
+        template: the name, with `{}` for each element of a key.
+        kinds: type of each element, or the texts that it may take.
     """
 
     def __init__(self, template: str, *kinds: type[str] | type[int] | tuple[str, ...]) -> None:
@@ -43,18 +48,18 @@ class TensorNames:
         self._kinds = kinds
 
     def write(self, key: str | int | tuple[str | int, ...]) -> str:
-        """The name of a key."""
+        """Name of a key."""
         elements = key if isinstance(key, tuple) else (key,)
         rest = (f"{element}{text}" for element, text in zip(elements, self._texts[1:], strict=True))
         return self._texts[0] + "".join(rest)
 
     def read(self, name: str) -> Any:
-        """The key of a name, or None if the name is not of this family."""
+        """Key of a name, or None if the name does not belong to the family."""
         first, *between, last = self._texts
         if not (name.startswith(first) and name.endswith(last) and len(name) > len(first) + len(last)):
             return None
         rest, elements = name[len(first) : len(name) - len(last)], list[str]()
-        # From the end: names of settings hold dots, what follows them does not.
+        # From the end: a setting's name may contain dots, the elements after it do not.
         for text in reversed(between):
             rest, separator, element = rest.rpartition(text)
             if not separator:
@@ -75,13 +80,13 @@ class Part:
     """Base of the parts of studies: frozen dataclasses of tensors.
 
     Class attributes:
-        WHAT: what a part holds, in words.
+        WHAT: content of a part, in words, for messages.
     """
 
     WHAT: ClassVar[str] = "measurements"
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The tensors by their names on disk."""
+        """Tensors by their names on disk."""
         tensors: dict[str, Tensor] = {}
         for field, names in _named_fields(type(self)):
             value = getattr(self, field)
@@ -96,34 +101,34 @@ class Part:
         """Reads what `to_tensors` wrote.
 
         Args:
-            tensors: by their names on disk.
-            where: names the file, for messages.
+            tensors: tensors by their names on disk.
+            where: name of the file, for messages.
 
         Raises:
-            StoreError: if a tensor is missing, or one is not known.
+            StoreError: if a tensor is missing or unknown.
         """
-        found, left = dict[str, Any](), dict(tensors)
+        arguments, left = dict[str, Any](), dict(tensors)
         for field, names in _named_fields(cls):
             if isinstance(names, TensorNames):
                 keys = {name: key for name in left if (key := names.read(name)) is not None}
-                found[field] = {key: left.pop(name) for name, key in keys.items()}
+                arguments[field] = {key: left.pop(name) for name, key in keys.items()}
             elif names.name in left:
-                found[field] = left.pop(names.name)
+                arguments[field] = left.pop(names.name)
             elif not names.optional:
                 raise StoreError(f"{where} holds no {names.name!r}, which {cls.WHAT} have; {_ADVICE}")
         if left:
             raise StoreError(f"{where} holds {min(left)!r}, which {cls.WHAT} do not have; {_ADVICE}")
-        return cls(**found)
+        return cls(**arguments)
 
 
-_ADVICE = "another version of steerlens wrote it. Remove it, and run the study again to measure it anew."
+_ADVICE = "another version of steerlens wrote it. Remove it, and run the study again to measure it again."
 
 
 def _named_fields(kind: type) -> list[tuple[str, TensorName | TensorNames]]:
-    """Fields and their names, single names first: a family may not take what belongs to one field."""
-    found: list[tuple[str, TensorName | TensorNames]] = []
+    """Fields with their tensor names, single names first, so that no family claims them."""
+    named: list[tuple[str, TensorName | TensorNames]] = []
     for field in fields(kind):
         if get_origin(field.type) is Annotated:
             _, names, *_ = get_args(field.type)
-            found.append((field.name, names))
-    return sorted(found, key=lambda both: isinstance(both[1], TensorNames))
+            named.append((field.name, names))
+    return sorted(named, key=lambda pair: isinstance(pair[1], TensorNames))

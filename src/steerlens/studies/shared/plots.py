@@ -1,4 +1,4 @@
-"""Greys and grids that the figures of studies share."""
+"""Greys, intervals and picture grids that the figures of studies share."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from steerlens.studies.shared.stats import Estimate
 
 INK, DARK, STRONG, MIDDLE, SOFT, LIGHT, PALE, FAINT = (
     "#000000",
@@ -17,14 +19,40 @@ INK, DARK, STRONG, MIDDLE, SOFT, LIGHT, PALE, FAINT = (
     "#eeeeee",
     "#f3f3f3",
 )
-"""Greys from black to nearly white, distinct on paper: the first four for lines, the others for backgrounds."""
+"""Greys from black to nearly white, distinct in print: the first four for lines, the others for backgrounds."""
 
 
 def plain_axes(*axes: Axes, label_size: int = 7) -> None:
-    """Removes the upper and right frame, and sets the size of tick labels."""
+    """Removes the top and right spines, and sets the size of tick labels."""
     for panel in axes:
         panel.tick_params(labelsize=label_size)
         panel.spines[["top", "right"]].set_visible(False)
+
+
+def draw_estimate(
+    axes: Axes, estimate: Estimate, place: float, colour: str, marker: str, label: str | None = None, width: float = 1.6
+) -> None:
+    """Draws an estimate as a marker on its horizontal 95 % interval."""
+    axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=width)
+    axes.plot(estimate.value, place, marker, color=colour, markersize=4.5, label=label)
+
+
+def draw_curve(
+    axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], colour: str, dash: str, marker: str, label: str
+) -> None:
+    """Draws estimates as a line with vertical 95 % intervals."""
+    for place, estimate in zip(places, estimates, strict=True):
+        axes.plot([place, place], [estimate.low, estimate.high], color=colour, linewidth=0.8, alpha=0.6)
+    axes.plot(
+        places,
+        [estimate.value for estimate in estimates],
+        color=colour,
+        linestyle=dash,
+        marker=marker,
+        markersize=4.5,
+        linewidth=1.4,
+        label=label,
+    )
 
 
 def picture_grid(
@@ -33,7 +61,7 @@ def picture_grid(
     column_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Rows of pictures with a name before each row and above each column; a place may stay empty."""
+    """Draws rows of pictures with a name before each row and above each column; None leaves a place empty."""
     side, left = 0.95, 0.12 + 0.068 * max(map(len, row_names))
     top = 0.34 + 0.13 * max(name.count("\n") + 1 for name in column_names)
     figure = Figure(figsize=(left + side * len(column_names) + 0.1, top + side * len(pictures) + 0.1))

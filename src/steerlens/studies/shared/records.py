@@ -1,13 +1,13 @@
-"""JSON of frozen dataclasses, written and read by one rule.
+"""JSON form of frozen dataclasses.
 
-A file that does not hold what its dataclass says raises `StoreError` with the place of the fault, so that a wrong file
-is never mistaken for a bug, nor a bug for a wrong file.
+Reading a file that does not fit its dataclass raises `StoreError` with the place of the fault, so that a wrong file and
+a bug are told apart.
 
     dataclass      object; a field may have another key in the file, see `Key`
     Mapping        object
     tuple          list
-    float          number; nan and infinities, which JSON does not have, are null
-    parse/str      a class with a `parse` method is kept as its text
+    float          number; nan and infinities, which JSON lacks, are null
+    parse/str      text, for a class with a `parse` method
 """
 
 import types
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class Parsed(Protocol):
-    """A value with one text form: `parse` reads what `str` writes."""
+    """A value with a text form: `parse` reads what `str` writes."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,17 +45,17 @@ class Parsed(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """Annotates a field that is kept under another key than its name: `Annotated[Estimate, Key("asked")]`.
+    """Annotation of a field whose key in the file is not its name: `Annotated[Estimate, Key("asked")]`.
 
     Attributes:
-        name: the key, as files of earlier versions have it.
+        name: the key, as in files of earlier versions.
     """
 
     name: str
 
 
 class Record:
-    """Base of frozen dataclasses that are kept as JSON."""
+    """Base of frozen dataclasses that are stored as JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values by key; numbers that are not finite stay as they are."""
@@ -67,19 +67,19 @@ class Record:
 
         Args:
             values: parsed JSON.
-            where: names the file and the place in it, for messages.
+            where: the file and the place in it, for messages.
 
         Raises:
             StoreError: if the values do not describe such a record.
         """
         if not isinstance(values, Mapping):
             raise StoreError(f"{where} is no object; {_ADVICE}")
-        found = cast(Mapping[str, Any], values)
+        entries = cast(Mapping[str, Any], values)
         hints, arguments = _hints(cls), dict[str, Any]()
         for field in _fields(cls):
             key = _key(field)
-            if key in found:
-                arguments[field.name] = read_value(hints[field.name], found[key], f"{where}: {key}")
+            if key in entries:
+                arguments[field.name] = read_value(hints[field.name], entries[key], f"{where}: {key}")
             elif not _has_default(field):
                 raise StoreError(f"{where} lacks {key!r}; {_ADVICE}")
         try:
@@ -89,10 +89,10 @@ class Record:
 
 
 class StudySummary(Record):
-    """Base of what a study reports: a record with the version of its layout.
+    """Base of the studies' summaries: a record with the version of its layout.
 
     Class attributes:
-        LAYOUT: version of the layout that is written.
+        LAYOUT: version that is written.
         READABLE: versions that can be read; a summary without a version has version 1.
     """
 
@@ -100,7 +100,7 @@ class StudySummary(Record):
     READABLE: ClassVar[tuple[int, ...]] = (1,)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values by key, the version of the layout first; the first layout has none."""
+        """JSON values by key; the version of the layout comes first, except for version 1, which is not written."""
         return ({"layout": self.LAYOUT} if self.LAYOUT > 1 else {}) | super().to_json()
 
     @classmethod
@@ -113,7 +113,7 @@ class StudySummary(Record):
         layout = cast(Mapping[str, Any], values).get("layout", 1) if isinstance(values, Mapping) else 1
         if layout not in cls.READABLE:
             raise UsageError(
-                f"{where} was made by another version of steerlens (layout {layout}, here {cls.LAYOUT}): run that "
+                f"{where} was written by another version of steerlens (layout {layout}, here {cls.LAYOUT}): run that "
                 "study again."
             )
         try:
@@ -122,11 +122,11 @@ class StudySummary(Record):
             raise UsageError(str(error)) from error
 
 
-_ADVICE = "it is no such file, or another version of steerlens wrote it: run that study again."
+_ADVICE = "it is another kind of file, or another version of steerlens wrote it: run that study again."
 
 
 def write_value(value: Any) -> Any:
-    """The JSON form of a value."""
+    """Converts a value to its JSON form."""
     if isinstance(value, Record):
         return value.to_json()
     if hasattr(value, "parse"):
@@ -141,7 +141,7 @@ def write_value(value: Any) -> Any:
 
 
 def read_value(kind: Any, value: Any, where: str) -> Any:
-    """A value of a type from its JSON form.
+    """Converts a JSON form to a value of a type.
 
     Raises:
         StoreError: if the JSON holds something else.
@@ -150,7 +150,7 @@ def read_value(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return read_value(next(one for one in arguments if one is not type(None)), value, where)
+        return read_value(next(inner for inner in arguments if inner is not type(None)), value, where)
     if origin is Literal:
         return _checked(value in arguments, value, value, where)
     if origin is tuple:

@@ -1,7 +1,7 @@
 """Running a study: open its folder, measure, freeze choices, measure to report, summarise, write.
 
-A study is an `Experiment`: four steps, each of which needs only what the one before returned. `run_experiment` carries
-them out in a folder and goes on with what is there.
+A study is an `Experiment` of four steps, each of which needs only the result of the step before. `run_experiment` runs
+them in a folder and resumes from the parts that are there.
 """
 
 import io
@@ -30,9 +30,9 @@ class Output:
     """Files of a study beside its summary.
 
     Attributes:
-        rows: of `table.parquet`.
-        figures: by name, written as PNG and SVG.
-        files: other JSON files, by name.
+        rows: rows of `table.parquet`.
+        figures: figures by name, written as PNG and SVG.
+        files: contents of further JSON files, by file name.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -47,11 +47,11 @@ class Experiment(ABC, Generic[_Measured, _Summary]):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """JSON values that two calls must share to go on with one study."""
+        """JSON values that a call must share with an earlier one to resume its study."""
 
     @abstractmethod
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
-        """Measures all parts that the folder lacks, and returns all of them."""
+        """Measures the parts that the folder lacks, and returns all parts."""
 
     @abstractmethod
     def summarise(self, measured: _Measured) -> Generator[Progress, None, _Summary]:
@@ -59,11 +59,11 @@ class Experiment(ABC, Generic[_Measured, _Summary]):
 
     @abstractmethod
     def output(self, measured: _Measured, summary: _Summary) -> Output:
-        """The table and the figures."""
+        """Builds the table and the figures."""
 
 
 def run_experiment(experiment: Experiment[_Measured, _Summary], folder: Path) -> Generator[Progress, None, _Summary]:
-    """Carries a study out in a folder, going on with what is there, and returns its summary.
+    """Runs a study in a folder, resuming from the parts that are there, and returns its summary.
 
     Raises:
         UsageError: if the folder holds another study.
@@ -90,7 +90,7 @@ def save_figure(folder: StudyFolder, name: str, figure: Figure) -> None:
 
 
 def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a parquet file."""
+    """Content of a parquet file with these rows."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A random sample of heads with equal shares of the layers, for decoding where all heads would be too many."""
+"""Random sample of heads with equal shares of the layers, for when decoding all heads would take too long."""
 
 import random
 from collections.abc import Sequence
@@ -8,15 +8,18 @@ from steerlens.sites import Site
 
 
 def stratified_heads(sites: Sequence[Site], count: int | None, seed: int) -> list[int]:
-    """Places of a random sample of sites, in their order, layers taken in equal numbers as far as possible.
+    """Draws a random sample of sites, with as equal numbers of each layer as possible.
 
     Args:
         sites: heads of any layers.
-        count: how many; None, or as many as there are, for all.
+        count: size of the sample; None for all sites.
         seed: of the sample.
 
+    Returns:
+        Indices of the sampled sites, in order.
+
     Raises:
-        UsageError: if the count is below 2, since a ranking needs two.
+        UsageError: if the count is below 2, since a ranking needs at least two.
     """
     if count is not None and count < 2:
         raise UsageError(f"a ranking needs at least 2 heads of a picture, not {count}.")
@@ -28,7 +31,7 @@ def stratified_heads(sites: Sequence[Site], count: int | None, seed: int) -> lis
         members = [place for place, site in enumerate(sites) if site.layer == layer]
         chance.shuffle(members)
         queues.append(members)
-    # The first of each layer, then the second of each; chance decides which layers give one more at the end.
+    # The first of each layer, then the second of each; a random order decides which layers contribute one more.
     chance.shuffle(queues)
     rounds = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     return sorted(rounds[:count])

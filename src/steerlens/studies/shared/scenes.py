@@ -1,4 +1,4 @@
-"""Scenes of held-out pictures as subjects of a study, for the bundled pair and others trained on prepared pictures."""
+"""Scenes of held-out pictures as subjects of a study, for pairs trained on prepared pictures."""
 
 from pathlib import Path
 
@@ -13,27 +13,27 @@ from steerlens.studies.shared.subjects import Subject, SubjectSet, split
 
 
 def open_pictures(data: Path) -> PictureSet:
-    """The prepared pictures of a data folder.
+    """Loads the prepared pictures of a data folder.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if the folder holds none.
     """
     if not (prepared_folder(data) / "pictures.json").is_file():
-        raise UsageError(f"{data} holds no prepared pictures; make them with: steerlens train prepare --data {data}")
+        raise UsageError(f"{data} holds no prepared pictures; prepare them: steerlens train prepare --data {data}")
     return load_prepared(data)
 
 
 def scene_subjects(
     data: Path, n_selection: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
 ) -> SubjectSet:
-    """Scenes of held-out pictures and unseen concepts, with another scene of the same concept in another style.
+    """Draws scenes of held-out pictures and unseen concepts, each with another scene of the concept in another style.
 
     Args:
         data: folder of prepared pictures.
-        n_selection: scenes to select settings on.
-        n_reported: scenes to report on, of other concepts.
-        seed: decides the scenes.
-        n_reference: scenes of training pictures to take means from.
+        n_selection: number of scenes to select settings on.
+        n_reported: number of scenes to report on, of other concepts.
+        seed: of the scenes.
+        n_reference: number of scenes of training pictures, over which means are taken.
 
     Raises:
         UsageError: if there are too few held-out pictures.
@@ -62,14 +62,14 @@ def scene_subjects(
 
 
 def draw_scenes(pictures: PictureSet, rows: Tensor, generator: torch.Generator) -> list[Image.Image]:
-    """One plain scene without a companion for each picture."""
+    """Draws a plain scene without a companion for each picture."""
     maker = SceneMaker(pictures, rows, "cpu", PLAIN)
     scenes = maker.draw(len(rows), generator, rows=rows, companions=0.0)
     return [Image.fromarray(array) for array in eight_bit(scenes.pictures)]
 
 
 def _one_per_concept(pictures: PictureSet, rows: Tensor) -> Tensor:
-    """One picture of each concept: the held-out style's, or the last style's where that has none."""
+    """Rows of one picture per concept: of the held-out style, or of the last style if that has none."""
     best: dict[int, tuple[bool, int, int]] = {}
     for row in rows.tolist():
         concept, style = int(pictures.concept[row]), int(pictures.style[row])
@@ -88,14 +88,14 @@ def _sibling(pictures: PictureSet, row: int, generator: torch.Generator) -> int 
 
 
 def require_scenes(data: Path | None) -> Path:
-    """The data folder, required.
+    """Returns the data folder, which is required here.
 
     Raises:
-        UsageError: if it is None; the message says what to give.
+        UsageError: if it is None.
     """
     if data is None:
         raise UsageError(
-            "a study needs pictures: give --images FOLDER (concept/picture.png), or for scenes of the bundled pair "
-            "--data DIR, prepared with: steerlens train prepare --data DIR"
+            "a study needs pictures: give --images FOLDER (concept/picture.png); or, for scenes of the bundled pair, "
+            "--data DIR, prepared by: steerlens train prepare --data DIR"
         )
     return data

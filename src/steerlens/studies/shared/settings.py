@@ -1,4 +1,4 @@
-"""Lens settings: which lens, which strength, from which base, on which part of a write."""
+"""Lens settings: lens, strength, base, and centring of the write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ _CENTRED, _NEUTRAL = "centred", "neutral base"
 
 @dataclass(frozen=True)
 class LensSetting:
-    """A way to turn a component's write into an embedding; its text form reads `steering rho=1 centred neutral base`.
+    """A map from a component's write to an embedding; its text form reads `steering rho=1 centred neutral base`.
 
     Attributes:
         lens: `steering` or `diffusion`.
-        strength: of what is added to the base; None for the Diffusion Lens without a base.
-        centred: whether the write's mean over reference pictures is subtracted, so that the constant part of a write
-            does not hide what it says about this picture.
-        base: for the Steering Lens, the residual that is steered: the picture's `own`, or a `neutral` one, the mean
-            over reference pictures. For the Diffusion Lens: the write is read out on its `own`, or its readout is added
-            to the `neutral` embedding, the mean over reference pictures.
+        strength: strength of the part added to the base; None for the Diffusion Lens without a base.
+        centred: True to subtract the write's mean over reference pictures, so that the constant part of a write does
+            not hide what is specific to the picture.
+        base: for the Steering Lens, the residual that is steered: the picture's `own`, or the `neutral` mean over
+            reference pictures. For the Diffusion Lens: `own` reads out the write alone, `neutral` adds its readout to
+            the mean embedding of reference pictures.
     """
 
     lens: Literal["steering", "diffusion"]
@@ -42,7 +42,9 @@ class LensSetting:
 
     def __post_init__(self) -> None:
         if (self.lens == "diffusion" and self.base == "own") == (self.strength is not None):
-            raise UsageError("the Steering Lens takes a strength, the Diffusion Lens one if it has a neutral base.")
+            raise UsageError(
+                "the Steering Lens takes a strength; the Diffusion Lens takes a strength only with a neutral base."
+            )
 
     def __str__(self) -> str:
         words = [self.lens, str(self.strength or "")]
@@ -51,10 +53,10 @@ class LensSetting:
 
     @classmethod
     def parse(cls, text: str) -> "LensSetting":
-        """Reads the text form.
+        """Parses the text form.
 
         Raises:
-            UsageError: if the text is no setting.
+            UsageError: if the text describes no setting.
         """
         rest = text.removesuffix(f" {_NEUTRAL}")
         neutral, rest = rest != text, rest.removesuffix(f" {_CENTRED}")
@@ -78,9 +80,9 @@ class Reference:
     """Means over reference pictures, at the readout tokens.
 
     Attributes:
-        writes: of each site's write, (R,D).
-        final: of the final residual.
-        embeddings: the reference pictures' embeddings.
+        writes: mean write of each site, (R,D).
+        final: mean of the final residual.
+        embeddings: embeddings of the reference pictures.
     """
 
     writes: Mapping[Site, Float[Tensor, "R D"]]
@@ -90,7 +92,7 @@ class Reference:
 
 @torch.no_grad()
 def reference_of(encoder: Encoder, traces: Sequence[Trace], sites: Sequence[Site]) -> Reference:
-    """Means over the pictures of some traces."""
+    """Computes the means over the pictures of some traces."""
     count = sum(len(trace) for trace in traces)
     writes = {site: sum_of([trace.at(site) for trace in traces]) / count for site in sites}
     final = sum_of([trace.final for trace in traces]) / count
@@ -98,7 +100,7 @@ def reference_of(encoder: Encoder, traces: Sequence[Trace], sites: Sequence[Site
 
 
 def sum_of(tensors: Sequence[Float[Tensor, "B R D"]]) -> Float[Tensor, "R D"]:
-    """The sum over pictures of several batches, in float32."""
+    """Sums over the pictures of several batches, in float32."""
     return torch.stack([tensor.float().sum(dim=0) for tensor in tensors]).sum(dim=0)
 
 
@@ -106,11 +108,11 @@ def sum_of(tensors: Sequence[Float[Tensor, "B R D"]]) -> Float[Tensor, "R D"]:
 def lens_embeddings(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
 ) -> Float[Tensor, "B N E"]:
-    """The embeddings that a setting requests from a decoder.
+    """Embeddings that a setting requests from a decoder.
 
-    steering                 P(LN(b + c h)), c as the strength says for the base b
+    steering                 P(LN(b + c h)), c from the strength and the base b
     diffusion                P(LN(h))
-    diffusion, neutral base  m + c P(LN(h)), c as the strength says for the mean embedding m
+    diffusion, neutral base  m + c P(LN(h)), c from the strength and the mean embedding m
     """
     writes = _writes(trace, sites, setting, reference)
     if setting.lens == "diffusion":
@@ -118,7 +120,7 @@ def lens_embeddings(
         if setting.strength is None:
             return embeddings
         mean = reference.embeddings.mean(dim=0).to(embeddings).expand_as(embeddings)
-        # An embedding is one vector without tokens, and no norm after it would subtract its mean.
+        # An embedding is a single vector, and no later norm subtracts its mean.
         factors = setting.strength.coefficient(mean[..., None, :], embeddings[..., None, :], centred=False)
         return mean + factors[..., None] * embeddings
     strength = setting.strength or Strength("rho", 1.0)
@@ -135,7 +137,7 @@ def lens_embeddings(
 def relative_strengths(
     encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
 ) -> Float[Tensor, "B N"]:
-    """The `rho` that a setting's strength amounts to, by which controls are steered; zeros for the Diffusion Lens."""
+    """The `rho` equivalent to a setting's strength, with which controls are steered; zeros for the Diffusion Lens."""
     writes = _writes(trace, sites, setting, reference)
     if setting.lens == "diffusion" or setting.strength is None:
         return torch.zeros(writes.shape[:2])

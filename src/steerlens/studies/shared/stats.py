@@ -19,21 +19,21 @@ from torch import Tensor
 from steerlens.studies.shared.records import Record
 
 Correlation = Callable[[Tensor, Tensor], Tensor]
-"""Maps two tables (...,P,N) to one correlation a picture, (...,P)."""
+"""Maps two tables (...,P,N) to one correlation per picture, (...,P)."""
 
 _DRAWS_AT_ONCE = (50, 1000)
 _ENTRIES_AT_ONCE = 200_000
-"""Small tables are drawn many times at once, within these bounds: each call costs more than its arithmetic."""
+"""Bounds on batches of draws: small tables are drawn many times at once, since calls cost more than arithmetic."""
 
 _CONSTANT = 1e-12
-"""A side of smaller size does not vary: rounding leaves this much of a constant."""
+"""Norm below which values count as constant: rounding leaves about as much of a constant."""
 
 FEW = 8
-"""A percentile bootstrap over fewer concepts covers clearly less than the 95 % that it claims."""
+"""Number of concepts below which the intervals of a percentile bootstrap cover clearly less than 95 %."""
 
 
 def caution(count: int, what: str = "concepts") -> str:
-    """A warning for figures and pages where the bootstrap drew from fewer than `FEW`; otherwise empty."""
+    """Warning for figures and pages if the bootstrap drew from fewer than `FEW`; otherwise empty."""
     return f"few {what} ({count}): intervals are too narrow" if count < FEW else ""
 
 
@@ -53,20 +53,20 @@ class Estimate(Record):
 
     @property
     def defined(self) -> bool:
-        """Whether there is a value at all."""
+        """True if there is a value at all."""
         return self.value == self.value
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies wholly on one side of zero."""
+        """True if the interval lies wholly on one side of zero."""
         return self.excludes(0.0)
 
     def excludes(self, value: float) -> bool:
-        """Whether the interval lies wholly on one side of a value."""
+        """True if the interval lies wholly on one side of a value."""
         return self.low > value or self.high < value
 
     def above(self, value: float = 0.0) -> bool:
-        """Whether the interval lies wholly above a value."""
+        """True if the interval lies wholly above a value."""
         return self.defined and self.excludes(value) and self.value > value
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ def ranks(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
 
 
 def pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Pearson's correlation over the last dimension; nan where one side does not vary."""
+    """Pearson's correlation over the last dimension; nan where a side is constant."""
     a, b = (side.double() - side.double().mean(dim=-1, keepdim=True) for side in (a, b))
     size = a.norm(dim=-1) * b.norm(dim=-1)
     varies = size > _CONSTANT
@@ -91,37 +91,37 @@ def pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor,
 
 
 def spearman(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Spearman's rank correlation over the last dimension; nan where one side does not vary."""
+    """Spearman's rank correlation over the last dimension; nan where a side is constant."""
     return pearson(ranks(a), ranks(b))
 
 
 def without_means(values: Float[Tensor, "*P N"]) -> Float[Tensor, "*P N"]:
-    """A table without the means of its heads and pictures: `x_pn - x_p. - x_.n + x_..`."""
+    """Removes the means of heads and pictures from a table: `x_pn - x_p. - x_.n + x_..`."""
     values = values.double()
     rows, columns = values.mean(dim=-1, keepdim=True), values.mean(dim=-2, keepdim=True)
     return values - rows - columns + rows.mean(dim=-2, keepdim=True)
 
 
 def interaction(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Spearman's correlation without head and picture means: heads that are large in general gain nothing."""
+    """Spearman's correlation after removing head and picture means, so that generally large heads gain nothing."""
     return spearman(without_means(a), without_means(b))
 
 
 class WithinLayers:
-    """A rank correlation that compares heads with heads of their own layer alone.
+    """Rank correlation that compares each head with the heads of its own layer alone.
 
     Ranks are taken within each layer, centred, divided by the number of the layer's heads, and pooled. Its interval
-    draws heads within each layer, so that every drawn column belongs to the layer of its place.
+    draws heads within each layer, so that every drawn column keeps the layer of its place.
 
     Attributes:
-        layers: the layer of each of the N heads.
+        layers: layer of each of the N heads.
     """
 
     def __init__(self, layers: Sequence[int]) -> None:
         self.layers = tuple(layers)
 
     def __call__(self, a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-        """The correlation of two tables, picture by picture."""
+        """Correlates two tables, picture by picture."""
         return pearson(self._pooled(a), self._pooled(b))
 
     def _pooled(self, values: Tensor) -> Tensor:
@@ -132,34 +132,34 @@ class WithinLayers:
 
 
 def within_layers(layers: Sequence[int]) -> WithinLayers:
-    """The rank correlation within layers, given the layer of each of the N heads. See `WithinLayers`."""
+    """Rank correlation within layers, given the layer of each of the N heads. See `WithinLayers`."""
     return WithinLayers(layers)
 
 
 def interaction_pearson(a: Float[Tensor, "*P N"], b: Float[Tensor, "*P N"]) -> Float[Tensor, "*P"]:
-    """Pearson's correlation without head and picture means."""
+    """Pearson's correlation after removing head and picture means."""
     return pearson(without_means(a), without_means(b))
 
 
 def _members(names: Sequence[Any]) -> list[list[int]]:
-    """The places of each name, names in order."""
+    """Indices of each distinct name, names in sorted order."""
     return [[place for place, name in enumerate(names) if name == member] for member in sorted(set(names))]
 
 
 def _layers(correlation: Correlation) -> tuple[int, ...] | None:
-    """The layers of a correlation's columns, if it uses them."""
+    """Layers of a correlation's columns, if it uses layers."""
     return correlation.layers if isinstance(correlation, WithinLayers) else None
 
 
 def mean_correlation(a: Tensor, b: Tensor, correlation: Correlation = spearman) -> float:
-    """The mean over pictures of a correlation over heads; pictures where it is undefined do not count."""
+    """Mean over pictures of a correlation over heads, without pictures where it is undefined."""
     return float(correlation(a, b).nanmean())
 
 
 def mismatched(a: Float[Tensor, "P N"], b: Float[Tensor, "P N"], correlation: Correlation = spearman) -> float:
-    """The null: mean correlation of picture i's scores with picture j's effects over all i and j that differ.
+    """Null correlation: picture i's scores with picture j's effects, mean over all i and j that differ.
 
-    A score that only says which heads are large in general does as well here as on matching pictures.
+    A score that reflects only which heads are large in general does as well here as on matching pictures.
     """
     P = a.shape[0]
     shifted = [float(correlation(a, b.roll(shift, dims=0)).nanmean()) for shift in range(1, P)]
@@ -176,16 +176,16 @@ def two_way_bootstrap(
     heads: bool = True,
     layers: Sequence[int] | None = None,
 ) -> Estimate:
-    """A statistic on all pictures and heads, and its interval over draws of concepts and heads.
+    """Estimates a statistic on all pictures and heads, with its interval over draws of concepts and heads.
 
     Args:
-        statistic: of rows of picture numbers and rows of head numbers, one value a row; both may repeat.
-        concepts: the concept of each picture; pictures of one concept are drawn together.
+        statistic: maps rows of picture indices and rows of head indices, both with repeats, to one value per row.
+        concepts: concept of each picture; pictures of a concept are drawn together.
         n_heads: N.
         draws: bootstrap draws.
         seed: of the draws.
-        heads: whether heads are drawn as well.
-        layers: of each head, if heads are to be drawn within their layers.
+        heads: True to draw heads as well as concepts.
+        layers: layer of each head, to draw heads within their layers.
     """
     generator = torch.Generator().manual_seed(seed)
     members, P = _members(concepts), len(concepts)
@@ -218,7 +218,7 @@ def _draw_heads(n_heads: int, layers: Sequence[int] | None, count: int, generato
 
 
 def _draw(members: Sequence[Sequence[int]], count: int, generator: torch.Generator) -> Tensor:
-    """Picture numbers of concepts drawn with replacement, cut or filled to the number of pictures there are."""
+    """Indices of the pictures of concepts drawn with replacement, cut or filled up to `count` pictures."""
     rows: list[int] = []
     while len(rows) < count:
         chosen = torch.randint(len(members), (len(members),), generator=generator).tolist()
@@ -236,7 +236,7 @@ def correlation_estimate(
     seed: int = 0,
     heads: bool = True,
 ) -> Estimate:
-    """The mean correlation over pictures with its interval. See `two_way_bootstrap`."""
+    """Estimates the mean correlation over pictures. See `two_way_bootstrap`."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         return of_draws(correlation, score, effect, pictures, columns).nanmean(dim=-1)
@@ -257,7 +257,7 @@ def difference_estimate(
     seed: int = 0,
     heads: bool = True,
 ) -> Estimate:
-    """The mean *paired* difference of two scores' correlations with an effect, first minus second."""
+    """Estimates the mean *paired* difference of two scores' correlations with an effect, first minus second."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         sides = [of_draws(correlation, score, effect, pictures, columns) for score in (first, second)]
@@ -278,7 +278,10 @@ def ratio_estimate(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """A score's mean correlation as a share of a ceiling's, drawn together; nan where the ceiling is not above 0."""
+    """Estimates a score's mean correlation as a share of a ceiling's; nan where the ceiling is not above 0.
+
+    Both correlations are taken on the same draws.
+    """
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         sides = [of_draws(correlation, side, effect, pictures, columns).nanmean(dim=-1) for side in (score, ceiling)]
@@ -290,7 +293,7 @@ def ratio_estimate(
 def take(
     table: Float[Tensor, "*S P N"], pictures: Int64[Tensor, "draws p"], columns: Int64[Tensor, "draws n"]
 ) -> Float[Tensor, "*S draws p n"]:
-    """A table at drawn pictures and heads, as `two_way_bootstrap` draws them."""
+    """Picks the drawn pictures and heads of a table; indices as in `two_way_bootstrap`."""
     return table[..., pictures[:, :, None], columns[:, None, :]]
 
 
@@ -301,9 +304,9 @@ def of_draws(
     pictures: Int64[Tensor, "draws p"],
     columns: Int64[Tensor, "draws n"],
 ) -> Float[Tensor, "draws p"]:
-    """A correlation of two tables at drawn pictures and heads: `correlation(take(a, ...), take(b, ...))`.
+    """Correlates two tables at drawn pictures and heads: `correlation(take(a, ...), take(b, ...))`.
 
-    Rank correlations are computed by an equivalent, faster method: heads are compared once a picture, and the rank of
+    Rank correlations are computed by an equivalent, faster method: heads are compared once per picture, and the rank of
     a drawn head is the number of drawn heads below it.
     """
     layers = _layers(correlation)
@@ -325,7 +328,7 @@ def _of_weighted(
     weights: Float[Tensor, "draws N"],
     layers: Sequence[int] | None,
 ) -> Float[Tensor, "p draws"]:
-    """The rank correlation, over all heads or within layers, of heads repeated as often as their weights say."""
+    """Rank correlation, over all heads or within layers, with each head repeated as often as its weight."""
     often = weights.double()
     of_head = torch.tensor(layers if layers is not None else [0] * weights.shape[1])
     same = (of_head[:, None] == of_head[None]).float()
@@ -335,7 +338,7 @@ def _of_weighted(
     for table in (a.double(), b.double()):
         mine, others = table[:, :, None], table[:, None, :]
         before = (others < mine).float() + 0.5 * (others == mine).float()
-        # Ranks, up to a constant; exact before the division, being whole or half.
+        # Ranks, up to a constant; exact before the division, since they are multiples of a half.
         drawn = ((before * same) @ weights.T).double().transpose(1, 2) / heads
         sides.append(drawn - (drawn * often).sum(dim=-1, keepdim=True) / often.sum(dim=-1, keepdim=True))
     sizes = [(side.square() * often).sum(dim=-1).sqrt() for side in sides]
@@ -348,7 +351,7 @@ def _of_weighted(
 def mean_estimate(
     table: Float[Tensor, "P N"], concepts: Sequence[str], *, draws: int = 1000, seed: int = 0, heads: bool = True
 ) -> Estimate:
-    """The mean of a table with its interval; entries that are not defined do not count. See `two_way_bootstrap`."""
+    """Estimates the mean of a table, without undefined entries. See `two_way_bootstrap`."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         return take(table, pictures, columns).nanmean(dim=(-2, -1))
@@ -357,10 +360,10 @@ def mean_estimate(
 
 
 def seed_reliability(tables: Float[Tensor, "S P N"], correlation: Correlation = spearman) -> tuple[float, float]:
-    """Reliability of a score over S seeds: the mean correlation of two seeds, and that of the mean over all seeds.
+    """Reliability of a score over S seeds: the mean correlation r of two seeds, and the reliability of the seeds' mean.
 
-    The second is the Spearman-Brown formula, `S r / (1 + (S - 1) r)`, nan where seeds disagree too much for it; both
-    are nan for one seed.
+    The latter is given by the Spearman-Brown formula, `S r / (1 + (S - 1) r)`, and is nan if seeds disagree too much
+    for it. Both are nan for a single seed.
     """
     S = tables.shape[0]
     if S < 2:

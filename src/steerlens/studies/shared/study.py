@@ -1,10 +1,11 @@
-"""A study as the command line and the page of results see it: one object, entered once in `steerlens.studies.STUDIES`.
+"""Interface of a study to the command line and the pages of results: one object, listed in `steerlens.studies.STUDIES`.
 
-Light to import: what needs torch or matplotlib is imported inside the methods.
+Light to import: a study imports torch and matplotlib inside its methods.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -19,13 +20,34 @@ _Arguments = TypeVar("_Arguments", bound=StudyArguments)
 _Summary = TypeVar("_Summary", bound="StudySummary")
 
 
+@dataclass(frozen=True)
+class Report(Generic[_Summary]):
+    """Functions that read a study's summary and report it.
+
+    Attributes:
+        summary: class of the summary.
+        model: name of the studied pair; empty if the summary does not record it.
+        lines: results for the terminal, from the summary and the folder of the study.
+        bars: rows of the verdict page: figures with the bars that they should reach.
+        findings: findings in words; the summary's figures alone decide which sentence is printed.
+        section: tables and figures of the study's page, as markdown.
+    """
+
+    summary: type[_Summary]
+    model: Callable[[_Summary], str]
+    lines: Callable[[_Summary, Path], Sequence[str]]
+    bars: "Callable[[_Summary], Sequence[Bar]]"
+    findings: "Callable[[_Summary], Sequence[Finding]]"
+    section: Callable[[_Summary], str]
+
+
 class Study(ABC, Generic[_Arguments, _Summary]):
-    """A study: how it is run from the command line, and how its summary is read and told.
+    """A study: how to run it from the command line, and how to report its summary.
 
     Class attributes:
         name: of the command, of the study's folder, and of its page.
         title: heading of its page.
-        question: what it asks, in a sentence.
+        question: the question that it answers, in a sentence.
     """
 
     name: ClassVar[str]
@@ -39,45 +61,30 @@ class Study(ABC, Generic[_Arguments, _Summary]):
 
     @abstractmethod
     def run(self, arguments: _Arguments, command: str) -> "Generator[Progress, None, _Summary]":
-        """Loads models and pictures, carries the study out in `arguments.out` and returns its summary.
+        """Loads models and pictures, runs the study in `arguments.out`, and returns its summary.
 
         Args:
             arguments: options of the command line.
             command: the command as the page of results prints it.
 
         Raises:
-            UsageError: if options or pictures make no study, or the folder holds another one.
+            UsageError: if options or pictures do not allow the study, or the folder holds another study.
             StoreError: if the folder cannot be written; finished parts stay.
         """
 
+    @property
     @abstractmethod
+    def report(self) -> Report[_Summary]:
+        """Functions that read and report its summary."""
+
     def read(self, values: Mapping[str, Any], where: str) -> _Summary:
-        """The summary from JSON values.
+        """Reads a summary from JSON values.
 
         Args:
             values: parsed JSON.
-            where: names the file, for messages.
+            where: name of the file, for messages.
 
         Raises:
-            UsageError: if the file is no summary of this study, or another version wrote it.
+            UsageError: if the file is not a summary of this study, or another version wrote it.
         """
-
-    @abstractmethod
-    def lines(self, summary: _Summary, folder: Path) -> Sequence[str]:
-        """Lines of results for the terminal."""
-
-    @abstractmethod
-    def bars(self, summary: _Summary) -> "Sequence[Bar]":
-        """Figures of the verdict page, with their bars."""
-
-    @abstractmethod
-    def findings(self, summary: _Summary) -> "Sequence[Finding]":
-        """Findings in words; which sentence is printed depends on the summary's figures alone."""
-
-    @abstractmethod
-    def section(self, summary: _Summary) -> str:
-        """Tables and figures of the study's page, as markdown."""
-
-    def model(self, summary: _Summary) -> str:
-        """The name of the pair that the study was about, if the summary says so."""
-        return ""
+        return self.report.summary.from_json(values, where)

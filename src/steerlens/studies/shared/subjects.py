@@ -1,6 +1,6 @@
-"""Pictures of a study: each with a concept, another picture of the same concept, and reference pictures.
+"""Pictures of a study, each with a concept and another picture of the same concept, and reference pictures.
 
-Settings are selected on some concepts and reported on others: `split` keeps the two apart.
+Settings are selected on some concepts and reported on others; see `split`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Subject:
         id: unique among the pictures of the study.
         image: the picture, RGB.
         concept: in words.
-        other: another picture of the same concept, or None if there is none.
+        other: another picture of the same concept, or None.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Subject:
 
     @property
     def images(self) -> tuple[Image.Image, ...]:
-        """The picture, and the other one of its concept if there is one."""
+        """The picture, and the other picture of its concept if there is one."""
         return (self.image,) if self.other is None else (self.image, self.other)
 
 
@@ -44,9 +44,9 @@ class SubjectSet:
     """The pictures of a study.
 
     Attributes:
-        selection: settings are selected on these; no result is reported on them.
-        reported: results are reported on these, which share no concept with the former.
-        reference: pictures from which means and typical embeddings are taken.
+        selection: pictures to select settings on; no result is reported on them.
+        reported: pictures to report on; they share no concept with the selection.
+        reference: pictures that give means and typical embeddings.
         source: origin of the pictures, in words.
     """
 
@@ -61,7 +61,7 @@ class SubjectSet:
         return (*self.selection, *self.reported)
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that tell this set from another one."""
+        """JSON values that identify the set."""
 
         def named(subjects: Sequence[Subject]) -> dict[str, str]:
             return {
@@ -75,7 +75,7 @@ class SubjectSet:
 def set_identity(
     source: str, selection: Mapping[str, str], reported: Mapping[str, str], reference: Sequence[Image.Image]
 ) -> dict[str, Any]:
-    """JSON values that tell the pictures of one study from those of another; keys are those of the first version."""
+    """JSON values that identify the pictures of a study; keys are those of the first version."""
     together = hashlib.sha256("".join(map(image_hash, reference)).encode()).hexdigest()
     return {
         "source": source,
@@ -92,7 +92,7 @@ def image_hash(image: Image.Image) -> str:
 
 
 class HasConcept(Protocol):
-    """Anything that shows a concept."""
+    """A picture, or its file, with a concept."""
 
     @property
     def concept(self) -> str:
@@ -109,13 +109,13 @@ def split(
     """Draws pictures to select settings on and pictures to report on, which share no concept.
 
     Raises:
-        UsageError: if there are too few.
+        UsageError: if there are too few pictures.
     """
     concepts = sorted({subject.concept for subject in subjects})
     random.Random(seed).shuffle(concepts)
     members = {concept: [subject for subject in subjects if subject.concept == concept] for concept in concepts}
     taken = 0
-    # Two concepts at least: resampling takes a write from another concept's picture.
+    # At least two concepts: resampling takes a write from another concept's picture.
     while taken < len(concepts) and (
         taken < 2 or sum(len(members[concept]) for concept in concepts[:taken]) < n_selection
     ):
@@ -132,16 +132,16 @@ def split(
 
 
 def _in_turn(groups: Sequence[Sequence[_Shows]]) -> list[_Shows]:
-    """The first of each group, then the second of each, until all are taken."""
+    """Interleaves groups: the first member of each, then the second of each, and so on."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]
 
 
 def other_concept(subjects: Sequence[Subject], place: int) -> Subject:
-    """The picture from which resampling takes a head's write: the next one of another concept.
+    """Next picture of another concept, from which resampling takes a head's write.
 
     Raises:
-        UsageError: if all pictures are of one concept.
+        UsageError: if all pictures show the same concept.
     """
     own = subjects[place]
     for step in range(1, len(subjects)):
@@ -155,7 +155,7 @@ _NUMBERED = re.compile(r"[ _-]*\d+$")
 
 
 def concept_of(path: Path, root: Path) -> str:
-    """The concept of a file: the name of its subfolder, or else its own name without a number at the end."""
+    """Concept of a file: the name of its subfolder, or else its own name without a trailing number."""
     inside = path.relative_to(root)
     name = inside.parts[0] if len(inside.parts) > 1 else _NUMBERED.sub("", path.stem) or path.stem
     return name.replace("_", " ").strip()
@@ -163,7 +163,7 @@ def concept_of(path: Path, root: Path) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """A picture that is not read yet, and another one of its concept."""
+    """File of a picture, and that of another picture of its concept."""
 
     path: Path
     concept: str
@@ -173,18 +173,18 @@ class _File:
 def folder_subjects(
     folder: Path, n_selection: int, n_reported: int, *, seed: int = 0, n_reference: int = 64
 ) -> SubjectSet:
-    """Pictures of a folder: `concept/file.jpg`, or `concept 1.jpg`, `concept 2.jpg` in one folder.
+    """Draws pictures of a folder: `concept/file.jpg`, or `concept 1.jpg`, `concept 2.jpg` in a single folder.
 
-    Only those that are drawn are read.
+    Reads only the drawn pictures.
 
     Raises:
-        UsageError: if the folder is not there, or holds no picture or too few.
-        PictureError: if one that is drawn cannot be read.
+        UsageError: if the folder does not exist, or holds too few pictures.
+        PictureError: if a drawn picture cannot be read.
     """
     files = _files(folder)
     selection, reported = split(files, n_selection, n_reported, seed)
     taken = {file.path for file in (*selection, *reported)}
-    # References that are not studied themselves, where there are enough of them.
+    # Studied pictures serve as references only if too few others are left.
     spare = [file.path for file in files if file.path not in taken]
     pool = spare if len(spare) >= min(16, n_reference) else [file.path for file in files]
     random.Random(seed + 1).shuffle(pool)

@@ -1,6 +1,6 @@
-"""What similarities and signed effects are taken towards: the input, a label's text, another picture, a given text.
+"""Targets of similarities and signed effects: the input, a label's text, another picture, a given text.
 
-A target of a signed effect is never the clean embedding itself: the signed effect would be the unsigned one again.
+The clean embedding itself is no target of a signed effect: the signed effect would equal the unsigned effect.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.zoo.pair import Pair
 
 INPUT, TEXT, OTHER, GIVEN = "input", "text", "other", "given text"
-"""The picture itself; the text of its label; another picture of its concept; one text that was given for all."""
+"""The picture itself; the text of its label; another picture of its concept; a text given for all pictures."""
 
 TARGETS = (GIVEN, TEXT, OTHER)
-"""What signed effects can be taken towards."""
+"""Targets of signed effects."""
 
 
 def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, Float[Tensor, "E"]]:
-    """The targets of one picture, by name; a label that the pair does not know is left out.
+    """Embeds the targets of a picture, by name; leaves out a label that the pair does not know.
 
     Raises:
-        UsageError: if there is none, or the pair does not know the given text.
+        UsageError: if the picture has no target, or the pair does not know the given text.
     """
     targets: dict[str, Tensor] = {}
     if given:
@@ -41,7 +41,7 @@ def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, 
 
 
 def label_direction(pair: Pair, label: str) -> Float[Tensor, "E"] | None:
-    """The direction of a label, or None if the pair reads no texts or does not know this one."""
+    """Direction of a label, or None if the pair reads no texts or does not know the label."""
     if pair.vocabulary is None and pair.texts is None:
         return None
     try:
@@ -51,10 +51,10 @@ def label_direction(pair: Pair, label: str) -> Float[Tensor, "E"] | None:
 
 
 def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "", given: str = "") -> str:
-    """The target of signed effects: the one that is wanted, by default the labels' texts, or else other pictures.
+    """Chooses the target of signed effects: the wanted target; by default the labels' texts, else other pictures.
 
     Raises:
-        UsageError: if some picture has no such target; the message names a label or text that the model does not know.
+        UsageError: if a picture lacks that target; the message names labels that the model does not know.
     """
     known = known_targets(pair, subjects, given)
     for name in (wanted,) if wanted else (TEXT, OTHER):
@@ -62,14 +62,17 @@ def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "", given: str = 
             return name
     if wanted == TEXT:
         raise UsageError(
-            f"no target is there for all pictures: no text of each label ({_unknown_words(pair, subjects)})."
+            f"signed effects have no target for all pictures: there is no text of each label "
+            f"({_unknown_words(pair, subjects)})."
         )
-    missing = "" if wanted else f"neither a label's text ({_unknown_words(pair, subjects)}) nor another picture of each"
-    raise UsageError(f"no target is there for all pictures: {missing or 'no other picture of each'} concept.")
+    missing = "no other picture of each concept"
+    if not wanted:
+        missing = f"neither a text of each label ({_unknown_words(pair, subjects)}) nor another picture of each concept"
+    raise UsageError(f"signed effects have no target for all pictures: there is {missing}.")
 
 
 def known_targets(pair: Pair, subjects: SubjectSet, given: str = "") -> tuple[str, ...]:
-    """The targets that every picture of a study has.
+    """Names of the targets that every picture of a study has.
 
     Raises:
         UsageError: if the model does not know the given text.
@@ -86,14 +89,14 @@ def known_targets(pair: Pair, subjects: SubjectSet, given: str = "") -> tuple[st
 
 
 def target_notes(pair: Pair, subjects: SubjectSet) -> tuple[str, ...]:
-    """Sentences on targets that had to be left out, and why."""
+    """Sentences that name the left-out targets and the reason."""
     alone = [subject for subject in subjects.everyone if subject.other is None]
     notes: list[str] = []
     if _unknown_labels(pair, subjects.everyone):
-        notes.append(f"Nothing is taken towards the labels' texts: {_unknown_words(pair, subjects)}.")
+        notes.append(f"The labels' texts are left out as targets: {_unknown_words(pair, subjects)}.")
     if alone:
         notes.append(
-            "Nothing is taken towards other pictures of the same concept: there is none for "
+            "Other pictures of the same concept are left out as targets: there is none for "
             f"{', '.join(subject.id for subject in alone[:3])}{' and others' if len(alone) > 3 else ''}."
         )
     return tuple(notes)
@@ -106,6 +109,6 @@ def _unknown_labels(pair: Pair, subjects: Sequence[Subject]) -> list[str]:
 
 def _unknown_words(pair: Pair, subjects: SubjectSet) -> str:
     if pair.vocabulary is None and pair.texts is None:
-        return "this model reads none"
+        return "this model reads no texts"
     labels = _unknown_labels(pair, subjects.everyone)
     return f"the model knows no {', '.join(map(repr, labels[:5]))}{' and others' if len(labels) > 5 else ''}"

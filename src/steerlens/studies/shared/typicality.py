@@ -1,13 +1,13 @@
-"""Typicality: how far embeddings are from those of real pictures, as percentiles of real ones' own distances.
+"""Typicality: distances of embeddings from those of real pictures, as percentiles of the real embeddings' distances.
 
-Two distances, each against a reference set of real embeddings:
+Two distances, each from a reference set of real embeddings:
 
     nearest        min over references r of 1 - cos(e, r)
     mahalanobis    sqrt( (e - m)' S^-1 (e - m) ),  S = (1 - w) C + w tr(C)/E I
 
 with mean m and covariance C of the reference, and the weight w of Ledoit and Wolf, since there are often fewer
-references than dimensions. The null is what the same distances are for each reference, measured against all the others:
-an embedding at the 95th percentile is farther from the reference set than 95 % of real embeddings are.
+references than dimensions. The null distribution holds the same distances of each reference from all others: an
+embedding at the 95th percentile is farther from the reference set than 95 % of real embeddings.
 
 References: O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
 Multivariate Analysis 88, 2004; K. Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
@@ -24,17 +24,17 @@ from torch import Tensor
 from steerlens.errors import UsageError
 
 LEAST = 8
-"""References that a percentile needs at least; a hundred make a smooth one."""
+"""Least number of references for a percentile; about a hundred give a smooth distribution."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Mean and shrunk covariance of embeddings, the covariance by its axes.
+    """Mean and shrunk covariance of embeddings, given by its principal axes.
 
     Attributes:
         mean: m.
         axes: directions in which the embeddings vary, rows of unit norm.
-        variances: of S along each axis.
+        variances: variance of S along each axis.
         floor: variance of S in every other direction.
         weight: w, in [0,1].
     """
@@ -46,21 +46,21 @@ class Spread:
     weight: float
 
     def distance(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
-        """The Mahalanobis distance of each."""
+        """Mahalanobis distance of each embedding."""
         away = embeddings.double() - self.mean
         along = away @ self.axes.T
         square = (along.square() / self.variances).sum(dim=-1)
-        # Rounding may leave less than nothing of what lies outside of the axes.
+        # Rounding may make the part outside of the axes negative.
         outside = (away.square().sum(dim=-1) - along.square().sum(dim=-1)).clamp_min(0)
-        # Without shrinkage nothing is known of other directions, and there are none if the axes span the space.
+        # Without shrinkage, other directions have no variance; if the axes span the space, there are none.
         return (square + outside / self.floor).sqrt() if self.floor > 0 else square.sqrt()
 
 
 def spread(embeddings: Float[Tensor, "K E"]) -> Spread:
-    """Mean and Ledoit-Wolf covariance of embeddings.
+    """Computes the mean and the Ledoit-Wolf covariance of embeddings.
 
     Raises:
-        UsageError: if they do not differ.
+        UsageError: if all embeddings are equal.
     """
     values = embeddings.double()
     K, E = values.shape
@@ -75,20 +75,20 @@ def spread(embeddings: Float[Tensor, "K E"]) -> Spread:
     apart = square - E * level**2  # |C - level I|^2
     noise = (float(centred.square().sum(dim=1).square().sum()) / K - square) / K
     weight = 1.0 if apart <= 0 else min(1.0, max(0.0, noise / apart))
-    # A hair of shrinkage keeps directions without any variance from being infinitely far.
+    # A little shrinkage keeps distances finite in directions without variance.
     floor = max(weight, 1e-6) * level
     return Spread(mean, axes, (1 - weight) * variances + floor, floor, weight)
 
 
 @dataclass(frozen=True, eq=False)
 class Typicality:
-    """A reference set of real embeddings, and how far each of them is from the others.
+    """Reference set of real embeddings, with the distance of each from the others.
 
     Attributes:
         unit: the references, of unit norm.
         spread: their mean and covariance.
-        nearest_null: of each reference, the distance of the nearest other one; sorted.
-        mahalanobis_null: of each reference, the Mahalanobis distance under the spread of the others; sorted.
+        nearest_null: distance of each reference from its nearest neighbour, sorted.
+        mahalanobis_null: Mahalanobis distance of each reference under the spread of the others, sorted.
     """
 
     unit: Float[Tensor, "K E"]
@@ -107,15 +107,15 @@ class Typicality:
 
 
 def fit_typicality(reference: Float[Tensor, "K E"]) -> Typicality:
-    """Makes a reference set from real embeddings.
+    """Builds a reference set from real embeddings.
 
     Raises:
-        UsageError: if there are fewer than 8, or they do not differ.
+        UsageError: if there are fewer than `LEAST`, or all are equal.
     """
     K = len(reference)
     if K < LEAST:
         raise UsageError(
-            f"typicality needs at least {LEAST} reference pictures that are not studied themselves; there are {K}. "
+            f"typicality needs at least {LEAST} reference pictures that are not studied themselves, but there are {K}. "
             "Give more pictures, or lower --count."
         )
     values = reference.double()
@@ -128,7 +128,7 @@ def fit_typicality(reference: Float[Tensor, "K E"]) -> Typicality:
 
 
 def percentile(values: Float[Tensor, "*N"], null: Float[Tensor, "K"]) -> Float[Tensor, "*N"]:
-    """The share of sorted null values that each value exceeds, times 100; ties count half."""
+    """Percentage of sorted null values that each value exceeds; ties count half."""
     values = values.to(null).contiguous()
     below = torch.searchsorted(null, values, right=False)
     up_to = torch.searchsorted(null, values, right=True)

@@ -1,4 +1,4 @@
-"""The strength study from end to end: measure, recommend on one half of the concepts, report on the other, draw."""
+"""The strength study from end to end: measure, recommend on one half of the concepts, report on the other."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from steerlens.sites import Site
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.judge import judge_name, models_of
+from steerlens.studies.shared.judge import judge_name, models_of, pair_name
+from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.stats import mean_estimate
@@ -21,12 +22,9 @@ from steerlens.studies.shared.typicality import fit_typicality
 from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
 from steerlens.studies.strength.measure import (
     PICTURES,
-    REPORT,
-    SELECTION,
     ShownPart,
     measure,
     measure_pictures,
-    read_parts,
     unstudied_references,
 )
 from steerlens.studies.strength.options import Bounds, StrengthOptions
@@ -39,7 +37,7 @@ from steerlens.zoo.pair import Pair
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Measurements of both halves of the concepts, and pictures to look at."""
+    """Measurements of both halves of the concepts, and pictures for a figure."""
 
     sites: tuple[Site, ...]
     selection: Half
@@ -54,12 +52,12 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
     Attributes:
         pair: encoder and decoder.
         subjects: pictures to choose the strength on and to report on.
-        options: what to measure.
+        options: options of the study.
         main: the signed effect.
         bounds: conditions on a strength.
-        judge: an outside encoder that sees the decoded pictures as well.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
     """
 
     pair: Pair
@@ -72,7 +70,7 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
     command: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that two calls must share to go on with one study; the keys are those of the first version."""
+        """JSON values that a call must share with an earlier one to resume its study; keys of the first version."""
         options = self.options
         return {
             "study": "strength",
@@ -88,7 +86,7 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
         }
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
-        """Measures both halves, and decodes a few pictures to look at."""
+        """Measures both halves, and decodes a few pictures for a figure."""
         subjects, options = self.subjects, self.options
         yield Progress("references", 0, 1)
         bench = make_bench(self.pair, subjects.reference, self.judge)
@@ -139,10 +137,11 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
             recommendation=recommend(selection, reported, strengths, self.bounds),
             judge=judge_name(self.judge),
             command=self.command,
+            model=pair_name(self.pair),
         )
 
     def output(self, measured: _Measured, summary: StrengthSummary) -> Output:
-        """One row a strength, picture and head; the sweep, the rule and single heads as figures."""
+        """One table row per strength, picture and head; figures of the sweep, the rule and single heads."""
         subjects, strengths = self.subjects, self.options.strengths
         pictures = [(subject.id, subject.concept) for subject in subjects.reported]
         names = [str(strength) for strength in strengths]
@@ -166,21 +165,21 @@ def strength_study(
     draws: int = 500,
     command: str = "",
 ) -> Generator[Progress, None, StrengthSummary]:
-    """Carries the study out in a folder, going on with what is there, and returns its summary.
+    """Runs the study in a folder, resuming from the parts that are there, and returns its summary.
 
     Args:
         pair: encoder and decoder.
         subjects: pictures to choose the strength on and to report on.
-        options: what to measure.
+        options: options of the study.
         folder: where to write.
-        target: `text` or `other`, of the signed effect; by default the text if there is one.
+        target: target of the signed effect, `text` or `other`; by default the text if the model knows it.
         bounds: conditions on a strength; other bounds and targets need no new measurement.
-        judge: an outside encoder that sees the decoded pictures as well.
+        judge: an outside encoder that embeds the decoded pictures too.
         draws: bootstrap draws of the intervals.
-        command: what was run, for the page of results.
+        command: the command, for the page of results.
 
     Raises:
-        UsageError: if the folder holds another study, there is no such target, or there are too few real embeddings.
+        UsageError: if the folder holds another study, a picture lacks the target, or real embeddings are too few.
         StoreError: if it cannot be written; finished parts stay.
     """
     main = Effect("total", target_for(pair, subjects, target), options.ablation)

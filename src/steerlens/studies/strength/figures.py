@@ -1,4 +1,4 @@
-"""Figures of the strength study, drawn from its summary alone."""
+"""Figures of the strength study, drawn from its summary and its stored pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 
 from steerlens.sites import Site
 from steerlens.studies.shared.effects import Effect
-from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, STRONG, picture_grid, plain_axes
+from steerlens.studies.shared.plots import (
+    DARK,
+    LIGHT,
+    MIDDLE,
+    STRONG,
+    draw_curve,
+    draw_estimate,
+    picture_grid,
+    plain_axes,
+)
 from steerlens.studies.shared.stats import Estimate, caution
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT
@@ -17,7 +26,7 @@ from steerlens.studies.strength.measure import ShownPart
 from steerlens.studies.strength.results import StrengthSummary, SweepPoint
 from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
 
-_ASIDE = 0.025
+_SHIFT = 0.025
 _AXIS = {"rho": "relative strength rho (share of the final residual)", "s": "factor s (times the head's write)"}
 
 
@@ -30,7 +39,7 @@ class _Line(NamedTuple):
 
 
 def sweep_figure(summary: StrengthSummary) -> Figure:
-    """Correlation with the effects, fidelity, similarity and typicality over the sweep, with 95 % intervals."""
+    """Draws correlations with the effects, fidelity, similarity and typicality over the sweep."""
     kinds = [kind for kind in _AXIS if any(point.kind == kind for point in summary.points)]
     unsigned = summary.main.unsigned
     heads = f"{summary.n_decoded} heads"
@@ -79,16 +88,16 @@ def sweep_figure(summary: StrengthSummary) -> Figure:
 
 
 def _correlations(summary: StrengthSummary, effect: Effect) -> list[_Line]:
-    # The same heads on both sides: over other heads, the correlation would differ for reasons other than the decoder.
+    # The same heads on both sides, so that only the decoder makes a difference.
     undecoded = UNDECODED_SAME if summary.n_decoded < summary.n_heads else UNDECODED
 
     def line(score: str, compare: str, colour: str, dash: str, marker: str) -> _Line:
-        words = f"{UNDECODED if score == undecoded else score}, with the {compare}"
+        label = f"{UNDECODED if score == undecoded else score}, with the {compare}"
 
         def value(point: SweepPoint) -> Estimate | None:
             return summary.correlation(point.strength, score, compare, effect, "spearman")
 
-        return _Line(words, colour, dash, marker, value)
+        return _Line(label, colour, dash, marker, value)
 
     lines = [
         line(DECODED, summary.target, DARK, "-", "o"),
@@ -109,25 +118,15 @@ def _cosines(summary: StrengthSummary) -> list[_Line]:
     ]
 
 
-def _draw(axes: Axes, points: Sequence[SweepPoint], line: _Line, aside: float) -> None:
+def _draw(axes: Axes, points: Sequence[SweepPoint], line: _Line, offset: float) -> None:
     # Shifted a little so that intervals do not hide each other; strengths lie on a logarithmic axis.
-    shown = [
-        (point.value * (1 + _ASIDE * aside), estimate)
+    measured = [
+        (point.value * (1 + _SHIFT * offset), estimate)
         for point in points
         if (estimate := line.value(point)) is not None
     ]
-    for place, estimate in shown:
-        axes.plot([place, place], [estimate.low, estimate.high], color=line.colour, linewidth=0.8, alpha=0.6)
-    axes.plot(
-        [place for place, _ in shown],
-        [estimate.value for _, estimate in shown],
-        color=line.colour,
-        linestyle=line.dash,
-        marker=line.marker,
-        markersize=4.5,
-        linewidth=1.4,
-        label=line.label,
-    )
+    places, estimates = [place for place, _ in measured], [estimate for _, estimate in measured]
+    draw_curve(axes, places, estimates, line.colour, line.dash, line.marker, line.label)
 
 
 def _dress(axes: Axes, points: Sequence[SweepPoint], summary: StrengthSummary) -> None:
@@ -146,7 +145,7 @@ def _dress(axes: Axes, points: Sequence[SweepPoint], summary: StrengthSummary) -
 
 
 def choice_figure(summary: StrengthSummary) -> Figure:
-    """The rule applied: every strength on the selection, and on the concepts to report on."""
+    """Draws the rule applied: every strength on the selection, and on the concepts to report on."""
     rule = summary.recommendation
     names = list(rule.candidates)[::-1]
     figure = Figure(figsize=(8.4, 0.36 * len(names) + 1.9), layout="constrained")
@@ -155,11 +154,10 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         candidate = rule.candidates[name]
         estimate = summary.correlation(name, DECODED, summary.target, summary.main, "spearman")
         fill = DARK if candidate.within else "white"
-        labels = ("where chosen (hollow: outside the bounds)", "on other concepts, 95 % interval")
+        labels = ("on the selection (hollow: outside the bounds)", "on other concepts, 95 % interval")
         selection_label, reported_label = labels if place == 0 else (None, None)
         if estimate is not None:
-            axes.plot([estimate.low, estimate.high], [place - 0.14] * 2, color=MIDDLE, linewidth=1.6)
-            axes.plot(estimate.value, place - 0.14, "s", color=MIDDLE, markersize=4.5, label=reported_label)
+            draw_estimate(axes, estimate, place - 0.14, MIDDLE, "s", reported_label)
         axes.plot(
             candidate.correlation,
             place + 0.14,
@@ -172,10 +170,10 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         fidelity.plot(candidate.fidelity, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
         atypical.plot(candidate.atypical, place, "o", color=DARK, markerfacecolor=fill, markersize=5)
     axes.axvline(0, color=LIGHT, linewidth=0.8, zorder=0)
-    words = [f"{name}  (recommended)" if name == rule.strength else name for name in names]
-    axes.set_yticks(range(len(names)), words, fontsize=8)
+    labels = [f"{name}  (recommended)" if name == rule.strength else name for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_xlabel("Spearman correlation with the signed effect", fontsize=8)
-    fidelity.set_xlabel("fidelity, share of the clean", fontsize=8)
+    fidelity.set_xlabel("fidelity, share of clean", fontsize=8)
     atypical.set_xlabel("share of atypical embeddings", fontsize=8)
     for panel, bound in ((fidelity, rule.bounds.fidelity), (atypical, rule.bounds.atypical)):
         panel.axvline(bound, color=STRONG, linestyle=":", linewidth=1.2)
@@ -193,11 +191,11 @@ def choice_figure(summary: StrengthSummary) -> Figure:
 
 
 def pictures_figure(part: ShownPart, subject: Subject, sites: Sequence[Site], strengths: Sequence[str]) -> Figure:
-    """Decoded pictures of a few heads of one picture at every strength."""
+    """Draws decoded pictures of a few heads of one picture at every strength."""
     heads = [sites[place].label for place in part.heads.tolist()]
     rows = [[None, part.clean.numpy(), *shown.numpy()] for shown in part.shown]
     rows[0][0] = np.asarray(subject.image)
-    title = f"{subject.concept}: single heads, steered harder and harder"
+    title = f"{subject.concept}: single heads at increasing strength"
     return picture_grid(rows, heads, ["input", "unsteered", *strengths], title)
 
 

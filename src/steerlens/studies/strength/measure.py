@@ -1,7 +1,6 @@
-"""Measurements of the strength study: steered embeddings and decoded pictures of every head at every strength.
+"""Measurements of the strength study: embeddings and pictures of every head at every strength, effects of ablation.
 
-Beside them the effects of ablation. This file stores embeddings and derives nothing from them; `summary.py` computes
-every figure from the parts.
+This file stores embeddings and derives nothing from them; `summary.py` computes every figure from the parts.
 
 References: R. Takatsuki et al., arXiv 2504.13763 (steering may change the content of a representation).
 """
@@ -20,32 +19,37 @@ from steerlens.lenses.strength import Strength
 from steerlens.progress import Progress, part_of
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.measure import DecodeJob, decode_jobs, judged_targets, measure_effects
-from steerlens.studies.shared.measurements import PicturePart
+from steerlens.studies.shared.measure import (
+    REPORT,
+    SELECTION,
+    DecodeJob,
+    decode_jobs,
+    judged_targets,
+    measure_effects,
+    part_name,
+)
 from steerlens.studies.shared.parts import Part, TensorName
 from steerlens.studies.shared.subjects import Subject, SubjectSet, image_hash, other_concept
 from steerlens.studies.strength.options import StrengthOptions
 
 CLEAN = "clean"
-"""The name under which the unsteered embedding is decoded."""
-
-SELECTION, REPORT = "choose", "report"
-"""Halves of the concepts, by which parts are named."""
+"""Name under which the unsteered embedding is decoded."""
 
 PICTURES = "pictures"
-"""The part of the pictures to look at."""
+"""Name of the part with the figure's pictures."""
 
 SHOWN_HEADS = 4
+"""Number of heads in that figure."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShownPart(Part):
-    """Pictures of a few heads of one picture, to look at.
+    """Pictures of a few heads of one picture, for a figure.
 
     Attributes:
         clean: decoded without steering.
         shown: every head at every strength.
-        heads: their places among all heads.
+        heads: indices of the heads among all heads.
     """
 
     WHAT: ClassVar[str] = "pictures of the strength study"
@@ -55,16 +59,11 @@ class ShownPart(Part):
     heads: Annotated[Int64[Tensor, " heads"], TensorName("heads")]
 
 
-def part_name(stage: str, subject: Subject) -> str:
-    """The name of a subject's part."""
-    return f"{stage}-{subject.id}"
-
-
 def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder: StudyFolder) -> Iterator[Progress]:
     """Measures every picture of both halves at every strength.
 
     Raises:
-        UsageError: if all pictures of one half are of one concept, or a picture has no target.
+        UsageError: if all pictures of a half show the same concept, or a picture has no target.
         StoreError: if a part cannot be written or read; finished parts stay.
     """
     columns = options.columns(bench)
@@ -102,7 +101,7 @@ def measure(bench: Bench, subjects: SubjectSet, options: StrengthOptions, folder
 def steered_embeddings(
     bench: Bench, subject: Subject, strengths: Sequence[Strength]
 ) -> dict[str, tuple[Float[Tensor, "N E"], Float[Tensor, "N"]]]:
-    """Requested embeddings of every head, and the `rho` that a strength amounts to, by strength."""
+    """Requested embeddings of every head, and the `rho` equivalent to the strength, by strength."""
     trace = bench.encoder.trace(bench.encoder.preprocess([subject.image]))
     lenses = {str(strength): SteeringLens(bench.encoder, strength) for strength in strengths}
     return {
@@ -117,7 +116,7 @@ def steered_embeddings(
 def measure_pictures(
     bench: Bench, subject: Subject, options: StrengthOptions, folder: StudyFolder
 ) -> Iterator[Progress]:
-    """Decodes a few heads of one picture at every strength, to look at.
+    """Decodes a few heads of one picture at every strength, for a figure.
 
     Raises:
         StoreError: if the part cannot be written or read; finished parts stay.
@@ -134,15 +133,6 @@ def measure_pictures(
         shown = pictures[1:].unflatten(0, (len(heads), len(steered)))
         folder.keep(PICTURES, ShownPart(pictures[0], shown, torch.tensor(heads)))
     yield Progress("pictures", 1, 1)
-
-
-def read_parts(folder: StudyFolder, stage: str, subjects: Sequence[Subject]) -> list[PicturePart]:
-    """The parts of one half, one a picture.
-
-    Raises:
-        StoreError: if one cannot be read.
-    """
-    return folder.read_all(PicturePart, (part_name(stage, subject) for subject in subjects))
 
 
 def unstudied_references(bench: Bench, subjects: SubjectSet) -> Float[Tensor, "K E"]:

@@ -16,12 +16,12 @@ class StrengthOptions:
     """Options of the strength study.
 
     Attributes:
-        decode: how to decode.
-        strengths: the sweep.
+        decode: decoding options.
+        strengths: strengths of the sweep.
         seeds: seeds of the decoder, the same for all heads and strengths; scores are averaged over them.
-        ablation: what replaces a head's write.
-        heads_per_picture: heads whose pictures are decoded, a random sample with equal shares of the layers, the same
-            for all pictures and strengths; None for all. What needs no decoder is measured for all heads.
+        ablation: replacement of a head's write.
+        heads_per_picture: number of heads to decode, a random sample with equal shares of the layers, the same for all
+            pictures and strengths; None for all. Measurements without a decoder cover all heads.
         batch: rows of a forward pass.
     """
 
@@ -34,21 +34,21 @@ class StrengthOptions:
 
     def __post_init__(self) -> None:
         if len(set(self.strengths)) < 2 or len(set(self.strengths)) < len(self.strengths):
-            raise UsageError("a sweep needs at least 2 strengths, and each of them once.")
+            raise UsageError("a sweep needs at least 2 strengths, each of them once.")
         if not self.seeds:
             raise UsageError("the decoder needs at least 1 seed.")
 
     def columns(self, bench: Bench) -> list[int]:
-        """Places of the heads whose pictures are decoded."""
+        """Indices of the heads to decode."""
         return stratified_heads(bench.sites, self.heads_per_picture, self.seeds[0])
 
 
 @dataclass(frozen=True)
 class Bounds(Record):
-    """Conditions on a strength to be recommended.
+    """Conditions on a recommended strength.
 
     Attributes:
-        fidelity: least mean fidelity of its pictures, as a share of the clean pictures'.
+        fidelity: least mean fidelity of its pictures, as a share of the clean pictures' mean fidelity.
         atypical: largest share of its steered embeddings beyond the 95th percentile of real embeddings'
             nearest-neighbour distances.
     """

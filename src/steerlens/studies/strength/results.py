@@ -1,4 +1,4 @@
-"""Figures of the strength study as data: the sweep, correlations, and the recommended strength."""
+"""Results of the strength study as data: the sweep, correlations, and the recommended strength."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from steerlens.studies.strength.options import Bounds
 
 @dataclass(frozen=True)
 class Typical(Record):
-    """How typical embeddings are.
+    """Typicality of embeddings.
 
     Attributes:
         percentile: mean percentile among real embeddings' own distances, in [0,100]; 50 for real ones.
@@ -29,13 +29,13 @@ class SweepPoint(Record):
     """A strength of the sweep, on the concepts to report on.
 
     Attributes:
-        strength: its name.
+        strength: its text form.
         kind: `rho` or `s`.
-        value: its number.
-        rho: the relative strength that it amounts to, median over pictures and heads.
+        value: its numerical value.
+        rho: equivalent relative strength, median over pictures and heads.
         similarity: mean similarity, by score and then by comparison.
         fidelity: mean cosine of decoded pictures with requested embeddings.
-        typicality: of the steered embeddings, by kind of distance.
+        typicality: typicality of the steered embeddings, by kind of distance.
     """
 
     strength: str
@@ -49,15 +49,15 @@ class SweepPoint(Record):
 
 @dataclass(frozen=True)
 class StrengthCorrelation(Record):
-    """A correlation over heads of a score with an effect, mean over pictures.
+    """Correlation over heads of a score with an effect, mean over pictures.
 
     Attributes:
-        strength: of the sweep.
-        score: see `scores.DECODED` and others.
-        compare: what pictures or embeddings are compared with.
+        strength: strength of the sweep.
+        score: name of the score, such as `scores.DECODED`.
+        compare: target with which pictures or embeddings are compared.
         effect: the notion of importance.
         statistic: `spearman`, or `interaction`: with head and picture means removed.
-        estimate: with its interval.
+        estimate: the correlation with its interval.
     """
 
     strength: str
@@ -69,7 +69,7 @@ class StrengthCorrelation(Record):
 
     @property
     def key(self) -> tuple[str, str, str, Effect, str]:
-        """All but the estimate."""
+        """All attributes but the estimate."""
         return self.strength, self.score, self.compare, self.effect, self.statistic
 
 
@@ -79,9 +79,9 @@ class StrengthCandidate(Record):
 
     Attributes:
         correlation: mean Spearman correlation of decoded similarity with the target and the signed effect.
-        fidelity: as a share of the clean picture's.
+        fidelity: mean fidelity, as a share of the clean pictures'.
         atypical: share of steered embeddings beyond the 95th percentile of nearest-neighbour distances.
-        within: whether both keep to the bounds.
+        within: True if both satisfy the bounds.
     """
 
     correlation: float
@@ -92,19 +92,19 @@ class StrengthCandidate(Record):
 
 @dataclass(frozen=True)
 class Recommendation(Record):
-    """The strength that the rule recommends.
+    """Strength recommended by the rule.
 
     Attributes:
         rule: the rule, in words.
         bounds: its conditions.
-        strength: the recommended one, or None if no strength keeps to the bounds.
+        strength: the recommended strength, or None if no strength satisfies the bounds.
         candidates: every strength of the sweep, on the concepts of the selection.
-        best: the largest correlation within the bounds.
-        runners_up: others within the bounds whose paired difference to the best has an interval that includes 0.
-        decided: what singled the strength out: the `correlation`, if it separates the best from all others; the
-            `bounds`, with the rule's convention, if it separates it from none; else the `convention` among the rest.
-        correlation: of the recommended strength, on the concepts to report on.
-        differences: paired, recommended minus every other strength, on the concepts to report on.
+        best: the strength with the largest correlation within the bounds.
+        runners_up: strengths within the bounds whose paired difference from the best has an interval that includes 0.
+        decided: reason for the choice: the `correlation`, if it separates the best from all others; the `bounds`, with
+            the rule's convention, if it separates the best from none; else the `convention` among the runners-up.
+        correlation: correlation of the recommended strength, on the concepts to report on.
+        differences: paired differences, recommended minus every other strength, on the concepts to report on.
     """
 
     rule: str
@@ -123,24 +123,25 @@ class StrengthSummary(StudySummary):
     """Everything that the strength study reports; all but the choice concerns the concepts to report on.
 
     Attributes:
-        n_pictures: pictures to report on.
-        n_concepts: concepts among them.
-        n_chosen: pictures of the selection.
-        n_chosen_concepts: concepts among those.
-        n_heads: heads.
-        n_decoded: heads whose pictures were decoded.
-        n_seeds: seeds of the decoder.
-        n_references: unstudied real embeddings.
+        n_pictures: number of pictures to report on.
+        n_concepts: number of their concepts.
+        n_chosen: number of pictures of the selection.
+        n_chosen_concepts: number of their concepts.
+        n_heads: number of heads.
+        n_decoded: number of decoded heads.
+        n_seeds: number of seeds of the decoder.
+        n_references: number of unstudied real embeddings.
         main: the signed effect.
-        target: of the signed effect.
-        default: strength of the model.
-        clean_fidelity: of the unsteered pictures.
-        clean_typicality: of the unsteered embeddings, by kind of distance.
+        target: target of the signed effect.
+        default: default strength of the model.
+        clean_fidelity: fidelity of the unsteered pictures.
+        clean_typicality: typicality of the unsteered embeddings, by kind of distance.
         points: the sweep.
-        correlations: of scores with effects.
-        recommendation: the rule's.
+        correlations: correlations of scores with effects.
+        recommendation: the recommended strength.
         judge: the outside judge, or None.
-        command: the command that was run, or nothing.
+        command: the command, or empty.
+        model: name of the pair; empty in summaries of earlier versions.
     """
 
     n_pictures: int
@@ -161,8 +162,9 @@ class StrengthSummary(StudySummary):
     recommendation: Recommendation
     judge: JudgeName | None = None
     command: str = ""
+    model: str = ""
 
     def correlation(self, strength: str, score: str, compare: str, effect: Effect, statistic: str) -> Estimate | None:
-        """A correlation of the sweep, or None if it was not measured."""
+        """Correlation of the sweep, or None if it was not measured."""
         wanted = (strength, score, compare, effect, statistic)
         return next((row.estimate for row in self.correlations if row.key == wanted), None)

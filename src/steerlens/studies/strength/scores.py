@@ -23,7 +23,7 @@ DECODED, UNDECODED, UNDECODED_SAME, JUDGED = (
     "not decoded, the decoded heads",
     "decoded, judged",
 )
-"""Scores of pictures; of requested embeddings, for all heads or for the decoded ones; of pictures by the judge."""
+"""Scores of pictures; of requested embeddings, for all heads or for the decoded heads; of pictures by the judge."""
 
 NEAREST, MAHALANOBIS = "nearest", "mahalanobis"
 """Kinds of distance from real embeddings."""
@@ -33,14 +33,14 @@ NEAREST, MAHALANOBIS = "nearest", "mahalanobis"
 class Half:
     """Measurements of one half of the concepts.
 
-    Its tables raise `StoreError` where a part lacks something.
+    Its tables raise `StoreError` if a part lacks a tensor.
 
     Attributes:
-        tables: of its pictures.
-        concepts: of those pictures.
-        columns: places of the heads whose pictures were decoded.
+        tables: measurements of its pictures.
+        concepts: concept of each picture.
+        columns: indices of the decoded heads.
         main: the signed total effect.
-        typicality: of the unstudied real embeddings.
+        typicality: reference set of unstudied real embeddings.
         draws: bootstrap draws of intervals.
     """
 
@@ -56,14 +56,14 @@ class Half:
         return {effect: effect.table(self.tables) for effect in (self.main, self.main.unsigned)}
 
     def scores(self, strength: Strength, compare: str) -> dict[str, tuple[Float[Tensor, "P n"], Sequence[int]]]:
-        """Similarities with the input or a target, by score, each with the heads that it covers."""
+        """Similarities with the input or a target, by score, each with the indices of its heads."""
         requested = self.tables.requested_scores(strength, compare)
-        everyone = range(requested.shape[1])
+        all_heads = range(requested.shape[1])
         scores: dict[str, tuple[Tensor, Sequence[int]]] = {
             DECODED: (self.tables.decoded_scores(strength, compare).mean(dim=0), self.columns),
-            UNDECODED: (requested, everyone),
+            UNDECODED: (requested, all_heads),
         }
-        if len(self.columns) < len(everyone):
+        if len(self.columns) < len(all_heads):
             scores[UNDECODED_SAME] = requested[:, list(self.columns)], self.columns
         if compare in self.tables.judged_targets:
             judged = self.tables.decoded_scores(strength, compare, viewer="judge").mean(dim=0)
@@ -75,7 +75,7 @@ class Half:
         return self._fidelity(strength, self.tables.requested(strength)[:, list(self.columns)])
 
     def clean_fidelity(self) -> Float[Tensor, "P 1"]:
-        """The same of the unsteered embedding."""
+        """Fidelity of the unsteered embedding's pictures."""
         return self._fidelity(CLEAN, self.tables.clean[:, None])
 
     def _fidelity(self, setting: object, requested: Float[Tensor, "P n E"]) -> Float[Tensor, "P n"]:
@@ -85,33 +85,33 @@ class Half:
         """Typicality of the steered embeddings of a strength, or of the clean ones for None, by kind of distance."""
         embeddings = self.tables.clean[:, None] if strength is None else self.tables.requested(strength)
         kinds = {NEAREST: self.typicality.nearest, MAHALANOBIS: self.typicality.mahalanobis}
-        # Picture by picture: distances of all pictures to all references at once take too much memory.
+        # Picture by picture, to limit memory.
         return {kind: torch.stack([distance(rows) for rows in embeddings]) for kind, distance in kinds.items()}
 
 
 def table_rows(
     half: Half, pictures: Sequence[tuple[str, str]], sites: Sequence[Site], strengths: Sequence[Strength]
 ) -> list[dict[str, Any]]:
-    """Rows of the study's table, one a strength, picture and head; null where nothing was decoded.
+    """Rows of the study's table, one per strength, picture and head; null for heads that were not decoded.
 
     Args:
         half: the measurements.
-        pictures: id and concept of each.
+        pictures: id and concept of each picture.
         sites: the heads.
-        strengths: the sweep.
+        strengths: strengths of the sweep.
 
     Raises:
-        StoreError: if a part lacks something.
+        StoreError: if a part lacks a tensor.
     """
     rows: list[dict[str, Any]] = []
-    everyone = range(len(sites))
-    effects = {f"effect: {effect}": (table, everyone) for effect, table in half.effects().items()}
+    all_heads = range(len(sites))
+    effects = {f"effect: {effect}": (table, all_heads) for effect, table in half.effects().items()}
     for strength in strengths:
         columns: dict[str, tuple[Tensor, Sequence[int]]] = dict(effects)
-        columns["rho"] = half.tables.rho(strength), everyone
+        columns["rho"] = half.tables.rho(strength), all_heads
         columns["fidelity"] = half.fidelity(strength), half.columns
         for kind, table in half.percentiles(strength).items():
-            columns[f"percentile, {kind}"] = table, everyone
+            columns[f"percentile, {kind}"] = table, all_heads
         for compare in (INPUT, half.main.target):
             columns |= {
                 f"similarity with {compare}, {name}": score

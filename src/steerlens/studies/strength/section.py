@@ -1,4 +1,4 @@
-"""The page of the strength study: the sweep, the rule and its recommendation."""
+"""Page of the strength study: the sweep, the rule and its recommendation."""
 
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import figure, interval, judged_by, percent, resampled, signed, table
@@ -7,37 +7,39 @@ from steerlens.studies.shared.targets import INPUT
 from steerlens.studies.strength.findings import choice_words
 from steerlens.studies.strength.results import StrengthSummary
 from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
+from steerlens.studies.strength.summary import rule_words
 
 
 def strength_section(summary: StrengthSummary) -> str:
-    """The study's page below its findings."""
+    """Writes the page of the study below its findings."""
     rule, target = summary.recommendation, summary.target
     clean = {kind: typicality.beyond for kind, typicality in summary.clean_typicality.items()}
     differences = rule.differences or {}
     lines = [
-        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts (chosen on {summary.n_chosen} of "
-        f"others), {summary.n_decoded} of {summary.n_heads} heads decoded; effect: {summary.main}. Fidelity "
-        "is the cosine of the decoded picture with the requested embedding; typicality the share of steered embeddings "
-        f"that lie farther from {summary.n_references} unstudied real ones than 95 % of these lie from each other. "
+        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts (selection: {summary.n_chosen} pictures of "
+        f"other concepts), {summary.n_decoded} of {summary.n_heads} heads decoded; effect: {summary.main}. *Fidelity* "
+        "is the cosine of the decoded picture's embedding with the requested embedding. A steered embedding is "
+        f"*atypical* if it is farther from {summary.n_references} unstudied real embeddings than 95 % of these are "
+        "from each other. "
         f"{resampled(min(summary.n_concepts, summary.n_chosen_concepts))}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study strength --data DATA --out studies/strength'}\n",
         figure("Correlation, fidelity, similarity and typicality over the sweep", "strength-sweep"),
         "## The sweep\n",
-        "Spearman correlation over heads of the similarity (of decoded pictures or not) with the target or the input, "
-        "and the total effect of ablation:\n",
+        "Spearman correlations over heads between the total effect of ablation and the similarity of decoded pictures, "
+        "or of requested embeddings, with the target or the input:\n",
         _correlations(summary),
         _pictures(summary),
-        f"Unsteered pictures: fidelity {interval(summary.clean_fidelity)}, beyond 95 % of real ones "
+        f"Without steering: fidelity {interval(summary.clean_fidelity)}, share of atypical embeddings "
         f"{percent(clean[NEAREST])} (nearest neighbour) and {percent(clean[MAHALANOBIS])} (Mahalanobis).\n",
         "## The rule\n",
-        f"The rule: {rule.rule}.\n",
-        f"It gives **{rule.strength or 'none'}**. {choice_words(rule)}\n",
-        f"Paired differences are of the recommended strength's correlation with the {target} minus each other's, on "
-        "the concepts reported on:\n",
+        f"{rule_words(rule.bounds, summary.main)}.\n",
+        f"The rule recommends **{rule.strength or 'no strength'}**. {choice_words(rule)}\n",
+        f"The last column holds paired differences: the correlation of the recommended strength (similarity with the "
+        f"{target}) minus that of each other strength, on the concepts to report on.\n",
         figure("The rule applied", "strength-choice"),
         table(
-            ["strength", "correlation where chosen", "fidelity, share", "atypical", "within bounds", "difference"],
+            ["strength", "correlation on the selection", "fidelity, share", "atypical", "within bounds", "difference"],
             [
                 [
                     name,
@@ -50,13 +52,13 @@ def strength_section(summary: StrengthSummary) -> str:
                 for name, candidate in rule.candidates.items()
             ],
         ),
-        figure("Single heads, steered harder and harder", "strength-pictures"),
+        figure("Single heads at increasing strength", "strength-pictures"),
     ]
     return "\n".join(lines)
 
 
 def _correlations(summary: StrengthSummary) -> str:
-    """Correlations of every score with the effects, a column each, as far as they were measured."""
+    """Table of the correlations of every measured score with the effects."""
     target, n_heads = summary.target, summary.n_heads
     few = summary.n_decoded < n_heads
     # Scores are compared over the same heads; the score of all heads has its own column.
@@ -108,8 +110,8 @@ def _pictures(summary: StrengthSummary) -> str:
             "rho, median",
             "fidelity",
             f"similarity with {summary.target}",
-            "beyond 95 %: nearest",
-            "Mahalanobis",
+            "atypical (nearest neighbour)",
+            "atypical (Mahalanobis)",
         ],
         [
             [

@@ -1,25 +1,23 @@
-"""The strength study as the command line and the page of results see it."""
+"""Entry of the strength study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from steerlens.errors import UsageError
-from steerlens.studies.shared.study import Study
+from steerlens.studies.shared.study import Report, Study
 from steerlens.studies.strength.arguments import StrengthArguments
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
-    from steerlens.studies.shared.markdown import Bar, Finding
     from steerlens.studies.strength.results import StrengthSummary
 
 
 class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
-    """Strength: a sweep, and a rule that recommends one."""
+    """Strength: a sweep, and a rule that recommends a value."""
 
     name = "strength"
     title = "Strength"
-    question = "How hard to steer, so that pictures say what a head does and embeddings stay typical of real ones?"
+    question = "Which strength makes pictures show what a head does, while embeddings stay close to real ones?"
 
     @property
     def arguments(self) -> type[StrengthArguments]:
@@ -27,11 +25,16 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
         return StrengthArguments
 
     def run(self, arguments: StrengthArguments, command: str) -> "Generator[Progress, None, StrengthSummary]":
-        """Loads models and pictures, and carries the study out."""
+        """Loads models and pictures, and runs the study."""
         from steerlens.lenses.strength import Strength
         from steerlens.progress import Progress
-        from steerlens.studies.shared.bench import with_steps
-        from steerlens.studies.shared.inputs import decoder_seeds, load_judge, load_study_pair, load_subjects
+        from steerlens.studies.shared.inputs import (
+            decode_options,
+            decoder_seeds,
+            load_judge,
+            load_study_pair,
+            load_subjects,
+        )
         from steerlens.studies.strength.experiment import strength_study
         from steerlens.studies.strength.options import Bounds, StrengthOptions
 
@@ -48,7 +51,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
         judge = load_judge(arguments.judge, settings)
         yield Progress("loading", 1, 1)
         options = StrengthOptions(
-            with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+            decode_options(pair, settings),
             strengths,
             decoder_seeds(settings, arguments.seeds),
             arguments.ablation,
@@ -67,32 +70,19 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
             )
         )
 
-    def read(self, values: Mapping[str, Any], where: str) -> "StrengthSummary":
-        """The summary from JSON values."""
+    @property
+    def report(self) -> "Report[StrengthSummary]":
+        """Functions that read and report its summary."""
+        from steerlens.studies.strength.findings import strength_bars, strength_findings
         from steerlens.studies.strength.results import StrengthSummary
-
-        return StrengthSummary.from_json(values, where)
-
-    def lines(self, summary: "StrengthSummary", folder: Path) -> Sequence[str]:
-        """Lines of results for the terminal."""
+        from steerlens.studies.strength.section import strength_section
         from steerlens.studies.strength.terminal import strength_lines
 
-        return strength_lines(summary, folder)
-
-    def bars(self, summary: "StrengthSummary") -> "Sequence[Bar]":
-        """Figures of the verdict page."""
-        from steerlens.studies.strength.findings import strength_bars
-
-        return strength_bars(summary)
-
-    def findings(self, summary: "StrengthSummary") -> "Sequence[Finding]":
-        """Findings in words."""
-        from steerlens.studies.strength.findings import strength_findings
-
-        return strength_findings(summary)
-
-    def section(self, summary: "StrengthSummary") -> str:
-        """Tables and figures of the study's page."""
-        from steerlens.studies.strength.section import strength_section
-
-        return strength_section(summary)
+        return Report(
+            summary=StrengthSummary,
+            model=lambda summary: summary.model,
+            lines=strength_lines,
+            bars=strength_bars,
+            findings=strength_findings,
+            section=strength_section,
+        )

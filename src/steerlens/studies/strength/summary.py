@@ -1,7 +1,7 @@
 """Summary of the strength study, computed from its stored parts, and the rule that recommends a strength.
 
 Scores are similarities of decoded pictures, and of requested embeddings, with the input and with the target of the
-signed effect. The strength is recommended on one half of the concepts and reported on the other.
+signed effect. The rule chooses on one half of the concepts; its choice is reported on the other half.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses.strength import Strength
+from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.stats import (
     Estimate,
     correlation_estimate,
@@ -31,11 +32,11 @@ from steerlens.studies.strength.results import (
 from steerlens.studies.strength.scores import DECODED, NEAREST, Half
 
 ATYPICAL = 95.0
-"""The percentile of real embeddings' own distances beyond which an embedding counts as atypical."""
+"""Percentile of real embeddings' distances beyond which an embedding counts as atypical."""
 
 
 def typical(half: Half, strength: Strength | None) -> dict[str, Typical]:
-    """Typicality of a strength's steered embeddings, or of the clean ones for None, with intervals."""
+    """Typicality of a strength's steered embeddings, or of the clean embeddings for None."""
 
     def estimate(table: Tensor) -> Estimate:
         return mean_estimate(table, half.concepts, draws=half.draws)
@@ -68,7 +69,7 @@ def sweep_point(half: Half, strength: Strength) -> SweepPoint:
 
 
 def correlations_of(half: Half, strength: Strength) -> list[StrengthCorrelation]:
-    """Correlations of every score of one strength with both effects, with and without head and picture means."""
+    """Correlations of every score of a strength with both effects, with and without head and picture means."""
     effects = half.effects()
     return [
         StrengthCorrelation(
@@ -88,17 +89,22 @@ def correlations_of(half: Half, strength: Strength) -> list[StrengthCorrelation]
     ]
 
 
+def rule_words(bounds: Bounds, main: Effect) -> str:
+    """The rule in words, without the final full stop."""
+    return (
+        f"A strength is allowed if its mean fidelity is at least {bounds.fidelity:g} of the clean pictures', and if at "
+        f"most a share of {bounds.atypical:g} of its steered embeddings lies beyond the {ATYPICAL:g}th percentile of "
+        "real embeddings' nearest-neighbour distances. The best allowed strength has the largest Spearman correlation "
+        f"over heads, mean over pictures, between the decoded pictures' similarity with the target ({main.target}) and "
+        f"the effect of ablation ({main}). Other allowed strengths may be indistinguishable from it: the 95 % interval "
+        "of the paired difference includes 0. Among these and the best, a convention decides: take the strength that "
+        "moves embeddings farthest, since pictures of a weaker strength show little but the input"
+    )
+
+
 def recommend(selection: Half, reported: Half, strengths: Sequence[Strength], bounds: Bounds) -> Recommendation:
     """Chooses a strength by the rule on one half of the concepts, and reports it on the other."""
-    rule = (
-        f"allowed are strengths whose mean fidelity is at least {bounds.fidelity:g} of the clean pictures' and of "
-        f"whose steered embeddings at most a share of {bounds.atypical:g} lies beyond the {ATYPICAL:g}th percentile "
-        "of real embeddings' nearest-neighbour distances; the best of them has the largest Spearman correlation over "
-        f"heads of the decoded pictures' similarity with the target ({selection.main.target}) and the effect of "
-        f"ablation ({selection.main}), mean over pictures; among it and those that cannot be told from it (paired "
-        "difference, 95 % interval) no measurement decides but a convention: the one that moves embeddings farthest "
-        "is taken, since the pictures of a weaker one show little but the input"
-    )
+    rule = rule_words(bounds, selection.main)
     candidates = {strength: _candidate(selection, strength, bounds) for strength in strengths}
     named = {str(strength): candidate for strength, candidate in candidates.items()}
     allowed = [

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.terminal import closing_lines
 from steerlens.studies.strength.results import StrengthSummary
 from steerlens.studies.strength.scores import DECODED, MAHALANOBIS, NEAREST
 
@@ -23,13 +24,12 @@ def strength_lines(summary: StrengthSummary, folder: Path) -> list[str]:
     rule = summary.recommendation
     lines.append(f"rule: {rule.rule}")
     if rule.strength is None:
-        lines.append("no strength of the sweep keeps to the bounds: none is recommended.")
+        lines.append("no strength of the sweep satisfies the bounds: none is recommended.")
     else:
         none = "" if rule.correlation is None or rule.correlation.excludes_zero else " (includes 0)"
         lines += [
             f"recommended: {rule.strength}, on other concepts {rule.correlation}{none}; default: {summary.default}",
-            f"best where it was chosen: {rule.best}; not to be told from that: {', '.join(rule.runners_up) or 'none'}",
+            f"best on the selection: {rule.best}; not distinguishable from it: {', '.join(rule.runners_up) or 'none'}",
             f"decided by: the {rule.decided}",
         ]
-    warning = caution(min(summary.n_concepts, summary.n_chosen_concepts))
-    return [*lines, *([warning] if warning else []), f"figures, table and summary: {folder}"]
+    return [*lines, *closing_lines(folder, caution(min(summary.n_concepts, summary.n_chosen_concepts)))]

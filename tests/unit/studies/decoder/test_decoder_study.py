@@ -151,7 +151,7 @@ def test_the_judge_compares_pictures_with_pictures_only(
     summary = finish(decoder_study(pair, subjects, few, tmp_path / "text", judge=tiny_encoder(5), draws=5))
     assert summary.reference.judged is None and summary.target == "text"
     mute = replace(pair, vocabulary=None, texts=None)
-    with pytest.raises(UsageError, match="this model reads none"):
+    with pytest.raises(UsageError, match="this model reads no texts"):
         finish(decoder_study(mute, subjects, few, tmp_path / "mute"))
     assert not (tmp_path / "mute").exists()
 
@@ -266,7 +266,7 @@ def test_the_fewest_steps_that_rank_as_the_reference_does(options: DecoderOption
     assert summary.undecoded_share.value == pytest.approx(summary.undecoded.value / summary.undecoded_ceiling.value)
     assert 0.9 < summary.undecoded_share.value < 1.1
     assert summarise(found, steps, 12, 1.0).wanted == 1.0
-    with pytest.raises(StoreError, match="not those of its settings"):
+    with pytest.raises(StoreError, match="do not fit its settings"):
         summarise(replace(found, settings=found.settings[1:]), steps, 12, 0.9)
 
 
@@ -286,8 +286,8 @@ def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: floa
 
     found = summary(row(6, 0.8), row(50, most))
     words = steps_words(found)
-    assert "No number of steps of the sweep reaches it" in words and f"The most, 50, have {most:+.2f}" in words
-    assert ("more steps than by default do not help" in words) == said
+    assert "No number of steps of the sweep reaches it" in words and f"The largest number, 50, has {most:+.2f}" in words
+    assert ("more steps than the default do not help" in words) == said
     assert decoder_bars(found)[0].verdict == "undecided"
     assert decoder_bars(summary(row(6, 0.7)))[0].verdict == "TOO FEW"
 
@@ -301,14 +301,14 @@ def test_steps_that_are_enough_by_chance_are_not_called_certain(options: Decoder
     assert shares[4].value > 0.8 > shares[4].low and shares[8].low > 0.8
     assert (by_point.cheapest_steps, by_point.certain_steps) == (4, 8)
     assert set(by_point.certain) < set(by_point.reaching)
-    assert decoder_bars(by_point)[0].value.startswith("4 as a point estimate, 8 by the interval's lower")
+    assert decoder_bars(by_point)[0].value.startswith("4 by point estimate, 8 by the interval's lower")
     page = page_of(by_point)
     assert "as a point estimate: **4**, share" in page and "So 8 steps are enough" in page
     hard = summarise(found, steps, 12, 0.99)
     assert hard.cheapest_steps is not None and hard.certain_steps is None and hard.certain == ()
-    assert decoder_bars(hard)[0].verdict == "enough as a point estimate"
+    assert decoder_bars(hard)[0].verdict == "enough by point estimate"
     page = page_of(hard)
-    assert "reaches 0.99 as well: **none**" in page and "Recommended: no fewer than 8 steps" in page
+    assert "reaches 0.99 too: **none**" in page and "Recommended: no fewer than 8 steps" in page
 
 
 def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderOptions) -> None:

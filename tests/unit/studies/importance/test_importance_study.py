@@ -17,7 +17,6 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import all_heads
 from steerlens.studies.importance.experiment import ImportanceExperiment, importance_study
 from steerlens.studies.importance.findings import importance_findings
-from steerlens.studies.importance.measure import REPORT, read_parts
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.scores import choose
 from steerlens.studies.importance.section import importance_section
@@ -32,7 +31,7 @@ from steerlens.studies.shared.candidates import (
 )
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder, open_study, rounded
-from steerlens.studies.shared.measure import measure_effects
+from steerlens.studies.shared.measure import REPORT, measure_effects, read_parts
 from steerlens.studies.shared.measurements import CONTROL, PicturePart, PictureTables
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, other_concept, split
@@ -141,7 +140,7 @@ def test_a_label_that_the_model_does_not_know_is_left_out_and_said(pair: Pair, s
     with pytest.raises(UsageError, match="the model knows no 'zzyzx'"):
         target_for(pair, strange, "text")
     alone = replace(strange, reported=(replace(strange.reported[0], other=None), *strange.reported[1:]))
-    with pytest.raises(UsageError, match="no target is there for all pictures"):
+    with pytest.raises(UsageError, match="no target for all pictures"):
         target_for(pair, alone)
     # one text for all pictures needs neither
     name = subjects.reported[1].concept

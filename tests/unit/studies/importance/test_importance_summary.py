@@ -199,7 +199,7 @@ def test_the_page_says_what_each_verdict_tests_and_what_is_no_evidence(summary: 
         assert words in page
     assert "reported; chance is 50%" in page
     old = rounded(summary.to_json()) | {"layout": 1}
-    with pytest.raises(UsageError, match="was made by another version of steerlens"):
+    with pytest.raises(UsageError, match="was written by another version of steerlens"):
         ImportanceSummary.from_json(old, "summary.json")
 
 

@@ -87,9 +87,9 @@ def test_the_choice_goes_to_the_order_that_removes_most() -> None:
                 "fast|overlay|asked": way.embeddings["slow|overlay"],
             }
         )
-        for way in made.ways
+        for way in made.trajectories
     ]
-    turned = replace(made, ways=ways)
+    turned = replace(made, trajectories=ways)
     both = choose_all(turned, {"diffusion": settings}, ("overlay",))
     assert both["diffusion"].setting.centred and not both["diffusion, not decoded"].setting.centred
     assert both["diffusion"].candidates.keys() == both["diffusion, not decoded"].candidates.keys()
@@ -101,11 +101,11 @@ def test_a_curve_is_the_studies_own_bootstrap_point_by_point() -> None:
     each = torch.stack(
         [
             quantity(part, way.embeddings["fast|overlay"], "projection")
-            for part, way in zip(made.parts, made.ways, strict=True)
+            for part, way in zip(made.parts, made.trajectories, strict=True)
         ]
     )
     for place in (0, 3, 8):
-        found = mean_estimate(each[:, [place]], made.one_by_one, draws=50, seed=3, heads=False)
+        found = mean_estimate(each[:, [place]], made.pair_names, draws=50, seed=3, heads=False)
         assert (line.values[place], line.low[place], line.high[place]) == (found.value, found.low, found.high)
 
 

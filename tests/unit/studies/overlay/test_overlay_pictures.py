@@ -154,7 +154,7 @@ def test_place_size_and_opacity_are_each_given_or_drawn() -> None:
     assert {place.size for place in sized} == {0.25} and len({(place.x, place.y) for place in sized}) == 4
     with pytest.raises(UsageError, match=r"opacity of overlays lies between 0\.6 and 0\.2"):
         Placing(opacity=(0.6, 0.2))
-    with pytest.raises(UsageError, match="is seen"):
+    with pytest.raises(UsageError, match="be visible"):
         Placing(opacity=(0.0, 0.5))
 
 

@@ -100,7 +100,7 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     assert strength_bars(again)[0].value.startswith("none within the bounds")
     finished = Finished(STUDIES["strength"], stored(again))
     page = verdict_page([finished]) + study_page(finished)
-    assert "| none within the bounds; the default is rho=1 |" in page and "It gives **none**" in page
+    assert "| none within the bounds; the default is rho=1 |" in page and "The rule recommends **no strength**" in page
     # Decoded and undecoded scores stand side by side over the same heads, and say how many.
     n_heads = pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
     headings = page.split("| strength | ")[1].split(" |\n")[0].split(" | ")
@@ -289,7 +289,7 @@ def test_a_target_that_is_not_there_is_told_before_anything_is_measured(pair: Pa
     assert target_for(pair, lonely) == "text"
     mute = replace(pair, vocabulary=None, texts=None)
     assert target_for(mute, subjects) == "other"
-    with pytest.raises(UsageError, match="this model reads none"):
+    with pytest.raises(UsageError, match="this model reads no texts"):
         target_for(mute, subjects, "text")
 
 
