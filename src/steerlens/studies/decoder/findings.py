@@ -11,8 +11,8 @@ def decoder_findings(summary: DecoderSummary) -> list[Finding]:
     return [
         Finding(steps_words(summary), headline=True),
         Finding(
-            f"At the default setting, the decoder invents at least {interval(summary.invented)} of a picture (1 minus "
-            "the agreement over seeds). Inventions that all seeds share are not counted.",
+            f"At the default setting, 1 minus the agreement over seeds is {interval(summary.invented)}. The decoder "
+            "invents at least this part of a picture; inventions that all seeds share are not counted.",
             headline=True,
         ),
     ]

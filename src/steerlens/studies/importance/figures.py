@@ -14,9 +14,8 @@ from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, p
 
 def correlation_figure(summary: ImportanceSummary) -> Figure:
     """Draws the correlation of every score with the main effect, with and without head and picture means."""
-    shown = [row for row in summary.rows if row.effect == summary.main]
-    rows = {(row.score, row.statistic): row for row in shown}
-    names = list(dict.fromkeys(row.score for row in shown))
+    rows = {(row.score, row.statistic): row for row in summary.rows if row.effect == summary.main}
+    names = list(dict.fromkeys(score for score, _ in rows))
     order = sorted(names, key=lambda name: _place(rows[name, "spearman"]))
     figure = Figure(figsize=(9, 0.34 * len(order) + 1.8), layout="constrained")
     axes = figure.subplots()

@@ -99,7 +99,7 @@ def _undecoded(summary: ImportanceSummary) -> Iterator[Finding]:
             text += f" The Steering Lens reaches {interval(share)} of the ceiling."
         scores = [summary.row(f"{lens}, {_CHOSEN_UNDECODED}", summary.main) for lens in ("steering", "diffusion")]
         if any(row is not None and row.by_construction for row in scores):
-            text += f" This score is {CONSISTENCY}."
+            text += f" This score {CONSISTENCY}."
         yield Finding(text, headline=True)
 
 

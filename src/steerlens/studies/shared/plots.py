@@ -66,8 +66,8 @@ def picture_grid(
     top = 0.34 + 0.13 * max(name.count("\n") + 1 for name in column_names)
     figure = Figure(figsize=(left + side * len(column_names) + 0.1, top + side * len(pictures) + 0.1))
     width, height = figure.get_size_inches()
-    for row, shown in enumerate(pictures):
-        for place, pixels in enumerate(shown):
+    for row, tiles in enumerate(pictures):
+        for place, pixels in enumerate(tiles):
             box = (left + side * place, height - top - side * (row + 1), 0.95 * side, 0.95 * side)
             if row == 0:
                 middle = ((box[0] + box[2] / 2) / width, (box[1] + box[3] + 0.03) / height)

@@ -1,4 +1,4 @@
-"""What decoding leaves of a score: against plain loops, and the sentences that the page makes of it."""
+"""Attenuation of scores by decoding, compared with plain loops, and the sentences of the page about it."""
 
 import math
 from dataclasses import replace
