@@ -87,7 +87,7 @@ def test_a_summary_comes_back_from_its_file() -> None:
         ({**values, "best": "many"}, "best is 'many'"),
         ({**values, "rows": [{"old name": 1.0, "setting": "a guess"}]}, "is no setting of a lens"),
         ([], "is no object"),
-        ({**values, "layout": 9}, "made by another version of steerlens"),
+        ({**values, "layout": 9}, "written by another version of steerlens"),
     ):
         with pytest.raises(UsageError, match=said):
             Outer.from_json(wrong, "summary.json")
