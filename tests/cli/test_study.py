@@ -107,7 +107,7 @@ def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
     rows = json.loads(done.stdout)["rows"]
     assert {row["axis"] for row in rows} >= {"default", "steps", "guidance", "guidance_interval"}
     again = steerlens(*arguments, *small, *swept, "0", "0.5", "--share", "0.5")
-    assert again.returncode == 0 and "seconds a picture" in again.stdout and "invented" in again.stdout
+    assert again.returncode == 0 and "seconds per picture" in again.stdout and "invented" in again.stdout
     text = page_of(tmp_path, "decoder", tmp_path / "docs")
     assert "# Decoder" in text and "(reference)" in text and "0.5 of the ceiling" in text
 

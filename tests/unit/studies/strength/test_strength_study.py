@@ -266,14 +266,14 @@ def test_it_is_said_what_decided() -> None:
     clear = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*clear, strengths, Bounds(-1.0, 1.0))
     assert (found.decided, found.strength, found.runners_up) == ("correlation", "rho=5", ())
-    assert "where it was chosen, rho=5 does better than every other" in choice_words(found)
+    assert "on the selection, rho=5 does better than every other" in choice_words(found)
     some = [made_half(seed, {"rho=1": 0.97, "rho=2": 0.0, "rho=5": 0.97}, strengths) for seed in (1, 2)]
     found = recommend(*some, strengths, Bounds(-1.0, 1.0))
     assert found.decided == "convention" and found.strength == "rho=5" and len(found.runners_up) == 1
     none = [made_half(seed, {"rho=1": 0.0, "rho=2": 0.0, "rho=5": 0.0}, strengths) for seed in (1, 2)]
     found = recommend(*none, strengths, Bounds(-1.0, 1.0))
     assert found.correlation is not None and not found.correlation.excludes_zero
-    assert "**which includes 0**" in choice_words(found)
+    assert "**The interval includes 0**" in choice_words(found)
 
 
 def test_references_that_are_studied_do_not_count(pair: Pair, subjects: SubjectSet) -> None:
