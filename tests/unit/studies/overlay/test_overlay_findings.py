@@ -44,9 +44,9 @@ def findings(overlap: float, direct: float) -> list[str]:
 def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
     clear, found, lens, before, most = findings(overlap, 0.8)
     assert before.startswith("The same before decoding") and "**found**" in before
-    assert "of which no lens of direct contributions can know more" in most
-    assert "can know more" not in findings(overlap, 0.3)[-1]
-    assert "clear of random orders" in clear and words in found and "one-shot" not in clear
+    assert "the limit of a lens of direct contributions" in most
+    assert "the limit" not in findings(overlap, 0.3)[-1]
+    assert "better than all random orders" in clear and words in found and "one-shot" not in clear
     assert "ACDC-like order" in found and "**not found**; the difference includes 0" in lens
 
 
