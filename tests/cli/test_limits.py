@@ -33,3 +33,8 @@ def test_numbers_without_bound_are_refused(options: tuple[object, ...]) -> None:
 
 def test_the_seed_itself_may_be_large() -> None:
     assert steerlens("lens", PICTURE, "--dry-run", "--seed", 10**15).returncode == 0
+
+
+def test_a_long_value_is_not_told_in_full() -> None:
+    done = steerlens("lens", PICTURE, "--dry-run", "--model", "x" * 100_000, "--strength", "y" * 100_000)
+    assert done.returncode == 2 and len(done.stderr) < 2000

@@ -210,7 +210,13 @@ def _interrupted(running: list[Any]) -> str:
     return f"interrupted. {say()}" if callable(say) else "interrupted; nothing was kept."
 
 
+_LONGEST = 1500
+"""Characters of a message; values from files, which some quote, may have millions."""
+
+
 def _complain(message: str) -> None:
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST - 300]} ... {message[-250:]}"
     sys.stderr.write(f"steerlens: {printable(message, lines=True)}\n")
 
 

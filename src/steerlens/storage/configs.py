@@ -101,6 +101,8 @@ def _limit_of(key: str, value: float, side: bool) -> str | None:
         return None
     if side:
         return "config_side"
+    if key in ("num_labels", "num_classes"):
+        return "classes"
     if key == "num_train_timesteps":
         return "noise_levels"
     return "config_number" if isinstance(value, int) else None

@@ -127,7 +127,7 @@ def test_broken_indexes_are_refused(index: Path, tmp_path: Path, photos: Path) -
         (json.dumps({**content, "format": 2}), tensors, "do not belong together"),
         (json.dumps(content), tensors[:-4], "cannot be read"),
         (json.dumps({"format": 1}), tensors, "cannot be read"),
-        (json.dumps({**content, "size": [30_000, 30_000]}), tensors, "more than the 4,096"),
+        (json.dumps({**content, "size": [30_000, 30_000]}), tensors, "more than the 2,048"),
         (json.dumps({**content, "size": [16]}), tensors, "two whole numbers"),
         (json.dumps({**content, "pictures": [{"file": "a.png"}]}), tensors, "cannot be read"),
         *(

@@ -20,7 +20,7 @@ from steerlens.zoo.vocabularies import read_texts
     ("content", "word"),
     [
         ({"num_hidden_layers": 10**9}, "config_number"),
-        ({"vision_config": {"num_labels": 10**9}}, "config_number"),
+        ({"vision_config": {"num_labels": 10**9}}, "classes"),
         ({"block_out_channels": [32, 10**12]}, "config_number"),
         ({"image_size": 30_000}, "config_side"),
         ({"size": {"height": 224, "width": 10**9}}, "config_side"),
