@@ -191,8 +191,8 @@ def test_the_options_say_what_pictures_to_give(tmp_path: Path) -> None:
 
     both = {"bases": tmp_path, "overlays": tmp_path}
     assert "go together" in message(bases=tmp_path)
-    assert "is seen" in message(size=(2.0,), **both)
-    assert "--opacity takes one number, or two" in message(opacity=(0.1, 0.2, 0.3), **both)
+    assert "be visible" in message(size=(2.0,), **both)
+    assert "--opacity takes one number, or the two ends" in message(opacity=(0.1, 0.2, 0.3), **both)
     assert "at least 2 pairs" in message(count=1)
     assert "--bases" in message() and "not --images" in message(settings=StudySettings(images=tmp_path))
     assert not (tmp_path / "out").exists()
