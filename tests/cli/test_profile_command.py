@@ -52,10 +52,10 @@ def test_a_folder_of_pictures_becomes_profiles(
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        (["--heads", "mlp_out.1"], "is no head"),
+        (["--heads", "mlp_out.1"], "is not a head"),
         (["--heads", "L9H0"], "3 layers"),
         (["--top", "4"], "too few for"),
-        (["--top", "0"], "--top is at least 1"),
+        (["--top", "0"], "--top must be at least 1"),
         (["--count", "1"], "needs more pictures"),
         (["--strength", "loud"], "not a strength"),
         (["--data", "here"], "either --images"),

@@ -285,7 +285,7 @@ def test_what_cannot_be_profiled_is_refused(pair: Pair, photos: Path, tmp_path: 
         run_to_end(
             profile_heads(pair, folder_pictures(photos, 6), options(pair, heads=(Site("head", 9, 0),)), tmp_path / "o")
         )
-    with pytest.raises(UsageError, match="no head"):
+    with pytest.raises(UsageError, match="not a head"):
         heads_of("mlp_out.1", 3, 2)
     assert len(heads_of("all", 3, 2)) == 6
     with pytest.raises(UsageError, match="not a folder"):
