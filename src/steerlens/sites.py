@@ -155,10 +155,10 @@ def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
     if part == "all":
         kinds: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out", "head")
         return tuple(site for kind in kinds for site in _expand(kind, n_layers, n_heads))
-    kind, _, rest = part.partition(".")
+    kind, dot, rest = part.partition(".")
     if kind in ("embed", *NAMED_KINDS) or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
         return (Site.parse(part).check(n_layers, n_heads),)
-    fields = rest.split(".") if rest else ["*"]
+    fields = rest.split(".") if dot else ["*"]
     limits = (n_layers, n_heads) if kind == "head" else (n_layers,)
     if kind == "head" and len(fields) == 1:
         fields.append("*")

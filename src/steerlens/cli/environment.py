@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -100,6 +100,25 @@ def refuse_endless(command: Any) -> None:
             counts = isinstance(number, int) and name not in _ANY_NUMBER
             if counts and (words := over_limit(name if name in LIMITS else "option", number)):
                 raise UsageError(f"--{name.replace('_', '-')}: {words}.")
+
+
+_MAY_BE_EMPTY = "--sites"
+"""Option whose empty text means something: no site but those named by --vector, --group and --region."""
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuses empty arguments, as an unset shell variable leaves them: as a path, one would be the current folder.
+
+    Raises:
+        UsageError: if an argument is empty, or only spaces.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if equals and option.startswith("--") and not value.strip() and option != _MAY_BE_EMPTY:
+            raise UsageError(f"{option} was given an empty text; give a value, or leave the option out.")
+        if not argument.strip() and before != _MAY_BE_EMPTY:
+            where = f" after {before}" if before.startswith("--") else ""
+            raise UsageError(f"an argument{where} is empty; give a value, or leave it out.")
 
 
 def refuse_undecodable(command: Any) -> None:

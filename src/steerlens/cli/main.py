@@ -19,7 +19,13 @@ from functools import partial
 from typing import Any
 
 from steerlens._version import __version__
-from steerlens.cli.environment import command_environment, open_standard_streams, refuse_endless, refuse_undecodable
+from steerlens.cli.environment import (
+    command_environment,
+    open_standard_streams,
+    refuse_empty,
+    refuse_endless,
+    refuse_undecodable,
+)
 from steerlens.errors import SteerlensError, StoreError, UsageError
 from steerlens.printable import printable
 
@@ -134,6 +140,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
         raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(available)}.")
+    refuse_empty(options)
     command = _parsed(name, options)
     refuse_undecodable(command)
     refuse_endless(command)

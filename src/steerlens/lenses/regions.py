@@ -328,7 +328,9 @@ def parse_regions(texts: Sequence[str], n_layers: int, n_heads: int) -> dict[str
         heads, colon, place = text.partition(":")
         if not colon:
             raise UsageError(f"{text!r} names no region; write HEAD:REGION, such as L7H3:8,8,40,40.")
-        name, _, pattern = heads.rpartition("=")
+        name, equals, pattern = heads.rpartition("=")
+        if equals and not name.strip():
+            raise UsageError(f"{text!r} has no name before =; write NAME={pattern}:{place}, or leave out the =.")
         part = RegionPart(parse_sites(pattern, n_layers, n_heads), parse_area(place))
         name = name.strip() or f"{_short(pattern)}.{part.area}"
         if name in parts:

@@ -64,7 +64,7 @@ class Strength:
         """
         kind, equals, number = text.strip().replace(":", "=").rpartition("=")
         try:
-            value = float(number)
+            value = float("no number" if "_" in number else number)  # Python reads 1_0 as 10
             if not equals:
                 raise UsageError(
                     f"{text!r} could be a factor or a relative strength; write s={number} (the write is multiplied by "

@@ -160,6 +160,13 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
     """
     if target is None:
         return Target()
+    if isinstance(target, str) and not target.strip():
+        raise UsageError("the target is an empty text; write a text or a picture file, or leave the target out.")
+    if isinstance(target, str) and _could_be_either(target):
+        raise UsageError(
+            f"the target {target!r} could be this text or the file of this name; write ./{target} for the file, or "
+            "say more in the text."
+        )
     if isinstance(target, str) and not _names_a_file(target):
         return Target(f"the text “{target}”", pair.text_direction(target), target)
     picture = target if isinstance(target, Picture) else load_picture(target)
@@ -169,6 +176,15 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
         tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
     embedding = pair.encoder.embed(inputs)[0]
     return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
+
+
+def _could_be_either(text: str) -> bool:
+    """True for a file in the current folder whose name looks like a text."""
+    plain = not Path(text).suffix and Path(text).name == text
+    try:
+        return plain and Path(text).is_file()
+    except OSError:  # a text longer than any file name
+        return False
 
 
 def _names_a_file(text: str) -> bool:

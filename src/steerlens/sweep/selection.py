@@ -34,13 +34,13 @@ class Selection:
         Raises:
             UsageError: if the text has none of these forms.
         """
-        kind, _, value = text.strip().partition(":")
+        kind, colon, value = text.strip().partition(":")
         try:
-            if kind == "all" and not value:
+            if kind == "all" and not colon:
                 return cls()
-            if kind == "top" and int(value) >= 0:
+            if kind == "top" and value.isascii() and value.isdigit():
                 return cls("top", int(value))
-            if kind == "above" and -1 <= float(value) <= 1:
+            if kind == "above" and "_" not in value and -1 <= float(value) <= 1:
                 return cls("above", float(value))
         except ValueError:
             pass
