@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     running: list[Any] = []
     try:
-        with _terminated(), command_environment():
+        with _terminated(running), command_environment():
             code = _dispatch(arguments, running)
         sys.stdout.flush()
         return code
@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         _complain(_interrupted(running))
-        return 143 if isinstance(stop, _Terminated) else 130
+        # Ray turns what a handler raised inside it into a plain KeyboardInterrupt.
+        return 143 if isinstance(stop, _Terminated) or _Terminated in running else 130
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -110,8 +111,9 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def _terminated() -> Generator[None]:
+def _terminated(running: list[Any]) -> Generator[None]:
     def stop(*_: object) -> None:
+        running.append(_Terminated)
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals

@@ -21,7 +21,7 @@ import os, signal, sys, time
 from steerlens.cli.main import _terminated
 from steerlens.sweep.ray.cluster import Workers, running_cluster
 
-with _terminated(), running_cluster(Workers(count=1)) as ray:
+with _terminated([]), running_cluster(Workers(count=1)) as ray:
     import psutil
 
     @ray.remote
