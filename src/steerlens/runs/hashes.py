@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from steerlens.errors import StoreError
@@ -130,9 +131,11 @@ def check_on_opening(folder: Path, names: list[str]) -> None:
             if name not in hashes:
                 raise damaged(folder / name, FOREIGN)
     listed = [name for name in names if name in hashes]
-    with storing(folder):
-        sizes = [(folder / name).stat().st_size for name in listed if (folder / name).exists()]
-    if sum(sizes) <= _CHECKED_ON_OPENING:
+    size = 0
+    for name in listed:
+        with suppress(OSError):  # what cannot be read is told of below
+            size += (folder / name).stat().st_size
+    if size <= _CHECKED_ON_OPENING:
         for name in listed:
             if reason := damage_of(folder, name, hashes):
                 raise damaged(folder / name, reason)

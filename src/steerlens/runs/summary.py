@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.runs.manifest import is_complete, plan_from_json, read_manifest, readable_run
-from steerlens.runs.reader import finished_keys, reading_files
+from steerlens.runs.manifest import check_fingerprint, is_complete, plan_from_json, read_manifest, readable_run
+from steerlens.runs.reader import check_hashes, finished_keys, reading_files
 from steerlens.storage import files_under, is_being_written
 
 
@@ -70,7 +70,7 @@ def run_summary(folder: str | Path) -> RunSummary:
         plan, keys = plan_from_json(manifest["plan"]), finished_keys(folder)
         planned = Counter(cell.lens for cell in plan.cells)
         decoded = Counter(cell.lens for cell in plan.cells if cell.key in keys)
-        return RunSummary(
+        summary = RunSummary(
             folder=folder,
             encoder=manifest["encoder"]["name"],
             decoder=manifest["decoder"]["name"],
@@ -91,3 +91,6 @@ def run_summary(folder: str | Path) -> RunSummary:
             complete=is_complete(manifest, decoded.total()),
             being_written=is_being_written(folder),
         )
+    check_fingerprint(folder, manifest)
+    check_hashes(folder)
+    return summary

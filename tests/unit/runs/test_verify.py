@@ -16,6 +16,7 @@ from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
 from steerlens.runs.reader import part_files
 from steerlens.runs.store import load_run, open_run
+from steerlens.runs.summary import run_summary
 from steerlens.runs.verify import verify_run
 from steerlens.testing.atlases import fake_atlas
 
@@ -30,7 +31,8 @@ def atlas() -> Atlas:
 def identity(atlas: Atlas, steps: int = 1) -> dict[str, Any]:
     specs = {"encoder": spec_to_json(atlas.encoder), "decoder": spec_to_json(atlas.decoder)}
     inputs = {reading.id: {"name": reading.picture.name} for reading in atlas.readings}
-    return {**specs, "plan": plan_to_json(atlas.plan), "options": {"steps": steps}, "inputs": inputs, "directions": {}}
+    options = {"options": {"steps": steps}, "target": {"description": "the input itself", "source": ""}}
+    return {**specs, "plan": plan_to_json(atlas.plan), "inputs": inputs, "directions": {}, **options}
 
 
 def write(folder: Path, atlas: Atlas, steps: int = 1) -> int:
@@ -114,8 +116,9 @@ def test_files_of_a_run_with_other_options_are_not_taken(name: str, atlas: Atlas
     with open_run(tmp_path / "third", identity(atlas, 2)) as writer:
         writer.add_cells(results[2:4])
     shutil.copy(tmp_path / "third" / "cells" / name, tmp_path / "run" / "cells" / name)
-    with pytest.raises(StoreError, match=name):
-        load_run(tmp_path / "run")
+    for use in (load_run, run_summary):
+        with pytest.raises(StoreError, match=name):
+            use(tmp_path / "run")
     with pytest.raises(StoreError, match=name):
         write(tmp_path / "run", atlas)
 
