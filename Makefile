@@ -16,8 +16,11 @@ figures: demo
 
 test: lint types unit
 
+# Most tests leave a core idle, so two processes share them; the tests of a file stay together, since its fixtures are costly.
+WORKERS ?= 2
+
 unit: $(VENV)/.tested $(VENV)/optional browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Runs read by datasets, polars and duckdb. `make test` skips these tests: the libraries take 300 MB.
 tables: $(VENV)/.tables
