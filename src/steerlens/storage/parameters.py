@@ -20,7 +20,7 @@ def weights_hash(owner: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in _tensors(owner):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -42,7 +42,7 @@ def weights_state(owner: Any) -> str:
 
 
 def _tensors(owner: Any) -> Iterator[tuple[str, Tensor]]:
-    modules = {"": owner} if isinstance(owner, nn.Module) else vars(owner)
+    modules: dict[str, Any] = {"": owner} if isinstance(owner, nn.Module) else vars(owner)
     for attribute, module in sorted(modules.items()):
         if isinstance(module, nn.Module):
             for name, tensor in sorted(module.state_dict(keep_vars=True).items()):

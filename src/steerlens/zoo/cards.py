@@ -4,7 +4,7 @@ Cards are read without importing torch, so that listing them is quick.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -252,11 +252,13 @@ def _build(kind: type[Any], content: Any, where: str) -> Any:
         )
         raise ModelError(f"{where}: fields {'; '.join(complaints)}.")
     values: dict[str, Any] = {}
-    for key, value in cast(Mapping[str, Any], content).items():
+    for key, item in cast(Mapping[str, Any], content).items():
+        value: Any = item
         annotation: Any = known[key].type
         fits = isinstance(value, _KINDS[annotation]) and not isinstance(value, bool)
-        if annotation == tuple[int, int]:
-            fits = fits and len(value) == 2 and all(type(side) is int for side in value)
+        if fits and annotation == tuple[int, int]:
+            sides = cast(Sequence[Any], value)
+            fits = len(sides) == 2 and all(type(side) is int for side in sides)
         if not fits:
             raise ModelError(f"{where}: {key} is {value!r}, which is no {getattr(annotation, '__name__', annotation)}.")
         values[key] = tuple(cast(Any, value)) if isinstance(value, list) else value
