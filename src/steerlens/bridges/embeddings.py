@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
 from steerlens.progress import Progress

@@ -14,9 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from steerlens.bridges.maps import Bridge
-from steerlens.encoders.base import Encoder, Inputs
-from steerlens.encoders.hooks import LayerModules, Recorded
-from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders import Encoder, Inputs, LayerModules, NativeEncoder, Recorded
 from steerlens.errors import ModelError
 from steerlens.interventions import Intervention
 from steerlens.sites import Site

@@ -8,9 +8,8 @@ import torch
 
 from steerlens.bridges.embeddings import PairedEmbeddings, embed_both, held_out, without
 from steerlens.bridges.fit import FEWEST, Choice, Fitted, Measured, fit_bridge, measure, with_decoded
-from steerlens.decoders.base import Decoder
-from steerlens.decoders.redecoding import redecode
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import Decoder, redecode
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity

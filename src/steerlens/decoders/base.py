@@ -12,7 +12,7 @@ from steerlens.borders import native_errors
 from steerlens.conditioning import Conditioning, Consumes
 from steerlens.decoders.options import DecodeOptions as DecodeOptions
 from steerlens.decoders.options import SchedulerName as SchedulerName
-from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
+from steerlens.encoders import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site

@@ -10,7 +10,7 @@ from torch import Tensor
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
 from steerlens.decoders.batches import BatchSize, decode_in_batches
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.images import eight_bit
 from steerlens.progress import Progress
 

@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.encoders.hooks import Hook, native_pass
-from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders import Hook, NativeEncoder, native_pass
 from steerlens.errors import UsageError
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import writes

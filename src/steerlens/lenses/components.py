@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from steerlens.encoders.base import EncoderSpec
+from steerlens.encoders import EncoderSpec
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
 from steerlens.limits import read_file

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.lenses.readout import precise, read_out
 from steerlens.lenses.strength import visible_norm
 from steerlens.sites import Site

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import read_out, writes
 from steerlens.sites import Site

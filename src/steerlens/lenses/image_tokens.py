@@ -25,8 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoder
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import Decoder
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.lenses.readout import precise
 from steerlens.lenses.regions import Area

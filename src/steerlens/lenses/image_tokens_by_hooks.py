@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import TokenSource
-from steerlens.encoders.base import Encoder, Inputs
+from steerlens.decoders import TokenSource
+from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
 from steerlens.lenses.steering import later_submodules

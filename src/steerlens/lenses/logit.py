@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.lenses.components import Direction
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.sites import Site

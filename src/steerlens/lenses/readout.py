@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder, EncoderSpec
+from steerlens.encoders import Encoder, EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.lenses.components import Direction, direction_site
 from steerlens.sites import NAMED_KINDS, Site

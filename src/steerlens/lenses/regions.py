@@ -24,7 +24,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from steerlens.encoders.base import EncoderSpec
+from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
 from steerlens.sites import Site, parse_sites

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
-from steerlens.encoders.base import Encoder, Inputs
+from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
 from steerlens.lenses.components import Direction

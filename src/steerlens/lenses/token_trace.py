@@ -7,10 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import Decoder, DecoderSpec, TokenDecoder, TokenSource
-from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
-from steerlens.encoders.hooks import EXCLUSIVE
-from steerlens.encoders.native import NativeEncoder
+from steerlens.decoders import Decoder, DecoderSpec, TokenDecoder, TokenSource
+from steerlens.encoders import EXCLUSIVE, Encoder, EncoderSpec, Inputs, NativeEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.components import Direction, Group, direction_site
 from steerlens.lenses.readout import precise

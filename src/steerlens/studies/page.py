@@ -7,7 +7,7 @@ from typing import Any
 
 from steerlens import studies
 from steerlens.errors import StoreError, UsageError
-from steerlens.storage.files import atomic_write
+from steerlens.storage import atomic_write
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.markdown import Bar, met, table
 from steerlens.studies.shared.records import Record

@@ -6,14 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from steerlens.atlas.atlas import Atlas
-from steerlens.atlas.plan import Cell, LensName, make_plan
-from steerlens.atlas.results import CellResult, Reading
-from steerlens.decoders.base import DecodeOptions, DecoderSpec
-from steerlens.encoders.base import EncoderSpec
+from steerlens.atlas import Atlas, Cell, CellResult, LensName, Reading, make_plan
+from steerlens.decoders import DecodeOptions, DecoderSpec
+from steerlens.encoders import EncoderSpec
 from steerlens.images import Picture, png_bytes
-from steerlens.lenses.logit import Label
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Label, Strength
 from steerlens.sites import Site, layer_sites, parse_sites
 
 _NAMES = ("red apple", "cat <3", "tea & cake", "boat", "moon")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.testing.decoder_checks import check_decoder
 from steerlens.testing.encoder_checks import check_encoder
@@ -139,7 +139,7 @@ def _kandinsky22(folder: Path) -> Path:
 
 
 def _neighbours(encoder: Encoder, folder: Path) -> CheckReport:
-    from steerlens.decoders.neighbours import build_index
+    from steerlens.decoders import build_index
 
     rng, (height, width) = np.random.default_rng(0), encoder.spec.image_size
     pictures = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(6)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode
+from steerlens.decoders import Decoded, DecodeOptions, Decoder, decode
 from steerlens.errors import ModelError, UsageError
 from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
 

@@ -11,13 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from steerlens.encoders.base import Encoder, Inputs
-from steerlens.encoders.hooks import LayerModules, first, with_first
-from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders import Encoder, Inputs, LayerModules, NativeEncoder
+from steerlens.encoders.hooks import first, with_first
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
-from steerlens.lenses.steering import SteeringLens, steer_and_patch
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import SteeringLens, Strength, steer_and_patch
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
 from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
 

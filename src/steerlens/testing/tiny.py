@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from steerlens.encoders.clip import CLIPEncoder
-from steerlens.storage.weights import quiet_libraries
+from steerlens.storage import quiet_libraries
 
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
     "kandinsky-2.2": {

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from steerlens.storage.weights import quiet_libraries
+from steerlens.storage import quiet_libraries
 from steerlens.testing.tiny import tiny_movq, tiny_processor, tiny_vision_model
 from steerlens.testing.tiny_adapters import adapter_weights, save_adapter
 from steerlens.testing.tiny_parts import (

@@ -14,10 +14,10 @@ import transformers
 from torch import nn
 
 from steerlens.encoders.dinov3 import DINOv3Processor
-from steerlens.storage.weights import quiet_libraries
+from steerlens.storage import quiet_libraries
 from steerlens.testing.tiny import tiny_processor
 from steerlens.testing.tiny_vit import randomise
-from steerlens.zoo.registry import adapter_for
+from steerlens.zoo import adapter_for
 
 SIZE = 16
 """Height and width of these models' inputs, in pixels."""

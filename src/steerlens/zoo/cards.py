@@ -21,7 +21,7 @@ from steerlens.storage import read_yaml
 from steerlens.zoo.registry import registered
 
 if TYPE_CHECKING:
-    from steerlens.decoders.base import DecodeOptions
+    from steerlens.decoders import DecodeOptions
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Defaults:
 
     def options(self) -> "DecodeOptions":
         """Returns the options of the decoder."""
-        from steerlens.decoders.base import DecodeOptions
+        from steerlens.decoders import DecodeOptions
 
         return DecodeOptions(self.steps, self.guidance, cast(Any, self.scheduler), self.size)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs

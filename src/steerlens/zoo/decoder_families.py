@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from steerlens.decoders.family import Family, pipeline_of
+from steerlens.decoders import Family
+from steerlens.decoders.family import pipeline_of
 from steerlens.zoo.registry import registered
 
 KANDINSKY = "kandinsky-2.2"

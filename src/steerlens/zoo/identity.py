@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.storage.parameters import weights_hash
 from steerlens.zoo.pair import Pair
 from steerlens.zoo.provenance import PartProvenance

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.limits import read_file
 from steerlens.storage import parse_json

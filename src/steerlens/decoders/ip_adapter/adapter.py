@@ -25,7 +25,7 @@ from steerlens.decoders.ip_adapter import FAMILIES
 from steerlens.decoders.ip_adapter.weights import adapter_file, read_adapter, with_adapter
 from steerlens.decoders.sampling import Rows
 from steerlens.decoders.text import Text, clip_text, sdxl_text
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.sites import Site
 from steerlens.storage import read_json

@@ -19,7 +19,7 @@ from torch import Tensor
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
 from steerlens.decoders.neighbours.index import index_pictures, read_index
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import load_picture
 from steerlens.progress import Progress, run_to_end

@@ -15,13 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
 from steerlens.limits import read_file
 from steerlens.progress import Progress
-from steerlens.storage.configs import parse_json, too_large
-from steerlens.storage.folder import OwnedFolder
+from steerlens.storage import OwnedFolder, parse_json, too_large
 
 _INDEX, _TENSORS, _FORMAT = "neighbours.json", "neighbours.safetensors", 1
 _BATCH = 32

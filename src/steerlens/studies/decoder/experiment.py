@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
@@ -30,7 +30,7 @@ from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.targets import INPUT, target_for
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True, eq=False)

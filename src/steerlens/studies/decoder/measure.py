@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from steerlens.decoders.redecoding import shown_pictures
-from steerlens.encoders.base import Encoder
-from steerlens.lenses.steering import SteeringLens
+from steerlens.decoders import shown_pictures
+from steerlens.encoders import Encoder
+from steerlens.lenses import SteeringLens
 from steerlens.progress import Progress, part_of
 from steerlens.sites import Site, all_heads
 from steerlens.studies.decoder.options import DecoderOptions, Decoding
@@ -26,7 +26,7 @@ from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_ten
 from steerlens.studies.shared.sampling import stratified_heads
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT, OTHER, TARGETS, subject_targets
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 PICTURES = "pictures"
 """Name of the part with the figure's pictures."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from steerlens.decoders.base import DecodeOptions, SchedulerName
+from steerlens.decoders import DecodeOptions, SchedulerName
 from steerlens.errors import UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.studies.shared.targets import INPUT
 
 _WHOLE = (0.0, 1.0)

@@ -28,7 +28,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
 
     def run(self, arguments: DecoderArguments, command: str) -> "Generator[Progress, None, DecoderSummary]":
         """Loads models and pictures, and runs the study."""
-        from steerlens.lenses.strength import Strength
+        from steerlens.lenses import Strength
         from steerlens.progress import Progress
         from steerlens.studies.decoder.experiment import decoder_study
         from steerlens.studies.decoder.options import DecoderOptions, sweep
@@ -39,7 +39,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
             load_study_pair,
             load_subjects,
         )
-        from steerlens.sweep.prepare import default_strength
+        from steerlens.sweep import default_strength
 
         settings, count = arguments.settings, arguments.count
         if count < _FEWEST_PICTURES:

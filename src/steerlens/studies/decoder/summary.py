@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.errors import StoreError
 from steerlens.sites import Site
 from steerlens.studies.decoder.measure import SettingPart

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
@@ -25,7 +25,7 @@ from steerlens.studies.shared.measurements import PictureTables, Scope
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.targets import GIVEN, OTHER, TEXT, known_targets, target_for, target_notes
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.lenses.controls import control_direction, steer_directions
+from steerlens.lenses import control_direction, steer_directions
 from steerlens.progress import Progress, part_of
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.shared.bench import Bench

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation
 from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates

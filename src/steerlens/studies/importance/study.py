@@ -26,7 +26,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
 
     def run(self, arguments: ImportanceArguments, command: str) -> "Generator[Progress, None, ImportanceSummary]":
         """Loads models and pictures, and runs the study."""
-        from steerlens.lenses.strength import Strength
+        from steerlens.lenses import Strength
         from steerlens.progress import Progress
         from steerlens.studies.importance.experiment import importance_study
         from steerlens.studies.importance.options import ImportanceOptions

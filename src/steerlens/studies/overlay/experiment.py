@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.progress import Progress
 from steerlens.studies.overlay.areas import Trajectories
 from steerlens.studies.overlay.figures import (
@@ -43,7 +43,7 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
 """Orders along which pictures are decoded."""

@@ -19,9 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.hooks import Hook, native_pass
-from steerlens.encoders.native import NativeEncoder
-from steerlens.encoders.prefix import Prefix, record_from, resume
+from steerlens.encoders import Hook, NativeEncoder, Prefix, native_pass, record_from, resume
 from steerlens.interventions import ByRow, Intervention, Resample
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site

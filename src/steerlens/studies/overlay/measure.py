@@ -15,9 +15,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from steerlens.decoders.redecoding import redecode
-from steerlens.encoders.base import Encoder
-from steerlens.encoders.prefix import record_from, record_prefix
+from steerlens.decoders import redecode
+from steerlens.encoders import Encoder, record_from, record_prefix
 from steerlens.images import eight_bit
 from steerlens.progress import Progress, part_of, run_to_end
 from steerlens.sites import Site

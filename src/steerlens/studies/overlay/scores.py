@@ -13,7 +13,7 @@ from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.shared.candidates import ONE_FACTOR, ONE_FACTOR_NAME, PLAIN
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.settings import LensSetting
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 OVERLAY, OBJECTIVE, NAME = "overlay", "objective", "text"
 """Comparisons of a head's picture: with the overlay; with overlay and base, by the objective that evaluates orders;

@@ -27,7 +27,7 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
 
     def run(self, arguments: OverlayArguments, command: str) -> "Generator[Progress, None, OverlaySummary]":
         """Loads models and pictures, and runs the study."""
-        from steerlens.lenses.strength import Strength
+        from steerlens.lenses import Strength
         from steerlens.progress import Progress
         from steerlens.studies.overlay.experiment import overlay_study
         from steerlens.studies.overlay.options import OverlayOptions

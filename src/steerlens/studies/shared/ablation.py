@@ -21,12 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Inputs
-from steerlens.encoders.native import NativeEncoder
-from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume
+from steerlens.encoders import Inputs, NativeEncoder, Prefix, record_from, record_prefix, resume
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
-from steerlens.lenses.readout import read_out
+from steerlens.lenses import read_out
 from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, layer_sites

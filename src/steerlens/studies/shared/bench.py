@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions
-from steerlens.encoders.base import Encoder
-from steerlens.encoders.native import NativeEncoder
+from steerlens.decoders import DecodeOptions
+from steerlens.encoders import Encoder, NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.sites import Site, all_heads
 from steerlens.studies.shared.ablation import mean_writes
 from steerlens.studies.shared.settings import Reference, reference_of
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 _REFERENCE_BATCH = 32
 

@@ -7,7 +7,7 @@ of an embedding would not change the pictures of the Diffusion Lens.
 from collections.abc import Sequence
 
 from steerlens.errors import UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.studies.shared.settings import LensSetting
 
 _RHO, _FACTOR = Strength("rho", 1.0), Strength("s", 40.0)

@@ -22,11 +22,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
-from steerlens.runs.difference import first_difference
-from steerlens.runs.manifest import fingerprint
-from steerlens.storage.files import atomic_write, storing
-from steerlens.storage.folder import OwnedFolder
-from steerlens.storage.lock import LOCK_FILE, only_writer
+from steerlens.runs import fingerprint, first_difference
+from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, only_writer, storing
 from steerlens.studies.shared.parts import Part
 
 _Part = TypeVar("_Part", bound=Part)

@@ -1,14 +1,14 @@
 """Models, pictures and decoding options that the command line of a study names."""
 
-from steerlens.decoders.base import DecodeOptions
-from steerlens.encoders.base import Encoder
+from steerlens.decoders import DecodeOptions
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.loading import load, load_encoder
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.bench import require_embeddings, with_steps
 from steerlens.studies.shared.scenes import require_scenes, scene_subjects
 from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 
 def load_study_pair(settings: StudySettings) -> Pair:

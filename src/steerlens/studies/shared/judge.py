@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.studies.shared.records import Record
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True)

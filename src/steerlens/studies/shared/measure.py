@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.redecoding import redecode
-from steerlens.encoders.base import Encoder
-from steerlens.encoders.prefix import Prefix, record_prefix
-from steerlens.lenses.strength import visible_norm
+from steerlens.decoders import DecodeOptions, redecode
+from steerlens.encoders import Encoder, Prefix, record_prefix
+from steerlens.lenses import visible_norm
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.shared.ablation import ABLATIONS, Ablated, Ablation, ablate, attribution, similarity_with
@@ -21,7 +19,7 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measurements import PicturePart
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT, OTHER, subject_targets
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 SELECTION, REPORT = "choose", "report"
 """Stages of a study, by which its parts are named: settings are chosen in the first, results reported in the second."""

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from steerlens.progress import Progress
-from steerlens.report.figures import render
+from steerlens.report import render
 from steerlens.studies.shared.folder import StudyFolder, open_study
 from steerlens.studies.shared.records import StudySummary
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 _Measured = TypeVar("_Measured")
 _Summary = TypeVar("_Summary", bound=StudySummary)

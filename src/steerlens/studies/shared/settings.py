@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
-from steerlens.lenses.readout import read_out
-from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.lenses import SteeringLens, Strength, read_out, visible_norm
 from steerlens.sites import Site
 from steerlens.trace import Trace
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steerlens.errors import UsageError
 from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.zoo.pair import Pair
+from steerlens.zoo import Pair
 
 INPUT, TEXT, OTHER, GIVEN = "input", "text", "other", "given text"
 """The picture itself; the text of its label; another picture of its concept; a text given for all pictures."""

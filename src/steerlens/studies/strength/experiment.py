@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.encoders.base import Encoder
+from steerlens.encoders import Encoder
 from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.studies.shared.bench import make_bench
@@ -31,8 +31,8 @@ from steerlens.studies.strength.options import Bounds, StrengthOptions
 from steerlens.studies.strength.results import StrengthCorrelation, StrengthSummary, SweepPoint
 from steerlens.studies.strength.scores import Half, table_rows
 from steerlens.studies.strength.summary import correlations_of, recommend, sweep_point, typical
-from steerlens.sweep.prepare import default_strength
-from steerlens.zoo.pair import Pair
+from steerlens.sweep import default_strength
+from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True, eq=False)

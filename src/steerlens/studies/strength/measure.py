@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from steerlens.decoders.redecoding import shown_pictures
-from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.strength import Strength
+from steerlens.decoders import shown_pictures
+from steerlens.lenses import SteeringLens, Strength
 from steerlens.progress import Progress, part_of
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from steerlens.decoders.base import DecodeOptions
+from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.records import Record

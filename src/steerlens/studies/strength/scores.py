@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.shared.effects import Effect

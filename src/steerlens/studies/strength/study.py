@@ -26,7 +26,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
 
     def run(self, arguments: StrengthArguments, command: str) -> "Generator[Progress, None, StrengthSummary]":
         """Loads models and pictures, and runs the study."""
-        from steerlens.lenses.strength import Strength
+        from steerlens.lenses import Strength
         from steerlens.progress import Progress
         from steerlens.studies.shared.inputs import (
             decode_options,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.lenses.strength import Strength
+from steerlens.lenses import Strength
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.stats import (
     Estimate,
