@@ -69,8 +69,8 @@ def json_without_folders(value: Any) -> Any:
     if isinstance(value, str):
         return without_folders(value)
     if isinstance(value, Mapping):
-        held = cast(Mapping[str, Any], value)
-        return {without_folders(key): json_without_folders(inner) for key, inner in held.items()}
+        entries = cast(Mapping[str, Any], value)
+        return {without_folders(key): json_without_folders(inner) for key, inner in entries.items()}
     if isinstance(value, list | tuple):
         return [json_without_folders(inner) for inner in cast(Sequence[Any], value)]
     return value

@@ -14,9 +14,6 @@ SiteKind = Literal[
     "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "vector", "group", "region"
 ]
 
-RESIDUAL_KINDS: tuple[SiteKind, ...] = ("embed", "resid_pre", "resid_mid", "resid_post")
-"""Kinds that hold the residual stream itself, as opposed to what a component adds to it."""
-
 NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
 """Kinds that a user names: a direction, a group of components, the part of heads' writes read from a region."""
 

@@ -167,7 +167,7 @@ def _parsed(name: str, arguments: Sequence[str]) -> Any:
     try:
         return parse(args=list(arguments), console_outputs=False)
     except SystemExit:
-        # The parser repeats arguments in its messages: it is given them as they may be shown.
+        # The parser repeats arguments in its messages, so it gets them with control characters escaped.
         parse(args=[printable(argument) for argument in arguments])
         raise
 

@@ -129,11 +129,6 @@ def measure_axes(
     return Axes(vectors, chance)
 
 
-def axis_passes() -> int:
-    """Number of passes of `measure_axes` over the pictures."""
-    return 1 + _PASSES
-
-
 def _visible(vectors: Float[Tensor, "*N R D"], centred: bool) -> Float[Tensor, "*N R D"]:
     return vectors - vectors.mean(dim=-1, keepdim=True) if centred else vectors
 
@@ -143,7 +138,7 @@ def _along(vectors: Float[Tensor, "B N R D"], directions: Float[Tensor, "N R D"]
 
 
 def oriented(coordinates: Float[Tensor, "P N"]) -> Float[Tensor, "N"]:
-    """Sign of each head's axis, 1 or -1, of positive third moment: the few extreme pictures are at the high end."""
+    """Sign (1 or -1) that makes the third moment along each axis positive, so extreme pictures lie at the high end."""
     return torch.where(coordinates.double().pow(3).sum(dim=0) < 0, -1.0, 1.0)
 
 

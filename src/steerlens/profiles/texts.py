@@ -51,7 +51,7 @@ def excess(scores: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
 
 
 def chance_level(scores: Float[Tensor, "N V"]) -> float:
-    """Excess that the best text of a meaningless direction stays below in 95 of 100 cases."""
+    """95th percentile of the best text's excess over meaningless directions."""
     return float(torch.quantile(excess(scores.double()).amax(dim=1), _LEVEL))
 
 

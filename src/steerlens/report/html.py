@@ -156,7 +156,7 @@ def script_hash(script: str) -> Markup:
 
 
 def _shown(value: Any) -> Any:
-    """JSON values with every text as it may be shown."""
+    """Copies JSON values with control characters escaped in every text."""
     if isinstance(value, str):
         return printable(value, lines=True)
     if isinstance(value, Mapping):

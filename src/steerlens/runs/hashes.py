@@ -1,4 +1,4 @@
-"""Hashes of a run's files, kept beside them as they are written: damage and foreign files are found by them.
+"""SHA-256 of each file of a run, to detect damaged and foreign files.
 
 `SHA256SUMS` has a line for each file, `HASH  cells/part-000000.parquet`, as `sha256sum --check` reads it. A line is
 appended before the parquet file that completes a part or a reading gets its name, so a complete one is always listed.

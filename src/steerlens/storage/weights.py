@@ -184,7 +184,8 @@ def load_module(
         # Reported in the loading info instead of raised, so that this module writes the message.
         "ignore_mismatched_sizes": True,
     }
-    # Told by kind, not by module: diffusers defines a few transformers models, and plug-ins subclass `ModelMixin`.
+    # Decided by class, not by module, because diffusers defines a few transformers models, and plug-ins subclass
+    # `ModelMixin`.
     if not hasattr(kind, "config_class"):
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         config = read_json(folder / "config.json", component)

@@ -194,7 +194,7 @@ def _heads(encoder: Encoder, inputs: Inputs) -> Measured:
         for head in range(modules.n_heads):
             with _without_head(modules, head):
                 lost = (whole - _attention_output(encoder, inputs, modules)).index_select(1, index)
-            # Held against the whole output: the difference of two outputs cannot be more exact than they are.
+            # Relative to the whole output, because a difference carries the rounding of both outputs.
             gap = (lost.double() - trace.at(Site("head", layer, head)).double()).norm(dim=-1).max()
             worst = max(worst, float(gap / whole.double().norm(dim=-1).max()))
     return worst

@@ -20,9 +20,6 @@ from steerlens.training.pipeline import Recipe
 from steerlens.training.text import load_texts
 from steerlens.training.unet import load_unet, make_scheduler
 
-LARGEST = 45_000_000
-"""Largest size of a bundled pair in bytes."""
-
 
 def to_half(model: Any) -> Any:
     """Converts a model to float16.

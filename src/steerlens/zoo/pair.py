@@ -45,7 +45,7 @@ class Pair:
         object.__setattr__(self, "loaded", weights_state(self.encoder))
 
     def __getstate__(self) -> dict[str, Any]:
-        # The mark means something in this process alone: what travels, or is copied, is whether it still holds.
+        # The mark contains memory addresses, so a copy or pickle stores only whether the weights were unchanged.
         return {**vars(self), "loaded": self.is_as_loaded}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

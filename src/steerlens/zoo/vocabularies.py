@@ -107,5 +107,5 @@ def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
 
 def _fits(file: Path, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape or not bool(torch.isfinite(tensor).all()):
-        found = f"has shape {tuple(tensor.shape)}" if tuple(tensor.shape) != shape else "is not finite"
-        raise ModelError(f"the vocabulary {file}: a tensor {found}; names and encoder ask for {shape}, all finite.")
+        problem = f"has shape {tuple(tensor.shape)}" if tuple(tensor.shape) != shape else "is not finite"
+        raise ModelError(f"the vocabulary {file}: a tensor {problem}; names and encoder ask for {shape}, all finite.")

@@ -51,7 +51,7 @@ def compile_decoder(pair: Pair) -> None:
 
 
 def pays_to_compile(settings: LensSettings, pair: Pair, pictures: int) -> bool:
-    """True if compiling is left to us (`auto`) and saves time for this many pictures on this device."""
+    """True if `--compile auto` is set and compiling saves time for this many pictures on this device."""
     many = settings.compile == "auto" and settings.engine == "local" and pictures >= _MANY_PICTURES
     return many and isinstance(pair.decoder, DiffusionDecoder) and pair.decoder.device.type == "cuda"
 
