@@ -1,6 +1,6 @@
 """Pages of results: a verdict page and a page for each study, written from summaries; no number is typed by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def find_studies(folder: Path) -> list[Finished]:
             path = folder / f"{study.name}.json"
         if (values := read_json(path)) is not None:
             summary = study.read(values, str(path))
-            model = _pair_of(read_json(own / "study.json")) or study.report.model(summary)
+            model = _pair_of(own / "study.json") or study.report.model(summary)
             figures = sorted((own / "figures").glob("*.png"))
             finished.append(Finished(study, summary, Path(model).name, path.read_bytes(), figures))
     if not finished:
@@ -138,18 +138,26 @@ def read_pair_figures(path: Path) -> list[PairFigure]:
     Raises:
         StoreError: if the file cannot be read.
     """
-    values = read_json(path)
+    advice = "steerlens train evaluate --json writes it"
+    values = read_json(path, advice)
     if values is None:
         return []
     figures = values.get("figures")
     if not isinstance(figures, list):
-        raise StoreError(f"{path} lacks 'figures'; steerlens train evaluate --json writes them.")
+        raise StoreError(f"{path} lacks a list of 'figures'; {advice}.")
     return [PairFigure.from_json(values, f"{path}: figures[{place}]") for place, values in enumerate(figures)]  # type: ignore[misc]
 
 
-def _pair_of(manifest: Mapping[str, Any] | None) -> str:
-    """The pair that the manifest of a study names; empty without a manifest."""
-    return str((manifest or {}).get("models", {}).get("pair", ""))
+def _pair_of(path: Path) -> str:
+    """Name of the pair in the `study.json` of a study; empty without the file."""
+    manifest = read_json(path)
+    if manifest is None:
+        return ""
+    models: Any = manifest.get("models", {})
+    pair: Any = models.get("pair", "") if isinstance(models, dict) else None  # type: ignore[misc]
+    if not isinstance(pair, str):
+        raise StoreError(f"{path} names no pair under 'models' and is damaged; restore it from a copy, or remove it.")
+    return pair
 
 
 def study_page(finished: Finished) -> str:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
 from steerlens.runs import fingerprint, first_difference
-from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, only_writer, storing
+from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, only_writer, parse_json, storing
 from steerlens.studies.shared.parts import Part
 
 _Part = TypeVar("_Part", bound=Part)
@@ -89,9 +89,9 @@ class StudyFolder:
             main: the effect by which they were chosen.
 
         Raises:
-            StoreError: if the folder holds measurements with other choices.
+            StoreError: if the folder holds measurements with other choices, or `choice.json` is damaged.
         """
-        before: dict[str, Any] = (read_json(self.folder / "choice.json") or {}).get("choices", {})
+        before = _frozen_choices(self.folder / "choice.json")
         for lens, choice in choices.items():
             changed = [
                 key
@@ -155,7 +155,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
 
     Raises:
         UsageError: if the folder holds another study, or other files.
-        StoreError: if it cannot be written, or another process is writing to it.
+        StoreError: if it cannot be written, its `study.json` is damaged, or another process is writing to it.
     """
     mark = fingerprint(json.loads(json.dumps(identity)))
     with storing(folder):
@@ -186,15 +186,42 @@ def _write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     atomic_write(folder / "study.json", (text + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON file of a study; None if it does not exist.
+def read_json(
+    path: Path, advice: str = "restore it from a copy, or run that study again with another --out"
+) -> dict[str, Any] | None:
+    """Reads a JSON object from a file of a study; None if the file is missing, and only then.
+
+    Args:
+        path: the file.
+        advice: what to do about a damaged file, for the message.
 
     Raises:
-        StoreError: if it cannot be read.
+        StoreError: if the file cannot be read, or holds no object.
     """
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}.") from error
+        raise StoreError(f"{path} cannot be read: {error}; {advice}.") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} holds no JSON object and is damaged; {advice}.")
+    return cast(dict[str, Any], content)
+
+
+def _frozen_choices(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Choices that `freeze` wrote, by lens; empty if it wrote none."""
+    content = read_json(path, _CHOICE_ADVICE)
+    if content is None:
+        return {}
+    choices = content.get("choices")
+    if not isinstance(choices, dict) or not all(
+        isinstance(choice, dict) for choice in cast(dict[str, Any], choices).values()
+    ):
+        raise StoreError(f"{path} holds no chosen settings by lens and is damaged; {_CHOICE_ADVICE}.")
+    return cast(dict[str, dict[str, Any]], choices)
+
+
+_CHOICE_ADVICE = (
+    "restore it from a copy, or remove it and the parts named report-*, and run again to choose and measure them again"
+)
