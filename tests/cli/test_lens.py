@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +220,6 @@ def test_groups_and_regions_reach_the_run_and_its_report(
         (["--workers", "2"], 2, "--engine ray"),
         (["--engine", "ray", "--workers", "0"], 2, "at least one worker"),
         (["--engine", "ray", "--address", "127.0.0.1:9"], 2, "no Ray cluster at 127.0.0.1:9"),
-        (["--engine", "ray", "--address", "auto"], 2, "no Ray cluster at auto"),
         (["--resume"], 2, "there is no run in"),
     ],
 )
@@ -245,6 +245,23 @@ def test_a_wrong_request_is_one_clear_line_and_leaves_nothing(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_a_machine_without_a_ray_cluster_is_told(
+    pair_folder: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Tests beside this one may run Ray on this machine, and Ray looks for any cluster by its processes.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(lambda: set[str]()))
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
+    out = tmp_path / "out"
+    cluster = ["--engine", "ray", "--address", "auto"]
+    assert main(["lens", str(photo), "--out", str(out), "--model", str(pair_folder), *cluster]) == 2
+    assert "no Ray cluster at auto" in capsys.readouterr().err
     assert not out.exists()
 
 

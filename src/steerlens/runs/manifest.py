@@ -16,7 +16,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.lenses import Strength
 from steerlens.limits import read_file
 from steerlens.runs.difference import first_difference
-from steerlens.runs.hashes import HASHES
+from steerlens.runs.hashes import all_listed
 from steerlens.sites import Site
 from steerlens.storage import atomic_write, parse_json
 
@@ -65,7 +65,8 @@ def check_fingerprint(folder: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         StoreError: if it was changed since it was written, by hand or by damage.
     """
-    if (folder / HASHES).exists() and fingerprint(known_by(manifest)) != manifest.get("fingerprint"):
+    # Earlier versions may have begun any other run, and computed its fingerprint from another form of the identity.
+    if all_listed(folder) and fingerprint(known_by(manifest)) != manifest.get("fingerprint"):
         raise StoreError(
             f"{folder / 'manifest.json'} cannot be read: it was changed or damaged, and no longer states what its "
             "fingerprint was computed from. Put back a copy of it, or run again with another --out."

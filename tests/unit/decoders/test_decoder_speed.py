@@ -67,7 +67,7 @@ def test_compiling_reaches_the_denoising_network(pair: Pair, monkeypatch: pytest
     (call,) = compiled
     assert isinstance(pair.decoder, DiffusionDecoder)
     assert call.__self__ is pair.decoder.network
-    with pytest.raises(UsageError, match="denoises nothing"):
+    with pytest.raises(UsageError, match="no denoising network to compile"):
         compile_decoder(SimpleNamespace(decoder=SimpleNamespace(spec=SimpleNamespace(name="an index"))))  # type: ignore[arg-type]
 
 
