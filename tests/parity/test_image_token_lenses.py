@@ -178,7 +178,7 @@ def test_groups_and_regions_write_on_every_token(pair: Pair, pixels: Tensor) -> 
 
 def test_a_region_on_the_readout_token_is_what_the_trace_says(pair: Pair, pixels: Tensor) -> None:
     part, site = RegionPart((Site("head", 0, 0),), Patches((0, 0), (0, 1))), Site("region", name="top")
-    on_tokens = trace_tokens(pair.encoder, pair.decoder, pixels, [site], {"top": part}).held[site]
+    on_tokens = trace_tokens(pair.encoder, pair.decoder, pixels, [site], {"top": part}).values[site]
     readout = pair.encoder.trace(pixels, attention=True)
     torch.testing.assert_close(on_tokens[:, :1], part.write(pair.encoder.spec, readout), rtol=1e-4, atol=1e-5)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """Outcome of a check.
 
     Attributes:
@@ -74,7 +74,7 @@ class Command:
         from steerlens.loading import load
         from steerlens.zoo import IndexPair, locate_pair, sample_picture
 
-        results: list[Check] = []
+        results: list[DoctorCheck] = []
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
             picture = None if self.picture is None else load_picture(self.picture)
             progress.stage("loading")
@@ -85,7 +85,9 @@ class Command:
                 local=self.local,
                 local_files_only=self.local_files_only,
             )
-            results.append(Check("loads: every weight is present, finite, and of the right shape", True, _sizes(pair)))
+            results.append(
+                DoctorCheck("loads: every weight is present, finite, and of the right shape", True, _sizes(pair))
+            )
             progress.stage("checking")
             apart = self.model.startswith("bridge:")  # loading has compared its encoders' files
             if isinstance(pair, IndexPair):
@@ -113,7 +115,7 @@ class Command:
 
 def checks(
     pair: "Pair", picture: "Picture", threshold: float | None = None, folder: Path | None = None
-) -> Iterator[Check]:
+) -> Iterator[DoctorCheck]:
     """Runs the checks one by one; a check that raises counts as failed, and the others still run.
 
     Args:
@@ -134,11 +136,11 @@ def checks(
     yield _try("a decoded picture has the same embedding", lambda: _round_trip(pair, picture, least))
 
 
-def _try(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
+def _try(name: str, check: Callable[[], tuple[bool, str]]) -> DoctorCheck:
     try:
-        return Check(name, *check())
+        return DoctorCheck(name, *check())
     except SteerlensError as error:
-        return Check(name, False, str(error))
+        return DoctorCheck(name, False, str(error))
 
 
 def _sizes(pair: "Pair") -> str:

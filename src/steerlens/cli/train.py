@@ -240,7 +240,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class TrainDecoder:
     """Train a decoder for any encoder, so that its embeddings can be shown as pictures.
 
     The encoder stays frozen. It embeds scenes of the prepared pictures once, in shards; then a small UNet learns to
@@ -364,7 +364,7 @@ class Evaluate:
 
 Command = (
     Annotated[Classifier, tyro.conf.subcommand(name="classifier")]
-    | Annotated[Decoder, tyro.conf.subcommand(name="decoder")]
+    | Annotated[TrainDecoder, tyro.conf.subcommand(name="decoder")]
     | Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]

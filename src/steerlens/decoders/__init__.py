@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
     from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
-    from steerlens.decoders.family import Family, Part
+    from steerlens.decoders.family import Family, FolderPart
     from steerlens.decoders.neighbours import (
         NeighboursDecoder,
         Skipped,
@@ -41,8 +41,8 @@ __all__ = [
     "DecoderSpec",
     "DiffusionDecoder",
     "Family",
+    "FolderPart",
     "NeighboursDecoder",
-    "Part",
     "Redecoded",
     "SavedDecoder",
     "SchedulerName",

@@ -29,7 +29,7 @@ WHOLE = "."
 
 
 @dataclass(frozen=True)
-class Part:
+class FolderPart:
     """One folder within a saved decoder.
 
     Attributes:
@@ -71,7 +71,7 @@ class Family:
     """
 
     pipeline: str
-    parts: Mapping[str, Part]
+    parts: Mapping[str, FolderPart]
     encoder: Mapping[str, Library]
     text_files: tuple[str, ...] = ()
     recognises: Callable[[Path, Path | None], bool] = _always
@@ -122,12 +122,12 @@ def _json(file: Path) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], content) if isinstance(content, dict) else {}
 
 
-SCHEDULER = Part("scheduler", "scheduler_config")
-UNET = Part("diffusers", "unet", "UNet2DConditionModel")
-VAE = Part("diffusers", "vae", "AutoencoderKL")
-MOVQ = Part("diffusers", "movq", "VQModel")
+SCHEDULER = FolderPart("scheduler", "scheduler_config")
+UNET = FolderPart("diffusers", "unet", "UNet2DConditionModel")
+VAE = FolderPart("diffusers", "vae", "AutoencoderKL")
+MOVQ = FolderPart("diffusers", "movq", "VQModel")
 
-TEXT: Mapping[str, Part] = {"text_encoder": Part("transformers"), "tokenizer": Part("tokenizer")}
+TEXT: Mapping[str, FolderPart] = {"text_encoder": FolderPart("transformers"), "tokenizer": FolderPart("tokenizer")}
 """Parts that encode the empty text once, when a decoder is loaded."""
 
 ENCODER_IN_PRIOR: Mapping[str, Library] = {"image_encoder": "transformers", "image_processor": "processor"}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steerlens.decoders.base import DecodeOptions
-from steerlens.decoders.family import WHOLE, Family, Part
+from steerlens.decoders.family import WHOLE, Family, FolderPart
 from steerlens.errors import ModelError
 from steerlens.storage import load_module, read_json
 
@@ -117,7 +117,7 @@ def load_component(folder: Path, part: str, kind: Any, device: torch.device, dty
     return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
-def _load(part: Part, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Any:
+def _load(part: FolderPart, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Any:
     if part.precision == "float32":
         dtype = torch.float32
     elif part.precision == "upcast" and dtype == torch.float16:

@@ -25,11 +25,11 @@ class TokenTrace:
 
     Attributes:
         read: the residual that the decoder reads.
-        held: for each site, the residual stream at that point, or the component's write into it.
+        values: for each site, the residual stream at that point, or the component's write into it.
     """
 
     read: Float[Tensor, "B T D"]
-    held: Mapping[Site, Float[Tensor, "B T D"]]
+    values: Mapping[Site, Float[Tensor, "B T D"]]
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
         """Stacks the contents of several sites, in their order.
@@ -38,11 +38,11 @@ class TokenTrace:
             UsageError: if there is no site, or a site was not traced.
         """
         for site in sites:
-            if site not in self.held:
+            if site not in self.values:
                 raise UsageError(f"{site} was not traced: name it when the tokens are traced.")
         if not sites:
             raise UsageError("no site was requested.")
-        return torch.stack([self.held[site] for site in sites], dim=1)
+        return torch.stack([self.values[site] for site in sites], dim=1)
 
 
 def source_of(decoder: Decoder) -> tuple[TokenDecoder, TokenSource]:

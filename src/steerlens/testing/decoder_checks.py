@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import Decoded, DecodeOptions, Decoder, decode
 from steerlens.errors import ModelError, UsageError
-from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
+from steerlens.testing.outcomes import CheckReport, Measured, PlannedCheck, carry_out, faults, refusals
 
 
 def check_decoder(
@@ -31,12 +31,12 @@ def check_decoder(
             decoder denoises.
     """
     seeded = decoder.spec.defaults.scheduler != "none" if stochastic is None else stochastic
-    return carry_out(decoder.spec.name, _measurements(decoder, values, options, seeded))
+    return carry_out(decoder.spec.name, _planned_checks(decoder, values, options, seeded))
 
 
-def _measurements(
+def _planned_checks(
     decoder: Decoder, given: Tensor | None, options: DecodeOptions | None, stochastic: bool
-) -> Iterator[Measurement]:
+) -> Iterator[PlannedCheck]:
     spec = decoder.spec
     values = _noise_rows(decoder) if given is None else given
     options = options or replace(spec.defaults, steps=min(4, spec.defaults.steps))
@@ -136,20 +136,20 @@ def _measurements(
             ]
         )
 
-    yield Measurement(
+    yield PlannedCheck(
         "pictures are (N,3,height,width), float32 in [0,1] on the host, without side effects",
         0,
         shape_and_range,
         relative=False,
     )
-    yield Measurement("the same request gives the same pictures", 0, lambda: _gap(pictures(), pictures()))
-    yield Measurement("a picture alone is the picture in a batch, in any order", 2 / 255, batches_agree)
-    yield Measurement("seeds and embeddings matter", 0, seeds_and_rows_matter, relative=False)
-    yield Measurement("progress tells every step, and batches come in order", 0, progress_is_told, relative=False)
-    yield Measurement(
+    yield PlannedCheck("the same request gives the same pictures", 0, lambda: _gap(pictures(), pictures()))
+    yield PlannedCheck("a picture alone is the picture in a batch, in any order", 2 / 255, batches_agree)
+    yield PlannedCheck("seeds and embeddings matter", 0, seeds_and_rows_matter, relative=False)
+    yield PlannedCheck("progress tells every step, and batches come in order", 0, progress_is_told, relative=False)
+    yield PlannedCheck(
         "the decoder can be moved to other precisions and devices, and back", 2 / 255, moves, relative=False
     )
-    yield Measurement("requests that do not fit are refused, in one line", 0, misfits, relative=False)
+    yield PlannedCheck("requests that do not fit are refused, in one line", 0, misfits, relative=False)
 
 
 def _modules(decoder: Decoder) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
 from steerlens.lenses import SteeringLens, Strength, steer_and_patch
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
-from steerlens.testing.outcomes import CheckReport, Measured, Measurement, carry_out, faults, refusals
+from steerlens.testing.outcomes import CheckReport, Measured, PlannedCheck, carry_out, faults, refusals
 
 _NOT_NATIVE = None, "the encoder names no native modules to hook"
 
@@ -29,31 +29,31 @@ def check_encoder(encoder: Encoder, inputs: Inputs | None = None) -> CheckReport
         encoder: a small encoder, best with random weights, biases and norms: every head and layer is visited.
         inputs: inputs of at least two pictures; by default noise through `encoder.preprocess`.
     """
-    return carry_out(encoder.spec.name, _measurements(encoder, inputs))
+    return carry_out(encoder.spec.name, _planned_checks(encoder, inputs))
 
 
-def _measurements(encoder: Encoder, given: Inputs | None) -> Iterator[Measurement]:
+def _planned_checks(encoder: Encoder, given: Inputs | None) -> Iterator[PlannedCheck]:
     inputs = noise_pictures(encoder) if given is None else given
     single = encoder.dtype in (torch.float32, torch.float64)
     small = 1e-5 if single else 5e-2
 
-    def measurement(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = small) -> Measurement:
-        return Measurement(name, allowed, lambda: measure(encoder, inputs))
+    def planned(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = small) -> PlannedCheck:
+        return PlannedCheck(name, allowed, lambda: measure(encoder, inputs))
 
-    def counting(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = 0) -> Measurement:
-        return Measurement(name, allowed, lambda: measure(encoder, inputs), relative=False)
+    def counting(name: str, measure: Callable[[Encoder, Inputs], Measured], allowed: float = 0) -> PlannedCheck:
+        return PlannedCheck(name, allowed, lambda: measure(encoder, inputs), relative=False)
 
     yield counting("the spec says what the model does", _spec)
-    yield measurement("the components of a trace add up to the final residual", _identity)
-    yield measurement("embedding and readout are the native ones", _readout)
-    yield measurement("trace and record hold the same at every site", _record)
-    yield measurement("a head's write is what attention loses when its slice is zeroed", _heads)
-    yield measurement("attention rows sum to 1 and parts by token to the head's write", _attention)
-    yield measurement("the closed form is the hook-by-hook definition of DSL", _closed_form)
-    yield measurement("interventions are what raw hooks on the native modules do", _raw_hooks)
-    yield measurement("interventions that change nothing change nothing, and Zero is Scale by 0", _no_change)
+    yield planned("the components of a trace add up to the final residual", _identity)
+    yield planned("embedding and readout are the native ones", _readout)
+    yield planned("trace and record hold the same at every site", _record)
+    yield planned("a head's write is what attention loses when its slice is zeroed", _heads)
+    yield planned("attention rows sum to 1 and parts by token to the head's write", _attention)
+    yield planned("the closed form is the hook-by-hook definition of DSL", _closed_form)
+    yield planned("interventions are what raw hooks on the native modules do", _raw_hooks)
+    yield planned("interventions that change nothing change nothing, and Zero is Scale by 0", _no_change)
     yield counting("no hook outlives a call, not even one that raises", _leftovers)
-    yield measurement("a picture alone is the picture in a batch", _batches, small if single else 5 * small)
+    yield planned("a picture alone is the picture in a batch", _batches, small if single else 5 * small)
     yield counting("the model can be moved to other precisions and devices", _moves, 5e-2)
     yield counting("what is not there is refused with UsageError, in one line", _errors)
     yield counting("a mark in a picture is seen in the patch that the geometry says", _geometry)

@@ -90,7 +90,7 @@ Measured = float | tuple[float | None, str]
 """An error, optionally with a note; None with the reason if nothing can be measured."""
 
 
-class Measurement(NamedTuple):
+class PlannedCheck(NamedTuple):
     """A check to carry out: the fields of `Check`, and a function that measures the error."""
 
     name: str
@@ -99,10 +99,10 @@ class Measurement(NamedTuple):
     relative: bool = True
 
 
-def carry_out(subject: str, measurements: Iterable[Measurement]) -> CheckReport:
+def carry_out(subject: str, planned: Iterable[PlannedCheck]) -> CheckReport:
     """Carries out checks in turn; a check that raises has failed."""
     outcomes: list[Check] = []
-    for name, allowed, measure, relative in measurements:
+    for name, allowed, measure, relative in planned:
         try:
             measured = measure()
         # An exception of a plug-in is an outcome of its check, and does not end the others.

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerlens.decoders import DecodeOptions, DecoderSpec, DiffusionDecoder, Family, Part
+from steerlens.decoders import DecodeOptions, DecoderSpec, DiffusionDecoder, Family, FolderPart
 
 FAMILIES = {
     "toy": Family(
         pipeline="ToyPipeline",
         parts={
-            "unet": Part("diffusers", "unet", "UNet2DConditionModel"),
-            "vae": Part("diffusers", "vae", "AutoencoderKL"),
-            "scheduler": Part("scheduler", "scheduler_config"),
+            "unet": FolderPart("diffusers", "unet", "UNet2DConditionModel"),
+            "vae": FolderPart("diffusers", "vae", "AutoencoderKL"),
+            "scheduler": FolderPart("scheduler", "scheduler_config"),
         },
         encoder={"image_encoder": "transformers", "image_processor": "processor"},
     )

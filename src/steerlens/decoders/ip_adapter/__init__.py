@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlens._lazy import lazy_names
-from steerlens.decoders.family import ENCODER_ALONE, SCHEDULER, TEXT, UNET, VAE, Family, Part
+from steerlens.decoders.family import ENCODER_ALONE, SCHEDULER, TEXT, UNET, VAE, Family, FolderPart
 from steerlens.decoders.ip_adapter.weights import adapter_file, is_plus
 
 if TYPE_CHECKING:
@@ -22,7 +22,12 @@ def _reads_tokens(folder: Path, weights: Path | None) -> bool:
 
 
 # SDXL's autoencoder overflows in float16, and its config says so.
-_PARTS: Mapping[str, Part] = {"unet": UNET, "vae": replace(VAE, precision="upcast"), "scheduler": SCHEDULER, **TEXT}
+_PARTS: Mapping[str, FolderPart] = {
+    "unet": UNET,
+    "vae": replace(VAE, precision="upcast"),
+    "scheduler": SCHEDULER,
+    **TEXT,
+}
 
 FAMILIES: Mapping[str, Family] = {
     "ip-adapter-sd15": Family(
@@ -33,7 +38,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "ip-adapter-sdxl": Family(
         "StableDiffusionXLPipeline",
-        {**_PARTS, "text_encoder_2": Part("transformers"), "tokenizer_2": Part("tokenizer")},
+        {**_PARTS, "text_encoder_2": FolderPart("transformers"), "tokenizer_2": FolderPart("tokenizer")},
         ENCODER_ALONE,
         extra_weights=adapter_file,
     ),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from steerlens._lazy import lazy_names
-from steerlens.decoders.family import ENCODER_IN_PIPELINE, TEXT, Family, Part
+from steerlens.decoders.family import ENCODER_IN_PIPELINE, TEXT, Family, FolderPart
 
 if TYPE_CHECKING:
     from steerlens.decoders.karlo.adapter import KarloDecoder
@@ -16,12 +16,12 @@ FAMILIES: Mapping[str, Family] = {
     "karlo": Family(
         "UnCLIPImageVariationPipeline",
         {
-            "decoder": Part("diffusers", "decoder", "UNet2DConditionModel"),
-            "text_proj": Part("diffusers", "text_proj", _TEXT_PROJECTION),
-            "super_res_first": Part("diffusers", "super_res_first", "UNet2DModel"),
-            "super_res_last": Part("diffusers", "super_res_last", "UNet2DModel"),
-            "decoder_scheduler": Part("scheduler", "scheduler_config"),
-            "super_res_scheduler": Part("scheduler", "super_res_config"),
+            "decoder": FolderPart("diffusers", "decoder", "UNet2DConditionModel"),
+            "text_proj": FolderPart("diffusers", "text_proj", _TEXT_PROJECTION),
+            "super_res_first": FolderPart("diffusers", "super_res_first", "UNet2DModel"),
+            "super_res_last": FolderPart("diffusers", "super_res_last", "UNet2DModel"),
+            "decoder_scheduler": FolderPart("scheduler", "scheduler_config"),
+            "super_res_scheduler": FolderPart("scheduler", "super_res_config"),
             **TEXT,
         },
         ENCODER_IN_PIPELINE,

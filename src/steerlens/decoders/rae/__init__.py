@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlens._lazy import lazy_names
-from steerlens.decoders.family import WHOLE, Family, Part, configured
+from steerlens.decoders.family import WHOLE, Family, FolderPart, configured
 
 if TYPE_CHECKING:
     from steerlens.decoders.rae.adapter import RAEDecoder
@@ -35,7 +35,7 @@ def _holds(kind: str, folder: Path, weights: Path | None) -> bool:
     return configured(folder, "encoder_type") == kind
 
 
-_PARTS: Mapping[str, Part] = {WHOLE: Part("diffusers", "model", "AutoencoderRAE")}
+_PARTS: Mapping[str, FolderPart] = {WHOLE: FolderPart("diffusers", "model", "AutoencoderRAE")}
 
 FAMILIES: Mapping[str, Family] = {
     "rae-dinov2": Family("AutoencoderRAE", _PARTS, {}, recognises=partial(_holds, "dinov2")),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from steerlens._lazy import lazy_names
-from steerlens.decoders.family import ENCODER_IN_PIPELINE, SCHEDULER, TEXT, UNET, VAE, Family, Part
+from steerlens.decoders.family import ENCODER_IN_PIPELINE, SCHEDULER, TEXT, UNET, VAE, Family, FolderPart
 
 if TYPE_CHECKING:
     from steerlens.decoders.stable_unclip.adapter import StableUnCLIPDecoder
@@ -18,8 +18,8 @@ FAMILIES: Mapping[str, Family] = {
             "unet": UNET,
             "vae": VAE,
             "scheduler": SCHEDULER,
-            "image_normalizer": Part("diffusers", "normalizer", _NORMALIZER, precision="float32"),
-            "image_noising_scheduler": Part("scheduler", "noising_config"),
+            "image_normalizer": FolderPart("diffusers", "normalizer", _NORMALIZER, precision="float32"),
+            "image_noising_scheduler": FolderPart("scheduler", "noising_config"),
             **TEXT,
         },
         ENCODER_IN_PIPELINE,
