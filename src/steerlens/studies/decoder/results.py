@@ -1,5 +1,6 @@
 """Results of the decoder study as data: settings of the sweep, compared with the reference."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -101,6 +102,14 @@ class DecoderSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+
+    def missing(self) -> Iterator[str]:
+        """Entries that the page needs and the summary lacks, in words."""
+        if not self.by_steps:
+            yield "settings that differ in the number of steps"
+        for steps in (self.cheapest_steps, self.certain_steps):
+            if steps is not None and steps not in self.by_steps:
+                yield f"the setting of {steps} steps"
 
     @property
     def default(self) -> SettingRow:

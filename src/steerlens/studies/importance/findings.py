@@ -121,9 +121,7 @@ def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
 
 def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
     """The scores that predict an effect best, of all scores and of decoded pictures, without checks of consistency."""
-    rows = [
-        row for row in summary.rows if row.effect == effect and row.statistic == "spearman" and not row.by_construction
-    ]
+    rows = [row for row in summary.rows if row.effect == effect and row.predicts]
     best, pictures = (_largest(side) for side in (rows, [row for row in rows if row.score in summary.reliability]))
     return Finding(
         f"Best predictor of the effect ({effect}), by point estimate: {readable(best.score)} "

@@ -1,16 +1,26 @@
 """Results of the importance study as data: correlations, paired differences, reliabilities."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from steerlens.studies.importance.scores import Choices
+from steerlens.studies.importance.scores import PLAIN_KIND, Choices
 from steerlens.studies.importance.variants import Variant
 from steerlens.studies.shared.attenuation import Attenuation
+from steerlens.studies.shared.candidates import CHOSEN
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
+
+STATISTICS = {
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "interaction": "Spearman, means removed",
+    "interaction pearson": "Pearson, means removed",
+    "within layers": "within layers",
+}
+"""Correlations of the table of scores, with their headings."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,11 @@ class Row(Record):
     estimate: Estimate
     mismatched: float = float("nan")
     by_construction: bool = False
+
+    @property
+    def predicts(self) -> bool:
+        """True of a Spearman correlation that is no check of consistency."""
+        return self.statistic == "spearman" and not self.by_construction
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,24 @@ class ImportanceSummary(StudySummary):
     beats_by_layer: tuple[float, ...]
     effect_by_layer: tuple[float, ...]
     strongest: tuple[tuple[str, float], ...]
+
+    def missing(self) -> Iterator[str]:
+        """Entries that the page needs and the summary lacks, in words."""
+        steering = f"steering, {CHOSEN}"
+        attenuated = {row.score for row in self.attenuation}
+        if steering not in attenuated:
+            yield f"the attenuation of {steering!r}"
+        for score in (steering, f"steering, {PLAIN_KIND}"):
+            if score in attenuated and score not in self.reliability:
+                yield f"the reliability of {score!r}"
+        for effect in (self.main, self.published):
+            measured = dict.fromkeys((row.score, row.statistic) for row in self.rows if row.effect == effect)
+            for score in dict.fromkeys((steering, *(score for score, _ in measured))):
+                for statistic in STATISTICS:
+                    if (score, statistic) not in measured:
+                        yield f"the correlation ({statistic}) of {score!r} with the effect {str(effect)!r}"
+            if not any(row.score in self.reliability and row.effect == effect and row.predicts for row in self.rows):
+                yield f"a score of decoded pictures for the effect {str(effect)!r}"
 
     def row(self, score: str, effect: Effect, statistic: str = "spearman") -> Row | None:
         """Correlation of a score with an effect, or None if it was not measured."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from steerlens.studies.importance.findings import CONSISTENCY
-from steerlens.studies.importance.results import Difference, ImportanceSummary, Setup
+from steerlens.studies.importance.results import STATISTICS, Difference, ImportanceSummary, Setup
 from steerlens.studies.importance.scores import PLAIN_KIND
 from steerlens.studies.importance.variants import CENTRED_VARIANT, NEUTRAL_VARIANT
 from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
@@ -20,14 +20,6 @@ from steerlens.studies.shared.markdown import (
     table,
 )
 from steerlens.studies.shared.stats import Estimate
-
-_STATISTICS = {
-    "spearman": "Spearman",
-    "pearson": "Pearson",
-    "interaction": "Spearman, means removed",
-    "interaction pearson": "Pearson, means removed",
-    "within layers": "within layers",
-}
 
 _OPTIONS = f"""\
 The answer depends on these options:
@@ -216,12 +208,12 @@ def _correlations(summary: ImportanceSummary, effect: Effect) -> str:
     cells = [
         [
             f"{readable(name)} \\*" if rows[name, "spearman"].by_construction else readable(name),
-            *(interval(rows[name, statistic].estimate) for statistic in _STATISTICS),
+            *(interval(rows[name, statistic].estimate) for statistic in STATISTICS),
             signed(rows[name, "spearman"].mismatched),
         ]
         for name in sorted(names, key=place)
     ]
-    return table(["score", *_STATISTICS.values(), "other pictures' effects"], cells)
+    return table(["score", *STATISTICS.values(), "other pictures' effects"], cells)
 
 
 def _notions(summary: ImportanceSummary) -> str:

@@ -2,8 +2,7 @@
 
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
 from steerlens.studies.overlay.orders import UNDECODED, chosen_order
-from steerlens.studies.overlay.results import OverlaySummary
-from steerlens.studies.overlay.summary import ONE_SHOT_DIFFERENCE, UNDECODED_DIFFERENCE
+from steerlens.studies.overlay.results import ONE_SHOT_DIFFERENCE, UNDECODED_DIFFERENCE, OverlaySummary
 from steerlens.studies.shared.markdown import Bar, Finding, aim, at_least, claim, interval, lost, met
 from steerlens.studies.shared.stats import Estimate
 

@@ -1,15 +1,29 @@
 """Results of the overlay study as data: orders of heads, their areas and trajectories."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from steerlens.errors import StoreError
-from steerlens.studies.overlay.areas import Curve
-from steerlens.studies.overlay.orders import OrderChoice
+from steerlens.studies.overlay.areas import CURVES, Curve
+from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
+from steerlens.studies.overlay.orders import UNDECODED, OrderChoice, chosen_order
+from steerlens.studies.overlay.scores import COMPARISONS
 from steerlens.studies.shared.attenuation import Attenuation
+from steerlens.studies.shared.candidates import LENSES
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
+
+CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
+"""Name of the paired difference of the lenses' chosen orders."""
+
+UNDECODED_DIFFERENCE = f"{CHOSEN_DIFFERENCE}{UNDECODED}"
+ONE_SHOT_DIFFERENCE = f"{chosen_order('steering')}, minus {ONE_SHOT}"
+
+NEEDED_DIFFERENCES = (CHOSEN_DIFFERENCE, UNDECODED_DIFFERENCE, ONE_SHOT_DIFFERENCE)
+"""Differences on which the findings give a verdict."""
+
+_NEEDED_ORDERS = (*(chosen_order(lens, ending) for lens in LENSES for ending in ("", UNDECODED)), DIRECT, ONE_SHOT)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,21 @@ class OverlaySummary(StudySummary):
     note: str = ""
     command: str = ""
     model: str = ""
+
+    def missing(self) -> Iterator[str]:
+        """Entries that the page needs and the summary lacks, in words."""
+        orders, attenuated = {row.name for row in self.orders}, {row.score for row in self.attenuation}
+        yield from (f"the order {name!r}" for name in _NEEDED_ORDERS if name not in orders)
+        yield from (f"the difference {name!r}" for name in NEEDED_DIFFERENCES if name not in self.differences)
+        if (steering := chosen_order("steering")) not in attenuated:
+            yield f"the attenuation of {steering!r}"
+        for curves in (self.curves, self.decoded):
+            yield from (f"the curves of the {kind}" for kind in CURVES if kind not in curves)
+        yield from (
+            f"a known comparison of {lens!r}"
+            for lens, choice in self.choices.items()
+            if choice.compare not in COMPARISONS
+        )
 
     def area(self, name: str) -> Estimate:
         """Normalised area of an order.

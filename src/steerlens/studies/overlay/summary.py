@@ -10,7 +10,7 @@ from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectori
 from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.measure import strip_columns
 from steerlens.studies.overlay.orders import JUDGED, SAME, UNDECODED, OrderChoice, chosen_order
-from steerlens.studies.overlay.results import OrderRow, OverlaySummary
+from steerlens.studies.overlay.results import CHOSEN_DIFFERENCE, NEEDED_DIFFERENCES, OrderRow, OverlaySummary
 from steerlens.studies.overlay.scores import (
     COMPARISONS,
     OVERLAY,
@@ -48,13 +48,6 @@ class Setup:
     model: str = ""
 
 
-CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
-"""Name of the paired difference of the lenses' chosen orders."""
-
-UNDECODED_DIFFERENCE = f"{CHOSEN_DIFFERENCE}{UNDECODED}"
-ONE_SHOT_DIFFERENCE = f"{chosen_order('steering')}, minus {ONE_SHOT}"
-
-
 def summarise(
     trajectories: Trajectories, choices: Mapping[str, OrderChoice], setup: Setup, *, draws: int = 2000
 ) -> OverlaySummary:
@@ -65,6 +58,9 @@ def summarise(
         choices: the frozen settings.
         setup: options and pictures that the summary repeats.
         draws: bootstrap draws of the intervals.
+
+    Raises:
+        StoreError: if a part lacks an order that the page needs.
     """
     names, counts = trajectories.orders, trajectories.counts
     rows = [
@@ -138,7 +134,7 @@ def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -
     return {
         name: trajectories.normalised_estimate(first, less=second, draws=draws)
         for name, (first, second) in compared.items()
-        if second in names
+        if second in names or name in NEEDED_DIFFERENCES
     }
 
 

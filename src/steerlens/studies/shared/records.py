@@ -11,7 +11,7 @@ a bug are told apart.
 """
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import (
@@ -108,7 +108,8 @@ class StudySummary(Record):
         """Reads what `to_json` of this version, or of a readable earlier one, wrote.
 
         Raises:
-            UsageError: if the values do not describe such a summary, or another version wrote them.
+            UsageError: if the values do not describe such a summary, lack a needed entry, or were written by another
+                version.
         """
         layout = cast(Mapping[str, Any], values).get("layout", 1) if isinstance(values, Mapping) else 1
         if layout not in cls.READABLE:
@@ -117,9 +118,16 @@ class StudySummary(Record):
                 "study again."
             )
         try:
-            return super().from_json(values, where)
+            summary = super().from_json(values, where)
         except StoreError as error:
             raise UsageError(str(error)) from error
+        for entry in summary.missing():
+            raise UsageError(f"{where} lacks {entry}; {_ADVICE}")
+        return summary
+
+    def missing(self) -> Iterator[str]:
+        """Entries of tables that the study's page needs and the summary lacks, in words; none by default."""
+        return iter(())
 
 
 _ADVICE = "it is another kind of file, or another version of steerlens wrote it: run that study again."

@@ -1,6 +1,6 @@
 """Results of the strength study as data: the sweep, correlations, and the recommended strength."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,9 @@ from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.targets import INPUT
 from steerlens.studies.strength.options import Bounds
+from steerlens.studies.strength.scores import DECODED, MAHALANOBIS, NEAREST
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,21 @@ class StrengthSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+
+    def missing(self) -> Iterator[str]:
+        """Entries that the page needs and the summary lacks, in words."""
+        if not self.points:
+            yield "the strengths of the sweep"
+        for kind in (NEAREST, MAHALANOBIS):
+            if kind not in self.clean_typicality:
+                yield f"the typicality ({kind}) without steering"
+            for point in self.points:
+                if kind not in point.typicality:
+                    yield f"the typicality ({kind}) of {point.strength}"
+        for point in self.points:
+            for compare in (INPUT, self.target):
+                if compare not in point.similarity.get(DECODED, {}):
+                    yield f"the similarity of {point.strength} with the {compare}, {DECODED}"
 
     def correlation(self, strength: str, score: str, compare: str, effect: Effect, statistic: str) -> Estimate | None:
         """Correlation of the sweep, or None if it was not measured."""
