@@ -12,8 +12,8 @@ from steerlens.sites import Site
 from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
 from steerlens.studies.decoder.measure import (
     PICTURES,
+    SeedPicturesPart,
     SettingPart,
-    ShownPart,
     SubjectPart,
     decoded_part,
     measure,
@@ -39,7 +39,7 @@ class _Measured:
 
     heads: tuple[Site, ...]
     decodings: Decodings
-    shown: ShownPart
+    shown: SeedPicturesPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
             target=options.target,
             draws=self.draws,
         )
-        return _Measured(sampled_heads(pair, options), decodings, folder.read(ShownPart, PICTURES))
+        return _Measured(sampled_heads(pair, options), decodings, folder.read(SeedPicturesPart, PICTURES))
 
     def summarise(self, measured: _Measured) -> Generator[Progress, None, DecoderSummary]:
         """Computes everything that the study reports."""

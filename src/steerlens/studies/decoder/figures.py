@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steerlens.sites import Site
-from steerlens.studies.decoder.measure import ShownPart
+from steerlens.studies.decoder.measure import SeedPicturesPart
 from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
 from steerlens.studies.shared.plots import (
     DARK,
@@ -117,7 +117,7 @@ def settings_figure(summary: DecoderSummary) -> Figure:
     return figure
 
 
-def seeds_figure(part: ShownPart, subject: Subject, heads: Sequence[Site], summary: DecoderSummary) -> Figure:
+def seeds_figure(part: SeedPicturesPart, subject: Subject, heads: Sequence[Site], summary: DecoderSummary) -> Figure:
     """Draws a few heads of one picture with several seeds, at the default setting and as the reference."""
     rows = [
         [None, *default.numpy(), *reference.numpy()]

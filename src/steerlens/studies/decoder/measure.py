@@ -73,7 +73,7 @@ class SettingPart(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class ShownPart(Part):
+class SeedPicturesPart(Part):
     """Pictures of a few heads of a subject with a few seeds, for a figure.
 
     Attributes:
@@ -177,5 +177,5 @@ def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, fold
             return pictures.unflatten(0, (len(places), len(seeds)))
 
         reference, default = options.decodings()[:2]
-        folder.keep(PICTURES, ShownPart(shown(default), shown(reference), places))
+        folder.keep(PICTURES, SeedPicturesPart(shown(default), shown(reference), places))
     yield Progress("pictures", 1, 1)

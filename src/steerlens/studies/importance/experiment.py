@@ -12,7 +12,7 @@ from steerlens.sites import Site
 from steerlens.studies.importance.figures import correlation_figure, layer_figure, scatter_figure
 from steerlens.studies.importance.measure import measure_report, measure_selection
 from steerlens.studies.importance.options import ImportanceOptions
-from steerlens.studies.importance.results import ImportanceSummary, Setup
+from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import Choices, choose_all
 from steerlens.studies.importance.summary import summarise, table_rows
 from steerlens.studies.shared.ablation import Ablation
@@ -99,9 +99,9 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
 
     def summarise(self, measured: _Measured) -> Generator[Progress, None, ImportanceSummary]:
         """Computes everything that the study reports."""
-        setup = Setup(
+        setup = ImportanceSetup(
             model=pair_name(self.pair),
-            n_chosen=len(self.subjects.selection),
+            n_selection=len(self.subjects.selection),
             seeds=self.options.seeds,
             given=self.options.given,
             judge=judge_name(self.judge),

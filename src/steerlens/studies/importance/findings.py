@@ -35,13 +35,14 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
     if summary.difference(ONE_FACTOR_NAME, published) is None:
         before = f"{paper}, before decoding (pictures need `--extras`)"
     findings = [
-        *_claim(summary, paper, ONE_FACTOR_NAME, published, headline=True),
-        *_claim(summary, before, f"{ONE_FACTOR_NAME}, {UNDECODED}", published),
+        *_claim(summary, paper, ONE_FACTOR_NAME, published, headline=True, alone=True),
+        *_claim(summary, before, f"{ONE_FACTOR_NAME}, {UNDECODED}", published, alone=True),
         *_claim(
             summary,
             "The same with pictures embedded by the outside judge",
             f"{ONE_FACTOR_NAME}, judged with {INPUT}",
             published,
+            alone=True,
         ),
         *_claim(
             summary,
@@ -73,13 +74,12 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
 
 
 def _claim(
-    summary: ImportanceSummary, what: str, name: str, effect: Effect, *, headline: bool = False
+    summary: ImportanceSummary, what: str, name: str, effect: Effect, *, headline: bool = False, alone: bool = False
 ) -> Iterator[Finding]:
-    """Verdict on a claim, if its scores were measured."""
+    """Verdict on a claim, if its scores were measured; `alone` as in `claim`."""
     difference = summary.difference(name, effect)
     if difference is not None:
         own, other = (_estimate(summary, score, effect) for score in (difference.first, difference.second))
-        alone = name.startswith(ONE_FACTOR_NAME)
         yield Finding(claim(what, difference.estimate, own, other, alone=alone), headline)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from steerlens.studies.importance.scores import PLAIN_KIND, Choices
 from steerlens.studies.importance.variants import Variant
@@ -10,7 +10,7 @@ from steerlens.studies.shared.attenuation import Attenuation
 from steerlens.studies.shared.candidates import CHOSEN
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
-from steerlens.studies.shared.records import Record, StudySummary
+from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
 
 STATISTICS = {
@@ -72,12 +72,12 @@ class Difference(Record):
 
 
 @dataclass(frozen=True)
-class Setup(Record):
+class ImportanceSetup(Record):
     """Options of the study that its summary repeats.
 
     Attributes:
         model: name of the pair.
-        n_chosen: number of pictures on which settings were chosen.
+        n_selection: number of pictures on which settings were chosen.
         seeds: seeds of the decoder.
         given: the text that served as target for all pictures, or empty.
         judge: the outside judge, or None.
@@ -86,7 +86,7 @@ class Setup(Record):
     """
 
     model: str = ""
-    n_chosen: int = 0
+    n_selection: Annotated[int, Key("n_chosen")] = 0
     seeds: tuple[int, ...] = ()
     given: str = ""
     judge: JudgeName | None = None
@@ -123,7 +123,7 @@ class ImportanceSummary(StudySummary):
     LAYOUT: ClassVar[int] = 2
     READABLE: ClassVar[tuple[int, ...]] = (2,)
 
-    setup: Setup
+    setup: ImportanceSetup
     n_pictures: int
     n_concepts: int
     n_heads: int

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from steerlens.studies.importance.findings import CONSISTENCY
-from steerlens.studies.importance.results import STATISTICS, Difference, ImportanceSummary, Setup
+from steerlens.studies.importance.results import STATISTICS, Difference, ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import PLAIN_KIND
 from steerlens.studies.importance.variants import CENTRED_VARIANT, NEUTRAL_VARIANT
 from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
@@ -57,8 +57,8 @@ def importance_section(summary: ImportanceSummary) -> str:
         _OPTIONS,
         figure("Correlation of every score with the effect of ablation", "importance-correlations"),
         "## Choices\n",
-        f"Each lens' setting was chosen among equally many candidates, on {setup.n_chosen} pictures of other concepts, "
-        "and then frozen: once by scores of decoded pictures, once by scores of requested embeddings.\n",
+        f"Each lens' setting was chosen among equally many candidates, on {setup.n_selection} pictures of other "
+        "concepts, and then frozen: once by scores of decoded pictures, once by scores of requested embeddings.\n",
         table(
             ["lens", "setting", "compared with", "correlation on the selection"],
             [
@@ -176,7 +176,7 @@ def _shares(summary: ImportanceSummary) -> Iterable[str]:
     ]
 
 
-def _given(setup: Setup) -> str:
+def _given(setup: ImportanceSetup) -> str:
     return f" ({setup.given!r})" if setup.given else ""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.importance.results import Difference, ImportanceSummary, Row, Setup
+from steerlens.studies.importance.results import Difference, ImportanceSetup, ImportanceSummary, Row
 from steerlens.studies.importance.scores import (
     ONE_FACTOR_KIND,
     PLAIN_KIND,
@@ -122,7 +122,7 @@ def summarise(
     choices: Choices,
     main: Effect,
     *,
-    setup: Setup | None = None,
+    setup: ImportanceSetup | None = None,
     draws: int = 1000,
 ) -> Generator[Progress, None, ImportanceSummary]:
     """Computes everything that the study reports.
@@ -158,7 +158,7 @@ def summarise(
     beats, layers = _beats_control(tables), [site.layer for site in sites]
     ordered = by_head.argsort(descending=True)[:10].tolist()
     return ImportanceSummary(
-        setup=setup or Setup(),
+        setup=setup or ImportanceSetup(),
         n_pictures=len(tables),
         n_concepts=len(set(concepts)),
         n_heads=len(sites),

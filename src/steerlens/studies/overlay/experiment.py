@@ -36,7 +36,7 @@ from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import comparisons, untuned_settings
-from steerlens.studies.overlay.summary import Setup, summarise, table_rows
+from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
 from steerlens.studies.shared.bench import Bench, make_bench
 from steerlens.studies.shared.candidates import LENSES, candidate_name
 from steerlens.studies.shared.folder import StudyFolder
@@ -148,10 +148,10 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         yield Progress("statistics", 0, 1)
         reported = self.overlays.reported
         bases, overlays = {pair.base_concept for pair in reported}, {pair.overlay_concept for pair in reported}
-        setup = Setup(
+        setup = OverlaySetup(
             ablation=self.options.ablation,
             n_concepts=min(len(bases), len(overlays)),
-            n_chosen=len(self.overlays.selection),
+            n_selection=len(self.overlays.selection),
             judge=judge_name(self.judge),
             note=self.overlays.note,
             command=self.command,

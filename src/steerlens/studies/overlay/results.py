@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from steerlens.errors import StoreError
 from steerlens.studies.overlay.areas import CURVES, Curve
@@ -11,7 +12,7 @@ from steerlens.studies.overlay.scores import COMPARISONS
 from steerlens.studies.shared.attenuation import Attenuation
 from steerlens.studies.shared.candidates import LENSES
 from steerlens.studies.shared.judge import JudgeName
-from steerlens.studies.shared.records import Record, StudySummary
+from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
 
 CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
@@ -50,7 +51,7 @@ class OverlaySummary(StudySummary):
     Attributes:
         n_pairs: number of reported pairs.
         n_concepts: number of concepts of their bases or of their overlays, whichever is smaller.
-        n_chosen: number of pairs of the selection.
+        n_selection: number of pairs of the selection.
         n_heads: N.
         ablation: replacement of a head's write.
         choices: frozen setting of each lens, and of each lens without decoding.
@@ -74,7 +75,7 @@ class OverlaySummary(StudySummary):
 
     n_pairs: int
     n_concepts: int
-    n_chosen: int
+    n_selection: Annotated[int, Key("n_chosen")]
     n_heads: int
     ablation: str
     choices: Mapping[str, OrderChoice]

@@ -26,13 +26,13 @@ from steerlens.studies.shared.stats import Estimate
 
 
 @dataclass(frozen=True)
-class Setup:
+class OverlaySetup:
     """Options and pictures of the study that its summary repeats.
 
     Attributes:
         ablation: replacement of a head's write.
         n_concepts: number of concepts of bases or of overlays, whichever is smaller.
-        n_chosen: number of pairs of the selection.
+        n_selection: number of pairs of the selection.
         judge: the outside judge, or None.
         note: a warning about the pictures, or empty.
         command: the command.
@@ -41,7 +41,7 @@ class Setup:
 
     ablation: str
     n_concepts: int
-    n_chosen: int
+    n_selection: int
     judge: JudgeName | None = None
     note: str = ""
     command: str = ""
@@ -49,7 +49,7 @@ class Setup:
 
 
 def summarise(
-    trajectories: Trajectories, choices: Mapping[str, OrderChoice], setup: Setup, *, draws: int = 2000
+    trajectories: Trajectories, choices: Mapping[str, OrderChoice], setup: OverlaySetup, *, draws: int = 2000
 ) -> OverlaySummary:
     """Computes everything that the study reports.
 
@@ -84,7 +84,7 @@ def summarise(
     return OverlaySummary(
         n_pairs=len(trajectories.parts),
         n_concepts=setup.n_concepts,
-        n_chosen=setup.n_chosen,
+        n_selection=setup.n_selection,
         n_heads=counts[-1],
         ablation=setup.ablation,
         choices=choices,

@@ -19,7 +19,6 @@ from typing import (
     Any,
     ClassVar,
     Literal,
-    Protocol,
     Self,
     TypeVar,
     Union,
@@ -32,15 +31,6 @@ from typing import (
 from steerlens.errors import StoreError, UsageError
 
 _T = TypeVar("_T")
-
-
-class Parsed(Protocol):
-    """A value with a text form: `parse` reads what `str` writes."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads the text form."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -134,13 +124,17 @@ _ADVICE = "it is another kind of file, or another version of steerlens wrote it:
 
 
 def write_value(value: Any) -> Any:
-    """Converts a value to its JSON form."""
+    """Converts a value to its JSON form.
+
+    Raises:
+        TypeError: if it is a dataclass but no `Record`, which `read_value` could not read back.
+    """
     if isinstance(value, Record):
         return value.to_json()
     if hasattr(value, "parse"):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: write_value(getattr(value, field.name)) for field in fields(value)}
+        raise TypeError(f"{type(value).__name__} is no Record, so it could not be read back.")
     if isinstance(value, Mapping):
         return {str(key): write_value(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):

@@ -22,7 +22,7 @@ from steerlens.studies.shared.typicality import fit_typicality
 from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
 from steerlens.studies.strength.measure import (
     PICTURES,
-    ShownPart,
+    SweepPicturesPart,
     measure,
     measure_pictures,
     unstudied_references,
@@ -42,7 +42,7 @@ class _Measured:
     sites: tuple[Site, ...]
     selection: Half
     reported: Half
-    shown: ShownPart
+    shown: SweepPicturesPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
             bench.sites,
             half(SELECTION, subjects.selection),
             half(REPORT, subjects.reported),
-            folder.read(ShownPart, PICTURES),
+            folder.read(SweepPicturesPart, PICTURES),
         )
 
     def summarise(self, measured: _Measured) -> Generator[Progress, None, StrengthSummary]:
@@ -121,8 +121,8 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
         return StrengthSummary(
             n_pictures=len(self.subjects.reported),
             n_concepts=len(set(reported.concepts)),
-            n_chosen=len(self.subjects.selection),
-            n_chosen_concepts=len(set(selection.concepts)),
+            n_selection=len(self.subjects.selection),
+            n_selection_concepts=len(set(selection.concepts)),
             n_heads=len(measured.sites),
             n_decoded=len(reported.columns),
             n_seeds=len(self.options.seeds),

@@ -22,7 +22,7 @@ from steerlens.studies.shared.plots import (
 from steerlens.studies.shared.stats import Estimate, caution
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.targets import INPUT
-from steerlens.studies.strength.measure import ShownPart
+from steerlens.studies.strength.measure import SweepPicturesPart
 from steerlens.studies.strength.results import StrengthSummary, SweepPoint
 from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
 
@@ -183,14 +183,16 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
-        f"Chosen on {summary.n_chosen} pictures, reported on {_size(summary)}.\n"
+        f"Chosen on {summary.n_selection} pictures, reported on {_size(summary)}.\n"
         f"Effect: {summary.main}. Dotted: the rule's bounds.{_warning(summary)}",
         fontsize=8,
     )
     return figure
 
 
-def pictures_figure(part: ShownPart, subject: Subject, sites: Sequence[Site], strengths: Sequence[str]) -> Figure:
+def pictures_figure(
+    part: SweepPicturesPart, subject: Subject, sites: Sequence[Site], strengths: Sequence[str]
+) -> Figure:
     """Draws decoded pictures of a few heads of one picture at every strength."""
     heads = [sites[place].label for place in part.heads.tolist()]
     rows = [[None, part.clean.numpy(), *shown.numpy()] for shown in part.shown]
@@ -208,5 +210,5 @@ def _size(summary: StrengthSummary) -> str:
 
 
 def _warning(summary: StrengthSummary) -> str:
-    warning = caution(min(summary.n_concepts, summary.n_chosen_concepts))
+    warning = caution(min(summary.n_concepts, summary.n_selection_concepts))
     return f" {warning.capitalize()}." if warning else ""

@@ -42,7 +42,7 @@ SHOWN_HEADS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class ShownPart(Part):
+class SweepPicturesPart(Part):
     """Pictures of a few heads of one picture, for a figure.
 
     Attributes:
@@ -130,7 +130,7 @@ def measure_pictures(
         embeddings = torch.cat([clean, torch.stack(steered, dim=1).flatten(0, 1)])
         pictures = shown_pictures(bench.pair.decoder, embeddings, [options.seeds[0]] * len(embeddings), options.decode)
         shown = pictures[1:].unflatten(0, (len(heads), len(steered)))
-        folder.keep(PICTURES, ShownPart(pictures[0], shown, torch.tensor(heads)))
+        folder.keep(PICTURES, SweepPicturesPart(pictures[0], shown, torch.tensor(heads)))
     yield Progress("pictures", 1, 1)
 
 

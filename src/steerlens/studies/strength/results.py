@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
-from steerlens.studies.shared.records import Record, StudySummary
+from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT
 from steerlens.studies.strength.options import Bounds
@@ -127,8 +127,8 @@ class StrengthSummary(StudySummary):
     Attributes:
         n_pictures: number of pictures to report on.
         n_concepts: number of their concepts.
-        n_chosen: number of pictures of the selection.
-        n_chosen_concepts: number of their concepts.
+        n_selection: number of pictures of the selection.
+        n_selection_concepts: number of their concepts.
         n_heads: number of heads.
         n_decoded: number of decoded heads.
         n_seeds: number of seeds of the decoder.
@@ -148,8 +148,8 @@ class StrengthSummary(StudySummary):
 
     n_pictures: int
     n_concepts: int
-    n_chosen: int
-    n_chosen_concepts: int
+    n_selection: Annotated[int, Key("n_chosen")]
+    n_selection_concepts: Annotated[int, Key("n_chosen_concepts")]
     n_heads: int
     n_decoded: int
     n_seeds: int

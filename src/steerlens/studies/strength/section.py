@@ -16,12 +16,12 @@ def strength_section(summary: StrengthSummary) -> str:
     clean = {kind: typicality.beyond for kind, typicality in summary.clean_typicality.items()}
     differences = rule.differences or {}
     lines = [
-        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts (selection: {summary.n_chosen} pictures of "
+        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts (selection: {summary.n_selection} pictures of "
         f"other concepts), {summary.n_decoded} of {summary.n_heads} heads decoded; effect: {summary.main}. *Fidelity* "
         "is the cosine of the decoded picture's embedding with the requested embedding. A steered embedding is "
         f"*atypical* if it is farther from {summary.n_references} unstudied real embeddings than 95 % of these are "
         "from each other. "
-        f"{resampled(min(summary.n_concepts, summary.n_chosen_concepts))}\n",
+        f"{resampled(min(summary.n_concepts, summary.n_selection_concepts))}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study strength --data DATA --out studies/strength'}\n",
         figure("Correlation, fidelity, similarity and typicality over the sweep", "strength-sweep"),

@@ -32,4 +32,4 @@ def strength_lines(summary: StrengthSummary, folder: Path) -> list[str]:
             f"best on the selection: {rule.best}; not distinguishable from it: {', '.join(rule.runners_up) or 'none'}",
             f"decided by: the {rule.decided}",
         ]
-    return [*lines, *closing_lines(folder, caution(min(summary.n_concepts, summary.n_chosen_concepts)))]
+    return [*lines, *closing_lines(folder, caution(min(summary.n_concepts, summary.n_selection_concepts)))]

@@ -21,7 +21,7 @@ from steerlens.studies import STUDIES
 from steerlens.studies.decoder.experiment import decoder_study
 from steerlens.studies.decoder.figures import seeds_figure
 from steerlens.studies.decoder.findings import decoder_bars, steps_words
-from steerlens.studies.decoder.measure import SettingPart, ShownPart, SubjectPart, sampled_heads
+from steerlens.studies.decoder.measure import SeedPicturesPart, SettingPart, SubjectPart, sampled_heads
 from steerlens.studies.decoder.options import DecoderOptions, axis_of, setting_name, sweep
 from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
 from steerlens.studies.decoder.scores import (
@@ -93,7 +93,7 @@ def test_pictures_of_seeds_are_labelled_with_the_seeds_that_made_them(
     few = replace(options, settings=options.settings[:1])
     summary = finish(decoder_study(pair, subjects, few, tmp_path, draws=5))
     assert summary.seeds == (3, 4) and summary.reference_seeds == (5, 6)
-    part = ShownPart.from_tensors(load_file(tmp_path / "parts" / "pictures.safetensors"), "pictures")
+    part = SeedPicturesPart.from_tensors(load_file(tmp_path / "parts" / "pictures.safetensors"), "pictures")
     figure = seeds_figure(part, subjects.selection[0], sampled_heads(pair, few), summary)
     labels = [text.get_text() for text in figure.texts if "seed " in text.get_text()]
     assert labels == ["2 steps\nseed 3", "2 steps\nseed 4", "3 steps\nseed 5", "3 steps\nseed 6"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.errors import UsageError
 from steerlens.sites import all_heads
 from steerlens.studies import STUDIES
-from steerlens.studies.importance.results import ImportanceSummary, Setup
+from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import Choices, ScoreChoice, choose_all
 from steerlens.studies.importance.summary import CEILING, summarise
 from steerlens.studies.page import Finished, study_page, verdict_page, write_page
@@ -66,7 +66,7 @@ def made_choices(compare: str = "text") -> Choices:
 
 def summary_of(tables: PictureTables, main: Effect, **setup: object) -> ImportanceSummary:
     concepts = [f"c{row}" for row in range(len(tables))]
-    known = Setup(model="made", n_chosen=2, seeds=(0, 1), **setup)  # type: ignore[arg-type]
+    known = ImportanceSetup(model="made", n_selection=2, seeds=(0, 1), **setup)  # type: ignore[arg-type]
     return finish(summarise(tables, concepts, SITES, made_choices(), main, setup=known, draws=20))
 
 

@@ -93,6 +93,19 @@ def test_a_summary_comes_back_from_its_file() -> None:
             Outer.from_json(wrong, "summary.json")
 
 
+def test_a_dataclass_that_could_not_be_read_back_is_not_written() -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        value: float
+
+    @dataclass(frozen=True)
+    class Holder(Record):
+        plain: Plain
+
+    with pytest.raises(TypeError, match="Plain is no Record"):
+        Holder(Plain(1.0)).to_json()
+
+
 def test_a_bug_is_not_mistaken_for_a_wrong_file() -> None:
     @dataclass(frozen=True)
     class Broken(Inner):
