@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from corpus import KINDS, make_corpus
 from steerlens.cli.main import main as steerlens
 
 _LONGEST = 2000
+_COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 """Characters of a message."""
 
 
@@ -98,6 +100,15 @@ class Fuzzer:
         return wrong, arguments, outcome
 
 
+def keep_case(case: Path, folder: Path) -> None:
+    """Copies the files of a failing input; pipes and devices are left out, since reading them may never end."""
+
+    def special(parent: str, names: list[str]) -> list[str]:
+        return [name for name in names if stat.S_IFMT((Path(parent) / name).lstat().st_mode) not in _COPIED]
+
+    shutil.copytree(case, folder, symlinks=True, ignore=special)
+
+
 def main() -> int:
     """Runs the fuzzer; exit code 1 if an input broke the promise."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -126,7 +137,7 @@ def main() -> int:
                 sys.stdout.write(f"FAILS {kind} {seed}: {'; '.join(wrong)}\n  {' '.join(arguments)[:300]}\n  {words}\n")
                 sys.stdout.flush()
                 if options.keep is not None:
-                    shutil.copytree(fuzzer.folder / "cases", options.keep / f"{kind} {seed}", symlinks=True)
+                    keep_case(fuzzer.folder / "cases", options.keep / f"{kind} {seed}")
     for kind in options.kinds:
         ends = ", ".join(f"{codes[kind, code]} x {code}" for code in sorted({code for of, code in codes if of == kind}))
         sys.stdout.write(f"{kind}: {tried[kind]} inputs, {failed[kind]} failed; exit codes {ends}\n")

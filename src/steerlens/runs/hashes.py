@@ -92,6 +92,14 @@ def tidy_hashes(folder: Path) -> None:
         atomic_write(path, text)
 
 
+_SPECIAL = "it is no ordinary file"
+
+
+def _is_special(path: Path) -> bool:
+    """True for a pipe, a device or a folder, which reading might wait for without end."""
+    return path.exists() and not path.is_file()
+
+
 def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:
     """What a hash says against a file of a run, or None.
 
@@ -100,6 +108,8 @@ def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:
         name: of the file, inside it.
         hashes: of the run's files.
     """
+    if _is_special(folder / name):
+        return _SPECIAL
     if name not in hashes:
         return None
     try:
@@ -125,6 +135,9 @@ def check_on_opening(folder: Path, names: list[str]) -> None:
     Raises:
         StoreError: if a file is not the one that was written.
     """
+    for name in names:
+        if _is_special(folder / name):
+            raise damaged(folder / name, _SPECIAL)
     hashes = read_hashes(folder)
     if all_listed(folder):
         for name in names:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> Non
 
 def test_a_run_of_the_version_before_is_checked_by_reading(tmp_path: Path) -> None:
     shutil.copytree(BEFORE, tmp_path / "run")
-    found = verify_run(tmp_path / "run")
+    verification = verify_run(tmp_path / "run")
     assert found.without_hash == found.files > 0 and not found.damaged and not found.redo
     table = part_files(tmp_path / "run")[0]
     data = bytearray(table.read_bytes())
@@ -176,3 +177,17 @@ def test_the_command_says_it_in_words_and_as_json(
     assert main(["runs", "verify", str(tmp_path / "run"), "--remove-damaged"]) == 0
     assert "--resume" in capsys.readouterr().out
     assert main(["runs", "verify", str(tmp_path / "nothing")]) == 2
+
+
+@pytest.mark.parametrize("name", ["cells/*.parquet", "cells/*.safetensors", "inputs/*.labels.parquet"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path / "run", atlas)
+    path = next((tmp_path / "run").glob(name))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is no ordinary file"):
+        load_run(tmp_path / "run")
+    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is no ordinary file"):
+        write(tmp_path / "run", atlas)
+    verification = verify_run(tmp_path / "run")
+    assert [damage.file for damage in verification.damaged] == [path.relative_to(tmp_path / "run").as_posix()]
