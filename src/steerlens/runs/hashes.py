@@ -7,6 +7,7 @@ appended before the parquet file that completes a part or a reading gets its nam
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -97,7 +98,11 @@ _SPECIAL = "it is no ordinary file"
 
 def _is_special(path: Path) -> bool:
     """True for a pipe, a device or a folder, which reading might wait for without end."""
-    return path.exists() and not path.is_file()
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # missing files are reported elsewhere
+        return False
+    return not stat.S_ISREG(mode)
 
 
 def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:

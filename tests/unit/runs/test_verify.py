@@ -154,7 +154,7 @@ def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> Non
 
 def test_a_run_of_the_version_before_is_checked_by_reading(tmp_path: Path) -> None:
     shutil.copytree(BEFORE, tmp_path / "run")
-    verification = verify_run(tmp_path / "run")
+    found = verify_run(tmp_path / "run")
     assert found.without_hash == found.files > 0 and not found.damaged and not found.redo
     table = part_files(tmp_path / "run")[0]
     data = bytearray(table.read_bytes())
