@@ -66,6 +66,7 @@ def run_summary(folder: str | Path) -> RunSummary:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    check_hashes(folder)
     with readable_run(folder):
         plan, keys = plan_from_json(manifest["plan"]), finished_keys(folder)
         planned = Counter(cell.lens for cell in plan.cells)
@@ -92,5 +93,4 @@ def run_summary(folder: str | Path) -> RunSummary:
             being_written=is_being_written(folder),
         )
     check_fingerprint(folder, manifest)
-    check_hashes(folder)
     return summary
