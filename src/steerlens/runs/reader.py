@@ -145,9 +145,10 @@ def stored_readings(folder: Path, ids: Iterable[str]) -> Sequence[Reading]:
     files = reading_files(folder)
     paths = [files[id] for id in ids if id in files]
     for path in paths:
-        for table in (path, path.with_suffix(".labels.parquet")):
+        *tables, tensors = beside(path)
+        for table in tables:
             _readable(path, lambda table=table: pq.read_schema(table))
-        _check_tensors(path.with_suffix(".safetensors"))
+        _check_tensors(tensors)
     return Lazy(len(paths), lru_cache(_READINGS_IN_MEMORY)(lambda index: stored_reading(paths[index])))
 
 
@@ -157,10 +158,10 @@ def stored_reading(path: Path) -> Reading:
     Raises:
         StoreError: if it cannot be read.
     """
-    beside = path.with_suffix(".labels.parquet"), path.with_suffix(".safetensors")
 
     def read() -> Reading:
-        reading = read_reading(path, *beside, _png)
+        table, labels, tensors = beside(path)
+        reading = read_reading(table, labels, tensors, _png)
         if reading.id != path.stem:  # ids are used as file names
             raise ValueError(f"it belongs to the input {reading.id!r}")
         return reading

@@ -1,6 +1,7 @@
 """Runs on disk: a directory with all results of a sweep, which a second call can resume.
 
     manifest.json                    identity of the run (models, options, inputs), versions, whether it is complete
+    SHA256SUMS                       hashes of the files in inputs/ and cells/
     README.md                        tables and their files, for the Hugging Face datasets library
     inputs/ID.parquet                the input picture and its reading
     inputs/ID.labels.parquet         its Logit Lens labels
