@@ -22,10 +22,8 @@ from torch import Tensor
 from steerlens.atlas import Cell, CellResult, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses import Label, Strength
+from steerlens.runs.columns import IMAGE, open_table, read_rows
 from steerlens.sites import Site
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""Type of a picture column."""
 
 _ROW_GROUP = 8
 """Rows that are read at once to get at a picture."""
@@ -69,6 +67,16 @@ _LABELS = {
     "score": pa.float64(),
 }
 
+_NULLABLE = ("strength",)
+"""Columns of cells without a value for some lenses."""
+
+_EMBEDDINGS = {"conditioning": 2, "reencoded": 2}
+
+_MEASURED = {"embedding": 1, "write_norms": 2, "direct_similarity": 2}
+
+_MEASURED_SOMETIMES = {"attention": 3, "steered_similarity": 2}
+"""Tensors of an input that some decoders and encoders have none of; the numbers are those of their dimensions."""
+
 
 def image_value(png: bytes, name: str) -> dict[str, Any]:
     """Value of a picture column for a PNG file."""
@@ -94,24 +102,19 @@ def schema_of(columns: Mapping[str, Any]) -> Any:
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def read_rows(path: Path, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Reads a table without its pictures, which are not read from disk either."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return file.read(columns=[name for name, kind in columns.items() if kind != IMAGE]).to_pylist()
-
-
 def read_png(path: Path, row: int) -> bytes:
     """Reads the picture of one row of a table, as the bytes of a PNG file.
 
     Raises:
         PictureError: if the stored bytes are not a complete PNG file.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_table(path, {"image": IMAGE}) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < rows:
-                png = file.read_row_group(group, columns=["image.bytes"])["image"][row]["bytes"].as_py()
-                check_png(png or b"")
+                image = file.read_row_group(group, columns=["image.bytes"])["image"][row].as_py() or {}
+                png = image.get("bytes") or b""
+                check_png(png)
                 return png
             row -= rows
     raise ValueError("it has fewer rows than when it was first read")
@@ -154,7 +157,7 @@ def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
 def cell_keys(table: Path) -> list[str]:
     """Reads the keys of a part's cells, without its pictures."""
     columns = {name: CELLS[name] for name in ("picture", "lens", "site", "strength", "seed", "draw")}
-    return [cell_of(row).key for row in read_rows(table, columns)]
+    return [cell_of(row).key for row in read_rows(table, columns, _NULLABLE)]
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
@@ -171,8 +174,8 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
         embeddings: the safetensors file beside it.
         png: reads the picture of a row.
     """
-    tensors, rows = load_tensors(embeddings.read_bytes()), read_rows(table, CELLS)
-    if any(len(tensors[name]) != len(rows) for name in ("conditioning", "reencoded")):
+    rows, tensors = read_rows(table, CELLS, _NULLABLE), _read_tensors(embeddings, _EMBEDDINGS)
+    if any(len(tensors[name]) != len(rows) for name in _EMBEDDINGS):
         raise ValueError(f"{embeddings.name} beside it is of another number of pictures")
     return [
         CellResult(
@@ -225,7 +228,10 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         tensors: the safetensors file beside them.
         png: reads the picture of a row.
     """
-    (row,), stored = read_rows(table, _INPUTS), load_tensors(tensors.read_bytes())
+    rows, stored = read_rows(table, _INPUTS), _read_tensors(tensors, _MEASURED, _MEASURED_SOMETIMES)
+    if len(rows) != 1:
+        raise ValueError(f"it has {len(rows)} rows, where an input has one")
+    row = rows[0]
     return Reading(
         picture=Picture(row["name"], partial(_image, png, table), row["sha256"], note=row["note"]),
         id=row["picture"],
@@ -242,6 +248,25 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         decomposition_error=row["decomposition_error"],
         steered_similarity=stored.get("steered_similarity"),
     )
+
+
+def _read_tensors(path: Path, needed: Mapping[str, int], other: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+    """Reads tensors of floats with given numbers of dimensions.
+
+    Raises:
+        ValueError: if one is missing or is not such a tensor; the message names the file and the tensor.
+    """
+    tensors = load_tensors(path.read_bytes())
+    for name, dimensions in {**needed, **(other or {})}.items():
+        tensor = tensors.get(name)
+        if tensor is None and name in needed:
+            raise ValueError(f"{path.name} beside it has no tensor {name!r}")
+        if tensor is not None and not (tensor.is_floating_point() and tensor.ndim == dimensions):
+            raise ValueError(
+                f"{path.name} beside it holds {name!r} as {str(tensor.dtype).removeprefix('torch.')} of "
+                f"{tensor.ndim} dimensions, not as floats of {dimensions}"
+            )
+    return tensors
 
 
 def _image(png: Callable[[Path, int], bytes], table: Path) -> Image.Image:

@@ -164,7 +164,7 @@ def _check_pictures(table: Path) -> None:
     with pq.ParquetFile(table) as file:
         for batch in file.iter_batches(batch_size=8, columns=["image.bytes"]):
             for image in batch.column("image").to_pylist():
-                check_png(image["bytes"] or b"")
+                check_png((image or {}).get("bytes") or b"")
 
 
 def _move_aside(folder: Path, table: Path) -> dict[str, str]:

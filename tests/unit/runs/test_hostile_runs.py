@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from steerlens.atlas.atlas import Atlas
 from steerlens.errors import StoreError, UsageError
@@ -147,3 +149,72 @@ def test_texts_that_a_spreadsheet_would_compute_stay_texts(run: Path, tmp_path: 
     text = (tmp_path / "out" / "index.csv").read_text()
     assert "'=HYPERLINK" in text
     assert ",=" not in text and ',"=' not in text
+
+
+def of_other_type(table: pa.Table, index: int) -> pa.Table:
+    kind = table.schema.field(index).type
+    values = [str(value) for value in range(len(table))] if pa.types.is_integer(kind) else [1] * len(table)
+    return table.set_column(index, table.schema.field(index).name, pa.array(values))
+
+
+def nested(table: pa.Table, index: int) -> pa.Table:
+    return table.set_column(index, table.schema.field(index).name, pa.array([[{"a": 1}]] * len(table)))
+
+
+def without_values(table: pa.Table, index: int) -> pa.Table:
+    field = table.schema.field(index)
+    return table.set_column(index, field.name, pa.nulls(len(table), field.type))
+
+
+def doubled(table: pa.Table, index: int) -> pa.Table:
+    return table.append_column(table.schema.field(index), table.column(index))
+
+
+def out_of_range(table: pa.Table, index: int) -> pa.Table:
+    name = table.schema.field(index).name
+    column = pa.array([2**63 + 5] * len(table), pa.uint64())
+    return table.set_column(index, name, column) if pa.types.is_integer(table.schema.field(index).type) else table
+
+
+@pytest.mark.parametrize(
+    "change",
+    [of_other_type, nested, without_values, doubled, out_of_range, lambda table, index: table.remove_column(index)],
+    ids=["type", "nested", "null", "doubled", "range", "missing"],
+)
+def test_a_column_that_does_not_fit_is_named_with_its_file(
+    change: Callable[[pa.Table, int], pa.Table], run: Path, tmp_path: Path
+) -> None:
+    (run / HASHES).unlink()
+    readings = next(iter(reading_files(run).values()))
+    for path in (part_files(run)[0], readings, readings.with_suffix(".labels.parquet")):
+        data, table = path.read_bytes(), pq.read_table(path)
+        for index, name in enumerate(table.column_names):
+            changed = change(table, index)
+            if changed is table or (name == "strength" and change is without_values):
+                continue
+            pq.write_table(changed, path)
+            for number, write_output in enumerate(outputs(run, tmp_path / "out" / f"{path.name}-{name}")):
+                if name == "image" and change is without_values and number == 3:
+                    continue  # a page shows the pictures that it can show
+                with pytest.raises(StoreError, match=r"cannot be read: ") as caught:
+                    write_output()
+                assert name in str(caught.value) or name == "image", str(caught.value)
+                assert readings.stem in str(caught.value) or path.name in str(caught.value)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("tensor", ["conditioning", "reencoded", "embedding", "write_norms", "direct_similarity"])
+@pytest.mark.parametrize("change", ["missing", "dimensions", "whole numbers"])
+def test_a_tensor_that_does_not_fit_is_named_with_its_file(tensor: str, change: str, run: Path, tmp_path: Path) -> None:
+    (run / HASHES).unlink()
+    for path in run.rglob("*.safetensors"):
+        tensors = load_file(path)
+        if tensor not in tensors:
+            continue
+        held = tensors.pop(tensor)
+        if change != "missing":
+            tensors[tensor] = held[None] if change == "dimensions" else held.to(torch.int64)
+        save_file(tensors, path)
+    for write_output in outputs(run, tmp_path / "out"):
+        with pytest.raises(StoreError, match=rf"cannot be read: .*safetensors beside it .*'{tensor}'"):
+            write_output()
