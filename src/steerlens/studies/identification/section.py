@@ -1,0 +1,71 @@
+"""Page of the identification study: its figure, and tables by lens and by layer."""
+
+from steerlens.studies.identification.findings import lens_words, share
+from steerlens.studies.identification.results import VIEW_WORDS, Identification, IdentificationSummary
+from steerlens.studies.shared.markdown import figure, interval, judged_by, table
+from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.targets import INPUT
+
+
+def identification_section(summary: IdentificationSummary) -> str:
+    """Writes the page of the study below its findings."""
+    heads = f"{summary.n_studied} of {summary.n_heads}" if summary.n_studied < summary.n_heads else f"{summary.n_heads}"
+    warning = caution(summary.n_concepts)
+    other = any(row.compare != INPUT for row in summary.rows)
+    foils = "1 other picture" if summary.n_foils == 1 else f"{summary.n_foils} other pictures"
+    lines = [
+        figure("How often is the own write closer to the input?", "identification-shares"),
+        figure("Single heads, each steered with three writes", "identification-pictures"),
+        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads} heads, each steered with "
+        f"{summary.strength}; decoder seeds {', '.join(map(str, summary.seeds))}. Writes for other pictures and random "
+        "directions are steered by the same relative strength as the own write. "
+        f"Decoded pictures of the Steering Lens are compared with {foils} of another concept, all others with every "
+        f"picture of another concept. Own pictures have a fidelity of {interval(summary.fidelity)}. 95 % intervals: "
+        f"bootstrap over concepts.{f' **{warning.capitalize()}.**' if warning else ''}\n",
+        *judged_by(summary.judge),
+        f"    {summary.command or 'steerlens study identification --data DATA --out studies/identification'}\n",
+        "## By lens\n",
+        "*Steering Lens*: from the input's own residual. *Neutral base*: from the mean residual of other pictures, so "
+        "that nothing of the input is seen but the write. *Diffusion Lens*: the write alone.\n",
+        table(
+            [
+                "lens",
+                "embeddings",
+                *(["compared with"] if other else []),
+                "own closer than another picture's",
+                "own closer than random",
+                "another picture's closer than random",
+                "rank of the own",
+                "own first",
+            ],
+            [
+                [
+                    lens_words(row.lens),
+                    VIEW_WORDS[row.view],
+                    *(["the input" if row.compare == INPUT else "another of the concept"] if other else []),
+                    share(row.share),
+                    *(
+                        "" if against is None else share(against)
+                        for against in (row.own_against_random, row.foil_against_random)
+                    ),
+                    f"{row.rank.value:.1f} of {row.candidates:.0f}",
+                    f"{share(row.first)} (guessing: {1 / row.candidates:.0%})",
+                ]
+                for row in summary.rows
+            ],
+        ),
+        "## By layer\n",
+        "Share of comparisons with the input in which the own write is closer:\n",
+        table(
+            ["layer", *(f"{lens_words(row.lens)}, {VIEW_WORDS[row.view]}" for row in _with_input(summary))],
+            [
+                [str(layer), *(share(row.by_layer[place]) for row in _with_input(summary))]
+                for place, layer in enumerate(summary.layers)
+            ],
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _with_input(summary: IdentificationSummary) -> list[Identification]:
+    return [row for row in summary.rows if row.compare == INPUT and row.view != "judged"]

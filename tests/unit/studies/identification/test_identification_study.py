@@ -1,0 +1,262 @@
+"""The identification study on a tiny random pair: numbers against plain loops, resumable, chance where it belongs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from studied import finish, picture, quick, stored, subject_set
+from torch import Tensor
+
+from steerlens.errors import UsageError
+from steerlens.lenses import Strength, control_direction, visible_norm
+from steerlens.sites import Site
+from steerlens.studies import STUDIES
+from steerlens.studies.identification.experiment import identification_study
+from steerlens.studies.identification.figures import shares_figure
+from steerlens.studies.identification.findings import conclusion, identification_bars
+from steerlens.studies.identification.measure import (
+    DIFFUSION,
+    NEUTRAL,
+    OWN,
+    RANDOM,
+    IdentificationPart,
+    RandomPart,
+    mean_residual,
+    trace_all,
+    undecoded,
+)
+from steerlens.studies.identification.options import IdentificationOptions, foils_of
+from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL, Contest, Identified
+from steerlens.studies.identification.summary import summarise
+from steerlens.studies.page import Finished, study_page, verdict_page
+from steerlens.studies.shared import run
+from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.testing.tiny import tiny_encoder
+from steerlens.zoo.pair import Pair
+
+RHO = Strength("rho", 1.0)
+
+
+@pytest.fixture(scope="module")
+def subjects(pair: Pair) -> SubjectSet:
+    return subject_set(pair, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def options(pair: Pair) -> IdentificationOptions:
+    return IdentificationOptions(quick(pair), RHO, heads_per_picture=3)
+
+
+def test_the_study_resumes_to_the_same_summary(
+    pair: Pair, subjects: SubjectSet, options: IdentificationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finish(identification_study(pair, subjects, options, tmp_path / "whole", draws=20))
+    for name in ("shares", "pictures"):
+        assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)  # once is enough
+    broken = identification_study(pair, subjects, options, tmp_path / "broken")
+    for event in broken:
+        if event.stage == "decoding" and event.done > event.total / 2:
+            break
+    broken.close()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "parts").iterdir()}
+    assert 0 < len(kept) < 5 and not (tmp_path / "broken" / "summary.json").exists()
+    finish(identification_study(pair, subjects, options, tmp_path / "broken", draws=20))
+    for name, time in kept.items():
+        assert (tmp_path / "broken" / "parts" / name).stat().st_mtime_ns == time
+    texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
+    assert texts[0] == texts[1]
+    values = json.loads(texts[0])
+    assert values["n_studied"] == 3 and values["n_pictures"] == 3 and values["conclusion"] == whole.conclusion
+    assert set(values["heads"]) == {site.label for site in options.sites(pair.encoder.spec)}
+    table = pq.read_table(tmp_path / "whole" / "table.parquet")
+    assert table.num_rows == 9 and table["steering, decoded, input"].null_count == 0
+    with pytest.raises(UsageError, match="holds a study with another options"):
+        finish(identification_study(pair, subjects, replace(options, n_foils=2), tmp_path / "whole"))
+
+
+def test_its_pages_say_what_was_measured(
+    pair: Pair, subjects: SubjectSet, options: IdentificationOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
+    judge = tiny_encoder(5)
+    several = replace(options, n_foils=2, seeds=(0, 1))
+    summary = finish(identification_study(pair, subjects, several, tmp_path, judge=judge, draws=10))
+    again = stored(summary)
+    finished = Finished(STUDIES["identification"], again, "tiny")
+    page, verdict = study_page(finished), verdict_page([finished])
+    assert again.conclusion in page and again.conclusion in verdict and f"On {pair_of(pair)}" in again.conclusion
+    assert "2 other pictures" in page and "As the outside judge sees the pictures" in page and "`tiny`" in page
+    lines = STUDIES["identification"].report.lines(again, tmp_path)
+    assert again.conclusion in lines and any(line.startswith("by layer") for line in lines)
+    figure = shares_figure(again)
+    drawn = next(line for line in figure.axes[1].lines if line.get_label() == "Steering Lens, decoded")
+    assert list(drawn.get_ydata()) == [100 * estimate.value for estimate in again.main.by_layer]
+    row = again.row("diffusion", "requested")
+    assert row is not None and row.candidates == 3
+
+
+def pair_of(pair: Pair) -> str:
+    return Path(pair.name).name
+
+
+def test_requested_embeddings_follow_their_equations(
+    pair: Pair, subjects: SubjectSet, options: IdentificationOptions
+) -> None:
+    encoder, sites = pair.encoder, options.sites(pair.encoder.spec)
+    reference = mean_residual(encoder, subjects, sites)
+    traced = trace_all(encoder, subjects.reported, sites)
+    part = undecoded(traced, 1, subjects.reported[1], (2,), options, reference)
+    centred = encoder.spec.centred
+    own, other = (encoder.trace(encoder.preprocess([subjects.reported[place].image])) for place in (1, 2))
+
+    def size(vector: Tensor) -> Tensor:
+        return visible_norm(vector, centred=centred)
+
+    for row, site in enumerate(sites):
+        base, h = own.final[0], own.at(site)[0]
+        directions = {
+            OWN: h,
+            "foil0": other.at(site)[0],
+            RANDOM: control_direction(site, 0, base),
+        }
+        for kind, direction in directions.items():
+            steered = base + size(base) / size(direction) * direction  # rho = 1
+            torch.testing.assert_close(part.requested[kind][row], encoder.readout(steered[None])[0])
+        neutral = reference.final + size(reference.final) / size(h) * h
+        torch.testing.assert_close(part.requested[NEUTRAL][row], encoder.readout(neutral[None])[0])
+        torch.testing.assert_close(part.requested[DIFFUSION][row], encoder.readout(h[None])[0])
+    wanted = torch.cosine_similarity(part.requested["foil0"], part.clean, dim=-1)
+    torch.testing.assert_close(part.similarities["input"][2], wanted)
+
+
+def made(seed: int, pictures: int = 4, heads: int = 3, *, foils: int = 2, known: float = 0.0) -> Identified:
+    """Measurements of random embeddings; `known` of each own embedding is its picture's own."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    subjects = [Subject(str(place), picture(place), f"c{place // 2}") for place in range(pictures)]
+    parts: list[IdentificationPart] = []
+    for _ in range(pictures):
+        clean = noise(8)
+
+        def own(clean: Tensor = clean) -> Tensor:
+            return known * clean + (1 - known) * noise(heads, 8)
+
+        kinds = {OWN: own(), RANDOM: noise(heads, 8), NEUTRAL: own(), DIFFUSION: own()}
+        kinds |= {f"foil{number}": noise(heads, 8) for number in range(foils)}
+        decoded = {(kind, number): rows + 0.01 * noise(heads, 8) for kind, rows in kinds.items() for number in (0, 1)}
+        parts.append(
+            IdentificationPart(clean, requested=kinds, decoded=decoded, similarities={"input": noise(pictures, heads)})
+        )
+    random = RandomPart(noise(heads, 8), {0: noise(heads, 8), 1: noise(heads, 8)})
+    sites = [Site("head", head // 2, head % 2) for head in range(heads)]
+    concepts = [subject.concept for subject in subjects]
+    return Identified(parts, random, concepts, foils_of(subjects, foils), sites, 20)
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / a.norm() / b.norm())
+
+
+def test_shares_are_plain_loops() -> None:
+    found = made(0)
+    summary = summarise(found, n_heads=3, strength=RHO, seeds=(0, 1), model="made")
+    decoded, undecoded_, neutral, ranks = [], [], [], []
+    for place, part in enumerate(found.parts):
+        for head in range(3):
+
+            def seen(kind: str, of: int = place, part: IdentificationPart = part, head: int = head) -> float:
+                views = [found.parts[of].decoded[kind, number][head] for number in (0, 1)]
+                return float(np.mean([cosine(view, part.clean) for view in views]))
+
+            decoded += [float(seen(OWN) > seen(f"foil{number}")) for number in (0, 1)]
+            others = [row for row in range(4) if found.concepts[row] != found.concepts[place]]
+            similar = part.similarities["input"][:, head]
+            undecoded_ += [float(similar[place] > similar[row]) for row in others]
+            neutral += [float(seen(NEUTRAL) > seen(NEUTRAL, row)) for row in others]
+            ranks.append(1 + sum(seen(NEUTRAL, row) > seen(NEUTRAL) for row in others))
+    assert summary.main.share.value == pytest.approx(np.mean(decoded))
+    row = summary.row(STEERING, "requested")
+    assert row is not None and row.share.value == pytest.approx(np.mean(undecoded_)) and row.candidates == 3
+    row = summary.row(STEERING_NEUTRAL, "decoded")
+    assert row is not None and row.share.value == pytest.approx(np.mean(neutral))
+    assert row.rank.value == pytest.approx(np.mean(ranks))
+    assert summary.main.by_layer[1].value == pytest.approx(summary.heads["L1H0"])
+
+
+def test_known_writes_are_identified_and_unknown_ones_at_chance() -> None:
+    known = summarise(made(1, 8, known=0.9), n_heads=3, strength=RHO, seeds=(0, 1), model="made")
+    assert known.main.share.value > 0.9 and known.main.share.above(0.6)
+    assert identification_bars(known)[0].verdict == "met" and "carry what a head writes" in known.conclusion
+    shares = [
+        float(made(seed, 8, 6).contest(lens, "decoded", "input").share().mean())
+        for seed in range(12)
+        for lens in (STEERING, STEERING_NEUTRAL, DIFFUSION)
+    ]
+    assert abs(np.mean(shares) - 0.5) < 0.05
+
+
+def test_a_conclusion_follows_its_figures() -> None:
+    main = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1)).main
+    for estimate, words in (
+        (Estimate(0.7, 0.65, 0.75), "carry what a head writes"),
+        (Estimate(0.55, 0.45, 0.65), "do not tell the own write"),
+        (Estimate(0.3, 0.2, 0.4), "farther from the input more often than not"),
+    ):
+        text = conclusion("tiny", replace(main, share=estimate))
+        assert words in text and text.startswith("On tiny, ") and "guessing reaches 50%" in text
+
+
+def test_writes_that_never_differ_are_at_chance_exactly(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
+    # The same picture under different concepts: own and foil are the same, and all ties count half.
+    same = subjects.reported[0].image
+    equal = tuple(replace(subject, image=same, other=None) for subject in subjects.reported)
+    options = IdentificationOptions(quick(pair), RHO, heads_per_picture=3)
+    summary = finish(identification_study(pair, replace(subjects, reported=equal), options, tmp_path, draws=10))
+    for row in summary.rows:
+        assert row.share.value == 0.5 and row.rank.value == (row.candidates + 1) / 2
+        assert row.first.value == pytest.approx(1 / row.candidates)
+    assert "do not tell" in summary.conclusion
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 1000))
+def test_share_rank_and_first_agree(foils: int, heads: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    own = torch.randint(4, (3, heads), generator=generator).float()
+    rows = torch.randint(4, (3, foils, heads), generator=generator).float()
+    counts = torch.rand(3, foils, generator=generator) > 0.3
+    counts[:, 0] = True
+    contest = Contest(own, rows, counts)
+    number = counts.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(contest.rank(), 1 + (1 - contest.share()) * number)
+    assert bool(((contest.first() == 1) == (contest.rank() == 1)).all())
+    assert bool(((contest.first() > 0) == ~((rows > own[:, None]) & counts[..., None]).any(dim=1)).all())
+
+
+def test_foils_show_other_concepts_and_each_is_used_equally_often() -> None:
+    subjects = [Subject(str(place), picture(place), f"c{place}") for place in range(5)]
+    foils = foils_of(subjects, 3)
+    assert all(place not in own and len(set(own)) == 3 for place, own in enumerate(foils))
+    assert [sum(own.count(place) for own in foils) for place in range(5)] == [3] * 5
+    with pytest.raises(UsageError, match="fewer than 5; give more pictures"):
+        foils_of(subjects, 5)
+    alike = [replace(subject, concept="cat") for subject in subjects]
+    with pytest.raises(UsageError, match="0 pictures of other concepts"):
+        foils_of(alike, 1)
+
+
+def test_options_refuse_what_makes_no_study(options: IdentificationOptions) -> None:
+    with pytest.raises(UsageError, match="at least 1 other picture"):
+        replace(options, n_foils=0)
+    with pytest.raises(UsageError, match="at least 1 seed"):
+        replace(options, seeds=())
