@@ -25,5 +25,9 @@ class TraceError(SteerlensError):
     """The decomposition of a residual does not add up, so no result of it can be trusted."""
 
 
+class TermsWarning(UserWarning):
+    """Terms of a model's weights that its user should know before they are downloaded."""
+
+
 class StoreError(SteerlensError):
     """Results cannot be written or read: disk full, folder not writable, another run in the same place."""

@@ -1,7 +1,5 @@
 """Every decoder family against its own diffusers pipeline, loaded from a saved folder, on tiny random weights."""
 
-import json
-import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from diffusers.models.autoencoders import autoencoder_rae
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers import SiglipVisionConfig
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, check_fit, decode
@@ -19,6 +19,7 @@ from steerlens.decoders.ip_adapter import IPAdapterDecoder, IPAdapterPlusDecoder
 from steerlens.decoders.kandinsky21 import Kandinsky21Decoder
 from steerlens.decoders.karlo import KarloDecoder
 from steerlens.decoders.rae import RAEDecoder
+from steerlens.decoders.rae.siglip import NestedTower, builds_unaided, expected_tower
 from steerlens.decoders.sd_image_variations import SDImageVariationsDecoder
 from steerlens.decoders.stable_unclip import StableUnCLIPDecoder
 from steerlens.errors import ModelError, UsageError
@@ -138,7 +139,7 @@ def test_the_conformance_checks_pass(family: str, folders: Any) -> None:
     report.require()
 
 
-RAE = ["dinov2", "mae"]
+RAE = ["dinov2", "siglip2", "mae"]
 
 
 @pytest.mark.parametrize("kind", RAE)
@@ -172,22 +173,27 @@ def test_the_conformance_checks_pass_for_representation_autoencoders(kind: str, 
         decode(decoder, Conditioning("image_tokens", values), [0, 1, 2, 3], DecodeOptions(1, 1.0, "none", (32, 32)))
 
 
-@pytest.mark.xfail(
-    not hasattr(SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)), "vision_model"),
-    reason="diffusers looks for `vision_model` in SiglipVisionModel, which this transformers no longer has",
-    raises=AttributeError,
-    strict=True,
-)
-def test_the_siglip_2_variant_can_be_built() -> None:
-    tiny_pipeline("rae-siglip2")
+def test_a_siglip_tower_is_replaced_only_while_diffusers_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = autoencoder_rae.SiglipVisionModel
+    flattened = not hasattr(own(SiglipVisionConfig(num_hidden_layers=1)), "vision_model")
+    assert builds_unaided() is not flattened
+    with expected_tower():
+        assert (autoencoder_rae.SiglipVisionModel is NestedTower) == flattened
+    assert autoencoder_rae.SiglipVisionModel is own
+    # A diffusers that reaches the norm of a flattened tower is left alone.
+    monkeypatch.setattr(autoencoder_rae, "_build_encoder", lambda *_, **__: None)
+    assert builds_unaided()
+    with expected_tower():
+        assert autoencoder_rae.SiglipVisionModel is own
+    # Any other failure of its is no reason to replace anything.
+    monkeypatch.setattr(autoencoder_rae, "_build_encoder", lambda *_, **__: own.no_such_part)
+    with pytest.raises(AttributeError, match="no_such_part"):
+        builds_unaided()
 
 
-def test_loading_the_siglip_2_variant_says_why_it_cannot(folders: Any, tmp_path: Path) -> None:
-    shutil.copytree(folders("rae-mae"), tmp_path / "rae")
-    config = tmp_path / "rae" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "encoder_type": "siglip2"}))
-    with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder with transformers"):
-        RAEDecoder.from_folder(tmp_path / "rae", None, device=torch.device("cpu"), dtype=torch.float32)
+def test_weights_of_the_siglip_2_variant_have_the_published_names(folders: Any) -> None:
+    names = load_file(folders("rae-siglip2") / "diffusion_pytorch_model.safetensors")
+    assert "encoder.vision_model.embeddings.patch_embedding.weight" in names
 
 
 def test_ip_adapter_plus_reads_what_its_pipeline_reads_and_refuses_sites_of_the_last_layer() -> None:

@@ -22,7 +22,7 @@ from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo.pair import Pair
 
-FAMILIES = ("rae-dinov2", "rae-mae", "ip-adapter-plus-sd15")
+FAMILIES = ("rae-dinov2", "rae-siglip2", "rae-mae", "ip-adapter-plus-sd15")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -138,7 +138,8 @@ def test_the_diffusion_lens_reads_every_layer_as_the_decoder_reads_its_own(pair:
     for index, site in enumerate(sites):
         wanted = pair.encoder.record(pixels, [site])[site]
         if source.normed:
-            eps = pair.decoder.model.encoder.layernorm.eps  # type: ignore[attr-defined]
+            native: Any = pair.decoder.native_encoder  # type: ignore[attr-defined]
+            eps = getattr(native, "layernorm" if hasattr(native, "layernorm") else "post_layernorm").eps
             centred = wanted - wanted.mean(dim=-1, keepdim=True)
             wanted = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
         wanted = wanted[:, pair.encoder.spec.first_patch :] if source.patches_only else wanted

@@ -3,14 +3,16 @@
 import os
 import sys
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steerlens.errors import UsageError
+from steerlens.errors import TermsWarning, UsageError
 from steerlens.limits import LIMITS, over_limit
+from steerlens.printable import printable
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -50,15 +52,24 @@ def command_environment() -> Generator[None]:
     that `PYTHONWARNINGS=error` would raise come from libraries, not from the command.
     """
     strict = any(option.startswith("error") for option in sys.warnoptions)
-    with _variables({"MPLBACKEND": "agg", **({"PYTHONWARNINGS": None} if strict else {})}):
-        if not strict:
-            yield
-            return
-        with warnings.catch_warnings():
+    with _variables({"MPLBACKEND": "agg", **({"PYTHONWARNINGS": None} if strict else {})}), warnings.catch_warnings():
+        if strict:
             warnings.resetwarnings()
             for category in _QUIET:
                 warnings.simplefilter("ignore", category)
-            yield
+        warnings.simplefilter("always", TermsWarning)
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        yield
+
+
+def _show_warning(
+    show: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Shows terms of use as a line for the user, and any other warning as before."""
+    if issubclass(category, TermsWarning):
+        sys.stderr.write(f"{printable(str(message))}\n")
+    else:
+        show(message, category, *place, **more)
 
 
 @contextmanager

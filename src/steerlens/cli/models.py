@@ -1,4 +1,4 @@
-"""The command `steerlens models`: lists models with size and licence, and whether they are on this machine."""
+"""The command `steerlens models`: lists models with domain, size and licence, and whether they are on this machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class Command:
             emit_json(rows)
             return 0
         print_table(
-            ("NAME", "HERE", "SIZE", "ENCODER", "CONDITIONS ON", "LICENCE", "TITLE"),
+            ("NAME", "HERE", "SIZE", "ENCODER", "CONDITIONS ON", "LICENCE", "TITLE", "DOMAIN: TRAINED ON"),
             [
                 (
                     row["name"],
@@ -36,6 +36,7 @@ class Command:
                     f"{row['consumes']} ({row['embedding_size'] or 'any size'})",
                     row["licence"],
                     row["title"],
+                    row["domain"],
                 )
                 for row in rows
             ],
@@ -52,10 +53,12 @@ def describe(card: Card) -> dict[str, Any]:
     return {
         "name": card.name,
         "title": card.title,
+        "domain": card.domain,
         "here": on_this_machine(card),
         "unusable": unbuildable(card.family),
         "gigabytes": card.gigabytes,
         "licence": card.licence,
+        "terms": card.terms,
         "family": card.family,
         "consumes": card.consumes,
         "embedding_size": card.embedding_size,

@@ -128,6 +128,12 @@ def written_tokens(atlas: Atlas) -> str:
     return "all tokens that the decoder reads" if area == "all" else f"the tokens {area}"
 
 
+def domain(atlas: Atlas) -> str:
+    """Pictures that the decoder was trained on, in words; empty if the run does not say."""
+    provenance = atlas.manifest.get("provenance")
+    return str(provenance.get("domain", "")) if isinstance(provenance, Mapping) else ""
+
+
 def two(value: float) -> str:
     """Formats a number with two decimals and a true minus sign, never as negative zero; a dash if it is not finite."""
     if not math.isfinite(value):

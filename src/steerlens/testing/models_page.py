@@ -32,6 +32,7 @@ _PRESETS = """\
 ## Presets
 
 Pairs that go by a name: `steerlens lens photo.png --model NAME`. Pinned means that the card names the hub's commit.
+A decoder draws what it was trained on: a picture of anything else comes back as something of its domain.
 """
 
 
@@ -56,7 +57,10 @@ def catalogue(rows: Sequence[Conformance], cards: Mapping[str, Card], versions: 
         f"Measured with {measured}.\n",
         _PRESETS,
         _table(
-            ("name", "what", "reads", "decoder", "encoder: layers x heads, size", "weights", "licence", "GB", "paper"),
+            (
+                *("name", "what", "domain: trained on", "reads", "decoder", "encoder: layers x heads, size", "weights"),
+                *("licence", "GB", "paper"),
+            ),
             (_preset(card) for card in cards.values()),
         ),
     ]
@@ -89,6 +93,7 @@ def _preset(card: Card) -> tuple[str, ...]:
     return (
         f"`{card.name}`",
         card.title,
+        card.domain,
         reads,
         f"`{card.family}`",
         sizes,

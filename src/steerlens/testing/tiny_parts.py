@@ -92,31 +92,31 @@ def tiny_vae() -> Any:
 
 
 def tiny_rae(kind: str) -> Any:
-    """A representation autoencoder of a kind of encoder, with latents that are normalised.
-
-    Raises:
-        AttributeError: for `siglip2`, since diffusers uses a part that transformers no longer has.
-    """
+    """A representation autoencoder of a kind of encoder, with latents that are normalised."""
     from diffusers import AutoencoderRAE
 
+    from steerlens.decoders.rae.siglip import expected_tower
+
     grid, width = 2, 64  # every encoder is built with heads of 64
-    patch = 112 if kind == "mae" else 8  # its position embeddings are those of pictures of 224 x 224
+    # Position embeddings of MAE are those of pictures of 224 x 224, those of SigLIP 2 of 256 x 256.
+    patch = {"mae": 112, "siglip2": 128}.get(kind, 8)
     generator = torch.Generator().manual_seed(7)
-    model = AutoencoderRAE(
-        encoder_type=kind,
-        encoder_hidden_size=width,
-        encoder_patch_size=patch,
-        encoder_num_hidden_layers=2,
-        decoder_hidden_size=16,
-        decoder_num_hidden_layers=1,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=32,
-        patch_size=8,
-        encoder_input_size=patch * grid,
-        latents_mean=torch.randn(1, width, grid, grid, generator=generator),
-        latents_std=torch.rand(1, width, grid, grid, generator=generator) + 0.5,
-        scaling_factor=0.7,
-    )
+    with expected_tower():
+        model = AutoencoderRAE(
+            encoder_type=kind,
+            encoder_hidden_size=width,
+            encoder_patch_size=patch,
+            encoder_num_hidden_layers=2,
+            decoder_hidden_size=16,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=2,
+            decoder_intermediate_size=32,
+            patch_size=8,
+            encoder_input_size=patch * grid,
+            latents_mean=torch.randn(1, width, grid, grid, generator=generator),
+            latents_std=torch.rand(1, width, grid, grid, generator=generator) + 0.5,
+            scaling_factor=0.7,
+        )
     with torch.no_grad():
         model.decoder.decoder_pred.weight.mul_(4)  # some pixels leave [0,1], as in real autoencoders
     return shaken(model, 0.2)

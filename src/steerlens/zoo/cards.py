@@ -84,6 +84,7 @@ class Card:
     Attributes:
         name: name of the pair in commands.
         title: description in one line.
+        domain: pictures that the decoder was trained on, in words; empty if a pair's own card does not say.
         licence: licence of the weights.
         paper: arXiv id.
         consumes: kind of the decoder's conditioning.
@@ -102,10 +103,12 @@ class Card:
         configs: name of the full configs in the package, which give costs and names of weights without the weights.
         folder: folder of the card, for a pair that is neither bundled nor on the hub.
         mirror: `owner/name` of another publisher's copy, for a decoder whose own repository has left the hub.
+        terms: terms of use that are shown before a download, such as those of a non-commercial licence; or empty.
     """
 
     name: str
     title: str
+    domain: str
     licence: str
     paper: str
     consumes: str
@@ -124,6 +127,7 @@ class Card:
     configs: str | None = None
     folder: Path | None = None
     mirror: str | None = None
+    terms: str = ""
 
     def __post_init__(self) -> None:
         elsewhere = self.folder is not None or self.family == "neighbours"
@@ -175,7 +179,7 @@ def folder_card(folder: Path) -> Card | None:
         return None
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: should be a table of fields.")
-    given = dict(cast(Mapping[str, Any], content))
+    given = {"domain": "", **cast(Mapping[str, Any], content)}  # cards of earlier versions have none
     wrong = [field for field in _ELSEWHERE if field in given]
     if wrong:
         raise ModelError(f"{path}: {', '.join(wrong)} has no place in the card of a folder.")

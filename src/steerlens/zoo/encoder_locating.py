@@ -9,7 +9,7 @@ from steerlens.encoders import OPEN_CLIP_FILES, is_timm_folder
 from steerlens.errors import ModelError, UsageError
 from steerlens.zoo.cards import Card, Repository, cards
 from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
-from steerlens.zoo.locating import LocatedPair, card_files, is_joint, locate_pair, pinned
+from steerlens.zoo.locating import LocatedPair, card_files, is_joint, locate_pair, pinned, warn_of_terms
 from steerlens.zoo.registry import opener_for
 from steerlens.zoo.sources import OPEN_CLIP_HUB, card_of, has_no_decoder, is_folder, is_hub_id, shortened
 
@@ -144,6 +144,8 @@ def _of_card(known: Card, local_files_only: bool, config_only: bool) -> LocatedE
     place, files = card_files(known)[0]
     files = tuple(file for file in files if file.endswith("config.json")) if config_only else files
     instead = "Give the folder of a local copy of the encoder instead."
+    if not config_only and not local_files_only:
+        warn_of_terms(known, [(place, files)])
     root = snapshot(place.repository, place.at, files, local_files_only=local_files_only, instead=instead)
     return LocatedEncoder(root / place.path, known.name, pinned(place, root), of_pair=True)
 

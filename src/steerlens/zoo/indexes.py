@@ -175,6 +175,7 @@ def open_index(
         file_hashes({**({} if located is None else located.files), **own_files}),
         str(encoder.device),
         library_versions(),
+        cards()["neighbours"].domain,
     )
     vocabulary = None if own is None else load_vocabulary(own, encoder.spec.embedding_size)
     vocabulary = class_vocabulary(encoder) if vocabulary is None else vocabulary

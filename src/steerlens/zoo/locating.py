@@ -13,17 +13,18 @@ A pipeline with its own image encoder (`image_encoder/`, `feature_extractor/`) i
 representation autoencoder; see `families`.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from steerlens.decoders import Family
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import ModelError, TermsWarning, UsageError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.decoder_families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
-from steerlens.zoo.hub import snapshot
+from steerlens.zoo.hub import cached_snapshot, snapshot
 from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder
 
 
@@ -122,6 +123,12 @@ def is_joint(known: Card) -> bool:
     return _declared(known).joint
 
 
+def warn_of_terms(known: Card, wanted: Sequence[tuple[Repository, tuple[str, ...]]]) -> None:
+    """Warns of a card's terms of use, unless the files to be fetched are all on this machine."""
+    if known.terms and not all(cached_snapshot(place.repository, place.at, files) for place, files in wanted):
+        warnings.warn(f"{known.name} ({known.licence}): {known.terms}", TermsWarning, stacklevel=2)
+
+
 def _declared(known: Card) -> Family:
     family = families().get(known.family)
     if family is None:
@@ -144,6 +151,11 @@ def _on_hub(known: Card, local_files_only: bool) -> LocatedPair:
             f"Its publisher took {second.repository} off the hub. A copy that others keep is {known.mirror}: if you "
             f"trust it, run `hf download {known.mirror} --local-dir FOLDER` and give --local FOLDER."
         )
+    if known.terms:
+        pages = " and ".join(dict.fromkeys(f"https://huggingface.co/{place.repository}" for place, _ in wanted))
+        instead += f" If access must be asked for, do so at {pages}, then run `hf auth login`."
+    if not local_files_only:
+        warn_of_terms(known, wanted)
     fetch = partial(snapshot, local_files_only=local_files_only, instead=instead)
     folders = [fetch(place.repository, place.at, files) for place, files in wanted]
     text_files = _declared(known).text_files

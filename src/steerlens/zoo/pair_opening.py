@@ -88,6 +88,7 @@ def open_pair(
         file_hashes(hashed),
         str(device),
         library_versions(),
+        card.domain if card is not None and own_decoder else "",
     )
     # A vocabulary belongs to the encoder that was trained with it.
     folder = located.folder if own_encoder else None

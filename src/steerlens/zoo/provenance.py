@@ -64,6 +64,7 @@ class Provenance:
         sha256: hash of every file that decides the numbers, by component and file name (`file_hashes`).
         device: device of the models.
         versions: versions of the libraries that decide the numbers (`library_versions`).
+        domain: pictures that the decoder was trained on, in words; empty if unknown.
     """
 
     name: str = ""
@@ -72,6 +73,7 @@ class Provenance:
     sha256: Mapping[str, str] = field(default_factory=dict[str, str])
     device: str = ""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    domain: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the provenance for a manifest."""
@@ -84,6 +86,7 @@ class Provenance:
             "sha256": dict(self.sha256),
             "device": self.device,
             "versions": dict(self.versions),
+            **({"domain": self.domain} if self.domain else {}),
         }
 
 

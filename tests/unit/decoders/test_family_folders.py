@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from steerlens.cli.environment import command_environment
 from steerlens.decoders.base import DecodeOptions, clean_conditioning, decode
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import ModelError, TermsWarning, UsageError
 from steerlens.loading import load
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo import locate_encoder, open_encoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
-from steerlens.zoo.decoder_families import families, unbuildable
+from steerlens.zoo.decoder_families import families
 from steerlens.zoo.locating import card_files
 from steerlens.zoo.provenance import file_hashes
 
 FAMILIES = families()
-# Kandinsky 2.1 lies in two repositories, and the SigLIP 2 autoencoder cannot be built.
-WHOLE = [family for family in FAMILIES if not family.startswith("kandinsky") and family != "rae-siglip2"]
+# Kandinsky 2.1 lies in two repositories.
+WHOLE = [family for family in FAMILIES if not family.startswith("kandinsky")]
 
 
 @pytest.fixture(scope="module")
@@ -167,15 +167,42 @@ def test_the_hub_that_cannot_be_reached_is_told_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_said_of_the_siglip_2_variant_beforehand_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = hasattr(SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=1)), "vision_model")
-    assert (unbuildable("rae-siglip2") is None) == built
-    assert unbuildable("rae-mae") is None
-    monkeypatch.setattr("steerlens.decoders.rae.version", lambda name: "0.42.1")
+def test_a_known_reason_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steerlens.zoo.locating.unbuildable", lambda family: "decoder: cannot be built here.")
     monkeypatch.setattr("steerlens.zoo.locating.snapshot", lambda *_, **__: pytest.fail("something was fetched"))
     for call in (lambda: load("rae-siglip2"), lambda: locate_encoder("rae-siglip2")):
-        with pytest.raises(ModelError, match="cannot build the SigLIP 2 representation autoencoder"):
+        with pytest.raises(ModelError, match="cannot be built here"):
             call()
+
+
+def test_terms_are_shown_before_a_download_and_only_then(
+    folders: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[str] = []
+
+    def snapshot(*_: Any, **__: Any) -> Path:
+        steps.append("fetched")
+        return folders("rae-mae")
+
+    monkeypatch.setattr("steerlens.zoo.locating.snapshot", snapshot)
+    terms = cards()["rae-mae"].terms
+    assert "commercially" in terms
+    with pytest.warns(TermsWarning, match=r"rae-mae .* may not be used commercially") as caught:
+        load("rae-mae", dtype="float32")
+    assert steps == ["fetched"] and len(caught) == 1
+    load("rae-mae", dtype="float32", local_files_only=True)  # nothing is fetched, so nothing is warned of
+    monkeypatch.setattr("steerlens.zoo.locating.cached_snapshot", lambda *_: folders("rae-mae"))
+    load("rae-mae", dtype="float32")
+    with command_environment():
+        monkeypatch.setattr("steerlens.zoo.locating.cached_snapshot", lambda *_: None)
+        load("rae-mae", dtype="float32")
+    assert capsys.readouterr().err == f"rae-mae ({cards()['rae-mae'].licence}): {terms}\n"
+
+
+def test_every_card_says_what_its_decoder_was_trained_on(folders: Any) -> None:
+    assert all(known.domain for known in cards().values())
+    assert load("emoji").provenance.to_json()["domain"] == cards()["emoji"].domain
+    assert "domain" not in load(folders("rae-mae"), dtype="float32").provenance.to_json()  # a folder without a card
 
 
 def test_the_encoder_of_every_pair_is_opened_without_its_decoder(folders: Any, tmp_path: Path) -> None:

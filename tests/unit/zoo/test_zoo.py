@@ -432,6 +432,7 @@ def test_adapters_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CARD: dict[str, Any] = {
     "title": "A pair",
+    "domain": "emoji",
     "licence": "MIT",
     "paper": "0000.00000",
     "consumes": "image_embedding",
@@ -459,6 +460,7 @@ def test_cards_are_read() -> None:
     [
         (lambda card: card | {"licens": "MIT"}, "unknown: licens"),
         (lambda card: {key: value for key, value in card.items() if key != "title"}, "missing: title"),
+        (lambda card: {key: value for key, value in card.items() if key != "domain"}, "missing: domain"),
         (lambda card: card | {"layers": "two"}, "layers is 'two', which is no int"),
         (lambda card: card | {"layers": True}, "layers is True"),
         (lambda card: card | {"defaults": {"steps": 3}}, "defaults: fields missing"),

@@ -33,6 +33,8 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         pair = load_pair(settings)
         for note in pair.notes:
             progress.say(note)
+        if pair.provenance.domain:
+            progress.say(f"the decoder was trained on {pair.provenance.domain}")
         spec = pair.encoder.spec
         directions = settings.named.directions(spec.n_layers, spec.n_heads, spec.width)
         vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)

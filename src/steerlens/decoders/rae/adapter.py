@@ -9,6 +9,7 @@ arXiv 2510.11690.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from math import isqrt
 from pathlib import Path
 from typing import Any, Self
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, TokenSource, check_request
-from steerlens.decoders.rae import FAMILIES, siglip_reason
+from steerlens.decoders.family import configured
+from steerlens.decoders.rae import FAMILIES
+from steerlens.decoders.rae.siglip import expected_tower
 from steerlens.decoders.saved import SavedDecoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.progress import Progress
-from steerlens.storage import read_json
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
 """Class and register tokens before the patches, by kind of encoder."""
@@ -75,7 +77,7 @@ class RAEDecoder(SavedDecoder):
     @property
     def native_encoder(self) -> nn.Module:
         """The frozen encoder of the image tokens."""
-        return self.model.encoder
+        return getattr(self.model.encoder, "vision_model", self.model.encoder)
 
     def batch_size(self, options: DecodeOptions) -> int:
         """Returns the number of pictures decoded at once."""
@@ -84,9 +86,8 @@ class RAEDecoder(SavedDecoder):
     @torch.no_grad()
     def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
         """Turns the final residual of every token into conditioning: normed without weights, patches only."""
-        encoder = self.model.encoder
-        vision = getattr(encoder, "vision_model", encoder)
-        norm = vision.post_layernorm if self.kind == "siglip2" else encoder.layernorm
+        encoder: Any = self.native_encoder
+        norm = encoder.post_layernorm if self.kind == "siglip2" else encoder.layernorm
         return norm(residual)[:, _PREFIX[self.kind] :]
 
     def decode_batches(
@@ -132,10 +133,5 @@ class RAEDecoder(SavedDecoder):
         Raises:
             ModelError: if it is missing or broken, or the installed libraries cannot build it.
         """
-        try:
+        with expected_tower() if configured(folder, "encoder_type") == "siglip2" else nullcontext():
             return super().from_folder(folder, negative, **given)
-        except ModelError as error:
-            kind = read_json(folder / "config.json", "decoder").get("encoder_type")
-            if kind == "siglip2" and isinstance(error.__cause__, AttributeError):
-                raise ModelError(siglip_reason()) from error
-            raise
