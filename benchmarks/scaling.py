@@ -24,7 +24,7 @@ from timing import machine
 from steerlens.atlas.plan import Cell
 from steerlens.atlas.results import CellResult
 from steerlens.cli.lens.dry_run import price
-from steerlens.cli.lens.settings import LensSettings, LookSettings, ModelSettings
+from steerlens.cli.lens.settings import DecodingSettings, LensChoice, LensSettings, ModelSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.diffusion import default_batch_size
@@ -45,9 +45,9 @@ GPUS = (1, 8, 64)
 
 SWEEPS: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "`--controls 0`": {"controls": 0},
-    "`--preview`": {"preview": True},
-    "`--decode top:20`": {"decode": "top:20"},
+    "`--controls 0`": {"lens": LensChoice(controls=0)},
+    "`--preview`": {"decoding": DecodingSettings(steps=STEPS, preview=True)},
+    "`--decode top:20`": {"decoding": DecodingSettings(steps=STEPS, decode="top:20")},
 }
 """Settings of `steerlens lens` that are priced, each with `--steps 10`."""
 
@@ -77,7 +77,9 @@ def sweeps(cost: Cost) -> list[Sweep]:
     """What each of the sweeps takes for one input."""
     found: list[Sweep] = []
     for name, changes in SWEEPS.items():
-        settings = LensSettings(ModelSettings(model=MODEL, device="cpu"), LookSettings(steps=STEPS, **changes))
+        settings = LensSettings(
+            ModelSettings(model=MODEL, device="cpu"), **{"decoding": DecodingSettings(steps=STEPS), **changes}
+        )
         priced = price(settings, [sample_picture()], Path("run"))
         decoded = priced["pictures_to_decode"]
         found.append(Sweep(name, decoded, priced["disk_bytes"], priced["operations"] // decoded))

@@ -134,9 +134,9 @@ def test_commands_keep_traces_show_and_clear_them(
 
 def test_where_traces_come_from_does_not_make_another_run() -> None:
     from steerlens.cli.lens import Command, LensSettings
-    from steerlens.cli.lens.settings import LookSettings
+    from steerlens.cli.lens.settings import DecodingSettings
 
     assert (
-        Command((Path("cat.png"),), LensSettings(look=LookSettings(cache=False))).folder
+        Command((Path("cat.png"),), LensSettings(decoding=DecodingSettings(cache=False))).folder
         == Command((Path("cat.png"),)).folder
     )

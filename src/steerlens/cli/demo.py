@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steerlens.cli.interrupted import kept
-from steerlens.cli.lens.settings import LensSettings, LookSettings
+from steerlens.cli.lens.settings import DecodingSettings, LensSettings
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class Command:
         from steerlens.cli.lens.run import look_and_report
         from steerlens.zoo import sample_picture
 
-        settings = LensSettings(look=LookSettings(seed=self.seed), json=self.json)
+        settings = LensSettings(decoding=DecodingSettings(seed=self.seed), json=self.json)
         return look_and_report(settings, [sample_picture()], self.out)

@@ -158,9 +158,13 @@ def _parsed(name: str, arguments: Sequence[str]) -> Any:
     """
     import tyro
 
+    from steerlens.cli.help_texts import write_help
+
+    command = importlib.import_module(f"steerlens.cli.{name}").Command
+    write_help(command)
     parse = partial(
         tyro.cli,
-        importlib.import_module(f"steerlens.cli.{name}").Command,
+        command,
         prog=f"steerlens {name}",
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )

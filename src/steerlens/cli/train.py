@@ -128,7 +128,7 @@ class Emoji:
     """Seed of all random numbers."""
 
     evaluate: bool = True
-    """Evaluate the finished pair and write the figures into its model card."""
+    """Leave out the evaluation of the finished pair, and its figures in the model card."""
 
     def interrupted(self) -> str:
         """Message about the results that an interrupted run keeps."""

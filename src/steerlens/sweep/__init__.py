@@ -9,16 +9,19 @@ if TYPE_CHECKING:
     from steerlens.sweep.engine import FinishedCells, run
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
-    from steerlens.sweep.options import LookOptions
+    from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
     from steerlens.sweep.prepare import default_strength, make_job, plan_of
     from steerlens.sweep.selection import Selection
 
 __all__ = [
+    "DecodingOptions",
     "Engine",
     "FinishedCells",
     "Job",
+    "LensOptions",
     "LookOptions",
     "Selection",
+    "SiteOptions",
     "Target",
     "cache_folder",
     "cached_models",

@@ -9,25 +9,41 @@ DEFAULT_SITES = "resid_post,heads"
 
 
 @dataclass(frozen=True)
-class LookOptions(DecodeOverrides):
-    """Options of a sweep; None means the pair's own default."""
+class SiteOptions:
+    """Sites to look at, and the tokens that are steered there."""
 
     sites: str = DEFAULT_SITES
     """Sites to look at, comma-separated: heads, all, resid_pre, resid_mid, resid_post, attn_out, mlp_out, a single
     site such as head.3.4 or L3H4, or a pattern such as head.8-11.* or mlp_out.3-5. Layers and heads count from 0."""
-
-    strength: str | None = None
-    """Steering strength of the Steering Lens. s=40 multiplies what a head writes by 40 (s=1 is the clean run); rho=1
-    adds a vector as long as the final residual, equally for all heads. s below 1 and rho below 0 steer away. Default:
-    the model's own."""
 
     tokens: str = "all"
     """Tokens that the Steering Lens WRITES TO, for decoders that read image tokens (rae-dinov2, rae-mae,
     ip-adapter-plus-sd15): all; the number of a token, counting the class token and registers first; or a part of the
     picture as in --region, for example 8,8,40,40 or patches=2-4,0-3. For what heads READ FROM, see --region."""
 
+
+@dataclass(frozen=True)
+class LensOptions:
+    """Lenses, their strength, and the number of controls and labels."""
+
     lenses: tuple[Literal["diffusion", "steering"], ...] = ("diffusion", "steering")
     """Lenses whose pictures are decoded. The Logit Lens always runs if the model has a vocabulary."""
+
+    strength: str | None = None
+    """Steering strength of the Steering Lens. s=40 multiplies what a head writes by 40 (s=1 is the clean run); rho=1
+    adds a vector as long as the final residual, equally for all heads. s below 1 and rho below 0 steer away. Default:
+    the model's own."""
+
+    controls: int = 1
+    """Controls of each head: random directions steered equally hard, which the head should beat; 0 for none."""
+
+    n_labels: int = 5
+    """Number of Logit Lens labels for every site."""
+
+
+@dataclass(frozen=True)
+class DecodingOptions(DecodeOverrides):
+    """What is decoded, and how; None means the decoder's own default."""
 
     decode: str = "all"
     """Sites to decode: all; top:K, for the K heads (or other writes) of every picture and lens whose embedding is
@@ -40,11 +56,10 @@ class LookOptions(DecodeOverrides):
     n_seeds: int = 1
     """Number of seeds, counting up from the first. With two or more, the report shows how well they agree."""
 
-    controls: int = 1
-    """Controls of each head: random directions steered equally hard, which the head should beat; 0 for none."""
 
-    n_labels: int = 5
-    """Number of Logit Lens labels for every site."""
+@dataclass(frozen=True)
+class LookOptions(SiteOptions, LensOptions, DecodingOptions):
+    """Options of a sweep; None means the pair's own default."""
 
     cache: bool = False
     """Reuse traces of earlier runs. Weights must be as they were loaded, since their files identify the traces."""

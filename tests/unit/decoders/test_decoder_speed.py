@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from steerlens.cli.lens.engines import compile_decoder, pays_to_compile
-from steerlens.cli.lens.settings import LensSettings
+from steerlens.cli.lens.settings import DecodingSettings, LensSettings, WorkerSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import diffusion, saved
 from steerlens.decoders.base import decode
@@ -76,5 +76,5 @@ def test_compiling_is_left_where_it_does_not_pay(pair: Pair, monkeypatch: pytest
     monkeypatch.setattr(DiffusionDecoder, "device", torch.device("cuda"))
     assert pays_to_compile(LensSettings(), pair, 10_000)
     assert not pays_to_compile(LensSettings(), pair, 10)
-    assert not pays_to_compile(LensSettings(compile="no"), pair, 10_000)
-    assert not pays_to_compile(LensSettings(engine="ray"), pair, 10_000)
+    assert not pays_to_compile(LensSettings(decoding=DecodingSettings(compile="no")), pair, 10_000)
+    assert not pays_to_compile(LensSettings(workers=WorkerSettings(engine="ray")), pair, 10_000)

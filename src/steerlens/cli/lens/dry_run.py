@@ -71,7 +71,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         encoder=models.encoder,
         local_files_only=models.local_files_only,
     )
-    directions = settings.named.directions(cost.n_layers, cost.n_heads)
+    directions = settings.sites.directions(cost.n_layers, cost.n_heads)
     strength = default_strength(card)
     plan = plan_of(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
     options = look.over(default_options(card, cost.size))

@@ -20,7 +20,7 @@ _MANY_PICTURES = 500
 def load_pair(settings: LensSettings) -> Pair:
     """Loads and checks the pair that the settings name, and compiles it if they request it."""
     pair = settings.models.load()
-    if settings.compile == "yes":
+    if settings.decoding.compile == "yes":
         compile_decoder(pair)
     return pair
 
@@ -31,7 +31,7 @@ def engine_of(settings: LensSettings) -> Engine:
     Raises:
         UsageError: if there are options of workers but the engine is local, or if no cluster answers.
     """
-    if settings.engine == "ray":
+    if settings.workers.engine == "ray":
         on_worker = replace(settings, models=settings.models.absolute())
         return ray_engine(settings.workers, partial(load_pair, on_worker))
     if settings.workers != WorkerSettings():
@@ -52,7 +52,7 @@ def compile_decoder(pair: Pair) -> None:
 
 def pays_to_compile(settings: LensSettings, pair: Pair, pictures: int) -> bool:
     """True if `--compile auto` is set and compiling saves time for this many pictures on this device."""
-    many = settings.compile == "auto" and settings.engine == "local" and pictures >= _MANY_PICTURES
+    many = settings.decoding.compile == "auto" and settings.workers.engine == "local" and pictures >= _MANY_PICTURES
     return many and isinstance(pair.decoder, DiffusionDecoder) and pair.decoder.device.type == "cuda"
 
 

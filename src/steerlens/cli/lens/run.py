@@ -36,9 +36,9 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         if pair.provenance.domain:
             progress.say(f"the decoder was trained on {pair.provenance.domain}")
         spec = pair.encoder.spec
-        directions = settings.named.directions(spec.n_layers, spec.n_heads, spec.width)
-        vocabulary = None if settings.vocabulary is None else read_vocabulary(settings.vocabulary, pair)
-        job = make_job(pair, pictures, settings.look, settings.target, vocabulary, directions)
+        directions = settings.sites.directions(spec.n_layers, spec.n_heads, spec.width)
+        vocabulary = None if settings.sites.vocabulary is None else read_vocabulary(settings.sites.vocabulary, pair)
+        job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions)
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
             progress.say("compiling the denoising network, which takes a few minutes; --compile no skips this")
             compile_decoder(pair)
@@ -51,7 +51,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
                 f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
             )
         progress.advance(1)
-        if settings.engine == "ray":
+        if settings.workers.engine == "ray":
             leave_the_gpu(pair)
         sweep = SweepBar(progress)
         atlas = run_to_end(look_in(pair, job, folder, engine), sweep.show)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from steerlens.sweep import LookOptions
+from steerlens.sweep import DecodingOptions, LensOptions, LookOptions, SiteOptions
 from steerlens.sweep.ray.cluster import Workers
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Models of a run: encoder and decoder, their files and their device."""
+    """Encoder and decoder, their files and their device."""
 
     model: str = "emoji"
     """Pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder with a pair."""
@@ -64,28 +64,15 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class LookSettings(LookOptions):
-    """Options of the sweep, under their names on the command line."""
+class SiteSettings(SiteOptions):
+    """What to look at, and what to compare it with."""
 
-    lenses: Annotated[tuple[Literal["diffusion", "steering"], ...], tyro.conf.arg(name="lens")] = (
-        "diffusion",
-        "steering",
-    )
-    """Lenses whose pictures are decoded. The Logit Lens always runs if the model has a vocabulary."""
+    target: str | None = None
+    """Text or picture file that pictures are compared with. Default: each input itself."""
 
-    n_seeds: Annotated[int, tyro.conf.arg(name="seeds")] = 1
-    """Number of seeds, counting up from the first. With two or more, the report shows how well they agree."""
-
-    n_labels: Annotated[int, tyro.conf.arg(name="labels")] = 5
-    """Number of Logit Lens labels for every site."""
-
-    cache: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: False)")] = True
-    """Trace every picture again. By default, traces of earlier runs are reused; see `steerlens cache`."""
-
-
-@dataclass(frozen=True)
-class NamedSites:
-    """Sites that the user names: directions from a file, groups and regions."""
+    vocabulary: Path | None = None
+    """Labels for the Logit Lens: a text file with a text per line, or a folder with vocabulary.json and
+    vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has any."""
 
     vector: Path | None = None
     """Safetensors file with directions in the residual stream, each a tensor (width,): a probe, a neuron, a feature.
@@ -113,8 +100,40 @@ class NamedSites:
 
 
 @dataclass(frozen=True)
+class LensChoice(LensOptions):
+    """Lenses, how hard they steer, and how many controls and labels there are."""
+
+    lenses: Annotated[tuple[Literal["diffusion", "steering"], ...], tyro.conf.arg(name="lens")] = (
+        "diffusion",
+        "steering",
+    )
+    """Lenses whose pictures are decoded. The Logit Lens always runs if the model has a vocabulary."""
+
+    n_labels: Annotated[int, tyro.conf.arg(name="labels")] = 5
+    """Number of Logit Lens labels for every site."""
+
+
+@dataclass(frozen=True)
+class DecodingSettings(DecodingOptions):
+    """Sites to decode, and how to decode them."""
+
+    n_seeds: Annotated[int, tyro.conf.arg(name="seeds")] = 1
+    """Number of seeds, counting up from the first. With two or more, the report shows how well they agree."""
+
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Compile the denoising network first, which takes minutes and saves time for many pictures on a GPU. auto:
+    on CUDA, for 500 pictures or more."""
+
+    cache: bool = True
+    """Trace every picture again. By default, traces of earlier runs are reused; see `steerlens cache`."""
+
+
+@dataclass(frozen=True)
 class WorkerSettings(Workers):
-    """Ray workers, under their names on the command line."""
+    """Where the run computes: in this process, or on Ray workers."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Engine: this process, or Ray workers on this machine or a cluster (extra `ray`)."""
 
     address: str | None = None
     """With --engine ray: address of a running cluster, or auto. Default: start Ray on this machine for this run only.
@@ -132,32 +151,29 @@ class WorkerSettings(Workers):
 
 @dataclass(frozen=True)
 class LensSettings:
-    """Options that `lens` and `demo` share."""
+    """Options that `lens` and `demo` share, in the groups that the help shows."""
 
-    models: Annotated[ModelSettings, tyro.conf.arg(name="")] = field(default_factory=ModelSettings)
+    models: Annotated[ModelSettings, tyro.conf.arg(name="model")] = field(default_factory=ModelSettings)
 
-    look: Annotated[LookSettings, tyro.conf.arg(name="")] = field(default_factory=LookSettings)
+    sites: Annotated[SiteSettings, tyro.conf.arg(name="site")] = field(default_factory=SiteSettings)
 
-    target: str | None = None
-    """Text or picture file that pictures are compared with. Default: each input itself."""
+    lens: Annotated[LensChoice, tyro.conf.arg(name="lens")] = field(default_factory=LensChoice)
 
-    named: Annotated[NamedSites, tyro.conf.arg(name="")] = field(default_factory=NamedSites)
+    decoding: Annotated[DecodingSettings, tyro.conf.arg(name="decoding")] = field(default_factory=DecodingSettings)
 
-    vocabulary: Path | None = None
-    """Labels for the Logit Lens: a text file with a text per line, or a folder with vocabulary.json and
-    vocabulary.safetensors (text embeddings or class weights). Default: the model's own, if it has any."""
-
-    compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the denoising network first, which takes minutes and saves time for many pictures on a GPU. auto:
-    on CUDA, for 500 pictures or more."""
-
-    engine: Literal["local", "ray"] = "local"
-    """Engine: this process, or Ray workers on this machine or a cluster (extra `ray`)."""
-
-    workers: Annotated[WorkerSettings, tyro.conf.arg(name="")] = field(default_factory=WorkerSettings)
+    workers: Annotated[WorkerSettings, tyro.conf.arg(name="cluster")] = field(default_factory=WorkerSettings)
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
+
+    @property
+    def look(self) -> LookOptions:
+        """Options of the sweep."""
+        groups = (self.sites, self.lens, self.decoding)
+        names = {part.name for part in fields(LookOptions)}
+        return LookOptions(
+            **{part.name: getattr(group, part.name) for group in groups for part in fields(group) if part.name in names}
+        )
 
     def marked(self) -> str:
         """Options that decide a run's results, as version 0.1.0 wrote them; empty for the defaults.
