@@ -166,22 +166,27 @@ def read_bridge(folder: str | Path) -> StoredBridge:
             f"{folder} holds no bridge (there is no {_CARD} in it); make one with: steerlens bridge fit --from ENCODER "
             "--to ENCODER --images DIR --out DIR"
         )
+    card = cast(dict[str, Any], read_yaml(folder / _CARD))
+    read = _CARD
     try:
         data = read_file(folder / _TENSORS, "tensors_bytes")
-        card = cast(dict[str, Any], read_yaml(folder / _CARD))
         if card["format"] != FORMAT:
             raise ModelError(f"{folder} was written by another version of steerlens (format {card['format']}).")
         digest = hashlib.sha256(data).hexdigest()
         if card["sha256"] != digest:
-            raise ModelError(f"{folder}: {_TENSORS} is not the map that {_CARD} was written for; fit the bridge again.")
+            raise ModelError(
+                f"{folder / _TENSORS} is damaged, or not the map that {_CARD} was written for; fit the bridge again."
+            )
+        read = _TENSORS
         bridge = bridge_from(card["kind"], load_tensors(data))
+        read = _CARD
         source, target = End(**card["source"]), End(**card["target"])
         measured = Measured(**card["measured"])
         candidates = tuple(Candidate(**entry) for entry in card["candidates"])
         pictures: Mapping[str, Any] = card["pictures"]
     except (OSError, UsageError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"the bridge in {folder} cannot be read: {reason}.") from error
+        raise ModelError(f"the bridge in {folder} cannot be read: {read}: {reason}.") from error
     sizes = (source.embedding_size, target.embedding_size)
     if sizes != (bridge.source_size, bridge.target_size):
         raise ModelError(

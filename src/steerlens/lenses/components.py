@@ -26,6 +26,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
 from steerlens.limits import read_file
 from steerlens.sites import Site, parse_sites
+from steerlens.storage import check_sum
 from steerlens.trace import Trace
 
 _MEMBER_KINDS = ("head", "attn_out", "mlp_out")
@@ -188,9 +189,12 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
     Raises:
         UsageError: if there is no such file, a tensor has another width or shape, or two have one name.
         ModelError: if the file is no safetensors file, or holds values that are not finite.
+        StoreError: if a head profile wrote it, and it was damaged since.
     """
+    data = read_file(path, "tensors_bytes")
+    check_sum(path.parent, path.name, data, "write it again, or restore it from a copy")
     try:
-        tensors = load_tensors(read_file(path, "tensors_bytes"))
+        tensors = load_tensors(data)
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"{path} is no safetensors file ({error}).") from error
     directions: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerlens.encoders import EncoderSpec
 from steerlens.lenses import Strength, visible_norm
+from steerlens.printable import without_folders
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
 from steerlens.profiles.pictures import ProfilePicture
 from steerlens.profiles.texts import TextScore, describe, text_scores
@@ -118,8 +119,8 @@ class Profile:
     def to_json(self) -> dict[str, Any]:
         """All numbers and texts, without pictures."""
         return {
-            "model": self.model,
-            "encoder": self.spec.name,
+            "model": without_folders(self.model),
+            "encoder": without_folders(self.spec.name),
             "source": self.source,
             "pictures": len(self.pictures),
             "strength": str(self.strength),

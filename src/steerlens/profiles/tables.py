@@ -11,6 +11,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.images import png_bytes
+from steerlens.printable import json_without_folders
 from steerlens.profiles.measure import ORDERS, oriented
 from steerlens.profiles.summary import DIRECTIONS, HeadProfile, Profile, averages_of
 from steerlens.runs import IMAGE, image_value, table_bytes
@@ -51,7 +52,7 @@ def write_profile(
         StoreError: if they cannot be written.
     """
     study.write_json("summary.json", profile.to_json())
-    study.write_json("provenance.json", provenance)
+    study.write_json("provenance.json", json_without_folders(provenance))
     study.write("heads.parquet", table_bytes(_COLUMNS, [_head_row(head) for head in profile.heads]))
     # Coordinates on the axis are oriented like the top pictures: from low to high.
     shown = {name: values[name] for name in ("write", "axis", "similarity", "unsigned", "effect")}

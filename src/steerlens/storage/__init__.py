@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from steerlens.storage.files import atomic_file, atomic_write, files_under, make_folder, storing, write_json
     from steerlens.storage.folder import OwnedFolder, distinct_names, is_plain_name, safe_name
     from steerlens.storage.lock import LOCK_FILE, is_being_written, only_writer
+    from steerlens.storage.sums import check_sum, write_with_sum
     from steerlens.storage.weights import check_finite, file_hash, load_module, quiet_libraries, read_tensors
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_before_building",
     "check_finite",
     "check_library_folder",
+    "check_sum",
     "distinct_names",
     "file_hash",
     "files_under",
@@ -39,6 +41,7 @@ __all__ = [
     "storing",
     "too_large",
     "write_json",
+    "write_with_sum",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
 from steerlens.interventions import Mean
 from steerlens.lenses.components import load_directions
 from steerlens.lenses.strength import Strength
@@ -32,6 +32,7 @@ from steerlens.profiles.study import profile_heads
 from steerlens.profiles.summary import Profile, variance_share
 from steerlens.profiles.texts import chance_level, describe, excess
 from steerlens.progress import run_to_end
+from steerlens.runs import fingerprint
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
 from steerlens.zoo.pair import Pair
@@ -223,6 +224,58 @@ def test_a_profile_measured_otherwise_is_refused(pair: Pair, photos: Path, finis
     del manifest["measures"]
     (copy / "study.json").write_text(json.dumps({**manifest, "fingerprint": "of the version before"}))
     with pytest.raises(UsageError, match="give another --out, or remove that folder"):
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
+
+
+def test_a_flipped_bit_in_any_measurement_is_told(
+    pair: Pair, photos: Path, finished: tuple[Path, Profile], tmp_path: Path
+) -> None:
+    pictures = folder_pictures(photos, 6)
+    for number, name in enumerate(sorted(path.name for path in (finished[0] / "parts").iterdir())):
+        copy = Path(shutil.copytree(finished[0], tmp_path / "copy", dirs_exist_ok=True))
+        damaged = copy / "parts" / name
+        data = bytearray(damaged.read_bytes())
+        data[-1 if number % 2 else 12] ^= 4  # in the last number, or in the header
+        damaged.write_bytes(data)
+        with pytest.raises(StoreError, match=rf"{name} cannot be read: .*its hash differs; remove it, and the same"):
+            run_to_end(profile_heads(pair, pictures, options(pair), copy))
+        damaged.unlink()
+        run_to_end(profile_heads(pair, pictures, options(pair), copy))
+        assert damaged.read_bytes() == (finished[0] / "parts" / name).read_bytes()
+    manifest = copy / "study.json"
+    manifest.write_text(manifest.read_text().replace('"n_top": 2', '"n_top": 3'))
+    with pytest.raises(StoreError, match=r"study\.json cannot be read: it was changed or damaged"):
+        run_to_end(profile_heads(pair, pictures, options(pair), copy))
+    directions = finished[0] / "directions.safetensors"
+    data = directions.read_bytes()
+    (copy / directions.name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(StoreError, match=r"directions\.safetensors cannot be read: it is damaged"):
+        load_directions(copy / directions.name)
+
+
+def test_a_profile_names_no_folder_of_the_machine(pair: Pair, finished: tuple[Path, Profile]) -> None:
+    folder = str(Path(pair.name).parent)
+    assert Path(pair.name).is_absolute() and folder != "/"
+    write_profile_page(finished[1], finished[0])
+    for path in finished[0].rglob("*"):
+        assert not path.is_file() or folder.encode() not in path.read_bytes(), path
+    told = json.loads((finished[0] / "provenance.json").read_text())
+    assert told["name"] == Path(pair.name).name and told["encoder"]["folder"] and told["sha256"]
+
+
+def test_a_profile_that_an_earlier_version_began_with_whole_paths_is_resumed(
+    pair: Pair, photos: Path, finished: tuple[Path, Profile], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    before = json.loads((copy / "study.json").read_text())
+    del before["fingerprint"]
+    for place in (pair.name, "/where/it/was/then/" + Path(pair.name).name):
+        before["models"]["pair"] = place
+        (copy / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
+    before["models"]["sha256"] = {"image_encoder/model.safetensors": "0" * 64}
+    (copy / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
+    with pytest.raises(UsageError, match="another models"):
         run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
 
 

@@ -4,6 +4,7 @@ study.json             models, options and inputs (the fingerprint of the study)
 choice.json            the chosen settings and the figures of all candidates
 provenance.json        versions, machine, times; not part of the result
 parts/NAME.safetensors raw measurements, one file per part, written under a temporary name and renamed
+SHA256SUMS             hash of each file but study.json; studies of 0.1.0 have none
 summary.json           every figure, to 4 decimals
 table.parquet          one row per picture and component
 figures/               SVG and PNG
@@ -22,8 +23,18 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
+from steerlens.printable import json_without_folders
 from steerlens.runs import fingerprint, first_difference
-from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, only_writer, parse_json, storing
+from steerlens.storage import (
+    LOCK_FILE,
+    OwnedFolder,
+    atomic_write,
+    check_sum,
+    only_writer,
+    parse_json,
+    storing,
+    write_with_sum,
+)
 from steerlens.studies.shared.parts import Part
 
 _Part = TypeVar("_Part", bound=Part)
@@ -47,7 +58,7 @@ class StudyFolder:
             StoreError: if it cannot be written; parts stored before stay.
         """
         host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        self._own.write(save_tensors(host), "parts", f"{part}.safetensors")
+        write_with_sum(self._own, save_tensors(host), "parts", f"{part}.safetensors")
 
     def part(self, part: str) -> dict[str, Tensor]:
         """Loads the tensors of a finished part.
@@ -57,9 +68,11 @@ class StudyFolder:
         """
         path = self._path(part)
         try:
-            return load_tensors(path.read_bytes())
+            data = path.read_bytes()
+            check_sum(self.folder, f"parts/{path.name}", data, _PART_ADVICE)
+            return load_tensors(data)
         except (OSError, SafetensorError, ValueError) as error:
-            raise StoreError(f"{path} cannot be read: {error}. Remove it and run again to redo it.") from error
+            raise StoreError(f"{path} cannot be read: {error}; {_PART_ADVICE}.") from error
 
     def keep(self, name: str, part: Part) -> None:
         """Stores a finished part of typed measurements.
@@ -128,7 +141,7 @@ class StudyFolder:
         Raises:
             StoreError: if it cannot be written.
         """
-        return self._own.write(data, *name.split("/"))
+        return write_with_sum(self._own, data, *name.split("/"))
 
     def _path(self, part: str) -> Path:
         return self._own.path("parts", f"{part}.safetensors")
@@ -157,7 +170,9 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         UsageError: if the folder holds another study, or other files.
         StoreError: if it cannot be written, its `study.json` is damaged, or another process is writing to it.
     """
-    mark = fingerprint(json.loads(json.dumps(identity)))
+    identity = json.loads(json.dumps(identity))
+    shared = _without_places(identity)
+    mark = fingerprint(shared)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
@@ -165,16 +180,38 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
             raise UsageError(f"{folder} holds files but no study of steerlens; give another --out.")
     with only_writer(folder):
         before = read_json(folder / "study.json")
-        if before is not None and before.get("fingerprint") != mark:
-            recorded = {key: value for key, value in before.items() if key not in _NOT_IDENTITY}
-            key, then, now = first_difference(recorded, json.loads(json.dumps(identity))) or ("layout", "old", "new")
-            raise UsageError(
-                f"{folder} holds a study with another {key}: {then} there, {now} here; "
-                "give another --out, or remove that folder."
-            )
         if before is None:
-            _write_manifest(folder, {"fingerprint": mark, **identity})
+            _write_manifest(folder, {"fingerprint": mark, **shared})
+        else:
+            _check_same_study(folder, before, identity)
         yield StudyFolder(folder)
+
+
+def _without_places(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Identity whose models are named without their folders: hashes identify them, and a study is made to be shared."""
+    models = {"models": json_without_folders(identity["models"])} if "models" in identity else {}
+    return {**identity, **models}
+
+
+def _check_same_study(folder: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    recorded, shared = (
+        {key: value for key, value in before.items() if key not in _NOT_IDENTITY},
+        _without_places(identity),
+    )
+    stated, marks = before.get("fingerprint"), (fingerprint(shared), fingerprint(identity))
+    same = fingerprint(_without_places(recorded)) == marks[0]
+    if same and stated in (*marks, fingerprint(recorded)):
+        return
+    if same or stated in marks:
+        raise StoreError(
+            f"{folder / 'study.json'} cannot be read: it was changed or damaged, and no longer states what its "
+            "fingerprint was computed from; restore it from a copy, or run that study again with another --out."
+        )
+    key, then, now = first_difference(_without_places(recorded), shared) or ("layout", "old", "new")
+    raise UsageError(
+        f"{folder} holds a study with another {key}: {then} there, {now} here; "
+        "give another --out, or remove that folder."
+    )
 
 
 _NOT_IDENTITY = ("fingerprint", "chosen")
@@ -198,8 +235,12 @@ def read_json(
     Raises:
         StoreError: if the file cannot be read, or holds no object.
     """
+    if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+        raise StoreError(f"{path} cannot be read: it is no ordinary file; {advice}.")
     try:
-        content = parse_json(path.read_bytes())
+        data = path.read_bytes()
+        check_sum(path.parent, path.name, data, advice)
+        content = parse_json(data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -221,6 +262,8 @@ def _frozen_choices(path: Path) -> Mapping[str, Mapping[str, Any]]:
         raise StoreError(f"{path} holds no chosen settings by lens and is damaged; {_CHOICE_ADVICE}.")
     return cast(dict[str, dict[str, Any]], choices)
 
+
+_PART_ADVICE = "remove it, and the same command measures it again"
 
 _CHOICE_ADVICE = (
     "restore it from a copy, or remove it and the parts named report-*, and run again to choose and measure them again"

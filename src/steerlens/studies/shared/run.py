@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
 from steerlens.report import render
 from steerlens.studies.shared.folder import StudyFolder, open_study
@@ -76,7 +77,7 @@ def run_experiment(experiment: Experiment[_Measured, _Summary], folder: Path) ->
         opened.write_json("summary.json", summary.to_json())
         for name, values in output.files.items():
             opened.write_json(name, values)
-        opened.write_json("provenance.json", experiment.pair.provenance.to_json())
+        opened.write_json("provenance.json", json_without_folders(experiment.pair.provenance.to_json()))
         opened.write("table.parquet", parquet(output.rows))
         for name, figure in output.figures.items():
             save_figure(opened, name, figure)

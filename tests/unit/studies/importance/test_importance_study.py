@@ -20,6 +20,7 @@ from steerlens.studies.importance.findings import importance_findings
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.scores import choose
 from steerlens.studies.importance.section import importance_section
+from steerlens.studies.page import find_studies
 from steerlens.studies.shared import run
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.candidates import (
@@ -79,6 +80,13 @@ def test_the_study_resumes_to_the_same_summary(
         lens: {"setting": choice["setting"], "compare": choice["compare"]} for lens, choice in frozen.items()
     }
     assert set(frozen) == {"steering", "diffusion", "steering, not decoded", "diffusion, not decoded"}
+    folder = str(Path(pair.name).parent).encode()  # studies are made to be shared
+    assert len(folder) > 1
+    assert not [path for path in (tmp_path / "whole").rglob("*.*") if folder in path.read_bytes()]
+    summary_file = tmp_path / "whole" / "summary.json"
+    summary_file.write_text(summary_file.read_text().replace('"n_pictures": 3', '"n_pictures": 4'))
+    with pytest.raises(StoreError, match=r"summary\.json cannot be read: .*its hash differs"):
+        find_studies(tmp_path / "whole")
     for name in ("correlations", "heads", "layers"):
         assert (tmp_path / "whole" / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
