@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from steerlens.errors import SteerlensError
     from steerlens.images import Picture, load_picture
     from steerlens.interventions import Add, Mean, Patch, Resample, Scale, Zero
-    from steerlens.lenses import DiffusionLens, LogitLens, SteeringLens, Strength, steer_and_patch
+    from steerlens.lenses import DiffusionLens, LogitLens, SteeringLens, Strength, TotalLens, steer_and_patch
     from steerlens.loading import Pair, load, load_encoder
     from steerlens.report import write_report
     from steerlens.runs import load_run
@@ -50,6 +50,7 @@ __all__ = [
     "SteerlensError",
     "Strength",
     "TextVocabulary",
+    "TotalLens",
     "Trace",
     "Zero",
     "__version__",

@@ -44,23 +44,28 @@ class Intervention:
 
 @dataclass(frozen=True, eq=False)
 class Scale(Intervention):
-    """Multiplies by `factor`: one number, or one per picture of the batch, (B,). Steering is `Scale` with s > 1."""
+    """Multiplies by `factor`: one number, or one per picture of the batch, (B,), or per picture and token, (B,T).
 
-    factor: float | Float[Tensor, "B"] = 1.0
+    Steering is `Scale` with s > 1.
+    """
+
+    factor: float | Float[Tensor, "B"] | Float[Tensor, "B T"] = 1.0
 
     def new_value(self, value: Tensor) -> Tensor:
         """Returns `factor * value`.
 
         Raises:
-            UsageError: if there is neither one factor nor one per picture.
+            UsageError: if the factors are neither one number, nor one per picture, nor one per picture and token.
         """
         factor = self.factor
         if not isinstance(factor, Tensor):
             return value * factor
+        if factor.ndim == 2 and factor.shape == value.shape[:2]:
+            return value * factor.to(value.device)[..., None]
         if factor.ndim > 1 or factor.numel() not in (1, value.shape[0]):
             raise UsageError(
                 f"Scale at {self.site}: factors of shape {tuple(factor.shape)} do not fit {value.shape[0]} pictures; "
-                "give one number, or one per picture."
+                "give one number, or one per picture, or one per picture and token."
             )
         return value * factor.to(value).view(-1, 1, 1)
 

@@ -1,4 +1,4 @@
-"""Forward passes that begin in the middle: the layers before an ablated one compute the same as in the clean pass.
+"""Forward passes that begin in the middle: layers before an intervention compute the same as in the clean pass.
 
 One clean pass keeps the arguments of every native block. A pass with interventions at layer n then calls the native
 blocks n, n+1, ... with those arguments, for any number of rows, each with its own interventions, and reads out the
@@ -99,17 +99,45 @@ def resume(
     Raises:
         UsageError: if an intervention acts before that layer.
     """
+    hidden = resume_to(encoder, prefix, layer, encoder.spec.n_layers - 1, rows, interventions)
+    readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
+    return encoder.readout(hidden.index_select(1, readout))
+
+
+@torch.no_grad()
+def resume_to(
+    encoder: NativeEncoder,
+    prefix: Prefix,
+    layer: int,
+    last: int,
+    rows: Sequence[int],
+    interventions: Sequence[Intervention] = (),
+) -> Float[Tensor, "N T D"]:
+    """Computes the residual stream after a layer, in forward passes that begin at another layer.
+
+    Args:
+        encoder: the encoder of the prefix.
+        prefix: the output of `record_prefix`.
+        layer: the first layer to run.
+        last: the last layer to run.
+        rows: the picture of the prefix that each of the N rows starts from; pictures may repeat.
+        interventions: interventions at the layers that run.
+
+    Raises:
+        UsageError: if an intervention acts at a layer that does not run.
+    """
     for intervention in interventions:
         site = intervention.site.check(encoder.spec.n_layers, encoder.spec.n_heads)
         if site.kind == "embed" or site.layer < layer:
             raise UsageError(f"{site} lies before layer {layer}, where this forward pass begins.")
+        if site.layer > last:
+            raise UsageError(f"{site} lies after layer {last}, where this forward pass ends.")
     layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
     with native_pass(encoder.model, encoder.spec.name, intervention_hooks(layers, interventions)):
         hidden = prefix.hidden[layer].index_select(0, index)
-        for number in range(layer, len(layers)):
+        for number in range(layer, last + 1):
             hidden = _call(layers[number].block, hidden, prefix, number, index)
-    readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
-    return encoder.readout(hidden.index_select(1, readout))
+    return hidden
 
 
 @torch.no_grad()

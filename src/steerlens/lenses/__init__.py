@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
     from steerlens.lenses.logit import Label, LogitLens
     from steerlens.lenses.readout import read_out
+    from steerlens.lenses.real_pass import Change, ChangeKind, CleanPass, check_place, clean_pass
     from steerlens.lenses.regions import (
         Area,
         Box,
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
     )
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
     from steerlens.lenses.strength import Strength, visible_norm
+    from steerlens.lenses.token_total import TokenTotalLens
     from steerlens.lenses.token_trace import TokenTrace, check_direction, reaching_sites, source_of, trace_tokens
+    from steerlens.lenses.total import TotalLens
 
 __all__ = [
     "Area",
     "Box",
+    "Change",
+    "ChangeKind",
+    "CleanPass",
     "Component",
     "DiffusionLens",
     "Direction",
@@ -58,8 +64,12 @@ __all__ = [
     "Token",
     "TokenDiffusionLens",
     "TokenSteeringLens",
+    "TokenTotalLens",
     "TokenTrace",
+    "TotalLens",
     "check_direction",
+    "check_place",
+    "clean_pass",
     "control_direction",
     "direction_site",
     "load_directions",

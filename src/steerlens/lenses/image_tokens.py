@@ -130,6 +130,14 @@ class TokenSteeringLens:
         """
         return Conditioning("image_tokens", self.tokens(trace, sites).flatten(0, 1))
 
+    def coefficients(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
+        """Computes the factor `c` of each site's write: `s - 1`, or the factor that gives the relative strength.
+
+        Raises:
+            UsageError: as `residuals`.
+        """
+        return self._steered(trace, sites)[2]
+
     def relative_strength(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
         """Computes the signed `rho` of this strength at each site, over the steered tokens.
 
@@ -137,7 +145,7 @@ class TokenSteeringLens:
             UsageError: as `residuals`.
         """
         read, write, factors = self._steered(trace, sites)
-        centred, weights = self._centred(), self.weights().to(read)[:, None]
+        centred, weights = self.centred, self.weights().to(read)[:, None]
         return factors * visible_norm(write, centred=centred) / visible_norm(weights * read, centred=centred)
 
     def controls(
@@ -154,7 +162,7 @@ class TokenSteeringLens:
             UsageError: as `residuals`.
         """
         read, write, factors = self._steered(trace, sites)
-        centred = self._centred()
+        centred = self.centred
         along = directions.to(read)[None]
         sizes = visible_norm(write[..., None, :], centred=centred), visible_norm(along[..., None, :], centred=centred)
         scaled = along * (sizes[0] / sizes[1].where(sizes[1] > 0, 1))[..., None]
@@ -170,9 +178,11 @@ class TokenSteeringLens:
         read, contents = precise(trace.read)[:, None], precise(trace.stack(sites))
         weights = self.weights().to(read)[:, None]
         write = weights * contents
-        return read, write, self.strength.coefficient(weights * read, write, centred=self._centred())
+        return read, write, self.strength.coefficient(weights * read, write, centred=self.centred)
 
-    def _centred(self) -> bool:
+    @property
+    def centred(self) -> bool:
+        """True if a norm that removes the mean over width comes between the residual and the decoder."""
         return source_of(self.decoder)[1].normed and self.encoder.spec.centred
 
 

@@ -61,16 +61,20 @@ class SteeringLens:
     def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         """Computes the steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
         write = self._writes(trace, sites)
-        final = precise(trace.final)[:, None]
-        factors = self.strength.coefficient(final, write, centred=self.encoder.spec.centred)
-        return final + factors[..., None, None] * write
+        return precise(trace.final)[:, None] + self._factors(trace, write)[..., None, None] * write
+
+    def coefficients(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
+        """Computes the factor `c` of each site's write: `s - 1`, or the factor that gives the relative strength."""
+        return self._factors(trace, self._writes(trace, sites))
 
     def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
         """Computes the signed `rho` of this strength at each site: `(s - 1) |C h| / |C r_L|`."""
         write, centred = self._writes(trace, sites), self.encoder.spec.centred
         final = precise(trace.final)[:, None]
-        factors = self.strength.coefficient(final, write, centred=centred)
-        return factors * visible_norm(write, centred=centred) / visible_norm(final, centred=centred)
+        return self._factors(trace, write) * visible_norm(write, centred=centred) / visible_norm(final, centred=centred)
+
+    def _factors(self, trace: Trace, write: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N"]:
+        return self.strength.coefficient(precise(trace.final)[:, None], write, centred=self.encoder.spec.centred)
 
     def _writes(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
         for site in sites:

@@ -151,15 +151,20 @@ def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, li
             )
         return direction.to(like).expand_as(like)
     if isinstance(direction, RegionPart):
-        return _taken(encoder, inputs, direction).to(like)
+        return region_writes(encoder, inputs, direction).to(like)
     total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
     for _, write in _recorded(encoder, inputs, _members(direction)):
         total += write
     return total.to(like)
 
 
-def _taken(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float[Tensor, "B T D"]:
-    """Computes the part of heads' writes that was read from an area, on every token."""
+@torch.no_grad()
+def region_writes(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -> Float[Tensor, "B T D"]:
+    """Computes the part of heads' writes that was read from an area, on every token.
+
+    Raises:
+        UsageError: if the encoder does not show its attention, or has no such heads or area.
+    """
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(f"{encoder.spec.name} does not show its attention, so no head can be split by what it reads.")
     weights, layers = part.area.weights(encoder.spec), encoder.layers()
