@@ -113,6 +113,14 @@ def read_file(path: Path, name: str) -> bytes:
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
+def is_special(path: Path) -> bool:
+    """True for a pipe, a device, a socket or a folder: reading it might wait or go on without end."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # a missing file is reported by whoever reads it
+        return False
+
+
 def _without_waiting(path: str, flags: int) -> int:
     # Opening a pipe that nobody writes to would block.
     return os.open(path, flags | os.O_NONBLOCK)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import ModelError
+from steerlens.limits import is_special
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +189,8 @@ def _load(file: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if is_special(file):
+        raise ModelError(f"image_encoder: {file} is no ordinary file.")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

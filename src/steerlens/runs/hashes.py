@@ -7,18 +7,20 @@ appended before the parquet file that completes a part or a reading gets its nam
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from steerlens.errors import StoreError
+from steerlens.limits import is_special
 from steerlens.storage import atomic_write, storing
 
 HASHES = "SHA256SUMS"
 
 _ALL_LISTED = "# SHA-256 of every file in cells/ and inputs/"
 """First line in a run all of whose files have a hash, unlike one that 0.1.0 began. `sha256sum` skips it."""
+
+_SPECIAL = "it is no ordinary file"
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:cells|inputs)/[^/\n]+)")
 
@@ -32,6 +34,8 @@ def read_hashes(folder: Path) -> dict[str, str]:
     Raises:
         StoreError: if they cannot be read.
     """
+    if is_special(folder / HASHES):
+        raise StoreError(f"{folder / HASHES} cannot be read: {_SPECIAL}.")
     try:
         text = (folder / HASHES).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -53,6 +57,8 @@ def begin_hashes(folder: Path) -> None:
 
 def all_listed(folder: Path) -> bool:
     """True if every file of the run must have a hash, since none was written before runs had them."""
+    if is_special(folder / HASHES):
+        return False
     try:
         with (folder / HASHES).open("rb") as file:
             return file.readline().rstrip() == _ALL_LISTED.encode()
@@ -84,25 +90,13 @@ def tidy_hashes(folder: Path) -> None:
         StoreError: if they cannot be written.
     """
     path = folder / HASHES
-    if not path.exists():
+    if not path.is_file():
         return
     kept = {name: digest for name, digest in read_hashes(folder).items() if (folder / name).exists()}
     first = f"{_ALL_LISTED}\n" if all_listed(folder) else ""
     text = (first + "".join(f"{digest}  {name}\n" for name, digest in kept.items())).encode()
     if text != path.read_bytes():
         atomic_write(path, text)
-
-
-_SPECIAL = "it is no ordinary file"
-
-
-def _is_special(path: Path) -> bool:
-    """True for a pipe, a device or a folder, which reading might wait for without end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # missing files are reported elsewhere
-        return False
-    return not stat.S_ISREG(mode)
 
 
 def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:
@@ -113,7 +107,7 @@ def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:
         name: of the file, inside it.
         hashes: of the run's files.
     """
-    if _is_special(folder / name):
+    if is_special(folder / name):
         return _SPECIAL
     if name not in hashes:
         return None
@@ -141,7 +135,7 @@ def check_on_opening(folder: Path, names: list[str]) -> None:
         StoreError: if a file is not the one that was written.
     """
     for name in names:
-        if _is_special(folder / name):
+        if is_special(folder / name):
             raise damaged(folder / name, _SPECIAL)
     hashes = read_hashes(folder)
     if all_listed(folder):

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from steerlens.atlas import Cell, CellResult, Lazy, LazyResults, Reading, RepeatedCells
 from steerlens.errors import StoreError
+from steerlens.limits import is_special
 from steerlens.runs.hashes import check_on_opening, damage_of, damaged, read_hashes
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
 
@@ -30,6 +31,8 @@ def is_run(folder: Path) -> bool:
     Serves to refuse writing there; `read_manifest` reports what is wrong with a run.
     """
     path = folder / "manifest.json"
+    if is_special(path):
+        return (folder / "cells").is_dir()
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from steerlens.errors import StoreError
+from steerlens.limits import is_special
 from steerlens.storage.files import atomic_write, storing
 from steerlens.storage.folder import OwnedFolder
 
@@ -71,7 +72,7 @@ def _read_sums(folder: Path) -> Mapping[str, tuple[str, ...]]:
         StoreError: if they cannot be read.
     """
     path = folder / SUMS
-    if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+    if is_special(path):  # a pipe or a device would be read without end
         raise StoreError(f"{path} cannot be read: it is no ordinary file.")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -17,7 +17,7 @@ from torch import nn
 
 from steerlens.borders import native_errors
 from steerlens.errors import ModelError
-from steerlens.limits import over_limit
+from steerlens.limits import is_special, over_limit
 from steerlens.storage.building import check_before_building, no_larger_than
 from steerlens.storage.configs import check_library_folder, index_files, read_json
 
@@ -99,6 +99,8 @@ def _without_weights(folder: Path) -> str:
 
 
 def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
+    if is_special(path):
+        raise ModelError(f"{component}: {path} is no ordinary file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

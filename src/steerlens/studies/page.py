@@ -117,12 +117,12 @@ def find_studies(folder: Path) -> list[Finished]:
     finished: list[Finished] = []
     for study, own in candidates:
         path = own / "summary.json"
-        if not path.is_file():
+        if not path.exists():
             path = folder / f"{study.name}.json"
         if (values := read_json(path)) is not None:
             summary = study.read(values, str(path))
             model = _pair_of(own / "study.json") or study.report.model(summary)
-            figures = sorted((own / "figures").glob("*.png"))
+            figures = sorted(path for path in (own / "figures").glob("*.png") if path.is_file())
             finished.append(Finished(study, summary, Path(model).name, path.read_bytes(), figures))
     if not finished:
         raise UsageError(

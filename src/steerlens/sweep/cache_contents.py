@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from steerlens.errors import StoreError, UsageError
+from steerlens.limits import is_special
 from steerlens.storage import OwnedFolder, files_under
 
 LIMIT_GIGABYTES = 5.0
@@ -182,7 +183,7 @@ def _name_by(conditions: Mapping[str, Any]) -> str:
 
 
 def _description(folder: Path) -> dict[str, Any] | None:
-    if folder.is_symlink():
+    if folder.is_symlink() or is_special(folder / MODEL_FILE):
         return None
     try:
         content = json.loads((folder / MODEL_FILE).read_bytes())

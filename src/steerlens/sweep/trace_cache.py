@@ -26,6 +26,7 @@ from torch import Tensor
 
 from steerlens.encoders import Inputs, NativeEncoder
 from steerlens.errors import StoreError
+from steerlens.limits import is_special
 from steerlens.storage import OwnedFolder
 from steerlens.storage.parameters import weights_hash
 from steerlens.sweep.cache_contents import (
@@ -172,6 +173,8 @@ def _entry_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _read_entry(path: Path) -> dict[str, Tensor] | None:
     """Reads the tensors of an entry; None if it is missing or damaged."""
+    if is_special(path):
+        return None
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]

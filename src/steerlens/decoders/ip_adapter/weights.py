@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from steerlens.errors import ModelError
+from steerlens.limits import is_special
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -34,6 +35,8 @@ def read_adapter(file: Path) -> "dict[str, dict[str, Tensor]]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if is_special(file):
+        raise ModelError(f"adapter: {file} is no ordinary file.")
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -75,6 +78,8 @@ def is_plus(file: Path) -> bool:
     """True if an adapter reads image tokens, from the header of its file."""
     from safetensors import SafetensorError, safe_open
 
+    if is_special(file):
+        raise ModelError(f"adapter: {file} is no ordinary file.")
     try:
         with safe_open(file, framework="pt") as opened:
             return "image_proj.latents" in opened.keys()  # noqa: SIM118 (no mapping)

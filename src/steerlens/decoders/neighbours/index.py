@@ -123,13 +123,14 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
         ModelError: if its files are broken or do not belong together.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     if not is_index(index):
         raise UsageError(f"{index} holds no index of pictures; make one with `steerlens neighbours index`.")
     try:
         content = _content(index)
-        embeddings = load_file(index / _TENSORS)["embeddings"]
+        data = read_file(index / _TENSORS, "tensors_bytes")
+        embeddings = load(data)["embeddings"]
         whole = content["format"] == _FORMAT and embeddings.shape == (
             len(content["pictures"]),
             content["embedding_size"],
@@ -147,7 +148,7 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
         raise ModelError(f"the index in {index} says {words}.")
     if outside:
         raise ModelError(f"the index in {index} names {outside[0]!r}, which lies outside the folder of its pictures.")
-    if not whole or content.get("sha256") != hashlib.sha256((index / _TENSORS).read_bytes()).hexdigest():
+    if not whole or content.get("sha256") != hashlib.sha256(data).hexdigest():
         raise ModelError(f"the files of the index in {index} do not belong together; make it again.")
     return content, embeddings.float()
 

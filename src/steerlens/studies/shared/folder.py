@@ -23,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from steerlens.errors import StoreError, UsageError
+from steerlens.limits import is_special
 from steerlens.printable import json_without_folders
 from steerlens.runs import fingerprint, first_difference
 from steerlens.storage import (
@@ -235,7 +236,7 @@ def read_json(
     Raises:
         StoreError: if the file cannot be read, or holds no object.
     """
-    if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+    if is_special(path):  # a pipe or a device would be read without end
         raise StoreError(f"{path} cannot be read: it is no ordinary file; {advice}.")
     try:
         data = path.read_bytes()
