@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from steerlens.borders import native_errors
+from steerlens.borders import native_errors, reason
 from steerlens.errors import ModelError
 from steerlens.limits import is_special, over_limit
 from steerlens.storage.building import check_before_building, no_larger_than
@@ -127,6 +128,11 @@ def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
             f"{component}: {path} is truncated or was changed: it should take {end} bytes and takes {size}. "
             "Fetch it again."
         )
+    try:
+        with safe_open(path, framework="pt"):  # finds tensors that overlap, or are of another size than their shape
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{component}: {path} is damaged: {reason(error)}. Fetch it again.") from None
     return shapes
 
 

@@ -1,5 +1,6 @@
 """Weights in folders: variants are loaded, and messages about missing files are true."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,15 @@ def test_a_model_of_diffusers_that_a_plug_in_defines_is_loaded(tmp_path: Path) -
     model.save_pretrained(tmp_path)
     loaded = load_module(PluginModel, tmp_path, "decoder", dtype=torch.float16, device=torch.device("cpu"))
     assert torch.equal(loaded.layer.weight, model.layer.weight.half())
+
+
+def test_tensors_that_overlap_are_told_with_the_name_of_their_file(tmp_path: Path) -> None:
+    header = {
+        "a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+        "b": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]},
+    }
+    for change, length in ((header, 24), ({"a": {**header["a"], "shape": [5]}}, 16)):
+        text = json.dumps(change).encode()
+        (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(length))
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged: .*\. Fetch it again\.$"):
+            read_tensors(tmp_path, "image_encoder")
