@@ -13,7 +13,7 @@ Consumes = Literal["image_embedding", "image_tokens"]
 """The kinds of conditioning that a decoder may read."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Conditioning:
     """Input of a decoder: image embeddings (N,E) or image tokens (N,T,D).
 
@@ -35,6 +35,9 @@ class Conditioning:
             raise UsageError(f"an {self.kind} conditioning has {wanted} dimensions, not shape {self.values.shape}.")
         if not torch.isfinite(self.values).all():
             raise ModelError("an embedding to decode is not finite: the encoder or the steering strength overflowed.")
+
+    def __repr__(self) -> str:
+        return f"Conditioning({self.kind}, {tuple(self.values.shape)})"
 
     def __len__(self) -> int:
         return self.values.shape[0]

@@ -5,28 +5,45 @@ the residual stream (width D). `encoders.hooks` applies them to the native model
 head's write `z_h W_O^h`, and the change `v' - v` is added to the attention output; everything downstream reacts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.errors import UsageError
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteLike, as_site
 
 
-@dataclass(frozen=True, eq=False)
+class _SiteField:
+    """Field of a dataclass that holds a site, and is given a site or its text form."""
+
+    def __get__(self, instance: "Intervention | None", owner: type | None = None) -> Site:
+        if instance is None:
+            raise AttributeError  # tells `dataclass` that there is no default
+        return vars(instance)["site"]
+
+    def __set__(self, instance: "Intervention", value: SiteLike) -> None:
+        vars(instance)["site"] = as_site(value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Intervention:
     """A change of the value at one site; subclasses define the new value.
 
     Attributes:
-        site: a place in the model to act on. Directions, groups and regions are not places; add them with `Add` at a
-            site of the residual stream.
+        site: a place in the model to act on, or its text form such as `L3H4`. Directions, groups and regions are not
+            places; add them with `Add` at a site of the residual stream.
         tokens: token positions to act on; None for all.
     """
 
-    site: Site
+    site: _SiteField = _SiteField()
     tokens: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "site")
+        told = [f"{name}={_short(value)}" for name, value in values if value is not None]
+        return f"{type(self).__name__}({', '.join([str(self.site), *told])})"
 
     def new_value(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Returns the replacement of `value`; its shape broadcasts to that of `value`."""
@@ -42,7 +59,7 @@ class Intervention:
         return changed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scale(Intervention):
     """Multiplies by `factor`: one number, or one per picture of the batch, (B,), or per picture and token, (B,T).
 
@@ -70,7 +87,7 @@ class Scale(Intervention):
         return value * factor.to(value).view(-1, 1, 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Intervention):
     """Adds `vector`, of shape (D,), (T,D) or (B,T,D); T is the number of selected tokens."""
 
@@ -81,7 +98,7 @@ class Add(Intervention):
         return value + _fitting(self, self.vector, value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Zero(Intervention):
     """Replaces the value by zeros (zero ablation)."""
 
@@ -90,7 +107,7 @@ class Zero(Intervention):
         return torch.zeros_like(value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Replacement(Intervention):
     """Base of the interventions that replace the value by a given tensor, (D,), (T,D) or (B,T,D)."""
 
@@ -101,22 +118,22 @@ class _Replacement(Intervention):
         return _fitting(self, self.value, value)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mean(_Replacement):
     """Replaces by the mean of the site over a reference set of pictures (mean ablation)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Resample(_Replacement):
     """Replaces by the site's value for other pictures (resample ablation), shape (B,T,D)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patch(_Replacement):
     """Replaces by the site's value in another run on the same pictures (activation patching), shape (B,T,D)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ByRow(Intervention):
     """Restricts another intervention at the same site to some rows of the batch.
 
@@ -141,6 +158,11 @@ class ByRow(Intervention):
         changed, rows = value.clone(), list(self.rows)
         changed[rows] = self.inner.apply(value[rows]).to(value.dtype)
         return changed
+
+
+def _short(value: object) -> str:
+    """Describes a value of an intervention; a tensor by its shape."""
+    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else repr(value)
 
 
 def _fitting(intervention: Intervention, tensor: Tensor | None, value: Tensor) -> Tensor:

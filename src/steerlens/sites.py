@@ -5,6 +5,7 @@ A site has one text form, `kind.layer` or `head.layer.head` (`resid_post.12`, `a
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -116,6 +117,42 @@ class Site:
         if self.head >= n_heads:
             raise UsageError(f"{self}: the model has heads 0 to {n_heads - 1} in each layer.")
         return self
+
+
+SiteLike = Site | str
+"""A site, or its text form: `resid_post.12`, `L36H4`."""
+
+SitesLike = Site | str | Sequence[SiteLike]
+"""A site, several, or a text that `parse_sites` reads: `head.8-11.*, mlp_out.3`."""
+
+
+def as_site(site: SiteLike) -> Site:
+    """Returns a site, parsed if it is a text.
+
+    Raises:
+        UsageError: if the text names no site, or it is neither.
+    """
+    if isinstance(site, Site):
+        return site
+    if isinstance(site, str):
+        return Site.parse(site)
+    raise UsageError(f"a site is a Site or its text form, such as 'L3H4', not a {type(site).__name__}.")
+
+
+def as_sites(sites: SitesLike, n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    """Returns sites, parsed where they are texts.
+
+    Args:
+        sites: a site, several, or a text with patterns.
+        n_layers: L of the encoder, for patterns.
+        n_heads: H of the encoder, for patterns.
+
+    Raises:
+        UsageError: if a text names no site, or there is something else.
+    """
+    if isinstance(sites, str):
+        return parse_sites(sites, n_layers, n_heads)
+    return (sites,) if isinstance(sites, Site) else tuple(as_site(site) for site in sites)
 
 
 def all_heads(n_layers: int, n_heads: int) -> tuple[Site, ...]:

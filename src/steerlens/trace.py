@@ -9,7 +9,6 @@ References: N. Elhage et al., "A Mathematical Framework for Transformer Circuits
 Y. Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition", arXiv 2310.05916.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.errors import TraceError, UsageError
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +34,8 @@ class Trace:
         out_weights: for each layer, each head's slice of the output projection, LayerScale included.
         attn_bias: for each layer, the bias of the output projection, LayerScale included.
         embedding: the image embedding of the native forward pass.
-        attention: attention patterns of the readout tokens, if requested; rows sum to 1.
-        values: value vectors of every token, if requested.
+        recorded_attention: attention patterns, see `attention`; None unless requested.
+        recorded_values: value vectors, see `values`; None unless requested.
     """
 
     embed: Float[Tensor, "B R D"]
@@ -47,8 +46,8 @@ class Trace:
     out_weights: tuple[Float[Tensor, "H d D"], ...]
     attn_bias: Float[Tensor, "L D"]
     embedding: Float[Tensor, "B E"]
-    attention: Float[Tensor, "B L H R T"] | None = None
-    values: Float[Tensor, "B L H T d"] | None = None
+    recorded_attention: Float[Tensor, "B L H R T"] | None = None
+    recorded_values: Float[Tensor, "B L H T d"] | None = None
 
     def __repr__(self) -> str:
         B, L, H, R, _ = self.head_values.shape
@@ -68,6 +67,29 @@ class Trace:
         return self.head_values.shape[2]
 
     @property
+    def attention(self) -> Float[Tensor, "B L H R T"]:
+        """Attention patterns of the readout tokens; rows sum to 1.
+
+        Raises:
+            UsageError: if the trace was taken without attention.
+        """
+        return _recorded(self.recorded_attention)
+
+    @property
+    def values(self) -> Float[Tensor, "B L H T d"]:
+        """Value vectors of every token.
+
+        Raises:
+            UsageError: if the trace was taken without attention.
+        """
+        return _recorded(self.recorded_values)
+
+    @property
+    def has_attention(self) -> bool:
+        """True if the trace was taken with attention."""
+        return self.recorded_attention is not None and self.recorded_values is not None
+
+    @property
     def final(self) -> Float[Tensor, "B R D"]:
         """The residual that the final norm reads."""
         return self.resid_post[:, -1]
@@ -76,16 +98,16 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes of the captured activations; weights are views of the model's and are not counted."""
         captured = (self.embed, self.head_values, self.attn_out, self.mlp_out, self.resid_post, self.embedding)
-        on_request = (self.attention, self.values)
+        on_request = (self.recorded_attention, self.recorded_values)
         return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None)
 
-    def at(self, site: Site) -> Float[Tensor, "B R D"]:
+    def at(self, site: SiteLike) -> Float[Tensor, "B R D"]:
         """Returns the value at a site: the residual stream at that point, or a component's write into it.
 
         Raises:
             UsageError: if the model has no such site, or the site is a direction, group or region.
         """
-        site.check(self.n_layers, self.n_heads)
+        site = as_site(site).check(self.n_layers, self.n_heads)
         if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):
             return self.embed
         if site.kind == "resid_pre":
@@ -103,12 +125,13 @@ class Trace:
         what = "direction" if site.kind == "vector" else site.kind
         raise UsageError(f"{site} is a {what}, which a trace does not hold.")
 
-    def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+    def stack(self, sites: SitesLike) -> Float[Tensor, "B N R D"]:
         """Stacks the values at several sites, in their order; all heads of a layer are multiplied out at once.
 
         Raises:
             UsageError: if there is no site, or the model has none of that name.
         """
+        sites = as_sites(sites, self.n_layers, self.n_heads)
         if not sites:
             raise UsageError("no site was requested.")
         layers = {site.layer for site in sites if site.kind == "head"}
@@ -125,16 +148,15 @@ class Trace:
         """The writes of all heads of one layer."""
         return torch.einsum("bhrd,hdw->bhrw", self.head_values[:, layer], self.out_weights[layer])
 
-    def token_writes(self, site: Site) -> Float[Tensor, "B R T D"]:
+    def token_writes(self, site: SiteLike) -> Float[Tensor, "B R T D"]:
         """Splits a head's write by the token it was read from; the parts sum to the head's write.
 
         Raises:
             UsageError: if the site is no head, or the trace was taken without attention.
         """
+        site = as_site(site)
         if site.kind != "head":
             raise UsageError(f"{site}: only a head's write can be split by the tokens it reads from.")
-        if self.attention is None or self.values is None:
-            raise UsageError("this trace holds no attention; take it with trace(..., attention=True).")
         site.check(self.n_layers, self.n_heads)
         pattern, values = self.attention[:, site.layer, site.head], self.values[:, site.layer, site.head]
         return torch.einsum("brt,btd,dw->brtw", pattern, values, self.out_weights[site.layer][site.head])
@@ -157,8 +179,8 @@ class Trace:
             self.out_weights,
             self.attn_bias,
             self.embedding[row],
-            None if self.attention is None else self.attention[row],
-            None if self.values is None else self.values[row],
+            None if self.recorded_attention is None else self.recorded_attention[row],
+            None if self.recorded_values is None else self.recorded_values[row],
         )
 
     def components(self) -> Float[Tensor, "B K R D"]:
@@ -201,3 +223,9 @@ class Trace:
                 )
             )
         return error
+
+
+def _recorded(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise UsageError("this trace holds no attention; take it with encoder.trace(inputs, attention=True).")
+    return tensor

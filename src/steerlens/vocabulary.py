@@ -24,7 +24,7 @@ class Vocabulary(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextVocabulary:
     """Text embeddings in the encoder's own embedding space; scores are cosine similarities in [-1,1].
 
@@ -42,6 +42,9 @@ class TextVocabulary:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.embeddings):
             raise ModelError(f"a vocabulary of {len(self.names)} names has {len(self.embeddings)} text embeddings.")
+
+    def __repr__(self) -> str:
+        return f"TextVocabulary({_some(self.names)}; embedding size {self.embeddings.shape[-1]})"
 
     def directions(self) -> Float[Tensor, "V E"]:
         """Text embeddings for comparison: the mean subtracted, unit norm."""
@@ -79,7 +82,7 @@ class TextVocabulary:
         raise UsageError(f"the vocabulary of {len(self.names)} texts does not hold {name!r}{hint}.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassVocabulary:
     """The classes of a linear classifier on the embedding; scores are its logits.
 
@@ -97,7 +100,15 @@ class ClassVocabulary:
         if len(self.names) != len(self.weight):
             raise ModelError(f"a classifier of {len(self.weight)} classes was given {len(self.names)} names.")
 
+    def __repr__(self) -> str:
+        return f"ClassVocabulary({_some(self.names)}; embedding size {self.weight.shape[-1]})"
+
     def scores(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
         """Computes the logits of every class."""
         weight = self.weight.to(embeddings)
         return torch.nn.functional.linear(embeddings, weight, None if self.bias is None else self.bias.to(embeddings))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(name[:30] for name in names[:3])
+    return f"{len(names)} names: {shown}{', ...' if len(names) > 3 else ''}"

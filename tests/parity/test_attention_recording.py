@@ -57,8 +57,10 @@ def test_parts_by_token_sum_to_the_heads_write(size: Size) -> None:
 def test_recording_changes_nothing_else_of_the_trace(size: Size) -> None:
     encoder, pixels, trace, _ = traced(size)
     without = encoder.trace(pixels)
-    assert without.attention is None
-    assert without.values is None
+    assert not without.has_attention
+    for missing in ("attention", "values"):
+        with pytest.raises(UsageError, match="attention=True"):
+            getattr(without, missing)
     torch.testing.assert_close(trace.embedding, without.embedding, **size.close)
     torch.testing.assert_close(trace.head_values, without.head_values, **size.close)
 

@@ -71,7 +71,7 @@ def test_recomputed_heads_are_those_of_the_fused_module(options: dict[str, Any])
     for block in encoder.model.transformer.resblocks:
         block.attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     trace = encoder.trace(pixels(encoder), attention=True)
-    assert trace.attention is not None
+    assert trace.has_attention
     assert trace.values is not None
     rows, H = list(encoder.readout_tokens), encoder.spec.n_heads
     for layer, block in enumerate(encoder.model.transformer.resblocks):

@@ -63,7 +63,7 @@ def test_attention_is_what_timm_computes_without_fused_kernels() -> None:
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda _, __, output: patterns.append(output))
     trace = encoder.trace(pixels(encoder), attention=True)
-    assert trace.attention is not None
+    assert trace.has_attention
     wanted = torch.stack(patterns, dim=1)[:, :, :, list(encoder.readout_tokens)]
     torch.testing.assert_close(trace.attention, wanted, **CLOSE)
 

@@ -38,7 +38,7 @@ def stored() -> tuple[CLIPEncoder, dict[str, Tensor]]:
 def results(encoder: CLIPEncoder, pixels: Tensor) -> dict[str, Tensor]:
     """Everything that is held against the stored values."""
     trace = encoder.trace(pixels, attention=True)
-    assert trace.attention is not None
+    assert trace.has_attention
     L, H = encoder.spec.n_layers, encoder.spec.n_heads
     sites = [*all_heads(L, H), Site("attn_out", 0), Site("mlp_out", 1)]
     found = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import Cell, LensName, Plan, clean_site
 from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
+from steerlens.atlas.tables import Rows, arrow_table, pandas_frame, polars_frame
 from steerlens.decoders import DecoderSpec
 from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.scores import seed_agreement, share_beaten
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteLike, as_site
 
 _INDEXED_PICTURES = 4
 """Input pictures whose index by site is cached; reports go picture by picture."""
@@ -55,7 +56,7 @@ class Atlas:
         results = self.results
         return results.cells if isinstance(results, LazyResults) else [result.cell for result in results]
 
-    def only(self, pictures: Sequence[str]) -> "Atlas":
+    def only(self, pictures: Sequence[str]) -> Self:
         """Atlas of some of the input pictures, in the order of the run.
 
         Args:
@@ -95,9 +96,9 @@ class Atlas:
                 return reading
         raise UsageError(f"no input picture is called {picture!r}.")
 
-    def cells(self, lens: LensName, site: Site, picture: str | None = None) -> tuple[CellResult, ...]:
+    def cells(self, lens: LensName, site: SiteLike, picture: str | None = None) -> tuple[CellResult, ...]:
         """Decoded pictures of a site under a lens, seed after seed; empty if there are none."""
-        rows = self._sites_of(self.id_of(picture)).get((lens, site), ())
+        rows = self._sites_of(self.id_of(picture)).get((lens, as_site(site)), ())
         return tuple(self.results[row] for row in rows)
 
     def results_of(self, picture: str | None = None) -> Sequence[CellResult]:
@@ -113,12 +114,13 @@ class Atlas:
         """Sites of a lens, in order."""
         return tuple(site for name, site in self._sites_of(self.id_of(picture)) if name == lens)
 
-    def score(self, lens: LensName, site: Site, picture: str | None = None) -> SiteScore:
+    def score(self, lens: LensName, site: SiteLike, picture: str | None = None) -> SiteScore:
         """Scores of a site under a lens, over all seeds, and of its controls.
 
         Raises:
             UsageError: if the run has no picture of that site under that lens.
         """
+        site = as_site(site)
         results = self.cells(lens, site, picture)
         if not results:
             raise UsageError(f"this run has no {lens} picture of {site}.")
@@ -136,6 +138,7 @@ class Atlas:
             control=_mean(controls) if controls else None,
             beats_control=similarity > _mean(controls) if controls else None,
             control_share=None if pool is None else share_beaten(similarity, pool),
+            cells=results,
         )
 
     def ranked(
@@ -165,6 +168,32 @@ class Atlas:
             value = score.similarity if decoded else score.steered_similarity
             scores[score.site.layer, score.site.head] = value
         return scores
+
+    def to_arrow(self, rows: Rows = "scores", *, images: bool = False) -> Any:
+        """Returns a `pyarrow.Table`.
+
+        Args:
+            rows: `scores`, a row for each input, lens and site, over all seeds; or `cells`, a row for each decoded
+                picture, controls among them.
+            images: add the decoded pictures as the bytes of PNG files.
+        """
+        return arrow_table(self, rows, images=images)
+
+    def to_pandas(self, rows: Rows = "scores", *, images: bool = False) -> Any:
+        """Returns a `pandas.DataFrame`; arguments as in `to_arrow`.
+
+        Raises:
+            UsageError: if pandas is not installed.
+        """
+        return pandas_frame(self.to_arrow(rows, images=images))
+
+    def to_polars(self, rows: Rows = "scores", *, images: bool = False) -> Any:
+        """Returns a `polars.DataFrame`; arguments as in `to_arrow`.
+
+        Raises:
+            UsageError: if polars is not installed.
+        """
+        return polars_frame(self.to_arrow(rows, images=images))
 
     @cached_property
     def _rows(self) -> dict[str, list[range]]:

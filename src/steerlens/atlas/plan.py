@@ -182,10 +182,14 @@ def make_plan(
         controls: number of random directions for each steered site; 0 for none.
 
     Raises:
-        UsageError: if there is no picture, site or seed to plan for, or the number of controls is negative.
+        UsageError: if there is no picture, site or seed to plan for, no such lens, or the number of controls is
+            negative.
     """
     if not pictures or not sites or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
+    if unknown := [name for name in lenses if name not in LENS_NAMES or name == "control"]:
+        known = ", ".join(name for name in LENS_NAMES if name != "control")
+        raise UsageError(f"there is no lens {unknown[0]!r}; known are {known}.")
     if controls < 0:
         raise UsageError(f"the number of controls cannot be negative, but it is {controls}.")
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []

@@ -1,8 +1,9 @@
 """Results of a sweep as data: decoded pictures, readings and scores of sites."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import Cell, LensName
+from steerlens.errors import UsageError
 from steerlens.images import Picture, stored_picture
 from steerlens.lenses import Label
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteLike, as_site
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CellResult:
     """Decoded picture with its numbers; every similarity is a cosine in [-1,1].
 
@@ -46,6 +48,12 @@ class CellResult:
     steered_similarity: float
     fidelity: float
 
+    def __repr__(self) -> str:
+        return (
+            f"CellResult({self.cell.lens} {self.cell.site.label}, seed {self.cell.seed}: similarity "
+            f"{self.similarity:.2f}, fidelity {self.fidelity:.2f}, rho {self.rho:.2f})"
+        )
+
     @property
     def png(self) -> bytes:
         """Decoded picture as the bytes of a PNG file."""
@@ -62,7 +70,7 @@ class CellResult:
         return np.array(self.image)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reading:
     """Measurements of an input picture that need no decoding.
 
@@ -93,9 +101,13 @@ class Reading:
     decomposition_error: float
     steered_similarity: Float[Tensor, "L H"] | None = None
 
-    def top_labels(self, site: Site) -> tuple[Label, ...]:
+    def __repr__(self) -> str:
+        L, H = self.write_norms.shape
+        return f"Reading({self.picture.name}: {L} layers x {H} heads, {len(self.labels)} labels, target: {self.target})"
+
+    def top_labels(self, site: SiteLike) -> tuple[Label, ...]:
         """Labels of a site, best first."""
-        return self._labels_of.get(site, ())
+        return self._labels_of.get(as_site(site), ())
 
     @cached_property
     def _labels_of(self) -> dict[Site, tuple[Label, ...]]:
@@ -105,7 +117,7 @@ class Reading:
         return grouped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SiteScore:
     """Scores of a site under a lens, over all seeds.
 
@@ -122,6 +134,7 @@ class SiteScore:
         control_share: share of the picture's random directions, of all sites and draws, that score lower. Both scores
             are means over seeds; ties count half; None without controls. Comparable across sites if every site is
             steered by the same `rho`.
+        cells: the decoded pictures; see `images`.
     """
 
     site: Site
@@ -134,6 +147,40 @@ class SiteScore:
     control: float | None = None
     beats_control: bool | None = None
     control_share: float | None = None
+    cells: InitVar[Sequence[CellResult]] = ()
+
+    def __post_init__(self, cells: Sequence[CellResult]) -> None:
+        # Not a field: a score is copied into tables and JSON, and pictures are not part of it.
+        object.__setattr__(self, "_cells", tuple(cells))
+
+    def __repr__(self) -> str:
+        control = "" if self.control is None else f", control {self.control:.2f}"
+        return (
+            f"SiteScore({self.site.label}, {self.lens}: similarity {self.similarity:.2f}{control}, before decoding "
+            f"{self.steered_similarity:.2f}, fidelity {self.fidelity:.2f}, rho {self.rho:.2f})"
+        )
+
+    @property
+    def pngs(self) -> tuple[bytes, ...]:
+        """Decoded pictures as the bytes of PNG files, seed after seed.
+
+        Raises:
+            UsageError: if the score was made without pictures.
+        """
+        cells = cast(tuple[CellResult, ...], vars(self)["_cells"])
+        if not cells:
+            raise UsageError(f"the score of {self.site} was made without pictures; take it from Atlas.score.")
+        return tuple(cell.png for cell in cells)
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Decoded pictures, seed after seed."""
+        return tuple(stored_picture(png) for png in self.pngs)
+
+    @property
+    def image(self) -> Image.Image:
+        """Decoded picture of the first seed."""
+        return self.images[0]
 
 
 class LazyResults(Lazy[CellResult]):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         token_part,
     )
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
-    from steerlens.lenses.strength import Strength, visible_norm
+    from steerlens.lenses.strength import Strength, as_strength, visible_norm
     from steerlens.lenses.token_total import TokenTotalLens
     from steerlens.lenses.token_trace import TokenTrace, check_direction, reaching_sites, source_of, trace_tokens
     from steerlens.lenses.total import TotalLens
@@ -67,6 +67,7 @@ __all__ = [
     "TokenTotalLens",
     "TokenTrace",
     "TotalLens",
+    "as_strength",
     "check_direction",
     "check_place",
     "clean_pass",

@@ -6,7 +6,7 @@ References: M. Toker et al., "Diffusion Lens: Interpreting Text Encoders in Text
 for image encoders R. Takatsuki et al., arXiv 2504.13763.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +17,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.encoders import Encoder
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import read_out, writes
-from steerlens.sites import Site
+from steerlens.sites import SitesLike, as_sites
 from steerlens.trace import Trace
 
 
@@ -36,14 +36,15 @@ class DiffusionLens:
     name = "diffusion"
 
     @torch.no_grad()
-    def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+    def embeddings(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings `P(LN(x))` of the content x of each site, for every picture of the trace.
 
         Raises:
             UsageError: if the model has no such site, or `directions` has no such name.
         """
-        return read_out(self.encoder, writes(self.encoder, trace, sites, self.directions))
+        chosen = as_sites(sites, trace.n_layers, trace.n_heads)
+        return read_out(self.encoder, writes(self.encoder, trace, chosen, self.directions))
 
-    def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
+    def conditioning(self, trace: Trace, sites: SitesLike) -> Conditioning:
         """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""
         return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))

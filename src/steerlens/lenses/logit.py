@@ -5,7 +5,7 @@
 References: nostalgebraist, "interpreting GPT: the logit lens", 2020.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor
 from steerlens.encoders import Encoder
 from steerlens.lenses.components import Direction
 from steerlens.lenses.diffusion import DiffusionLens
-from steerlens.sites import Site
+from steerlens.sites import Site, SitesLike, as_sites
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
 
@@ -52,13 +52,14 @@ class LogitLens:
 
     name = "logit"
 
-    def scores(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N V"]:
+    def scores(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N V"]:
         """Computes the score of every label at every site, for every picture of the trace."""
         embeddings = DiffusionLens(self.encoder, self.directions).embeddings(trace, sites)
         return self.vocabulary.scores(embeddings)
 
-    def read(self, trace: Trace, sites: Sequence[Site], k: int = 5) -> list[tuple[Label, ...]]:
+    def read(self, trace: Trace, sites: SitesLike, k: int = 5) -> list[tuple[Label, ...]]:
         """Returns the k best labels of every site: one tuple per picture, site by site, best first."""
+        sites = as_sites(sites, trace.n_layers, trace.n_heads)
         best = self.scores(trace, sites).topk(min(k, len(self.vocabulary.names)), dim=-1)
         return [
             tuple(

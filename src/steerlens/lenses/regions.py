@@ -229,8 +229,6 @@ def token_part(trace: Trace, site: Site, weights: Float[Tensor, "T"]) -> Float[T
     """
     if site.kind != "head":
         raise UsageError(f"{site}: only a head's write can be split by the tokens it reads from.")
-    if trace.attention is None or trace.values is None:
-        raise UsageError("this trace holds no attention; take it with trace(..., attention=True).")
     site.check(trace.n_layers, trace.n_heads)
     pattern, values = trace.attention[:, site.layer, site.head].float(), trace.values[:, site.layer, site.head].float()
     if weights.shape != pattern.shape[-1:]:

@@ -11,7 +11,7 @@ References: R. Takatsuki, S. Joseph, I. Fujisawa, R. Kanai, "Decoding Vision Tra
 arXiv 2504.13763.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -24,18 +24,18 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import precise, read_out, writes
-from steerlens.lenses.strength import Strength, visible_norm
-from steerlens.sites import Site
+from steerlens.lenses.strength import Strength, as_strength, visible_norm
+from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 from steerlens.trace import Trace
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class SteeringLens:
     """Lens that shows the direct contribution of a component to the embedding, its indirect effects frozen.
 
     Attributes:
         encoder: the encoder of the trace.
-        strength: steering strength.
+        strength: steering strength, or its text form such as `rho=1`.
         directions: directions, groups and regions of the named sites, by name.
     """
 
@@ -45,20 +45,32 @@ class SteeringLens:
 
     name = "steering"
 
+    # Written out, so that type checkers accept a text as strength.
+    def __init__(
+        self, encoder: Encoder, strength: Strength | str, directions: Mapping[str, Direction] | None = None
+    ) -> None:
+        object.__setattr__(self, "encoder", encoder)
+        object.__setattr__(self, "strength", as_strength(strength))
+        object.__setattr__(self, "directions", directions or {})
+
     @torch.no_grad()
-    def embeddings(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+    def embeddings(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes steered image embeddings `P(LN(r_L + c h))`, for every picture of the trace.
+
+        Args:
+            trace: the trace of pictures by the lens's encoder.
+            sites: sites, or texts that name them, such as `L3H4` or `head.8-11.*`.
 
         Raises:
             UsageError: if a site is a point of the residual stream, which is not steered, or does not exist.
         """
         return read_out(self.encoder, self.residuals(trace, sites))
 
-    def conditioning(self, trace: Trace, sites: Sequence[Site]) -> Conditioning:
+    def conditioning(self, trace: Trace, sites: SitesLike) -> Conditioning:
         """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""
         return Conditioning("image_embedding", self.embeddings(trace, sites).float().flatten(0, 1))
 
-    def residuals(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+    def residuals(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N R D"]:
         """Computes the steered final residuals `r_L + c h` of the readout tokens, in at least float32."""
         write = self._writes(trace, sites)
         return precise(trace.final)[:, None] + self._factors(trace, write)[..., None, None] * write
@@ -67,7 +79,7 @@ class SteeringLens:
         """Computes the factor `c` of each site's write: `s - 1`, or the factor that gives the relative strength."""
         return self._factors(trace, self._writes(trace, sites))
 
-    def relative_strength(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
+    def relative_strength(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N"]:
         """Computes the signed `rho` of this strength at each site: `(s - 1) |C h| / |C r_L|`."""
         write, centred = self._writes(trace, sites), self.encoder.spec.centred
         final = precise(trace.final)[:, None]
@@ -76,7 +88,8 @@ class SteeringLens:
     def _factors(self, trace: Trace, write: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N"]:
         return self.strength.coefficient(precise(trace.final)[:, None], write, centred=self.encoder.spec.centred)
 
-    def _writes(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N R D"]:
+    def _writes(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N R D"]:
+        sites = as_sites(sites, trace.n_layers, trace.n_heads)
         for site in sites:
             if not site.is_write:
                 raise UsageError(
@@ -90,7 +103,7 @@ class SteeringLens:
 def steer_and_patch(
     encoder: Encoder,
     inputs: Inputs | Tensor,
-    site: Site,
+    site: SiteLike,
     factor: float,
     direction: Float[Tensor, "D"] | None = None,
     layer: int = 0,
@@ -110,6 +123,7 @@ def steer_and_patch(
     Raises:
         UsageError: if the site is a point of the residual stream.
     """
+    site = as_site(site)
     if not site.is_write:
         raise UsageError(f"{site} is no submodule's output and cannot be steered.")
     if site.kind in ("group", "region"):

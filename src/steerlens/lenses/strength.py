@@ -88,6 +88,19 @@ class Strength:
         return (wanted / size.where(size > 0, 1)).where(size > 0, 0)
 
 
+def as_strength(strength: Strength | str) -> Strength:
+    """Returns a strength, parsed if it is a text such as `rho=1`.
+
+    Raises:
+        UsageError: if it is neither a strength nor its text form.
+    """
+    if isinstance(strength, Strength):
+        return strength
+    if isinstance(strength, str):
+        return Strength.parse(strength)
+    raise UsageError(f"{strength!r} is not a strength; write 'rho={strength}' or 's={strength}'.")
+
+
 def visible_norm(vectors: Float[Tensor, "*N R D"], *, centred: bool) -> Float[Tensor, "*N"]:
     """Computes `|C v|` over readout tokens and width: the norm of the part that the final norm passes on."""
     if centred:

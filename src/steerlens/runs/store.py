@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from steerlens.atlas import Atlas, CellResult, Reading
+from steerlens.atlas import CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs.hashes import append_hashes, begin_hashes, tidy_hashes
@@ -232,7 +232,7 @@ def _may_come_first(path: Path) -> bool:
     return empty or path.name == LOCK_FILE or path.name.startswith(".manifest.json.")
 
 
-def load_run(folder: str | Path) -> Atlas:
+def load_run(folder: str | Path) -> NotebookAtlas:
     """Loads the atlas of a run directory, finished or not; pictures and readings are read on access.
 
     Raises:

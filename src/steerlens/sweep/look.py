@@ -1,23 +1,28 @@
 """Entry points of a sweep: from options to an atlas, for the command line, the Python API and an app."""
 
+import difflib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Literal, Never
 
-from steerlens.atlas import Atlas, CellResult, Reading
+from steerlens.atlas import CellResult, Reading
+from steerlens.decoders import SchedulerName
 from steerlens.errors import UsageError
-from steerlens.images import Picture, load_pictures
-from steerlens.lenses import Direction, Strength
+from steerlens.lenses import Direction, Strength, as_strength
+from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs import RunWriter, load_run, open_run
+from steerlens.sites import Site, SitesLike, as_site
+from steerlens.sweep.bar import shown
 from steerlens.sweep.engine import FinishedCells, run
 from steerlens.sweep.identity import identity
 from steerlens.sweep.job import Job
-from steerlens.sweep.options import LookOptions
+from steerlens.sweep.options import DEFAULT_SITES, LookOptions
 from steerlens.sweep.prepare import make_job
 from steerlens.sweep.ray.cluster import Workers, check_cluster
 from steerlens.sweep.ray.engine import run_on_ray
@@ -28,7 +33,9 @@ Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Progress]]
 """Function that runs a job: takes the keys of finished cells and the ids of stored readings, and yields the rest."""
 
 
-def look_in(pair: Pair, job: Job, folder: Path | None, engine: Engine = run) -> "Generator[Progress, None, Atlas]":
+def look_in(
+    pair: Pair, job: Job, folder: Path | None, engine: Engine = run
+) -> "Generator[Progress, None, NotebookAtlas]":
     """Runs a job, yields progress, and returns the atlas.
 
     Args:
@@ -103,45 +110,124 @@ def _collect(
 
 def look(
     pair: Pair,
-    pictures: Sequence[Picture | str | Path] | Picture | str | Path,
+    pictures: PicturesLike,
     *,
-    target: str | Path | Picture | None = None,
+    target: str | PictureLike | None = None,
     vocabulary: Vocabulary | str | Path | None = None,
     folder: str | Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], object] | bool | None = None,
     workers: Workers | None = None,
     directions: Mapping[str, Direction] | None = None,
-    **options: Any,
-) -> Atlas:
+    sites: SitesLike = DEFAULT_SITES,
+    strength: Strength | str | None = None,
+    lenses: Literal["diffusion", "steering"] | Sequence[Literal["diffusion", "steering"]] = ("diffusion", "steering"),
+    decode: str = "all",
+    controls: int = 1,
+    tokens: str = "all",
+    seed: int = 0,
+    n_seeds: int = 1,
+    n_labels: int = 5,
+    steps: int | None = None,
+    guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    scheduler: SchedulerName | None = None,
+    preview: bool = False,
+    batch_size: int | None = None,
+    cache: bool = False,
+    **unknown: Never,
+) -> NotebookAtlas:
     """Looks at pictures through every lens: the main job of the package in one call.
 
     Args:
         pair: encoder and decoder, as `steerlens.load` returns them.
-        pictures: a picture or several; paths are read.
+        pictures: one picture or several: `Picture`, path, PIL image, array or tensor (see `picture_arrays`).
         target: a text, picture or path that similarities refer to; by default each input itself.
         vocabulary: labels for the Logit Lens, or their file (see `read_vocabulary`); by default the pair's own.
-        folder: run directory to write or resume.
-        progress: called with every event; the payload is a finished `Reading` or `FinishedCells`, if any.
+        folder: run directory to write or resume; by default results stay in memory.
+        progress: called with every event, whose payload is a finished `Reading` or `FinishedCells`, if any; True for a
+            progress bar, False for none; by default a bar in a notebook or a terminal.
         workers: Ray workers that do the work, each with a copy of the pair; by default this process does it.
         directions: name -> direction (D,), group or region to look at besides the sites.
-        **options: fields of `LookOptions`; `strength` may also be a `Strength`.
+        sites: sites, or a text such as `resid_post,head.9-11.*`; by default the residual stream and every head.
+        strength: steering strength, `rho=1` or `s=40`; by default that of the pair's card.
+        lenses: lenses whose pictures are decoded: `diffusion`, `steering` or both.
+        decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, or `above:X`.
+        controls: random directions steered as hard as each head; 0 for none.
+        tokens: tokens that the Steering Lens writes to, for decoders of image tokens.
+        seed: first seed of the decoder.
+        n_seeds: number of seeds, counting up.
+        n_labels: Logit Lens labels for every site.
+        steps: denoising steps; by default those of the pair, as for the next options.
+        guidance: classifier-free guidance scale; 1 for none.
+        guidance_interval: shares of the steps, from 0 to 1, between which there is guidance.
+        scheduler: the sampler.
+        preview: leave out the autoencoder, for a blurred first look.
+        batch_size: pictures decoded at once.
+        cache: reuse traces of earlier runs; the weights must be as they were loaded.
+        **unknown: no other argument is accepted.
 
     Returns:
         The atlas, which displays itself in a notebook.
 
     Raises:
-        UsageError: if an option is unknown or makes no sense for this pair.
+        UsageError: if an argument is unknown or makes no sense for this pair.
         SteerlensError: if a picture cannot be read, a model fails or the run cannot be stored.
     """
-    if isinstance(options.get("strength"), Strength):
-        options["strength"] = str(options["strength"])
-    try:
-        look_options = LookOptions(**options)
-    except TypeError as error:
-        raise UsageError(f"look: {error}.") from None
-    inputs = load_pictures([pictures] if isinstance(pictures, Picture | str | Path) else list(pictures))
+    if unknown:
+        raise _unknown_argument(next(iter(unknown)))
+    options = LookOptions(
+        sites=_sites_text(sites),
+        strength=None if strength is None else str(as_strength(strength)),
+        lenses=(lenses,) if isinstance(lenses, str) else tuple(lenses),
+        decode=decode,
+        controls=controls,
+        tokens=tokens,
+        seed=seed,
+        n_seeds=n_seeds,
+        n_labels=n_labels,
+        steps=steps,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        scheduler=scheduler,
+        preview=preview,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    inputs = as_pictures(pictures)
+    goal = target if target is None or isinstance(target, str | Path) else as_pictures(target, name="target")[0]
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
-    job = make_job(pair, inputs, look_options, target, labels, directions)
+    job = make_job(pair, inputs, options, goal, labels, directions)
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     events = look_in(pair, job, None if folder is None else Path(folder), engine)
-    return run_to_end(events, progress)
+    with shown(progress) as on_progress:
+        return run_to_end(events, on_progress)
+
+
+_NAMES_ELSEWHERE = {
+    "images": "pictures",
+    "picture": "pictures",
+    "lens": "lenses",
+    "site": "sites",
+    "seeds": "n_seeds",
+    "labels": "n_labels",
+    "out": "folder",
+    "vector": "directions",
+    "group": "directions",
+    "region": "directions",
+}
+"""Names of the command line, and near ones, -> those of `look`."""
+
+
+def _unknown_argument(name: str) -> UsageError:
+    known = [key for key in signature(look).parameters if key not in ("pair", "unknown")]
+    close = [_NAMES_ELSEWHERE[name]] if name in _NAMES_ELSEWHERE else difflib.get_close_matches(name, known, n=1)
+    if name in ("device", "dtype", "encoder", "local", "neighbours"):
+        return UsageError(f"look has no argument {name!r}: it is one of steerlens.load, which opens the pair.")
+    hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}."
+    return UsageError(f"look has no argument {name!r}; {hint}")
+
+
+def _sites_text(sites: SitesLike) -> str:
+    if isinstance(sites, str | Site):
+        return str(sites)
+    return ",".join(part if isinstance(part, str) else str(as_site(part)) for part in sites)

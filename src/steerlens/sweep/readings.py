@@ -47,7 +47,7 @@ def reading_of(
         target=job.target.description,
         target_similarity=float(cosine_similarity(trace.embedding[0], target)),
         labels=labels,
-        attention=None if trace.attention is None else trace.attention[0].float().mean(dim=2).half().cpu(),
+        attention=trace.attention[0].float().mean(dim=2).half().cpu() if trace.recorded_attention is not None else None,
         write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
         direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
         decomposition_error=error,

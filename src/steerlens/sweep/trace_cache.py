@@ -122,12 +122,13 @@ class TraceCache:
         file = f"{_inputs_hash(inputs)}.safetensors"
         entry = _read_entry(self._folder / file)
         if entry is None:
-            trace = replace(self._encoder.trace(inputs, attention=True), values=None)
+            trace = replace(self._encoder.trace(inputs, attention=True), recorded_values=None)
             self._keep(file, trace)
             return trace
         out_weights, attn_bias = self._encoder.projections()
         tensors = {name: tensor.to(self._encoder.device) for name, tensor in entry.items()}
-        return Trace(**tensors, out_weights=out_weights, attn_bias=attn_bias)
+        attention = tensors.pop("attention")
+        return Trace(**tensors, out_weights=out_weights, attn_bias=attn_bias, recorded_attention=attention)
 
     def _keep(self, file: str, trace: Trace) -> None:
         if self.notes:

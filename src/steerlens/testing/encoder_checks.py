@@ -160,7 +160,7 @@ def _record(encoder: Encoder, inputs: Inputs) -> Measured:
 
 def _attention(encoder: Encoder, inputs: Inputs) -> Measured:
     trace = encoder.trace(inputs, attention=True)
-    if trace.attention is None:
+    if not trace.has_attention:
         raise ModelError("trace(..., attention=True) holds no attention.")
     rows = float((trace.attention.double().sum(dim=-1) - 1).abs().max())
     heads = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)

@@ -58,7 +58,12 @@ class Pair:
         return self.loaded == weights_state(self.encoder)
 
     def __repr__(self) -> str:
-        return f"Pair({self.name}: {self.encoder.spec}, {self.decoder.spec})"
+        encoder, decoder = self.encoder.spec, self.decoder.spec
+        height, width = decoder.defaults.size
+        return (
+            f"Pair({self.name}: {encoder.family} encoder of {encoder.n_layers} layers x {encoder.n_heads} heads, "
+            f"{decoder.family} decoder of {height} x {width} pixels)"
+        )
 
     def text_direction(self, text: str) -> Float[Tensor, "E"]:
         """Returns a text's direction in embedding space, of unit norm, on the host.

@@ -1,0 +1,135 @@
+"""Tables of an atlas: a row for each score of a site, or for each decoded picture."""
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from steerlens.atlas.results import CellResult, SiteScore
+from steerlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from steerlens.atlas.atlas import Atlas
+
+Rows = Literal["scores", "cells"]
+"""Rows of a table: scores of sites, over all seeds, or decoded pictures, one a seed, controls among them."""
+
+_INPUT = {"picture": pa.string(), "id": pa.string()}
+_SITE = {"lens": pa.string(), "site": pa.string(), "kind": pa.string(), "layer": pa.int32(), "head": pa.int32()}
+
+_COLUMNS: Mapping[Rows, Mapping[str, Any]] = {
+    "scores": {
+        **_INPUT,
+        **_SITE,
+        "rho": pa.float64(),
+        "similarity": pa.float64(),
+        "steered_similarity": pa.float64(),
+        "fidelity": pa.float64(),
+        "agreement": pa.float64(),
+        "control": pa.float64(),
+        "beats_control": pa.bool_(),
+        "control_share": pa.float64(),
+        "label": pa.string(),
+    },
+    "cells": {
+        **_INPUT,
+        **_SITE,
+        "strength": pa.string(),
+        "seed": pa.int64(),
+        "draw": pa.int32(),
+        "rho": pa.float64(),
+        "similarity": pa.float64(),
+        "steered_similarity": pa.float64(),
+        "fidelity": pa.float64(),
+    },
+}
+
+
+def arrow_table(atlas: "Atlas", rows: Rows = "scores", *, images: bool = False) -> Any:
+    """Builds a `pyarrow.Table` of an atlas.
+
+    Args:
+        atlas: the results.
+        rows: `scores`, a row for each input, lens and site; or `cells`, a row for each decoded picture.
+        images: add the decoded picture (that of the first seed, for scores) as the bytes of a PNG file.
+
+    Raises:
+        UsageError: if there are no such rows.
+    """
+    if rows not in _COLUMNS:
+        raise UsageError(f"a table has the rows 'scores' or 'cells', not {rows!r}.")
+    columns = {**_COLUMNS[rows], **({"image": pa.binary()} if images else {})}
+    found = _scores(atlas, images) if rows == "scores" else _cells(atlas, images)
+    return pa.Table.from_pylist(list(found), schema=pa.schema(list(columns.items())))
+
+
+def pandas_frame(table: Any) -> Any:
+    """Converts a table to a `pandas.DataFrame`.
+
+    Raises:
+        UsageError: if pandas is not installed.
+    """
+    if find_spec("pandas") is None:
+        raise UsageError("pandas is not installed: pip install pandas, or use to_arrow().")
+    return table.to_pandas()
+
+
+def polars_frame(table: Any) -> Any:
+    """Converts a table to a `polars.DataFrame`.
+
+    Raises:
+        UsageError: if polars is not installed.
+    """
+    try:
+        import polars  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError("polars is not installed: pip install polars, or use to_arrow().") from None
+    return polars.from_arrow(table)
+
+
+def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
+    for reading in atlas.readings:
+        for lens in ("diffusion", "steering"):
+            for site in atlas.sites(lens, reading.id):
+                score = atlas.score(lens, site, reading.id)
+                labels = reading.top_labels(site)
+                yield {
+                    "picture": reading.picture.name,
+                    "id": reading.id,
+                    **_site(score),
+                    "rho": score.rho,
+                    "similarity": score.similarity,
+                    "steered_similarity": score.steered_similarity,
+                    "fidelity": score.fidelity,
+                    "agreement": score.agreement,
+                    "control": score.control,
+                    "beats_control": score.beats_control,
+                    "control_share": score.control_share,
+                    "label": labels[0].name if labels else None,
+                    **({"image": score.pngs[0]} if images else {}),
+                }
+
+
+def _cells(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
+    names = {reading.id: reading.picture.name for reading in atlas.readings}
+    for result in atlas.results:
+        cell = result.cell
+        yield {
+            "picture": names.get(cell.picture, cell.picture),
+            "id": cell.picture,
+            **_site(result),
+            "strength": None if cell.strength is None else str(cell.strength),
+            "seed": cell.seed,
+            "draw": cell.draw,
+            "rho": result.rho,
+            "similarity": result.similarity,
+            "steered_similarity": result.steered_similarity,
+            "fidelity": result.fidelity,
+            **({"image": result.png} if images else {}),
+        }
+
+
+def _site(entry: SiteScore | CellResult) -> dict[str, Any]:
+    lens, site = (entry.lens, entry.site) if isinstance(entry, SiteScore) else (entry.cell.lens, entry.cell.site)
+    return {"lens": lens, "site": str(site), "kind": site.kind, "layer": site.layer, "head": site.head}
