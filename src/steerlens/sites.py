@@ -134,7 +134,7 @@ def as_site(site: SiteLike) -> Site:
     """
     if isinstance(site, Site):
         return site
-    if isinstance(site, str):
+    if isinstance(site, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return Site.parse(site)
     raise UsageError(f"a site is a Site or its text form, such as 'L3H4', not a {type(site).__name__}.")
 

@@ -96,7 +96,7 @@ def as_strength(strength: Strength | str) -> Strength:
     """
     if isinstance(strength, Strength):
         return strength
-    if isinstance(strength, str):
+    if isinstance(strength, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return Strength.parse(strength)
     raise UsageError(f"{strength!r} is not a strength; write 'rho={strength}' or 's={strength}'.")
 
