@@ -75,7 +75,7 @@ class SteeringLens:
         write = self._writes(trace, sites)
         return precise(trace.final)[:, None] + self._factors(trace, write)[..., None, None] * write
 
-    def coefficients(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
+    def coefficients(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N"]:
         """Computes the factor `c` of each site's write: `s - 1`, or the factor that gives the relative strength."""
         return self._factors(trace, self._writes(trace, sites))
 
