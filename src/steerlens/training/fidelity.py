@@ -5,8 +5,8 @@ mean embedding of training scenes subtracted from both sides:
 
     centred cosine = cos(e' - m, e - m),    e' = encoder(decoder(e)).
 
-*Transfer* measures how well a change of the embedding is preserved: cos(e'(e + t d) - e'(e), d) for a step t d towards
-another scene, with both pictures decoded from the same noise. A decoder may reproduce scenes but ignore small steps.
+*Transfer* measures how well a change of the embedding is preserved (`studies.shared.transfer`), for steps towards
+another scene. The study of candidate lenses measures it for changes along heads' writes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from steerlens.scenes import HELD_OUT, OUTSIDE, PLAIN, TRAIN, UNSEEN, PictureSet, SceneMaker
+from steerlens.studies.shared.transfer import STEPS, transfer
 from steerlens.training.grid import save_pairs
 from steerlens.training.measurement import MeasuredPair, Measurement, default_options
-
-STEPS = (0.25, 0.5, 1.0)
-"""Sizes of the steps towards another scene, whose embedding is at 1."""
 
 
 def _draw(pictures: PictureSet, rows: Tensor, count: int, seed: int) -> Tensor:
@@ -73,7 +71,7 @@ def reconstruction(
     ]
 
 
-def transfer(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
+def transfer_of_steps(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
     """Measures transfer for steps from each scene's embedding towards the next scene's.
 
     Args:
@@ -85,8 +83,8 @@ def transfer(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
     base = pair.embed(pair.decode(embeds))
     figures: list[Measurement] = []
     for step in STEPS:
-        moved = pair.embed(pair.decode(embeds + step * change)) - base
-        cosine = functional.cosine_similarity(moved, change, dim=-1)
+        goal = embeds + step * change
+        cosine = transfer(embeds, goal, base, pair.embed(pair.decode(goal)))
         error = float(cosine.std()) / len(cosine) ** 0.5
         note = f"{len(scenes)} steps between held-out scenes, standard error {error:.3f}"
         figures.append(Measurement(f"transfer of a step of {step:g}", float(cosine.mean()), None, False, note))
@@ -115,7 +113,7 @@ def decoder_parts(
 
     parts: list[Callable[[], list[Measurement]]] = [
         lambda: reconstruction(pair, scenes, mean, "held-out scenes", (0.60, 0.65), grid),
-        lambda: transfer(pair, scenes[: 200 // divisor]),
+        lambda: transfer_of_steps(pair, scenes[: 200 // divisor]),
     ]
     outside = pictures.rows(OUTSIDE)
     for index in pictures.style[outside].unique().tolist():

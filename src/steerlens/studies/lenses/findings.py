@@ -1,0 +1,79 @@
+"""Findings of the study of candidate lenses in words, and its bars; the figures alone decide which is printed."""
+
+from collections.abc import Sequence
+
+from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL
+from steerlens.studies.lenses.results import NORM, LensesSummary, LensRow
+from steerlens.studies.shared.markdown import Bar, Finding, interval
+
+
+def conclusion(model: str, rows: Sequence[LensRow]) -> str:
+    """Main finding, in one sentence that names the model."""
+    decoded = {row.name: row for row in rows if row.view == "decoded"}
+    on, own = f"On {model or 'this pair'}", decoded[PICTURE].correlation
+    better = [
+        f"{row.name} ({interval(row.correlation)})"
+        for name in (CONTRAST, RETRIEVAL)
+        if (row := decoded.get(name)) is not None and row.over_picture is not None and row.over_picture.above()
+    ]
+    if not better:
+        return f"{on}, no other lens says better than one picture ({interval(own)}) which names a head adds."
+    return f"{on}, {' and '.join(better)} say better than one picture ({interval(own)}) which names a head adds."
+
+
+def lenses_findings(summary: LensesSummary) -> list[Finding]:
+    """The finding in plain sentences; what decoding returns of a change; and the judge's view."""
+    norm, contrast, retrieval = (summary.row(name) for name in (NORM, CONTRAST, RETRIEVAL))
+    findings = [
+        Finding(
+            "If a head is ablated, the embedding loses some names and gains others. A picture of the head should show "
+            "which. Three ways of showing it are compared: one steered picture; a contrast pair, steered along the "
+            "write and against it, of which only the difference counts; and real pictures, those nearest to the "
+            "changed embedding and those nearest to the opposite change. Each was tuned on other pictures."
+        ),
+        Finding(f"**{summary.conclusion}**", headline=True),
+    ]
+    if norm is not None:
+        beaten = [row.name for row in (summary.picture, contrast, retrieval) if row is not None and _beats(row)]
+        findings.append(
+            Finding(
+                f"The norm of the write, which needs no picture, reaches {interval(norm.correlation)}; "
+                f"{', '.join(beaten) if beaten else 'no lens'} {'do' if len(beaten) > 1 else 'does'} better.",
+                headline=True,
+            )
+        )
+    if retrieval is None:
+        findings.append(Finding("Real pictures were left out, since there was no bank."))
+    heads = [row for row in summary.transfer if row.kind == "head"]
+    scenes = [row for row in summary.transfer if row.kind == "scene"]
+    if heads and scenes:
+        findings.append(
+            Finding(
+                "Of a change of the embedding, the decoder returns a part (cosine between requested and returned "
+                f"change): {', '.join(f'{interval(row.transfer)} for {row.name}' for row in (scenes[-1], *heads))}.",
+                headline=True,
+            )
+        )
+    judged = [row for row in summary.rows if row.view == "judged"]
+    if judged:
+        words = ", ".join(f"{interval(row.correlation)} for {row.name}" for row in judged)
+        findings.append(Finding(f"As the outside judge sees the pictures ({summary.n_judged} names): {words}."))
+    return findings
+
+
+def _beats(row: LensRow) -> bool:
+    return row.over_norm is not None and row.over_norm.above()
+
+
+def lenses_bars(summary: LensesSummary) -> list[Bar]:
+    """Correlation of each lens with effects towards names, on the verdict page."""
+    bars: list[Bar] = []
+    for name in (PICTURE, CONTRAST, RETRIEVAL):
+        row = summary.row(name)
+        if row is not None:
+            over = row.over_picture
+            verdict = "" if over is None else "better than one picture" if over.above() else "no better"
+            difference = "" if over is None else f" ({interval(over)} over one picture)"
+            what = f"lenses: correlation of {name} with the effect on any name, {row.setting}"
+            bars.append(Bar(what, f"{interval(row.correlation)}{difference}", "reported", verdict))
+    return bars

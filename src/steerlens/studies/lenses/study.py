@@ -1,0 +1,90 @@
+"""Entry of the study of candidate lenses in the table of studies: its command, its summary and its report."""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from steerlens.errors import UsageError
+from steerlens.studies.lenses.arguments import LensesArguments
+from steerlens.studies.shared.study import Report, Study
+
+if TYPE_CHECKING:
+    from steerlens.progress import Progress
+    from steerlens.studies.lenses.bank import PictureSource
+    from steerlens.studies.lenses.results import LensesSummary
+
+
+class LensesStudy(Study[LensesArguments, "LensesSummary"]):
+    """Lenses: one picture, contrast pairs, and real pictures along the change."""
+
+    name = "lenses"
+    title = "Candidate lenses"
+    question = "Which way of showing a head says best which names the head adds?"
+
+    @property
+    def arguments(self) -> type[LensesArguments]:
+        """Options of the command line."""
+        return LensesArguments
+
+    def run(self, arguments: LensesArguments, command: str) -> "Generator[Progress, None, LensesSummary]":
+        """Loads models and pictures, and runs the study."""
+        from steerlens.lenses import Strength
+        from steerlens.progress import Progress
+        from steerlens.studies.lenses.experiment import lenses_study
+        from steerlens.studies.lenses.options import LensesOptions
+        from steerlens.studies.shared.inputs import (
+            decode_options,
+            decoder_seeds,
+            load_judge,
+            load_study_pair,
+            load_subjects,
+        )
+
+        settings = arguments.settings
+        strengths = tuple(Strength.parse(strength) for strength in arguments.strengths)
+        yield Progress("loading", 0, 1)
+        subjects = load_subjects(settings, arguments.choose, arguments.count)
+        source = _bank(arguments)
+        pair = load_study_pair(settings)
+        judge = load_judge(arguments.judge, settings)
+        yield Progress("loading", 1, 1)
+        options = LensesOptions(
+            decode_options(pair, settings),
+            strengths,
+            arguments.neighbours,
+            decoder_seeds(settings, arguments.seeds),
+            arguments.ablation,
+            arguments.names,
+            arguments.heads_per_picture,
+        )
+        return (
+            yield from lenses_study(pair, subjects, options, arguments.out, source=source, judge=judge, command=command)
+        )
+
+    @property
+    def report(self) -> "Report[LensesSummary]":
+        """Functions that read and report its summary."""
+        from steerlens.studies.lenses.findings import lenses_bars, lenses_findings
+        from steerlens.studies.lenses.results import LensesSummary
+        from steerlens.studies.lenses.section import lenses_section
+        from steerlens.studies.lenses.terminal import lenses_lines
+
+        return Report(
+            summary=LensesSummary,
+            model=lambda summary: summary.model,
+            lines=lenses_lines,
+            bars=lenses_bars,
+            findings=lenses_findings,
+            section=lenses_section,
+        )
+
+
+def _bank(arguments: LensesArguments) -> "PictureSource | None":
+    """Pictures of the bank: those of an index, else scenes of the data folder; None without either."""
+    from steerlens.studies.lenses.bank import index_source, scenes_source
+
+    settings = arguments.settings
+    if arguments.bank_size < max(arguments.neighbours, default=1):
+        raise UsageError(f"a bank of {arguments.bank_size} pictures is smaller than the number of real pictures shown.")
+    if arguments.bank is not None:
+        return index_source(arguments.bank, arguments.bank_size, settings.seed)
+    return None if settings.data is None else scenes_source(settings.data, arguments.bank_size, settings.seed)
