@@ -34,7 +34,7 @@ LIMITS: Mapping[str, Limit] = {
     "picture_bytes": Limit(128_000_000, "bytes", "the file of a picture"),
     "picture_pixels": Limit(100_000_000, "pixels", "a picture; Pillow itself opens at most 178 million"),
     "picture_chunks": Limit(200_000, "chunks", "a PNG file, and blocks before the first frame of a GIF file"),
-    "picture_scans": Limit(100, "scans", "a progressive JPEG; a fifth as many for the largest pictures"),
+    "picture_scans": Limit(100, "scans", "a progressive JPEG; a tenth as many for the largest pictures"),
     "list_bytes": Limit(64_000_000, "bytes", "a vocabulary, a tokenizer's file, an index of pictures"),
     "config_bytes": Limit(8_000_000, "bytes", "a config, an index of weights, the header of a safetensors file"),
     "manifest_bytes": Limit(256_000_000, "bytes", "the manifest of a run"),

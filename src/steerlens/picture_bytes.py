@@ -28,7 +28,7 @@ _PNG_ORIENTATION = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 _MOST_ORIENTATION = 1 << 16
 
-_SCAN_SHARE = 5
+_SCAN_SHARE = 10
 """Factor by which the largest picture may have fewer scans than a small picture: each scan passes over all pixels."""
 
 
@@ -188,7 +188,7 @@ def _check_scans(data: bytes, name: str, max_pixels: int) -> None:
         size = _jpeg_size(data)
         if size[0] * size[1] * scans * _SCAN_SHARE > max_pixels * limit("picture_scans"):
             raise PictureError(
-                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, which would take minutes to decode; "
+                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, too many passes over a picture of that size; "
                 "save it again as a plain JPEG or PNG file."
             )
 

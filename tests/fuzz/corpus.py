@@ -64,7 +64,8 @@ def make_corpus(folder: Path, command: Callable[[Sequence[str]], int]) -> None:
         raise RuntimeError("the index cannot be made")
 
 
-def _copy(corpus: Path, name: str, case: Path) -> Path:
+def copy_into(corpus: Path, name: str, case: Path) -> Path:
+    """Copies a file or folder of the corpus into the folder of a case, and returns its path there."""
     source, target = corpus / name, case / name
     return Path(shutil.copytree(source, target)) if source.is_dir() else Path(shutil.copy(source, target))
 
@@ -78,7 +79,7 @@ def pictures(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
 
 
 def _model(corpus: Path, case: Path, rng: Random, pattern: str) -> tuple[str, ...]:
-    pair = _copy(corpus, "pair", case)
+    pair = copy_into(corpus, "pair", case)
     mutate_file(rng.choice(sorted(pair.rglob(pattern))), rng)
     return ("lens", str(corpus / "picture.png"), "--model", "pair", *FAST, "--out", "out")
 
@@ -98,10 +99,10 @@ def vocabularies(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     kind = rng.randrange(4)
     given = ("lens", str(corpus / "picture.png"), "--model", str(corpus / "pair"), *FAST, "--out", "out")
     if kind == 0:
-        mutate_file(_copy(corpus, "texts.txt", case), rng, replace=0.3)
+        mutate_file(copy_into(corpus, "texts.txt", case), rng, replace=0.3)
         return (*given, "--vocabulary", "texts.txt")
     if kind == 1:
-        mutate_file(_copy(corpus, "vector.safetensors", case), rng)
+        mutate_file(copy_into(corpus, "vector.safetensors", case), rng)
         return (*given, "--vector", "vector.safetensors")
     for name in ("vocabulary.json", "vocabulary.safetensors"):
         shutil.copy(corpus / "pair" / name, case / name)
@@ -111,7 +112,7 @@ def vocabularies(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
 
 def cards(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     """A card of the pair's own folder is mutated, and the pair is priced and loaded."""
-    pair = _copy(corpus, "pair", case)
+    pair = copy_into(corpus, "pair", case)
     content, kind = yaml.safe_load(CARD), rng.randrange(3)
     if kind == 0:
         text = mutated_bytes(CARD.encode(), rng)
@@ -125,7 +126,7 @@ def cards(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
 
 def indexes(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     """An index of pictures is mutated, and decodes."""
-    index = _copy(corpus, "index", case)
+    index = copy_into(corpus, "index", case)
     mutate_file(rng.choice(sorted(index.glob("neighbours.*"))), rng)
     return ("lens", str(corpus / "picture.png"), "--model", "index", *FAST, "--out", "out")
 
@@ -143,14 +144,14 @@ def _run_command(rng: Random) -> tuple[str, ...]:
 
 def manifests(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     """The manifest of a run is mutated, and the run is shown, merged or exported."""
-    run = _copy(corpus, "run", case)
+    run = copy_into(corpus, "run", case)
     mutate_file(rng.choice(sorted(run.glob("*.json"))), rng)
     return _run_command(rng)
 
 
 def parquet(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     """A part of a run is mutated, and the run is shown, merged or exported."""
-    run = _copy(corpus, "run", case)
+    run = copy_into(corpus, "run", case)
     mutate_file(
         rng.choice(sorted(path for path in run.rglob("*.*") if path.suffix in (".parquet", ".safetensors"))), rng
     )

@@ -29,8 +29,10 @@ from corpus import KINDS, make_corpus
 from steerlens.cli.main import main as steerlens
 
 _LONGEST = 2000
-_COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 """Characters of a message."""
+
+_COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+"""Kinds of files that are kept of a failing input."""
 
 
 def faults(outcome: Outcome, limits: Limits) -> list[str]:
@@ -82,18 +84,23 @@ class Fuzzer:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             make_corpus(self.corpus, steerlens)
             steerlens(["runs", "show", str(self.corpus / "run")])
-        self._before = run_in_child(lambda _: 0, (), self.victim, limits).memory
+        self.before = run_in_child(lambda _: 0, (), self.victim, limits).memory
         self._outside = (self.corpus, self.victim, folder / "home")
 
-    def try_one(self, kind: str, seed: str) -> tuple[list[str], tuple[str, ...], Outcome]:
-        """Runs one case; what is wrong with it, its command, and how it ended."""
+    def new_case(self) -> Path:
+        """An empty folder for a case, in the place of the one before."""
         case = self.folder / "cases" / "case"
         shutil.rmtree(case.parent, ignore_errors=True)
         case.mkdir(parents=True)
+        return case
+
+    def try_one(self, kind: str, seed: str) -> tuple[list[str], tuple[str, ...], Outcome]:
+        """Runs one case; what is wrong with it, its command, and how it ended."""
+        case = self.new_case()
         arguments = KINDS[kind](self.corpus, case, Random(f"{kind} {seed}"))
         places = [(place, "") for place in self._outside] + [(case, "out")]
         before = [snapshot(place, without=out) for place, out in places]
-        outcome = run_in_child(steerlens, arguments, case, self.limits, self._before)
+        outcome = run_in_child(steerlens, arguments, case, self.limits, self.before)
         wrong = faults(outcome, self.limits)
         if before != [snapshot(place, without=out) for place, out in places]:
             wrong.append("files outside --out were written, changed or removed")

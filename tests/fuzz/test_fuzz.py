@@ -18,6 +18,15 @@ def test_mutated_inputs_of_every_kind_end_with_one_message() -> None:
     assert "all: " in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="runs where /proc tells the size of a process")
+def test_inputs_that_claim_to_be_enormous_are_refused_quickly() -> None:
+    script = Path(__file__).with_name("hostile.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "28 refused, 2 read, 0 failed" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
