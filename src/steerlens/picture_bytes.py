@@ -188,7 +188,7 @@ def _check_scans(data: bytes, name: str, max_pixels: int) -> None:
         size = _jpeg_size(data)
         if size[0] * size[1] * scans * _SCAN_SHARE > max_pixels * limit("picture_scans"):
             raise PictureError(
-                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, too many passes over a picture of that size; "
+                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, too many for its size; "
                 "save it again as a plain JPEG or PNG file."
             )
 
