@@ -24,6 +24,9 @@ _PARTS_IN_MEMORY = 32
 
 _READINGS_IN_MEMORY = 4
 
+LABELS, TENSORS = "labels", "tensors"
+"""Folders of a run for labels and for tensors."""
+
 
 def is_run(folder: Path) -> bool:
     """True if a folder looks like a run: it has a manifest with a fingerprint, or cells beside an unreadable manifest.
@@ -60,14 +63,26 @@ def finished_keys(folder: Path) -> frozenset[str]:
         StoreError: if a part cannot be read.
     """
     for path in part_files(folder):
-        _check_tensors(path.with_suffix(".safetensors"))
+        _check_tensors(beside(path)[-1])
     return frozenset(key for path in part_files(folder) for key in part_keys(path))
 
 
 def beside(table: Path) -> list[Path]:
-    """Files of a part or of a reading, the table that completes it first."""
-    labels = [table.with_suffix(".labels.parquet")] if table.parent.name == "inputs" else []
+    """Files of a part or of a reading: the table that completes it, labels of a reading, and tensors last.
+
+    Earlier versions kept labels and tensors in the folder of the tables, where readers of whole folders met them.
+    """
+    run, of_reading = table.parent.parent, table.parent.name == "inputs"
+    if has_tables_alone(run):
+        labels = [run / LABELS / table.name] if of_reading else []
+        return [table, *labels, run / TENSORS / f"{table.stem}.safetensors"]
+    labels = [table.with_suffix(".labels.parquet")] if of_reading else []
     return [table, *labels, table.with_suffix(".safetensors")]
+
+
+def has_tables_alone(folder: Path) -> bool:
+    """True if `inputs/` and `cells/` of a run hold nothing but tables of one kind; False for earlier versions' runs."""
+    return (folder / TENSORS).is_dir()
 
 
 def check_hashes(folder: Path) -> None:
@@ -96,7 +111,7 @@ def part_cells(path: Path) -> list[CellResult]:
     Raises:
         StoreError: if the part cannot be read.
     """
-    return _readable(path, lambda: read_cells(path, path.with_suffix(".safetensors"), _png))
+    return _readable(path, lambda: read_cells(path, beside(path)[-1], _png))
 
 
 def stored_results(folder: Path, cells: Sequence[Cell]) -> LazyResults:
@@ -110,7 +125,7 @@ def stored_results(folder: Path, cells: Sequence[Cell]) -> LazyResults:
     paths, index_of = part_files(folder), _index_by_key(cells)
     stored = np.full((len(cells), 2), -1, dtype=np.int32)  # part and row of each cell
     for number, path in enumerate(paths):
-        _check_tensors(path.with_suffix(".safetensors"))
+        _check_tensors(beside(path)[-1])
         for row, key in enumerate(part_keys(path)):
             if (index := index_of(key)) is not None:
                 stored[index] = number, row

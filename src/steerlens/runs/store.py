@@ -1,14 +1,17 @@
 """Runs on disk: a directory with all results of a sweep, which a second call can resume.
 
     manifest.json                    identity of the run (models, options, inputs), versions, whether it is complete
-    SHA256SUMS                       hashes of the files in inputs/ and cells/
+    SHA256SUMS                       hashes of the files in the folders below
     README.md                        tables and their files, for the Hugging Face datasets library
     inputs/ID.parquet                the input picture and its reading
-    inputs/ID.labels.parquet         its Logit Lens labels
-    inputs/ID.safetensors            its embedding, attention maps and head norms
+    labels/ID.parquet                its Logit Lens labels
+    tensors/ID.safetensors           its embedding, attention maps and head norms
     cells/part-000000.parquet        decoded pictures with their numbers, part by part
-    cells/part-000000.safetensors    embeddings that were decoded, and embeddings of the decoded pictures
+    tensors/part-000000.safetensors  embeddings that were decoded, and embeddings of the decoded pictures
     report.html, figures/            drawn from the files above
+
+`pandas.read_parquet(RUN / "cells")` reads all parts: a folder holds tables of one kind, and nothing else. A run of an
+earlier version, with labels and tensors among the tables, is resumed as it began.
 
 Every file is written under a temporary name and renamed. A part counts as stored once its parquet file exists.
 """
@@ -42,8 +45,12 @@ from steerlens.runs.manifest import (
     write_manifest,
 )
 from steerlens.runs.reader import (
+    LABELS,
+    TENSORS,
+    beside,
     check_hashes,
     finished_keys,
+    has_tables_alone,
     part_files,
     reading_files,
     stored_readings,
@@ -52,8 +59,11 @@ from steerlens.runs.reader import (
 from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
 from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, make_folder, only_writer, storing
 
-_INSIDE = ("inputs", "cells")
+_INSIDE = ("inputs", "cells", LABELS, TENSORS)
 """Folders of a run directory."""
+
+_INSIDE_BEFORE = ("inputs", "cells")
+"""Folders of a run that an earlier version began."""
 
 _OWN = re.compile(
     r"manifest\.json|SHA256SUMS|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
@@ -66,9 +76,9 @@ configs:
   data_files: cells/*.parquet
   default: true
 - config_name: inputs
-  data_files: inputs/????????????.parquet
+  data_files: inputs/*.parquet
 - config_name: labels
-  data_files: inputs/*.labels.parquet
+  data_files: labels/*.parquet
 ---
 
 A run of steerlens: open `report.html`, or load this folder with
@@ -117,11 +127,7 @@ class RunWriter:
             return
         table, embeddings = cells_to_bytes(results)
         name = f"part-{self._next_part:06d}"
-        files = {f"cells/{name}.parquet": table, f"cells/{name}.safetensors": embeddings}
-        append_hashes(self.folder, files)
-        # The parquet file is written last, because it marks the part as stored.
-        self._own.write(embeddings, "cells", f"{name}.safetensors")
-        self._own.write(table, "cells", f"{name}.parquet")
+        self._write(self._own.path("cells", f"{name}.parquet"), table, embeddings)
         self._next_part += 1
         self._cells += len(results)
 
@@ -131,15 +137,14 @@ class RunWriter:
         Raises:
             StoreError: if it cannot be written.
         """
-        table, labels, tensors = reading_to_bytes(reading)
-        name = self._own.path("inputs", reading.id).relative_to(self.folder).as_posix()
-        append_hashes(
-            self.folder,
-            {f"{name}.parquet": table, f"{name}.labels.parquet": labels, f"{name}.safetensors": tensors},
-        )
-        self._own.write(tensors, "inputs", f"{reading.id}.safetensors")
-        self._own.write(labels, "inputs", f"{reading.id}.labels.parquet")
-        self._own.write(table, "inputs", f"{reading.id}.parquet")
+        self._write(self._own.path("inputs", f"{reading.id}.parquet"), *reading_to_bytes(reading))
+
+    def _write(self, table: Path, *contents: bytes) -> None:
+        """Writes a part or a reading, its table last: the table marks it as stored."""
+        files = {path.relative_to(self.folder): data for path, data in zip(beside(table), contents, strict=True)}
+        append_hashes(self.folder, {path.as_posix(): data for path, data in files.items()})
+        for path, data in reversed(files.items()):
+            self._own.write(data, *path.parts)
 
     def finish(self, **facts: Any) -> None:
         """Marks the run as complete, and adds facts such as `seconds` to its manifest.
@@ -181,7 +186,8 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
             if stored != requested:
                 _refuse_other(folder, stored, requested)
         with storing(folder):
-            for inside in _INSIDE:  # before the manifest, so that no run lacks them
+            new = before is None or has_tables_alone(folder)
+            for inside in _INSIDE if new else _INSIDE_BEFORE:  # before the manifest, so that no run lacks them
                 OwnedFolder(folder).make(inside)
         if before is None:
             write_manifest(folder, manifest)

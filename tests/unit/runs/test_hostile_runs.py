@@ -186,7 +186,7 @@ def test_a_column_that_does_not_fit_is_named_with_its_file(
 ) -> None:
     (run / HASHES).unlink()
     readings = next(iter(reading_files(run).values()))
-    for path in (part_files(run)[0], readings, readings.with_suffix(".labels.parquet")):
+    for path in (part_files(run)[0], readings, run / "labels" / readings.name):
         data, table = path.read_bytes(), pq.read_table(path)
         for index, name in enumerate(table.column_names):
             changed = change(table, index)

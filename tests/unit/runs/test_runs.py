@@ -24,7 +24,7 @@ from steerlens.loading import Pair, load
 from steerlens.progress import Progress, run_to_end
 from steerlens.runs.export import export_parquet, export_pictures
 from steerlens.runs.merge import Merged, merge_runs
-from steerlens.runs.reader import finished_keys
+from steerlens.runs.reader import beside, finished_keys
 from steerlens.runs.store import load_run, open_run
 from steerlens.runs.summary import run_summary
 from steerlens.runs.tables import cells_to_bytes
@@ -244,7 +244,7 @@ def test_different_results_of_one_cell_are_refused_by_its_name(what: str, pair: 
     table, embeddings = cells_to_bytes(results)
     (part,) = (tmp_path / "b" / "cells").glob("*.parquet")
     part.write_bytes(table)
-    part.with_suffix(".safetensors").write_bytes(embeddings)
+    beside(part)[-1].write_bytes(embeddings)
     (tmp_path / "b" / "SHA256SUMS").unlink()
     with pytest.raises(UsageError, match="different results") as refused:
         merged(tmp_path / "a", tmp_path / "b", out=tmp_path / "all")

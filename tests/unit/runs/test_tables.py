@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -25,6 +26,23 @@ def finished(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     pixels = [noise.integers(0, 255, (40, 40, 3), dtype=np.uint8) for _ in range(2)]
     pictures = [Picture.from_image(Image.fromarray(array), f"noise-{n}") for n, array in enumerate(pixels)]
     return folder, look(pair, pictures, steps=1, sites="head.0.*", folder=folder)
+
+
+def test_each_folder_of_a_run_is_one_table(finished: tuple[Path, Atlas]) -> None:
+    """`pandas.read_parquet(RUN / "cells")` reads a folder by this function."""
+    folder, atlas = finished
+    assert pq.read_table(folder / "cells").num_rows == len(atlas.results)
+    assert pq.read_table(folder / "inputs").column("name").to_pylist() == [
+        pq.read_table(path).column("name")[0].as_py() for path in sorted((folder / "inputs").iterdir())
+    ]
+    assert pq.read_table(folder / "labels").num_rows == sum(len(reading.labels) for reading in atlas.readings)
+
+
+def test_pandas_reads_the_parts_of_a_run(finished: tuple[Path, Atlas]) -> None:
+    pandas, (folder, atlas) = library("pandas"), finished
+    frame = pandas.read_parquet(folder / "cells")
+    assert len(frame) == len(atlas.results)
+    assert len(atlas.to_pandas("cells")) == len(frame)
 
 
 def test_the_datasets_library_shows_pictures(finished: tuple[Path, Atlas], tmp_path: Path) -> None:

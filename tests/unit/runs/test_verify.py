@@ -15,7 +15,7 @@ from steerlens.errors import StoreError
 from steerlens.runs.hashes import HASHES, read_hashes
 from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
-from steerlens.runs.reader import part_files
+from steerlens.runs.reader import beside, part_files
 from steerlens.runs.store import load_run, open_run
 from steerlens.runs.summary import run_summary
 from steerlens.runs.verify import verify_run
@@ -61,7 +61,7 @@ def flip(path: Path, place: float) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    return sorted([*(folder / "cells").iterdir(), *(folder / "inputs").iterdir()])
+    return sorted(path for inside in ("cells", "inputs", "labels", "tensors") for path in (folder / inside).iterdir())
 
 
 def test_every_file_has_its_hash_as_sha256sum_reads_it(atlas: Atlas, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_flipped_bit_in_any_file_is_told_and_redone(place: float, atlas: Atlas
         moved = verify_run(run, remove_damaged=True)
         assert (run / str(moved.damaged[0].moved)).exists() and "--resume" in moved.redo
         # Only the cells of the damaged part, of which the last one has one, are done again.
-        assert write(run, atlas) == (0 if name.parts[0] == "inputs" else 1 if "000002" in name.name else 2)
+        assert write(run, atlas) == (0 if not name.stem.startswith("part-") else 1 if "000002" in name.name else 2)
         assert content(run) == expected
         assert verify_run(run).redo == ""
         shutil.rmtree(run)
@@ -100,23 +100,23 @@ def test_files_that_are_cut_or_missing_are_told(atlas: Atlas, tmp_path: Path) ->
     write(tmp_path, atlas)
     table = part_files(tmp_path)[0]
     table.write_bytes(table.read_bytes()[:-20])
-    part_files(tmp_path)[1].with_suffix(".safetensors").unlink()
+    beside(part_files(tmp_path)[1])[-1].unlink()
     found = verify_run(tmp_path)
     assert {damaged.file for damaged in found.damaged} == {
         "cells/part-000000.parquet",
-        "cells/part-000001.safetensors",
+        "tensors/part-000001.safetensors",
     }
     assert found.intact_pictures == found.expected_pictures - 4
 
 
-@pytest.mark.parametrize("name", ["part-000000.parquet", "part-000000.safetensors"])
+@pytest.mark.parametrize("name", ["cells/part-000000.parquet", "tensors/part-000000.safetensors"])
 def test_files_of_a_run_with_other_options_are_not_taken(name: str, atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path / "run", atlas)
     write(tmp_path / "other", atlas, steps=2)
     results = list(load_run(tmp_path / "other").results)
     with open_run(tmp_path / "third", identity(atlas, 2)) as writer:
         writer.add_cells(results[2:4])
-    shutil.copy(tmp_path / "third" / "cells" / name, tmp_path / "run" / "cells" / name)
+    shutil.copy(tmp_path / "third" / name, tmp_path / "run" / name)
     for use in (load_run, run_summary):
         with pytest.raises(StoreError, match=name):
             use(tmp_path / "run")
@@ -126,7 +126,7 @@ def test_files_of_a_run_with_other_options_are_not_taken(name: str, atlas: Atlas
 
 def test_a_part_that_the_run_did_not_write_is_not_taken(atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path, atlas)
-    for path in list((tmp_path / "cells").glob("part-000000.*")):
+    for path in list(tmp_path.glob("*/part-000000.*")):
         shutil.copy(path, path.with_name(path.name.replace("000000", "000777")))
     with pytest.raises(StoreError, match=r"part-000777.*did not write"):
         load_run(tmp_path)
@@ -179,7 +179,7 @@ def test_the_command_says_it_in_words_and_as_json(
     assert main(["runs", "verify", str(tmp_path / "nothing")]) == 2
 
 
-@pytest.mark.parametrize("name", ["cells/*.parquet", "cells/*.safetensors", "inputs/*.labels.parquet"])
+@pytest.mark.parametrize("name", ["cells/*.parquet", "tensors/part-*.safetensors", "labels/*.parquet"])
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path / "run", atlas)
     path = next((tmp_path / "run").glob(name))

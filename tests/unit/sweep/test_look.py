@@ -277,9 +277,9 @@ def test_progress_of_a_run_that_goes_on_counts_what_is_left(pair: Pair, tmp_path
 
 def test_a_broken_reading_is_named_and_made_again(pair: Pair, tmp_path: Path) -> None:
     stored = quick(pair, folder=tmp_path / "run", sites="head.0.0")
-    tensors = next((tmp_path / "run" / "inputs").glob("*.safetensors"))
+    tensors = next((tmp_path / "run" / "tensors").glob("????????????.safetensors"))
     tensors.write_bytes(b"broken")
-    with pytest.raises(StoreError, match=r"inputs/\w+\.safetensors cannot be read: .*runs verify"):
+    with pytest.raises(StoreError, match=r"tensors/\w+\.safetensors cannot be read: .*runs verify"):
         load_run(tmp_path / "run")
     for path in (tmp_path / "run" / "inputs").iterdir():
         path.unlink()

@@ -163,7 +163,7 @@ def test_a_run_is_stored_small_and_comes_back_and_goes_on(
     assert again.decoder == pair.decoder.spec
     assert again.manifest["tokens"] == "outside.cls"
     assert [result.cell for result in again.results] == list(atlas.plan.cells)
-    held = [load_file(part) for part in (tmp_path / "run" / "cells").glob("*.safetensors")]
+    held = [load_file(part) for part in (tmp_path / "run" / "tensors").glob("part-*.safetensors")]
     assert {part["conditioning"].shape[1:] for part in held} == {(pair.encoder.spec.width,)}
     assert {part["reencoded"].shape[1:] for part in held} == {(pair.encoder.spec.embedding_size,)}
     monkeypatch.setattr(engine, "_decode", lambda *_: pytest.fail("decoded again"))
