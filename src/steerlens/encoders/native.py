@@ -33,6 +33,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.images import eight_bit, upright_rgb
 from steerlens.interventions import Intervention
 from steerlens.sites import Site
+from steerlens.storage.parameters import check_numbers
 from steerlens.trace import Trace
 
 
@@ -86,13 +87,9 @@ class NativeEncoder(ABC):
         """Sets the spec, completed with the embedding size of the readout and the geometry of the preprocessing.
 
         Raises:
-            ModelError: if weights are on the meta device, or the readout fails.
+            ModelError: if weights are on the meta device or quantised, or the readout fails.
         """
-        if any(tensor.is_meta for tensor in self.model.parameters()):
-            raise ModelError(
-                f"{spec.name}: weights of the model are on the meta device, so they hold no numbers (offloaded, or "
-                "never loaded); load the whole model into memory."
-            )
+        check_numbers(self.model, spec.name)
         self.spec = spec
         with torch.no_grad():
             empty = torch.zeros(1, len(self.readout_tokens), spec.width, device=self.device, dtype=self.dtype)

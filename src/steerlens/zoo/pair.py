@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steerlens.decoders import Decoder
 from steerlens.encoders import Encoder
-from steerlens.storage.parameters import weights_state
+from steerlens.storage.parameters import check_numbers, weights_state
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo.cards import Card
 from steerlens.zoo.provenance import Provenance
@@ -42,6 +42,8 @@ class Pair:
     loaded: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
+        for part in (self.encoder, self.decoder):  # a custom adapter may not have checked its own
+            check_numbers(part, part.spec.name)
         object.__setattr__(self, "loaded", weights_state(self.encoder))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Passes of the native model: each hook fires once or the pass is refused, dropout is off, and errors are ours."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.borders import native_errors
 from steerlens.encoders.clip import CLIPEncoder
@@ -13,6 +15,7 @@ from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.interventions import Scale, Zero
 from steerlens.sites import Site
 from steerlens.testing.tiny import tiny_encoder, tiny_processor, tiny_vision_model
+from steerlens.zoo.pair import Pair
 
 HEAD = Site("head", 1, 1)
 
@@ -112,6 +115,80 @@ def test_shapes_that_the_spec_does_not_describe_are_refused(pixels: Tensor) -> N
                 call(given)
 
 
-def test_weights_that_hold_no_numbers_are_refused() -> None:
+def to_meta(model: nn.Module, part: str) -> None:
+    for name, module in model.named_modules():
+        if name.endswith(part):
+            module.to("meta")
+
+
+@pytest.mark.parametrize("part", ["", "layers.1.mlp.fc1", "self_attn.out_proj", "post_layernorm"])
+def test_weights_that_hold_no_numbers_are_refused(part: str) -> None:
+    model = tiny_vision_model()
+    to_meta(model, part)
     with pytest.raises(ModelError, match="meta device"):
-        CLIPEncoder(tiny_vision_model().to("meta"), tiny_processor())
+        CLIPEncoder(model, tiny_processor())
+
+
+class OtherTensor(torch.Tensor):
+    """A tensor of a library's own kind, as torchao puts one in the place of a weight."""
+
+
+@pytest.mark.parametrize("part", ["layers.1.mlp.fc1", "layers.0.self_attn.out_proj", "visual_projection"])
+def test_quantised_weights_are_refused_by_name(part: str, pair: Pair) -> None:
+    for network in (tiny_vision_model(), copy.deepcopy(pair.decoder.unet)):
+        name = part if hasattr(network, "vision_model") else "conv_in"
+        (module,) = [module for place, module in network.named_modules() if place.endswith(name)]
+        module.weight = nn.Parameter(module.weight.detach().as_subclass(OtherTensor), requires_grad=False)
+        with pytest.raises(ModelError, match=rf"{name}\.weight is a .*OtherTensor, not a plain tensor \(quantised"):
+            if name == part:
+                CLIPEncoder(network, tiny_processor())
+            else:
+                replace(pair, decoder=with_network(pair.decoder, network))
+
+
+def with_network(decoder: Any, network: nn.Module) -> Any:
+    other = copy.copy(decoder)
+    other.unet = network
+    return other
+
+
+def quantised_linear(linear: nn.Linear) -> nn.Linear:
+    class Linear8bit(nn.Linear):
+        """Eight-bit weights, as bitsandbytes has them."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, self.weight.to(input) * self.scale, self.bias)
+
+    other = Linear8bit(linear.in_features, linear.out_features)
+    other.scale = float(linear.weight.detach().abs().max()) / 127
+    whole = (linear.weight.detach() / other.scale).round().to(torch.int8)
+    other.weight, other.bias = nn.Parameter(whole, requires_grad=False), linear.bias
+    return other
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("self_attn.out_proj", "out_proj is a .*Linear8bit, which is not known"),
+        ("return_dict", "forward pass failed: .*tuple"),
+        ("one channel", "forward pass failed: .*1 channels"),
+        ("two classes", "forward pass failed|shape"),
+    ],
+)
+def test_models_that_behave_otherwise_end_with_one_model_error(change: str, words: str, pixels: Tensor) -> None:
+    model = tiny_vision_model()
+    for module in list(model.modules()):
+        for name, inner in list(module.named_children()):
+            if name == change.rpartition(".")[2] and isinstance(inner, nn.Linear):
+                setattr(module, name, quantised_linear(inner))
+            elif change == "one channel" and isinstance(inner, nn.Conv2d):
+                sizes = (1, inner.out_channels, inner.kernel_size, inner.stride)
+                setattr(module, name, nn.Conv2d(*sizes, bias=inner.bias is not None))
+            elif change == "two classes" and name == "visual_projection":
+                setattr(module, name, nn.Linear(3, 2))
+    if change == "return_dict":
+        for module in model.modules():
+            if hasattr(module, "config"):
+                module.config.return_dict = False
+    with pytest.raises(ModelError, match=words):
+        CLIPEncoder(model, tiny_processor()).trace(pixels)
