@@ -36,6 +36,9 @@ class Trace:
         embedding: the image embedding of the native forward pass.
         recorded_attention: attention patterns, see `attention`; None unless requested.
         recorded_values: value vectors, see `values`; None unless requested.
+        value_scale: if the model normalises its heads before their output projection, and attention was
+            requested: the head values are `value_scale * (attention @ values) + value_shift`; else None.
+        value_shift: see `value_scale`.
     """
 
     embed: Float[Tensor, "B R D"]
@@ -48,6 +51,8 @@ class Trace:
     embedding: Float[Tensor, "B E"]
     recorded_attention: Float[Tensor, "B L H R T"] | None = None
     recorded_values: Float[Tensor, "B L H T d"] | None = None
+    value_scale: Float[Tensor, "B L H R d"] | None = None
+    value_shift: Float[Tensor, "B L H R d"] | None = None
 
     def __repr__(self) -> str:
         B, L, H, R, _ = self.head_values.shape
@@ -98,7 +103,7 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes of the captured activations; weights are views of the model's and are not counted."""
         captured = (self.embed, self.head_values, self.attn_out, self.mlp_out, self.resid_post, self.embedding)
-        on_request = (self.recorded_attention, self.recorded_values)
+        on_request = (self.recorded_attention, self.recorded_values, self.value_scale, self.value_shift)
         return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None)
 
     def at(self, site: SiteLike) -> Float[Tensor, "B R D"]:
@@ -159,7 +164,13 @@ class Trace:
             raise UsageError(f"{site}: only a head's write can be split by the tokens it reads from.")
         site.check(self.n_layers, self.n_heads)
         pattern, values = self.attention[:, site.layer, site.head], self.values[:, site.layer, site.head]
-        return torch.einsum("brt,btd,dw->brtw", pattern, values, self.out_weights[site.layer][site.head])
+        weight = self.out_weights[site.layer][site.head]
+        if self.value_scale is None or self.value_shift is None:
+            return torch.einsum("brt,btd,dw->brtw", pattern, values, weight)
+        scale, shift = self.value_scale[:, site.layer, site.head], self.value_shift[:, site.layer, site.head]
+        # Rows of the pattern sum to 1, so that each token carries its share of the shift.
+        arriving = values[:, None] * scale[:, :, None] + shift[:, :, None]
+        return torch.einsum("brt,brtd,dw->brtw", pattern.to(arriving), arriving, weight.to(arriving))
 
     def select(self, picture: int) -> "Trace":
         """The trace of one picture of the batch, as a batch of one.
@@ -181,6 +192,8 @@ class Trace:
             self.embedding[row],
             None if self.recorded_attention is None else self.recorded_attention[row],
             None if self.recorded_values is None else self.recorded_values[row],
+            None if self.value_scale is None else self.value_scale[row],
+            None if self.value_shift is None else self.value_shift[row],
         )
 
     def components(self) -> Float[Tensor, "B K R D"]:
@@ -229,3 +242,28 @@ def _recorded(tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise UsageError("this trace holds no attention; take it with encoder.trace(inputs, attention=True).")
     return tensor
+
+
+def read_from_tokens(
+    weights: Float[Tensor, "T"],
+    pattern: Float[Tensor, "B R T"],
+    values: Float[Tensor, "B T d"],
+    scale: Float[Tensor, "B R d"] | None = None,
+    shift: Float[Tensor, "B R d"] | None = None,
+) -> Float[Tensor, "B R d"]:
+    """The part of one head's values that it reads from some tokens.
+
+    Computes `scale * (w pattern) @ values + shift * sum(w pattern)`.
+
+    Args:
+        weights: w, the share of each token.
+        pattern: the head's attention pattern.
+        values: value vectors of every token.
+        scale: see `Trace.value_scale`.
+        shift: see `Trace.value_shift`.
+    """
+    weighted = pattern * weights.to(pattern)
+    read = weighted @ values
+    if scale is None or shift is None:
+        return read
+    return read * scale + weighted.sum(dim=-1, keepdim=True) * shift

@@ -119,7 +119,7 @@ def test_a_masked_token_gets_no_attention_in_the_recorded_pattern(kind: str) -> 
     mask = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf) if kind == "additive" else allowed
     with recorded_attention({attention: 0}, tokens=[0, 4]) as recorded:
         output = attention(query, key, value, mask)
-    pattern, values = recorded[0]
+    pattern, values = recorded[0].pattern, recorded[0].values
     assert pattern.shape == (2, 3, 2, 5)
     assert (pattern[1, ..., 3:] == 0).all()
     assert (pattern[0, ..., 3:] > 0).all()

@@ -62,6 +62,11 @@ class BridgedEncoder(NativeEncoder):
         """The encoder's own final norm, if the bridge after it is linear too."""
         return self.source.linear_after if self.bridge.kernel is None else None
 
+    @property
+    def shared_arguments(self) -> frozenset[str]:
+        """Delegates to the encoder."""
+        return self.source.shared_arguments
+
     def layers(self) -> Sequence[LayerModules]:
         """Delegates to the encoder."""
         return self.source.layers()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
-    from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, native_pass
+    from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, RecordedAttention, native_pass
     from steerlens.encoders.native import NativeEncoder
     from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
@@ -34,6 +34,7 @@ __all__ = [
     "Prefix",
     "PretrainedEncoder",
     "Recorded",
+    "RecordedAttention",
     "View",
     "apply_transform",
     "crops",

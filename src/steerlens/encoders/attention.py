@@ -16,7 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from steerlens.encoders.fused import attention_rows
-from steerlens.encoders.hooks import Recorded
+from steerlens.encoders.hooks import Recorded, RecordedAttention
 from steerlens.errors import ModelError
 
 
@@ -47,7 +47,7 @@ def recorded_attention(modules: Mapping[nn.Module, int], tokens: Sequence[int]) 
             if mask is not None and mask.shape[-2] > 1:
                 mask = mask[..., list(tokens), :]
             rows = attention_rows(query[:, :, list(tokens)], key, kwargs.get("scaling"), mask)
-            recorded[layer] = (rows.to(value.dtype), value.detach())
+            recorded[layer] = RecordedAttention(rows.to(value.dtype), value.detach())
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     # Each context registers its own name, so that recordings of two models do not see each other's tensors.

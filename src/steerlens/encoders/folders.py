@@ -125,7 +125,7 @@ _ELSEWHERE = frozenset({"checkpoint_path", "cache_dir", "pretrained", "pretraine
 _NO_NAME = re.compile(r"[^\w.-]")
 """Characters that no architecture's name contains: `hf-hub:owner/name` and `local-dir:/folder` are other places."""
 
-_SIZED_MODULES = ("vision_transformer",)
+_SIZED_MODULES = ("vision_transformer", "eva")
 """Modules of timm whose models are built for one size of pictures, `img_size`."""
 
 

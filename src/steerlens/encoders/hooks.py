@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,8 +25,26 @@ from steerlens.sites import NAMED_KINDS, Site
 EXCLUSIVE = RLock()
 """Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
 
-Recorded = dict[int, tuple[Tensor, Tensor]]
-"""By layer: attention patterns of the readout tokens (B,H,R,T) and value vectors of every token (B,H,T,d)."""
+
+class RecordedAttention(NamedTuple):
+    """The attention of one layer.
+
+    Attributes:
+        pattern: attention patterns of the requested tokens (B,H,R,T).
+        values: value vectors of every token (B,H,T,d).
+        scale: if the model normalises its heads before their projection: the head values are
+            `scale * pattern @ values + shift`, (B,H,R,d); else None.
+        shift: see `scale`.
+    """
+
+    pattern: Tensor
+    values: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+
+Recorded = dict[int, RecordedAttention]
+"""Recorded attention by layer."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from steerlens.encoders.hooks import (
     Hook,
     LayerModules,
     Recorded,
+    RecordedAttention,
     first,
     hidden_states,
     intervention_hooks,
@@ -82,6 +83,11 @@ class NativeEncoder(ABC):
     def linear_after(self) -> nn.Module | None:
         """The final norm, if the readout after it is known to be linear; else None."""
         return None
+
+    @property
+    def shared_arguments(self) -> frozenset[str]:
+        """Keyword arguments of the native blocks that serve every picture of a batch, whatever their shape."""
+        return frozenset()
 
     def declare(self, spec: EncoderSpec) -> None:
         """Sets the spec, completed with the embedding size of the readout and the geometry of the preprocessing.
@@ -232,7 +238,7 @@ class NativeEncoder(ABC):
         stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items()}
         B, L, R, _ = stacked["values"].shape
         head_values = stacked["values"].view(B, L, R, self.spec.n_heads, -1).transpose(2, 3)
-        patterns, token_values = _by_layer(recorded, L) if recorded is not None else (None, None)
+        attention_parts = () if recorded is None else _by_layer(recorded, L)
         with native_errors(f"{self.spec.name}: its output projections cannot be read"):
             projections = self.projections()
         return Trace(
@@ -243,8 +249,7 @@ class NativeEncoder(ABC):
             stacked["resid_post"],
             *projections,
             embedding,
-            patterns,
-            token_values,
+            *attention_parts,
         )
 
     @torch.no_grad()
@@ -320,6 +325,16 @@ class NativeEncoder(ABC):
                 raise UsageError(f"{intervention.site}: the model has {self.spec.n_tokens} tokens a picture.")
 
 
-def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor, Tensor]:
-    pairs = [recorded[layer] for layer in range(n_layers)]
-    return torch.stack([pair[0] for pair in pairs], dim=1), torch.stack([pair[1] for pair in pairs], dim=1)
+def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor | None, ...]:
+    """Stacks patterns, values, scales and shifts of all layers; scales and shifts are None if no layer has any."""
+    # Adapters of other packages may record patterns and values alone.
+    layers = [RecordedAttention(*recorded[layer]) for layer in range(n_layers)]
+    patterns = torch.stack([layer.pattern for layer in layers], dim=1)
+    values = torch.stack([layer.values for layer in layers], dim=1)
+    if all(layer.scale is None for layer in layers):
+        return patterns, values, None, None
+    B, H, R, _ = layers[0].pattern.shape
+    shape = (B, H, R, layers[0].values.shape[-1])
+    scales = [values.new_ones(shape) if layer.scale is None else layer.scale.detach() for layer in layers]
+    shifts = [values.new_zeros(shape) if layer.shift is None else layer.shift.detach() for layer in layers]
+    return patterns, values, torch.stack(scales, dim=1), torch.stack(shifts, dim=1)

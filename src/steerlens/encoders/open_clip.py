@@ -1,4 +1,4 @@
-"""Vision towers of open_clip: its own `VisionTransformer`, and `VisionTransformer`s of timm with a projection.
+"""Vision towers of open_clip: its own `VisionTransformer`, and models of timm with a projection.
 
 open_clip's own towers use `nn.MultiheadAttention`, which never calls its output projection as a module: the adapter
 recomputes head values from the module's input and its `in_proj` weights. The model's own code applies the final norm,
@@ -137,7 +137,7 @@ class OpenCLIPEncoder(TransformEncoder):
 
 
 class OpenCLIPTimmEncoder(TimmEncoder):
-    """A `VisionTransformer` of timm inside an open_clip model, with open_clip's projection after it.
+    """A `VisionTransformer` or `Eva` of timm inside an open_clip model, with open_clip's projection after it.
 
     Args:
         model: a model of open_clip (its text side is left alone), or its vision tower.
@@ -184,7 +184,8 @@ class OpenCLIPTimmEncoder(TimmEncoder):
     def _tower(self) -> Any:
         return self.model
 
-    def _trunk(self, model: nn.Module) -> Any:
+    def vision_transformer(self, model: nn.Module) -> Any:
+        """Returns the trunk of the tower, whose head gives the embedding."""
         tower: Any = model
         library = "a timm tower of open_clip"
         refuse_unknown(library, "visual", tower, {"trunk", "head"})

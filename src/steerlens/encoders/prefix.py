@@ -136,7 +136,7 @@ def resume_to(
     with native_pass(encoder.model, encoder.spec.name, intervention_hooks(layers, interventions)):
         hidden = prefix.hidden[layer].index_select(0, index)
         for number in range(layer, last + 1):
-            hidden = _call(layers[number].block, hidden, prefix, number, index)
+            hidden = _call(encoder, layers[number].block, hidden, prefix, number, index)
     return hidden
 
 
@@ -155,11 +155,11 @@ def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -
     hooks = (hook for site in sites for hook in recording_hooks(layers, site, kept))
     index = torch.arange(len(prefix), device=encoder.device)
     with native_pass(encoder.model, encoder.spec.name, hooks):
-        _call(layers[number].block, prefix.hidden[number], prefix, number, index)
+        _call(encoder, layers[number].block, prefix.hidden[number], prefix, number, index)
     return {site: kept[site] for site in sites}
 
 
-def _call(block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor) -> Tensor:
+def _call(encoder: NativeEncoder, block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor) -> Tensor:
     B = len(prefix)
 
     def chosen(value: Any) -> Any:
@@ -169,5 +169,6 @@ def _call(block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor)
         return value
 
     args = [chosen(value) for value in prefix.args[layer]]
-    kwargs = {key: chosen(value) for key, value in prefix.kwargs[layer].items()}
+    shared = encoder.shared_arguments
+    kwargs = {key: value if key in shared else chosen(value) for key, value in prefix.kwargs[layer].items()}
     return first(block(hidden, *args, **kwargs))

@@ -39,11 +39,11 @@ def refuse_kind(library: str, name: str, module: object, *kinds: type) -> None:
     """
     if type(module) not in kinds:
         raise ModelError(
-            f"{name} is a {_class_name(type(module))}, which is not known in {library}; "
-            f"known: {', '.join(map(_class_name, kinds))}."
+            f"{name} is a {class_name(type(module))}, which is not known in {library}; "
+            f"known: {', '.join(map(class_name, kinds))}."
         )
 
 
-def _class_name(kind: type) -> str:
+def class_name(kind: type) -> str:
     """Names a class with its module: quantised layers often have the same names as the layers they replace."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,8 +1,8 @@
-"""Vision Transformers of timm: `VisionTransformer`.
+"""Vision Transformers of timm: the classes `VisionTransformer` and `Eva`.
 
 The embedding is the input of the classifier, `fc_norm(pool(norm(x)))`, computed by the model's own code with any
-pooling (class token, mean, maximum, attention); the classifier's weights are a vocabulary. Queries, keys and values
-come from one fused projection, `qkv`. The input of the output projection `proj`, a separate module, is the head values.
+pooling (class token, mean, maximum, attention); the classifier's weights are a vocabulary. The input of the output
+projection `proj`, a separate module, is the head values. `timm_trunk.py` and `eva.py` name the native modules.
 
 References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; R. Wightman, "PyTorch Image
 Models", 2019.
@@ -10,7 +10,6 @@ Models", 2019.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +18,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.encoders.base import EncoderSpec, Inputs
+from steerlens.encoders.eva import EvaTrunk
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
-from steerlens.encoders.fused import Split, recorded_by_hooks
 from steerlens.encoders.hooks import LayerModules, Recorded
-from steerlens.encoders.structure import refuse_kind, refuse_unknown
+from steerlens.encoders.structure import class_name
+from steerlens.encoders.timm_trunk import TimmTrunk, VisionTransformerTrunk
 from steerlens.encoders.transforms import TransformEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
 
-_LIBRARY = "a VisionTransformer of timm"
+_TRUNKS = (VisionTransformerTrunk, EvaTrunk)
 
 
 class TimmEncoder(TransformEncoder):
-    """A `VisionTransformer` of timm, wrapped, never copied; the model is put into evaluation mode.
+    """A `VisionTransformer` or `Eva` of timm, wrapped, never copied; the model is put into evaluation mode.
 
     Args:
         model: the native model.
@@ -48,8 +48,8 @@ class TimmEncoder(TransformEncoder):
     def __init__(self, model: nn.Module, processor: Any, name: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
-        vit = self._vit = self._trunk(model)
-        _refuse_unknown(vit, self.path)
+        vit = self._vit = self.vision_transformer(model)
+        self._trunk = _trunk_of(vit, self.path)
         down, across = (int(side) for side in vit.patch_embed.grid_size)
         prefix = int(vit.num_prefix_tokens)
         n_tokens = prefix + down * across
@@ -64,15 +64,15 @@ class TimmEncoder(TransformEncoder):
             n_tokens=n_tokens,
             patch_grid=(down, across),
             first_patch=prefix,
-            readout_tokens=_readout_tokens(vit, n_tokens),
-            centred=_centred(vit),
+            readout_tokens=self._trunk.readout_tokens(n_tokens),
+            centred=self._trunk.centred,
         )
         self.declare(spec)
 
     @classmethod
     def accepts(cls, model: object) -> bool:
         """True if this adapter supports a native model."""
-        return _is_of_timm(model)
+        return any(trunk.accepts(model) for trunk in _TRUNKS)
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
@@ -100,19 +100,12 @@ class TimmEncoder(TransformEncoder):
 
     def layers(self) -> Sequence[LayerModules]:
         """The native modules, layer by layer."""
-        return [
-            LayerModules(
-                block=block,
-                attn_out=block.ls1,
-                attn_proj=block.attn.proj,
-                mlp_out=block.ls2,
-                n_heads=self.spec.n_heads,
-                out_weight=block.attn.proj.weight,
-                out_bias=block.attn.proj.bias,
-                scale=getattr(block.ls1, "gamma", None),
-            )
-            for block in self._vit.blocks
-        ]
+        return self._trunk.layers()
+
+    @property
+    def shared_arguments(self) -> frozenset[str]:
+        """Rotary positions have a row for each token or head, none for pictures."""
+        return frozenset({"rope"})
 
     def native_readout(self, residual: Float[Tensor, "N R D"]) -> Float[Tensor, "N E"]:
         """Applies the model's own final norm, pooling and norm after pooling."""
@@ -124,7 +117,7 @@ class TimmEncoder(TransformEncoder):
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
-        return recorded_by_hooks([(block.attn.qkv, _split(block.attn)) for block in self._vit.blocks], tokens)
+        return self._trunk.recording_attention(tokens)
 
     def class_vocabulary(self, names: Sequence[str] | None = None) -> ClassVocabulary:
         """Returns the classes of the model's own classifier, scored by its logits.
@@ -148,17 +141,12 @@ class TimmEncoder(TransformEncoder):
         named = isinstance(labels, list | tuple) and len(labels) == count
         return [str(label) for label in labels] if named and labels else [str(index) for index in range(count)]
 
-    def _trunk(self, model: nn.Module) -> Any:
+    def vision_transformer(self, model: nn.Module) -> Any:
+        """Returns the Vision Transformer of timm in a model: by default the model itself."""
         return model
 
     def _normed(self, residual: Tensor) -> Tensor:
         return self._vit.norm(self.before_pooling(residual))
-
-
-def _is_of_timm(model: object) -> bool:
-    # Compares class names, since timm need not be installed.
-    names = [f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__]
-    return "timm.models.vision_transformer.VisionTransformer" in names
 
 
 def _name(vit: Any) -> str:
@@ -166,68 +154,9 @@ def _name(vit: Any) -> str:
     return str(config.get("architecture") or "timm") if isinstance(config, dict) else "timm"
 
 
-def _readout_tokens(vit: Any, n_tokens: int) -> tuple[int, ...] | None:
-    if vit.attn_pool is None and vit.global_pool == "token":
-        return (0,)
-    if vit.attn_pool is None and vit.global_pool not in ("avg", "avgmax", "max"):
-        raise ModelError(
-            f"global_pool is {vit.global_pool!r}: the model gives tokens, not one embedding; "
-            "create it with global_pool='token' or 'avg'."
-        )
-    prefix = 0 if vit.pool_include_prefix else int(vit.num_prefix_tokens)
-    return None if prefix == 0 else tuple(range(prefix, n_tokens))
-
-
-def _centred(vit: Any) -> bool:
-    """True if the readout ignores the mean over width of every residual."""
-    if not isinstance(vit.norm, nn.Identity):
-        return isinstance(vit.norm, nn.LayerNorm)
-    # A norm after pooling removes that mean only if the pooling is linear.
-    linear = vit.attn_pool is None and vit.global_pool in ("token", "avg")
-    return linear and isinstance(vit.fc_norm, nn.LayerNorm)
-
-
-def _split(attention: Any) -> Split:
-    def split(_: tuple[Any, ...], output: Any) -> tuple[Tensor, Tensor, Tensor]:
-        B, T, _ = output.shape
-        query, key, value = output.reshape(B, T, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-        return attention.q_norm(query), attention.k_norm(key), value
-
-    return split
-
-
-def _refuse_unknown(vit: Any, where: str) -> None:
-    native = import_module("timm.models.vision_transformer")
-    layers = import_module("timm.layers")
-    refuse_kind(_LIBRARY, where, vit, native.VisionTransformer)
-    refuse_unknown(
-        _LIBRARY,
-        where,
-        vit,
-        {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "fc_norm", "head_drop", "head"},
-        {"attn_pool"},
-    )
-    for name in ("norm", "fc_norm"):
-        refuse_kind(_LIBRARY, name, getattr(vit, name), nn.Identity, nn.LayerNorm, layers.LayerNorm, layers.RmsNorm)
-    for index, block in enumerate(vit.blocks):
-        path = f"blocks.{index}"
-        refuse_kind(_LIBRARY, path, block, native.Block)
-        refuse_unknown(
-            _LIBRARY, path, block, {"norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"}
-        )
-        for name in ("ls1", "ls2"):
-            refuse_kind(_LIBRARY, f"{path}.{name}", getattr(block, name), nn.Identity, native.LayerScale)
-        refuse_kind(_LIBRARY, f"{path}.attn", block.attn, layers.Attention)
-        # With a norm or a gate between pattern and projection, parts by token would not sum to the head's write.
-        refuse_unknown(
-            _LIBRARY,
-            f"{path}.attn",
-            block.attn,
-            {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"},
-        )
-        refuse_kind(_LIBRARY, f"{path}.attn.norm", block.attn.norm, nn.Identity)
-        # Fine-tuning libraries wrap a layer, whose output then depends on more than its weight.
-        refuse_kind(_LIBRARY, f"{path}.attn.proj", block.attn.proj, nn.Linear)
-        refuse_kind(_LIBRARY, f"{path}.attn.proj_drop", block.attn.proj_drop, nn.Dropout)
-        for name in ("drop_path1", "drop_path2"):
-            refuse_kind(_LIBRARY, f"{path}.{name}", getattr(block, name), nn.Identity, layers.DropPath)
+def _trunk_of(vit: Any, path: str) -> TimmTrunk:
+    for trunk in _TRUNKS:
+        if trunk.accepts(vit):
+            return trunk(vit, path)
+    known = ", ".join(trunk.native for trunk in _TRUNKS)
+    raise ModelError(f"{path} is a {class_name(type(vit))}, which is not known; known: {known}.")

@@ -28,7 +28,7 @@ from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
 from steerlens.sites import Site, parse_sites
-from steerlens.trace import Trace
+from steerlens.trace import Trace, read_from_tokens
 
 
 class Area(Protocol):
@@ -230,10 +230,12 @@ def token_part(trace: Trace, site: Site, weights: Float[Tensor, "T"]) -> Float[T
     if site.kind != "head":
         raise UsageError(f"{site}: only a head's write can be split by the tokens it reads from.")
     site.check(trace.n_layers, trace.n_heads)
-    pattern, values = trace.attention[:, site.layer, site.head].float(), trace.values[:, site.layer, site.head].float()
-    if weights.shape != pattern.shape[-1:]:
-        raise UsageError(f"{weights.numel()} weights do not fit the {pattern.shape[-1]} tokens of the trace.")
-    read = (pattern * weights.to(pattern)) @ values
+    if weights.shape != trace.attention.shape[-1:]:
+        raise UsageError(f"{weights.numel()} weights do not fit the {trace.attention.shape[-1]} tokens of the trace.")
+    pattern, values = (part[:, site.layer, site.head].float() for part in (trace.attention, trace.values))
+    affine = (trace.value_scale, trace.value_shift)
+    scale, shift = (None if part is None else part[:, site.layer, site.head].float() for part in affine)
+    read = read_from_tokens(weights, pattern, values, scale, shift)
     return read @ trace.out_weights[site.layer][site.head].float()
 
 

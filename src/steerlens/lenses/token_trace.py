@@ -14,6 +14,7 @@ from steerlens.lenses.components import Direction, Group, direction_site
 from steerlens.lenses.readout import precise
 from steerlens.lenses.regions import RegionPart
 from steerlens.sites import NAMED_KINDS, Site, parse_sites
+from steerlens.trace import read_from_tokens
 
 _RECORDED = 32
 """Sites recorded in one forward pass: all heads of a large encoder, on every token, would take gigabytes."""
@@ -172,8 +173,8 @@ def region_writes(encoder: Encoder, inputs: Inputs | Tensor, part: RegionPart) -
         encoder.embed(inputs)
     writes: list[Tensor] = []
     for site in part.heads:
-        pattern, values = (precise(tensor[:, site.head]) for tensor in recorded[site.layer])
-        read = (pattern * weights.to(pattern)) @ values
+        pattern, values, *affine = (part[:, site.head] for part in recorded[site.layer] if part is not None)
+        read = read_from_tokens(weights, *(precise(part) for part in (pattern, values, *affine)))
         writes.append(read @ precise(layers[site.layer].head_weights()[site.head]))
     return torch.stack(writes).sum(dim=0)
 

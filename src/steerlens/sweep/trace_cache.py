@@ -122,7 +122,8 @@ class TraceCache:
         file = f"{_inputs_hash(inputs)}.safetensors"
         entry = _read_entry(self._folder / file)
         if entry is None:
-            trace = replace(self._encoder.trace(inputs, attention=True), recorded_values=None)
+            attended = self._encoder.trace(inputs, attention=True)
+            trace = replace(attended, recorded_values=None, value_scale=None, value_shift=None)
             self._keep(file, trace)
             return trace
         out_weights, attn_bias = self._encoder.projections()

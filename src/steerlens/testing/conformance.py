@@ -93,9 +93,21 @@ def tiny_encoders() -> dict[str, dict[str, MakeEncoder]]:
         ("timm", tiny_vit.tiny_timm_encoder, tiny_vit.TIMM_VARIANTS),
         ("open_clip", tiny_vit.tiny_open_clip_encoder, tiny_vit.OPEN_CLIP_VARIANTS),
         ("open_clip_timm", tiny_vit.tiny_open_clip_timm_encoder, tiny_vit.TOWER_VARIANTS),
+        ("timm", tiny_vit.tiny_eva_encoder, _named("Eva", tiny_vit.EVA_VARIANTS)),
+        (
+            "open_clip_timm",
+            tiny_vit.tiny_open_clip_eva_encoder,
+            _named("Eva", {name: tiny_vit.EVA_VARIANTS[name] for name in tiny_vit.EVA_TOWERS}),
+        ),
     ):
-        builders[family] = {name: partial(function, **options) for name, options in variants.items()}
+        builders.setdefault(family, {}).update(
+            {name: partial(function, **options) for name, options in variants.items()}
+        )
     return builders
+
+
+def _named(native: str, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {f"{native}: {name}": options for name, options in variants.items()}
 
 
 def decoder_report(family: str) -> CheckReport:

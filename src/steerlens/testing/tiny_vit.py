@@ -42,6 +42,85 @@ TIMM_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options of timm's class that an adapter must get right, by what they are about."""
 
+_ROTARY: Mapping[str, Any] = {"use_rot_pos_emb": True, "ref_feat_shape": (2, 2)}
+_PERCEPTION: Mapping[str, Any] = {
+    **_ROTARY,
+    "attn_type": "rope",
+    "use_pre_transformer_norm": True,
+    "rope_grid_offset": 1.0,
+    "rope_grid_indexing": "xy",
+}
+_DINOV3: Mapping[str, Any] = {
+    "use_abs_pos_emb": False,
+    "use_rot_pos_emb": True,
+    "rope_type": "dinov3",
+    "rope_temperature": 100.0,
+    "rope_rotate_half": True,
+    "dynamic_img_size": True,
+    "num_reg_tokens": 2,
+    "init_values": 0.5,
+    "use_fc_norm": False,
+}
+
+EVA_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "EVA": {},
+    "EVA-02": {**_ROTARY, "swiglu_mlp": True, "qkv_fused": False, "scale_mlp": True},
+    "EVA-CLIP": {
+        **_ROTARY,
+        "swiglu_mlp": True,
+        "qkv_fused": False,
+        "scale_mlp": True,
+        "scale_attn_inner": True,
+        "global_pool": "token",
+    },
+    "Perception Encoder core": {
+        **_PERCEPTION,
+        "global_pool": "map",
+        "attn_pool_num_heads": 2,
+        "attn_pool_mlp_ratio": 2.0,
+    },
+    "Perception Encoder core, no class token": {**_PERCEPTION, "global_pool": "map", "class_token": False},
+    "Perception Encoder lang": {
+        **_PERCEPTION,
+        "init_values": 0.1,
+        "use_post_transformer_norm": False,
+        "use_fc_norm": False,
+        "num_classes": 0,
+    },
+    "Perception Encoder spatial": {**_PERCEPTION, "use_post_transformer_norm": False, "use_fc_norm": False},
+    "DINOv3": {**_DINOV3, "qkv_bias": False},
+    "DINOv3, class token": {**_DINOV3, "qkv_bias": False, "global_pool": "token"},
+    "DINOv3 plus": {**_DINOV3, "swiglu_mlp": True, "swiglu_align_to": 8, "global_pool": "token"},
+    "EUPE": {**_DINOV3, "global_pool": "token"},
+    "fixed rotary, registers": {**_ROTARY, "num_reg_tokens": 1, "no_embed_class": True, "attn_type": "rope"},
+    "mixed rotary": {"use_rot_pos_emb": True, "rope_type": "mixed", "use_abs_pos_emb": False, "global_pool": "token"},
+    "separate bias": {"qkv_bias": True, "qk_norm": True, "attn_type": "rope", "scale_attn_inner": True},
+    "RMSNorm of heads": {"attn_type": "rope", "scale_attn_inner": True, "norm_layer": "rmsnorm"},
+    "shared keys": {
+        **_DINOV3,
+        "attn_type": "rope",
+        "qkv_fused": False,
+        "num_kv_heads": 1,
+        "qk_norm": True,
+        "attn_only_layer_scale": True,
+        "global_pool": "token",
+        "norm_layer": "rmsnorm",
+    },
+    "dropout of all kinds": {
+        "drop_rate": 0.5,
+        "pos_drop_rate": 0.5,
+        "patch_drop_rate": 0.5,
+        "proj_drop_rate": 0.5,
+        "attn_drop_rate": 0.5,
+        "drop_path_rate": 0.5,
+    },
+    "not square": {**_DINOV3, "img_size": (16, 24)},
+}
+"""Options of timm's class `Eva`, by the models that have them or by what they are about."""
+
+EVA_TOWERS = ("EVA", "EVA-CLIP", "Perception Encoder core")
+"""Those that open_clip has as vision towers."""
+
 OPEN_CLIP_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "class token": {},
     "odd number of heads": {"heads": 1},
@@ -103,6 +182,26 @@ def tiny_timm_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **op
     return TimmEncoder(model, _processor(*model.patch_embed.img_size), name=f"tiny-timm-{seed}")
 
 
+def tiny_eva_model(seed: int = 0, **options: Any) -> Any:
+    """An `Eva` of timm: 2 layers of 2 heads, width 16, 4 patches, 5 classes.
+
+    Args:
+        seed: of the weights.
+        options: of the class, in place of these sizes; `norm_layer` may be a name.
+    """
+    sizes = {"img_size": SIZE, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+    chosen = {**sizes, "mlp_ratio": 2.0, **options}
+    if isinstance(chosen.get("norm_layer"), str):
+        chosen["norm_layer"] = import_module("timm.layers").get_norm_layer(chosen["norm_layer"])
+    return randomise(import_module("timm.models.eva").Eva(**chosen), seed)
+
+
+def tiny_eva_encoder(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> TimmEncoder:
+    """An encoder with a tiny `Eva` of timm; see `tiny_eva_model`."""
+    model = tiny_eva_model(seed, **options).to(dtype)
+    return TimmEncoder(model, _processor(*model.patch_embed.img_size), name=f"tiny-eva-{seed}")
+
+
 def tiny_open_clip_model(seed: int = 0, **options: Any) -> Any:
     """A `VisionTransformer` of open_clip: 3 layers of 2 heads, width 16, 5 tokens, embeddings of 12 numbers.
 
@@ -145,6 +244,25 @@ def tiny_open_clip_timm_encoder(
     tower = import_module("open_clip.timm_model").TimmModel(model_name, embed_dim=12, image_size=32, **options)
     tower.set_input_size(32)
     return OpenCLIPTimmEncoder(randomise(tower, seed).to(dtype), tiny_processor(32), name=f"tiny-tower-{seed}")
+
+
+def tiny_open_clip_eva_model(seed: int = 0, **options: Any) -> Any:
+    """A timm tower within open_clip around a tiny `Eva`, whose classifier is the projection; see `tiny_eva_model`."""
+    pool = options.get("global_pool", "avg")
+    tower = import_module("open_clip.timm_model").TimmModel(
+        "test_vit", embed_dim=12, image_size=SIZE, pool=pool, proj=""
+    )
+    # open_clip builds its trunks by name, and timm has no name for one of this size.
+    tower.trunk = tiny_eva_model(seed, **{**options, "num_classes": 12})
+    return tower.eval()
+
+
+def tiny_open_clip_eva_encoder(
+    seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any
+) -> OpenCLIPTimmEncoder:
+    """An encoder with a timm tower within open_clip; see `tiny_open_clip_eva_model`."""
+    tower = tiny_open_clip_eva_model(seed, **options).to(dtype)
+    return OpenCLIPTimmEncoder(tower, tiny_processor(SIZE), name=f"tiny-eva-tower-{seed}")
 
 
 def _processor(height: int, width: int) -> CLIPImageProcessorPil:

@@ -1,0 +1,178 @@
+"""Native modules of timm's `VisionTransformer`, and the base of trunks: one class of timm, whoever wraps it.
+
+timm gives a whole model, open_clip a tower around one; the adapters of both read the same trunk.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from steerlens.encoders.fused import Split, recorded_by_hooks
+from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.structure import refuse_kind, refuse_unknown
+from steerlens.errors import ModelError
+
+
+class TimmTrunk(ABC):
+    """A Vision Transformer of one class of timm, with `blocks`, `norm`, `forward_features` and `forward_head`.
+
+    Args:
+        vit: the native model.
+        path: its path in the model that the user gave, for messages.
+
+    Raises:
+        ModelError: if it contains modules that are not known.
+    """
+
+    native: ClassVar[str]
+    """Full name of timm's class."""
+    library: ClassVar[str]
+    """Description of the expected model, for messages."""
+
+    def __init__(self, vit: Any, path: str) -> None:
+        self.vit = vit
+        self.refuse_unknown(path)
+
+    @classmethod
+    def accepts(cls, model: object) -> bool:
+        """True if a model is of this class; compares names, since timm need not be installed."""
+        return cls.native in (f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__)
+
+    @abstractmethod
+    def refuse_unknown(self, path: str) -> None:
+        """Checks that the model is built as expected.
+
+        Raises:
+            ModelError: if it is not; the message names the unexpected module.
+        """
+
+    @abstractmethod
+    def layers(self) -> Sequence[LayerModules]:
+        """The native modules, layer by layer."""
+
+    @abstractmethod
+    def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
+        """Records patterns (of the given query tokens) and values, by layer, of one forward pass while open."""
+
+    @property
+    @abstractmethod
+    def pools_prefix(self) -> bool:
+        """True if pooling over tokens includes class token and registers."""
+
+    def readout_tokens(self, n_tokens: int) -> tuple[int, ...] | None:
+        """Returns the tokens that the embedding is read from, None for all.
+
+        Raises:
+            ModelError: if the model does not pool its tokens.
+        """
+        vit = self.vit
+        if vit.attn_pool is None and vit.global_pool == "token":
+            return (0,)
+        if vit.attn_pool is None and vit.global_pool not in ("avg", "avgmax", "max"):
+            raise ModelError(
+                f"global_pool is {vit.global_pool!r}: the model gives tokens, not one embedding; "
+                "create it with global_pool='token' or 'avg'."
+            )
+        prefix = 0 if self.pools_prefix else int(vit.num_prefix_tokens)
+        return None if prefix == 0 else tuple(range(prefix, n_tokens))
+
+    @property
+    def centred(self) -> bool:
+        """True if the readout ignores the mean over width of every residual."""
+        vit = self.vit
+        if not isinstance(vit.norm, nn.Identity):
+            return isinstance(vit.norm, nn.LayerNorm)
+        # A norm after pooling removes that mean only if the pooling is linear.
+        linear = vit.attn_pool is None and vit.global_pool in ("token", "avg")
+        return linear and isinstance(vit.fc_norm, nn.LayerNorm)
+
+    def refuse_final_norms(self) -> None:
+        """Checks the norms before and after pooling.
+
+        Raises:
+            ModelError: if one is of an unknown class.
+        """
+        layers = import_module("timm.layers")
+        for name in ("norm", "fc_norm"):
+            norm = getattr(self.vit, name)
+            refuse_kind(self.library, name, norm, nn.Identity, nn.LayerNorm, layers.LayerNorm, layers.RmsNorm)
+
+    def refuse_around(self, path: str, block: Any) -> None:
+        """Checks what a block does to the outputs of its attention and of its MLP before it adds them.
+
+        Raises:
+            ModelError: if it does more than drop paths in training.
+        """
+        layers = import_module("timm.layers")
+        # Fine-tuning libraries wrap a layer, whose output then depends on more than its weight.
+        refuse_kind(self.library, f"{path}.attn.proj", block.attn.proj, nn.Linear)
+        refuse_kind(self.library, f"{path}.attn.proj_drop", block.attn.proj_drop, nn.Dropout)
+        for name in ("drop_path1", "drop_path2"):
+            refuse_kind(self.library, f"{path}.{name}", getattr(block, name), nn.Identity, layers.DropPath)
+
+
+class VisionTransformerTrunk(TimmTrunk):
+    """A `VisionTransformer`: queries, keys and values come from one fused projection, `qkv`."""
+
+    native = "timm.models.vision_transformer.VisionTransformer"
+    library = "a VisionTransformer of timm"
+
+    @property
+    def pools_prefix(self) -> bool:
+        """As the model says."""
+        return bool(self.vit.pool_include_prefix)
+
+    def layers(self) -> Sequence[LayerModules]:
+        """The native modules, layer by layer."""
+        return [
+            LayerModules(
+                block=block,
+                attn_out=block.ls1,
+                attn_proj=block.attn.proj,
+                mlp_out=block.ls2,
+                n_heads=block.attn.num_heads,
+                out_weight=block.attn.proj.weight,
+                out_bias=block.attn.proj.bias,
+                scale=getattr(block.ls1, "gamma", None),
+            )
+            for block in self.vit.blocks
+        ]
+
+    def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
+        """Records patterns and values from the output of `qkv`."""
+        return recorded_by_hooks([(block.attn.qkv, _split(block.attn)) for block in self.vit.blocks], tokens)
+
+    def refuse_unknown(self, path: str) -> None:
+        """Checks that the model is built like a `VisionTransformer` of timm."""
+        native, layers = import_module("timm.models.vision_transformer"), import_module("timm.layers")
+        refuse_kind(self.library, path, self.vit, native.VisionTransformer)
+        parts = {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "blocks", "norm", "fc_norm", "head_drop", "head"}
+        refuse_unknown(self.library, path, self.vit, parts, {"attn_pool"})
+        self.refuse_final_norms()
+        parts = {"norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"}
+        for index, block in enumerate(self.vit.blocks):
+            path = f"blocks.{index}"
+            refuse_kind(self.library, path, block, native.Block)
+            refuse_unknown(self.library, path, block, parts)
+            for name in ("ls1", "ls2"):
+                refuse_kind(self.library, f"{path}.{name}", getattr(block, name), nn.Identity, native.LayerScale)
+            attention, where = block.attn, f"{path}.attn"
+            refuse_kind(self.library, where, attention, layers.Attention)
+            # With a norm or a gate between pattern and projection, parts by token would not sum to the head's write.
+            inside = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "proj", "proj_drop"}
+            refuse_unknown(self.library, where, attention, inside)
+            refuse_kind(self.library, f"{where}.norm", attention.norm, nn.Identity)
+            self.refuse_around(path, block)
+
+
+def _split(attention: Any) -> Split:
+    def split(_: tuple[Any, ...], output: Any) -> tuple[Tensor, Tensor, Tensor]:
+        B, T, _ = output.shape
+        query, key, value = output.reshape(B, T, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return attention.q_norm(query), attention.k_norm(key), value
+
+    return split
