@@ -18,6 +18,36 @@ def summary(folder: str) -> dict[str, Any]:
     return json.loads(Path(folder, "summary.json").read_bytes())
 
 
+def as_before(wanted: Any, now: Any, key: str = "") -> Any:
+    """What the version before wrote too: later versions add keys, rows of scores and differences, and draws.
+
+    Raw correlations of the main table's effects have wider bootstraps now; their intervals are not compared.
+    """
+    if isinstance(wanted, dict) and isinstance(now, dict):
+        return {name: as_before(value, now[name], name) for name, value in wanted.items() if name in now}
+    if isinstance(wanted, list) and isinstance(now, list) and key in ("rows", "differences") and wanted:
+        known = [name for name in ("score", "name", "effect", "statistic") if name in wanted[0]]
+        by_name = {tuple(row[name] for name in known): row for row in now}
+        found = [by_name.get(tuple(row[name] for name in known)) for row in wanted]
+        return [as_before(before, row) for before, row in zip(wanted, found, strict=True)]
+    if isinstance(wanted, list) and isinstance(now, list) and len(wanted) == len(now):
+        return [as_before(*sides) for sides in zip(wanted, now, strict=True)]
+    return now
+
+
+MORE_DRAWS = ("total, unsigned, zero", "total, signed towards text, zero")
+"""Effects of the main table whose intervals rested on fewer draws in the version before."""
+
+
+def without_few_draws(values: dict[str, Any]) -> dict[str, Any]:
+    """A summary without the intervals of `MORE_DRAWS`."""
+    rows = [
+        row | {"estimate": {"value": row["estimate"]["value"]}} if row.get("effect") in MORE_DRAWS else row
+        for row in values.get("rows", [])
+    ]
+    return values | ({"rows": rows} if rows else {})
+
+
 def parts(folder: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder, "parts").iterdir())}
 
@@ -33,9 +63,12 @@ def test_a_finished_study_is_summarised_again_to_the_digit(
     Path(name, "table.parquet").unlink()
     assert main([*study(name, name), "--json"]) == 0
     ignored = (*KEYS, "rule", "note")  # Sentences, which were reworded; all figures are compared.
-    assert list(differences(wanted, summary(name), ignored)) == []
-    assert list(differences(wanted, json.loads(capsys.readouterr().out), ignored, tolerance=1e-4)) == []
-    assert list(differences(table, pq.read_table(f"{name}/table.parquet").to_pydict())) == []
+    wanted = without_few_draws(wanted)
+    for now, tolerance in ((summary(name), 0.0), (json.loads(capsys.readouterr().out), 1e-4)):
+        same = as_before(wanted, without_few_draws(now))
+        assert list(differences(wanted, same, ignored, tolerance=tolerance)) == []
+    now = pq.read_table(f"{name}/table.parquet").to_pydict()
+    assert list(differences(table, {column: now.get(column) for column in table})) == []
     assert parts(name) == measured
     assert {path.suffix for path in Path(name, "figures").iterdir()} == {".png", ".svg"}
 
@@ -48,7 +81,8 @@ def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
     now = parts("importance-half")
     assert {name: now[name] for name in measured} == measured and now.keys() == parts("importance").keys()
     # Another processor rounds otherwise, which decoded pictures carry on.
-    assert list(differences(summary("importance"), summary("importance-half"), ("command",), tolerance=0.02)) == []
+    wanted, now = (without_few_draws(summary(name)) for name in ("importance", "importance-half"))
+    assert list(differences(wanted, as_before(wanted, now), ("command",), tolerance=0.02)) == []
 
 
 @pytest.mark.usefixtures("undrawn")

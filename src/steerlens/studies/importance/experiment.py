@@ -9,12 +9,12 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.importance.figures import correlation_figure, layer_figure, scatter_figure
+from steerlens.studies.importance.figures import correlation_figure, layer_figure, plain_figure, scatter_figure
 from steerlens.studies.importance.measure import measure_report, measure_selection
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import Choices, choose_all
-from steerlens.studies.importance.summary import summarise, table_rows
+from steerlens.studies.importance.summary import counted_rows, summarise, table_rows
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.effects import Effect
@@ -76,6 +76,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
                 "given": options.given,
                 "decode": options.decode.decisive(),
                 **({} if options.extras else {"extras": False}),
+                **({} if options.decoding else {"decoding": False}),
             },
         }
 
@@ -88,12 +89,15 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         yield Progress("references", 1, 1)
         yield from measure_selection(bench, subjects, options, folder)
         selection = PictureTables(read_parts(folder, SELECTION, subjects.selection)).only(known)
+        selection = selection.rows(counted_rows(selection, self.main))
         choices = choose_all(selection, options.steering, options.diffusion, self.main)
         folder.freeze(choices.to_json(), str(self.main))
         chosen, undecoded = (
             [choice.setting for choice in side.values()] for side in (choices.decoded, choices.undecoded)
         )
-        yield from measure_report(bench, subjects, options, chosen, folder, undecoded=undecoded)
+        yield from measure_report(
+            bench, subjects, options, chosen, folder, undecoded=undecoded, oracle=self.main.ablation
+        )
         tables = PictureTables(read_parts(folder, REPORT, subjects.reported)).only(known)
         return _Measured(bench.sites, choices, tables)
 
@@ -102,7 +106,8 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         setup = ImportanceSetup(
             model=pair_name(self.pair),
             n_selection=len(self.subjects.selection),
-            seeds=self.options.seeds,
+            seeds=self.options.seeds if self.options.decoding else (),
+            decoding=self.options.decoding,
             given=self.options.given,
             judge=judge_name(self.judge),
             command=self.command,
@@ -120,6 +125,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         pictures = [(subject.id, subject.concept) for subject in self.subjects.reported]
         rows = table_rows(measured.tables, pictures, measured.sites, measured.choices, self.main)
         figures = {
+            "plain": plain_figure(summary),
             "correlations": correlation_figure(summary),
             "heads": scatter_figure(summary, rows),
             "layers": layer_figure(summary),
@@ -134,7 +140,7 @@ def importance_study(
     folder: Path,
     *,
     scope: Scope = "total",
-    signed: bool = True,
+    signed: bool | None = None,
     ablation: Ablation = "mean",
     target: str = "",
     judge: Encoder | None = None,
@@ -150,7 +156,7 @@ def importance_study(
         folder: where to write.
         scope: scope of the main effect, by which settings are chosen: `total` or `direct`.
         signed: True if the main effect is the loss of similarity with the target, False if it is the distance that the
-            embedding moves.
+            embedding moves; None for signed if there is a target for all pictures, else unsigned.
         ablation: replacement of a head's write in the main effect; all ablations of the options are reported.
         target: `text` (each label's), `other` (another picture of the concept) or any text, the same for all pictures;
             by default the labels' texts if the model knows them.
@@ -166,7 +172,8 @@ def importance_study(
         raise UsageError(f"the main ablation {ablation} is not measured, only {', '.join(options.ablations)}.")
     if target not in ("", TEXT, OTHER):
         options, target = replace(options, given=target), GIVEN
-    towards = target_for(pair, subjects, target, options.given)
-    main = Effect(scope, towards if signed else "", ablation)
+    if signed is None:
+        signed = bool(target or known_targets(pair, subjects, options.given))
+    main = Effect(scope, target_for(pair, subjects, target, options.given) if signed else "", ablation)
     experiment = ImportanceExperiment(pair, subjects, options, main, judge, draws, command)
     return (yield from run_experiment(experiment, folder))

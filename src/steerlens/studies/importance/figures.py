@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from steerlens.studies.importance.results import ImportanceSummary, Row
-from steerlens.studies.shared.candidates import tick_label
+from steerlens.studies.importance.scores import PLAIN_KIND, UNDECODED
+from steerlens.studies.shared.candidates import LENSES, tick_label
+from steerlens.studies.shared.oracle import oracle_name
+from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
 
 
@@ -25,7 +29,8 @@ def correlation_figure(summary: ImportanceSummary) -> Figure:
     ):
         for place, name in enumerate(order):
             legend = label if place == 0 else None
-            draw_estimate(axes, rows[name, statistic].estimate, place + offset, colour, marker, legend)
+            if (row := rows.get((name, statistic))) is not None:
+                draw_estimate(axes, row.estimate, place + offset, colour, marker, legend)
     axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
     labels = [f"{tick_label(name)}{' *' if _marked(rows, name) else ''}" for name in order]
     axes.set_yticks(range(len(order)), labels, fontsize=9)
@@ -40,12 +45,14 @@ def correlation_figure(summary: ImportanceSummary) -> Figure:
 
 def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws mean main effect over mean score, a point per head and a panel per setting; darker in later layers."""
-    names = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
+    columns = ("steering, chosen", "diffusion, chosen", "steering, plain", "diffusion, plain")
+    names = [name for name in columns if name in rows[0]]
+    names = names or [name for name in (f"{column}, {UNDECODED}" for column in columns) if name in rows[0]]
     figure = Figure(figsize=(11, 3.3), layout="constrained")
     effect = f"effect: {summary.main}"
     sites = list(dict.fromkeys(row["site"] for row in rows))
     layers = np.array([next(row["layer"] for row in rows if row["site"] == site) for site in sites])
-    for axes, name in zip(figure.subplots(1, 4), names, strict=True):
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         points = np.array([[_mean(rows, site, name), _mean(rows, site, effect)] for site in sites])
         shade = 0.85 - 0.85 * layers / max(1, layers.max())
         axes.scatter(points[:, 0], points[:, 1], c=shade, cmap="gray", vmin=0, vmax=1, s=18, edgecolors="black", lw=0.4)
@@ -65,20 +72,62 @@ def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]
 def layer_figure(summary: ImportanceSummary) -> Figure:
     """Draws the mean effect of a head by layer, and the share of heads that beat their control."""
     figure = Figure(figsize=(7.5, 2.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    panels = figure.subplots(1, 2 if summary.beats_by_layer else 1, squeeze=False)[0]
     layers = range(len(summary.effect_by_layer))
+    left = panels[0]
     left.bar(layers, summary.effect_by_layer, color=MIDDLE)
     left.set_ylabel("mean effect of a head (cosine)")
-    right.bar(layers, summary.beats_by_layer, color=MIDDLE)
-    right.axhline(0.5, color=DARK, linewidth=1, linestyle="--", label="chance (50 %)")
-    right.set_ylabel("share closer than its control")
-    right.set_ylim(0, 1)
-    right.legend(loc="upper right", fontsize=8)
-    for axes in (left, right):
+    if summary.beats_by_layer:
+        _draw_controls(panels[1], summary.beats_by_layer)
+    for axes in panels:
         axes.set_xlabel("layer")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     figure.suptitle(f"{summary.main}; {_size(summary)}", fontsize=9)
+    return figure
+
+
+def _draw_controls(axes: Axes, shares: Sequence[float]) -> None:
+    axes.bar(range(len(shares)), shares, color=MIDDLE)
+    axes.axhline(0.5, color=DARK, linewidth=1, linestyle="--", label="chance (50 %)")
+    axes.set_ylabel("share closer than its control")
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def plain_figure(summary: ImportanceSummary) -> Figure:
+    """Draws the answer to the paper's claim beside baselines that need no lens, raw and given the baselines."""
+    effect = summary.published
+    candidates = [
+        (f"{lens}, {PLAIN_KIND}{ending}", f"{lens.capitalize()} Lens, {how}")
+        for ending, how in ((f", {UNDECODED}", "before decoding"), ("", "in pictures"))
+        for lens in LENSES
+    ]
+    candidates += [(NORM, "size of the head's write (no lens)"), (LAYER, "number of its layer (no lens)")]
+    candidates += [(oracle_name("one factor"), "the true effect itself, in pictures"), ("random", "random numbers")]
+    bars = [(name, words) for name, words in candidates if summary.row(name, effect) is not None]
+    figure = Figure(figsize=(8, 0.42 * len(bars) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, _) in enumerate(reversed(bars)):
+        raw, left = (summary.row(name, effect, statistic) for statistic in ("spearman", "given norm and layer"))
+        if raw is not None:
+            axes.barh(place + 0.17, raw.estimate.value, 0.32, color=MIDDLE, label="as it is" if place == 0 else None)
+            axes.plot([raw.estimate.low, raw.estimate.high], [place + 0.17] * 2, color=DARK, linewidth=1.2)
+        if left is not None and name not in (NORM, LAYER):
+            axes.barh(place - 0.17, left.estimate.value, 0.32, color=LIGHT, label=None)
+            axes.plot([left.estimate.low, left.estimate.high], [place - 0.17] * 2, color=DARK, linewidth=1.2)
+    axes.barh(0, 0, color=LIGHT, label="with size and layer held fixed")
+    axes.axvline(0, color=DARK, linewidth=0.8)
+    axes.set_yticks(range(len(bars)), [words for _, words in reversed(bars)], fontsize=9)
+    axes.set_xlabel("0: tells nothing of a head's importance; 1: tells it perfectly (rank correlation)", fontsize=9)
+    axes.set_title(
+        f"How well does each score tell how far ablating a head moves the embedding?\n{summary.setup.model}: "
+        f"{_size(summary)}, {effect.ablation} ablation; lines: 95 % intervals",
+        fontsize=9,
+        loc="left",
+    )
+    axes.legend(loc="best", fontsize=8, frameon=False)
+    plain_axes(axes, label_size=8)
     return figure
 
 

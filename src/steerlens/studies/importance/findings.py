@@ -15,6 +15,9 @@ from steerlens.studies.shared.targets import INPUT, OTHER
 CEILING_AIM = 0.8
 """Aim for the Steering Lens' share of the exact direct effect's correlation."""
 
+ORACLE_AIM = 0.6
+"""Aim for the Steering Lens' share of the decoded true effect's correlation."""
+
 CONSISTENCY = (
     "compares the requested embedding with the effect's own target. It predicts direct effects nearly by construction, "
     "and total effects contain the direct ones: a check of consistency, and no evidence about pictures"
@@ -28,14 +31,19 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
     published, main = summary.published, summary.main
     paper = (
         "The paper's claim: the Steering Lens shows the importance of heads, the Diffusion Lens hardly does. Tested "
-        f"with one factor for all heads ({ONE_FACTOR.strength}; the paper's constant is not known), by the similarity "
-        f"of pictures with the input and the distance that ablation moves the embedding ({published})"
+        "with a relative strength (rho=1), by the similarity with the input and the distance that ablation moves the "
+        f"embedding ({published})"
     )
+    factor = f"The same with one factor for all heads ({ONE_FACTOR.strength}; the paper's constant is not known)"
     before = "The same before decoding"
     if summary.difference(ONE_FACTOR_NAME, published) is None:
-        before = f"{paper}, before decoding (pictures need `--extras`)"
+        before = f"{factor}, before decoding{' (pictures need `--extras`)' if summary.setup.decoding else ''}"
     findings = [
-        *_claim(summary, paper, ONE_FACTOR_NAME, published, headline=True, alone=True),
+        *_claim(
+            summary, f"{paper}, before decoding", f"{PLAIN_KIND}, {UNDECODED}", published, headline=True, alone=True
+        ),
+        *_claim(summary, f"{paper}, in pictures", PLAIN_KIND, published, headline=True, alone=True),
+        *_claim(summary, factor, ONE_FACTOR_NAME, published, alone=True),
         *_claim(summary, before, f"{ONE_FACTOR_NAME}, {UNDECODED}", published, alone=True),
         *_claim(
             summary,
@@ -67,9 +75,11 @@ def importance_findings(summary: ImportanceSummary) -> list[Finding]:
     ]
     findings += _like_with_like(summary)
     rows = {row.score: row for row in summary.attenuation}
-    towards = summary.choices.decoded["steering"].compare == main.target
+    chosen = summary.choices.decoded.get("steering")
+    towards = chosen is not None and chosen.compare == main.target
     remark = " (a check of consistency, since it is compared with the effect's own target)" if towards else ""
-    findings += [Finding(text, headline=True) for text in lost(rows[f"steering, {CHOSEN}"], "the main effect", remark)]
+    if (row := rows.get(summary.leading)) is not None:
+        findings += [Finding(text, headline=True) for text in lost(row, "the main effect", remark)]
     return findings + [_best(summary, effect) for effect in dict.fromkeys((main, published))]
 
 
@@ -80,7 +90,8 @@ def _claim(
     difference = summary.difference(name, effect)
     if difference is not None:
         own, other = (_estimate(summary, score, effect) for score in (difference.first, difference.second))
-        yield Finding(claim(what, difference.estimate, own, other, alone=alone), headline)
+        words = claim(what, difference.estimate, own, other, alone=alone, model=summary.setup.model)
+        yield Finding(words, headline)
 
 
 def _estimate(summary: ImportanceSummary, score: str, effect: Effect) -> Estimate:
@@ -96,7 +107,7 @@ def _undecoded(summary: ImportanceSummary) -> Iterator[Finding]:
     for finding in _claim(summary, what, _CHOSEN_UNDECODED, summary.main):
         text = finding.text
         if (share := summary.ceiling_share.get(_CHOSEN_UNDECODED)) is not None:
-            text += f" The Steering Lens reaches {interval(share)} of the ceiling."
+            text += f" The Steering Lens reaches {interval(share)} of the exact direct effect's correlation."
         scores = [summary.row(f"{lens}, {_CHOSEN_UNDECODED}", summary.main) for lens in ("steering", "diffusion")]
         if any(row is not None and row.by_construction for row in scores):
             text += f" This score {CONSISTENCY}."
@@ -122,24 +133,58 @@ def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
 def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
     """The scores that predict an effect best, of all scores and of decoded pictures, without checks of consistency."""
     rows = [row for row in summary.rows if row.effect == effect and row.predicts]
-    best, pictures = (_largest(side) for side in (rows, [row for row in rows if row.score in summary.reliability]))
-    return Finding(
-        f"Best predictor of the effect ({effect}), by point estimate: {readable(best.score)} "
-        f"({interval(best.estimate)}); best among scores of decoded pictures: {readable(pictures.score)} "
-        f"({interval(pictures.estimate)})."
-    )
+    best, decoded = _largest(rows), [row for row in rows if row.score in summary.reliability]
+    words = f"Best predictor of the effect ({effect}), by point estimate: {_named(best)}"
+    if decoded:
+        words += f"; best among scores of decoded pictures: {_named(_largest(decoded))}"
+    return Finding(f"{words}.")
+
+
+def _named(row: Row) -> str:
+    return f"{readable(row.score)} ({interval(row.estimate)})"
 
 
 def _largest(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: -1.0 if math.isnan(row.estimate.value) else row.estimate.value)
 
 
+def _plain_bars(summary: ImportanceSummary) -> Iterator[Bar]:
+    """Bars of the paper's claim with a relative strength, and of the oracle."""
+    for name in ("zero", "mean"):
+        effect = Effect("total", "", name)
+        for label, how in ((f"{PLAIN_KIND}, {UNDECODED}", "not decoded"), (PLAIN_KIND, "decoded")):
+            if (row := summary.difference(label, effect)) is None:
+                continue
+            given = summary.difference(label, effect, "given norm and layer")
+            value = interval(row.estimate)
+            if given is not None:
+                value += f"; given norm and layer {interval(given.estimate)}"
+            yield Bar(
+                "importance: Steering minus Diffusion Lens, rho=1, similarity with the input against the "
+                "distance that "
+                f"{name} ablation moves the embedding, {how}",
+                value,
+                "interval above 0",
+                met(row.estimate.above()),
+            )
+    for share in summary.oracle:
+        if share.score.startswith(f"steering, {PLAIN_KIND}"):
+            yield Bar(
+                f"importance: Steering Lens, decoded, as a share of the decoded true effect ({share.effect})",
+                interval(share.share),
+                f"aim: {ORACLE_AIM:g}",
+                aim(share.share.value >= ORACLE_AIM),
+            )
+
+
 def importance_bars(summary: ImportanceSummary) -> list[Bar]:
     """Figures of the study on the verdict page, with their bars."""
     main = summary.main
-    difference = summary.difference(CHOSEN, main)
-    own, beats = _estimate(summary, f"steering, {CHOSEN}", main), summary.beats_control
-    bars: list[Bar] = []
+    difference, beats = summary.difference(CHOSEN, main), summary.beats_control
+    bars = list(_plain_bars(summary))
+    if not summary.setup.decoding:
+        return bars
+    own = _estimate(summary, summary.leading, main)
     if difference is not None:
         bars.append(
             Bar(
@@ -160,7 +205,7 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
     if (share := summary.ceiling_share.get(CHOSEN)) is not None:
         bars.append(
             Bar(
-                "importance: Steering Lens, share of the exact direct effect's correlation (the ceiling), decoded",
+                "importance: Steering Lens, share of the exact direct effect's correlation, decoded",
                 interval(share),
                 f"aim: {CEILING_AIM:g}",
                 aim(share.value >= CEILING_AIM),

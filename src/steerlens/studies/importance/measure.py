@@ -17,8 +17,9 @@ from torch import Tensor
 from steerlens.lenses import control_direction, steer_directions
 from steerlens.progress import Progress, part_of
 from steerlens.studies.importance.options import ImportanceOptions
+from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import Bench
-from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN, candidate_name
+from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN, WEAKER, candidate_name
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import (
     REPORT,
@@ -30,6 +31,7 @@ from steerlens.studies.shared.measure import (
     part_name,
 )
 from steerlens.studies.shared.measurements import CONTROL
+from steerlens.studies.shared.oracle import ORACLES, oracle_embeddings, oracle_name
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, other_concept
 from steerlens.trace import Trace
@@ -48,7 +50,8 @@ def measure_selection(
 ) -> Iterator[Progress]:
     """Measures every candidate setting, with one seed, on the pictures of the selection."""
     candidates = (*options.steering, *options.diffusion)
-    decodings = {candidate_name(setting): _Decoding(setting, options.seeds[:1]) for setting in candidates}
+    seeds = options.seeds[:1] if options.decoding else ()
+    decodings = {candidate_name(setting): _Decoding(setting, seeds) for setting in candidates}
     yield from _measure(bench, subjects.selection, options, decodings, None, folder, SELECTION)
 
 
@@ -60,11 +63,12 @@ def measure_report(
     folder: StudyFolder,
     *,
     undecoded: Sequence[LensSetting] = (),
+    oracle: Ablation | None = None,
 ) -> Iterator[Progress]:
     """Measures frozen settings, plain ones and one factor for all heads, with all seeds, on the pictures to report on.
 
-    Centred settings, a neutral base and controls are decoded with one seed. Without `extras`, the first two and one
-    factor for all heads are decoded only if they were chosen.
+    Centred settings, a neutral base, controls and the oracle are decoded with one seed. Without `extras`, the first two
+    and one factor for all heads are decoded only if they were chosen.
 
     Args:
         bench: the models.
@@ -73,14 +77,18 @@ def measure_report(
         chosen: settings chosen by scores of decoded pictures.
         folder: the study's folder.
         undecoded: settings chosen by scores of requested embeddings; only their embeddings are stored.
+        oracle: ablation whose true total effects are amplified and decoded; None for no oracle.
     """
     always, extras = (*PLAIN, *chosen), (*CENTRED, NEUTRAL)
     if options.extras:
         always = (*always, ONE_FACTOR)
-    embedded = {str(setting): _Decoding(setting) for setting in (*undecoded, *extras, ONE_FACTOR)}
+    embedded = {str(setting): _Decoding(setting) for setting in (*undecoded, *extras, ONE_FACTOR, WEAKER, *always)}
+    if not options.decoding:
+        yield from _measure(bench, subjects.reported, options, embedded, None, folder, REPORT)
+        return
     once = {str(setting): _Decoding(setting, options.seeds[:1]) for setting in extras if options.extras}
     decodings = embedded | once | {str(setting): _Decoding(setting, options.seeds) for setting in always}
-    yield from _measure(bench, subjects.reported, options, decodings, options.seeds[0], folder, REPORT)
+    yield from _measure(bench, subjects.reported, options, decodings, options.seeds[0], folder, REPORT, oracle)
 
 
 def _measure(
@@ -91,13 +99,16 @@ def _measure(
     control_seed: int | None,
     folder: StudyFolder,
     stage: str,
+    oracle: Ablation | None = None,
 ) -> Iterator[Progress]:
     work = [(subject, other_concept(subjects, place)) for place, subject in enumerate(subjects)]
     n_decodings = sum(len(decoding.seeds) for decoding in decodings.values()) + (control_seed is not None)
-    per_subject = len(bench.sites) * n_decodings
+    n_decodings += 0 if oracle is None else len(ORACLES)
+    per_subject = len(bench.sites) * max(1, n_decodings)
+    what = "decoding" if n_decodings else "measuring"
     total = len(work) * per_subject
     done = sum(folder.has(part_name(stage, subject)) for subject in subjects) * per_subject
-    yield Progress(f"decoding to {stage}", done, total, "pictures")
+    yield Progress(f"{what} to {stage}", done, total, "pictures" if n_decodings else "heads")
     for subject, other in work:
         if folder.has(part_name(stage, subject)):
             continue
@@ -114,11 +125,21 @@ def _measure(
         ]
         if control_seed is not None:
             jobs.append(DecodeJob(CONTROL, control_seed, _controls(bench, trace)))
-        decoding = decode_jobs(bench.pair, jobs, options.decode, bench.judge)
-        decoded = yield from part_of(decoding, f"decoding to {stage}", done, total)
+        if oracle is not None:
+            amplified = {
+                oracle_name(kind): oracle_embeddings(part.clean, part.total[oracle], kind).to(trace.embedding)
+                for kind in ORACLES
+            }
+            requested |= amplified
+            jobs += [DecodeJob(name, options.seeds[0], embeddings) for name, embeddings in amplified.items()]
+        if jobs:
+            decoding = decode_jobs(bench.pair, jobs, options.decode, bench.judge)
+            part = (yield from part_of(decoding, f"{what} to {stage}", done, total)).added_to(part)
         done += per_subject
-        part = replace(decoded.added_to(part), requested=requested, judged_targets=judged_targets(bench.judge, subject))
+        part = replace(part, requested=requested, judged_targets=judged_targets(bench.judge, subject))
         folder.keep(part_name(stage, subject), part)
+        if not jobs:
+            yield Progress(f"{what} to {stage}", done, total, "heads")
 
 
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:

@@ -21,6 +21,7 @@ class ImportanceOptions:
         diffusion: candidates of the Diffusion Lens, as many.
         batch: rows of a forward pass.
         given: a text that serves as a further target of signed effects for all pictures; empty for none.
+        decoding: False to score requested embeddings alone, without a decoder.
         extras: True to decode one factor for all heads, centred writes and a neutral base even if they were not chosen;
             their embeddings are always stored.
     """
@@ -33,9 +34,10 @@ class ImportanceOptions:
     batch: int = 64
     given: str = ""
     extras: bool = True
+    decoding: bool = True
 
     def __post_init__(self) -> None:
-        if len(set(self.seeds)) < 2:
+        if self.decoding and len(set(self.seeds)) < 2:
             raise UsageError("the study needs at least 2 seeds, to measure the reliability of its scores.")
         if len(set(self.steering)) != len(set(self.diffusion)):
             raise UsageError("both lenses need the same number of settings to choose from.")

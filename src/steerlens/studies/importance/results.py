@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from steerlens.studies.importance.scores import PLAIN_KIND, Choices
+from steerlens.studies.importance.conclusion import importance_conclusion
+from steerlens.studies.importance.scores import PLAIN_KIND, UNDECODED, Choices
 from steerlens.studies.importance.variants import Variant
 from steerlens.studies.shared.attenuation import Attenuation
 from steerlens.studies.shared.candidates import CHOSEN
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
+from steerlens.studies.shared.oracle import ORACLES, oracle_name
+from steerlens.studies.shared.partial import GIVEN
 from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
 
@@ -22,6 +25,14 @@ STATISTICS = {
 }
 """Correlations of the table of scores, with their headings."""
 
+_ORACLES = tuple(map(oracle_name, ORACLES))
+
+POOLED = "pooled"
+"""Statistic over all pictures and heads at once."""
+
+PARTIALS = {f"given {name}": covariates for name, covariates in GIVEN.items()}
+"""Partial rank correlations: statistics, with their covariates."""
+
 
 @dataclass(frozen=True)
 class Row(Record):
@@ -31,7 +42,8 @@ class Row(Record):
         score: name of the score.
         effect: the notion of importance.
         statistic: `spearman`, `pearson`, either after removing head and picture means (`interaction`, `interaction
-            pearson`), or `within layers`.
+            pearson`), `within layers`, `pooled` over pictures and heads, or a partial rank correlation: `given norm`,
+            `given layer`, `given norm and layer`. Studies of earlier versions lack the last four.
         estimate: mean over pictures with its interval.
         mismatched: correlation with other pictures' effects, the null; or nan.
         by_construction: True if the score compares the requested embedding with the effect's own target.
@@ -72,6 +84,51 @@ class Difference(Record):
 
 
 @dataclass(frozen=True)
+class TargetNull(Record):
+    """A score and an effect that are turned towards other targets together.
+
+    If they correlate as well towards the label of another picture, or a random vector, as towards the picture's own
+    label, the correlation says nothing of the label: it is the angle between direct and total displacement.
+
+    Attributes:
+        score: name of the score.
+        effect: the signed effect; its target is the own label.
+        own: correlation towards the picture's own label.
+        others: towards labels of other pictures, mean over several.
+        random: towards random vectors, mean over several.
+    """
+
+    score: str
+    effect: Effect
+    own: Estimate
+    others: Estimate
+    random: Estimate
+
+
+@dataclass(frozen=True)
+class OracleShare(Record):
+    """Correlation of a lens' decoded pictures as a share of the oracle's, with the same seed.
+
+    Attributes:
+        effect: the effect.
+        score: name of the lens' score.
+        oracle: name of the oracle: of the two, the one with the larger correlation.
+        own: correlation of the lens' score.
+        most: correlation of the oracle's score.
+        share: `own` as a share of `most`.
+        undecoded: correlation of the oracle's requested embeddings, before any decoder.
+    """
+
+    effect: Effect
+    score: str
+    oracle: str
+    own: Estimate
+    most: Estimate
+    share: Estimate
+    undecoded: Estimate
+
+
+@dataclass(frozen=True)
 class ImportanceSetup(Record):
     """Options of the study that its summary repeats.
 
@@ -83,6 +140,7 @@ class ImportanceSetup(Record):
         judge: the outside judge, or None.
         command: the command, or empty.
         notes: sentences on left-out targets.
+        decoding: False if the study ran without a decoder.
     """
 
     model: str = ""
@@ -92,6 +150,7 @@ class ImportanceSetup(Record):
     judge: JudgeName | None = None
     command: str = ""
     notes: tuple[str, ...] = ()
+    decoding: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,6 +177,10 @@ class ImportanceSummary(StudySummary):
         beats_by_layer: the same for each layer.
         effect_by_layer: mean main effect of a head, by layer.
         strongest: labels of the heads with the largest mean main effect, with that effect.
+        n_recognised: number of pictures whose own label is among the encoder's best names; -1 if unknown.
+        n_counted: number of pictures that count for effects towards labels.
+        nulls: scores and effects towards other targets.
+        oracle: the lenses' decoded scores as shares of the oracle's.
     """
 
     LAYOUT: ClassVar[int] = 2
@@ -140,24 +203,43 @@ class ImportanceSummary(StudySummary):
     beats_by_layer: tuple[float, ...]
     effect_by_layer: tuple[float, ...]
     strongest: tuple[tuple[str, float], ...]
+    n_recognised: int = -1
+    n_counted: int = -1
+    nulls: tuple[TargetNull, ...] = ()
+    oracle: tuple[OracleShare, ...] = ()
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        words = importance_conclusion(self)
+        return {} if words is None else words.to_json()
 
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""
-        steering = f"steering, {CHOSEN}"
+        steering = self.leading
         attenuated = {row.score for row in self.attenuation}
-        if steering not in attenuated:
+        if self.setup.decoding and steering not in attenuated:
             yield f"the attenuation of {steering!r}"
-        for score in (steering, f"steering, {PLAIN_KIND}"):
+        for score in dict.fromkeys((steering, f"steering, {PLAIN_KIND}")):
             if score in attenuated and score not in self.reliability:
                 yield f"the reliability of {score!r}"
         for effect in (self.main, self.published):
-            measured = dict.fromkeys((row.score, row.statistic) for row in self.rows if row.effect == effect)
-            for score in dict.fromkeys((steering, *(score for score, _ in measured))):
+            measured = dict.fromkeys(
+                (row.score, row.statistic) for row in self.rows if row.effect == effect and row.statistic in STATISTICS
+            )
+            for score in dict.fromkeys((steering, *(score for score, _ in measured if score not in _ORACLES))):
                 for statistic in STATISTICS:
                     if (score, statistic) not in measured:
                         yield f"the correlation ({statistic}) of {score!r} with the effect {str(effect)!r}"
-            if not any(row.score in self.reliability and row.effect == effect and row.predicts for row in self.rows):
+            decoded = (row for row in self.rows if row.score in self.reliability and row.effect == effect)
+            if self.setup.decoding and not any(row.predicts for row in decoded):
                 yield f"a score of decoded pictures for the effect {str(effect)!r}"
+
+    @property
+    def leading(self) -> str:
+        """Name of the Steering Lens' score on which verdicts rest: chosen if settings were chosen, decoded if any."""
+        if self.setup.decoding:
+            return f"steering, {CHOSEN if self.choices.decoded else PLAIN_KIND}"
+        return f"steering, {CHOSEN if self.choices.undecoded else PLAIN_KIND}, {UNDECODED}"
 
     def row(self, score: str, effect: Effect, statistic: str = "spearman") -> Row | None:
         """Correlation of a score with an effect, or None if it was not measured."""

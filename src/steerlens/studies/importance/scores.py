@@ -22,11 +22,14 @@ from steerlens.studies.shared.candidates import (
     LENSES,
     ONE_FACTOR,
     PLAIN,
+    WEAKER,
     candidate_name,
     candidate_words,
 )
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.measurements import PictureTables, View
+from steerlens.studies.shared.oracle import ORACLES, oracle_name
+from steerlens.studies.shared.partial import LAYER, NORM, layer_table
 from steerlens.studies.shared.records import Record, read_value
 from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.stats import mean_correlation, spearman
@@ -34,7 +37,10 @@ from steerlens.studies.shared.targets import INPUT
 
 PLAIN_KIND, CENTRED_KIND = "plain", "centred"
 ONE_FACTOR_KIND = f"{ONE_FACTOR.strength} for all"
+WEAKER_KIND = str(WEAKER.strength)
 UNDECODED = "not decoded"
+LESS_NORM = f", minus {NORM}"
+"""Ending of the name of a paired difference between a Steering Lens' score and the norm of the write."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,8 @@ class Choices(Record):
     """Frozen settings of each lens.
 
     Attributes:
-        decoded: chosen by scores of decoded pictures, by lens.
-        undecoded: chosen by scores of requested embeddings, from the same candidates.
+        decoded: chosen by scores of decoded pictures, by lens; empty in a study without a decoder or a selection.
+        undecoded: chosen by scores of requested embeddings, from the same candidates; empty without a selection.
     """
 
     decoded: Mapping[str, ScoreChoice]
@@ -86,9 +92,12 @@ class Choices(Record):
             StoreError: if the values do not describe choices.
         """
         named: dict[str, ScoreChoice] = read_value(Mapping[str, ScoreChoice], values, where)
-        if missing := {*LENSES, *(f"{lens}, {UNDECODED}" for lens in LENSES)} - named.keys():
-            raise StoreError(f"{where} lacks the choice of {min(missing)}.")
-        return cls({lens: named[lens] for lens in LENSES}, {lens: named[f"{lens}, {UNDECODED}"] for lens in LENSES})
+        sides = [{lens: f"{lens}{ending}" for lens in LENSES} for ending in ("", f", {UNDECODED}")]
+        for side in sides:
+            if (missing := set(side.values()) - named.keys()) and len(missing) < len(side):
+                raise StoreError(f"{where} lacks the choice of {min(missing)}.")
+        chosen = [{lens: named[name] for lens, name in side.items() if name in named} for side in sides]
+        return cls(chosen[0], chosen[1])
 
 
 @dataclass(frozen=True)
@@ -174,12 +183,17 @@ def choose_all(
 ) -> Choices:
     """Chooses settings of both lenses, for decoded pictures and for requested embeddings, from the same candidates.
 
+    Without pictures to choose on, nothing is chosen; without decoded pictures, only settings for embeddings are.
+
     Raises:
         StoreError: if a part lacks the embeddings.
     """
+    if len(tables) == 0:
+        return Choices({}, {})
     candidates = dict(zip(LENSES, (steering, diffusion), strict=True))
+    decoded = tables.is_decoded(candidate_name(steering[0]))
     return Choices(
-        {lens: choose(tables, settings, main) for lens, settings in candidates.items()},
+        {lens: choose(tables, settings, main) for lens, settings in candidates.items()} if decoded else {},
         {lens: choose(tables, settings, main, view="requested") for lens, settings in candidates.items()},
     )
 
@@ -199,6 +213,8 @@ def lens_scores(tables: PictureTables, choices: Choices, main: Effect) -> tuple[
         for setting in PLAIN
     ]
     fixed.append(LensScore(ONE_FACTOR_KIND, ONE_FACTOR, INPUT))
+    if tables.is_requested(WEAKER):
+        fixed.append(LensScore(WEAKER_KIND, WEAKER, INPUT))
     for score in fixed:
         if tables.is_decoded(score.setting):
             scores.append(score)
@@ -225,12 +241,38 @@ def _judged_scores(tables: PictureTables, choices: Choices, fixed: Sequence[Lens
 
 
 def plain_scores(tables: PictureTables, sites: Sequence[Site]) -> dict[str, Float[Tensor, "P N"]]:
-    """Scores without a lens, by name: norms and cosines of writes, and random scores."""
+    """Scores without a lens, by name: norms and cosines of writes, layers, and random scores.
+
+    The first two are the baselines that a lens has to beat.
+    """
     return {
-        "norm of the write": tables.norm,
+        NORM: tables.norm,
+        LAYER: layer_table([site.layer for site in sites], len(tables)),
         "direct cosine": tables.direct_cosine,
         "random": _random(len(tables), sites),
     }
+
+
+def oracle_scores(tables: PictureTables, effect: Effect, *, decoded: bool = True) -> dict[str, Float[Tensor, "P N"]]:
+    """Scores of the decoded true effect, by name; empty if a part lacks them. See `shared.oracle`.
+
+    They are compared with the effect's own target. For the unsigned effect, that is the input: similarity if all heads
+    move the embedding equally far, else distance.
+
+    Args:
+        tables: measurements.
+        effect: the effect that they should predict.
+        decoded: False for the requested embeddings.
+    """
+    scores: dict[str, Tensor] = {}
+    for kind in ORACLES:
+        name = oracle_name(kind)
+        if not tables.is_decoded(name):
+            continue
+        compare = effect.target or INPUT
+        own = tables.decoded_scores(name, compare).mean(dim=0) if decoded else tables.requested_scores(name, compare)
+        scores[name] = 1 - own if kind == "one factor" and not effect.target else own
+    return scores
 
 
 def _random(n_pictures: int, sites: Sequence[Site]) -> Float[Tensor, "P N"]:

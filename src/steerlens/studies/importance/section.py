@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from steerlens.studies.importance.findings import CONSISTENCY
 from steerlens.studies.importance.results import STATISTICS, Difference, ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import PLAIN_KIND
+from steerlens.studies.importance.tables import baseline_tables, main_table
 from steerlens.studies.importance.variants import CENTRED_VARIANT, NEUTRAL_VARIANT
 from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
 from steerlens.studies.shared.effects import Effect
@@ -19,6 +20,7 @@ from steerlens.studies.shared.markdown import (
     signed,
     table,
 )
+from steerlens.studies.shared.partial import NORM
 from steerlens.studies.shared.stats import Estimate
 
 _OPTIONS = f"""\
@@ -29,9 +31,10 @@ The answer depends on these options:
   similarity with a target that is lost. A total effect is measured on a real forward pass, where everything downstream
   reacts; a direct effect in the final residual alone, which is all that a lens of direct contributions can show.
 - *The target* (`--target`): each label's text, another picture of the same concept, or one text for all pictures.
-- *The strength* (`--strengths`). One factor `s` for all heads moves heads with large writes far from the input, so
-  that similarity with the input may reflect little but the size of a write. A relative strength `rho` moves all heads
-  alike. The paper's factor is not known; *{ONE_FACTOR_WORDS}* is `{ONE_FACTOR.strength}` here.
+- *The strength* (`--strengths`). A relative strength `rho` moves all heads alike, and is the default. One factor `s`
+  for all heads moves heads with large writes far from the input, so that similarity with the input may reflect little
+  but the size of a write. The paper uses one factor, whose value is not known; *{ONE_FACTOR_WORDS}* is
+  `{ONE_FACTOR.strength}` here, a choice of ours.
 - *An outside judge* (`--judge`). The decoder inverts the same encoder that embeds its pictures again; a second encoder,
   trained separately, does not share its errors.
 """
@@ -47,27 +50,20 @@ _UNMEASURED = (
 def importance_section(summary: ImportanceSummary) -> str:
     """Writes the page of the study below its findings."""
     main, setup = summary.main, summary.setup
+    seeds = f"decoder seeds {', '.join(map(str, setup.seeds))}" if setup.decoding else "nothing decoded"
     lines = [
-        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads, decoder "
-        f"seeds {', '.join(map(str, setup.seeds))}; main effect: {main}{_given(setup)}. Correlations are taken over "
-        f"the heads of a picture and averaged over pictures. {resampled(summary.n_concepts)}\n",
+        f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads, {seeds}; "
+        "main effect: "
+        f"{main}{_given(setup)}. Correlations are taken over the heads of a picture and averaged over pictures. "
+        f"{resampled(summary.n_concepts)}\n",
         *(f"{note}\n" for note in setup.notes),
         *judged_by(setup.judge),
         f"    {setup.command or 'steerlens study importance --data DATA --out studies/importance'}\n",
+        *main_table(summary),
+        *baseline_tables(summary),
         _OPTIONS,
         figure("Correlation of every score with the effect of ablation", "importance-correlations"),
-        "## Choices\n",
-        f"Each lens' setting was chosen among equally many candidates, on {setup.n_selection} pictures of other "
-        "concepts, and then frozen: once by scores of decoded pictures, once by scores of requested embeddings.\n",
-        table(
-            ["lens", "setting", "compared with", "correlation on the selection"],
-            [
-                [name, str(choice.setting), choice.compare, signed(choice.correlation)]
-                for name, choice in summary.choices.by_name.items()
-            ],
-        ),
-        "All candidates, on the selection:\n",
-        candidates_table(summary.choices.by_name, "correlation"),
+        *_choices(summary),
         "## Correlations with the effect of ablation\n",
         _correlations(summary, main),
         "The last column is the null: the same scores with *other* pictures' effects. *Means removed* leaves only the "
@@ -80,7 +76,7 @@ def importance_section(summary: ImportanceSummary) -> str:
             [
                 [readable(row.name), str(row.effect), interval(row.estimate), _interaction(summary, row)]
                 for row in summary.differences
-                if row.statistic == "spearman"
+                if row.statistic == "spearman" and row.second != NORM and row.effect in (main, summary.published)
             ],
         ),
         *_shares(summary),
@@ -88,6 +84,39 @@ def importance_section(summary: ImportanceSummary) -> str:
         _notions(summary),
         "Attribution patching uses each column's own ablation and target; an unsigned effect has none, since its "
         "gradient vanishes at the clean embedding. The exact direct effect is listed for total effects.\n",
+        *_decoding(summary),
+        beyond_the_paper(summary),
+        figure("Heads: mean similarity against mean effect", "importance-heads"),
+        figure("Effect and controls by layer", "importance-layers"),
+    ]
+    return "\n".join(lines)
+
+
+def _choices(summary: ImportanceSummary) -> list[str]:
+    if not summary.choices.by_name:
+        return ["No setting was chosen: the pictures are too few, and every setting is fixed in advance.\n"]
+    views = "once by scores of decoded pictures, once by scores of requested embeddings"
+    return [
+        "## Choices\n",
+        f"Each lens' setting was chosen among equally many candidates, on {summary.setup.n_selection} pictures "
+        "of other "
+        f"concepts, and then frozen: {views if summary.choices.decoded else 'by scores of requested embeddings'}.\n",
+        table(
+            ["lens", "setting", "compared with", "correlation on the selection"],
+            [
+                [name, str(choice.setting), choice.compare, signed(choice.correlation)]
+                for name, choice in summary.choices.by_name.items()
+            ],
+        ),
+        "All candidates, on the selection:\n",
+        candidates_table(summary.choices.by_name, "correlation"),
+    ]
+
+
+def _decoding(summary: ImportanceSummary) -> list[str]:
+    if not summary.setup.decoding:
+        return []
+    return [
         "## Effect of decoding\n",
         "Reliability over decoder seeds, of one seed and of the mean over all seeds (Spearman-Brown):\n",
         table(
@@ -100,18 +129,14 @@ def importance_section(summary: ImportanceSummary) -> str:
         attenuation_table(
             summary.attenuation, "the main effect", {row.score: readable(row.score) for row in summary.attenuation}
         ),
-        beyond_the_paper(summary),
-        figure("Heads: mean similarity against mean effect", "importance-heads"),
-        figure("Effect and controls by layer", "importance-layers"),
     ]
-    return "\n".join(lines)
 
 
 def beyond_the_paper(summary: ImportanceSummary) -> str:
     """Writes the changes beyond the paper, each with its verdict, and a list of what was not measured."""
     lines = [
         "## Beyond the paper\n",
-        "Both sides of a difference are decoded with the same seeds.\n",
+        *(["Both sides of a difference are decoded with the same seeds.\n"] if summary.variants else []),
     ]
     for variant in summary.variants:
         sides = [
@@ -131,9 +156,11 @@ def beyond_the_paper(summary: ImportanceSummary) -> str:
         NEUTRAL_VARIANT: "a neutral base",
         ONE_FACTOR_NAME: "one factor for all heads",
     }
-    if missing := [words for name, words in extras.items() if name not in measured]:
+    if not summary.setup.decoding:
+        unmeasured.append("pictures: nothing was decoded")
+    elif missing := [words for name, words in extras.items() if name not in measured]:
         unmeasured.append(f"pictures with {', '.join(missing)} (`--extras`)")
-    if summary.setup.judge is None:
+    if summary.setup.judge is None and summary.setup.decoding:
         unmeasured.append("pictures as an outside judge sees them (`--judge`)")
     return "\n".join([*lines, f"- Not measured here: {'; '.join(unmeasured)}.\n"])
 
@@ -150,7 +177,7 @@ def _fast_ranking(summary: ImportanceSummary) -> list[str]:
     """Verdicts on whether the undecoded score can replace the decoded ranking, given the noise of seeds."""
     lines: list[str] = []
     for row in summary.attenuation:
-        if row.score not in (f"steering, {CHOSEN}", f"steering, {PLAIN_KIND}"):
+        if row.score not in (f"steering, {CHOSEN}", f"steering, {PLAIN_KIND}") or row.score not in summary.reliability:
             continue
         reliability = summary.reliability[row.score][1]
         most = reliability**0.5 if reliability > 0 else math.nan
@@ -168,10 +195,10 @@ def _fast_ranking(summary: ImportanceSummary) -> list[str]:
 
 def _shares(summary: ImportanceSummary) -> Iterable[str]:
     if not summary.ceiling_share:
-        return ["The main effect is the exact direct effect itself, so there is no ceiling.\n"]
+        return ["The main effect is the exact direct effect itself, so no share of it is reported.\n"]
     rows = [[name, interval(share)] for name, share in summary.ceiling_share.items()]
     return [
-        "Share of the ceiling, which is the exact direct effect's own correlation with the total effect:\n",
+        "Share of the exact direct effect's own correlation with the total effect:\n",
         table(["Steering Lens", "share"], rows),
     ]
 
@@ -208,7 +235,7 @@ def _correlations(summary: ImportanceSummary, effect: Effect) -> str:
     cells = [
         [
             f"{readable(name)} \\*" if rows[name, "spearman"].by_construction else readable(name),
-            *(interval(rows[name, statistic].estimate) for statistic in STATISTICS),
+            *(interval(row.estimate) if (row := rows.get((name, statistic))) else "" for statistic in STATISTICS),
             signed(rows[name, "spearman"].mismatched),
         ]
         for name in sorted(names, key=place)

@@ -40,13 +40,15 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         )
 
         settings = arguments.settings
-        if arguments.seeds < 2:
+        if arguments.decoder and arguments.seeds < 2:
             raise UsageError(f"the study needs at least 2 seeds, not {arguments.seeds}, for the scores' reliability.")
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
-        scope, _, sign = arguments.effect.partition("-")
+        scope, _, sign = (arguments.effect or "total-").partition("-")
         yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.choose, arguments.count)
-        pair = load_study_pair(settings)
+        if arguments.judge is not None and not arguments.decoder:
+            raise UsageError("--judge embeds decoded pictures, and there are none with --no-decoder; give one of them.")
+        pair = load_study_pair(settings, decoder=arguments.decoder)
         judge = load_judge(arguments.judge, settings)
         yield Progress("loading", 1, 1)
         options = ImportanceOptions(
@@ -55,6 +57,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             steering=steering,
             diffusion=diffusion_candidates(len(steering)),
             extras=arguments.extras,
+            decoding=arguments.decoder,
         )
         return (
             yield from importance_study(
@@ -63,7 +66,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
                 options,
                 arguments.out,
                 scope="direct" if scope == "direct" else "total",
-                signed=sign == "signed",
+                signed=None if not sign else sign == "signed",
                 ablation=arguments.ablation,
                 target=arguments.target or "",
                 judge=judge,
@@ -74,6 +77,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
     @property
     def report(self) -> "Report[ImportanceSummary]":
         """Functions that read and report its summary."""
+        from steerlens.studies.importance.conclusion import importance_claims, importance_conclusion
         from steerlens.studies.importance.findings import importance_bars, importance_findings
         from steerlens.studies.importance.results import ImportanceSummary
         from steerlens.studies.importance.section import importance_section
@@ -86,4 +90,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             bars=importance_bars,
             findings=importance_findings,
             section=importance_section,
+            conclusion=importance_conclusion,
+            claims=importance_claims,
+            opening=("How well each score tells a head's importance", "plain"),
         )

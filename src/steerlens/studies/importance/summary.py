@@ -3,8 +3,7 @@
 Scores and effects are tables (P,N) over pictures and heads. Differences are paired, picture by picture.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -12,15 +11,19 @@ from torch import Tensor
 
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.importance.results import Difference, ImportanceSetup, ImportanceSummary, Row
+from steerlens.studies.importance.baselines import counted_rows, oracle_shares, table_effects, target_nulls
+from steerlens.studies.importance.results import (
+    Difference,
+    ImportanceSetup,
+    ImportanceSummary,
+    Row,
+)
+from steerlens.studies.importance.scored import ATTRIBUTION, CEILING, FEWER_DRAWS, Scored, score_pictures
 from steerlens.studies.importance.scores import (
     ONE_FACTOR_KIND,
     PLAIN_KIND,
     UNDECODED,
     Choices,
-    LensScore,
-    lens_scores,
-    plain_scores,
 )
 from steerlens.studies.importance.variants import variants
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
@@ -28,91 +31,15 @@ from steerlens.studies.shared.candidates import CHOSEN, PLAIN
 from steerlens.studies.shared.effects import Effect, all_effects
 from steerlens.studies.shared.measurements import CONTROL, PictureTables
 from steerlens.studies.shared.stats import (
-    Correlation,
     Estimate,
-    correlation_estimate,
-    difference_estimate,
-    interaction,
-    interaction_pearson,
     mean_estimate,
-    mismatched,
-    pearson,
     ratio_estimate,
     seed_reliability,
     spearman,
-    within_layers,
 )
-from steerlens.studies.shared.targets import INPUT
+from steerlens.studies.shared.targets import INPUT, TEXT
 
-CEILING, ATTRIBUTION = "exact direct effect (ceiling)", "attribution patching"
-
-_FEWER_DRAWS = 5
-"""Factor by which effects that no verdict uses take fewer bootstrap draws."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Scores:
-    """Scores of the reported pictures, and their statistics."""
-
-    tables: PictureTables
-    concepts: Sequence[str]
-    sites: Sequence[Site]
-    scores: Mapping[str, Float[Tensor, "P N"]]
-    lens: Mapping[str, LensScore]
-    draws: int
-
-    @property
-    def statistics(self) -> dict[str, Correlation]:
-        return {
-            "spearman": spearman,
-            "pearson": pearson,
-            "interaction": interaction,
-            "interaction pearson": interaction_pearson,
-            "within layers": within_layers([site.layer for site in self.sites]),
-        }
-
-    def against(self, effect: Effect) -> dict[str, Tensor]:
-        """The scores, with two estimates of the effect: attribution patching and the exact direct effect."""
-        scores, first_order = dict(self.scores), effect.first_order(self.tables)
-        if first_order is not None:
-            scores[ATTRIBUTION] = first_order
-        if effect.scope == "total":
-            scores[CEILING] = Effect("direct", effect.target, effect.ablation).table(self.tables)
-        return scores
-
-    def rows(self, effect: Effect, statistics: Mapping[str, Correlation], draws: int, *, null: bool) -> list[Row]:
-        values = effect.table(self.tables)
-        return [
-            Row(
-                name,
-                effect,
-                statistic,
-                correlation_estimate(score, values, self.concepts, correlation=correlation, draws=draws),
-                mismatched(score, values, correlation) if null else float("nan"),
-                name in self.lens and self.lens[name].by_construction(effect),
-            )
-            for name, score in self.against(effect).items()
-            for statistic, correlation in statistics.items()
-        ]
-
-    def difference(self, name: str, first: str, second: str, effect: Effect, statistic: str) -> Difference:
-        estimate = difference_estimate(
-            self.scores[first],
-            self.scores[second],
-            effect.table(self.tables),
-            self.concepts,
-            correlation=self.statistics[statistic],
-            draws=self.draws,
-        )
-        return Difference(name, first, second, effect, statistic, estimate)
-
-
-def _scores(
-    tables: PictureTables, concepts: Sequence[str], sites: Sequence[Site], choices: Choices, main: Effect, draws: int
-) -> _Scores:
-    lens = {score.name: score for score in lens_scores(tables, choices, main)}
-    scores = {name: score.table(tables) for name, score in lens.items()} | plain_scores(tables, sites)
-    return _Scores(tables, concepts, sites, scores, lens, draws)
+_UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def summarise(
@@ -142,21 +69,45 @@ def summarise(
     Raises:
         StoreError: if the parts do not fit the choices.
     """
-    scores = _scores(tables, concepts, sites, choices, main, draws)
+    counted = {
+        rows: score_pictures(tables.rows(rows), [concepts[row] for row in rows], sites, choices, main, draws)
+        for effect in (Effect("total", "", main.ablation), main, Effect("total", TEXT, main.ablation))
+        for rows in [tuple(counted_rows(tables, effect))]
+    }
+
+    def counting(effect: Effect) -> Scored:
+        return counted[tuple(counted_rows(tables, effect))]
+
     published = Effect("total", "", main.ablation)
     rows: list[Row] = []
-    effects = all_effects(tables, main.ablation)
+    differences: list[Difference] = _differences(counting(main), counting(published), main, published)
+    effects, in_table = all_effects(tables, main.ablation), table_effects(tables, main)
     yield Progress("statistics", 0, 1)
     for number, effect in enumerate(effects, start=1):
-        in_verdict = effect in (main, published)
+        scores, in_verdict = counting(effect), effect in (main, published)
         statistics = scores.statistics if in_verdict else {"spearman": spearman}
-        n_draws = draws if in_verdict else max(1, draws // _FEWER_DRAWS)
-        rows += scores.rows(effect, statistics, n_draws, null=in_verdict)
+        n_draws = draws if in_verdict else max(1, draws // FEWER_DRAWS)
+        measured = (
+            scores.rows(effect, statistics, n_draws, null=in_verdict) if in_verdict or effect not in in_table else []
+        )
+        if effect in in_table:
+            known = {(row.score, row.statistic) for row in measured}
+            added = scores.table_rows(effect, effect.ablation == main.ablation)
+            measured += [row for row in added if (row.score, row.statistic) not in known]
+            compared = {(row.name, row.effect, row.statistic) for row in differences}
+            differences += [
+                row for row in scores.table_differences(effect) if (row.name, row.effect, row.statistic) not in compared
+            ]
+        rows += measured
         yield Progress("statistics", number / (len(effects) + 1), 1)
-    values = main.table(tables)
+    scores = counting(main)
+    values = main.table(scores.tables)
     by_head = values.mean(dim=0)
     beats, layers = _beats_control(tables), [site.layer for site in sites]
     ordered = by_head.argsort(descending=True)[:10].tolist()
+    labels = counting(Effect("total", TEXT, main.ablation))
+    few = max(1, draws // FEWER_DRAWS)
+    recognised = tables.recognised if TEXT in tables.targets else None
     return ImportanceSummary(
         setup=setup or ImportanceSetup(),
         n_pictures=len(tables),
@@ -166,19 +117,30 @@ def summarise(
         published=published,
         choices=choices,
         rows=tuple(rows),
-        differences=_differences(scores, main, published),
+        differences=tuple(differences),
         ceiling_share=_ceiling_share(scores, main),
-        variants=variants(tables, concepts, main, draws=draws),
+        variants=variants(scores.tables, scores.concepts, main, draws=draws),
         reliability={
             score.name: seed_reliability(tables.decoded_scores(score.setting, score.compare))
             for score in scores.lens.values()
             if score.view == "decoded"
         },
         attenuation=_attenuation(scores, values),
-        beats_control=mean_estimate(beats, concepts, draws=draws),
-        beats_by_layer=_by_layer(beats.mean(dim=0), layers),
+        beats_control=_UNDEFINED if beats is None else mean_estimate(beats, concepts, draws=draws),
+        beats_by_layer=() if beats is None else _by_layer(beats.mean(dim=0), layers),
         effect_by_layer=_by_layer(by_head, layers),
         strongest=tuple((sites[index].label, float(by_head[index])) for index in ordered),
+        n_recognised=-1 if recognised is None else len(recognised),
+        n_counted=len(labels.tables),
+        nulls=tuple(target_nulls(labels.tables, in_table, labels.concepts, draws=few)),
+        oracle=tuple(
+            share
+            for effect in dict.fromkeys((main, published))
+            if effect.scope == "total"
+            for share in oracle_shares(
+                counting(effect).tables, [effect], scores.lens, counting(effect).concepts, draws=draws
+            )
+        ),
     )
 
 
@@ -189,8 +151,15 @@ def _by_layer(values: Float[Tensor, "N"], layers: Sequence[int]) -> tuple[float,
     )
 
 
-def _differences(scores: _Scores, main: Effect, published: Effect) -> tuple[Difference, ...]:
-    """Steering Lens minus Diffusion Lens in every common view, and the paper's comparison with one factor."""
+def _differences(scores: Scored, plain: Scored, main: Effect, published: Effect) -> list[Difference]:
+    """Steering Lens minus Diffusion Lens in every common view, and the paper's comparison with one factor.
+
+    Args:
+        scores: scores of the pictures that count for the main effect.
+        plain: scores of all pictures.
+        main: the main effect.
+        published: the effect of the paper's claim.
+    """
     steering = [score for score in scores.lens.values() if score.setting.lens == "steering"]
     compared = [
         (score.label, score.name, second, main)
@@ -202,14 +171,14 @@ def _differences(scores: _Scores, main: Effect, published: Effect) -> tuple[Diff
         for score in steering
         if score.kind == ONE_FACTOR_KIND
     ]
-    return tuple(
-        scores.difference(name, first, second, effect, statistic)
+    return [
+        (scores if effect == main else plain).difference(name, first, second, effect, statistic)
         for name, first, second, effect in compared
         for statistic in ("spearman", "interaction")
-    )
+    ]
 
 
-def _ceiling_share(scores: _Scores, main: Effect) -> dict[str, Estimate]:
+def _ceiling_share(scores: Scored, main: Effect) -> dict[str, Estimate]:
     if main.scope == "direct":
         return {}
     against, effect = scores.against(main), main.table(scores.tables)
@@ -217,11 +186,12 @@ def _ceiling_share(scores: _Scores, main: Effect) -> dict[str, Estimate]:
         label: ratio_estimate(
             against[f"steering, {label}"], against[CEILING], effect, scores.concepts, draws=scores.draws
         )
-        for label in (CHOSEN, PLAIN_KIND, f"{CHOSEN}, {UNDECODED}")
+        for label in (CHOSEN, PLAIN_KIND, f"{CHOSEN}, {UNDECODED}", f"{PLAIN_KIND}, {UNDECODED}")
+        if f"steering, {label}" in against and (label != f"{PLAIN_KIND}, {UNDECODED}" or not scores.has_choices)
     }
 
 
-def _attenuation(scores: _Scores, effect: Float[Tensor, "P N"]) -> tuple[Attenuation, ...]:
+def _attenuation(scores: Scored, effect: Float[Tensor, "P N"]) -> tuple[Attenuation, ...]:
     tables = scores.tables
     return tuple(
         attenuation(
@@ -238,8 +208,13 @@ def _attenuation(scores: _Scores, effect: Float[Tensor, "P N"]) -> tuple[Attenua
     )
 
 
-def _beats_control(tables: PictureTables) -> Float[Tensor, "P N"]:
-    """Share of seeds with a head's picture closer to the input than its control's, in the plain setting."""
+def _beats_control(tables: PictureTables) -> Float[Tensor, "P N"] | None:
+    """Share of seeds with a head's picture closer to the input than its control's, in the plain setting.
+
+    None in a study without a decoder.
+    """
+    if not tables.is_decoded(CONTROL):
+        return None
     seeds = tables.seeds(PLAIN[0], CONTROL)
     head, control = (tables.decoded_scores(name, INPUT, seeds=seeds) for name in (PLAIN[0], CONTROL))
     return (head > control).float().mean(dim=0)
@@ -264,7 +239,7 @@ def table_rows(
     Raises:
         StoreError: if the parts do not fit the choices.
     """
-    columns = dict(_scores(tables, [], sites, choices, main, 0).scores)
+    columns = dict(score_pictures(tables, [id for id, _ in pictures], sites, choices, main, 0).scores)
     for effect in all_effects(tables, main.ablation):
         columns[f"effect: {effect}"] = effect.table(tables)
         if effect.scope == "total" and (first_order := effect.first_order(tables)) is not None:

@@ -10,10 +10,10 @@ from steerlens.errors import UsageError
 from steerlens.lenses import Strength
 from steerlens.studies.shared.settings import LensSetting
 
-_RHO, _FACTOR = Strength("rho", 1.0), Strength("s", 40.0)
+_RHO, _HALF, _FACTOR = Strength("rho", 1.0), Strength("rho", 0.5), Strength("s", 40.0)
 
-STRENGTHS: tuple[Strength, ...] = (_RHO, _FACTOR)
-"""Default strengths of the candidates: a relative strength, and one factor for all heads as in the paper."""
+STRENGTHS: tuple[Strength, ...] = (_RHO, _HALF)
+"""Default strengths of the candidates, all relative. One factor for all heads is reported beside them."""
 
 LENSES: tuple[str, ...] = ("steering", "diffusion")
 """The lenses that compete."""
@@ -25,7 +25,7 @@ PLAIN = (LensSetting("steering", _RHO), LensSetting("diffusion"))
 """Settings without any tuning; always reported."""
 
 ONE_FACTOR = LensSetting("steering", _FACTOR)
-"""One factor for all heads, as in the paper, whose constant is not known. Always reported."""
+"""One factor for all heads. The paper steers with one, whose value is not known; this one is a choice of ours."""
 
 ONE_FACTOR_NAME = f"steering, {ONE_FACTOR.strength} for all"
 """Name of its scores in summaries and tables."""
@@ -35,8 +35,11 @@ ONE_FACTOR_WORDS = "one factor for all heads (the paper's constant is not known)
 
 
 def readable(name: str) -> str:
-    """Name of a score for readers."""
-    return name.replace(ONE_FACTOR_NAME, ONE_FACTOR_WORDS)
+    """Name of a score for readers.
+
+    A baseline may exceed the exact direct effect, which earlier versions stored under the name of a ceiling.
+    """
+    return name.replace(ONE_FACTOR_NAME, ONE_FACTOR_WORDS).replace(" (ceiling)", "")
 
 
 def tick_label(name: str) -> str:
@@ -59,6 +62,9 @@ CENTRED = (LensSetting("steering", _RHO, centred=True), LensSetting("diffusion",
 
 NEUTRAL = LensSetting("steering", _RHO, base="neutral")
 """The plain setting with the mean residual of reference pictures as base, instead of the picture's own residual."""
+
+WEAKER = LensSetting("steering", _HALF)
+"""The plain setting at half the strength; only its embeddings are stored."""
 
 # Around 1, where the added part is as large as the mean embedding.
 _SHARES = (1.0, 0.5, 2.0, 0.25, 4.0, 0.125, 8.0)

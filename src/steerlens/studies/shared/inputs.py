@@ -3,20 +3,25 @@
 from steerlens.decoders import DecodeOptions
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
+from steerlens.images import picture_files
 from steerlens.loading import load, load_encoder
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.bench import require_embeddings, with_steps
 from steerlens.studies.shared.scenes import require_scenes, scene_subjects
 from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
+from steerlens.studies.shared.undecoded import open_undecoded
 from steerlens.zoo import Pair
 
 
-def load_study_pair(settings: StudySettings) -> Pair:
-    """Loads the pair that the settings name.
+def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
+    """Loads the pair that the settings name; without `decoder`, its encoder alone.
 
     Raises:
-        UsageError: if its decoder reads image tokens, which no study produces.
+        UsageError: if its decoder reads image tokens, which no study produces; or if options of decoding are given
+            without a decoder.
     """
+    if not decoder:
+        return open_undecoded(settings)
     pair = load(
         settings.model,
         device=settings.device,
@@ -38,21 +43,61 @@ def decode_options(pair: Pair, settings: StudySettings) -> DecodeOptions:
     return with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance)
 
 
-def load_subjects(settings: StudySettings, n_selection: int, n_reported: int, *, n_reference: int = 64) -> SubjectSet:
+DEFAULT_SELECTION, DEFAULT_REPORTED = 6, 24
+"""Pictures to choose on and to report on, if there are enough."""
+
+
+def load_subjects(
+    settings: StudySettings,
+    n_selection: int | None,
+    n_reported: int | None,
+    *,
+    n_reference: int = 64,
+    choosing: bool = True,
+) -> SubjectSet:
     """Loads the pictures that the settings name.
+
+    Args:
+        settings: the settings.
+        n_selection: pictures to select settings on; 0 for none; None for the default, or fewer in a small folder.
+        n_reported: pictures to report on; None for the default, or all other pictures of a small folder.
+        n_reference: pictures over which means are taken.
+        choosing: True if the study can leave out the selection.
 
     Raises:
         UsageError: if a folder and a data folder are both given, or neither, or the pictures are too few.
     """
     if settings.images is not None and settings.data is not None:
         raise UsageError("give either --images or --data, not both.")
-    if n_selection < 2 or n_reported < 2:
-        raise UsageError("a study needs at least 2 pictures to choose on and 2 to report on.")
+    none_chosen = n_selection == 0 and choosing
+    if (n_selection is not None and n_selection < 2 and not none_chosen) or (n_reported is not None and n_reported < 2):
+        none = ", or none (--choose 0)" if choosing else ""
+        raise UsageError(f"a study needs at least 2 pictures to choose on{none} and 2 to report on.")
+    seed = settings.seed
     if settings.images is not None:
-        return folder_subjects(settings.images, n_selection, n_reported, seed=settings.seed, n_reference=n_reference)
-    return scene_subjects(
-        require_scenes(settings.data), n_selection, n_reported, seed=settings.seed, n_reference=n_reference
+        sizes = folder_sizes(len(picture_files(settings.images)), n_selection, n_reported)
+        return folder_subjects(settings.images, *sizes, seed=seed, n_reference=n_reference)
+    wanted = (
+        DEFAULT_SELECTION if n_selection is None else n_selection,
+        DEFAULT_REPORTED if n_reported is None else n_reported,
     )
+    return scene_subjects(require_scenes(settings.data), *wanted, seed=seed, n_reference=n_reference)
+
+
+def folder_sizes(available: int, n_selection: int | None, n_reported: int | None) -> tuple[int, int]:
+    """Sizes of a selection and of the reported pictures, where they were not given, for a folder's pictures.
+
+    Below 16 pictures, a choice of settings would be noise: none is made, and all pictures are reported on.
+    """
+    if n_selection is None and n_reported is None:
+        if available < 16:
+            return 0, available
+        chosen = min(DEFAULT_SELECTION, available // 4)
+        return chosen, min(DEFAULT_REPORTED, available - chosen)
+    if n_selection is None:
+        rest = available - (n_reported or 0)
+        return (min(DEFAULT_SELECTION, rest) if rest >= 2 else 0), n_reported or 0
+    return n_selection, min(DEFAULT_REPORTED, available - n_selection) if n_reported is None else n_reported
 
 
 def decoder_seeds(settings: StudySettings, count: int) -> tuple[int, ...]:

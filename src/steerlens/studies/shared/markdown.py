@@ -108,7 +108,9 @@ def judged_by(judge: JudgeName | None) -> list[str]:
     return [f"*Judged* scores use embeddings of an outside encoder, {judge.name} (weights {judge.sha256[:12]}).\n"]
 
 
-def claim(what: str, difference: Estimate, own: Estimate, other: Estimate, *, alone: bool = False) -> str:
+def claim(
+    what: str, difference: Estimate, own: Estimate, other: Estimate, *, alone: bool = False, model: str = ""
+) -> str:
     """Verdict on the claim that the Steering Lens shows an effect, and shows it better than the Diffusion Lens.
 
     It is confirmed if both the paired difference and the Steering Lens' own figure lie above 0; the reverse is found
@@ -121,6 +123,7 @@ def claim(what: str, difference: Estimate, own: Estimate, other: Estimate, *, al
         other: the Diffusion Lens' own figure.
         alone: True if the claim also says that the Diffusion Lens shows hardly anything: its figure may not lie above
             0.
+        model: name of the studied model, which the verdict repeats.
     """
     sides = f"Steering Lens {interval(own)}, Diffusion Lens {interval(other)}, paired difference {interval(difference)}"
     if not difference.excludes_zero:
@@ -135,7 +138,8 @@ def claim(what: str, difference: Estimate, own: Estimate, other: Estimate, *, al
         verdict, why = "found in part", "the Steering Lens does better, but the Diffusion Lens shows the effect too"
     else:
         verdict, why = "found", "the Steering Lens' figure and the difference both lie above 0"
-    return f"{what}: **{verdict}**; {why} ({sides})."
+    on = f" on {model}" if model else ""
+    return f"{what}: **{verdict}**{on}; {why} ({sides})."
 
 
 def lost(row: Attenuation, effect: str, remark: str = "") -> list[str]:

@@ -18,7 +18,7 @@ from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measurements import PicturePart
 from steerlens.studies.shared.subjects import Subject
-from steerlens.studies.shared.targets import INPUT, OTHER, subject_targets
+from steerlens.studies.shared.targets import INPUT, OTHER, name_rank, subject_targets
 from steerlens.zoo import Pair
 
 SELECTION, REPORT = "choose", "report"
@@ -81,7 +81,7 @@ def measure_effects(
         batch: rows of a forward pass.
 
     Raises:
-        UsageError: if the picture has no target.
+        UsageError: if the model does not know the given text.
     """
     encoder = bench.encoder
     inputs = encoder.preprocess([subject.image])
@@ -103,6 +103,7 @@ def measure_effects(
         for name, target in targets.items()
     }
     norm, direct_cosine = _write_scores(bench, subject)
+    rank = name_rank(bench.pair, subject, prefix.embedding[0].float())
     return PicturePart(
         clean=_host(prefix.embedding[0].float()),
         targets={name: _host(target) for name, target in targets.items()},
@@ -111,6 +112,7 @@ def measure_effects(
         first_order={key: _host(effect) for key, effect in first_order.items()},
         norm=_host(norm),
         direct_cosine=_host(direct_cosine),
+        name_rank=None if rank is None else torch.tensor(float(rank)),
     )
 
 

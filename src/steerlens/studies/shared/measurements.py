@@ -12,7 +12,7 @@ from steerlens.errors import StoreError
 from steerlens.scores import cosine_similarity
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation
 from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_tensors
-from steerlens.studies.shared.targets import INPUT, OTHER, TARGETS
+from steerlens.studies.shared.targets import INPUT, OTHER, RECOGNISED, TARGETS
 
 Scope = Literal["total", "direct"]
 """Scope of an effect: a real forward pass, or the final residual alone."""
@@ -43,6 +43,7 @@ class PicturePart(Part):
         first_order: attribution patching, by ablation and target.
         norm: visible norm of each head's write.
         direct_cosine: cosine of each write with the final residual.
+        name_rank: number of vocabulary names that fit the picture better than its own label; None if unknown.
         requested: embeddings requested from the decoder, by setting.
         rho: relative strength equivalent to a setting's strength, by setting.
         decoded: decoded pictures embedded again, by setting and seed.
@@ -65,6 +66,7 @@ class PicturePart(Part):
     ] = field(default_factory=dict[tuple[str, str], Tensor])
     norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
     direct_cosine: Annotated[Float[Tensor, "N"] | None, TensorName("direct_cosine", optional=True)] = None
+    name_rank: Annotated[Float[Tensor, ""] | None, TensorName("name_rank", optional=True)] = None
     requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
         default_factory=no_tensors
     )
@@ -129,6 +131,19 @@ class PictureTables:
     def judged_targets(self) -> tuple[str, ...]:
         """Targets that the judge, which reads no texts, has embedded; empty without a judge."""
         return tuple(name for name in _JUDGED_TARGETS if all(name in part.judged_targets for part in self.parts))
+
+    @property
+    def recognised(self) -> tuple[int, ...] | None:
+        """Rows of the pictures that the encoder recognises; None if a part lacks the rank of the picture's label."""
+        ranks = [part.name_rank for part in self.parts]
+        known = [rank for rank in ranks if rank is not None]
+        if len(known) < len(ranks):
+            return None
+        return tuple(row for row, rank in enumerate(known) if float(rank) < RECOGNISED)
+
+    def rows(self, rows: Sequence[int]) -> "PictureTables":
+        """Copy with some of the pictures."""
+        return PictureTables([self.parts[row] for row in rows])
 
     def only(self, targets: Sequence[str]) -> "PictureTables":
         """Copy with these targets alone; other pictures of the study may lack the remaining targets."""
@@ -205,6 +220,10 @@ class PictureTables:
     def is_decoded(self, setting: object) -> bool:
         """True if pictures of a setting were decoded; otherwise only its embeddings are stored."""
         return all(any(name == str(setting) for name, _ in part.decoded) for part in self.parts)
+
+    def is_requested(self, setting: object) -> bool:
+        """True if a setting's embeddings are stored in all parts; older parts lack settings that were added later."""
+        return all(str(setting) in part.requested for part in self.parts)
 
     def requested_scores(self, setting: object, compare: str) -> Float[Tensor, "P N"]:
         """Similarity of requested embeddings with the input or a target."""

@@ -91,7 +91,13 @@ class StudySummary(Record):
 
     def to_json(self) -> dict[str, Any]:
         """JSON values by key; the version of the layout comes first, except for version 1, which is not written."""
-        return ({"layout": self.LAYOUT} if self.LAYOUT > 1 else {}) | super().to_json()
+        values = ({"layout": self.LAYOUT} if self.LAYOUT > 1 else {}) | super().to_json()
+        words = self.conclusion_words()
+        return values | ({"conclusion": words} if words else {})
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values, written beside the figures and not read back; empty by default."""
+        return {}
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Self:

@@ -8,7 +8,7 @@ References: A. Owen, "The pigeonhole bootstrap", 2007, arXiv 0712.1111;
 C. Spearman, "The proof and measurement of association between two things", 1904.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,10 +187,34 @@ def two_way_bootstrap(
         heads: True to draw heads as well as concepts.
         layers: layer of each head, to draw heads within their layers.
     """
+    everything = torch.arange(len(concepts))[None], torch.arange(n_heads)[None]
+    value = float(statistic(*everything)[0])
+    batches = drawn_batches(concepts, n_heads, draws=draws, seed=seed, heads=heads, layers=layers)
+    drawn = [statistic(pictures, columns).double() for pictures, columns in batches]
+    return estimate_of(value, torch.cat(drawn) if drawn else torch.empty(0))
+
+
+def estimate_of(value: float, drawn: Float[Tensor, " draws"]) -> Estimate:
+    """Builds an estimate from the value on all pictures and heads, and the values of the draws."""
+    values = drawn[torch.isfinite(drawn)]
+    if values.numel() == 0:
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(value, low, high)
+
+
+def drawn_batches(
+    concepts: Sequence[str],
+    n_heads: int,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    heads: bool = True,
+    layers: Sequence[int] | None = None,
+) -> Iterator[tuple[Int64[Tensor, "draws P"], Int64[Tensor, "draws N"]]]:
+    """Draws pictures and heads with repeats, in batches; the same arguments give the same draws."""
     generator = torch.Generator().manual_seed(seed)
     members, P = _members(concepts), len(concepts)
-    value = float(statistic(torch.arange(P)[None], torch.arange(n_heads)[None])[0])
-    drawn: list[Tensor] = []
     least, most = _DRAWS_AT_ONCE
     at_once = min(most, max(least, _ENTRIES_AT_ONCE // max(1, P * n_heads)))
     for start in range(0, draws, at_once):
@@ -199,13 +223,7 @@ def two_way_bootstrap(
         columns = torch.arange(n_heads).expand(count, -1)
         if heads:
             columns = _draw_heads(n_heads, layers, count, generator)
-        drawn.append(statistic(pictures, columns).double())
-    values = torch.cat(drawn)
-    values = values[torch.isfinite(values)]
-    if values.numel() == 0:
-        return Estimate(value, float("nan"), float("nan"))
-    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(value, low, high)
+        yield pictures, columns
 
 
 def _draw_heads(n_heads: int, layers: Sequence[int] | None, count: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ Light to import: a study imports torch and matplotlib inside its methods.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from steerlens.studies.shared.arguments import StudyArguments
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
+    from steerlens.studies.shared.conclusion import Claim, Conclusion
     from steerlens.studies.shared.markdown import Bar, Finding
     from steerlens.studies.shared.records import StudySummary
 
@@ -31,6 +32,9 @@ class Report(Generic[_Summary]):
         bars: rows of the verdict page: figures with the bars that they should reach.
         findings: findings in words; the summary's figures alone decide which sentence is printed.
         section: tables and figures of the study's page, as markdown.
+        conclusion: plain sentences and a next step.
+        claims: figures that are compared between models.
+        opening: caption and name of the figure that opens a page of the model, or None.
     """
 
     summary: type[_Summary]
@@ -39,6 +43,9 @@ class Report(Generic[_Summary]):
     bars: "Callable[[_Summary], Sequence[Bar]]"
     findings: "Callable[[_Summary], Sequence[Finding]]"
     section: Callable[[_Summary], str]
+    conclusion: "Callable[[_Summary], Conclusion | None]" = field(default=lambda _: None)
+    claims: "Callable[[_Summary], Sequence[Claim]]" = field(default=lambda _: ())
+    opening: tuple[str, str] | None = None
 
 
 class Study(ABC, Generic[_Arguments, _Summary]):

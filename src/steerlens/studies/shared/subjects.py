@@ -114,21 +114,41 @@ def split(
     concepts = sorted({subject.concept for subject in subjects})
     random.Random(seed).shuffle(concepts)
     members = {concept: [subject for subject in subjects if subject.concept == concept] for concept in concepts}
-    taken = 0
-    # At least two concepts: resampling takes a write from another concept's picture.
-    while taken < len(concepts) and (
-        taken < 2 or sum(len(members[concept]) for concept in concepts[:taken]) < n_selection
-    ):
-        taken += 1
-    selection, rest = (
-        _in_turn([members[concept] for concept in part]) for part in (concepts[:taken], concepts[taken:])
-    )
+    groups = [members[concept] for concept in concepts]
+    taken = _concepts_taken(groups, n_selection)
+    selection, rest = _in_turn(groups[:taken]), _in_turn(groups[taken:])
     if len(selection) < n_selection or len(rest) < n_reported:
         raise UsageError(
             f"{len(subjects)} pictures of {len(concepts)} concepts are too few to choose on {n_selection} and report "
             f"on {n_reported} of other concepts; give more pictures, or lower --choose and --count."
+            + _that_work(groups, even=n_selection == n_reported)
         )
     return selection[:n_selection], rest[:n_reported]
+
+
+def _concepts_taken(groups: Sequence[Sequence[_Shows]], n_selection: int) -> int:
+    """Number of concepts that a selection takes."""
+    if n_selection == 0:
+        return 0
+    taken = 0
+    # At least two concepts: resampling takes a write from another concept's picture.
+    while taken < len(groups) and (taken < 2 or sum(map(len, groups[:taken])) < n_selection):
+        taken += 1
+    return taken
+
+
+def _that_work(groups: Sequence[Sequence[_Shows]], *, even: bool) -> str:
+    """Sentence that gives sizes for which the pictures are enough; empty if there are none.
+
+    Args:
+        groups: pictures of each concept.
+        even: True to report on as many pictures as are chosen on.
+    """
+    for chosen in range(sum(map(len, groups)) // (2 if even else 4), 1, -1):
+        left = sum(map(len, groups[_concepts_taken(groups, chosen) :]))
+        if left >= (chosen if even else 2):
+            return f" Enough for: --count {chosen}." if even else f" Enough for: --choose {chosen} --count {left}."
+    return ""
 
 
 def _in_turn(groups: Sequence[Sequence[_Shows]]) -> list[_Shows]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerlens.errors import UsageError
 from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo import Pair
 
 INPUT, TEXT, OTHER, GIVEN = "input", "text", "other", "given text"
@@ -23,7 +24,7 @@ def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, 
     """Embeds the targets of a picture, by name; leaves out a label that the pair does not know.
 
     Raises:
-        UsageError: if the picture has no target, or the pair does not know the given text.
+        UsageError: if the pair does not know the given text.
     """
     targets: dict[str, Tensor] = {}
     if given:
@@ -32,12 +33,23 @@ def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, 
         targets[TEXT] = direction
     if subject.other is not None:
         targets[OTHER] = pair.encoder.embed(pair.encoder.preprocess([subject.other]))[0].float()
-    if not targets:
-        raise UsageError(
-            f"{subject.id}: the model knows no text {subject.concept!r}, and there is no other picture of the same "
-            "concept, so there is no target for a signed effect."
-        )
     return targets
+
+
+RECOGNISED = 5
+"""A picture is recognised if its own label is among so many best names of the vocabulary."""
+
+
+def name_rank(pair: Pair, subject: Subject, embedding: Float[Tensor, "E"]) -> int | None:
+    """Number of vocabulary names that fit an embedding better than the picture's own label.
+
+    None if the pair has no vocabulary of texts, or the vocabulary lacks the label.
+    """
+    vocabulary = pair.vocabulary
+    if not isinstance(vocabulary, TextVocabulary) or (own := vocabulary.index(subject.concept)) is None:
+        return None
+    scores = vocabulary.scores(embedding[None])[0]
+    return int((scores > scores[own]).sum())
 
 
 def label_direction(pair: Pair, label: str) -> Float[Tensor, "E"] | None:
@@ -68,7 +80,10 @@ def target_for(pair: Pair, subjects: SubjectSet, wanted: str = "", given: str = 
     missing = "no other picture of each concept"
     if not wanted:
         missing = f"neither a text of each label ({_unknown_words(pair, subjects)}) nor another picture of each concept"
-    raise UsageError(f"signed effects have no target for all pictures: there is {missing}.")
+    raise UsageError(
+        f"signed effects have no target for all pictures: there is {missing}. Take an unsigned effect "
+        "(steerlens study importance --effect total-unsigned), or one text for all pictures (--target TEXT)."
+    )
 
 
 def known_targets(pair: Pair, subjects: SubjectSet, given: str = "") -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder, open_study, rounded
 from steerlens.studies.shared.measure import REPORT, measure_effects, read_parts
 from steerlens.studies.shared.measurements import CONTROL, PicturePart, PictureTables
+from steerlens.studies.shared.oracle import ORACLES, oracle_name
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, other_concept, split
 from steerlens.studies.shared.targets import GIVEN, known_targets, subject_targets, target_for, target_notes
@@ -100,7 +101,12 @@ def test_without_extras_only_plain_and_chosen_settings_are_decoded(
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())
     chosen = {summary["choices"][lens]["setting"] for lens in ("steering", "diffusion")}
     parts = read_parts(StudyFolder(tmp_path / "small"), REPORT, subjects.reported)
-    assert {name for name, _ in parts[0].decoded} == {*chosen, *map(str, PLAIN), CONTROL}
+    assert {name for name, _ in parts[0].decoded} == {
+        *chosen,
+        *map(str, PLAIN),
+        *map(oracle_name, ORACLES),
+        CONTROL,
+    }
     scores = {row["score"] for row in summary["rows"]}
     assert ONE_FACTOR_NAME not in scores and f"{ONE_FACTOR_NAME}, not decoded" in scores
     assert "neutral base" not in {one["name"] for one in summary["variants"]}
@@ -136,8 +142,9 @@ def test_targets_are_never_the_input(pair: Pair, subjects: SubjectSet) -> None:
     assert not any(torch.allclose(target, part.clean) for target in part.targets.values())
     nameless = replace(pair, vocabulary=None, texts=None)
     lonely = Subject("p", picture(0), "nothing", None)
-    with pytest.raises(UsageError, match="no target for a signed effect"):
-        measure_effects(make_bench(nameless, subjects.reference), lonely, subjects.reported[1])
+    alone = measure_effects(make_bench(nameless, subjects.reference), lonely, subjects.reported[1], ablations=("zero",))
+    assert alone.targets == {} and alone.first_order == {} and alone.name_rank is None
+    assert part.name_rank is not None and float(part.name_rank) == int(part.name_rank) >= 0
 
 
 def test_a_label_that_the_model_does_not_know_is_left_out_and_said(pair: Pair, subjects: SubjectSet) -> None:
@@ -179,7 +186,7 @@ def test_a_judge_is_known_by_its_weights_and_not_by_where_it_lies(pair: Pair, su
 def test_every_candidate_makes_other_embeddings_and_either_lens_has_as_many(pair: Pair, subjects: SubjectSet) -> None:
     bench = make_bench(pair, subjects.reference)
     trace = pair.encoder.trace(pair.encoder.preprocess([subjects.selection[0].image]))
-    for strengths in ([Strength("rho", 1.0)], list(STRENGTHS), [Strength("rho", 0.5), *STRENGTHS]):
+    for strengths in ([Strength("rho", 1.0)], list(STRENGTHS), [Strength("s", 40.0), *STRENGTHS]):
         steering = steering_candidates(strengths)
         diffusion = diffusion_candidates(len(steering))
         assert len(set(steering)) == len(set(diffusion)) == 3 * len(strengths)
@@ -190,7 +197,7 @@ def test_every_candidate_makes_other_embeddings_and_either_lens_has_as_many(pair
             off = ~torch.eye(len(rows), dtype=torch.bool)
             assert alike[off].max() < 0.9995, f"{candidates}: {alike}"
     assert any(one.base == "neutral" for one in steering_candidates())
-    assert any(str(one.strength) == "s=40" for one in steering_candidates())
+    assert all(one.strength is not None and one.strength.kind == "rho" for one in steering_candidates())
     with pytest.raises(UsageError, match="at most 5 strengths"):
         steering_candidates([Strength("rho", float(n)) for n in range(1, 7)])
     with pytest.raises(UsageError, match="each of them once"):

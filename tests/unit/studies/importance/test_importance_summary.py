@@ -12,9 +12,10 @@ from torch import Tensor
 from steerlens.errors import UsageError
 from steerlens.sites import all_heads
 from steerlens.studies import STUDIES
-from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
+from steerlens.studies.importance.results import PARTIALS, POOLED, STATISTICS, ImportanceSetup, ImportanceSummary
+from steerlens.studies.importance.scored import CEILING
 from steerlens.studies.importance.scores import Choices, ScoreChoice, choose_all
-from steerlens.studies.importance.summary import CEILING, summarise
+from steerlens.studies.importance.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page, write_page
 from steerlens.studies.shared.ablation import ABLATIONS
 from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN
@@ -118,7 +119,7 @@ def test_every_notion_of_importance_is_reported_with_its_own_first_order(summary
             assert row.estimate.value == pytest.approx(mean_correlation(own, effect.table(tables)))
         assert ((CEILING, effect, "spearman") in found) == (effect.scope == "total")
     statistics = {row.statistic for row in summary.rows if row.effect == MAIN}
-    assert statistics == {"spearman", "pearson", "interaction", "interaction pearson", "within layers"}
+    assert statistics == {*STATISTICS, *PARTIALS, POOLED}
     marked = {(row.score, str(row.effect)) for row in summary.rows if row.by_construction}
     assert ("steering, chosen, not decoded", "direct, signed towards text, zero") in marked
     assert not any("unsigned" in effect for _, effect in marked)

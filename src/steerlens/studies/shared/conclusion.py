@@ -1,0 +1,56 @@
+"""Conclusion of a study in plain sentences, and its claims, which are compared between models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steerlens.studies.shared.records import Record
+from steerlens.studies.shared.stats import Estimate
+
+
+@dataclass(frozen=True)
+class Conclusion(Record):
+    """Two or three plain sentences at the end of a study, and a next step.
+
+    Attributes:
+        sentences: the sentences; the first can stand alone.
+        next_step: what to do with the result, in a sentence.
+    """
+
+    sentences: tuple[str, ...] = ()
+    next_step: str = ""
+
+    def lines(self) -> list[str]:
+        """Lines for the terminal; none without sentences."""
+        if not self.sentences:
+            return []
+        return [f"conclusion: {' '.join(self.sentences)}", f"next step: {self.next_step}"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that can be tested on any model.
+
+    Attributes:
+        what: the claim, in words; the same words on every model.
+        estimate: the figure on which it stands.
+        level: the claim holds if the whole interval lies above this value.
+    """
+
+    what: str
+    estimate: Estimate
+    level: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """True if the interval lies above the level."""
+        return self.estimate.above(self.level)
+
+    @property
+    def refuted(self) -> bool:
+        """True if the interval lies below the level."""
+        return self.estimate.defined and self.estimate.high < self.level
+
+
+def joined(words: Sequence[str]) -> str:
+    """Joins words with commas and `and`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
