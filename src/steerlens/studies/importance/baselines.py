@@ -39,8 +39,8 @@ _OTHER_TARGETS = 8
 def table_effects(tables: PictureTables, main: Effect) -> tuple[Effect, ...]:
     """Effects of the main table: total, unsigned and signed, by zero and mean ablation, as far as measured."""
     target = main.target or next(iter(tables.targets), "")
-    ablations = [name for name in TABLE_ABLATIONS if name in tables.ablations]
-    return tuple(Effect("total", to, name) for to in dict.fromkeys(("", target)) for name in ablations)
+    effects = [Effect("total", to, name) for to in dict.fromkeys(("", target)) for name in TABLE_ABLATIONS]
+    return tuple(effect for effect in effects if effect.ablation in tables.ablations)
 
 
 def counted_rows(tables: PictureTables, effect: Effect) -> list[int]:

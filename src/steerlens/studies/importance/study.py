@@ -45,7 +45,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         scope, _, sign = (arguments.effect or "total-").partition("-")
         yield Progress("loading", 0, 1)
-        subjects = load_subjects(settings, arguments.choose, arguments.count)
+        subjects = load_subjects(settings, arguments.choose, arguments.count, choosing=True)
         if arguments.judge is not None and not arguments.decoder:
             raise UsageError("--judge embeds decoded pictures, and there are none with --no-decoder; give one of them.")
         pair = load_study_pair(settings, decoder=arguments.decoder)

@@ -53,7 +53,7 @@ def load_subjects(
     n_reported: int | None,
     *,
     n_reference: int = 64,
-    choosing: bool = True,
+    choosing: bool = False,
 ) -> SubjectSet:
     """Loads the pictures that the settings name.
 

@@ -62,8 +62,8 @@ class DrawnCorrelations:
             return self._known[key]
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        sides = [self._tables[name] for name in key]
-        drawn = torch.cat([of_draws(spearman, *sides, pictures, columns) for pictures, columns in self._batches])
+        one, other = (self._tables[name] for name in key)
+        drawn = torch.cat([of_draws(spearman, one, other, *batch) for batch in self._batches])
         # Correlations with covariates return in every partial correlation; those of score and effect only once more.
         if NORM in key or LAYER in key:
             self._known[key] = drawn
