@@ -87,7 +87,7 @@ class DecodeOverrides:
     preview: bool = False
     """Show the colours of the latents and leave the autoencoder out, which at the paper's size costs as much as two
     passes of the network: blurred pictures, for a first look in a hurry. Rankings by them agree only in part with those
-    by full pictures: benchmarks/README.md has their rank correlation."""
+    by full pictures: docs/benchmarks.md has their rank correlation."""
 
     batch_size: int | None = None
     """Pictures decoded at once. Default: what suits the device."""

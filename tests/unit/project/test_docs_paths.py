@@ -11,9 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "src" / "steerlens"
 
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")]
-)
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 ENDINGS = ("py", "md", "yaml", "toml", "cff")
 """Endings of the files that a page may name; folders end with a slash."""

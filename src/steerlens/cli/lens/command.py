@@ -10,6 +10,9 @@ import tyro
 from steerlens.cli.interrupted import kept
 from steerlens.cli.lens.settings import LensSettings
 
+_SAMPLE = Path("sample")
+"""Name of the bundled picture, where no file has it."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -19,6 +22,7 @@ class Command:
     safetensors. To resume an interrupted run, give the same command again.
 
     Examples:
+      steerlens lens sample
       steerlens lens cup.png
       steerlens lens cup.png --target "hot beverage" --strength rho=2
       steerlens lens *.jpg --model kandinsky-2.2 --sites "resid_post,head.30-47.*" --out atlas
@@ -27,7 +31,7 @@ class Command:
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures to look at."""
+    """Pictures to look at; `sample` is a picture in the package."""
 
     settings: Annotated[LensSettings, tyro.conf.arg(name="")] = field(default_factory=LensSettings)
 
@@ -61,13 +65,16 @@ class Command:
         """Runs the command and returns the exit code."""
         from steerlens.errors import UsageError
         from steerlens.images import load_pictures
+        from steerlens.zoo import sample_picture
 
         if not self.images:
-            raise UsageError("no pictures were given; try: steerlens lens PICTURE, or steerlens demo.")
+            raise UsageError("no pictures were given; try: steerlens lens PICTURE, or steerlens lens sample.")
         folder = self.folder
         if self.resume and not (folder / "manifest.json").is_file():
             raise UsageError(f"there is no run in {folder} to resume; leave out --resume to start one.")
-        pictures = load_pictures(self.images)
+        pictures = (
+            [sample_picture()] if self.images == (_SAMPLE,) and not _SAMPLE.exists() else load_pictures(self.images)
+        )
         if self.dry_run:
             from steerlens.cli.lens.dry_run import dry_run
 
