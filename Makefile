@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
+.PHONY: demo docs figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
 	study-overlay study-strength study-decoder study-identification study-lenses
 
 demo: $(VENV)/.installed
@@ -39,6 +39,10 @@ SECONDS ?= 900
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/fuzz/fuzzing.py --inputs $(INPUTS) --seconds $(SECONDS)
 
+# The site of docs/ in site/, from mkdocs.yml; a warning fails.
+docs: $(VENV)/.tested
+	$(BIN)/zensical build --strict --clean
+
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,7 +67,7 @@ bench: $(VENV)/.tested
 		echo "== $$script $$given"; \
 		$(BIN)/python $$script $$given || failed="$$failed $$script"; \
 	done; \
-	for script in $$passed; do echo "passed over: $$script, which needs ENCODER=... (and DATA=...): see benchmarks/README.md"; done; \
+	for script in $$passed; do echo "passed over: $$script, which needs ENCODER=... (and DATA=...): see docs/benchmarks.md"; done; \
 	for script in $$failed; do echo "FAILED: $$script"; done; \
 	[ -z "$$failed" ]
 
@@ -156,4 +160,4 @@ $(VENV)/optional: $(VENV)/.tested constraints.txt
 	mv $@.part $@ && touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OUT) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -143,15 +143,15 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
         raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(available)}.")
     refuse_empty(options)
-    command = _parsed(name, options)
+    command = parse_command(name, options)
     refuse_undecodable(command)
     refuse_endless(command)
     running.append(command)
     return int(command.run())
 
 
-def _parsed(name: str, arguments: Sequence[str]) -> Any:
-    """The dataclass of a command with its options.
+def parse_command(name: str, arguments: Sequence[str]) -> Any:
+    """Returns the dataclass of a command with its options.
 
     Raises:
         SystemExit: after help, or a message about a mistake, in which control characters of the arguments are escaped.

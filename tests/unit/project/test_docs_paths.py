@@ -17,6 +17,7 @@ ENDINGS = ("py", "md", "yaml", "toml", "cff")
 """Endings of the files that a page may name; folders end with a slash."""
 
 OTHERS = {
+    *("owl/", "cat/"),  # folders of a user's pictures
     *("card.yaml", "report.html", "figures/"),  # in runs and bridges
     "studies.md",  # written by `steerlens study page`, wherever it is told to
     "real-vit/",  # written by `make real-vit`
@@ -44,7 +45,7 @@ def files(text: str) -> set[str]:
 
 def exists(path: str, page: Path) -> bool:
     """Whether a path exists beside the page, in the repository or in the package; bare names may be in any room."""
-    if any((folder / path).exists() for folder in (page.parent, ROOT, PACKAGE)):
+    if any((folder / path).exists() for folder in (page.parent, ROOT, ROOT / "benchmarks", PACKAGE)):
         return True
     return "/" not in path.rstrip("/") and any(PACKAGE.rglob(path.rstrip("/")))
 
