@@ -52,6 +52,10 @@ class Command:
     ablate: int = 16
     """Number of pictures on which every head is ablated in a real forward pass, the costly part; 0 for none."""
 
+    studies: Path | None = None
+    """Folder of finished studies of this model (steerlens study lenses, identification), whose figures the cards of
+    heads show. Default: the figures that come with steerlens for its own models."""
+
     strength: str | None = None
     """Steering strength from the neutral base, such as rho=1 or s=40. Default: the model's own."""
 
@@ -62,7 +66,13 @@ class Command:
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         from steerlens.lenses import Strength
-        from steerlens.profiles import ProfileOptions, heads_of, profile_heads, write_profile_page
+        from steerlens.profiles import (
+            ProfileOptions,
+            heads_of,
+            measured_faithfulness,
+            profile_heads,
+            write_profile_page,
+        )
         from steerlens.progress import run_to_end
         from steerlens.studies.shared import load_study_pair, with_steps
         from steerlens.sweep import default_strength
@@ -83,9 +93,10 @@ class Command:
                 n_ablated=self.ablate,
                 seed=self.settings.seed,
             )
+            measured = measured_faithfulness(pair.name, self.studies)
             words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
             progress.advance(1)
-            profile = run_to_end(profile_heads(pair, shown, options, self.out, words), progress.show)
+            profile = run_to_end(profile_heads(pair, shown, options, self.out, words, measured), progress.show)
             progress.stage("page", 1)
             page = write_profile_page(profile, self.out)
             progress.advance(1)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from steerlens.profiles.faithfulness import Faithfulness, measured_faithfulness
     from steerlens.profiles.options import ProfileOptions, heads_of
     from steerlens.profiles.page import profile_page, write_profile_page
     from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, folder_pictures, scene_pictures
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Average",
     "DecodedPicture",
+    "Faithfulness",
     "HeadProfile",
     "Profile",
     "ProfileOptions",
@@ -24,6 +26,7 @@ __all__ = [
     "TopPicture",
     "folder_pictures",
     "heads_of",
+    "measured_faithfulness",
     "profile_heads",
     "profile_page",
     "scene_pictures",

@@ -1,6 +1,6 @@
 """Page of head profiles: a single HTML file that opens offline, with a section per head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -10,14 +10,19 @@ from markupsafe import Markup
 
 from steerlens._version import __version__
 from steerlens.printable import without_folders
+from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import Order
-from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile
+from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile, TopPicture
+from steerlens.profiles.texts import TextScore
 from steerlens.report import SEQUENTIAL, colour, data_uri, script_json, short_name
 from steerlens.report.html import page_environment, script_hash
 from steerlens.storage import OwnedFolder
 
 _THUMBNAIL = 96
 """Longest side of a top picture in pixels; the page contains each picture once, however many heads show it."""
+
+_ENDS = (("high", "Along the axis: gains"), ("low", "Against it: loses"))
+"""Rows of a head's card: what an embedding gains if it moves along the head's axis, and what it loses."""
 
 _ORDERS: Mapping[Order, str] = {
     "high": "High end of the axis",
@@ -47,7 +52,8 @@ def profile_page(profile: Profile) -> str:
         encoder=short_name(profile.spec.name),
         strength=str(profile.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
         orders=_ORDERS,
-        heads=[_head(head) for head in profile.heads],
+        heads=[_head(profile, head) for head in profile.heads],
+        measured=[measured.of for measured in profile.faithfulness],
         map=_map(profile, scale),
         scale=f"{scale:.2g}",
         measure=_measure_words(profile),
@@ -69,7 +75,8 @@ def _asset(package: str, name: str) -> str:
 
 
 def _thumbnails(profile: Profile) -> dict[str, str]:
-    used = {top.id for head in profile.heads for tops in head.tops.values() for top in tops}
+    shown = (tops for head in profile.heads for tops in (*head.tops.values(), *head.real.values()))
+    used = {top.id for tops in shown for top in tops}
     return {picture.id: data_uri(picture.open(), side=_THUMBNAIL) for picture in profile.pictures if picture.id in used}
 
 
@@ -97,7 +104,7 @@ def _three(average: Average | None) -> str | None:
     return f"{round(average.value, 3) + 0.0:.3f}{error}".replace("-", "−")
 
 
-def _head(head: HeadProfile) -> dict[str, Any]:
+def _head(profile: Profile, head: HeadProfile) -> dict[str, Any]:
     numbers = (
         ("Mean write", two(head.constant), "norm, of the mean final residual’s"),
         ("Centred write", _three(head.write), "norm, of the final residual’s"),
@@ -132,12 +139,29 @@ def _head(head: HeadProfile) -> dict[str, Any]:
             name: [(text.text, two(text.excess), two(text.score), text.stands_out) for text in texts]
             for name, texts in head.texts.items()
         },
+        "card": [_card_row(title, head.real.get(end, ()), head.texts.get(end, ())) for end, title in _ENDS],
+        "faithful": [_measured_words(measured, head.site.label) for measured in profile.faithfulness],
         "rows": [
             (title, [(top.id, top.concept, _signed(top.value)) for top in head.tops[order]])
             for order, title in _ORDERS.items()
             if head.tops[order]
         ],
     }
+
+
+def _card_row(
+    title: str, real: Sequence[TopPicture], texts: Sequence[TextScore]
+) -> tuple[str, list[tuple[str, str, str]], list[tuple[str, bool]]]:
+    pictures = [(top.id, top.concept, _signed(top.value)) for top in real]
+    return title, pictures, [(text.text, text.stands_out) for text in texts]
+
+
+def _measured_words(measured: Faithfulness, head: str) -> tuple[str, str, str, str]:
+    """What is measured; its figure over all heads with the interval; this head's own; and the measure."""
+    figure = f"{two(measured.value)} [{two(measured.low)}, {two(measured.high)}]"
+    own = measured.heads.get(head)
+    measure = f"{measured.measure}; {measured.pictures} pictures"
+    return measured.of, figure, "not measured" if own is None else two(own), measure
 
 
 def _measure_words(profile: Profile) -> str:

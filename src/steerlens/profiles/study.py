@@ -14,6 +14,7 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import eight_bit
 from steerlens.lenses import read_out
+from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import (
     Axes,
     Means,
@@ -52,7 +53,12 @@ NEUTRAL, RANDOM = "neutral", "random"
 
 
 def profile_heads(
-    pair: Pair, shown: ProfilePictures, options: ProfileOptions, folder: Path, vocabulary: Vocabulary | None = None
+    pair: Pair,
+    shown: ProfilePictures,
+    options: ProfileOptions,
+    folder: Path,
+    vocabulary: Vocabulary | None = None,
+    faithfulness: tuple[Faithfulness, ...] = (),
 ) -> Generator[Progress, None, Profile]:
     """Profiles heads over many pictures, and writes a folder; resumes an interrupted profile.
 
@@ -62,6 +68,7 @@ def profile_heads(
         options: options of the profile.
         folder: folder of the profile.
         vocabulary: texts that describe heads; by default the pair's own.
+        faithfulness: figures of studies of this model, which the page shows.
 
     Raises:
         UsageError: if the folder contains something else, there are too few pictures, or a head does not exist.
@@ -86,16 +93,34 @@ def profile_heads(
         directions = _directions(means, axes, values)
         ablated = yield from _ablations(pair.encoder, pictures, options, labels, study)
         embeddings = _to_decode(pair.encoder, means, directions, options)
+        bank = yield from _bank(pair.encoder, pictures, options, study)
         decoded = yield from _decode(pair, embeddings, options, study)
         yield Progress("summary", 0, 1)
         texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
         profile = make_profile(
-            Measurements(pair.name, spec, pictures, shown.source, means, values, directions, ablated, decoded, texts),
+            Measurements(
+                model=pair.name,
+                spec=spec,
+                pictures=pictures,
+                source=shown.source,
+                means=means,
+                values=values,
+                directions=directions,
+                ablated=ablated,
+                decoded=decoded,
+                texts=texts,
+                embeddings=bank,
+                ends={
+                    end: torch.stack([embeddings[f"{site}.{end}"].cpu() for site in options.heads])
+                    for end in ("high", "low")
+                },
+            ),
             options.heads,
             words,
             strength=options.strength,
             n_top=options.n_top,
             n_texts=options.n_texts,
+            faithfulness=faithfulness,
         )
         write_profile(study, profile, pair.provenance.to_json(), directions, values)
         yield Progress("summary", 1, 1)
@@ -160,6 +185,19 @@ def _pictures(
                 study.add(name, measure_batch(encoder, trace, means, axes, options.strength, labels[rows]))
         yield Progress("pictures", rows.stop, len(pictures), "pictures")
     return _joined(study, names)
+
+
+def _bank(
+    encoder: Encoder, pictures: Sequence[ProfilePicture], options: ProfileOptions, study: StudyFolder
+) -> Generator[Progress, None, Float[Tensor, "P E"]]:
+    """Embeddings of the pictures, which serve as a bank of real pictures."""
+    if not study.has("bank"):
+        rows: list[Tensor] = []
+        for chunk in batches(pictures, options.batch):
+            rows.append(encoder.embed(encoder.preprocess([picture.open() for picture in chunk])).float().cpu())
+            yield Progress("bank", sum(map(len, rows)), len(pictures), "pictures")
+        study.add("bank", {"embeddings": torch.cat(rows)})
+    return study.part("bank")["embeddings"]
 
 
 def _joined(study: StudyFolder, names: Sequence[str]) -> dict[str, Tensor]:

@@ -13,11 +13,17 @@ from torch import Tensor
 from steerlens.encoders import EncoderSpec
 from steerlens.lenses import Strength, visible_norm
 from steerlens.printable import without_folders
+from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
 from steerlens.profiles.pictures import ProfilePicture
 from steerlens.profiles.texts import TextScore, describe, text_scores
+from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.studies.shared import only_near
 from steerlens.vocabulary import Vocabulary
+
+N_REAL = 5
+"""Real pictures shown at each end of a head's axis; as many at the other end are left out."""
 
 DIRECTIONS = ("mean", "high", "low")
 """Directions of a head to decode and describe: its mean write, and both ends of the axis of its centred writes."""
@@ -71,7 +77,9 @@ class HeadProfile:
         chance_share: the same share along a random mixture of its centred writes.
         tops: order -> top pictures.
         texts: direction (see `DIRECTIONS`) -> texts that describe it.
-        decoded: direction -> picture of the neutral base steered along it.
+        decoded: direction -> picture of the neutral base steered along it; `high` and `low` are a contrast pair.
+        real: end of the axis (`high`, `low`) -> real pictures whose embeddings are near the base steered to that end,
+            and not near the base steered to the other; their value is the difference of both cosines.
     """
 
     site: Site
@@ -86,6 +94,7 @@ class HeadProfile:
     tops: Mapping[Order, tuple[TopPicture, ...]]
     texts: Mapping[str, tuple[TextScore, ...]]
     decoded: Mapping[str, DecodedPicture]
+    real: Mapping[str, tuple[TopPicture, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +112,8 @@ class Profile:
         random: picture of the base steered equally hard along a random direction.
         chance: direction -> excess that the best text of a meaningless direction stays below in 95 of 100 cases.
         n_texts: number of texts to choose from.
+        faithfulness: measured faithfulness of contrast pairs, real pictures and writes on this model; empty if no study
+            measured it.
     """
 
     model: str
@@ -115,6 +126,7 @@ class Profile:
     random: DecodedPicture
     chance: Mapping[str, float]
     n_texts: int
+    faithfulness: tuple[Faithfulness, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All numbers and texts, without pictures."""
@@ -127,13 +139,17 @@ class Profile:
             "chance": dict(self.chance),
             "texts": self.n_texts,
             "neutral_fidelity": self.neutral.fidelity,
+            "faithfulness": [asdict(measured) for measured in self.faithfulness],
             "heads": [_head_json(head) for head in self.heads],
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Measurements of P pictures and N heads; ablations are of A pictures and the K described heads."""
+    """Measurements of P pictures and N heads; ablations and ends of axes are those of the K described heads.
+
+    Ablations are of A pictures; `embeddings` are those of the pictures, `ends` those of the base steered to both ends.
+    """
 
     model: str
     spec: EncoderSpec
@@ -145,6 +161,8 @@ class Measurements:
     ablated: Mapping[str, Float[Tensor, "A K"]]
     decoded: Mapping[str, DecodedPicture]
     texts: Mapping[str, Tensor] | None
+    embeddings: Float[Tensor, "P E"]
+    ends: Mapping[str, Float[Tensor, "K E"]]
 
 
 def make_profile(
@@ -155,8 +173,10 @@ def make_profile(
     strength: Strength,
     n_top: int,
     n_texts: int,
+    faithfulness: tuple[Faithfulness, ...] = (),
 ) -> Profile:
     """Summarises measurements as a profile."""
+    real = _real_pictures(measured)
     texts: dict[str, list[tuple[TextScore, ...]]] = {}
     chance: dict[str, float] = {}
     if vocabulary is not None and measured.texts is not None and n_texts:
@@ -189,6 +209,7 @@ def make_profile(
                 tops={name: _tops(measured.pictures, ordered[name][:, row], n_top) for name in ORDERS},
                 texts={name: of_heads[row] for name, of_heads in texts.items()},
                 decoded={name: measured.decoded[f"{site}.{name}"] for name in DIRECTIONS},
+                real={end: of_heads[column] for end, of_heads in real.items()},
             )
             for column, (site, row) in enumerate(rows.items())
         ),
@@ -197,7 +218,25 @@ def make_profile(
         random=measured.decoded["random"],
         chance=chance,
         n_texts=0 if vocabulary is None else len(vocabulary.names),
+        faithfulness=faithfulness,
     )
+
+
+def _real_pictures(measured: Measurements) -> dict[str, list[tuple[TopPicture, ...]]]:
+    """Real pictures near each end of each head's axis, and not near the other end."""
+    bank, found = measured.embeddings, dict[str, list[tuple[TopPicture, ...]]]()
+    for end, other in (("high", "low"), ("low", "high")):
+        near, far = measured.ends[end], measured.ends[other]
+        places = only_near(near, far, bank, N_REAL, N_REAL)
+        margin = cosine_similarity(near[:, None], bank) - cosine_similarity(far[:, None], bank)
+        found[end] = [
+            tuple(
+                TopPicture(measured.pictures[row].id, measured.pictures[row].concept, float(margin[head, row]))
+                for row in rows
+            )
+            for head, rows in enumerate(places.tolist())
+        ]
+    return found
 
 
 def _average(values: Float[Tensor, "N"]) -> Average | None:
@@ -241,6 +280,7 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
         "axis_share": head.axis_share,
         "chance_share": head.chance_share,
         "tops": {order: [asdict(top) for top in tops] for order, tops in head.tops.items()},
+        "real": {end: [asdict(top) for top in tops] for end, tops in head.real.items()},
         "texts": {name: [asdict(text) for text in texts] for name, texts in head.texts.items()},
         "fidelity": {name: decoded.fidelity for name, decoded in head.decoded.items()},
     }

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from studied import finish, quick, subject_set
 
 from steerlens.errors import StoreError, UsageError
 from steerlens.interventions import Mean
 from steerlens.lenses.components import load_directions
 from steerlens.lenses.strength import Strength
+from steerlens.profiles.faithfulness import Faithfulness, measured_faithfulness
 from steerlens.profiles.measure import (
     Axes,
     ablation_means,
@@ -35,6 +37,10 @@ from steerlens.progress import run_to_end
 from steerlens.runs import fingerprint
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
+from steerlens.studies.identification.experiment import identification_study
+from steerlens.studies.identification.options import IdentificationOptions
+from steerlens.studies.lenses.experiment import lenses_study
+from steerlens.studies.lenses.options import LensesOptions
 from steerlens.zoo.pair import Pair
 
 
@@ -201,6 +207,62 @@ def test_a_profile_holds_what_its_tables_say(pair: Pair, finished: tuple[Path, P
     assert set(directions) == {f"{head}.{name}" for head in ("L1H1", "L2H0") for name in ("mean", "high")}
 
 
+@torch.no_grad()
+def test_real_pictures_are_near_one_end_of_the_axis_alone(
+    pair: Pair, photos: Path, finished: tuple[Path, Profile]
+) -> None:
+    pictures = folder_pictures(photos, 6).pictures
+    encoder, profile = pair.encoder, finished[1]
+    inputs = encoder.preprocess([picture.open() for picture in pictures])
+    trace, embeddings = encoder.trace(inputs), encoder.embed(inputs)
+    base = trace.final.mean(dim=0)
+    directions = load_directions(finished[0] / "directions.safetensors", encoder.spec.width)
+    for head in profile.heads:
+        high = directions[f"{head.site.label}.high"]
+        size = (base - base.mean()).norm() / (high - high.mean()).norm()
+        ends = {end: encoder.readout((base + sign * size * high)[None])[0] for end, sign in (("high", 1), ("low", -1))}
+        order = {end: cosine_similarity(embeddings, ends[end]).argsort(descending=True).tolist() for end in ends}
+        for end, other in (("high", "low"), ("low", "high")):
+            # Half of the six pictures count as near the other end.
+            wanted = [pictures[row].id for row in order[end] if row not in order[other][:3]]
+            assert [top.id for top in head.real[end]] == wanted[: len(head.real[end])] and head.real[end]
+            for top in head.real[end]:
+                row = [picture.id for picture in pictures].index(top.id)
+                margin = cosine_similarity(embeddings[row], ends[end]) - cosine_similarity(embeddings[row], ends[other])
+                assert top.value == pytest.approx(float(margin), abs=1e-4)
+
+
+def test_a_card_says_how_faithful_it_is_or_that_nobody_measured_it(
+    pair: Pair, finished: tuple[Path, Profile], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    profile = finished[1]
+    assert profile.faithfulness == () and "was not measured on this model" in profile_page(profile)
+    measured = Faithfulness("contrast pair", "correlation", 0.16, 0.15, 0.17, {"L1H1": 0.21}, 24)
+    page = profile_page(replace(profile, faithfulness=(measured,)))
+    assert "0.16 [0.15, 0.17]" in page and "<td>0.21</td>" in page and "correlation; 24 pictures" in page
+    assert page.count("<td>not measured</td>") == 1  # of L2H0
+    assert measured_faithfulness("a model that nobody studied") == ()
+    with pytest.raises(UsageError, match="holds no finished study"):
+        measured_faithfulness(pair.name, tmp_path)
+
+
+def test_a_card_takes_its_figures_from_studies_of_the_same_model(pair: Pair, tmp_path: Path) -> None:
+    options = LensesOptions(quick(pair), heads_per_picture=2)
+    subjects = subject_set(pair, 2, 2, 4)
+    lenses = finish(lenses_study(pair, subjects, options, tmp_path / "lenses", draws=10))
+    chosen = IdentificationOptions(options.decode, Strength("rho", 1.0), heads_per_picture=2)
+    identified = finish(identification_study(pair, subjects, chosen, tmp_path / "identification", draws=10))
+    contrast, own = measured_faithfulness(pair.name, tmp_path)
+    row = lenses.row("contrast pair")
+    assert row is not None and contrast.value == pytest.approx(row.correlation.value, abs=1e-4)
+    assert (contrast.of, own.of, own.pictures) == ("contrast pair", "own write", 2)
+    assert own.value == pytest.approx(identified.main.share.value, abs=1e-4) and set(own.heads) == set(identified.heads)
+    with pytest.raises(UsageError, match=r"holds studies of .*, not of another"):
+        measured_faithfulness("another", tmp_path)
+
+
 def test_both_ends_of_an_axis_are_as_long_as_the_writes_are_along_it(
     pair: Pair, photos: Path, finished: tuple[Path, Profile]
 ) -> None:
@@ -305,6 +367,7 @@ def test_the_page_needs_nothing_else_and_takes_any_label(finished: tuple[Path, P
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
     thumbnails = json.loads(page.split('id="thumbnails">')[1].split("</script>")[0])
     used = {top.id for head in profile.heads for tops in head.tops.values() for top in tops}
+    used |= {top.id for head in profile.heads for tops in head.real.values() for top in tops}
     assert set(thumbnails) == used
     hostile = "</script><img src=x onerror=alert(1)>"
     pictures = tuple(ProfilePicture(hostile, hostile, "0", picture.open) for picture in profile.pictures)
@@ -316,7 +379,8 @@ def _with(profile: Profile, pictures: tuple[ProfilePicture, ...]) -> Profile:
 
     tops = {order: tuple(replace(top, id=pictures[0].id, concept=pictures[0].concept) for top in tops)
             for order, tops in profile.heads[0].tops.items()}  # fmt: skip
-    return replace(profile, pictures=pictures, heads=(replace(profile.heads[0], tops=tops),))
+    real = dict.fromkeys(("high", "low"), tops["high"])
+    return replace(profile, pictures=pictures, heads=(replace(profile.heads[0], tops=tops, real=real),))
 
 
 def test_without_vocabulary_and_ablation_a_profile_is_still_one(pair: Pair, photos: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -121,25 +121,6 @@ class Bank:
     names: tuple[str, ...]
     embeddings: Float[Tensor, "M E"]
     judged: Float[Tensor, "M F"] | None
-
-    def nearest(self, embeddings: Float[Tensor, "*n E"], k: int) -> Tensor:
-        """Indices (*n,k) of the nearest pictures by cosine similarity, best first."""
-        unit, bank = (torch.nn.functional.normalize(side.float(), dim=-1) for side in (embeddings, self.embeddings))
-        return (unit @ bank.T).topk(min(k, len(bank)), dim=-1).indices
-
-    def only_near(
-        self, first: Float[Tensor, "n E"], second: Float[Tensor, "n E"], k: int, count: int
-    ) -> Int64[Tensor, "n count"]:
-        """Indices of pictures nearest to the first embedding that are not among the k nearest to the second.
-
-        Pictures near both cancel in the score of real pictures; these remain. There are fewer in a small bank.
-        """
-        k = min(k, len(self.names) // 2)
-        count = min(count, len(self.names) - k)
-        rows: list[Tensor] = []
-        for near, others in zip(self.nearest(first, k + count), self.nearest(second, k), strict=True):
-            rows.append(near[~torch.isin(near, others)][:count])
-        return torch.stack(rows)
 
 
 def embed_bank(

@@ -23,6 +23,7 @@ from steerlens.studies.lenses.options import CandidateLens, LensesOptions
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import REPORT, DecodeJob, decode_jobs, judged_targets, measure_effects, part_name
+from steerlens.studies.shared.neighbours import only_near
 from steerlens.studies.shared.parts import Part, TensorName
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 from steerlens.studies.shared.subjects import Subject, other_concept
@@ -158,7 +159,7 @@ def measure_pictures(
         changed = embeddings[str(retrieval.towards)][heads]
         against = opposite(clean, changed)
         gained, lost = (
-            _thumbnails(source, bank.only_near(first, second, retrieval.k, SHOWN_NEIGHBOURS))
+            _thumbnails(source, only_near(first, second, bank.embeddings, retrieval.k, SHOWN_NEIGHBOURS))
             for first, second in ((changed, against), (against, changed))
         )
         part = replace(part, gained=gained, lost=lost)

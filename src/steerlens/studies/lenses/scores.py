@@ -25,6 +25,7 @@ from steerlens.studies.lenses.measure import CLEAN, opposite, step_name
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL, CandidateLens
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
+from steerlens.studies.shared.neighbours import nearest
 from steerlens.studies.shared.stats import spearman
 from steerlens.studies.shared.transfer import transfer
 
@@ -153,7 +154,7 @@ class NamedScores:
             rows, names = self.bank.judged, self.names.judged
         similar = similarities(rows, names)
         gained, lost = (
-            torch.stack([similar[places].mean(dim=0) for places in self.bank.nearest(side, lens.k)])
+            torch.stack([similar[places].mean(dim=0) for places in nearest(side, self.bank.embeddings, lens.k)])
             for side in (changed, opposite(part.clean, changed))
         )
         return gained - lost

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from steerlens.studies.shared.folder import StudyFolder, open_study
     from steerlens.studies.shared.inputs import load_judge, load_study_pair, load_subjects
     from steerlens.studies.shared.measurements import PicturePart, PictureTables
+    from steerlens.studies.shared.neighbours import nearest, only_near
     from steerlens.studies.shared.parts import Part, TensorName, TensorNames
     from steerlens.studies.shared.records import Key, Record, StudySummary
     from steerlens.studies.shared.run import Experiment, Output, run_experiment
@@ -80,6 +81,8 @@ __all__ = [
     "make_bench",
     "mean_estimate",
     "mean_writes",
+    "nearest",
+    "only_near",
     "open_pictures",
     "open_study",
     "require_embeddings",

@@ -27,6 +27,7 @@ from steerlens.studies.lenses.summary import choose, summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
 from steerlens.studies.shared import run
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
+from steerlens.studies.shared.neighbours import nearest, only_near
 from steerlens.studies.shared.stats import Estimate, ranks
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.transfer import STEPS
@@ -281,17 +282,14 @@ def test_names_come_from_the_vocabulary_or_the_bank(pair: Pair) -> None:
 
 
 def test_pictures_near_both_sides_are_left_out() -> None:
-    bank = Bank(
-        tuple("abcdef"), torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 2, 0], [1, 0, 1], [1, 0, 2], [-1, 0, 0]]), None
-    )
+    bank = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 2, 0], [1, 0, 1], [1, 0, 2], [-1, 0, 0]])
     clean, changed = torch.tensor([1.0, 0, 0]), torch.tensor([[1.0, 0.9, 0]])
     against = 2 * clean - changed
-    assert bank.nearest(changed, 2).tolist() == [[1, 2]] and bank.nearest(against, 1).tolist() == [[0]]
-    assert bank.only_near(changed, against, 2, 2).tolist() == [[1, 2]]
-    # c and d are nearest to both; of the others, b is nearest.
-    same = torch.tensor([[1.0, 1.9, 0]])
-    assert not set(bank.only_near(same, changed, 2, 3).flatten().tolist()) & {1, 2}
-    assert bank.only_near(changed, against, 20, 20).shape == (1, 3)
+    assert nearest(changed, bank, 2).tolist() == [[1, 2]] and nearest(against, bank, 1).tolist() == [[0]]
+    assert only_near(changed, against, bank, 2, 2).tolist() == [[1, 2]]
+    # The two nearest to both are left out.
+    assert not set(only_near(torch.tensor([[1.0, 1.9, 0]]), changed, bank, 2, 3).flatten().tolist()) & {1, 2}
+    assert only_near(changed, against, bank, 20, 20).shape == (1, 3)
 
 
 def test_an_index_is_a_bank(pair: Pair, tmp_path: Path) -> None:
