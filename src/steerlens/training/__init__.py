@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steerlens.training.classifier import CLASSIFIER_SETTINGS, train_classifier
     from steerlens.training.classifier_export import export_classifier
     from steerlens.training.decoder import DecoderRecipe, export_decoder, train_decoder
+    from steerlens.training.decoder_card import write_decoder_card
     from steerlens.training.evaluation import evaluate
     from steerlens.training.export import export_pair, write_manifest
     from steerlens.training.measurement import Evaluation, Measurement
@@ -43,6 +44,7 @@ __all__ = [
     "train_decoder",
     "train_pair",
     "write_card",
+    "write_decoder_card",
     "write_manifest",
 ]
 

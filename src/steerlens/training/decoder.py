@@ -1,7 +1,8 @@
 """Training of a decoder for any encoder: embeds scenes once, and trains the UNet of the emoji recipe on them.
 
 The encoder is frozen, and so is the autoencoder of a finished pair. Only the UNet is trained, from random weights or
-from those of another UNet, whose ability to draw carries over while it learns the new embeddings.
+from those of another UNet, whose ability to draw carries over while it learns the new embeddings. Beside it, names and
+texts are given directions in the encoder's space; see `training.concepts`.
 """
 
 from __future__ import annotations
@@ -12,23 +13,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
-from torch import distributed
+from torch import Tensor, distributed
 
 from steerlens.errors import UsageError
+from steerlens.loading import load
 from steerlens.progress import Progress
-from steerlens.scenes import load_prepared
+from steerlens.scenes import PictureSet, load_prepared
 from steerlens.storage import file_hash, read_json, write_json
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder
-from steerlens.training.cache import fill_cache
+from steerlens.training.cache import fill_cache, load_cache
 from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.concepts import (
+    embed_pictures,
+    fit_prototypes,
+    fit_text_map,
+    load_embeddings,
+    write_vocabulary,
+)
+from steerlens.training.decoder_card import source_counts, write_folder_card
 from steerlens.training.embedder import PROCESSOR, copy_encoder, link_file, opened_embedder
 from steerlens.training.export import to_half, write_manifest
 from steerlens.training.parallel import run_parallel
 from steerlens.training.pipeline import open_run
 from steerlens.training.stage import Budget, StageRecord, workers_of_group
+from steerlens.training.text import load_texts, text_file
 from steerlens.training.unet import UnetSettings, load_unet, make_scheduler, train_unet, unet_file
-from steerlens.zoo import locate_pair
+from steerlens.zoo import SENTENCE_SIZE, locate_encoder, locate_pair, make_probe, open_encoder
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,14 @@ def _embed_stage(data: Path, folder: Path, recipe: DecoderRecipe, device: str) -
         distributed.barrier()
 
 
+def _concepts_stage(data: Path, folder: Path, recipe: DecoderRecipe, device: str) -> Iterator[Progress]:
+    rank, workers = workers_of_group()
+    embedder = opened_embedder(encoder_folder(folder), device)
+    yield from embed_pictures(embedder, load_prepared(data), folder, part=recipe.part, first=rank, stride=workers)
+    if workers > 1:
+        distributed.barrier()
+
+
 def train_decoder(
     source: str,
     data: Path,
@@ -110,7 +130,7 @@ def train_decoder(
     resume: bool = False,
     workers: int = 1,
 ) -> Iterator[Progress]:
-    """Embeds the scenes that are not embedded yet, then trains the UNet.
+    """Embeds the scenes and pictures that are not embedded yet, then trains the UNet.
 
     Args:
         source: the encoder: a card's name, a folder or a hub id.
@@ -129,13 +149,16 @@ def train_decoder(
     """
     open_run(folder, resume)
     weights = initial_weights(init)
-    write_json(folder / "recipe.json", {**asdict(recipe), "init": init, "autoencoder_of": autoencoder})
+    known = read_json(folder / "recipe.json", "the run") if (folder / "recipe.json").exists() else {}
+    start = {"init": known.get("init", init), "autoencoder_of": known.get("autoencoder_of", autoencoder)}
+    write_json(folder / "recipe.json", {**asdict(recipe), **start})
     if not (folder / "encoder.json").exists():
         origin = copy_encoder(source, encoder_folder(folder), recipe.pixels)
         files = sorted(encoder_folder(folder).glob("*.safetensors"))
         write_json(folder / "encoder.json", {**origin, "sha256": {file.name: file_hash(file) for file in files}})
     keep_autoencoder(pair_folder(autoencoder), folder, recipe.autoencoder)
     yield from run_parallel(partial(_embed_stage, data, folder, recipe, device), (), workers, folder)
+    yield from run_parallel(partial(_concepts_stage, data, folder, recipe, device), (), workers, folder)
     if (folder / "unet.safetensors").exists():
         step = int(load_checkpoint(folder / "unet.safetensors")[1].get("step", 0))
         yield StageRecord("unet", step, 0.0, 1.0, {}, done=True).progress()
@@ -163,7 +186,7 @@ def embedding_size(folder: Path) -> int:
 
 
 def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -> int:
-    """Writes the pair: the encoder's files and the decoder in float16; returns its size in bytes.
+    """Writes the pair: the encoder's files, the decoder in float16, names, text map and probe; returns its bytes.
 
     Args:
         data: folder with the prepared pictures.
@@ -187,11 +210,45 @@ def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -
     unet: Any = to_half(load_unet(folder, embedding_size(folder), recipe.unet))
     pipeline: Any = KandinskyV22Pipeline(unet=unet, scheduler=make_scheduler(), movq=movq)
     pipeline.save_pretrained(out / "decoder")
-    step = int(load_checkpoint(folder / "unet.safetensors")[1].get("step", 0))
+    encoder = open_encoder(locate_encoder(out), name=Path(read_json(folder / "encoder.json", "the run")["source"]).name)
+    write_folder_card(out, encoder.spec, (64, 64))
+    pictures, cache = load_prepared(data), load_cache(folder)
+    mean = cache.embeds[:_OF_MEAN].float().mean(dim=0)
+    names = _write_names(data, folder, out, pictures, mean)
+    pair = load(out, device="cpu", dtype="float32")
+    make_probe(pair.encoder, pair.decoder, cache.held_pictures[:_OF_PROBE]).save(out)
+    trained = load_checkpoint(folder / "unet.safetensors")[1]
     facts = {
         "recipe": asdict(recipe),
-        "steps": step,
+        "init": read_json(folder / "recipe.json", "the run").get("init"),
+        "steps": int(trained.get("step", 0)),
+        "minutes": round(float(trained.get("seconds", 0)) / 60, 1),
         "encoder": read_json(folder / "encoder.json", "the run"),
-        "sources": list(load_prepared(data).sources),
+        "names": names,
+        "counts": source_counts(pictures),
+        "sources": list(pictures.sources),
     }
     return write_manifest(out, facts)
+
+
+_OF_MEAN = 4096
+"""Scenes whose mean embedding is the mean."""
+
+_OF_PROBE = 24
+"""Held-out scenes that come with the pair, to measure whether the decoder fits."""
+
+
+def _write_names(data: Path, folder: Path, out: Path, pictures: PictureSet, mean: Tensor) -> dict[str, float]:
+    """Writes prototypes and text map into the pair's folder; returns figures of their fit."""
+    if not any((folder / "concepts").glob("part-*.safetensors")):  # a run of an earlier version
+        return {}
+    embeds = load_embeddings(folder, pictures)
+    vocabulary = fit_prototypes(embeds, pictures, mean)
+    texts = load_texts(data).names if text_file(data).exists() else torch.zeros(0, 0)
+    # Names embedded by another text model than the package's have no map.
+    text_map = fit_text_map(embeds, pictures, texts, mean) if texts.shape[1] == SENTENCE_SIZE else None
+    write_vocabulary(out, vocabulary, text_map)
+    facts = {"prototypes": float(len(vocabulary.names))}
+    if text_map is not None:
+        facts |= {"text_map_penalty": text_map.penalty, "text_map_median_rank": text_map.median_rank}
+    return facts

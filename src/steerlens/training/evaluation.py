@@ -31,6 +31,7 @@ from steerlens.training.grid import save_pairs
 from steerlens.training.heads import head_effects, residual_shares
 from steerlens.training.measurement import Evaluation, MeasuredPair, Measurement, default_options, open_pair
 from steerlens.training.metrics import rank_of
+from steerlens.training.naming import naming_parts
 
 
 def ground_of(pictures: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ def evaluate(
     quick: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Evaluates a pair, or only its decoder if it has no vocabulary of names (see `fidelity`).
+    """Evaluates a pair, or its decoder and names if the encoder was not trained with texts (see `fidelity`, `naming`).
 
     Args:
         folder: folder of the pair.
@@ -214,7 +215,7 @@ def evaluate(
         lambda: [Measurement("megabytes of the pair (45 at most)", size / 1e6, None, False)],
     ]
     if len(pair.names) == 0:
-        parts = decoder_parts(pair, pictures, grid, quick)
+        parts = [*decoder_parts(pair, pictures, grid, quick), *naming_parts(pair, pictures, data, divisor)]
     for part in parts:
         for figure in part():
             figures.append(figure)

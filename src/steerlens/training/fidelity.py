@@ -6,7 +6,8 @@ mean embedding of training scenes subtracted from both sides:
     centred cosine = cos(e' - m, e - m),    e' = encoder(decoder(e)).
 
 *Transfer* measures how well a change of the embedding is preserved (`studies.shared.transfer`), for steps towards
-another scene. The study of candidate lenses measures it for changes along heads' writes.
+another scene, and for steps along heads as the Steering Lens takes them. The study of candidate lenses measures it for
+changes along all heads' writes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from steerlens.studies.shared.transfer import STEPS, transfer
 from steerlens.training.grid import save_pairs
 from steerlens.training.measurement import MeasuredPair, Measurement, default_options
 
+STRENGTHS = (0.25, 0.5, 1.0, 2.0)
+"""Relative strengths rho of the steps along heads."""
+
 
 def _draw(pictures: PictureSet, rows: Tensor, count: int, seed: int) -> Tensor:
     """Draws plain scenes of some pictures; float (count,3,64,64)."""
@@ -35,7 +39,7 @@ def reconstruction(
     scenes: Tensor,
     mean: Tensor,
     what: str,
-    bars: tuple[float | None, float | None] = (None, None),
+    bars: tuple[float | None, float | None, float | None] = (None, None, None),
     grid: Path | None = None,
 ) -> list[Measurement]:
     """Measures scenes that are embedded, decoded and embedded again.
@@ -45,7 +49,7 @@ def reconstruction(
         scenes: float (N,3,64,64) in [0,1].
         mean: float (E), mean embedding of training scenes.
         what: the scenes, in words.
-        bars: thresholds of centred cosine and retrieval; None to report without a threshold.
+        bars: thresholds of centred cosine, retrieval and pictures a second; None to report without a threshold.
         grid: PNG file to write, with scenes beside the pictures decoded from them.
     """
     embeds = pair.embed(scenes)
@@ -61,13 +65,13 @@ def reconstruction(
     hits = (table.argmax(dim=1) == torch.arange(len(table), device=table.device)).float().mean()
     note = f"{len(scenes)} scenes, {default_options().steps} steps, guidance {default_options().guidance:g}"
     plainly = f"{note}; mean left in {float(plain):.3f}, with another scene {float(another):.3f}"
-    speed = f"{torch.get_num_threads()} threads"
+    speed = f"{torch.get_num_threads()} threads, batched"
     return [
         Measurement(
             f"{what}: re-encoded cosine, mean taken out", float(table.diagonal().mean()), bars[0], False, plainly
         ),
         Measurement(f"{what}: retrieves its own source, top-1", float(hits), bars[1], note=f"among {len(scenes)}"),
-        Measurement(f"{what}: pictures a second", rate, None, False, speed),
+        Measurement(f"{what}: pictures a second", rate, bars[2], False, speed),
     ]
 
 
@@ -88,6 +92,31 @@ def transfer_of_steps(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
         error = float(cosine.std()) / len(cosine) ** 0.5
         note = f"{len(scenes)} steps between held-out scenes, standard error {error:.3f}"
         figures.append(Measurement(f"transfer of a step of {step:g}", float(cosine.mean()), None, False, note))
+    return figures
+
+
+def transfer_of_heads(pair: MeasuredPair, scenes: Tensor) -> list[Measurement]:
+    """Measures transfer for steps along a head's write, as the Steering Lens takes them; a head drawn for each scene.
+
+    Args:
+        pair: the pair.
+        scenes: float (N,3,64,64) in [0,1].
+    """
+    from steerlens.lenses import SteeringLens, Strength
+    from steerlens.sites import all_heads
+
+    sites = all_heads(pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
+    choice = torch.randint(len(sites), (len(scenes),), generator=torch.Generator().manual_seed(9109))
+    trace = pair.encoder.trace(pair.encoder.preprocess_tensor(scenes))
+    clean = trace.embedding.float()
+    base, rows = pair.embed(pair.decode(clean)), torch.arange(len(scenes))
+    figures: list[Measurement] = []
+    for rho in STRENGTHS:
+        steered = SteeringLens(pair.encoder, Strength("rho", rho)).embeddings(trace, sites).float()[rows, choice]
+        cosine = transfer(clean, steered, base, pair.embed(pair.decode(steered)))
+        error = float(cosine.std()) / len(cosine) ** 0.5
+        note = f"{len(scenes)} heads, one a held-out scene, standard error {error:.3f}"
+        figures.append(Measurement(f"transfer along a head, rho={rho:g}", float(cosine.mean()), None, False, note))
     return figures
 
 
@@ -112,8 +141,9 @@ def decoder_parts(
         return reconstruction(pair, _draw(pictures, rows, 500 // divisor, seed), mean, what)
 
     parts: list[Callable[[], list[Measurement]]] = [
-        lambda: reconstruction(pair, scenes, mean, "held-out scenes", (0.60, 0.65), grid),
+        lambda: reconstruction(pair, scenes, mean, "held-out scenes", (0.60, 0.65, 20), grid),
         lambda: transfer_of_steps(pair, scenes[: 200 // divisor]),
+        lambda: transfer_of_heads(pair, scenes[: 200 // divisor]),
     ]
     outside = pictures.rows(OUTSIDE)
     for index in pictures.style[outside].unique().tolist():

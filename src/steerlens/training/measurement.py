@@ -77,12 +77,15 @@ class MeasuredPair:
     Attributes:
         encoder: the wrapped encoder, in float32.
         decoder: the wrapped decoder, in the precision that suits the device.
-        names: float (C,E), mean-centred, unit-norm directions of the vocabulary; (0,E) for a pair without one.
+        names: float (C,E), mean-centred, unit-norm directions of the texts that the encoder was trained with; (0,E) for
+            a pair without them.
+        loaded: the pair itself.
     """
 
     encoder: Any
     decoder: Any
     names: Tensor
+    loaded: Any = None
 
     def embed(self, pictures: Tensor, batch: int = 128) -> Tensor:
         """Embeds pictures (N,3,64,64) in [0,1]; float (N,E)."""
@@ -102,10 +105,11 @@ class MeasuredPair:
 def open_pair(folder: Path, device: str) -> MeasuredPair:
     """Opens the folder of a pair as the rest of the package does."""
     from steerlens.loading import load
-    from steerlens.vocabulary import TextVocabulary
+    from steerlens.vocabulary import PrototypeVocabulary, TextVocabulary
 
     loaded = load(folder, device=device)
     names = torch.zeros(0, loaded.encoder.spec.embedding_size)
-    if isinstance(loaded.vocabulary, TextVocabulary):
-        names = loaded.vocabulary.directions()
-    return MeasuredPair(loaded.encoder, loaded.decoder, names.to(device))
+    words = loaded.vocabulary
+    if isinstance(words, TextVocabulary) and not isinstance(words, PrototypeVocabulary):
+        names = words.directions()
+    return MeasuredPair(loaded.encoder, loaded.decoder, names.to(device), loaded)

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from steerlens.zoo.hub import cached_snapshot
     from steerlens.zoo.indexes import IndexPair, found_index, open_index, requested_index
     from steerlens.zoo.joint import encoder_inside
-    from steerlens.zoo.locating import LocatedPair, card_files, locate_pair
+    from steerlens.zoo.locating import ENCODER_FILES, LocatedPair, card_files, locate_pair
     from steerlens.zoo.manifest import build_manifest, differences, read_manifest, shapes_of, write_manifest
     from steerlens.zoo.pair import Pair
     from steerlens.zoo.pair_opening import open_pair
+    from steerlens.zoo.probe import Fit, Probe, load_probe, make_probe, measure_fit
     from steerlens.zoo.provenance import (
         PartProvenance,
         Provenance,
@@ -32,24 +33,39 @@ if TYPE_CHECKING:
         encoder_provenance,
         file_hashes,
         library_versions,
+        trained_weights,
     )
     from steerlens.zoo.registry import Group, adapter, adapter_for, registered
     from steerlens.zoo.sample import sample_picture
     from steerlens.zoo.sources import card_of, has_no_decoder, is_folder
-    from steerlens.zoo.text import SENTENCE_PACKAGE, CLIPText, SentenceEncoder, direction_of, sentence_folder
-    from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary, read_vocabulary
+    from steerlens.zoo.text import (
+        SENTENCE_PACKAGE,
+        SENTENCE_SIZE,
+        CLIPText,
+        MappedText,
+        SentenceEncoder,
+        direction_of,
+        sentence_folder,
+    )
+    from steerlens.zoo.vocabularies import TEXT_MAP, class_vocabulary, load_text_map, load_vocabulary, read_vocabulary
 
 __all__ = [
+    "ENCODER_FILES",
     "SENTENCE_PACKAGE",
+    "SENTENCE_SIZE",
+    "TEXT_MAP",
     "CLIPText",
     "Card",
     "Cost",
+    "Fit",
     "Group",
     "IndexPair",
     "LocatedEncoder",
     "LocatedPair",
+    "MappedText",
     "Pair",
     "PartProvenance",
+    "Probe",
     "Provenance",
     "Repository",
     "SentenceEncoder",
@@ -79,10 +95,14 @@ __all__ = [
     "is_folder",
     "library_versions",
     "load_encoder",
+    "load_probe",
+    "load_text_map",
     "load_vocabulary",
     "locate_encoder",
     "locate_lone_encoder",
     "locate_pair",
+    "make_probe",
+    "measure_fit",
     "negative_for",
     "on_meta",
     "open_decoder",
@@ -99,6 +119,7 @@ __all__ = [
     "sample_picture",
     "sentence_folder",
     "shapes_of",
+    "trained_weights",
     "unbuildable",
     "write_manifest",
 ]

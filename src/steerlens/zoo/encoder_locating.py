@@ -26,6 +26,7 @@ class LocatedEncoder:
         library: `open_clip` if the source requests its model; many repositories contain one of transformers too.
         of_pair: whether it belongs to a pair, which may be saved without its image processor.
         joint: the whole model, if encoder and decoder are one.
+        processor: folder of its image processor, if that is not beside it.
     """
 
     folder: Path
@@ -35,11 +36,17 @@ class LocatedEncoder:
     library: str | None = None
     of_pair: bool = False
     joint: LocatedPair | None = None
+    processor: Path | None = None
 
     @property
     def files(self) -> dict[str, Path]:
         """Folders of the files that decide its embeddings, by component; see `provenance.file_hashes`."""
-        return {"image_encoder": inner_folder(self.folder), "image_processor": processor_folder(self.folder)}
+        return {"image_encoder": inner_folder(self.folder), "image_processor": self.processing}
+
+    @property
+    def processing(self) -> Path:
+        """Folder of its image processor's config."""
+        return processor_folder(self.folder) if self.processor is None else self.processor
 
 
 def locate_encoder(source: str | Path, *, local_files_only: bool = False, config_only: bool = False) -> LocatedEncoder:
@@ -134,8 +141,9 @@ def locate_lone_encoder(
 
 def _of_card(known: Card, local_files_only: bool, config_only: bool) -> LocatedEncoder:
     if known.bundled_folder is not None:
-        folder = locate_pair(known.name).encoder
-        return LocatedEncoder(folder, known.name, folder, of_pair=True)
+        located = locate_pair(known.name, local_files_only=local_files_only)
+        place = located.encoder if known.encoder is None else pinned(known.encoder, located.encoder)
+        return LocatedEncoder(located.encoder, known.name, place, of_pair=True, processor=located.processor)
     if known.encoder is None:
         raise UsageError(f"{known.name} has no encoder of its own; name one.")
     if is_joint(known) and not config_only:

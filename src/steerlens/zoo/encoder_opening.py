@@ -11,7 +11,7 @@ from steerlens.devices import choose_device, encoder_dtype, parse_dtype
 from steerlens.encoders import Encoder, Loading
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage import check_library_folder, load_module, quiet_libraries, read_json, read_tensors
-from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder, processor_folder
+from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder
 from steerlens.zoo.joint import open_joint
 from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
 
@@ -49,7 +49,7 @@ def _open(
         encoder, _ = open_joint(located.joint, device=device, dtype=dtype, name=name)
         return encoder
     inner = inner_folder(located.folder)
-    if processor is None and located.of_pair:
+    if processor is None and located.of_pair and located.processor is None:
         processor = _processor_beside(located.folder)
     opener = opener_for(inner) if located.library is None else adapter("steerlens.encoders", located.library)
     if opener is not None:
@@ -66,7 +66,7 @@ def _open(
         arguments=dict(loading.arguments),
     )
     wrapped = adapter_for(model)
-    own = _processor(processor_folder(located.folder), wrapped) if processor is None else processor
+    own = _processor(located.processing, wrapped) if processor is None else processor
     return wrapped(model, own, name=name)
 
 

@@ -9,6 +9,9 @@ The other layout is two repositories of the hub side by side, under any names:
 
     kandinsky-2-2-prior/{image_encoder,image_processor}  kandinsky-2-2-decoder/{unet,movq,scheduler}
 
+A bundled decoder of an encoder of the hub is one folder without `image_encoder/`; the encoder is a plain folder with
+`config.json` and weights, of the hub or given.
+
 A pipeline with its own image encoder (`image_encoder/`, `feature_extractor/`) is a pair by itself, and so is a
 representation autoencoder; see `families`.
 """
@@ -39,6 +42,7 @@ class LocatedPair:
         texts: returns the folder with `text_encoder` and `tokenizer`, or None.
         adapter: the file of an IP-Adapter, if it is not in the decoder's folder.
         family: name of the decoder's adapter.
+        processor: folder of the encoder's image processor, if the decoder's folder has it and not the encoder's.
     """
 
     encoder: Path
@@ -47,6 +51,7 @@ class LocatedPair:
     texts: Callable[[], Path] | None = None
     adapter: Path | None = None
     family: str = KANDINSKY
+    processor: Path | None = None
 
     @property
     def parts(self) -> dict[str, Path]:
@@ -87,16 +92,53 @@ def locate_pair(source: str | Path, *, local: str | Path | None = None, local_fi
     reason = None if known is None else unbuildable(known.family)
     if reason is not None:  # before anything is fetched
         raise ModelError(reason)
+    if known is not None and known.bundled_folder is not None and known.encoder is not None:
+        return _with_bundled_decoder(known, None if local is None else Path(local), local_files_only)
     if local is not None:
         copies = None if known is None else _copies(known, Path(local))
         return _in_folder(Path(local)) if copies is None else _complete(copies)
     if known is None or known.folder is not None:
         return _in_folder(Path(source))
     if known.bundled_folder is not None:
-        if not known.bundled_folder.is_dir():
-            raise ModelError(f"the bundled pair {known.name!r} is missing from this installation; install it again.")
-        return _in_folder(known.bundled_folder)
+        return _in_folder(_installed(known))
     return _on_hub(known, local_files_only)
+
+
+def _installed(known: Card) -> Path:
+    folder = cast(Path, known.bundled_folder)
+    if not folder.is_dir():
+        raise ModelError(f"the bundled pair {known.name!r} is missing from this installation; install it again.")
+    return folder
+
+
+ENCODER_FILES = ("config.json", "model.safetensors")
+"""Files of a plain encoder of transformers."""
+
+
+def _with_bundled_decoder(known: Card, local: Path | None, local_files_only: bool) -> LocatedPair:
+    """Locates a decoder of the package with its encoder, which is on the hub, or in a folder of the user's.
+
+    Args:
+        known: card of the pair.
+        local: folder of the encoder, with `config.json` and weights; or of a whole pair, such as training writes.
+        local_files_only: never use the network.
+    """
+    place = cast(Repository, known.encoder)
+    if local is not None and (local / "decoder").is_dir():
+        return _in_folder(local)
+    own = _installed(known)
+    if local is None:
+        instead = f"Give the folder of a local copy of the encoder: --local FOLDER, with {' and '.join(ENCODER_FILES)}."
+        encoder = snapshot(
+            place.repository, place.at, ENCODER_FILES, local_files_only=local_files_only, instead=instead
+        )
+    else:
+        folders = (local, local / "image_encoder", local / _name(place))
+        encoder = next((folder for folder in folders if (folder / ENCODER_FILES[0]).is_file()), None)
+        if encoder is None:
+            raise ModelError(f"{local} holds no encoder; give a folder with {' and '.join(ENCODER_FILES)}.")
+    decoder = own / "decoder"
+    return _complete(LocatedPair(encoder, decoder, own, family=family_of(decoder), processor=own / "image_processor"))
 
 
 def pinned(place: Repository, folder: Path) -> Repository:
@@ -216,7 +258,7 @@ def _complete(located: LocatedPair) -> LocatedPair:
     family = families().get(located.family)
     if family is None:  # a plug-in without a declaration checks its files itself
         return located
-    encoder = dict(family.encoder)
+    encoder = dict(family.encoder) if located.processor is None else {}
     if (located.encoder / "feature_extractor").is_dir() or (located.encoder / "image_processor").is_dir():
         encoder = {part: kind for part, kind in encoder.items() if kind != "processor"}
     wanted = [located.encoder / part for part in encoder]

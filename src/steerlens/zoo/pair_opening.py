@@ -22,10 +22,11 @@ from steerlens.zoo.provenance import (
     encoder_provenance,
     file_hashes,
     library_versions,
+    trained_weights,
 )
 from steerlens.zoo.sources import card_of
-from steerlens.zoo.text import CLIPText
-from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
+from steerlens.zoo.text import CLIPText, TextSource
+from steerlens.zoo.vocabularies import class_vocabulary, load_text_map, load_vocabulary
 
 
 def open_pair(
@@ -66,7 +67,9 @@ def open_pair(
         encoder, decoder = open_joint(located, device=device, dtype=precision, name=name, options=options)
     elif encoder is None:
         joint = located if located.joint else None
-        lone = LocatedEncoder(located.encoder, name, encoder_place, of_pair=True, joint=joint)
+        lone = LocatedEncoder(
+            located.encoder, name, encoder_place, of_pair=True, joint=joint, processor=located.processor
+        )
         encoder = open_encoder(lone, device=device, dtype=precision, name=name)
     elif not isinstance(encoder, Encoder):
         lone = locate_lone_encoder(str(encoder), local_files_only=local_files_only)
@@ -93,6 +96,11 @@ def open_pair(
     # A vocabulary belongs to the encoder that was trained with it.
     folder = located.folder if own_encoder else None
     vocabulary = None if folder is None else load_vocabulary(folder, encoder.spec.embedding_size)
+    texts: TextSource | None = CLIPText(located.texts) if own_encoder and located.texts is not None else None
+    if folder is not None and texts is None:
+        texts = load_text_map(folder, encoder.spec.embedding_size, vocabulary)
+    if located.processor is not None and own_encoder:
+        notes = (*notes, *_weights_notes(name, own_decoder, located.folder, provenance))
     return Pair(
         name,
         encoder,
@@ -100,16 +108,17 @@ def open_pair(
         class_vocabulary(encoder) if vocabulary is None else vocabulary,
         card,
         provenance,
-        CLIPText(located.texts) if own_encoder and located.texts is not None else None,
+        texts,
         (*_precision_notes(encoder, precision), *notes),
     )
 
 
 def _places(card: Card | None, located: LocatedPair) -> tuple[Repository | Path, Repository | Path]:
     """Returns the origins of encoder and decoder: the hub for a card without a local copy, else folders."""
-    if card is None or card.encoder is None or card.decoder is None:
+    if card is None or card.encoder is None:
         return located.encoder, located.decoder
-    return pinned(card.encoder, located.encoder), pinned(card.decoder, located.decoder)
+    decoder = located.decoder if card.decoder is None else pinned(card.decoder, located.decoder)
+    return pinned(card.encoder, located.encoder), decoder
 
 
 def _unpinned_notes(card: Card | None, places: Sequence[Repository | Path | None]) -> tuple[str, ...]:
@@ -122,6 +131,18 @@ def _unpinned_notes(card: Card | None, places: Sequence[Repository | Path | None
         if isinstance(place, Repository) and listed is not None and listed.revision is None
     ]
     return tuple(filter(None, ["; ".join(dict.fromkeys(notes))]))
+
+
+def _weights_notes(name: str, own_decoder: bool, folder: Path | None, provenance: Provenance) -> tuple[str, ...]:
+    """Notes that a bundled decoder was trained with another file of the encoder's weights."""
+    trained = {} if folder is None else trained_weights(folder)
+    own = {part.removeprefix("image_encoder/"): value for part, value in provenance.sha256.items()}
+    if not own_decoder or not trained or all(own.get(file) == value for file, value in trained.items()):
+        return ()
+    return (
+        f"the decoder was trained with another file of these weights (SHA-256 {next(iter(trained.values()))[:12]}...); "
+        f"`steerlens doctor {name}` measures whether it fits them",
+    )
 
 
 def _precision_notes(encoder: Encoder, requested: torch.dtype | None) -> tuple[str, ...]:

