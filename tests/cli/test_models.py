@@ -1,6 +1,7 @@
 """`steerlens models`: the list, for people and for machines, and what is on this machine."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,19 @@ def test_what_is_on_this_machine_is_read_from_the_cache(tmp_path: Path, monkeypa
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
         assert on_this_machine(kandinsky) == wanted
+
+
+def test_a_decoder_of_the_package_is_there_in_part_without_its_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    known = replace(card("dinov2-small"), bundled=str(tmp_path))
+    assert on_this_machine(replace(known, bundled="absent")) == "no"
+    assert on_this_machine(known) == "partly"
+    assert known.encoder is not None
+    root = tmp_path / "models--facebook--dinov2-small" / "snapshots" / str(known.encoder.revision)
+    root.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (root / name).touch()
+    assert on_this_machine(known) == "downloaded"

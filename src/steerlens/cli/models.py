@@ -73,14 +73,13 @@ def describe(card: Card) -> dict[str, Any]:
 
 def on_this_machine(card: Card) -> str:
     """`bundled`, `downloaded`, `partly` or `no`, from the package and the cache of the hub; no network."""
-    from steerlens.zoo import ENCODER_FILES, cached_snapshot, card_files
+    from steerlens.zoo import cached_snapshot, card_files
 
     bundled = card.bundled_folder is not None and card.bundled_folder.is_dir()
     if card.bundled is not None and (card.encoder is None or not bundled):
         return "bundled" if bundled else "no"
     if card.encoder is None:
         return "no"
-    if bundled:  # the decoder is in the package, its encoder on the hub
-        return "downloaded" if cached_snapshot(card.encoder.repository, card.encoder.at, ENCODER_FILES) else "partly"
     cached = [cached_snapshot(source.repository, source.at, names) for source, names in card_files(card)]
+    cached += [card.bundled_folder] * bundled  # the decoder is in the package, its encoder on the hub
     return "downloaded" if all(cached) else "partly" if any(cached) else "no"

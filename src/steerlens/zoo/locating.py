@@ -153,6 +153,8 @@ def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
     """Lists the repositories of a card's pair on the hub, with the needed files of each."""
     family = _declared(known)
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
+    if known.bundled is not None:  # the decoder is in the package
+        return [] if known.encoder is None else [(first, ENCODER_FILES)]
     if family.joint:
         return [(second, family.decoder_files)]
     inside = f"{first.path}/" if first.path else ""
