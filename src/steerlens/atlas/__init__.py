@@ -7,13 +7,32 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
     from steerlens.atlas.lazy import Lazy
-    from steerlens.atlas.plan import Cell, LensName, Plan, RepeatedCells, clean_site, compact, make_plan
+    from steerlens.atlas.plan import (
+        CONTROLS,
+        EFFECTS,
+        LENS_NAMES,
+        REAL_PASSES,
+        Cell,
+        Effect,
+        LensName,
+        Plan,
+        RepeatedCells,
+        clean_site,
+        compact,
+        leading_lens,
+        make_plan,
+    )
     from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
 
 __all__ = [
+    "CONTROLS",
+    "EFFECTS",
+    "LENS_NAMES",
+    "REAL_PASSES",
     "Atlas",
     "Cell",
     "CellResult",
+    "Effect",
     "Lazy",
     "LazyResults",
     "LensName",
@@ -23,6 +42,7 @@ __all__ = [
     "SiteScore",
     "clean_site",
     "compact",
+    "leading_lens",
     "make_plan",
 ]
 

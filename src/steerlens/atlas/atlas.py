@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.atlas.lazy import Lazy
-from steerlens.atlas.plan import Cell, LensName, Plan, clean_site
+from steerlens.atlas.plan import CONTROLS, Cell, LensName, Plan, clean_site
 from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
 from steerlens.atlas.tables import Rows, arrow_table, pandas_frame, polars_frame
 from steerlens.decoders import DecoderSpec
@@ -125,8 +125,9 @@ class Atlas:
         if not results:
             raise UsageError(f"this run has no {lens} picture of {site}.")
         similarity = _mean([result.similarity for result in results])
-        controls = [result.similarity for result in self.cells("control", site, picture)] if lens == "steering" else []
-        pool = self._control_pool(self.id_of(picture)) if controls else None
+        random = CONTROLS.get(lens)
+        controls = [] if random is None else [result.similarity for result in self.cells(random, site, picture)]
+        pool = self._control_pool(self.id_of(picture), random) if random is not None and controls else None
         return SiteScore(
             site=site,
             lens=lens,
@@ -138,6 +139,8 @@ class Atlas:
             control=_mean(controls) if controls else None,
             beats_control=similarity > _mean(controls) if controls else None,
             control_share=None if pool is None else share_beaten(similarity, pool),
+            direct_cosine=results[0].direct_cosine,
+            change_cosine=results[0].change_cosine,
             cells=results,
         )
 
@@ -224,21 +227,22 @@ class Atlas:
         return self._sites[id]
 
     @cached_property
-    def _control_pools(self) -> dict[str, Tensor]:
+    def _control_pools(self) -> dict[tuple[str, LensName], Tensor]:
         """Similarities of the controls of the last few input pictures."""
         return {}
 
-    def _control_pool(self, id: str) -> Tensor:
-        """Score of every random direction of a picture, of all sites and draws: mean over seeds."""
-        if id not in self._control_pools:
-            if len(self._control_pools) == _INDEXED_PICTURES:
+    def _control_pool(self, id: str, random: LensName) -> Tensor:
+        """Score of every random direction of a picture under a lens, of all sites and draws: mean over seeds."""
+        if (id, random) not in self._control_pools:
+            if len(self._control_pools) >= _INDEXED_PICTURES * len(CONTROLS):
                 self._control_pools.clear()
             by_draw: dict[tuple[Site, int], list[float]] = {}
             for (lens, site), rows in self._sites_of(id).items():
-                for row in rows if lens == "control" else ():
+                for row in rows if lens == random else ():
                     by_draw.setdefault((site, self.finished[row].draw), []).append(self.results[row].similarity)
-            self._control_pools[id] = torch.tensor([_mean(values) for values in by_draw.values()], dtype=torch.float64)
-        return self._control_pools[id]
+            means = [_mean(values) for values in by_draw.values()]
+            self._control_pools[id, random] = torch.tensor(means, dtype=torch.float64)
+        return self._control_pools[id, random]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
 """The plan: every picture to decode, known before anything runs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args, overload
 
@@ -9,9 +9,22 @@ from steerlens.lenses import Strength
 from steerlens.limits import over_limit
 from steerlens.sites import Site
 
-LensName = Literal["diffusion", "steering", "control"]
+LensName = Literal["diffusion", "steering", "control", "total", "ablation", "total_control"]
 
 LENS_NAMES: tuple[LensName, ...] = get_args(LensName)
+
+REAL_PASSES: tuple[LensName, ...] = ("total", "ablation", "total_control")
+"""Lenses whose embeddings come from real forward passes."""
+
+CONTROLS: Mapping[LensName, LensName] = {"steering": "control", "total": "total_control"}
+"""Steering lenses -> lens of their random directions."""
+
+Effect = Literal["direct", "total"]
+
+EFFECTS: tuple[Effect, ...] = get_args(Effect)
+
+ABLATED = Strength("s", 0.0)
+"""Strength of an ablation."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +33,11 @@ class Cell:
 
     Attributes:
         picture: id of the input picture.
-        lens: `diffusion`, `steering`, or `control` for a random direction steered as hard as the site.
+        lens: `diffusion`; `steering` (the direct effect) or `total` (everything downstream reacts); `control` or
+            `total_control` for a random direction as strong as the site, under either; `ablation` for the embedding
+            without the site, everything downstream reacting.
         site: site that the lens looks at.
-        strength: steering strength; None for the Diffusion Lens.
+        strength: steering strength; `s=0` for an ablation, None for the Diffusion Lens.
         seed: seed of the decoder.
         draw: number of the random direction of a control, from 0.
     """
@@ -132,6 +147,12 @@ class Plan:
         return len(self.cells)
 
     @property
+    def lenses(self) -> frozenset[LensName]:
+        """Lenses that any cell has."""
+        cells = self.cells.each if isinstance(self.cells, RepeatedCells) else self.cells
+        return frozenset(cell.lens for cell in cells)
+
+    @property
     def pictures(self) -> tuple[str, ...]:
         """Ids of the input pictures, in order."""
         if isinstance(self.cells, RepeatedCells):
@@ -153,6 +174,21 @@ class Plan:
             yield from grouped(self.cells).items()
 
 
+def leading_lens(lens: LensName, planned: Collection[LensName]) -> LensName:
+    """Lens whose ranking decides which sites are decoded under a lens.
+
+    Controls and ablations follow their site. Where the direct effect is shown too, the total effect follows it, so that
+    both are shown of the same sites.
+
+    Args:
+        lens: the lens.
+        planned: all lenses of the plan.
+    """
+    if lens == "diffusion":
+        return lens
+    return "total" if lens in REAL_PASSES and "steering" not in planned else "steering"
+
+
 def clean_site(n_layers: int) -> Site:
     """Site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder itself reads."""
     return Site("resid_post", n_layers - 1)
@@ -167,6 +203,7 @@ def make_plan(
     seeds: Sequence[int] = (0,),
     lenses: Sequence[LensName] = ("diffusion", "steering"),
     controls: int = 1,
+    effects: Sequence[Effect] = ("direct",),
 ) -> Plan:
     """Plans the cells of every picture: its clean reconstruction, each site under each lens, and the controls.
 
@@ -179,11 +216,12 @@ def make_plan(
         strength: steering strength.
         seeds: seeds of the decoder, which all cells share, so that pictures differ only in their site.
         lenses: lenses to use.
-        controls: number of random directions for each steered site; 0 for none.
+        controls: number of random directions for each steered site and effect; 0 for none.
+        effects: effects of steering: `direct`, or `total` with the ablation of each site, or both.
 
     Raises:
-        UsageError: if there is no picture, site or seed to plan for, no such lens, or the number of controls is
-            negative.
+        UsageError: if there is no picture, site or seed to plan for, no such lens, the number of controls is negative,
+            or the total effect is requested without the Steering Lens.
     """
     if not pictures or not sites or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
@@ -199,17 +237,29 @@ def make_plan(
             "the Steering Lens alone was requested, but no site that it can steer: name heads, attn_out.N, mlp_out.N "
             "or a direction; only the Diffusion Lens shows the residual stream."
         )
+    if "total" in effects and "steering" not in lenses:
+        raise UsageError("the total effect is one of steering: name the Steering Lens too (--lens steering).")
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))
-    if words := over_limit("cells", len(seeds) * (len(shown) + len(steered) * (1 + controls))):
+    if words := over_limit("cells", len(seeds) * (len(shown) + len(steered) * _cells_of_a_site(effects, controls))):
         raise UsageError(f"the plan has, for each input, {words}. Name fewer sites, seeds or controls.")
     each: dict[Cell, None] = {}
     for seed in seeds:
         for site in shown:
             each[Cell("", "diffusion", site, None, seed)] = None
-        for site in steered:
-            each[Cell("", "steering", site, strength, seed)] = None
-        for site in steered:
-            for draw in range(controls):
-                each[Cell("", "control", site, strength, seed, draw)] = None
+        lens: LensName
+        for lens in ("steering", "total"):
+            if ("direct" if lens == "steering" else "total") not in effects:
+                continue
+            for site in steered:
+                each[Cell("", lens, site, strength, seed)] = None
+            for site in steered if lens == "total" else ():
+                each[Cell("", "ablation", site, ABLATED, seed)] = None
+            for site in steered:
+                for draw in range(controls):
+                    each[Cell("", CONTROLS[lens], site, strength, seed, draw)] = None
     return Plan(RepeatedCells(tuple(dict.fromkeys(pictures)), tuple(each)), strength, tuple(seeds), n_layers)
+
+
+def _cells_of_a_site(effects: Collection[Effect], controls: int) -> int:
+    return sum(1 + controls + int(effect == "total") for effect in effects)

@@ -37,6 +37,10 @@ class CellResult:
         fidelity: cosine of `conditioning` and `reencoded`, which measures how well the picture shows its conditioning.
             For a decoder of image tokens, the cosine of all decoded tokens, flattened, with those of the decoded
             picture.
+        direct_cosine: for `total` and `ablation`, cosine of `conditioning` with that of the same change made directly,
+            everything downstream frozen; None for other lenses. Image tokens are flattened.
+        change_cosine: the same between both changes, each conditioning minus the clean one; None for other lenses, and
+            where a change is too small to tell from rounding.
     """
 
     cell: Cell
@@ -47,6 +51,8 @@ class CellResult:
     similarity: float
     steered_similarity: float
     fidelity: float
+    direct_cosine: float | None = None
+    change_cosine: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -134,6 +140,9 @@ class SiteScore:
         control_share: share of the picture's random directions, of all sites and draws, that score lower. Both scores
             are means over seeds; ties count half; None without controls. Comparable across sites if every site is
             steered by the same `rho`.
+        direct_cosine: for `total` and `ablation`, cosine of the embedding with that of the direct effect, before
+            decoding.
+        change_cosine: the same between the changes of the clean embedding.
         cells: the decoded pictures; see `images`.
     """
 
@@ -147,6 +156,8 @@ class SiteScore:
     control: float | None = None
     beats_control: bool | None = None
     control_share: float | None = None
+    direct_cosine: float | None = None
+    change_cosine: float | None = None
     cells: InitVar[Sequence[CellResult]] = ()
 
     def __post_init__(self, cells: Sequence[CellResult]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
     from steerlens.lenses.logit import Label, LogitLens
     from steerlens.lenses.readout import read_out
-    from steerlens.lenses.real_pass import Change, ChangeKind, CleanPass, check_place, clean_pass
+    from steerlens.lenses.real_pass import Change, ChangeKind, CleanPass, check_place, clean_pass, places_of
     from steerlens.lenses.regions import (
         Area,
         Box,
@@ -79,6 +79,7 @@ __all__ = [
     "parse_groups",
     "parse_regions",
     "parse_tokens",
+    "places_of",
     "reaching_sites",
     "read_out",
     "read_tokens",

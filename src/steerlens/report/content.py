@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from steerlens.atlas import Atlas, CellResult, LensName, Reading, SiteScore, clean_site
+from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, SiteScore, clean_site
 from steerlens.printable import without_folders
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.sites import Site, layer_sites
 
-LENSES: Mapping[LensName, str] = {"diffusion": "Diffusion Lens", "steering": "Diffusion Steering Lens"}
+LENSES: Mapping[LensName, str] = {
+    "diffusion": "Diffusion Lens",
+    "steering": "Diffusion Steering Lens",
+    "total": "Total Lens",
+}
 
 STRONG = 0.95
 """Share of its picture's random directions (means over seeds) that a head must beat to get the strong mark."""
@@ -45,13 +49,20 @@ def is_strong(atlas: Atlas, score: SiteScore) -> bool:
     return bool(score.beats_control) and score.control_share >= STRONG
 
 
+def steered_lens(atlas: Atlas) -> LensName:
+    """The lens whose controls the marks of a map refer to: the Steering Lens, or the Total Lens alone."""
+    return "total" if "total" in lens_names(atlas) and "steering" not in lens_names(atlas) else "steering"
+
+
 def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
     """Counts the heads that beat their control, beside the count expected by chance; None without controls."""
-    compared = [score for score in atlas.ranked("steering", picture) if score.beats_control is not None]
+    lens = steered_lens(atlas)
+    compared = [score for score in atlas.ranked(lens, picture) if score.beats_control is not None]
     if not compared:
         return None
     comparable = atlas.plan.strength.kind == "rho"
     return {
+        "lens": LENSES[lens].replace("Diffusion Steering", "Steering"),
         "heads": len(compared),
         "beats": sum(bool(score.beats_control) for score in compared),
         "chance": round(len(compared) / 2),
@@ -107,6 +118,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     ]
     if named:
         findings.append(f"The heads whose pictures are closest to {target_words(reading)} are {' and '.join(named)}.")
+    findings += effect_sentences(atlas, reading)
     if counts := head_counts(atlas, reading.id):
         findings.append(
             f"{counts['beats']} of {counts['heads']} heads score above their own random control, where chance alone "
@@ -118,6 +130,23 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
                 f"about {counts['strongChance']:.1f}."
             )
     return findings
+
+
+def effect_sentences(atlas: Atlas, reading: Reading) -> list[str]:
+    """How far the total effects of heads part from the direct ones, as a sentence; none without total effects."""
+    known = {
+        score.site.label: score.change_cosine
+        for score in atlas.ranked("total", reading.id)
+        if score.change_cosine is not None and math.isfinite(score.change_cosine)
+    }
+    if not known:
+        return []
+    least, most = min(known, key=lambda label: known[label]), max(known, key=lambda label: known[label])
+    return [
+        "Once later layers react, the embedding changes in a direction whose cosine with the direct change is "
+        f"{two(float(np.median(list(known.values()))))} for the median head, between {two(known[least])} ({least}) and "
+        f"{two(known[most])} ({most}): 1 means that the direct effect is all there is."
+    ]
 
 
 def written_tokens(atlas: Atlas) -> str:
@@ -168,6 +197,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         "scales": {
             "similarity": [0, 1],
             "margin": [-0.5, 0.5],
+            "effect": [-1, 1],
             "write": [0, nice_ceiling(writes)],
             "direct": [-nice_ceiling(direct), nice_ceiling(direct)],
         },
@@ -188,6 +218,8 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         lens: {site: atlas.score(lens, site, id) for site in atlas.sites(lens, id)} for lens in lens_names(atlas)
     }
     tops: dict[LensName, list[Site]] = {lens: _ranking(of_lens) for lens, of_lens in scores.items()}
+    if ablated := atlas.sites("ablation", id):
+        scores["ablation"] = {site: atlas.score("ablation", site, id) for site in ablated}
     addresses = _addresses(atlas, id, tops, budget)
     sites = dict.fromkeys(site for of_lens in scores.values() for site in of_lens)
     return {
@@ -266,7 +298,7 @@ def _ranking(scores: Mapping[Site, SiteScore]) -> list[Site]:
 def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
     """`data:` addresses of decoded pictures by cell key, highest-ranked sites first, until the budget is used up."""
     grids = {site for ranking in tops.values() for site in ranking[:TOP_K]}
-    rank = {"steering": 3, "diffusion": 4, "control": 5}
+    rank = {"steering": 3, "total": 4, "ablation": 5, "diffusion": 6, "control": 7, "total_control": 7}
 
     def order(result: CellResult) -> int:
         site = result.cell.site
@@ -291,13 +323,16 @@ def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budge
 
 
 def _scored(atlas: Atlas, id: str, score: SiteScore, addresses: Mapping[str, str]) -> dict[str, Any]:
-    controls = atlas.cells("control", score.site, id) if score.lens == "steering" else ()
+    random = CONTROLS.get(score.lens)
+    controls = () if random is None else atlas.cells(random, score.site, id)
     return {
         "similarity": _number(score.similarity),
         "steered": _number(score.steered_similarity),
         "fidelity": _number(score.fidelity),
         "agreement": _number(score.agreement),
         "rho": _number(score.rho),
+        "directCosine": _number(score.direct_cosine),
+        "changeCosine": _number(score.change_cosine),
         "control": _number(score.control),
         "beats": score.beats_control,
         "strong": is_strong(atlas, score),

@@ -17,10 +17,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from steerlens.atlas import Atlas, LensName, Reading, SiteScore
+from steerlens.atlas import CONTROLS, Atlas, LensName, Reading, SiteScore
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
-from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, target_words, two
+from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, steered_lens, target_words, two
+from steerlens.report.effects import effect_comparison
 from steerlens.report.sheet import (
     ACCENT,
     DPI,
@@ -77,7 +78,7 @@ def score_map(atlas: Atlas, picture: str | None = None, *, lenses: Sequence[Lens
     chosen = _with_heads(atlas, reading, lenses or lens_names(atlas))
     L, H = atlas.encoder.n_layers, atlas.encoder.n_heads
     beside = L < 24 and len(chosen) > 1
-    width = WIDTH * (0.4 if beside else 0.84)
+    width = WIDTH * (0.8 / len(chosen) if beside else 0.84)
     panel = min(2.6, max(0.9, width / L * H))
     figure = _figure(WIDTH, 0.95 + panel if beside else 0.5 + (panel + 0.5) * len(chosen))
     _draw_map(figure, atlas, reading, chosen, side_by_side=beside)
@@ -112,13 +113,16 @@ def lens_comparison(atlas: Atlas, picture: str | None = None, *, k: int = TOP_K)
 
 
 def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
-    """Every head's Steering Lens similarity against that of its own control; heads above the line beat their control.
+    """Every head's steered similarity against that of its own control; heads above the line beat their control.
+
+    The Steering Lens, or the Total Lens of a run without it.
 
     Raises:
         UsageError: if the run has no controls of heads.
     """
     reading = atlas.reading(picture)
-    scores = [score for score in atlas.ranked("steering", reading.id) if score.control is not None]
+    lens = steered_lens(atlas)
+    scores = [score for score in atlas.ranked(lens, reading.id) if score.control is not None]
     if not scores:
         raise UsageError("this run has no controls of heads to draw.")
     figure = _figure(3.5, 3.5)
@@ -159,7 +163,7 @@ def overview(atlas: Atlas, picture: str | None = None) -> Figure:
     top = 9 / (TOP_K + 2) + 0.7
     parts.extend((top, partial(_draw_top, atlas=atlas, reading=reading, lens=lens, k=TOP_K)) for lens in lenses)
     if lenses:
-        panel = min(3.4, max(1.0, 0.42 * 9 / atlas.encoder.n_layers * atlas.encoder.n_heads))
+        panel = min(3.4, max(1.0, 0.84 / len(lenses) * 9 / atlas.encoder.n_layers * atlas.encoder.n_heads))
         parts.append((panel + 1.0, lambda part: _draw_map(part, atlas, reading, lenses, side_by_side=True)))
     if not parts:
         raise UsageError("this run has neither layers nor heads to draw.")
@@ -181,6 +185,7 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
         "map": score_map,
         "heads": lens_comparison,
         "controls": control_plot,
+        "effects": effect_comparison,
     }
     written, own = list[Path](), OwnedFolder(folder)
     for index, reading in enumerate(atlas.readings):
@@ -322,16 +327,18 @@ def _draw_map(
     bar = canvas.add_axes((0.925, 0.42 / height, 0.014, 1 - 0.87 / height))
     canvas.colorbar(matplotlib.cm.ScalarMappable(norm, colours), cax=bar).outline.set_linewidth(0.4)  # type: ignore[operator]
     bar.tick_params(labelsize=6, width=0.4, length=2, colors=INK)
-    if any(score.control is not None for score in atlas.ranked("steering", reading.id)):
+    controlled = [lens for lens in lenses if any(score.control is not None for score in atlas.ranked(lens, reading.id))]
+    if controlled:
         strong = f"   ◉ beats {100 * STRONG:g} % of all controls" if atlas.plan.strength.kind == "rho" else ""
-        note = f"○ beats its own control{strong} (Steering Lens)"
+        names = " and ".join(LENSES[lens].removeprefix("Diffusion ") for lens in controlled)
+        note = f"○ beats its own control{strong} ({names})"
         canvas.text(0.9, 1 - 0.2 / height, note, fontsize=6, color=QUIET, ha="right", va="center")
 
 
 def _mark(axes: Axes, atlas: Atlas, reading: Reading, lens: LensName, missing: np.ndarray) -> None:
     if len(missing):
         axes.scatter(missing[:, 0], missing[:, 1], marker="x", s=6, color=RULE, linewidth=0.6)
-    if lens != "steering":
+    if lens not in CONTROLS:
         return
     # White with a dark edge, and a dark core for strong marks: visible on every colour of the ramp, and in greyscale.
     scale = min(1.0, 12 / atlas.encoder.n_layers)

@@ -28,6 +28,7 @@ from steerlens.report.content import (
     page_meta,
     picture_data,
     sentences,
+    steered_lens,
     target_words,
     two,
     written_tokens,
@@ -177,7 +178,8 @@ def short_name(name: str) -> str:
 
 
 def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:
-    lens = "steering" if "steering" in lens_names(atlas) else "diffusion"
+    steered = steered_lens(atlas)
+    lens = steered if steered in lens_names(atlas) else "diffusion"
     return [
         {
             "x": site.layer,

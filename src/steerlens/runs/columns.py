@@ -11,19 +11,26 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Type of a picture column."""
 
 
-def read_rows(path: Path, columns: Mapping[str, Any], nullable: Collection[str] = ()) -> list[dict[str, Any]]:
+def read_rows(
+    path: Path, columns: Mapping[str, Any], nullable: Collection[str] = (), optional: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Reads a table without its pictures, which are not read from disk either.
 
     Args:
         path: the parquet file.
         columns: type of each column that the table must have.
         nullable: columns whose values may be null.
+        optional: type of each column that the table may have.
 
     Raises:
         ValueError: if a column is missing, of another type, or has a null or a number where its type has no place for
             it; the message names the column.
     """
     with open_table(path, columns) as file:
+        for name, kind in (optional or {}).items():
+            if name in file.schema_arrow.names:
+                _check_column(file.schema_arrow, name, kind)
+                columns = {**columns, name: kind}
         table = file.read(columns=[name for name, kind in columns.items() if kind != IMAGE])
     read: dict[str, list[Any]] = {}
     for name in table.column_names:

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from steerlens.atlas import Atlas, CellResult, Reading
+from steerlens.atlas import CONTROLS, Atlas, CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
 from steerlens.progress import Progress
 from steerlens.report import write_report
 from steerlens.report.html import REPORT
 from steerlens.runs.reader import is_run
-from steerlens.runs.tables import CELLS, IMAGE, cell_image, cell_row, image_value, schema_of
+from steerlens.runs.tables import IMAGE, cell_columns, cell_image, cell_row, image_value, schema_of
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder, atomic_file, distinct_names
 
@@ -31,16 +31,9 @@ _ROWS = 32
 _INPUT_SIDE = 128
 """Longest side, in pixels, of the input picture beside every decoded picture in the table."""
 
-_COLUMNS: Mapping[str, Any] = {
-    "input": pa.string(),
-    "input_image": IMAGE,
-    **CELLS,
-    "target": pa.string(),
-    "label": pa.string(),
-    "label_score": pa.float64(),
-}
+_BEFORE: Mapping[str, Any] = {"input": pa.string(), "input_image": IMAGE}
 
-_INDEX = ("file", "input", *(name for name in CELLS if CELLS[name] != IMAGE), "target", "label", "label_score")
+_AFTER: Mapping[str, Any] = {"target": pa.string(), "label": pa.string(), "label_score": pa.float64()}
 
 
 def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generator[Progress]:
@@ -60,7 +53,7 @@ def export_parquet(atlas: Atlas, path: Path, *, force: bool = False) -> Generato
     refuse_run(path)
     if path.is_dir() or (path.exists() and not force):
         raise UsageError(f"{path} exists already; give another --out, or --force to replace it.")
-    rows, done, schema = _table_rows(atlas), 0, schema_of(_COLUMNS)
+    rows, done, schema = _table_rows(atlas), 0, schema_of({**_BEFORE, **cell_columns(atlas.plan.lenses), **_AFTER})
     total = _count(atlas)
     yield Progress("exporting", 0, total, "pictures")
     with atomic_file(path, goes_on=False) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -125,13 +118,14 @@ def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> 
     yield Progress("exporting", 0, total, "pictures")
     inputs = distinct_names({reading.id: (reading.picture.name, reading.id) for reading in atlas.readings})
     sites = distinct_names({site: (str(site), _mark(str(site))) for site in dict.fromkeys(_sites(atlas))})
-    begun = set[str]()
+    numbers = [name for name, kind in cell_columns(atlas.plan.lenses).items() if kind != IMAGE]
+    columns, begun = ("file", "input", *numbers, *_AFTER), set[str]()
     with (
         atomic_file(out.path("index.csv"), goes_on=False) as table,
         atomic_file(out.path("index.json"), goes_on=False) as listed,
     ):
         text = io.TextIOWrapper(table, encoding="utf-8", newline="", write_through=True)
-        index = csv.DictWriter(text, _INDEX)
+        index = csv.DictWriter(text, columns)
         index.writeheader()
         for done, (reading, result) in enumerate(_pairs(atlas), start=1):
             name = inputs[reading.id]
@@ -140,7 +134,8 @@ def _write_pictures(atlas: Atlas, out: OwnedFolder, total: int, force: bool) -> 
                 out.add(png_bytes(reading.picture.image), name, "input.png", replace=force)
             file = f"{sites[result.cell.site]}-{_beside_site(result)}.png"
             path = out.add(result.png, name, result.cell.lens, file, replace=force)
-            row = {"file": path.relative_to(out.folder).as_posix(), **_row(reading, result)}
+            known = {"file": path.relative_to(out.folder).as_posix(), **_row(reading, result)}
+            row = {column: known[column] for column in columns}
             index.writerow({column: _no_formula(value) for column, value in row.items()})
             finite = {name: None if value != value else value for name, value in row.items()}
             listed.write(("[\n" if done == 1 else ",\n").encode() + json.dumps(finite, ensure_ascii=False).encode())
@@ -201,7 +196,7 @@ def _sites(atlas: Atlas) -> Iterator[Site]:
 
 def _beside_site(result: CellResult) -> str:
     cell = result.cell
-    drawn = f"-draw{cell.draw}" if cell.lens == "control" else ""
+    drawn = f"-draw{cell.draw}" if cell.lens in CONTROLS.values() else ""
     return f"seed{cell.seed}{drawn}"
 
 

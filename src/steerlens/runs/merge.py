@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.atlas import Cell, CellResult, LazyResults, Plan, Reading, compact
+from steerlens.atlas import LENS_NAMES, Cell, CellResult, LazyResults, Plan, Reading, compact
 from steerlens.errors import UsageError
 from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
@@ -30,8 +30,6 @@ _MODELS = ("encoder", "decoder")
 
 _UNITED = ("plan", "inputs", "directions")
 """Keys of the identity in which runs may differ and still be merged."""
-
-_LENSES = ("diffusion", "steering", "control")
 
 _LEVELS = 2
 """Largest mean difference, of 255 levels, between two runs' pictures of a cell: rounding depends on the batch size, and
@@ -147,6 +145,8 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
     for key in ("inputs", "directions"):
         identity[key] = {name: value for source in reversed(sources) for name, value in source.manifest[key].items()}
     order = list(dict.fromkeys(name for source in sources for name in source.manifest["inputs"]))
+    placed = [source.manifest["vector_at"] for source in sources if "vector_at" in source.manifest]
+    identity |= {"vector_at": placed[0]} if placed else {}
     identity["inputs"] = {name: identity["inputs"][name] for name in order}
     return {**identity, "plan": plan_to_json(_united_plan([source.plan for source in sources]))}
 
@@ -170,6 +170,8 @@ def _must_agree(source: _Source, other: _Source) -> dict[str, Any]:
     models = {key: {name: value for name, value in identity[key].items() if name != "name"} for key in _MODELS}
     named_by_other = other.manifest["directions"]
     directions = {name: value for name, value in identity["directions"].items() if name in named_by_other}
+    if "vector_at" not in other.manifest:  # it adds directions nowhere
+        shared.pop("vector_at", None)
     steering = {key: plan[key] for key in ("strength", "n_layers")}
     return {**shared, **models, "plan": steering, "directions": directions}
 
@@ -180,7 +182,7 @@ def _united_plan(plans: Sequence[Plan]) -> Plan:
     pictures = {id: number for number, id in enumerate(dict.fromkeys(cell.picture for cell in cells))}
 
     def order(cell: Cell) -> tuple[int, int, int]:
-        return pictures[cell.picture], cell.seed, _LENSES.index(cell.lens)
+        return pictures[cell.picture], cell.seed, LENS_NAMES.index(cell.lens)
 
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
     return Plan(compact(sorted(cells, key=order)), plans[0].strength, seeds, plans[0].n_layers)

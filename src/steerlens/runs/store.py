@@ -56,7 +56,7 @@ from steerlens.runs.reader import (
     stored_readings,
     stored_results,
 )
-from steerlens.runs.tables import cells_to_bytes, reading_to_bytes
+from steerlens.runs.tables import cell_columns, cells_to_bytes, reading_to_bytes
 from steerlens.storage import LOCK_FILE, OwnedFolder, atomic_write, make_folder, only_writer, storing
 
 _INSIDE = ("inputs", "cells", LABELS, TENSORS)
@@ -110,6 +110,7 @@ class RunWriter:
         self._own = OwnedFolder(folder)
         self._manifest = dict(manifest)
         self._cells = len(finished)
+        self._columns = cell_columns(plan_from_json(manifest["plan"]).lenses if "plan" in manifest else ())
         self._next_part = 1 + max((_part_number(path) for path in part_files(folder)), default=-1)
 
     @property
@@ -125,7 +126,7 @@ class RunWriter:
         """
         if not results:
             return
-        table, embeddings = cells_to_bytes(results)
+        table, embeddings = cells_to_bytes(results, self._columns)
         name = f"part-{self._next_part:06d}"
         self._write(self._own.path("cells", f"{name}.parquet"), table, embeddings)
         self._next_part += 1

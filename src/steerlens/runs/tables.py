@@ -6,7 +6,7 @@ datasets library, and its viewer, show pictures.
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from steerlens.atlas import Cell, CellResult, Reading
+from steerlens.atlas import REAL_PASSES, Cell, CellResult, LensName, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses import Label, Strength
 from steerlens.runs.columns import IMAGE, open_table, read_rows
@@ -48,6 +48,9 @@ CELLS = {
     "image": IMAGE,
 }
 
+EFFECTS = {"direct_cosine": pa.float64(), "change_cosine": pa.float64()}
+"""Columns of cells in runs that show total effects; other runs have none of them."""
+
 _INPUTS = {
     "picture": pa.string(),
     "name": pa.string(),
@@ -67,7 +70,7 @@ _LABELS = {
     "score": pa.float64(),
 }
 
-_NULLABLE = ("strength",)
+_NULLABLE = ("strength", *EFFECTS)
 """Columns of cells without a value for some lenses."""
 
 _EMBEDDINGS = {"conditioning": 2, "reencoded": 2}
@@ -120,6 +123,14 @@ def read_png(path: Path, row: int) -> bytes:
     raise ValueError("it has fewer rows than when it was first read")
 
 
+def cell_columns(lenses: Collection[LensName]) -> dict[str, Any]:
+    """Columns of the cells of a run with these lenses; the picture comes last."""
+    if not any(lens in REAL_PASSES for lens in lenses):
+        return dict(CELLS)
+    numbers = {name: kind for name, kind in CELLS.items() if kind != IMAGE}
+    return {**numbers, **EFFECTS, "image": IMAGE}
+
+
 def cell_row(result: CellResult) -> dict[str, Any]:
     """Row of a cell, without its picture."""
     return {
@@ -136,6 +147,8 @@ def cell_row(result: CellResult) -> dict[str, Any]:
         "similarity": result.similarity,
         "steered_similarity": result.steered_similarity,
         "fidelity": result.fidelity,
+        "direct_cosine": result.direct_cosine,
+        "change_cosine": result.change_cosine,
     }
 
 
@@ -144,14 +157,19 @@ def cell_image(result: CellResult) -> dict[str, Any]:
     return image_value(result.png, f"{result.cell.lens}-{result.cell.site}-{result.cell.seed}.png")
 
 
-def cells_to_bytes(results: Sequence[CellResult]) -> tuple[bytes, bytes]:
-    """Files of a part: a parquet table of cells with pictures, and their embeddings as safetensors, row for row."""
+def cells_to_bytes(results: Sequence[CellResult], columns: Mapping[str, Any] = CELLS) -> tuple[bytes, bytes]:
+    """Files of a part: a parquet table of cells with pictures, and their embeddings as safetensors, row for row.
+
+    Args:
+        results: the cells.
+        columns: columns of the run (`cell_columns`), which all its parts share.
+    """
     rows = [{**cell_row(result), "image": cell_image(result)} for result in results]
     tensors = {
         "conditioning": torch.stack([result.conditioning for result in results]),
         "reencoded": torch.stack([result.reencoded for result in results]),
     }
-    return table_bytes(CELLS, rows), save_tensors(tensors)
+    return table_bytes(columns, rows), save_tensors(tensors)
 
 
 def cell_keys(table: Path) -> list[str]:
@@ -174,7 +192,7 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
         embeddings: the safetensors file beside it.
         png: reads the picture of a row.
     """
-    rows, tensors = read_rows(table, CELLS, _NULLABLE), _read_tensors(embeddings, _EMBEDDINGS)
+    rows, tensors = read_rows(table, CELLS, _NULLABLE, EFFECTS), _read_tensors(embeddings, _EMBEDDINGS)
     if any(len(tensors[name]) != len(rows) for name in _EMBEDDINGS):
         raise ValueError(f"{embeddings.name} beside it is of another number of pictures")
     return [
@@ -187,6 +205,8 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
             similarity=row["similarity"],
             steered_similarity=row["steered_similarity"],
             fidelity=row["fidelity"],
+            direct_cosine=row.get("direct_cosine"),
+            change_cosine=row.get("change_cosine"),
         )
         for index, row in enumerate(rows)
     ]

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
-    from steerlens.sweep.prepare import default_strength, make_job, plan_of
+    from steerlens.sweep.prepare import default_strength, make_job, plan_of, vector_place
+    from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "cached_models",
     "clear_cache",
     "default_strength",
+    "encoder_passes",
     "foreign_files",
     "look_in",
     "make_job",
@@ -34,6 +36,7 @@ __all__ = [
     "ray_engine",
     "run",
     "size_limit",
+    "vector_place",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

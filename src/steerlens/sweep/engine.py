@@ -29,10 +29,9 @@ from steerlens.images import eight_bit, png_bytes
 from steerlens.lenses import source_of
 from steerlens.progress import Progress
 from steerlens.scores import cosine_similarity
+from steerlens.sweep.cells import SteeredCell, flat_cosine
 from steerlens.sweep.job import Job
 from steerlens.sweep.steered import (
-    SteeredCell,
-    flat_cosine,
     read_picture,
     selected_cells,
     trace_picture,
@@ -176,4 +175,6 @@ def _score(encoder: Encoder, decoder: Decoder, cells: Sequence[SteeredCell], pic
             similarity=float(cosine_similarity(embedding, steered.target)),
             steered_similarity=steered.steered_similarity,
             fidelity=flat_cosine(drawn, conditioning),
+            direct_cosine=steered.direct_cosine,
+            change_cosine=steered.change_cosine,
         )

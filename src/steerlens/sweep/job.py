@@ -12,6 +12,7 @@ from steerlens.decoders import DecodeOptions, Decoder
 from steerlens.encoders import Encoder
 from steerlens.images import Picture
 from steerlens.lenses import Area, Direction
+from steerlens.sites import Site
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache
 from steerlens.vocabulary import Vocabulary
@@ -49,6 +50,7 @@ class Job:
         directions: the directions, groups and regions behind `vector`, `group` and `region` sites, by name.
         n_labels: number of labels stored for every site.
         tokens: tokens that the Steering Lens writes to, for a decoder of image tokens; None for all.
+        vector_at: point of the residual stream where directions are added for their total effect; None without one.
         traces: cache of traces of earlier runs; None to compute every trace.
         selection: rule that selects the cells to decode.
         models: hashes of weights, and precision, of encoder and decoder, as in the manifest; workers on other machines
@@ -65,6 +67,7 @@ class Job:
     directions: Mapping[str, Direction] = field(default_factory=dict)
     n_labels: int = 5
     tokens: Area | None = None
+    vector_at: Site | None = None
     traces: TraceCache | None = None
     selection: Selection = field(default_factory=Selection)
     models: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -34,6 +34,15 @@ class LensOptions:
     adds a vector as long as the final residual, equally for all heads. s below 1 and rho below 0 steer away. Default:
     the model's own."""
 
+    effect: str | tuple[str, ...] = "direct"
+    """Effect of steering a site: direct, its own write into the final residual, everything after it frozen; total, the
+    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation; or direct,total
+    to see both side by side."""
+
+    vector_at: str | None = None
+    """For the total effect of directions (--vector): the point of the residual stream where they are added, such as
+    resid_post.6. The direct effect is the same wherever they are added."""
+
     controls: int = 1
     """Controls of each head: random directions steered equally hard, which the head should beat; 0 for none."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas import Plan, make_plan
+from steerlens.atlas import EFFECTS, REAL_PASSES, Effect, Plan, make_plan
 from steerlens.decoders import DecoderSpec, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture
@@ -16,6 +16,7 @@ from steerlens.lenses import (
     Strength,
     TokenSteeringLens,
     check_direction,
+    check_place,
     direction_site,
     parse_tokens,
     reaching_sites,
@@ -24,6 +25,7 @@ from steerlens.limits import over_limit
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target
 from steerlens.sweep.options import LookOptions
+from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.vocabulary import Vocabulary
@@ -70,7 +72,7 @@ def make_job(
         raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
     tokens = _tokens_written_to(pair, options, plan.strength, directions)
     resolved = resolve_target(pair, target)
-    return Job(
+    job = Job(
         encoder=pair.encoder,
         decoder=pair.decoder,
         pictures=by_id,
@@ -81,10 +83,44 @@ def make_job(
         directions=directions,
         n_labels=options.n_labels,
         tokens=tokens,
+        vector_at=vector_place(options, plan, spec.n_layers),
         traces=_kept_traces(pair, options, directions),
         selection=_selection(pair, options, resolved),
         models=models_identity(pair),
     )
+    real = dict.fromkeys(cell.site for cell in plan.of(plan.pictures[0]) if cell.lens in REAL_PASSES)
+    total_lens(job).check(list(real))
+    return job
+
+
+def parse_effects(effect: str | Sequence[str]) -> tuple[Effect, ...]:
+    """Reads `direct`, `total`, or both: comma-separated, or as a sequence.
+
+    Raises:
+        UsageError: if there is no such effect.
+    """
+    texts = [effect] if isinstance(effect, str) else list(effect)
+    named = [part.strip() for text in texts for part in text.split(",")] or ["direct"]
+    for name in named:
+        if name not in EFFECTS:
+            raise UsageError(f"effect must be direct, total, or direct,total, not {name!r}.")
+    return tuple(known for known in EFFECTS if known in named)
+
+
+def vector_place(options: LookOptions, plan: Plan, n_layers: int) -> Site | None:
+    """Reads the place where directions are added for their total effect; None if there is no such effect.
+
+    Raises:
+        UsageError: if the place is no point of the model's residual stream, or there is nothing to add there.
+    """
+    if options.vector_at is None:
+        return None
+    if not any(cell.lens == "total" and cell.site.kind == "vector" for cell in plan.of(plan.pictures[0])):
+        raise UsageError(
+            f"vector_at {options.vector_at!r} says where directions are added in the real forward pass: it goes with "
+            "directions and with effect total."
+        )
+    return check_place(Site.parse(options.vector_at), n_layers)
 
 
 def picture_id(picture: Picture) -> str:
@@ -140,6 +176,7 @@ def plan_of(
         seeds=range(options.seed, options.seed + options.n_seeds),
         lenses=options.lenses,
         controls=options.controls,
+        effects=parse_effects(options.effect),
     )
 
 

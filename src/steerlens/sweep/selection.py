@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from steerlens.atlas import Cell, LensName, RepeatedCells
+from steerlens.atlas import Cell, LensName, RepeatedCells, leading_lens
 from steerlens.errors import UsageError
 from steerlens.sites import Site
 
@@ -58,19 +58,28 @@ class Selection:
 
         Args:
             similarity: every cell of the picture with the cosine of its steered embedding and the target; ignored for
-                controls, which are selected with their site.
+                cells that are selected with another (`leading_lens`): controls, ablations, and total effects beside
+                direct ones.
         """
         cells = list(similarity)
+        planned = frozenset(cell.lens for cell, _ in cells)
         ranked: dict[LensName, dict[Site, float]] = {}
         for cell, value in cells:
-            if cell.lens != "control" and cell.site.is_write:
+            if leading_lens(cell.lens, planned) == cell.lens and cell.site.is_write:
                 ranked.setdefault(cell.lens, {})[cell.site] = value
         best = {lens: self._best(sites) for lens, sites in ranked.items()}
         return frozenset(
             cell.key
             for cell, _ in cells
-            if not cell.site.is_write or cell.site in best["steering" if cell.lens == "control" else cell.lens]
+            if not cell.site.is_write or cell.site in best[leading_lens(cell.lens, planned)]
         )
+
+    @staticmethod
+    def ranks(cells: Iterable[Cell]) -> list[Cell]:
+        """Cells whose similarity decides; those of others need not be known."""
+        cells = list(cells)
+        planned = frozenset(cell.lens for cell in cells)
+        return [cell for cell in cells if leading_lens(cell.lens, planned) == cell.lens]
 
     def _best(self, sites: dict[Site, float]) -> frozenset[Site]:
         if self.rule == "all":
@@ -85,9 +94,11 @@ class Selection:
         """Upper bound of the number of cells that can be selected; exact for `all` and `top`."""
         if isinstance(cells, RepeatedCells):
             return len(cells.pictures) * self.at_most(cells.each)
+        cells = list(cells)
+        planned = frozenset(cell.lens for cell in cells)
         sites: dict[tuple[str, str, Site], list[Cell]] = {}
         for cell in cells:
-            lens = "steering" if cell.lens == "control" else cell.lens
+            lens = leading_lens(cell.lens, planned)
             sites.setdefault((cell.picture, lens, cell.site), []).append(cell)
         counts: dict[tuple[str, str], list[int]] = {}
         always = 0

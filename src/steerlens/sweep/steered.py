@@ -4,14 +4,13 @@ Nothing is decoded here; a selection ranks sites by the numbers of this module.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas import Cell, Reading
+from steerlens.atlas import REAL_PASSES, Cell, Reading
 from steerlens.decoders import clean_conditioning, fitting
 from steerlens.encoders import Inputs
 from steerlens.lenses import (
@@ -25,55 +24,16 @@ from steerlens.lenses import (
     steer_directions,
     trace_tokens,
 )
-from steerlens.scores import cosine_similarity
+from steerlens.sweep.cells import SteeredCell as SteeredCell
+from steerlens.sweep.cells import TracedPicture as TracedPicture
+from steerlens.sweep.cells import flat_cosine as flat_cosine
 from steerlens.sweep.job import Job
 from steerlens.sweep.readings import reading_of
+from steerlens.sweep.real_passes import real_pass_cells
 from steerlens.trace import Trace
 
 _SITES = 32
 """Sites whose content on all tokens is in memory at a time; each chunk costs another pass of the encoder."""
-
-
-@dataclass(frozen=True, eq=False)
-class TracedPicture:
-    """An input picture after its forward pass.
-
-    Attributes:
-        inputs: inputs of the encoder.
-        trace: decomposition of the final residual.
-        error: relative error of the decomposition.
-        target: embedding that its similarities refer to.
-    """
-
-    inputs: Inputs
-    trace: Trace
-    error: float
-    target: Float[Tensor, "E"]
-
-
-@dataclass(frozen=True, eq=False)
-class SteeredCell:
-    """A cell with the conditioning to decode and the targets to compare it with.
-
-    Attributes:
-        cell: the cell.
-        rho: relative steering strength applied; 0 for the Diffusion Lens.
-        conditioning: the image embedding, or the image tokens.
-        target: embedding to compare with.
-        target_tokens: tokens to compare with, for a decoder of image tokens; None if the target has none.
-    """
-
-    cell: Cell
-    rho: float
-    conditioning: Float[Tensor, "E"] | Float[Tensor, "t D"]
-    target: Float[Tensor, "E"]
-    target_tokens: Float[Tensor, "t D"] | None = None
-
-    @property
-    def steered_similarity(self) -> float:
-        """Cosine of the conditioning with the target, in the decoder's space; NaN if the target has no tokens."""
-        target = self.target_tokens if self.conditioning.ndim == 2 else self.target
-        return math.nan if target is None else flat_cosine(self.conditioning, target)
 
 
 @torch.no_grad()
@@ -109,25 +69,28 @@ def selected_cells(job: Job, traced: TracedPicture, cells: tuple[Cell, ...]) -> 
     """
     if job.selection.rule == "all":
         return cells
-    keys = job.selection.select((steered.cell, steered.steered_similarity) for steered in _steer(job, traced, cells))
+    deciding = job.selection.ranks(cells)
+    similarity = {steered.cell: steered.steered_similarity for steered in unfinished_cells(job, traced, deciding)}
+    keys = job.selection.select((cell, similarity.get(cell, math.nan)) for cell in cells)
     return tuple(cell for cell in cells if cell.key in keys)
 
 
 def unfinished_cells(
-    job: Job, traced: TracedPicture, cells: Sequence[Cell], finished: frozenset[str]
-) -> Iterable[SteeredCell]:
+    job: Job, traced: TracedPicture, cells: Sequence[Cell], finished: frozenset[str] = frozenset()
+) -> Iterator[SteeredCell]:
     """Steers the cells of one picture that are not finished."""
     left = [cell for cell in cells if cell.key not in finished]
-    if job.reads_tokens or not left:
-        return _steer(job, traced, left)
-    # All cells are read out together, finished or not: the last digits depend on their number, and a resumed run must
-    # not differ from an uninterrupted run.
-    return (steered for steered in _steer(job, traced, cells) if steered.cell.key not in finished)
-
-
-def flat_cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of two tensors of any shape, flattened."""
-    return float(cosine_similarity(first.flatten(), second.flatten()))
+    in_closed_form = [cell for cell in left if cell.lens not in REAL_PASSES]
+    if job.reads_tokens or not in_closed_form:
+        yield from _steer(job, traced, in_closed_form)
+    else:
+        # All cells are read out together, finished or not: the last digits depend on their number, and a resumed run
+        # must not differ from an uninterrupted run.
+        every = [cell for cell in cells if cell.lens not in REAL_PASSES]
+        yield from (steered for steered in _steer(job, traced, every) if steered.cell.key not in finished)
+    if len(left) > len(in_closed_form):
+        target, target_tokens = traced.target.float().cpu(), _target_tokens(job, traced.inputs)
+        yield from real_pass_cells(job, traced, cells, {cell.key for cell in left}, target, target_tokens)
 
 
 def _steer(job: Job, traced: TracedPicture, cells: Sequence[Cell]) -> Iterator[SteeredCell]:
@@ -169,9 +132,7 @@ def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tenso
     """Steers the cells of a picture a few sites at a time: all sites on all tokens may not fit into memory."""
     sites = list(dict.fromkeys(cell.site for cell in cells))
     diffusion = TokenDiffusionLens(job.encoder, job.decoder)
-    target_tokens = job.target.tokens
-    if job.target.direction is None:
-        target_tokens = clean_conditioning(job.encoder, job.decoder, inputs).values[0]
+    target_tokens = _target_tokens(job, inputs)
     for start in range(0, len(sites), _SITES):
         chunk = sites[start : start + _SITES]
         with fitting(f"tracing {len(chunk)} sites on all tokens"):
@@ -183,6 +144,12 @@ def _steer_tokens(job: Job, inputs: Inputs, cells: Sequence[Cell], target: Tenso
                 else:
                     rho, tokens = _steered_tokens(job, trace, cell)
                 yield SteeredCell(cell, rho, tokens[0, 0].cpu(), target, target_tokens)
+
+
+def _target_tokens(job: Job, inputs: Inputs) -> Float[Tensor, "t D"] | None:
+    if job.reads_tokens and job.target.direction is None:
+        return clean_conditioning(job.encoder, job.decoder, inputs).values[0]
+    return job.target.tokens
 
 
 def _steered_tokens(job: Job, trace: TokenTrace, cell: Cell) -> tuple[float, Float[Tensor, "1 1 t D"]]:

@@ -195,7 +195,7 @@ def probe_flops(
 
 
 def estimate_seconds(
-    cost: Cost, flops_per_second: float, *, pictures: int, options: DecodeOptions, traces: int = 1
+    cost: Cost, flops_per_second: float, *, pictures: int, options: DecodeOptions, traces: float = 1
 ) -> float:
     """Estimates the duration of decoding within a factor of two or three.
 
@@ -204,6 +204,6 @@ def estimate_seconds(
         flops_per_second: result of `probe_flops`.
         pictures: pictures to decode and embed again.
         options: options of decoding.
-        traces: input pictures to trace.
+        traces: forward passes of the encoder on input pictures.
     """
     return (pictures * cost.picture_flops(options) + traces * cost.encoder_flops) / flops_per_second

@@ -29,6 +29,11 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     most = "" if estimate["decode"] == "all" else f", of which {estimate['decode']} are decoded"
     say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}{most}")
     say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
+    if estimate["encoder_passes"] > len(pictures):
+        say(
+            f"encoder: the work of {estimate['encoder_passes']:.0f} forward passes, for total effects and ablations; a "
+            "pass begins at the layer that is changed"
+        )
     say(
         f"decoder: {estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}, "
         f"{estimate['size'][0]} x {estimate['size'][1]} pixels; {estimate['operations']:.3g} operations in all"
@@ -51,7 +56,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     """
     from steerlens.decoders import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
-    from steerlens.sweep import Selection, default_strength, plan_of
+    from steerlens.sweep import Selection, default_strength, encoder_passes, plan_of, vector_place
     from steerlens.zoo import card_of, cost_of, default_options, estimate_seconds, probe_flops
 
     models, look = settings.models, settings.look
@@ -81,7 +86,10 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     pixels = options.size[0] * options.size[1]
     selection = Selection.parse(look.decode)
     decoded = selection.at_most(plan.cells)
-    seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=len(pictures))
+    passes = len(pictures) + encoder_passes(
+        plan, selection, cost.n_layers, directions, vector_place(look, plan, cost.n_layers)
+    )
+    seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=passes)
     return {
         "inputs": [picture.name for picture in pictures],
         "pictures_to_decode": decoded,
@@ -97,7 +105,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "size": list(options.size),
         "device": str(device),
         "dtype": str(precision).removeprefix("torch."),
-        "operations": decoded * cost.picture_flops(options),
+        "encoder_passes": round(passes, 1),
+        "operations": decoded * cost.picture_flops(options) + passes * cost.encoder_flops,
         "operations_per_second": speed,
         "seconds": seconds,
         "weight_bytes": cost.bytes,

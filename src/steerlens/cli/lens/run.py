@@ -1,10 +1,11 @@
 """Steps of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steerlens.atlas import Atlas
+from steerlens.atlas import Atlas, LensName, SiteScore
 from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.lens.engines import (
     SweepBar,
@@ -80,7 +81,8 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             "clean_fidelity": [result.fidelity for result in atlas.clean(reading.id)],
             "decomposition_error": reading.decomposition_error,
         }
-        for lens in ("diffusion", "steering"):
+        others: list[LensName] = [lens for lens in ("total", "ablation") if lens in atlas.plan.lenses]
+        for lens in ("diffusion", "steering", *others):
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
             content[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
@@ -94,10 +96,15 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
         clean = atlas.clean(reading.id)
         if clean:
             say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
-        best = atlas.ranked("steering", reading.id)
-        if best:
-            named = ", ".join(f"{score.site.label} {score.similarity:.2f}" for score in best[:6])
-            beaten = [score for score in best if score.beats_control]
-            controlled = f"; {len(beaten)} of {len(best)} beat their control" if best[0].control is not None else ""
-            say(f"  heads whose steered pictures are closest to {reading.target}: {named}{controlled}")
+        _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {reading.target}")
+        _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {reading.target}")
     say(f"report: {report}")
+
+
+def _print_best(best: Sequence[SiteScore], which: str) -> None:
+    if not best:
+        return
+    named = ", ".join(f"{score.site.label} {score.similarity:.2f}" for score in best[:6])
+    beaten = [score for score in best if score.beats_control]
+    controlled = f"; {len(beaten)} of {len(best)} beat their control" if best[0].control is not None else ""
+    say(f"  heads whose {which}: {named}{controlled}")

@@ -109,6 +109,11 @@ class LensChoice(LensOptions):
     )
     """Lenses whose pictures are decoded. The Logit Lens always runs if the model has a vocabulary."""
 
+    effect: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Effect of steering a site: direct, its own write into the final residual, everything after it frozen; total, the
+    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation; or direct,total
+    to see both side by side. Default: direct."""
+
     n_labels: Annotated[int, tyro.conf.arg(name="labels")] = 5
     """Number of Logit Lens labels for every site."""
 
@@ -185,6 +190,9 @@ class LensSettings:
             f"{name}={(defaults if name in _UNMARKED else values)[name]!r}" if name != "model" else "model=''"
             for name in _MARKED
         )
+        # Later options are named only where they are used, so that other commands keep their folders.
+        later = {name: value for name, value in values.items() if name not in (*_MARKED, *_UNMARKED)}
+        text += "".join(f", {name}={value!r}" for name, value in later.items() if value != defaults[name])
         changed = any(values[name] != defaults[name] for name in values if name not in _UNMARKED)
         return f"LensSettings({text})" if changed else ""
 
@@ -218,6 +226,8 @@ def _flags_of(settings: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(settings, part.name)
         if is_dataclass(value):
             yield from _flags_of(value)
+        elif part.name == "effect":  # named at once or one by one
+            yield "effect", ",".join(value)
         elif part.name == "cache":
             yield "no_cache", not value
         else:

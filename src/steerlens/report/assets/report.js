@@ -45,18 +45,25 @@
   const figure = (image, ...lines) =>
     el("figure", {}, image, el("figcaption", {}, ...lines.filter(Boolean).map((line) => (line instanceof Node ? line : el("span", {}, line)))));
 
+  // The score whose control the marks refer to: the Steering Lens's, or the Total Lens's in a run without it.
+  const steered = (site) => (meta.lenses.steering ? site?.steering : site?.total);
+
   // What a cell of the map can show. Every mode has one fixed scale for the whole run.
   const modes = {
     steering: { name: "Steering Lens", lens: "steering", scale: "similarity", ramp: "sequential", value: (s) => s?.steering?.similarity },
     diffusion: { name: "Diffusion Lens", lens: "diffusion", scale: "similarity", ramp: "sequential", value: (s) => s?.diffusion?.similarity },
-    margin: { name: "Above control", scale: "margin", ramp: "diverging", value: (s) => (s?.steering?.control === null || s?.steering === undefined ? undefined : s.steering.similarity - s.steering.control) },
+    total: { name: "Total Lens", lens: "total", scale: "similarity", ramp: "sequential", value: (s) => s?.total?.similarity },
+    effect: { name: "Direct against total", scale: "effect", ramp: "diverging", value: (s) => s?.total?.changeCosine },
+    margin: { name: "Above control", scale: "margin", ramp: "diverging", value: (s) => { const score = steered(s); return score === undefined || score.control === null ? undefined : score.similarity - score.control; } },
     write: { name: "Write norm", scale: "write", ramp: "sequential", value: (s, i) => data.writeNorms[i], digits: 3 },
     direct: { name: "Direct similarity", scale: "direct", ramp: "diverging", value: (s, i) => data.direct[i] },
   };
   const explained = {
     steering: () => `similarity of each head's Steering Lens picture with ${target()}`,
     diffusion: () => `similarity of each head's Diffusion Lens picture with ${target()}`,
-    margin: () => "Steering Lens similarity minus that of the head's own control",
+    total: () => `similarity of each head's Total Lens picture with ${target()}`,
+    effect: () => "cosine between the direct and the total change of the embedding, before decoding; 1: the direct effect is all there is",
+    margin: () => `${meta.lenses.steering ? "Steering Lens" : "Total Lens"} similarity minus that of the head's own control`,
     write: () => "norm of the head's write as a share of the final residual's (means over width removed)",
     direct: () => "cosine of the head's write with the final residual (means over width removed)",
   };
@@ -150,7 +157,7 @@
   }
 
   function firstHead() {
-    const key = (data.top.steering || data.top.diffusion || [])[0];
+    const key = (data.top.steering || data.top.total || data.top.diffusion || [])[0];
     return key || headKey(0, 0);
   }
 
@@ -159,7 +166,7 @@
     const site = data.sites[key];
     const value = mode.value(site, layer * meta.heads + head);
     const known = value !== undefined && value !== null;
-    const steering = site?.steering;
+    const steering = steered(site);
     const strong = steering?.strong;
     const words = [`Layer ${layer}, head ${head}`, known ? `${mode.name} ${fixed(value, mode.digits)}` : "not looked at",
       steering?.control !== null && steering?.control !== undefined ? `control ${fixed(steering.control)}, ${strong ? "beats nearly all controls" : steering.beats ? "beats its control" : "does not beat its control"}` : null];
@@ -179,7 +186,7 @@
     for (let layer = 0; layer < meta.layers; layer += 1) {
       let beaten = 0, compared = 0;
       for (let head = 0; head < meta.heads; head += 1) {
-        const steering = data.sites[headKey(layer, head)]?.steering;
+        const steering = steered(data.sites[headKey(layer, head)]);
         if (steering && steering.beats !== null) { compared += 1; beaten += steering.beats ? 1 : 0; }
       }
       row.append(el("span", { class: "tick below", title: `layer ${layer}: ${beaten} of ${compared} heads beat their control` }, compared ? `${beaten}` : ""));
@@ -194,9 +201,9 @@
       const strip = el("span", { class: "ramp", "aria-hidden": "true" });
       strip.style.background = `linear-gradient(to right, ${ramp.join(",")})`;
       parts.push(el("span", { class: "ramp-box" }, `${fixed(scale[0], scale[0] % 1 ? 2 : 0)}`, strip, `${fixed(scale[1], scale[1] % 1 ? 2 : 0)}`),
-        el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and both lenses" : ""}; values outside it take the colour of its end.`));
+        el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and all lenses" : ""}; values outside it take the colour of its end.`));
     }
-    if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), " Steering Lens beats the head's own control ", ...(data.counts.strong === null ? [] : [el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls`])));
+    if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), ` ${data.counts.lens} beats the head's own control `, ...(data.counts.strong === null ? [] : [el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls`])));
     parts.push(el("span", { class: "quiet keys" }, "Arrow keys move, Enter selects."));
     $("legend").replaceChildren(...parts);
     const counts = data.counts;
@@ -237,6 +244,31 @@
     }));
   }
 
+  // The same components under the direct lens, under the total lens, and without them: a column each.
+  function drawEffects() {
+    const kinds = { head: "Heads", attn_out: "Attention outputs", mlp_out: "MLP outputs", vector: "Your own directions", group: "Groups", region: "What heads read from regions" };
+    const rows = [["steering", "Direct: everything after it frozen"], ["total", "Total: everything after it reacts"], ["ablation", "Without it"]];
+    const blocks = [];
+    for (const [kind, title] of Object.entries(kinds)) {
+      const keys = (kind === "head" ? data.top.total || [] : Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key].total)).slice(0, meta.k);
+      if (!keys.length) continue;
+      blocks.push(el("h3", {}, title));
+      for (const [lens, name] of rows) {
+        if (!keys.some((key) => data.sites[key][lens])) continue;
+        const first = data.clean[0];
+        const clean = first ? el("div", { class: "card still" }, picture(first.src, "Clean reconstruction"), line("clean", "name"), line(`similarity ${fixed(first.similarity)}`, "number")) : null;
+        blocks.push(el("div", { class: "lens-row" }, el("p", { class: "row-name" }, name), el("div", { class: "cards effects" }, ...[clean].filter(Boolean), ...keys.map((key) => {
+          const site = data.sites[key], score = site[lens];
+          if (!score) return el("div", { class: "card still" }, line(site.label, "name"), line("not decoded", "number"));
+          return card(key, lens, line(site.label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), score.control === null ? null : line(`control ${fixed(score.control)}`, "number"),
+            lens === "steering" ? null : line(`cosine ${fixed(score.directCosine)}`, "number"), lens === "steering" ? null : line(`changes ${fixed(score.changeCosine)}`, "number"));
+        }))));
+      }
+    }
+    $("effects-section").hidden = blocks.length === 0;
+    $("effects").replaceChildren(...blocks);
+  }
+
   function drawOther() {
     const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Your own directions", group: "Groups", region: "What heads read from regions", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
     const blocks = [];
@@ -246,7 +278,7 @@
         if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), strip(keys.map((key) => {
           const site = data.sites[key], score = site[lens];
           return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"), line(`fid. ${fixed(score.fidelity)}`, "number"));
-        })), lens === "steering" && keys.some((key) => data.sites[key].steering.control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
+        })), keys.some((key) => data.sites[key][lens].control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
       }
     $("other-section").hidden = blocks.length === 0;
     $("other").replaceChildren(...blocks);
@@ -302,11 +334,12 @@
 
   function drawDetail(key, site, byHand) {
     const panel = $("detail");
-    const rankLens = site.steering ? "steering" : "diffusion";
+    const rankLens = ["steering", "total", "diffusion"].find((lens) => site[lens]) || "diffusion";
     const rank = (data.top[rankLens] || []).indexOf(key);
     const facts = [];
     if (rank >= 0) facts.push(`${ordinal(rank + 1)} of ${data.top[rankLens].length} heads under the ${meta.lenses[rankLens]}`);
-    if (site.steering && site.steering.beats !== null) facts.push(site.steering.beats ? "beats its control" : "does not beat its control");
+    const compared = steered(site);
+    if (compared && compared.beats !== null) facts.push(compared.beats ? "beats its control" : "does not beat its control");
     const step = (by, text, name) => {
       const next = rank < 0 ? null : data.top[rankLens][rank + by];
       return el("button", { type: "button", class: "icon", "aria-label": name, title: name, disabled: !next, onclick: () => choose(next, true) }, text);
@@ -330,8 +363,11 @@
 
   function detailPictures(site) {
     const columns = [];
-    if (site.steering) columns.push(["Steered", site.steering.pictures]);
+    if (site.steering) columns.push([site.total ? "Direct" : "Steered", site.steering.pictures]);
+    if (site.total) columns.push(["Total", site.total.pictures]);
+    if (site.ablation) columns.push(["Without it", site.ablation.pictures]);
     if (site.steering?.controls.length) columns.push(["Control", site.steering.controls]);
+    if (site.total?.controls.length) columns.push([site.steering ? "Total control" : "Control", site.total.controls]);
     if (site.diffusion) columns.push(["Diffusion", site.diffusion.pictures]);
     if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head was decoded in this run.")];
     columns.push(["Clean", data.clean]);
@@ -341,18 +377,23 @@
   }
 
   function detailNumbers(site) {
-    const shown = ["steering", "diffusion"].filter((lens) => site[lens]);
-    const head = { steering: "Steering", diffusion: "Diffusion" };
+    const shown = ["steering", "total", "ablation", "diffusion"].filter((lens) => site[lens]);
+    const head = { steering: site.total ? "Direct" : "Steering", total: "Total", ablation: "Without", diffusion: "Diffusion" };
     const rows = [["Similarity", "similarity"], ["Without decoding", "steered"], ["Fidelity", "fidelity"]];
     if (meta.seeds.length > 1) rows.push(["Agreement of seeds", "agreement"]);
     const row = (name, ...cells) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell)));
     const rest = [];
     const blank = () => shown.slice(1).map(() => "");
-    if (site.steering) {
-      rest.push(row("Strength ρ", fixed(site.steering.rho), ...blank()));
-      if (site.steering.control !== null) rest.push(row("Control's similarity", fixed(site.steering.control), ...blank()));
-      if (site.steering.share !== null) rest.push(row("Beats, of all controls", percent(site.steering.share), ...blank()));
-    }
+    // A row of what only some lenses have; blank for the others.
+    const some = (name, key, format) => {
+      const known = (lens) => lens !== "diffusion" && site[lens][key] !== null;
+      if (shown.some(known)) rest.push(row(name, ...shown.map((lens) => (known(lens) ? format(site[lens][key]) : ""))));
+    };
+    some("Strength ρ", "rho", (value) => fixed(value));
+    some("Control's similarity", "control", (value) => fixed(value));
+    some("Beats, of all controls", "share", (value) => percent(value));
+    some("Cosine with the direct effect", "directCosine", (value) => fixed(value));
+    some("Cosine of the changes", "changeCosine", (value) => fixed(value));
     if (site.kind === "head") {
       const index = site.layer * meta.heads + site.head;
       rest.push(row("Write norm / final residual", fixed(data.writeNorms[index], 3), ...blank()), row("Direct similarity", fixed(data.direct[index]), ...blank()));
@@ -421,7 +462,7 @@
     $("switcher").querySelectorAll("[data-index]").forEach((node) => node.setAttribute("aria-pressed", String(Number(node.dataset.index) === index)));
     const select = $("picture-select");
     if (select) select.value = String(index);
-    drawOpening(); drawStrip(); drawMap(); drawTop(); drawOther(); drawLabels();
+    drawOpening(); drawStrip(); drawMap(); drawTop(); drawEffects(); drawOther(); drawLabels();
     // On a wide page the panel always stands beside the map; on a narrow one it would cover what was just opened.
     const key = state.site || (wide.matches ? firstHead() : null);
     if (key && (data.sites[key] || bareHead(key))) choose(key, false);
