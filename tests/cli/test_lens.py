@@ -147,6 +147,29 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_total_effects_are_shown_priced_and_printed(
+    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = ["--sites", "L0H0,L2H1,mlp_out.1", "--steps", "1", "--out", str(tmp_path / "out")]
+    arguments = ["lens", str(photo), "--model", str(pair_folder), *sites]
+    assert main([*arguments, "--json", "--dry-run"]) == 0
+    direct = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--effect", "direct", "--effect", "total", "--json", "--dry-run"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert direct["encoder_passes"] == 1 and {"total", "ablation", "total_control"} <= set(both["cells"])
+    # A clean pass more; scaled, ablated and control of sites that begin at layers 0, 2 and 1 of 3.
+    assert both["encoder_passes"] == pytest.approx(1 + 1 + 3 * (3 + 1 + 2) / 3, abs=0.1)
+    assert main([*arguments, "--effect", "direct,total"]) == 0
+    assert "total effects come closest to the input itself" in capsys.readouterr().out
+    assert (tmp_path / "out" / "figures" / "effects.svg").is_file()
+    assert main([*arguments, "--effect", "direct,total", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["pictures"]
+    assert {row["site"] for row in found["total"]} == {row["site"] for row in found["ablation"]}
+    assert all(-1 <= row["direct_cosine"] <= 1 for row in found["total"])
+    assert main([*arguments, "--effect", "later"]) == 2
+    assert "effect must be direct, total" in capsys.readouterr().err
+
+
 def test_a_dry_run_of_the_papers_model_needs_no_weights(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lens", str(photo), "--model", "kandinsky-2.2", "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -304,10 +327,21 @@ def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
 
 
 FLAGS = (
-    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "encoder", "engine"),
-    *("group", "guidance", "guidance-interval", "json", "labels", "lens", "local", "local-files-only", "model"),
+    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "effect", "encoder"),
+    *(
+        "engine",
+        "group",
+        "guidance",
+        "guidance-interval",
+        "json",
+        "labels",
+        "lens",
+        "local",
+        "local-files-only",
+        "model",
+    ),
     *("neighbours", "no-cache", "out", "preview", "region", "resume", "scheduler", "seed", "seeds", "sites", "steps"),
-    *("strength", "target", "tokens", "vector", "vocabulary", "worker-cpus", "worker-gpus", "workers"),
+    *("strength", "target", "tokens", "vector", "vector-at", "vocabulary", "worker-cpus", "worker-gpus", "workers"),
 )
 
 
@@ -325,6 +359,8 @@ def test_the_options_of_the_command_are_those_of_the_version_before(capsys: pyte
         ("cup.png", "cup-emoji"),
         ("cup.png --seed 1", "cup-emoji-ba9bf1"),
         ("cup.png b.png", "cup-emoji-a83bca"),
+        ("cup.png --effect direct,total", "cup-emoji-d5d2a0"),
+        ("cup.png --effect direct --effect total", "cup-emoji-d5d2a0"),
         ("cup.png --no-cache --json --device cuda --compile yes --engine ray --workers 3 --worker-cpus 2", "cup-emoji"),
         (
             "cup.png --target owl --strength rho=2 --seeds 2 --controls 0 --lens steering --labels 3 --group a=heads "

@@ -174,7 +174,7 @@ class Plan:
             yield from grouped(self.cells).items()
 
 
-def leading_lens(lens: LensName, planned: Collection[LensName]) -> LensName:
+def leading_lens(lens: LensName, planned: Collection[str]) -> LensName:
     """Lens whose ranking decides which sites are decoded under a lens.
 
     Controls and ablations follow their site. Where the direct effect is shown too, the total effect follows it, so that
@@ -225,9 +225,8 @@ def make_plan(
     """
     if not pictures or not sites or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
-    if unknown := [name for name in lenses if name not in LENS_NAMES or name == "control"]:
-        known = ", ".join(name for name in LENS_NAMES if name != "control")
-        raise UsageError(f"there is no lens {unknown[0]!r}; known are {known}.")
+    if unknown := [name for name in lenses if name not in ("diffusion", "steering")]:
+        raise UsageError(f"there is no lens {unknown[0]!r}; known are diffusion, steering.")
     if controls < 0:
         raise UsageError(f"the number of controls cannot be negative, but it is {controls}.")
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []

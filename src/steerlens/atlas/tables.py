@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from steerlens.atlas.plan import LensName
 from steerlens.atlas.results import CellResult, SiteScore
 from steerlens.errors import UsageError
 
@@ -17,6 +18,8 @@ Rows = Literal["scores", "cells"]
 
 _INPUT = {"picture": pa.string(), "id": pa.string()}
 _SITE = {"lens": pa.string(), "site": pa.string(), "kind": pa.string(), "layer": pa.int32(), "head": pa.int32()}
+
+_SCORED: tuple[LensName, ...] = ("diffusion", "steering", "total", "ablation")
 
 _COLUMNS: Mapping[Rows, Mapping[str, Any]] = {
     "scores": {
@@ -30,6 +33,8 @@ _COLUMNS: Mapping[Rows, Mapping[str, Any]] = {
         "control": pa.float64(),
         "beats_control": pa.bool_(),
         "control_share": pa.float64(),
+        "direct_cosine": pa.float64(),
+        "change_cosine": pa.float64(),
         "label": pa.string(),
     },
     "cells": {
@@ -42,6 +47,8 @@ _COLUMNS: Mapping[Rows, Mapping[str, Any]] = {
         "similarity": pa.float64(),
         "steered_similarity": pa.float64(),
         "fidelity": pa.float64(),
+        "direct_cosine": pa.float64(),
+        "change_cosine": pa.float64(),
     },
 }
 
@@ -90,7 +97,7 @@ def polars_frame(table: Any) -> Any:
 
 def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
     for reading in atlas.readings:
-        for lens in ("diffusion", "steering"):
+        for lens in _SCORED:
             for site in atlas.sites(lens, reading.id):
                 score = atlas.score(lens, site, reading.id)
                 labels = reading.top_labels(site)
@@ -106,6 +113,8 @@ def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
                     "control": score.control,
                     "beats_control": score.beats_control,
                     "control_share": score.control_share,
+                    "direct_cosine": score.direct_cosine,
+                    "change_cosine": score.change_cosine,
                     "label": labels[0].name if labels else None,
                     **({"image": score.pngs[0]} if images else {}),
                 }
@@ -126,6 +135,8 @@ def _cells(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
             "similarity": result.similarity,
             "steered_similarity": result.steered_similarity,
             "fidelity": result.fidelity,
+            "direct_cosine": result.direct_cosine,
+            "change_cosine": result.change_cosine,
             **({"image": result.png} if images else {}),
         }
 

@@ -46,9 +46,9 @@ from steerlens.lenses.real_pass import (
 )
 from steerlens.lenses.regions import RegionPart
 from steerlens.lenses.steering import SteeringLens
-from steerlens.lenses.strength import Strength, visible_norm
+from steerlens.lenses.strength import Strength, as_strength, visible_norm
 from steerlens.lenses.token_trace import region_writes
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,7 @@ class RealPassLens(ABC):
         return additions
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class TotalLens(RealPassLens):
     """Lens that shows the total effect of a component on the embedding, everything after it reacting.
 
@@ -228,38 +228,52 @@ class TotalLens(RealPassLens):
 
     Attributes:
         encoder: the encoder.
-        strength: steering strength; a `rho` stands for the factor that the Steering Lens takes for it.
+        strength: steering strength, or its text form such as `s=5`; a `rho` stands for the factor that the Steering
+            Lens takes for it.
         directions: directions, groups and regions of the named sites, by name.
         at: point of the residual stream where directions are added; None if there are none.
 
     References: R. Takatsuki et al., arXiv 2504.13763 (the direct lens); K. Wang et al., arXiv 2211.00593.
     """
 
+    # Written out, so that type checkers accept texts.
+    def __init__(
+        self,
+        encoder: Encoder,
+        strength: Strength | str,
+        directions: Mapping[str, Direction] | None = None,
+        at: SiteLike | None = None,
+    ) -> None:
+        object.__setattr__(self, "encoder", encoder)
+        object.__setattr__(self, "strength", as_strength(strength))
+        object.__setattr__(self, "directions", directions or {})
+        object.__setattr__(self, "at", None if at is None else as_site(at))
+
     def clean(self, inputs: CleanPass | Inputs | Tensor) -> CleanPass:
         """Returns a clean pass as it is, and runs that of inputs."""
         return inputs if isinstance(inputs, CleanPass) else clean_pass(self.encoder, inputs)
 
-    def embeddings(self, inputs: CleanPass | Inputs | Tensor, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+    def embeddings(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings with each component scaled in the real forward pass.
 
         Args:
             inputs: the output of `encoder.preprocess`, or a clean pass (`clean`), which several calls can share.
-            sites: the N components.
+            sites: the N components, or texts that name them, such as `L3H4` or `head.8-11.*`.
 
         Raises:
             UsageError: if a site cannot be changed in the real forward pass, or does not exist.
         """
-        return self.changed(self.clean(inputs), [Change(site) for site in sites])
+        return self.changed(self.clean(inputs), [Change(site) for site in self._named(sites)])
 
-    def without(self, inputs: CleanPass | Inputs | Tensor, sites: Sequence[Site]) -> Float[Tensor, "B N E"]:
+    def without(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings with each component ablated, as the model would give them without it.
 
         Raises:
             UsageError: as `embeddings`.
         """
-        return self.changed(self.clean(inputs), [Change(site, "ablated") for site in sites])
+        return self.changed(self.clean(inputs), [Change(site, "ablated") for site in self._named(sites)])
 
-    def conditioning(self, inputs: CleanPass | Inputs | Tensor, sites: Sequence[Site]) -> Conditioning:
+    def conditioning(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Conditioning:
         """Computes `embeddings` as conditioning of a decoder, (B N, E): picture by picture, site by site."""
         return Conditioning("image_embedding", self.embeddings(inputs, sites).float().flatten(0, 1))
 
@@ -331,6 +345,9 @@ class TotalLens(RealPassLens):
             index = torch.tensor(self.encoder.spec.readout_tokens, device=write.device)
         added[:, index] = (along[:, None, None] * readout).to(added)
         return added
+
+    def _named(self, sites: SitesLike) -> tuple[Site, ...]:
+        return as_sites(sites, self.encoder.spec.n_layers, self.encoder.spec.n_heads)
 
     def _steering(self, change: Change) -> SteeringLens:
         strength = REMOVED if change.kind == "ablated" else self.strength

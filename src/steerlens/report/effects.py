@@ -46,7 +46,9 @@ def effect_comparison(atlas: Atlas, picture: str | None = None, *, k: int = TOP_
     """
     reading = atlas.reading(picture)
     sites = compared_sites(atlas, reading.id, k)
-    rows = [(lens, title) for lens, title in _ROWS if any(atlas.cells(lens, site, reading.id) for site in sites)]
+    rows: list[tuple[LensName, str]] = [
+        (lens, title) for lens, title in _ROWS if any(atlas.cells(lens, site, reading.id) for site in sites)
+    ]
     if not sites or not rows:
         raise UsageError("this run shows no total effect to compare with the direct one (--effect direct,total).")
     cell = _WIDTH / (k + 2)

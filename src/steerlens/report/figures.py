@@ -327,7 +327,9 @@ def _draw_map(
     bar = canvas.add_axes((0.925, 0.42 / height, 0.014, 1 - 0.87 / height))
     canvas.colorbar(matplotlib.cm.ScalarMappable(norm, colours), cax=bar).outline.set_linewidth(0.4)  # type: ignore[operator]
     bar.tick_params(labelsize=6, width=0.4, length=2, colors=INK)
-    controlled = [lens for lens in lenses if any(score.control is not None for score in atlas.ranked(lens, reading.id))]
+    controlled: list[LensName] = [
+        lens for lens in lenses if any(score.control is not None for score in atlas.ranked(lens, reading.id))
+    ]
     if controlled:
         strong = f"   ◉ beats {100 * STRONG:g} % of all controls" if atlas.plan.strength.kind == "rho" else ""
         names = " and ".join(LENSES[lens].removeprefix("Diffusion ") for lens in controlled)

@@ -17,7 +17,7 @@ from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs import RunWriter, load_run, open_run
-from steerlens.sites import Site, SitesLike, as_site
+from steerlens.sites import Site, SiteLike, SitesLike, as_site
 from steerlens.sweep.bar import shown
 from steerlens.sweep.engine import FinishedCells, run
 from steerlens.sweep.identity import identity
@@ -122,6 +122,8 @@ def look(
     strength: Strength | str | None = None,
     lenses: Literal["diffusion", "steering"] | Sequence[Literal["diffusion", "steering"]] = ("diffusion", "steering"),
     decode: str = "all",
+    effect: str | Sequence[str] = "direct",
+    vector_at: SiteLike | None = None,
     controls: int = 1,
     tokens: str = "all",
     seed: int = 0,
@@ -152,6 +154,9 @@ def look(
         strength: steering strength, `rho=1` or `s=40`; by default that of the pair's card.
         lenses: lenses whose pictures are decoded: `diffusion`, `steering` or both.
         decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, or `above:X`.
+        effect: effect of steering that is shown: `direct`, what a site writes itself, everything after it frozen;
+            `total`, the site scaled in the real forward pass, with a picture of its ablation; or `direct,total`.
+        vector_at: for total effects of directions, the point of the residual stream where they are added.
         controls: random directions steered as hard as each head; 0 for none.
         tokens: tokens that the Steering Lens writes to, for decoders of image tokens.
         seed: first seed of the decoder.
@@ -180,6 +185,8 @@ def look(
         strength=None if strength is None else str(as_strength(strength)),
         lenses=(lenses,) if isinstance(lenses, str) else tuple(lenses),
         decode=decode,
+        effect=effect if isinstance(effect, str) else tuple(effect),
+        vector_at=None if vector_at is None else str(as_site(vector_at)),
         controls=controls,
         tokens=tokens,
         seed=seed,
@@ -214,6 +221,7 @@ _NAMES_ELSEWHERE = {
     "vector": "directions",
     "group": "directions",
     "region": "directions",
+    "effects": "effect",
 }
 """Names of the command line, and near ones, -> those of `look`."""
 

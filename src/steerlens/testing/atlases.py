@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from steerlens.atlas import Atlas, Cell, CellResult, LensName, Reading, make_plan
+from steerlens.atlas import Atlas, Cell, CellResult, Effect, LensName, Reading, make_plan
 from steerlens.decoders import DecodeOptions, DecoderSpec
 from steerlens.encoders import EncoderSpec
 from steerlens.images import Picture, png_bytes
@@ -26,6 +26,7 @@ def fake_atlas(
     seeds: Sequence[int] = (0,),
     lenses: Sequence[LensName] = ("diffusion", "steering"),
     controls: int = 1,
+    effects: Sequence[Effect] = ("direct",),
     strength: str = "rho=1",
     vocabulary: bool = True,
     attention: bool = True,
@@ -44,6 +45,7 @@ def fake_atlas(
         seeds: decoder seeds.
         lenses: lenses of the run.
         controls: random directions per steered site.
+        effects: effects of steering.
         strength: steering strength.
         vocabulary: whether there are Logit Lens labels.
         attention: whether attention was kept.
@@ -55,7 +57,14 @@ def fake_atlas(
     chosen = [*parse_sites(sites, layers, heads), *(Site("vector", name=name) for name in vectors)]
     ids = [f"{index:012x}" for index in range(len(names))]
     plan = make_plan(
-        ids, chosen, layers, strength=Strength.parse(strength), seeds=seeds, lenses=lenses, controls=controls
+        ids,
+        chosen,
+        layers,
+        strength=Strength.parse(strength),
+        seeds=seeds,
+        lenses=lenses,
+        controls=controls,
+        effects=effects,
     )
     options = DecodeOptions(steps=2, guidance=3.0, scheduler="dpm++", size=(size, size))
     tokens = grid * grid + 1
@@ -107,7 +116,7 @@ def _image(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
-    centre = {"diffusion": 0.2, "steering": 0.6, "control": 0.45}[cell.lens]
+    centre = {"diffusion": 0.2, "control": 0.45, "total_control": 0.45}.get(cell.lens, 0.6)
     if cell.site.kind == "resid_post":
         centre = 0.6
     similarity, fidelity = np.clip(rng.normal((centre, 0.6), 0.15), -1, 1).tolist()
@@ -120,4 +129,6 @@ def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
         similarity=similarity,
         steered_similarity=float(np.clip(similarity + 0.05, -1, 1)),
         fidelity=fidelity,
+        direct_cosine=0.9 if cell.lens in ("total", "ablation") else None,
+        change_cosine=float(rng.uniform(-0.5, 1)) if cell.lens in ("total", "ablation") else None,
     )
