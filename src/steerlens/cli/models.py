@@ -78,7 +78,7 @@ def on_this_machine(card: Card) -> str:
     bundled = card.bundled_folder is not None and card.bundled_folder.is_dir()
     if card.bundled is not None and (card.encoder is None or not bundled):
         return "bundled" if bundled else "no"
-    if card.encoder is None:
+    if card.encoder is None or card.pickled:  # pickled weights are of no use from the cache
         return "no"
     cached = [cached_snapshot(source.repository, source.at, names) for source, names in card_files(card)]
     cached += [card.bundled_folder] * bundled  # the decoder is in the package, its encoder on the hub

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         check_request,
         clean_conditioning,
         decode,
+        read_residuals,
     )
     from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
     from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
@@ -61,6 +62,7 @@ __all__ = [
     "index_pictures",
     "is_index",
     "make_scheduler",
+    "read_residuals",
     "redecode",
     "shown_pictures",
     "source_of_index",

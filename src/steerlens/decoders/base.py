@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ from steerlens.decoders.options import DecodeOptions as DecodeOptions
 from steerlens.decoders.options import SchedulerName as SchedulerName
 from steerlens.encoders import Encoder, EncoderSpec, Inputs
 from steerlens.errors import ModelError, UsageError
+from steerlens.interventions import Intervention
 from steerlens.progress import Progress
 from steerlens.sites import Site
 
@@ -28,16 +30,33 @@ class TokenSource:
             residual before the last layer. The writes of those layers never reach the decoder.
         patches_only: whether class and register tokens are dropped.
         normed: whether the tokens have passed the encoder's final norm (`TokenDecoder.tokens` applies it).
+        layers: for a decoder that combines the residuals after several layers, those layers, counted from 0 and rising;
+            None for the one layer that `layers_after` names.
+
+    Raises:
+        ModelError: if the layers do not rise, or `layers_after` names another last layer.
     """
 
     count: int | None = None
     layers_after: int = 0
     patches_only: bool = True
     normed: bool = True
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers is None:
+            return
+        rising = all(before < after for before, after in pairwise((-1, *self.layers)))
+        if not self.layers or not rising or self.layers_after:
+            raise ModelError(f"the layers that a decoder reads are counted from 0 and rise, unlike {self.layers}.")
+
+    def layers_read(self, n_layers: int) -> tuple[int, ...]:
+        """Returns every layer whose `resid_post` is read, in an encoder of L layers, in rising order."""
+        return (n_layers - 1 - self.layers_after,) if self.layers is None else self.layers
 
     def last_layer(self, n_layers: int) -> int:
-        """Returns the layer whose `resid_post` is read, in an encoder of L layers."""
-        return n_layers - 1 - self.layers_after
+        """Returns the last layer whose `resid_post` is read, in an encoder of L layers."""
+        return self.layers_read(n_layers)[-1]
 
     def check(self, site: Site, n_layers: int, decoder: str) -> None:
         """Checks that the value at a site can reach the decoder.
@@ -115,10 +134,13 @@ class Decoder(Protocol):
 class TokenDecoder(Decoder, Protocol):
     """A decoder of image tokens, which turns the encoder's residual into its own conditioning."""
 
-    def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
+    def tokens(self, residual: Float[Tensor, "N *K T D"]) -> Float[Tensor, "N t D"]:
         """Turns the residual of every token at `spec.tokens`' layer, class and registers included, into conditioning.
 
         Drops the tokens that the decoder does not read and applies the encoder's final norm if the decoder needs it.
+
+        Args:
+            residual: residuals (N,T,D); (N,K,T,D) for a decoder of K layers (`TokenSource.layers`).
         """
         ...
 
@@ -151,8 +173,24 @@ def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Co
         return Conditioning("image_embedding", encoder.embed(inputs).float().cpu())
     if decoder.spec.tokens is None or not isinstance(decoder, TokenDecoder):
         raise ModelError(f"{decoder.spec.name} reads image tokens and does not say which (`spec.tokens`, `tokens()`).")
-    site = Site("resid_post", decoder.spec.tokens.last_layer(encoder.spec.n_layers))
-    return Conditioning("image_tokens", decoder.tokens(encoder.record(inputs, [site])[site]).float().cpu())
+    residual = read_residuals(encoder, inputs, decoder.spec.tokens)
+    return Conditioning("image_tokens", decoder.tokens(residual).float().cpu())
+
+
+def read_residuals(
+    encoder: Encoder, inputs: Inputs | Tensor, source: TokenSource, interventions: Sequence[Intervention] = ()
+) -> Float[Tensor, "B *K T D"]:
+    """Records the residuals that a decoder of image tokens reads, (B,T,D), or (B,K,T,D) if it combines K layers.
+
+    Args:
+        encoder: the encoder of the pair.
+        inputs: the output of `encoder.preprocess`.
+        source: the tokens that the decoder reads.
+        interventions: changes of the forward pass.
+    """
+    sites = [Site("resid_post", layer) for layer in source.layers_read(encoder.spec.n_layers)]
+    recorded = encoder.record(inputs, sites, interventions)
+    return recorded[sites[0]] if source.layers is None else torch.stack([recorded[site] for site in sites], dim=1)
 
 
 def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
@@ -169,6 +207,11 @@ def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
             "they do not fit."
         )
     source = decoder.tokens
+    if source is not None and source.last_layer(encoder.n_layers) >= encoder.n_layers:
+        raise ModelError(
+            f"{decoder.name}: the decoder reads the tokens after layer {source.last_layer(encoder.n_layers)}, and the "
+            f"last layer of {encoder.name} is {encoder.n_layers - 1}: they do not fit."
+        )
     if source is not None and source.count is not None:
         count = encoder.n_tokens - encoder.first_patch if source.patches_only else encoder.n_tokens
         if count != source.count:

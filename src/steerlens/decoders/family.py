@@ -61,8 +61,8 @@ class Family:
 
     Attributes:
         pipeline: class that `model_index.json` names, or `config.json` for a single model.
-        parts: parts of the decoder, by folder; only `WHOLE` if encoder and decoder are one model.
-        encoder: parts of the image encoder, by folder; empty if it is part of the single model.
+        parts: parts of the decoder, by folder; only `WHOLE` for a single model.
+        encoder: parts of the image encoder, by folder; empty if it is part of the decoder's single model.
         text_files: files of a text tower beside the image encoder, whose texts name directions of the embedding space.
         recognises: decides whether a folder of this pipeline (and an optional file of extra weights) is of this family,
             for pipelines that several families share.
@@ -81,12 +81,12 @@ class Family:
     @property
     def joint(self) -> bool:
         """True if encoder and decoder are one model in one folder."""
-        return set(self.parts) == {WHOLE}
+        return set(self.parts) == {WHOLE} and not self.encoder
 
     @property
     def decoder_files(self) -> tuple[str, ...]:
         """Files of the decoder on the hub, relative to its folder."""
-        if self.joint:
+        if WHOLE in self.parts:
             return _FILES[self.parts[WHOLE].library]
         return ("model_index.json", *_files({name: part.library for name, part in self.parts.items()}))
 

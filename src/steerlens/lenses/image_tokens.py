@@ -11,6 +11,15 @@ component into each token, and w in [0,1] a weight for each token (1 for the tok
 The norms run over all steered tokens and over width, so one number steers a picture: a head that writes into a single
 patch keeps that pattern. C removes the mean over width if a LayerNorm follows that would remove it, and is the identity
 if the decoder reads tokens without a norm. Tokens that the decoder drops have w = 0.
+
+A decoder may combine the residuals r_k after several layers k. The write h of a component of layer n is part of those
+from k = n on, so the Steering Lens reads
+
+    tokens( r_k + c w h [k >= n], for all k )                  r is the last r_k in `rho`
+
+and the Diffusion Lens reads `x` in place of every r_k; for a point of the residual stream, r_k of the layers before it
+stay, as if the encoder ended there.
+
 `image_tokens_by_hooks` is the definition, hook by hook; the closed form is tested against it.
 
 References: M. Toker et al., "Diffusion Lens", arXiv 2403.05846; R. Takatsuki et al., "Decoding Vision Transformers: the
@@ -56,7 +65,15 @@ class TokenDiffusionLens:
             UsageError: if a site was not traced.
             ModelError: if the decoder reads no image tokens.
         """
-        return read_tokens(self.encoder, self.decoder, trace.stack(sites))
+        contents = trace.stack(sites)
+        if source_of(self.decoder)[1].layers is None:
+            return read_tokens(self.encoder, self.decoder, contents)
+        rows: list[Tensor] = []
+        for site, content in zip(sites, contents.unbind(dim=1), strict=True):
+            before = [not site.is_write and layer < site.layer for layer in trace.layers]
+            kept = torch.tensor(before, device=content.device)[:, None, None]
+            rows.append(torch.where(kept, trace.reads, content[:, None]))
+        return read_tokens(self.encoder, self.decoder, torch.stack(rows, dim=1))
 
     def conditioning(self, trace: TokenTrace, sites: Sequence[Site]) -> Conditioning:
         """Computes the same as conditioning of a decoder, (B N, t, D): picture by picture, site by site.
@@ -103,16 +120,17 @@ class TokenSteeringLens:
             )
         return weights
 
-    def residuals(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
+    def residuals(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N *K T D"]:
         """Computes the steered residuals `r + c w h` of all tokens at the decoder's layer, in at least float32.
+
+        They are (B,N,T,D), or (B,N,K,T,D) for a decoder that combines K layers.
 
         Raises:
             UsageError: if a site is a point of the residual stream, which is not steered, or was not traced; or if
                 there is no steered token, or none that the decoder reads.
             ModelError: if the decoder reads no image tokens.
         """
-        read, write, factors = self._steered(trace, sites)
-        return read + factors[..., None, None] * write
+        return self._added(trace, sites, self._gathered(trace, sites))
 
     def tokens(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N t D"]:
         """Computes the tokens that the decoder reads from the steered residuals, in float32.
@@ -150,7 +168,7 @@ class TokenSteeringLens:
 
     def controls(
         self, trace: TokenTrace, sites: Sequence[Site], directions: Float[Tensor, "N T D"]
-    ) -> Float[Tensor, "B N T D"]:
+    ) -> Float[Tensor, "B N *K T D"]:
         """Steers residuals along other directions, on each token exactly as strongly as the site's, in float32 or more.
 
         Args:
@@ -161,12 +179,22 @@ class TokenSteeringLens:
         Raises:
             UsageError: as `residuals`.
         """
-        read, write, factors = self._steered(trace, sites)
-        centred = self.centred
-        along = directions.to(read)[None]
+        write, centred = self._gathered(trace, sites), self.centred
+        along = directions.to(write)[None, :, None]
         sizes = visible_norm(write[..., None, :], centred=centred), visible_norm(along[..., None, :], centred=centred)
-        scaled = along * (sizes[0] / sizes[1].where(sizes[1] > 0, 1))[..., None]
-        return read + factors[..., None, None] * scaled
+        return self._added(trace, sites, along * (sizes[0] / sizes[1].where(sizes[1] > 0, 1))[..., None])
+
+    def _gathered(self, trace: TokenTrace, sites: Sequence[Site]) -> Float[Tensor, "B N K T D"]:
+        writes = precise(trace.gathered(sites))
+        return self.weights().to(writes)[:, None] * writes
+
+    def _added(
+        self, trace: TokenTrace, sites: Sequence[Site], additions: Float[Tensor, "B N K T D"]
+    ) -> Float[Tensor, "B N *K T D"]:
+        """Adds to the residuals of each layer that is read, by the strength of each site."""
+        _, _, factors = self._steered(trace, sites)
+        added = precise(trace.reads)[:, None] + factors[..., None, None, None] * additions
+        return added[:, :, 0] if source_of(self.decoder)[1].layers is None else added
 
     def _steered(self, trace: TokenTrace, sites: Sequence[Site]) -> tuple[Tensor, Tensor, Tensor]:
         for site in sites:
@@ -187,7 +215,7 @@ class TokenSteeringLens:
 
 
 @torch.no_grad()
-def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B N T D"]) -> Float[Tensor, "B N t D"]:
+def read_tokens(encoder: Encoder, decoder: Decoder, residuals: Float[Tensor, "B N *K T D"]) -> Float[Tensor, "B N t D"]:
     """Computes the tokens that a decoder reads from many residuals, in float32."""
     reader, _ = source_of(decoder)
     return reader.tokens(residuals.flatten(0, 1).to(encoder.dtype)).float().unflatten(0, residuals.shape[:2])

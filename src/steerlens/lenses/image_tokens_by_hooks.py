@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.decoders import TokenSource
+from steerlens.decoders import TokenSource, read_residuals
 from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
@@ -22,10 +22,11 @@ def steer_and_patch_tokens(
     weights: Float[Tensor, "T"] | None = None,
     direction: Float[Tensor, "D"] | None = None,
     layer: int = 0,
-) -> Float[Tensor, "B T D"]:
-    """Computes the residual that a decoder reads by the definition of DSL: steer some tokens, patch later submodules.
+) -> Float[Tensor, "B *K T D"]:
+    """Computes the residuals that a decoder reads by the definition of DSL: steer some tokens, patch later submodules.
 
-    Slow and plain on purpose: two forward passes, without using the additivity of the residual stream.
+    Slow and plain on purpose: two forward passes, without using the additivity of the residual stream. For a decoder
+    of K layers these are K residuals, of which those before the component stay as they are.
 
     Args:
         encoder: any encoder.
@@ -54,7 +55,7 @@ def steer_and_patch_tokens(
             steer.append(Add(Site("resid_post", layer), tokens, vector=amount * direction))
         else:
             steer.append(Scale(site, tokens, factor=1 + amount))
-    later, read = later_submodules(site, layer, last + 1), Site("resid_post", last)
+    later = later_submodules(site, layer, last + 1)
     clean = encoder.record(inputs, later) if later else {}
     patches = [Patch(submodule, value=clean[submodule]) for submodule in later]
-    return encoder.record(inputs, [read], [*steer, *patches])[read]
+    return read_residuals(encoder, inputs, source, [*steer, *patches])

@@ -55,9 +55,15 @@ class TokenTotalLens(RealPassLens):
         """Checks that sites can be changed in the real forward pass, before the decoder reads its tokens.
 
         Raises:
-            UsageError: if a site cannot be changed, or the change would come after the tokens that are read.
+            UsageError: if a site cannot be changed, the change would come after the tokens that are read, or the
+                decoder combines several layers.
         """
         _, source = source_of(self.decoder)
+        if source.layers is not None:
+            raise UsageError(
+                f"the total effect is not computed for {self.decoder.spec.name}, which combines the tokens of several "
+                "layers; take --effect direct."
+            )
         for site in sites:
             for place, _ in self.places(site):
                 source.check(place, self.encoder.spec.n_layers, self.decoder.spec.name)
@@ -156,7 +162,8 @@ class TokenTotalLens(RealPassLens):
     def _trace(self, clean: CleanPass, sites: Sequence[Site]) -> TokenTrace:
         parts = self.parts(clean, sites)
         writes = {site: torch.stack([part.write for part in of_site]).sum(dim=0) for site, of_site in parts.items()}
-        return TokenTrace(record_clean(self.encoder, clean, [self._read_at])[self._read_at], writes)
+        read = record_clean(self.encoder, clean, [self._read_at])[self._read_at]
+        return TokenTrace(read[:, None], writes, (self._read_at.layer,))
 
     def _removed(self, clean: CleanPass, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
         """Computes what the ablation of directions removes from each token."""

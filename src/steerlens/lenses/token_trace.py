@@ -1,7 +1,7 @@
 """Token traces: values at sites on every token, for decoders that read image tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -25,12 +25,37 @@ class TokenTrace:
     """Contents of sites on every token of a batch of pictures.
 
     Attributes:
-        read: the residual that the decoder reads.
+        reads: the residuals that the decoder reads, after each of its K layers; K is 1 for most decoders.
         values: for each site, the residual stream at that point, or the component's write into it.
+        layers: the K layers.
+        partial: for a group or region whose members lie in several layers, its write as it has gathered by each of the
+            K layers; the last is that in `values`.
     """
 
-    read: Float[Tensor, "B T D"]
+    reads: Float[Tensor, "B K T D"]
     values: Mapping[Site, Float[Tensor, "B T D"]]
+    layers: tuple[int, ...]
+    partial: Mapping[Site, Float[Tensor, "B K T D"]] = field(default_factory=dict[Site, Tensor])
+
+    @property
+    def read(self) -> Float[Tensor, "B T D"]:
+        """The residual that the decoder reads; the last of them, if it reads several."""
+        return self.reads[:, -1]
+
+    def gathered(self, sites: Sequence[Site]) -> Float[Tensor, "B N K T D"]:
+        """Stacks the writes of several components as the decoder's layers hold them: 0 before a component's layer.
+
+        A `vector` belongs to no layer, and is held by all.
+
+        Raises:
+            UsageError: as `stack`.
+        """
+        rows: list[Tensor] = []
+        for site, value in zip(sites, self.stack(sites).unbind(dim=1), strict=True):
+            there = [layer >= site.layer for layer in self.layers]
+            shares = torch.tensor(there, dtype=value.dtype, device=value.device)[:, None, None]
+            rows.append(self.partial[site] if site in self.partial else shares * value[:, None])
+        return torch.stack(rows, dim=1)
 
     def stack(self, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
         """Stacks the contents of several sites, in their order.
@@ -125,9 +150,11 @@ def trace_tokens(
     L, native = encoder.spec.n_layers, [site for site in sites if site.kind not in NAMED_KINDS]
     for site in native:
         source.check(site.check(L, encoder.spec.n_heads), L, decoder.spec.name)
-    last = Site("resid_post", source.last_layer(L))
-    contents = dict(_recorded(encoder, inputs, list(dict.fromkeys([last, *native]))))
-    read = contents[last]
+    layers = source.layers_read(L)
+    posts = [Site("resid_post", layer) for layer in layers]
+    contents = dict(_recorded(encoder, inputs, list(dict.fromkeys([*posts, *native]))))
+    reads = torch.stack([contents[post] for post in posts], dim=1)
+    partial: dict[Site, Tensor] = {}
     for site in sites:
         if site.kind in NAMED_KINDS:
             if site.name not in named or direction_site(site.name, named[site.name]) != site:
@@ -135,8 +162,12 @@ def trace_tokens(
                     f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
                 )
             check_direction(named[site.name], encoder.spec, decoder.spec)
-            contents[site] = _written(encoder, inputs, named[site.name], read)
-    return TokenTrace(read, contents)
+            direction = named[site.name]
+            contents[site] = _written(encoder, inputs, direction, reads[:, -1])
+            members = () if isinstance(direction, Tensor) else _members(direction)
+            if len(layers) > 1 and members:
+                partial[site] = _gathered(encoder, inputs, direction, layers, reads)
+    return TokenTrace(reads, contents, layers, partial)
 
 
 def _recorded(encoder: Encoder, inputs: Inputs | Tensor, sites: Sequence[Site]) -> Iterator[tuple[Site, Tensor]]:
@@ -156,6 +187,19 @@ def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, li
     total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
     for _, write in _recorded(encoder, inputs, _members(direction)):
         total += write
+    return total.to(like)
+
+
+def _gathered(
+    encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, layers: Sequence[int], like: Tensor
+) -> Float[Tensor, "B K T D"]:
+    """Computes what a group or region has written by each of the layers."""
+    total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
+    for own in sorted({member.layer for member in _members(direction)}):
+        members = tuple(member for member in _members(direction) if member.layer == own)
+        part = replace(direction, heads=members) if isinstance(direction, RegionPart) else Group(members)
+        later = torch.tensor([layer >= own for layer in layers], device=total.device)
+        total[:, later] += _written(encoder, inputs, part, like[:, -1])[:, None]
     return total.to(like)
 
 

@@ -148,6 +148,9 @@ def is_complete(manifest: Mapping[str, Any], cells: int) -> bool:
 def spec_to_json(spec: EncoderSpec | DecoderSpec) -> dict[str, Any]:
     """Spec as JSON values, without the geometry, which the manifest stores separately."""
     values = json.loads(json.dumps(asdict(spec)))
+    tokens = values.get("tokens")
+    if tokens is not None and tokens["layers"] is None:  # as earlier versions wrote it, whose runs resume
+        del tokens["layers"]
     return {name: value for name, value in values.items() if name != "geometry"}
 
 
@@ -199,7 +202,8 @@ def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
     defaults["size"] = tuple(defaults["size"])
     defaults["guidance_interval"] = tuple(defaults.get("guidance_interval", (0.0, 1.0)))
     tokens = values.get("tokens")
-    source = None if tokens is None else TokenSource(**tokens)
+    layers = None if tokens is None or tokens.get("layers") is None else tuple(tokens["layers"])
+    source = None if tokens is None else TokenSource(**{**tokens, "layers": layers})
     fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults), "tokens": source}
     return DecoderSpec(**fields)
 

@@ -128,6 +128,7 @@ def decoder_report(family: str) -> CheckReport:
             return _neighbours(encoder, Path(name))
         try:
             folder = _kandinsky22(Path(name)) if family == "kandinsky-2.2" else save_tiny_decoder(family, Path(name))
+            folder = folder / "decoder" if family == "vit-mae" else folder
         except KeyError as error:
             raise ModelError(f"there is no tiny model of the family {family} in steerlens.testing.") from error
         except AttributeError as error:

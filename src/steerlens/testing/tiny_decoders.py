@@ -23,6 +23,7 @@ from steerlens.testing.tiny_parts import (
     tiny_tokenizer,
     tiny_vae,
 )
+from steerlens.testing.tiny_vit_mae import save_tiny_vit_mae
 
 _SD_SCHEDULE: Mapping[str, Any] = {
     "beta_start": 0.00085,
@@ -51,6 +52,8 @@ def tiny_pipeline(family: str, seed: int = 0) -> Any:
 
 def save_tiny_decoder(family: str, folder: Path | str, seed: int = 0) -> Path:
     """Saves a tiny pipeline in the layout of the hub, with image encoder and adapter, and returns the folder."""
+    if family == "vit-mae":
+        return save_tiny_vit_mae(folder, seed=seed)
     folder, base = Path(folder), _BASES.get(family)
     with quiet_libraries():
         # As on the hub, the pipeline is saved without the adapter, and the adapter beside it.

@@ -157,6 +157,11 @@ def save_tiny_model(kind: str, folder: Path, seed: int = 0) -> Path:
     """Saves a tiny model and its processor in the layout of the hub, and returns the folder."""
     with quiet_libraries():
         tiny_model(kind, seed).save_pretrained(folder)
+    return save_tiny_processor(kind, folder)
+
+
+def save_tiny_processor(kind: str, folder: Path) -> Path:
+    """Saves the image processor of a tiny model in the layout of the hub, and returns the folder."""
     processor = tiny_family_processor(kind)
     if not isinstance(processor, DINOv3Processor):
         processor.save_pretrained(folder)

@@ -104,6 +104,7 @@ class Card:
         folder: folder of the card, for a pair that is neither bundled nor on the hub.
         mirror: `owner/name` of another publisher's copy, for a decoder whose own repository has left the hub.
         terms: terms of use that are shown before a download, such as those of a non-commercial licence; or empty.
+        pickled: file of the decoder's weights, if they are published only as a pickle, which is never opened; or empty.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Card:
     folder: Path | None = None
     mirror: str | None = None
     terms: str = ""
+    pickled: str = ""
 
     def __post_init__(self) -> None:
         elsewhere = self.folder is not None or self.family == "neighbours"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from steerlens.decoders import Family
+from steerlens.decoders.family import WHOLE
 from steerlens.errors import ModelError, TermsWarning, UsageError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.decoder_families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
@@ -61,7 +62,7 @@ class LocatedPair:
             files = (path for path in sorted(self.decoder.rglob("*")) if path.is_file())
             inside = {path.relative_to(self.decoder): path for path in files}
             return {f"decoder/{name.as_posix()}": path for name, path in inside.items() if name.parts[0][0] != "."}
-        if family.joint:
+        if WHOLE in family.parts:
             return {"decoder": self.decoder}
         parts = {name: self.decoder / name for name, part in family.parts.items() if part.library != "tokenizer"}
         if family.extra_weights is not None:
@@ -157,6 +158,8 @@ def card_files(known: Card) -> list[tuple[Repository, tuple[str, ...]]]:
         return [] if known.encoder is None else [(first, ENCODER_FILES)]
     if family.joint:
         return [(second, family.decoder_files)]
+    if known.pickled:  # the encoder is a repository of its own
+        return [(first, (*ENCODER_FILES, "preprocessor_config.json")), (second, (known.pickled,))]
     inside = f"{first.path}/" if first.path else ""
     files = [(first, tuple(inside + file for file in family.encoder_files)), (second, family.decoder_files)]
     return files if known.adapter is None else [*files, (known.adapter, (known.adapter.path,))]
@@ -184,6 +187,13 @@ def _declared(known: Card) -> Family:
 
 def _on_hub(known: Card, local_files_only: bool) -> LocatedPair:
     first, second = cast(Repository, known.encoder), cast(Repository, known.decoder)
+    if known.pickled:
+        raise ModelError(
+            f"{known.name}: {second.repository} gives out the decoder's weights as a pickle alone ({known.pickled}), "
+            "which can run code and is never opened here. Save them again where you trust them, with `python "
+            f"benchmarks/unpickled_decoder.py {known.name} FOLDER` in a checkout of steerlens, and give --local "
+            f"FOLDER. Before that, know: {known.terms}"
+        )
     wanted = card_files(known)
     names = list(dict.fromkeys(f"{_name(place)}/" for place, _ in wanted))
     instead = (

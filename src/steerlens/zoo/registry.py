@@ -44,6 +44,7 @@ _OURS: Mapping[Group, Mapping[str, str]] = {
         "rae-dinov2": "steerlens.decoders.rae:RAEDecoder",
         "rae-siglip2": "steerlens.decoders.rae:RAEDecoder",
         "rae-mae": "steerlens.decoders.rae:RAEDecoder",
+        "vit-mae": "steerlens.decoders.vit_mae:ViTMAEDecoder",
         "neighbours": "steerlens.decoders.neighbours:NeighboursDecoder",
     },
 }

@@ -41,9 +41,7 @@ def test_every_decoder_that_the_libraries_can_build_passed() -> None:
     rows, _ = read_measurements(DOCS / "conformance.json")
     for row in rows:
         if row.group == "steerlens.decoders":
-            # diffusers 0.42.1 looks for a part of SigLIP 2 that transformers no longer has.
-            broken = row.family == "rae-siglip2"
-            assert bool(row.failures) == broken, row
+            assert not row.failures, row
             assert (row.errors["float32"] is None) == broken, row
             assert not broken or "vision_model" in row.failures[0]
 

@@ -8,7 +8,7 @@ References: B. Zheng, N. Ma, S. Tong, S. Xie, "Diffusion Transformers with Repre
 arXiv 2510.11690.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from math import isqrt
 from pathlib import Path
@@ -19,22 +19,18 @@ from diffusers import AutoencoderRAE
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, TokenSource, check_request
+from steerlens.decoders.base import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.decoders.family import configured
+from steerlens.decoders.one_pass import OnePassDecoder
 from steerlens.decoders.rae import FAMILIES
 from steerlens.decoders.rae.siglip import expected_tower
-from steerlens.decoders.saved import SavedDecoder
-from steerlens.errors import ModelError, UsageError
-from steerlens.progress import Progress
+from steerlens.errors import ModelError
 
 _PREFIX: Mapping[str, int] = {"dinov2": 5, "siglip2": 0, "mae": 1}
 """Class and register tokens before the patches, by kind of encoder."""
 
-_BATCH, _BATCH_CUDA = 8, 64
 
-
-class RAEDecoder(SavedDecoder):
+class RAEDecoder(OnePassDecoder):
     """Decodes image tokens (N,T,D) as `AutoencoderRAE.decode` does; the seed changes nothing.
 
     Args:
@@ -65,23 +61,14 @@ class RAEDecoder(SavedDecoder):
         )
 
     @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return next(self.model.decoder.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of its weights."""
-        return next(self.model.decoder.parameters()).dtype
+    def network(self) -> nn.Module:
+        """The model's decoder."""
+        return self.model.decoder
 
     @property
     def native_encoder(self) -> nn.Module:
         """The frozen encoder of the image tokens."""
         return getattr(self.model.encoder, "vision_model", self.model.encoder)
-
-    def batch_size(self, options: DecodeOptions) -> int:
-        """Returns the number of pictures decoded at once."""
-        return options.batch_size or (_BATCH_CUDA if self.device.type == "cuda" else _BATCH)
 
     @torch.no_grad()
     def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N t D"]:
@@ -90,41 +77,13 @@ class RAEDecoder(SavedDecoder):
         norm = encoder.post_layernorm if self.kind == "siglip2" else encoder.layernorm
         return norm(residual)[:, _PREFIX[self.kind] :]
 
-    def decode_batches(
-        self, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-    ) -> Iterator[Progress]:
-        """Decodes batch by batch; a batch has no steps.
-
-        Args:
-            conditioning: image tokens (N,T,D), the output of `tokens`.
-            seeds: one per picture; they change nothing.
-            options: options of decoding; only size and batch size matter.
-
-        Raises:
-            ModelError: if the conditioning is of another kind or size, or a picture is not finite.
-            UsageError: if the seeds or the size of the pictures do not fit.
-        """
-        options = options or self.spec.defaults
-        check_request(self.spec, conditioning, seeds)
-        if options.size != self.spec.defaults.size:
-            height, width = self.spec.defaults.size
-            raise UsageError(f"{self.spec.name} gives pictures of {height} x {width} pixels alone, not {options.size}.")
-        size = self.batch_size(options)
-        for start in range(0, len(seeds), size):
-            decoded = Decoded(start, self._pictures(conditioning.values[start : start + size]))
-            yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
-
-    @torch.no_grad()
-    def _pictures(self, tokens: Float[Tensor, "B t D"]) -> Float[Tensor, "B 3 height width"]:
-        tokens = tokens.detach().to(self.device, self.dtype)
+    def draw(self, tokens: Float[Tensor, "B t D"]) -> Float[Tensor, "B 3 height width"]:
+        """Draws pictures by the model's own `decode`, from tokens that are standardised first."""
         if self.model.reshape_to_2d:
             side = isqrt(tokens.shape[1])
             tokens = tokens.transpose(1, 2).unflatten(2, (side, side))
         latents = self.model._normalize_latents(tokens) * self.model.config.scaling_factor
-        pictures = self.model.decode(latents, return_dict=False)[0].float().clamp(0, 1).cpu()
-        if not torch.isfinite(pictures).all():
-            raise ModelError(f"{self.spec.name} gave pictures that are not finite; try --dtype float32.")
-        return pictures
+        return self.model.decode(latents, return_dict=False)[0]
 
     @classmethod
     def from_folder(cls, folder: Path, negative: Tensor | None, **given: Any) -> Self:

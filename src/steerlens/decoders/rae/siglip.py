@@ -5,10 +5,10 @@ names. Since transformers 5, `SiglipVisionModel` is that tower itself. While an 
 a module with the tower inside; once diffusers builds it without help, nothing is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders import autoencoder_rae
@@ -36,7 +36,7 @@ class NestedTower(nn.Module):
 
 def builds_unaided() -> bool:
     """True if diffusers builds its SigLIP autoencoder by itself, found by building a small one without numbers."""
-    build: Any = autoencoder_rae._build_encoder
+    build: Any = cast(Any, autoencoder_rae)._build_encoder
     try:
         with torch.device("meta"):
             build("siglip2", hidden_size=64, patch_size=16, num_hidden_layers=1)
@@ -48,7 +48,7 @@ def builds_unaided() -> bool:
 
 
 @contextmanager
-def expected_tower() -> Iterator[None]:
+def expected_tower() -> Generator[None]:
     """Lets diffusers build a SigLIP autoencoder while open, by one thread at a time."""
     if builds_unaided():
         yield
