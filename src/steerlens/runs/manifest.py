@@ -203,7 +203,8 @@ def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
     defaults["guidance_interval"] = tuple(defaults.get("guidance_interval", (0.0, 1.0)))
     tokens = values.get("tokens")
     layers = None if tokens is None or tokens.get("layers") is None else tuple(tokens["layers"])
-    source = None if tokens is None else TokenSource(**{**tokens, "layers": layers})
+    given: dict[str, Any] = {**(tokens or {}), "layers": layers}
+    source = None if tokens is None else TokenSource(**given)
     fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults), "tokens": source}
     return DecoderSpec(**fields)
 

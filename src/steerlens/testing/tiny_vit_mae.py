@@ -38,9 +38,10 @@ def save_tiny_vit_mae(folder: Path | str, variant: str = "raev2", seed: int = 0)
     folder, (kind, options) = Path(folder), VARIANTS[variant]
     with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
-        config = MODELS[kind]().config
+        native: Any = MODELS[kind]()
+        config = native.config
         config.num_hidden_layers = _DEPTH
-        encoder: Any = type(MODELS[kind]())(config)
+        encoder: Any = type(native)(config)
         randomise(encoder)
         decoder = PixelTransformer(
             token_size=32, grid=2, patch_size=8, width=16, depth=2, heads=2, mlp_size=24, **options

@@ -41,9 +41,7 @@ def test_every_decoder_that_the_libraries_can_build_passed() -> None:
     rows, _ = read_measurements(DOCS / "conformance.json")
     for row in rows:
         if row.group == "steerlens.decoders":
-            assert not row.failures, row
-            assert (row.errors["float32"] is None) == broken, row
-            assert not broken or "vision_model" in row.failures[0]
+            assert not row.failures and row.errors["float32"] is not None, row
 
 
 def test_what_was_measured_is_measured_again() -> None:
