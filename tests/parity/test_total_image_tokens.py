@@ -15,6 +15,7 @@ from steerlens.loading import load
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.testing.tiny_decoders import save_tiny_decoder
+from steerlens.testing.tiny_vit_mae import save_tiny_vit_mae
 from steerlens.zoo.pair import Pair
 
 FAMILIES = ("rae-dinov2", "rae-mae", "ip-adapter-plus-sd15")
@@ -106,3 +107,10 @@ def test_what_comes_after_the_tokens_is_refused(pair: Pair, pixels: Tensor) -> N
         return
     with pytest.raises(UsageError, match="has no effect on what"):
         lens_of(pair, "s=2").tokens(clean_pass(pair.encoder, pixels), [late])
+
+
+def test_a_decoder_of_several_layers_is_refused(tmp_path: Path) -> None:
+    pair = load(save_tiny_vit_mae(tmp_path), dtype="float32", device="cpu")
+    lens = TokenTotalLens(pair.encoder, Strength.parse("s=2"), decoder=pair.decoder)
+    with pytest.raises(UsageError, match="combines the tokens of several layers; take --effect direct"):
+        lens.check([Site("head", 0, 0)])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import Decoder
+from steerlens.errors import UsageError
 from steerlens.lenses.controls import control_direction
 from steerlens.lenses.image_tokens import TokenSteeringLens, read_tokens
 from steerlens.lenses.readout import precise
