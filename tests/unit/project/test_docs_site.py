@@ -1,5 +1,6 @@
 """The docs site builds without a warning, has a page for every public name, and shows only commands that exist."""
 
+import json
 import re
 import shlex
 import shutil
@@ -61,3 +62,16 @@ def test_every_command_shown_parses(page: Path) -> None:
         assert words[1] in COMMANDS, " ".join(words)
         if "--help" not in words:
             parse_command(words[1], words[2:])
+
+
+def test_badges_link_the_repository_that_is_given(tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "notebooks", tmp_path / "notebooks")
+    script = tmp_path / "notebooks" / "badges.py"
+    for _ in range(2):  # the second time changes nothing
+        subprocess.run([sys.executable, str(script), "owner/name"], check=True)
+    assert (tmp_path / "notebooks" / "index.md").read_text(encoding="utf-8").count("[![Open in Colab]") == 3
+    first = json.loads((tmp_path / "notebooks" / "first-look.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "github/owner/name/blob/main/docs/notebooks/first-look.ipynb" in first[0]["source"]
+    assert [cell["id"] for cell in first].count("badge") == 1
+    refused = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "OWNER/NAME" in refused.stderr
