@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RepeatedCells,
         clean_site,
         compact,
+        foil_of,
         leading_lens,
         make_plan,
     )
@@ -42,6 +43,7 @@ __all__ = [
     "SiteScore",
     "clean_site",
     "compact",
+    "foil_of",
     "leading_lens",
     "make_plan",
 ]

@@ -128,6 +128,7 @@ class Atlas:
         random = CONTROLS.get(lens)
         controls = [] if random is None else [result.similarity for result in self.cells(random, site, picture)]
         pool = self._control_pool(self.id_of(picture), random) if random is not None and controls else None
+        foils = [result.similarity for result in self.cells("foil", site, picture)] if lens == "steering" else []
         return SiteScore(
             site=site,
             lens=lens,
@@ -139,6 +140,8 @@ class Atlas:
             control=_mean(controls) if controls else None,
             beats_control=similarity > _mean(controls) if controls else None,
             control_share=None if pool is None else share_beaten(similarity, pool),
+            foil=_mean(foils) if foils else None,
+            beats_foil=similarity > _mean(foils) if foils else None,
             direct_cosine=results[0].direct_cosine,
             change_cosine=results[0].change_cosine,
             cells=results,

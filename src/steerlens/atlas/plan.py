@@ -9,7 +9,7 @@ from steerlens.lenses import Strength
 from steerlens.limits import over_limit
 from steerlens.sites import Site
 
-LensName = Literal["diffusion", "steering", "control", "total", "ablation", "total_control"]
+LensName = Literal["diffusion", "steering", "control", "foil", "total", "ablation", "total_control"]
 
 LENS_NAMES: tuple[LensName, ...] = get_args(LensName)
 
@@ -35,11 +35,13 @@ class Cell:
         picture: id of the input picture.
         lens: `diffusion`; `steering` (the direct effect) or `total` (everything downstream reacts); `control` or
             `total_control` for a random direction as strong as the site, under either; `ablation` for the embedding
-            without the site, everything downstream reacting.
+            without the site, everything downstream reacting; `foil` for the same site's write for another input,
+            steered as hard.
         site: site that the lens looks at.
         strength: steering strength; `s=0` for an ablation, None for the Diffusion Lens.
         seed: seed of the decoder.
-        draw: number of the random direction of a control, from 0.
+        draw: number of the random direction of a control, from 0; for a foil, the number of inputs by which the other
+            input follows this one, from 1 (`foil_of`).
     """
 
     picture: str
@@ -189,6 +191,22 @@ def leading_lens(lens: LensName, planned: Collection[str]) -> LensName:
     return "total" if lens in REAL_PASSES and "steering" not in planned else "steering"
 
 
+def foil_of(inputs: Sequence[str], picture: str, draw: int) -> str:
+    """Id of the input whose write a foil of a picture is steered with.
+
+    Args:
+        inputs: ids of all inputs of the run, in order; the first follows the last.
+        picture: id of the picture.
+        draw: of the foil's cell.
+
+    Raises:
+        UsageError: if the picture is not among them, or they are too few.
+    """
+    if picture not in inputs or not 0 < draw < len(inputs):
+        raise UsageError(f"a foil of {picture} takes the write for another input, but there are {len(inputs)} inputs.")
+    return inputs[(list(inputs).index(picture) + draw) % len(inputs)]
+
+
 def clean_site(n_layers: int) -> Site:
     """Site whose Diffusion Lens picture is the clean reconstruction: the residual that the decoder itself reads."""
     return Site("resid_post", n_layers - 1)
@@ -204,6 +222,7 @@ def make_plan(
     lenses: Sequence[LensName] = ("diffusion", "steering"),
     controls: int = 1,
     effects: Sequence[Effect] = ("direct",),
+    foils: int = 0,
 ) -> Plan:
     """Plans the cells of every picture: its clean reconstruction, each site under each lens, and the controls.
 
@@ -218,10 +237,11 @@ def make_plan(
         lenses: lenses to use.
         controls: number of random directions for each steered site and effect; 0 for none.
         effects: effects of steering: `direct`, or `total` with the ablation of each site, or both.
+        foils: number of other inputs whose write each steered site is shown with, for its direct effect.
 
     Raises:
         UsageError: if there is no picture, site or seed to plan for, no such lens, the number of controls is negative,
-            or the total effect is requested without the Steering Lens.
+            the total effect is requested without the Steering Lens, or there are too few inputs for the foils.
     """
     if not pictures or not sites or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
@@ -229,7 +249,17 @@ def make_plan(
         raise UsageError(f"there is no lens {unknown[0]!r}; known are diffusion, steering.")
     if controls < 0:
         raise UsageError(f"the number of controls cannot be negative, but it is {controls}.")
+    inputs = tuple(dict.fromkeys(pictures))
+    if foils < 0:
+        raise UsageError(f"the number of foils cannot be negative, but it is {foils}.")
+    if foils >= len(inputs):
+        raise UsageError(
+            f"foils show heads with their writes for other inputs: {foils} of them need {foils + 1} different inputs, "
+            f"not {len(inputs)}."
+        )
     steered = [site for site in sites if site.is_write] if "steering" in lenses else []
+    # The write of a direction is the same for every input.
+    exchanged = [site for site in steered if site.kind != "vector"] if "direct" in effects else []
     shown = list(sites) if "diffusion" in lenses else []
     if not steered and not shown:
         raise UsageError(
@@ -240,7 +270,8 @@ def make_plan(
         raise UsageError("the total effect is one of steering: name the Steering Lens too (--lens steering).")
     if clean_site(n_layers) not in shown:
         shown.insert(0, clean_site(n_layers))
-    if words := over_limit("cells", len(seeds) * (len(shown) + len(steered) * _cells_of_a_site(effects, controls))):
+    of_sites = len(steered) * _cells_of_a_site(effects, controls) + len(exchanged) * foils
+    if words := over_limit("cells", len(seeds) * (len(shown) + of_sites)):
         raise UsageError(f"the plan has, for each input, {words}. Name fewer sites, seeds or controls.")
     each: dict[Cell, None] = {}
     for seed in seeds:
@@ -257,7 +288,10 @@ def make_plan(
             for site in steered:
                 for draw in range(controls):
                     each[Cell("", CONTROLS[lens], site, strength, seed, draw)] = None
-    return Plan(RepeatedCells(tuple(dict.fromkeys(pictures)), tuple(each)), strength, tuple(seeds), n_layers)
+            for site in exchanged if lens == "steering" else ():
+                for draw in range(1, foils + 1):
+                    each[Cell("", "foil", site, strength, seed, draw)] = None
+    return Plan(RepeatedCells(inputs, tuple(each)), strength, tuple(seeds), n_layers)
 
 
 def _cells_of_a_site(effects: Collection[Effect], controls: int) -> int:

@@ -137,6 +137,8 @@ class SiteScore:
         rho: relative steering strength, signed; 0 for the Diffusion Lens.
         control: mean similarity of the site's own random directions, or None without controls.
         beats_control: True if `similarity` exceeds `control`; None without controls.
+        foil: mean similarity of the site's writes for other inputs, steered as hard, or None without foils.
+        beats_foil: True if `similarity` exceeds `foil`; None without foils.
         control_share: share of the picture's random directions, of all sites and draws, that score lower. Both scores
             are means over seeds; ties count half; None without controls. Comparable across sites if every site is
             steered by the same `rho`.
@@ -156,6 +158,8 @@ class SiteScore:
     control: float | None = None
     beats_control: bool | None = None
     control_share: float | None = None
+    foil: float | None = None
+    beats_foil: bool | None = None
     direct_cosine: float | None = None
     change_cosine: float | None = None
     cells: InitVar[Sequence[CellResult]] = ()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from steerlens.lenses.diffusion import DiffusionLens
     from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
     from steerlens.lenses.logit import Label, LogitLens
-    from steerlens.lenses.readout import read_out
+    from steerlens.lenses.readout import read_out, writes
     from steerlens.lenses.real_pass import Change, ChangeKind, CleanPass, check_place, clean_pass, places_of
     from steerlens.lenses.regions import (
         Area,
@@ -89,6 +89,7 @@ __all__ = [
     "token_part",
     "trace_tokens",
     "visible_norm",
+    "writes",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, SiteScore, clean_site
+from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, SiteScore, clean_site, foil_of
 from steerlens.printable import without_folders
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
@@ -71,6 +71,12 @@ def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
     }
 
 
+def foil_counts(atlas: Atlas, picture: str) -> tuple[int, int] | None:
+    """Heads that beat their own write for other inputs, and the compared heads; None without foils."""
+    compared = [score.beats_foil for score in atlas.ranked("steering", picture) if score.beats_foil is not None]
+    return (sum(compared), len(compared)) if compared else None
+
+
 def half_layer(atlas: Atlas, picture: str) -> int | None:
     """First layer from which the residual stream keeps half of the clean reconstruction's similarity; None if none."""
     clean = atlas.clean(picture)
@@ -129,6 +135,11 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
                 f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls; chance would give "
                 f"about {counts['strongChance']:.1f}."
             )
+    if foils := foil_counts(atlas, reading.id):
+        findings.append(
+            f"{foils[0]} of {foils[1]} heads score above the same head's write for another input, steered as hard; "
+            f"chance would give about {round(foils[1] / 2)}. The excess is what pictures carry of this very input."
+        )
     return findings
 
 
@@ -298,7 +309,7 @@ def _ranking(scores: Mapping[Site, SiteScore]) -> list[Site]:
 def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
     """`data:` addresses of decoded pictures by cell key, highest-ranked sites first, until the budget is used up."""
     grids = {site for ranking in tops.values() for site in ranking[:TOP_K]}
-    rank = {"steering": 3, "total": 4, "ablation": 5, "diffusion": 6, "control": 7, "total_control": 7}
+    rank = {"steering": 3, "total": 4, "ablation": 5, "diffusion": 6, "control": 7, "total_control": 7, "foil": 7}
 
     def order(result: CellResult) -> int:
         site = result.cell.site
@@ -325,6 +336,7 @@ def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budge
 def _scored(atlas: Atlas, id: str, score: SiteScore, addresses: Mapping[str, str]) -> dict[str, Any]:
     random = CONTROLS.get(score.lens)
     controls = () if random is None else atlas.cells(random, score.site, id)
+    foils = atlas.cells("foil", score.site, id) if score.lens == "steering" else ()
     return {
         "similarity": _number(score.similarity),
         "steered": _number(score.steered_similarity),
@@ -339,7 +351,21 @@ def _scored(atlas: Atlas, id: str, score: SiteScore, addresses: Mapping[str, str
         "share": _number(score.control_share) if atlas.plan.strength.kind == "rho" else None,
         "pictures": [_cell(result, addresses) for result in atlas.cells(score.lens, score.site, id)],
         "controls": [_cell(result, addresses) for result in controls],
+        "foil": _number(score.foil),
+        "beatsFoil": score.beats_foil,
+        "foils": [{**_cell(result, addresses), "of": _other_input(atlas, result)} for result in foils],
     }
+
+
+def _other_input(atlas: Atlas, foil: CellResult) -> str:
+    """Name of the input whose write a foil was steered with."""
+    recorded: Mapping[str, Any] = atlas.manifest.get("inputs") or {}
+    names = {id: str(entry.get("name", id)) for id, entry in recorded.items()}
+    # An atlas of fake results records no inputs.
+    names = names or {reading.id: reading.picture.name for reading in atlas.readings}
+    if foil.cell.draw >= len(names):
+        return "another input"
+    return names[foil_of(list(names), foil.cell.picture, foil.cell.draw)]
 
 
 def _cell(result: CellResult, addresses: Mapping[str, str]) -> dict[str, Any]:

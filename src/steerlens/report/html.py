@@ -87,6 +87,7 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
             encoder=short_name(atlas.encoder.name),
             lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
             controls=any(cell.lens == "control" for cell in atlas.finished),
+            foils=any(cell.lens == "foil" for cell in atlas.finished),
             strength=str(atlas.plan.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
             targets=" or ".join(targets),
             one_token=readout is not None and len(readout) == 1,

@@ -196,7 +196,7 @@ def _sites(atlas: Atlas) -> Iterator[Site]:
 
 def _beside_site(result: CellResult) -> str:
     cell = result.cell
-    drawn = f"-draw{cell.draw}" if cell.lens in CONTROLS.values() else ""
+    drawn = f"-draw{cell.draw}" if cell.lens in (*CONTROLS.values(), "foil") else ""
     return f"seed{cell.seed}{drawn}"
 
 

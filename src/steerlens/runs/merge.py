@@ -152,6 +152,12 @@ def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
 
 
 def _refuse_difference(first: _Source, other: _Source) -> None:
+    foils = any("foil" in source.plan.lenses for source in (first, other))
+    if foils and list(first.manifest["inputs"]) != list(other.manifest["inputs"]):
+        raise UsageError(
+            f"{other.folder} cannot be merged with {first.folder}: foils show the writes for other inputs of their own "
+            "run, and these runs have different inputs. Make one run of all inputs, or runs without foils (--foils 0)."
+        )
     agreed, of_other = _must_agree(first, other), _must_agree(other, first)
     difference = identity_difference(comparable(agreed, of_other), comparable(of_other, agreed))
     if difference is not None:

@@ -51,6 +51,8 @@ class Job:
         n_labels: number of labels stored for every site.
         tokens: tokens that the Steering Lens writes to, for a decoder of image tokens; None for all.
         vector_at: point of the residual stream where directions are added for their total effect; None without one.
+        inputs: ids of all inputs of the run, in order, also where `pictures` and `plan` hold a part of them; foils take
+            the writes for other inputs.
         traces: cache of traces of earlier runs; None to compute every trace.
         selection: rule that selects the cells to decode.
         models: hashes of weights, and precision, of encoder and decoder, as in the manifest; workers on other machines
@@ -68,6 +70,7 @@ class Job:
     n_labels: int = 5
     tokens: Area | None = None
     vector_at: Site | None = None
+    inputs: tuple[str, ...] = ()
     traces: TraceCache | None = None
     selection: Selection = field(default_factory=Selection)
     models: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -125,6 +125,7 @@ def look(
     effect: str | Sequence[str] = "direct",
     vector_at: SiteLike | None = None,
     controls: int = 1,
+    foils: int = 0,
     tokens: str = "all",
     seed: int = 0,
     n_seeds: int = 1,
@@ -158,6 +159,7 @@ def look(
             `total`, the site scaled in the real forward pass, with a picture of its ablation; or `direct,total`.
         vector_at: for total effects of directions, the point of the residual stream where they are added.
         controls: random directions steered as hard as each head; 0 for none.
+        foils: other inputs whose write each head is shown with, steered as hard as its own; 0 for none.
         tokens: tokens that the Steering Lens writes to, for decoders of image tokens.
         seed: first seed of the decoder.
         n_seeds: number of seeds, counting up.
@@ -188,6 +190,7 @@ def look(
         effect=effect if isinstance(effect, str) else tuple(effect),
         vector_at=None if vector_at is None else str(as_site(vector_at)),
         controls=controls,
+        foils=foils,
         tokens=tokens,
         seed=seed,
         n_seeds=n_seeds,

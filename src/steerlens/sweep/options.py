@@ -46,6 +46,10 @@ class LensOptions:
     controls: int = 1
     """Controls of each head: random directions steered equally hard, which the head should beat; 0 for none."""
 
+    foils: int = 0
+    """Foils of each head: its write for other inputs of the run, steered from this input as hard as its own. The own
+    should be closer to the input. Needs more inputs than foils; 0 for none."""
+
     n_labels: int = 5
     """Number of Logit Lens labels for every site."""
 

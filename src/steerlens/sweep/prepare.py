@@ -84,10 +84,15 @@ def make_job(
         n_labels=options.n_labels,
         tokens=tokens,
         vector_at=vector_place(options, plan, spec.n_layers),
+        inputs=plan.pictures,
         traces=_kept_traces(pair, options, directions),
         selection=_selection(pair, options, resolved),
         models=models_identity(pair),
     )
+    if options.foils and job.reads_tokens:
+        raise UsageError(
+            f"{pair.decoder.spec.name} reads image tokens, and foils are for decoders of embeddings; set foils to 0."
+        )
     real = dict.fromkeys(cell.site for cell in plan.of(plan.pictures[0]) if cell.lens in REAL_PASSES)
     total_lens(job).check(list(real))
     return job
@@ -177,6 +182,7 @@ def plan_of(
         lenses=options.lenses,
         controls=options.controls,
         effects=parse_effects(options.effect),
+        foils=options.foils,
     )
 
 

@@ -37,7 +37,7 @@ def reading_of(
         heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
     labels = ()
     if job.vocabulary is not None:
-        planned = [cell.site for cell in cells if cell.lens not in ("control", "total_control")]
+        planned = [cell.site for cell in cells if cell.lens not in ("control", "foil", "total_control")]
         sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *planned])
         labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
     return Reading(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.atlas import REAL_PASSES, Cell, Reading
+from steerlens.atlas import REAL_PASSES, Cell, Reading, foil_of
 from steerlens.decoders import clean_conditioning, fitting
 from steerlens.encoders import Inputs
 from steerlens.lenses import (
@@ -23,6 +23,7 @@ from steerlens.lenses import (
     read_tokens,
     steer_directions,
     trace_tokens,
+    writes,
 )
 from steerlens.sweep.cells import SteeredCell as SteeredCell
 from steerlens.sweep.cells import TracedPicture as TracedPicture
@@ -101,7 +102,7 @@ def _steer(job: Job, traced: TracedPicture, cells: Sequence[Cell]) -> Iterator[S
 
 
 def _steer_embeddings(job: Job, trace: Trace, cells: Sequence[Cell], target: Tensor) -> Iterator[SteeredCell]:
-    for lens in ("diffusion", "steering", "control"):
+    for lens in ("diffusion", "steering", "control", "foil"):
         of_lens = [cell for cell in cells if cell.lens == lens]
         if of_lens:
             with torch.no_grad(), fitting(f"steering {len(of_lens)} sites"):
@@ -123,8 +124,23 @@ def _embeddings(
     rhos = steering.relative_strength(trace, sites)[0, rows]
     if lens == "steering":
         return steering.embeddings(trace, sites)[0, rows], rhos
-    directions = torch.stack([control_direction(cell.site, cell.draw, trace.final[0]) for cell in cells])
+    if lens == "foil":
+        directions = _foil_writes(job, cells)
+    else:
+        directions = torch.stack([control_direction(cell.site, cell.draw, trace.final[0]) for cell in cells])
     return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
+
+
+def _foil_writes(job: Job, cells: Sequence[Cell]) -> Float[Tensor, "N R D"]:
+    """Writes of the cells' sites for other inputs, each input traced once."""
+    found: dict[Cell, Tensor] = {}
+    for draw in dict.fromkeys(cell.draw for cell in cells):
+        of_draw = [cell for cell in cells if cell.draw == draw]
+        other = trace_picture(job, foil_of(job.inputs, of_draw[0].picture, draw)).trace
+        sites = [cell.site for cell in of_draw]
+        written = writes(job.encoder, other, sites, job.directions)[0]
+        found |= dict(zip(of_draw, written, strict=True))
+    return torch.stack([found[cell] for cell in cells])
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ def fake_atlas(
     seeds: Sequence[int] = (0,),
     lenses: Sequence[LensName] = ("diffusion", "steering"),
     controls: int = 1,
+    foils: int = 0,
     effects: Sequence[Effect] = ("direct",),
     strength: str = "rho=1",
     vocabulary: bool = True,
@@ -45,6 +46,7 @@ def fake_atlas(
         seeds: decoder seeds.
         lenses: lenses of the run.
         controls: random directions per steered site.
+        foils: writes for other inputs per steered site.
         effects: effects of steering.
         strength: steering strength.
         vocabulary: whether there are Logit Lens labels.
@@ -64,6 +66,7 @@ def fake_atlas(
         seeds=seeds,
         lenses=lenses,
         controls=controls,
+        foils=foils,
         effects=effects,
     )
     options = DecodeOptions(steps=2, guidance=3.0, scheduler="dpm++", size=(size, size))
@@ -116,7 +119,7 @@ def _image(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def _result(rng: np.random.Generator, cell: Cell, size: int) -> CellResult:
-    centre = {"diffusion": 0.2, "control": 0.45, "total_control": 0.45}.get(cell.lens, 0.6)
+    centre = {"diffusion": 0.2, "control": 0.45, "total_control": 0.45, "foil": 0.5}.get(cell.lens, 0.6)
     if cell.site.kind == "resid_post":
         centre = 0.6
     similarity, fidelity = np.clip(rng.normal((centre, 0.6), 0.15), -1, 1).tolist()

@@ -340,6 +340,7 @@
     if (rank >= 0) facts.push(`${ordinal(rank + 1)} of ${data.top[rankLens].length} heads under the ${meta.lenses[rankLens]}`);
     const compared = steered(site);
     if (compared && compared.beats !== null) facts.push(compared.beats ? "beats its control" : "does not beat its control");
+    if (site.steering && site.steering.beatsFoil !== null) facts.push(site.steering.beatsFoil ? "beats its write for another input" : "does not beat its write for another input");
     const step = (by, text, name) => {
       const next = rank < 0 ? null : data.top[rankLens][rank + by];
       return el("button", { type: "button", class: "icon", "aria-label": name, title: name, disabled: !next, onclick: () => choose(next, true) }, text);
@@ -367,13 +368,14 @@
     if (site.total) columns.push(["Total", site.total.pictures]);
     if (site.ablation) columns.push(["Without it", site.ablation.pictures]);
     if (site.steering?.controls.length) columns.push(["Control", site.steering.controls]);
+    if (site.steering?.foils.length) columns.push(["Other input", site.steering.foils]);
     if (site.total?.controls.length) columns.push([site.steering ? "Total control" : "Control", site.total.controls]);
     if (site.diffusion) columns.push(["Diffusion", site.diffusion.pictures]);
     if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head was decoded in this run.")];
     columns.push(["Clean", data.clean]);
     return meta.seeds.map((seed) => el("div", { class: "detail-pictures" }, ...columns.flatMap(([name, cells]) => cells.filter((cell) => cell.seed === seed).map((cell) =>
       figure(picture(cell.src, `${site.label}, ${name}, seed ${seed}`), el("b", {}, name), `sim. ${fixed(cell.similarity)}`, `fid. ${fixed(cell.fidelity)}`,
-        meta.seeds.length > 1 ? `seed ${seed}` : null, cell.draw ? `draw ${cell.draw}` : null)))));
+        meta.seeds.length > 1 ? `seed ${seed}` : null, cell.of ? `write for ${cell.of}` : cell.draw ? `draw ${cell.draw}` : null)))));
   }
 
   function detailNumbers(site) {
@@ -391,6 +393,7 @@
     };
     some("Strength ρ", "rho", (value) => fixed(value));
     some("Control's similarity", "control", (value) => fixed(value));
+    some("With its write for another input", "foil", (value) => fixed(value));
     some("Beats, of all controls", "share", (value) => percent(value));
     some("Cosine with the direct effect", "directCosine", (value) => fixed(value));
     some("Cosine of the changes", "changeCosine", (value) => fixed(value));

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from steerlens.atlas import Cell, Reading
+from steerlens.atlas import Cell, Reading, foil_of
 from steerlens.images import Picture
 from steerlens.sweep.engine import FinishedCells
 from steerlens.sweep.job import Job
@@ -126,7 +126,16 @@ class PartQueue:
         self._unread = deque(id for id in self._unread if id not in unread)
         if not ids and not unread:
             return None
-        return SweepPart(self._with_pictures(unread, ids), frozenset(unread), taken)
+        return SweepPart(self._with_pictures(unread, ids, self._others_of(ids)), frozenset(unread), taken)
+
+    def _others_of(self, ids: Iterable[str]) -> list[str]:
+        """Inputs whose writes the foils of some pictures take; all cells of a picture are steered together."""
+        return [
+            foil_of(self._job.inputs, cell.picture, cell.draw)
+            for id in ids
+            for cell in self._job.plan.of(id)
+            if cell.lens == "foil"
+        ]
 
     def _with_pictures(self, *ids: Iterable[str]) -> dict[str, Picture]:
         return {id: self._job.pictures[id] for group in ids for id in group}
