@@ -1,20 +1,25 @@
 """Every decoder family against its own diffusers pipeline, loaded from a saved folder, on tiny random weights."""
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FluxPriorReduxPipeline
 from diffusers.models.autoencoders import autoencoder_rae
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import SiglipVisionConfig
 
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import DecodeOptions, check_fit, decode
+from steerlens.decoders.base import DecodeOptions, check_fit, clean_conditioning, decode
+from steerlens.decoders.flux_redux import FluxReduxDecoder
 from steerlens.decoders.ip_adapter import IPAdapterDecoder, IPAdapterPlusDecoder, IPAdapterXLDecoder
 from steerlens.decoders.kandinsky21 import Kandinsky21Decoder
 from steerlens.decoders.karlo import KarloDecoder
@@ -27,7 +32,8 @@ from steerlens.interventions import Zero
 from steerlens.sites import Site
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import tiny_encoder
-from steerlens.testing.tiny_decoders import save_tiny_decoder, tiny_pipeline
+from steerlens.testing.tiny_decoders import save_tiny_decoder, tiny_pipeline, tiny_redux
+from steerlens.testing.tiny_families import tiny_family_encoder
 from steerlens.testing.tiny_parts import EMBEDDING_SIZE, WIDTH
 from steerlens.zoo import encoder_inside
 
@@ -137,6 +143,69 @@ def test_the_conformance_checks_pass(family: str, folders: Any) -> None:
     decoder, values = load(family, folders(family)), conditions(family, 4)
     report = check_decoder(decoder, values, options_for(family, OWN_SCHEDULER.get(family, "pndm"), 4.0))
     report.require()
+
+
+@pytest.fixture(scope="module")
+def flux(folders: Any) -> Any:
+    options = DecodeOptions(4, 2.5, "euler", (16, 16))
+    given = {"device": torch.device("cpu"), "dtype": torch.float32, "options": options}
+    return FluxReduxDecoder.from_folder(folders("flux-redux"), None, **given)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24)])
+def test_flux_redux_gives_the_pictures_of_its_two_pipelines(flux: Any, size: tuple[int, int]) -> None:
+    pipe, encoder = tiny_pipeline("flux-redux"), tiny_family_encoder("SiglipVisionModel")
+    prior: Any = FluxPriorReduxPipeline(encoder.model, encoder.processor, tiny_redux())
+    pictures = [Image.fromarray(np.full((16, 16, 3), value, dtype=np.uint8)) for value in (20, 200)]
+    inputs = encoder.preprocess(pictures)
+    with torch.no_grad():  # the prior's own call has FLUX's sizes written into it
+        wanted_tokens = prior.encode_image(pictures, "cpu", 1)
+        rows = prior.image_embedder(wanted_tokens).image_embeds
+    tokens = clean_conditioning(encoder, flux, inputs)
+    torch.testing.assert_close(tokens.values, wanted_tokens, rtol=1e-5, atol=1e-5)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in (4, 9)]
+    given: dict[str, Any] = {"guidance_scale": 2.5, "num_inference_steps": 4, "height": size[0], "width": size[1]}
+    given |= {"prompt_embeds": torch.cat([rows.new_zeros(2, 512, 16), rows], dim=1), "generator": generators}
+    pixels = pipe(**given, pooled_prompt_embeds=torch.zeros(2, 8), output_type="np").images
+    wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    got = decode(flux, tokens, [4, 9], replace(flux.spec.defaults, size=size))
+    assert wanted.std() > 0.02
+    torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_the_conformance_checks_pass_for_flux_redux(flux: Any) -> None:
+    check_decoder(flux).require()
+    defaults, tokens = flux.spec.defaults, Conditioning("image_tokens", torch.ones(1, 4, 32))
+    with pytest.raises(UsageError, match="takes Euler steps alone"):
+        decode(flux, tokens, [0], replace(defaults, scheduler="ddim"))
+    free = decode(flux, tokens, [0], replace(defaults, guidance=1.0))
+    torch.testing.assert_close(decode(flux, tokens, [0], replace(defaults, guidance_interval=(0.0, 0.0))), free)
+    assert (decode(flux, tokens, [0]) - free).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("image_embedder/diffusion_pytorch_model", {"redux_up.weight": None}, "is no Redux embedder"),
+        ("image_embedder/diffusion_pytorch_model", {"redux_up.bias": torch.full((48,), torch.nan)}, "not finite"),
+        ("image_encoder/model", {"vision_model.post_layernorm.bias": None}, "holds no post_layernorm"),
+    ],
+)
+def test_a_damaged_redux_is_refused(file: str, damage: Any, words: str, folders: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders("flux-redux"), tmp_path / "flux"))
+    path = folder / f"{file}.safetensors"
+    weights = load_file(path)
+    own = {name if name in weights else name.removeprefix("vision_model."): value for name, value in damage.items()}
+    save_file({name: value for name, value in {**weights, **own}.items() if value is not None}, path)
+    with pytest.raises(ModelError, match=words):
+        FluxReduxDecoder.from_folder(folder, None, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_files_of_flux_are_its_shards() -> None:
+    files = FluxReduxDecoder.saved_as.decoder_files
+    assert "transformer/diffusion_pytorch_model-00003-of-00003.safetensors" in files
+    assert "transformer/diffusion_pytorch_model.safetensors.index.json" in files
+    assert "transformer/diffusion_pytorch_model.safetensors" not in files
 
 
 RAE = ["dinov2", "siglip2", "mae"]

@@ -38,13 +38,25 @@ class FolderPart:
             a part that is not kept, such as a text encoder.
         kind: class of the part, a name of diffusers or `module:name`; empty for a scheduler's config.
         precision: `given` for that of the decoder; `float32` always; `upcast` for float32 instead of float16 if the
-            part's config says `force_upcast`.
+            part's config says `force_upcast`; `bfloat16` for that instead of float16, whose range is too small.
+        shards: number of files that the hub keeps its weights in; 1 for a single file without an index.
     """
 
     library: Library
     argument: str = ""
     kind: str = ""
-    precision: Literal["given", "float32", "upcast"] = "given"
+    precision: Literal["given", "float32", "upcast", "bfloat16"] = "given"
+    shards: int = 1
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the part on the hub, relative to its folder."""
+        if self.shards == 1:
+            return _FILES[self.library]
+        config, whole = _FILES[self.library]
+        stem = whole.removesuffix(".safetensors")
+        numbered = (f"{stem}-{number:05}-of-{self.shards:05}.safetensors" for number in range(1, self.shards + 1))
+        return (config, f"{whole}.index.json", *numbered)
 
 
 def _always(folder: Path, weights: Path | None) -> bool:
@@ -87,17 +99,13 @@ class Family:
     def decoder_files(self) -> tuple[str, ...]:
         """Files of the decoder on the hub, relative to its folder."""
         if WHOLE in self.parts:
-            return _FILES[self.parts[WHOLE].library]
-        return ("model_index.json", *_files({name: part.library for name, part in self.parts.items()}))
+            return self.parts[WHOLE].files
+        return ("model_index.json", *(f"{name}/{file}" for name, part in self.parts.items() for file in part.files))
 
     @property
     def encoder_files(self) -> tuple[str, ...]:
         """Files of the encoder on the hub, relative to its folder."""
-        return _files(self.encoder)
-
-
-def _files(folders: Mapping[str, Library]) -> tuple[str, ...]:
-    return tuple(f"{folder}/{file}" for folder, library in folders.items() for file in _FILES[library])
+        return tuple(f"{folder}/{file}" for folder, library in self.encoder.items() for file in _FILES[library])
 
 
 def pipeline_of(folder: Path) -> str | None:

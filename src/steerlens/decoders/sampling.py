@@ -28,6 +28,7 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UnCLIPScheduler,
     UniPCMultistepScheduler,
@@ -84,6 +85,30 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName | Literal["non
         known["timestep_spacing"] = "linspace"
     with native_errors(f"the sampler {name} cannot be used with this decoder"):
         return kind.from_config(known)
+
+
+def flow_scheduler(config: Mapping[str, Any], options: DecodeOptions, tokens: int, device: torch.device) -> Any:
+    """Builds the sampler of a flow-matching network, with its time steps set as diffusers' Flux pipelines set them.
+
+    Args:
+        config: the saved scheduler's config.
+        options: options of decoding; its scheduler must be `euler`.
+        tokens: tokens of one latent: the more there are, the more steps lie near the noise.
+        device: device of the network.
+
+    Raises:
+        UsageError: if the options name another sampler.
+    """
+    if options.scheduler != "euler":
+        raise UsageError(f"this decoder takes Euler steps alone (--scheduler euler), not those of {options.scheduler}.")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+    known = scheduler.config
+    least, most = known.get("base_image_seq_len", 256), known.get("max_image_seq_len", 4096)
+    low, high = known.get("base_shift", 0.5), known.get("max_shift", 1.15)
+    shift = low + (high - low) * (tokens - least) / (most - least)
+    levels = torch.linspace(1.0, 1 / options.steps, options.steps, dtype=torch.float64).tolist()
+    scheduler.set_timesteps(sigmas=levels, device=device, mu=shift)
+    return scheduler
 
 
 def total_steps(options: DecodeOptions) -> int:

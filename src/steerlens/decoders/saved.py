@@ -43,8 +43,8 @@ class SavedDecoder:
         return {}
 
     @classmethod
-    def put_in(cls, weights: Path | None, arguments: Mapping[str, Any], folder: Path) -> None:
-        """Puts a file of extra weights into the loaded parts.
+    def put_in(cls, weights: Path | None, arguments: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
+        """Puts a file of extra weights into the loaded parts, or returns further arguments that it gives.
 
         Args:
             weights: the file; by default that in the folder.
@@ -87,7 +87,7 @@ class SavedDecoder:
         cls.check_folder(folder, negative, name)
         arguments = cls.other_arguments(folder, negative)
         arguments |= load_parts(cls.saved_as, folder, device, dtype)
-        cls.put_in(adapter, arguments, folder)
+        arguments |= cls.put_in(adapter, arguments, folder) or {}
         return cast(Any, cls)(**arguments, name=name, defaults=options or cls.folder_defaults(arguments))
 
 
@@ -120,6 +120,8 @@ def load_component(folder: Path, part: str, kind: Any, device: torch.device, dty
 def _load(part: FolderPart, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Any:
     if part.precision == "float32":
         dtype = torch.float32
+    elif part.precision == "bfloat16" and dtype == torch.float16:
+        dtype = torch.bfloat16
     elif part.precision == "upcast" and dtype == torch.float16:
         upcast = read_json(folder / name / "config.json", name).get("force_upcast", False)
         dtype = torch.float32 if upcast else dtype

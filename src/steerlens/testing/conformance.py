@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from steerlens.decoders import DecodeOptions
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.testing.decoder_checks import check_decoder
@@ -137,7 +138,11 @@ def decoder_report(family: str) -> CheckReport:
         if family == "kandinsky-2.2":
             decoder = open_decoder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
         else:
-            decoder = kind.from_folder(folder, negative, device=torch.device("cpu"), dtype=torch.float32)
+            # FLUX's own size, which no config states, would take minutes.
+            options = DecodeOptions(4, 2.5, "euler", (16, 16)) if family == "flux-redux" else None
+            decoder = kind.from_folder(
+                folder, negative, device=torch.device("cpu"), dtype=torch.float32, options=options
+            )
         values, source = None, decoder.spec.tokens
         if source is not None and source.count is None:
             shape = (5, encoder.spec.n_tokens, decoder.spec.embedding_size)

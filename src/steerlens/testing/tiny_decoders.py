@@ -13,6 +13,7 @@ import torch
 from steerlens.storage import quiet_libraries
 from steerlens.testing.tiny import tiny_movq, tiny_processor, tiny_vision_model
 from steerlens.testing.tiny_adapters import adapter_weights, save_adapter
+from steerlens.testing.tiny_families import save_tiny_processor, tiny_model
 from steerlens.testing.tiny_parts import (
     EMBEDDING_SIZE,
     TEXT_WIDTH,
@@ -38,7 +39,8 @@ def tiny_pipeline(family: str, seed: int = 0) -> Any:
 
     Args:
         family: `kandinsky-2.1`, `stable-unclip-2.1`, `karlo`, `sd-image-variations`, `ip-adapter-sd15`,
-            `ip-adapter-plus-sd15`, `ip-adapter-sdxl`, `rae-dinov2` or `rae-mae` (an autoencoder, no pipeline).
+            `ip-adapter-plus-sd15`, `ip-adapter-sdxl`, `flux-redux`, or `rae-dinov2`, `rae-siglip2`, `rae-mae` (an
+            autoencoder, no pipeline).
         seed: seed of the weights.
     """
     build = _BUILDERS.get(family)
@@ -61,7 +63,48 @@ def save_tiny_decoder(family: str, folder: Path | str, seed: int = 0) -> Path:
         if base is not None:
             save_adapter(adapter_weights(family, pipeline), folder / "ip-adapter_tiny.safetensors")
         pipeline.save_pretrained(folder, safe_serialization=True)
+        if family == "flux-redux":
+            tiny_model("SiglipVisionModel").save_pretrained(folder / "image_encoder")
+            (folder / "feature_extractor").mkdir()
+            save_tiny_processor("SiglipVisionModel", folder / "feature_extractor")
+            tiny_redux().save_pretrained(folder / "image_embedder", safe_serialization=True)
     return folder
+
+
+def _flux() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=8,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=tiny_vae(shift_factor=0.1),
+        text_encoder=cast(Any, None),
+        tokenizer=cast(Any, None),
+        text_encoder_2=cast(Any, None),
+        tokenizer_2=cast(Any, None),
+        transformer=shaken(transformer, 0.05),
+    )
+
+
+def tiny_redux() -> Any:
+    """Builds Redux for the tiny `flux-redux`, with random weights."""
+    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        redux: Any = shaken(ReduxImageEncoder(32, TEXT_WIDTH), 0.2)
+        redux.redux_down.weight.data.mul_(30)  # the picture's few tokens must count beside the empty text's 512
+        return redux
 
 
 def _vision() -> dict[str, Any]:
@@ -271,6 +314,7 @@ _BUILDERS: Mapping[str, Callable[[], Any]] = {
     "stable-unclip-2.1": _stable_unclip,
     "karlo": _karlo,
     "sd-image-variations": _sd_image_variations,
+    "flux-redux": _flux,
     "ip-adapter-sd15": _with_adapter("ip-adapter-sd15", _stable_diffusion),
     "ip-adapter-plus-sd15": _with_adapter("ip-adapter-plus-sd15", _stable_diffusion),
     "ip-adapter-sdxl": _with_adapter("ip-adapter-sdxl", _stable_diffusion_xl),

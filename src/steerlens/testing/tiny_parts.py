@@ -74,7 +74,7 @@ def tiny_sd_unet(cross_attention_dim: int = TEXT_WIDTH, **config: Any) -> Any:
     return shaken(UNet2DConditionModel(**given), 0.05)
 
 
-def tiny_vae() -> Any:
+def tiny_vae(**config: Any) -> Any:
     """Stable Diffusion's autoencoder, twice as fine as its latents."""
     from diffusers import AutoencoderKL
 
@@ -87,6 +87,7 @@ def tiny_vae() -> Any:
         norm_num_groups=4,
         sample_size=16,
         scaling_factor=0.18215,
+        **config,
     )
     return shaken(vae, 0.05)
 

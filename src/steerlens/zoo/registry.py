@@ -45,6 +45,7 @@ _OURS: Mapping[Group, Mapping[str, str]] = {
         "rae-siglip2": "steerlens.decoders.rae:RAEDecoder",
         "rae-mae": "steerlens.decoders.rae:RAEDecoder",
         "vit-mae": "steerlens.decoders.vit_mae:ViTMAEDecoder",
+        "flux-redux": "steerlens.decoders.flux_redux:FluxReduxDecoder",
         "neighbours": "steerlens.decoders.neighbours:NeighboursDecoder",
     },
 }

@@ -156,7 +156,7 @@ def test_every_card_says_what_to_fetch_and_pins_nothing_that_is_not_a_commit() -
             continue
         places = card_files(known)
         assert all(files and not any(".bin" in file for file in files) for _, files in places)
-        assert (known.adapter is not None) == known.family.startswith("ip-adapter")
+        assert (known.adapter is not None) == known.family.startswith(("ip-adapter", "flux"))
         assert known.family in FAMILIES and known.consumes in ("image_embedding", "image_tokens")
         assert known.gigabytes > 0 and known.licence and known.paper
 
