@@ -174,7 +174,9 @@ def test_flux_redux_gives_the_pictures_of_its_two_pipelines(flux: Any, size: tup
 
 
 def test_the_conformance_checks_pass_for_flux_redux(flux: Any) -> None:
-    check_decoder(flux).require()
+    # Many tokens that agree, since the empty text takes part in every attention with 512.
+    rows = 3 * torch.randn(4, 1, 32, generator=torch.Generator().manual_seed(1))
+    check_decoder(flux, rows.expand(-1, 400, -1)).require()
     defaults, tokens = flux.spec.defaults, Conditioning("image_tokens", torch.ones(1, 4, 32))
     with pytest.raises(UsageError, match="takes Euler steps alone"):
         decode(flux, tokens, [0], replace(defaults, scheduler="ddim"))
