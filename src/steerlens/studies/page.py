@@ -1,15 +1,18 @@
-"""Pages of results: a verdict page and a page for each study, written from summaries; no number is typed by hand."""
+"""Pages of results, written from summaries: a page for each study, one for each model, and one that compares models."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from steerlens import studies
 from steerlens.errors import StoreError, UsageError
+from steerlens.report import render
 from steerlens.storage import atomic_write
+from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, opening_sentences
 from steerlens.studies.shared.folder import read_json
-from steerlens.studies.shared.markdown import Bar, met, table
+from steerlens.studies.shared.markdown import Bar, figure, met, table
 from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.study import Study
 
@@ -26,10 +29,8 @@ _VERDICT_HEAD = """\
 # Does it tell the truth?
 
 A lens is worth what interventions confirm. This page summarises the results of `steerlens study` on {on}. `steerlens
-study page` writes it, and a page for each study, from the summaries in [docs/studies](studies). The same commands run
-on any model and any folder of pictures.
-
-{links}
+study page` writes it, and a page for each study, from their summaries. The same commands run on any model and any
+folder of pictures.
 """
 
 
@@ -67,36 +68,114 @@ class Finished:
     figures: Sequence[Path] = ()
 
 
-def write_page(folder: Path, out: Path) -> Path:
-    """Writes `studies.md`, `studies/NAME.md`, `studies/NAME.json` and `images/studies/NAME-FIGURE.png`.
+@dataclass(frozen=True, eq=False)
+class ModelResults:
+    """Finished studies of one model.
+
+    Attributes:
+        name: name of the model for readers.
+        results: its finished studies.
+        figures: figures of the pair itself, if they were measured.
+        pair: file of these figures.
+    """
+
+    name: str
+    results: Sequence[Finished]
+    figures: Sequence[PairFigure] = ()
+    pair: Path | None = None
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder of pages."""
+        return re.sub(r"[^\w.]+", "-", self.name).strip("-") or "model"
+
+
+def write_page(folders: Path | Sequence[Path], out: Path) -> Path:
+    """Writes pages of results, summaries and figures of one model or of several.
+
+    One model gets `studies.md` and `studies/NAME.md`. Several models get `studies.md`, which compares them, a page
+    `studies/MODEL.md` each, and `studies/MODEL/NAME.md`. Summaries lie beside the pages of the studies, figures in
+    `images/studies`.
 
     Args:
-        folder: the folder of one study; or a folder that holds a folder for each study, by name; or a folder of
-            summaries that this function wrote.
+        folders: for each model, the folder of one study, or a folder that holds a folder for each study, by name; or a
+            folder of summaries that this function wrote.
         out: where to write.
 
     Returns:
-        The path of the verdict page.
+        The path of the verdict page, or of the page that compares the models.
 
     Raises:
         UsageError: if no study is finished, or another version wrote a summary.
         StoreError: if a summary cannot be read, or a page cannot be written.
     """
-    results = find_studies(folder)
-    pair = folder / PAIR_FIGURES
-    figures = read_pair_figures(pair)
-    pages = {out / "studies.md": verdict_page(results, figures)}
-    pages |= {out / "studies" / f"{finished.study.name}.md": study_page(finished) for finished in results}
-    for finished in results:
-        name = finished.study.name
-        atomic_write(out / "studies" / f"{name}.json", finished.data)
-        for figure in finished.figures:
-            atomic_write(out / "images" / "studies" / f"{name}-{figure.name}", figure.read_bytes())
-    if figures:
-        atomic_write(out / "studies" / PAIR_FIGURES, pair.read_bytes())
+    given = [folders] if isinstance(folders, Path) else list(folders)
+    models = named_apart([model for folder in given for model in read_models(folder)])
+    if len(models) == 1:
+        _write_model(models[0], out, "")
+        pages = {out / "studies.md": verdict_page(models[0].results, models[0].figures)}
+    else:
+        for model in models:
+            _write_model(model, out, model.slug)
+        pages = {
+            out / "studies" / f"{model.slug}.md": verdict_page(model.results, model.figures, base=f"{model.slug}/")
+            for model in models
+        }
+        compared = [
+            ComparedModel(model.name, f"studies/{model.slug}.md", [(one.study, one.summary) for one in model.results])
+            for model in models
+        ]
+        if (drawn := compare_figure(compared)) is not None:
+            atomic_write(out / "images" / "studies" / "compared.png", render(drawn, "png"))
+        pages[out / "studies.md"] = compare_page(compared)
     for path, text in pages.items():
         atomic_write(path, text.encode())
     return out / "studies.md"
+
+
+def _write_model(model: ModelResults, out: Path, inside: str) -> None:
+    """Writes the pages of a model's studies, their summaries and figures, into a folder of its own if it has a name."""
+    for finished in model.results:
+        name, text = finished.study.name, study_page(finished)
+        if inside:
+            text = text.replace("](../images/studies/", f"](../../images/studies/{inside}/")
+        atomic_write(out / "studies" / inside / f"{name}.md", text.encode())
+        atomic_write(out / "studies" / inside / f"{name}.json", finished.data)
+        for path in finished.figures:
+            atomic_write(out / "images" / "studies" / inside / f"{name}-{path.name}", path.read_bytes())
+    if model.figures and model.pair is not None:
+        atomic_write(out / "studies" / inside / PAIR_FIGURES, model.pair.read_bytes())
+
+
+def read_models(folder: Path) -> list[ModelResults]:
+    """Reads the finished studies of a folder, or of the folders in it if there are several models; see `write_page`.
+
+    Raises:
+        UsageError: if no study is finished, or another version wrote a summary.
+        StoreError: if a summary cannot be read.
+    """
+    inside = [path for path in sorted(folder.glob("*/")) if path.name not in studies.STUDIES and _has_studies(path)]
+    if inside and not _has_studies(folder) and not (folder / "study.json").is_file():
+        return [model for path in inside for model in read_models(path)]
+    results = find_studies(folder)
+    name = next((finished.model for finished in results if finished.model), folder.name)
+    pair = folder / PAIR_FIGURES
+    return [ModelResults(name, results, read_pair_figures(pair), pair)]
+
+
+def _has_studies(folder: Path) -> bool:
+    return any(
+        (folder / name / "summary.json").is_file() or (folder / f"{name}.json").is_file() for name in studies.STUDIES
+    )
+
+
+def named_apart(models: Sequence[ModelResults]) -> list[ModelResults]:
+    """Numbers models of the same name, such as one model studied on two kinds of pictures."""
+    named: list[ModelResults] = []
+    for model in models:
+        same = sum(other.name == model.name for other in models[: len(named)])
+        named.append(model if same == 0 else replace(model, name=f"{model.name} ({same + 1})"))
+    return named
 
 
 def find_studies(folder: Path) -> list[Finished]:
@@ -161,46 +240,62 @@ def _pair_of(path: Path) -> str:
 
 
 def study_page(finished: Finished) -> str:
-    """Writes the page of a study as markdown: its findings, tables and figures."""
+    """Writes the page of a study as markdown: its conclusion, findings, tables and figures."""
     study, report, summary = finished.study, finished.study.report, finished.summary
     findings = "\n".join(f"- {finding.text}" for finding in report.findings(summary))
     parts = [f"# {study.title}\n", f"{study.question} Measured on {_in_words(finished.model)}.\n"]
+    if (conclusion := report.conclusion(summary)) is not None:
+        parts += [" ".join(conclusion.sentences) + "\n", f"**Next step:** {conclusion.next_step}\n"]
+        if report.opening is not None:
+            caption, name = report.opening
+            parts.append(figure(caption, f"{study.name}-{name}"))
     parts += [f"## Findings\n\n{findings}\n", "## How it was measured\n"] if findings else []
     text = "\n".join([*parts, report.section(summary)])
     return text.rstrip() + "\n"
 
 
-def verdict_page(results: Sequence[Finished], figures: Sequence[PairFigure] = ()) -> str:
-    """Writes the verdict page as markdown: the bars, and the headline findings of every study.
+def verdict_page(results: Sequence[Finished], figures: Sequence[PairFigure] = (), *, base: str = "studies/") -> str:
+    """Writes the page of a model as markdown: plain sentences, a figure, headline findings, and the bars.
 
     Args:
         results: the finished studies.
         figures: of the bundled pair, which has to pass a gate before all studies.
+        base: path from this page to the pages of the studies.
     """
     on = _pairs_in_words(results)
     studied = [finished.study for finished in results]
-    links = "\n".join(f"- [{study.title}](studies/{study.name}.md): {study.question}" for study in studied)
+    links = "\n".join(f"- [{study.title}]({base}{study.name}.md): {study.question}" for study in studied)
     bars = [
         Bar(
-            f"gate, on the bundled pair: {figure.name} (`steerlens train evaluate`)",
-            f"{figure.value:g}",
-            f"{figure.bar:g}",
-            met(figure.value >= figure.bar),
+            f"gate, on the bundled pair: {own.name} (`steerlens train evaluate`)",
+            f"{own.value:g}",
+            f"{own.bar:g}",
+            met(own.value >= own.bar),
         )
-        for figure in figures
-        if figure.name in _GATE and figure.bar is not None
+        for own in figures
+        if own.name in _GATE and own.bar is not None
     ]
     bars += [bar for finished in results for bar in finished.study.report.bars(finished.summary)]
-    parts = [
-        _VERDICT_HEAD.format(on=on, links=links),
-        "## The bars\n",
-        table(["measure", f"on {on}", "bar", ""], [bar.cells for bar in bars]),
-    ]
+    parts = [_VERDICT_HEAD.format(on=on), *_opening(results, base), "## The studies\n", links + "\n"]
     for finished in results:
         findings = finished.study.report.findings(finished.summary)
         if headlines := [finding.text for finding in findings if finding.headline]:
             parts += [f"## {finished.study.title}\n", "\n".join(f"- {text}" for text in headlines) + "\n"]
+    parts += ["## The bars\n", table(["measure", f"on {on}", "bar", ""], [bar.cells for bar in bars])]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _opening(results: Sequence[Finished], base: str) -> list[str]:
+    """Plain sentences, and the first study's figure that anybody understands."""
+    sentences = opening_sentences([(finished.study, finished.summary) for finished in results])
+    parts = ["\n".join(f"{number}. {text}" for number, text in enumerate(sentences, start=1)) + "\n"]
+    for finished in results:
+        report = finished.study.report
+        if report.opening is not None and report.conclusion(finished.summary) is not None:
+            caption, name = report.opening
+            images = f"images/{base}" if base == "studies/" else f"../images/studies/{base}"
+            return [*parts, f"![{caption}]({images}{finished.study.name}-{name}.png)\n"]
+    return parts
 
 
 def _in_words(model: str) -> str:

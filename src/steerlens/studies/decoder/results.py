@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+from steerlens.studies.decoder.conclusion import decoder_conclusion
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
@@ -102,6 +103,10 @@ class DecoderSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        return decoder_conclusion(self).to_json()
 
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""

@@ -75,6 +75,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
     @property
     def report(self) -> "Report[DecoderSummary]":
         """Functions that read and report its summary."""
+        from steerlens.studies.decoder.conclusion import decoder_claims, decoder_conclusion
         from steerlens.studies.decoder.findings import decoder_bars, decoder_findings
         from steerlens.studies.decoder.results import DecoderSummary
         from steerlens.studies.decoder.section import decoder_section
@@ -87,4 +88,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
             bars=decoder_bars,
             findings=decoder_findings,
             section=decoder_section,
+            conclusion=decoder_conclusion,
+            claims=decoder_claims,
+            opening=("Agreement of pictures over the number of denoising steps", "steps"),
         )

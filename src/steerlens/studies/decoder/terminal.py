@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from steerlens.studies.decoder.conclusion import decoder_conclusion
 from steerlens.studies.decoder.results import DecoderSummary
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.stats import caution
@@ -33,4 +34,4 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
         f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} by point estimate, {certain} by "
         "the lower end of the interval",
     ]
-    return [*lines, *closing_lines(folder, caution(summary.n_concepts))]
+    return [*lines, *decoder_conclusion(summary).lines(), *closing_lines(folder, caution(summary.n_concepts))]

@@ -44,17 +44,15 @@ def _partials(summary: ImportanceSummary) -> Iterable[str]:
         return
     yield "## What is left given size and layer\n"
     yield (
-        "*Pooled*: one correlation over all pictures and heads. *Given*: partial rank correlations, with the "
-        "norm of the "
-        "write, the number of the layer, or both held fixed; intervals by the same bootstrap. Where *norm of "
-        "the write* "
-        "exceeds a lens, the norm is the ceiling of what that lens adds to importance.\n"
+        "*Pooled*: one correlation over all pictures and heads. *Given*: partial rank correlations, with the norm of "
+        "the write, the number of the layer, or both held fixed; intervals by the same bootstrap. A baseline that "
+        "exceeds both lenses is called the ceiling: to know which heads matter, a lens adds nothing to it.\n"
     )
     for effect in effects:
         yield f"{str(effect).capitalize()}:\n"
         rows = [
             [
-                _words(name),
+                _words(name) + (" (the ceiling)" if _exceeds(summary, name, effect) else ""),
                 *(interval(row.estimate) if (row := summary.row(name, effect, kind)) else "" for kind in _RAW),
             ]
             for name in _main_rows(summary, [effect])
@@ -74,6 +72,14 @@ def _partials(summary: ImportanceSummary) -> Iterable[str]:
                     [f"Steering Lens minus norm of the write, {label}", interval(less.estimate), "", "", "", ""]
                 )
         yield table(["score", *_RAW.values()], rows)
+
+
+def _exceeds(summary: ImportanceSummary, name: str, effect: Effect) -> bool:
+    """True of a baseline whose correlation exceeds those of all scores of the lenses without tuning."""
+    own = summary.row(name, effect)
+    lenses = [summary.row(f"{lens}, {PLAIN_KIND}{ending}", effect) for lens in LENSES for ending in _endings(effect)]
+    values = [row.estimate.value for row in lenses if row is not None]
+    return name in (NORM, LAYER) and own is not None and own.estimate.value > max(values, default=float("inf"))
 
 
 def _endings(effect: Effect) -> list[str]:

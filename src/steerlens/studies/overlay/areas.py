@@ -66,18 +66,38 @@ class Trajectories:
     Attributes:
         parts: measurements of the pairs.
         trajectories: their trajectories.
-        counts: numbers of ablated heads.
+        counts: numbers of ablated, or retained, heads.
+        sign: 1 if heads are ablated and the objective should drop, -1 if they are retained and it should rise.
     """
 
     parts: Sequence[OverlayPart]
     trajectories: Sequence[TrajectoryPart]
     counts: Sequence[int]
+    sign: int = 1
 
     @property
     def orders(self) -> list[str]:
-        """Names of the orders; the mean of the random orders comes last, in place of the single orders."""
+        """Names of the orders that every pair has; the mean of the random orders comes last, in place of single ones.
+
+        Parts of earlier versions have fewer orders.
+        """
         single = {random_name(number) for number in range(RANDOM_ORDERS)}
-        return [*(name for name in self.trajectories[0].orders if name not in single), RANDOM]
+        common = [name for name in self.trajectories[0].orders if all(name in one.orders for one in self.trajectories)]
+        return [*(name for name in common if name not in single), RANDOM]
+
+    def retaining(self) -> "Trajectories | None":
+        """Trajectories along which heads are retained, in place of those along which they are ablated.
+
+        Similarities rise along them. None if a part of an earlier version lacks them.
+        """
+        names = set[str].intersection(*(set(one.retained) for one in self.trajectories))
+        if REFERENCE not in names:
+            return None
+        parts = [
+            TrajectoryPart({name: embeddings for name, embeddings in one.retained.items() if name in names})
+            for one in self.trajectories
+        ]
+        return Trajectories(self.parts, parts, self.counts, -1)
 
     @property
     def pair_names(self) -> list[str]:
@@ -103,8 +123,13 @@ class Trajectories:
     def areas(self, name: str, kind: str = OBJECTIVE_CURVE) -> Float[Tensor, "P"]:
         """Area of a quantity's drop along an order, pair by pair."""
         if name == RANDOM:
-            return torch.stack([self.areas(random_name(number), kind) for number in range(RANDOM_ORDERS)]).mean(dim=0)
-        return torch.tensor([area(values, self.counts) for values in self.quantities(name, kind)])
+            return torch.stack([self.areas(order, kind) for order in self.random_names]).mean(dim=0)
+        return torch.tensor([area(self.sign * values, self.counts) for values in self.quantities(name, kind)])
+
+    @property
+    def random_names(self) -> list[str]:
+        """Names of the random orders that were measured."""
+        return [name for name in map(random_name, range(RANDOM_ORDERS)) if name in self.trajectories[0].embeddings]
 
     def normalised(self, name: str) -> float:
         """Normalised area over all pairs: a ratio of means, which stays finite if single pairs show no drop."""
@@ -134,7 +159,7 @@ class Trajectories:
             draws: bootstrap draws; fewer than for areas, since there are many points and figures show them as bands.
             seed: of the draws.
         """
-        names = [random_name(number) for number in range(RANDOM_ORDERS)] if name == RANDOM else [name]
+        names = self.random_names if name == RANDOM else [name]
         rows = torch.stack([self.quantities(order, kind, decoded=decoded) for order in names]).mean(dim=0)
         estimates = [
             mean_estimate(column[:, None], self.pair_names, draws=draws, seed=seed, heads=False)

@@ -36,7 +36,7 @@ class OverlayArguments(StudyArguments):
     seeds: int = 1
     """Seeds of the decoder over which scores are averaged, the same for all heads."""
 
-    strengths: tuple[str, ...] = ("rho=1", "s=40")
+    strengths: tuple[str, ...] = ("rho=1", "rho=0.5")
     """Strengths of the candidates, each of them plain, centred and with a neutral base: rho, the same share of the
     residual for all heads, or s, one factor for all heads. The Diffusion Lens gets as many settings."""
 

@@ -11,6 +11,7 @@ from steerlens.studies.overlay.areas import Trajectories
 from steerlens.studies.overlay.figures import (
     decoded_figure,
     orders_figure,
+    retained_figure,
     strip_figure,
     trajectory_figure,
 )
@@ -31,6 +32,7 @@ from steerlens.studies.overlay.orders import (
     choose_all,
     chosen_order,
     report_orders,
+    retained_orders,
 )
 from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
@@ -115,10 +117,14 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         )
         yield from measure(bench, reported, wanted, options, folder, REPORT)
         parts = folder.read_all(OverlayPart, (part_name(REPORT, pair) for pair in reported))
+        layers = [site.layer for site in bench.sites]
         orders = [
-            report_orders(part, choices, self._random_seed(pair)) for part, pair in zip(parts, reported, strict=True)
+            report_orders(part, choices, self._random_seed(pair), layers)
+            for part, pair in zip(parts, reported, strict=True)
         ]
-        yield from measure_trajectories(bench, reported, orders, options, folder, REPORT_TRAJECTORIES, STRIPS)
+        yield from measure_trajectories(
+            bench, reported, orders, options, folder, REPORT_TRAJECTORIES, STRIPS, retained_orders()
+        )
         measured = folder.read_all(TrajectoryPart, (part_name(REPORT_TRAJECTORIES, pair) for pair in reported))
         return _Measured(choices, Trajectories(parts, measured, points(len(bench.sites))))
 
@@ -174,6 +180,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             "trajectories": trajectory_figure(summary),
             "decoded": decoded_figure(summary),
             "orders": orders_figure(summary),
+            **({"retained": retained_figure(summary)} if summary.retained_curves else {}),
             **{
                 f"strip-{number}": strip_figure(pair, trajectory, summary)
                 for number, (pair, trajectory) in enumerate(with_pictures)

@@ -16,7 +16,7 @@ from steerlens.studies.overlay.areas import (
     random_name,
 )
 from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
-from steerlens.studies.overlay.orders import chosen_order
+from steerlens.studies.overlay.orders import CHANGE, chosen_order
 from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.results import OverlaySummary
@@ -46,6 +46,7 @@ _STYLES = {
     "steering, plain": (DARK, ":", 1.4, "o"),
     "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
     ONE_FACTOR_NAME: (STRONG, ":", 1.4, "^"),
+    CHANGE: (INK, ":", 1.2, "+"),
     RANDOM: (SOFT, "-.", 1.6, ""),
     random_name(0): (SOFT, "-.", 1.6, ""),
 }
@@ -70,13 +71,24 @@ def trajectory_figure(summary: OverlaySummary) -> Figure:
     return _curves_figure(summary, summary.counts, summary.curves, "Output embedding")
 
 
+def retained_figure(summary: OverlaySummary) -> Figure:
+    """Draws the same with the first heads retained and all others ablated."""
+    return _curves_figure(
+        summary, summary.counts, summary.retained_curves, "All other heads ablated: output embedding", "heads retained"
+    )
+
+
 def decoded_figure(summary: OverlaySummary) -> Figure:
     """Draws the same for the decoded pictures, embedded again."""
     return _curves_figure(summary, summary.decoded_counts, summary.decoded, "Decoded picture, embedded again")
 
 
 def _curves_figure(
-    summary: OverlaySummary, counts: Sequence[int], curves: Mapping[str, Mapping[str, Curve]], what: str
+    summary: OverlaySummary,
+    counts: Sequence[int],
+    curves: Mapping[str, Mapping[str, Curve]],
+    what: str,
+    along: str = "heads ablated",
 ) -> Figure:
     figure = Figure(figsize=(9.5, 6.4), layout="constrained")
     for axes, kind in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
@@ -84,7 +96,7 @@ def _curves_figure(
             if name in curves[kind]:
                 _draw(axes, counts, curves[kind][name], name, style)
         axes.axvspan(0, summary.n_heads // 4, color=FAINT, zorder=0)
-        axes.set_xlabel("heads ablated", fontsize=8)
+        axes.set_xlabel(along, fontsize=8)
         axes.set_ylabel(_UNITS[kind], fontsize=8)
         plain_axes(axes)
     handles, names = figure.axes[0].get_legend_handles_labels()

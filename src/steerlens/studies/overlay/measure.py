@@ -18,6 +18,7 @@ from torch import Tensor
 from steerlens.decoders import redecode
 from steerlens.encoders import Encoder, record_from, record_prefix
 from steerlens.images import eight_bit
+from steerlens.lenses import visible_norm
 from steerlens.progress import Progress, part_of, run_to_end
 from steerlens.sites import Site
 from steerlens.studies.overlay.joint import Scene, direct_effect, greedy, one_shot, points
@@ -133,6 +134,7 @@ def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]
 def _effects(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions) -> OverlayPart:
     """Measures everything that needs no decoder."""
     single = one_shot(scene)
+    norm, change = write_norms(bench, pair)
     return OverlayPart(
         both=scene.prefix.embedding[0].float(),
         base=scene.base,
@@ -143,7 +145,20 @@ def _effects(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions
         greedy=torch.tensor(greedy(scene, single, pool=options.greedy_pool)),
         first_order=first_order(bench, pair, scene, options),
         direct=direct_effect(scene),
+        norm=norm,
+        change=change,
     )
+
+
+@torch.no_grad()
+def write_norms(bench: Bench, pair: Overlaid) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Visible norms of the heads' writes for the base with the overlay, and of their change from the base alone."""
+    encoder = bench.encoder
+    both, base = (
+        encoder.trace(encoder.preprocess([image])).stack(bench.sites).float() for image in (pair.both, pair.base)
+    )
+    norms = [visible_norm(writes, centred=encoder.spec.centred)[0].cpu() for writes in (both, both - base)]
+    return norms[0], norms[1]
 
 
 def _judged(part: OverlayPart, judge: Encoder | None, pair: Overlaid, mean: Float[Tensor, " F"] | None) -> OverlayPart:
@@ -200,6 +215,7 @@ def measure_trajectories(
     folder: StudyFolder,
     stage: str,
     strips: Sequence[str] = (),
+    retained: Sequence[str] = (),
 ) -> Iterator[Progress]:
     """Measures trajectories: of the embedding along all orders, of decoded pictures along some orders.
 
@@ -211,6 +227,7 @@ def measure_trajectories(
         folder: the study's folder.
         stage: stage, for the names of parts.
         strips: orders along which pictures are decoded.
+        retained: orders along which heads are also retained, with all other heads ablated.
 
     Raises:
         StoreError: if a part cannot be written or read; finished parts stay.
@@ -223,12 +240,25 @@ def measure_trajectories(
             sets = [list(order[:count]) for order in named.values() for count in counts]
             embeddings = scene.ablated(sets).unflatten(0, (len(named), len(counts)))
             part = TrajectoryPart({name: rows.clone() for name, rows in zip(named, embeddings, strict=True)})
+            kept = [name for name in retained if name in named]
+            if kept:
+                part = replace(part, retained=retained_embeddings(scene, {name: named[name] for name in kept}, counts))
             if strips:
                 part = _with_pictures(
                     bench, part, strips, strip_columns(counts), options, keep=number <= options.strips
                 )
             folder.keep(part_name(stage, pair), part)
         yield Progress(f"ablating to {stage}", number, len(pairs))
+
+
+def retained_embeddings(
+    scene: Scene, orders: Mapping[str, Sequence[int]], counts: Sequence[int]
+) -> dict[str, Float[Tensor, "K E"]]:
+    """Embeddings with the first heads of an order at their own values and all others ablated."""
+    N = len(scene.sites)
+    sets = [[head for head in range(N) if head not in order[:count]] for order in orders.values() for count in counts]
+    embeddings = scene.ablated(sets).unflatten(0, (len(orders), len(counts)))
+    return {name: rows.clone() for name, rows in zip(orders, embeddings, strict=True)}
 
 
 def strip_columns(counts: Sequence[int]) -> list[int]:

@@ -7,6 +7,8 @@ so that undecoded orders show the best that a lens can do without a decoder.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from steerlens.studies.overlay.areas import Trajectories
 from steerlens.studies.overlay.joint import ATTRIBUTION, DIRECT, ONE_SHOT, REFERENCE, by_score, random_orders
 from steerlens.studies.overlay.parts import OverlayPart
@@ -19,8 +21,15 @@ from steerlens.studies.overlay.scores import (
 )
 from steerlens.studies.shared.candidates import CHOSEN, LENSES, candidate_name, candidate_words
 from steerlens.studies.shared.measurements import View
+from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.settings import LensSetting
+
+CHANGE = "norm of the change from the base"
+"""Order by the norm of `h - h(base)`, the part of a head's write that the overlay causes; it needs no lens."""
+
+RETAINED_RANDOM = 5
+"""Number of random orders along which heads are also retained."""
 
 UNDECODED, SAME, JUDGED = ", not decoded", ", the same not decoded", ", judged"
 """Endings of an order's name: by requested embeddings, with the setting chosen for them; by requested embeddings, with
@@ -94,13 +103,16 @@ def measured_orders(part: OverlayPart) -> dict[str, list[int]]:
     }
 
 
-def report_orders(part: OverlayPart, choices: Mapping[str, OrderChoice], seed: str) -> dict[str, list[int]]:
+def report_orders(
+    part: OverlayPart, choices: Mapping[str, OrderChoice], seed: str, layers: Sequence[int] = ()
+) -> dict[str, list[int]]:
     """All orders on a pair to report on, by name.
 
     Args:
         part: measurements of the pair.
         choices: choice of each lens, and of each lens without decoding.
         seed: seed of the random orders; every pair has its own.
+        layers: layer of each head.
     """
     judged = part.judges is not None
     named: dict[str, list[int]] = {}
@@ -120,7 +132,26 @@ def report_orders(part: OverlayPart, choices: Mapping[str, OrderChoice], seed: s
         add(f"{name}{UNDECODED}", setting, OVERLAY, "requested")
         if judged:
             add(f"{name}{JUDGED}", setting, OVERLAY, "judged")
-    return named | measured_orders(part) | random_orders(len(part.one_shot), seed)
+    return named | measured_orders(part) | baseline_orders(part, layers) | random_orders(len(part.one_shot), seed)
+
+
+def baseline_orders(part: OverlayPart, layers: Sequence[int]) -> dict[str, list[int]]:
+    """Orders that need no lens: by norms and by layer, later layers first; empty for parts of earlier versions."""
+    if part.norm is None or part.change is None:
+        return {}
+    return {
+        NORM: by_score(part.norm),
+        CHANGE: by_score(part.change),
+        LAYER: by_score(torch.tensor(layers, dtype=torch.float32)),
+    }
+
+
+def retained_orders() -> tuple[str, ...]:
+    """Names of the orders along which heads are also retained."""
+    lenses = [chosen_order(lens, ending) for lens in LENSES for ending in ("", UNDECODED)]
+    plain = [f"{name}{ending}" for name in untuned_settings() for ending in ("", UNDECODED)]
+    random = [f"random {number}" for number in range(RETAINED_RANDOM)]
+    return (*lenses, *plain, ONE_SHOT, REFERENCE, DIRECT, NORM, CHANGE, LAYER, *random)
 
 
 def choose(

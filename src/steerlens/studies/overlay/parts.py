@@ -42,6 +42,8 @@ class OverlayPart(Part):
         greedy: heads in the greedy order.
         first_order: attribution patching on the objective.
         direct: exact drop of the objective in the final residual alone.
+        norm: visible norm of each head's write for the base with the overlay; older parts lack it.
+        change: visible norm of the difference between that write and the head's write for the base alone.
         requested: embeddings requested from the decoder, by setting.
         decoded: decoded pictures embedded again, by setting.
         judged: the same pictures embedded by the judge.
@@ -61,6 +63,8 @@ class OverlayPart(Part):
     judged_base: Annotated[Float[Tensor, " F"] | None, TensorName("judge.base", optional=True)] = None
     judged_overlay: Annotated[Float[Tensor, " F"] | None, TensorName("judge.overlay", optional=True)] = None
     judged_mean: Annotated[Float[Tensor, " F"] | None, TensorName("judge.mean", optional=True)] = None
+    norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
+    change: Annotated[Float[Tensor, "N"] | None, TensorName("change", optional=True)] = None
     requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
         default_factory=no_tensors
     )
@@ -90,6 +94,7 @@ class TrajectoryPart(Part):
 
     Attributes:
         embeddings: embeddings after joint ablation of each number of heads.
+        retained: embeddings with all other heads ablated, along some orders; older parts lack them.
         decoded: pictures decoded along some orders, embedded again.
         pictures: the same pictures, if they were kept.
     """
@@ -97,6 +102,9 @@ class TrajectoryPart(Part):
     WHAT: ClassVar[str] = "trajectories"
 
     embeddings: Annotated[Mapping[str, Float[Tensor, "K E"]], TensorNames("way.{}", str)]
+    retained: Annotated[Mapping[str, Float[Tensor, "K E"]], TensorNames("kept.{}", str)] = field(
+        default_factory=no_tensors
+    )
     decoded: Annotated[Mapping[str, Float[Tensor, "k E"]], TensorNames("remade.{}", str)] = field(
         default_factory=no_tensors
     )

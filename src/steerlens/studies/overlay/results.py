@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from steerlens.errors import StoreError
 from steerlens.studies.overlay.areas import CURVES, Curve
+from steerlens.studies.overlay.conclusion import overlay_conclusion
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
 from steerlens.studies.overlay.orders import UNDECODED, OrderChoice, chosen_order
 from steerlens.studies.overlay.scores import COMPARISONS
@@ -71,6 +72,8 @@ class OverlaySummary(StudySummary):
         note: a warning about the pictures; usually empty.
         command: the command, or empty.
         model: name of the pair; empty in summaries of earlier versions.
+        retained: normalised area of each order along which heads were retained; empty in earlier versions.
+        retained_curves: each quantity along these orders.
     """
 
     n_pairs: int
@@ -95,6 +98,13 @@ class OverlaySummary(StudySummary):
     note: str = ""
     command: str = ""
     model: str = ""
+    retained: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    retained_curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict[str, Mapping[str, Curve]])
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        words = overlay_conclusion(self)
+        return {} if words is None else words.to_json()
 
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""

@@ -54,6 +54,7 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
     @property
     def report(self) -> "Report[OverlaySummary]":
         """Functions that read and report its summary."""
+        from steerlens.studies.overlay.conclusion import overlay_claims, overlay_conclusion
         from steerlens.studies.overlay.findings import overlay_bars, overlay_findings
         from steerlens.studies.overlay.results import OverlaySummary
         from steerlens.studies.overlay.section import overlay_section
@@ -66,6 +67,9 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
             bars=overlay_bars,
             findings=overlay_findings,
             section=overlay_section,
+            conclusion=overlay_conclusion,
+            claims=overlay_claims,
+            opening=("The overlay leaves the embedding as heads are ablated", "trajectories"),
         )
 
 

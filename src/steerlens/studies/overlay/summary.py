@@ -9,7 +9,7 @@ import torch
 from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectories, quantity, random_name
 from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.measure import strip_columns
-from steerlens.studies.overlay.orders import JUDGED, SAME, UNDECODED, OrderChoice, chosen_order
+from steerlens.studies.overlay.orders import CHANGE, JUDGED, SAME, UNDECODED, OrderChoice, chosen_order
 from steerlens.studies.overlay.results import CHOSEN_DIFFERENCE, NEEDED_DIFFERENCES, OrderRow, OverlaySummary
 from steerlens.studies.overlay.scores import (
     COMPARISONS,
@@ -22,6 +22,7 @@ from steerlens.studies.overlay.scores import (
 from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidelity_table
 from steerlens.studies.shared.candidates import LENSES, ONE_FACTOR_NAME
 from steerlens.studies.shared.judge import JudgeName
+from steerlens.studies.shared.partial import NORM
 from steerlens.studies.shared.stats import Estimate
 
 
@@ -78,6 +79,8 @@ def summarise(
     curves = {kind: {name: trajectories.curve(name, kind) for name in names} for kind in CURVES}
     decoded_orders = sorted(trajectories.trajectories[0].decoded)
     quarter = list(counts).index(max(1, counts[-1] // 4))
+    retaining = trajectories.retaining()
+    kept_orders = retaining.orders if retaining is not None else []
     judged_by: dict[str, str] = {}
     if setup.judge is not None:
         judged_by = {lens: COMPARISONS[judged_comparison(choices[lens].compare)] for lens in LENSES}
@@ -106,6 +109,12 @@ def summarise(
         note=setup.note,
         command=setup.command,
         model=setup.model,
+        retained={}
+        if retaining is None
+        else {name: retaining.normalised_estimate(name, draws=draws) for name in kept_orders},
+        retained_curves={}
+        if retaining is None
+        else {kind: {name: retaining.curve(name, kind) for name in kept_orders} for kind in CURVES},
     )
 
 
@@ -129,8 +138,16 @@ def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -
             (ONE_SHOT, ONE_SHOT),
             ("the same not decoded", chosen_order("steering", SAME)),
             ("the same judged", chosen_order("steering", JUDGED)),
+            (CHANGE, CHANGE),
+            (NORM, NORM),
         )
     }
+    undecoded = chosen_order("steering", UNDECODED)
+    compared |= {f"{undecoded}, minus {other}": (undecoded, other) for other in (CHANGE, NORM)}
+    compared[f"steering minus diffusion, plain{UNDECODED}"] = (
+        f"steering, plain{UNDECODED}",
+        f"diffusion, plain{UNDECODED}",
+    )
     return {
         name: trajectories.normalised_estimate(first, less=second, draws=draws)
         for name, (first, second) in compared.items()

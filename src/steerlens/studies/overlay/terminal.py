@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from steerlens.studies.overlay.areas import BASE_CURVE, OVERLAY_CURVE
+from steerlens.studies.overlay.conclusion import overlay_conclusion
 from steerlens.studies.overlay.orders import chosen_order
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.shared.stats import caution
@@ -32,4 +33,9 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
     if summary.judge is not None:
         compared = "; ".join(f"{chosen_order(lens)}, with {words}" for lens, words in summary.judged_by.items())
         lines.append(f"judged by {summary.judge.name} (weights {summary.judge.sha256[:12]}): compares {compared}")
+    if summary.retained:
+        lines.append("retaining the first quarter of an order, all other heads ablated; normalised area:")
+        lines += [f"  {name:46} {area}" for name, area in summary.retained.items()]
+    conclusion = overlay_conclusion(summary)
+    lines += [] if conclusion is None else conclusion.lines()
     return [*lines, *closing_lines(folder, caution(summary.n_concepts), summary.note)]

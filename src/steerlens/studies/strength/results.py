@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT
+from steerlens.studies.strength.conclusion import strength_conclusion
 from steerlens.studies.strength.options import Bounds
 from steerlens.studies.strength.scores import DECODED, MAHALANOBIS, NEAREST
 
@@ -165,6 +166,10 @@ class StrengthSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        return strength_conclusion(self).to_json()
 
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""

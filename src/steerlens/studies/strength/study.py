@@ -73,6 +73,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
     @property
     def report(self) -> "Report[StrengthSummary]":
         """Functions that read and report its summary."""
+        from steerlens.studies.strength.conclusion import strength_claims, strength_conclusion
         from steerlens.studies.strength.findings import strength_bars, strength_findings
         from steerlens.studies.strength.results import StrengthSummary
         from steerlens.studies.strength.section import strength_section
@@ -85,4 +86,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
             bars=strength_bars,
             findings=strength_findings,
             section=strength_section,
+            conclusion=strength_conclusion,
+            claims=strength_claims,
+            opening=("Correlation, fidelity and typicality over the strength of steering", "sweep"),
         )

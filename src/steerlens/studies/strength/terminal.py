@@ -4,6 +4,7 @@ from pathlib import Path
 
 from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.terminal import closing_lines
+from steerlens.studies.strength.conclusion import strength_conclusion
 from steerlens.studies.strength.results import StrengthSummary
 from steerlens.studies.strength.scores import DECODED, MAHALANOBIS, NEAREST
 
@@ -32,4 +33,8 @@ def strength_lines(summary: StrengthSummary, folder: Path) -> list[str]:
             f"best on the selection: {rule.best}; not distinguishable from it: {', '.join(rule.runners_up) or 'none'}",
             f"decided by: the {rule.decided}",
         ]
-    return [*lines, *closing_lines(folder, caution(min(summary.n_concepts, summary.n_selection_concepts)))]
+    return [
+        *lines,
+        *strength_conclusion(summary).lines(),
+        *closing_lines(folder, caution(min(summary.n_concepts, summary.n_selection_concepts))),
+    ]

@@ -6,63 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_importance import MAIN, SITES, made_choices, made_parts
 from studied import finish, stored
-from torch import Tensor
 
 from steerlens.errors import UsageError
-from steerlens.sites import all_heads
 from steerlens.studies import STUDIES
 from steerlens.studies.importance.results import PARTIALS, POOLED, STATISTICS, ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scored import CEILING
-from steerlens.studies.importance.scores import Choices, ScoreChoice, choose_all
+from steerlens.studies.importance.scores import Choices, choose_all
 from steerlens.studies.importance.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page, write_page
-from steerlens.studies.shared.ablation import ABLATIONS
-from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN
+from steerlens.studies.shared.candidates import CENTRED, PLAIN
 from steerlens.studies.shared.effects import Effect, all_effects
 from steerlens.studies.shared.folder import rounded
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
 from steerlens.studies.shared.stats import mean_correlation
-
-N, E = 12, 8
-SITES = tuple(all_heads(3, 4))
-
-
-def made_parts(seeds: tuple[int, ...] = (0, 1), judge: bool = False, pictures: int = 6) -> PictureTables:
-    """Parts of a study that was never run: every embedding random, the undecoded ones near the truth."""
-    generator = torch.Generator().manual_seed(3)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def part() -> PicturePart:
-        clean, text, other = draw(3, E)
-        settings = list(map(str, (*PLAIN, *CENTRED, NEUTRAL, ONE_FACTOR)))
-        decoded = {(name, seed): clean + draw(N, E) for name in settings for seed in seeds}
-        return PicturePart(
-            clean,
-            targets={"text": text, "other": other},
-            total={ablation: clean + 0.5 * draw(N, E) for ablation in ABLATIONS},
-            direct={ablation: clean + 0.5 * draw(N, E) for ablation in ABLATIONS},
-            first_order={(ablation, target): draw(N) for ablation in ABLATIONS for target in ("text", "other")},
-            norm=draw(N).abs(),
-            direct_cosine=draw(N),
-            requested={name: clean + draw(N, E) for name in settings},
-            decoded={**decoded, ("control", seeds[0]): clean + draw(N, E)},
-            judged={(name, seed): draw(N, 5) for name in settings for seed in seeds} if judge else {},
-            judged_targets={"input": draw(5), "other": draw(5)} if judge else {},
-        )
-
-    return PictureTables([part() for _ in range(pictures)])
-
-
-def made_choices(compare: str = "text") -> Choices:
-    chosen = {
-        setting.lens: ScoreChoice(setting, compare, 0.5, {f"{setting}, compared with {compare}": 0.5})
-        for setting in PLAIN
-    }
-    return Choices(chosen, chosen)
 
 
 def summary_of(tables: PictureTables, main: Effect, **setup: object) -> ImportanceSummary:
@@ -75,9 +34,6 @@ def pages_of(summary: ImportanceSummary, model: str) -> str:
     """Both pages of the study, from its summary as a file keeps it."""
     finished = Finished(STUDIES["importance"], stored(summary), model)
     return verdict_page([finished]) + study_page(finished)
-
-
-MAIN = Effect("total", "text", "mean")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from steerlens.studies.overlay.joint import (
     one_shot,
     projection,
 )
-from steerlens.studies.overlay.measure import first_order, open_scene
+from steerlens.studies.overlay.measure import first_order, open_scene, retained_embeddings, write_norms
 from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
 from steerlens.studies.shared.bench import Bench, make_bench
@@ -105,6 +105,24 @@ def test_one_more_head_on_top_of_others_is_the_joint_ablation(scene: Scene) -> N
         left = [head for head in range(len(scene.sites)) if head not in taken]
         plain = scene.ablated([[*taken, head] for head in left])
         torch.testing.assert_close(scene.one_more(taken, left), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_norms_and_retained_heads_are_the_plain_ones(
+    bench: Bench, pairs: OverlaySet, scene: Scene, options: OverlayOptions
+) -> None:
+    """Norms against writes of the trace, centred by hand; retaining heads against ablating all others."""
+    shown = pairs.reported[0]
+    both, base = (bench.encoder.trace(bench.encoder.preprocess([image])) for image in (shown.both, shown.base))
+    norm, change = write_norms(bench, shown)
+    for place, site in enumerate(bench.sites):
+        write, difference = both.at(site)[0], both.at(site)[0] - base.at(site)[0]
+        for found, own in ((norm, write), (change, difference)):
+            assert float(found[place]) == pytest.approx(float((own - own.mean()).norm()), rel=1e-4)
+    order = list(range(len(bench.sites)))[::-1]
+    counts = (0, 3, len(order))
+    kept = retained_embeddings(scene, {"way": order}, counts)["way"]
+    for row, count in enumerate(counts):
+        torch.testing.assert_close(kept[row], scene.ablated([order[count:]])[0])
 
 
 def test_greedy_takes_the_best_head_at_every_step(bench: Bench, pairs: OverlaySet, scene: Scene) -> None:

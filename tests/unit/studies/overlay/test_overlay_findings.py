@@ -26,6 +26,7 @@ def findings(overlap: float, direct: float) -> list[str]:
     agreeing = SimpleNamespace(score="steering, chosen", requested=estimate(0.2), decoded=estimate(0.2))
     summary: Any = SimpleNamespace(
         area=lambda name: estimate(areas[name]),
+        model="made",
         attenuation=[agreeing],
         random_range=(-0.03, 0.03),
         difference=estimate(0.02),
@@ -43,11 +44,11 @@ def findings(overlap: float, direct: float) -> list[str]:
 )
 def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
     clear, found, lens, before, most = findings(overlap, 0.8)
-    assert before.startswith("The same before decoding") and "**found**" in before
+    assert before.startswith("The same before decoding") and "**found** on made" in before
     assert "the limit of a lens of direct contributions" in most
     assert "the limit" not in findings(overlap, 0.3)[-1]
     assert "better than all random orders" in clear and words in found and "one-shot" not in clear
-    assert "ACDC-like order" in found and "**not found**; the difference includes 0" in lens
+    assert "ACDC-like order" in found and "**not found** on made; the difference includes 0" in lens
 
 
 def test_an_undefined_overlap_contradicts_nothing() -> None:

@@ -21,6 +21,7 @@ from steerlens.studies.overlay.areas import RANDOM
 from steerlens.studies.overlay.experiment import overlay_study
 from steerlens.studies.overlay.joint import RANDOM_ORDERS, REFERENCE, objective, points
 from steerlens.studies.overlay.options import OverlayOptions
+from steerlens.studies.overlay.orders import CHANGE
 from steerlens.studies.overlay.parts import OverlayPart
 from steerlens.studies.overlay.pictures import OverlaySet
 from steerlens.studies.overlay.results import OverlaySummary
@@ -30,6 +31,7 @@ from steerlens.studies.shared import run as run_file
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.judge import judge_name
 from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.settings import lens_embeddings
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
@@ -90,13 +92,20 @@ def test_the_study_resumes_to_the_same_summary(
     n_orders = len(rows) - 1 + RANDOM_ORDERS
     assert table.num_rows == 2 * n_orders * len(points(12))
     figures = {path.stem for path in (tmp_path / "whole" / "figures").glob("*.svg")}
-    assert figures == {"trajectories", "decoded", "orders", "strip-0"}
+    assert figures == {"trajectories", "decoded", "orders", "retained", "strip-0"}
+    assert {NORM, LAYER, CHANGE} <= rows.keys() and rows[CHANGE]["area"]["value"] > -9
+    # Retaining goes the other way: no head is the base, all heads are the picture with the overlay.
+    for line in whole.retained_curves["projection"].values():
+        assert line.values[0] == pytest.approx(0, abs=1e-4) and line.values[-1] == pytest.approx(1, abs=1e-4)
+    assert whole.retained[REFERENCE].value == 1 and "steering, chosen" in whole.retained
+    assert summary["conclusion"]["next_step"] and len(summary["conclusion"]["sentences"]) == 3
     frozen = tmp_path / "whole" / "choice.json"
     assert set(json.loads(frozen.read_text())["choices"]) == set(summary["choices"])
     text = overlay_orders(stored(whole))
     assert "| order | normalised area | of the projection |" in text and "**Few concepts (2)" in text
     projected = next(row.projection for row in stored(whole).orders if row.name == "steering, chosen")
     assert f"| {interval(projected)} |" in text.split("| steering, chosen |")[1].splitlines()[0]
+    (tmp_path / "whole" / "SHA256SUMS").unlink()  # as in studies of 0.1.0, which kept no hashes
     frozen.write_text(json.dumps({"choices": {"steering": {"setting": "steering rho=9", "compare": "text"}}}))
     with pytest.raises(StoreError, match="says that steering rho=9 was chosen for steering; now it would be"):
         finish(overlay_study(pair, pairs, options, tmp_path / "whole"))

@@ -1,0 +1,56 @@
+"""Conclusion of the overlay study in plain sentences, and its claims; the figures alone decide the words."""
+
+from typing import TYPE_CHECKING
+
+from steerlens.studies.overlay.joint import ONE_SHOT
+from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
+from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.markdown import interval
+
+if TYPE_CHECKING:
+    from steerlens.studies.overlay.results import OverlaySummary
+
+
+def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
+    """Concludes from areas of orders; None for studies of earlier versions, which lack the baselines."""
+    areas = {row.name: row.area for row in summary.orders}
+    decoded, undecoded = chosen_order("steering"), chosen_order("steering", UNDECODED)
+    if CHANGE not in areas or decoded not in areas or undecoded not in areas:
+        return None
+    model, change = summary.model or "this model", areas[CHANGE]
+    works = "removes" if areas[decoded].above() else "does not remove"
+    less = summary.differences.get(f"{undecoded}, minus {CHANGE}")
+    verdict = "about as well as"
+    if less is not None and less.excludes_zero:
+        verdict = "better than" if less.above() else "worse than"
+    return Conclusion(
+        (
+            f"On {model}, ablating heads in the order of the Steering Lens' pictures {works} an overlay better than "
+            f"random orders do: {interval(areas[decoded])} on a scale from 0 (random) to 1 (a greedy search), and "
+            f"{interval(areas[undecoded])} before decoding.",
+            f"Before decoding it orders heads {verdict} the norm of the change that the overlay makes in each head's "
+            f"write, which needs no lens ({interval(change)}).",
+            f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",
+        ),
+        "to find the heads that carry an object, compare their writes with and without it; use the lens to see "
+        "what they "
+        "write of it.",
+    )
+
+
+def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
+    """Claims that are compared between models."""
+    areas = {row.name: row.area for row in summary.orders}
+    claims: list[Claim] = []
+    for ending, how in ((UNDECODED, "before decoding"), ("", "in pictures")):
+        order = chosen_order("steering", ending)
+        if order not in areas:
+            continue
+        claims.append(Claim(f"Steering Lens' order removes an overlay better than random orders, {how}", areas[order]))
+        for name, words in (
+            (f"steering minus diffusion, chosen{ending}", "the Diffusion Lens' order"),
+            (f"{order}, minus {CHANGE}", "the norm of the change in each write"),
+        ):
+            if (difference := summary.differences.get(name)) is not None:
+                claims.append(Claim(f"Steering Lens' order does better than {words}, {how}", difference))
+    return claims

@@ -1,0 +1,243 @@
+"""Baselines of the importance study: the oracle, targets that mean nothing, recognised pictures, no decoder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_importance import MAIN, SITES, made_choices, made_parts
+from studied import finish, picture, quick, stored, subject_set
+
+from steerlens.errors import UsageError
+from steerlens.studies.importance.baselines import counted_rows, oracle_shares, target_nulls
+from steerlens.studies.importance.conclusion import importance_claims, importance_conclusion
+from steerlens.studies.importance.experiment import importance_study
+from steerlens.studies.importance.findings import importance_bars, importance_findings
+from steerlens.studies.importance.options import ImportanceOptions
+from steerlens.studies.importance.results import ImportanceSummary
+from steerlens.studies.importance.scored import score_pictures
+from steerlens.studies.importance.scores import oracle_scores
+from steerlens.studies.importance.section import importance_section
+from steerlens.studies.importance.summary import summarise
+from steerlens.studies.importance.terminal import importance_lines
+from steerlens.studies.shared import run
+from steerlens.studies.shared.ablation import signed_effect
+from steerlens.studies.shared.arguments import StudySettings
+from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.candidates import PLAIN, WEAKER
+from steerlens.studies.shared.effects import Effect
+from steerlens.studies.shared.folder import StudyFolder, rounded
+from steerlens.studies.shared.inputs import folder_sizes, load_subjects
+from steerlens.studies.shared.measure import measure_effects
+from steerlens.studies.shared.measurements import PicturePart, PictureTables
+from steerlens.studies.shared.oracle import ORACLES, oracle_embeddings, oracle_name
+from steerlens.studies.shared.partial import LAYER, NORM
+from steerlens.studies.shared.stats import spearman
+from steerlens.studies.shared.subjects import Subject
+from steerlens.studies.shared.undecoded import NoDecoder, is_undecoded
+from steerlens.zoo.pair import Pair
+
+UNSIGNED = Effect("total", "", "mean")
+CONCEPTS = [f"c{row}" for row in range(6)]
+
+
+def with_oracle(tables: PictureTables) -> PictureTables:
+    """Parts with an oracle that is decoded perfectly, and embeddings of every setting."""
+
+    def complete(part: PicturePart) -> PicturePart:
+        made = {oracle_name(kind): oracle_embeddings(part.clean, part.total["mean"], kind) for kind in ORACLES}
+        decoded = {(name, 0): embeddings for name, embeddings in made.items()}
+        requested = {**part.requested, **made, str(WEAKER): part.requested[str(PLAIN[0])]}
+        return replace(part, requested=requested, decoded={**part.decoded, **decoded})
+
+    return PictureTables([complete(part) for part in tables.parts])
+
+
+def test_the_oracle_moves_the_embedding_by_the_true_effect() -> None:
+    clean, ablated = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    clean, ablated = clean[0], ablated.clone()
+    ablated[2] = clean  # a head without effect
+    same, factor = (oracle_embeddings(clean, ablated, kind) - clean for kind in ORACLES)
+    caused = clean - ablated
+    assert not same[2].any() and not factor[2].any()
+    for head in (0, 1, 3, 4):
+        assert torch.allclose(same[head], caused[head] * clean.norm() / caused[head].norm(), atol=1e-5)
+    torch.testing.assert_close(factor, caused * clean.norm() / caused.norm(dim=1).median())
+
+
+def test_a_perfect_decoder_lets_the_oracle_tell_all_and_shares_are_of_it() -> None:
+    # Small effects of very different sizes, in random directions.
+    generator = torch.Generator().manual_seed(1)
+    parts: list[PicturePart] = []
+    for part in made_parts().parts:
+        sizes = 10 ** (2 * torch.rand(len(SITES), 1, generator=generator) - 4)
+        caused = sizes * torch.randn(len(SITES), part.clean.shape[0], generator=generator)
+        parts.append(replace(part, total={**part.total, "mean": part.clean - caused}))
+    tables = with_oracle(PictureTables(parts))
+    found = oracle_scores(tables, UNSIGNED)[oracle_name("one factor")]
+    assert float(spearman(found, UNSIGNED.table(tables)).mean()) > 0.7
+    lens = score_pictures(tables, CONCEPTS, SITES, made_choices(), MAIN, 20).lens
+    shares = list(oracle_shares(tables, [MAIN, UNSIGNED], lens, CONCEPTS, draws=20))
+    assert {(row.effect, row.score) for row in shares} == {
+        (MAIN, "steering, plain, towards text"),
+        (MAIN, "diffusion, plain, towards text"),
+        (UNSIGNED, "steering, plain"),
+        (UNSIGNED, "diffusion, plain"),
+    }
+    for row in shares:
+        assert row.share.value == pytest.approx(row.own.value / row.most.value)
+        assert row.undecoded == row.most  # nothing is lost by this decoder
+    assert list(oracle_shares(made_parts(), [MAIN], lens, CONCEPTS, draws=5)) == []
+
+
+def test_nulls_turn_score_and_effect_together() -> None:
+    tables = made_parts(pictures=6)
+    found = {row.score: row for row in target_nulls(tables, [MAIN, UNSIGNED], CONCEPTS, draws=5)}
+    assert set(found) == {
+        f"{lens}, plain{view}" for lens in ("steering", "diffusion") for view in ("", ", not decoded")
+    }
+    row = found["steering, plain, not decoded"]
+    own = torch.stack([part.targets["text"] for part in tables.parts])
+    embeddings, ablated = tables.requested(PLAIN[0]), tables.ablated("total", "mean")
+
+    def plain(targets: torch.Tensor) -> float:
+        score = torch.cosine_similarity(embeddings, targets[:, None], dim=-1)
+        return float(spearman(score, signed_effect(tables.clean, ablated, targets)).mean())
+
+    assert row.own.value == pytest.approx(plain(own))
+    # With six concepts, eight steps go round the other five: the first three of them twice.
+    steps = [1, 2, 3, 4, 5, 1, 2, 3]
+    assert row.others.value == pytest.approx(sum(plain(own.roll(-step, dims=0)) for step in steps) / 8)
+    assert list(target_nulls(tables, [MAIN], ["same"] * 6, draws=5)) == []
+
+
+def test_only_recognised_pictures_count_towards_labels() -> None:
+    parts = [
+        replace(part, name_rank=torch.tensor(float(rank)))
+        for part, rank in zip(made_parts().parts, (0, 4, 5, 900, 1, 2), strict=True)
+    ]
+    tables = PictureTables(parts)
+    assert counted_rows(tables, MAIN) == [0, 1, 4, 5] and counted_rows(tables, UNSIGNED) == list(range(6))
+    summary = finish(summarise(tables, CONCEPTS, SITES, made_choices(), MAIN, draws=5))
+    assert (summary.n_recognised, summary.n_counted) == (4, 4)
+    row = summary.row("steering, plain, not decoded", MAIN)
+    few = PictureTables([parts[place] for place in (0, 1, 4, 5)])
+    wanted = spearman(few.requested_scores(PLAIN[0], "input"), MAIN.table(few)).mean()
+    assert row is not None and row.estimate.value == pytest.approx(float(wanted))
+    assert "recognises 4 of 6 pictures" in importance_section(summary)
+    lost = PictureTables([replace(part, name_rank=torch.tensor(9.0)) for part in parts])
+    assert counted_rows(lost, MAIN) == list(range(6))  # too few are recognised, so all count
+    assert counted_rows(made_parts(), MAIN) == list(range(6))  # parts of the version before do not know
+
+
+def test_the_conclusion_follows_the_figures_and_names_the_model() -> None:
+    setup = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+    summary = replace(setup, setup=replace(setup.setup, model="made"))
+    conclusion = importance_conclusion(summary)
+    assert conclusion is not None and conclusion.sentences[0].startswith("On made, the Steering Lens")
+    assert "the true effect itself, decoded, reaches" in conclusion.sentences[2]
+    assert stored(summary).to_json()["conclusion"]["next_step"] == conclusion.next_step
+    words = {claim.what for claim in importance_claims(summary)}
+    assert any("norm and layer held fixed" in text for text in words) and any("in pictures" in text for text in words)
+    lines = "\n".join(importance_lines(summary, Path("study")))
+    assert "conclusion: On made" in lines and "next step: " in lines and "share of the decoded true effect" in lines
+    assert importance_conclusion(replace(summary, rows=())) is None
+    for name in (NORM, LAYER):
+        row = summary.row(name, UNSIGNED)
+        assert row is not None and summary.row(name, UNSIGNED, "given norm and layer") is None
+
+
+def undecoded(pair: Pair) -> Pair:
+    return replace(pair, decoder=NoDecoder(pair.encoder.spec.embedding_size))
+
+
+def test_an_encoder_is_studied_without_a_decoder_and_without_labels(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
+    alone = replace(undecoded(pair), vocabulary=None, texts=None)
+    assert is_undecoded(alone) and not is_undecoded(pair)
+    subjects = subject_set(pair, 0, 4, 4)
+    lonely = replace(subjects, reported=tuple(replace(one, other=None) for one in subjects.reported))
+    options = ImportanceOptions(quick(alone), seeds=(), decoding=False)
+    summary = finish(importance_study(alone, lonely, options, tmp_path / "study", draws=10))
+    assert summary.main == Effect("total", "", "mean") and not summary.setup.decoding and summary.choices.by_name == {}
+    assert not any(score.startswith(("steering, chosen", "oracle")) for score in (row.score for row in summary.rows))
+    page = importance_section(stored(summary))
+    assert "nothing decoded" in page and "Effect of decoding" not in page and "No setting was chosen" in page
+    assert importance_findings(summary) and all("rho=1" in bar.what for bar in importance_bars(summary))
+    conclusion = importance_conclusion(summary)
+    assert conclusion is not None and "No pictures were decoded" in conclusion.sentences[2]
+    part = PicturePart.from_tensors(StudyFolder(tmp_path / "study").part("report-p0"), "part")
+    assert part.decoded == {} and str(WEAKER) in part.requested and part.targets == {}
+    again = finish(importance_study(alone, lonely, options, tmp_path / "study", draws=10))
+    assert rounded(again.to_json()) == rounded(summary.to_json())
+    with pytest.raises(UsageError, match="without a decoder"):
+        alone.decoder.decode_batches(None, [0])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no target for all pictures.*--effect total-unsigned"):
+        finish(importance_study(alone, lonely, options, tmp_path / "signed", signed=True))
+
+
+def test_a_selection_without_a_decoder_chooses_for_embeddings_alone(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
+    subjects = subject_set(pair, 2, 3, 4)
+    options = ImportanceOptions(quick(pair), seeds=(), decoding=False)
+    summary = finish(importance_study(undecoded(pair), subjects, options, tmp_path / "study", draws=10))
+    assert summary.choices.decoded == {} and set(summary.choices.undecoded) == {"steering", "diffusion"}
+    back = stored(summary)
+    assert isinstance(back, ImportanceSummary) and back.leading == "steering, chosen, not decoded"
+    assert back.row(back.leading, back.main) is not None and "by scores of requested embeddings" in importance_section(
+        back
+    )
+
+
+def test_a_picture_knows_the_rank_of_its_own_name(pair: Pair) -> None:
+    subjects = subject_set(pair, 0, 2, 4)
+    assert pair.vocabulary is not None
+    bench = make_bench(pair, subjects.reference)
+    for shown in subjects.reported:
+        part = measure_effects(bench, shown, subjects.reported[0], ablations=("zero",))
+        scores = pair.vocabulary.scores(part.clean[None])[0]
+        better = [name for name, score in zip(pair.vocabulary.names, scores.tolist(), strict=True)]
+        own = better.index(shown.concept)
+        assert part.name_rank is not None and float(part.name_rank) == sum(
+            float(s) > float(scores[own]) for s in scores
+        )
+    unknown = Subject("p", picture(3), "zzyzx", None)
+    assert measure_effects(bench, unknown, subjects.reported[0], ablations=("zero",)).name_rank is None
+
+
+@pytest.mark.parametrize(
+    ("available", "given", "sizes"),
+    [
+        (12, (None, None), (0, 12)),
+        (16, (None, None), (4, 12)),
+        (40, (None, None), (6, 24)),
+        (12, (None, 8), (4, 8)),
+        (9, (None, 8), (0, 8)),
+        (12, (4, None), (4, 8)),
+        (12, (3, 5), (3, 5)),
+    ],
+)
+def test_sizes_follow_the_folder(available: int, given: tuple[int | None, int | None], sizes: tuple[int, int]) -> None:
+    assert folder_sizes(available, *given) == sizes
+
+
+def test_messages_about_sizes_give_values_that_work(tmp_path: Path) -> None:
+    for place in range(12):
+        picture(place).save(tmp_path / f"photo {chr(97 + place)}.png")
+    settings = StudySettings(images=tmp_path)
+    found = load_subjects(settings, None, None, choosing=True)
+    assert len(found.reported) == 12 and found.selection == ()
+    with pytest.raises(UsageError, match=r"Enough for: --choose 3 --count 9\."):
+        load_subjects(settings, 6, 24)
+    assert len(load_subjects(settings, 3, 9).reported) == 9
+    with pytest.raises(UsageError, match=r"Enough for: --count 6\."):
+        load_subjects(settings, 12, 12)
+    assert len(load_subjects(settings, 6, 6).reported) == 6
+    with pytest.raises(UsageError, match=r"or none \(--choose 0\)"):
+        load_subjects(settings, 1, 5, choosing=True)
+    with pytest.raises(UsageError, match="at least 2 pictures to choose on and 2"):
+        load_subjects(settings, 0, 5)

@@ -1,0 +1,105 @@
+"""Pages of several models: which claims hold on all of them, on some and on none, from summaries of studies."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from steerlens.errors import UsageError
+from steerlens.studies import STUDIES
+from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, compare_sentences
+from steerlens.studies.page import read_models, write_page
+from steerlens.studies.shared.conclusion import Claim, joined
+from steerlens.studies.shared.stats import Estimate
+
+ROOT = Path(__file__).parents[3]
+BEFORE, STRENGTH = ROOT / "tests" / "golden" / "before", "strength"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    """Two models with the same studies; on the second, the Steering Lens removes no overlay."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        for name in ("importance", "overlay", STRENGTH, "decoder"):
+            (folder / name).mkdir(parents=True)
+            values = json.loads((BEFORE / name / "summary.json").read_text()) | {"model": folder.name}
+            if name == "importance":
+                values["setup"]["model"] = folder.name
+            (folder / name / "summary.json").write_text(json.dumps(values))
+            manifest = {"models": {"pair": f"/private/{folder.name}"}}
+            (folder / name / "study.json").write_text(json.dumps(manifest))
+    path = folders[1] / "overlay" / "summary.json"
+    values = json.loads(path.read_text())
+    for row in values["orders"]:
+        row["area"] = {"value": -0.3, "low": -0.4, "high": -0.2}
+    path.write_text(json.dumps(values))
+    return folders
+
+
+def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[Path], tmp_path: Path) -> None:
+    page = write_page(models, tmp_path / "docs")
+    text = page.read_text()
+    assert "[first](studies/first.md)" in text and "[second](studies/second.md)" in text and "private" not in text
+    assert re.search(r"order removes an overlay .* before decoding \|.*\| refuted -0.30 \[-0.40, -0.20\] \|", text)
+    assert (tmp_path / "docs" / "images" / "studies" / "compared.png").read_bytes()[:4] == b"\x89PNG"
+    for path in (tmp_path / "docs").rglob("*.md"):
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            # Studies without figures link to none that is there, but always below the images of their own model.
+            if target.endswith(".png") and path != page:
+                assert path.stem in target or path.parent.name in target
+            else:
+                assert (path.parent / target).exists(), (path, target)
+    # What was written is read again, models and all.
+    assert [model.name for model in read_models(tmp_path / "docs" / "studies")] == ["first", "second"]
+    again = write_page(tmp_path / "docs" / "studies", tmp_path / "again")
+    assert again.read_text() == text
+
+
+def test_one_model_keeps_its_pages_and_its_name_is_numbered_if_it_comes_twice(
+    models: list[Path], tmp_path: Path
+) -> None:
+    write_page(models[0], tmp_path / "docs")
+    assert {path.name for path in (tmp_path / "docs" / "studies").glob("*.md")} == {
+        f"{name}.md" for name in ("importance", "overlay", STRENGTH, "decoder")
+    }
+    assert "On first, the rule recommends" in (tmp_path / "docs" / "studies.md").read_text()
+    shutil.copytree(models[0], tmp_path / "third")
+    text = write_page([models[0], tmp_path / "third"], tmp_path / "both").read_text()
+    assert "[first (2)](studies/first-2.md)" in text
+    with pytest.raises(UsageError, match="no finished study"):
+        write_page([models[0], tmp_path / "none"], tmp_path / "docs")
+
+
+def test_claims_are_sorted_by_where_they_hold(models: list[Path]) -> None:
+    both = [
+        ComparedModel(model.name, "", [(one.study, one.summary) for one in model.results])
+        for folder in models
+        for model in read_models(folder)
+    ]
+    sentences = compare_sentences(both)
+    assert len(sentences) <= 5
+    assert any(text.startswith(("Holds on none of them: ", "Holds on first: ")) for text in sentences)
+    assert compare_figure(both) is not None and compare_figure([]) is None
+    assert "| claim | first | second |" in compare_page(both)
+
+
+def test_a_claim_holds_if_its_interval_lies_above_the_level() -> None:
+    half = Estimate(0.6, 0.52, 0.7)
+    assert Claim("x", half).holds and Claim("x", half, 0.5).holds and not Claim("x", half, 0.55).holds
+    assert Claim("x", half, 0.8).refuted and not Claim("x", Estimate(float("nan"), float("nan"), float("nan"))).refuted
+    assert joined(["a", "b", "c"]) == "a, b and c" and joined(["a"]) == "a"
+
+
+@pytest.mark.parametrize("name", ["importance", "overlay", STRENGTH, "decoder"])
+def test_every_study_has_a_conclusion_or_says_that_its_summary_is_too_old(name: str) -> None:
+    study = STUDIES[name]
+    summary = study.read(json.loads((BEFORE / name / "summary.json").read_text()), "summary.json")
+    conclusion = study.report.conclusion(summary)
+    # The version before measured no baselines, on which two conclusions rest.
+    assert (conclusion is None) == (name in ("importance", "overlay"))
+    if conclusion is not None:
+        assert 2 <= len(conclusion.sentences) <= 3 and conclusion.next_step.endswith(".")
+        assert summary.to_json()["conclusion"] == conclusion.to_json()
