@@ -17,6 +17,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale, Zero
 from steerlens.lenses import SteeringLens, Strength, steer_and_patch
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
+from steerlens.testing.logits import USUAL_LOGIT, LargestLogit
 from steerlens.testing.outcomes import CheckReport, Measured, PlannedCheck, carry_out, faults, refusals
 
 _NOT_NATIVE = None, "the encoder names no native modules to hook"
@@ -159,13 +160,20 @@ def _record(encoder: Encoder, inputs: Inputs) -> Measured:
 
 
 def _attention(encoder: Encoder, inputs: Inputs) -> Measured:
-    trace = encoder.trace(inputs, attention=True)
+    """Compares recorded patterns with the native kernel's output.
+
+    Both round a logit l by about eps |l|, which changes a pattern by that factor. Real models have logits of 200, so
+    the error is divided by the size of the largest logit, where that is more than usual.
+    """
+    with LargestLogit() as largest:
+        trace = encoder.trace(inputs, attention=True)
     if not trace.has_attention:
         raise ModelError("trace(..., attention=True) holds no attention.")
     rows = float((trace.attention.double().sum(dim=-1) - 1).abs().max())
     heads = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
     writes = max(relative(trace.token_writes(site).sum(dim=2), trace.at(site)) for site in heads)
-    return max(rows, writes, relative(trace.embedding, encoder.embed(inputs)))
+    writes *= USUAL_LOGIT / max(largest.size, USUAL_LOGIT)
+    return max(rows, writes, relative(trace.embedding, encoder.embed(inputs))), f"logits up to {largest.size:.2g}"
 
 
 def _closed_form(encoder: Encoder, inputs: Inputs) -> Measured:

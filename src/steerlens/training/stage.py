@@ -1,7 +1,7 @@
 """Training stage: a generator that steps, schedules, averages, checkpoints and resumes.
 
-Schedules depend on the share of the budget used; a budget is minutes of training time or a number of steps. Every step
-draws from a generator seeded by the step's number, so that a resumed run of a step budget equals an uninterrupted run.
+Schedules depend on the share of the budget used; a budget is minutes of steps (see `StepClock`) or their number. Every
+step draws from a generator seeded by its number, so that a resumed run of a step budget equals an uninterrupted run.
 
 References:
     Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024, https://kellerjordan.github.io/posts/muon
@@ -32,6 +32,7 @@ from steerlens.training.checkpoint import (
     save_checkpoint,
     split_parameters,
 )
+from steerlens.training.clock import StepClock
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StageRecord:
     Attributes:
         stage: name of the stage.
         step: number of finished optimizer steps.
-        seconds: training time so far, over all resumed runs.
+        seconds: time of its steps so far, over all resumed runs.
         share: share of the budget used, in [0,1].
         losses: running means since the last record.
         metrics: metrics on held-out data, if this record has any.
@@ -70,7 +71,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Budget:
-    """Duration of a stage: `minutes` of wall time, unless `steps` is given."""
+    """Duration of a stage: `minutes` of its steps' own time, unless `steps` is given."""
 
     minutes: float = 1.0
     steps: int | None = None
@@ -197,7 +198,7 @@ def run_stage(
         seed: seed of all random numbers, different for each worker.
         resume: True to continue from the checkpoint if there is one.
         measure: computes held-out metrics; called while the model has the averaged weights.
-        measure_seconds: training time between measurements.
+        measure_seconds: time of steps between measurements.
         report_seconds: time between records.
         checkpoint_seconds: time between checkpoints.
 
@@ -220,10 +221,7 @@ def run_stage(
             ema.shadow = {key: value.to(ema.shadow[key].device) for key, value in part("ema", tensors).items()}
             ema.steps = int(facts["ema_steps"])
         step, before = int(facts["step"]), float(facts["seconds"])
-    start = time.monotonic()
-
-    def seconds() -> float:
-        return before + time.monotonic() - start
+    clock = StepClock(before)
 
     def save() -> None:
         tensors = prefixed("model", model.state_dict())
@@ -232,7 +230,7 @@ def run_stage(
         if ema is not None:
             tensors |= prefixed("ema", ema.shadow)
         steps = ema.steps if ema is not None else 0
-        save_checkpoint(path, tensors, {"step": step, "seconds": seconds(), "ema_steps": steps})
+        save_checkpoint(path, tensors, {"step": step, "seconds": clock.seconds, "ema_steps": steps})
 
     def measured() -> Mapping[str, float]:
         if measure is None:
@@ -253,8 +251,10 @@ def run_stage(
     base = {key: [group["lr"] for group in optimizer.param_groups] for key, optimizer in optimizers.items()}
     parameters = list(model.parameters())
     sums: dict[str, float] = {}
-    counted, reported, saved, measured_at = 0, seconds(), seconds(), seconds()
-    while (share := _agree(budget.share(step, seconds()))) < 1:
+    counted, measured_at = 0, clock.seconds
+    reported = saved = time.monotonic()
+    while (share := _agree(budget.share(step, clock.seconds))) < 1:
+        clock.begin()
         factor = rate_factor(share, settings.warm_up)
         for key, optimizer in optimizers.items():
             for group, rate in zip(optimizer.param_groups, base[key], strict=True):
@@ -273,7 +273,8 @@ def run_stage(
             sums[key] = sums.get(key, 0.0) + float(value.detach())
         if not math.isfinite(sums["loss"]):
             raise SteerlensError(f"the loss of {name} is not finite at step {step}: lower the learning rate.")
-        now = seconds()
+        clock.end()
+        now = time.monotonic()
         if not first:
             continue
         if now - saved >= checkpoint_seconds:
@@ -282,10 +283,10 @@ def run_stage(
         if now - reported >= report_seconds or step == 1:
             means = {key: value / counted for key, value in sums.items()}
             metrics: Mapping[str, float] = {}
-            if now - measured_at >= measure_seconds:
-                metrics, measured_at = measured(), now
-            yield StageRecord(name, step, now, share, means, metrics).progress()
-            sums, counted, reported = {}, 0, now
+            if clock.seconds - measured_at >= measure_seconds:
+                metrics, measured_at = measured(), clock.seconds
+            yield StageRecord(name, step, clock.seconds, share, means, metrics).progress()
+            sums, counted, reported = {}, 0, time.monotonic()
     if not first:
         return
     save()
@@ -293,6 +294,6 @@ def run_stage(
     if ema is not None:
         ema.copy_to(model)
     model.eval()
-    save_checkpoint(final, model.state_dict(), {"step": step, "seconds": seconds()})
+    save_checkpoint(final, model.state_dict(), {"step": step, "seconds": clock.seconds})
     means = {key: value / max(counted, 1) for key, value in sums.items()}
-    yield StageRecord(name, step, seconds(), 1.0, means, metrics, done=True).progress()
+    yield StageRecord(name, step, clock.seconds, 1.0, means, metrics, done=True).progress()

@@ -15,13 +15,13 @@ FOLDER, PHOTOGRAPHS = os.environ.get("STEERLENS_REAL_VIT", ""), os.environ.get("
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER and PHOTOGRAPHS),
-    reason="needs STEERLENS_REAL_VIT, the folder that `make real-vit` writes, and STEERLENS_PHOTOGRAPHS, a folder of "
-    "two or more photographs (scikit-image's wheel carries some)",
+    reason="needs real weights and photographs: run `make real-vit`, then set STEERLENS_REAL_VIT=real-vit/vit-s14 and "
+    "STEERLENS_PHOTOGRAPHS to a folder of two or more photographs (scikit-image's wheel has some)",
 )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pixels", [56, 70, 112, 154, 224])
+@pytest.mark.parametrize("pixels", [28, 56, 112, 168, 224])
 def test_a_real_vit_passes_every_check_on_photographs(pixels: int, tmp_path: Path) -> None:
     copy_encoder(FOLDER, tmp_path, pixels)
     processor = json.loads((tmp_path / "preprocessor_config.json").read_text())

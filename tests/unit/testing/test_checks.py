@@ -19,6 +19,7 @@ from steerlens.interventions import Scale
 from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.testing.checks import CheckReport, check_decoder, check_encoder
+from steerlens.testing.logits import LargestLogit
 from steerlens.testing.tiny import SCHEDULERS, tiny_encoder, tiny_movq, tiny_processor, tiny_unet, tiny_vision_model
 from steerlens.trace import Trace
 
@@ -241,3 +242,12 @@ def test_a_check_that_raises_has_failed_and_says_what_was_raised() -> None:
     assert "raised OSError: no trace today" in str(report.checks[1])
     assert not report.passed
     assert math.isnan(report.relative_error)
+
+
+def test_the_size_of_logits_is_read_from_the_softmax() -> None:
+    logits = torch.tensor([[3.0, -70.0, -torch.inf], [1.0, 2.0, 0.0]])
+    with LargestLogit() as largest:
+        logits.softmax(dim=-1)
+        torch.nn.functional.softmax(logits / 2, dim=-1)
+        torch.exp(logits * 10)
+    assert largest.size == 70
