@@ -17,10 +17,14 @@ class IdentificationArguments(StudyArguments):
     Examples:
       steerlens study identification --data data --out studies/identification
       steerlens study identification --images photos --model kandinsky-2.2 --heads-per-picture 96 --out identification
+      steerlens study identification --images photos --encoder facebook/dinov2-small --no-decoder --out identification
     """
 
     count: int = 20
     """Pictures."""
+
+    decoder: bool = True
+    """Compare requested embeddings alone and decode nothing: any encoder will do (--encoder), on any pictures."""
 
     foils: int = 1
     """Other pictures whose writes are decoded for each picture. Without decoding, all pictures are compared."""

@@ -26,6 +26,7 @@ from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
+from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.zoo import Pair
 
 
@@ -34,7 +35,7 @@ class _Measured:
     """Measurements of all pictures, and pictures for a figure."""
 
     identified: Identified
-    shown: PicturesPart
+    shown: PicturesPart | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ class IdentificationExperiment(Experiment[_Measured, IdentificationSummary]):
             options.sites(self.pair.encoder.spec),
             self.draws,
         )
-        return _Measured(identified, folder.read(PicturesPart, PICTURES))
+        shown = None if is_undecoded(self.pair) else folder.read(PicturesPart, PICTURES)
+        return _Measured(identified, shown)
 
     def summarise(self, measured: _Measured) -> Generator[Progress, None, IdentificationSummary]:
         """Computes everything that the study reports."""
@@ -106,10 +108,9 @@ class IdentificationExperiment(Experiment[_Measured, IdentificationSummary]):
     def output(self, measured: _Measured, summary: IdentificationSummary) -> Output:
         """One table row per picture and head; the shares, and pictures of single heads."""
         identified, reported = measured.identified, self.subjects.reported
-        figures = {
-            "shares": shares_figure(summary),
-            "pictures": pictures_figure(measured.shown, reported, identified.foils, identified.sites),
-        }
+        figures = {"shares": shares_figure(summary)}
+        if measured.shown is not None:
+            figures["pictures"] = pictures_figure(measured.shown, reported, identified.foils, identified.sites)
         return Output(table_rows(identified, [(subject.id, subject.concept) for subject in reported]), figures)
 
 

@@ -44,7 +44,8 @@ def shares_figure(summary: IdentificationSummary) -> Figure:
                 bars.append((f"{lens_words(lens)}, {VIEW_WORDS[view]}", row.share, colour, marker))
     random = summary.main.foil_against_random
     if random is not None:
-        bars.append(("control: another picture's write\ncloser than a random direction, decoded", random, STRONG, "^"))
+        control = "control: another picture's write\ncloser than a random direction"
+        bars.append((f"{control}, {VIEW_WORDS[summary.main_view]}", random, STRONG, "^"))
     for place, (_, estimate, colour, marker) in enumerate(reversed(bars)):
         draw_estimate(overall, _percent(estimate), place, colour, marker)
         overall.text(100 * estimate.value, place + 0.2, f"{estimate.value:.0%}", fontsize=7, ha="center", color=colour)

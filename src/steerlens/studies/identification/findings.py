@@ -1,8 +1,9 @@
 """Findings of the identification study in words, and its bar; the figures alone decide which sentence is printed."""
 
-from steerlens.studies.identification.results import VIEW_WORDS, Identification, IdentificationSummary
+from steerlens.studies.identification.results import Identification, IdentificationSummary
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL
-from steerlens.studies.shared.markdown import Bar, Finding, interval, met
+from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.markdown import Bar, Finding, met
 from steerlens.studies.shared.stats import Estimate
 
 CHANCE = 0.5
@@ -29,48 +30,83 @@ def share(estimate: Estimate | None) -> str:
     return f"{estimate.value:.0%}{bounds}"
 
 
-def conclusion(model: str, main: Identification) -> str:
-    """Main finding, in one sentence that names the model."""
-    on, own = f"On {model or 'this pair'}", main.share
+def conclude(
+    model: str, main: Identification, undecoded: Identification, alone: Identification, difference: Estimate
+) -> Conclusion:
+    """Plain sentences that name the model, and a next step.
+
+    Args:
+        model: name of the pair.
+        main: the Steering Lens, decoded if anything was.
+        undecoded: the same before decoding.
+        alone: the Diffusion Lens, in the view of the main row.
+        difference: Steering Lens minus Diffusion Lens.
+    """
+    decoded, own = main.view == "decoded", main.share
+    on, what = f"On {model or 'this pair'}", "decoded pictures" if decoded else "steered embeddings"
     figures = f"the own is closer in {share(own)} of the comparisons; guessing reaches 50%"
-    if own.above(CHANCE):
-        return f"{on}, decoded pictures carry what a head writes for this very picture: {figures}."
-    if own.defined and own.high < CHANCE:
-        return f"{on}, the own write is farther from the input more often than not: {figures}."
-    return f"{on}, decoded pictures do not tell the own write from another picture's: {figures}."
+    carries = own.above(CHANCE)
+    if carries:
+        first = f"{on}, {what} carry what a head writes for this very picture: {figures}."
+    elif own.defined and own.high < CHANCE:
+        first = f"{on}, the own write is farther from the input more often than not: {figures}."
+    else:
+        first = f"{on}, {what} do not tell the own write from another picture's: {figures}."
+    sentences = [first]
+    if decoded:
+        sentences.append(f"Before decoding it is {share(undecoded.share)}; the decoder loses the rest.")
+    sentences.append(
+        f"The Steering Lens identifies the picture {compared(difference)} the Diffusion Lens ({share(alone.share)})."
+    )
+    if not decoded:
+        return Conclusion(tuple(sentences), "Decode: run the study with a pair whose decoder reads this embedding.")
+    trust = "In reports, compare each head's picture with its foil (steerlens lens --foils 1), head by head."
+    return Conclusion(tuple(sentences), trust if carries else "Do not read single heads' pictures of this pair.")
+
+
+def compared(difference: Estimate) -> str:
+    """Comparison of two lenses, in words."""
+    if not difference.excludes_zero:
+        return "no better and no worse than"
+    return "better than" if difference.above() else "worse than"
+
+
+def identification_claims(summary: IdentificationSummary) -> list[Claim]:
+    """Claims that are compared between models."""
+    what = "a head's own write is closer to the input than the same head's write for another picture"
+    rows = [
+        (summary.row(STEERING, view), how)
+        for view, how in (("requested", "before decoding"), ("decoded", "in pictures"))
+    ]
+    claims = [Claim(f"{what}, {how}", row.share, CHANCE) for row, how in rows if row is not None]
+    if summary.seeds:
+        claims.append(
+            Claim("the Steering Lens identifies inputs better than the Diffusion Lens, in pictures", summary.difference)
+        )
+    return claims
 
 
 def identification_findings(summary: IdentificationSummary) -> list[Finding]:
-    """The finding in plain sentences, the comparison of lenses, and independent comparisons."""
-    main, undecoded = summary.main, summary.row(STEERING, "requested")
-    diffusion = summary.row("diffusion", "decoded")
+    """The finding in plain sentences, controls, and independent comparisons."""
+    main = summary.main
+    first, *others = summary.conclusion.sentences
+    kind = "pictures are decoded" if summary.seeds else "embeddings are compared"
     findings = [
         Finding(
-            "For each head and picture, two pictures are decoded: one is steered with what the head wrote for this "
-            "picture, one with what the *same head* wrote for another picture. Base, strength and noise are equal. "
-            "Which of the two is closer to the input? Labels and sizes of writes play no part."
+            f"For each head and picture, two {kind}: one is steered with what the head wrote for this picture, one "
+            "with what the *same head* wrote for another picture. Everything else is equal. Which of the two is closer "
+            "to the input? Labels and sizes of writes play no part."
         ),
-        Finding(f"**{summary.conclusion}**", headline=True),
+        Finding(f"**{first}**", headline=True),
+        *(Finding(sentence, headline=True) for sentence in others),
         Finding(
-            f"Before decoding it is {share(None if undecoded is None else undecoded.share)}: the rest is lost by the "
-            f"decoder. A random direction, steered as strongly, is farther from the input than the own write in "
+            "A random direction, steered as strongly, is farther from the input than the own write in "
             f"{share(main.own_against_random)}, and than the other picture's write in "
             f"{share(main.foil_against_random)}.",
             headline=True,
         ),
     ]
-    if diffusion is not None:
-        better = "better than" if summary.difference.above() else "no better than"
-        if summary.difference.excludes_zero and not summary.difference.above():
-            better = "worse than"
-        findings.append(
-            Finding(
-                f"The Steering Lens identifies the picture {better} the Diffusion Lens, which reaches "
-                f"{share(diffusion.share)} (paired difference {interval(summary.difference)}).",
-                headline=True,
-            )
-        )
-    other = summary.row(STEERING, "decoded", "other")
+    other = summary.row(STEERING, summary.main_view, "other")
     if other is not None:
         words = "holds" if other.share.above(CHANCE) else "does not hold"
         findings.append(
@@ -87,18 +123,13 @@ def identification_findings(summary: IdentificationSummary) -> list[Finding]:
 
 def identification_bars(summary: IdentificationSummary) -> list[Bar]:
     """Share of own writes that are recognised, on the verdict page."""
-    rows = [row for row in (summary.main, summary.row(STEERING, "requested")) if row is not None]
     what = "identification: own write closer to the input than the same head's write for another picture"
-    return [
-        Bar(
-            f"{what}, {VIEW_WORDS[row.view]}",
-            share(row.share),
-            "70%, interval above 60%" if row is summary.main else "reported; chance is 50%",
-            met(row.share.value >= _BAR and row.share.above(_LOWEST))
-            if row is summary.main
-            else "above chance"
-            if row.share.above(CHANCE)
-            else "NOT above chance",
-        )
-        for row in rows
-    ]
+    decoded, undecoded = (summary.row(STEERING, view) for view in ("decoded", "requested"))
+    bars: list[Bar] = []
+    if decoded is not None:
+        reached = met(decoded.share.value >= _BAR and decoded.share.above(_LOWEST))
+        bars.append(Bar(f"{what}, decoded", share(decoded.share), "70%, interval above 60%", reached))
+    if undecoded is not None:
+        verdict = "above chance" if undecoded.share.above(CHANCE) else "NOT above chance"
+        bars.append(Bar(f"{what}, not decoded", share(undecoded.share), "reported; chance is 50%", verdict))
+    return bars

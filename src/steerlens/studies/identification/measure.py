@@ -31,6 +31,7 @@ from steerlens.studies.shared.parts import Part, TensorName, TensorNames, no_ten
 from steerlens.studies.shared.settings import LensSetting, Reference, lens_embeddings, reference_of
 from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.studies.shared.targets import INPUT, OTHER
+from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.trace import Trace
 from steerlens.zoo import Pair
 
@@ -154,6 +155,8 @@ def measure(
 ) -> Iterator[Progress]:
     """Measures every reported picture, and random directions under the Diffusion Lens.
 
+    Without a decoder, nothing is decoded.
+
     Raises:
         UsageError: if there are too few pictures of other concepts.
         StoreError: if a part cannot be written or read; finished parts stay.
@@ -161,13 +164,14 @@ def measure(
     everyone, sites = subjects.reported, options.sites(pair.encoder.spec)
     foils = foils_of(everyone, options.n_foils)
     names = [part_name(REPORT, subject) for subject in everyone]
-    kinds = 4 + options.n_foils
+    decodes = not is_undecoded(pair)
+    kinds = (4 + options.n_foils) * decodes
     per_subject = kinds * len(sites) * len(options.seeds)
-    alone = len(sites) * len(options.seeds)
+    alone = len(sites) * len(options.seeds) * decodes
     total = per_subject * len(names) + alone
     done = per_subject * sum(map(folder.has, names)) + alone * folder.has(RANDOM_PART)
     yield Progress("decoding", done, total, "pictures")
-    if all(map(folder.has, (*names, RANDOM_PART, PICTURES))):
+    if all(map(folder.has, (*names, RANDOM_PART, *([PICTURES] if decodes else [])))):
         return
     reference = mean_residual(pair.encoder, subjects, sites)
     traced = trace_all(pair.encoder, everyone, sites)
@@ -175,6 +179,9 @@ def measure(
         if folder.has(name):
             continue
         part = undecoded(traced, place, everyone[place], foils[place], options, reference)
+        if not decodes:
+            folder.keep(name, part)
+            continue
         jobs = [DecodeJob(kind, seed, rows) for kind, rows in part.requested.items() for seed in options.seeds]
         decoded = yield from part_of(decode_jobs(pair, jobs, options.decode, judge), "decoding", done, total)
         done += per_subject
@@ -188,7 +195,10 @@ def measure(
     if not folder.has(RANDOM_PART):
         with torch.no_grad():
             rows = read_out(pair.encoder, traced.random(0)[None])[0].float().cpu()
-        jobs = [DecodeJob(RANDOM, seed, rows) for seed in options.seeds]
+        jobs = [DecodeJob(RANDOM, seed, rows) for seed in options.seeds if decodes]
+        if not jobs:
+            folder.keep(RANDOM_PART, RandomPart(rows))
+            return
         decoded = yield from part_of(decode_jobs(pair, jobs, options.decode, judge), "decoding", done, total)
         by_seed = [{seed: own for (_, seed), own in views.items()} for views in (decoded.decoded, decoded.judged)]
         folder.keep(RANDOM_PART, RandomPart(rows, *by_seed))

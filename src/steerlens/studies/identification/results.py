@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from steerlens.studies.identification.scores import LENSES, STEERING
+from steerlens.studies.shared.conclusion import Conclusion
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.records import Record, StudySummary
@@ -53,7 +54,7 @@ class IdentificationSummary(StudySummary):
     """Everything that the identification study reports.
 
     Attributes:
-        conclusion: the main finding, in words.
+        conclusion: plain sentences and a next step.
         n_pictures: number of pictures.
         n_concepts: number of their concepts.
         n_heads: number of the encoder's heads.
@@ -61,17 +62,17 @@ class IdentificationSummary(StudySummary):
         n_studied: number of the studied heads.
         n_foils: other pictures whose writes were decoded for each picture.
         strength: strength of the own write.
-        seeds: seeds of the decoder.
+        seeds: seeds of the decoder; empty if nothing was decoded.
         rows: results of every lens, view and comparison.
-        heads: share of each head, by its label: decoded, Steering Lens, input.
-        fidelity: mean cosine of own decoded pictures with their requested embeddings.
-        difference: Steering Lens minus Diffusion Lens, decoded, input, paired over pictures and heads.
+        heads: share of each head, by its label, in the main row.
+        fidelity: mean cosine of own decoded pictures with their requested embeddings; None if nothing was decoded.
+        difference: Steering Lens minus Diffusion Lens in the main view, paired over pictures and heads.
         judge: the outside judge, or None.
         command: the command, or empty.
         model: name of the pair.
     """
 
-    conclusion: str
+    conclusion: Conclusion
     n_pictures: int
     n_concepts: int
     n_heads: int
@@ -82,7 +83,7 @@ class IdentificationSummary(StudySummary):
     seeds: tuple[int, ...]
     rows: tuple[Identification, ...]
     heads: Mapping[str, float]
-    fidelity: Estimate
+    fidelity: Estimate | None
     difference: Estimate
     judge: JudgeName | None = None
     command: str = ""
@@ -94,13 +95,18 @@ class IdentificationSummary(StudySummary):
 
     @property
     def main(self) -> Identification:
-        """The Steering Lens, decoded, with the input."""
-        return next(row for row in self.rows if row.key == (STEERING, "decoded", INPUT))
+        """The Steering Lens with the input: decoded, or requested embeddings if nothing was decoded."""
+        return next(row for row in self.rows if row.key == (STEERING, self.main_view, INPUT))
+
+    @property
+    def main_view(self) -> View:
+        """Embeddings of the main row."""
+        return "decoded" if self.seeds else "requested"
 
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""
         for lens in LENSES:
-            for view in ("decoded", "requested"):
+            for view in dict.fromkeys((self.main_view, "requested")):
                 row = self.row(lens, view)
                 if row is None:
                     yield f"the result of {lens}, {VIEW_WORDS[view]}"

@@ -106,6 +106,8 @@ class Identified:
     @property
     def views(self) -> tuple[View, ...]:
         """Kinds of embeddings that can be compared."""
+        if not all(part.decoded for part in self.parts):
+            return ("requested",)
         judged = all(INPUT in part.judged_targets for part in self.parts)
         return ("decoded", "requested", "judged") if judged else ("decoded", "requested")
 

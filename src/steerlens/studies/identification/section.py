@@ -15,13 +15,13 @@ def identification_section(summary: IdentificationSummary) -> str:
     foils = "1 other picture" if summary.n_foils == 1 else f"{summary.n_foils} other pictures"
     lines = [
         figure("How often is the own write closer to the input?", "identification-shares"),
-        figure("Single heads, each steered with three writes", "identification-pictures"),
+        *([figure("Single heads, each steered with three writes", "identification-pictures")] if summary.seeds else []),
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads} heads, each steered with "
-        f"{summary.strength}; decoder seeds {', '.join(map(str, summary.seeds))}. Writes for other pictures and random "
+        f"{summary.strength}; {_decoding(summary)}. Writes for other pictures and random "
         "directions are steered by the same relative strength as the own write. "
         f"Decoded pictures of the Steering Lens are compared with {foils} of another concept, all others with every "
-        f"picture of another concept. Own pictures have a fidelity of {interval(summary.fidelity)}. 95 % intervals: "
-        f"bootstrap over concepts.{f' **{warning.capitalize()}.**' if warning else ''}\n",
+        "picture of another concept. 95 % intervals: bootstrap over concepts."
+        f"{f' **{warning.capitalize()}.**' if warning else ''}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study identification --data DATA --out studies/identification'}\n",
         "## By lens\n",
@@ -65,6 +65,12 @@ def identification_section(summary: IdentificationSummary) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _decoding(summary: IdentificationSummary) -> str:
+    if summary.fidelity is None:
+        return "nothing is decoded"
+    return f"decoder seeds {', '.join(map(str, summary.seeds))}, fidelity of own pictures {interval(summary.fidelity)}"
 
 
 def _with_input(summary: IdentificationSummary) -> list[Identification]:

@@ -3,14 +3,13 @@
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+from steerlens.errors import UsageError
 from steerlens.studies.identification.arguments import IdentificationArguments
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
     from steerlens.studies.identification.results import IdentificationSummary
-
-_FEWEST_TO_CHOOSE = 2
 
 
 class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"]):
@@ -43,11 +42,12 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
         from steerlens.sweep import default_strength
 
         settings = arguments.settings
+        if arguments.judge is not None and not arguments.decoder:
+            raise UsageError("a judge looks at decoded pictures: leave out --judge or --no-decoder.")
         strength = None if arguments.strength is None else Strength.parse(arguments.strength)
         yield Progress("loading", 0, 1)
-        # Nothing is chosen, so the pictures of the selection are not studied.
-        subjects = load_subjects(settings, _FEWEST_TO_CHOOSE, arguments.count)
-        pair = load_study_pair(settings)
+        subjects = load_subjects(settings, 0, arguments.count, choosing=True)
+        pair = load_study_pair(settings, decoder=arguments.decoder)
         judge = load_judge(arguments.judge, settings)
         yield Progress("loading", 1, 1)
         options = IdentificationOptions(
@@ -62,7 +62,11 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
     @property
     def report(self) -> "Report[IdentificationSummary]":
         """Functions that read and report its summary."""
-        from steerlens.studies.identification.findings import identification_bars, identification_findings
+        from steerlens.studies.identification.findings import (
+            identification_bars,
+            identification_claims,
+            identification_findings,
+        )
         from steerlens.studies.identification.results import IdentificationSummary
         from steerlens.studies.identification.section import identification_section
         from steerlens.studies.identification.terminal import identification_lines
@@ -74,4 +78,7 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
             bars=identification_bars,
             findings=identification_findings,
             section=identification_section,
+            conclusion=lambda summary: summary.conclusion,
+            claims=identification_claims,
+            opening=("How often is the own write closer to the input?", "shares"),
         )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses import Strength
-from steerlens.studies.identification.findings import conclusion
+from steerlens.studies.identification.findings import conclude
 from steerlens.studies.identification.measure import DIFFUSION
 from steerlens.studies.identification.results import Identification, IdentificationSummary
 from steerlens.studies.identification.scores import LENSES, STEERING, Identified, wins
@@ -44,11 +44,19 @@ def summarise(
         for view in identified.views
         for compare in identified.compared
     )
-    own = identified.contest(STEERING, "decoded", INPUT).share()
-    alone = identified.contest(DIFFUSION, "decoded", INPUT).share()
-    main = next(row for row in rows if row.key == (STEERING, "decoded", INPUT))
+    view = identified.views[0]
+    own = identified.contest(STEERING, view, INPUT).share()
+    alone = identified.contest(DIFFUSION, view, INPUT).share()
+    by_key = {row.key: row for row in rows}
+    difference = _over_pictures(identified, own - alone)
     return IdentificationSummary(
-        conclusion=conclusion(model, main),
+        conclusion=conclude(
+            model,
+            by_key[STEERING, view, INPUT],
+            by_key[STEERING, "requested", INPUT],
+            by_key[DIFFUSION, view, INPUT],
+            difference,
+        ),
         n_pictures=len(identified.parts),
         n_concepts=len(set(identified.concepts)),
         n_heads=n_heads,
@@ -56,11 +64,11 @@ def summarise(
         n_studied=len(identified.sites),
         n_foils=len(identified.foils[0]),
         strength=str(strength),
-        seeds=tuple(seeds),
+        seeds=() if view == "requested" else tuple(seeds),
         rows=rows,
         heads={site.label: float(own[:, column].mean()) for column, site in enumerate(identified.sites)},
-        fidelity=_over_pictures(identified, identified.fidelity()),
-        difference=_over_pictures(identified, own - alone),
+        fidelity=None if view == "requested" else _over_pictures(identified, identified.fidelity()),
+        difference=difference,
         judge=judge,
         command=command,
         model=model,

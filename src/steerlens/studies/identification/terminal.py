@@ -22,5 +22,9 @@ def identification_lines(summary: IdentificationSummary, folder: Path) -> list[s
             random = "" if row.own_against_random is None else share(row.own_against_random)
             lines.append(f"{name:46} {share(row.share):24} {random}")
     by_layer = " ".join(f"{estimate.value:.0%}" for estimate in summary.main.by_layer)
-    lines += [f"by layer ({summary.layers[0]} to {summary.layers[-1]}), decoded: {by_layer}", summary.conclusion]
+    view = VIEW_WORDS[summary.main_view]
+    lines += [
+        f"by layer ({summary.layers[0]} to {summary.layers[-1]}), {view}: {by_layer}",
+        *summary.conclusion.lines(),
+    ]
     return [*lines, *closing_lines(folder, caution(summary.n_concepts))]

@@ -3,27 +3,65 @@
 from collections.abc import Sequence
 
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL
-from steerlens.studies.lenses.results import NORM, LensesSummary, LensRow
+from steerlens.studies.lenses.results import NORM, LensesSummary, LensRow, TransferRow
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
 from steerlens.studies.shared.markdown import Bar, Finding, interval
 
+_HALF = 0.5
+"""Transfer above which a decoder returns more of a change than it adds, roughly."""
 
-def conclusion(model: str, rows: Sequence[LensRow]) -> str:
-    """Main finding, in one sentence that names the model."""
+
+def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow]) -> Conclusion:
+    """Plain sentences that name the model, and a next step."""
     decoded = {row.name: row for row in rows if row.view == "decoded"}
     on, own = f"On {model or 'this pair'}", decoded[PICTURE].correlation
     better = [
-        f"{row.name} ({interval(row.correlation)})"
+        row
         for name in (CONTRAST, RETRIEVAL)
         if (row := decoded.get(name)) is not None and row.over_picture is not None and row.over_picture.above()
     ]
-    if not better:
-        return f"{on}, no other lens says better than one picture ({interval(own)}) which names a head adds."
-    return f"{on}, {' and '.join(better)} say better than one picture ({interval(own)}) which names a head adds."
+    named = joined([f"{row.name} ({interval(row.correlation)})" for row in better])
+    first = f"{on}, no other lens says better than one picture ({interval(own)}) which names a head adds."
+    if better:
+        first = f"{on}, {named} say better than one picture ({interval(own)}) which names a head adds."
+    heads = next((row for row in transfer if row.kind == "head"), None)
+    scene = next((row for row in reversed(transfer) if row.kind == "scene"), None)
+    sentences = [first]
+    if heads is not None and scene is not None:
+        sentences.append(
+            f"The decoder returns little of a change along a head's write (cosine {interval(heads.transfer)})"
+            if heads.transfer.high < _HALF
+            else f"The decoder returns much of a change along a head's write (cosine {interval(heads.transfer)})"
+        )
+        sentences[-1] += f"; for a whole step to another scene it is {interval(scene.transfer)}."
+    best = max(better, key=lambda row: row.correlation.value, default=None)
+    step = "Read single pictures with care, and compare several seeds."
+    if best is not None:
+        step = f"Show heads by {best.name}, with the setting {best.setting}."
+    return Conclusion(tuple(sentences), step)
+
+
+def lenses_claims(summary: LensesSummary) -> list[Claim]:
+    """Claims that are compared between models."""
+    claims: list[Claim] = []
+    for name in (PICTURE, CONTRAST, RETRIEVAL):
+        row = summary.row(name)
+        if row is not None:
+            claims.append(Claim(f"{name}: shows which names a head adds", row.correlation))
+            if row.over_picture is not None:
+                claims.append(Claim(f"{name}: shows it better than one picture", row.over_picture))
+    heads = next((row for row in summary.transfer if row.kind == "head"), None)
+    if heads is not None:
+        claims.append(
+            Claim("the decoder returns a change along a head's write (cosine above 0.5)", heads.transfer, _HALF)
+        )
+    return claims
 
 
 def lenses_findings(summary: LensesSummary) -> list[Finding]:
-    """The finding in plain sentences; what decoding returns of a change; and the judge's view."""
+    """The finding in plain sentences; the baseline; and the judge's view."""
     norm, contrast, retrieval = (summary.row(name) for name in (NORM, CONTRAST, RETRIEVAL))
+    first, *others = summary.conclusion.sentences
     findings = [
         Finding(
             "If a head is ablated, the embedding loses some names and gains others. A picture of the head should show "
@@ -31,29 +69,20 @@ def lenses_findings(summary: LensesSummary) -> list[Finding]:
             "write and against it, of which only the difference counts; and real pictures, those nearest to the "
             "changed embedding and those nearest to the opposite change. Each was tuned on other pictures."
         ),
-        Finding(f"**{summary.conclusion}**", headline=True),
+        Finding(f"**{first}**", headline=True),
     ]
     if norm is not None:
         beaten = [row.name for row in (summary.picture, contrast, retrieval) if row is not None and _beats(row)]
         findings.append(
             Finding(
                 f"The norm of the write, which needs no picture, reaches {interval(norm.correlation)}; "
-                f"{', '.join(beaten) if beaten else 'no lens'} {'do' if len(beaten) > 1 else 'does'} better.",
+                f"{joined(beaten) if beaten else 'no lens'} {'do' if len(beaten) > 1 else 'does'} better.",
                 headline=True,
             )
         )
+    findings += [Finding(sentence, headline=True) for sentence in others]
     if retrieval is None:
         findings.append(Finding("Real pictures were left out, since there was no bank."))
-    heads = [row for row in summary.transfer if row.kind == "head"]
-    scenes = [row for row in summary.transfer if row.kind == "scene"]
-    if heads and scenes:
-        findings.append(
-            Finding(
-                "Of a change of the embedding, the decoder returns a part (cosine between requested and returned "
-                f"change): {', '.join(f'{interval(row.transfer)} for {row.name}' for row in (scenes[-1], *heads))}.",
-                headline=True,
-            )
-        )
     judged = [row for row in summary.rows if row.view == "judged"]
     if judged:
         words = ", ".join(f"{interval(row.correlation)} for {row.name}" for row in judged)

@@ -7,6 +7,7 @@ from typing import Literal
 from steerlens.studies.lenses.options import KINDS, PICTURE, RETRIEVAL, CandidateLens
 from steerlens.studies.lenses.scores import View
 from steerlens.studies.shared.ablation import Ablation
+from steerlens.studies.shared.conclusion import Conclusion
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
@@ -81,7 +82,7 @@ class LensesSummary(StudySummary):
     """Everything that the study of candidate lenses reports; all but the choices concerns the concepts to report on.
 
     Attributes:
-        conclusion: the main finding, in words.
+        conclusion: plain sentences and a next step.
         n_pictures: number of pictures to report on.
         n_concepts: number of their concepts.
         n_selection: number of pictures of the selection.
@@ -102,7 +103,7 @@ class LensesSummary(StudySummary):
         model: name of the pair.
     """
 
-    conclusion: str
+    conclusion: Conclusion
     n_pictures: int
     n_concepts: int
     n_selection: int

@@ -63,7 +63,7 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
     @property
     def report(self) -> "Report[LensesSummary]":
         """Functions that read and report its summary."""
-        from steerlens.studies.lenses.findings import lenses_bars, lenses_findings
+        from steerlens.studies.lenses.findings import lenses_bars, lenses_claims, lenses_findings
         from steerlens.studies.lenses.results import LensesSummary
         from steerlens.studies.lenses.section import lenses_section
         from steerlens.studies.lenses.terminal import lenses_lines
@@ -75,6 +75,9 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
             bars=lenses_bars,
             findings=lenses_findings,
             section=lenses_section,
+            conclusion=lambda summary: summary.conclusion,
+            claims=lenses_claims,
+            opening=("Which lens shows which names a head adds?", "scores"),
         )
 
 

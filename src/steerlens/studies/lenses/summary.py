@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.studies.lenses.findings import conclusion
+from steerlens.studies.lenses.findings import conclude
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL, CandidateLens, Kind
 from steerlens.studies.lenses.results import LAYER, NORM, LensChoice, LensesSummary, LensRow, TransferRow
 from steerlens.studies.lenses.scores import NamedScores, View
@@ -47,9 +47,10 @@ def summarise(
         command: the command, for the page of results.
         model: name of the pair.
     """
+    transfer = _transfer(scores, choices)
     rows = _rows(scores, choices, judged=judge is not None and scores.names.judged is not None)
     return LensesSummary(
-        conclusion=conclusion(model, rows),
+        conclusion=conclude(model, rows, transfer),
         n_pictures=len(scores.tables),
         n_concepts=len(set(scores.concepts)),
         n_selection=n_selection,
@@ -63,7 +64,7 @@ def summarise(
         ablation=scores.ablation,
         choices=choices,
         rows=rows,
-        transfer=_transfer(scores, choices),
+        transfer=transfer,
         heads={
             kind: {
                 scores.sites[site].label: float(values)

@@ -19,4 +19,4 @@ def lenses_lines(summary: LensesSummary, folder: Path) -> list[str]:
         lines.append(f"  {row.label:46} {row.correlation!s:24}{over}")
     lines.append("share of a requested change that decoded pictures return (cosine), by size:")
     lines += [f"  {row.name:46} {row.size:5.2f}  {row.transfer}" for row in summary.transfer]
-    return [*lines, summary.conclusion, *closing_lines(folder, caution(summary.n_concepts))]
+    return [*lines, *summary.conclusion.lines(), *closing_lines(folder, caution(summary.n_concepts))]

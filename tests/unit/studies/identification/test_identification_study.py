@@ -19,7 +19,12 @@ from steerlens.sites import Site
 from steerlens.studies import STUDIES
 from steerlens.studies.identification.experiment import identification_study
 from steerlens.studies.identification.figures import shares_figure
-from steerlens.studies.identification.findings import conclusion, identification_bars
+from steerlens.studies.identification.findings import (
+    compared,
+    conclude,
+    identification_bars,
+    identification_claims,
+)
 from steerlens.studies.identification.measure import (
     DIFFUSION,
     NEUTRAL,
@@ -36,8 +41,10 @@ from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL, 
 from steerlens.studies.identification.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
 from steerlens.studies.shared import run
+from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.studies.shared.undecoded import open_undecoded
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.zoo.pair import Pair
 
@@ -74,7 +81,8 @@ def test_the_study_resumes_to_the_same_summary(
     texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
     assert texts[0] == texts[1]
     values = json.loads(texts[0])
-    assert values["n_studied"] == 3 and values["n_pictures"] == 3 and values["conclusion"] == whole.conclusion
+    assert values["n_studied"] == 3 and values["n_pictures"] == 3
+    assert values["conclusion"]["sentences"] == list(whole.conclusion.sentences)
     assert set(values["heads"]) == {site.label for site in options.sites(pair.encoder.spec)}
     table = pq.read_table(tmp_path / "whole" / "table.parquet")
     assert table.num_rows == 9 and table["steering, decoded, input"].null_count == 0
@@ -92,10 +100,11 @@ def test_its_pages_say_what_was_measured(
     again = stored(summary)
     finished = Finished(STUDIES["identification"], again, "tiny")
     page, verdict = study_page(finished), verdict_page([finished])
-    assert again.conclusion in page and again.conclusion in verdict and f"On {pair_of(pair)}" in again.conclusion
+    first = again.conclusion.sentences[0]
+    assert first in page and first in verdict and first.startswith(f"On {pair_of(pair)}, ")
     assert "2 other pictures" in page and "As the outside judge sees the pictures" in page and "`tiny`" in page
     lines = STUDIES["identification"].report.lines(again, tmp_path)
-    assert again.conclusion in lines and any(line.startswith("by layer") for line in lines)
+    assert any(first in line for line in lines) and any(line.startswith("by layer") for line in lines)
     figure = shares_figure(again)
     drawn = next(line for line in figure.axes[1].lines if line.get_label() == "Steering Lens, decoded")
     assert list(drawn.get_ydata()) == [100 * estimate.value for estimate in again.main.by_layer]
@@ -197,7 +206,9 @@ def test_shares_are_plain_loops() -> None:
 def test_known_writes_are_identified_and_unknown_ones_at_chance() -> None:
     known = summarise(made(1, 8, known=0.9), n_heads=3, strength=RHO, seeds=(0, 1), model="made")
     assert known.main.share.value > 0.9 and known.main.share.above(0.6)
-    assert identification_bars(known)[0].verdict == "met" and "carry what a head writes" in known.conclusion
+    assert (
+        identification_bars(known)[0].verdict == "met" and "carry what a head writes" in known.conclusion.sentences[0]
+    )
     shares = [
         float(made(seed, 8, 6).contest(lens, "decoded", "input").share().mean())
         for seed in range(12)
@@ -207,14 +218,41 @@ def test_known_writes_are_identified_and_unknown_ones_at_chance() -> None:
 
 
 def test_a_conclusion_follows_its_figures() -> None:
-    main = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1)).main
+    summary = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1))
+    main = summary.main
     for estimate, words in (
         (Estimate(0.7, 0.65, 0.75), "carry what a head writes"),
         (Estimate(0.55, 0.45, 0.65), "do not tell the own write"),
         (Estimate(0.3, 0.2, 0.4), "farther from the input more often than not"),
     ):
-        text = conclusion("tiny", replace(main, share=estimate))
+        found = conclude("tiny", replace(main, share=estimate), main, main, Estimate(0.1, 0.05, 0.2))
+        text = found.sentences[0]
         assert words in text and text.startswith("On tiny, ") and "guessing reaches 50%" in text
+        assert "better than the Diffusion Lens" in found.sentences[-1] and found.next_step
+    assert compared(Estimate(-0.1, -0.2, -0.05)) == "worse than"
+    claims = identification_claims(summary)
+    assert len(claims) == 3 and claims[0].level == 0.5 and claims[1].estimate == main.share
+
+
+def test_an_encoder_without_a_decoder_is_studied_undecoded(
+    pair: Pair, pair_folder: Path, subjects: SubjectSet, tmp_path: Path
+) -> None:
+    undecoded_pair = open_undecoded(StudySettings(model=str(pair_folder), device="cpu"))
+    options = IdentificationOptions(undecoded_pair.decoder.spec.defaults, RHO, heads_per_picture=3)
+    alone = finish(identification_study(undecoded_pair, subjects, options, tmp_path / "alone", draws=10))
+    decoded = IdentificationOptions(quick(pair), RHO, heads_per_picture=3)
+    whole = finish(identification_study(pair, subjects, decoded, tmp_path / "whole", draws=10))
+    for row in alone.rows:
+        same = whole.row(row.lens, "requested", row.compare)
+        assert row.view == "requested" and same is not None and row.share.value == pytest.approx(same.share.value)
+    assert alone.seeds == () and alone.fidelity is None and alone.main.view == "requested"
+    again = stored(alone)
+    page = study_page(Finished(STUDIES["identification"], again, "tiny"))
+    assert "steered embeddings" in page and "nothing is decoded" in page and "identification-pictures" not in page
+    assert not (tmp_path / "alone" / "figures" / "pictures.png").exists()
+    assert [bar.verdict for bar in identification_bars(again)] in (["above chance"], ["NOT above chance"])
+    resumed = finish(identification_study(undecoded_pair, subjects, options, tmp_path / "alone", draws=10))
+    assert resumed == alone
 
 
 def test_writes_that_never_differ_are_at_chance_exactly(pair: Pair, subjects: SubjectSet, tmp_path: Path) -> None:
@@ -226,7 +264,7 @@ def test_writes_that_never_differ_are_at_chance_exactly(pair: Pair, subjects: Su
     for row in summary.rows:
         assert row.share.value == 0.5 and row.rank.value == (row.candidates + 1) / 2
         assert row.first.value == pytest.approx(1 / row.candidates)
-    assert "do not tell" in summary.conclusion
+    assert "do not tell" in summary.conclusion.sentences[0]
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 1000))

@@ -18,10 +18,10 @@ from steerlens.sites import Site
 from steerlens.studies import STUDIES
 from steerlens.studies.lenses.bank import Bank, Names, PictureSource, index_source, names_of, prototypes
 from steerlens.studies.lenses.experiment import lenses_study
-from steerlens.studies.lenses.findings import conclusion
+from steerlens.studies.lenses.findings import conclude, lenses_claims
 from steerlens.studies.lenses.measure import CLEAN, step_name
 from steerlens.studies.lenses.options import CONTRAST, KINDS, PICTURE, RETRIEVAL, CandidateLens, LensesOptions
-from steerlens.studies.lenses.results import LAYER, NORM, LensRow
+from steerlens.studies.lenses.results import LAYER, NORM, LensRow, TransferRow
 from steerlens.studies.lenses.scores import NamedScores
 from steerlens.studies.lenses.summary import choose, summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
@@ -79,7 +79,8 @@ def test_the_study_resumes_to_the_same_summary(
     texts = [(tmp_path / name / "summary.json").read_text() for name in ("whole", "broken")]
     assert texts[0] == texts[1]
     values = json.loads(texts[0])
-    assert values["n_bank"] == 9 and values["n_studied"] == 3 and values["conclusion"] == whole.conclusion
+    assert values["n_bank"] == 9 and values["n_studied"] == 3
+    assert values["conclusion"]["sentences"] == list(whole.conclusion.sentences)
     frozen = json.loads((tmp_path / "whole" / "choice.json").read_text())["choices"]
     assert {kind: frozen[kind]["setting"] for kind in KINDS} == {
         kind: str(choice.setting) for kind, choice in whole.choices.items()
@@ -104,10 +105,12 @@ def test_its_pages_say_what_was_measured(
     summary = stored(finish(events))
     finished = Finished(STUDIES["lenses"], summary, "tiny")
     page, verdict = study_page(finished), verdict_page([finished])
-    assert summary.conclusion in page and summary.conclusion in verdict and "9 real pictures" in page
+    first = summary.conclusion.sentences[0]
+    assert first in page and first in verdict and "9 real pictures" in page
     assert {row.name for row in summary.rows if row.view == "judged"} == set(KINDS) and summary.n_judged == 3
     assert "As the outside judge sees the pictures (3 names)" in page
-    assert summary.conclusion in STUDIES["lenses"].report.lines(summary, tmp_path)
+    assert any(first in line for line in STUDIES["lenses"].report.lines(summary, tmp_path))
+    assert len(lenses_claims(summary)) == 6
     # Without a bank, real pictures are left out, and the page says so.
     without = stored(finish(lenses_study(pair, subjects, options, tmp_path / "b", draws=10)))
     assert without.n_bank == 0 and RETRIEVAL not in without.choices
@@ -245,8 +248,13 @@ def test_a_conclusion_follows_its_figures() -> None:
         return LensRow(name, name, "decoded", Estimate(0.1, 0.05, 0.15), over)
 
     better, worse = Estimate(0.1, 0.05, 0.2), Estimate(-0.1, -0.2, 0.1)
-    assert "no other lens says better" in conclusion("m", [row(PICTURE, None), row(CONTRAST, worse)])
-    text = conclusion("m", [row(PICTURE, None), row(CONTRAST, better), row(RETRIEVAL, better)])
+    none = conclude("m", [row(PICTURE, None), row(CONTRAST, worse)], ())
+    assert "no other lens says better" in none.sentences[0] and "with care" in none.next_step
+    step = TransferRow("scene", "a step", 1.0, Estimate(0.5, 0.4, 0.6))
+    head = TransferRow("head", "a head", 0.5, Estimate(0.2, 0.1, 0.3))
+    found = conclude("m", [row(PICTURE, None), row(CONTRAST, better), row(RETRIEVAL, better)], (step, head))
+    assert "returns little of a change along a head's write (cosine +0.20" in found.sentences[1]
+    text = found.sentences[0]
     assert text.startswith("On m, contrast pair (+0.10 [+0.05, +0.15]) and real pictures") and "say better" in text
 
 
