@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import steerlens.cli.main as program
 from steerlens.cli.environment import command_environment
 from steerlens.cli.main import main
-from steerlens.errors import UsageError
+from steerlens.errors import ModelError, UsageError
 from steerlens.images import picture_files
 
 LENS = (sys.executable, "-m", "steerlens.cli.main", "lens")
@@ -65,6 +66,34 @@ def test_too_little_memory_is_one_message(picture: Path, tmp_path: Path) -> None
     )
     assert done.returncode != 0
     assert "there is not enough memory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [SystemError("error return without exception set"), ModelError("cannot be loaded")])
+def test_failures_at_the_limit_of_memory_are_told_as_such(
+    error: Exception, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise error from OSError("unable to load weights")  # which hides the reason
+
+    monkeypatch.setattr(program, "_dispatch", fail)
+    monkeypatch.setattr(program, "_is_at_its_limit", lambda: True)
+    assert main(["lens"]) == 1
+    assert capfd.readouterr().err.startswith("steerlens: there is not enough memory.")
+    monkeypatch.setattr(program, "_is_at_its_limit", lambda: False)
+    assert main(["lens"]) == 1
+    assert "memory" not in capfd.readouterr().err
+
+
+def test_the_program_leaves_at_once_without_memory() -> None:
+    """Libraries crash at Python's own end, after the message, if they have no memory."""
+    script = (
+        "import atexit, os, sys; import steerlens.cli.main as program; atexit.register(os.abort);"
+        "program._is_at_its_limit = lambda: True; sys.argv = ['steerlens', 'lens', 'x'];"
+        "program._dispatch = lambda *_: int('a'); sys.exit(program.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("steerlens: there is not enough memory.") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--out", "--model", "--target", "--local"])

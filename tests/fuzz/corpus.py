@@ -146,6 +146,8 @@ def manifests(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     """The manifest of a run is mutated, and the run is shown, merged or exported."""
     run = copy_into(corpus, "run", case)
     mutate_file(rng.choice(sorted(run.glob("*.json"))), rng)
+    if rng.random() < 0.5:  # a run without hashes is not known by its fingerprint either
+        (run / "SHA256SUMS").unlink(missing_ok=True)
     return _run_command(rng)
 
 

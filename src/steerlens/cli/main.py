@@ -14,9 +14,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from steerlens._version import __version__
 from steerlens.cli.environment import (
@@ -26,7 +27,7 @@ from steerlens.cli.environment import (
     refuse_endless,
     refuse_undecodable,
 )
-from steerlens.errors import SteerlensError, StoreError, UsageError
+from steerlens.errors import ModelError, SteerlensError, StoreError, UsageError
 from steerlens.printable import printable
 
 COMMANDS: Mapping[str, str] = {
@@ -103,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         message, code = _explain(error)
         _complain(message)
+        if message == _TOO_LITTLE_MEMORY and argv is None:
+            _leave_at_once(code)
         return code
 
 
@@ -178,6 +181,9 @@ def parse_command(name: str, arguments: Sequence[str]) -> Any:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Message of one line for an exception, and the exit code."""
+    foreign = not isinstance(error, SteerlensError) or (isinstance(error, ModelError) and error.__cause__ is not None)
+    if foreign and _is_at_its_limit():  # libraries raise anything then, and some hide the reason
+        return _TOO_LITTLE_MEMORY, 1
     if isinstance(error, SteerlensError) and not any(words in str(error) for words in _NO_MEMORY):
         return str(error), error.exit_code
     kind, text = type(error).__name__, " ".join(str(error).split())
@@ -185,7 +191,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         where = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{where}. Make room, then run the same command again.", StoreError.exit_code
     if _lacks_memory(error):
-        return "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16.", 1
+        return _TOO_LITTLE_MEMORY, 1
     return (
         f"unexpected {kind}: {text or 'no message'}. Run it again with --debug for a traceback, and please report it.",
         1,
@@ -204,6 +210,32 @@ _NO_MEMORY = (
     "could not create a primitive",
 )
 """Messages of the operating system, NumPy, torch, Arrow, safetensors and oneDNN when they run out of memory."""
+
+
+_TOO_LITTLE_MEMORY = "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16."
+
+_NEAR = 0.9
+"""Share of the memory that a process may have (`ulimit -v`) from which failures are taken for a lack of it."""
+
+
+def _is_at_its_limit() -> bool:
+    """True if the process has nearly as much memory as it may have; False without a limit."""
+    try:
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError, MemoryError):
+        return False
+    return most != resource.RLIM_INFINITY and taken > _NEAR * most
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Ends the program without Python's own end, in which libraries without memory may crash after the message."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _lacks_memory(error: BaseException | None) -> bool:

@@ -7,18 +7,22 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_type_hints
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from steerlens.atlas import Cell, Plan, RepeatedCells, compact
 from steerlens.decoders import DecodeOptions, DecoderSpec, TokenSource
-from steerlens.encoders import EncoderSpec, geometry_from_json
+from steerlens.encoders import EncoderSpec, Geometry, geometry_from_json
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses import Strength
 from steerlens.limits import read_file
 from steerlens.runs.difference import first_difference
 from steerlens.runs.hashes import all_listed
 from steerlens.sites import Site
-from steerlens.storage import atomic_write, parse_json
+from steerlens.storage import atomic_write, parse_json, too_large
+
+_Spec = TypeVar("_Spec", EncoderSpec, DecoderSpec, DecodeOptions, TokenSource, Geometry)
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -133,7 +137,7 @@ def readable_run(folder: Path) -> Generator[None]:
         yield
     except KeyError as error:
         raise StoreError(f"the run in {folder} cannot be read: its manifest has no {error}.") from error
-    except (AttributeError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, TypeError, ValueError, OSError, TypeCheckError) as error:
         raise StoreError(f"the run in {folder} cannot be read: {error}.") from error
 
 
@@ -170,7 +174,8 @@ def plan_from_json(values: Mapping[str, Any]) -> Plan:
     """Reads a plan, including plans of earlier versions, which named every cell of every picture."""
     cells = tuple(_cell_of(key) for key in values["cells"])
     all_cells = RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
-    return Plan(all_cells, Strength.parse(values["strength"]), tuple(values["seeds"]), values["n_layers"])
+    seeds, n_layers = _check_kind(values["seeds"], list[int]), _check_kind(values["n_layers"], int)
+    return Plan(all_cells, Strength.parse(values["strength"]), tuple(seeds), n_layers)
 
 
 def _cell_of(key: Any) -> Cell:
@@ -191,9 +196,9 @@ def encoder_spec(values: Mapping[str, Any], geometry: Mapping[str, Any] | None =
         "image_size": tuple(values["image_size"]),
         "patch_grid": tuple(values["patch_grid"]),
         "readout_tokens": None if tokens is None else tuple(tokens),
-        "geometry": None if geometry is None else geometry_from_json(geometry),
+        "geometry": None if geometry is None else _typed(geometry_from_json(geometry)),
     }
-    return EncoderSpec(**{**values, **tuples})
+    return _typed(EncoderSpec(**{**values, **tuples}))
 
 
 def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
@@ -204,9 +209,50 @@ def decoder_spec(values: Mapping[str, Any]) -> DecoderSpec:
     tokens = values.get("tokens")
     layers = None if tokens is None or tokens.get("layers") is None else tuple(tokens["layers"])
     given: dict[str, Any] = {**(tokens or {}), "layers": layers}
-    source = None if tokens is None else TokenSource(**given)
-    fields: dict[str, Any] = {**values, "defaults": DecodeOptions(**defaults), "tokens": source}
-    return DecoderSpec(**fields)
+    source = None if tokens is None else _typed(TokenSource(**given))
+    fields: dict[str, Any] = {**values, "defaults": _typed(DecodeOptions(**defaults)), "tokens": source}
+    return _typed(DecoderSpec(**fields))
+
+
+def _typed(spec: _Spec) -> _Spec:
+    """Checks a spec from a manifest: every field of its kind, sizes positive and within the limits on configs.
+
+    Raises:
+        ValueError: if a field is not; the message names it.
+    """
+    for name, kind in get_type_hints(type(spec)).items():
+        value = getattr(spec, name)
+        try:
+            _check_kind(value, kind)
+        except TypeCheckError as error:
+            raise ValueError(f"its {name!r} is of the wrong kind: {error}") from None
+        sizes = value if isinstance(value, tuple) else (value,)
+        if name in _SIZES and any(size < 1 for size in sizes):
+            raise ValueError(f"its {name!r} is {value}, not positive")
+    plain = {name: value for name, value in asdict(spec).items() if not isinstance(value, dict)}
+    if words := too_large({name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}):
+        raise ValueError(f"it says {words}")
+    return spec
+
+
+def _check_kind(value: Any, kind: Any) -> Any:
+    return check_type(value, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+
+
+_SIZES = frozenset(
+    {
+        "n_layers",
+        "n_heads",
+        "width",
+        "embedding_size",
+        "image_size",
+        "n_tokens",
+        "patch_grid",
+        "steps",
+        "size",
+        "window",
+    }
+)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -218,3 +218,34 @@ def test_a_tensor_that_does_not_fit_is_named_with_its_file(tensor: str, change: 
     for write_output in outputs(run, tmp_path / "out"):
         with pytest.raises(StoreError, match=rf"cannot be read: .*safetensors beside it .*'{tensor}'"):
             write_output()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("encoder", "image_size", [16, {}]),
+        ("encoder", "n_layers", "4"),
+        ("encoder", "patch_grid", [0, 2]),
+        ("encoder", "width", 10**12),
+        ("encoder", "readout_tokens", [None]),
+        ("decoder", "embedding_size", None),
+        ("decoder", "consumes", "anything"),
+        ("plan", "seeds", [0, "1"]),
+        ("plan", "n_layers", []),
+        ("geometry", "window", [16, {}]),
+        ("geometry", "resize", 3),
+        ("geometry", "size", [-1, 16]),
+    ],
+)
+def test_a_manifest_whose_values_are_of_the_wrong_kind_is_refused(
+    part: str, name: str, value: Any, run: Path, tmp_path: Path
+) -> None:
+    (run / HASHES).unlink()
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    geometry = {"resize": "cover", "size": [16, 16], "window": [16, 16]}
+    manifest[part] = {**manifest.get(part, geometry), name: value}
+    path.write_text(json.dumps(manifest))
+    for write_output in outputs(run, tmp_path / "out")[1:]:
+        with pytest.raises(StoreError, match=r"cannot be read: "):
+            write_output()
