@@ -4,9 +4,10 @@ The bridge is a part of the readout, `B(P(LN(x)))`, so that every lens, study an
 through it, the closed form of DSL included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from steerlens.bridges.maps import Bridge
-from steerlens.encoders import Encoder, Inputs, LayerModules, NativeEncoder, Recorded
+from steerlens.encoders import Encoder, Hook, Inputs, LayerModules, NativeEncoder, Recorded
 from steerlens.errors import ModelError
 from steerlens.interventions import Intervention
 from steerlens.sites import Site
@@ -66,6 +67,16 @@ class BridgedEncoder(NativeEncoder):
     def shared_arguments(self) -> frozenset[str]:
         """Delegates to the encoder."""
         return self.source.shared_arguments
+
+    def native_hook(self, hook: Hook) -> Hook:
+        """Delegates to the encoder."""
+        return self.source.native_hook(hook)
+
+    def call_block(
+        self, block: nn.Module, hidden: Float[Tensor, "B T D"], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Float[Tensor, "B T D"]:
+        """Delegates to the encoder."""
+        return self.source.call_block(block, hidden, args, kwargs)
 
     def layers(self) -> Sequence[LayerModules]:
         """Delegates to the encoder."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.encoders.base import Encoder, EncoderSpec, Inputs
+    from steerlens.encoders.base import Encoder, EncoderSpec, Inputs, TokenReadout
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
     from steerlens.encoders.structure import refuse_kind, refuse_unknown
+    from steerlens.encoders.towers import TowerEncoder
     from steerlens.encoders.transforms import apply_transform, crops
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "PretrainedEncoder",
     "Recorded",
     "RecordedAttention",
+    "TokenReadout",
+    "TowerEncoder",
     "View",
     "apply_transform",
     "crops",

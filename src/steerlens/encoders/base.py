@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from steerlens.trace import Trace
 
 Inputs = Mapping[str, Tensor]
 """Arguments of the native model, by name; most models take `pixel_values` (B,3,height,width) alone."""
+
+TokenReadout = Literal["mean"] | int
+"""The tokens that a tower without pooling is read from: the mean of all patches, or one token by its number."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,10 @@ class KernelWatch(TorchFunctionMode):
 
 @contextmanager
 def recorded_by_kernel(
-    modules: Sequence[nn.Module], tokens: Sequence[int], between: Between | None = None
+    modules: Sequence[nn.Module],
+    tokens: Sequence[int],
+    between: Between | None = None,
+    join: Callable[[Sequence[KernelCall]], KernelCall] | None = None,
 ) -> Generator[Recorded]:
     """Records attention patterns and values of one forward pass from the arguments of the fused kernel.
 
@@ -107,6 +110,7 @@ def recorded_by_kernel(
         modules: for each layer, the native attention module, which calls the kernel once a pass.
         tokens: the query tokens whose patterns are kept.
         between: computes what the module does to its heads before their output projection; None if nothing.
+        join: makes one call of the several for pictures and windows; None if the kernel is called once.
 
     Yields:
         As `recorded_by_hooks`.
@@ -122,13 +126,16 @@ def recorded_by_kernel(
     def leave(layer: int) -> Callable[..., None]:
         def act(*_: Any) -> None:
             calls, watch.calls = watch.calls or [], None
-            if len(calls) != 1:
+            if not calls or (join is None and len(calls) != 1):
                 raise ModelError(
                     f"the attention of layer {layer} called torch's scaled_dot_product_attention {len(calls)} times in "
                     "one forward pass, where it must once; turn the library's fused attention on."
                 )
-            call = calls[0]
-            rows = attention_rows(call.query[:, :, index], call.key, call.scale, call.attn_mask)
+            call = calls[0] if join is None else join(calls)
+            mask = call.attn_mask
+            if mask is not None and mask.shape[-2] > 1:
+                mask = mask[..., index, :]
+            rows = attention_rows(call.query[:, :, index], call.key, call.scale, mask)
             heads = call.output[:, :, index].transpose(1, 2).flatten(2)
             affine = (None if between is None else between(modules[layer], heads)) or ()
             split = (part.unflatten(2, (call.value.shape[1], -1)).transpose(1, 2) for part in affine)

@@ -6,9 +6,10 @@ exception of native code becomes a `ModelError`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,7 @@ from steerlens.encoders.hooks import (
     intervention_hooks,
     native_pass,
     recording_hooks,
+    with_first,
 )
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import eight_bit, upright_rgb
@@ -88,6 +90,46 @@ class NativeEncoder(ABC):
     def shared_arguments(self) -> frozenset[str]:
         """Keyword arguments of the native blocks that serve every picture of a batch, whatever their shape."""
         return frozenset()
+
+    @property
+    def packs_pictures(self) -> bool:
+        """True if native blocks take all pictures as one sequence of tokens; see `arranged` and `packed`."""
+        return False
+
+    def arranged(self, hidden: Tensor) -> Float[Tensor, "B T D"]:
+        """Arranges a native tensor by picture and token, patches row by row; by default it is."""
+        return hidden
+
+    def packed(self, hidden: Float[Tensor, "B T D"]) -> Tensor:
+        """The inverse of `arranged`."""
+        return hidden
+
+    def native_hook(self, hook: Hook) -> Hook:
+        """Returns a hook on a native module that acts on values arranged by picture and token."""
+        if not self.packs_pictures:
+            return hook
+
+        def act(args: tuple[Any, ...], kwargs: dict[str, Any], *output: Any) -> Any:
+            if output:
+                changed = hook.act(args, kwargs, with_first(output[0], self.arranged(first(output[0]))))
+                return None if changed is None else with_first(changed, self.packed(first(changed)))
+            changed = hook.act((self.arranged(args[0]), *args[1:]), kwargs)
+            return None if changed is None else ((self.packed(changed[0][0]), *changed[0][1:]), changed[1])
+
+        return replace(hook, act=act)
+
+    def call_block(
+        self, block: nn.Module, hidden: Float[Tensor, "B T D"], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Float[Tensor, "B T D"]:
+        """Calls a native block by itself.
+
+        Args:
+            block: the block.
+            hidden: the residual stream that enters it, of any number of rows.
+            args: its other positional arguments, with a row for each of `hidden` where they have rows.
+            kwargs: its keyword arguments.
+        """
+        return first(block(hidden, *args, **kwargs))
 
     def declare(self, spec: EncoderSpec) -> None:
         """Sets the spec, completed with the embedding size of the readout and the geometry of the preprocessing.
@@ -284,7 +326,7 @@ class NativeEncoder(ABC):
             ModelError: if the native model fails, a hook does not run exactly once, or the embedding has another shape
                 than the spec says.
         """
-        with native_pass(self.model, self.spec.name, hooks):
+        with native_pass(self.model, self.spec.name, map(self.native_hook, hooks)):
             embedding = self.native_forward(inputs)
             shape = tuple(embedding.shape)
         if len(shape) != 2 or shape[1] != self.spec.embedding_size:

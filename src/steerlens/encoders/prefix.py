@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.encoders.base import Inputs
-from steerlens.encoders.hooks import Hook, first, hidden_states, intervention_hooks, native_pass, recording_hooks
+from steerlens.encoders.hooks import Hook, hidden_states, intervention_hooks, native_pass, recording_hooks
 from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Intervention
@@ -67,7 +67,7 @@ def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
         Hook(modules.block, "before", keep, f"keeps the arguments of block {layer}")
         for layer, modules in enumerate(encoder.layers())
     ]
-    with native_pass(encoder.model, encoder.spec.name, hooks):
+    with native_pass(encoder.model, encoder.spec.name, map(encoder.native_hook, hooks)):
         embedding = encoder.embed(inputs)
     prefix = Prefix(*(tuple(part) for part in zip(*calls, strict=True)), embedding)  # type: ignore[arg-type]
     again = resume(encoder, prefix, encoder.spec.n_layers - 1, range(len(prefix)))
@@ -133,7 +133,8 @@ def resume_to(
         if site.layer > last:
             raise UsageError(f"{site} lies after layer {last}, where this forward pass ends.")
     layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
-    with native_pass(encoder.model, encoder.spec.name, intervention_hooks(layers, interventions)):
+    hooks = map(encoder.native_hook, intervention_hooks(layers, interventions))
+    with native_pass(encoder.model, encoder.spec.name, hooks):
         hidden = prefix.hidden[layer].index_select(0, index)
         for number in range(layer, last + 1):
             hidden = _call(encoder, layers[number].block, hidden, prefix, number, index)
@@ -154,7 +155,7 @@ def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -
 
     hooks = (hook for site in sites for hook in recording_hooks(layers, site, kept))
     index = torch.arange(len(prefix), device=encoder.device)
-    with native_pass(encoder.model, encoder.spec.name, hooks):
+    with native_pass(encoder.model, encoder.spec.name, map(encoder.native_hook, hooks)):
         _call(encoder, layers[number].block, prefix.hidden[number], prefix, number, index)
     return {site: kept[site] for site in sites}
 
@@ -171,4 +172,4 @@ def _call(encoder: NativeEncoder, block: Any, hidden: Tensor, prefix: Prefix, la
     args = [chosen(value) for value in prefix.args[layer]]
     shared = encoder.shared_arguments
     kwargs = {key: value if key in shared else chosen(value) for key, value in prefix.kwargs[layer].items()}
-    return first(block(hidden, *args, **kwargs))
+    return encoder.call_block(block, hidden, args, kwargs)

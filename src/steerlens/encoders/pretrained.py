@@ -39,6 +39,7 @@ class BlockParts:
         scales: names of the LayerScales after attention and after the MLP, or None.
         scale_kind: class of the LayerScale, whose vector is called `lambda1`.
         drop_kind: class of the dropout modules, which act in training only.
+        inputs: names of the attention's other children, its projections of queries, keys and values.
     """
 
     block_kind: str
@@ -50,6 +51,7 @@ class BlockParts:
     scales: tuple[str, str] | None = None
     scale_kind: str = ""
     drop_kind: str = "Dropout"
+    inputs: frozenset[str] = frozenset({"q_proj", "k_proj", "v_proj"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class PretrainedEncoder(NativeEncoder):
     @classmethod
     def accepts(cls, model: object) -> bool:
         """True if this adapter supports a native model."""
-        return any(_is_native(base, cls.architectures) for base in type(model).__mro__)
+        return accepts_class(model, cls.architectures)
 
     @classmethod
     def loading(cls, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Loading | None:
@@ -260,15 +262,19 @@ class PretrainedEncoder(NativeEncoder):
         file = import_module(next(b for b in type(self.model).__mro__ if _is_native(b, self.architectures)).__module__)
         refuse_kind(self.library, path, module, *(getattr(file, kind, None) or getattr(nn, kind) for kind in kinds))
 
-    def refuse_blocks(self, path: str) -> None:
+    def refuse_blocks(self, path: str, parts: BlockParts | None = None) -> None:
         """Checks that every block is built as `parts` says.
 
         An unknown part could be missing from the decomposition, so it is refused.
 
+        Args:
+            path: path of the blocks in the model.
+            parts: names and classes of their parts; by default those of the adapter.
+
         Raises:
             ModelError: if a block is not; the message names the unexpected module.
         """
-        parts = self.parts
+        parts = parts or self.parts
         for index, block in enumerate(self.blocks):
             where = f"{path}.{index}"
             scales = set(parts.scales or ())
@@ -279,10 +285,15 @@ class PretrainedEncoder(NativeEncoder):
             for drop in sorted(parts.others & {"dropout", "drop_path"}):
                 self.refuse_kind(f"{where}.{drop}", getattr(block, drop), parts.drop_kind, "Identity")
             attention, where = getattr(block, parts.attention), f"{where}.{parts.attention}"
-            self.refuse_children(where, attention, {"q_proj", "k_proj", "v_proj", parts.projection})
+            self.refuse_children(where, attention, {*parts.inputs, parts.projection})
             self.refuse_kind(where, attention, parts.attention_kind)
             # Fine-tuning libraries wrap a layer, whose output then depends on more than its weight.
             self.refuse_kind(f"{where}.{parts.projection}", getattr(attention, parts.projection), "Linear")
+
+
+def accepts_class(model: object, names: Sequence[str]) -> bool:
+    """True if a model is of one of the named classes of transformers, or of a class derived from one."""
+    return any(_is_native(base, names) for base in type(model).__mro__)
 
 
 def sides(size: Any) -> tuple[int, int]:

@@ -93,8 +93,10 @@ class LinearAttribution:
 
 
 def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:
-    """Returns the divisor of a LayerNorm or an RMSNorm."""
+    """Returns the divisor of a LayerNorm or an RMSNorm, 1 where there is no norm."""
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    if isinstance(norm, nn.Identity):
+        return torch.ones_like(wide[..., :1])
     if isinstance(norm, nn.LayerNorm):
         return (wide.var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()
     return (wide.square().mean(dim=-1, keepdim=True) + norm.variance_epsilon).sqrt()

@@ -28,6 +28,9 @@ _SIDES = frozenset(
 _NO_SIZES = frozenset({"rope_theta", "theta", "seed", "max_pixels", "min_pixels", "model_max_length"})
 """Keys of whole numbers that are unrelated to memory, like those that end in `_id` or `_index`."""
 
+_AREAS = frozenset({"shortest_edge", "longest_edge"})
+"""Keys that hold bounds on pixels, not sides, in the processors of Qwen-VL; their adapter bounds the side itself."""
+
 _DEPTH = 32
 """Levels of a card; those of steerlens have four."""
 
@@ -81,8 +84,11 @@ def _parsed(path: Path, component: str) -> Any:
 def too_large(content: Mapping[str, Any]) -> str:
     """Describes the first number of a config over its limit, such as `depth: 2,000,000, ...`; empty if none."""
     waiting: list[tuple[str, Any, bool]] = [(key, value, False) for key, value in content.items()]
+    areas = _AREAS if str(content.get("image_processor_type", "")).startswith("Qwen") else frozenset[str]()
     while waiting:
         key, value, inside = waiting.pop()
+        if key in areas:
+            continue
         side = inside or key in _SIDES
         if isinstance(value, dict):
             waiting += [(name, inner, side) for name, inner in cast(dict[str, Any], value).items()]

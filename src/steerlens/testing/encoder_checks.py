@@ -216,7 +216,7 @@ def _attention_output(encoder: NativeEncoder, inputs: Inputs, modules: LayerModu
         encoder.native_forward(inputs)
     finally:
         handle.remove()
-    return outputs[0]
+    return encoder.arranged(outputs[0])
 
 
 @contextmanager
@@ -287,7 +287,7 @@ def _hooked(
     def changed(hidden: Tensor) -> Tensor:
         if value is None:
             return torch.zeros_like(hidden)
-        return value if put else hidden + value
+        return encoder.packed(value) if put else hidden + value
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:

@@ -3,6 +3,7 @@
 They have 2 layers of 2 heads, width 32, and see 16 x 16 pixels in patches of 8 x 8: 4 patches.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -37,6 +38,15 @@ _LABELS: Mapping[str, Any] = {
     "label2id": {name: index for index, name in _CLASSES.items()},
 }
 
+_TEXT: Mapping[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 99,
+    "max_position_embeddings": 16,
+}
+
 
 def _simple(kind: str, config: str, **options: Any) -> nn.Module:
     return getattr(transformers, kind)(getattr(transformers, config)(**options))
@@ -44,15 +54,40 @@ def _simple(kind: str, config: str, **options: Any) -> nn.Module:
 
 def _whole(kind: str, config: str, vision: Mapping[str, Any], **options: Any) -> nn.Module:
     """A model with a text side, which the tests of encoders do not use."""
-    text = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 99,
-        "max_position_embeddings": 16,
-    }
-    return _simple(kind, config, vision_config=dict(vision), text_config=text, **options)
+    return _simple(kind, config, vision_config=dict(vision), text_config=dict(_TEXT), **options)
+
+
+def _vlm(family: str, tower: str, kind: str = "ForConditionalGeneration") -> nn.Module:
+    """A vision-language model, whose language model the tests of encoders do not use."""
+    text = {**_TEXT, "model_type": "llama"}
+    # One block more than others have: some language models read the last but one.
+    vision = {**_WIDE, "model_type": tower, "num_hidden_layers": 3}
+    if tower == "siglip_vision_model":
+        vision["vision_use_head"] = False
+    return _simple(f"{family}{kind}", f"{family}Config", vision_config=vision, text_config=text, image_token_index=98)
+
+
+_QWEN: Mapping[str, Any] = {
+    "hidden_size": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "patch_size": 8,
+    "out_hidden_size": 32,
+}
+
+
+def _qwen(family: str, kind: str = "ForConditionalGeneration", **options: Any) -> nn.Module:
+    """A Qwen-VL, whose language model the tests of encoders do not use."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    text = {**_TEXT, "num_key_value_heads": 2, "rope_parameters": rope}
+    return _simple(f"{family}{kind}", f"{family}Config", vision_config={**_QWEN, **options}, text_config=text)
+
+
+def _qwen_tower(family: str, kind: str, **options: Any) -> nn.Module:
+    module = importlib.import_module(f"transformers.models.{family.lower()}.modeling_{family.lower()}")
+    config = importlib.import_module(f"transformers.models.{family.lower()}.configuration_{family.lower()}")
+    return getattr(module, kind)(getattr(config, f"{family}VisionConfig")(**{**_QWEN, **options}))
 
 
 _PATCHES: Mapping[str, Any] = {key: value for key, value in _WIDE.items() if key != "image_size"} | {"num_patches": 4}
@@ -61,6 +96,7 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "CLIPVisionModelWithProjection": partial(
         _simple, "CLIPVisionModelWithProjection", "CLIPVisionConfig", **_WIDE, projection_dim=12
     ),
+    "CLIPVisionModel": partial(_simple, "CLIPVisionModel", "CLIPVisionConfig", **_WIDE),
     "CLIPModel": partial(_whole, "CLIPModel", "CLIPConfig", _WIDE, projection_dim=12),
     "MetaClip2VisionModelWithProjection": partial(
         _simple, "MetaClip2VisionModelWithProjection", "MetaClip2VisionConfig", **_WIDE, projection_dim=12
@@ -110,6 +146,21 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "DINOv3ViTModel": partial(
         _simple, "DINOv3ViTModel", "DINOv3ViTConfig", **_WIDE, num_register_tokens=2, use_gated_mlp=True
     ),
+    "Tipsv2VisionModel": partial(_simple, "Tipsv2VisionModel", "Tipsv2VisionConfig", **_SIZES, mlp_ratio=2),
+    "Tipsv2Model": partial(
+        _whole,
+        "Tipsv2Model",
+        "Tipsv2Config",
+        {**_SIZES, "mlp_ratio": 2, "use_swiglu_ffn": True, "num_register_tokens": 2},
+    ),
+    "LlavaForConditionalGeneration": partial(_vlm, "Llava", "clip_vision_model"),
+    "LlavaNextModel": partial(_vlm, "LlavaNext", "clip_vision_model", "Model"),
+    "LlavaOnevisionForConditionalGeneration": partial(_vlm, "LlavaOnevision", "siglip_vision_model"),
+    "Qwen2_5_VLForConditionalGeneration": partial(_qwen, "Qwen2_5_VL", window_size=32, fullatt_block_indexes=[1]),
+    "Qwen2_5_VisionTransformerPretrainedModel": partial(
+        _qwen_tower, "Qwen2_5_VL", "Qwen2_5_VisionTransformerPretrainedModel", window_size=32, fullatt_block_indexes=[]
+    ),
+    "Qwen3VLModel": partial(_qwen, "Qwen3VL", kind="Model", num_position_embeddings=16, deepstack_visual_indexes=[0]),
     "Aimv2VisionModel": partial(_simple, "Aimv2VisionModel", "Aimv2VisionConfig", **_WIDE),
     "Aimv2Model": partial(_whole, "Aimv2Model", "Aimv2Config", _WIDE, projection_dim=12),
 }
@@ -134,8 +185,21 @@ def tiny_family_processor(kind: str) -> Any:
     plain: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIZE, "width": SIZE}}
     if kind.startswith("Siglip2"):
         return transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=5)
+    if kind.startswith("LlavaNext"):
+        size = {"shortest_edge": SIZE}
+        return transformers.LlavaNextImageProcessorPil(
+            size=size,
+            crop_size={"height": SIZE, "width": SIZE},
+            image_grid_pinpoints=[[SIZE, 2 * SIZE], [2 * SIZE, SIZE]],
+        )
     if kind.startswith("Siglip"):
         return transformers.SiglipImageProcessorPil(**plain)
+    if kind.startswith("Qwen"):
+        # Six by six patches: windows of four by four, those at the edge smaller.
+        size = {"shortest_edge": 48 * 48, "longest_edge": 48 * 48}
+        return transformers.Qwen2VLImageProcessorPil(patch_size=8, size=size)
+    if kind.startswith("Tipsv2"):
+        return transformers.ViTImageProcessorPil(size=plain["size"], do_normalize=False)
     if kind.startswith(("ViT", "DeiT")):
         deit = kind.startswith("DeiT")
         family: Any = transformers.DeiTImageProcessorPil if deit else transformers.ViTImageProcessorPil

@@ -1,6 +1,6 @@
 """Opening an encoder: a native model from a folder, wrapped by the adapter that supports it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch
 
 from steerlens.borders import native_errors
 from steerlens.devices import choose_device, encoder_dtype, parse_dtype
-from steerlens.encoders import Encoder, Loading
+from steerlens.encoders import Encoder, Loading, TokenReadout
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage import check_library_folder, load_module, quiet_libraries, read_json, read_tensors
 from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder
 from steerlens.zoo.joint import open_joint
-from steerlens.zoo.registry import adapter, adapter_for, loading_for, opener_for
+from steerlens.zoo.registry import adapter, adapter_for, encoder_adapters, loading_for, opener_for
+from steerlens.zoo.wrappers import unwrapped
 
 
 def open_encoder(
@@ -53,6 +54,8 @@ def _open(
         processor = _processor_beside(located.folder)
     opener = opener_for(inner) if located.library is None else adapter("steerlens.encoders", located.library)
     if opener is not None:
+        if processor is None and getattr(opener, "reads_processor", False):
+            processor = _processor(processor_folder(located.folder), opener)
         return opener.from_folder(inner, processor, device=device, dtype=dtype, name=name)
     weights = read_tensors(inner, "image_encoder")
     kind, loading = _native_class(inner, weights.shapes)
@@ -79,31 +82,47 @@ def load_encoder(
     revision: str | None = None,
     local_files_only: bool = False,
     name: str = "",
+    readout: TokenReadout | None = None,
 ) -> Encoder:
     """Opens one encoder.
 
     Args:
-        source: a native model; a folder with `config.json`, or with `image_encoder` and `image_processor` in it; or a
-            hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a model of open_clip.
-        processor: the image processor of a native model.
+        source: a native model, also one wrapped for training; a folder with `config.json`, or with `image_encoder` and
+            `image_processor` in it; or a hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a
+            model of open_clip. Of a vision-language model, the vision tower is taken.
+        processor: the image processor of a native model, or a processor that has one.
         device: as in `load`; a native model stays where it is.
         dtype: as in `load`; a native model stays as it is.
         revision: commit, branch or tag of a hub id.
         local_files_only: never use the network.
         name: its name in reports.
+        readout: for towers without a pooling of their own: `mean` of the patches, or the number of a token.
 
     Raises:
-        UsageError: if there is no such source.
+        UsageError: if there is no such source, or its model pools its tokens itself and a readout is given.
         ModelError: if it cannot be loaded, or no adapter takes it.
     """
+    processor = getattr(processor, "image_processor", processor)
     if isinstance(source, torch.nn.Module):
         if processor is None:
             raise UsageError("a native model needs its image processor too: load_encoder(model, processor).")
-        kind = adapter_for(source)
-        with native_errors(f"{name or type(source).__name__} cannot be wrapped"):
-            return kind(source, processor, name=name) if name else kind(source, processor)
-    located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
-    return open_encoder(located, processor, device=device, dtype=dtype, name=name or str(source))
+        adapters = tuple(encoder_adapters())
+        with native_errors(f"{name or type(source).__name__} cannot be unwrapped"):
+            native = unwrapped(source, lambda model: any(adapter.accepts(model) for adapter in adapters))
+        kind = adapter_for(native)
+        with native_errors(f"{name or type(native).__name__} cannot be wrapped"):
+            encoder = kind(native, processor, name=name) if name else kind(native, processor)
+    else:
+        located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
+        encoder = open_encoder(located, processor, device=device, dtype=dtype, name=name or str(source))
+    return encoder if readout is None else _with_readout(encoder, readout)
+
+
+def _with_readout(encoder: Encoder, readout: TokenReadout) -> Encoder:
+    choose: Callable[[TokenReadout], Encoder] | None = getattr(encoder, "with_readout", None)
+    if choose is None:
+        raise UsageError(f"{encoder.spec.name} pools its tokens itself; leave readout out.")
+    return choose(readout)
 
 
 def _processor_beside(folder: Path) -> Any:

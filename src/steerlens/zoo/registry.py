@@ -18,6 +18,11 @@ Group = Literal["steerlens.encoders", "steerlens.decoders"]
 _OURS: Mapping[Group, Mapping[str, str]] = {
     "steerlens.encoders": {
         "clip": "steerlens.encoders.clip:CLIPEncoder",
+        "clip_vision": "steerlens.encoders.towers:CLIPVisionEncoder",
+        "llava": "steerlens.encoders.llava:LLaVAEncoder",
+        "qwen2_5_vl": "steerlens.encoders.qwen_vl:Qwen25VLEncoder",
+        "qwen3_vl": "steerlens.encoders.qwen_vl:Qwen3VLEncoder",
+        "tipsv2": "steerlens.encoders.tipsv2:TIPSv2Encoder",
         "metaclip_2": "steerlens.encoders.clip:MetaCLIP2Encoder",
         "siglip": "steerlens.encoders.siglip:SigLIPEncoder",
         "siglip2": "steerlens.encoders.siglip2:SigLIP2Encoder",
