@@ -55,7 +55,7 @@ def _open(
     opener = opener_for(inner) if located.library is None else adapter("steerlens.encoders", located.library)
     if opener is not None:
         if processor is None and getattr(opener, "reads_processor", False):
-            processor = _processor(processor_folder(located.folder), opener)
+            processor = _processor(located.processing, opener)
         return opener.from_folder(inner, processor, device=device, dtype=dtype, name=name)
     weights = read_tensors(inner, "image_encoder")
     kind, loading = _native_class(inner, weights.shapes)
