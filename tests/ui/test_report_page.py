@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from steerlens.report.html import write_report
 from steerlens.testing.atlases import fake_atlas
@@ -185,4 +187,31 @@ def test_runs_with_missing_parts(browser: Any, tmp_path: Path, options: dict[str
         assert page.locator("#detail .detail-pictures").count() == 2
         assert "Agreement of seeds" in page.inner_text("#detail")
     json.dumps(page.inner_text("main"))
+    visit.done()
+
+
+def test_printing_shows_every_input(browser: Any, tmp_path: Path) -> None:
+    visit = Visit(browser, write_report(fake_atlas(("apple", "boat", "moon")), tmp_path, figures=False))
+    visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.locator("#printed .printed-input").count() == 2
+    assert visit.page.locator("#printed .printed-name").all_inner_texts() == ["boat", "moon"]
+    assert visit.page.locator("#printed img").count() > 10
+    ids = visit.page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+    assert len(ids) == len(set(ids))
+    visit.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert visit.page.locator("#printed").count() == 0
+    visit.done()
+
+
+def test_a_selection_opens_with_the_scores_of_all_heads(browser: Any, tmp_path: Path) -> None:
+    atlas = fake_atlas()
+    readings = tuple(
+        replace(reading, steered_similarity=torch.linspace(-0.2, 0.2, 6).view(3, 2)) for reading in atlas.readings
+    )
+    atlas = replace(atlas, readings=readings, manifest={**atlas.manifest, "decode": "top:2"})
+    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    assert visit.page.locator('input[value="undecoded"]').is_checked()
+    assert visit.page.locator(".cell.unknown").count() == 0
+    assert visit.page.locator(".cell .minus").count() == 3
+    assert "by chance" not in visit.page.inner_text("#map-said")
     visit.done()

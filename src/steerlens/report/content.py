@@ -10,6 +10,8 @@ from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, Site
 from steerlens.printable import without_folders
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
+from steerlens.report.scales import nice_ceiling, similarity_scale
+from steerlens.report.seen import seen_picture
 from steerlens.sites import Site, layer_sites
 
 LENSES: Mapping[LensName, str] = {
@@ -65,9 +67,10 @@ def head_counts(atlas: Atlas, picture: str) -> dict[str, Any] | None:
         "lens": LENSES[lens].replace("Diffusion Steering", "Steering"),
         "heads": len(compared),
         "beats": sum(bool(score.beats_control) for score in compared),
-        "chance": round(len(compared) / 2),
+        # Heads that were selected by their undecoded similarity beat controls more often than chance, of themselves.
+        "chance": None if is_selection(atlas) else round(len(compared) / 2),
         "strong": sum(is_strong(atlas, score) for score in compared) if comparable else None,
-        "strongChance": round(len(compared) * (1 - STRONG), 4),
+        "strongChance": None if is_selection(atlas) else round(len(compared) * (1 - STRONG), 4),
     }
 
 
@@ -75,6 +78,11 @@ def foil_counts(atlas: Atlas, picture: str) -> tuple[int, int] | None:
     """Heads that beat their own write for other inputs, and the compared heads; None without foils."""
     compared = [score.beats_foil for score in atlas.ranked("steering", picture) if score.beats_foil is not None]
     return (sum(compared), len(compared)) if compared else None
+
+
+def is_selection(atlas: Atlas) -> bool:
+    """True if only some sites were decoded, chosen by their similarity before decoding."""
+    return str(atlas.manifest.get("decode", "all")) != "all"
 
 
 def half_layer(atlas: Atlas, picture: str) -> int | None:
@@ -113,8 +121,8 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
         findings.append(
             f"Of all heads and other writes, each lens decoded only those closest to {target_words(reading)} before "
-            f"decoding (--decode {choice}): they are a selection, so a larger share of them beats controls than of all "
-            "sites."
+            f"decoding (--decode {choice}). They are a selection: no level of chance applies to the number that beats "
+            "controls. The map shows the similarity before decoding of all heads."
         )
     best: dict[LensName, tuple[SiteScore, ...]] = {
         lens: atlas.ranked(lens, reading.id, k=1) for lens in lens_names(atlas)
@@ -127,20 +135,26 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     findings += effect_sentences(atlas, reading)
     if counts := head_counts(atlas, reading.id):
         findings.append(
-            f"{counts['beats']} of {counts['heads']} heads score above their own random control, where chance alone "
-            f"would give about {counts['chance']}."
+            f"{counts['beats']} of {counts['heads']} {'decoded ' if is_selection(atlas) else ''}heads score above "
+            f"their own random control{_chance(counts['chance'])}."
         )
         if counts["strong"] is not None:
             findings.append(
-                f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls; chance would give "
-                f"about {counts['strongChance']:.1f}."
+                f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls"
+                f"{_chance(counts['strongChance'], 1)}."
             )
     if foils := foil_counts(atlas, reading.id):
         findings.append(
-            f"{foils[0]} of {foils[1]} heads score above the same head's write for another input, steered as hard; "
-            f"chance would give about {round(foils[1] / 2)}. The excess is what pictures carry of this very input."
+            f"{foils[0]} of {foils[1]} heads score above the same head's write for another input, steered as hard"
+            f"{_chance(None if is_selection(atlas) else foils[1] / 2)}. "
+            + ("" if is_selection(atlas) else "The excess is what pictures carry of this very input.")
         )
     return findings
+
+
+def _chance(count: float | None, digits: int = 0) -> str:
+    """Number that chance would give, as the end of a sentence; empty where a selection has no chance level."""
+    return "" if count is None else f", where chance alone would give about {count:.{digits}f}"
 
 
 def effect_sentences(atlas: Atlas, reading: Reading) -> list[str]:
@@ -201,12 +215,13 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         "strength": str(atlas.plan.strength),
         "seeds": list(atlas.plan.seeds),
         "strong": STRONG,
+        "selection": is_selection(atlas),
         "k": TOP_K,
         "sequential": SEQUENTIAL,
         "diverging": DIVERGING,
         # The whole run shares one scale, never fitted to a picture or a head, so that maps can be compared.
         "scales": {
-            "similarity": [0, 1],
+            "similarity": list(similarity_scale(atlas, lenses)),
             "margin": [-0.5, 0.5],
             "effect": [-1, 1],
             "write": [0, nice_ceiling(writes)],
@@ -239,6 +254,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "note": reading.picture.note,
         "size": list(reading.picture.image.size),
         "input": data_uri(reading.picture.image, side=384),
+        "view": data_uri(seen_picture(atlas, reading), side=256),
         "seen": _seen(atlas, reading),
         "target": reading.target,
         "targetSimilarity": _number(reading.target_similarity),
@@ -261,6 +277,9 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "embedLabels": _labels(reading, Site("embed")),
         "writeNorms": [_number(value) for value in reading.write_norms.flatten().tolist()],
         "direct": [_number(value) for value in reading.direct_similarity.flatten().tolist()],
+        "undecoded": None
+        if reading.steered_similarity is None
+        else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
         "attention": None if reading.attention is None else packed(reading.attention.float().numpy()),
         "leftOut": len(atlas.results_of(id)) - len(addresses),
     }
@@ -291,14 +310,6 @@ def manifest_rows(manifest: Mapping[str, Any], prefix: str = "") -> list[tuple[s
         else:
             rows.append((name, "not set" if value is None else without_folders(str(value))))
     return rows
-
-
-def nice_ceiling(value: float) -> float:
-    """Smallest 1, 2 or 5 times a power of ten that is not below a positive value; 1 for other values."""
-    if not value > 0 or not math.isfinite(value):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(round(step * power, 12) for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
 
 
 def _ranking(scores: Mapping[Site, SiteScore]) -> list[Site]:

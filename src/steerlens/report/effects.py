@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from steerlens.atlas import Atlas, LensName, SiteScore
 from steerlens.errors import UsageError
 from steerlens.report.content import TOP_K, target_words, two
+from steerlens.report.seen import seen_picture
 from steerlens.report.sheet import clipped, heading, lay_captions, lay_tile, sheet_over
 from steerlens.sites import Site
 
@@ -59,7 +60,7 @@ def effect_comparison(atlas: Atlas, picture: str | None = None, *, k: int = TOP_
     for number, (part, (lens, title)) in enumerate(zip(parts, rows, strict=True)):
         sheet = sheet_over(part)
         heading(part, f"{title}; similarity with {target}" if number == 0 else title)
-        columns: list[tuple[Any, Sequence[str]] | None] = [(reading.picture.image, ("input",)), None]
+        columns: list[tuple[Any, Sequence[str]] | None] = [(seen_picture(atlas, reading), ("input",)), None]
         if clean := atlas.clean(reading.id):
             lines = ("clean", f"sim. {two(clean[0].similarity)}", f"fid. {two(clean[0].fidelity)}")
             columns[1] = (clean[0].picture, lines)

@@ -1,9 +1,10 @@
 """Publication figures of an atlas, drawn with Matplotlib without pyplot's global state.
 
-Similarities have a fixed scale, 0 to 1; decoded pictures are shown unchanged. Text stays text in SVG files.
+Similarities have one scale for the whole run. Decoded pictures are shown unchanged. Text stays text in SVG files.
 """
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,21 @@ from matplotlib.figure import Figure, SubFigure
 
 from steerlens.atlas import CONTROLS, Atlas, LensName, Reading, SiteScore
 from steerlens.errors import UsageError
+from steerlens.printable import printable
 from steerlens.report.colours import SEQUENTIAL
-from steerlens.report.content import LENSES, STRONG, TOP_K, is_strong, lens_names, steered_lens, target_words, two
+from steerlens.report.content import (
+    LENSES,
+    STRONG,
+    TOP_K,
+    is_strong,
+    lens_names,
+    steered_lens,
+    target_words,
+    two,
+)
 from steerlens.report.effects import effect_comparison
+from steerlens.report.scales import similarity_scale
+from steerlens.report.seen import seen_picture
 from steerlens.report.sheet import (
     ACCENT,
     DPI,
@@ -128,16 +141,17 @@ def control_plot(atlas: Atlas, picture: str | None = None) -> Figure:
     figure = _figure(3.5, 3.5)
     axes = figure.add_axes((0.17, 0.15, 0.78, 0.76))
     x, y = [np.array([getattr(score, name) for score in scores], dtype=float) for name in ("control", "similarity")]
-    low = min(0.0, float(np.floor(min(x.min(), y.min()) * 10) / 10))
-    axes.plot([low, 1], [low, 1], color=QUIET, linewidth=0.8, zorder=1)
+    low, high = similarity_scale(atlas, lens_names(atlas))
+    low, high = min(low, float(x.min())), max(high, float(x.max()))
+    axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8, zorder=1)
     strong = np.array([is_strong(atlas, score) for score in scores])
     axes.scatter(x[~strong], y[~strong], s=11, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=2)
     axes.scatter(x[strong], y[strong], s=16, facecolor=ACCENT, edgecolor=INK, linewidth=0.7, zorder=3)
     for score in scores[:3]:
         text_at(axes, score.control or 0, score.similarity, f" {score.site.label}", size=6, va="center")
-    axes.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
-    axes.set_xlabel(f"similarity of the control with {clipped(target_words(reading), 24)}", fontsize=7, color=INK)
-    axes.set_ylabel(f"similarity of the head with {clipped(target_words(reading), 24)}", fontsize=7, color=INK)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set_xlabel(f"similarity of the control with {clipped(target_words(reading), 40)}", fontsize=7, color=INK)
+    axes.set_ylabel(f"similarity of the head with {clipped(target_words(reading), 40)}", fontsize=7, color=INK)
     beaten = sum(bool(score.beats_control) for score in scores)
     axes.set_title(f"{beaten} of {len(scores)} heads beat their own control", fontsize=7, color=INK, loc="left")
     if strong.any():
@@ -232,8 +246,14 @@ def _strip_height(width: float, rows: int, columns: int, reading: Reading) -> fl
 
 
 def _below(reading: Reading) -> float:
-    """Inches below a picture of the strip."""
-    return 0.36 if reading.labels else 0.25
+    """Inches below a picture of the strip: a line with numbers, and the longest label."""
+    layers = range(reading.write_norms.shape[0])
+    return 0.25 + 0.1 * max(len(_label_lines(reading, Site("resid_post", layer))) for layer in layers)
+
+
+def _label_lines(reading: Reading, site: Site) -> list[str]:
+    """The best label of a site in short lines, whole."""
+    return [line for label in reading.top_labels(site)[:1] for line in textwrap.wrap(f"“{printable(label.name)}”", 15)]
 
 
 def _layers(atlas: Atlas, reading: Reading) -> list[Site]:
@@ -255,12 +275,11 @@ def _draw_strip(canvas: Canvas, atlas: Atlas, reading: Reading, columns: int) ->
     cell = min(width / columns, 1.0)
     sheet = sheet_over(canvas)
     heading(canvas, f"Diffusion Lens on the residual stream, after each layer; similarity with {_target(reading)}")
-    tiles: list[tuple[Any, Sequence[str], float | None]] = [(reading.picture.image, ("input",), None)]
+    tiles: list[tuple[Any, Sequence[str], float | None]] = [(seen_picture(atlas, reading), ("input",), None)]
     for site in _layers(atlas, reading):
         similarity = atlas.score("diffusion", site, reading.id).similarity
-        label = [f"“{clipped(top.name, 13)}”" for top in reading.top_labels(site)[:1]]
         shown = atlas.cells("diffusion", site, reading.id)[0].picture
-        tiles.append((shown, (f"{site.layer} · {two(similarity)}", *label), similarity))
+        tiles.append((shown, (f"{site.layer} · {two(similarity)}", *_label_lines(reading, site)), similarity))
     for index, (image, lines, similarity) in enumerate(tiles):
         row, column = divmod(index, columns)
         left, side = column * cell + 0.02, cell - 0.04
@@ -280,7 +299,7 @@ def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k:
     scores = atlas.ranked(lens, reading.id, k=k)
     most = f"the {len(scores)} heads most similar" if len(scores) > 1 else "the head most similar"
     heading(canvas, f"{LENSES[lens]}: {most} to {_target(reading)}")
-    tiles: list[tuple[Any, Sequence[str]]] = [(reading.picture.image, ("input",))]
+    tiles: list[tuple[Any, Sequence[str]]] = [(seen_picture(atlas, reading), ("input",))]
     if clean := atlas.clean(reading.id):
         lines = ("clean", f"sim. {two(clean[0].similarity)}", f"fid. {two(clean[0].fidelity)}")
         tiles.append((clean[0].picture, lines))
@@ -307,7 +326,7 @@ def _draw_map(
     )
     heading(canvas, f"Similarity with {_target(reading)}, head by head")
     colours = LinearSegmentedColormap.from_list("steerlens", list(SEQUENTIAL))
-    norm = Normalize(0, 1)
+    norm = Normalize(*similarity_scale(atlas, lens_names(atlas)))
     panels: list[Axes] = []
     for index, lens in enumerate(lenses):
         axes = canvas.add_subplot(grid[(0, index) if side_by_side else (index, 0)])

@@ -35,6 +35,7 @@ from steerlens.report.content import (
 )
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
+from steerlens.report.scales import similarity_scale
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder
 
@@ -185,7 +186,7 @@ def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:
         {
             "x": site.layer,
             "y": site.head,
-            "fill": colour(score.similarity, 0, 1),
+            "fill": colour(score.similarity, *similarity_scale(atlas, lens_names(atlas))),
             "text": f"{site.label}: {two(score.similarity)}",
             "mark": bool(score.beats_control),
         }

@@ -13,6 +13,8 @@ from PIL import Image
 from steerlens.errors import UsageError
 from steerlens.report import figures
 from steerlens.report.colours import SEQUENTIAL, colour
+from steerlens.report.content import lens_names
+from steerlens.report.scales import similarity_scale
 from steerlens.testing.atlases import fake_atlas
 
 
@@ -36,11 +38,12 @@ def test_grid_has_input_clean_and_k_heads() -> None:
     assert atlas.ranked("steering")[0].site.label in _texts(figures.top_grid(atlas))
 
 
-def test_map_has_one_panel_a_lens_on_one_fixed_scale() -> None:
+def test_map_has_one_panel_a_lens_on_one_scale() -> None:
     atlas = fake_atlas(layers=4, heads=3)
     panels = [axes for axes in figures.score_map(atlas).get_axes() if axes.images]
     assert len(panels) == 2
-    assert all(axes.images[0].get_clim() == (0, 1) for axes in panels)
+    scale = similarity_scale(atlas, lens_names(atlas))
+    assert all(axes.images[0].get_clim() == scale for axes in panels)
     np.testing.assert_allclose(panels[1].images[0].get_array(), atlas.score_map("steering").T)
     assert len([axes for axes in figures.score_map(atlas, lenses=["diffusion"]).get_axes() if axes.images]) == 1
 

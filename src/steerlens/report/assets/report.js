@@ -54,6 +54,7 @@
     diffusion: { name: "Diffusion Lens", lens: "diffusion", scale: "similarity", ramp: "sequential", value: (s) => s?.diffusion?.similarity },
     total: { name: "Total Lens", lens: "total", scale: "similarity", ramp: "sequential", value: (s) => s?.total?.similarity },
     effect: { name: "Direct against total", scale: "effect", ramp: "diverging", value: (s) => s?.total?.changeCosine },
+    undecoded: { name: "Steering, not decoded", scale: "similarity", ramp: "sequential", value: (s, i) => data.undecoded?.[i] },
     margin: { name: "Above control", scale: "margin", ramp: "diverging", value: (s) => { const score = steered(s); return score === undefined || score.control === null ? undefined : score.similarity - score.control; } },
     write: { name: "Write norm", scale: "write", ramp: "sequential", value: (s, i) => data.writeNorms[i], digits: 3 },
     direct: { name: "Direct similarity", scale: "direct", ramp: "diverging", value: (s, i) => data.direct[i] },
@@ -63,6 +64,7 @@
     diffusion: () => `similarity of each head's Diffusion Lens picture with ${target()}`,
     total: () => `similarity of each head's Total Lens picture with ${target()}`,
     effect: () => "cosine between the direct and the total change of the embedding, before decoding; 1: the direct effect is all there is",
+    undecoded: () => `similarity of each head's steered embedding with ${target()}, before decoding; known for all heads`,
     margin: () => `${meta.lenses.steering ? "Steering Lens" : "Total Lens"} similarity minus that of the head's own control`,
     write: () => "norm of the head's write as a share of the final residual's (means over width removed)",
     direct: () => "cosine of the head's write with the final residual (means over width removed)",
@@ -72,9 +74,13 @@
     const sites = Object.values(data.sites).filter((site) => site.kind === "head");
     return Object.keys(modes).filter((key) => {
       if (key === "write" || key === "direct") return true;
+      if (key === "undecoded") return Boolean(data.undecoded) && Boolean(meta.lenses.steering);
       return sites.some((site) => { const value = modes[key].value(site); return value !== undefined && value !== null; });
     });
   }
+
+  // Where only some heads were decoded, the map opens with the scores of all of them.
+  const firstMode = (keys) => (meta.selection && keys.includes("undecoded") ? "undecoded" : keys[0]);
 
   // ---- the input
   function drawOpening() {
@@ -125,7 +131,7 @@
   // ---- the map
   function drawMap() {
     const keys = available();
-    if (!keys.includes(state.mode)) state.mode = keys[0];
+    if (!keys.includes(state.mode)) state.mode = firstMode(keys);
     const mode = modes[state.mode];
     const pictures = state.show === "pictures" && mode.lens;
     const radio = (name, options, chosen, change) => el("fieldset", { class: "radios" }, el("legend", { class: "sr" }, name),
@@ -175,7 +181,7 @@
     else if (pictures) cell.append(picture(site[mode.lens].pictures[0]?.src, ""));
     else {
       cell.style.background = colour(value, scale, ramp);
-      if (mode.ramp === "diverging" && value < 0) cell.append(el("span", { class: "minus", "aria-hidden": "true" }, "−"));
+      if (value < 0) cell.append(el("span", { class: "minus", "aria-hidden": "true" }, "−"));
     }
     if (known && steering?.beats) cell.append(el("span", { class: `mark${strong ? " strong" : ""}`, "aria-hidden": "true" }));
     return cell;
@@ -208,7 +214,7 @@
     $("legend").replaceChildren(...parts);
     const counts = data.counts;
     $("map-said").textContent = counts
-      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered equally hard (about ${counts.chance} would by chance)${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls (about ${fixed(counts.strongChance, 1)} by chance)`}. The row under the map counts heads that beat their own control, layer by layer.`
+      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered equally hard${counts.chance === null ? "" : ` (about ${counts.chance} would by chance)`}${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls${counts.strongChance === null ? "" : ` (about ${fixed(counts.strongChance, 1)} by chance)`}`}. The row under the map counts heads that beat their own control, layer by layer.`
       : "Each square is one attention head. Select a head to see its pictures, numbers and attention.";
   }
 
@@ -234,7 +240,7 @@
     $("top-section").hidden = shown.length === 0;
     $("top").replaceChildren(...shown.map((lens) => {
       const first = data.clean[0];
-      const reference = first ? [el("div", { class: "card still" }, picture(data.input, `Input ${data.name}`), line("input", "name")), el("div", { class: "card still" }, picture(first.src, "Clean reconstruction"), line("clean", "name"), line(`similarity ${fixed(first.similarity)}`, "number"), line(`fidelity ${fixed(first.fidelity)}`, "number"))] : [];
+      const reference = first ? [el("div", { class: "card still" }, picture(data.view, `Input ${data.name}, as the encoder saw it`), line("input", "name")), el("div", { class: "card still" }, picture(first.src, "Clean reconstruction"), line("clean", "name"), line(`similarity ${fixed(first.similarity)}`, "number"), line(`fidelity ${fixed(first.fidelity)}`, "number"))] : [];
       return el("div", { class: "lens-row" }, el("h3", {}, meta.lenses[lens]),
         el("div", { class: "cards" }, ...reference, ...data.top[lens].slice(0, meta.k).map((key) => {
           const score = data.sites[key][lens];
@@ -476,7 +482,7 @@
     const parts = new URLSearchParams();
     if (meta.pictures.length > 1) parts.set("picture", meta.pictures[state.picture].id);
     if (state.site) parts.set("site", state.site);
-    if (state.mode && state.mode !== available()[0]) parts.set("map", state.mode);
+    if (state.mode && state.mode !== firstMode(available())) parts.set("map", state.mode);
     const hash = `#${parts}`;
     if (hash !== location.hash && (parts.size || location.hash)) history.replaceState(null, "", hash);
   }
@@ -489,6 +495,29 @@
     show(index < 0 ? state.picture : index);
   }
 
+  // ---- printing: a copy of every other input's sections, since the page shows one input at a time
+  function addPrinted() {
+    dropPrinted();
+    const current = state.picture, chosen = state.site;
+    const box = el("div", { id: "printed", class: "printed" });
+    meta.pictures.forEach((one, index) => {
+      if (index === current) return;
+      show(index);
+      const copies = ["input-title", "strip-title", "map-title", "top-title", "effects-title", "other-title", "labels-title"].map((id) => $(id).closest("section").cloneNode(true));
+      copies.forEach((copy) => [copy, ...copy.querySelectorAll("[id]")].forEach((node) => node.removeAttribute("id")));
+      box.append(el("div", { class: "printed-input" }, el("h2", { class: "printed-name" }, one.name), ...copies));
+    });
+    state.site = chosen;
+    if (meta.pictures.length) show(current);
+    $("main").append(box);
+  }
+
+  function dropPrinted() {
+    $("printed")?.remove();
+  }
+
+  window.addEventListener("beforeprint", addPrinted);
+  window.addEventListener("afterprint", dropPrinted);
   window.addEventListener("hashchange", fromHash);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !wide.matches && !$("detail").hidden) closeDetail(); });
   if (meta.pictures.length) { drawSwitcher(); fromHash(); }
