@@ -1,6 +1,6 @@
 """The total lens against plain hooked forward passes, one component at a time, on every encoder family."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -29,6 +29,14 @@ from steerlens.scores import cosine_distance
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.testing.encoder_checks import noise_pictures
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
+from steerlens.testing.tiny_vit import (
+    EVA_VARIANTS,
+    OPEN_CLIP_VARIANTS,
+    TIMM_VARIANTS,
+    tiny_eva_encoder,
+    tiny_open_clip_encoder,
+    tiny_timm_encoder,
+)
 
 CLOSE = 1e-6
 """Largest cosine distance from the plain pass."""
@@ -89,7 +97,7 @@ def additions(lens: TotalLens, clean: CleanPass, change: Change) -> dict[Site, T
 
 @pytest.mark.parametrize("kind", ["scaled", "ablated", "control"])
 def test_passes_from_the_first_layer_give_the_same(kind: Any) -> None:
-    lens, clean = lens_of("rho=0.7"), clean_pass(ENCODER, PIXELS)
+    lens, clean = lens_of("rho=0.7"), clean_pass(ENCODER, PIXELS, attention=True)
     changes = [Change(site, kind) for site in SITES]
     assert cosine_distance(lens.changed(clean, changes), lens.changed(full(clean), changes)) <= CLOSE
 
@@ -146,7 +154,7 @@ def test_the_last_mlp_has_no_effect_but_the_direct_one() -> None:
 
 
 def test_the_direct_counterpart_is_the_steering_lens() -> None:
-    lens, clean = lens_of("rho=1"), clean_pass(ENCODER, PIXELS)
+    lens, clean = lens_of("rho=1"), clean_pass(ENCODER, PIXELS, attention=True)
     steering = SteeringLens(ENCODER, lens.strength, NAMED)
     assert (
         cosine_distance(lens.direct(clean, [Change(site) for site in SITES]), steering.embeddings(clean.trace, SITES))
@@ -161,7 +169,7 @@ def test_the_direct_counterpart_is_the_steering_lens() -> None:
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_control_is_as_strong_as_its_component_and_has_the_direction_of_the_direct_one(site: Site) -> None:
-    lens, clean = lens_of("rho=-0.5"), clean_pass(ENCODER, PIXELS)
+    lens, clean = lens_of("rho=-0.5"), clean_pass(ENCODER, PIXELS, attention=True)
     whole = torch.stack(list(additions(lens, clean, Change(site, "control", draw=1)).values())).sum(dim=0)
     final = clean.trace.final
     direction = control_direction(site, 1, final[0])
@@ -177,7 +185,7 @@ def test_a_control_is_as_strong_as_its_component_and_has_the_direction_of_the_di
 
 
 def test_nothing_depends_on_what_shares_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    lens, clean = lens_of("rho=1"), clean_pass(ENCODER, PIXELS)
+    lens, clean = lens_of("rho=1"), clean_pass(ENCODER, PIXELS, attention=True)
     changes = [Change(site, kind) for site in SITES for kind in ("scaled", "ablated", "control")]
     together = lens.changed(clean, changes)
     monkeypatch.setattr("steerlens.lenses.total.TOKENS", 1)
@@ -206,6 +214,39 @@ def test_what_has_no_total_effect_is_refused(site: Site, named: Any, said: str) 
 
 def test_the_clean_run_is_the_clean_embedding() -> None:
     for strength in ("s=1", "rho=0"):
-        clean = clean_pass(ENCODER, PIXELS)
+        clean = clean_pass(ENCODER, PIXELS, attention=True)
         scaled = lens_of(strength).embeddings(clean, SITES)
         assert cosine_distance(scaled, clean.trace.embedding[:, None].expand_as(scaled)) <= CLOSE
+
+
+def library_encoders() -> dict[str, Any]:
+    """Builders of tiny encoders of timm and open_clip, variant by variant."""
+    groups = {
+        "timm": (TIMM_VARIANTS, tiny_timm_encoder),
+        "eva": (EVA_VARIANTS, tiny_eva_encoder),
+        "open_clip": (OPEN_CLIP_VARIANTS, tiny_open_clip_encoder),
+    }
+    return {
+        f"{library} {name}": partial(build, **options)
+        for library, (variants, build) in groups.items()
+        for name, options in variants.items()
+    }
+
+
+@pytest.mark.usefixtures("timm", "open_clip")
+@pytest.mark.parametrize("name", sorted(library_encoders()))
+def test_every_variant_of_timm_and_open_clip_gives_what_a_plain_hooked_pass_gives(name: str) -> None:
+    encoder = library_encoders()[name]()
+    inputs, sites = noise_pictures(encoder), every_site(encoder)
+    lens = TotalLens(encoder, "rho=1")
+    clean = lens.clean(inputs)
+    assert clean.prefix is not None
+    scaled, without, factors = (
+        lens.embeddings(clean, sites),
+        lens.without(clean, sites),
+        lens.coefficients(clean, sites),
+    )
+    for index, site in enumerate(sites):
+        plain = encoder.embed(inputs, [Scale(site, factor=1 + factors[:, index])])
+        assert cosine_distance(scaled[:, index], plain) <= CLOSE
+        assert cosine_distance(without[:, index], encoder.embed(inputs, [Zero(site)])) <= CLOSE

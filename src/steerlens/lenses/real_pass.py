@@ -103,20 +103,23 @@ class Part:
     present: Float[Tensor, "B T D"]
 
 
-def clean_pass(encoder: Encoder, inputs: Inputs | Tensor, trace: Trace | None = None) -> CleanPass:
+def clean_pass(
+    encoder: Encoder, inputs: Inputs | Tensor, trace: Trace | None = None, *, attention: bool = False
+) -> CleanPass:
     """Runs the clean pass of pictures.
 
     Args:
         encoder: any encoder.
         inputs: the output of `encoder.preprocess`.
         trace: their trace, if it is known.
+        attention: record attention for the trace, which regions need.
 
     Raises:
         UsageError: if the inputs have another shape than the encoder takes.
         ModelError: if its native model fails.
     """
     named: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
-    trace = encoder.trace(named, attention=True) if trace is None else trace
+    trace = encoder.trace(named, attention=attention) if trace is None else trace
     prefix: Prefix | None = None
     if isinstance(encoder, NativeEncoder):
         try:

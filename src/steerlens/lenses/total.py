@@ -251,7 +251,10 @@ class TotalLens(RealPassLens):
 
     def clean(self, inputs: CleanPass | Inputs | Tensor) -> CleanPass:
         """Returns a clean pass as it is, and runs that of inputs."""
-        return inputs if isinstance(inputs, CleanPass) else clean_pass(self.encoder, inputs)
+        if isinstance(inputs, CleanPass):
+            return inputs
+        regions = any(isinstance(direction, RegionPart) for direction in self.directions.values())
+        return clean_pass(self.encoder, inputs, attention=regions)
 
     def embeddings(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings with each component scaled in the real forward pass.
