@@ -15,17 +15,19 @@ from steerlens.loading import load
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.testing.tiny_decoders import save_tiny_decoder
-from steerlens.testing.tiny_vit_mae import save_tiny_vit_mae
+from steerlens.testing.tiny_vit_mae import VARIANTS, save_tiny_vit_mae
 from steerlens.zoo.pair import Pair
 
-FAMILIES = ("rae-dinov2", "rae-mae", "ip-adapter-plus-sd15")
+FAMILIES = ("rae-dinov2", "rae-siglip2", "rae-mae", "ip-adapter-plus-sd15", *VARIANTS)
 CLOSE = 1e-6
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder: Path = tmp_path_factory.mktemp(request.param)
-    return load(save_tiny_decoder(request.param, folder), dtype="float32", device="cpu")
+    several = request.param in VARIANTS
+    saved = save_tiny_vit_mae(folder, request.param) if several else save_tiny_decoder(request.param, folder)
+    return load(saved, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,11 @@ def lens_of(pair: Pair, strength: str, area: Area | None = None, **named: Any) -
 
 
 def tokens_of(pair: Pair, pixels: Tensor, *changes: Any) -> Tensor:
-    reader, _ = source_of(pair.decoder)
-    return reader.tokens(pair.encoder.record(pixels, [read_at(pair)], changes)[read_at(pair)])
+    reader, source = source_of(pair.decoder)
+    sites = [Site("resid_post", layer) for layer in source.layers_read(pair.encoder.spec.n_layers)]
+    recorded = pair.encoder.record(pixels, sites, changes)
+    residuals = torch.stack([recorded[site] for site in sites], dim=1)
+    return reader.tokens(residuals[:, 0] if source.layers is None else residuals)
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -107,10 +112,3 @@ def test_what_comes_after_the_tokens_is_refused(pair: Pair, pixels: Tensor) -> N
         return
     with pytest.raises(UsageError, match="has no effect on what"):
         lens_of(pair, "s=2").tokens(clean_pass(pair.encoder, pixels), [late])
-
-
-def test_a_decoder_of_several_layers_is_refused(tmp_path: Path) -> None:
-    pair = load(save_tiny_vit_mae(tmp_path), dtype="float32", device="cpu")
-    lens = TokenTotalLens(pair.encoder, Strength.parse("s=2"), decoder=pair.decoder)
-    with pytest.raises(UsageError, match="combines the tokens of several layers; take --effect direct"):
-        lens.check([Site("head", 0, 0)])

@@ -99,7 +99,7 @@ def resume(
     Raises:
         UsageError: if an intervention acts before that layer.
     """
-    hidden = resume_to(encoder, prefix, layer, encoder.spec.n_layers - 1, rows, interventions)
+    hidden = resume_to(encoder, prefix, layer, [encoder.spec.n_layers - 1], rows, interventions)[:, 0]
     readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
     return encoder.readout(hidden.index_select(1, readout))
 
@@ -109,17 +109,18 @@ def resume_to(
     encoder: NativeEncoder,
     prefix: Prefix,
     layer: int,
-    last: int,
+    after: Sequence[int],
     rows: Sequence[int],
     interventions: Sequence[Intervention] = (),
-) -> Float[Tensor, "N T D"]:
-    """Computes the residual stream after a layer, in forward passes that begin at another layer.
+) -> Float[Tensor, "N K T D"]:
+    """Computes the residual stream after some layers, in forward passes that begin at a layer.
 
     Args:
         encoder: the encoder of the prefix.
         prefix: the output of `record_prefix`.
         layer: the first layer to run.
-        last: the last layer to run.
+        after: the K layers whose residual is returned, in rising order; the pass ends with the last of them, and a
+            residual before `layer` is that of the clean pass.
         rows: the picture of the prefix that each of the N rows starts from; pictures may repeat.
         interventions: interventions at the layers that run.
 
@@ -130,15 +131,18 @@ def resume_to(
         site = intervention.site.check(encoder.spec.n_layers, encoder.spec.n_heads)
         if site.kind == "embed" or site.layer < layer:
             raise UsageError(f"{site} lies before layer {layer}, where this forward pass begins.")
-        if site.layer > last:
-            raise UsageError(f"{site} lies after layer {last}, where this forward pass ends.")
+        if site.layer > after[-1]:
+            raise UsageError(f"{site} lies after layer {after[-1]}, where this forward pass ends.")
     layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
     hooks = map(encoder.native_hook, intervention_hooks(layers, interventions))
     with native_pass(encoder.model, encoder.spec.name, hooks):
         hidden = prefix.hidden[layer].index_select(0, index)
-        for number in range(layer, last + 1):
+        kept = {number: prefix.hidden[number + 1].index_select(0, index) for number in after if number < layer}
+        for number in range(layer, after[-1] + 1):
             hidden = _call(encoder, layers[number].block, hidden, prefix, number, index)
-    return hidden
+            if number in after:
+                kept[number] = hidden
+    return torch.stack([kept[number] for number in after], dim=1)
 
 
 @torch.no_grad()

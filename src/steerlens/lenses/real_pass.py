@@ -195,33 +195,34 @@ def removes_direction(change: Change) -> bool:
     return change.kind == "ablated" and change.site.kind == "vector"
 
 
-def run_rows(encoder: Encoder, clean: CleanPass, rows: Sequence[Row], last: int | None = None) -> Tensor:
+def run_rows(encoder: Encoder, clean: CleanPass, rows: Sequence[Row], after: Sequence[int] | None = None) -> Tensor:
     """Runs changed passes, all in one batch.
 
     Args:
         encoder: the encoder.
         clean: the clean pass.
         rows: the N rows; the pass begins at the first layer that any of them changes.
-        last: last layer to run, whose residual is returned; None for all layers and the readout.
+        after: layers whose residuals are returned, in rising order; None for the readout.
 
     Returns:
-        Embeddings (N,E), or the residual stream of all tokens after `last`, (N,T,D).
+        Embeddings (N,E), or the residual stream of all tokens after K layers, (N,K,T,D).
     """
     interventions, pictures = _interventions(encoder, rows), [row.picture for row in rows]
     first = min(intervention.site.layer for intervention in interventions)
     if clean.prefix is not None and isinstance(encoder, NativeEncoder):
-        if last is None:
+        if after is None:
             return resume(encoder, clean.prefix, first, pictures, interventions)
-        return resume_to(encoder, clean.prefix, first, last, pictures, interventions)
+        return resume_to(encoder, clean.prefix, first, after, pictures, interventions)
     B, index = len(clean), torch.tensor(pictures)
     inputs = {
         name: tensor.index_select(0, index.to(tensor.device)) if tensor.shape[:1] == (B,) else tensor
         for name, tensor in clean.inputs.items()
     }
-    if last is None:
+    if after is None:
         return encoder.embed(inputs, interventions)
-    site = Site("resid_post", last)
-    return encoder.record(inputs, [site], interventions)[site]
+    sites = [Site("resid_post", layer) for layer in after]
+    recorded = encoder.record(inputs, sites, interventions)
+    return torch.stack([recorded[site] for site in sites], dim=1)
 
 
 def record_clean(encoder: Encoder, clean: CleanPass, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "B T D"]]:

@@ -3,10 +3,10 @@
     e_total(c, s)  = tokens( r of encode( x; c -> (1 + (s - 1) w) c ) )      everything up to r reacts
     e_direct(c, s) = tokens( r + (s - 1) w h_c )                             everything up to r frozen
 
-r is the residual of all tokens where the decoder reads it, and w in [0,1] a weight for each token, 1 for the tokens
-that are written to. With `--tokens all` the component is scaled on every token, those included that the decoder drops:
-later layers carry their change to the others. The factor that stands for a `rho`, and the `rho` that is stated, are
-those of the Steering Lens, over the tokens that the decoder reads.
+r is the residual of all tokens where the decoder reads it, after several layers if it combines them, and w in [0,1] a
+weight for each token, 1 for the tokens that are written to. With `--tokens all` the component is scaled on every token,
+those included that the decoder drops: later layers carry their change to the others. The factor that stands for a
+`rho`, and the `rho` that is stated, are those of the Steering Lens, over the tokens that the decoder reads.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,10 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import Decoder
-from steerlens.errors import UsageError
 from steerlens.lenses.controls import control_direction
 from steerlens.lenses.image_tokens import TokenSteeringLens, read_tokens
 from steerlens.lenses.readout import precise
-from steerlens.lenses.real_pass import REMOVED, Change, CleanPass, alike, record_clean, removes_direction
+from steerlens.lenses.real_pass import REMOVED, Change, CleanPass, Part, alike, record_clean, removes_direction
 from steerlens.lenses.regions import Area
 from steerlens.lenses.strength import visible_norm
 from steerlens.lenses.token_trace import TokenTrace, source_of
@@ -56,15 +55,9 @@ class TokenTotalLens(RealPassLens):
         """Checks that sites can be changed in the real forward pass, before the decoder reads its tokens.
 
         Raises:
-            UsageError: if a site cannot be changed, the change would come after the tokens that are read, or the
-                decoder combines several layers.
+            UsageError: if a site cannot be changed, or the change would come after the tokens that are read.
         """
         _, source = source_of(self.decoder)
-        if source.layers is not None:
-            raise UsageError(
-                f"the total effect is not computed for {self.decoder.spec.name}, which combines the tokens of several "
-                "layers; take --effect direct."
-            )
         for site in sites:
             for place, _ in self.places(site):
                 source.check(place, self.encoder.spec.n_layers, self.decoder.spec.name)
@@ -97,7 +90,7 @@ class TokenTotalLens(RealPassLens):
             UsageError: as `check`.
         """
         self.check([change.site for change in changes])
-        return read_tokens(self.encoder, self.decoder, self.passes(clean, changes, self._read_at.layer))
+        return self._read(self.passes(clean, changes, self._layers))
 
     @torch.no_grad()
     def direct(self, clean: CleanPass, changes: Sequence[Change]) -> Float[Tensor, "B N t D"]:
@@ -112,12 +105,12 @@ class TokenTotalLens(RealPassLens):
             steering, trace = self._steering(group[0]), self._trace(clean, sites)
             if group[0].kind == "control":
                 directions = [control_direction(change.site, change.draw, trace.read[0]) for change in group]
-                residuals = steering.controls(trace, sites, torch.stack(directions))
+                controls = steering.controls(trace, sites, torch.stack(directions))
+                tokens = read_tokens(self.encoder, self.decoder, controls)
             elif removes_direction(group[0]):
-                residuals = precise(trace.read)[:, None] - self._removed(clean, sites)
+                tokens = self._read(precise(trace.reads)[:, None] - self._removed(clean, sites)[:, :, None])
             else:
-                residuals = steering.residuals(trace, sites)
-            tokens = read_tokens(self.encoder, self.decoder, residuals)
+                tokens = steering.tokens(trace, sites)
             of_change |= dict(zip(group, tokens.unbind(dim=1), strict=True))
         return torch.stack([of_change[change] for change in changes], dim=1)
 
@@ -152,22 +145,38 @@ class TokenTotalLens(RealPassLens):
         return (factor[:, None] * sizes[0] / sizes[1])[..., None] * direction
 
     @property
-    def _read_at(self) -> Site:
+    def _layers(self) -> tuple[int, ...]:
+        """Layers whose residuals the decoder reads, in rising order; most decoders read one."""
         _, source = source_of(self.decoder)
-        return Site("resid_post", source.last_layer(self.encoder.spec.n_layers))
+        return source.layers_read(self.encoder.spec.n_layers)
+
+    def _read(self, residuals: Float[Tensor, "B N K T D"]) -> Float[Tensor, "B N t D"]:
+        _, source = source_of(self.decoder)
+        return read_tokens(self.encoder, self.decoder, residuals if source.layers is not None else residuals[:, :, 0])
 
     def _steering(self, change: Change) -> TokenSteeringLens:
         strength = REMOVED if change.kind == "ablated" else self.strength
         return TokenSteeringLens(self.encoder, self.decoder, strength, self.area)
 
     def _trace(self, clean: CleanPass, sites: Sequence[Site]) -> TokenTrace:
-        parts = self.parts(clean, sites)
+        parts, posts = self.parts(clean, sites), [Site("resid_post", layer) for layer in self._layers]
+        recorded = record_clean(self.encoder, clean, posts)
+        # A component with places has written, by each layer that is read, what it writes at those up to there.
+        partial = {
+            site: torch.stack([_gathered(parts[site], layer) for layer in self._layers], dim=1)
+            for site in sites
+            if site.kind in ("group", "region")
+        }
         writes = {site: torch.stack([part.write for part in of_site]).sum(dim=0) for site, of_site in parts.items()}
-        read = record_clean(self.encoder, clean, [self._read_at])[self._read_at]
-        return TokenTrace(read[:, None], writes, (self._read_at.layer,))
+        return TokenTrace(torch.stack([recorded[post] for post in posts], dim=1), writes, self._layers, partial)
 
     def _removed(self, clean: CleanPass, sites: Sequence[Site]) -> Float[Tensor, "B N T D"]:
         """Computes what the ablation of directions removes from each token."""
         parts = self.parts(clean, sites)
         weights = self.weights[:, None]
         return torch.stack([weights.to(part.present) * part.present for site in sites for part in parts[site]], dim=1)
+
+
+def _gathered(parts: Sequence[Part], layer: int) -> Float[Tensor, "B T D"]:
+    writes = [part.write if part.place.layer <= layer else torch.zeros_like(part.write) for part in parts]
+    return torch.stack(writes).sum(dim=0)

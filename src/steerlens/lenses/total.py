@@ -111,16 +111,16 @@ class RealPassLens(ABC):
             for start in range(0, len(of_layer), most)
         ]
 
-    def passes(self, clean: CleanPass, changes: Sequence[Change], last: int | None = None) -> Tensor:
+    def passes(self, clean: CleanPass, changes: Sequence[Change], after: Sequence[int] | None = None) -> Tensor:
         """Runs the real passes of changes.
 
         Args:
             clean: the clean pass of B pictures.
             changes: the N changes.
-            last: last layer to run, whose residual is returned; None for the embeddings.
+            after: K layers whose residuals are returned, in rising order; None for the embeddings.
 
         Returns:
-            Embeddings (B,N,E), or residuals after `last`, (B,N,T,D).
+            Embeddings (B,N,E), or residuals (B,N,K,T,D).
 
         Raises:
             UsageError: as `check`, or if nothing is to be changed.
@@ -129,7 +129,7 @@ class RealPassLens(ABC):
             raise UsageError("no site was requested.")
         of_change: dict[Change, Tensor] = {}
         for batch in self.batches(changes, len(clean)):
-            results = run_rows(self.encoder, clean, list(self._rows(clean, batch)), last)
+            results = run_rows(self.encoder, clean, list(self._rows(clean, batch)), after)
             of_change |= dict(zip(batch, results.unflatten(0, (len(batch), len(clean))), strict=True))
         return torch.stack([of_change[change] for change in changes], dim=1)
 
