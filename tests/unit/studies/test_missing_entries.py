@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 SUMMARIES = [
     (name, path)
     for name in STUDIES
-    for path in (ROOT / "tests" / "golden" / "before" / name / "summary.json", ROOT / "docs/studies" / f"{name}.json")
+    for path in (
+        ROOT / "tests" / "golden" / "before" / name / "summary.json",
+        *sorted((ROOT / "docs" / "studies").rglob(f"{name}.json")),
+    )
     if path.is_file()  # later studies are not among those of the version before
 ]
 

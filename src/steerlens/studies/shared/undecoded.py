@@ -12,6 +12,7 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.zoo import (
+    LocatedEncoder,
     Pair,
     Provenance,
     cards,
@@ -22,6 +23,7 @@ from steerlens.zoo import (
     library_versions,
     load_vocabulary,
     locate_encoder,
+    locate_pair,
     open_encoder,
 )
 
@@ -63,11 +65,11 @@ def open_undecoded(settings: StudySettings) -> Pair:
         UsageError: if there is no such encoder, or options of decoding are given.
         ModelError: if it cannot be loaded.
     """
-    given = {"--steps": settings.steps, "--guidance": settings.guidance, "--local": settings.local}
+    given = {"--steps": settings.steps, "--guidance": settings.guidance}
     if words := ", ".join(name for name, value in given.items() if value is not None):
         raise UsageError(f"{words}: a study without a decoder takes no such option; leave it out, or decode.")
     name = settings.encoder or settings.model
-    located = locate_encoder(name)
+    located = locate_encoder(name) if settings.local is None else _beside(name, settings.local)
     encoder = open_encoder(located, device=settings.device, name=name)
     known = None if is_folder(name) else cards().get(name)
     folder = Path(name) if known is None else known.bundled_folder
@@ -88,3 +90,9 @@ def open_undecoded(settings: StudySettings) -> Pair:
         known,
         provenance,
     )
+
+
+def _beside(name: str, local: Path) -> LocatedEncoder:
+    """Locates the encoder of a card in a folder of the user's, in place of a download."""
+    pair = locate_pair(name, local=local)
+    return LocatedEncoder(pair.encoder, name, pair.encoder, of_pair=True, joint=pair if pair.joint else None)

@@ -19,6 +19,7 @@ from steerlens.studies.shared.stats import mean_estimate
 from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.studies.shared.targets import target_for
 from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.strength.baselines import baseline_rows
 from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
 from steerlens.studies.strength.measure import (
     PICTURES,
@@ -138,6 +139,7 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
             judge=judge_name(self.judge),
             command=self.command,
             model=pair_name(self.pair),
+            baselines=baseline_rows(reported, strengths, [site.layer for site in measured.sites]),
         )
 
     def output(self, measured: _Measured, summary: StrengthSummary) -> Output:

@@ -76,6 +76,25 @@ class StrengthCorrelation(Record):
         return self.strength, self.score, self.compare, self.effect, self.statistic
 
 
+RAW = "raw"
+"""Name of a correlation without covariates."""
+
+
+@dataclass(frozen=True)
+class BaselineRow(Record):
+    """Correlation of a baseline, or of a strength's scores, with an effect.
+
+    Attributes:
+        score: name of the baseline, or strength and view.
+        effect: the notion of importance.
+        estimates: the raw correlation, and partial ones with norm, layer, or both held fixed.
+    """
+
+    score: str
+    effect: Effect
+    estimates: Mapping[str, Estimate]
+
+
 @dataclass(frozen=True)
 class StrengthCandidate(Record):
     """A strength on the concepts of the selection.
@@ -145,6 +164,7 @@ class StrengthSummary(StudySummary):
         judge: the outside judge, or None.
         command: the command, or empty.
         model: name of the pair; empty in summaries of earlier versions.
+        baselines: norm, layer and every strength, over the decoded heads; empty in summaries of earlier versions.
     """
 
     n_pictures: int
@@ -166,6 +186,7 @@ class StrengthSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+    baselines: tuple[BaselineRow, ...] = ()
 
     def conclusion_words(self) -> dict[str, Any]:
         """The conclusion as JSON values."""

@@ -2,10 +2,11 @@
 
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import figure, interval, judged_by, percent, resampled, signed, table
+from steerlens.studies.shared.partial import GIVEN
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT
 from steerlens.studies.strength.findings import choice_words
-from steerlens.studies.strength.results import StrengthSummary
+from steerlens.studies.strength.results import RAW, StrengthSummary
 from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
 from steerlens.studies.strength.summary import rule_words
 
@@ -29,6 +30,7 @@ def strength_section(summary: StrengthSummary) -> str:
         "Spearman correlations over heads between the total effect of ablation and the similarity of decoded pictures, "
         "or of requested embeddings, with the target or the input:\n",
         _correlations(summary),
+        *_baselines(summary),
         _pictures(summary),
         f"Without steering: fidelity {interval(summary.clean_fidelity)}, share of atypical embeddings "
         f"{percent(clean[NEAREST])} (nearest neighbour) and {percent(clean[MAHALANOBIS])} (Mahalanobis).\n",
@@ -55,6 +57,22 @@ def strength_section(summary: StrengthSummary) -> str:
         figure("Single heads at increasing strength", "strength-pictures"),
     ]
     return "\n".join(lines)
+
+
+def _baselines(summary: StrengthSummary) -> list[str]:
+    """Tables of norm and layer beside every strength, with partial correlations."""
+    lines: list[str] = []
+    for effect in dict.fromkeys(row.effect for row in summary.baselines):
+        rows = [row for row in summary.baselines if row.effect == effect]
+        cells = [
+            [row.score, *("" if (own := row.estimates.get(kind)) is None else interval(own) for kind in (RAW, *GIVEN))]
+            for row in rows
+        ]
+        lines += [
+            f"Beside baselines without a lens, over the {summary.n_decoded} decoded heads, for the effect {effect}:\n",
+            table(["score", "raw", *(f"given {name}" for name in GIVEN)], cells),
+        ]
+    return lines
 
 
 def _correlations(summary: StrengthSummary) -> str:
