@@ -50,17 +50,35 @@ def test_the_page_draws_itself_offline_and_its_links_and_sorting_work(file: Path
         page.on("console", lambda message: trouble.append(message.text))
         page.on("request", lambda request: trouble.append(request.url) if request.url.startswith("http") else None)
         page.goto(file.as_uri() + "#L2H0")
-        page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        page.wait_for_function("[...document.querySelectorAll('#L2H0 img')].every((image) => image.naturalWidth > 0)")
         box = page.locator("#L2H0").bounding_box()
         assert box is not None
         assert -5 <= box["y"] <= 40
         order = "[...document.querySelectorAll('.head')].map((head) => head.id)"
+        effects = page.evaluate("[...document.querySelectorAll('.head')].map((head) => Number(head.dataset.effect))")
+        assert effects == sorted(effects), "the most telling heads come first"
+        assert page.evaluate(
+            "[...document.querySelectorAll('.head')].filter((head) => head.open).map((head) => head.id)"
+        ) == ["L2H0"]
+        page.select_option("#sort", "place")
         assert page.evaluate(order) == ["L0H1", "L2H0", "L2H1"]
+        page.fill("#find", "l2h1")
+        assert page.locator(".head:visible").count() == 1
+        assert page.inner_text("#count") == "1 of 3 heads"
+        page.fill("#find", "cat")
+        assert page.locator(".head:visible").count() == 3, "concepts are found too"
+        page.fill("#find", "nothing of the kind")
+        assert page.locator(".head:visible").count() == 0
+        page.fill("#find", "")
+        page.locator("#unfold").click()
+        assert page.locator(".head[open]").count() == 3
+        page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
         page.select_option("#sort", "write")
         sizes = page.evaluate("[...document.querySelectorAll('.head')].map((head) => -head.dataset.write)")
         assert sizes == sorted(sizes, reverse=True)
         page.locator(".heads-map a[href='#L0H1']").click()
         assert page.url.endswith("#L0H1")
+        page.wait_for_function("document.getElementById('L0H1').open")
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert trouble == []

@@ -52,7 +52,7 @@ def profile_page(profile: Profile) -> str:
         encoder=short_name(profile.spec.name),
         strength=str(profile.strength).replace("rho=", "ρ = ").replace("s=", "s = "),
         orders=_ORDERS,
-        heads=[_head(profile, head) for head in profile.heads],
+        heads=[_head(profile, head) for head in sorted(profile.heads, key=_measured, reverse=True)],
         measured=[measured.of for measured in profile.faithfulness],
         map=_map(profile, scale),
         scale=f"{scale:.2g}",
@@ -133,6 +133,7 @@ def _head(profile: Profile, head: HeadProfile) -> dict[str, Any]:
             "effect": -measure.value,
             "similarity": -head.similarity.value,
         },
+        "measure": f"{'effect' if head.total_unsigned else 'write'} {measure.value:.3f}",
         "numbers": [(name, value, unit) for name, value, unit in numbers if value is not None],
         "decoded": {name: _picture_values(decoded) for name, decoded in head.decoded.items()},
         "texts": {
