@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from steerlens.bridges import bridge_folder, find_bridge
-from steerlens.decoders import Decoder
+from steerlens.decoders import Decoder, Precision
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.zoo import Pair, load_encoder, open_index, open_pair, read_vocabulary, requested_index
@@ -23,6 +23,8 @@ def load(
     encoder: Encoder | str | Path | None = None,
     decoder: Decoder | None = None,
     neighbours: str | Path | None = None,
+    precision: Precision | None = None,
+    offload: bool = False,
 ) -> Pair:
     """Loads an encoder and its decoder.
 
@@ -39,6 +41,9 @@ def load(
         encoder: an encoder, or its source, that replaces the pair's own.
         decoder: a decoder that replaces the pair's own.
         neighbours: an index of pictures that replaces the decoder; only the encoder of `source` is then loaded.
+        precision: `fp8` or `int8` to store the weights of the decoder's denoising network in 8 bits; the encoder, which
+            is looked at, keeps its precision.
+        offload: keep the decoder's weights in the host's memory, each layer's on the GPU only while it runs.
 
     Raises:
         UsageError: if there is no such model, device, precision or index.
@@ -56,10 +61,14 @@ def load(
             local_files_only=local_files_only,
             local=local,
             decoder=decoder,
+            precision=precision,
+            offload=offload,
         )
         return stored.lead_to(target, device=device, dtype=dtype)
     index = requested_index(source, neighbours, local=local, encoder=encoder, decoder=decoder)
     if index is not None:
+        if precision is not None or offload:
+            raise UsageError("an index of pictures has no network to store in 8 bits or to keep on the host.")
         return open_index(
             index.folder, encoder=index.encoder, device=device, dtype=dtype, local_files_only=local_files_only
         )
@@ -71,4 +80,6 @@ def load(
         local=local,
         encoder=encoder,
         decoder=decoder,
+        precision=precision,
+        offload=offload,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_residuals,
     )
     from steerlens.decoders.batches import BatchSize, computed_in_batches, decode_in_batches, fitting
+    from steerlens.decoders.compact import Precision, largest_layer, offload, store_compactly, stored_bytes
     from steerlens.decoders.diffusion import DiffusionDecoder, default_batch_size
     from steerlens.decoders.family import Family, FolderPart
     from steerlens.decoders.neighbours import (
@@ -44,6 +45,7 @@ __all__ = [
     "Family",
     "FolderPart",
     "NeighboursDecoder",
+    "Precision",
     "Redecoded",
     "SavedDecoder",
     "SchedulerName",
@@ -61,11 +63,15 @@ __all__ = [
     "fitting",
     "index_pictures",
     "is_index",
+    "largest_layer",
     "make_scheduler",
+    "offload",
     "read_residuals",
     "redecode",
     "shown_pictures",
     "source_of_index",
+    "store_compactly",
+    "stored_bytes",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -51,9 +51,15 @@ class DiffusionDecoder(SavedDecoder, ABC):
         scale: pixels for each latent pixel, along one side.
         scheduler_config: the saved scheduler's config, whose noise schedule every sampler uses.
         previews: whether it can skip its autoencoder.
+        stored_as: storage of the network's weights, if it is not their precision: `fp8` or `int8`.
+        computes_in: precision of the network, if its weights are stored otherwise.
+        computes_on: device of the network, if its weights are kept on the host.
     """
 
     previews: ClassVar[bool] = False
+    stored_as: str = ""
+    computes_in: torch.dtype | None = None
+    computes_on: torch.device | None = None
     spec: DecoderSpec
     network: nn.Module
     scale: int
@@ -66,7 +72,7 @@ class DiffusionDecoder(SavedDecoder, ABC):
     @property
     def device(self) -> torch.device:
         """The device of the networks."""
-        return next(self.network.parameters()).device
+        return self.computes_on or next(self.network.parameters()).device
 
     def compile(self) -> None:
         """Compiles the denoising network with `torch.compile`, worthwhile for many pictures of one size on a GPU."""
@@ -74,8 +80,8 @@ class DiffusionDecoder(SavedDecoder, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the denoising network's weights."""
-        return next(self.network.parameters()).dtype
+        """The precision of the denoising network, in which it computes."""
+        return self.computes_in or next(self.network.parameters()).dtype
 
     def batch_size(self, options: DecodeOptions) -> int:
         """Returns the batch size: that of the options, or a default for the device and the size of a picture."""

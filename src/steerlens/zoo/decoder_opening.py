@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from steerlens.borders import native_errors
-from steerlens.decoders import DecodeOptions, Decoder
+from steerlens.decoders import DecodeOptions, Decoder, Precision, offload, store_compactly
 from steerlens.devices import decoder_dtype
 from steerlens.encoders import Encoder
+from steerlens.errors import UsageError
 from steerlens.zoo.cards import Card
 from steerlens.zoo.decoder_families import family_of
 from steerlens.zoo.locating import LocatedPair
@@ -24,6 +25,8 @@ def open_decoder(
     dtype: torch.dtype | None = None,
     name: str = "",
     options: DecodeOptions | None = None,
+    precision: Precision | None = None,
+    offloaded: bool = False,
 ) -> Decoder:
     """Opens a decoder from a folder of the hub's layout.
 
@@ -34,16 +37,27 @@ def open_decoder(
         dtype: precision; None for the fastest of the device.
         name: its name in reports.
         options: its default options.
+        precision: storage of its network's weights in 8 bits, or None.
+        offloaded: whether its weights stay in the host's memory while a GPU computes.
 
     Raises:
+        UsageError: if it cannot be stored so, or there is no GPU.
         ModelError: if it is incomplete or broken, or takes embeddings of another size.
     """
     located = LocatedPair(source, source, source, family=family_of(source)) if isinstance(source, Path) else source
     kind = adapter("steerlens.decoders", located.family)
     extra = {} if located.adapter is None else {"adapter": located.adapter}
-    given = {"device": device, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
+    if offloaded and device.type == "cpu":  # before gigabytes are read
+        raise UsageError("--offload keeps weights in the host's memory while a GPU computes; this device is the CPU.")
+    place = torch.device("cpu") if offloaded else device
+    given = {"device": place, "dtype": decoder_dtype(device, dtype), "name": name or str(located.decoder)}
     with native_errors(f"decoder {given['name']} cannot be loaded"):
-        return kind.from_folder(located.decoder, negative, options=options, **given, **extra)
+        decoder: Decoder = kind.from_folder(located.decoder, negative, options=options, **given, **extra)
+        if precision is not None:
+            store_compactly(decoder, precision)
+        if offloaded:
+            offload(decoder, device)
+    return decoder
 
 
 def negative_for(family: str, encoder: Encoder) -> Tensor | None:

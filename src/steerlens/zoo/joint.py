@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from steerlens.decoders import DecodeOptions, Decoder
+from steerlens.decoders import DecodeOptions, Decoder, Precision
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.zoo.decoder_opening import open_decoder
@@ -19,13 +19,16 @@ def open_joint(
     dtype: torch.dtype | None,
     name: str,
     options: DecodeOptions | None = None,
+    precision: Precision | None = None,
+    offloaded: bool = False,
 ) -> tuple[Encoder, Decoder]:
     """Opens both halves of a joint model, reading its weights once; arguments as in `open_decoder`.
 
     Raises:
         ModelError: if it is incomplete or broken, or no adapter supports its encoder.
     """
-    decoder = open_decoder(located, None, device=device, dtype=dtype, name=name, options=options)
+    memory: dict[str, Any] = {"precision": precision, "offloaded": offloaded}
+    decoder = open_decoder(located, None, device=device, dtype=dtype, name=name, options=options, **memory)
     return encoder_inside(decoder, name), decoder
 
 

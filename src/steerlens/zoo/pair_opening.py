@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from steerlens.decoders import Decoder, check_fit
+from steerlens.decoders import Decoder, Precision, check_fit
 from steerlens.devices import choose_device, parse_dtype
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
@@ -38,6 +39,8 @@ def open_pair(
     local: str | Path | None = None,
     encoder: Encoder | str | Path | None = None,
     decoder: Decoder | None = None,
+    precision: Precision | None = None,
+    offload: bool = False,
 ) -> Pair:
     """Opens the pair of a card or a folder.
 
@@ -49,12 +52,14 @@ def open_pair(
         local: a folder that replaces the hub, for a card.
         encoder: an encoder, or its source, that replaces the pair's own.
         decoder: a decoder that replaces the pair's own.
+        precision: as in `load`.
+        offload: as in `load`.
 
     Raises:
         UsageError: if there is no such model, device or precision.
         ModelError: if a part cannot be fetched, is incomplete or broken, or encoder and decoder do not fit.
     """
-    device, precision = choose_device(device), parse_dtype(dtype)
+    device, requested = choose_device(device), parse_dtype(dtype)
     card, name = card_of(source), str(source)
     options = None if card is None else card.defaults.options()
     located = locate_pair(source, local=local, local_files_only=local_files_only)
@@ -64,20 +69,23 @@ def open_pair(
 
     lone: LocatedEncoder | None = None
     if encoder is None and located.joint and decoder is None:
-        encoder, decoder = open_joint(located, device=device, dtype=precision, name=name, options=options)
+        encoder, decoder = open_joint(
+            located, device=device, dtype=requested, name=name, options=options, precision=precision, offloaded=offload
+        )
     elif encoder is None:
         joint = located if located.joint else None
         lone = LocatedEncoder(
             located.encoder, name, encoder_place, of_pair=True, joint=joint, processor=located.processor
         )
-        encoder = open_encoder(lone, device=device, dtype=precision, name=name)
+        encoder = open_encoder(lone, device=device, dtype=requested, name=name)
     elif not isinstance(encoder, Encoder):
         lone = locate_lone_encoder(str(encoder), local_files_only=local_files_only)
         encoder_place, notes = lone.place, tuple(filter(None, [lone.note]))
-        encoder = open_encoder(lone, device=device, dtype=precision, name=str(encoder))
+        encoder = open_encoder(lone, device=device, dtype=requested, name=str(encoder))
     if decoder is None:
         negative = None if located.joint else negative_for(located.family, encoder)
-        decoder = open_decoder(located, negative, device=device, dtype=precision, name=name, options=options)
+        memory: dict[str, Any] = {"precision": precision, "offloaded": offload}
+        decoder = open_decoder(located, negative, device=device, dtype=requested, name=name, options=options, **memory)
     check_fit(decoder.spec, encoder.spec)
     if card is not None and card.folder is not None and own_encoder:
         _check_card(card, encoder, decoder)
@@ -109,7 +117,7 @@ def open_pair(
         card,
         provenance,
         texts,
-        (*_precision_notes(encoder, precision), *notes),
+        (*_precision_notes(encoder, requested), *notes),
     )
 
 

@@ -100,6 +100,8 @@ def encoder_provenance(encoder: Encoder, place: Place) -> PartProvenance:
 def decoder_provenance(decoder: Decoder, place: Place) -> PartProvenance:
     """Builds the identity of a decoder from the origin of its weights."""
     dtype = str(getattr(decoder, "dtype", "unknown")).removeprefix("torch.")
+    if stored := getattr(decoder, "stored_as", ""):
+        dtype = f"{dtype}, stored as {stored}"
     return PartProvenance(decoder.spec.name, decoder.spec.family, dtype, place)
 
 

@@ -39,6 +39,13 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the models' weights."""
 
+    precision: Literal["fp8", "int8"] | None = None
+    """Storage of the weights of the decoder's denoising network in 8 bits, to fit a smaller GPU; the encoder keeps its
+    precision. Default: as computed with (--dtype)."""
+
+    offload: bool = False
+    """Keep the decoder's weights in the host's memory; each layer's go to the GPU only while it runs, which is slow."""
+
     local_files_only: bool = False
     """Never access the hub; use only files on this machine."""
 
@@ -54,6 +61,8 @@ class ModelSettings:
             local_files_only=self.local_files_only,
             encoder=self.encoder,
             neighbours=self.neighbours,
+            precision=self.precision,
+            offload=self.offload,
         )
 
     def absolute(self) -> "ModelSettings":
@@ -207,7 +216,7 @@ _MARKED = (
 
 _UNMARKED = frozenset(
     {"model", "device", "batch_size", "local_files_only", "compile", "engine", "address", "workers", "worker_cpus"}
-    | {"worker_gpus", "no_cache", "json"}
+    | {"worker_gpus", "no_cache", "json", "offload"}
 )
 """Flags that do not decide a run's results, and the model, which the folder's name contains anyway."""
 
