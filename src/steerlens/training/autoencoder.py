@@ -24,7 +24,6 @@ from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, Augment, PictureSet, SceneM
 from steerlens.training.checkpoint import load_checkpoint, save_checkpoint, start_from
 from steerlens.training.stage import Budget, Optimisation, StageRecord, autocast, run_stage, workers_of_group
 
-FACTOR = 4
 LATENT_CHANNELS = 4
 SCENE_AUGMENT = Augment(hue=0.08, colour=0.3, colour_share=0.5, blend=0.25, flip=0.5)
 """Augmentation of the scenes of both decoder stages: without blurring or erasing."""
@@ -147,9 +146,9 @@ def train_autoencoder(
 
     def step(step: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
         wanted = maker.draw(batch, generator, companions=0.5).pictures * 2 - 1
-        noise = torch.randn(batch, LATENT_CHANNELS, 64 // FACTOR, 64 // FACTOR, generator=generator)
         with autocast(device):
             latents = movq.encode(wanted).latents
+            noise = torch.randn(latents.shape, generator=generator)
             noisy = latents + settings.noise * noise.to(device)
             decoded = movq.decode(noisy, force_not_quantize=True).sample.float()
         latents = latents.float()

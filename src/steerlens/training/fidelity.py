@@ -58,7 +58,9 @@ def reconstruction(
     rate = len(scenes) / (time.perf_counter() - start)
     again = pair.embed(decoded)
     if grid is not None:
-        save_pairs(grid, scenes[:48], decoded[:48])
+        size = decoded.shape[-2:]
+        shown = scenes[:48] if size == scenes.shape[-2:] else functional.interpolate(scenes[:48], size=size)
+        save_pairs(grid, shown, decoded[:48])
     plain = functional.cosine_similarity(again, embeds, dim=-1).mean()
     another = functional.cosine_similarity(again, embeds.roll(1, 0), dim=-1).mean()
     table = functional.normalize(again - mean, dim=-1) @ functional.normalize(embeds - mean, dim=-1).T
