@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from warnings import catch_warnings, simplefilter
 
 from PIL import Image, UnidentifiedImageError
@@ -38,6 +39,35 @@ def known_formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+class _WithoutWarnings:
+    """Context in which warnings are ignored, in any number of threads.
+
+    Filters belong to the whole process: if threads saved and restored them one by one, the last could restore those of
+    another and leave warnings ignored for good. So the first thread saves them, and the last restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._saved = catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._saved = catch_warnings()
+                self._saved.__enter__()
+                simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_WITHOUT_WARNINGS = _WithoutWarnings()
+
+
 @contextmanager
 def decoding(name: str) -> Generator[None]:
     """Turns Pillow's exceptions into one PictureError, and ignores its warnings.
@@ -46,8 +76,7 @@ def decoding(name: str) -> Generator[None]:
         name: the picture's name in messages.
     """
     try:
-        with catch_warnings():
-            simplefilter("ignore")
+        with _WITHOUT_WARNINGS:
             yield
     except PictureError as error:
         raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None

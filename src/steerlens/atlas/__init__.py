@@ -6,6 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
+    from steerlens.atlas.domain import DomainCheck
     from steerlens.atlas.lazy import Lazy
     from steerlens.atlas.plan import (
         CONTROLS,
@@ -33,6 +34,7 @@ __all__ = [
     "Atlas",
     "Cell",
     "CellResult",
+    "DomainCheck",
     "Effect",
     "Lazy",
     "LazyResults",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.atlas.domain import DomainCheck, check_domain
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import CONTROLS, Cell, LensName, Plan, clean_site
 from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
@@ -174,6 +175,14 @@ class Atlas:
             value = score.similarity if decoded else score.steered_similarity
             scores[score.site.layer, score.site.head] = value
         return scores
+
+    def domain(self, picture: str | None = None) -> DomainCheck | None:
+        """Compares an input with the reference pictures of the pair; None if there are no reference statistics.
+
+        Args:
+            picture: id or name of the input; by default the first.
+        """
+        return check_domain(self, picture)
 
     def to_arrow(self, rows: Rows = "scores", *, images: bool = False) -> Any:
         """Returns a `pyarrow.Table`.

@@ -93,6 +93,8 @@ class Reading:
         decomposition_error: relative error of the sum of all components against the final residual.
         steered_similarity: cosine of every head's steered embedding with the target, before decoding; None for a
             decoder of image tokens.
+        unusual: percentage of the pair's reference pictures that are less unusual than the input, in [0,100]; None if
+            the pair has no reference statistics.
     """
 
     picture: Picture
@@ -106,6 +108,7 @@ class Reading:
     direct_similarity: Float[Tensor, "L H"]
     decomposition_error: float
     steered_similarity: Float[Tensor, "L H"] | None = None
+    unusual: float | None = None
 
     def __repr__(self) -> str:
         L, H = self.write_norms.shape

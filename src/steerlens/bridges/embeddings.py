@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from steerlens.encoders import Encoder
+from steerlens.ahead import mapped_ahead
+from steerlens.encoders import Encoder, Inputs, joined_inputs
 from steerlens.errors import UsageError
 from steerlens.images import load_picture
 from steerlens.progress import Progress
@@ -66,22 +66,30 @@ def embed_both(
     """
     if batch_size < 1:
         raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
+    encoders = (source, target)
     met: dict[str, Path] = {}
     doubles, columns = 0, (list[Tensor](), list[Tensor]())
+    waiting: list[tuple[Inputs, ...]] = []
+
+    def read(path: Path) -> tuple[str, tuple[Inputs, ...]]:
+        picture = load_picture(path)
+        return picture.sha256, tuple(encoder.preprocess([picture.image]) for encoder in encoders)
+
+    def embed() -> None:
+        for encoder, column, inputs in zip(encoders, columns, zip(*waiting, strict=True), strict=True):
+            column.append(encoder.embed(joined_inputs(inputs)).float().cpu())
+        waiting.clear()
+
     yield Progress(stage, 0, len(paths), "pictures")
-    for start in range(0, len(paths), batch_size):
-        images: list[Image.Image] = []
-        for path in paths[start : start + batch_size]:
-            picture = load_picture(path)
-            if picture.sha256 in met:
-                doubles += 1
-                continue
-            met[picture.sha256] = path
-            images.append(picture.image)
-        if images:
-            for encoder, column in zip((source, target), columns, strict=True):
-                column.append(encoder.embed(encoder.preprocess(images)).float().cpu())
-        yield Progress(stage, min(start + batch_size, len(paths)), len(paths), "pictures")
+    for done, (path, (digest, inputs)) in enumerate(zip(paths, mapped_ahead(read, paths), strict=True), start=1):
+        if digest in met:
+            doubles += 1
+        else:
+            met[digest] = path
+            waiting.append(inputs)
+        if len(waiting) == batch_size or (waiting and done == len(paths)):
+            embed()
+            yield Progress(stage, done, len(paths), "pictures")
     first, second = (torch.cat(column) for column in columns)
     return PairedEmbeddings(first, second, tuple(met.values()), tuple(met), doubles)
 

@@ -12,6 +12,7 @@ from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.errors import SteerlensError
 
 if TYPE_CHECKING:
+    from steerlens.encoders import Encoder
     from steerlens.images import Picture
     from steerlens.zoo import Pair, Probe
 
@@ -33,7 +34,7 @@ class DoctorCheck:
 
 @dataclass(frozen=True)
 class Command:
-    """Load a model and check everything that the lenses rely on. Exits with 1 if a check fails.
+    """Load a model or a bare encoder and check everything that the lenses rely on. Exits with 1 if a check fails.
 
     The checks: all weights are present, finite, and those of the manifest of the package or the pair; the parts of the
     residual stream add up to the whole; the readout equals the native embedding; the closed form of the Steering Lens
@@ -41,19 +42,29 @@ class Command:
     A decoder that comes without its encoder (dinov2-small) brings scenes along: they tell whether it fits the encoder's
     weights on this machine, which may not be those it was trained with.
 
+    For an encoder without a decoder, the checks of the decoder are left out. With --reference, the statistics of a
+    model's domain are measured and kept, by which steerlens lens recognises pictures of another kind.
+
     Examples:
       steerlens doctor kandinsky-2.2
       steerlens doctor my-folder --picture cat.png
+      steerlens doctor facebook/dinov2-base
+      steerlens doctor my-pair --reference pictures-like-those-of-the-training
     """
 
     model: tyro.conf.Positional[str] = "emoji"
-    """Name of a model, folder of a pair, index of pictures, or bridge:PATH."""
+    """Name of a model, folder of a pair, index of pictures, bridge:PATH, or an encoder: a folder, a hub id, or a name
+    of open_clip or timm."""
 
     picture: Path | None = None
     """Picture to check with. Default: a bundled picture, or the first picture of an index."""
 
     local: Path | None = None
     """Folder with the model's files in the hub's layout, to use instead of a download."""
+
+    reference: Path | None = None
+    """Folder of at least 100 pictures like those that the model was trained on: measures what they have in common, and
+    keeps it for this model (in the cache of this user, so that the model's files stay as they are)."""
 
     threshold: float | None = None
     """Smallest cosine between the embeddings of a picture and of its reconstruction. Default: the model's, or 0.4."""
@@ -74,8 +85,10 @@ class Command:
         """Prints the list of checks; returns 1 if any failed, else 0."""
         from steerlens.images import load_picture
         from steerlens.loading import load
-        from steerlens.zoo import IndexPair, locate_pair, sample_picture
+        from steerlens.zoo import IndexPair, found_index, has_no_decoder, locate_pair, sample_picture
 
+        if self.local is None and has_no_decoder(self.model) and found_index(self.model) is None:
+            return self._check_encoder()
         results: list[DoctorCheck] = []
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
             picture = None if self.picture is None else load_picture(self.picture)
@@ -101,6 +114,8 @@ class Command:
             for check in checks(pair, picture, self.threshold, folder):
                 results.append(check)
                 progress.advance()
+            if self.reference is not None:
+                results.append(self._measure_domain(pair, progress))
         passed = all(check.passed for check in results)
         if self.json:
             emit_json(
@@ -113,6 +128,62 @@ class Command:
             say(f"note  {note}")
         say(f"{self.model} is {'fine' if passed else 'not usable: see the lines that say FAIL'}.")
         return 0 if passed else 1
+
+    def _check_encoder(self) -> int:
+        """Checks an encoder without a decoder, prints the list, and returns the exit code."""
+        from steerlens.errors import UsageError
+        from steerlens.images import load_picture
+        from steerlens.zoo import load_encoder, sample_picture
+
+        if self.reference is not None:
+            raise UsageError(f"--reference measures the domain of a pair, and {self.model} has no decoder.")
+        with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
+            picture = sample_picture() if self.picture is None else load_picture(self.picture)
+            progress.stage("loading")
+            where = {"device": self.device, "dtype": self.dtype, "local_files_only": self.local_files_only}
+            encoder = load_encoder(self.model, **where)
+            spec = encoder.spec
+            sizes = f"{spec.n_layers} layers x {spec.n_heads} heads x {spec.width}, embedding {spec.embedding_size}"
+            loaded = DoctorCheck(f"loads as {spec.family}: every weight is present, finite and in place", True, sizes)
+            results = [loaded, *encoder_checks(encoder, picture)]
+        passed = all(check.passed for check in results)
+        note = (
+            "an encoder without a decoder: to see pictures, index a folder (steerlens neighbours index PICTURES "
+            f"--encoder {self.model}), or borrow another encoder's decoder (steerlens bridge fit --from {self.model} "
+            "--to emoji --images PICTURES)"
+        )
+        if self.json:
+            emit_json({"model": self.model, "passed": passed, "checks": results, "decoder": None})
+            return 0 if passed else 1
+        for check in results:
+            say(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}")
+        say(f"note  {note}")
+        say(f"{self.model} is {'fine' if passed else 'not usable: see the lines that say FAIL'}.")
+        return 0 if passed else 1
+
+    def _measure_domain(self, pair: "Pair", progress: ProgressBar) -> DoctorCheck:
+        from steerlens.images import load_picture, picture_files
+        from steerlens.progress import run_to_end
+        from steerlens.zoo import measure_reference, save_reference, user_reference
+
+        folder = Path(self.reference or "")
+        images = [load_picture(path).image for path in picture_files(folder)]
+        words = f"pictures of {folder.name}"
+        reference = run_to_end(measure_reference(pair, images, words), progress.show)
+        place = save_reference(reference, user_reference(pair.provenance.sha256))
+        return DoctorCheck("the domain is measured", True, f"{reference.count} {words}, kept in {place}")
+
+
+def encoder_checks(encoder: "Encoder", picture: "Picture") -> Iterator[DoctorCheck]:
+    """Runs the checks that concern the encoder alone, one by one.
+
+    Args:
+        encoder: the encoder.
+        picture: picture to check with.
+    """
+    yield _try("the parts of the residual stream add up to the whole", lambda: _decomposition(encoder, picture))
+    yield _try("the readout equals the native embedding", lambda: _readout(encoder, picture))
+    yield _try("steering in closed form equals steering and patching", lambda: _closed_form(encoder, picture))
 
 
 def checks(
@@ -133,9 +204,7 @@ def checks(
     manifest = pair.card.configs if pair.card is not None else None
     if manifest is not None:
         yield _try("names and shapes of the weights are the published ones", lambda: _manifest(pair, manifest))
-    yield _try("the parts of the residual stream add up to the whole", lambda: _decomposition(pair, picture))
-    yield _try("the readout equals the native embedding", lambda: _readout(pair, picture))
-    yield _try("steering in closed form equals steering and patching", lambda: _closed_form(pair, picture))
+    yield from encoder_checks(pair.encoder, picture)
     least = threshold if threshold is not None else pair.card.reencoding_cosine if pair.card else 0.4
     yield _try("a decoded picture has the same embedding", lambda: _round_trip(pair, picture, least))
     probe = None if folder is None or pair.decoder.spec.consumes != "image_embedding" else load_probe(folder)
@@ -188,31 +257,31 @@ def _files(folder: Path) -> tuple[bool, str]:
     return bool(decisive), f"{len(decisive)} files, by SHA-256" if decisive else "manifest.json lists no files"
 
 
-def _decomposition(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
-    trace = pair.encoder.trace(pair.encoder.preprocess([picture.image]))
+def _decomposition(encoder: "Encoder", picture: "Picture") -> tuple[bool, str]:
+    trace = encoder.trace(encoder.preprocess([picture.image]))
     return True, f"relative error {trace.check():.1e}"  # raises if the error is too large
 
 
-def _readout(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+def _readout(encoder: "Encoder", picture: "Picture") -> tuple[bool, str]:
     from steerlens.scores import cosine_distance
 
-    inputs = pair.encoder.preprocess([picture.image])
-    native = pair.encoder.embed(inputs)
-    distance = cosine_distance(pair.encoder.readout(pair.encoder.trace(inputs).final), native)
-    return distance <= _tolerance(pair), f"cosine distance {distance:.1e}"
+    inputs = encoder.preprocess([picture.image])
+    native = encoder.embed(inputs)
+    distance = cosine_distance(encoder.readout(encoder.trace(inputs).final), native)
+    return distance <= _tolerance(encoder), f"cosine distance {distance:.1e}"
 
 
-def _closed_form(pair: "Pair", picture: "Picture") -> tuple[bool, str]:
+def _closed_form(encoder: "Encoder", picture: "Picture") -> tuple[bool, str]:
     from steerlens.lenses import SteeringLens, Strength, steer_and_patch
     from steerlens.scores import cosine_distance
     from steerlens.sites import Site
 
-    inputs, factor = pair.encoder.preprocess([picture.image]), 10.0
-    site = Site("head", pair.encoder.spec.n_layers // 2, 0)
-    lens = SteeringLens(pair.encoder, Strength("s", factor))
-    closed = lens.embeddings(pair.encoder.trace(inputs), [site])[:, 0]
-    distance = cosine_distance(closed, steer_and_patch(pair.encoder, inputs, site, factor))
-    return distance <= _tolerance(pair), f"cosine distance {distance:.1e} at {site.label}, s={factor:g}"
+    inputs, factor = encoder.preprocess([picture.image]), 10.0
+    site = Site("head", encoder.spec.n_layers // 2, 0)
+    lens = SteeringLens(encoder, Strength("s", factor))
+    closed = lens.embeddings(encoder.trace(inputs), [site])[:, 0]
+    distance = cosine_distance(closed, steer_and_patch(encoder, inputs, site, factor))
+    return distance <= _tolerance(encoder), f"cosine distance {distance:.1e} at {site.label}, s={factor:g}"
 
 
 def _round_trip(pair: "Pair", picture: "Picture", least: float) -> tuple[bool, str]:
@@ -241,8 +310,8 @@ def _fit(pair: "Pair", folder: Path, probe: "Probe") -> tuple[bool, str]:
     )
 
 
-def _tolerance(pair: "Pair") -> float:
+def _tolerance(encoder: "Encoder") -> float:
     """Largest cosine distance that rounding explains, in the encoder's precision."""
     import torch
 
-    return 1e-6 if pair.encoder.dtype in (torch.float32, torch.float64) else 1e-2
+    return 1e-6 if encoder.dtype in (torch.float32, torch.float64) else 1e-2

@@ -366,9 +366,61 @@ class Evaluate:
         return 0 if report.passed else 1
 
 
+@dataclass(frozen=True)
+class Domain:
+    """Measure the domain of a pair: statistics by which `steerlens lens` recognises pictures of another kind.
+
+    Embeds and decodes scenes of the pictures that the pair was trained on, and writes domain.safetensors into its
+    folder. Then counts how many scenes of held-out pictures would be warned of, and how many pictures of --foreign.
+    For a pair trained on other pictures, see `steerlens doctor MODEL --reference PICTURES`.
+    """
+
+    pair: Annotated[Path, tyro.conf.Positional]
+    """Folder of the pair."""
+
+    data: Path
+    """Folder with prepared pictures."""
+
+    scenes: int = 1500
+    """Number of scenes."""
+
+    foreign: Path | None = None
+    """Folder of pictures of another kind, to count how many are recognised."""
+
+    device: str = "cpu"
+    """Device: cpu or cuda."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        from steerlens.cli.console import ProgressBar
+        from steerlens.images import load_picture, picture_files
+        from steerlens.loading import load
+        from steerlens.progress import run_to_end
+        from steerlens.training import count_warned, held_out_scenes, measure_domain, write_manifest
+        from steerlens.zoo import REFERENCE, save_reference
+
+        if not (self.pair / "image_encoder").is_dir():
+            raise UsageError(f"{self.pair} is not the folder of a pair.")
+        pair = load(self.pair, device=self.device)
+        with ProgressBar() as progress:
+            reference = run_to_end(measure_domain(pair, self.data, self.scenes), progress.show)
+        save_reference(reference, self.pair / REFERENCE)
+        if (self.pair / "manifest.json").is_file():
+            write_manifest(self.pair)
+        _say(f"{self.pair / REFERENCE}: {reference.count} {reference.pictures}")
+        warned = [count_warned(pair, reference, "scenes of held-out pictures", held_out_scenes(self.data, 200))]
+        if self.foreign is not None:
+            images = [load_picture(path).image for path in picture_files(self.foreign)]
+            warned.append(count_warned(pair, reference, f"pictures of {self.foreign}", images))
+        for group in warned:
+            _say(f"{group.outside} of {group.count} {group.kind} are warned of ({group.share:.1%})")
+        return 0
+
+
 Command = (
     Annotated[Classifier, tyro.conf.subcommand(name="classifier")]
     | Annotated[TrainDecoder, tyro.conf.subcommand(name="decoder")]
+    | Annotated[Domain, tyro.conf.subcommand(name="domain")]
     | Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]

@@ -193,6 +193,13 @@ def read_residuals(
     return recorded[sites[0]] if source.layers is None else torch.stack([recorded[site] for site in sites], dim=1)
 
 
+_INSTEAD = (
+    "A map between both can be fitted on your pictures (steerlens bridge fit --from ENCODER --to MODEL "
+    "--images PICTURES), or the nearest of your pictures shown without a generator (steerlens neighbours index PICTURES"
+    " --encoder ENCODER)."
+)
+
+
 def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
     """Checks that an encoder's output fits a decoder's input.
 
@@ -204,7 +211,7 @@ def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
         what = "embeddings" if decoder.consumes == "image_embedding" else "image tokens"
         raise ModelError(
             f"{decoder.name}: the decoder reads {what} of size {decoder.embedding_size}, the encoder gives {size}: "
-            "they do not fit."
+            f"they do not fit. {_INSTEAD}"
         )
     source = decoder.tokens
     if source is not None and source.last_layer(encoder.n_layers) >= encoder.n_layers:
@@ -217,7 +224,7 @@ def check_fit(decoder: DecoderSpec, encoder: EncoderSpec) -> None:
         if count != source.count:
             raise ModelError(
                 f"{decoder.name}: the decoder reads {source.count} image tokens, encoder {encoder.name} gives {count}: "
-                "they do not fit."
+                f"they do not fit. {_INSTEAD}"
             )
 
 

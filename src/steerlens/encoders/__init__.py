@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.encoders.base import Encoder, EncoderSpec, Inputs, TokenReadout
+    from steerlens.encoders.base import Encoder, EncoderSpec, Inputs, TokenReadout, joined_inputs
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
@@ -44,6 +44,7 @@ __all__ = [
     "geometry_from_json",
     "is_open_clip_folder",
     "is_timm_folder",
+    "joined_inputs",
     "native_pass",
     "record_from",
     "record_prefix",

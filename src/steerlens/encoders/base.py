@@ -21,6 +21,11 @@ TokenReadout = Literal["mean"] | int
 """The tokens that a tower without pooling is read from: the mean of all patches, or one token by its number."""
 
 
+def joined_inputs(parts: Sequence[Inputs]) -> Inputs:
+    """Joins the inputs of several pictures to those of one batch."""
+    return {name: torch.cat([inputs[name] for inputs in parts]) for name in parts[0]}
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """Sizes of an encoder and the tokens that its embedding is read from.

@@ -15,13 +15,15 @@ All of this is cheap and computed for every head, so that a head can be compared
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders import Encoder, NativeEncoder, record_prefix
+from steerlens.ahead import mapped_ahead
+from steerlens.encoders import Encoder, NativeEncoder, joined_inputs, record_prefix
 from steerlens.errors import UsageError
 from steerlens.lenses import Strength, read_out, visible_norm
 from steerlens.profiles.pictures import ProfilePicture, batches
@@ -67,9 +69,9 @@ def layer_writes(trace: Trace) -> Iterator[tuple[slice, Float[Tensor, "B H R D"]
 def traces(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Iterator[tuple[slice, Trace]]:
     """Traces pictures batch by batch; yields their indices among all pictures, and the trace."""
     start = 0
-    for chunk in batches(pictures, size):
-        trace = encoder.trace(encoder.preprocess([picture.open() for picture in chunk]))
-        yield slice(start, start + len(chunk)), trace
+    ready = mapped_ahead(lambda picture: encoder.preprocess([picture.open()]), pictures)
+    while chunk := list(islice(ready, size)):
+        yield slice(start, start + len(chunk)), encoder.trace(joined_inputs(chunk))
         start += len(chunk)
 
 

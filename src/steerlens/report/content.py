@@ -12,6 +12,7 @@ from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.report.scales import nice_ceiling, similarity_scale
 from steerlens.report.seen import seen_picture
+from steerlens.report.words import is_retrieved, words
 from steerlens.sites import Site, layer_sites
 
 LENSES: Mapping[LensName, str] = {
@@ -105,7 +106,14 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     findings: list[str] = []
     clean = atlas.clean(reading.id)
     itself = reading.target == "the input itself"
-    if clean:
+    if clean and is_retrieved(atlas):
+        nearest = max(result.fidelity for result in clean)
+        findings.append(
+            "Every picture but the input is a file of the index: the nearest to an embedding, and none of them drawn. "
+            f"The one nearest to the input's own embedding has a cosine of {two(nearest)} with it: where this is low, "
+            "the index holds nothing like the input."
+        )
+    elif clean:
         fidelity = float(np.mean([result.fidelity for result in clean]))
         source = "image tokens" if written_tokens(atlas) else "embedding"
         findings.append(
@@ -115,7 +123,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
         )
     if (layer := half_layer(atlas, reading.id)) is not None and itself:
         findings.append(
-            "Read layer by layer, the residual stream keeps at least half of the clean reconstruction's similarity "
+            f"Read layer by layer, the residual stream keeps at least half of the {words(atlas)['clean']}'s similarity "
             f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."
         )
     if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
@@ -212,6 +220,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         "firstPatch": atlas.encoder.first_patch,
         "tokens": atlas.encoder.n_tokens,
         "lenses": {lens: LENSES[lens] for lens in lenses},
+        "words": words(atlas),
         "strength": str(atlas.plan.strength),
         "seeds": list(atlas.plan.seeds),
         "strong": STRONG,

@@ -51,6 +51,7 @@ from steerlens.report.sheet import (
     size_of,
     text_at,
 )
+from steerlens.report.words import words
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder, safe_name
 
@@ -300,10 +301,14 @@ def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k:
     most = f"the {len(scores)} heads most similar" if len(scores) > 1 else "the head most similar"
     heading(canvas, f"{LENSES[lens]}: {most} to {_target(reading)}")
     tiles: list[tuple[Any, Sequence[str]]] = [(seen_picture(atlas, reading), ("input",))]
+    said = words(atlas)
     if clean := atlas.clean(reading.id):
-        lines = ("clean", f"sim. {two(clean[0].similarity)}", f"fid. {two(clean[0].fidelity)}")
+        lines = (said["short"], f"sim. {two(clean[0].similarity)}", f"{said['fid']} {two(clean[0].fidelity)}")
         tiles.append((clean[0].picture, lines))
-    tiles.extend((atlas.cells(lens, score.site, reading.id)[0].picture, _score_lines(score)) for score in scores)
+    tiles.extend(
+        (atlas.cells(lens, score.site, reading.id)[0].picture, _score_lines(score, words(atlas)["fid"]))
+        for score in scores
+    )
     for index, (image, lines) in enumerate(tiles):
         left, side = index * cell + 0.03, cell - 0.06
         bottom = height - 0.3 - side
@@ -311,9 +316,9 @@ def _draw_top(canvas: Canvas, atlas: Atlas, reading: Reading, lens: LensName, k:
         lay_captions(sheet, lines, left, bottom - 0.035, size=6)
 
 
-def _score_lines(score: SiteScore) -> Sequence[str]:
+def _score_lines(score: SiteScore, fidelity: str) -> Sequence[str]:
     control = [] if score.control is None else [f"control {two(score.control)}"]
-    return (score.site.label, f"sim. {two(score.similarity)}", f"fid. {two(score.fidelity)}", *control)
+    return (score.site.label, f"sim. {two(score.similarity)}", f"{fidelity} {two(score.fidelity)}", *control)
 
 
 def _draw_map(

@@ -33,9 +33,11 @@ from steerlens.report.content import (
     two,
     written_tokens,
 )
+from steerlens.report.domain import advice, domain_warnings
 from steerlens.report.embed import data_uri
 from steerlens.report.figures import save_figures
 from steerlens.report.scales import similarity_scale
+from steerlens.report.words import is_retrieved, words
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder
 
@@ -94,6 +96,10 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
             one_token=readout is not None and len(readout) == 1,
             written=written_tokens(atlas),
             domain=domain(atlas),
+            retrieved=is_retrieved(atlas),
+            words=words(atlas),
+            outside=list(domain_warnings(atlas)),
+            advice=advice(_model_of(atlas)),
             k=TOP_K,
             manifest=manifest_rows(atlas.manifest),
             meta=script_json(page_meta(atlas)),
@@ -103,6 +109,11 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
             script_hash=script_hash(script),
         )
     )
+
+
+def _model_of(atlas: Atlas) -> str:
+    provenance = atlas.manifest.get("provenance")
+    return str(provenance.get("name", "")) if isinstance(provenance, Mapping) else ""
 
 
 def notebook_view(atlas: Atlas) -> str:
@@ -135,6 +146,8 @@ def notebook_view(atlas: Atlas) -> str:
             ],
             map=_map_cells(atlas, reading.id),
             counts=head_counts(atlas, reading.id),
+            outside=list(domain_warnings(atlas)),
+            advice=advice(_model_of(atlas)),
         )
     )
 

@@ -4,16 +4,22 @@ import math
 from collections.abc import Sequence
 
 from steerlens.atlas import Atlas, LensName
+from steerlens.report.words import is_retrieved
 
 
 def similarity_scale(atlas: Atlas, lenses: Sequence[LensName]) -> tuple[float, float]:
     """Ends of the colour scale of similarities, the same for all inputs and lenses of a run.
 
     It runs from 0 to 1, unless the similarities lie elsewhere: those with a text may all be close to 0 or below it.
+    Cosines of retrieved pictures lie close together in many spaces; the scale is what they span, in steps of 0.05.
     """
     values = [
         score.similarity for reading in atlas.readings for lens in lenses for score in atlas.ranked(lens, reading.id)
     ]
+    if is_retrieved(atlas):
+        known = [value for value in values if math.isfinite(value)]
+        least, most = math.floor(min(known, default=0.0) * 20), math.ceil(max(known, default=1.0) * 20)
+        return least / 20, max(most, least + 1) / 20
     undecoded = [reading.steered_similarity for reading in atlas.readings if reading.steered_similarity is not None]
     values += [end for scores in undecoded for end in (float(scores.min()), float(scores.max()))]
     values = [value for value in values if math.isfinite(value)]

@@ -34,6 +34,7 @@ BESIDE_IDENTITY = (
     "decoded",
     "provenance",
     "geometry",
+    "reference",
     "seconds",
     "resumed",
     "merged",

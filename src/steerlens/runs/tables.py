@@ -77,7 +77,7 @@ _EMBEDDINGS = {"conditioning": 2, "reencoded": 2}
 
 _MEASURED = {"embedding": 1, "write_norms": 2, "direct_similarity": 2}
 
-_MEASURED_SOMETIMES = {"attention": 3, "steered_similarity": 2}
+_MEASURED_SOMETIMES = {"attention": 3, "steered_similarity": 2, "unusual": 1}
 """Tensors of an input that some decoders and encoders have none of; the numbers are those of their dimensions."""
 
 
@@ -233,7 +233,12 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
         "write_norms": reading.write_norms,
         "direct_similarity": reading.direct_similarity,
     }
-    optional = {"attention": reading.attention, "steered_similarity": reading.steered_similarity}
+    unusual = None if reading.unusual is None else torch.tensor([reading.unusual])
+    optional = {
+        "attention": reading.attention,
+        "steered_similarity": reading.steered_similarity,
+        "unusual": unusual,
+    }
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
@@ -267,6 +272,7 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         direct_similarity=stored["direct_similarity"],
         decomposition_error=row["decomposition_error"],
         steered_similarity=stored.get("steered_similarity"),
+        unusual=float(stored["unusual"][0]) if "unusual" in stored else None,
     )
 
 

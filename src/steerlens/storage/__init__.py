@@ -6,6 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.storage.building import check_before_building, no_larger_than
+    from steerlens.storage.cache import cache_folder
     from steerlens.storage.configs import check_library_folder, is_inside, parse_json, read_json, read_yaml, too_large
     from steerlens.storage.files import atomic_file, atomic_write, files_under, make_folder, storing, write_json
     from steerlens.storage.folder import OwnedFolder, distinct_names, is_plain_name, safe_name
@@ -18,6 +19,7 @@ __all__ = [
     "OwnedFolder",
     "atomic_file",
     "atomic_write",
+    "cache_folder",
     "check_before_building",
     "check_finite",
     "check_library_folder",

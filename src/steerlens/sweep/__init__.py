@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, foreign_files, size_limit
+    from steerlens.storage import cache_folder
+    from steerlens.sweep.cache_contents import cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.engine import FinishedCells, run
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine

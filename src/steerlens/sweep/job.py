@@ -1,6 +1,6 @@
 """Jobs: the models, inputs, plan and options of a sweep."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.atlas import Plan
-from steerlens.decoders import DecodeOptions, Decoder
+from steerlens.decoders import DecodeOptions, Decoder, NeighboursDecoder
+from steerlens.domain import DomainReference
 from steerlens.encoders import Encoder
 from steerlens.images import Picture
 from steerlens.lenses import Area, Direction
@@ -55,6 +56,8 @@ class Job:
             the writes for other inputs.
         traces: cache of traces of earlier runs; None to compute every trace.
         selection: rule that selects the cells to decode.
+        reference: statistics of the pair's domain, or None.
+        left_out: hashes of inputs that an index of pictures holds and does not show.
         models: hashes of weights, and precision, of encoder and decoder, as in the manifest; workers on other machines
             compare them with their own.
     """
@@ -73,9 +76,16 @@ class Job:
     inputs: tuple[str, ...] = ()
     traces: TraceCache | None = None
     selection: Selection = field(default_factory=Selection)
+    reference: DomainReference | None = None
+    left_out: tuple[str, ...] = ()
     models: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def reads_tokens(self) -> bool:
         """True if the decoder reads image tokens instead of an image embedding."""
         return self.decoder.spec.consumes == "image_tokens"
+
+
+def without_inputs(decoder: Decoder, sha256: Sequence[str]) -> Decoder:
+    """Returns an index of pictures without some files; any other decoder stays as it is."""
+    return decoder.leaving_out(sha256) if sha256 and isinstance(decoder, NeighboursDecoder) else decoder

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Literal, Never
+from typing import Any, Literal, Never
 
 from steerlens.atlas import CellResult, Reading
 from steerlens.decoders import SchedulerName
@@ -56,16 +56,27 @@ def look_in(
         yield from _collect(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
-        provenance = pair.provenance.to_json()
-        manifest = {**run_identity, "provenance": provenance, "seconds": round(time.time() - started, 1)}
+        facts = {"provenance": pair.provenance.to_json(), **_reference_facts(job)}
+        manifest = {**run_identity, **facts, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     geometry = job.encoder.spec.geometry
     facts = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
+    facts |= _reference_facts(job)
     with open_run(folder, run_identity, facts) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _collect(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
     return load_run(folder)
+
+
+def _reference_facts(job: Job) -> dict[str, Any]:
+    """What a run keeps of the pair's reference statistics: enough to judge reconstructions."""
+    known = job.reference
+    if known is None:
+        return {}
+    fidelity = None if known.fidelity is None else [round(value, 5) for value in known.fidelity.tolist()]
+    facts = {"pictures": known.pictures, "count": known.count, "options": dict(known.options), "fidelity": fidelity}
+    return {"reference": facts}
 
 
 def ray_engine(workers: Workers, load: Callable[[], Pair]) -> Engine:

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.atlas import EFFECTS, REAL_PASSES, Effect, Plan, make_plan
-from steerlens.decoders import DecoderSpec, clean_conditioning
+from steerlens.decoders import DecoderSpec, NeighboursDecoder, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture
 from steerlens.lenses import (
@@ -23,7 +23,7 @@ from steerlens.lenses import (
 )
 from steerlens.limits import over_limit
 from steerlens.sites import Site, parse_sites
-from steerlens.sweep.job import Job, Target
+from steerlens.sweep.job import Job, Target, without_inputs
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
@@ -72,9 +72,11 @@ def make_job(
         raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
     tokens = _tokens_written_to(pair, options, plan.strength, directions)
     resolved = resolve_target(pair, target)
+    index = pair.decoder if isinstance(pair.decoder, NeighboursDecoder) else None
+    left_out = () if index is None else index.known(picture.sha256 for picture in pictures)
     job = Job(
         encoder=pair.encoder,
-        decoder=pair.decoder,
+        decoder=without_inputs(pair.decoder, left_out),
         pictures=by_id,
         plan=plan,
         options=options.over(pair.decoder.spec.defaults),
@@ -87,6 +89,8 @@ def make_job(
         inputs=plan.pictures,
         traces=_kept_traces(pair, options, directions),
         selection=_selection(pair, options, resolved),
+        reference=pair.reference,
+        left_out=left_out,
         models=models_identity(pair),
     )
     if options.foils and job.reads_tokens:

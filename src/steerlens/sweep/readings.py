@@ -14,6 +14,7 @@ from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.job import Job
 from steerlens.trace import Trace
+from steerlens.zoo import seen_part
 
 
 def reading_of(
@@ -51,8 +52,17 @@ def reading_of(
         write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
         direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
         decomposition_error=error,
+        unusual=_unusual(job, id, trace),
         steered_similarity=None if job.reads_tokens else _head_similarity(job, trace, target),
     )
+
+
+def _unusual(job: Job, id: str, trace: Trace) -> float | None:
+    """Percentage of the pair's reference pictures that are less unusual than the input; None without a reference."""
+    if job.reference is None:
+        return None
+    view = seen_part(job.pictures[id].image, job.encoder.spec)
+    return job.reference.percentile(view, trace.embedding[0].float().cpu())
 
 
 def _head_similarity(job: Job, trace: Trace, target: Tensor) -> Float[Tensor, "L H"]:

@@ -27,12 +27,11 @@ from torch import Tensor
 from steerlens.encoders import Inputs, NativeEncoder
 from steerlens.errors import StoreError
 from steerlens.limits import is_special
-from steerlens.storage import OwnedFolder
+from steerlens.storage import OwnedFolder, cache_folder
 from steerlens.storage.parameters import weights_hash
 from steerlens.sweep.cache_contents import (
     MODEL_FILE,
     TRACES,
-    cache_folder,
     describe,
     is_described,
     shrink,

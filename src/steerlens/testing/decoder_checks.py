@@ -30,7 +30,9 @@ def check_decoder(
         stochastic: whether another seed must give another picture or the same picture; by default another if the
             decoder denoises.
     """
-    seeded = decoder.spec.defaults.scheduler != "none" if stochastic is None else stochastic
+    # An index of pictures draws nothing, but its seeds choose among the nearest.
+    chooses = decoder.spec.defaults.scheduler != "none" or decoder.spec.family == "neighbours"
+    seeded = chooses if stochastic is None else stochastic
     return carry_out(decoder.spec.name, _planned_checks(decoder, values, options, seeded))
 
 

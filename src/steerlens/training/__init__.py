@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from steerlens.training.classifier_export import export_classifier
     from steerlens.training.decoder import DecoderRecipe, export_decoder, train_decoder
     from steerlens.training.decoder_card import write_decoder_card
+    from steerlens.training.domain import Warned, count_warned, held_out_scenes, measure_domain
     from steerlens.training.evaluation import evaluate
     from steerlens.training.export import export_pair, write_manifest
     from steerlens.training.measurement import Evaluation, Measurement
@@ -29,13 +30,17 @@ __all__ = [
     "Measurement",
     "Recipe",
     "StageRecord",
+    "Warned",
+    "count_warned",
     "embed_texts",
     "evaluate",
     "export_classifier",
     "export_decoder",
     "export_pair",
+    "held_out_scenes",
     "load_texts",
     "make_text_table",
+    "measure_domain",
     "open_run",
     "run_parallel",
     "save_text_table",

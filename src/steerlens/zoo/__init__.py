@@ -35,6 +35,16 @@ if TYPE_CHECKING:
         library_versions,
         trained_weights,
     )
+    from steerlens.zoo.reference import (
+        DECODED,
+        REFERENCE,
+        find_reference,
+        measure_reference,
+        models_for_photographs,
+        save_reference,
+        seen_part,
+        user_reference,
+    )
     from steerlens.zoo.registry import Group, adapter, adapter_for, registered
     from steerlens.zoo.sample import sample_picture
     from steerlens.zoo.sources import card_of, has_no_decoder, is_folder
@@ -50,7 +60,9 @@ if TYPE_CHECKING:
     from steerlens.zoo.vocabularies import TEXT_MAP, class_vocabulary, load_text_map, load_vocabulary, read_vocabulary
 
 __all__ = [
+    "DECODED",
     "ENCODER_FILES",
+    "REFERENCE",
     "SENTENCE_PACKAGE",
     "SENTENCE_SIZE",
     "TEXT_MAP",
@@ -89,6 +101,7 @@ __all__ = [
     "families",
     "family_of",
     "file_hashes",
+    "find_reference",
     "found_index",
     "has_no_decoder",
     "inner_folder",
@@ -103,6 +116,8 @@ __all__ = [
     "locate_pair",
     "make_probe",
     "measure_fit",
+    "measure_reference",
+    "models_for_photographs",
     "negative_for",
     "on_meta",
     "open_decoder",
@@ -117,10 +132,13 @@ __all__ = [
     "registered",
     "requested_index",
     "sample_picture",
+    "save_reference",
+    "seen_part",
     "sentence_folder",
     "shapes_of",
     "trained_weights",
     "unbuildable",
+    "user_reference",
     "write_manifest",
 ]
 

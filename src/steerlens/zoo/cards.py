@@ -225,13 +225,17 @@ def card(name: str) -> Card:
     known = cards()
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]}?" if close else ""
     shown = name if len(name) <= 80 else f"{name[:60]}..."
     raise UsageError(
-        f"there is no model {shown!r}.{hint} Known are {', '.join(known)}; or give the path of a folder that holds "
-        "an encoder and a decoder."
+        f"there is no model {shown!r}{did_you_mean(name) or '.'} Known are {', '.join(known)}; or give the path of a "
+        "folder that holds an encoder and a decoder."
     )
+
+
+def did_you_mean(name: str) -> str:
+    """Suggests the card whose name is most like a text, as the end of a sentence; empty if none is like it."""
+    close = difflib.get_close_matches(name.lower()[:80], cards(), n=1, cutoff=0.5)
+    return f". Did you mean {close[0]}?" if close else ""
 
 
 _KINDS: Mapping[Any, tuple[type, ...]] = {

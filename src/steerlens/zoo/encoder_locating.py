@@ -7,11 +7,12 @@ from pathlib import Path
 from steerlens.decoders import is_index, source_of_index
 from steerlens.encoders import OPEN_CLIP_FILES, is_timm_folder
 from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.cards import Card, Repository, cards
+from steerlens.zoo.cards import Card, Repository, cards, did_you_mean
 from steerlens.zoo.hub import FilesMissingError, cached_snapshot, snapshot
+from steerlens.zoo.library_names import hub_source, is_weights_file, what_an_encoder_is
 from steerlens.zoo.locating import LocatedPair, card_files, is_joint, locate_pair, pinned, warn_of_terms
 from steerlens.zoo.registry import opener_for
-from steerlens.zoo.sources import OPEN_CLIP_HUB, card_of, has_no_decoder, is_folder, is_hub_id, shortened
+from steerlens.zoo.sources import OPEN_CLIP_HUB, has_no_decoder, is_folder, is_hub_id, shortened
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,6 @@ def locate_encoder(source: str | Path, *, local_files_only: bool = False, config
     if known is not None:
         return _of_card(known, local_files_only, config_only)
     if not is_folder(source):
-        if "/" not in text:
-            card_of(text)  # says which names there are
         return locate_lone_encoder(text, local_files_only=local_files_only, config_only=config_only)
     folder = Path(source).resolve()
     if is_index(folder):
@@ -88,8 +87,9 @@ def locate_lone_encoder(
     """Locates an encoder in a folder or on the hub; a note says if the user pinned no commit.
 
     Args:
-        source: a folder, or `owner/name` or `owner/name@revision` on the hub. A repository with a model of open_clip
-            and none of transformers is opened as open_clip's; `hf-hub:owner/name` requests that of open_clip.
+        source: a folder, `owner/name` or `owner/name@revision` on the hub, or a name of open_clip or timm (see
+            `library_names`). A repository with a model of open_clip and none of transformers is opened as open_clip's;
+            `hf-hub:owner/name` requests that of open_clip.
         revision: commit, branch or tag, if the source names none.
         local_files_only: never use the network.
         config_only: fetch only the config.
@@ -100,10 +100,11 @@ def locate_lone_encoder(
     """
     if is_folder(source):
         return LocatedEncoder(Path(source), str(Path(source).resolve()), Path(source))
+    source = hub_source(source)
     repository, _, at = source.removeprefix(OPEN_CLIP_HUB).partition("@")
-    if not is_hub_id(repository):
+    if not is_hub_id(repository) or is_weights_file(source):
         raise UsageError(
-            f"there is no folder {shortened(source)!r}, and it is no hub id (owner/name or owner/name@revision)."
+            f"there is no encoder {shortened(source)!r}{did_you_mean(source) or '.'} {what_an_encoder_is(source)}"
         )
     revision = at or revision
     fetch = partial(

@@ -11,7 +11,7 @@ from steerlens.devices import choose_device, encoder_dtype, parse_dtype
 from steerlens.encoders import Encoder, Loading, TokenReadout
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage import check_library_folder, load_module, quiet_libraries, read_json, read_tensors
-from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_lone_encoder
+from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder, locate_encoder, locate_lone_encoder
 from steerlens.zoo.joint import open_joint
 from steerlens.zoo.registry import adapter, adapter_for, encoder_adapters, loading_for, opener_for
 from steerlens.zoo.wrappers import unwrapped
@@ -88,8 +88,9 @@ def load_encoder(
 
     Args:
         source: a native model, also one wrapped for training; a folder with `config.json`, or with `image_encoder` and
-            `image_processor` in it; or a hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a
-            model of open_clip. Of a vision-language model, the vision tower is taken.
+            `image_processor` in it; a hub id, `owner/name` or `owner/name@revision`, with `hf-hub:` before it for a
+            model of open_clip; the name of a pair; or a library's name, `open_clip:ViT-B-16/laion2b_s34b_b88k` or
+            `timm:vit_base_patch16_224.mae`. Of a vision-language model, the vision tower is taken.
         processor: the image processor of a native model, or a processor that has one.
         device: as in `load`; a native model stays where it is.
         dtype: as in `load`; a native model stays as it is.
@@ -113,7 +114,10 @@ def load_encoder(
         with native_errors(f"{name or type(native).__name__} cannot be wrapped"):
             encoder = kind(native, processor, name=name) if name else kind(native, processor)
     else:
-        located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
+        if revision is None:
+            located = locate_encoder(source, local_files_only=local_files_only)
+        else:
+            located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
         encoder = open_encoder(located, processor, device=device, dtype=dtype, name=name or str(source))
     return encoder if readout is None else _with_readout(encoder, readout)
 

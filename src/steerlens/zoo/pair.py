@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.decoders import Decoder
+from steerlens.domain import DomainReference
 from steerlens.encoders import Encoder
 from steerlens.storage.parameters import check_numbers, weights_state
 from steerlens.vocabulary import TextVocabulary, Vocabulary
@@ -28,6 +29,7 @@ class Pair:
         provenance: origin and identity of the weights.
         texts: turns texts outside the vocabulary into directions, or None.
         notes: messages to the user about loading.
+        reference: statistics of pictures like those of the training, to recognise inputs of other kinds; or None.
         loaded: mark of the encoder's weights when the pair was made; see `storage.parameters.weights_state`.
     """
 
@@ -39,6 +41,7 @@ class Pair:
     provenance: Provenance = field(default=Provenance(), repr=False)
     texts: TextSource | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    reference: DomainReference | None = field(default=None, repr=False)
     loaded: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.decoder_opening import negative_for, open_decoder
-from steerlens.zoo.encoder_locating import LocatedEncoder, locate_lone_encoder
+from steerlens.zoo.encoder_locating import LocatedEncoder, locate_encoder
 from steerlens.zoo.encoder_opening import open_encoder
 from steerlens.zoo.joint import open_joint
 from steerlens.zoo.locating import LocatedPair, locate_pair, pinned
@@ -25,6 +25,7 @@ from steerlens.zoo.provenance import (
     library_versions,
     trained_weights,
 )
+from steerlens.zoo.reference import find_reference
 from steerlens.zoo.sources import card_of
 from steerlens.zoo.text import CLIPText, TextSource
 from steerlens.zoo.vocabularies import class_vocabulary, load_text_map, load_vocabulary
@@ -79,7 +80,7 @@ def open_pair(
         )
         encoder = open_encoder(lone, device=device, dtype=requested, name=name)
     elif not isinstance(encoder, Encoder):
-        lone = locate_lone_encoder(str(encoder), local_files_only=local_files_only)
+        lone = locate_encoder(encoder, local_files_only=local_files_only)
         encoder_place, notes = lone.place, tuple(filter(None, [lone.note]))
         encoder = open_encoder(lone, device=device, dtype=requested, name=str(encoder))
     if decoder is None:
@@ -92,11 +93,12 @@ def open_pair(
 
     given_encoder = not own_encoder and lone is None
     hashed = {**({} if lone is None else lone.files), **(located.parts if own_decoder else {})}
+    hashes = file_hashes(hashed)
     provenance = Provenance(
         name,
         encoder_provenance(encoder, None if given_encoder else encoder_place),
         decoder_provenance(decoder, decoder_place if own_decoder else None),
-        file_hashes(hashed),
+        hashes,
         str(device),
         library_versions(),
         card.domain if card is not None and own_decoder else "",
@@ -118,6 +120,7 @@ def open_pair(
         provenance,
         texts,
         (*_precision_notes(encoder, requested), *notes),
+        find_reference(located.folder if own_encoder and own_decoder else None, hashes, encoder.spec.embedding_size),
     )
 
 

@@ -7,6 +7,7 @@ from steerlens.encoders import is_open_clip_folder
 from steerlens.errors import UsageError
 from steerlens.zoo.cards import Card, card, cards, folder_card
 from steerlens.zoo.decoder_families import holds_pipeline
+from steerlens.zoo.library_names import is_library_name
 
 OPEN_CLIP_HUB = "hf-hub:"
 """open_clip's prefix of hub ids."""
@@ -34,7 +35,8 @@ def card_of(source: str | Path) -> Card | None:
 def has_no_decoder(source: str | Path) -> bool:
     """True if a source is only an encoder: a folder with an encoder and no pair, or the form of a hub id."""
     if not is_folder(source):
-        return str(source) not in cards() and is_hub_id(_repository(str(source)))
+        text = str(source)
+        return text not in cards() and (is_library_name(text) or is_hub_id(_repository(text)))
     folder = Path(source)
     pair = holds_pipeline(folder) or folder_card(folder) is not None or (folder / "decoder").is_dir()
     return not pair and (

@@ -15,7 +15,11 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
 from steerlens.decoders.neighbours import NeighboursDecoder, Skipped, build_index, index_pictures
 from steerlens.errors import ModelError, UsageError
+from steerlens.images import load_picture
 from steerlens.loading import load
+from steerlens.report.html import report_page
+from steerlens.report.scales import similarity_scale
+from steerlens.sweep.look import look
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
 from steerlens.zoo.indexes import found_index
@@ -260,3 +264,43 @@ def test_a_hub_id_and_the_commit_of_an_index_name_one_encoder(
         content["encoder"]["source"] = made_with
         file.write_text(json.dumps(content), encoding="utf-8")
         assert (found_index(asked) is not None) == same, (made_with, asked)
+
+
+def test_seeds_choose_among_the_nearest(index: Path) -> None:
+    decoder, values = NeighboursDecoder(index), embeddings(1)
+    indices, _ = decoder.nearest(values, 3)
+    pictures = decode(decoder, Conditioning("image_embedding", values.expand(3, -1)), [0, 1, 2])
+    for place, picture in zip(indices[0].tolist(), pictures, strict=True):
+        assert torch.equal(picture, decoder.picture(place, decoder.spec.defaults.size))
+    with pytest.raises(UsageError, match=f"seeds go from 0 to {N - 1}"):
+        decode(decoder, Conditioning("image_embedding", values), [N])
+
+
+def test_an_input_is_not_its_own_neighbour(photos: Path, tmp_path: Path) -> None:
+    pair_folder = save_tiny_pair(tmp_path / "pair")
+    out = tmp_path / "index"
+    assert main(["neighbours", "index", str(photos), "--encoder", str(pair_folder), "--out", str(out)]) == 0
+    pair = load(out)
+    assert isinstance(pair.decoder, NeighboursDecoder)
+    own = load_picture(photos / "2.png")
+    atlas = look(pair, [photos / "2.png"], sites="resid_post", lenses="diffusion")
+    clean = np.asarray(atlas.clean()[0].image)
+    assert not np.array_equal(clean, np.asarray(own.image))
+    assert atlas.manifest["left_out"] == [own.sha256]
+    other = look(pair, np.asarray(own.image) // 2, sites="resid_post", lenses="diffusion")
+    assert "left_out" not in other.manifest
+    with pytest.raises(UsageError, match="every picture of the index"):
+        pair.decoder.leaving_out(pair.decoder.known(load_picture(file).sha256 for file in pair.decoder.files))
+
+
+def test_a_report_speaks_of_retrieved_pictures(photos: Path, tmp_path: Path) -> None:
+    pair_folder = save_tiny_pair(tmp_path / "pair")
+    build_index(load(pair_folder).encoder, photos, tmp_path / "index", source=str(pair_folder))
+    atlas = look(load(tmp_path / "index"), photos / "1.png", sites="resid_post,head.1.*", strength="rho=1", n_seeds=2)
+    page = report_page(atlas)
+    assert "retrieved pictures" in page and "the 2 nearest pictures" in page and "nothing is drawn" in page
+    for word in ("decoded pictures", "Clean reconstruction", "The decoder redraws", "invented"):
+        assert word not in page.partition("<script")[0], word
+    values = [score.similarity for lens in ("diffusion", "steering") for score in atlas.ranked(lens)]
+    low, high = similarity_scale(atlas, ("diffusion", "steering"))
+    assert low <= min(values) and max(values) <= high and high - low < max(values) - min(values) + 0.11

@@ -19,8 +19,9 @@ from steerlens.encoders.native import NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.loading import Pair, load
+from steerlens.storage import cache_folder
 from steerlens.sweep import trace_cache as cache
-from steerlens.sweep.cache_contents import cache_folder, cached_models, clear_cache, describe
+from steerlens.sweep.cache_contents import cached_models, clear_cache, describe
 from steerlens.sweep.engine import run
 from steerlens.sweep.look import look
 from steerlens.sweep.options import LookOptions

@@ -270,7 +270,7 @@ def test_unknown_models_are_named_with_what_comes_close() -> None:
         load("kandinsky")
     with pytest.raises(UsageError, match="there is no folder"):
         load("./not/there")
-    with pytest.raises(UsageError, match="no hub id"):
+    with pytest.raises(UsageError, match="An encoder is"):
         load_encoder("nowhere")
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steerlens.atlas import Atlas, LensName, SiteScore
+from steerlens.atlas import Atlas, DomainCheck, LensName, Reading, SiteScore
 from steerlens.cli.console import ProgressBar, emit_json, say
 from steerlens.cli.lens.engines import (
     SweepBar,
@@ -16,9 +16,10 @@ from steerlens.cli.lens.engines import (
     pays_to_compile,
 )
 from steerlens.cli.lens.settings import LensSettings
+from steerlens.domain import UNUSUAL
 from steerlens.images import Picture
-from steerlens.progress import run_to_end
-from steerlens.report import write_report
+from steerlens.progress import Progress, run_to_end
+from steerlens.report import advice, domain_warnings, outside_words, write_report
 from steerlens.sweep import look_in, make_job
 from steerlens.zoo import read_vocabulary
 
@@ -43,6 +44,8 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
             progress.say("compiling the denoising network, which takes a few minutes; --compile no skips this")
             compile_decoder(pair)
+        if job.left_out:
+            progress.say(f"{len(job.left_out)} of the inputs are in the index; their own files are not shown")
         if job.vocabulary is None:
             progress.say("no vocabulary: pass --vocabulary FILE for labels")
         source = pair.decoder.spec.tokens
@@ -54,8 +57,17 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         progress.advance(1)
         if settings.workers.engine == "ray":
             leave_the_gpu(pair)
-        sweep = SweepBar(progress)
-        atlas = run_to_end(look_in(pair, job, folder, engine), sweep.show)
+        sweep, told = SweepBar(progress), set[str]()
+
+        def show(event: Progress) -> None:
+            sweep.show(event)
+            reading = event.payload
+            if isinstance(reading, Reading) and (reading.unusual or 0.0) >= UNUSUAL:
+                # At once, before hours of decoding.
+                told.add(reading.id)
+                progress.say(f"WARNING: {outside_words(reading.picture.name, pair.name)}")
+
+        atlas = run_to_end(look_in(pair, job, folder, engine), show)
         if not sweep.begun:
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
@@ -63,6 +75,12 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         progress.stage("report", 1)
         report = write_report(atlas, folder)
         progress.advance(1)
+        for name, words, id in domain_warnings(atlas):
+            if id not in told:
+                progress.say(f"WARNING: {outside_words(name, pair.name)}")
+            progress.say(f"  {name}: {words}")
+        if any(domain_warnings(atlas)):
+            progress.say(f"  {advice(pair.name)}")
     if settings.json:
         emit_json(summary(atlas, report))
     else:
@@ -80,6 +98,7 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             "target": reading.target,
             "clean_fidelity": [result.fidelity for result in atlas.clean(reading.id)],
             "decomposition_error": reading.decomposition_error,
+            "domain": None if (check := atlas.domain(reading.id)) is None else _domain(check),
         }
         others: list[LensName] = [lens for lens in ("total", "ablation") if lens in atlas.plan.lenses]
         for lens in ("diffusion", "steering", *others):
@@ -89,6 +108,10 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
         content["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
         pictures.append(content)
     return {"report": str(report), "run": str(report.parent), "pictures": pictures}
+
+
+def _domain(check: DomainCheck) -> dict[str, Any]:
+    return {**asdict(check), "outside": check.outside, "words": str(check)}
 
 
 def _print_best_heads(atlas: Atlas, report: Path) -> None:

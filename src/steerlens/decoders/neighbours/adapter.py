@@ -1,12 +1,13 @@
 """The neighbours decoder: it shows the picture of the user's own folder that is nearest to an embedding.
 
-    decode(e) = picture_n,   n = argmax_n cos(e, e_n)
+    decode(e, seed k) = picture_n,   n the (k + 1)th nearest by cos(e, e_n)
 
 No network draws the picture, so it has no artifacts of one: a control for what generators add, and a decoder for every
 encoder that has no other. It can only show pictures of the folder, so check the similarity, too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _BATCH = 32
 
 
 class NeighboursDecoder:
-    """Shows for each embedding (N,E) the nearest picture of an index, cropped and scaled; the seed changes nothing.
+    """Shows for each embedding (N,E) the nearest picture of an index, cropped and scaled; seed k shows the next but k.
 
     Args:
         index: folder of the index.
@@ -54,6 +55,7 @@ class NeighboursDecoder:
         self._hashes = tuple(str(entry["sha256"]) for entry in content["pictures"])
         self.encoder_source, self.encoder_name = content["encoder"]["source"], content["encoder"]["name"]
         self._unit = torch.nn.functional.normalize(self.embeddings, dim=-1)
+        self._left_out = frozenset[str]()
         height, width = content["size"]
         self.spec = DecoderSpec(
             name=name or f"neighbours in {self.folder.name}",
@@ -62,6 +64,30 @@ class NeighboursDecoder:
             embedding_size=self.embeddings.shape[-1],
             defaults=DecodeOptions(1, 1.0, "none", (height, width)),
         )
+
+    def known(self, sha256: Iterable[str]) -> tuple[str, ...]:
+        """Returns those hashes of files that are in the index, sorted."""
+        return tuple(sorted(set(sha256) & set(self._hashes)))
+
+    def leaving_out(self, sha256: Iterable[str]) -> "NeighboursDecoder":
+        """Returns the same index without some files: a picture's own file would be its nearest neighbour.
+
+        Args:
+            sha256: hashes of the files' bytes.
+
+        Raises:
+            UsageError: if no picture is left.
+        """
+        other = copy(self)
+        other._left_out = frozenset(sha256)
+        if other._left_out.issuperset(self._hashes):
+            raise UsageError(f"{self.spec.name}: every picture of the index is among the inputs; index other pictures.")
+        return other
+
+    @property
+    def count(self) -> int:
+        """Number of pictures that can be shown."""
+        return sum(digest not in self._left_out for digest in self._hashes)
 
     def nearest(self, embeddings: Float[Tensor, "N E"], k: int = 1) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
         """Finds the k nearest pictures of each embedding, best first: their indices and cosine similarities.
@@ -74,7 +100,9 @@ class NeighboursDecoder:
             raise ModelError("an embedding to decode is zero: no picture is nearer to it than any other.")
         # One row at a time, so that rounding does not depend on the batch.
         cosines = torch.stack([self._unit @ row for row in torch.nn.functional.normalize(rows, dim=-1)])
-        best = cosines.topk(min(k, len(self.files)), dim=-1)
+        if self._left_out:
+            cosines[:, [index for index, digest in enumerate(self._hashes) if digest in self._left_out]] = -torch.inf
+        best = cosines.topk(min(k, self.count), dim=-1)
         return best.indices, best.values
 
     def batch_size(self, options: DecodeOptions) -> int:
@@ -88,19 +116,26 @@ class NeighboursDecoder:
 
         Args:
             conditioning: image embeddings (N,E).
-            seeds: one per picture; they change nothing.
+            seeds: one per picture: 0 for the nearest, 1 for the second nearest, and so on.
             options: options of decoding; only size and batch size matter.
 
         Raises:
             ModelError: if the embeddings are of another size, or a picture has changed since it was indexed.
-            UsageError: if the seeds do not fit, or a picture is gone.
+            UsageError: if the seeds do not fit, the index has fewer pictures, or a picture is gone.
         """
         options = options or self.spec.defaults
         check_request(self.spec, conditioning, seeds)
         size = self.batch_size(options)
         for start in range(0, len(seeds), size):
-            indices, _ = self.nearest(conditioning.values[start : start + size])
-            decoded = Decoded(start, torch.stack([self.picture(int(row[0]), options.size) for row in indices]))
+            ranks = list(seeds[start : start + size])
+            indices, _ = self.nearest(conditioning.values[start : start + size], max(ranks) + 1)
+            if max(ranks) >= indices.shape[1]:
+                raise UsageError(
+                    f"{self.spec.name} has {self.count} pictures, so seeds go from 0 to {self.count - 1}: seed k shows "
+                    "the (k + 1)th nearest."
+                )
+            chosen = [int(row[rank]) for row, rank in zip(indices, ranks, strict=True)]
+            decoded = Decoded(start, torch.stack([self.picture(index, options.size) for index in chosen]))
             yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
 
     def picture(self, index: int, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:

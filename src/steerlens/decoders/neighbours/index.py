@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from steerlens.encoders import Encoder
+from steerlens.ahead import mapped_ahead
+from steerlens.encoders import Encoder, Inputs, joined_inputs
 from steerlens.errors import ModelError, PictureError, UsageError
 from steerlens.images import load_picture, picture_files
 from steerlens.limits import read_file
@@ -57,26 +57,29 @@ def index_pictures(
     """
     from safetensors.torch import save
 
+    if batch_size < 1:
+        raise UsageError(f"a batch holds at least 1 picture, not {batch_size}.")
     files = picture_files(pictures)
     rows: list[Tensor] = []
     kept: dict[str, str] = {}
-    waiting: list[tuple[str, str, Image.Image]] = []
+    waiting: list[Inputs] = []
 
-    def embed() -> None:
-        inputs = encoder.preprocess([image for _, _, image in waiting])
-        rows.append(encoder.embed(inputs).float().cpu())
-        kept.update((digest, name) for name, digest, _ in waiting)
-        waiting.clear()
-
-    for done, file in enumerate(files, start=1):
-        skipped: Skipped | None = None
+    def read(file: Path) -> tuple[str, Inputs] | Skipped:
         try:
             picture = load_picture(file)
+            return picture.sha256, encoder.preprocess([picture.image])
         except (PictureError, UsageError) as error:
-            skipped = Skipped(str(error))
-        else:
-            if picture.sha256 not in kept and all(picture.sha256 != digest for _, digest, _ in waiting):
-                waiting.append((file.relative_to(pictures).as_posix(), picture.sha256, picture.image))
+            return Skipped(str(error))
+
+    def embed() -> None:
+        rows.append(encoder.embed(joined_inputs(waiting)).float().cpu())
+        waiting.clear()
+
+    for done, (file, result) in enumerate(zip(files, mapped_ahead(read, files, ahead=2 * batch_size), strict=True), 1):
+        skipped = result if isinstance(result, Skipped) else None
+        if not isinstance(result, Skipped) and result[0] not in kept:
+            kept[result[0]] = file.relative_to(pictures).as_posix()
+            waiting.append(result[1])
         if len(waiting) == batch_size:
             embed()
         yield Progress("indexing", done, len(files), "pictures", skipped)

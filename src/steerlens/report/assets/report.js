@@ -88,13 +88,13 @@
     $("pair").replaceChildren(
       figure(picture(data.input, `Input picture ${data.name}`, "large"), el("b", {}, "Input"), label, data.note || null),
       ...data.clean.slice(0, 3).map((cell) =>
-        figure(picture(cell.src, `Clean reconstruction of ${data.name}, seed ${cell.seed}`, "large"), el("b", {}, "Clean reconstruction"),
-          `fidelity ${fixed(cell.fidelity)}${data.clean.length > 1 ? ` · seed ${cell.seed}` : ""}`,
+        figure(picture(cell.src, `${meta.words.Clean} of ${data.name}, ${meta.words.seed} ${cell.seed + Number(meta.words.first)}`, "large"), el("b", {}, meta.words.Clean),
+          `${meta.words.fidelity} ${fixed(cell.fidelity)}${data.clean.length > 1 ? ` · ${meta.words.seed} ${cell.seed + Number(meta.words.first)}` : ""}`,
           data.target === "the input itself" ? null : `similarity ${fixed(cell.similarity)}`)));
     const said = data.sentences.map((sentence) => el("p", {}, sentence));
     if (data.target !== "the input itself")
       said.unshift(el("p", {}, `Similarities on this page are with ${data.target}. That of the input itself is ${fixed(data.targetSimilarity)}.`));
-    if (data.leftOut) said.push(el("p", { class: "quiet" }, `${data.leftOut} decoded pictures of this input are left out to keep the page small; the run's parquet files contain them.`));
+    if (data.leftOut) said.push(el("p", { class: "quiet" }, `${data.leftOut} ${meta.words.pictures} of this input are left out to keep the page small; the run's parquet files contain them.`));
     $("said").replaceChildren(...said);
     document.querySelectorAll(".target").forEach((node) => { node.textContent = target(); });
   }
@@ -124,7 +124,7 @@
     $("strip-section").hidden = keys.length < 2;
     $("strip").replaceChildren(strip(keys.map((key) => {
       const site = data.sites[key];
-      return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), line(`fid. ${fixed(site.diffusion.fidelity)}`, "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
+      return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), line(`${meta.words.fid} ${fixed(site.diffusion.fidelity)}`, "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
     })));
   }
 
@@ -240,11 +240,11 @@
     $("top-section").hidden = shown.length === 0;
     $("top").replaceChildren(...shown.map((lens) => {
       const first = data.clean[0];
-      const reference = first ? [el("div", { class: "card still" }, picture(data.view, `Input ${data.name}, as the encoder saw it`), line("input", "name")), el("div", { class: "card still" }, picture(first.src, "Clean reconstruction"), line("clean", "name"), line(`similarity ${fixed(first.similarity)}`, "number"), line(`fidelity ${fixed(first.fidelity)}`, "number"))] : [];
+      const reference = first ? [el("div", { class: "card still" }, picture(data.view, `Input ${data.name}, as the encoder saw it`), line("input", "name")), el("div", { class: "card still" }, picture(first.src, meta.words.Clean), line(meta.words.short, "name"), line(`similarity ${fixed(first.similarity)}`, "number"), line(`${meta.words.fidelity} ${fixed(first.fidelity)}`, "number"))] : [];
       return el("div", { class: "lens-row" }, el("h3", {}, meta.lenses[lens]),
         el("div", { class: "cards" }, ...reference, ...data.top[lens].slice(0, meta.k).map((key) => {
           const score = data.sites[key][lens];
-          return card(key, lens, line(data.sites[key].label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), line(`undecoded ${fixed(score.steered)}`, "number"), line(`fidelity ${fixed(score.fidelity)}`, "number"),
+          return card(key, lens, line(data.sites[key].label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), line(`${meta.words.undecoded} ${fixed(score.steered)}`, "number"), line(`${meta.words.fidelity} ${fixed(score.fidelity)}`, "number"),
             score.control === null ? null : line(`control ${fixed(score.control)}`, "number"), meta.seeds.length > 1 ? line(`agreement ${fixed(score.agreement)}`, "number") : null);
         })));
     }));
@@ -262,10 +262,10 @@
       for (const [lens, name] of rows) {
         if (!keys.some((key) => data.sites[key][lens])) continue;
         const first = data.clean[0];
-        const clean = first ? el("div", { class: "card still" }, picture(first.src, "Clean reconstruction"), line("clean", "name"), line(`similarity ${fixed(first.similarity)}`, "number")) : null;
+        const clean = first ? el("div", { class: "card still" }, picture(first.src, meta.words.Clean), line(meta.words.short, "name"), line(`similarity ${fixed(first.similarity)}`, "number")) : null;
         blocks.push(el("div", { class: "lens-row" }, el("p", { class: "row-name" }, name), el("div", { class: "cards effects" }, ...[clean].filter(Boolean), ...keys.map((key) => {
           const site = data.sites[key], score = site[lens];
-          if (!score) return el("div", { class: "card still" }, line(site.label, "name"), line("not decoded", "number"));
+          if (!score) return el("div", { class: "card still" }, line(site.label, "name"), line(`not ${meta.words.decoded}`, "number"));
           return card(key, lens, line(site.label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), score.control === null ? null : line(`control ${fixed(score.control)}`, "number"),
             lens === "steering" ? null : line(`cosine ${fixed(score.directCosine)}`, "number"), lens === "steering" ? null : line(`changes ${fixed(score.changeCosine)}`, "number"));
         }))));
@@ -283,7 +283,7 @@
         const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key][lens]);
         if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), strip(keys.map((key) => {
           const site = data.sites[key], score = site[lens];
-          return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"), line(`fid. ${fixed(score.fidelity)}`, "number"));
+          return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"), line(`${meta.words.fid} ${fixed(score.fidelity)}`, "number"));
         })), keys.some((key) => data.sites[key][lens].control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
       }
     $("other-section").hidden = blocks.length === 0;
@@ -377,18 +377,18 @@
     if (site.steering?.foils.length) columns.push(["Other input", site.steering.foils]);
     if (site.total?.controls.length) columns.push([site.steering ? "Total control" : "Control", site.total.controls]);
     if (site.diffusion) columns.push(["Diffusion", site.diffusion.pictures]);
-    if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head was decoded in this run.")];
+    if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head is in this run.")];
     columns.push(["Clean", data.clean]);
     return meta.seeds.map((seed) => el("div", { class: "detail-pictures" }, ...columns.flatMap(([name, cells]) => cells.filter((cell) => cell.seed === seed).map((cell) =>
-      figure(picture(cell.src, `${site.label}, ${name}, seed ${seed}`), el("b", {}, name), `sim. ${fixed(cell.similarity)}`, `fid. ${fixed(cell.fidelity)}`,
-        meta.seeds.length > 1 ? `seed ${seed}` : null, cell.of ? `write for ${cell.of}` : cell.draw ? `draw ${cell.draw}` : null)))));
+      figure(picture(cell.src, `${site.label}, ${name}, ${meta.words.seed} ${seed + Number(meta.words.first)}`), el("b", {}, name), `sim. ${fixed(cell.similarity)}`, `${meta.words.fid} ${fixed(cell.fidelity)}`,
+        meta.seeds.length > 1 ? `${meta.words.seed} ${seed + Number(meta.words.first)}` : null, cell.of ? `write for ${cell.of}` : cell.draw ? `draw ${cell.draw}` : null)))));
   }
 
   function detailNumbers(site) {
     const shown = ["steering", "total", "ablation", "diffusion"].filter((lens) => site[lens]);
     const head = { steering: site.total ? "Direct" : "Steering", total: "Total", ablation: "Without", diffusion: "Diffusion" };
-    const rows = [["Similarity", "similarity"], ["Without decoding", "steered"], ["Fidelity", "fidelity"]];
-    if (meta.seeds.length > 1) rows.push(["Agreement of seeds", "agreement"]);
+    const rows = [["Similarity", "similarity"], [meta.words.without, "steered"], [meta.words.fidelity[0].toUpperCase() + meta.words.fidelity.slice(1), "fidelity"]];
+    if (meta.seeds.length > 1) rows.push([`Agreement of ${meta.words.seed}s`, "agreement"]);
     const row = (name, ...cells) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell)));
     const rest = [];
     const blank = () => shown.slice(1).map(() => "");

@@ -11,7 +11,7 @@ from steerlens.atlas import Plan, Reading
 from steerlens.errors import ModelError
 from steerlens.runs import first_difference
 from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
-from steerlens.sweep.job import Job
+from steerlens.sweep.job import Job, without_inputs
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import trace_cache
@@ -39,7 +39,8 @@ class PartWorker:
         pair = load()
         _check_models(settings.get("models", {}), pair)
         traces = trace_cache(pair) if cached else None
-        self.job = Job(encoder=pair.encoder, decoder=pair.decoder, pictures={}, traces=traces, **settings)
+        decoder = without_inputs(pair.decoder, settings.get("left_out", ()))
+        self.job = Job(encoder=pair.encoder, decoder=decoder, pictures={}, traces=traces, **settings)
         self.batch = batch_size(self.job)
 
     def do(self, part: SweepPart) -> PartResult:
