@@ -12,6 +12,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SiglipVisionConfig,
     SiglipVisionModel,
     ViTConfig,
@@ -27,7 +29,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import Site, SiteKind, all_heads, layer_sites
 from steerlens.testing.encoder_checks import relative
 from steerlens.testing.tiny import tiny_processor
-from steerlens.testing.tiny_vit import randomise, tiny_open_clip_model, tiny_timm_model
+from steerlens.testing.tiny_vit import EVA_VARIANTS, randomise, tiny_eva_model, tiny_open_clip_model, tiny_timm_model
 from steerlens.zoo.registry import adapter_for
 
 pytestmark = pytest.mark.usefixtures("open_clip", "timm")
@@ -232,8 +234,50 @@ def siglip_in_timm() -> Any:
     return in_timm(weights, class_token=False, global_pool="map", num_classes=0, norm_layer=layer_norm(1e-6))
 
 
+@cache
+def dinov3_model() -> Any:
+    config = DINOv3ViTConfig(
+        **SIZES, intermediate_size=2 * D, num_register_tokens=2, use_gated_mlp=True, hidden_act="silu"
+    )
+    return randomise(DINOv3ViTModel(config), seed=6)
+
+
+def dinov3_in_timm() -> Any:
+    """timm's class Eva has one bias for queries and one for values, apart from the fused weight."""
+    w = dinov3_model().state_dict()
+    parts = {
+        "norm1": "norm1",
+        "norm2": "norm2",
+        "attention.o_proj": "attn.proj",
+        "mlp.gate_proj": "mlp.fc1_g",
+        "mlp.up_proj": "mlp.fc1_x",
+        "mlp.down_proj": "mlp.fc2",
+    }
+    weights: Weights = {
+        "cls_token": w["embeddings.cls_token"],
+        "reg_token": w["embeddings.register_tokens"],
+        "patch_embed.proj.weight": w["embeddings.patch_embeddings.weight"],
+        "patch_embed.proj.bias": w["embeddings.patch_embeddings.bias"],
+        "norm.weight": w["norm.weight"],
+        "norm.bias": w["norm.bias"],
+    }
+    for layer in range(3):
+        native, own = f"model.layer.{layer}", f"blocks.{layer}."
+        weights |= renamed(w, native, parts, own)
+        weights[f"{own}attn.qkv.weight"] = joined(w, f"{native}.attention", QKV, "weight")
+        for name in ("q", "v"):
+            weights[f"{own}attn.{name}_bias"] = w[f"{native}.attention.{name}_proj.bias"]
+        for number in (1, 2):
+            weights[f"{own}gamma_{number}"] = w[f"{native}.layer_scale{number}.lambda1"]
+    options = {**EVA_VARIANTS["DINOv3 plus"], "depth": 3, "num_classes": 0, "norm_layer": layer_norm(1e-5)}
+    model = tiny_eva_model(**options)
+    model.load_state_dict(weights)
+    return model
+
+
 # name: (the model in transformers, the same in another library)
 CASES: dict[str, Any] = {
+    "DINOv3 in timm": (dinov3_model, lambda: TimmEncoder(dinov3_in_timm(), tiny_processor(SIZE))),
     "CLIP in open_clip": (clip_model, lambda: OpenCLIPEncoder(clip_in_open_clip(), tiny_processor(SIZE))),
     "CLIP in timm": (clip_model, lambda: TimmEncoder(clip_in_timm(), tiny_processor(SIZE))),
     "ViT in timm": (vit_model, lambda: TimmEncoder(vit_in_timm(), tiny_processor(SIZE))),
