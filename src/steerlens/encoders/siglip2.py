@@ -1,19 +1,22 @@
 """SigLIP 2 vision towers of transformers for pictures of any shape (NaFlex): `Siglip2VisionModel`.
 
 The model takes pictures cut into patches, a mask of the patches that are padding, and the rows and columns of each
-picture. The adapter first makes every picture square, so that all have the same tokens and none is padding. It cuts off
-the padding that the model's processor adds after the patches: nothing attends to it, so no number changes. It refuses
-pictures of other shapes, whose tokens differ from those that the encoder declares.
+picture. An encoder sees pictures of one shape, so that all have the same tokens and none is padding: squares, or with
+`for_shape` the grid that the model's processor gives to pictures of a width and a height. It cuts off the padding that
+the processor adds after the patches: nothing attends to it, so no number changes. It refuses inputs of other shapes,
+whose tokens differ from those that the encoder declares.
 SigLIP 2 checkpoints of one fixed size are SigLIP models to transformers.
 
 References: M. Tschannen et al., "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding,
 Localization, and Dense Features", arXiv 2502.14786.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from math import isqrt
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from PIL import Image
@@ -31,7 +34,8 @@ _ARGUMENTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 class SigLIP2Encoder(SigLIPEncoder):
     """A SigLIP 2 vision tower for patches: `Siglip2VisionModel`, the picture side of a `Siglip2Model`, or a classifier.
 
-    Pictures are squashed to the largest square that has no more patches than the processor allows.
+    Pictures are squashed to the largest square that has no more patches than the processor allows, or to the shape of
+    `for_shape`.
     """
 
     family = "siglip2"
@@ -56,6 +60,27 @@ class SigLIP2Encoder(SigLIPEncoder):
             )
         allowed = self.tower.config.num_patches if self.processor is None else self.processor.max_num_patches
         return isqrt(allowed) * patch, isqrt(allowed) * patch
+
+    def for_shape(self, width: int, height: int) -> Self:
+        """Returns an encoder over the same model that sees pictures as its processor does those of one shape.
+
+        Args:
+            width: width of the pictures, in any unit.
+            height: their height, in the same unit.
+
+        Raises:
+            UsageError: if there is no such shape, or the encoder has no processor.
+        """
+        if width < 1 or height < 1 or self.processor is None:
+            raise UsageError(f"{self.spec.name}: there are no pictures of {width} x {height} pixels to see.")
+        patch = self.processor.patch_size
+        sizes = import_module(type(self.processor).__module__).get_image_size_for_max_num_patches
+        down, across = (side // patch for side in sizes(height, width, patch, self.processor.max_num_patches))
+        size, other = (down * patch, across * patch), copy.copy(self)
+        other.spec = replace(
+            self.spec, image_size=size, patch_grid=(down, across), n_tokens=down * across, geometry=stretched(size)
+        )
+        return other
 
     def geometry(self) -> Geometry:
         """Geometry that squashes pictures of any shape to one square."""

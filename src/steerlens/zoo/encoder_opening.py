@@ -83,6 +83,7 @@ def load_encoder(
     local_files_only: bool = False,
     name: str = "",
     readout: TokenReadout | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> Encoder:
     """Opens one encoder.
 
@@ -98,9 +99,12 @@ def load_encoder(
         local_files_only: never use the network.
         name: its name in reports.
         readout: for towers without a pooling of their own: `mean` of the patches, or the number of a token.
+        shape: for models of pictures of any shape (NaFlex): width and height of the pictures to see, which by default
+            are squashed to a square.
 
     Raises:
-        UsageError: if there is no such source, or its model pools its tokens itself and a readout is given.
+        UsageError: if there is no such source, its model pools its tokens itself and a readout is given, or it sees
+            pictures of one shape and another is given.
         ModelError: if it cannot be loaded, or no adapter takes it.
     """
     processor = getattr(processor, "image_processor", processor)
@@ -119,14 +123,19 @@ def load_encoder(
         else:
             located = locate_lone_encoder(str(source), revision, local_files_only=local_files_only)
         encoder = open_encoder(located, processor, device=device, dtype=dtype, name=name or str(source))
-    return encoder if readout is None else _with_readout(encoder, readout)
+    if readout is not None:
+        encoder = _chosen(encoder, "with_readout", "pools its tokens itself; leave readout out.")(readout)
+    if shape is not None:
+        encoder = _chosen(encoder, "for_shape", "sees pictures of one shape; leave shape out.")(*shape)
+    return encoder
 
 
-def _with_readout(encoder: Encoder, readout: TokenReadout) -> Encoder:
-    choose: Callable[[TokenReadout], Encoder] | None = getattr(encoder, "with_readout", None)
+def _chosen(encoder: Encoder, method: str, otherwise: str) -> Callable[..., Encoder]:
+    """Returns a method that only some adapters have."""
+    choose: Callable[..., Encoder] | None = getattr(encoder, method, None)
     if choose is None:
-        raise UsageError(f"{encoder.spec.name} pools its tokens itself; leave readout out.")
-    return choose(readout)
+        raise UsageError(f"{encoder.spec.name} {otherwise}")
+    return choose
 
 
 def _processor_beside(folder: Path) -> Any:
