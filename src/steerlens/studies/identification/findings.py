@@ -1,10 +1,13 @@
 """Findings of the identification study in words, and its bar; the figures alone decide which sentence is printed."""
 
+from collections.abc import Sequence
+
 from steerlens.studies.identification.results import Identification, IdentificationSummary
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL
-from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
 from steerlens.studies.shared.markdown import Bar, Finding, met
 from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.targets import OTHER
 
 CHANCE = 0.5
 """Share that guessing reaches."""
@@ -31,7 +34,13 @@ def share(estimate: Estimate | None) -> str:
 
 
 def conclude(
-    model: str, main: Identification, undecoded: Identification, alone: Identification, difference: Estimate
+    model: str,
+    main: Identification,
+    undecoded: Identification,
+    alone: Identification,
+    difference: Estimate,
+    layers: Sequence[int],
+    other: Identification | None = None,
 ) -> Conclusion:
     """Plain sentences that name the model, and a next step.
 
@@ -41,6 +50,8 @@ def conclude(
         undecoded: the same before decoding.
         alone: the Diffusion Lens, in the view of the main row.
         difference: Steering Lens minus Diffusion Lens.
+        layers: layers of the studied heads.
+        other: the main row compared with another picture of the same concept, if every input has one.
     """
     decoded, own = main.view == "decoded", main.share
     on, what = f"On {model or 'this pair'}", "decoded pictures" if decoded else "steered embeddings"
@@ -52,9 +63,11 @@ def conclude(
         first = f"{on}, the own write is farther from the input more often than not: {figures}."
     else:
         first = f"{on}, {what} do not tell the own write from another picture's: {figures}."
-    sentences = [first]
+    sentences = [first, _in_layers(main, layers)]
     if decoded:
         sentences.append(f"Before decoding it is {share(undecoded.share)}; the decoder loses the rest.")
+    if other is not None:
+        sentences.append(_independent(other))
     sentences.append(
         f"The Steering Lens identifies the picture {compared(difference)} the Diffusion Lens ({share(alone.share)})."
     )
@@ -62,6 +75,26 @@ def conclude(
         return Conclusion(tuple(sentences), "Decode: run the study with a pair whose decoder reads this embedding.")
     trust = "In reports, compare each head's picture with its foil (steerlens lens --foils 1), head by head."
     return Conclusion(tuple(sentences), trust if carries else "Do not read single heads' pictures of this pair.")
+
+
+def _in_layers(main: Identification, layers: Sequence[int]) -> str:
+    """Layers whose own interval lies above chance, in a sentence."""
+    above = [layer for layer, estimate in zip(layers, main.by_layer, strict=True) if estimate.above(CHANCE)]
+    if not above:
+        return "No single layer lies above guessing."
+    if len(above) == len(layers):
+        return f"Every layer lies above guessing, from {share(min(main.by_layer, key=lambda layer: layer.value))} on."
+    named = joined([str(layer) for layer in above])
+    verb = "lies" if len(above) == 1 else "lie"
+    return f"{len(above)} of {len(layers)} layers {verb} above guessing by themselves: {named}."
+
+
+def _independent(other: Identification) -> str:
+    holds = "so it does" if other.share.above(CHANCE) else "so it does not"
+    return (
+        "The input's embedding contains the own write as a summand. Does the write also point to another picture of "
+        f"the same concept, which does not contain it? It is closer in {share(other.share)}, {holds}."
+    )
 
 
 def compared(difference: Estimate) -> str:
@@ -79,6 +112,11 @@ def identification_claims(summary: IdentificationSummary) -> list[Claim]:
         for view, how in (("requested", "before decoding"), ("decoded", "in pictures"))
     ]
     claims = [Claim(f"{what}, {how}", row.share, CHANCE) for row, how in rows if row is not None]
+    other = summary.row(STEERING, summary.main_view, OTHER)
+    if other is not None:
+        how = "in pictures" if summary.seeds else "before decoding"
+        words = "a head's own write is closer to another picture of the input's concept, which does not contain it"
+        claims.append(Claim(f"{words}, {how}", other.share, CHANCE))
     if summary.seeds:
         claims.append(
             Claim("the Steering Lens identifies inputs better than the Diffusion Lens, in pictures", summary.difference)
@@ -106,15 +144,6 @@ def identification_findings(summary: IdentificationSummary) -> list[Finding]:
             headline=True,
         ),
     ]
-    other = summary.row(STEERING, summary.main_view, "other")
-    if other is not None:
-        words = "holds" if other.share.above(CHANCE) else "does not hold"
-        findings.append(
-            Finding(
-                "The input's embedding contains the own write, another picture of the same concept does not. Compared "
-                f"with that one, the finding {words}: the own write is closer in {share(other.share)}."
-            )
-        )
     judged = summary.row(STEERING, "judged")
     if judged is not None:
         findings.append(Finding(f"As the outside judge sees the pictures: {share(judged.share)}."))

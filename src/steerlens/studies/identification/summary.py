@@ -14,7 +14,7 @@ from steerlens.studies.identification.scores import LENSES, STEERING, Identified
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.stats import Estimate, mean_estimate
-from steerlens.studies.shared.targets import INPUT
+from steerlens.studies.shared.targets import INPUT, OTHER
 
 
 def summarise(
@@ -56,6 +56,8 @@ def summarise(
             by_key[STEERING, "requested", INPUT],
             by_key[DIFFUSION, view, INPUT],
             difference,
+            _layers(identified),
+            by_key.get((STEERING, view, OTHER)),
         ),
         n_pictures=len(identified.parts),
         n_concepts=len(set(identified.concepts)),

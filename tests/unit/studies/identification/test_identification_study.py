@@ -225,10 +225,18 @@ def test_a_conclusion_follows_its_figures() -> None:
         (Estimate(0.55, 0.45, 0.65), "do not tell the own write"),
         (Estimate(0.3, 0.2, 0.4), "farther from the input more often than not"),
     ):
-        found = conclude("tiny", replace(main, share=estimate), main, main, Estimate(0.1, 0.05, 0.2))
+        found = conclude("tiny", replace(main, share=estimate), main, main, Estimate(0.1, 0.05, 0.2), (0, 1))
         text = found.sentences[0]
         assert words in text and text.startswith("On tiny, ") and "guessing reaches 50%" in text
         assert "better than the Diffusion Lens" in found.sentences[-1] and found.next_step
+    high, low = Estimate(0.9, 0.8, 1.0), Estimate(0.5, 0.4, 0.6)
+    for by_layer, words in (
+        ((low, high), "1 of 2 layers lies above guessing by themselves: 11."),
+        ((low, low), "No single layer lies above guessing."),
+        ((high, high), "Every layer lies above guessing, from 90% [80, 100] on."),
+    ):
+        found = conclude("tiny", replace(main, by_layer=by_layer), main, main, low, (10, 11), replace(main, share=low))
+        assert found.sentences[1] == words and "It is closer in 50% [40, 60], so it does not." in found.sentences[3]
     assert compared(Estimate(-0.1, -0.2, -0.05)) == "worse than"
     claims = identification_claims(summary)
     assert len(claims) == 3 and claims[0].level == 0.5 and claims[1].estimate == main.share
