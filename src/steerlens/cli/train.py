@@ -375,8 +375,8 @@ class Domain:
     For a pair trained on other pictures, see `steerlens doctor MODEL --reference PICTURES`.
     """
 
-    pair: Annotated[Path, tyro.conf.Positional]
-    """Folder of the pair."""
+    pair: Annotated[str, tyro.conf.Positional]
+    """Folder of the pair, or its name."""
 
     data: Path
     """Folder with prepared pictures."""
@@ -386,6 +386,9 @@ class Domain:
 
     foreign: Path | None = None
     """Folder of pictures of another kind, to count how many are recognised."""
+
+    local: Path | None = None
+    """Folder with the files of a named pair, to use instead of a download."""
 
     device: str = "cpu"
     """Device: cpu or cuda."""
@@ -397,17 +400,20 @@ class Domain:
         from steerlens.loading import load
         from steerlens.progress import run_to_end
         from steerlens.training import count_warned, held_out_scenes, measure_domain, write_manifest
-        from steerlens.zoo import REFERENCE, save_reference
+        from steerlens.zoo import REFERENCE, locate_pair, save_reference
 
-        if not (self.pair / "image_encoder").is_dir():
-            raise UsageError(f"{self.pair} is not the folder of a pair.")
-        pair = load(self.pair, device=self.device)
+        pair = load(self.pair, device=self.device, local=self.local)
+        folder = locate_pair(self.pair, local=self.local).folder
+        if folder is None:
+            raise UsageError(
+                f"{self.pair} is no single folder; measure its domain with `steerlens doctor --reference`."
+            )
         with ProgressBar() as progress:
             reference = run_to_end(measure_domain(pair, self.data, self.scenes), progress.show)
-        save_reference(reference, self.pair / REFERENCE)
-        if (self.pair / "manifest.json").is_file():
-            write_manifest(self.pair)
-        _say(f"{self.pair / REFERENCE}: {reference.count} {reference.pictures}")
+        save_reference(reference, folder / REFERENCE)
+        if (folder / "manifest.json").is_file():
+            write_manifest(folder)
+        _say(f"{folder / REFERENCE}: {reference.count} {reference.pictures}")
         warned = [count_warned(pair, reference, "scenes of held-out pictures", held_out_scenes(self.data, 200))]
         if self.foreign is not None:
             images = [load_picture(path).image for path in picture_files(self.foreign)]

@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
-from steerlens.atlas import Atlas
+from steerlens.atlas import Atlas, LensName
 from steerlens.printable import printable, without_folders
-from steerlens.report.colours import colour
+from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.content import (
     LENSES,
     MAX_INPUTS,
@@ -34,11 +34,10 @@ from steerlens.report.content import (
     written_tokens,
 )
 from steerlens.report.domain import advice, domain_warnings
-from steerlens.report.embed import data_uri
+from steerlens.report.embed import PIXEL_SIDE, data_uri
 from steerlens.report.figures import save_figures
 from steerlens.report.scales import similarity_scale
 from steerlens.report.words import is_retrieved, words
-from steerlens.sites import Site
 from steerlens.storage import OwnedFolder
 
 REPORT = "report.html"
@@ -137,14 +136,19 @@ def notebook_view(atlas: Atlas) -> str:
             clean=atlas.clean(reading.id)[:1],
             two=two,
             said=sentences(atlas, reading),
-            uri=lambda image: data_uri(image, side=128),
+            uri=lambda image: data_uri(image, side=224),
             strip=[(atlas.cells("diffusion", site, reading.id)[0], reading.top_labels(site)[:1]) for site in shown],
             tops=[
                 (LENSES[lens], [(score, atlas.cells(lens, score.site, reading.id)[0]) for score in scores])
                 for lens in lenses
                 if (scores := atlas.ranked(lens, reading.id, k=TOP_K))
             ],
-            map=_map_cells(atlas, reading.id),
+            map=_map_rows(atlas, reading.id),
+            map_lens=LENSES[_map_lens(atlas)],
+            scale=similarity_scale(atlas, lenses),
+            ramp=SEQUENTIAL,
+            words=words(atlas),
+            small=max(atlas.decoder.defaults.size) <= PIXEL_SIDE,
             counts=head_counts(atlas, reading.id),
             outside=list(domain_warnings(atlas)),
             advice=advice(_model_of(atlas)),
@@ -192,25 +196,31 @@ def short_name(name: str) -> str:
     return "/".join(parts[-2:])
 
 
-def _map_cells(atlas: Atlas, picture: str) -> list[dict[str, Any]]:
+_MOST_TIPS = 160
+"""Most heads whose pictures the map of a notebook shows when they are pointed at."""
+
+
+def _map_lens(atlas: Atlas) -> LensName:
     steered = steered_lens(atlas)
-    lens = steered if steered in lens_names(atlas) else "diffusion"
-    return [
-        {
+    return steered if steered in lens_names(atlas) else "diffusion"
+
+
+def _map_rows(atlas: Atlas, picture: str) -> list[list[dict[str, Any] | None]]:
+    """Cells of the map, a row for each head and a column for each layer; empty if the run looked at no head."""
+    lens, scale = _map_lens(atlas), similarity_scale(atlas, lens_names(atlas))
+    scores = {score.site: score for score in atlas.ranked(lens, picture)}
+    rows: list[list[dict[str, Any] | None]] = [[None] * atlas.encoder.n_layers for _ in range(atlas.encoder.n_heads)]
+    for site, score in scores.items():
+        control = "" if score.control is None else f", control {two(score.control)}"
+        rows[site.head][site.layer] = {
             "x": site.layer,
-            "y": site.head,
-            "fill": colour(score.similarity, *similarity_scale(atlas, lens_names(atlas))),
-            "text": f"{site.label}: {two(score.similarity)}",
+            "fill": colour(score.similarity, *scale),
+            "label": site.label,
+            "text": f"similarity {two(score.similarity)}{control}",
             "mark": bool(score.beats_control),
+            "image": data_uri(score.image, side=120) if len(scores) <= _MOST_TIPS else "",
         }
-        for site in atlas.sites(lens, picture)
-        if _is_head(site)
-        for score in [atlas.score(lens, site, picture)]
-    ]
-
-
-def _is_head(site: Site) -> bool:
-    return site.kind == "head"
+    return rows if scores else []
 
 
 def _asset(name: str) -> str:

@@ -125,5 +125,8 @@ def models_for_photographs(but: str = "") -> tuple[str, ...]:
     """Names of the cards whose decoders were trained on photographs, the smallest download first."""
     from steerlens.zoo.cards import cards
 
-    fit: list[Any] = [card for card in cards().values() if "photograph" in card.domain and card.name != but]
+    def suits(domain: str) -> bool:
+        return "photograph" in domain and "no photograph" not in domain
+
+    fit: list[Any] = [card for card in cards().values() if suits(card.domain) and card.name != but]
     return tuple(card.name for card in sorted(fit, key=lambda card: (card.gigabytes, card.name)))
