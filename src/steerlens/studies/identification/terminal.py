@@ -13,7 +13,7 @@ def identification_lines(summary: IdentificationSummary, folder: Path) -> list[s
     """Lines of results: the conclusion, every lens, and the share by layer."""
     lines = [
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_studied} of {summary.n_heads} "
-        f"heads, {summary.strength}; compared with {summary.n_foils} decoded picture(s) of other writes each",
+        f"heads, {summary.strength}; {_compared(summary)}",
         f"{'own write closer to the input than':46} {'another picture' + chr(39) + 's write':24} a random direction",
     ]
     for row in summary.rows:
@@ -28,3 +28,10 @@ def identification_lines(summary: IdentificationSummary, folder: Path) -> list[s
         *summary.conclusion.lines(),
     ]
     return [*lines, *closing_lines(folder, caution(summary.n_concepts))]
+
+
+def _compared(summary: IdentificationSummary) -> str:
+    if not summary.seeds:
+        return "nothing decoded; each compared with every picture of another concept"
+    foils = "1 other write" if summary.n_foils == 1 else f"{summary.n_foils} other writes"
+    return f"each decoded picture compared with those of {foils}"
