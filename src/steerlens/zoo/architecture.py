@@ -31,8 +31,13 @@ def package_configs(card: Card) -> Configs:
 
 def folder_configs(located: LocatedPair) -> Configs:
     """Reads the configs of a pair on this machine."""
+    encoder = encoder_config(located.encoder)
+    if located.processor is not None:  # the encoder sees pictures of the size that its decoder was trained for
+        processor = read_json(located.processor / "preprocessor_config.json", "image_processor")
+        side = (processor.get("crop_size") or processor.get("size") or {}).get("height")
+        encoder = encoder if side is None else {**encoder, "image_size": side}
     return {
-        "image_encoder": encoder_config(located.encoder),
+        "image_encoder": encoder,
         "unet": read_json(located.decoder / "unet" / "config.json", "unet"),
         "movq": read_json(located.decoder / "movq" / "config.json", "movq"),
     }

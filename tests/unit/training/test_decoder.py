@@ -20,7 +20,7 @@ from steerlens.training import DecoderRecipe, Evaluation, Measurement, evaluate,
 from steerlens.training.embedder import copy_encoder, embed_with, opened_embedder, resized
 from steerlens.training.unet import CONDITION_LAYERS, UnetSettings, make_unet, start_unet
 from steerlens.vocabulary import PrototypeVocabulary
-from steerlens.zoo import cards, load_probe, measure_fit
+from steerlens.zoo import cards, cost_of, load_probe, measure_fit
 
 TINY = DecoderRecipe(steps=2, scenes=8, part=4, pixels=42, unet=UnetSettings(channels=(32, 32, 32), batch=4))
 
@@ -195,6 +195,12 @@ def test_a_decoder_of_the_package_takes_its_encoder_from_a_folder(shipped: Path,
     assert isinstance(pair.vocabulary, PrototypeVocabulary)
     parts = {name.partition("/")[0] for name in pair.provenance.sha256}
     assert {"image_encoder", "image_processor", "unet", "movq"} <= parts
+
+
+def test_its_cost_is_counted_at_the_size_of_its_pictures(shipped: Path, encoder: Path, run: Path) -> None:
+    given, own = cost_of("tiny-dinov2", local=encoder, device="cpu"), cost_of(run / "pair", device="cpu")
+    assert given.unet_flops == own.unet_flops
+    assert given.encoder_flops < own.encoder_flops, "42 pixels, where the encoder's own config says 56"
 
 
 def test_weights_of_another_file_are_noted_and_measured(shipped: Path, tmp_path: Path) -> None:
