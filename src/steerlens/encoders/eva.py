@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.encoders.fused import recorded_by_kernel
-from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.hooks import Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.timm_trunk import TimmTrunk
 from steerlens.errors import ModelError
@@ -40,21 +40,9 @@ class EvaTrunk(TimmTrunk):
         """Attention pooling reads all tokens, the mean only patches."""
         return self.vit.attn_pool is not None
 
-    def layers(self) -> Sequence[LayerModules]:
-        """The native modules, layer by layer."""
-        return [
-            LayerModules(
-                block=block,
-                attn_out=block.drop_path1,
-                attn_proj=block.attn.proj,
-                mlp_out=block.drop_path2,
-                n_heads=block.attn.num_heads,
-                out_weight=block.attn.proj.weight,
-                out_bias=block.attn.proj.bias,
-                scale=block.gamma_1,
-            )
-            for block in self.vit.blocks
-        ]
+    def additions(self, block: Any) -> tuple[nn.Module, nn.Module, Tensor | None]:
+        """What drops paths in training: LayerScale is a parameter, applied before."""
+        return block.drop_path1, block.drop_path2, block.gamma_1
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """Records patterns and values from the arguments of the fused kernel, which come after rotary embeddings."""

@@ -17,7 +17,8 @@ from PIL import Image
 
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.clip import CLIPEncoder
-from steerlens.encoders.vlm import VLM, VLMTowerEncoder
+from steerlens.encoders.vlm import VLM
+from steerlens.encoders.vlm_tower import VLMTowerEncoder
 from steerlens.errors import ModelError
 
 _TOWERS: Mapping[str, str] = {"clip_vision_model": "CLIP", "siglip_vision_model": "Siglip"}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from steerlens.encoders.fused import KernelCall, recorded_by_kernel
 from steerlens.encoders.hooks import Recorded
-from steerlens.encoders.vlm import VLMTowerEncoder
+from steerlens.encoders.vlm_tower import VLMTowerEncoder
 
 
 class PackedTowerEncoder(VLMTowerEncoder):

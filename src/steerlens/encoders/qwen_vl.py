@@ -13,8 +13,6 @@ References: S. Bai et al., "Qwen2.5-VL Technical Report", arXiv 2502.13923; "Qwe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib import import_module
 from math import isqrt
 from typing import Any, ClassVar
 
@@ -112,7 +110,7 @@ class Qwen3VLEncoder(PackedTowerEncoder):
         if cut["image_grid_thw"].tolist() != [[1, *self.spec.patch_grid]] * len(squares):
             raise ModelError(f"the image processor makes other grids than {self.spec.patch_grid} patches.")
         patches = cut["pixel_values"].unflatten(0, (len(squares), -1))
-        return {"pixel_values": patches[:, self._blockwise().argsort()].to(self.device, self.dtype)}
+        return {"pixel_values": patches[:, self.blockwise().argsort()].to(self.device, self.dtype)}
 
     def misfit(self, inputs: Inputs) -> tuple[int, ...] | None:
         """Returns None: `model_inputs` itself checks inputs that are cut into patches."""
@@ -134,11 +132,11 @@ class Qwen3VLEncoder(PackedTowerEncoder):
 
     def run_tower(self, inputs: Inputs) -> None:
         """Calls the native tower once, on the patches in its own order."""
-        patches = inputs["pixel_values"].to(self.dtype)[:, self._blockwise()]
+        patches = inputs["pixel_values"].to(self.dtype)[:, self.blockwise()]
         grid = torch.tensor([[1, *self.spec.patch_grid]] * len(patches), device=patches.device)
         self._native(patches.flatten(0, 1), grid_thw=grid)
 
-    def _blockwise(self) -> Tensor:
+    def blockwise(self) -> Tensor:
         """The row-by-row index of each patch in the order that the processor gives, block by block."""
         (rows, columns), merge = self.spec.patch_grid, self._native.config.spatial_merge_size
         grid = torch.arange(rows * columns, device=self.device).view(rows // merge, merge, columns // merge, merge)
@@ -146,28 +144,4 @@ class Qwen3VLEncoder(PackedTowerEncoder):
 
     def native_order(self) -> Tensor:
         """Block by block, as the processor gives them."""
-        return self._blockwise()
-
-
-class Qwen25VLEncoder(Qwen3VLEncoder):
-    """The vision tower of a Qwen2.5-VL of transformers, without its merger; most blocks attend within windows."""
-
-    family = "qwen2_5_vl"
-    library = "a vision tower of Qwen2.5-VL"
-    architectures = ("Qwen2_5_VisionTransformerPretrainedModel",)
-    whole = VLM(("Qwen2_5_VL",), "visual")
-    others: ClassVar[frozenset[str]] = frozenset()
-    parts = replace(
-        Qwen3VLEncoder.parts, block_kind="Qwen2_5_VLVisionBlock", attention_kind="Qwen2_5_VLVisionAttention"
-    )
-
-    def native_order(self) -> Tensor:
-        """Blocks of patches sorted by window, as the model itself sorts them."""
-        native, config = self._native, self._native.config
-        grid = torch.tensor([[1, *self.spec.patch_grid]], device=self.device)
-        utilities = import_module("transformers.vision_utils")
-        order, _ = utilities.get_vision_window_index(
-            grid, config.spatial_merge_size, config.window_size, config.patch_size
-        )
-        patches = self._blockwise()
-        return native.permute_input_for_window_attn(patches[:, None], order.to(patches.device), len(patches))[:, 0]
+        return self.blockwise()

@@ -2,7 +2,7 @@
 
 The embedding is the input of the classifier, `fc_norm(pool(norm(x)))`, computed by the model's own code with any
 pooling (class token, mean, maximum, attention); the classifier's weights are a vocabulary. The input of the output
-projection `proj`, a separate module, is the head values. `timm_trunk.py` and `eva.py` name the native modules.
+projection `proj`, a separate module, is the head values. `timm_vit.py` and `eva.py` name the native modules.
 
 References: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; R. Wightman, "PyTorch Image
 Models", 2019.
@@ -22,7 +22,8 @@ from steerlens.encoders.eva import EvaTrunk
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.hooks import LayerModules, Recorded
 from steerlens.encoders.structure import class_name
-from steerlens.encoders.timm_trunk import TimmTrunk, VisionTransformerTrunk
+from steerlens.encoders.timm_trunk import TimmTrunk
+from steerlens.encoders.timm_vit import VisionTransformerTrunk
 from steerlens.encoders.transforms import TransformEncoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary

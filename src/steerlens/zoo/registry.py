@@ -20,7 +20,7 @@ _OURS: Mapping[Group, Mapping[str, str]] = {
         "clip": "steerlens.encoders.clip:CLIPEncoder",
         "clip_vision": "steerlens.encoders.towers:CLIPVisionEncoder",
         "llava": "steerlens.encoders.llava:LLaVAEncoder",
-        "qwen2_5_vl": "steerlens.encoders.qwen_vl:Qwen25VLEncoder",
+        "qwen2_5_vl": "steerlens.encoders.qwen25_vl:Qwen25VLEncoder",
         "qwen3_vl": "steerlens.encoders.qwen_vl:Qwen3VLEncoder",
         "tipsv2": "steerlens.encoders.tipsv2:TIPSv2Encoder",
         "metaclip_2": "steerlens.encoders.clip:MetaCLIP2Encoder",
