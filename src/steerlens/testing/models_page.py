@@ -25,17 +25,17 @@ _READOUTS = """\
 `torch.compile`, Lightning or PEFT (LoRA is merged in a copy). An embedding is read from:
 
 - `clip`, `metaclip_2`: the projected class token.
-- `clip_vision`, `tipsv2`: the class token after the final norm; with `load_encoder(..., readout="mean")` the mean of the
-  patches, with a number that token (token 1 of TIPSv2 is its second class token).
+- `clip_vision`, `tipsv2`: the class token after the final norm; with `load_encoder(..., readout="mean")` the mean of
+  the patches, with a number that token (token 1 of TIPSv2 is its second class token).
 - `llava`: the mean of the tokens that the language model gets, at the layer where it reads them and without a norm, or
   one token. Later blocks, projector and language model are left out.
 - `qwen2_5_vl`, `qwen3_vl`: the mean of the last residual over patches, or one patch. The mergers are left out, their
   norms included. Pictures are squashed to a square of 448 pixels, or as near as the processor's limits allow.
 - `siglip`: the pooling head over all tokens; of classifiers their mean.
-- `siglip2`: the same, of pictures squashed to a square, or with `load_encoder(..., shape=(width, height))` of pictures of
-  that shape, as the model's own processor cuts them.
+- `siglip2`: the same, of pictures squashed to a square, or with `load_encoder(..., shape=(width, height))` of pictures
+  of that shape, as the model's own processor cuts them.
 - `vit`, `deit`, `vit_mae`, `dinov3_vit`: the class token after the final norm, through the pooler where there is one.
-- `dinov2`, `dinov2_with_registers`: the class token after the final norm; of classifiers beside the mean of the patches.
+- `dinov2`, `dinov2_with_registers`: the class token after the final norm; of classifiers with the mean of the patches.
 - `aimv2`: the pooling head over all tokens, or their mean.
 - `timm`, `open_clip`, `open_clip_timm`: the model's own pooling (class token, mean, attention), before a classifier and
   after a projection. Perception Encoder lang and spatial: the mean of the patches, without a norm.
