@@ -124,6 +124,12 @@ def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
         (("decoder", "--count", "3"), "at least 4 pictures"),
         (("decoder", "--strength", "hard"), "is not a strength"),
         (("decoder", "--sweep-schedulers", "magic"), "magic"),
+        (
+            ("importance", "--no-decoder", "--no-extras", "--seeds", "3", "--judge", "x"),
+            "--judge, --seeds, --no-extras: no effect",
+        ),
+        (("identification", "--no-decoder", "--foils", "2"), "--foils: no effect, because nothing is decoded"),
+        (("lenses", "--bank-size", "9", "--neighbours", "3"), "--bank-size, --neighbours: no effect"),
     ],
 )
 def test_what_makes_no_study_is_told(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

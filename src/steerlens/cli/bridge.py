@@ -100,6 +100,8 @@ class Fit:
             options = BridgeOptions(self.map, decode, self.batch_size, seed=self.seed)
             events = make_bridge(source, target, paths, others, decoder=decoder, options=options)
             new = run_to_end(events, progress.show)
+            if self.decode is not None and new.measured.n_decoded < self.decode:
+                progress.say(f"--decode {self.decode}: only {new.measured.n_decoded} pictures are held out")
             for note in new.notes:
                 progress.say(note)
         pictures = {

@@ -8,6 +8,9 @@ import tyro
 
 from steerlens.cli.console import ProgressBar, emit_json, say
 
+_NEAREST = 5
+"""Default number of neighbours; a smaller index shows all that it holds."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -88,7 +91,7 @@ class Find:
     picture: tyro.conf.Positional[Path]
     """Picture whose neighbours to list."""
 
-    count: int = 5
+    count: int = _NEAREST
     """Number of neighbours."""
 
     device: str | None = None
@@ -110,6 +113,8 @@ class Find:
             raise UsageError(f"--count must be at least 1, not {self.count}.")
         picture = load_picture(self.picture)
         pair = open_index(self.index, device=self.device, local_files_only=self.local_files_only)
+        if self.count != _NEAREST and self.count > len(pair.decoder.files):
+            raise UsageError(f"--count {self.count}: the index holds only {len(pair.decoder.files)} pictures.")
         embedding = pair.encoder.embed(pair.encoder.preprocess([picture.image]))
         indices, cosines = pair.decoder.nearest(embedding, self.count)
         files = [str(pair.decoder.files[index]) for index in indices[0].tolist()]

@@ -13,6 +13,9 @@ from steerlens.studies.shared import StudySettings
 if TYPE_CHECKING:
     from steerlens.profiles import HeadProfile, Profile, ProfilePictures
 
+_TEXTS, _ABLATED = 6, 16
+"""Defaults, which are not complained about where they cannot have an effect."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -42,14 +45,14 @@ class Command:
     top: int = 8
     """Number of top pictures of each head."""
 
-    texts: int = 6
+    texts: int = _TEXTS
     """Number of texts that describe each head."""
 
     vocabulary: Path | None = None
     """Texts to choose from: a text file with a text per line, or a folder with vocabulary.json and
     vocabulary.safetensors. Default: the model's own, if it has any."""
 
-    ablate: int = 16
+    ablate: int = _ABLATED
     """Number of pictures on which every head is ablated in a real forward pass, the costly part; 0 for none."""
 
     studies: Path | None = None
@@ -95,6 +98,7 @@ class Command:
             )
             measured = measured_faithfulness(pair.name, self.studies)
             words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
+            self._refuse_unused(len(shown.pictures), vocabulary=words is not None or pair.vocabulary is not None)
             progress.advance(1)
             profile = run_to_end(profile_heads(pair, shown, options, self.out, words, measured), progress.show)
             progress.stage("page", 1)
@@ -105,6 +109,24 @@ class Command:
         else:
             _print_heads(profile, page)
         return 0
+
+    def _refuse_unused(self, pictures: int, *, vocabulary: bool) -> None:
+        """Refuses options that cannot have an effect, unless they are at their defaults.
+
+        Raises:
+            UsageError: if there is any, naming the first.
+        """
+        from steerlens.errors import UsageError
+
+        why = ""
+        if self.ablate != _ABLATED and self.ablate > pictures:
+            why = f"--ablate {self.ablate}: there are only {pictures} pictures to ablate heads on"
+        elif self.texts not in (_TEXTS, 0) and not vocabulary:
+            why = f"--texts {self.texts}: no effect, because this model has no texts; give them with --vocabulary"
+        elif self.texts == 0 and self.vocabulary is not None:
+            why = f"--vocabulary {self.vocabulary}: no effect with --texts 0"
+        if why:
+            raise UsageError(f"{why}.")
 
     def _pictures(self) -> "ProfilePictures":
         from steerlens.errors import UsageError

@@ -81,6 +81,10 @@ class Prepare:
         """Runs the command and returns the exit code."""
         if self.pictures is not None and not self.pictures.is_dir():
             raise UsageError(f"--pictures {self.pictures} is not a folder.")
+        if self.pictures is not None and self.sources != ("emoji",):
+            raise UsageError(
+                "--sources: no effect with --pictures, which replaces the packages. Leave one of them out."
+            )
         _prepare(self.data, self.pictures, self.seed, self.sources)
         return 0
 

@@ -15,7 +15,7 @@ class DecodeOptions:
     """Options of decoding, complete.
 
     Attributes:
-        steps: denoising steps; ignored by decoders that take one pass.
+        steps: denoising steps; 1 for decoders that take one pass, which ignore it.
         guidance: classifier-free guidance scale; 1 or less for none.
         scheduler: the sampler; `none` for decoders that denoise nothing, which ignore it.
         size: height and width in pixels.

@@ -50,6 +50,10 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     "provenance": (dict,),
     "inputs": (dict,),
     "plan": (dict,),
+    "options": (dict,),
+    "target": (dict,),
+    "directions": (dict,),
+    "decode": (str,),
 }
 """Kinds of what is used without further checks."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.prepare import default_strength, make_job, plan_of, vector_place
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
+    from steerlens.sweep.unused import refuse_unused_in_decoding
 
 __all__ = [
     "DecodingOptions",
@@ -35,6 +36,7 @@ __all__ = [
     "make_job",
     "plan_of",
     "ray_engine",
+    "refuse_unused_in_decoding",
     "run",
     "size_limit",
     "vector_place",

@@ -28,6 +28,7 @@ from steerlens.sweep.options import LookOptions
 from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
+from steerlens.sweep.unused import refuse_unused_in_decoding, refuse_unused_in_plan, refuse_unused_labels
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo import Card, Pair
 from steerlens.zoo.identity import models_identity
@@ -58,7 +59,7 @@ def make_job(
         directions: name -> direction (D,), group or region.
 
     Raises:
-        UsageError: if a site, strength, text or number makes no sense for this pair.
+        UsageError: if a site, strength, text or number makes no sense for this pair, or an option has no effect.
     """
     spec, by_id, directions = pair.encoder.spec, dict[str, Picture](), directions or {}
     for picture in pictures:
@@ -70,6 +71,9 @@ def make_job(
             direction.check(spec)
     if options.preview and not getattr(pair.decoder, "previews", False):
         raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
+    refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name)
+    labels = pair.vocabulary if vocabulary is None else vocabulary
+    refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
     tokens = _tokens_written_to(pair, options, plan.strength, directions)
     resolved = resolve_target(pair, target)
     index = pair.decoder if isinstance(pair.decoder, NeighboursDecoder) else None
@@ -80,7 +84,7 @@ def make_job(
         pictures=by_id,
         plan=plan,
         options=options.over(pair.decoder.spec.defaults),
-        vocabulary=pair.vocabulary if vocabulary is None else vocabulary,
+        vocabulary=labels,
         target=resolved,
         directions=directions,
         n_labels=options.n_labels,
@@ -159,7 +163,7 @@ def plan_of(
         directions: name -> direction (D,), group or region.
 
     Raises:
-        UsageError: if a site or a number makes no sense for this encoder.
+        UsageError: if a site or a number makes no sense for this encoder, or an option has no effect.
     """
     if options.n_seeds < 1:
         raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
@@ -177,7 +181,7 @@ def plan_of(
     elif options.sites.strip():
         sites = parse_sites(options.sites, n_layers, n_heads)
     named = tuple(direction_site(name, direction) for name, direction in (directions or {}).items())
-    return make_plan(
+    plan = make_plan(
         [picture_id(picture) for picture in pictures],
         tuple(dict.fromkeys((*sites, *named))),
         n_layers if source is None else source.last_layer(n_layers) + 1,
@@ -188,6 +192,8 @@ def plan_of(
         effects=parse_effects(options.effect),
         foils=options.foils,
     )
+    refuse_unused_in_plan(options, plan)
+    return plan
 
 
 def default_strength(card: Card | None) -> Strength:

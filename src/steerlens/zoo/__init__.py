@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from steerlens.zoo.encoder_opening import load_encoder, open_encoder
     from steerlens.zoo.hub import cached_snapshot
-    from steerlens.zoo.indexes import IndexPair, found_index, open_index, requested_index
+    from steerlens.zoo.indexes import IndexPair, found_index, index_folder, open_index, requested_index
     from steerlens.zoo.joint import encoder_inside
     from steerlens.zoo.locating import ENCODER_FILES, LocatedPair, card_files, locate_pair
     from steerlens.zoo.manifest import build_manifest, differences, read_manifest, shapes_of, write_manifest
@@ -104,6 +104,7 @@ __all__ = [
     "find_reference",
     "found_index",
     "has_no_decoder",
+    "index_folder",
     "inner_folder",
     "is_folder",
     "library_versions",

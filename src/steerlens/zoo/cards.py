@@ -227,7 +227,7 @@ def card(name: str) -> Card:
         return known[name]
     shown = name if len(name) <= 80 else f"{name[:60]}..."
     raise UsageError(
-        f"there is no model {shown!r}{did_you_mean(name) or '.'} Known are {', '.join(known)}; or give the path of a "
+        f"there is no model {shown!r}{did_you_mean(name) or '.'} `steerlens models` lists all; or give the path of a "
         "folder that holds an encoder and a decoder."
     )
 

@@ -27,9 +27,11 @@ def card_of(source: str | Path) -> Card | None:
     if isinstance(source, str) and source.strip() and "/" not in source and "\\" not in source:
         return card(source)  # raises, and suggests a similar name
     if not str(source).strip():
-        raise UsageError(f"a model needs a name; known are {', '.join(cards())}, or give the path of a folder.")
+        raise UsageError("a model needs a name (`steerlens models` lists all), or the path of a folder.")
     hint = hint_for_encoder(str(source)) if has_no_decoder(source) else ""
-    raise UsageError(f"there is no folder {shortened(source)}; known models are {', '.join(cards())}.{hint}")
+    raise UsageError(
+        f"there is no folder {shortened(source)}; `steerlens models` lists the models known by name.{hint}"
+    )
 
 
 def has_no_decoder(source: str | Path) -> bool:

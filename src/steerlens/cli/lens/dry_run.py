@@ -56,10 +56,18 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     """
     from steerlens.decoders import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
-    from steerlens.sweep import Selection, default_strength, encoder_passes, plan_of, vector_place
+    from steerlens.sweep import (
+        Selection,
+        default_strength,
+        encoder_passes,
+        plan_of,
+        refuse_unused_in_decoding,
+        vector_place,
+    )
     from steerlens.zoo import card_of, cost_of, default_options, estimate_seconds, probe_flops
 
     models, look = settings.models, settings.look
+    settings.workers.refuse_unused()
     if models.model.startswith("bridge:"):
         from steerlens.bridges import parts_of
 
@@ -79,7 +87,9 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     directions = settings.sites.directions(cost.n_layers, cost.n_heads)
     strength = default_strength(card)
     plan = plan_of(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
-    options = look.over(default_options(card, cost.size))
+    defaults = default_options(card, cost.size)
+    refuse_unused_in_decoding(look, defaults, models.model)
+    options = look.over(defaults)
     speed = probe_flops(device, parse_dtype(models.dtype))
     precision = decoder_dtype(device, parse_dtype(models.dtype))
     batch = options.batch_size or default_batch_size(options.size, cost.scale, device)

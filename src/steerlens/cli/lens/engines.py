@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from steerlens.cli.console import ProgressBar
-from steerlens.cli.lens.settings import LensSettings, WorkerSettings
+from steerlens.cli.lens.settings import LensSettings
 from steerlens.decoders import DiffusionDecoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
@@ -34,8 +34,7 @@ def engine_of(settings: LensSettings) -> Engine:
     if settings.workers.engine == "ray":
         on_worker = replace(settings, models=settings.models.absolute())
         return ray_engine(settings.workers, partial(load_pair, on_worker))
-    if settings.workers != WorkerSettings():
-        raise UsageError("options of workers need --engine ray.")
+    settings.workers.refuse_unused()
     return run
 
 

@@ -162,6 +162,20 @@ class WorkerSettings(Workers):
     gpus: Annotated[float | None, tyro.conf.arg(name="worker-gpus")] = None
     """With --engine ray: GPUs of each worker, or a fraction of a GPU. Default: 1 if the cluster has GPUs, else 0."""
 
+    def refuse_unused(self) -> None:
+        """Refuses options of workers where there are none.
+
+        Raises:
+            UsageError: if there is any, naming all.
+        """
+        from steerlens.errors import UsageError
+
+        flags = {"address": "--address", "count": "--workers", "cpus": "--worker-cpus", "gpus": "--worker-gpus"}
+        defaults = WorkerSettings()
+        given = [flag for name, flag in flags.items() if getattr(self, name) != getattr(defaults, name)]
+        if self.engine == "local" and given:
+            raise UsageError(f"{', '.join(given)}: no effect, because workers need --engine ray.")
+
 
 @dataclass(frozen=True)
 class LensSettings:

@@ -3,8 +3,8 @@
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from steerlens.errors import UsageError
 from steerlens.studies.identification.arguments import IdentificationArguments
+from steerlens.studies.shared.arguments import refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
         from steerlens.sweep import default_strength
 
         settings = arguments.settings
-        if arguments.judge is not None and not arguments.decoder:
-            raise UsageError("a judge looks at decoded pictures: leave out --judge or --no-decoder.")
+        if not arguments.decoder:
+            refuse_unused(arguments, ("judge", "seeds", "foils"), "nothing is decoded with --no-decoder")
         strength = None if arguments.strength is None else Strength.parse(arguments.strength)
         yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, 0, arguments.count, choosing=True)

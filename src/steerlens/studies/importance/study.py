@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from steerlens.errors import UsageError
 from steerlens.studies.importance.arguments import ImportanceArguments
+from steerlens.studies.shared.arguments import refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         )
 
         settings = arguments.settings
+        if not arguments.decoder:
+            refuse_unused(arguments, ("judge", "seeds", "extras"), "nothing is decoded with --no-decoder")
         if arguments.decoder and arguments.seeds < 2:
             raise UsageError(f"the study needs at least 2 seeds, not {arguments.seeds}, for the scores' reliability.")
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         scope, _, sign = (arguments.effect or "total-").partition("-")
         yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.choose, arguments.count, choosing=True)
-        if arguments.judge is not None and not arguments.decoder:
-            raise UsageError("--judge embeds decoded pictures, and there are none with --no-decoder; give one of them.")
         pair = load_study_pair(settings, decoder=arguments.decoder)
         judge = load_judge(arguments.judge, settings)
         yield Progress("loading", 1, 1)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from steerlens.errors import UsageError
 from steerlens.studies.lenses.arguments import LensesArguments
+from steerlens.studies.shared.arguments import refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
         )
 
         settings = arguments.settings
+        if arguments.bank is None and settings.data is None:
+            refuse_unused(arguments, ("bank_size", "neighbours"), "there are no real pictures without --bank or --data")
         strengths = tuple(Strength.parse(strength) for strength in arguments.strengths)
         yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.choose, arguments.count)

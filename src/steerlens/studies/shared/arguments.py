@@ -1,8 +1,11 @@
 """Command-line options that all studies share. Light to import: the command line needs it at once."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
+
+from steerlens.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,24 @@ class StudyArguments:
     """Folder of the study."""
 
     settings: StudySettings = field(default_factory=StudySettings)
+
+
+def refuse_unused(arguments: StudyArguments, names: Sequence[str], why: str) -> None:
+    """Refuses options that were given and cannot have an effect; options at their defaults are not complained about.
+
+    Args:
+        arguments: the options of the command.
+        names: names of the options without an effect.
+        why: the reason, for the message.
+
+    Raises:
+        UsageError: if one of them differs from its default, naming all that do.
+    """
+    defaults = {field.name: field.default for field in fields(arguments)}
+    given = [
+        f"--{'no-' if getattr(arguments, name) is False else ''}{name.replace('_', '-')}"
+        for name in names
+        if getattr(arguments, name) != defaults[name]
+    ]
+    if given:
+        raise UsageError(f"{', '.join(given)}: no effect, because {why}. Leave out what has no effect.")

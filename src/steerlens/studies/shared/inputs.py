@@ -9,7 +9,7 @@ from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.bench import require_embeddings, with_steps
 from steerlens.studies.shared.scenes import require_scenes, scene_subjects
 from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
-from steerlens.studies.shared.undecoded import open_undecoded
+from steerlens.studies.shared.undecoded import open_undecoded, refuse_decoding_options
 from steerlens.zoo import Pair
 
 
@@ -18,7 +18,7 @@ def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
 
     Raises:
         UsageError: if its decoder reads image tokens, which no study produces; or if options of decoding are given
-            without a decoder.
+            without a decoder that denoises.
     """
     if not decoder:
         return open_undecoded(settings)
@@ -30,6 +30,9 @@ def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
         encoder=settings.encoder,
     )
     require_embeddings(pair)
+    defaults = pair.decoder.spec.defaults
+    if defaults.scheduler == "none" and decode_options(pair, settings) != defaults:
+        refuse_decoding_options(settings, f"{pair.name} decodes in one pass, without denoising")
     return pair
 
 

@@ -65,9 +65,7 @@ def open_undecoded(settings: StudySettings) -> Pair:
         UsageError: if there is no such encoder, or options of decoding are given.
         ModelError: if it cannot be loaded.
     """
-    given = {"--steps": settings.steps, "--guidance": settings.guidance}
-    if words := ", ".join(name for name, value in given.items() if value is not None):
-        raise UsageError(f"{words}: a study without a decoder takes no such option; leave it out, or decode.")
+    refuse_decoding_options(settings, "a study without a decoder takes no such option")
     name = settings.encoder or settings.model
     located = locate_encoder(name) if settings.local is None else _beside(name, settings.local)
     encoder = open_encoder(located, device=settings.device, name=name)
@@ -90,6 +88,17 @@ def open_undecoded(settings: StudySettings) -> Pair:
         known,
         provenance,
     )
+
+
+def refuse_decoding_options(settings: StudySettings, why: str) -> None:
+    """Refuses options of denoising that were given where there is none.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    given = {"--steps": settings.steps, "--guidance": settings.guidance}
+    if words := ", ".join(name for name, value in given.items() if value is not None):
+        raise UsageError(f"{words}: no effect, because {why}. Leave out what has no effect.")
 
 
 def _beside(name: str, local: Path) -> LocatedEncoder:
