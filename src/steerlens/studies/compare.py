@@ -94,20 +94,27 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
 def compare_sentences(models: Sequence[ComparedModel]) -> list[str]:
     """Plain sentences: the leading study's first sentence on each model, and which claims hold where."""
     leading = [sentence for model in models[:2] for sentence in opening_sentences(model.results)[:1]]
-    measured = {what: claims for what, claims in _by_claim(models).items() if all(claims)}
     names = [model.name for model in models]
     groups: dict[str, list[str]] = {}
-    for what, claims in measured.items():
-        holding = [name for name, claim in zip(names, claims, strict=True) if claim is not None and claim.holds]
-        where = "every model" if len(holding) == len(names) else joined(holding) if holding else "none of them"
+    for what, claims in _common(models).items():
+        measured = {name: claim for name, claim in zip(names, claims, strict=True) if claim is not None}
+        holding = [name for name, claim in measured.items() if claim.holds]
+        where = (
+            "every model tested" if len(holding) == len(measured) else joined(holding) if holding else "none of them"
+        )
         groups.setdefault(where, []).append(what)
-    order = sorted(groups, key=lambda where: (where == "none of them", where != "every model"))
+    order = sorted(groups, key=lambda where: (where == "none of them", where != "every model tested"))
     return [*leading, *(f"Holds on {where}: {_some(groups[where])}." for where in order)][:SENTENCES]
 
 
 def _some(claims: Sequence[str]) -> str:
     rest = len(claims) - _NAMED
     return "; ".join(claims[:_NAMED]) + (f"; and {rest} more below" if rest > 0 else "")
+
+
+def _common(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
+    """Claims that at least two models were tested on."""
+    return {what: claims for what, claims in _by_claim(models).items() if len([1 for own in claims if own]) >= 2}
 
 
 def _by_claim(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
@@ -123,13 +130,14 @@ def _verdict(claim: Claim) -> str:
 
 
 def compare_figure(models: Sequence[ComparedModel]) -> Figure | None:
-    """Draws the claims that all models have, one marker per model; None if they have none in common."""
-    common = [(what, claims) for what, claims in _by_claim(models).items() if all(claims)][:_DRAWN]
+    """Draws the first claims that at least two models were tested on, one marker per model; None without any."""
+    common = list(_common(models).items())[:_DRAWN]
     if not common:
         return None
     figure = Figure(figsize=(9.5, 0.5 * len(common) + 1.6), layout="constrained")
     axes = figure.subplots()
     styles = [(DARK, "o"), (MIDDLE, "s"), (STRONG, "^"), (LIGHT, "D")]
+    named = set[str]()
     for place, (_, claims) in enumerate(reversed(common)):
         for number, (model, claim) in enumerate(zip(models, claims, strict=True)):
             if claim is None:
@@ -142,9 +150,10 @@ def compare_figure(models: Sequence[ComparedModel]) -> Figure | None:
                 at,
                 marker,
                 color=colour,
-                label=model.name if place == 0 else None,
+                label=None if model.name in named else model.name,
                 markersize=5,
             )
+            named.add(model.name)
     axes.axvline(0, color=DARK, linewidth=0.8)
     axes.set_yticks(range(len(common)), [_broken(what) for what, _ in reversed(common)], fontsize=7.5)
     axes.set_xlabel("right of the line, the claim holds; lines: 95 % intervals", fontsize=9)

@@ -77,12 +77,14 @@ class ModelResults:
         results: its finished studies.
         figures: figures of the pair itself, if they were measured.
         pair: file of these figures.
+        folder: name of the folder that holds the studies.
     """
 
     name: str
     results: Sequence[Finished]
     figures: Sequence[PairFigure] = ()
     pair: Path | None = None
+    folder: str = ""
 
     @property
     def slug(self) -> str:
@@ -160,7 +162,7 @@ def read_models(folder: Path) -> list[ModelResults]:
     results = find_studies(folder)
     name = next((finished.model for finished in results if finished.model), folder.name)
     pair = folder / PAIR_FIGURES
-    return [ModelResults(name, results, read_pair_figures(pair), pair)]
+    return [ModelResults(name, results, read_pair_figures(pair), pair, folder.name)]
 
 
 def _has_studies(folder: Path) -> bool:
@@ -170,12 +172,15 @@ def _has_studies(folder: Path) -> bool:
 
 
 def named_apart(models: Sequence[ModelResults]) -> list[ModelResults]:
-    """Numbers models of the same name, such as one model studied on two kinds of pictures."""
-    named: list[ModelResults] = []
+    """Tells models of the same name apart by their folders, such as one model studied on two kinds of pictures."""
+    taken: list[ModelResults] = []
     for model in models:
-        same = sum(other.name == model.name for other in models[: len(named)])
-        named.append(model if same == 0 else replace(model, name=f"{model.name} ({same + 1})"))
-    return named
+        name, number = model.name, 1
+        while any(other.name == name for other in taken):
+            number += 1
+            name = f"{model.name} ({model.folder if number == 2 and model.folder else number})"
+        taken.append(replace(model, name=name))
+    return taken
 
 
 def find_studies(folder: Path) -> list[Finished]:

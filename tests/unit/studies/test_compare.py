@@ -68,7 +68,7 @@ def test_one_model_keeps_its_pages_and_its_name_is_numbered_if_it_comes_twice(
     assert "On first, the rule recommends" in (tmp_path / "docs" / "studies.md").read_text()
     shutil.copytree(models[0], tmp_path / "third")
     text = write_page([models[0], tmp_path / "third"], tmp_path / "both").read_text()
-    assert "[first (2)](studies/first-2.md)" in text
+    assert "[first (third)](studies/first-third.md)" in text
     with pytest.raises(UsageError, match="no finished study"):
         write_page([models[0], tmp_path / "none"], tmp_path / "docs")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steerlens.decoders import shown_pictures
 from steerlens.encoders import Encoder
-from steerlens.lenses import SteeringLens
+from steerlens.lenses import SteeringLens, visible_norm
 from steerlens.progress import Progress, part_of
 from steerlens.sites import Site, all_heads
 from steerlens.studies.decoder.options import DecoderOptions, Decoding
@@ -43,6 +43,8 @@ class SubjectPart(Part):
         requested: steered embeddings.
         targets: targets by name; empty if pictures are compared with the input alone.
         judged_targets: embeddings by the judge of the picture and of another picture of its concept.
+        norm: visible norm of each head's write; older parts lack it.
+        layer: number of each head's layer; older parts lack it.
     """
 
     WHAT: ClassVar[str] = "subjects of the decoder study"
@@ -53,6 +55,8 @@ class SubjectPart(Part):
     judged_targets: Annotated[Mapping[str, Float[Tensor, " F"]], TensorNames("judge.{}", (INPUT, OTHER))] = field(
         default_factory=no_tensors
     )
+    norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
+    layer: Annotated[Float[Tensor, "N"] | None, TensorName("layer", optional=True)] = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +152,8 @@ def _subject(
         requested=SteeringLens(pair.encoder, options.strength).embeddings(trace, heads)[0].float(),
         targets={} if options.target == INPUT else subject_targets(pair, subject),
         judged_targets=judged_targets(judge, subject),
+        norm=visible_norm(trace.stack(heads).float(), centred=pair.encoder.spec.centred)[0].cpu(),
+        layer=torch.tensor([float(site.layer) for site in heads]),
     )
 
 

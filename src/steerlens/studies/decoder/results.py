@@ -1,7 +1,7 @@
 """Results of the decoder study as data: settings of the sweep, compared with the reference."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from steerlens.studies.decoder.conclusion import decoder_conclusion
@@ -78,6 +78,8 @@ class DecoderSummary(StudySummary):
         judge: the outside judge, or None.
         command: the command, or empty.
         model: name of the pair; empty in summaries of earlier versions.
+        baselines: correlations of norm and layer with the mean over all seeds of the reference; empty in earlier
+            versions.
     """
 
     n_pictures: int
@@ -103,6 +105,7 @@ class DecoderSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+    baselines: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
 
     def conclusion_words(self) -> dict[str, Any]:
         """The conclusion as JSON values."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from steerlens.scores import cosine_similarity
 from steerlens.studies.decoder.measure import SettingPart, SubjectPart
 from steerlens.studies.shared.measurements import Viewer, stacked
+from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.stats import of_draws, spearman, take
 from steerlens.studies.shared.targets import INPUT
 
@@ -54,6 +55,15 @@ class Decodings:
     def requested(self) -> Float[Tensor, "P N E"]:
         """Requested embeddings."""
         return stacked([part.requested for part in self.subjects], "requested embeddings")
+
+    def baselines(self) -> dict[str, Float[Tensor, "P N"]]:
+        """Norms of the writes and layers of the heads, which need no lens; empty if a part lacks them."""
+        families = {NORM: [part.norm for part in self.subjects], LAYER: [part.layer for part in self.subjects]}
+        return {
+            name: torch.stack([own for own in tables if own is not None])
+            for name, tables in families.items()
+            if all(own is not None for own in tables)
+        }
 
     def requested_scores(self) -> Float[Tensor, "P N"]:
         """Similarities of requested embeddings with the target."""

@@ -25,6 +25,7 @@ def decoder_section(summary: DecoderSummary) -> str:
         f"which has no seed noise, correlates with that mean by {interval(summary.undecoded)}. A ranking without noise "
         f"could reach at most the root of the reliability, {interval(summary.undecoded_ceiling)}; the share of this "
         f"limit is {interval(summary.undecoded_share)}.\n",
+        *_baselines(summary),
         "At the default setting, pictures of different inputs agree by "
         f"{signed(default.own.unrelated) or 'undefined'}.\n",
         figure("Every setting of the sweep", "decoder-settings"),
@@ -57,3 +58,11 @@ def _cells(row: SettingRow, name: str, *, judged: bool) -> list[str]:
         estimates = (None,) * 3 if view is None else (view.rank_correlation, view.share, view.agreement)
         cells += map(interval, estimates)
     return [*cells, interval(row.fidelity)]
+
+
+def _baselines(summary: DecoderSummary) -> list[str]:
+    """Sentence on what needs neither lens nor decoder."""
+    if not summary.baselines:
+        return []
+    words = ", ".join(f"{name} {interval(estimate)}" for name, estimate in summary.baselines.items())
+    return [f"Without a lens, correlations with the same mean are: {words}.\n"]

@@ -91,6 +91,10 @@ def summarise(
         judge=judge,
         command=command,
         model=model,
+        baselines={
+            name: _estimate(decodings, noiseless_statistic(table, reference))
+            for name, table in decodings.baselines().items()
+        },
     )
 
 

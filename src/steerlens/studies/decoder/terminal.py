@@ -29,6 +29,7 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
     lines += [
         f"ranking without decoding, correlation with the mean of the reference: {summary.undecoded}; limit without "
         f"noise: {summary.undecoded_ceiling}; share of the limit: {summary.undecoded_share}",
+        *(f"without a lens, {name}: {estimate}" for name, estimate in summary.baselines.items()),
         f"invented (1 - agreement over seeds): {summary.invented}; 1 - agreement of different inputs: "
         f"{1 - summary.default.own.unrelated:.2f}",
         f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} by point estimate, {certain} by "

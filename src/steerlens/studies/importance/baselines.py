@@ -144,22 +144,20 @@ def oracle_shares(
         decoded, requested = (oracle_scores(tables, effect, decoded=side) for side in (True, False))
         if not decoded:
             continue
-        estimates = {
-            name: correlation_estimate(score, values, concepts, draws=draws) for name, score in decoded.items()
-        }
-        best = max(estimates, key=lambda name: estimates[name].value)
-        before = correlation_estimate(requested[best], values, concepts, draws=draws)
-        for score in lens.values():
-            if score.kind != PLAIN_KIND or score.view != "decoded" or score.compare != (effect.target or INPUT):
-                continue
-            seeds = tables.seeds(score.setting, best)
-            own = tables.decoded_scores(score.setting, score.compare, seeds=seeds).mean(dim=0)
-            yield OracleShare(
-                effect,
-                score.name,
-                best,
-                correlation_estimate(own, values, concepts, draws=draws),
-                estimates[best],
-                ratio_estimate(own, decoded[best], values, concepts, draws=draws),
-                before,
-            )
+        for name, score in decoded.items():
+            most = correlation_estimate(score, values, concepts, draws=draws)
+            before = correlation_estimate(requested[name], values, concepts, draws=draws)
+            for own in lens.values():
+                if own.kind != PLAIN_KIND or own.view != "decoded" or own.compare != (effect.target or INPUT):
+                    continue
+                seeds = tables.seeds(own.setting, name)
+                mean = tables.decoded_scores(own.setting, own.compare, seeds=seeds).mean(dim=0)
+                yield OracleShare(
+                    effect,
+                    own.name,
+                    name,
+                    correlation_estimate(mean, values, concepts, draws=draws),
+                    most,
+                    ratio_estimate(mean, score, values, concepts, draws=draws),
+                    before,
+                )

@@ -69,7 +69,9 @@ def _decoded(summary: "ImportanceSummary", effect: Effect) -> str:
 
 
 def _share(shares: "Sequence[OracleShare]", effect: Effect) -> "OracleShare | None":
-    return next((row for row in shares if row.effect == effect and row.score == f"steering, {PLAIN_KIND}"), None)
+    """Share of the oracle with the larger correlation."""
+    own = [row for row in shares if row.effect == effect and row.score == f"steering, {PLAIN_KIND}"]
+    return max(own, key=lambda row: row.most.value, default=None)
 
 
 def _next_step(summary: "ImportanceSummary", norm_wins: bool) -> str:

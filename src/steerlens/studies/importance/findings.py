@@ -170,7 +170,7 @@ def _plain_bars(summary: ImportanceSummary) -> Iterator[Bar]:
     for share in summary.oracle:
         if share.score.startswith(f"steering, {PLAIN_KIND}"):
             yield Bar(
-                f"importance: Steering Lens, decoded, as a share of the decoded true effect ({share.effect})",
+                f"importance: Steering Lens, decoded, as a share of the {share.oracle} ({share.effect})",
                 interval(share.share),
                 f"aim: {ORACLE_AIM:g}",
                 aim(share.share.value >= ORACLE_AIM),

@@ -112,7 +112,7 @@ class OracleShare(Record):
     Attributes:
         effect: the effect.
         score: name of the lens' score.
-        oracle: name of the oracle: of the two, the one with the larger correlation.
+        oracle: name of the oracle.
         own: correlation of the lens' score.
         most: correlation of the oracle's score.
         share: `own` as a share of `most`.

@@ -122,8 +122,11 @@ def _oracle(summary: ImportanceSummary) -> Iterable[str]:
     yield (
         "The oracle decodes the *true total effect* of each head, amplified: no lens can know more. It moves "
         "the embedding "
-        "equally far for all heads (*same length*), or by one factor for all (*one factor*); the better of the two is "
-        "listed, with the same decoder seed as the lens.\n"
+        "equally far for all heads (*same length*, as the lens does), or by one factor for all (*one factor*, "
+        "which keeps "
+        "the sizes of effects; for an unsigned effect it is scored by distance from the input). Lens and "
+        "oracle have the "
+        "same decoder seed.\n"
     )
     headings = ["score", "effect", "lens, decoded", "oracle", "oracle, not decoded", "oracle, decoded", "share"]
     yield table(headings, rows)

@@ -62,11 +62,11 @@ def _plain_lines(summary: ImportanceSummary) -> list[str]:
         for name in [*names, *map(oracle_name, ORACLES)]:
             rows = [summary.row(name, effect, kind) for kind in ("spearman", *PARTIALS, "pooled")]
             if any(rows):
-                lines.append(f"  {name:36} " + "  ".join("" if row is None else str(row.estimate) for row in rows))
+                lines.append(f"  {name:36} " + "  ".join("-" if row is None else str(row.estimate) for row in rows))
         for label in (f"{PLAIN_KIND}, {UNDECODED}", PLAIN_KIND):
             found = [summary.difference(label, effect, kind) for kind in ("spearman", *PARTIALS)]
             if any(found):
-                cells = "  ".join("" if row is None else str(row.estimate) for row in found)
+                cells = "  ".join("-" if row is None else str(row.estimate) for row in found)
                 lines.append(f"  {f'steering minus diffusion, {label}':36} {cells}")
     lines += [
         f"share of the decoded true effect ({row.oracle}): {row.score}, {row.effect}: {row.share} "

@@ -78,6 +78,7 @@ def test_a_perfect_decoder_lets_the_oracle_tell_all_and_shares_are_of_it() -> No
     assert float(spearman(found, UNSIGNED.table(tables)).mean()) > 0.7
     lens = score_pictures(tables, CONCEPTS, SITES, made_choices(), MAIN, 20).lens
     shares = list(oracle_shares(tables, [MAIN, UNSIGNED], lens, CONCEPTS, draws=20))
+    assert len(shares) == 8 and {row.oracle for row in shares} == set(map(oracle_name, ORACLES))
     assert {(row.effect, row.score) for row in shares} == {
         (MAIN, "steering, plain, towards text"),
         (MAIN, "diffusion, plain, towards text"),
