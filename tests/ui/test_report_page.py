@@ -107,6 +107,43 @@ def test_mouse(browser: Any, report: Path) -> None:
     visit.done()
 
 
+def test_direct_and_total_effects_side_by_side(browser: Any, report: Path, tmp_path: Path) -> None:
+    plain = Visit(browser, report)
+    assert plain.page.locator("#effects-section").is_hidden()
+    plain.done()
+    atlas = fake_atlas(layers=4, heads=3, sites="heads,mlp_out.1", vectors=("smile",), effects=("direct", "total"))
+    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    page = visit.page
+    assert page.locator("#effects h3").all_inner_texts() == ["Heads", "MLP outputs", "Your own directions"]
+    assert page.locator("#effects .lens-row").count() == 9  # direct, total and without it, for each
+    of_a_head = [row.inner_text() for row in page.locator("#effects .lens-row").all()[:3]]
+    best = atlas.ranked("total")[0]
+    assert all(best.site.label in row and "clean" in row for row in of_a_head)
+    assert "changes" not in of_a_head[0] and "changes" in of_a_head[1] and "changes" in of_a_head[2]
+    page.locator("#effects .card[data-site]").first.click()
+    assert visit.chosen == best.site.label
+    names = page.locator("#detail .detail-pictures b").all_inner_texts()
+    assert names == ["Direct", "Total", "Without it", "Control", "Total control", "Diffusion", "Clean"]
+    assert "Cosine of the changes" in page.inner_text("#detail")
+    for mode in ("total", "effect"):
+        page.check(f'input[value="{mode}"]', force=True)
+        assert page.locator(".cell.unknown").count() == 0
+    visit.done()
+
+
+def test_total_effects_alone(browser: Any, tmp_path: Path) -> None:
+    atlas = fake_atlas(layers=4, heads=3, effects=("total",))
+    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    assert visit.page.locator("#effects .lens-row").count() == 2
+    assert "Total Lens beats the head's own control" in visit.page.inner_text("#legend")
+    assert visit.page.locator(".cell .mark").count() == sum(
+        bool(score.beats_control) for score in atlas.ranked("total")
+    )
+    visit.cell(1, 1).click()
+    assert visit.page.locator("#detail .detail-pictures b").first.inner_text() == "Total"
+    visit.done()
+
+
 def test_keyboard(browser: Any, report: Path) -> None:
     visit = Visit(browser, report)
     assert visit.page.locator('.cell[tabindex="0"]').count() == 1

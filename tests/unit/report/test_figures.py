@@ -54,6 +54,19 @@ def test_map_of_some_heads_marks_the_others() -> None:
     assert len(crosses) == 10
 
 
+def test_effects_are_compared_column_by_column() -> None:
+    atlas = fake_atlas(layers=4, heads=3, effects=("direct", "total"))
+    figure = figures.effect_comparison(atlas, k=4)
+    assert _pictures(figure) == 3 * 6  # input, clean and four heads, under each
+    text = _texts(figure)
+    assert "Direct:" in text and "Total:" in text and "Without it:" in text and "changes" in text
+    assert _pictures(figures.effect_comparison(fake_atlas(effects=("total",)), k=4)) == 2 * 6
+    other = fake_atlas(sites="mlp_out", effects=("direct", "total"))
+    assert _pictures(figures.effect_comparison(other, k=2)) == 3 * 4
+    with pytest.raises(UsageError, match="no total effect"):
+        figures.effect_comparison(fake_atlas())
+
+
 def test_control_plot_needs_controls() -> None:
     figures.control_plot(fake_atlas())
     with pytest.raises(UsageError, match="no controls"):
