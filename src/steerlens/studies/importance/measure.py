@@ -14,12 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.lenses import control_direction, steer_directions
+from steerlens.lenses import TotalLens, clean_pass, control_direction, steer_directions
 from steerlens.progress import Progress, part_of
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import Bench
-from steerlens.studies.shared.candidates import CENTRED, NEUTRAL, ONE_FACTOR, PLAIN, WEAKER, candidate_name
+from steerlens.studies.shared.candidates import (
+    CENTRED,
+    NEUTRAL,
+    ONE_FACTOR,
+    PLAIN,
+    TOTAL_LENS,
+    WEAKER,
+    candidate_name,
+)
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import (
     REPORT,
@@ -120,6 +128,8 @@ def _measure(
             name: lens_embeddings(bench.encoder, trace, bench.sites, decoding.setting, bench.reference)[0]
             for name, decoding in decodings.items()
         }
+        if stage == REPORT:
+            requested[TOTAL_LENS] = _total_effects(bench, subject, trace)
         jobs = [
             DecodeJob(name, seed, requested[name]) for name, decoding in decodings.items() for seed in decoding.seeds
         ]
@@ -140,6 +150,12 @@ def _measure(
         folder.keep(part_name(stage, subject), part)
         if not jobs:
             yield Progress(f"{what} to {stage}", done, total, "heads")
+
+
+def _total_effects(bench: Bench, subject: Subject, trace: Trace) -> Float[Tensor, "N E"]:
+    """Embeddings with each head scaled as in the plain Steering Lens, everything after it reacting."""
+    clean = clean_pass(bench.encoder, bench.encoder.preprocess([subject.image]), trace)
+    return TotalLens(bench.encoder, PLAIN[0].strength or "rho=1").embeddings(clean, bench.sites)[0].float()
 
 
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:

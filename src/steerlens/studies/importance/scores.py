@@ -22,6 +22,7 @@ from steerlens.studies.shared.candidates import (
     LENSES,
     ONE_FACTOR,
     PLAIN,
+    TOTAL_LENS,
     WEAKER,
     candidate_name,
     candidate_words,
@@ -241,7 +242,7 @@ def _judged_scores(tables: PictureTables, choices: Choices, fixed: Sequence[Lens
 
 
 def plain_scores(tables: PictureTables, sites: Sequence[Site]) -> dict[str, Float[Tensor, "P N"]]:
-    """Scores without a lens, by name: norms and cosines of writes, layers, and random scores.
+    """Scores that nothing chooses, by name: norms and cosines of writes, layers, total effects, and random scores.
 
     The first two are the baselines that a lens has to beat.
     """
@@ -249,8 +250,25 @@ def plain_scores(tables: PictureTables, sites: Sequence[Site]) -> dict[str, Floa
         NORM: tables.norm,
         LAYER: layer_table([site.layer for site in sites], len(tables)),
         "direct cosine": tables.direct_cosine,
+        **total_scores(tables),
         "random": _random(len(tables), sites),
     }
+
+
+def total_scores(tables: PictureTables) -> dict[str, Float[Tensor, "P N"]]:
+    """Scores of the Total Lens without decoding, by name; empty if a part lacks them.
+
+    Similarity of `e_total(h, s)` with the input or a target, where `s` adds as much as the final residual (rho=1). The
+    plain Steering Lens makes the same change and freezes everything after it. For the Total Lens, the ablation of a
+    head is the same real forward pass at another factor, `s = 0`: in a model linear in `s`, both would move the
+    embedding along one line, in opposite ways. The correlation says how far the amplified head tells about the missing
+    one; the length of its change is that of `rho`, and not of the effect.
+    """
+    if not tables.is_requested(TOTAL_LENS):
+        return {}
+    compared = {f"total, {PLAIN_KIND}, {UNDECODED}": INPUT}
+    compared |= {f"total, {PLAIN_KIND}, towards {target}, {UNDECODED}": target for target in tables.targets}
+    return {name: tables.requested_scores(TOTAL_LENS, compare) for name, compare in compared.items()}
 
 
 def oracle_scores(tables: PictureTables, effect: Effect, *, decoded: bool = True) -> dict[str, Float[Tensor, "P N"]]:

@@ -24,6 +24,9 @@ CHOSEN = "chosen"
 PLAIN = (LensSetting("steering", _RHO), LensSetting("diffusion"))
 """Settings without any tuning; always reported."""
 
+TOTAL_LENS = f"total {_RHO}"
+"""Name of the Total Lens' embeddings, at the strength of the plain Steering Lens."""
+
 ONE_FACTOR = LensSetting("steering", _FACTOR)
 """One factor for all heads. The paper steers with one, whose value is not known; this one is a choice of ours."""
 

@@ -12,6 +12,8 @@ from studied import finish, picture, quick, subject_set
 
 from steerlens.errors import StoreError, UsageError
 from steerlens.images import load_picture
+from steerlens.interventions import Scale
+from steerlens.lenses import TotalLens, clean_pass
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength
 from steerlens.sites import all_heads
@@ -27,6 +29,7 @@ from steerlens.studies.shared.candidates import (
     ONE_FACTOR_NAME,
     PLAIN,
     STRENGTHS,
+    TOTAL_LENS,
     diffusion_candidates,
     steering_candidates,
 )
@@ -75,6 +78,12 @@ def test_the_study_resumes_to_the_same_summary(
     table = pq.read_table(tmp_path / "whole" / "table.parquet")
     assert table.num_rows == 3 * pair.encoder.spec.n_layers * pair.encoder.spec.n_heads
     assert {"picture", "site", "steering, chosen", "effect: total, unsigned, zero"} <= set(table.column_names)
+    assert {"total, plain, not decoded", "steering, plain, not decoded"} <= {row["score"] for row in summary["rows"]}
+    part = read_parts(StudyFolder(tmp_path / "whole"), REPORT, subjects.reported)[0]
+    inputs, head = pair.encoder.preprocess([subjects.reported[0].image]), all_heads(1, 2)[1]
+    factor = 1 + TotalLens(pair.encoder, "rho=1").coefficients(clean_pass(pair.encoder, inputs), [head])[:, 0]
+    reacting = pair.encoder.embed(inputs, [Scale(head, factor=factor)])[0]
+    torch.testing.assert_close(part.requested[TOTAL_LENS][1].float(), reacting, rtol=1e-3, atol=1e-4)
     manifest = json.loads((tmp_path / "whole" / "study.json").read_text())
     frozen = json.loads((tmp_path / "whole" / "choice.json").read_text())["choices"]
     assert manifest["chosen"] == {
