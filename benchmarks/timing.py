@@ -21,6 +21,14 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "image_size": 64,
         "patch_size": 8,
     },
+    "small-24-layers": {
+        "hidden_size": 192,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 6,
+        "projection_dim": 384,
+        "image_size": 64,
+        "patch_size": 8,
+    },
     "vit-l-14": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "projection_dim": 768},
     "vit-b-16": {
         "hidden_size": 768,

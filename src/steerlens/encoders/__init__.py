@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
     from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, RecordedAttention, native_pass
     from steerlens.encoders.native import NativeEncoder
-    from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to
+    from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to, trace_with_prefix
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
     from steerlens.encoders.structure import refuse_kind, refuse_unknown
     from steerlens.encoders.towers import TowerEncoder
@@ -53,6 +53,7 @@ __all__ = [
     "refuse_unknown",
     "resume",
     "resume_to",
+    "trace_with_prefix",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -5,7 +5,7 @@ blocks n, n+1, ... with those arguments, for any number of rows, each with its o
 embedding. No part of the model is copied; a sweep over all layers costs about half as much as full passes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Intervention
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
+from steerlens.trace import Trace
 
 _TOLERANCE = 1e-4
 """Largest cosine distance of a resumed clean pass from the native one; half precision rounds by less than this."""
@@ -57,6 +58,29 @@ def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
         ModelError: if a block is not called exactly once, or calling the blocks one after another does not give the
             model's own embedding.
     """
+    return _recorded_prefix(encoder, lambda: encoder.embed(inputs))
+
+
+@torch.no_grad()
+def trace_with_prefix(
+    encoder: NativeEncoder, inputs: Inputs | Tensor, *, attention: bool = False
+) -> tuple[Trace, Prefix]:
+    """Runs one clean forward pass that is both traced and recorded; arguments as in `NativeEncoder.trace`.
+
+    Raises:
+        ModelError: as `record_prefix`.
+    """
+    traces: list[Trace] = []
+
+    def run() -> Float[Tensor, "B E"]:
+        traces.append(encoder.trace(inputs, attention=attention))
+        return traces[0].embedding
+
+    prefix = _recorded_prefix(encoder, run)
+    return traces[0], prefix
+
+
+def _recorded_prefix(encoder: NativeEncoder, run: Callable[[], Float[Tensor, "B E"]]) -> Prefix:
     calls: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
 
     def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -68,7 +92,7 @@ def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
         for layer, modules in enumerate(encoder.layers())
     ]
     with native_pass(encoder.model, encoder.spec.name, map(encoder.native_hook, hooks)):
-        embedding = encoder.embed(inputs)
+        embedding = run()
     prefix = Prefix(*(tuple(part) for part in zip(*calls, strict=True)), embedding)  # type: ignore[arg-type]
     again = resume(encoder, prefix, encoder.spec.n_layers - 1, range(len(prefix)))
     if not cosine_distance(again, embedding) <= _TOLERANCE:

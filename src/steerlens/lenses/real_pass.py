@@ -19,7 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders import Encoder, Inputs, NativeEncoder, Prefix, record_from, record_prefix, resume, resume_to
+from steerlens.encoders import (
+    Encoder,
+    Inputs,
+    NativeEncoder,
+    Prefix,
+    record_from,
+    record_prefix,
+    resume,
+    resume_to,
+    trace_with_prefix,
+)
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Add, Intervention, Scale
 from steerlens.lenses.components import Direction, Group
@@ -119,14 +129,14 @@ def clean_pass(
         ModelError: if its native model fails.
     """
     named: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
-    trace = encoder.trace(named, attention=attention) if trace is None else trace
-    prefix: Prefix | None = None
     if isinstance(encoder, NativeEncoder):
         try:
-            prefix = record_prefix(encoder, named)
+            if trace is not None:
+                return CleanPass(named, trace, record_prefix(encoder, named))
+            return CleanPass(named, *trace_with_prefix(encoder, named, attention=attention))
         except ModelError:  # full passes need no such blocks, and raise again if the model itself fails
-            prefix = None
-    return CleanPass(named, trace, prefix)
+            pass
+    return CleanPass(named, encoder.trace(named, attention=attention) if trace is None else trace, None)
 
 
 def places_of(site: Site, direction: Direction | None, at: Site | None) -> tuple[tuple[Site, Site | None], ...]:
