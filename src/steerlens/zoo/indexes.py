@@ -22,6 +22,7 @@ from steerlens.zoo.provenance import (
     library_versions,
 )
 from steerlens.zoo.sources import has_no_decoder, is_folder
+from steerlens.zoo.towers import tower_text
 from steerlens.zoo.vocabularies import class_vocabulary, load_vocabulary
 
 INDEX = Path("neighbours-index")
@@ -183,7 +184,8 @@ def open_index(
         f"decoder: neighbours, the nearest of {len(decoder.files)} pictures of {decoder.folder} (index {index}); "
         "nothing is generated"
     )
-    return IndexPair(str(index), encoder, decoder, vocabulary, None, provenance, notes=(note,))
+    texts = None if located is None or located.joint else tower_text(located, encoder.spec.embedding_size)
+    return IndexPair(str(index), encoder, decoder, vocabulary, None, provenance, texts, (note,))
 
 
 def _check_same(decoder: NeighboursDecoder, encoder: Encoder) -> None:

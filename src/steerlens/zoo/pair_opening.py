@@ -28,6 +28,7 @@ from steerlens.zoo.provenance import (
 from steerlens.zoo.reference import find_reference
 from steerlens.zoo.sources import card_of
 from steerlens.zoo.text import CLIPText, TextSource
+from steerlens.zoo.towers import tower_text
 from steerlens.zoo.vocabularies import class_vocabulary, load_text_map, load_vocabulary
 
 
@@ -109,6 +110,8 @@ def open_pair(
     texts: TextSource | None = CLIPText(located.texts) if own_encoder and located.texts is not None else None
     if folder is not None and texts is None:
         texts = load_text_map(folder, encoder.spec.embedding_size, vocabulary)
+    if texts is None and lone is not None and lone.joint is None:
+        texts = tower_text(lone, encoder.spec.embedding_size)
     if located.processor is not None and own_encoder:
         notes = (*notes, *_weights_notes(name, own_decoder, located.folder, provenance))
     return Pair(
