@@ -10,6 +10,7 @@ from steerlens.cli.main import main
 from steerlens.cli.models import on_this_machine
 from steerlens.zoo.cards import card, cards
 from steerlens.zoo.decoder_families import families, unbuildable
+from steerlens.zoo.recommending import recommendations
 
 
 def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +67,25 @@ def test_a_decoder_of_the_package_is_there_in_part_without_its_encoder(
     for name in ("config.json", "model.safetensors"):
         (root / name).touch()
     assert on_this_machine(known) == "downloaded"
+
+
+def test_a_preset_is_recommended_for_each_need_by_the_numbers_of_its_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    known = cards()["rae-dinov2"]
+    wanted = (
+        f"a laptop without GPU, photographs: rae-dinov2 (one pass, {known.gigabytes:g} GB, 12 x 12 heads; trained on "
+    )
+    assert f"{wanted}{known.domain})" in out
+    by_need = {advice.need: advice.name for advice in recommendations()}
+    assert by_need["nothing to download, a first look"] == "emoji"
+    assert by_need["the paper's own pair, on a GPU"] == "kandinsky-2.2"
+    smaller = {name: card for name, card in cards().items() if name != "rae-dinov2"}
+    changed = {advice.need: advice for advice in recommendations(smaller)}["a laptop without GPU, photographs"]
+    assert changed.name != "rae-dinov2" and f"{cards()[changed.name].gigabytes:g} GB" in changed.reason
+    assert recommendations({}) == ()
+
+
+def test_terms_are_part_of_a_recommendation() -> None:
+    limited = [advice for advice in recommendations() if cards()[advice.name].terms]
+    assert all(cards()[advice.name].terms in advice.reason for advice in limited)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlens.cli.console import emit_json, print_table, say
-from steerlens.zoo import Card, cards, unbuildable
+from steerlens.zoo import Card, cards, recommendations, unbuildable
 
 _HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "no"}
 
@@ -44,6 +44,9 @@ class Command:
         for row in rows:
             if row["unusable"]:
                 say(f"\n{row['name']} cannot be used here: {row['unusable']}")
+        say("\nWhich one?")
+        for advice in recommendations():
+            say(f"  {advice.need}: {advice.name} ({advice.reason})")
         say("\nThe folder of a pair is a model too: steerlens lens PICTURE --model FOLDER")
         return 0
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         library_versions,
         trained_weights,
     )
+    from steerlens.zoo.recommending import Recommendation, recommendations
     from steerlens.zoo.reference import (
         DECODED,
         REFERENCE,
@@ -79,6 +80,7 @@ __all__ = [
     "PartProvenance",
     "Probe",
     "Provenance",
+    "Recommendation",
     "Repository",
     "SentenceEncoder",
     "adapter",
@@ -130,6 +132,7 @@ __all__ = [
     "processor_folder",
     "read_manifest",
     "read_vocabulary",
+    "recommendations",
     "registered",
     "requested_index",
     "sample_picture",

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import torch
 
+from steerlens.decoders.family import WHOLE
 from steerlens.errors import ModelError, UsageError
 from steerlens.storage import quiet_libraries, read_json
 from steerlens.zoo.cards import Card
+from steerlens.zoo.decoder_families import families
 from steerlens.zoo.locating import LocatedPair
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -30,17 +32,19 @@ def package_configs(card: Card) -> Configs:
 
 
 def folder_configs(located: LocatedPair) -> Configs:
-    """Reads the configs of a pair on this machine."""
+    """Reads the configs of a pair on this machine: those of every part of its decoder that has weights."""
+    family = families()[located.family]
+    names = [name for name, part in family.parts.items() if part.library == "diffusers"]
+    folders = {"decoder" if name == WHOLE else name: located.decoder / name for name in names}
+    configs = {part: read_json(folder / "config.json", part) for part, folder in folders.items()}
+    if family.joint:
+        return configs
     encoder = encoder_config(located.encoder)
     if located.processor is not None:  # the encoder sees pictures of the size that its decoder was trained for
         processor = read_json(located.processor / "preprocessor_config.json", "image_processor")
         side = (processor.get("crop_size") or processor.get("size") or {}).get("height")
         encoder = encoder if side is None else {**encoder, "image_size": side}
-    return {
-        "image_encoder": encoder,
-        "unet": read_json(located.decoder / "unet" / "config.json", "unet"),
-        "movq": read_json(located.decoder / "movq" / "config.json", "movq"),
-    }
+    return {"image_encoder": encoder, **configs}
 
 
 def encoder_config(folder: Path) -> Mapping[str, Any]:

@@ -5,25 +5,22 @@ divided by the measured speed of a typical decoder block on this machine.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from steerlens.decoders import DecodeOptions
+from steerlens.decoders import DecodeOptions, Precision, largest_layer, stored_bytes
 from steerlens.devices import choose_device, decoder_dtype, encoder_dtype, parse_dtype
-from steerlens.errors import ModelError, UsageError
-from steerlens.zoo.architecture import Configs, encoder_config, folder_configs, on_meta, package_configs
+from steerlens.errors import UsageError
+from steerlens.zoo.architecture import Configs, encoder_config, folder_configs
+from steerlens.zoo.counting import COUNTERS, count_pair
 from steerlens.zoo.encoder_locating import locate_encoder
+from steerlens.zoo.full_size import full_size_configs
 from steerlens.zoo.indexes import found_index
 from steerlens.zoo.locating import locate_pair
 from steerlens.zoo.sources import card_of
-
-_COUNTED = "kandinsky-2.2"
-"""The family of decoders whose passes are counted."""
 
 _LAYERS_HELD = 8
 """Full-resolution layers in the MoVQ's memory at once: inputs, outputs and spatial norms of one residual block."""
@@ -35,15 +32,18 @@ class Cost:
 
     Attributes:
         encoder_flops: operations of one encoder pass, for one picture.
-        unet_flops: operations of one pass of the UNet, for one latent; guidance takes two passes a step.
-        movq_flops: operations of decoding one latent into a picture.
+        unet_flops: operations of one pass of the denoising network, for one latent; 0 without denoising.
+        movq_flops: operations of decoding one latent into a picture, or of the only pass.
         parameters: parameters of each component.
-        bytes: memory of the weights in the precision of loading.
+        bytes: memory of the weights on the device, in the precision of loading.
         size: height and width of the pictures, in pixels.
         n_layers: L of the encoder.
         n_heads: H of the encoder.
         scale: pixels for each latent pixel, along one side.
-        channels: channels of the MoVQ at full resolution, where decoding takes most memory.
+        channels: channels of the autoencoder at full resolution, where decoding takes most memory.
+        host_bytes: memory of the weights on the host, for a decoder that is offloaded.
+        batch: pictures decoded at once by default; None if their size decides.
+        guided: passes of a step with guidance.
     """
 
     encoder_flops: int
@@ -56,6 +56,9 @@ class Cost:
     n_heads: int
     scale: int
     channels: int
+    host_bytes: int = 0
+    batch: int | None = None
+    guided: int = 2
 
     def working_bytes(self, batch: int, size: tuple[int, int], itemsize: int) -> int:
         """Estimates the memory of decoding a batch besides the weights: a few full-resolution layers of the MoVQ."""
@@ -64,7 +67,8 @@ class Cost:
     def picture_flops(self, options: DecodeOptions) -> int:
         """Counts the operations of one decoded picture: denoising, decoding, and embedding the result again."""
         movq = 0 if options.preview else self.movq_flops
-        return options.passes * self.unet_flops + movq + self.encoder_flops
+        passes = options.passes if self.guided == 2 else options.steps
+        return passes * self.unet_flops + movq + self.encoder_flops
 
 
 def cost_of(
@@ -76,6 +80,8 @@ def cost_of(
     local: str | Path | None = None,
     encoder: str | Path | None = None,
     local_files_only: bool = False,
+    precision: Precision | None = None,
+    offload: bool = False,
 ) -> Cost:
     """Computes the cost of a card or a folder; arguments as in `load`.
 
@@ -87,76 +93,82 @@ def cost_of(
         local: a folder that replaces the hub.
         encoder: a folder, hub id or card that replaces the pair's own encoder; only its config is fetched.
         local_files_only: never use the network.
+        precision: storage of the weights of the denoising network in 8 bits, or None.
+        offload: whether these weights stay in the host's memory.
 
     Raises:
         UsageError: if there is no such model, device or precision, or its decoder is of a family that is not counted.
         ModelError: if a config is missing or broken.
     """
-    known, chosen, precision = card_of(source), choose_device(device), parse_dtype(dtype)
-    if known is not None and known.family != _COUNTED:
+    known, chosen, requested = card_of(source), choose_device(device), parse_dtype(dtype)
+    if known is not None and known.family not in COUNTERS:
         raise UsageError(_uncounted(known.name))
-    if known is not None and known.configs is not None and local is None:
-        configs = package_configs(known)
-    else:
+    family, configs = "", None
+    if known is not None and local is None:
+        family, configs = known.family, full_size_configs(known)
+    if configs is None:
         if (Path(source) / "neighbours.json").is_file() or found_index(source) is not None:
             raise UsageError(_uncounted(str(source)))
         located = locate_pair(source, local=local, local_files_only=local_files_only)
-        if located.family != _COUNTED:
+        family = located.family
+        if family not in COUNTERS:
             raise UsageError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:
         located_encoder = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)
         configs = {**configs, "image_encoder": encoder_config(located_encoder.folder)}
-    return count(configs, size or (known.defaults.size if known else None), chosen, precision)
+    size = size or (known.defaults.size if known else None)
+    return count(family, configs, size, chosen, requested, precision, offload)
 
 
 def _uncounted(name: str) -> str:
     return (
-        f"{name}: only pairs with a Kandinsky 2.2 decoder can be priced before they run; leave --dry-run out, "
-        "or try few --sites first."
+        f"{name}: only pairs with a decoder of {', '.join(COUNTERS)} can be priced before they run; leave --dry-run "
+        "out, or try few --sites first."
     )
 
 
-@torch.no_grad()
 def count(
-    configs: Configs, size: tuple[int, int] | None, device: torch.device, dtype: torch.dtype | None = None
+    family: str,
+    configs: Configs,
+    size: tuple[int, int] | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    precision: Precision | None = None,
+    offload: bool = False,
 ) -> Cost:
     """Counts on the meta device; arguments as in `cost_of`.
 
     Raises:
-        ModelError: if the models do not run as a Kandinsky 2.2 decoder and a CLIP vision tower do.
+        ModelError: if the models do not run as those of the family do.
     """
-    models = {part: on_meta(part, configs[part]) for part in ("image_encoder", "unet", "movq")}
-    parameters = {part: sum(p.numel() for p in model.parameters()) for part, model in models.items()}
-    encoder, unet, movq = models.values()
-    vision = getattr(encoder.config, "vision_config", encoder.config)
-    scale = 2 ** (len(movq.config.block_out_channels) - 1)
-    size = size or (unet.config.sample_size * scale, unet.config.sample_size * scale)
-    with torch.device("meta"):
-        pixels = torch.empty(1, 3, vision.image_size, vision.image_size)
-        latents = torch.empty(1, unet.config.in_channels, size[0] // scale, size[1] // scale)
-        condition = {"image_embeds": torch.empty(1, unet.config.encoder_hid_dim)}
-        step = torch.empty(())
-    try:
-        flops = (
-            _flops(lambda: encoder(pixel_values=pixels)),
-            _flops(lambda: unet(latents, step, encoder_hidden_states=None, added_cond_kwargs=condition)),
-            _flops(lambda: movq.decode(latents, force_not_quantize=True)),
-        )
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"the cost of this pair cannot be counted: {error}.") from error
-    first = encoder_dtype(device, parameters["image_encoder"], dtype)
+    pair = count_pair(family, configs, size)
+    first = encoder_dtype(device, _numbers(pair.encoder), dtype)
     second = decoder_dtype(device, dtype)
-    decoder_parameters = parameters["unet"] + parameters["movq"]
-    memory = parameters["image_encoder"] * first.itemsize + decoder_parameters * second.itemsize
-    layers, heads = vision.num_hidden_layers, vision.num_attention_heads
-    return Cost(*flops, parameters, memory, size, layers, heads, scale, movq.config.block_out_channels[0])
+    network = stored_bytes(pair.network, second.itemsize, precision)
+    on_device = largest_layer(pair.network, second.itemsize, precision) if offload else network
+    names = ("unet", "transformer", "decoder")
+    parts = {next(name for name in names if name in configs): pair.network, **pair.rest}
+    parameters = {"image_encoder": _numbers(pair.encoder)} | {part: _numbers(model) for part, model in parts.items()}
+    rest = sum(_numbers(model) for model in pair.rest.values()) * second.itemsize
+    memory = parameters["image_encoder"] * first.itemsize + rest + on_device
+    return Cost(
+        *pair.flops,
+        parameters,
+        memory,
+        pair.size,
+        pair.vision.num_hidden_layers,
+        pair.vision.num_attention_heads,
+        pair.scale,
+        pair.channels,
+        network if offload else 0,
+        None if pair.batch is None else pair.batch[device.type == "cuda"],
+        pair.guided,
+    )
 
 
-def _flops(run: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+def _numbers(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from steerlens.testing.tiny_decoders import save_tiny_decoder
 from steerlens.zoo import locate_encoder, open_encoder
 from steerlens.zoo.cards import cards
 from steerlens.zoo.cost import cost_of
+from steerlens.zoo.counting import COUNTERS
 from steerlens.zoo.decoder_families import families
 from steerlens.zoo.locating import card_files
 from steerlens.zoo.provenance import file_hashes
@@ -141,13 +142,37 @@ def test_pairs_that_cannot_be_priced_say_so(folders: Any, tmp_path: Path) -> Non
     (tmp_path / "neighbours.json").touch()
     with pytest.raises(UsageError, match="can be priced"):
         cost_of(tmp_path, device="cpu")
-    for family in (*WHOLE, "kandinsky-2.1"):
+    for family in set(FAMILIES) - set(COUNTERS):
         with pytest.raises(UsageError, match="can be priced"):
             cost_of(folders(family), device="cpu")
     for name, known in cards().items():
-        if known.family != "kandinsky-2.2":
+        if known.family not in COUNTERS:
             with pytest.raises(UsageError, match="can be priced"):
                 cost_of(name, device="cpu")
+
+
+@pytest.mark.parametrize("family", sorted(set(COUNTERS) - {"kandinsky-2.2"}))
+def test_a_pair_is_priced_by_the_weights_that_it_has(family: str, folders: Any) -> None:
+    cost = cost_of(folders(family), device="cpu", dtype="float32", size=(16, 16))
+    pair = load(folders(family), dtype="float32")
+    encoder: Any = pair.encoder
+    decoder: Any = pair.decoder
+    weights = [module for module in vars(decoder).values() if isinstance(module, torch.nn.Module)]
+    held = {id(p): p.nbytes for module in (encoder.model, *weights) for p in module.parameters()}
+    norm = sum(p.nbytes for p in decoder.norm.parameters()) if family == "flux-redux" else 0  # a copy of the encoder's
+    assert cost.bytes == sum(held.values()) - norm
+    assert (cost.n_layers, cost.n_heads) == (encoder.spec.n_layers, encoder.spec.n_heads)
+    one, many = (cost.picture_flops(DecodeOptions(steps, 2.5, "euler", (16, 16))) for steps in (1, 5))
+    # FLUX's guidance is an input of its network; the others take a single pass.
+    assert many - one == (4 * cost.unet_flops if family == "flux-redux" else 0)
+    assert cost.encoder_flops > 0 and cost.movq_flops > 0
+
+
+@pytest.mark.parametrize("name", ["rae-dinov2", "raev2-dinov3l-k7"])
+def test_cards_are_priced_without_their_files_and_agree_with_the_size_that_they_state(name: str) -> None:
+    known, cost = cards()[name], cost_of(name, device="cpu", dtype="float32")
+    assert (cost.n_layers, cost.n_heads, cost.size) == (known.layers, known.heads, known.defaults.size)
+    assert cost.bytes / 1e9 == pytest.approx(known.gigabytes, abs=0.06)
 
 
 def test_every_card_says_what_to_fetch_and_pins_nothing_that_is_not_a_commit() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,16 @@ def test_working_memory_grows_with_the_batch_and_the_picture() -> None:
 
 
 def test_decoders_whose_passes_are_not_counted_are_refused(tmp_path: Path) -> None:
-    for name in ("karlo", "rae-mae", "neighbours", save_tiny_decoder("rae-mae", tmp_path / "rae")):
-        with pytest.raises(UsageError, match=r"only pairs with a Kandinsky 2\.2 decoder can be priced"):
+    for name in ("karlo", "neighbours", save_tiny_decoder("karlo", tmp_path / "karlo")):
+        with pytest.raises(UsageError, match=r"only pairs with a decoder of kandinsky-2\.2, .* can be priced"):
             cost_of(name, device="cpu")
+
+
+def test_8_bits_and_the_host_take_memory_from_the_device() -> None:
+    given: dict[str, Any] = {"device": "cpu", "dtype": "float16"}
+    changes: tuple[dict[str, Any], ...] = ({}, {"precision": "fp8"}, {"offload": True})
+    plain, small, away = (cost_of("kandinsky-2.2", **given, **more) for more in changes)
+    assert plain.host_bytes == small.host_bytes == 0 and away.host_bytes > 2.4e9
+    saved = plain.bytes - small.bytes
+    assert 0.49 * 2 * plain.parameters["unet"] < saved < plain.parameters["unet"]
+    assert away.bytes < small.bytes < plain.bytes and away.bytes + away.host_bytes > plain.bytes

@@ -42,7 +42,8 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
         f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
     )
     weights, working = plain_bytes(estimate["weight_bytes"]), plain_bytes(estimate["working_bytes"])
-    say(f"memory: {weights} for weights, and about {working} to decode {estimate['batch_size']} pictures at once")
+    host = f" ({plain_bytes(estimate['host_bytes'])} more on the host)" if estimate["host_bytes"] else ""
+    say(f"memory: {weights} for weights{host}, and about {working} to decode {estimate['batch_size']} pictures at once")
     disk, free = plain_bytes(estimate["disk_bytes"]), plain_bytes(estimate["disk_free_bytes"])
     say(f"disk: about {disk} in {folder} ({free} free)")
     return 0
@@ -83,6 +84,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         local=models.local,
         encoder=models.encoder,
         local_files_only=models.local_files_only,
+        precision=models.precision,
+        offload=models.offload,
     )
     directions = settings.sites.directions(cost.n_layers, cost.n_heads)
     strength = default_strength(card)
@@ -92,7 +95,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     options = look.over(defaults)
     speed = probe_flops(device, parse_dtype(models.dtype))
     precision = decoder_dtype(device, parse_dtype(models.dtype))
-    batch = options.batch_size or default_batch_size(options.size, cost.scale, device)
+    batch = options.batch_size or cost.batch or default_batch_size(options.size, cost.scale, device)
     pixels = options.size[0] * options.size[1]
     selection = Selection.parse(look.decode)
     decoded = selection.at_most(plan.cells)
@@ -119,7 +122,9 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "operations": decoded * cost.picture_flops(options) + passes * cost.encoder_flops,
         "operations_per_second": speed,
         "seconds": seconds,
+        "precision": models.precision,
         "weight_bytes": cost.bytes,
+        "host_bytes": cost.host_bytes,
         "batch_size": batch,
         "working_bytes": cost.working_bytes(batch, options.size, precision.itemsize),
         "disk_bytes": int(decoded * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),

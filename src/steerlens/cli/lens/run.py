@@ -36,7 +36,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         for note in pair.notes:
             progress.say(note)
         if pair.provenance.domain:
-            progress.say(f"the decoder was trained on {pair.provenance.domain}")
+            progress.say(f"domain of the decoder: {pair.provenance.domain}")
         spec = pair.encoder.spec
         directions = settings.sites.directions(spec.n_layers, spec.n_heads, spec.width)
         vocabulary = None if settings.sites.vocabulary is None else read_vocabulary(settings.sites.vocabulary, pair)
