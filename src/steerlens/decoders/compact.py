@@ -12,7 +12,7 @@ arXiv 2208.07339 (scales for each channel).
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -146,4 +146,4 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 def _denoiser(decoder: Decoder, option: str) -> DiffusionDecoder:
     if not isinstance(decoder, DiffusionDecoder):
         raise UsageError(f"{option}: {decoder.spec.name} has no denoising network; its weights are small as they are.")
-    return cast(DiffusionDecoder, decoder)
+    return decoder

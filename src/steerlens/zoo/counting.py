@@ -75,7 +75,8 @@ def _autoencoder(configs: Configs, size: tuple[int, int] | None) -> Counted:
     from steerlens.decoders.rae.siglip import expected_tower
 
     with quiet_libraries(), torch.device("meta"), expected_tower():
-        model: Any = AutoencoderRAE.from_config(dict(configs["decoder"])).eval()
+        build: Any = AutoencoderRAE  # its `from_config` is declared to return a tuple too
+        model = build.from_config(dict(configs["decoder"])).eval()
         pixels = torch.empty(1, 3, model.encoder_input_size, model.encoder_input_size)
         tokens = torch.empty(1, model.num_patches, model.config.encoder_hidden_size)
     side = model.decoder_image_size

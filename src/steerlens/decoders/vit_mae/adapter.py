@@ -60,9 +60,9 @@ class ViTMAEDecoder(OnePassDecoder):
     def tokens(self, residual: Float[Tensor, "N *K T D"]) -> Float[Tensor, "N t D"]:
         """Turns the residual of every token, of one layer or of each layer that is read, into conditioning."""
         norm, count = self.model.token_norm, self.model.grid**2
-        weights = (None if weight is None else weight.float() for weight in (norm.weight, norm.bias))
+        weight, bias = (None if own is None else own.float() for own in (norm.weight, norm.bias))
         precise = residual.to(self.device, torch.float32)
-        normed = functional.layer_norm(precise, norm.normalized_shape, *weights, norm.eps)[..., -count:, :]
+        normed = functional.layer_norm(precise, norm.normalized_shape, weight, bias, norm.eps)[..., -count:, :]
         if self.model.config.layers is None:
             return normed
         mean = normed.mean(dim=1)
