@@ -97,6 +97,7 @@ dinov2-small: $(VENV)/.installed
 	$(BIN)/steerlens train decoder --encoder $(REAL_VIT)/vit-s14 --pixels 112 --data $(DATA) --out $(RUN) --init emoji \
 		--minutes $(MINUTES) --resume
 	-$(BIN)/steerlens train evaluate $(RUN)/pair --data $(DATA) --grid $(RUN)/pair/decoded.png --json $(RUN)/figures.json
+	$(BIN)/steerlens train domain $(RUN)/pair --data $(DATA)
 	$(BIN)/python benchmarks/ship_decoder.py $(RUN)/pair src/steerlens/zoo/dinov2_small --about benchmarks/dinov2_small.md \
 		--figures $(RUN)/figures.json
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from steerlens.cli.train_measures import Domain, Evaluate, print_lines
 from steerlens.errors import UsageError
-from steerlens.printable import printable
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(printable(text, lines=True) + "\n")
-    sys.stdout.flush()
 
 
 def _show(events: Iterable[Progress]) -> None:
@@ -27,7 +21,7 @@ def _show(events: Iterable[Progress]) -> None:
 
     for event in events:
         if isinstance(event.payload, StageRecord):
-            _say(event.payload.line())
+            print_lines(event.payload.line())
 
 
 def _check_options(minutes: float, workers: int, device: str) -> None:
@@ -46,9 +40,9 @@ def _prepare(data: Path, pictures: Path | None, seed: int, sources: tuple[str, .
         fetch(data, packages)
     prepared, counts = prepare(data, prepared_folder(data), embed_texts, pictures=pictures, sources=packages, seed=seed)
     save_text_table(make_text_table([concept.name for concept in prepared.concepts]), text_file(data))
-    _say(count_table(counts))
+    print_lines(count_table(counts))
     held_out, unseen = (int((prepared.split == split).sum()) for split in (HELD_OUT, UNSEEN))
-    _say(
+    print_lines(
         f"{len(prepared.pictures)} pictures of {len(prepared.concepts)} concepts in {len(prepared.styles)} styles; "
         f"held out: {held_out} pictures, and {unseen} of unseen concepts. Saved in {prepared_folder(data)}"
     )
@@ -162,13 +156,13 @@ class Emoji:
         _show(records)
         pair = self.out / "pair"
         size = export_pair(self.data, self.out, pair, recipe)
-        _say(f"exported {pair} ({size / 1e6:.1f} MB)")
+        print_lines(f"exported {pair} ({size / 1e6:.1f} MB)")
         report = None
         if self.evaluate:
             from steerlens.training import evaluate
 
             report = evaluate(pair, self.data, device=self.device, grid=pair / "decoded.png")
-            _say(report.table())
+            print_lines(report.table())
         write_card(pair, self.data, recipe, report)
         write_manifest(pair)
         return 0
@@ -237,9 +231,9 @@ class Classifier:
             settings=settings,
             device=self.device,
         )
-        _say(table)
+        print_lines(table)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        _say(f"exported {folder} ({size / 1e6:.1f} MB)")
+        print_lines(f"exported {folder} ({size / 1e6:.1f} MB)")
         return 0
 
 
@@ -314,116 +308,7 @@ class TrainDecoder:
         )
         _show(records)
         size = export_decoder(self.data, self.out, self.out / "pair", recipe)
-        _say(f"exported {self.out / 'pair'} ({size / 1e6:.1f} MB)")
-        return 0
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Evaluate a pair against fixed thresholds: zero-shot naming, decoding, retrieval, colours, lenses, heads, speed.
-
-    For a decoder of `steerlens train decoder`: re-encoding with the mean embedding subtracted, retrieval, transfer of
-    steps towards scenes and along heads, sources never trained on, speed, and naming. The exit code is 0 if every
-    threshold is met, else 1. Takes about five minutes on two CPU cores.
-    """
-
-    pair: Annotated[Path, tyro.conf.Positional]
-    """Folder of the pair."""
-
-    data: Path
-    """Folder with prepared pictures, of which the held-out ones are used."""
-
-    device: str = "cpu"
-    """Device: cpu or cuda."""
-
-    grid: Path | None = None
-    """PNG file to write, with held-out scenes beside the pictures decoded from their embeddings."""
-
-    json: Path | None = None
-    """JSON file to write the figures to."""
-
-    card: bool = False
-    """Write the figures into the pair's model card and manifest."""
-
-    quick: bool = False
-    """Use a tenth of the pictures, for a first look rather than a report."""
-
-    def run(self) -> int:
-        """Runs the command and returns the exit code."""
-        from steerlens.storage import read_json, write_json
-        from steerlens.training import evaluate
-
-        if not (self.pair / "image_encoder").is_dir():
-            raise UsageError(f"{self.pair} is not the folder of a pair.")
-        report = evaluate(self.pair, self.data, device=self.device, grid=self.grid, quick=self.quick, say=_say)
-        _say(report.table())
-        if self.json is not None:
-            write_json(self.json, report.to_dict())
-        if self.card:
-            from steerlens.training import write_card, write_decoder_card, write_manifest
-
-            if "encoder" in read_json(self.pair / "manifest.json", "the pair"):
-                write_decoder_card(self.pair, report)
-            else:
-                write_card(self.pair, self.data, None, report)
-            write_manifest(self.pair)
-        return 0 if report.passed else 1
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Measure the domain of a pair: statistics by which `steerlens lens` recognises pictures of another kind.
-
-    Embeds and decodes scenes of the pictures that the pair was trained on, and writes domain.safetensors into its
-    folder. Then counts how many scenes of held-out pictures would be warned of, and how many pictures of --foreign.
-    For a pair trained on other pictures, see `steerlens doctor MODEL --reference PICTURES`.
-    """
-
-    pair: Annotated[str, tyro.conf.Positional]
-    """Folder of the pair, or its name."""
-
-    data: Path
-    """Folder with prepared pictures."""
-
-    scenes: int = 1500
-    """Number of scenes."""
-
-    foreign: Path | None = None
-    """Folder of pictures of another kind, to count how many are recognised."""
-
-    local: Path | None = None
-    """Folder with the files of a named pair, to use instead of a download."""
-
-    device: str = "cpu"
-    """Device: cpu or cuda."""
-
-    def run(self) -> int:
-        """Runs the command and returns the exit code."""
-        from steerlens.cli.console import ProgressBar
-        from steerlens.images import load_picture, picture_files
-        from steerlens.loading import load
-        from steerlens.progress import run_to_end
-        from steerlens.training import count_warned, held_out_scenes, measure_domain, write_manifest
-        from steerlens.zoo import REFERENCE, locate_pair, save_reference
-
-        pair = load(self.pair, device=self.device, local=self.local)
-        folder = locate_pair(self.pair, local=self.local).folder
-        if folder is None:
-            raise UsageError(
-                f"{self.pair} is no single folder; measure its domain with `steerlens doctor --reference`."
-            )
-        with ProgressBar() as progress:
-            reference = run_to_end(measure_domain(pair, self.data, self.scenes), progress.show)
-        save_reference(reference, folder / REFERENCE)
-        if (folder / "manifest.json").is_file():
-            write_manifest(folder)
-        _say(f"{folder / REFERENCE}: {reference.count} {reference.pictures}")
-        warned = [count_warned(pair, reference, "scenes of held-out pictures", held_out_scenes(self.data, 200))]
-        if self.foreign is not None:
-            images = [load_picture(path).image for path in picture_files(self.foreign)]
-            warned.append(count_warned(pair, reference, f"pictures of {self.foreign}", images))
-        for group in warned:
-            _say(f"{group.outside} of {group.count} {group.kind} are warned of ({group.share:.1%})")
+        print_lines(f"exported {self.out / 'pair'} ({size / 1e6:.1f} MB)")
         return 0
 
 
