@@ -14,7 +14,6 @@ def identification_section(summary: IdentificationSummary) -> str:
     other = any(row.compare != INPUT for row in summary.rows)
     foils = "1 other picture" if summary.n_foils == 1 else f"{summary.n_foils} other pictures"
     lines = [
-        figure("How often is the own write closer to the input?", "identification-shares"),
         *([figure("Single heads, each steered with three writes", "identification-pictures")] if summary.seeds else []),
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads} heads, each steered with "
         f"{summary.strength}; {_decoding(summary)}. Writes for other pictures and random "

@@ -10,9 +10,6 @@ def lenses_section(summary: LensesSummary) -> str:
     heads = f"{summary.n_studied} of {summary.n_heads}" if summary.n_studied < summary.n_heads else f"{summary.n_heads}"
     warning = caution(summary.n_concepts)
     lines = [
-        figure(
-            "Correlation of each lens with the effect on names, and transfer by size of the change", "lenses-scores"
-        ),
         figure("Contrast pairs and real pictures of single heads", "lenses-pictures"),
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads} heads, {summary.n_names} names "
         f"(directions: {summary.names}), {summary.n_bank} real pictures that are not studied; decoder seeds "
