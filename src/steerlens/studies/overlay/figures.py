@@ -16,7 +16,7 @@ from steerlens.studies.overlay.areas import (
     random_name,
 )
 from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
-from steerlens.studies.overlay.orders import CHANGE, chosen_order
+from steerlens.studies.overlay.orders import CHANGE, chosen_order, retained_name
 from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.results import OverlaySummary
@@ -74,7 +74,11 @@ def trajectory_figure(summary: OverlaySummary) -> Figure:
 def retained_figure(summary: OverlaySummary) -> Figure:
     """Draws the same with the first heads retained and all others ablated."""
     return _curves_figure(
-        summary, summary.counts, summary.retained_curves, "All other heads ablated: output embedding", "heads retained"
+        summary,
+        summary.counts,
+        summary.retained_curves,
+        "Output embedding with all other heads ablated",
+        "heads retained",
     )
 
 
@@ -100,6 +104,8 @@ def _curves_figure(
         axes.set_ylabel(_UNITS[kind], fontsize=8)
         plain_axes(axes)
     handles, names = figure.axes[0].get_legend_handles_labels()
+    if along == "heads retained":
+        names = [retained_name(name) for name in names]
     figure.legend(handles, names, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(
         f"{what}: mean over {_size(summary)}.\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from steerlens.studies.overlay.areas import Trajectories
+from steerlens.studies.overlay.areas import RANDOM, Trajectories
 from steerlens.studies.overlay.joint import ATTRIBUTION, DIRECT, ONE_SHOT, REFERENCE, by_score, random_orders
 from steerlens.studies.overlay.parts import OverlayPart
 from steerlens.studies.overlay.scores import (
@@ -144,6 +144,11 @@ def baseline_orders(part: OverlayPart, layers: Sequence[int]) -> dict[str, list[
         CHANGE: by_score(part.change),
         LAYER: by_score(torch.tensor(layers, dtype=torch.float32)),
     }
+
+
+def retained_name(name: str) -> str:
+    """Name of an order along which heads are retained: fewer random orders were measured."""
+    return f"random (mean of {RETAINED_RANDOM})" if name == RANDOM else name
 
 
 def retained_orders() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Page of the overlay study: choices, orders by both measures, paired differences, and the judge."""
 
+from steerlens.studies.overlay.orders import retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import COMPARISONS
 from steerlens.studies.shared.candidates import readable
@@ -65,8 +66,11 @@ def _retained(summary: OverlaySummary) -> list[str]:
         "## Retaining heads instead of removing them\n",
         "The same orders the other way: all heads are ablated but the first of the order, and the overlay should come "
         "back. The area is that of the objective's rise, on the same scale; the greedy reference was searched for "
-        "removal, and is no optimum here. Random orders are the mean of 5.\n",
-        table(["order", "normalised area, retained"], [[readable(name), interval(area)] for name, area in rows]),
+        "removal, and is no optimum here.\n",
+        table(
+            ["order", "normalised area, retained"],
+            [[readable(retained_name(name)), interval(area)] for name, area in rows],
+        ),
         figure("Trajectories with the first heads retained", "overlay-retained"),
     ]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from steerlens.studies.overlay.areas import BASE_CURVE, OVERLAY_CURVE
 from steerlens.studies.overlay.conclusion import overlay_conclusion
-from steerlens.studies.overlay.orders import chosen_order
+from steerlens.studies.overlay.orders import chosen_order, retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.terminal import closing_lines
@@ -35,7 +35,7 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
         lines.append(f"judged by {summary.judge.name} (weights {summary.judge.sha256[:12]}): compares {compared}")
     if summary.retained:
         lines.append("retaining the first quarter of an order, all other heads ablated; normalised area:")
-        lines += [f"  {name:46} {area}" for name, area in summary.retained.items()]
+        lines += [f"  {retained_name(name):46} {area}" for name, area in summary.retained.items()]
     conclusion = overlay_conclusion(summary)
     lines += [] if conclusion is None else conclusion.lines()
     return [*lines, *closing_lines(folder, caution(summary.n_concepts), summary.note)]
