@@ -108,7 +108,8 @@ def locate_pair(source: str | Path, *, local: str | Path | None = None, local_fi
 def _installed(known: Card) -> Path:
     folder = cast(Path, known.bundled_folder)
     if not folder.is_dir():
-        raise ModelError(f"the bundled pair {known.name!r} is missing from this installation; install it again.")
+        trained = "" if known.encoder is None else f" In a checkout, `make {known.name}` trains its decoder (hours)."
+        raise ModelError(f"{known.name!r} is missing from this installation; install it again.{trained}")
     return folder
 
 
