@@ -71,7 +71,8 @@ def make_job(
             direction.check(spec)
     if options.preview and not getattr(pair.decoder, "previews", False):
         raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
-    refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name)
+    ranks = isinstance(pair.decoder, NeighboursDecoder)
+    refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name, ranks=ranks)
     labels = pair.vocabulary if vocabulary is None else vocabulary
     refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
     tokens = _tokens_written_to(pair, options, plan.strength, directions)

@@ -27,18 +27,21 @@ def refuse_unused_in_plan(options: LookOptions, plan: Plan) -> None:
     _refuse(_unused_in_plan(options, plan))
 
 
-def refuse_unused_in_decoding(options: LookOptions, defaults: DecodeOptions, decoder: str) -> None:
+def refuse_unused_in_decoding(
+    options: LookOptions, defaults: DecodeOptions, decoder: str, *, ranks: bool = False
+) -> None:
     """Checks that every option about decoding changes what a decoder does.
 
     Args:
         options: options of the sweep.
         defaults: the decoder's own options.
         decoder: its name, for the message.
+        ranks: True for an index of pictures, whose seeds choose among the nearest.
 
     Raises:
         UsageError: if an option has no effect, naming all that have none.
     """
-    _refuse(_unused_in_decoding(options, defaults, decoder))
+    _refuse(_unused_in_decoding(options, defaults, decoder, ranks))
 
 
 def refuse_unused_labels(options: LookOptions, *, vocabulary: bool, own: bool) -> None:
@@ -91,14 +94,16 @@ def _unused_in_plan(options: LookOptions, plan: Plan) -> Iterator[tuple[str, str
         yield f"decode {selection}", f"there are only {ranked} sites to select from"
 
 
-def _unused_in_decoding(options: LookOptions, defaults: DecodeOptions, decoder: str) -> Iterator[tuple[str, str]]:
+def _unused_in_decoding(
+    options: LookOptions, defaults: DecodeOptions, decoder: str, ranks: bool
+) -> Iterator[tuple[str, str]]:
     if defaults.scheduler == "none":
         for name in ("steps", "guidance", "guidance_interval", "scheduler"):
             value = getattr(options, name)
             if value not in (None, getattr(defaults, name)):
                 yield f"{name} {_text(value)}", f"{decoder} decodes in one pass, without denoising"
         for name, field in (("seed", "seed"), ("seeds", "n_seeds")):
-            if getattr(options, field) != getattr(_DEFAULTS, field):
+            if not ranks and getattr(options, field) != getattr(_DEFAULTS, field):
                 yield f"{name} {getattr(options, field)}", f"{decoder} decodes in one pass, without denoising"
         return
     guidance = defaults.guidance if options.guidance is None else options.guidance

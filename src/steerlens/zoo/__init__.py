@@ -7,7 +7,7 @@ from steerlens.zoo.cards import Card, Repository, card, cards
 
 if TYPE_CHECKING:
     from steerlens.zoo.architecture import on_meta, package_configs
-    from steerlens.zoo.cost import Cost, cost_of, estimate_seconds, probe_flops
+    from steerlens.zoo.cost import Cost, UncountedError, cost_of, estimate_seconds, probe_flops
     from steerlens.zoo.decoder_families import families, family_of, unbuildable
     from steerlens.zoo.decoder_opening import default_options, negative_for, open_decoder
     from steerlens.zoo.encoder_locating import (
@@ -58,7 +58,14 @@ if TYPE_CHECKING:
         direction_of,
         sentence_folder,
     )
-    from steerlens.zoo.vocabularies import TEXT_MAP, class_vocabulary, load_text_map, load_vocabulary, read_vocabulary
+    from steerlens.zoo.vocabularies import (
+        TEXT_MAP,
+        check_vocabulary_files,
+        class_vocabulary,
+        load_text_map,
+        load_vocabulary,
+        read_vocabulary,
+    )
 
 __all__ = [
     "DECODED",
@@ -83,6 +90,7 @@ __all__ = [
     "Recommendation",
     "Repository",
     "SentenceEncoder",
+    "UncountedError",
     "adapter",
     "adapter_for",
     "build_manifest",
@@ -91,6 +99,7 @@ __all__ = [
     "card_files",
     "card_of",
     "cards",
+    "check_vocabulary_files",
     "class_vocabulary",
     "cost_of",
     "decoder_provenance",

@@ -71,6 +71,10 @@ class Cost:
         return passes * self.unet_flops + movq + self.encoder_flops
 
 
+class UncountedError(UsageError):
+    """The cost of a model cannot be counted from its configs."""
+
+
 def cost_of(
     source: str | Path,
     *,
@@ -102,17 +106,17 @@ def cost_of(
     """
     known, chosen, requested = card_of(source), choose_device(device), parse_dtype(dtype)
     if known is not None and known.family not in COUNTERS:
-        raise UsageError(_uncounted(known.name))
+        raise UncountedError(_uncounted(known.name))
     family, configs = "", None
     if known is not None and local is None:
         family, configs = known.family, full_size_configs(known)
     if configs is None:
         if (Path(source) / "neighbours.json").is_file() or found_index(source) is not None:
-            raise UsageError(_uncounted(str(source)))
+            raise UncountedError(_uncounted(str(source)))
         located = locate_pair(source, local=local, local_files_only=local_files_only)
         family = located.family
         if family not in COUNTERS:
-            raise UsageError(_uncounted(str(source)))
+            raise UncountedError(_uncounted(str(source)))
         configs = folder_configs(located)
     if encoder is not None:
         located_encoder = locate_encoder(encoder, local_files_only=local_files_only, config_only=True)

@@ -82,15 +82,37 @@ def read_vocabulary(path: str | Path, pair: "Pair") -> Vocabulary:
         ModelError: if the tensors are broken, or do not fit the names or the encoder.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in (".safetensors", ".json"):
-        file = path / "vocabulary.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
-        for needed in (file, file.with_suffix(".json")):
-            if not needed.is_file():
-                raise UsageError(f"the vocabulary {path} is not complete: there is no {needed}.")
+    file = _tensor_file(path)
+    if file is not None:
         return _from_tensors(file, pair.encoder.spec.embedding_size)
     texts = read_texts(path)
     own = pair.vocabulary if isinstance(pair.vocabulary, TextVocabulary) else None
     return TextVocabulary(texts, directions_of(texts, own, pair.texts))
+
+
+def check_vocabulary_files(path: str | Path) -> None:
+    """Checks that the files of a user's vocabulary can be read, without a model.
+
+    Raises:
+        UsageError: if there is no such file, it holds no text, or half of it is missing.
+    """
+    if _tensor_file(Path(path)) is None:
+        read_texts(Path(path))
+
+
+def _tensor_file(path: Path) -> Path | None:
+    """Returns the file of a vocabulary's tensors, or None for a text file.
+
+    Raises:
+        UsageError: if the names or the tensors are missing.
+    """
+    if not path.is_dir() and path.suffix.lower() not in (".safetensors", ".json"):
+        return None
+    file = path / "vocabulary.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+    for needed in (file, file.with_suffix(".json")):
+        if not needed.is_file():
+            raise UsageError(f"the vocabulary {path} is not complete: there is no {needed}.")
+    return file
 
 
 def read_texts(path: Path) -> tuple[str, ...]:

@@ -304,3 +304,29 @@ def test_a_report_speaks_of_retrieved_pictures(photos: Path, tmp_path: Path) -> 
     values = [score.similarity for lens in ("diffusion", "steering") for score in atlas.ranked(lens)]
     low, high = similarity_scale(atlas, ("diffusion", "steering"))
     assert low <= min(values) and max(values) <= high and high - low < max(values) - min(values) + 0.11
+
+
+def test_a_dry_run_times_one_picture_and_checks_what_the_run_would(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair_folder = save_tiny_pair(tmp_path / "pair")
+    build_index(load(pair_folder).encoder, photos, tmp_path / "index", source=str(pair_folder))
+    command = ["lens", str(photos / "2.png"), "--model", str(tmp_path / "index"), "--out", str(tmp_path / "run")]
+    capsys.readouterr()
+    assert main([*command, "--sites", "resid_post", "--lens", "diffusion", "--dry-run", "--json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)
+    assert estimate["pictures_to_decode"] == 3 and estimate["seconds_per_picture"] > 0
+    assert main([*command, "--dry-run"]) == 0
+    assert "from one picture decoded now" in capsys.readouterr().out
+    assert main([*command, "--dry-run", "--vocabulary", str(tmp_path / "none.txt")]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_model_that_is_not_here_fetches_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert main(["lens", str(photos / "2.png"), "--model", "rae-dinov2", "--dry-run", "--json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)
+    assert estimate["seconds"] is None and estimate["download_gigabytes"] > 1

@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.console import emit_json, plain_bytes, say
+from steerlens.cli.lens.estimates import disk_bytes, existing, rounded
 
 if TYPE_CHECKING:
     from steerlens.cli.lens.settings import LensSettings
     from steerlens.images import Picture
 
-_PNG_BYTES_PER_PIXEL = 2.0
-"""Approximate bytes per pixel of a decoded picture as PNG; noise would take 3, flat art less than 1."""
-
-_BYTES_BESIDE_A_PICTURE = 12_000
-"""Approximate bytes of a picture's embeddings, numbers and copy in the report."""
-
 
 def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> int:
-    """Estimates the cost of a run without loading weights, prints it, and returns the exit code."""
-    estimate = price(settings, pictures, folder)
+    """Estimates the cost of a run, prints it, and returns the exit code.
+
+    Models of the paper's kind are counted from their configs; for others, one picture is decoded and timed.
+    """
+    from steerlens.zoo import UncountedError
+
+    try:
+        estimate = price(settings, pictures, folder)
+    except UncountedError:
+        from steerlens.cli.lens.measured import measured_price
+
+        estimate = measured_price(settings, pictures, folder)
     if settings.json:
         emit_json(estimate)
         return 0
@@ -34,18 +39,26 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
             f"encoder: the work of {estimate['encoder_passes']:.0f} forward passes, for total effects and ablations; a "
             "pass begins at the layer that is changed"
         )
-    say(
-        f"decoder: {estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}, "
-        f"{estimate['size'][0]} x {estimate['size'][1]} pixels; {estimate['operations']:.3g} operations in all"
+    size = f"{estimate['size'][0]} x {estimate['size'][1]} pixels"
+    how = (
+        "one pass"
+        if estimate["scheduler"] == "none"
+        else f"{estimate['steps']} steps of {estimate['scheduler']}, guidance {estimate['guidance']:g}"
     )
-    say(
-        f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (rough: within a factor of two or three)"
-    )
-    weights, working = plain_bytes(estimate["weight_bytes"]), plain_bytes(estimate["working_bytes"])
-    host = f" ({plain_bytes(estimate['host_bytes'])} more on the host)" if estimate["host_bytes"] else ""
-    say(f"memory: {weights} for weights{host}, and about {working} to decode {estimate['batch_size']} pictures at once")
-    disk, free = plain_bytes(estimate["disk_bytes"]), plain_bytes(estimate["disk_free_bytes"])
-    say(f"disk: about {disk} in {folder} ({free} free)")
+    operations = estimate["operations"]
+    say(f"decoder: {how}, {size}" + ("" if operations is None else f"; about {operations:.1g} operations in all"))
+    if (download := estimate.get("download_gigabytes")) is not None:
+        say(f"time: not known before the model is on this machine ({download:g} GB to download)")
+    elif "seconds_per_picture" in estimate:
+        say(f"time: about {_duration(estimate['seconds'])} on {estimate['device']}, from one picture decoded now")
+    else:
+        say(f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (within a factor of two or three)")
+    if estimate["weight_bytes"] is not None:
+        working = estimate["working_bytes"]
+        batch = "" if working is None else f", and about {_bytes(working)} to decode {estimate['batch_size']} at once"
+        host = f" ({_bytes(estimate['host_bytes'])} more on the host)" if estimate.get("host_bytes") else ""
+        say(f"memory: {_bytes(estimate['weight_bytes'])} for weights{host}{batch}")
+    say(f"disk: about {_bytes(estimate['disk_bytes'])} in {folder} ({_bytes(estimate['disk_free_bytes'])} free)")
     return 0
 
 
@@ -65,7 +78,14 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         refuse_unused_in_decoding,
         vector_place,
     )
-    from steerlens.zoo import card_of, cost_of, default_options, estimate_seconds, probe_flops
+    from steerlens.zoo import (
+        card_of,
+        check_vocabulary_files,
+        cost_of,
+        default_options,
+        estimate_seconds,
+        probe_flops,
+    )
 
     models, look = settings.models, settings.look
     settings.workers.refuse_unused()
@@ -87,6 +107,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         precision=models.precision,
         offload=models.offload,
     )
+    if settings.sites.vocabulary is not None:
+        check_vocabulary_files(settings.sites.vocabulary)
     directions = settings.sites.directions(cost.n_layers, cost.n_heads)
     strength = default_strength(card)
     plan = plan_of(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
@@ -96,7 +118,6 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     speed = probe_flops(device, parse_dtype(models.dtype))
     precision = decoder_dtype(device, parse_dtype(models.dtype))
     batch = options.batch_size or cost.batch or default_batch_size(options.size, cost.scale, device)
-    pixels = options.size[0] * options.size[1]
     selection = Selection.parse(look.decode)
     decoded = selection.at_most(plan.cells)
     passes = len(pictures) + encoder_passes(
@@ -127,20 +148,18 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "host_bytes": cost.host_bytes,
         "batch_size": batch,
         "working_bytes": cost.working_bytes(batch, options.size, precision.itemsize),
-        "disk_bytes": int(decoded * (_PNG_BYTES_PER_PIXEL * pixels + _BYTES_BESIDE_A_PICTURE)),
-        "disk_free_bytes": shutil.disk_usage(_existing(folder)).free,
+        "disk_bytes": disk_bytes(decoded, options.size),
+        "disk_free_bytes": shutil.disk_usage(existing(folder)).free,
         "out": str(folder),
     }
 
 
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+def _bytes(number: float) -> str:
+    return plain_bytes(rounded(number))
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{rounded(seconds / length):g} {unit}"
+    return f"{rounded(max(seconds, 1)):.0f} s"

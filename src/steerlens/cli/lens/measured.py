@@ -1,0 +1,137 @@
+"""Estimates of `--dry-run` for models whose cost cannot be counted from their configs: one picture is decoded.
+
+The models are loaded, and everything that the run would check is checked. A model that is not on this machine is not
+fetched: its plan and the size of its download are told.
+"""
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from steerlens.cli.lens.estimates import disk_bytes, existing
+from steerlens.cli.lens.settings import LensSettings
+from steerlens.decoders import DecodeOptions, clean_conditioning, decode
+from steerlens.errors import ModelError, UsageError
+from steerlens.sweep import Job, Selection, default_strength, make_job, plan_of
+from steerlens.zoo import Card, Pair, card_of, has_no_decoder, read_vocabulary
+
+if TYPE_CHECKING:
+    from steerlens.atlas import Plan
+    from steerlens.images import Picture
+
+_WARM_SECONDS = 20.0
+"""Longest first picture that is decoded again: the first one also pays for starting up."""
+
+
+def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
+    """Estimates the cost of a run from one decoded picture; keys as in `price`, None where nothing is known.
+
+    Raises:
+        UsageError: if the settings make no sense for the model, as in a real run.
+        ModelError: if the model is damaged, or not on this machine and unknown.
+    """
+    models = replace(settings.models, local_files_only=True)
+    named = None if has_no_decoder(models.model) else card_of(models.model)
+    try:
+        pair = models.load()
+    except ModelError:
+        if named is None or not named.layers or models.local is not None or named.bundled is not None:
+            raise
+        return _not_here(settings, named, pictures, folder)
+    spec = pair.encoder.spec
+    directions = settings.sites.directions(spec.n_layers, spec.n_heads, spec.width)
+    words = settings.sites.vocabulary
+    vocabulary = None if words is None else read_vocabulary(words, pair)
+    job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions)
+    each, trace = _seconds(job)
+    decoded = job.selection.at_most(job.plan.cells)
+    return {
+        **_described(job.plan, job.selection, job.options, settings, pictures, folder),
+        "device": str(pair.encoder.device),
+        "dtype": str(getattr(pair.decoder, "dtype", pair.encoder.dtype)).removeprefix("torch."),
+        "seconds": decoded * each + len(pictures) * trace,
+        "seconds_per_picture": each,
+        "weight_bytes": _weights(pair),
+        "download_gigabytes": None,
+    }
+
+
+def _seconds(job: Job) -> tuple[float, float]:
+    """Seconds to decode a picture and to trace one."""
+    picture = next(iter(job.pictures.values()))
+    started = time.perf_counter()
+    inputs = job.encoder.preprocess([picture.image])
+    job.encoder.trace(inputs, attention=True)
+    traced = time.perf_counter() - started
+    conditioning = clean_conditioning(job.encoder, job.decoder, inputs)
+    options = replace(job.options, batch_size=1)
+    for _ in range(2):
+        started = time.perf_counter()
+        decode(job.decoder, conditioning, [0], options)
+        each = time.perf_counter() - started
+        if each > _WARM_SECONDS:
+            break
+    return each, traced
+
+
+def _weights(pair: Pair) -> int:
+    parts = [value for part in (pair.encoder, pair.decoder) for value in vars(part).values()]
+    modules = {id(part): part for part in parts if isinstance(part, torch.nn.Module)}
+    return sum(tensor.nbytes for module in modules.values() for tensor in module.parameters())
+
+
+def _not_here(settings: LensSettings, card: Card, pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
+    """Plan of a run with a model that has to be fetched first."""
+    if not card.heads:
+        raise UsageError(f"{card.name} is not on this machine, and its sizes are not known; run doctor first.")
+    directions = settings.sites.directions(card.layers, card.heads)
+    plan = plan_of(settings.look, pictures, card.layers, card.heads, default_strength(card), directions=directions)
+    options = settings.look.over(card.defaults.options())
+    selection = Selection.parse(settings.look.decode)
+    return {
+        **_described(plan, selection, options, settings, pictures, folder),
+        "device": None,
+        "dtype": None,
+        "seconds": None,
+        "seconds_per_picture": None,
+        "weight_bytes": None,
+        "download_gigabytes": card.gigabytes,
+    }
+
+
+def _described(
+    plan: "Plan",
+    selection: Selection,
+    options: DecodeOptions,
+    settings: LensSettings,
+    pictures: "list[Picture]",
+    folder: Path,
+) -> dict[str, Any]:
+    decoded = selection.at_most(plan.cells)
+    return {
+        "inputs": [picture.name for picture in pictures],
+        "pictures_to_decode": decoded,
+        "decode": str(selection),
+        "cells": dict(Counter(cell.lens for cell in plan.cells)),
+        "sites": settings.look.sites,
+        "strength": str(plan.strength),
+        "seeds": list(plan.seeds),
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "guidance_interval": list(options.guidance_interval),
+        "scheduler": options.scheduler,
+        "size": list(options.size),
+        "encoder_passes": len(pictures),
+        "operations": None,
+        "operations_per_second": None,
+        "batch_size": options.batch_size,
+        "working_bytes": None,
+        "disk_bytes": disk_bytes(decoded, options.size),
+        "disk_free_bytes": shutil.disk_usage(existing(folder)).free,
+        "out": str(folder),
+    }
