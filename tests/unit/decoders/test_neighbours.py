@@ -22,6 +22,7 @@ from steerlens.report.scales import similarity_scale
 from steerlens.sweep.look import look
 from steerlens.testing.checks import check_decoder
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder
+from steerlens.zoo.cost import UncountedError
 from steerlens.zoo.indexes import found_index
 
 N = 7
@@ -326,7 +327,11 @@ def test_a_dry_run_times_one_picture_and_checks_what_the_run_would(
 def test_a_dry_run_of_a_model_that_is_not_here_fetches_nothing(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    def uncounted(*_: Any) -> Any:
+        raise UncountedError("not counted")
+
+    monkeypatch.setattr("steerlens.cli.lens.dry_run.price", uncounted)
+    capsys.readouterr()
     assert main(["lens", str(photos / "2.png"), "--model", "rae-dinov2", "--dry-run", "--json"]) == 0
     estimate = json.loads(capsys.readouterr().out)
     assert estimate["seconds"] is None and estimate["download_gigabytes"] > 1
