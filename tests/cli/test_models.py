@@ -87,3 +87,8 @@ def test_a_preset_is_recommended_for_each_need_by_the_numbers_of_its_card(capsys
 def test_terms_are_part_of_a_recommendation() -> None:
     limited = [advice for advice in recommendations() if cards()[advice.name].terms]
     assert all(cards()[advice.name].terms in advice.reason for advice in limited)
+
+
+def test_a_preset_that_has_to_be_saved_again_first_is_not_recommended() -> None:
+    pickled = {name for name, known in cards().items() if known.pickled}
+    assert pickled and not pickled & {advice.name for advice in recommendations()}

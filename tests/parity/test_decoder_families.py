@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -251,6 +252,7 @@ def test_a_siglip_tower_is_replaced_only_while_diffusers_needs_it(monkeypatch: p
     with expected_tower():
         assert (autoencoder_rae.SiglipVisionModel is NestedTower) == flattened
     assert autoencoder_rae.SiglipVisionModel is own
+    _check_threads(flattened)
     # A diffusers that reaches the norm of a flattened tower is left alone.
     monkeypatch.setattr(autoencoder_rae, "_build_encoder", lambda *_, **__: None)
     assert builds_unaided()
@@ -288,3 +290,22 @@ def test_ip_adapter_plus_reads_what_its_pipeline_reads_and_refuses_sites_of_the_
     # The claim behind the refusal: removing what the last layer writes leaves the tokens as they are.
     without = encoder.record(pixels, [site], [Zero(Site("mlp_out", last)), Zero(Site("attn_out", last))])[site]
     assert torch.equal(without, encoder.record(pixels, [site])[site])
+
+
+def _check_threads(flattened: bool) -> None:
+    """A second thread builds only when the first is done, so that the first takes nothing from under it."""
+    entered, leave, replaced = Event(), Event(), list[bool]()
+
+    def second() -> None:
+        with expected_tower():
+            entered.set()
+            leave.wait()
+            replaced.append(autoencoder_rae.SiglipVisionModel is NestedTower)
+
+    thread = Thread(target=second, daemon=True)
+    with expected_tower():
+        thread.start()
+        assert not entered.wait(0.5)
+    leave.set()
+    thread.join()
+    assert replaced == [flattened]

@@ -48,7 +48,7 @@ class _Scaled(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the numbers and the scale that stand for a weight."""
-        largest = weight.float().abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(torch.float16).tiny * self.largest)
+        largest = weight.float().abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny * self.largest)
         scale = (largest / self.largest).to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
         numbers = (weight.float() / scale.float()).clamp(-self.largest, self.largest)
         return (numbers.round() if self.kind == torch.int8 else numbers).to(self.kind), scale

@@ -30,7 +30,8 @@ def recommendations(known: Mapping[str, Card] | None = None) -> tuple[Recommenda
     Args:
         known: the cards to choose from; by default all.
     """
-    among = tuple((cards() if known is None else known).values())
+    # Weights that are published as a pickle alone have to be saved again before a preset runs.
+    among = tuple(card for card in (cards() if known is None else known).values() if not card.pickled)
     wanted: Sequence[tuple[str, Callable[[Card], bool], Callable[[Card], tuple[float, ...]]]] = (
         (
             "nothing to download, a first look",

@@ -50,11 +50,11 @@ def builds_unaided() -> bool:
 @contextmanager
 def expected_tower() -> Generator[None]:
     """Lets diffusers build a SigLIP autoencoder while open, by one thread at a time."""
-    if builds_unaided():
-        yield
-        return
     namespace: Any = autoencoder_rae
-    with _BUILDING:
+    with _BUILDING:  # before the check, which another thread's replacement would mislead
+        if builds_unaided():
+            yield
+            return
         own = namespace.SiglipVisionModel
         namespace.SiglipVisionModel = NestedTower
         try:
