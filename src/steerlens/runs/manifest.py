@@ -297,8 +297,11 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
         raise StoreError(f"{path} cannot be read: {str(error).rstrip('.')}.") from error
     if manifest is not None and not isinstance(manifest, dict):
         raise StoreError(f"{path} cannot be read: it contains no manifest.")
-    for key, kinds in _FACTS.items():
-        value = None if manifest is None else cast(dict[str, Any], manifest).get(key)
-        if value is not None and (not isinstance(value, kinds) or (isinstance(value, float) and not isfinite(value))):
+    facts = {} if manifest is None else cast(dict[str, Any], manifest)
+    for key in facts.keys() & _FACTS.keys():
+        value, kinds = facts[key], _FACTS[key]
+        if (value is not None or dict in kinds) and (
+            not isinstance(value, kinds) or (isinstance(value, float) and not isfinite(value))
+        ):
             raise StoreError(f"{path} cannot be read: its {key!r} is of the wrong kind.")
     return manifest

@@ -56,6 +56,18 @@ def change_column(table: Path, column: str, change: Callable[[Any], Any]) -> Non
     pq.write_table(held.set_column(index, held.schema.field(index), values), table)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("options", "text"), ("options", None), ("target", []), ("directions", 3), ("decode", {}), ("seconds", "long")],
+)
+def test_a_part_of_the_manifest_of_another_kind_is_told_by_name(run: Path, key: str, value: object) -> None:
+    manifest = run / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), key: value}))
+    (run / HASHES).unlink()
+    with pytest.raises(StoreError, match=rf"its '{key}' is of the wrong kind"):
+        load_run(run)
+
+
 def change_lens(run: Path, lens: str) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["plan"]["cells"] = [key.replace("|steering|", f"|{lens}|") for key in manifest["plan"]["cells"]]
