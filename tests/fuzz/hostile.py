@@ -24,7 +24,7 @@ from PIL import Image
 
 LIMITS = Limits(seconds=2.0, wall=20.0, memory=200_000_000)
 
-READ = Limits(seconds=6.0, wall=30.0, memory=400_000_000)
+READ = Limits(seconds=6.0, wall=150.0, memory=400_000_000)
 
 _SHARED = ("--model", "pair", *FAST, "--out", "out")
 

@@ -29,7 +29,7 @@ from steerlens.errors import ModelError, TermsWarning, UsageError
 from steerlens.zoo.cards import Card, Repository
 from steerlens.zoo.decoder_families import KANDINSKY, families, family_of, holds_pipeline, unbuildable
 from steerlens.zoo.hub import cached_snapshot, snapshot
-from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder
+from steerlens.zoo.sources import card_of, has_no_decoder, hint_for_encoder, is_folder, shortened
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def locate_pair(source: str | Path, *, local: str | Path | None = None, local_fi
         ModelError: if a component is missing, the hub cannot be reached, or the installed libraries cannot build it.
     """
     known = card_of(source)
+    if local is not None and not is_folder(local):
+        raise UsageError(f"there is no folder {shortened(local)}, which was given for the files of {source}.")
     if known is not None and known.family == "neighbours":
         raise UsageError(
             "neighbours has no weights: index a folder of pictures with `steerlens neighbours index PICTURES --out "

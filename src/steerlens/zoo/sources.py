@@ -75,4 +75,4 @@ def is_folder(source: str | Path) -> bool:
 def shortened(source: str | Path) -> str:
     """Shortens a user's text for a message of one line."""
     text = str(source)
-    return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses import Strength
@@ -116,3 +117,16 @@ def test_a_local_copy_that_would_replace_another_argument_is_refused(pair_folder
         load("emoji", local=pair_folder)
     with pytest.raises(UsageError, match=r"local .* cannot be used: the encoder of an index"):
         load("kandinsky-2.2", local=pair_folder, neighbours=tmp_path)
+
+
+def test_the_seeds_of_an_index_choose_the_neighbour_and_its_steps_have_no_effect() -> None:
+    defaults = DecodeOptions(1, 1.0, "none", (8, 8))
+    refuse_unused_in_decoding(LookOptions(seed=1, n_seeds=2), defaults, "index", ranks=True)
+    with pytest.raises(UsageError, match=r"steps 5: no effect, because index decodes in one pass"):
+        refuse_unused_in_decoding(LookOptions(seed=1, steps=5), defaults, "index", ranks=True)
+
+
+@pytest.mark.parametrize("local", ["missing", "x" * 5000])
+def test_a_local_copy_that_is_not_there_is_told(local: str) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        load("kandinsky-2.2", local=local)
