@@ -27,6 +27,7 @@ from steerlens.cli.lens.dry_run import price
 from steerlens.cli.lens.settings import DecodingSettings, LensChoice, LensSettings, ModelSettings
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import DecodeOptions, decode
+from steerlens.decoders.compact import Precision
 from steerlens.decoders.diffusion import default_batch_size
 from steerlens.images import eight_bit, png_bytes
 from steerlens.lenses.steering import SteeringLens
@@ -36,7 +37,9 @@ from steerlens.runs.store import open_run
 from steerlens.sites import Site, all_heads
 from steerlens.sweep.ray.parts import BATCHES_OF_A_PART
 from steerlens.zoo import sample_picture
-from steerlens.zoo.cost import Cost, cost_of
+from steerlens.zoo.cards import card
+from steerlens.zoo.cost import Cost, cost_of, count
+from steerlens.zoo.full_size import full_size_configs
 
 MODEL, STEPS, MANY = "kandinsky-2.2", 10, 1000
 """What the plans are for, with how many steps, and of how many pictures the large ones are."""
@@ -211,6 +214,25 @@ def plans(swept: Sequence[Sweep], batch: int, writing: float, options: argparse.
     return table(["sweep", "pictures decoded", "disk", *(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS)], rows)
 
 
+def memory() -> str:
+    """Memory of the paper's model on a GPU in half precision, by how the UNet's weights are stored."""
+    known, gpu, rows = card(MODEL), torch.device("cuda"), list[list[str]]()
+    configs = full_size_configs(known)
+    if configs is None:
+        raise RuntimeError(f"the package has no configs of {MODEL}")
+    storage: dict[str, tuple[Precision | None, bool]] = {
+        "the defaults": (None, False),
+        "`--precision int8` or `fp8`": ("int8", False),
+        "`--offload`": (None, True),
+        "`--precision int8 --offload`": ("int8", True),
+    }
+    for name, (precision, offloaded) in storage.items():
+        cost = count(known.family, configs, known.defaults.size, gpu, None, precision, offloaded)
+        one = cost.bytes + cost.working_bytes(1, cost.size, 2)
+        rows.append([name, gigabytes(cost.bytes), gigabytes(one), gigabytes(cost.host_bytes)])
+    return table(["UNet", "weights on the GPU", "and one picture", "weights on the host"], rows)
+
+
 def gigabytes(size: int) -> str:
     """Bytes in gigabytes, to three digits."""
     return f"{size / 1e9:,.0f} GB" if size >= 1e11 else f"{size / 1e9:.3g} GB"
@@ -277,6 +299,8 @@ def page(options: argparse.Namespace) -> str:
         many=f"{MANY:,}",
         all_many=f"{MANY * whole.decoded:,}",
         most=GPUS[-1],
+        memory=memory(),
+        a_picture=gigabytes(cost.working_bytes(1, cost.size, 2)),
         plans=plans(swept, batch, writing, options),
     )
 
