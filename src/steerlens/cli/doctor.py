@@ -140,8 +140,9 @@ class Command:
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
             picture = sample_picture() if self.picture is None else load_picture(self.picture)
             progress.stage("loading")
-            where = {"device": self.device, "dtype": self.dtype, "local_files_only": self.local_files_only}
-            encoder = load_encoder(self.model, **where)
+            encoder = load_encoder(
+                self.model, device=self.device, dtype=self.dtype, local_files_only=self.local_files_only
+            )
             spec = encoder.spec
             sizes = f"{spec.n_layers} layers x {spec.n_heads} heads x {spec.width}, embedding {spec.embedding_size}"
             loaded = DoctorCheck(f"loads as {spec.family}: every weight is present, finite and in place", True, sizes)

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from steerlens.atlas import Atlas, LensName, SiteScore
 from steerlens.errors import UsageError
-from steerlens.report.content import TOP_K, target_words, two
 from steerlens.report.seen import seen_picture
 from steerlens.report.sheet import clipped, heading, lay_captions, lay_tile, sheet_over
+from steerlens.report.terms import TOP_K, target_words, two
 from steerlens.sites import Site
 
 _WIDTH = 7.0

@@ -22,16 +22,6 @@ from steerlens.atlas import CONTROLS, Atlas, LensName, Reading, SiteScore
 from steerlens.errors import UsageError
 from steerlens.printable import printable
 from steerlens.report.colours import SEQUENTIAL
-from steerlens.report.content import (
-    LENSES,
-    STRONG,
-    TOP_K,
-    is_strong,
-    lens_names,
-    steered_lens,
-    target_words,
-    two,
-)
 from steerlens.report.effects import effect_comparison
 from steerlens.report.scales import similarity_scale
 from steerlens.report.seen import seen_picture
@@ -51,6 +41,7 @@ from steerlens.report.sheet import (
     size_of,
     text_at,
 )
+from steerlens.report.terms import LENSES, STRONG, TOP_K, is_strong, lens_names, steered_lens, target_words, two
 from steerlens.report.words import words
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder, safe_name

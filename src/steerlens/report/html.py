@@ -16,27 +16,13 @@ from steerlens._version import __version__
 from steerlens.atlas import Atlas, LensName
 from steerlens.printable import printable, without_folders
 from steerlens.report.colours import SEQUENTIAL, colour
-from steerlens.report.content import (
-    LENSES,
-    MAX_INPUTS,
-    PICTURE_BYTES,
-    TOP_K,
-    domain,
-    head_counts,
-    lens_names,
-    manifest_rows,
-    page_meta,
-    picture_data,
-    sentences,
-    steered_lens,
-    target_words,
-    two,
-    written_tokens,
-)
+from steerlens.report.content import MAX_INPUTS, PICTURE_BYTES, manifest_rows, page_meta, picture_data
 from steerlens.report.domain import advice, domain_warnings
 from steerlens.report.embed import PIXEL_SIDE, data_uri
 from steerlens.report.figures import save_figures
+from steerlens.report.findings import head_counts, sentences
 from steerlens.report.scales import similarity_scale
+from steerlens.report.terms import LENSES, TOP_K, domain, lens_names, steered_lens, target_words, two, written_tokens
 from steerlens.report.words import is_retrieved, words
 from steerlens.storage import OwnedFolder
 

@@ -16,10 +16,10 @@ from PIL import Image
 from steerlens.atlas import Atlas, LensName
 from steerlens.errors import UsageError
 from steerlens.report.colours import SEQUENTIAL
-from steerlens.report.content import LENSES, lens_names, steered_lens, target_words, two
 from steerlens.report.figures import render
 from steerlens.report.scales import similarity_scale
 from steerlens.report.sheet import INK, QUIET, clipped
+from steerlens.report.terms import LENSES, lens_names, steered_lens, target_words, two
 from steerlens.report.words import words
 
 _GAP, _BELOW = 0.08, 0.45
@@ -76,15 +76,21 @@ class Plots:
         axes = _axes(ax, (min(12.0, 1.6 + 0.32 * L), 1.2 + 0.32 * H))
         low, high = similarity_scale(self.atlas, lens_names(self.atlas))
         colours = LinearSegmentedColormap.from_list("steerlens", list(SEQUENTIAL))
-        options = {"cmap": colours, "vmin": low, "vmax": high, "interpolation": "nearest", "aspect": "equal", **imshow}
+        options: dict[str, Any] = {
+            "cmap": colours,
+            "vmin": low,
+            "vmax": high,
+            "interpolation": "nearest",
+            "aspect": "equal",
+            **imshow,
+        }
         image = axes.imshow(scores.T, **options)
         axes.set_xlabel("layer")
         axes.set_ylabel("head")
         axes.set_xticks(range(0, L, max(1, L // 12)))
         axes.set_yticks(range(0, H, max(1, H // 8)))
         axes.set_title(f"{LENSES.get(lens, lens)}: similarity with {clipped(target_words(reading), 40)}", fontsize=9)
-        if axes.figure is not None:
-            axes.figure.colorbar(image, ax=axes, shrink=0.8)
+        axes.figure.colorbar(image, ax=axes, shrink=0.8)
         return axes
 
     def strip(self, picture: str | None = None, *, ax: Axes | None = None, columns: int = 13) -> Axes:

@@ -137,7 +137,7 @@ class OpenCLIPText:
 
     @cached_property
     def _native(self) -> tuple[Any, Any]:
-        import open_clip
+        import open_clip  # pyright: ignore[reportMissingImports]
         from safetensors.torch import load_file
 
         config: Mapping[str, Any] = read_json(self.folder / "open_clip_config.json", "text_encoder")["model_cfg"]

@@ -13,8 +13,8 @@ from PIL import Image
 from steerlens.errors import UsageError
 from steerlens.report import figures
 from steerlens.report.colours import SEQUENTIAL, colour
-from steerlens.report.content import lens_names
 from steerlens.report.scales import similarity_scale
+from steerlens.report.terms import lens_names
 from steerlens.testing.atlases import fake_atlas
 
 

@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steerlens.report.content import (
-    MAX_INPUTS,
-    half_layer,
-    head_counts,
-    lens_names,
-    manifest_rows,
-    nice_ceiling,
-    picture_data,
-    two,
-)
+from steerlens.report.content import MAX_INPUTS, manifest_rows, picture_data
 from steerlens.report.embed import data_uri
+from steerlens.report.findings import half_layer, head_counts
 from steerlens.report.html import notebook_view, report_page, script_json, short_name, write_report
+from steerlens.report.scales import nice_ceiling
+from steerlens.report.terms import lens_names, two
 from steerlens.testing.atlases import fake_atlas
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028.png"

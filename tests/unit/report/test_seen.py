@@ -10,9 +10,11 @@ from PIL import Image
 from steerlens.atlas import Atlas
 from steerlens.encoders.geometry import Geometry, covering, stretched, unknown
 from steerlens.images import Picture
-from steerlens.report.content import head_counts, lens_names, picture_data, sentences
+from steerlens.report.content import picture_data
+from steerlens.report.findings import head_counts, sentences
 from steerlens.report.scales import similarity_scale
 from steerlens.report.seen import seen_picture
+from steerlens.report.terms import lens_names
 from steerlens.testing.atlases import fake_atlas
 
 

@@ -13,7 +13,8 @@ from steerlens.images import Picture
 from steerlens.lenses import Strength, visible_norm
 from steerlens.loading import Pair
 from steerlens.progress import run_to_end
-from steerlens.report.content import foil_counts, picture_data, sentences
+from steerlens.report.content import picture_data
+from steerlens.report.findings import foil_counts, sentences
 from steerlens.report.html import report_page
 from steerlens.runs import load_run
 from steerlens.runs.merge import merge_runs

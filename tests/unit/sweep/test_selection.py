@@ -12,7 +12,7 @@ from steerlens.images import Picture
 from steerlens.lenses.strength import Strength
 from steerlens.loading import Pair
 from steerlens.progress import Progress
-from steerlens.report.content import sentences
+from steerlens.report.findings import sentences
 from steerlens.runs.store import load_run
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.look import look, look_in

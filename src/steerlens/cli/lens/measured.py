@@ -4,6 +4,7 @@ The models are loaded, and everything that the run would check is checked. A mod
 fetched: its plan and the size of its download are told.
 """
 
+import math
 import shutil
 import time
 from collections import Counter
@@ -70,6 +71,7 @@ def _seconds(job: Job) -> tuple[float, float]:
     traced = time.perf_counter() - started
     conditioning = clean_conditioning(job.encoder, job.decoder, inputs)
     options = replace(job.options, batch_size=1)
+    each = math.inf
     for _ in range(2):
         started = time.perf_counter()
         decode(job.decoder, conditioning, [0], options)
