@@ -50,6 +50,11 @@ class NativeEncoder(ABC):
     spec: EncoderSpec
     model: nn.Module
 
+    def __repr__(self) -> str:
+        spec = self.spec
+        sizes = f"{spec.n_layers} layers x {spec.n_heads} heads, width {spec.width}, embedding {spec.embedding_size}"
+        return f"{type(self).__name__}({spec.name or spec.family}: {sizes})"
+
     @abstractmethod
     def layers(self) -> Sequence[LayerModules]:
         """The native modules, layer by layer."""

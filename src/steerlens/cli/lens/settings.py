@@ -23,7 +23,8 @@ class ModelSettings:
     """Pair of encoder and decoder: emoji (bundled), kandinsky-2.2 (the paper's), or a folder with a pair."""
 
     encoder: str | None = None
-    """Another encoder: a hub id or a folder. Its embedding must have the size that the decoder reads."""
+    """Another encoder: a hub id, a folder, open_clip:NAME/TAG or timm:NAME. Its embedding must have the size that the
+    decoder reads."""
 
     local: Path | None = None
     """Folder with the model's files in the hub's layout, to use instead of a download."""

@@ -17,7 +17,7 @@ class StudySettings:
     or a folder that holds one."""
 
     encoder: str | None = None
-    """Another encoder: a hub id or a folder."""
+    """Another encoder: a hub id, a folder, open_clip:NAME/TAG or timm:NAME."""
 
     local: Path | None = None
     """A folder with the model's files in the hub's layout, in place of a download."""
