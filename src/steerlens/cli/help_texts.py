@@ -5,7 +5,7 @@ import inspect
 import itertools
 import textwrap
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
@@ -32,7 +32,8 @@ def write_help(command: Any) -> None:
             kinds = _kinds(hints[option.name])
             unset = option.default is None and type(None) in kinds
             shown: dict[str, Any] = {"help_behavior_hint": "", "metavar": _metavar(kinds)} if unset else {}
-            if kinds == () and option.type in (bool, "bool"):
+            nothing_given = option.default == () or (option.default is MISSING and option.default_factory is MISSING)
+            if (kinds == () and option.type in (bool, "bool")) or (nothing_given and Ellipsis in _parts(kinds)):
                 shown = {"help_behavior_hint": ""}
             if option.name in texts:
                 shown["help"] = texts[option.name]
@@ -60,6 +61,10 @@ def _docstrings(command: Any) -> dict[str, str]:
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     return _kinds(get_args(hint)[0]) if get_origin(hint) is Annotated else get_args(hint)
+
+
+def _parts(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*kinds, *(part for kind in kinds for part in get_args(kind)))
 
 
 def _metavar(kinds: tuple[Any, ...]) -> str:

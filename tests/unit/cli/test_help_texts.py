@@ -28,6 +28,7 @@ def test_no_page_shows_none_or_a_default_of_a_flag(words: tuple[str, ...], capsy
     assert "None" not in text
     assert "(default: False)" not in text
     assert "(default: True)" not in text
+    assert "(default: )" not in text
 
 
 def test_options_of_lens_come_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
