@@ -331,21 +331,11 @@ def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
 
 
 FLAGS = (
-    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "effect", "encoder"),
-    *(
-        "engine",
-        "group",
-        "guidance",
-        "guidance-interval",
-        "json",
-        "labels",
-        "lens",
-        "local",
-        "local-files-only",
-        "model",
-    ),
-    *("neighbours", "no-cache", "out", "preview", "region", "resume", "scheduler", "seed", "seeds", "sites", "steps"),
-    *("strength", "target", "tokens", "vector", "vector-at", "vocabulary", "worker-cpus", "worker-gpus", "workers"),
+    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "effect"),
+    *("encoder", "engine", "foils", "group", "guidance", "guidance-interval", "json", "labels", "lens", "local"),
+    *("local-files-only", "model", "neighbours", "no-cache", "offload", "out", "precision", "preview", "region"),
+    *("resume", "scheduler", "seed", "seeds", "sites", "steps", "strength", "target", "tokens", "vector"),
+    *("vector-at", "vocabulary", "worker-cpus", "worker-gpus", "workers"),
 )
 
 
@@ -395,7 +385,7 @@ def test_effects_get_a_run_folder_of_their_own_however_they_are_named() -> None:
 
 def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lens"]) == 2
-    assert "steerlens demo" in capsys.readouterr().err
+    assert "steerlens lens sample" in capsys.readouterr().err
 
 
 def test_a_model_with_broken_weights_is_refused(pair_folder: Path, photo: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_tutorial_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures")
-    (tmp_path / "words.txt").write_text("owl\nbird\nred heart\n")
+    (tmp_path / "words.txt").write_text("owl\nbell\ngreen heart\n")
     names: dict[str, object] = {}
     text = (DOCS / "tutorials" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```(sh|python)\n(.*?)```", text, flags=re.DOTALL)

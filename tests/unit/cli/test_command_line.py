@@ -19,8 +19,8 @@ def test_options_that_decide_are_printed_and_private_paths_are_not() -> None:
     assert found.startswith("steerlens study importance --model 'my pair' --data DATA --steps 4 --count 100 ")
     assert "--judge judge" in found and found.endswith("--out studies/importance")
     assert "someone" not in found and "cuda" not in found and "--json" not in found
-    # The size of a study is said even where it is the default.
-    assert "--choose 6" in found and "--seeds 2" in found
+    # Sizes are said even where they are the default; a size that follows the folder is not.
+    assert "--seeds 2" in found and "--choose" not in found
     assert "extras" not in found and "--no-extras " in command_line(
         "importance", ImportanceArguments(HOME / "o", extras=False)
     )
