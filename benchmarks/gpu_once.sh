@@ -12,7 +12,7 @@
 #   '!/tests/' '!/src/steerlens/zoo/emoji/' '!/src/steerlens/zoo/dinov2_small/'; afterwards: git sparse-checkout disable
 # After: cat OUT/decoder.tar.* | tar x; python benchmarks/gpu_assemble.py decoder RUN_ON_CPU NEW_RUN --data DATA
 #
-# To try it on a CPU, with a pack of few pictures (--every 60): MINUTES=6 TINY=1 OUT=/tmp/gpu bash benchmarks/gpu_once.sh
+# To try it on a CPU, with a pack of few pictures (--every 60): MINUTES=6 TINY=1 OUT=gpu-trial bash benchmarks/gpu_once.sh
 set -u
 OUT=${OUT:?a folder for the results}
 PACKED=${PACKED:-.gpu}
