@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from steerlens.interventions import Add, Mean, Patch, Resample, Scale, Zero
     from steerlens.lenses import DiffusionLens, LogitLens, SteeringLens, Strength, TotalLens, steer_and_patch
     from steerlens.loading import Pair, load, load_encoder
+    from steerlens.naming import NamedText, TextDecomposition, omp, omp_rows, text_span
     from steerlens.report import write_report
     from steerlens.runs import load_run
     from steerlens.scores import cosine_similarity
@@ -40,6 +41,7 @@ __all__ = [
     "DiffusionLens",
     "LogitLens",
     "Mean",
+    "NamedText",
     "Pair",
     "Patch",
     "Picture",
@@ -49,6 +51,7 @@ __all__ = [
     "SteeringLens",
     "SteerlensError",
     "Strength",
+    "TextDecomposition",
     "TextVocabulary",
     "TotalLens",
     "Trace",
@@ -62,9 +65,12 @@ __all__ = [
     "load_picture",
     "load_run",
     "look",
+    "omp",
+    "omp_rows",
     "parse_sites",
     "sample_picture",
     "steer_and_patch",
+    "text_span",
     "write_report",
 ]
 
