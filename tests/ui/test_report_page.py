@@ -99,7 +99,7 @@ def test_mouse(browser: Any, report: Path) -> None:
     assert visit.chosen == "L2H1"
     assert page.locator("#detail .detail-pictures img").count() == 4
     assert page.locator("#detail .attention canvas").count() == 1
-    assert "site=head.2.1" in page.url
+    assert "/head/L2H1?" in page.url
     page.locator("#top .card[data-site]").first.click()
     assert visit.chosen == page.locator("#top .card[data-site] .name").first.inner_text()
     page.locator("#strip .card").nth(1).click()

@@ -29,6 +29,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
     direct = max((float(reading.direct_similarity.abs().max()) for reading in atlas.readings), default=1.0)
     lenses = lens_names(atlas)
     return {
+        "run": run_id(atlas),
         "layers": atlas.encoder.n_layers,
         "heads": atlas.encoder.n_heads,
         "grid": list(atlas.encoder.patch_grid),
@@ -53,6 +54,12 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         },
         "pictures": [{"id": reading.id, "name": reading.picture.name} for reading in atlas.readings],
     }
+
+
+def run_id(atlas: Atlas) -> str | None:
+    """Short identifier of a run, for addresses; None for an atlas that is no run."""
+    fingerprint = atlas.manifest.get("fingerprint")
+    return fingerprint[:10] if isinstance(fingerprint, str) and fingerprint else None
 
 
 def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) -> dict[str, Any]:

@@ -1,524 +1,182 @@
-"use strict";
-(() => {
-  const $ = (id) => document.getElementById(id);
-  const read = (id) => JSON.parse($(id).textContent);
-  const meta = read("steerlens-meta");
-  const wide = window.matchMedia("(min-width: 1180px)");
-  const pixelSide = 64;
-  const state = { picture: 0, site: null, mode: null, show: "colours" };
-  let data = null;
-  let attention = null;
-
-  // Small helpers. Text only ever enters the page as text, never as markup.
-  const el = (tag, attributes = {}, ...children) => {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value === null || value === undefined || value === false) continue;
-      if (name === "class") node.className = value;
-      else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else node.setAttribute(name, value === true ? "" : value);
-    }
-    node.append(...children.filter((child) => child !== null && child !== undefined));
-    return node;
-  };
-  const fixed = (value, digits = 2) =>
-    value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
-  const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${fixed(100 * value, digits)} %`);
-  const ordinal = (n) => n + (["th", "st", "nd", "rd"][n % 100 > 10 && n % 100 < 14 ? 0 : n % 10] || "th");
-  const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  const colour = (value, [low, high], ramp) => {
-    const place = Math.min(Math.max((value - low) / (high - low), 0), 1) * (ramp.length - 1);
-    const index = Math.min(Math.floor(place), ramp.length - 2);
-    const [a, b] = [rgb(ramp[index]), rgb(ramp[index + 1])];
-    return `rgb(${a.map((channel, i) => Math.round(channel + (b[i] - channel) * (place - index))).join(",")})`;
-  };
-  const target = () => (data.target === "the input itself" ? "the input" : data.target);
-  const lenses = () => Object.keys(meta.lenses);
-  const headKey = (layer, head) => `head.${layer}.${head}`;
-
-  const picture = (src, alt, extra = "") => {
-    if (!src) return el("span", { class: `missing ${extra}`, role: "img", "aria-label": `${alt}: in the run's files only` }, "in the run's files");
-    const image = el("img", { src, alt, class: extra, decoding: "async" });
-    image.addEventListener("load", () => image.classList.toggle("pixels", Math.max(image.naturalWidth, image.naturalHeight) <= pixelSide));
-    return image;
-  };
-  const figure = (image, ...lines) =>
-    el("figure", {}, image, el("figcaption", {}, ...lines.filter(Boolean).map((line) => (line instanceof Node ? line : el("span", {}, line)))));
-
-  // The score whose control the marks refer to: the Steering Lens's, or the Total Lens's in a run without it.
-  const steered = (site) => (meta.lenses.steering ? site?.steering : site?.total);
-
-  // What a cell of the map can show. Every mode has one fixed scale for the whole run.
-  const modes = {
-    steering: { name: "Steering Lens", lens: "steering", scale: "similarity", ramp: "sequential", value: (s) => s?.steering?.similarity },
-    diffusion: { name: "Diffusion Lens", lens: "diffusion", scale: "similarity", ramp: "sequential", value: (s) => s?.diffusion?.similarity },
-    total: { name: "Total Lens", lens: "total", scale: "similarity", ramp: "sequential", value: (s) => s?.total?.similarity },
-    effect: { name: "Direct against total", scale: "effect", ramp: "diverging", value: (s) => s?.total?.changeCosine },
-    undecoded: { name: "Steering, not decoded", scale: "similarity", ramp: "sequential", value: (s, i) => data.undecoded?.[i] },
-    margin: { name: "Above control", scale: "margin", ramp: "diverging", value: (s) => { const score = steered(s); return score === undefined || score.control === null ? undefined : score.similarity - score.control; } },
-    write: { name: "Write norm", scale: "write", ramp: "sequential", value: (s, i) => data.writeNorms[i], digits: 3 },
-    direct: { name: "Direct similarity", scale: "direct", ramp: "diverging", value: (s, i) => data.direct[i] },
-  };
-  const explained = {
-    steering: () => `similarity of each head's Steering Lens picture with ${target()}`,
-    diffusion: () => `similarity of each head's Diffusion Lens picture with ${target()}`,
-    total: () => `similarity of each head's Total Lens picture with ${target()}`,
-    effect: () => "cosine between the direct and the total change of the embedding, before decoding; 1: the direct effect is all there is",
-    undecoded: () => `similarity of each head's steered embedding with ${target()}, before decoding; known for all heads`,
-    margin: () => `${meta.lenses.steering ? "Steering Lens" : "Total Lens"} similarity minus that of the head's own control`,
-    write: () => "norm of the head's write as a share of the final residual's (means over width removed)",
-    direct: () => "cosine of the head's write with the final residual (means over width removed)",
-  };
-
-  function available() {
-    const sites = Object.values(data.sites).filter((site) => site.kind === "head");
-    return Object.keys(modes).filter((key) => {
-      if (key === "write" || key === "direct") return true;
-      if (key === "undecoded") return Boolean(data.undecoded) && Boolean(meta.lenses.steering);
-      return sites.some((site) => { const value = modes[key].value(site); return value !== undefined && value !== null; });
-    });
-  }
-
-  // Where only some heads were decoded, the map opens with the scores of all of them.
-  const firstMode = (keys) => (meta.selection && keys.includes("undecoded") ? "undecoded" : keys[0]);
-
-  // ---- the input
-  function drawOpening() {
-    const label = `${data.name}, ${data.size[0]} × ${data.size[1]}`;
-    $("pair").replaceChildren(
-      figure(picture(data.input, `Input picture ${data.name}`, "large"), el("b", {}, "Input"), label, data.note || null),
-      ...data.clean.slice(0, 3).map((cell) =>
-        figure(picture(cell.src, `${meta.words.Clean} of ${data.name}, ${meta.words.seed} ${cell.seed + Number(meta.words.first)}`, "large"), el("b", {}, meta.words.Clean),
-          `${meta.words.fidelity} ${fixed(cell.fidelity)}${data.clean.length > 1 ? ` · ${meta.words.seed} ${cell.seed + Number(meta.words.first)}` : ""}`,
-          data.target === "the input itself" ? null : `similarity ${fixed(cell.similarity)}`)));
-    const said = data.sentences.map((sentence) => el("p", {}, sentence));
-    if (data.target !== "the input itself")
-      said.unshift(el("p", {}, `Similarities on this page are with ${data.target}. That of the input itself is ${fixed(data.targetSimilarity)}.`));
-    if (data.leftOut) said.push(el("p", { class: "quiet" }, `${data.leftOut} ${meta.words.pictures} of this input are left out to keep the page small; the run's parquet files contain them.`));
-    $("said").replaceChildren(...said);
-    document.querySelectorAll(".target").forEach((node) => { node.textContent = target(); });
-  }
-
-  const bar = (value) => {
-    const inner = el("i");
-    inner.style.width = `${100 * Math.min(Math.max(value ?? 0, 0), 1)}%`;
-    return el("span", { class: "bar", "aria-hidden": "true" }, inner);
-  };
-  const card = (key, lens, ...lines) => {
-    const site = data.sites[key];
-    const cell = site[lens].pictures[0];
-    return el("button", { class: "card", type: "button", "data-site": key, "aria-label": `${site.label}, ${meta.lenses[lens] || lens}, similarity ${fixed(site[lens].similarity)}: show details`, onclick: () => choose(key, true) },
-      picture(cell?.src, ""), ...lines.filter(Boolean));
-  };
-  const strip = (cards) => {
-    const box = el("div", { class: "strip" }, ...cards);
-    box.style.setProperty("--n", Math.min(12, cards.length));
-    return box;
-  };
-  const line = (text, kind = "") => el("span", { class: `line ${kind}` }, text);
-
-  function drawStrip() {
-    const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === "resid_post" && data.sites[key].diffusion);
-    keys.sort((a, b) => data.sites[a].layer - data.sites[b].layer);
-    // A single layer is the clean reconstruction, which is shown above.
-    $("strip-section").hidden = keys.length < 2;
-    $("strip").replaceChildren(strip(keys.map((key) => {
-      const site = data.sites[key];
-      return card(key, "diffusion", line(`${site.layer}`, "name"), bar(site.diffusion.similarity), line(fixed(site.diffusion.similarity), "number"), line(`${meta.words.fid} ${fixed(site.diffusion.fidelity)}`, "number"), site.labels.length ? line(site.labels[0][0], "label") : null);
-    })));
-  }
-
-  // ---- the map
-  function drawMap() {
-    const keys = available();
-    if (!keys.includes(state.mode)) state.mode = firstMode(keys);
-    const mode = modes[state.mode];
-    const pictures = state.show === "pictures" && mode.lens;
-    const radio = (name, options, chosen, change) => el("fieldset", { class: "radios" }, el("legend", { class: "sr" }, name),
-      ...options.map(([key, text]) => el("label", {}, el("input", { type: "radio", name: `radio-${name}`, value: key, checked: key === chosen, onchange: () => change(key) }), el("span", {}, text))));
-    const focused = document.activeElement?.closest("#map-controls") ? [document.activeElement.name, document.activeElement.value] : null;
-    $("map-controls").replaceChildren(
-      radio("map", keys.map((key) => [key, modes[key].name]), state.mode, (key) => { state.mode = key; drawMap(); keep(); }),
-      ...(mode.lens ? [radio("show", [["colours", "Colours"], ["pictures", "Pictures"]], state.show, (key) => { state.show = key; drawMap(); })] : []));
-    if (focused) $("map-controls").querySelector(`input[name="${focused[0]}"][value="${focused[1]}"]`)?.focus();
-
-    const scale = meta.scales[mode.scale];
-    const ramp = meta[mode.ramp];
-    const current = data.sites[state.site]?.kind === "head" ? state.site : null;
-    const grid = el("div", { class: `grid${pictures ? " pictures" : ""}`, role: "grid", "aria-label": `Map of heads: ${explained[state.mode]()}`, "aria-rowcount": meta.heads, "aria-colcount": meta.layers, onkeydown: move });
-    grid.style.setProperty("--layers", meta.layers);
-    const every = Math.ceil(meta.layers / 24);
-    const tabbed = current || firstHead();
-    for (let head = 0; head < meta.heads; head += 1) {
-      const row = el("div", { class: "row", role: "row" }, el("span", { class: "tick", role: "rowheader", "aria-label": `Head ${head}` }, `H${head}`));
-      for (let layer = 0; layer < meta.layers; layer += 1) row.append(mapCell(layer, head, mode, scale, ramp, pictures, tabbed));
-      grid.append(row);
-    }
-    grid.append(el("div", { class: "row", "aria-hidden": "true" }, el("span", { class: "tick" }),
-      ...Array.from({ length: meta.layers }, (_, layer) => el("span", { class: "tick below" }, layer % every ? "" : `${layer ? "" : "L"}${layer}`))));
-    if (data.counts) grid.append(countsRow());
-    $("map").replaceChildren(grid);
-    drawLegend(mode, scale, ramp, pictures);
-    markChosen();
-  }
-
-  function firstHead() {
-    const key = (data.top.steering || data.top.total || data.top.diffusion || [])[0];
-    return key || headKey(0, 0);
-  }
-
-  function mapCell(layer, head, mode, scale, ramp, pictures, tabbed) {
-    const key = headKey(layer, head);
-    const site = data.sites[key];
-    const value = mode.value(site, layer * meta.heads + head);
-    const known = value !== undefined && value !== null;
-    const steering = steered(site);
-    const strong = steering?.strong;
-    const words = [`Layer ${layer}, head ${head}`, known ? `${mode.name} ${fixed(value, mode.digits)}` : "not looked at",
-      steering?.control !== null && steering?.control !== undefined ? `control ${fixed(steering.control)}, ${strong ? "beats nearly all controls" : steering.beats ? "beats its control" : "does not beat its control"}` : null];
-    const cell = el("button", { class: "cell", type: "button", role: "gridcell", "data-site": key, "data-layer": layer, "data-head": head, tabindex: key === tabbed ? 0 : -1, "aria-label": words.filter(Boolean).join("; "), title: `L${layer}H${head}: ${known ? fixed(value, mode.digits) : "not looked at"}`, onclick: () => choose(key, true) });
-    if (!known) cell.classList.add("unknown");
-    else if (pictures) cell.append(picture(site[mode.lens].pictures[0]?.src, ""));
-    else {
-      cell.style.background = colour(value, scale, ramp);
-      if (value < 0) cell.append(el("span", { class: "minus", "aria-hidden": "true" }, "−"));
-    }
-    if (known && steering?.beats) cell.append(el("span", { class: `mark${strong ? " strong" : ""}`, "aria-hidden": "true" }));
-    return cell;
-  }
-
-  function countsRow() {
-    const row = el("div", { class: "row counts", role: "presentation" }, el("span", { class: "tick", title: "heads that beat their control" }, "beat"));
-    for (let layer = 0; layer < meta.layers; layer += 1) {
-      let beaten = 0, compared = 0;
-      for (let head = 0; head < meta.heads; head += 1) {
-        const steering = steered(data.sites[headKey(layer, head)]);
-        if (steering && steering.beats !== null) { compared += 1; beaten += steering.beats ? 1 : 0; }
-      }
-      row.append(el("span", { class: "tick below", title: `layer ${layer}: ${beaten} of ${compared} heads beat their control` }, compared ? `${beaten}` : ""));
-    }
-    return row;
-  }
-
-  function drawLegend(mode, scale, ramp, pictures) {
-    const parts = [];
-    if (pictures) parts.push(el("span", {}, "Decoded picture of every head, unchanged."));
-    else {
-      const strip = el("span", { class: "ramp", "aria-hidden": "true" });
-      strip.style.background = `linear-gradient(to right, ${ramp.join(",")})`;
-      parts.push(el("span", { class: "ramp-box" }, `${fixed(scale[0], scale[0] % 1 ? 2 : 0)}`, strip, `${fixed(scale[1], scale[1] % 1 ? 2 : 0)}`),
-        el("span", {}, `${explained[state.mode]()}; one scale for all inputs${mode.scale === "similarity" ? " and all lenses" : ""}; values outside it take the colour of its end.`));
-    }
-    if (data.counts) parts.push(el("span", {}, el("span", { class: "mark inline" }), ` ${data.counts.lens} beats the head's own control `, ...(data.counts.strong === null ? [] : [el("span", { class: "mark strong inline" }), ` beats at least ${percent(meta.strong)} of all controls`])));
-    parts.push(el("span", { class: "quiet keys" }, "Arrow keys move, Enter selects."));
-    $("legend").replaceChildren(...parts);
-    const counts = data.counts;
-    $("map-said").textContent = counts
-      ? `${counts.beats} of ${counts.heads} heads beat their own control, a random direction steered equally hard${counts.chance === null ? "" : ` (about ${counts.chance} would by chance)`}${counts.strong === null ? "" : `; ${counts.strong} beat at least ${percent(meta.strong)} of all controls${counts.strongChance === null ? "" : ` (about ${fixed(counts.strongChance, 1)} by chance)`}`}. The row under the map counts heads that beat their own control, layer by layer.`
-      : "Each square is one attention head. Select a head to see its pictures, numbers and attention.";
-  }
-
-  function move(event) {
-    const cell = event.target.closest(".cell");
-    if (!cell) return;
-    const layer = Number(cell.dataset.layer), head = Number(cell.dataset.head);
-    const to = { ArrowRight: [layer + 1, head], ArrowLeft: [layer - 1, head], ArrowDown: [layer, head + 1], ArrowUp: [layer, head - 1], Home: [0, head], End: [meta.layers - 1, head], PageUp: [layer, 0], PageDown: [layer, meta.heads - 1] }[event.key];
-    if (!to) return;
-    event.preventDefault();
-    const next = $("map").querySelector(`[data-layer="${to[0]}"][data-head="${to[1]}"]`);
-    if (!next) return;
-    cell.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-    // Beside the map the panel follows the focus; over the page it waits for a choice.
-    if (wide.matches) choose(next.dataset.site, false);
-  }
-
-  // ---- grids, components, labels
-  function drawTop() {
-    const shown = lenses().filter((lens) => data.top[lens]?.length);
-    $("top-section").hidden = shown.length === 0;
-    $("top").replaceChildren(...shown.map((lens) => {
-      const first = data.clean[0];
-      const reference = first ? [el("div", { class: "card still" }, picture(data.view, `Input ${data.name}, as the encoder saw it`), line("input", "name")), el("div", { class: "card still" }, picture(first.src, meta.words.Clean), line(meta.words.short, "name"), line(`similarity ${fixed(first.similarity)}`, "number"), line(`${meta.words.fidelity} ${fixed(first.fidelity)}`, "number"))] : [];
-      return el("div", { class: "lens-row" }, el("h3", {}, meta.lenses[lens]),
-        el("div", { class: "cards" }, ...reference, ...data.top[lens].slice(0, meta.k).map((key) => {
-          const score = data.sites[key][lens];
-          return card(key, lens, line(data.sites[key].label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), line(`${meta.words.undecoded} ${fixed(score.steered)}`, "number"), line(`${meta.words.fidelity} ${fixed(score.fidelity)}`, "number"),
-            score.control === null ? null : line(`control ${fixed(score.control)}`, "number"), meta.seeds.length > 1 ? line(`agreement ${fixed(score.agreement)}`, "number") : null);
-        })));
-    }));
-  }
-
-  // The same components under the direct lens, under the total lens, and without them: a column each.
-  function drawEffects() {
-    const kinds = { head: "Heads", attn_out: "Attention outputs", mlp_out: "MLP outputs", vector: "Your own directions", group: "Groups", region: "What heads read from regions" };
-    const rows = [["steering", "Direct: everything after it frozen"], ["total", "Total: everything after it reacts"], ["ablation", "Without it"]];
-    const blocks = [];
-    for (const [kind, title] of Object.entries(kinds)) {
-      const keys = (kind === "head" ? data.top.total || [] : Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key].total)).slice(0, meta.k);
-      if (!keys.length) continue;
-      blocks.push(el("h3", {}, title));
-      for (const [lens, name] of rows) {
-        if (!keys.some((key) => data.sites[key][lens])) continue;
-        const first = data.clean[0];
-        const clean = first ? el("div", { class: "card still" }, picture(first.src, meta.words.Clean), line(meta.words.short, "name"), line(`similarity ${fixed(first.similarity)}`, "number")) : null;
-        blocks.push(el("div", { class: "lens-row" }, el("p", { class: "row-name" }, name), el("div", { class: "cards effects" }, ...[clean].filter(Boolean), ...keys.map((key) => {
-          const site = data.sites[key], score = site[lens];
-          if (!score) return el("div", { class: "card still" }, line(site.label, "name"), line(`not ${meta.words.decoded}`, "number"));
-          return card(key, lens, line(site.label, "name"), line(`similarity ${fixed(score.similarity)}`, "number"), score.control === null ? null : line(`control ${fixed(score.control)}`, "number"),
-            lens === "steering" ? null : line(`cosine ${fixed(score.directCosine)}`, "number"), lens === "steering" ? null : line(`changes ${fixed(score.changeCosine)}`, "number"));
-        }))));
-      }
-    }
-    $("effects-section").hidden = blocks.length === 0;
-    $("effects").replaceChildren(...blocks);
-  }
-
-  function drawOther() {
-    const names = { attn_out: "Attention output", mlp_out: "MLP output", vector: "Your own directions", group: "Groups", region: "What heads read from regions", resid_pre: "Residual before each layer", resid_mid: "Residual between attention and MLP", embed: "Token embedding" };
-    const blocks = [];
-    for (const [kind, title] of Object.entries(names))
-      for (const lens of lenses()) {
-        const keys = Object.keys(data.sites).filter((key) => data.sites[key].kind === kind && data.sites[key][lens]);
-        if (keys.length) blocks.push(el("div", { class: "lens-row" }, el("h3", {}, `${title}, ${meta.lenses[lens]}`), strip(keys.map((key) => {
-          const site = data.sites[key], score = site[lens];
-          return card(key, lens, line(kind === "vector" ? site.label.slice(7) : site.layer < 0 ? site.label : `${site.layer}`, "name"), bar(score.similarity), line(`${fixed(score.similarity)}${score.control === null ? "" : ` / ${fixed(score.control)}`}`, "number"), line(`${meta.words.fid} ${fixed(score.fidelity)}`, "number"));
-        })), keys.some((key) => data.sites[key][lens].control !== null) ? el("p", { class: "quiet small" }, "Similarity / that of the control.") : null));
-      }
-    $("other-section").hidden = blocks.length === 0;
-    $("other").replaceChildren(...blocks);
-  }
-
-  const labelRow = (name, labels) => el("tr", {}, el("th", { scope: "row" }, name), ...labels.map(([text, score]) => el("td", {}, text, " ", el("span", { class: "quiet" }, fixed(score)))));
-  function drawLabels() {
-    const width = Math.max(...data.layerLabels.map((labels) => labels.length), data.embedLabels.length);
-    $("labels-section").hidden = width <= 0;
-    if (width <= 0) return;
-    $("labels").replaceChildren(el("table", { class: "labels" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), ...Array.from({ length: width }, (_, i) => el("th", { scope: "col" }, ordinal(i + 1))))),
-      el("tbody", {}, data.embedLabels.length ? labelRow("embedding", data.embedLabels) : null, ...data.layerLabels.map((labels, layer) => labelRow(`layer ${layer}`, labels)))));
-  }
-
-  // ---- the panel
-  function choose(key, byHand) {
-    const site = data.sites[key] || bareHead(key);
-    if (!site) return;
-    state.site = key;
-    drawDetail(key, site, byHand);
-    markChosen();
-    keep();
-  }
-
-  function bareHead(key) {
-    const match = /^head\.(\d+)\.(\d+)$/.exec(key);
-    if (!match || Number(match[1]) >= meta.layers || Number(match[2]) >= meta.heads) return null;
-    return { label: `L${match[1]}H${match[2]}`, kind: "head", layer: Number(match[1]), head: Number(match[2]), labels: [] };
-  }
-
-  function markChosen() {
-    // One cell of the map is in the tab order: the chosen one, if it is a head.
-    const cells = [...document.querySelectorAll('[role="gridcell"]')];
-    if (cells.some((cell) => cell.dataset.site === state.site)) cells.forEach((cell) => { cell.tabIndex = cell.dataset.site === state.site ? 0 : -1; });
-    document.querySelectorAll("[data-site]").forEach((node) => {
-      const chosen = node.dataset.site === state.site;
-      node.classList.toggle("chosen", chosen);
-      if (node.getAttribute("role") === "gridcell") node.setAttribute("aria-selected", String(chosen));
-      else if (node.tagName === "BUTTON") node.setAttribute("aria-pressed", String(chosen));
-    });
-  }
-
-  function closeDetail() {
-    const key = state.site;
-    state.site = null;
-    $("detail").hidden = true;
-    document.body.classList.remove("open");
-    markChosen();
-    keep();
-    $("map").querySelector(`[data-site="${CSS.escape(key || "")}"]`)?.focus();
-  }
-
-  function drawDetail(key, site, byHand) {
-    const panel = $("detail");
-    const rankLens = ["steering", "total", "diffusion"].find((lens) => site[lens]) || "diffusion";
-    const rank = (data.top[rankLens] || []).indexOf(key);
-    const facts = [];
-    if (rank >= 0) facts.push(`${ordinal(rank + 1)} of ${data.top[rankLens].length} heads under the ${meta.lenses[rankLens]}`);
-    const compared = steered(site);
-    if (compared && compared.beats !== null) facts.push(compared.beats ? "beats its control" : "does not beat its control");
-    if (site.steering && site.steering.beatsFoil !== null) facts.push(site.steering.beatsFoil ? "beats its write for another input" : "does not beat its write for another input");
-    const step = (by, text, name) => {
-      const next = rank < 0 ? null : data.top[rankLens][rank + by];
-      return el("button", { type: "button", class: "icon", "aria-label": name, title: name, disabled: !next, onclick: () => choose(next, true) }, text);
-    };
-    panel.replaceChildren(
-      el("div", { class: "detail-head" }, el("h2", {}, site.label), el("span", { class: "buttons" }, rank >= 0 ? step(-1, "‹", "Better-ranked head") : null, rank >= 0 ? step(1, "›", "Next head in rank") : null,
-        el("button", { type: "button", class: "icon close", "aria-label": "Close details", title: "Close", onclick: closeDetail }, "×"))),
-      el("p", { class: "facts", "aria-live": "polite" }, facts.join(" · ") || key),
-      ...detailPictures(site), detailNumbers(site), ...detailLabels(site), ...detailAttention(site));
-    panel.hidden = false;
-    panel.scrollTop = 0;
-    document.body.classList.add("open");
-    if (byHand && !wide.matches) {
-      panel.focus({ preventScroll: true });
-      // What was chosen stays in sight above the sheet.
-      const chosen = [...document.querySelectorAll(`main [data-site="${CSS.escape(key)}"]`)].find((node) => node.getBoundingClientRect().bottom > 0);
-      const hidden = chosen ? chosen.getBoundingClientRect().bottom + 12 - panel.getBoundingClientRect().top : 0;
-      if (hidden > 0 && hidden < window.innerHeight) window.scrollBy(0, hidden);
-    }
-  }
-
-  function detailPictures(site) {
-    const columns = [];
-    if (site.steering) columns.push([site.total ? "Direct" : "Steered", site.steering.pictures]);
-    if (site.total) columns.push(["Total", site.total.pictures]);
-    if (site.ablation) columns.push(["Without it", site.ablation.pictures]);
-    if (site.steering?.controls.length) columns.push(["Control", site.steering.controls]);
-    if (site.steering?.foils.length) columns.push(["Other input", site.steering.foils]);
-    if (site.total?.controls.length) columns.push([site.steering ? "Total control" : "Control", site.total.controls]);
-    if (site.diffusion) columns.push(["Diffusion", site.diffusion.pictures]);
-    if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head is in this run.")];
-    columns.push(["Clean", data.clean]);
-    return meta.seeds.map((seed) => el("div", { class: "detail-pictures" }, ...columns.flatMap(([name, cells]) => cells.filter((cell) => cell.seed === seed).map((cell) =>
-      figure(picture(cell.src, `${site.label}, ${name}, ${meta.words.seed} ${seed + Number(meta.words.first)}`), el("b", {}, name), `sim. ${fixed(cell.similarity)}`, `${meta.words.fid} ${fixed(cell.fidelity)}`,
-        meta.seeds.length > 1 ? `${meta.words.seed} ${seed + Number(meta.words.first)}` : null, cell.of ? `write for ${cell.of}` : cell.draw ? `draw ${cell.draw}` : null)))));
-  }
-
-  function detailNumbers(site) {
-    const shown = ["steering", "total", "ablation", "diffusion"].filter((lens) => site[lens]);
-    const head = { steering: site.total ? "Direct" : "Steering", total: "Total", ablation: "Without", diffusion: "Diffusion" };
-    const rows = [["Similarity", "similarity"], [meta.words.without, "steered"], [meta.words.fidelity[0].toUpperCase() + meta.words.fidelity.slice(1), "fidelity"]];
-    if (meta.seeds.length > 1) rows.push([`Agreement of ${meta.words.seed}s`, "agreement"]);
-    const row = (name, ...cells) => el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell)));
-    const rest = [];
-    const blank = () => shown.slice(1).map(() => "");
-    // A row of what only some lenses have; blank for the others.
-    const some = (name, key, format) => {
-      const known = (lens) => lens !== "diffusion" && site[lens][key] !== null;
-      if (shown.some(known)) rest.push(row(name, ...shown.map((lens) => (known(lens) ? format(site[lens][key]) : ""))));
-    };
-    some("Strength ρ", "rho", (value) => fixed(value));
-    some("Control's similarity", "control", (value) => fixed(value));
-    some("With its write for another input", "foil", (value) => fixed(value));
-    some("Beats, of all controls", "share", (value) => percent(value));
-    some("Cosine with the direct effect", "directCosine", (value) => fixed(value));
-    some("Cosine of the changes", "changeCosine", (value) => fixed(value));
-    if (site.kind === "head") {
-      const index = site.layer * meta.heads + site.head;
-      rest.push(row("Write norm / final residual", fixed(data.writeNorms[index], 3), ...blank()), row("Direct similarity", fixed(data.direct[index]), ...blank()));
-    }
-    return el("table", { class: "numbers" }, shown.length ? el("thead", {}, el("tr", {}, el("td", {}), ...shown.map((lens) => el("th", { scope: "col" }, head[lens])))) : null,
-      el("tbody", {}, ...(shown.length ? rows.map(([name, key]) => row(name, ...shown.map((lens) => fixed(site[lens][key])))) : []), ...rest));
-  }
-
-  function detailLabels(site) {
-    if (!site.labels.length) return [];
-    return [el("h3", {}, `Nearest labels of ${site.kind === "embed" || site.kind.startsWith("resid") ? "the residual" : "the write itself"}`),
-      el("ol", { class: "label-list" }, ...site.labels.map(([text, score]) => el("li", {}, text, " ", el("span", { class: "quiet" }, fixed(score)))))];
-  }
-
-  function attentionOf(layer, head) {
-    if (!data.attention) return null;
-    if (!attention) {
-      const bytes = Uint8Array.from(atob(data.attention), (character) => character.charCodeAt(0));
-      attention = new DataView(bytes.buffer);
-    }
-    const start = (layer * meta.heads + head) * meta.tokens;
-    return Array.from({ length: meta.tokens }, (_, i) => attention.getUint16(2 * (start + i), true) / 65535);
-  }
-
-  function detailAttention(site) {
-    const shares = site.kind === "head" && data.seen ? attentionOf(site.layer, site.head) : null;
-    if (!shares) return [];
-    const [rows, columns] = meta.grid;
-    const patches = shares.slice(meta.firstPatch, meta.firstPatch + rows * columns);
-    const even = 1 / meta.tokens;
-    const canvas = el("canvas", { width: columns, height: rows, "aria-hidden": "true" });
-    const context = canvas.getContext("2d");
-    const veil = context.createImageData(columns, rows);
-    // A dark veil that clears where the head looks: fully clear at four times an even share, the same for all heads.
-    patches.forEach((share, i) => veil.data.set([12, 14, 24, Math.round(225 * (1 - Math.min(share / (4 * even), 1)))], 4 * i));
-    context.putImageData(veil, 0, 0);
-    // The map lies on what the encoder saw of the picture, which preprocessing may crop, squash or pad.
-    ["left", "top", "width", "height"].forEach((side, i) => { canvas.style[side] = `${100 * data.seen[i]}%`; });
-    const [left, top, width, height] = data.seen;
-    const cropped = left > 0 || top > 0 || left + width < 1 || top + height < 1;
-    const most = Math.max(...patches);
-    const at = patches.indexOf(most);
-    const own = shares.slice(0, meta.firstPatch).reduce((sum, share) => sum + share, 0);
-    return [el("h3", {}, "Attention of the readout token"),
-      el("div", { class: "attention-row" }, el("div", { class: "attention", role: "img", "aria-label": `Attention of ${site.label} over the input: strongest patch at row ${Math.floor(at / columns)}, column ${at % columns}, with ${percent(most, 1)}` }, picture(data.input, ""), canvas),
-        el("p", { class: "small" }, `${percent(own, 1)} stays on ${meta.firstPatch === 1 ? "the CLS token itself" : "CLS and register tokens"}; the strongest patch gets ${percent(most, 1)} (${fixed(most / even, 1)} times an even share). Clear: at least four times an even share; dark: none.${cropped ? " Faded: outside the encoder's view." : ""} The same scale for every head.`))];
-  }
-
-  // ---- which picture, and the address
-  function drawSwitcher() {
-    if (meta.pictures.length < 2) return;
-    const box = $("switcher");
-    box.hidden = false;
-    if (meta.pictures.length > 12) {
-      const select = el("select", { id: "picture-select", onchange: (event) => show(Number(event.target.value)) }, ...meta.pictures.map((one, i) => el("option", { value: i }, one.name)));
-      box.replaceChildren(el("button", { type: "button", class: "icon", "aria-label": "Previous input", onclick: () => show((state.picture + meta.pictures.length - 1) % meta.pictures.length) }, "‹"), el("label", { for: "picture-select", class: "sr" }, "Input picture"), select, el("button", { type: "button", class: "icon", "aria-label": "Next input", onclick: () => show((state.picture + 1) % meta.pictures.length) }, "›"));
-    } else box.replaceChildren(...meta.pictures.map((one, i) => el("button", { type: "button", "data-index": i, onclick: () => show(i) }, one.name)));
-  }
-
-  function show(index) {
-    state.picture = index;
-    data = read(`steerlens-picture-${index}`);
-    // Keys come from the address too: none may name what every object inherits.
-    data.sites = Object.assign(Object.create(null), data.sites);
-    attention = null;
-    $("switcher").querySelectorAll("[data-index]").forEach((node) => node.setAttribute("aria-pressed", String(Number(node.dataset.index) === index)));
-    const select = $("picture-select");
-    if (select) select.value = String(index);
-    drawOpening(); drawStrip(); drawMap(); drawTop(); drawEffects(); drawOther(); drawLabels();
-    // On a wide page the panel always stands beside the map; on a narrow one it would cover what was just opened.
-    const key = state.site || (wide.matches ? firstHead() : null);
-    if (key && (data.sites[key] || bareHead(key))) choose(key, false);
-    else keep();
-  }
-
-  function keep() {
-    const parts = new URLSearchParams();
-    if (meta.pictures.length > 1) parts.set("picture", meta.pictures[state.picture].id);
-    if (state.site) parts.set("site", state.site);
-    if (state.mode && state.mode !== firstMode(available())) parts.set("map", state.mode);
-    const hash = `#${parts}`;
-    if (hash !== location.hash && (parts.size || location.hash)) history.replaceState(null, "", hash);
-  }
-
-  function fromHash() {
-    const parts = new URLSearchParams(location.hash.slice(1));
-    const index = meta.pictures.findIndex((one) => one.id === parts.get("picture"));
-    if (parts.get("site")) state.site = parts.get("site");
-    if (Object.hasOwn(modes, parts.get("map") || "")) state.mode = parts.get("map");
-    show(index < 0 ? state.picture : index);
-  }
-
-  // ---- printing: a copy of every other input's sections, since the page shows one input at a time
-  function addPrinted() {
-    dropPrinted();
-    const current = state.picture, chosen = state.site;
-    const box = el("div", { id: "printed", class: "printed" });
-    meta.pictures.forEach((one, index) => {
-      if (index === current) return;
-      show(index);
-      const copies = ["input-title", "strip-title", "map-title", "top-title", "effects-title", "other-title", "labels-title"].map((id) => $(id).closest("section").cloneNode(true));
-      copies.forEach((copy) => [copy, ...copy.querySelectorAll("[id]")].forEach((node) => node.removeAttribute("id")));
-      box.append(el("div", { class: "printed-input" }, el("h2", { class: "printed-name" }, one.name), ...copies));
-    });
-    state.site = chosen;
-    if (meta.pictures.length) show(current);
-    $("main").append(box);
-  }
-
-  function dropPrinted() {
-    $("printed")?.remove();
-  }
-
-  window.addEventListener("beforeprint", addPrinted);
-  window.addEventListener("afterprint", dropPrinted);
-  window.addEventListener("hashchange", fromHash);
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !wide.matches && !$("detail").hidden) closeDetail(); });
-  if (meta.pictures.length) { drawSwitcher(); fromHash(); }
-})();
+/* Written by "npm run build" from src/steerlens/report/assets/js/report.js; sources 86b54719a8314809. */
+"use strict";(()=>{function byId(id){let element=document.getElementById(id);if(!element)throw new Error(`the page has no element #${id}`);return element}function el(tag,attributes={},...children){let node=document.createElement(
+tag);for(let[name,value]of Object.entries(attributes))value==null||value===!1||(typeof value=="function"?node.addEventListener(name.slice(2),value):name==="class"?node.className=String(value):node.setAttribute(
+name,value===!0?"":String(value)));for(let child of children)child!=null&&node.append(child);return node}function radios(name,options,chosen,change){let buttons=options.map(([key,text])=>el("label",{},
+el("input",{type:"radio",name:`radio-${name}`,value:key,checked:key===chosen,onchange:()=>change(key)}),el("span",{},text)));return el("fieldset",{class:"radios"},el("legend",{class:"sr"},name),...buttons)}
+function redraw(box,children){let active=document.activeElement,focused=active instanceof HTMLInputElement&&box.contains(active)?[active.name,active.value]:null;if(box.replaceChildren(...children.filter(
+child=>child!=null)),!focused)return;[...box.querySelectorAll("input")].find(input=>input.name===focused[0]&&input.value===focused[1])?.focus()}var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value==="colours"?null:value},seed:{read:text=>/^\d{1,15}$/.
+test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:{read:text=>text||null,write:value=>value}};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.
+startsWith("/")?readPath(text,meta):text===""?{}:text.includes("=")?readOld(text,meta):null}function writeAddress(view,meta){let path=[];view.input!==null&&meta.pictures.length>1&&path.push("input",inputName(
+view.input,meta)),view.component!==null&&path.push(...componentPath(view.component));let query=new URLSearchParams,strength=view.strength??meta.strength,chosen=view.component!==null||view.strength!==null;
+chosen&&query.set(...pair(strength));for(let[key,{write}]of Object.entries(FIELDS)){let value=write(view[key]);value!==null&&query.set(key,value)}chosen&&view.seed===null&&meta.seeds.length&&query.set(
+"seed",String(meta.seeds[0]));for(let pin of view.pins)query.append("pin",pin);return!path.length&&!query.size?"":(meta.run&&path.unshift("run",meta.run),`#/${path.map(encodeURIComponent).join("/")}${query.
+size?`?${readable(query)}`:""}`)}var readable=query=>String(query).replaceAll("%3A",":").replaceAll("%2F","/");function pair(strength){let at=strength.indexOf("=");return[strength.slice(0,at),strength.
+slice(at+1)]}function readPath(text,meta){let at=text.indexOf("?"),query=new URLSearchParams(at<0?"":text.slice(at+1)),parts=(at<0?text:text.slice(0,at)).split("/").filter(Boolean).map(decoded),view={};
+for(let i=0;i+1<parts.length;i+=2){let value=parts[i+1];parts[i]==="input"?view.input=inputId(value,meta):(parts[i]==="head"||parts[i]==="site")&&(view.component=componentOf(value))}for(let name of["r\
+ho","s"]){let value=query.get(name);value!==null&&value.trim()!==""&&Number.isFinite(Number(value))&&(view.strength=`${name}=${value.trim()}`)}view.strength===meta.strength&&delete view.strength;for(let[
+key,{read:read3}]of Object.entries(FIELDS)){let value=query.get(key);value!==null&&Object.assign(view,{[key]:read3(value)})}return view.seed===meta.seeds[0]&&delete view.seed,query.has("pin")&&(view.pins=
+query.getAll("pin")),view}function readOld(text,meta){let query=new URLSearchParams(text),view={},[input,site,map2]=[query.get("picture"),query.get("site"),query.get("map")];return input&&(view.input=
+inputId(input,meta)),site&&(view.component=site),map2&&(view.map=map2),view}function decoded(part){try{return decodeURIComponent(part)}catch{return part}}function inputName(id,meta){let name=meta.pictures.
+find(picture2=>picture2.id===id)?.name;return name&&meta.pictures.filter(picture2=>picture2.name===name||picture2.id===name).length===1?name:id}function inputId(text,meta){return(meta.pictures.find(picture2=>picture2.
+id===text)??meta.pictures.find(picture2=>picture2.name===text))?.id??null}function componentPath(component){let[kind,layer,head]=component.split(".");return kind==="head"&&head!==void 0?["head",`L${layer}\
+H${head}`]:["site",component]}function componentOf(text){let head=HEAD.exec(text);return head?`head.${Number(head[1])}.${Number(head[2])}`:text}var START=Object.freeze({input:null,component:null,map:null,show:"colours",strength:null,seed:null,target:null,pins:[]});function createStore(initial={}){let view=Object.freeze({...START,...initial}),
+watchers=new Set;return{get view(){return view},set(change,history2="push"){let changed=Object.keys(change).filter(key=>!same(view[key],change[key]));if(changed.length){view=Object.freeze({...view,...change});
+for(let watcher of[...watchers])watcher.keys.some(key=>changed.includes(key))&&watcher.react(view,history2)}},watch(keys2,react){let watcher={keys:keys2,react};return watchers.add(watcher),()=>{watchers.
+delete(watcher)}}}}function same(a,b){return Array.isArray(a)&&Array.isArray(b)?a.length===b.length&&a.every((item,i)=>item===b[i]):a===b}function followAddress(store,meta){let read3=()=>{let view=readAddress(location.hash,meta);view&&store.set({...START,...view},"none")};read3(),window.addEventListener("popstate",read3),store.watch(Object.
+keys(START),(view,how)=>{if(how==="none")return;let hash=writeAddress(view,meta);if(hash===location.hash)return;let address=hash||location.pathname+location.search;how==="push"?history.pushState(null,
+"",address):history.replaceState(null,"",address)})}function focusPanel(component){let panel=byId("detail");panel.focus({preventScroll:!0});let chosen=[...document.querySelectorAll(`main [data-site="${CSS.escape(component)}"]`)].map(node=>node.getBoundingClientRect()).
+find(box=>box.bottom>0),covered=chosen?chosen.bottom+12-panel.getBoundingClientRect().top:0;covered>0&&covered<window.innerHeight&&window.scrollBy(0,covered)}var headKey=(layer,head)=>`head.${layer}.${head}`;function siteOf(data,meta,key){if(data.sites[key])return data.sites[key];let match=/^head\.(\d{1,9})\.(\d{1,9})$/.exec(key);if(!match)return null;let[
+layer,head]=[Number(match[1]),Number(match[2])];return layer>=meta.layers||head>=meta.heads?null:{label:`L${layer}H${head}`,kind:"head",layer,head,labels:[]}}function bestHead(data){return(data.top.steering||
+data.top.total||data.top.diffusion||[])[0]??headKey(0,0)}var steeredScore=(meta,site)=>meta.lenses.steering?site?.steering:site?.total,lensesOf=meta=>Object.keys(meta.lenses),targetWords=data=>data.target===
+"the input itself"?"the input":data.target,cellOf=(page,cells)=>cells?.find(cell2=>cell2.seed===page.seed)??cells?.[0],seedNumber=(meta,seed)=>seed+Number(meta.words.first);async function startPage(source,renderers){let meta=await source.meta();if(!meta.pictures.length)return null;let store=createStore();followAddress(store,meta);let page=createPage(source,meta,store);await page.
+load();for(let renderer of renderers)renderer(page);return store.watch(["input"],()=>{page.load()}),page}function createPage(source,meta,store){let wide=window.matchMedia("(min-width: 1180px)"),drawers=new Set,
+data=null,loading=new AbortController,previewing=!1,inputOf=view=>view.input??meta.pictures[0].id,page={meta,source,store,get data(){if(!data)throw new Error("no input is loaded yet");return data},get wide(){
+return wide.matches},get component(){let chosen=store.view.component;return chosen!==null&&siteOf(page.data,meta,chosen)?chosen:wide.matches?bestHead(page.data):null},get seed(){let seed=store.view.seed;
+return seed!==null&&meta.seeds.includes(seed)?seed:meta.seeds[0]},choose(component,{history:history2="push",focus=!1}={}){component!==null&&!siteOf(page.data,meta,component)||(store.set({component},history2),
+focus&&!wide.matches&&component!==null&&focusPanel(component))},update(fresh){data=fresh;for(let draw of drawers)draw()},preview(other){previewing=!0,page.update(other),previewing=!1},draw(keys2,draw){
+let drawCurrent=()=>{data&&(previewing||data.id===inputOf(store.view))&&draw()};keys2.includes("data")&&drawers.add(drawCurrent),store.watch(keys2.filter(key=>key!=="data"),drawCurrent),drawCurrent()},
+say(text){byId("live-region").textContent=text},async load(){loading.abort(),loading=new AbortController;let{signal}=loading;try{let fresh=await source.input(inputOf(store.view),signal);signal.aborted||
+page.update(fresh)}catch(error){signal.aborted||page.say(error instanceof Error?error.message:String(error))}}};return wide.addEventListener("change",()=>data&&page.update(data)),page}function fixed(value,digits=2){return value==null?"–":value.toFixed(digits).replace(/^-(?=0\.?0*$)/,"").replace("-","−")}function percent(value,digits=0){return value==null?"–":`${fixed(100*value,
+digits)} %`}function ordinal(n){let teen=n%100>10&&n%100<14;return n+(["th","st","nd","rd"][teen?0:n%10]||"th")}function colour(value,[low,high],ramp){let place=Math.min(Math.max((value-low)/(high-low),
+0),1)*(ramp.length-1),index=Math.min(Math.floor(place),ramp.length-2),[a,b]=[channels(ramp[index]),channels(ramp[index+1])];return`rgb(${a.map((channel,i)=>Math.round(channel+(b[i]-channel)*(place-index))).
+join(",")})`}var channels=hex=>[1,3,5].map(at=>parseInt(hex.slice(at,at+2),16));var PIXEL_SIDE=64;function picture(src,alt,extra=""){if(!src){let name=alt?`${alt}: in the run's files only`:"in the run's files only";return el("span",{class:`missing ${extra}`,role:"img","aria-label":name},
+"in the run's files")}let image=el("img",{src,alt,class:extra||null,decoding:"async",loading:src.startsWith("data:")?null:"lazy"});return image.addEventListener("load",()=>image.classList.toggle("pixe\
+ls",Math.max(image.naturalWidth,image.naturalHeight)<=PIXEL_SIDE)),image}function figure(image,...lines){let caption=lines.filter(text=>text!==null).map(text=>typeof text=="string"?el("span",{},text):
+text);return el("figure",{},image,el("figcaption",{},...caption))}var line=(text,kind="")=>el("span",{class:`line ${kind}`},text);function bar(value){let inner=el("i");return inner.style.width=`${100*
+Math.min(Math.max(value??0,0),1)}%`,el("span",{class:"bar","aria-hidden":"true"},inner)}function card(page,key,lens,...lines){let site=page.data.sites[key],score=site[lens],name=`${site.label}, ${page.
+meta.lenses[lens]??lens}, similarity ${fixed(score?.similarity)}: show details`;return el("button",{class:"card",type:"button","data-site":key,"aria-label":name,onclick:()=>page.choose(key,{focus:!0})},
+picture(cellOf(page,score?.pictures)?.src,""),...lines)}var still=(...content2)=>el("div",{class:"card still"},...content2);function strip(cards){let box=el("div",{class:"strip"},...cards);return box.
+style.setProperty("--n",String(Math.min(12,cards.length))),box}function markChosen(component){let cells=[...document.querySelectorAll('[role="gridcell"][data-site]')];if(cells.some(cell2=>cell2.dataset.
+site===component))for(let cell2 of cells)cell2.tabIndex=cell2.dataset.site===component?0:-1;for(let node of document.querySelectorAll("[data-site]")){let chosen=node.dataset.site===component;node.classList.
+toggle("chosen",chosen),node.getAttribute("role")==="gridcell"?node.setAttribute("aria-selected",String(chosen)):node.tagName==="BUTTON"&&node.setAttribute("aria-pressed",String(chosen))}}function best(page){page.draw(["data","seed"],()=>{let shown=lensesOf(page.meta).filter(lens=>page.data.top[lens]?.length);byId("top-section").hidden=shown.length===0,byId("top").replaceChildren(...shown.
+map(lens=>lensRow(page,lens))),markChosen(page.component)})}function lensRow(page,lens){let heads=(page.data.top[lens]??[]).slice(0,page.meta.k);return el("div",{class:"lens-row"},el("h3",{},page.meta.
+lenses[lens]),el("div",{class:"cards"},...references(page),...heads.map(key=>headCard(page,key,lens))))}function references(page){let{data,meta}=page,{words}=meta,clean=cellOf(page,data.clean);return clean?
+[still(picture(data.view,`Input ${data.name}, as the encoder saw it`),line("input","name")),still(picture(clean.src,words.Clean),line(words.short,"name"),line(`similarity ${fixed(clean.similarity)}`,"\
+number"),line(`${words.fidelity} ${fixed(clean.fidelity)}`,"number"))]:[]}function headCard(page,key,lens){let{words,seeds}=page.meta,site=page.data.sites[key],score=site[lens];return score?card(page,
+key,lens,line(site.label,"name"),line(`similarity ${fixed(score.similarity)}`,"number"),line(`${words.undecoded} ${fixed(score.steered)}`,"number"),line(`${words.fidelity} ${fixed(score.fidelity)}`,"n\
+umber"),score.control===null?null:line(`control ${fixed(score.control)}`,"number"),seeds.length>1?line(`agreement ${fixed(score.agreement)}`,"number"):null):null}var KINDS={attn_out:"Attention output",mlp_out:"MLP output",vector:"Your own directions",group:"Groups",region:"What heads read from regions",resid_pre:"Residual before each layer",resid_mid:"Residual\
+ between attention and MLP",embed:"Token embedding"};function components(page){page.draw(["data","seed"],()=>{let blocks=Object.entries(KINDS).flatMap(([kind,title])=>lensesOf(page.meta).flatMap(lens=>kindRow(
+page,kind,title,lens)??[]));byId("other-section").hidden=blocks.length===0,byId("other").replaceChildren(...blocks),markChosen(page.component)})}function kindRow(page,kind,title,lens){let{sites}=page.
+data,keys2=Object.keys(sites).filter(key=>sites[key].kind===kind&&sites[key][lens]);if(!keys2.length)return null;let controlled=keys2.some(key=>(sites[key][lens]?.control??null)!==null);return el("div",
+{class:"lens-row"},el("h3",{},`${title}, ${page.meta.lenses[lens]}`),strip(keys2.map(key=>componentCard(page,key,lens))),controlled?el("p",{class:"quiet small"},"Similarity / that of the control."):null)}
+function componentCard(page,key,lens){let site=page.data.sites[key],score=site[lens],control=(score?.control??null)===null?"":` / ${fixed(score?.control)}`;return card(page,key,lens,line(shortName(site),
+"name"),bar(score?.similarity),line(`${fixed(score?.similarity)}${control}`,"number"),line(`${page.meta.words.fid} ${fixed(score?.fidelity)}`,"number"))}function shortName(site){return site.kind==="ve\
+ctor"?site.label.slice(7):site.layer<0?site.label:`${site.layer}`}var CLEAR=4,read=new WeakMap;function attention(page,site){let box=el("div",{class:"attention-box"}),{data,meta}=page;if(site.kind!=="head"||!data.seen||!data.attention)return box;let known=read.get(data)??
+page.source.attention(data,new AbortController().signal);return read.set(data,known),known.then(values=>values&&box.replaceChildren(...content(data,meta,site,sharesOf(values,meta,site))),()=>{read.delete(
+data),box.replaceChildren(el("p",{class:"quiet small"},"The attention could not be loaded."))}),box}function sharesOf(values,meta,site){let start=(site.layer*meta.heads+site.head)*meta.tokens;return Array.
+from({length:meta.tokens},(_,i)=>values.getUint16(2*(start+i),!0)/65535)}function content(data,meta,site,shares){let[rows,columns]=meta.grid,patches=shares.slice(meta.firstPatch,meta.firstPatch+rows*columns),
+most=Math.max(...patches),at=patches.indexOf(most),own=shares.slice(0,meta.firstPatch).reduce((sum,share)=>sum+share,0),[left,top,width,height]=data.seen??[0,0,1,1],cropped=left>0||top>0||left+width<1||
+top+height<1,name=`Attention of ${site.label} over the input: strongest patch at row ${Math.floor(at/columns)}, column ${at%columns}, with ${percent(most,1)}`,words=`${percent(own,1)} stays on ${meta.
+firstPatch===1?"the CLS token itself":"CLS and register tokens"}; the strongest patch gets ${percent(most,1)} (${fixed(most*meta.tokens,1)} times an even share). Clear: at least four times an even sha\
+re; dark: none.${cropped?" Faded: outside the encoder's view.":""} The same scale for every head.`;return[el("h3",{},"Attention of the readout token"),el("div",{class:"attention-row"},el("div",{class:"\
+attention",role:"img","aria-label":name},picture(data.input,""),veil(data,meta,patches)),el("p",{class:"small"},words))]}function veil(data,meta,patches){let[rows,columns]=meta.grid,canvas=el("canvas",
+{width:columns,height:rows,"aria-hidden":"true"}),context=canvas.getContext("2d");if(context){let pixels=context.createImageData(columns,rows);patches.forEach((share,i)=>pixels.data.set([12,14,24,Math.
+round(225*(1-Math.min(share*meta.tokens/CLEAR,1)))],4*i)),context.putImageData(pixels,0,0)}return["left","top","width","height"].forEach((side,i)=>{canvas.style[side]=`${100*(data.seen??[0,0,1,1])[i]}\
+%`}),canvas}var ORDER=["steering","total","ablation","diffusion"],SOME=[["Strength ρ","rho",fixed],["Control's similarity","control",fixed],["With its write for another input","foil",fixed],["Beats, of all contr\
+ols","share",percent],["Cosine with the direct effect","directCosine",fixed],["Cosine of the changes","changeCosine",fixed]];function detailNumbers(page,site){let shown=ORDER.filter(lens=>site[lens]);
+return el("table",{class:"numbers"},shown.length?el("thead",{},el("tr",{},el("td",{}),...shown.map(lens=>el("th",{scope:"col"},columnName(site,lens))))):null,el("tbody",{},...shown.length?scoreRows(page,
+site,shown):[],...someRows(site,shown),...headRows(page,site,shown)))}function columnName(site,lens){return{steering:site.total?"Direct":"Steering",total:"Total",ablation:"Without",diffusion:"Diffusio\
+n"}[lens]}var row=(name,...cells)=>el("tr",{},el("th",{scope:"row"},name),...cells.map(cell2=>el("td",{},cell2)));function scoreRows({meta},site,shown){let{words}=meta,rows=[["Similarity","similarity"],
+[words.without,"steered"],[words.fidelity[0].toUpperCase()+words.fidelity.slice(1),"fidelity"]];return meta.seeds.length>1&&rows.push([`Agreement of ${words.seed}s`,"agreement"]),rows.map(([name,key])=>row(
+name,...shown.map(lens=>fixed(site[lens]?.[key]))))}function someRows(site,shown){let known=(lens,key)=>lens!=="diffusion"&&(site[lens]?.[key]??null)!==null;return SOME.filter(([,key])=>shown.some(lens=>known(
+lens,key))).map(([name,key,format])=>row(name,...shown.map(lens=>known(lens,key)?format(site[lens]?.[key]):"")))}function headRows({data,meta},site,shown){if(site.kind!=="head")return[];let index=site.
+layer*meta.heads+site.head,blank=shown.slice(1).map(()=>"");return[row("Write norm / final residual",fixed(data.writeNorms[index],3),...blank),row("Direct similarity",fixed(data.direct[index]),...blank)]}
+function detailLabels(site){if(!site.labels.length)return[];let residual=site.kind==="embed"||site.kind.startsWith("resid");return[el("h3",{},`Nearest labels of ${residual?"the residual":"the write it\
+self"}`),el("ol",{class:"label-list"},...site.labels.map(([text,score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))]}function detailPictures(page,site){let columns=columnsOf(site);return columns.length?(columns.push(["Clean",page.data.clean]),page.meta.seeds.map(seed=>el("div",{class:"detail-pictures"},...columns.flatMap(
+([name,cells])=>cells.filter(cell2=>cell2.seed===seed).map(cell2=>cellFigure(page,site,name,cell2)))))):[el("p",{class:"quiet"},"No picture of this head is in this run.")]}function columnsOf(site){let{
+steering,total,ablation,diffusion}=site;return[[total?"Direct":"Steered",steering?.pictures],["Total",total?.pictures],["Without it",ablation?.pictures],["Control",steering?.controls],["Other input",steering?.
+foils],[steering?"Total control":"Control",total?.controls],["Diffusion",diffusion?.pictures]].flatMap(([name,cells])=>cells?.length?[[name,cells]]:[])}function cellFigure({meta},site,name,cell2){let seed=`${meta.
+words.seed} ${seedNumber(meta,cell2.seed)}`;return figure(picture(cell2.src,`${site.label}, ${name}, ${seed}`),el("b",{},name),`sim. ${fixed(cell2.similarity)}`,`${meta.words.fid} ${fixed(cell2.fidelity)}`,
+meta.seeds.length>1?seed:null,cell2.of?`write for ${cell2.of}`:cell2.draw?`draw ${cell2.draw}`:null)}function detail(page){let shown=null;page.draw(["data","component"],()=>{let key=page.component,site=key===null?null:siteOf(page.data,page.meta,key),panel=byId("detail");panel.hidden=!site,document.body.
+classList.toggle("open",!!site),site&&key!==null&&(panel.replaceChildren(heading(page,key,site),facts(page,key,site),...detailPictures(page,site),detailNumbers(page,site),...detailLabels(site),attention(
+page,site)),key!==shown&&(panel.scrollTop=0)),shown=key,markChosen(key)}),document.addEventListener("keydown",event=>{event.key==="Escape"&&!page.wide&&!byId("detail").hidden&&!document.querySelector(
+"dialog[open]")&&close(page)})}function close(page){let key=page.component??"";page.choose(null),byId("map").querySelector(`[data-site="${CSS.escape(key)}"]`)?.focus()}var rankLens=site=>["steering","\
+total","diffusion"].find(lens=>site[lens])??"diffusion";function heading(page,key,site){let ranking=page.data.top[rankLens(site)]??[],rank=ranking.indexOf(key),step2=(by,text,name)=>{let next=rank<0?void 0:
+ranking[rank+by];return el("button",{type:"button",class:"icon","data-step":by,"aria-label":name,title:name,disabled:!next,onclick:()=>{page.choose(next??null,{focus:!0}),byId("detail").querySelector(
+`[data-step="${by}"]:not(:disabled)`)?.focus()}},text)};return el("div",{class:"detail-head"},el("h2",{},site.label),el("span",{class:"buttons"},rank>=0?step2(-1,"‹","Better-ranked head"):null,rank>=
+0?step2(1,"›","Next head in rank"):null,el("button",{type:"button",class:"icon close","aria-label":"Close details",title:"Close",onclick:()=>close(page)},"×")))}function facts(page,key,site){let lens=rankLens(
+site),ranking=page.data.top[lens]??[],rank=ranking.indexOf(key),said=[];rank>=0&&said.push(`${ordinal(rank+1)} of ${ranking.length} heads under the ${page.meta.lenses[lens]}`);let compared=steeredScore(
+page.meta,site);compared&&compared.beats!==null&&said.push(compared.beats?"beats its control":"does not beat its control");let beatsFoil=site.steering?.beatsFoil??null;return beatsFoil!==null&&said.push(
+`${beatsFoil?"beats":"does not beat"} its write for another input`),el("p",{class:"facts","aria-live":"polite"},said.join(" · ")||key)}var KINDS2={head:"Heads",attn_out:"Attention outputs",mlp_out:"MLP outputs",vector:"Your own directions",group:"Groups",region:"What heads read from regions"},ROWS=[["steering","Direct: everything aft\
+er it frozen"],["total","Total: everything after it reacts"],["ablation","Without it"]];function effects(page){page.draw(["data","seed"],()=>{let blocks=Object.entries(KINDS2).flatMap(([kind,title])=>kindBlocks(
+page,kind,title));byId("effects-section").hidden=blocks.length===0,byId("effects").replaceChildren(...blocks),markChosen(page.component)})}function kindBlocks(page,kind,title){let{data,meta}=page,keys2=(kind===
+"head"?data.top.total??[]:Object.keys(data.sites).filter(key=>data.sites[key].kind===kind&&data.sites[key].total)).slice(0,meta.k);if(!keys2.length)return[];let rows=ROWS.filter(([lens])=>keys2.some(key=>data.
+sites[key][lens]));return[el("h3",{},title),...rows.map(([lens,name])=>effectRow(page,keys2,lens,name))]}function effectRow(page,keys2,lens,name){let{words}=page.meta,clean=cellOf(page,page.data.clean),
+reference=clean?still(picture(clean.src,words.Clean),line(words.short,"name"),line(`similarity ${fixed(clean.similarity)}`,"number")):null;return el("div",{class:"lens-row"},el("p",{class:"row-name"},
+name),el("div",{class:"cards effects"},reference,...keys2.map(key=>effectCard(page,key,lens))))}function effectCard(page,key,lens){let site=page.data.sites[key],score=site[lens];if(!score)return still(
+line(site.label,"name"),line(`not ${page.meta.words.decoded}`,"number"));let direct=lens==="steering";return card(page,key,lens,line(site.label,"name"),line(`similarity ${fixed(score.similarity)}`,"nu\
+mber"),score.control===null?null:line(`control ${fixed(score.control)}`,"number"),direct?null:line(`cosine ${fixed(score.directCosine)}`,"number"),direct?null:line(`changes ${fixed(score.changeCosine)}`,
+"number"))}var KEYS=[["?","Show these keys"],["m","Go to the map",page=>focusMap(page)],["← → ↑ ↓","In the map: move between heads"],["Home End","In the map: first and last layer"],["Page Up, Page Down",
+"In the map: first and last head"],["Enter","In the map: open the head"],["j","Next head in rank",()=>step("1")],["k","Better-ranked head",()=>step("-1")],["[","Previous input",page=>switchInput(page,
+-1)],["]","Next input",page=>switchInput(page,1)],["p","In the map: colours or pictures",({store})=>store.set({show:store.view.show==="pictures"?"colours":"pictures"})],["Esc","Close the panel of a he\
+ad"]];function keys(page){let dialog=byId("keys");byId("keys-open").addEventListener("click",()=>open(page,dialog)),document.addEventListener("keydown",event=>{if(!(event.ctrlKey||event.metaKey||event.
+altKey||isTyping(event.target))&&!dialog.open){if(event.key==="?")open(page,dialog);else{let key=keysOf(page).find(([name,,act])=>act&&name===event.key);if(!key?.[2])return;key[2](page)}event.preventDefault()}})}
+var added=new WeakMap;function keysOf(page){let several=page.meta.pictures.length>1;return[...KEYS.filter(([key])=>several||key!=="["&&key!=="]"),...added.get(page)??[]]}var isTyping=target=>target instanceof Element&&target.
+closest("input:not([type=radio]):not([type=checkbox]), select, textarea, [contenteditable]")!==null;function open(page,dialog){byId("keys-list").replaceChildren(...keysOf(page).map(([key,what])=>el("t\
+r",{},el("th",{scope:"row"},...key.split(" ").flatMap(part=>[el("kbd",{},part)," "])),el("td",{},what)))),dialog.showModal()}function focusMap(page){let cell2=byId("map").querySelector('.cell[tabindex\
+="0"]');cell2?.focus(),cell2?.dataset.site&&page.wide&&page.choose(cell2.dataset.site,{history:"replace"})}function step(by){byId("detail").querySelector(`[data-step="${by}"]:not(:disabled)`)?.click()}
+function switchInput({meta,data,store},by){let at=meta.pictures.findIndex(picture2=>picture2.id===data.id);store.set({input:meta.pictures[(at+by+meta.pictures.length)%meta.pictures.length].id})}function labels(page){page.draw(["data"],()=>{let{layerLabels,embedLabels}=page.data,width=Math.max(...layerLabels.map(row2=>row2.length),embedLabels.length);if(byId("labels-section").hidden=width<=0,
+width<=0)return;let places=Array.from({length:width},(_,i)=>el("th",{scope:"col"},ordinal(i+1)));byId("labels").replaceChildren(el("table",{class:"labels"},el("thead",{},el("tr",{},el("th",{scope:"col"},
+"after"),...places)),el("tbody",{},embedLabels.length?labelRow("embedding",embedLabels):null,...layerLabels.map((row2,layer)=>labelRow(`layer ${layer}`,row2)))))})}function labelRow(name,row2){let cells=row2.
+map(([text,score])=>el("td",{},text," ",el("span",{class:"quiet"},fixed(score))));return el("tr",{},el("th",{scope:"row"},name),...cells)}function layers(page){page.draw(["data","seed"],()=>{let{sites}=page.data,keys2=Object.keys(sites).filter(key=>sites[key].kind==="resid_post"&&sites[key].diffusion);keys2.sort((a,b)=>sites[a].layer-sites[b].
+layer),byId("strip-section").hidden=keys2.length<2,byId("strip").replaceChildren(strip(keys2.map(key=>layerCard(page,key)))),markChosen(page.component)})}function layerCard(page,key){let site=page.data.
+sites[key],score=site.diffusion;return card(page,key,"diffusion",line(`${site.layer}`,"name"),bar(score?.similarity),line(fixed(score?.similarity),"number"),line(`${page.meta.words.fid} ${fixed(score?.
+fidelity)}`,"number"),site.labels.length?line(site.labels[0][0],"label"):null)}function legend(page,mode,pictures){let{counts}=page.data,parts=pictures?[el("span",{},"Decoded picture of every head, unchanged.")]:scaleParts(page,mode);counts&&parts.push(marks(counts,page.meta.strong)),
+parts.push(el("span",{class:"quiet keys"},"Arrow keys move, Enter selects, ? shows all keys.")),byId("legend").replaceChildren(...parts),byId("map-said").textContent=counts?sentence(counts,page.meta.strong):
+"Each square is one attention head. Select a head to see its pictures, numbers and attention."}function scaleParts(page,mode){let[low,high]=page.meta.scales[mode.scale],ramp=el("span",{class:"ramp","a\
+ria-hidden":"true"});ramp.style.background=`linear-gradient(to right, ${page.meta[mode.ramp].join(",")})`;let end=value=>fixed(value,low%1||high%1?2:0),all=mode.scale==="similarity"?" and all lenses":
+"";return[el("span",{class:"ramp-box"},end(low),ramp,end(high)),el("span",{},`${mode.about(page)}; one scale for all inputs${all}; values outside it take the colour of its end.`)]}function marks(counts,strong){
+let nearlyAll=counts.strong===null?[]:[el("span",{class:"mark strong inline"}),` beats at least ${percent(strong)} of all controls`];return el("span",{},el("span",{class:"mark inline"}),` ${counts.lens}\
+ beats the head's own control `,...nearlyAll)}function sentence(counts,strong){let chance=counts.chance===null?"":` (about ${counts.chance} would by chance)`,strongChance=counts.strongChance===null?"":
+` (about ${fixed(counts.strongChance,1)} by chance)`,strongly=counts.strong===null?"":`; ${counts.strong} beat at least ${percent(strong)} of all controls${strongChance}`;return`${counts.beats} of ${counts.
+heads} heads beat their own control, a random direction steered equally hard${chance}${strongly}. The row under the map counts heads that beat their own control, layer by layer.`}var similarity=(lens,name)=>({name,lens,scale:"similarity",ramp:"sequential",value:(page,site)=>site?.[lens]?.similarity,about:({data})=>`similarity of each head's ${name} picture with ${targetWords(data)}`}),
+TABLE={steering:similarity("steering","Steering Lens"),diffusion:similarity("diffusion","Diffusion Lens"),total:similarity("total","Total Lens"),effect:{name:"Direct against total",scale:"effect",ramp:"\
+diverging",value:(page,site)=>site?.total?.changeCosine,about:()=>"cosine between the direct and the total change of the embedding, before decoding; 1: the direct effect is all there is"},undecoded:{name:"\
+Steering, not decoded",scale:"similarity",ramp:"sequential",value:({data},site,index)=>data.undecoded?.[index],about:({data})=>`similarity of each head's steered embedding with ${targetWords(data)}, b\
+efore decoding; known for all heads`},margin:{name:"Above control",scale:"margin",ramp:"diverging",value:({meta},site)=>{let score=steeredScore(meta,site);return score===void 0||score.control===null||
+score.similarity===null?null:score.similarity-score.control},about:({meta})=>`${meta.lenses.steering?"Steering Lens":"Total Lens"} similarity minus that of the head's own control`},write:{name:"Write \
+norm",scale:"write",ramp:"sequential",digits:3,value:({data},site,index)=>data.writeNorms[index],about:()=>"norm of the head's write as a share of the final residual's (means over width removed)"},direct:{
+name:"Direct similarity",scale:"direct",ramp:"diverging",value:({data},site,index)=>data.direct[index],about:()=>"cosine of the head's write with the final residual (means over width removed)"}},MODES=Object.
+assign(Object.create(null),TABLE);function availableModes(page){let{data,meta}=page,heads=Object.values(data.sites).filter(site=>site.kind==="head");return Object.keys(MODES).filter(key=>key==="write"||
+key==="direct"?!0:key==="undecoded"?!!data.undecoded&&lensesOf(meta).includes("steering"):heads.some(site=>(MODES[key].value(page,site,0)??null)!==null))}function modeOf(page,available){let chosen=page.
+store.view.map;return chosen!==null&&available.includes(chosen)?chosen:page.meta.selection&&available.includes("undecoded")?"undecoded":available[0]}var MOST_TICKS=24;function map(page){page.draw(["data","map","show","seed"],()=>{let available=availableModes(page),key=modeOf(page,available),mode=MODES[key],pictures=page.store.view.show==="pictures"&&
+mode.lens!==void 0;redraw(byId("map-controls"),controls(page,available,key));let focused=document.activeElement?.closest("#map")?document.activeElement.getAttribute("data-site"):null;byId("map").replaceChildren(
+grid(page,mode,pictures)),markChosen(page.component),focused&&cell(focused)?.focus(),legend(page,mode,pictures)})}var cell=key=>byId("map").querySelector(`[data-site="${CSS.escape(key)}"]`);function controls(page,available,key){
+let{store,meta}=page,shown=[["colours","Colours"],["pictures","Pictures"]];return[radios("map",available.map(mode=>[mode,MODES[mode].name]),key,map2=>store.set({map:map2})),MODES[key].lens?radios("sho\
+w",shown,store.view.show,show=>store.set({show:show==="pictures"?"pictures":"colours"})):null,meta.seeds.length>1?radios("seed",meta.seeds.map(seed=>[String(seed),`${meta.words.seed} ${seedNumber(meta,
+seed)}`]),String(page.seed),seed=>store.set({seed:Number(seed)})):null]}function grid(page,mode,pictures){let{meta}=page,box=el("div",{class:`grid${pictures?" pictures":""}`,role:"grid","aria-label":`\
+Map of heads: ${mode.about(page)}`,"aria-rowcount":meta.heads,"aria-colcount":meta.layers+1,onkeydown:event=>move(page,event)});box.style.setProperty("--layers",String(meta.layers));let inTabOrder=(page.
+component!==null&&siteOf(page.data,meta,page.component)?.kind==="head"?page.component:null)??bestHead(page.data);for(let head=0;head<meta.heads;head+=1){let row2=el("div",{class:"row",role:"row"},el("\
+span",{class:"tick",role:"rowheader","aria-label":`Head ${head}`},`H${head}`));for(let layer=0;layer<meta.layers;layer+=1)row2.append(mapCell(page,layer,head,mode,pictures,inTabOrder));box.append(row2)}
+return el("div",{class:"map-rows"},box,ticks(page),page.data.counts?countsRow(page):null)}function ticks({meta}){let every=Math.ceil(meta.layers/MOST_TICKS),labels2=Array.from({length:meta.layers},(_,layer)=>el(
+"span",{class:"tick below"},layer%every?"":`${layer?"":"L"}${layer}`));return el("div",{class:"row","aria-hidden":"true"},el("span",{class:"tick"}),...labels2)}function mapCell(page,layer,head,mode,pictures,inTabOrder){
+let{meta,data}=page,key=headKey(layer,head),site=data.sites[key],value=mode.value(page,site,layer*meta.heads+head)??null,steered=steeredScore(meta,site),said=value===null?"not looked at":`${mode.name}\
+ ${fixed(value,mode.digits)}`,node=el("button",{class:"cell",type:"button",role:"gridcell","data-site":key,"data-layer":layer,"data-head":head,tabindex:key===inTabOrder?0:-1,"aria-label":[`Layer ${layer}\
+, head ${head}`,said,controlWords(steered)].filter(Boolean).join("; "),title:`L${layer}H${head}: ${value===null?"not looked at":fixed(value,mode.digits)}`,onclick:()=>page.choose(key,{focus:!0})});return value===
+null?node.classList.add("unknown"):pictures&&mode.lens?node.append(picture(cellOf(page,site[mode.lens]?.pictures)?.src,"")):(node.style.background=colour(value,meta.scales[mode.scale],meta[mode.ramp]),
+value<0&&node.append(el("span",{class:"minus","aria-hidden":"true"},"−"))),value!==null&&steered?.beats&&node.append(el("span",{class:`mark${steered.strong?" strong":""}`,"aria-hidden":"true"})),node}
+function controlWords(score){if(!score||score.control===null)return null;let beats=score.strong?"beats nearly all controls":score.beats?"beats its control":"does not beat its control";return`control ${fixed(
+score.control)}, ${beats}`}function countsRow({meta,data}){let row2=el("div",{class:"row counts","aria-hidden":"true"},el("span",{class:"tick",title:"heads that beat their control"},"beat"));for(let layer=0;layer<
+meta.layers;layer+=1){let compared=Array.from({length:meta.heads},(_,head)=>steeredScore(meta,data.sites[headKey(layer,head)])).filter(score=>score&&score.beats!==null),beaten=compared.filter(score=>score?.
+beats).length;row2.append(el("span",{class:"tick below",title:`layer ${layer}: ${beaten} of ${compared.length} heads beat their control`},compared.length?`${beaten}`:""))}return row2}function move(page,event){
+let from=event.target.closest(".cell");if(!from||event.altKey||event.ctrlKey||event.metaKey)return;let{layers:layers2,heads}=page.meta,[layer,head]=[Number(from.dataset.layer),Number(from.dataset.head)],
+to={ArrowRight:[layer+1,head],ArrowLeft:[layer-1,head],ArrowDown:[layer,head+1],ArrowUp:[layer,head-1],Home:[0,head],End:[layers2-1,head],PageUp:[layer,0],PageDown:[layer,heads-1]}[event.key];if(!to)return;
+event.preventDefault();let key=headKey(...to),next=cell(key);next&&(from.tabIndex=-1,next.tabIndex=0,next.focus(),page.wide&&page.choose(key,{history:"replace"}))}var MOST_CLEAN=3;function opening(page){page.draw(["data"],()=>{byId("pair").replaceChildren(inputFigure(page),...cleanFigures(page)),byId("said").replaceChildren(...sentences(page));for(let node of document.
+querySelectorAll(".target"))node.textContent=targetWords(page.data)})}function inputFigure({data}){let label=`${data.name}, ${data.size[0]} × ${data.size[1]}`,image=picture(data.input,`Input picture ${data.
+name}`,"large");return figure(image,el("b",{},"Input"),label,data.note||null)}function cleanFigures({data,meta}){let{words}=meta;return data.clean.slice(0,MOST_CLEAN).map(cell2=>{let seed=`${words.seed}\
+ ${seedNumber(meta,cell2.seed)}`;return figure(picture(cell2.src,`${words.Clean} of ${data.name}, ${seed}`,"large"),el("b",{},words.Clean),`${words.fidelity} ${fixed(cell2.fidelity)}${data.clean.length>
+1?` · ${seed}`:""}`,data.target==="the input itself"?null:`similarity ${fixed(cell2.similarity)}`)})}function sentences({data,meta}){let said=data.sentences.map(sentence2=>el("p",{},sentence2));return data.
+target!=="the input itself"&&said.unshift(el("p",{},`Similarities on this page are with ${data.target}. That of the input itself is ${fixed(data.targetSimilarity)}.`)),data.leftOut&&said.push(el("p",{
+class:"quiet"},`${data.leftOut} ${meta.words.pictures} of this input are left out to keep the page small; the run's parquet files contain them.`)),said}var TITLES=["input-title","strip-title","map-title","top-title","effects-title","other-title","labels-title"];function printing(page){let{inputNow}=page.source;inputNow&&(window.addEventListener("befo\
+reprint",()=>copyInputs(page,inputNow)),window.addEventListener("afterprint",()=>document.getElementById("printed")?.remove()))}function copyInputs(page,inputNow){document.getElementById("printed")?.remove();
+let current=page.data,box=el("div",{id:"printed",class:"printed"});for(let{id,name}of page.meta.pictures){if(id===current.id)continue;page.preview(inputNow(id));let copies=TITLES.flatMap(id2=>byId(id2).
+closest("section")?.cloneNode(!0)??[]);for(let copy of copies)for(let node of[copy,...copy.querySelectorAll("[id]")])node.removeAttribute("id");box.append(el("div",{class:"printed-input"},el("h2",{class:"\
+printed-name"},name),...copies))}page.preview(current),byId("main").append(box)}var MOST_BUTTONS=12;function switcher(page){let{pictures}=page.meta;if(pictures.length<2)return;let box=byId("switcher");box.hidden=!1;let show=index=>page.store.set({input:pictures[index].id});pictures.
+length>MOST_BUTTONS?asList(page,box,show):(box.replaceChildren(...pictures.map((picture2,i)=>el("button",{type:"button","data-index":i,onclick:()=>show(i)},picture2.name))),page.draw(["data"],()=>{for(let button of box.
+querySelectorAll("button"))button.setAttribute("aria-pressed",String(pictures[Number(button.dataset.index)].id===page.data.id))}))}function asList(page,box,show){let{pictures}=page.meta,place=()=>pictures.
+findIndex(picture2=>picture2.id===page.data.id),step2=(by,text,name)=>el("button",{type:"button",class:"icon","aria-label":name,onclick:()=>show((place()+by+pictures.length)%pictures.length)},text),select=el(
+"select",{id:"picture-select",onchange:()=>show(Number(select.value))},...pictures.map((picture2,i)=>el("option",{value:i},picture2.name)));box.replaceChildren(step2(-1,"‹","Previous input"),el("lab\
+el",{for:"picture-select",class:"sr"},"Input picture"),select,step2(1,"›","Next input")),page.draw(["data"],()=>{select.value=String(place())})}var SECTIONS=[switcher,opening,layers,map,best,effects,components,labels,detail,keys,printing];function embeddedSource(){let meta=read2("steerlens-meta"),inputNow=id=>{let index=meta.pictures.findIndex(picture2=>picture2.id===id);return withSafeKeys(read2(`steerlens-picture-${index}`))};return{
+kind:"embedded",meta:()=>Promise.resolve(meta),inputNow,input:id=>Promise.resolve(inputNow(id)),attention:data=>Promise.resolve(unpacked(data.attention))}}var read2=id=>JSON.parse(document.getElementById(
+id)?.textContent??"null");function withSafeKeys(data){return{...data,sites:Object.assign(Object.create(null),data.sites)}}function unpacked(base64){if(!base64)return null;let bytes=Uint8Array.from(atob(
+base64),character=>character.charCodeAt(0));return new DataView(bytes.buffer)}startPage(embeddedSource(),SECTIONS);})();

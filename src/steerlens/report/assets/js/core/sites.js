@@ -1,0 +1,68 @@
+/** Sites of an input: looking them up, and what their scores say. */
+
+/** @import { Cell, InputData, Lens, Meta, Page, Score, Site } from "../types" */
+
+/**
+ * @param {number} layer
+ * @param {number} head
+ */
+export const headKey = (layer, head) => `head.${layer}.${head}`;
+
+/**
+ * The site of a key: from the data, or a bare head that the run did not look at; null if the model has no such site.
+ * @param {InputData} data
+ * @param {Meta} meta
+ * @param {string} key
+ * @returns {Site | null}
+ */
+export function siteOf(data, meta, key) {
+  if (data.sites[key]) return data.sites[key];
+  const match = /^head\.(\d{1,9})\.(\d{1,9})$/.exec(key);
+  if (!match) return null;
+  const [layer, head] = [Number(match[1]), Number(match[2])];
+  if (layer >= meta.layers || head >= meta.heads) return null;
+  return { label: `L${layer}H${head}`, kind: "head", layer, head, labels: [] };
+}
+
+/**
+ * Key of the best head of the first lens that ranks heads.
+ * @param {InputData} data
+ */
+export function bestHead(data) {
+  return (data.top.steering || data.top.total || data.top.diffusion || [])[0] ?? headKey(0, 0);
+}
+
+/**
+ * The score whose control the marks refer to: the Steering Lens's, or the Total Lens's in a run without it.
+ * @param {Meta} meta
+ * @param {Site | null | undefined} site
+ * @returns {Score | undefined}
+ */
+export const steeredScore = (meta, site) => (meta.lenses.steering ? site?.steering : site?.total);
+
+/**
+ * Lenses of the run, in the order of the page.
+ * @param {Meta} meta
+ */
+export const lensesOf = (meta) => /** @type {Lens[]} */ (Object.keys(meta.lenses));
+
+/**
+ * Target of similarities, as worded in a sentence.
+ * @param {InputData} data
+ */
+export const targetWords = (data) => (data.target === "the input itself" ? "the input" : data.target);
+
+/**
+ * The picture of the seed on view, or the first if it has none of this seed.
+ * @param {Page} page
+ * @param {Cell[] | undefined} cells
+ * @returns {Cell | undefined}
+ */
+export const cellOf = (page, cells) => cells?.find((cell) => cell.seed === page.seed) ?? cells?.[0];
+
+/**
+ * Number of a seed or neighbour as the page counts it.
+ * @param {Meta} meta
+ * @param {number} seed
+ */
+export const seedNumber = (meta, seed) => seed + Number(meta.words.first);

@@ -1,0 +1,91 @@
+/** The panel of the chosen component: its rank, pictures, numbers, labels and attention. */
+
+import { byId, el } from "../core/elements.js";
+import { ordinal } from "../core/format.js";
+import { markChosen } from "../core/pictures.js";
+import { siteOf, steeredScore } from "../core/sites.js";
+import { attention } from "./attention.js";
+import { detailLabels, detailNumbers } from "./numbers.js";
+import { detailPictures } from "./detail-pictures.js";
+
+/** @import { Lens, Page, Site } from "../types" */
+
+/** @param {Page} page */
+export function detail(page) {
+  /** @type {string | null} */
+  let shown = null;
+  page.draw(["data", "component"], () => {
+    const key = page.component;
+    const site = key === null ? null : siteOf(page.data, page.meta, key);
+    const panel = byId("detail");
+    panel.hidden = !site;
+    document.body.classList.toggle("open", Boolean(site));
+    if (site && key !== null) {
+      panel.replaceChildren(heading(page, key, site), facts(page, key, site), ...detailPictures(page, site),
+        detailNumbers(page, site), ...detailLabels(site), attention(page, site));
+      if (key !== shown) panel.scrollTop = 0;
+    }
+    shown = key;
+    markChosen(key);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !page.wide && !byId("detail").hidden && !document.querySelector("dialog[open]")) close(page);
+  });
+}
+
+/** @param {Page} page */
+function close(page) {
+  const key = page.component ?? "";
+  page.choose(null);
+  /** @type {HTMLElement | null} */
+  const cell = byId("map").querySelector(`[data-site="${CSS.escape(key)}"]`);
+  cell?.focus();
+}
+
+/**
+ * The lens by which a component is ranked.
+ * @param {Site} site
+ */
+const rankLens = (site) => /** @type {Lens[]} */ (["steering", "total", "diffusion"]).find((lens) => site[lens]) ?? "diffusion";
+
+/**
+ * @param {Page} page
+ * @param {string} key
+ * @param {Site} site
+ */
+function heading(page, key, site) {
+  const ranking = page.data.top[rankLens(site)] ?? [];
+  const rank = ranking.indexOf(key);
+  const step = (/** @type {number} */ by, /** @type {string} */ text, /** @type {string} */ name) => {
+    const next = rank < 0 ? undefined : ranking[rank + by];
+    const go = () => {
+      page.choose(next ?? null, { focus: true });
+      // The panel was drawn anew: the focus stays on the button that was pressed.
+      /** @type {HTMLElement | null} */ (byId("detail").querySelector(`[data-step="${by}"]:not(:disabled)`))?.focus();
+    };
+    return el("button", { type: "button", class: "icon", "data-step": by, "aria-label": name, title: name, disabled: !next, onclick: go }, text);
+  };
+  return el("div", { class: "detail-head" }, el("h2", {}, site.label),
+    el("span", { class: "buttons" },
+      rank >= 0 ? step(-1, "‹", "Better-ranked head") : null,
+      rank >= 0 ? step(1, "›", "Next head in rank") : null,
+      el("button", { type: "button", class: "icon close", "aria-label": "Close details", title: "Close", onclick: () => close(page) }, "×")));
+}
+
+/**
+ * @param {Page} page
+ * @param {string} key
+ * @param {Site} site
+ */
+function facts(page, key, site) {
+  const lens = rankLens(site);
+  const ranking = page.data.top[lens] ?? [];
+  const rank = ranking.indexOf(key);
+  const said = [];
+  if (rank >= 0) said.push(`${ordinal(rank + 1)} of ${ranking.length} heads under the ${page.meta.lenses[lens]}`);
+  const compared = steeredScore(page.meta, site);
+  if (compared && compared.beats !== null) said.push(compared.beats ? "beats its control" : "does not beat its control");
+  const beatsFoil = site.steering?.beatsFoil ?? null;
+  if (beatsFoil !== null) said.push(`${beatsFoil ? "beats" : "does not beat"} its write for another input`);
+  return el("p", { class: "facts", "aria-live": "polite" }, said.join(" · ") || key);
+}

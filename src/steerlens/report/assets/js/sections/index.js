@@ -1,0 +1,18 @@
+/** Sections of the static page, in their order. */
+
+import { best } from "./best.js";
+import { components } from "./components.js";
+import { detail } from "./detail.js";
+import { effects } from "./effects.js";
+import { keys } from "./keys.js";
+import { labels } from "./labels.js";
+import { layers } from "./layers.js";
+import { map } from "./map.js";
+import { opening } from "./opening.js";
+import { printing } from "./printing.js";
+import { switcher } from "./switcher.js";
+
+/** @import { Renderer } from "../types" */
+
+/** @type {Renderer[]} */
+export const SECTIONS = [switcher, opening, layers, map, best, effects, components, labels, detail, keys, printing];
