@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from steerlens.naming import NamedText, TextDecomposition, omp, omp_rows, text_span
     from steerlens.report import write_report
     from steerlens.runs import load_run
+    from steerlens.saes import SparseAutoencoder, load_sae
     from steerlens.scores import cosine_similarity
     from steerlens.sites import Site, all_heads, parse_sites
     from steerlens.sweep.look import look
@@ -48,6 +49,7 @@ __all__ = [
     "Resample",
     "Scale",
     "Site",
+    "SparseAutoencoder",
     "SteeringLens",
     "SteerlensError",
     "Strength",
@@ -64,6 +66,7 @@ __all__ = [
     "load_encoder",
     "load_picture",
     "load_run",
+    "load_sae",
     "look",
     "omp",
     "omp_rows",

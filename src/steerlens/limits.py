@@ -48,6 +48,8 @@ LIMITS: Mapping[str, Limit] = {
     "steps": Limit(10_000, "denoising steps", "a decoder"),
     "seeds": Limit(10_000, "seeds", "the plan of a run"),
     "labels": Limit(100_000, "labels", "what the Logit Lens keeps of a site"),
+    "units": Limit(100_000, "neurons or features", "a range of sites"),
+    "sae_bytes": Limit(16_000_000_000, "bytes", "the weights of a sparse autoencoder"),
     "cells": Limit(500_000, "pictures to decode", "the plan of a run, for each input"),
     "option": Limit(1_000_000, "", "any other whole number among a command's options; seeds have none"),
 }

@@ -1,7 +1,9 @@
 """Sites: the places in a Vision Transformer that can be read, steered and intervened on.
 
 A site has one text form, `kind.layer` or `head.layer.head` (`resid_post.12`, `attn_out.12`, `mlp_out.12`,
-`head.36.4`); a head may also be written as in the paper, `L36H4`. Layers and heads are counted from 0.
+`head.36.4`); a head may also be written as in the paper, `L36H4`. A neuron is `neuron.layer.unit`, a feature of a
+sparse autoencoder `feature.name.index`. Layers, heads, neurons and features are counted from 0. Names of other
+libraries, such as `blocks.8.hook_resid_post`, are read too (`steerlens.site_names`).
 """
 
 import re
@@ -10,15 +12,31 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from steerlens.errors import UsageError
+from steerlens.limits import over_limit
+from steerlens.site_names import native_place
 
 SiteKind = Literal[
-    "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "vector", "group", "region"
+    "embed",
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "head",
+    "vector",
+    "group",
+    "region",
+    "neuron",
+    "feature",
 ]
 
 NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
 """Kinds that a user names: a direction, a group of components, the part of heads' writes read from a region."""
 
-WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS)
+UNIT_KINDS: tuple[SiteKind, ...] = ("neuron", "feature")
+"""Kinds that are one unit of many: a unit of an MLP's hidden layer, a feature of a sparse autoencoder."""
+
+WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS, *UNIT_KINDS)
 """Kinds that add to the residual stream and can therefore be steered."""
 
 # At most nine digits: `int` refuses strings of thousands of digits.
@@ -34,31 +52,34 @@ class Site:
 
     Attributes:
         kind: kind of value at the site.
-        layer: layer index from 0; -1 for `embed` and named components, which belong to no layer.
+        layer: layer index from 0; -1 for `embed`, named components and features, which belong to no layer.
         head: head index from 0 for `head`, else -1.
-        name: name of a `vector`, `group` or `region`, else empty.
+        name: name of a `vector`, `group` or `region`, or of a feature's sparse autoencoder, else empty.
+        index: index from 0 of a `neuron` in its layer or of a `feature` in its autoencoder, else -1.
     """
 
     kind: SiteKind
     layer: int = -1
     head: int = -1
     name: str = ""
+    index: int = -1
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(SiteKind):
             raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
-        has_layer = self.kind not in ("embed", *NAMED_KINDS)
+        has_layer = self.kind not in ("embed", "feature", *NAMED_KINDS)
         if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
             numbers = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
             raise UsageError(
                 f"a {self.kind} site takes {numbers}, counted from 0; got layer {self.layer}, head {self.head}."
             )
-        if (self.kind in NAMED_KINDS) != bool(self.name):
-            raise UsageError("a vector, group or region site, and no other, carries a name.")
+        if (self.kind in UNIT_KINDS) != (self.index >= 0):
+            raise UsageError("a neuron or feature site, and no other, carries an index, counted from 0.")
+        if (self.kind in (*NAMED_KINDS, "feature")) != bool(self.name):
+            raise UsageError("a vector, group, region or feature site, and no other, carries a name.")
         if self.name and not _NAME.fullmatch(self.name):
-            raise UsageError(
-                f"{self.name!r} cannot name a direction, group or region: use letters, digits, '.', '_' and '-'."
-            )
+            what = "sparse autoencoder" if self.kind == "feature" else "direction, group or region"
+            raise UsageError(f"{self.name!r} cannot name a {what}: use letters, digits, '.', '_' and '-'.")
 
     def __str__(self) -> str:
         if self.kind == "embed":
@@ -67,23 +88,35 @@ class Site:
             return f"{self.kind}.{self.name}"
         if self.kind == "head":
             return f"head.{self.layer}.{self.head}"
+        if self.kind == "neuron":
+            return f"neuron.{self.layer}.{self.index}"
+        if self.kind == "feature":
+            return f"feature.{self.name}.{self.index}"
         return f"{self.kind}.{self.layer}"
 
     @property
     def label(self) -> str:
-        """Short name for pictures: the paper's `L36H4` for a head, the name of a group or region, or the text form."""
+        """Short name for pictures.
+
+        The paper's `L36H4` for a head, `L36N7` for a neuron, `NAME 7` for a feature, the name of a group or region, or
+        the text form.
+        """
         if self.kind in ("group", "region"):
             return self.name
+        if self.kind == "feature":
+            return f"{self.name} {self.index}"
+        if self.kind == "neuron":
+            return f"L{self.layer}N{self.index}"
         return f"L{self.layer}H{self.head}" if self.kind == "head" else str(self)
 
     @property
     def is_write(self) -> bool:
-        """True if the site adds to the residual stream (heads, attention, MLPs and named components)."""
+        """True if the site adds to the residual stream (heads, attention, MLPs, neurons, features and named ones)."""
         return self.kind in WRITE_KINDS
 
     @classmethod
     def parse(cls, text: str) -> "Site":
-        """Reads one site from its text form or, for a head, the paper's form.
+        """Reads one site from its text form, the paper's form of a head, or another library's name of the place.
 
         Raises:
             UsageError: if the text names no site.
@@ -97,13 +130,22 @@ class Site:
                 return cls(named, name=rest)
         if text == "embed":
             return cls("embed")
+        if kind == "feature":
+            name, _, index = rest.rpartition(".")
+            if name and _NUMBER.fullmatch(index):
+                return cls("feature", name=name, index=int(index))
         numbers = rest.split(".") if rest else []
+        if kind == "neuron" and len(numbers) == 2 and all(map(_NUMBER.fullmatch, numbers)):
+            return cls("neuron", int(numbers[0]), index=int(numbers[1]))
+        if place := native_place(text):
+            return cls(place[0], place[1])  # type: ignore[arg-type]
         expected = 2 if kind == "head" else 1
-        if kind in get_args(SiteKind) and len(numbers) == expected and all(map(_NUMBER.fullmatch, numbers)):
+        native = kind in get_args(SiteKind) and kind not in UNIT_KINDS
+        if native and len(numbers) == expected and all(map(_NUMBER.fullmatch, numbers)):
             return cls(kind, *(int(number) for number in numbers))  # type: ignore[arg-type]
         raise UsageError(
             f"{text!r} is not a site. Write resid_pre.N, resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H "
-            "or LNHM for a head, with layers and heads counted from 0."
+            "or LNHM for a head, neuron.N.I or feature.NAME.I, with layers, heads, neurons and features counted from 0."
         )
 
     def check(self, n_layers: int, n_heads: int) -> "Site":
@@ -169,7 +211,8 @@ def parse_sites(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
     """Reads a comma-separated list of sites and patterns, in order and without repeats.
 
     A pattern is a group (`heads`, `all`), a kind alone (`resid_post`: every layer), or a site whose numbers may be `*`
-    or a range `8-11` (`head.8-11.*`, `mlp_out.3-5`).
+    or a range `8-11` (`head.8-11.*`, `mlp_out.3-5`). Neurons and features take numbers and ranges
+    (`neuron.3.0-99`, `feature.clip.7-9`), not `*`: there are too many.
 
     Raises:
         UsageError: if a part names no site, or a site that the model does not have.
@@ -190,6 +233,8 @@ def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
         kinds: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out", "head")
         return tuple(site for kind in kinds for site in _expand(kind, n_layers, n_heads))
     kind, dot, rest = part.partition(".")
+    if kind in UNIT_KINDS:
+        return _expand_units(part, n_layers, n_heads)
     if kind in ("embed", *NAMED_KINDS) or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
         return (Site.parse(part).check(n_layers, n_heads),)
     fields = rest.split(".") if dot else ["*"]
@@ -202,6 +247,17 @@ def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
     if kind == "head":
         return tuple(Site("head", layer, head).check(n_layers, n_heads) for layer in ranges[0] for head in ranges[1])
     return tuple(Site(kind, layer).check(n_layers, n_heads) for layer in ranges[0])  # type: ignore[arg-type]
+
+
+def _expand_units(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
+    """Expands ranges of neurons or features, whose number no encoder limits here."""
+    before, _, units = part.rpartition(".")
+    if not _RANGE.fullmatch(units):
+        return (Site.parse(part).check(n_layers, n_heads),)
+    # Each text goes through `parse`, which reports what is wrong with the layer or the name.
+    if words := over_limit("units", len(_numbers(part, units, 0))):
+        raise UsageError(f"{part} names {words}.")
+    return tuple(Site.parse(f"{before}.{unit}").check(n_layers, n_heads) for unit in _numbers(part, units, 0))
 
 
 def _numbers(part: str, field: str, limit: int) -> range:

@@ -110,7 +110,7 @@ class Trace:
         """Returns the value at a site: the residual stream at that point, or a component's write into it.
 
         Raises:
-            UsageError: if the model has no such site, or the site is a direction, group or region.
+            UsageError: if the model has no such site, or the site is a direction, group, region, neuron or feature.
         """
         site = as_site(site).check(self.n_layers, self.n_heads)
         if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):

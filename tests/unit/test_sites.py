@@ -22,6 +22,9 @@ L, H = 12, 6
         ("l36h4", Site("head", 36, 4)),
         ("  head.1.2 ", Site("head", 1, 2)),
         ("vector.red.warm", Site("vector", name="red.warm")),
+        ("neuron.3.4095", Site("neuron", 3, index=4095)),
+        ("feature.clip.7", Site("feature", name="clip", index=7)),
+        ("feature.clip.3.7", Site("feature", name="clip.3", index=7)),
     ],
 )
 def test_a_text_form_names_its_site(text: str, site: Site) -> None:
@@ -33,6 +36,8 @@ def test_a_text_form_names_its_site(text: str, site: Site) -> None:
     (
         *("", "head", "head.1", "head.1.2.3", "head.-1.0", "head.a.b", "resid_post", "resid_post.", "resid_post.1.2"),
         *("resid_post.1.5.", "mlp.3", "L3", "H4", "LH", "L3H4x", "vector", "vector.", "attn_out.x", "resid_post.1e3"),
+        *("neuron", "neuron.1", "neuron.1.-2", "neuron.1.2.3", "feature", "feature.x", "feature.3", "feature.x.y"),
+        *("blocks.8.norm1", "blocks.8.hook_mlp_post", "layers", "blocks.x", "blocks.8.attn.qkv"),
     ),
 )
 def test_a_text_that_names_no_site_is_refused_with_the_forms_there_are(text: str) -> None:
@@ -50,6 +55,12 @@ def test_a_text_that_names_no_site_is_refused_with_the_forms_there_are(text: str
         (("mlp_out", 3, 1), "a mlp_out site takes a layer, counted from 0; got layer 3, head 1"),
         (("vector",), "carries a name"),
         (("mlp_out", 1, -1, "x"), "carries a name"),
+        (("feature", -1, -1, "", 3), "carries a name"),
+        (("feature", -1, -1, "x"), "carries an index"),
+        (("neuron", 1), "carries an index"),
+        (("neuron", -1, -1, "", 1), "takes a layer, counted from 0"),
+        (("mlp_out", 1, -1, "", 0), "carries an index"),
+        (("feature", -1, -1, "a b", 0), "cannot name a sparse autoencoder"),
     ],
 )
 def test_a_site_that_cannot_be_is_refused(arguments: tuple[object, ...], message: str) -> None:
@@ -60,18 +71,52 @@ def test_a_site_that_cannot_be_is_refused(arguments: tuple[object, ...], message
 def test_the_label_of_a_head_is_the_papers_and_of_others_the_text_form() -> None:
     assert Site("head", 36, 4).label == "L36H4"
     assert Site("mlp_out", 3).label == "mlp_out.3"
+    assert Site("neuron", 3, index=9).label == "L3N9"
+    assert Site("feature", name="clip", index=9).label == "clip 9"
+
+
+@pytest.mark.parametrize(
+    ("text", "site"),
+    [
+        ("blocks.8.hook_resid_post", "resid_post.8"),
+        ("blocks.8.hook_resid_mid", "resid_mid.8"),
+        ("blocks.0.hook_resid_pre", "resid_pre.0"),
+        ("blocks.8.hook_mlp_out", "mlp_out.8"),
+        ("blocks.8.attn.hook_z", "attn_out.8"),
+        ("vision_model.encoder.layers.8", "resid_post.8"),
+        ("vision_model.encoder.layers.8.self_attn", "attn_out.8"),
+        ("vision_model.encoder.layers.8.mlp", "mlp_out.8"),
+        ("encoder.layer.11", "resid_post.11"),
+        ("blocks.8", "resid_post.8"),
+        ("blocks.8.attn", "attn_out.8"),
+        ("visual.transformer.resblocks.23", "resid_post.23"),
+    ],
+)
+def test_names_of_other_libraries_name_the_same_places(text: str, site: str) -> None:
+    assert Site.parse(text) == Site.parse(site)
+    assert parse_sites(f"{text}, head.0.1", 24, H)[0] == Site.parse(site)
+
+
+@pytest.mark.parametrize("text", ["neuron.3.4095", "feature.clip.3.7", "head.1.2", "vector.x"])
+def test_the_text_form_reads_back(text: str) -> None:
+    assert str(Site.parse(text)) == text
+
+
+def test_sites_sort_by_kind_layer_and_number() -> None:
+    texts = ["feature.a.2", "feature.a.10", "feature.b.1", "head.1.0", "neuron.1.9", "neuron.2.1"]
+    assert sorted(map(Site.parse, reversed(texts))) == [Site.parse(text) for text in texts]
 
 
 def test_writes_are_what_can_be_steered() -> None:
     kinds = {kind: Site.parse(text).is_write for kind, text in [(t.split(".")[0], t) for t in TEXTS]}
     assert {kind for kind, is_write in kinds.items() if is_write} == {
-        *("attn_out", "mlp_out", "head", "vector", "group", "region")
+        *("attn_out", "mlp_out", "head", "vector", "group", "region", "neuron", "feature")
     }
 
 
 TEXTS = (
     *("embed", "resid_pre.1", "resid_mid.1", "resid_post.1", "attn_out.1", "mlp_out.1", "head.1.1"),
-    *("vector.x", "group.x", "region.x"),
+    *("vector.x", "group.x", "region.x", "neuron.1.1", "feature.x.1"),
 )
 
 
@@ -105,6 +150,8 @@ def test_check_gives_back_a_site_that_the_model_has(text: str) -> None:
         ("head.10-11.*", [f"head.{layer}.{head}" for layer in (10, 11) for head in range(H)]),
         ("head.*.0", [f"head.{layer}.0" for layer in range(L)]),
         ("embed, vector.probe", ["embed", "vector.probe"]),
+        ("neuron.3.7-9", ["neuron.3.7", "neuron.3.8", "neuron.3.9"]),
+        ("feature.x.2.0-1,feature.x.5", ["feature.x.2.0", "feature.x.2.1", "feature.x.5"]),
         ("mlp_out.4,L1H1,mlp_out.4,,head.1.1", ["mlp_out.4", "head.1.1"]),
     ],
 )
@@ -127,6 +174,10 @@ def test_all_is_every_residual_attention_mlp_and_head() -> None:
         ("mlp_out.x", "'x' is neither"),
         ("mlp_out.1.2", "is not a site"),
         ("everything", "is not a site"),
+        ("neuron.12.0", "the model has 12 layers"),
+        ("neuron.3.*", "is not a site"),
+        ("neuron.3.9-7", "'9-7' is neither a number"),
+        ("feature.x.0-100000000", "100,000,001 neurons or features, more than the 100,000"),
         ("head.0.0,L0H6", "the model has heads 0 to 5"),
     ],
 )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from steerlens.borders import native_errors
 from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.interventions import Intervention
-from steerlens.sites import NAMED_KINDS, Site
+from steerlens.sites import NAMED_KINDS, UNIT_KINDS, Site
 
 EXCLUSIVE = RLock()
 """Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
@@ -228,6 +228,13 @@ def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[I
         if site.kind in NAMED_KINDS:
             what = "direction" if site.kind == "vector" else site.kind
             raise UsageError(f"{site} is a {what}, not a place in the model: use Add at resid_post.N instead.")
+        if site.kind == "feature":
+            raise UsageError(
+                f"{site} is a feature of a sparse autoencoder, which the encoder does not know: give its intervention "
+                "through steerlens.saes.feature_interventions."
+            )
+        if site.kind in UNIT_KINDS:
+            raise UsageError(f"{site} cannot be intervened on.")
         if site.kind == "embed":
             intervention = replace(intervention, site=Site("resid_pre", 0))
         by_layer.setdefault(intervention.site.layer, []).append(intervention)
@@ -311,7 +318,7 @@ def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site,
         module = {"attn_out": modules.attn_out, "mlp_out": modules.mlp_out, "resid_post": modules.block}[site.kind]
         yield Hook(module, "after", lambda _, __, output: keep(first(output)), purpose)
     else:
-        raise UsageError(f"{site} is a direction, not a place in the model.")
+        raise UsageError(f"{site} is a {site.kind}, not a place in the model that can be recorded.")
 
 
 def _applied(value: Tensor, interventions: Iterable[Intervention]) -> Tensor:

@@ -23,5 +23,14 @@ def test_pictures_are_decoded_in_one_place() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
-    for name in ("pickle.load", "pickle.loads", "torch.load"):
+    for name in ("pickle.load", "pickle.loads"):
         assert calls(name) == set()
+
+
+def test_files_of_pytorch_are_read_in_one_place_without_running_code() -> None:
+    place = "storage/tensors.py"
+    assert calls("torch.load") == {place}
+    tree = ast.parse((PACKAGE / place).read_text(encoding="utf-8"))
+    loads = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "torch.load"]
+    for load in loads:
+        assert {keyword.arg: ast.unparse(keyword.value) for keyword in load.keywords}["weights_only"] == "True"

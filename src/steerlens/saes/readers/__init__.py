@@ -1,0 +1,1 @@
+"""Readers of sparse autoencoders, one file for each library that writes them."""

@@ -1,0 +1,86 @@
+"""Tensors read from single files, checked: safetensors, and PyTorch files that hold tensors and plain values alone.
+
+A PyTorch file is read by `torch.load(weights_only=True)`, which runs no code; whatever it refuses is refused here.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from steerlens.borders import reason
+from steerlens.errors import ModelError, UsageError
+from steerlens.limits import over_limit, read_file
+
+
+def read_safetensors(path: Path, component: str, limit: str = "tensors_bytes") -> dict[str, Tensor]:
+    """Reads all tensors of a safetensors file.
+
+    Args:
+        path: the file.
+        component: its name in messages.
+        limit: name of the limit on its size.
+
+    Raises:
+        ModelError: if it is missing, too large, damaged, or no safetensors file.
+    """
+    data = _data(path, component, limit)
+    if data.startswith(b"version "):
+        raise ModelError(f"{component}: {path} is a Git LFS pointer, not the weights; run `git lfs pull` there.")
+    try:
+        return load_safetensors(data)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{component}: {path} is no safetensors file ({reason(error)}).") from None
+
+
+def read_pytorch(path: Path, component: str, limit: str = "tensors_bytes") -> Any:
+    """Reads a PyTorch file of tensors and plain values, on the CPU.
+
+    Raises:
+        ModelError: as `parse_pytorch`, or if it is missing or too large.
+    """
+    return parse_pytorch(_data(path, component, limit), path, component, limit)
+
+
+def parse_pytorch(data: bytes, path: Path, component: str, limit: str = "tensors_bytes") -> Any:
+    """Reads the content of a PyTorch file, on the CPU.
+
+    Args:
+        data: the content.
+        path: where it came from.
+        component: its name in messages.
+        limit: name of the limit on its unpacked size.
+
+    Raises:
+        ModelError: if it is damaged, too large once unpacked, or holds anything but tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        # The format before PyTorch 1.6 is a bare pickle, whose sizes nothing bounds.
+        raise ModelError(
+            f"{component}: {path} is no file of PyTorch 1.6 or later. A pickle is not read: it can run code. Save the "
+            "tensors as safetensors."
+        ) from None
+    if words := over_limit(limit, size):
+        raise ModelError(f"{component}: {path} unpacks to {words}.")
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, torch and zip each have errors of their own
+        raise ModelError(
+            f"{component}: {path} holds more than tensors and plain values, or is damaged. A pickle that can run code "
+            f"is not read; save the tensors as safetensors. ({reason(error).partition('. ')[0]})"
+        ) from None
+
+
+def _data(path: Path, component: str, limit: str) -> bytes:
+    try:
+        return read_file(path, limit)
+    except UsageError as error:
+        raise ModelError(f"{component}: {error}") from None

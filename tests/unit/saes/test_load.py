@@ -1,0 +1,148 @@
+"""Reading sparse autoencoders: SAELens' layouts, plain files, refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import steerlens as sl
+from steerlens.errors import ModelError, UsageError
+from steerlens.saes import Gated, JumpReLU, ReLU, TopK
+from steerlens.sites import Site
+
+D, F = 6, 20
+
+
+def weights(*names: str) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (D, F), "W_dec": (F, D), "b_dec": (D,)}
+    return {
+        name: torch.randn(*shapes.get(name, (F,)), generator=generator)
+        for name in ("W_enc", "W_dec", "b_dec", *(names or ("b_enc",)))
+    }
+
+
+def folder(path: Path, config: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "cfg.json").write_text(json.dumps(config))
+    save_file(tensors or weights(), path / "sae_weights.safetensors")
+    return path
+
+
+OLD = {
+    "architecture": "standard",
+    "d_in": D,
+    "d_sae": F,
+    "activation_fn_str": "relu",
+    "hook_name": "blocks.2.hook_mlp_out",
+}
+NEW = {"architecture": "standard", "d_in": D, "d_sae": F, "metadata": {"hook_name": "blocks.2.hook_resid_post"}}
+
+
+def test_both_layouts_of_sae_lens(tmp_path: Path) -> None:
+    old = sl.load_sae(folder(tmp_path / "old", OLD))
+    new = sl.load_sae(folder(tmp_path / "new", {**NEW, "apply_b_dec_to_input": False}))
+    assert (old.site, new.site) == (Site("mlp_out", 2), Site("resid_post", 2))
+    assert old.apply_b_dec_to_input and not new.apply_b_dec_to_input
+    assert old.name == "old" and isinstance(new.activation, ReLU)
+    oldest = {"d_in": D, "d_sae": F, "hook_point": "blocks.{layer}.attn.hook_z", "hook_layer": 1}
+    values = sl.load_sae(folder(tmp_path / "z", {**oldest, "hook_point_head_index": 3}))
+    assert values.site == Site("head", 1, 3) and values.space == "head_values"
+
+
+def test_activations_of_sae_lens(tmp_path: Path) -> None:
+    top = sl.load_sae(folder(tmp_path / "a", {**NEW, "architecture": "topk", "k": 4}))
+    assert top.activation == TopK(4)
+    old = {**OLD, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}}
+    assert sl.load_sae(folder(tmp_path / "b", old)).activation == TopK(3)
+    jump = sl.load_sae(folder(tmp_path / "c", {**NEW, "architecture": "jumprelu"}, weights("b_enc", "threshold")))
+    assert isinstance(jump.activation, JumpReLU)
+    named = weights("b_mag", "b_gate", "r_mag")
+    gated = sl.load_sae(folder(tmp_path / "d", {**NEW, "architecture": "gated"}, named))
+    assert isinstance(gated.activation, Gated)
+    torch.testing.assert_close(gated.b_enc, named["b_mag"])
+
+
+def test_top_k_chosen_after_decoder_norms(tmp_path: Path) -> None:
+    config = {**NEW, "architecture": "topk", "k": 4, "rescale_acts_by_decoder_norm": True}
+    config["apply_b_dec_to_input"] = False
+    tensors = weights()
+    sae = sl.load_sae(folder(tmp_path / "a", config, tensors))
+    x = torch.randn(5, D)
+    norms = tensors["W_dec"].norm(dim=-1)
+    before = (x @ tensors["W_enc"] + tensors["b_enc"]) * norms
+    kept = torch.zeros(5, F).scatter_(-1, before.topk(4).indices, 1.0)
+    f = before.relu() * kept
+    torch.testing.assert_close(sae.encode(x), f)
+    torch.testing.assert_close(sae.decode(f), (f / norms) @ tensors["W_dec"] + tensors["b_dec"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architecture": "temporal"}, "architecture 'temporal' is not known; known are standard, topk"),
+        ({"activation_fn": "tanh-relu"}, "activation_fn 'tanh-relu' is not known"),
+        (
+            {"normalize_activations": "covariance_whitening"},
+            "'covariance_whitening' is not known",
+        ),
+        ({"normalize_activations": "expected_average_only_in"}, "give norm_factor"),
+        ({"d_in": 7}, "its config says d_in 7, and W_enc has shape"),
+        ({"architecture": "topk"}, "its config lacks k"),
+        ({"architecture": "topk", "k": "4"}, "k of its config is '4', where a int is expected"),
+    ],
+)
+def test_unknown_settings_are_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        sl.load_sae(folder(tmp_path / "a", {**NEW, **change}))
+
+
+def test_bad_files_are_refused(tmp_path: Path) -> None:
+    bare = folder(tmp_path / "a", NEW)
+    (bare / "sae_weights.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds cfg.json, but no sae_weights.safetensors"):
+        sl.load_sae(bare)
+    (bare / "sae_weights.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ModelError, match="is no safetensors file"):
+        sl.load_sae(bare)
+    left = folder(tmp_path / "b", NEW, weights("b_enc", "skip"))
+    with pytest.raises(ModelError, match="hold skip, which this reader does not know"):
+        sl.load_sae(left)
+    with pytest.raises(UsageError, match="does not say where it reads"):
+        sl.load_sae(folder(tmp_path / "c", {"architecture": "standard"}))
+    (tmp_path / "d").mkdir()
+    with pytest.raises(ModelError, match="there is nothing to read"):
+        sl.load_sae(tmp_path / "d")
+    with pytest.raises(UsageError, match="there is no"):
+        sl.load_sae(tmp_path / "e")
+
+
+def test_a_plain_file_with_site_and_activation_given(tmp_path: Path) -> None:
+    path = tmp_path / "my sae.safetensors"
+    tensors = weights()
+    save_file(tensors, path)
+    sae = sl.load_sae(path, site="vision_model.encoder.layers.4", activation="top_k:3", trained_on="cls")
+    assert sae.name == "my_sae" and sae.site == Site("resid_post", 4) and sae.activation == TopK(3)
+    assert sl.load_sae(path, site="embedding", activation="relu").reads_embedding
+    with pytest.raises(UsageError, match="does not say which activation"):
+        sl.load_sae(path, site="resid_post.1")
+    with pytest.raises(UsageError, match="is no activation"):
+        sl.load_sae(path, site="resid_post.1", activation="gelu")
+    with pytest.raises(UsageError, match="does not say where it reads"):
+        sl.load_sae(path, activation="relu")
+
+
+def test_scaling_that_training_did_is_undone(tmp_path: Path) -> None:
+    config = {**NEW, "normalize_activations": "expected_average_only_in"}
+    sae = sl.load_sae(folder(tmp_path / "a", config), norm_factor=0.25)
+    (tmp_path / "a" / "activation_scaler.json").write_text('{"scaling_factor": 0.25}')
+    again = sl.load_sae(tmp_path / "a")
+    x = torch.randn(3, D) * 4
+    torch.testing.assert_close(sae.encode(x), again.encode(x))
+    scaled = sl.load_sae(folder(tmp_path / "b", NEW)).encode(x * 0.25)
+    torch.testing.assert_close(sae.encode(x), scaled)
+    torch.testing.assert_close(sae.sum(sae.split(x)), x, atol=1e-5, rtol=0)
