@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from steerlens.errors import SteerlensError
     from steerlens.images import Picture, load_picture
     from steerlens.interventions import Add, Mean, Patch, Resample, Scale, Zero
-    from steerlens.lenses import DiffusionLens, LogitLens, SteeringLens, Strength, TotalLens, steer_and_patch
+    from steerlens.lenses import (
+        DiffusionLens,
+        LinearAttribution,
+        LogitLens,
+        SteeringLens,
+        Strength,
+        TotalLens,
+        steer_and_patch,
+    )
     from steerlens.loading import Pair, load, load_encoder
     from steerlens.naming import NamedText, TextDecomposition, omp, omp_rows, text_span
     from steerlens.report import write_report
@@ -40,6 +48,7 @@ __all__ = [
     "Conditioning",
     "DecodeOptions",
     "DiffusionLens",
+    "LinearAttribution",
     "LogitLens",
     "Mean",
     "NamedText",

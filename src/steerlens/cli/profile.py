@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -47,6 +47,11 @@ class Command:
 
     texts: int = _TEXTS
     """Number of texts that describe each head."""
+
+    names: Literal["nearest", "textspan", "omp"] = "nearest"
+    """Names of heads besides the nearest texts: textspan, texts that together span what the head writes over the
+    pictures; omp, a sparse sum of texts for each of the head's directions. Both state the variance they explain, beside
+    that explained by random texts."""
 
     vocabulary: Path | None = None
     """Texts to choose from: a text file with a text per line, or a folder with vocabulary.json and
@@ -95,6 +100,7 @@ class Command:
                 n_texts=self.texts,
                 n_ablated=self.ablate,
                 seed=self.settings.seed,
+                names=self.names,
             )
             measured = measured_faithfulness(pair.name, self.studies)
             words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
@@ -159,6 +165,8 @@ def _print_heads(profile: "Profile", page: Path) -> None:
             "" if head.total_unsigned is None else f"; ablation moves the embedding by {head.total_unsigned.value:.3f}"
         )
         described = f": {texts}" if texts else ""
+        named = head.names.get("writes") or head.names.get("high")
+        described += "" if named is None else f"; {named}"
         say(f"  {head.site.label}{described}; write {head.write.value:.2f} of the residual{moved}")
     if profile.n_texts:
         say("(?) no further from the other heads than expected by chance")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.naming.controls import check_count, control_of, random_vocabularies, text_directions
@@ -45,6 +46,8 @@ def omp(
     """
     if direction.ndim != 1:
         raise UsageError(f"omp takes one direction (E,), not {tuple(direction.shape)}; omp_rows takes several.")
+    if not bool(direction.any()):
+        raise UsageError("a direction to decompose into texts is zero; it points nowhere.")
     return omp_rows(direction[None], vocabulary, k, controls=controls, seed=seed)[0]
 
 
@@ -53,6 +56,8 @@ def omp_rows(
     directions: Float[Tensor, "N E"], vocabulary: Vocabulary, k: int = 5, *, controls: int = 16, seed: int = 0
 ) -> tuple[TextDecomposition, ...]:
     """Decomposes several directions, all by the same vocabulary and the same random vocabularies; see `omp`.
+
+    A direction of zeros has no texts.
 
     Raises:
         UsageError: as `omp`.
@@ -108,7 +113,7 @@ def _pursuit(rows: Float[Tensor, "N E"], texts: Float[Tensor, "V E"], k: int) ->
     residual, everyone = rows.clone(), torch.arange(N)
     basis, atoms = rows.new_zeros(N, k, E), rows.new_zeros(N, k, E)
     chosen = torch.full((N, k), -1)
-    explained = rows.new_zeros(N, k)
+    explained, whole = rows.new_zeros(N, k), rows.square().sum(dim=1)
     for step in range(k):
         fit = (residual @ texts.T).abs()
         for before in range(step):  # rounding could choose a text twice
@@ -123,7 +128,7 @@ def _pursuit(rows: Float[Tensor, "N E"], texts: Float[Tensor, "V E"], k: int) ->
         residual = residual - (residual * unit).sum(dim=1, keepdim=True) * unit
         basis[:, step], atoms[:, step] = unit, torch.where(live[:, None], atom, 0)
         chosen[:, step] = torch.where(live, index, -1)
-        explained[:, step] = (1 - residual.square().sum(dim=1)).clamp(0, 1)
+        explained[:, step] = (whole - residual.square().sum(dim=1)).clamp(0, 1)
     # Atoms are combinations of the basis, A = T B with T triangular; the fit is (x Bᵀ) T⁻¹ A.
     triangle = atoms @ basis.mT
     empty = torch.diag_embed((chosen < 0).to(rows))
@@ -140,7 +145,4 @@ def _unit(directions: Float[Tensor, "N E"], size: int) -> Float[Tensor, "N E"]:
     rows = directions.detach().double().cpu()
     if not bool(rows.isfinite().all()):
         raise ModelError("a direction to decompose into texts is not finite.")
-    lengths = rows.norm(dim=1, keepdim=True)
-    if not bool((lengths > 0).all()):
-        raise UsageError("a direction to decompose into texts is zero; it points nowhere.")
-    return rows / lengths
+    return normalize(rows, dim=1)

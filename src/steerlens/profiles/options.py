@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
 from steerlens.lenses import Strength
+from steerlens.naming import NamesMethod
 from steerlens.sites import Site, all_heads, parse_sites
 
 
@@ -21,6 +22,7 @@ class ProfileOptions:
         n_ablated: number of pictures on which the described heads are ablated in a real forward pass; 0 for none.
         seed: seed of the decoder and of all random draws.
         batch: number of pictures traced at once.
+        names: how heads are named besides the nearest texts: `textspan`, `omp`, or `nearest` for no other way.
     """
 
     decode: DecodeOptions
@@ -31,6 +33,7 @@ class ProfileOptions:
     n_ablated: int = 16
     seed: int = 0
     batch: int = 16
+    names: NamesMethod = "nearest"
 
     def __post_init__(self) -> None:
         if not self.heads or any(site.kind != "head" for site in self.heads):

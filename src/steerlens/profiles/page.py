@@ -9,9 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from steerlens._version import __version__
+from steerlens.naming import TextDecomposition
 from steerlens.printable import without_folders
 from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import Order
+from steerlens.profiles.names import WRITES
 from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile, TopPicture
 from steerlens.profiles.texts import TextScore
 from steerlens.report import SEQUENTIAL, colour, data_uri, script_json, short_name
@@ -31,6 +33,15 @@ _ORDERS: Mapping[Order, str] = {
     "effect": "Raises similarity with the label most",
     "write": "Writes most",
 }
+
+
+_NAMED = {
+    WRITES: "Texts that span its writes",
+    "mean": "Mean write as a sum of texts",
+    "high": "Axis, high, as a sum of texts",
+    "low": "Axis, low, as a sum of texts",
+}
+"""Titles of a head's decompositions into texts."""
 
 
 def write_profile_page(profile: Profile, folder: Path) -> Path:
@@ -140,6 +151,7 @@ def _head(profile: Profile, head: HeadProfile) -> dict[str, Any]:
             name: [(text.text, two(text.excess), two(text.score), text.stands_out) for text in texts]
             for name, texts in head.texts.items()
         },
+        "named": [_named(_NAMED[name], named) for name, named in head.names.items()],
         "card": [_card_row(title, head.real.get(end, ()), head.texts.get(end, ())) for end, title in _ENDS],
         "faithful": [_measured_words(measured, head.site.label) for measured in profile.faithfulness],
         "rows": [
@@ -147,6 +159,21 @@ def _head(profile: Profile, head: HeadProfile) -> dict[str, Any]:
             for order, title in _ORDERS.items()
             if head.tops[order]
         ],
+    }
+
+
+def _named(title: str, named: TextDecomposition) -> dict[str, Any]:
+    """Texts of a decomposition, each with its share of variance (TextSpan) or its signed weight (OMP)."""
+
+    def number(weight: float) -> str:
+        return f"{weight:.0%}" if named.method == "textspan" else two(weight)
+
+    return {
+        "title": title,
+        "texts": [(text.text, number(text.weight)) for text in named.texts],
+        "explained": f"{named.explained:.0%}",
+        "control": f"{named.control[-1] if named.control else 0:.0%}",
+        "beats": named.beats_control,
     }
 
 

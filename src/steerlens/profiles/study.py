@@ -28,6 +28,13 @@ from steerlens.profiles.measure import (
     steered,
     traces,
 )
+from steerlens.profiles.names import (
+    Decompositions,
+    check_names,
+    direction_decompositions,
+    measure_contributions,
+    span_decompositions,
+)
 from steerlens.profiles.options import ProfileOptions
 from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, batches
 from steerlens.profiles.summary import DIRECTIONS, DecodedPicture, Measurements, Profile, make_profile
@@ -85,6 +92,7 @@ def profile_heads(
     if options.n_ablated:
         native(pair.encoder)
     words = pair.vocabulary if vocabulary is None else vocabulary
+    check_names(options.names, pair.encoder, words, options.n_texts)
     labels = _label_directions(pair, pictures)
     with open_study(folder, _identity(pair, shown, options, words)) as study:
         means = yield from _means(pair.encoder, pictures, options, study)
@@ -97,6 +105,7 @@ def profile_heads(
         decoded = yield from _decode(pair, embeddings, options, study)
         yield Progress("summary", 0, 1)
         texts = None if words is None else _text_embeddings(pair.encoder, means, directions, options)
+        names = yield from _names(pair.encoder, pictures, options, words, texts, study)
         profile = make_profile(
             Measurements(
                 model=pair.name,
@@ -114,6 +123,7 @@ def profile_heads(
                     end: torch.stack([embeddings[f"{site}.{end}"].cpu() for site in options.heads])
                     for end in ("high", "low")
                 },
+                names=names,
             ),
             options.heads,
             words,
@@ -128,7 +138,9 @@ def profile_heads(
 
 
 def _identity(pair: Pair, shown: ProfilePictures, options: ProfileOptions, words: Vocabulary | None) -> dict[str, Any]:
-    chosen = {key: value for key, value in asdict(options).items() if key not in ("decode", "heads", "strength")}
+    # The names are left out at their default: profiles without them are recognised.
+    left_out = ("decode", "heads", "strength", *(("names",) if options.names == "nearest" else ()))
+    chosen = {key: value for key, value in asdict(options).items() if key not in left_out}
     return {
         "study": "profile",
         "measures": _MEASURES,
@@ -290,6 +302,23 @@ def _text_embeddings(
         "low.chance": embeddings(-directions["chance"]),
         **{name: embeddings(directions[name]) for name in DIRECTIONS},
     }
+
+
+def _names(
+    encoder: Encoder,
+    pictures: Sequence[ProfilePicture],
+    options: ProfileOptions,
+    words: Vocabulary | None,
+    texts: Mapping[str, Tensor] | None,
+    study: StudyFolder,
+) -> Generator[Progress, None, Decompositions]:
+    if words is None or texts is None or options.names == "nearest":
+        return {}
+    if options.names == "textspan":
+        contributions = yield from measure_contributions(encoder, pictures, options, study)
+        return span_decompositions(contributions, words, options)
+    rows = _rows_of(encoder, options.heads)
+    return direction_decompositions({name: texts[name][rows] for name in DIRECTIONS}, texts["neutral"], words, options)
 
 
 def _decode(

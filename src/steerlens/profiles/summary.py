@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerlens.encoders import EncoderSpec
 from steerlens.lenses import Strength, visible_norm
+from steerlens.naming import TextDecomposition
 from steerlens.printable import without_folders
 from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
@@ -80,6 +81,8 @@ class HeadProfile:
         decoded: direction -> picture of the neutral base steered along it; `high` and `low` are a contrast pair.
         real: end of the axis (`high`, `low`) -> real pictures whose embeddings are near the base steered to that end,
             and not near the base steered to the other; their value is the difference of both cosines.
+        names: direction -> its decomposition into texts (OMP), or `writes` -> texts that span the head's writes
+            (TextSpan); empty if heads are named by the nearest texts alone.
     """
 
     site: Site
@@ -95,6 +98,7 @@ class HeadProfile:
     texts: Mapping[str, tuple[TextScore, ...]]
     decoded: Mapping[str, DecodedPicture]
     real: Mapping[str, tuple[TopPicture, ...]]
+    names: Mapping[str, TextDecomposition] = field(default_factory=dict[str, TextDecomposition])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +167,7 @@ class Measurements:
     texts: Mapping[str, Tensor] | None
     embeddings: Float[Tensor, "P E"]
     ends: Mapping[str, Float[Tensor, "K E"]]
+    names: Mapping[str, Sequence[TextDecomposition]] = field(default_factory=dict[str, Sequence[TextDecomposition]])
 
 
 def make_profile(
@@ -210,6 +215,7 @@ def make_profile(
                 texts={name: of_heads[row] for name, of_heads in texts.items()},
                 decoded={name: measured.decoded[f"{site}.{name}"] for name in DIRECTIONS},
                 real={end: of_heads[column] for end, of_heads in real.items()},
+                names={name: of_heads[column] for name, of_heads in measured.names.items()},
             )
             for column, (site, row) in enumerate(rows.items())
         ),
@@ -282,6 +288,7 @@ def _head_json(head: HeadProfile) -> dict[str, Any]:
         "tops": {order: [asdict(top) for top in tops] for order, tops in head.tops.items()},
         "real": {end: [asdict(top) for top in tops] for end, tops in head.real.items()},
         "texts": {name: [asdict(text) for text in texts] for name, texts in head.texts.items()},
+        "names": {name: asdict(named) | {"explained": named.explained} for name, named in head.names.items()},
         "fidelity": {name: decoded.fidelity for name, decoded in head.decoded.items()},
     }
 

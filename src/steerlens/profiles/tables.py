@@ -13,6 +13,7 @@ from torch import Tensor
 from steerlens.images import png_bytes
 from steerlens.printable import json_without_folders
 from steerlens.profiles.measure import ORDERS, oriented
+from steerlens.profiles.names import WRITES
 from steerlens.profiles.summary import DIRECTIONS, HeadProfile, Profile, averages_of
 from steerlens.runs import IMAGE, image_value, table_bytes
 from steerlens.studies.shared import StudyFolder
@@ -28,6 +29,7 @@ _COLUMNS = {
     **dict.fromkeys(_NUMBERS, pa.float64()),
     **dict.fromkeys((f"top_by_{order}" for order in ORDERS), pa.string()),
     **dict.fromkeys((f"{name}_texts" for name in DIRECTIONS), pa.string()),
+    **dict.fromkeys((f"{name}_names" for name in (*DIRECTIONS, WRITES)), pa.string()),
     **dict.fromkeys((f"{name}_image" for name in DIRECTIONS), IMAGE),
 }
 _VALUES = {
@@ -100,6 +102,7 @@ def _head_row(head: HeadProfile) -> dict[str, Any]:
             f"{name}_texts": "; ".join(f"{text.text} ({text.excess:+.2f})" for text in head.texts.get(name, ()))
             for name in DIRECTIONS
         },
+        **{f"{name}_names": str(named) for name, named in head.names.items()},
         **{
             f"{name}_image": image_value(png_bytes(Image.fromarray(decoded.picture)), f"{head.site.label}-{name}.png")
             for name, decoded in head.decoded.items()

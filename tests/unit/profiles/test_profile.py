@@ -10,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from studied import finish, quick, subject_set
 
 from steerlens.errors import StoreError, UsageError
 from steerlens.interventions import Mean
+from steerlens.lenses import LinearAttribution
 from steerlens.lenses.components import load_directions
 from steerlens.lenses.strength import Strength
+from steerlens.naming import NamesMethod, omp, text_span
 from steerlens.profiles.faithfulness import Faithfulness, measured_faithfulness
 from steerlens.profiles.measure import (
     Axes,
@@ -418,3 +421,48 @@ def test_pictures_are_drawn_by_the_seed(photos: Path) -> None:
     assert one["pictures"] != other["pictures"]
     assert isinstance(folder_pictures(photos, 99), ProfilePictures)
     assert len(folder_pictures(photos, 99).pictures) == 6
+
+
+@pytest.mark.parametrize("method", ["textspan", "omp"])
+def test_heads_are_named_by_the_texts_that_a_plain_computation_finds(
+    method: NamesMethod, pair: Pair, photos: Path, tmp_path: Path
+) -> None:
+    shown, vocabulary = folder_pictures(photos, 6), pair.vocabulary
+    assert vocabulary is not None
+    chosen = options(pair, names=method, n_ablated=0, n_texts=2)
+    profile = run_to_end(profile_heads(pair, shown, chosen, tmp_path / "named"))
+    encoder = pair.encoder
+    head = profile.heads[1]
+    if method == "omp":
+        vectors = load_file(tmp_path / "named" / "parts" / "means.safetensors")
+        row = head.site.layer * encoder.spec.n_heads + head.site.head
+        neutral = encoder.readout(vectors["final"][None])[0]
+        factor = chosen.strength.coefficient(
+            vectors["final"][None, None], vectors["writes"][row][None, None], centred=encoder.spec.centred
+        )
+        moved = encoder.readout((vectors["final"] + factor[0, 0] * vectors["writes"][row])[None])[0] - neutral
+        expected = {"mean": omp(moved, vocabulary, 2)}
+        assert set(head.names) == {"mean", "high", "low"}
+    else:
+        trace = encoder.trace(encoder.preprocess([picture.open() for picture in shown.pictures]))
+        contributions = LinearAttribution(native(encoder)).embeddings(trace, [head.site])[:, 0]
+        expected = {"writes": text_span(contributions, vocabulary, 2)}
+        assert set(head.names) == {"writes"}
+    for name, plain in expected.items():
+        found = head.names[name]
+        assert [text.text for text in found.texts] == [text.text for text in plain.texts]
+        assert found.explained == pytest.approx(plain.explained, abs=1e-4)
+        assert str(found) in pq.read_table(tmp_path / "named" / "heads.parquet")[f"{name}_names"].to_pylist()
+    page = profile_page(profile)
+    assert head.names[next(iter(expected))].texts[0].text in page
+    assert "of the variance; random texts" in page
+    summary = json.loads((tmp_path / "named" / "summary.json").read_text())
+    assert set(summary["heads"][1]["names"]) == set(head.names)
+
+
+def test_other_names_need_texts(pair: Pair, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave out --texts 0"):
+        run_to_end(
+            profile_heads(pair, folder_pictures(photos, 6), options(pair, names="omp", n_texts=0), tmp_path / "named")
+        )
+    assert not (tmp_path / "named").exists()
