@@ -1,71 +1,24 @@
 """The report in a real browser: offline, by mouse and by keyboard, without a single error."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browsing import UI, Visit
 
 from steerlens.report.html import write_report
 from steerlens.testing.atlases import fake_atlas
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.ui,
-    # At the gate a missing browser is a failure: these tests must not pass by not running.
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"),
-        reason="no Chromium on this machine; runs once chromium is installed (apt-get install chromium)",
-    ),
-]
+pytestmark = UI
 
 HOSTILE = "</script><img src=x onerror=document.title='broken'>"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page that counts what must never happen: errors, and requests for anything but itself."""
-
-    def __init__(self, browser: Any, file: Path, hash: str = "", width: int = 1400, height: int = 900) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.set_default_timeout(20_000)
-        self.trouble: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("console", lambda message: self.trouble.append(message.text))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri() + hash)
-
-    def cell(self, layer: int, head: int) -> Any:
-        return self.page.locator(f'.cell[data-layer="{layer}"][data-head="{head}"]')
-
-    @property
-    def chosen(self) -> str:
-        return self.page.inner_text("#detail h2")
-
-    def done(self) -> None:
-        outside = [url for url in self.requests if not url.startswith(("file:", "data:"))]
-        wide = self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
-        ids = self.page.evaluate("[...document.querySelectorAll('[id]')].map(node => node.id)")
-        self.page.close()
-        assert (self.trouble, outside, wide) == ([], [], False)
-        assert len(ids) == len(set(ids))
-        assert len([url for url in self.requests if url.startswith("file:")]) == 1
+def visit_file(browser: Any, file: Path, hash: str = "", **size: int) -> Visit:
+    return Visit(browser, file.as_uri() + hash, **size)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +33,7 @@ INJECTED = "<img src=data: onerror=\"document.title='broken'\"><script>document.
 def test_an_inline_script_that_is_not_the_page_s_own_does_not_run(browser: Any, report: Path, tmp_path: Path) -> None:
     injected = tmp_path / "report.html"
     injected.write_text(report.read_text().replace("</main>", f"{INJECTED}</main>", 1))
-    visit = Visit(browser, injected)
+    visit = visit_file(browser, injected)
     assert visit.page.locator(".cell").count() == 12  # the page's own script runs
     assert visit.page.title() != "broken"
     assert len([text for text in visit.trouble if "Content Security Policy" in text]) == 2
@@ -88,7 +41,7 @@ def test_an_inline_script_that_is_not_the_page_s_own_does_not_run(browser: Any, 
 
 
 def test_mouse(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+    visit = visit_file(browser, report)
     page = visit.page
     assert page.title() != "broken"
     assert page.locator("#strip .card").count() == 4
@@ -108,11 +61,11 @@ def test_mouse(browser: Any, report: Path) -> None:
 
 
 def test_direct_and_total_effects_side_by_side(browser: Any, report: Path, tmp_path: Path) -> None:
-    plain = Visit(browser, report)
+    plain = visit_file(browser, report)
     assert plain.page.locator("#effects-section").is_hidden()
     plain.done()
     atlas = fake_atlas(layers=4, heads=3, sites="heads,mlp_out.1", vectors=("smile",), effects=("direct", "total"))
-    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    visit = visit_file(browser, write_report(atlas, tmp_path, figures=False))
     page = visit.page
     assert page.locator("#effects h3").all_inner_texts() == ["Heads", "MLP outputs", "Your own directions"]
     assert page.locator("#effects .lens-row").count() == 9  # direct, total and without it, for each
@@ -133,7 +86,7 @@ def test_direct_and_total_effects_side_by_side(browser: Any, report: Path, tmp_p
 
 def test_total_effects_alone(browser: Any, tmp_path: Path) -> None:
     atlas = fake_atlas(layers=4, heads=3, effects=("total",))
-    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    visit = visit_file(browser, write_report(atlas, tmp_path, figures=False))
     assert visit.page.locator("#effects .lens-row").count() == 2
     assert "Total Lens beats the head's own control" in visit.page.inner_text("#legend")
     assert visit.page.locator(".cell .mark").count() == sum(
@@ -145,7 +98,7 @@ def test_total_effects_alone(browser: Any, tmp_path: Path) -> None:
 
 
 def test_keyboard(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+    visit = visit_file(browser, report)
     assert visit.page.locator('.cell[tabindex="0"]').count() == 1
     visit.cell(0, 0).click()
     for key, wanted in (("ArrowRight", "L1H0"), ("ArrowDown", "L1H1"), ("End", "L3H1"), ("ArrowRight", "L3H1")):
@@ -158,7 +111,7 @@ def test_keyboard(browser: Any, report: Path) -> None:
 
 
 def test_modes_and_pictures_of_the_map(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+    visit = visit_file(browser, report)
     for mode in ("diffusion", "margin", "write", "direct", "steering"):
         visit.page.check(f'input[value="{mode}"]', force=True)
         assert visit.page.locator(".cell.unknown").count() == 0
@@ -168,11 +121,11 @@ def test_modes_and_pictures_of_the_map(browser: Any, report: Path) -> None:
 
 
 def test_switching_inputs_and_coming_back_by_address(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+    visit = visit_file(browser, report)
     visit.page.click("#switcher button >> nth=1")
     visit.cell(1, 2).click()
     assert "boat" in visit.page.inner_text("#pair")
-    again = Visit(browser, report, "#" + visit.page.url.split("#")[1] + "&map=margin")
+    again = visit_file(browser, report, "#" + visit.page.url.split("#")[1] + "&map=margin")
     assert "boat" in again.page.inner_text("#pair")
     assert again.chosen == "L1H2"
     assert again.page.is_checked('input[value="margin"]')
@@ -184,13 +137,13 @@ def test_switching_inputs_and_coming_back_by_address(browser: Any, report: Path)
     "hash", ["#site=head.99.99", "#site=__proto__", "#site=constructor", "#site=<img>&picture=no&map=__proto__", "#%%%"]
 )
 def test_odd_addresses_do_no_harm(browser: Any, report: Path, hash: str) -> None:
-    visit = Visit(browser, report, hash)
+    visit = visit_file(browser, report, hash)
     assert visit.page.locator(".cell").count() == 12
     visit.done()
 
 
 def test_narrow_page_opens_and_closes_the_panel(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report, width=360, height=740)
+    visit = visit_file(browser, report, width=360, height=740)
     assert not visit.page.is_visible("#detail")
     visit.cell(2, 1).click()
     assert visit.page.is_visible("#detail")
@@ -212,7 +165,7 @@ def test_narrow_page_opens_and_closes_the_panel(browser: Any, report: Path) -> N
 )
 def test_runs_with_missing_parts(browser: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     atlas = fake_atlas(**options)
-    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    visit = visit_file(browser, write_report(atlas, tmp_path, figures=False))
     page = visit.page
     assert page.is_visible("#strip-section") == (options.get("sites") == "resid_post")
     assert page.is_visible("#other-section") == ("mlp_out" in options["sites"])
@@ -228,7 +181,7 @@ def test_runs_with_missing_parts(browser: Any, tmp_path: Path, options: dict[str
 
 
 def test_printing_shows_every_input(browser: Any, tmp_path: Path) -> None:
-    visit = Visit(browser, write_report(fake_atlas(("apple", "boat", "moon")), tmp_path, figures=False))
+    visit = visit_file(browser, write_report(fake_atlas(("apple", "boat", "moon")), tmp_path, figures=False))
     visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert visit.page.locator("#printed .printed-input").count() == 2
     assert visit.page.locator("#printed .printed-name").all_inner_texts() == ["boat", "moon"]
@@ -246,7 +199,7 @@ def test_a_selection_opens_with_the_scores_of_all_heads(browser: Any, tmp_path: 
         replace(reading, steered_similarity=torch.linspace(-0.2, 0.2, 6).view(3, 2)) for reading in atlas.readings
     )
     atlas = replace(atlas, readings=readings, manifest={**atlas.manifest, "decode": "top:2"})
-    visit = Visit(browser, write_report(atlas, tmp_path, figures=False))
+    visit = visit_file(browser, write_report(atlas, tmp_path, figures=False))
     assert visit.page.locator('input[value="undecoded"]').is_checked()
     assert visit.page.locator(".cell.unknown").count() == 0
     assert visit.page.locator(".cell .minus").count() == 3

@@ -1,7 +1,6 @@
 /** Pictures, captions and cards: the pieces that sections are made of. */
 
 import { el } from "./elements.js";
-import { fixed } from "./format.js";
 import { cellOf } from "./sites.js";
 
 /** @import { Lens, Page } from "../types" */
@@ -57,10 +56,10 @@ export function bar(value) {
 export function card(page, key, lens, ...lines) {
   const site = page.data.sites[key];
   const score = site[lens];
-  const name = `${site.label}, ${page.meta.lenses[lens] ?? lens}, similarity ${fixed(score?.similarity)}: show details`;
   const choose = () => page.choose(key, { focus: true });
-  return el("button", { class: "card", type: "button", "data-site": key, "aria-label": name, onclick: choose },
-    picture(cellOf(page, score?.pictures)?.src, ""), ...lines);
+  const name = el("span", { class: "sr" }, `${site.label}, ${page.meta.lenses[lens] ?? lens}: `);
+  return el("button", { class: "card", type: "button", "data-site": key, onclick: choose },
+    name, picture(cellOf(page, score?.pictures)?.src, ""), ...lines);
 }
 
 /**
