@@ -131,7 +131,8 @@ SHIFTS = """new Promise((done) => {
   setTimeout(() => done(sum), 300);
 })"""
 MOVING = """[...document.querySelectorAll('*')].map((node) => getComputedStyle(node)).filter((style) =>
-  style.scrollBehavior === 'smooth' || parseFloat(style.transitionDuration) > 0 || style.animationName !== 'none').length"""
+  style.scrollBehavior === 'smooth' || parseFloat(style.transitionDuration) > 0 || style.animationName !== 'none'
+).length"""
 
 
 @pytest.mark.parametrize("width", [1400, 390])
