@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.errors import TraceError, UsageError
+from steerlens.neurons import Neurons
 from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 
 
@@ -39,6 +40,7 @@ class Trace:
         value_scale: if the model normalises its heads before their output projection, and attention was
             requested: the head values are `value_scale * (attention @ values) + value_shift`; else None.
         value_shift: see `value_scale`.
+        recorded_neurons: activations of the MLPs' neurons, see `neurons`; None unless requested.
     """
 
     embed: Float[Tensor, "B R D"]
@@ -53,6 +55,7 @@ class Trace:
     recorded_values: Float[Tensor, "B L H T d"] | None = None
     value_scale: Float[Tensor, "B L H R d"] | None = None
     value_shift: Float[Tensor, "B L H R d"] | None = None
+    recorded_neurons: Neurons | None = None
 
     def __repr__(self) -> str:
         B, L, H, R, _ = self.head_values.shape
@@ -90,6 +93,17 @@ class Trace:
         return _recorded(self.recorded_values)
 
     @property
+    def neurons(self) -> Neurons:
+        """Activations of the MLPs' neurons on the readout tokens, and their output projections.
+
+        Raises:
+            UsageError: if the trace was taken without neurons.
+        """
+        if self.recorded_neurons is None:
+            raise UsageError("this trace holds no neurons; take it with encoder.trace(inputs, neurons=True).")
+        return self.recorded_neurons
+
+    @property
     def has_attention(self) -> bool:
         """True if the trace was taken with attention."""
         return self.recorded_attention is not None and self.recorded_values is not None
@@ -104,13 +118,15 @@ class Trace:
         """Bytes of the captured activations; weights are views of the model's and are not counted."""
         captured = (self.embed, self.head_values, self.attn_out, self.mlp_out, self.resid_post, self.embedding)
         on_request = (self.recorded_attention, self.recorded_values, self.value_scale, self.value_shift)
-        return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None)
+        neurons = 0 if self.recorded_neurons is None else self.recorded_neurons.nbytes
+        return sum(tensor.nbytes for tensor in (*captured, *on_request) if tensor is not None) + neurons
 
     def at(self, site: SiteLike) -> Float[Tensor, "B R D"]:
         """Returns the value at a site: the residual stream at that point, or a component's write into it.
 
         Raises:
-            UsageError: if the model has no such site, or the site is a direction, group, region, neuron or feature.
+            UsageError: if the model has no such site, or the site is a direction, group, region or feature, or a neuron
+                of a trace that was taken without.
         """
         site = as_site(site).check(self.n_layers, self.n_heads)
         if site.kind == "embed" or (site.kind == "resid_pre" and site.layer == 0):
@@ -127,6 +143,8 @@ class Trace:
             return self.mlp_out[:, site.layer]
         if site.kind == "head":
             return self.head_values[:, site.layer, site.head] @ self.out_weights[site.layer][site.head]
+        if site.kind == "neuron":
+            return self.neurons.write(site)
         what = "direction" if site.kind == "vector" else site.kind
         raise UsageError(f"{site} is a {what}, which a trace does not hold.")
 
@@ -194,6 +212,7 @@ class Trace:
             None if self.recorded_values is None else self.recorded_values[row],
             None if self.value_scale is None else self.value_scale[row],
             None if self.value_shift is None else self.value_shift[row],
+            None if self.recorded_neurons is None else self.recorded_neurons.select(row),
         )
 
     def components(self) -> Float[Tensor, "B K R D"]:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
     from steerlens.encoders.fused import recorded_by_hooks
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
-    from steerlens.encoders.hooks import EXCLUSIVE, Hook, LayerModules, Recorded, RecordedAttention, native_pass
+    from steerlens.encoders.hooks import EXCLUSIVE, Hook, native_pass
+    from steerlens.encoders.modules import LayerModules
     from steerlens.encoders.native import NativeEncoder
     from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to, trace_with_prefix
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
+    from steerlens.encoders.recorded import Recorded, RecordedAttention
     from steerlens.encoders.structure import refuse_kind, refuse_unknown
     from steerlens.encoders.towers import TowerEncoder
     from steerlens.encoders.transforms import apply_transform, crops

@@ -16,7 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from steerlens.encoders.fused import attention_rows
-from steerlens.encoders.hooks import Recorded, RecordedAttention
+from steerlens.encoders.recorded import Recorded, RecordedAttention
 from steerlens.errors import ModelError
 
 

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.encoders.fused import recorded_by_kernel
-from steerlens.encoders.hooks import Recorded
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
-from steerlens.encoders.timm_trunk import TimmTrunk
+from steerlens.encoders.timm_trunk import Additions, TimmTrunk
 from steerlens.errors import ModelError
 
 
@@ -40,9 +40,9 @@ class EvaTrunk(TimmTrunk):
         """Attention pooling reads all tokens, the mean only patches."""
         return self.vit.attn_pool is not None
 
-    def additions(self, block: Any) -> tuple[nn.Module, nn.Module, Tensor | None]:
+    def additions(self, block: Any) -> Additions:
         """What drops paths in training: LayerScale is a parameter, applied before."""
-        return block.drop_path1, block.drop_path2, block.gamma_1
+        return Additions(block.drop_path1, block.drop_path2, block.gamma_1, block.gamma_2)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """Records patterns and values from the arguments of the fused kernel, which come after rotary embeddings."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from steerlens.encoders.hooks import Hook, Recorded, RecordedAttention, registered
+from steerlens.encoders.hooks import Hook, registered
+from steerlens.encoders.recorded import Recorded, RecordedAttention
 from steerlens.errors import ModelError
 
 Split = Callable[[tuple[Any, ...], Any], tuple[Tensor, Tensor, Tensor]]

@@ -1,7 +1,8 @@
 """Hooks on a native model: they carry out interventions and recordings, and each must run exactly once.
 
-An intervention on a head adds the change of the head's write to the attention output; so does an intervention at
-`resid_mid`, since that point is the input of no module. So one rule serves every site and every architecture.
+An intervention on a head adds the change of the head's write to the attention output, one on a neuron the change of the
+neuron's write to the MLP's output; so does an intervention at `resid_mid`, since that point is the input of no module.
+So one rule serves every site and every architecture.
 
 A hook that never fires is a result that was never computed: `native_pass` counts the calls of every hook and raises
 unless each ran exactly once. It also ensures a plain pass: dropout off, no compiled graph in place of the modules.
@@ -11,88 +12,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.borders import native_errors
+from steerlens.encoders.modules import LayerModules
 from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.interventions import Intervention
-from steerlens.sites import NAMED_KINDS, UNIT_KINDS, Site
+from steerlens.sites import NAMED_KINDS, Site
 
 EXCLUSIVE = RLock()
 """Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
-
-
-class RecordedAttention(NamedTuple):
-    """The attention of one layer.
-
-    Attributes:
-        pattern: attention patterns of the requested tokens (B,H,R,T).
-        values: value vectors of every token (B,H,T,d).
-        scale: if the model normalises its heads before their projection: the head values are
-            `scale * pattern @ values + shift`, (B,H,R,d); else None.
-        shift: see `scale`.
-    """
-
-    pattern: Tensor
-    values: Tensor
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-
-
-Recorded = dict[int, RecordedAttention]
-"""Recorded attention by layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerModules:
-    """Native modules of one layer, and the projection of its heads into the residual stream.
-
-    Attributes:
-        block: takes the residual stream as its first argument and returns it.
-        attn_out: module whose output attention adds to the residual stream (its LayerScale, if any).
-        attn_proj: module whose input is the concatenated head values, (B,T,D), or the arguments of `values_of`.
-        mlp_out: module whose output the MLP adds to the residual stream (its LayerScale, if any).
-        n_heads: H.
-        out_weight: weight of the output projection, (D, H d), as a linear layer stores it.
-        out_bias: its bias, (D,), or None.
-        scale: LayerScale on attention, (D,), or None; it multiplies heads and bias alike.
-        values_of: computes the head values from the arguments of `attn_proj`, for libraries that fuse attention with
-            its projection (`nn.MultiheadAttention`); None if the first argument is the head values.
-    """
-
-    block: nn.Module
-    attn_out: nn.Module
-    attn_proj: nn.Module
-    mlp_out: nn.Module
-    n_heads: int
-    out_weight: Float[Tensor, "D Hd"]
-    out_bias: Float[Tensor, "D"] | None
-    scale: Float[Tensor, "D"] | None = None
-    values_of: Callable[[tuple[Any, ...]], Tensor] | None = None
-
-    def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
-        """Returns the concatenated head values, from the arguments of `attn_proj`."""
-        return args[0] if self.values_of is None else self.values_of(args)
-
-    def head_weights(self) -> Float[Tensor, "H d D"]:
-        """Returns each head's slice of the output projection, LayerScale included; a view without LayerScale."""
-        D = self.out_weight.shape[0]
-        weights = self.out_weight.detach().T.reshape(self.n_heads, -1, D)
-        return weights if self.scale is None else weights * self.scale.detach()
-
-    def bias(self) -> Float[Tensor, "D"]:
-        """Returns the bias that attention adds to its heads, LayerScale included; zeros if there is none."""
-        bias = self.out_weight.new_zeros(self.out_weight.shape[0]) if self.out_bias is None else self.out_bias
-        return bias.detach() if self.scale is None else (bias * self.scale).detach()
-
-    def head_write(self, head_values: Float[Tensor, "B T Hd"], head: int) -> Float[Tensor, "B T D"]:
-        """Computes a head's write on every token, from the input of the output projection."""
-        width = head_values.shape[-1] // self.n_heads
-        return head_values[..., head * width : (head + 1) * width] @ self.head_weights()[head]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +153,8 @@ def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[I
         interventions: applied in the order of the forward pass; at one site, in the order of the sequence.
 
     Raises:
-        UsageError: if a site is a direction, group or region, which is no place in the model.
+        UsageError: if a site is a direction, group, region or feature, which is no place in the model, or a neuron that
+            the model does not have.
     """
     by_layer: dict[int, list[Intervention]] = {}
     for intervention in interventions:
@@ -233,8 +167,6 @@ def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[I
                 f"{site} is a feature of a sparse autoencoder, which the encoder does not know: give its intervention "
                 "through steerlens.saes.feature_interventions."
             )
-        if site.kind in UNIT_KINDS:
-            raise UsageError(f"{site} cannot be intervened on.")
         if site.kind == "embed":
             intervention = replace(intervention, site=Site("resid_pre", 0))
         by_layer.setdefault(intervention.site.layer, []).append(intervention)
@@ -247,6 +179,7 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
         return [intervention for intervention in interventions if intervention.site.kind in kinds]
 
     resid_pre, attention, resid_mid = at("resid_pre"), at("head", "attn_out"), at("resid_mid")
+    neurons = at("neuron")
     running: dict[str, Tensor] = {}
 
     def enter_block(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -273,6 +206,21 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
             value = value + (_applied(middle, resid_mid) - middle)
         return with_first(output, value)
 
+    def enter_neurons(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        running["neurons"] = args[0]
+
+    def leave_mlp(_: tuple[Any, ...], __: dict[str, Any], output: Any) -> Any:
+        value, projection = first(output), modules.neurons() if neurons else None
+        writes: dict[int, Tensor] = {}
+        # Neurons come before the MLP's output as a whole, which is their sum.
+        for intervention in neurons:
+            index = intervention.site.index
+            if projection is not None:
+                write = writes[index] if index in writes else projection.write(running["neurons"], index)
+                writes[index] = _applied(write, [intervention])
+                value = value + (writes[index] - write).to(value.dtype)
+        return with_first(output, _applied(value, at("mlp_out")))
+
     def leave(kind: str) -> Callable[..., Any]:
         return lambda _, __, output: with_first(output, _applied(first(output), at(kind)))
 
@@ -285,9 +233,14 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
         yield Hook(modules.attn_proj, "before", enter_projection, purpose(at("head")))
     if attention or resid_mid:
         yield Hook(modules.attn_out, "after", leave_attention, purpose([*attention, *resid_mid]))
-    for kind, module in (("mlp_out", modules.mlp_out), ("resid_post", modules.block)):
-        if at(kind):
-            yield Hook(module, "after", leave(kind), purpose(at(kind)))
+    if neurons:
+        for intervention in neurons:
+            modules.neurons().check(intervention.site)
+        yield Hook(modules.neuron_module(), "before", enter_neurons, purpose(neurons))
+    if neurons or at("mlp_out"):
+        yield Hook(modules.mlp_out, "after", leave_mlp, purpose([*neurons, *at("mlp_out")]))
+    if at("resid_post"):
+        yield Hook(modules.block, "after", leave("resid_post"), purpose(at("resid_post")))
 
 
 def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site, Tensor]) -> Iterator[Hook]:
@@ -314,6 +267,9 @@ def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site,
             lambda args, _: keep(modules.head_write(modules.head_values(args), site.head)),
             purpose,
         )
+    elif site.kind == "neuron":
+        projection, index = modules.neurons(), modules.neurons().check(site).index
+        yield Hook(modules.neuron_module(), "before", lambda args, _: keep(projection.write(args[0], index)), purpose)
     elif site.kind in ("attn_out", "mlp_out", "resid_post"):
         module = {"attn_out": modules.attn_out, "mlp_out": modules.mlp_out, "resid_post": modules.block}[site.kind]
         yield Hook(module, "after", lambda _, __, output: keep(first(output)), purpose)

@@ -22,9 +22,6 @@ from steerlens.encoders.geometry import Geometry, geometry_of
 from steerlens.encoders.hooks import (
     EXCLUSIVE,
     Hook,
-    LayerModules,
-    Recorded,
-    RecordedAttention,
     first,
     hidden_states,
     intervention_hooks,
@@ -32,9 +29,12 @@ from steerlens.encoders.hooks import (
     recording_hooks,
     with_first,
 )
+from steerlens.encoders.modules import LayerModules
+from steerlens.encoders.recorded import Recorded, stacked_attention
 from steerlens.errors import ModelError, UsageError
 from steerlens.images import eight_bit, upright_rgb
 from steerlens.interventions import Intervention
+from steerlens.neurons import Neurons
 from steerlens.sites import Site
 from steerlens.storage.parameters import check_numbers
 from steerlens.trace import Trace
@@ -233,20 +233,24 @@ class NativeEncoder(ABC):
         return self.forward(inputs, interventions)
 
     @torch.no_grad()
-    def trace(self, inputs: Inputs | Tensor, *, attention: bool = False) -> Trace:
+    def trace(self, inputs: Inputs | Tensor, *, attention: bool = False, neurons: bool = False) -> Trace:
         """Decomposes the final residual of the readout tokens, in one forward pass.
 
         Args:
             inputs: the output of `preprocess`, or its pixel values alone.
             attention: also keep the readout tokens' attention patterns and every token's value vectors.
+            neurons: also keep the readout tokens' activations of every MLP's neurons.
 
         Raises:
-            UsageError: if the inputs have another shape than the model takes.
+            UsageError: if the inputs have another shape than the model takes, or its MLPs cannot be taken apart.
             ModelError: if the native model fails, or does not run its blocks or its attention as its family does.
+            TraceError: if neurons do not add up to the output of their MLP.
         """
         layers, inputs = self.layers(), self.model_inputs(inputs)
         index = torch.tensor(self.readout_tokens, device=self.device)
-        store: dict[str, list[Tensor]] = {key: [] for key in ("embed", "values", "attn_out", "mlp_out", "resid_post")}
+        keys = ("embed", "values", "attn_out", "mlp_out", "resid_post", "neurons")
+        store: dict[str, list[Tensor]] = {key: [] for key in keys}
+        projections = tuple(modules.neurons() for modules in layers) if neurons else ()
 
         def keep(key: str, hidden: Tensor) -> None:
             if hidden.ndim != 3 or hidden.shape[1] != self.spec.n_tokens:
@@ -263,6 +267,9 @@ class NativeEncoder(ABC):
         def values(modules: LayerModules) -> Callable[..., None]:
             return lambda args, _: keep("values", modules.head_values(args))
 
+        def units(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+            keep("neurons", args[0])
+
         def hooks() -> Iterator[Hook]:
             yield Hook(
                 layers[0].block,
@@ -278,25 +285,31 @@ class NativeEncoder(ABC):
                     ("resid_post", modules.block),
                 ):
                     yield Hook(module, "after", output(key), f"records {key}.{layer}")
+                if neurons:
+                    yield Hook(modules.neuron_module(), "before", units, f"records the neurons of layer {layer}")
 
         recording = self.recording_attention(self.readout_tokens) if attention else nullcontext()
         with EXCLUSIVE, recording as recorded:
             embedding = self.run(inputs, hooks())
-        stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items()}
+        recorded_neurons = Neurons(tuple(store.pop("neurons")), projections) if neurons else None
+        stacked = {key: torch.stack(rows, dim=1) for key, rows in store.items() if rows}
+        if recorded_neurons is not None:
+            recorded_neurons.check(stacked["mlp_out"])
         B, L, R, _ = stacked["values"].shape
         head_values = stacked["values"].view(B, L, R, self.spec.n_heads, -1).transpose(2, 3)
-        attention_parts = () if recorded is None else _by_layer(recorded, L)
+        attention_parts = () if recorded is None else stacked_attention(recorded, L)
         with native_errors(f"{self.spec.name}: its output projections cannot be read"):
-            projections = self.projections()
+            weights = self.projections()
         return Trace(
             stacked["embed"][:, 0],
             head_values,
             stacked["attn_out"],
             stacked["mlp_out"],
             stacked["resid_post"],
-            *projections,
+            *weights,
             embedding,
             *attention_parts,
+            recorded_neurons=recorded_neurons,
         )
 
     @torch.no_grad()
@@ -370,18 +383,3 @@ class NativeEncoder(ABC):
             tokens = intervention.tokens or ()
             if not all(-self.spec.n_tokens <= token < self.spec.n_tokens for token in tokens):
                 raise UsageError(f"{intervention.site}: the model has {self.spec.n_tokens} tokens a picture.")
-
-
-def _by_layer(recorded: Recorded, n_layers: int) -> tuple[Tensor | None, ...]:
-    """Stacks patterns, values, scales and shifts of all layers; scales and shifts are None if no layer has any."""
-    # Adapters of other packages may record patterns and values alone.
-    layers = [RecordedAttention(*recorded[layer]) for layer in range(n_layers)]
-    patterns = torch.stack([layer.pattern for layer in layers], dim=1)
-    values = torch.stack([layer.values for layer in layers], dim=1)
-    if all(layer.scale is None for layer in layers):
-        return patterns, values, None, None
-    B, H, R, _ = layers[0].pattern.shape
-    shape = (B, H, R, layers[0].values.shape[-1])
-    scales = [values.new_ones(shape) if layer.scale is None else layer.scale.detach() for layer in layers]
-    shifts = [values.new_zeros(shape) if layer.shift is None else layer.shift.detach() for layer in layers]
-    return patterns, values, torch.stack(scales, dim=1), torch.stack(shifts, dim=1)

@@ -23,8 +23,10 @@ from torch.nn import functional
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.folders import is_open_clip_folder, open_open_clip_folder
 from steerlens.encoders.fused import Split, recorded_by_hooks
-from steerlens.encoders.hooks import LayerModules, Recorded, first
+from steerlens.encoders.hooks import first
+from steerlens.encoders.modules import LayerModules
 from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.encoders.timm import TimmEncoder
 from steerlens.encoders.transforms import TransformEncoder
@@ -116,6 +118,8 @@ class OpenCLIPEncoder(TransformEncoder):
                 out_bias=block.attn.out_proj.bias,
                 scale=getattr(block.ls_1, "gamma", None),
                 values_of=_head_values(block.attn),
+                mlp=block.mlp,
+                mlp_scale=getattr(block.ls_2, "gamma", None),
             )
             for block in self._visual.transformer.resblocks
         ]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.encoders.fused import KernelCall, recorded_by_kernel
-from steerlens.encoders.hooks import Recorded
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.vlm_tower import VLMTowerEncoder
 
 

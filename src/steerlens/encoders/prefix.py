@@ -63,7 +63,7 @@ def record_prefix(encoder: NativeEncoder, inputs: Inputs | Tensor) -> Prefix:
 
 @torch.no_grad()
 def trace_with_prefix(
-    encoder: NativeEncoder, inputs: Inputs | Tensor, *, attention: bool = False
+    encoder: NativeEncoder, inputs: Inputs | Tensor, *, attention: bool = False, neurons: bool = False
 ) -> tuple[Trace, Prefix]:
     """Runs one clean forward pass that is both traced and recorded; arguments as in `NativeEncoder.trace`.
 
@@ -73,7 +73,7 @@ def trace_with_prefix(
     traces: list[Trace] = []
 
     def run() -> Float[Tensor, "B E"]:
-        traces.append(encoder.trace(inputs, attention=attention))
+        traces.append(encoder.trace(inputs, attention=attention, neurons=neurons))
         return traces[0].embedding
 
     prefix = _recorded_prefix(encoder, run)

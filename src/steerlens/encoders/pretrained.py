@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from steerlens.encoders.attention import recorded_attention
 from steerlens.encoders.base import EncoderSpec, Inputs
-from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.modules import LayerModules
 from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
 from steerlens.errors import ModelError, UsageError
 from steerlens.vocabulary import ClassVocabulary
@@ -206,6 +207,7 @@ class PretrainedEncoder(NativeEncoder):
         attention = getattr(block, parts.attention)
         projection = getattr(attention, parts.projection)
         first, second = parts.scales or (parts.attention, parts.mlp)
+        scaled = parts.scales is not None
         return LayerModules(
             block=block,
             attn_out=getattr(block, first),
@@ -214,7 +216,9 @@ class PretrainedEncoder(NativeEncoder):
             n_heads=self.spec.n_heads,
             out_weight=projection.weight,
             out_bias=projection.bias,
-            scale=None if parts.scales is None else getattr(block, first).lambda1,
+            scale=getattr(block, first).lambda1 if scaled else None,
+            mlp=getattr(block, parts.mlp),
+            mlp_scale=getattr(block, second).lambda1 if scaled else None,
         )
 
     def native_preprocess(self, images: Sequence[Image.Image]) -> Inputs:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.eva import EvaTrunk
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
-from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.modules import LayerModules
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import class_name
 from steerlens.encoders.timm_trunk import TimmTrunk
 from steerlens.encoders.timm_vit import VisionTransformerTrunk

@@ -7,13 +7,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from steerlens.encoders.hooks import LayerModules, Recorded
+from steerlens.encoders.modules import LayerModules
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import refuse_kind
 from steerlens.errors import ModelError
+
+
+class Additions(NamedTuple):
+    """What a block adds to the residual stream.
+
+    Attributes:
+        attn_out: module whose output attention adds.
+        mlp_out: module whose output the MLP adds.
+        scale: LayerScale of attention, (D,), or None.
+        mlp_scale: LayerScale of the MLP, (D,), or None.
+    """
+
+    attn_out: nn.Module
+    mlp_out: nn.Module
+    scale: Tensor | None
+    mlp_scale: Tensor | None
 
 
 class TimmTrunk(ABC):
@@ -50,17 +67,27 @@ class TimmTrunk(ABC):
         """
 
     @abstractmethod
-    def additions(self, block: Any) -> tuple[nn.Module, nn.Module, Tensor | None]:
-        """The modules whose outputs attention and MLP add to the residual stream, and the LayerScale of attention."""
+    def additions(self, block: Any) -> Additions:
+        """The modules whose outputs attention and MLP add to the residual stream, and their LayerScales."""
 
     def layers(self) -> Sequence[LayerModules]:
         """The native modules, layer by layer."""
         return [self._layer(block) for block in self.vit.blocks]
 
     def _layer(self, block: Any) -> LayerModules:
-        attn_out, mlp_out, scale = self.additions(block)
-        proj = block.attn.proj
-        return LayerModules(block, attn_out, proj, mlp_out, block.attn.num_heads, proj.weight, proj.bias, scale)
+        added, proj = self.additions(block), block.attn.proj
+        return LayerModules(
+            block=block,
+            attn_out=added.attn_out,
+            attn_proj=proj,
+            mlp_out=added.mlp_out,
+            n_heads=block.attn.num_heads,
+            out_weight=proj.weight,
+            out_bias=proj.bias,
+            scale=added.scale,
+            mlp=block.mlp,
+            mlp_scale=added.mlp_scale,
+        )
 
     @abstractmethod
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from steerlens.encoders.fused import Split, recorded_by_hooks
-from steerlens.encoders.hooks import Recorded
+from steerlens.encoders.recorded import Recorded
 from steerlens.encoders.structure import refuse_kind, refuse_unknown
-from steerlens.encoders.timm_trunk import TimmTrunk
+from steerlens.encoders.timm_trunk import Additions, TimmTrunk
 
 
 class VisionTransformerTrunk(TimmTrunk):
@@ -24,9 +24,9 @@ class VisionTransformerTrunk(TimmTrunk):
         """As the model says."""
         return bool(self.vit.pool_include_prefix)
 
-    def additions(self, block: Any) -> tuple[nn.Module, nn.Module, Tensor | None]:
+    def additions(self, block: Any) -> Additions:
         """The LayerScales, which do nothing if there are none."""
-        return block.ls1, block.ls2, getattr(block.ls1, "gamma", None)
+        return Additions(block.ls1, block.ls2, getattr(block.ls1, "gamma", None), getattr(block.ls2, "gamma", None))
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:
         """Records patterns and values from the output of `qkv`."""

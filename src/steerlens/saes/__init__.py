@@ -7,6 +7,7 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.saes.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
     from steerlens.saes.fidelity_meter import Fidelity, FidelityMeter, fidelity
+    from steerlens.saes.interventions import ChangeFeatures, change_features, feature_interventions
     from steerlens.saes.load import load_sae, parse_activation
     from steerlens.saes.normalisation import Normalisation
     from steerlens.saes.sae import EMBEDDING, SparseAutoencoder, Split, TrainedOn
@@ -16,6 +17,7 @@ __all__ = [
     "EMBEDDING",
     "Activation",
     "BatchTopK",
+    "ChangeFeatures",
     "Fidelity",
     "FidelityMeter",
     "Gated",
@@ -26,7 +28,9 @@ __all__ = [
     "Split",
     "TopK",
     "TrainedOn",
+    "change_features",
     "decoder_rows",
+    "feature_interventions",
     "fidelity",
     "load_sae",
     "parse_activation",

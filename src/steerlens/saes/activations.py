@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.errors import ModelError
@@ -154,6 +154,11 @@ def tensors_of(activation: Activation) -> dict[str, Tensor]:
 def converted(activation: _A, convert: Callable[[Tensor], Tensor]) -> _A:
     """Returns the activation with each of its tensors converted."""
     return replace(activation, **{name: convert(tensor) for name, tensor in tensors_of(activation).items()})
+
+
+def of_features(activation: Activation, features: Int[Tensor, "N"]) -> Activation | None:
+    """Returns the activation of some features alone; None if it depends on the others."""
+    return None if isinstance(activation, TopK) else converted(activation, lambda tensor: tensor[features])
 
 
 def _above(values: Tensor, threshold: float | Tensor, inclusive: bool) -> Tensor:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
-from steerlens.saes.activations import Activation, converted, tensors_of
+from steerlens.saes.activations import Activation, converted, of_features, tensors_of
 from steerlens.saes.normalisation import Normalisation
 from steerlens.sites import Site
 
@@ -112,7 +112,7 @@ class SparseAutoencoder:
 
     def _check_place(self) -> None:
         reads = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head")
-        if self.site != EMBEDDING and (not isinstance(self.site, Site) or self.site.kind not in reads):
+        if self.site != EMBEDDING and self.site.kind not in reads:
             raise UsageError(
                 f"sparse autoencoder {self.name}: {self.site} is no place that it can read; name resid_pre.N, "
                 f"resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H or {EMBEDDING}."
@@ -195,9 +195,14 @@ class SparseAutoencoder:
             raise UsageError(f"{site} is no feature of the sparse autoencoder {self.name}.")
         return self.feature(site.index)
 
-    @torch.no_grad()
-    def encode(self, x: Float[Tensor, "*T D"]) -> Float[Tensor, "*T F"]:
-        """Computes the activations of all features.
+    def encode(
+        self, x: Float[Tensor, "*T D"], features: Int[Tensor, "N"] | None = None
+    ) -> Float[Tensor, "*T F"] | Float[Tensor, "*T N"]:
+        """Computes the activations of all features, or of some; gradients flow.
+
+        Args:
+            x: the values.
+            features: the features; None for all.
 
         Raises:
             UsageError: if the values have another width.
@@ -207,9 +212,14 @@ class SparseAutoencoder:
         normal = x if self.normalisation.kind == "none" else (x - shift) / divisor
         if self.apply_b_dec_to_input:
             normal = normal - self.b_dec
-        return self.activation(normal @ self.W_enc, self.b_enc)
+        if features is None:
+            return self.activation(normal @ self.W_enc, self.b_enc)
+        features = features.to(self.W_enc.device)
+        some = of_features(self.activation, features)
+        if some is None:  # the k largest are chosen among all
+            return self.activation(normal @ self.W_enc, self.b_enc)[..., features]
+        return some(normal @ self.W_enc[:, features], self.b_enc[features])
 
-    @torch.no_grad()
     def decode(
         self, activations: Float[Tensor, "*T F"], x: Float[Tensor, "*T D"] | None = None
     ) -> Float[Tensor, "*T D"]:

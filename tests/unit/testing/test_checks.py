@@ -13,7 +13,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions
 from steerlens.decoders.kandinsky22 import Kandinsky22Decoder
 from steerlens.encoders.clip import CLIPEncoder
-from steerlens.encoders.hooks import LayerModules
+from steerlens.encoders.modules import LayerModules
 from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Scale
 from steerlens.progress import Progress
