@@ -6,20 +6,25 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.report.colours import SEQUENTIAL, colour
+    from steerlens.report.content import page_meta, picture_data
     from steerlens.report.domain import advice, domain_warnings, outside_words
     from steerlens.report.embed import data_uri
     from steerlens.report.figures import render
-    from steerlens.report.html import notebook_view, script_json, short_name, write_report
+    from steerlens.report.html import Linked, notebook_view, report_page, script_json, short_name, write_report
 
 __all__ = [
     "SEQUENTIAL",
+    "Linked",
     "advice",
     "colour",
     "data_uri",
     "domain_warnings",
     "notebook_view",
     "outside_words",
+    "page_meta",
+    "picture_data",
     "render",
+    "report_page",
     "script_json",
     "short_name",
     "write_report",

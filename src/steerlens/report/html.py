@@ -5,6 +5,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -53,12 +54,26 @@ def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> P
     return page
 
 
-def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
-    """Renders the report as HTML that refers to nothing outside itself.
+@dataclass(frozen=True)
+class Linked:
+    """Addresses of the files of a page that is served, in place of a page that holds everything.
+
+    Attributes:
+        styles: addresses of style sheets.
+        scripts: addresses of scripts, which fetch the data.
+    """
+
+    styles: tuple[str, ...]
+    scripts: tuple[str, ...]
+
+
+def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | None = None) -> str:
+    """Renders the report as HTML that refers to nothing outside itself, or to the files of a server.
 
     Args:
         atlas: the run, or some of its inputs.
         inputs: number of inputs of the whole run; by default of the atlas.
+        linked: addresses of styles and scripts of a served page, which then holds no data.
     """
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
@@ -87,8 +102,9 @@ def report_page(atlas: Atlas, *, inputs: int | None = None) -> str:
             advice=advice(_model_of(atlas)),
             k=TOP_K,
             manifest=manifest_rows(atlas.manifest),
-            meta=script_json(page_meta(atlas)),
-            blocks=[script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
+            meta="" if linked else script_json(page_meta(atlas)),
+            blocks=[] if linked else [script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
+            linked=linked,
             css=Markup(_asset("report.css")),
             js=Markup(script),
             script_hash=script_hash(script),
