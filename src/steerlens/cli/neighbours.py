@@ -46,6 +46,9 @@ class Index:
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
+    dry_run: bool = False
+    """Check all options and inputs, print what would be computed with estimates of time and memory, and stop."""
+
     def run(self) -> int:
         """Builds the index and returns the exit code."""
         from steerlens.decoders import NeighboursDecoder, Skipped, index_pictures
@@ -56,6 +59,8 @@ class Index:
         if self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, not {self.batch_size}.")
         count, skipped = len(picture_files(self.pictures)), list[str]()
+        if self.dry_run:
+            return self._dry_run(count)
         with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 1)
             located = locate_encoder(self.encoder, local_files_only=self.local_files_only)
@@ -75,6 +80,17 @@ class Index:
         else:
             say(f"{len(index.files)} pictures indexed; to use them: steerlens lens PICTURE --model {self.out}")
         return 0
+
+    def _dry_run(self, count: int) -> int:
+        from steerlens.cli.planned import encoder_rates
+        from steerlens.cli.work import tell
+        from steerlens.studies.shared import Work
+        from steerlens.zoo import locate_encoder, open_encoder
+
+        located = locate_encoder(self.encoder, local_files_only=True)
+        encoder = open_encoder(located, device=self.device, name=self.encoder)
+        work = Work(pictures=count, references=0, heads=0, encoder_passes=count, decoded={})
+        return tell(work, encoder_rates(encoder), self.out, resumes=False, json=self.json)
 
 
 @dataclass(frozen=True)

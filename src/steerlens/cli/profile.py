@@ -11,10 +11,24 @@ from steerlens.cli.interrupted import kept
 from steerlens.studies.shared import StudySettings
 
 if TYPE_CHECKING:
-    from steerlens.profiles import HeadProfile, Profile, ProfilePictures
+    from steerlens.profiles import Faithfulness, HeadProfile, Profile, ProfileOptions, ProfilePictures
+    from steerlens.studies.shared import ModelLoader
+    from steerlens.vocabulary import Vocabulary
+    from steerlens.zoo import Pair
 
 _TEXTS, _ABLATED = 6, 16
 """Defaults, which are not complained about where they cannot have an effect."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A profile that is ready to run."""
+
+    pair: "Pair"
+    shown: "ProfilePictures"
+    options: "ProfileOptions"
+    words: "Vocabulary | None"
+    measured: "tuple[Faithfulness, ...]"
 
 
 @dataclass(frozen=True)
@@ -67,46 +81,27 @@ class Command:
     strength: str | None = None
     """Steering strength from the neutral base, such as rho=1 or s=40. Default: the model's own."""
 
+    dry_run: bool = False
+    """Check all options and inputs, print what would be computed with estimates of time and memory, and stop."""
+
     def interrupted(self) -> str:
         """Message about the results that an interrupted profile keeps."""
-        return kept(self.out) if self.out.exists() else "Nothing was written."
+        return kept(self.out) if self.out.exists() and not self.dry_run else "Nothing was written."
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        from steerlens.lenses import Strength
-        from steerlens.profiles import (
-            ProfileOptions,
-            heads_of,
-            measured_faithfulness,
-            profile_heads,
-            write_profile_page,
-        )
+        from steerlens.profiles import profile_heads, write_profile_page
         from steerlens.progress import run_to_end
-        from steerlens.studies.shared import load_study_pair, with_steps
-        from steerlens.sweep import default_strength
-        from steerlens.zoo import read_vocabulary
+        from steerlens.studies.shared import load_models
 
-        strength = None if self.strength is None else Strength.parse(self.strength)
+        if self.dry_run:
+            return self._dry_run()
         with ProgressBar(quiet=self.settings.json) as progress:
             progress.stage("loading", 1)
-            shown = self._pictures()
-            pair = load_study_pair(self.settings)
-            spec = pair.encoder.spec
-            options = ProfileOptions(
-                decode=with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance),
-                strength=strength or default_strength(pair.card),
-                heads=heads_of(self.heads, spec.n_layers, spec.n_heads),
-                n_top=self.top,
-                n_texts=self.texts,
-                n_ablated=self.ablate,
-                seed=self.settings.seed,
-                names=self.names,
-            )
-            measured = measured_faithfulness(pair.name, self.studies)
-            words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
-            self._refuse_unused(len(shown.pictures), vocabulary=words is not None or pair.vocabulary is not None)
+            ready = self._prepare(load_models)
             progress.advance(1)
-            profile = run_to_end(profile_heads(pair, shown, options, self.out, words, measured), progress.show)
+            events = profile_heads(ready.pair, ready.shown, ready.options, self.out, ready.words, ready.measured)
+            profile = run_to_end(events, progress.show)
             progress.stage("page", 1)
             page = write_profile_page(profile, self.out)
             progress.advance(1)
@@ -115,6 +110,50 @@ class Command:
         else:
             _print_heads(profile, page)
         return 0
+
+    def _prepare(self, load: "ModelLoader") -> "_Prepared":
+        """Checks options, and loads pictures and models; computes and writes nothing."""
+        from steerlens.lenses import Strength
+        from steerlens.profiles import ProfileOptions, check_profile, heads_of, measured_faithfulness
+        from steerlens.studies.shared import with_steps
+        from steerlens.sweep import default_strength
+        from steerlens.zoo import check_vocabulary_files, read_vocabulary
+
+        strength = None if self.strength is None else Strength.parse(self.strength)
+        if self.vocabulary is not None:
+            check_vocabulary_files(self.vocabulary)
+        shown = self._pictures()
+        pair = load(self.settings).pair
+        spec = pair.encoder.spec
+        options = ProfileOptions(
+            decode=with_steps(pair.decoder.spec.defaults, self.settings.steps, self.settings.guidance),
+            strength=strength or default_strength(pair.card),
+            heads=heads_of(self.heads, spec.n_layers, spec.n_heads),
+            n_top=self.top,
+            n_texts=self.texts,
+            n_ablated=self.ablate,
+            seed=self.settings.seed,
+            names=self.names,
+        )
+        measured = measured_faithfulness(pair.name, self.studies)
+        words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
+        known = words is not None or pair.vocabulary is not None
+        self._refuse_unused(len(shown.pictures), vocabulary=known)
+        check_profile(pair, shown, options, words)
+        return _Prepared(pair, shown, options, words, measured)
+
+    def _dry_run(self) -> int:
+        from steerlens.cli.planned import Planner
+        from steerlens.cli.work import tell
+        from steerlens.profiles import profile_identity, profile_work
+        from steerlens.studies.shared import check_folder
+
+        planner = Planner()
+        ready = self._prepare(planner.load)
+        identity = profile_identity(ready.pair, ready.shown, ready.options, ready.words)
+        resumes = check_folder(self.out, identity if planner.is_loaded else None)
+        work = profile_work(ready.pair, ready.shown, ready.options)
+        return tell(work, planner.rates(ready.options.decode), self.out, resumes=resumes, json=self.settings.json)
 
     def _refuse_unused(self, pictures: int, *, vocabulary: bool) -> None:
         """Refuses options that cannot have an effect, unless they are at their defaults.

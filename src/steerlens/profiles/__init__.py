@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from steerlens.profiles.options import ProfileOptions, heads_of
     from steerlens.profiles.page import profile_page, write_profile_page
     from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, folder_pictures, scene_pictures
-    from steerlens.profiles.study import profile_heads
+    from steerlens.profiles.study import check_profile, profile_heads, profile_identity, profile_work
     from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile, TopPicture
     from steerlens.profiles.texts import TextScore
 
@@ -24,11 +24,14 @@ __all__ = [
     "ProfilePictures",
     "TextScore",
     "TopPicture",
+    "check_profile",
     "folder_pictures",
     "heads_of",
     "measured_faithfulness",
     "profile_heads",
+    "profile_identity",
     "profile_page",
+    "profile_work",
     "scene_pictures",
     "write_profile_page",
 ]

@@ -38,10 +38,10 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 """Orders of a head's pictures: coordinate on the head's axis, from either end, and norm of the centred write, both in
 units of the picture's final residual; agreement with the picture; signed direct effect."""
 
-_PASSES = 5
+PASSES = 5
 """Steps of power iteration: enough if one axis dominates; if two are similar, the result is between them."""
 
-_MEAN_PICTURES = 64
+MEAN_PICTURES = 64
 """Pictures that mean ablation averages over: means on every token need the most memory of all measurements."""
 
 
@@ -115,8 +115,8 @@ def measure_axes(
     weights = torch.randn((len(pictures), means.writes.shape[0]), generator=generator)
     vectors: Tensor | None = None
     chance: Tensor | None = None
-    total = (1 + _PASSES) * len(pictures)
-    for number in range(1 + _PASSES):
+    total = (1 + PASSES) * len(pictures)
+    for number in range(1 + PASSES):
         sums = torch.zeros_like(means.writes)
         for rows, trace in traces(encoder, pictures, size):
             for heads, written in layer_writes(trace):
@@ -227,5 +227,5 @@ def ablation_means(
     encoder: NativeEncoder, pictures: Sequence[ProfilePicture], size: int, heads: Sequence[Site]
 ) -> dict[Site, Tensor]:
     """Mean write of each head on every token over the first pictures, which mean ablation substitutes."""
-    chunks = batches(pictures[:_MEAN_PICTURES], size)
+    chunks = batches(pictures[:MEAN_PICTURES], size)
     return mean_writes(encoder, [encoder.preprocess([shown.open() for shown in chunk]) for chunk in chunks], heads)

@@ -16,6 +16,8 @@ from steerlens.images import eight_bit
 from steerlens.lenses import read_out
 from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import (
+    MEAN_PICTURES,
+    PASSES,
     Axes,
     Means,
     ablation_means,
@@ -42,7 +44,7 @@ from steerlens.profiles.tables import write_profile
 from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared import StudyFolder, open_study
+from steerlens.studies.shared import PlannedEncoder, StudyFolder, Work, open_study, single_passes
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo import Pair
 
@@ -81,20 +83,11 @@ def profile_heads(
         UsageError: if the folder contains something else, there are too few pictures, or a head does not exist.
         StoreError: if the folder cannot be written; finished parts stay.
     """
+    check_profile(pair, shown, options, vocabulary)
     spec, pictures = pair.encoder.spec, shown.pictures
-    for site in options.heads:
-        site.check(spec.n_layers, spec.n_heads)
-    if len(pictures) < 2 * options.n_top:
-        raise UsageError(
-            f"{len(pictures)} pictures are too few for {options.n_top} top pictures per head; give at least "
-            f"{2 * options.n_top}, or lower --top."
-        )
-    if options.n_ablated:
-        native(pair.encoder)
     words = pair.vocabulary if vocabulary is None else vocabulary
-    check_names(options.names, pair.encoder, words, options.n_texts)
     labels = _label_directions(pair, pictures)
-    with open_study(folder, _identity(pair, shown, options, words)) as study:
+    with open_study(folder, profile_identity(pair, shown, options, words)) as study:
         means = yield from _means(pair.encoder, pictures, options, study)
         axes = yield from _axes(pair.encoder, pictures, options, means, study)
         values = yield from _pictures(pair.encoder, pictures, options, means, axes, labels, study)
@@ -137,7 +130,45 @@ def profile_heads(
         return profile
 
 
-def _identity(pair: Pair, shown: ProfilePictures, options: ProfileOptions, words: Vocabulary | None) -> dict[str, Any]:
+def check_profile(
+    pair: Pair, shown: ProfilePictures, options: ProfileOptions, vocabulary: Vocabulary | None = None
+) -> None:
+    """Checks that a profile can be made; arguments as in `profile_heads`. Of a pair that is not loaded, only the sizes.
+
+    Raises:
+        UsageError: if there are too few pictures, a head does not exist, or heads cannot be ablated or named.
+    """
+    spec, count = pair.encoder.spec, len(shown.pictures)
+    for site in options.heads:
+        site.check(spec.n_layers, spec.n_heads)
+    if count < 2 * options.n_top:
+        raise UsageError(
+            f"{count} pictures are too few for {options.n_top} top pictures per head; give at least "
+            f"{2 * options.n_top}, or lower --top."
+        )
+    if isinstance(pair.encoder, PlannedEncoder):
+        return
+    if options.n_ablated:
+        native(pair.encoder)
+    check_names(options.names, pair.encoder, pair.vocabulary if vocabulary is None else vocabulary, options.n_texts)
+
+
+def profile_work(pair: Pair, shown: ProfilePictures, options: ProfileOptions) -> Work:
+    """Counts what a profile computes in all."""
+    spec, count, heads = pair.encoder.spec, len(shown.pictures), len(options.heads)
+    # Means, axes, measurements, embeddings of the pictures, and perhaps contributions of heads.
+    passes = float(count * (PASSES + 4 + (options.names == "textspan")))
+    if ablated := min(options.n_ablated, count):
+        block = 1 / spec.n_layers
+        passes += min(MEAN_PICTURES, count) * (2 + block) + ablated * (2 + 2 * block + single_passes(spec, heads))
+    decoded = 2 + heads * len(DIRECTIONS)
+    return Work(count, 0, heads, passes, {options.decode: decoded})
+
+
+def profile_identity(
+    pair: Pair, shown: ProfilePictures, options: ProfileOptions, words: Vocabulary | None
+) -> dict[str, Any]:
+    """JSON values that a call must share with an earlier one to resume its profile."""
     # The names are left out at their default: profiles without them are recognised.
     left_out = ("decode", "heads", "strength", *(("names",) if options.names == "nearest" else ()))
     chosen = {key: value for key, value in asdict(options).items() if key not in left_out}

@@ -9,6 +9,7 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import pair_name
 from steerlens.studies.shared.run import Experiment, Output
 from steerlens.studies.shared.subjects import SubjectSet
+from steerlens.studies.shared.work import Work
 from steerlens.zoo.pair import Pair
 from toy_study.figures import similarity_figure
 from toy_study.measure import BrightnessPart, measure
@@ -26,6 +27,10 @@ class BrightnessExperiment(Experiment[list[BrightnessPart], BrightnessSummary]):
 
     def identity(self) -> dict[str, Any]:
         return {"study": "brightness", "subjects": self.subjects.identity(), "factor": self.factor}
+
+    def work(self) -> Work:
+        studied = len(self.subjects.everyone)
+        return Work(studied, 0, 0, 2 * studied, {})
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, list[BrightnessPart]]:
         subjects = self.subjects.everyone

@@ -1,14 +1,13 @@
 """Entry of the brightness study in the table of studies."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.studies import Study
 from steerlens.studies.shared.study import Report
 from toy_study.options import BrightnessArguments
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
+    from steerlens.studies.shared import Experiment, ModelLoader
     from toy_study.summary import BrightnessSummary
 
 
@@ -23,16 +22,15 @@ class BrightnessStudy(Study[BrightnessArguments, "BrightnessSummary"]):
     def arguments(self) -> type[BrightnessArguments]:
         return BrightnessArguments
 
-    def run(self, arguments: BrightnessArguments, command: str) -> "Generator[Progress, None, BrightnessSummary]":
-        from steerlens.studies.shared.inputs import load_study_pair, load_subjects
-        from steerlens.studies.shared.run import run_experiment
+    def prepare(
+        self, arguments: BrightnessArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, BrightnessSummary]":
+        from steerlens.studies.shared.inputs import load_subjects
         from toy_study.experiment import BrightnessExperiment
 
         half = arguments.count // 2
         subjects = load_subjects(arguments.settings, half, arguments.count - half)
-        pair = load_study_pair(arguments.settings)
-        experiment = BrightnessExperiment(pair, subjects, arguments.factor, command)
-        return (yield from run_experiment(experiment, arguments.out))
+        return BrightnessExperiment(load(arguments.settings).pair, subjects, arguments.factor, command)
 
     @property
     def report(self) -> "Report[BrightnessSummary]":

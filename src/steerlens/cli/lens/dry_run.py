@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerlens.cli.console import emit_json, plain_bytes, say
-from steerlens.cli.lens.estimates import disk_bytes, existing, rounded
+from steerlens.cli.console import emit_json, say
+from steerlens.cli.estimates import disk_bytes, existing, size_words, time_words
 
 if TYPE_CHECKING:
     from steerlens.cli.lens.settings import LensSettings
@@ -50,15 +50,19 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     if (download := estimate.get("download_gigabytes")) is not None:
         say(f"time: not known before the model is on this machine ({download:g} GB to download)")
     elif "seconds_per_picture" in estimate:
-        say(f"time: about {_duration(estimate['seconds'])} on {estimate['device']}, from one picture decoded now")
+        say(f"time: about {time_words(estimate['seconds'])} on {estimate['device']}, from one picture decoded now")
     else:
-        say(f"time: about {_duration(estimate['seconds'])} on {estimate['device']} (within a factor of two or three)")
+        say(f"time: about {time_words(estimate['seconds'])} on {estimate['device']} (within a factor of two or three)")
     if estimate["weight_bytes"] is not None:
         working = estimate["working_bytes"]
-        batch = "" if working is None else f", and about {_bytes(working)} to decode {estimate['batch_size']} at once"
-        host = f" ({_bytes(estimate['host_bytes'])} more on the host)" if estimate.get("host_bytes") else ""
-        say(f"memory: {_bytes(estimate['weight_bytes'])} for weights{host}{batch}")
-    say(f"disk: about {_bytes(estimate['disk_bytes'])} in {folder} ({_bytes(estimate['disk_free_bytes'])} free)")
+        batch = (
+            "" if working is None else f", and about {size_words(working)} to decode {estimate['batch_size']} at once"
+        )
+        host = f" ({size_words(estimate['host_bytes'])} more on the host)" if estimate.get("host_bytes") else ""
+        say(f"memory: {size_words(estimate['weight_bytes'])} for weights{host}{batch}")
+    say(
+        f"disk: about {size_words(estimate['disk_bytes'])} in {folder} ({size_words(estimate['disk_free_bytes'])} free)"
+    )
     return 0
 
 
@@ -152,14 +156,3 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "disk_free_bytes": shutil.disk_usage(existing(folder)).free,
         "out": str(folder),
     }
-
-
-def _bytes(number: float) -> str:
-    return plain_bytes(rounded(number))
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{rounded(seconds / length):g} {unit}"
-    return f"{rounded(max(seconds, 1)):.0f} s"

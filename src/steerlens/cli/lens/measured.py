@@ -4,7 +4,6 @@ The models are loaded, and everything that the run would check is checked. A mod
 fetched: its plan and the size of its download are told.
 """
 
-import math
 import shutil
 import time
 from collections import Counter
@@ -12,21 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from steerlens.cli.lens.estimates import disk_bytes, existing
+from steerlens.cli.estimates import disk_bytes, existing, timed, weight_bytes
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.decoders import DecodeOptions, clean_conditioning, decode
 from steerlens.errors import ModelError, UsageError
 from steerlens.sweep import Job, Selection, default_strength, make_job, plan_of
-from steerlens.zoo import Card, Pair, card_of, has_no_decoder, read_vocabulary
+from steerlens.zoo import Card, card_of, has_no_decoder, read_vocabulary
 
 if TYPE_CHECKING:
     from steerlens.atlas import Plan
     from steerlens.images import Picture
-
-_WARM_SECONDS = 20.0
-"""Longest first picture that is decoded again: the first one also pays for starting up."""
 
 
 def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Path) -> dict[str, Any]:
@@ -57,7 +51,7 @@ def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Pa
         "dtype": str(getattr(pair.decoder, "dtype", pair.encoder.dtype)).removeprefix("torch."),
         "seconds": decoded * each + len(pictures) * trace,
         "seconds_per_picture": each,
-        "weight_bytes": _weights(pair),
+        "weight_bytes": weight_bytes(pair.encoder, pair.decoder),
         "download_gigabytes": None,
     }
 
@@ -71,20 +65,7 @@ def _seconds(job: Job) -> tuple[float, float]:
     traced = time.perf_counter() - started
     conditioning = clean_conditioning(job.encoder, job.decoder, inputs)
     options = replace(job.options, batch_size=1)
-    each = math.inf
-    for _ in range(2):
-        started = time.perf_counter()
-        decode(job.decoder, conditioning, [0], options)
-        each = time.perf_counter() - started
-        if each > _WARM_SECONDS:
-            break
-    return each, traced
-
-
-def _weights(pair: Pair) -> int:
-    parts = [value for part in (pair.encoder, pair.decoder) for value in vars(part).values()]
-    modules = {id(part): part for part in parts if isinstance(part, torch.nn.Module)}
-    return sum(tensor.nbytes for module in modules.values() for tensor in module.parameters())
+    return timed(lambda: decode(job.decoder, conditioning, [0], options)), traced
 
 
 def _not_here(settings: LensSettings, card: Card, pictures: "list[Picture]", folder: Path) -> dict[str, Any]:

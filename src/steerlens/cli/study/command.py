@@ -16,11 +16,15 @@ def study_command(study: Study[Any, Any]) -> type[StudyArguments]:
     class StudyCommand(study.arguments):
         def run(self) -> int:
             """Runs the command and returns the exit code."""
+            if self.dry_run:
+                from steerlens.cli.study.dry_run import dry_run
+
+                return dry_run(study, self)
             return run_study(study, self)
 
         def interrupted(self) -> str:
             """Message about the results that an interrupted study keeps."""
-            return kept(self.out)
+            return "Nothing was written." if self.dry_run else kept(self.out)
 
     StudyCommand.__doc__ = study.arguments.__doc__
     return StudyCommand

@@ -8,7 +8,7 @@ from typing import Any
 _ALWAYS = ("count", "choose", "heads", "heads_per_picture", "seeds")
 """Size of a study, which is always stated, because its default may change."""
 
-_NEVER = ("out", "json", "device", "dtype", "local")
+_NEVER = ("out", "json", "device", "dtype", "local", "dry_run")
 """Options about where and how a study runs, which do not decide its results, and the path of the model's files."""
 
 _NAMED = ("judge", "model", "encoder")

@@ -12,6 +12,8 @@ from steerlens.sites import Site
 from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
 from steerlens.studies.decoder.measure import (
     PICTURES,
+    SHOWN_HEADS,
+    SHOWN_SEEDS,
     SeedPicturesPart,
     SettingPart,
     SubjectPart,
@@ -29,7 +31,8 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
-from steerlens.studies.shared.targets import INPUT, target_for
+from steerlens.studies.shared.targets import INPUT, mean_targets, target_for
+from steerlens.studies.shared.work import Work
 from steerlens.zoo import Pair
 
 
@@ -82,6 +85,26 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
             },
         }
 
+    def work(self) -> Work:
+        """Counts what the study computes in all."""
+        options, subjects = self.options, self.subjects
+        heads, studied = len(sampled_heads(self.pair, options)), len(subjects.everyone)
+        decodings = options.decodings()
+        decoded = dict.fromkeys((decoding.setting for decoding in decodings), 0)
+        for number, decoding in enumerate(decodings):
+            decoded[decoding.setting] += studied * heads * len(decoding.seeds)
+            if number < 2:  # the figure shows the reference and the default
+                decoded[decoding.setting] += min(SHOWN_HEADS, heads) * min(SHOWN_SEEDS, len(decoding.seeds))
+        targets = 0.0 if options.target == INPUT else mean_targets(self.pair, subjects.everyone)
+        return Work(
+            pictures=studied,
+            references=0,
+            heads=heads,
+            encoder_passes=studied * (1 + targets),
+            decoded=decoded,
+            judged=self.judge is not None,
+        )
+
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Decodes at every setting, and decodes a few pictures for a figure."""
         pair, options, everyone = self.pair, self.options, self.subjects.everyone
@@ -130,6 +153,28 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
         return Output(rows, figures, {"timings.json": timings(measured.decodings, self.options)})
 
 
+def decoder_experiment(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: DecoderOptions,
+    *,
+    wanted: float = 0.95,
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> DecoderExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `decoder_study`.
+
+    Raises:
+        UsageError: if the share is out of range, or a picture lacks the target.
+    """
+    if not 0 < wanted <= 1:
+        raise UsageError(f"the share of the ceiling that is enough must lie between 0 and 1; it is {wanted:g}.")
+    if options.target != INPUT:
+        target_for(pair, subjects, options.target)
+    return DecoderExperiment(pair, subjects, options, wanted, judge, draws, command)
+
+
 def decoder_study(
     pair: Pair,
     subjects: SubjectSet,
@@ -157,9 +202,5 @@ def decoder_study(
         UsageError: if the folder holds another study, the share is out of range, or a picture lacks the target.
         StoreError: if it cannot be written; finished parts stay.
     """
-    if not 0 < wanted <= 1:
-        raise UsageError(f"the share of the ceiling that is enough must lie between 0 and 1; it is {wanted:g}.")
-    if options.target != INPUT:
-        target_for(pair, subjects, options.target)
-    experiment = DecoderExperiment(pair, subjects, options, wanted, judge, draws, command)
+    experiment = decoder_experiment(pair, subjects, options, wanted=wanted, judge=judge, draws=draws, command=command)
     return (yield from run_experiment(experiment, folder))

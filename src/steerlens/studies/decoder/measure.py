@@ -31,7 +31,7 @@ from steerlens.zoo import Pair
 PICTURES = "pictures"
 """Name of the part with the figure's pictures."""
 
-_SHOWN_HEADS, _SHOWN_SEEDS = 4, 3
+SHOWN_HEADS, SHOWN_SEEDS = 4, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +174,10 @@ def measure_pictures(pair: Pair, subject: Subject, options: DecoderOptions, fold
     yield Progress("pictures", 0, 1)
     if not folder.has(PICTURES):
         requested = folder.read(SubjectPart, subject_part(subject)).requested
-        places = torch.linspace(0, len(requested) - 1, min(_SHOWN_HEADS, len(requested))).round().long()
+        places = torch.linspace(0, len(requested) - 1, min(SHOWN_HEADS, len(requested))).round().long()
 
         def shown(decoding: Decoding) -> UInt8[Tensor, "heads seeds height width 3"]:
-            seeds = decoding.seeds[:_SHOWN_SEEDS]
+            seeds = decoding.seeds[:SHOWN_SEEDS]
             rows = requested[places].repeat_interleave(len(seeds), dim=0)
             pictures = shown_pictures(pair.decoder, rows, [*seeds] * len(places), decoding.setting)
             return pictures.unflatten(0, (len(places), len(seeds)))

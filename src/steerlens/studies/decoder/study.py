@@ -1,15 +1,16 @@
 """Entry of the decoder study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.decoder.arguments import DecoderArguments
+from steerlens.studies.shared.arguments import refuse_more, refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
     from steerlens.studies.decoder.results import DecoderSummary
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
 
 _FEWEST_PICTURES = 4
 
@@ -26,50 +27,46 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
         """Options of the command line."""
         return DecoderArguments
 
-    def run(self, arguments: DecoderArguments, command: str) -> "Generator[Progress, None, DecoderSummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: DecoderArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, DecoderSummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.decoder.experiment import decoder_study
+        from steerlens.studies.decoder.experiment import decoder_experiment
         from steerlens.studies.decoder.options import DecoderOptions, sweep
-        from steerlens.studies.shared.inputs import (
-            decode_options,
-            decoder_seeds,
-            load_judge,
-            load_study_pair,
-            load_subjects,
-        )
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
         from steerlens.sweep import default_strength
 
         settings, count = arguments.settings, arguments.count
         if count < _FEWEST_PICTURES:
             raise UsageError(f"the decoder study needs at least {_FEWEST_PICTURES} pictures, not {count}.")
         strength = None if arguments.strength is None else Strength.parse(arguments.strength)
-        yield Progress("loading", 0, 1)
         # Nothing is chosen on the selection: both halves are reported on.
         subjects = load_subjects(settings, count // 2, count - count // 2)
-        pair = load_study_pair(settings)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge)
+        spec = models.pair.encoder.spec
+        refuse_more(arguments, "heads", spec.n_layers * spec.n_heads, "heads in this encoder")
+        default = decode_options(models.pair, settings)
+        if default.guidance <= 1:
+            why = f"the decoder runs without guidance (--guidance {default.guidance:g})"
+            refuse_unused(arguments, ("sweep_intervals",), why)
         options = DecoderOptions(
             sweep(
-                decode_options(pair, settings),
+                default,
                 arguments.sweep_steps,
                 arguments.sweep_guidance,
                 arguments.sweep_schedulers,
                 arguments.sweep_intervals,
             ),
-            strength or default_strength(pair.card),
+            strength or default_strength(models.pair.card),
             arguments.target,
             decoder_seeds(settings, arguments.seeds),
             arguments.reference_steps,
             arguments.reference_seeds,
             arguments.heads,
         )
-        return (
-            yield from decoder_study(
-                pair, subjects, options, arguments.out, wanted=arguments.share, judge=judge, command=command
-            )
+        return decoder_experiment(
+            models.pair, subjects, options, wanted=arguments.share, judge=models.judge, command=command
         )
 
     @property

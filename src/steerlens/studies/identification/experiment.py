@@ -15,6 +15,7 @@ from steerlens.studies.identification.measure import (
     PicturesPart,
     RandomPart,
     measure,
+    shown_rows,
 )
 from steerlens.studies.identification.options import IdentificationOptions, foils_of
 from steerlens.studies.identification.results import IdentificationSummary
@@ -27,6 +28,7 @@ from steerlens.studies.shared.measure import REPORT, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.undecoded import is_undecoded
+from steerlens.studies.shared.work import Work
 from steerlens.zoo import Pair
 
 
@@ -74,6 +76,22 @@ class IdentificationExperiment(Experiment[_Measured, IdentificationSummary]):
             },
         }
 
+    def work(self) -> Work:
+        """Counts what the study computes in all."""
+        options, subjects = self.options, self.subjects
+        heads, studied = len(options.sites(self.pair.encoder.spec)), len(subjects.reported)
+        others = sum(subject.other is not None for subject in subjects.reported)
+        decoded = heads * len(options.seeds) * (studied * (4 + options.n_foils) + 1)
+        shown = 3 * len(shown_rows(studied, heads))
+        return Work(
+            pictures=studied,
+            references=len(subjects.reference),
+            heads=heads,
+            encoder_passes=len(subjects.reference) + studied + others,
+            decoded={} if is_undecoded(self.pair) else {options.decode: decoded + shown},
+            judged=self.judge is not None,
+        )
+
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures every picture, and decodes a few pictures for a figure."""
         reported, options = self.subjects.reported, self.options
@@ -114,6 +132,25 @@ class IdentificationExperiment(Experiment[_Measured, IdentificationSummary]):
         return Output(table_rows(identified, [(subject.id, subject.concept) for subject in reported]), figures)
 
 
+def identification_experiment(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: IdentificationOptions,
+    *,
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> IdentificationExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `identification_study`.
+
+    Raises:
+        UsageError: if the decoder reads no embeddings, or pictures are too few.
+    """
+    require_embeddings(pair)
+    foils_of(subjects.reported, options.n_foils)
+    return IdentificationExperiment(pair, subjects, options, judge, draws, command)
+
+
 def identification_study(
     pair: Pair,
     subjects: SubjectSet,
@@ -139,7 +176,5 @@ def identification_study(
         UsageError: if the folder holds another study, the decoder reads no embeddings, or pictures are too few.
         StoreError: if it cannot be written; finished parts stay.
     """
-    require_embeddings(pair)
-    foils_of(subjects.reported, options.n_foils)
-    experiment = IdentificationExperiment(pair, subjects, options, judge, draws, command)
+    experiment = identification_experiment(pair, subjects, options, judge=judge, draws=draws, command=command)
     return (yield from run_experiment(experiment, folder))

@@ -1,15 +1,15 @@
 """Entry of the identification study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.studies.identification.arguments import IdentificationArguments
-from steerlens.studies.shared.arguments import refuse_unused
+from steerlens.studies.shared.arguments import refuse_more, refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
     from steerlens.studies.identification.results import IdentificationSummary
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
 
 
 class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"]):
@@ -24,40 +24,32 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
         """Options of the command line."""
         return IdentificationArguments
 
-    def run(
-        self, arguments: IdentificationArguments, command: str
-    ) -> "Generator[Progress, None, IdentificationSummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: IdentificationArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, IdentificationSummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.identification.experiment import identification_study
+        from steerlens.studies.identification.experiment import identification_experiment
         from steerlens.studies.identification.options import IdentificationOptions
-        from steerlens.studies.shared.inputs import (
-            decode_options,
-            decoder_seeds,
-            load_judge,
-            load_study_pair,
-            load_subjects,
-        )
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
         from steerlens.sweep import default_strength
 
         settings = arguments.settings
         if not arguments.decoder:
             refuse_unused(arguments, ("judge", "seeds", "foils"), "nothing is decoded with --no-decoder")
         strength = None if arguments.strength is None else Strength.parse(arguments.strength)
-        yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, 0, arguments.count, choosing=True)
-        pair = load_study_pair(settings, decoder=arguments.decoder)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge, decoder=arguments.decoder)
+        spec = models.pair.encoder.spec
+        refuse_more(arguments, "heads_per_picture", spec.n_layers * spec.n_heads, "heads in this encoder")
         options = IdentificationOptions(
-            decode_options(pair, settings),
-            strength or default_strength(pair.card),
+            decode_options(models.pair, settings),
+            strength or default_strength(models.pair.card),
             decoder_seeds(settings, arguments.seeds),
             arguments.foils,
             arguments.heads_per_picture,
         )
-        return (yield from identification_study(pair, subjects, options, arguments.out, judge=judge, command=command))
+        return identification_experiment(models.pair, subjects, options, judge=models.judge, command=command)
 
     @property
     def report(self) -> "Report[IdentificationSummary]":

@@ -16,15 +16,26 @@ from steerlens.studies.importance.results import ImportanceSetup, ImportanceSumm
 from steerlens.studies.importance.scores import Choices, choose_all
 from steerlens.studies.importance.summary import counted_rows, summarise, table_rows
 from steerlens.studies.shared.ablation import Ablation
-from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.bench import make_bench, require_blocks
+from steerlens.studies.shared.candidates import CENTRED, LENSES, PLAIN
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables, Scope
+from steerlens.studies.shared.oracle import ORACLES
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
-from steerlens.studies.shared.subjects import SubjectSet
-from steerlens.studies.shared.targets import GIVEN, OTHER, TEXT, known_targets, target_for, target_notes
+from steerlens.studies.shared.subjects import SubjectSet, require_other_concepts
+from steerlens.studies.shared.targets import (
+    GIVEN,
+    OTHER,
+    TEXT,
+    known_targets,
+    mean_targets,
+    target_for,
+    target_notes,
+)
+from steerlens.studies.shared.work import Work, effect_passes, n_heads, reference_passes, single_passes
 from steerlens.zoo import Pair
 
 
@@ -80,6 +91,26 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             },
         }
 
+    def work(self) -> Work:
+        """Counts what the study computes in all; settings that are chosen may be decoded already."""
+        options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
+        heads, chosen, reported = n_heads(spec), len(subjects.selection), len(subjects.reported)
+        targets = mean_targets(self.pair, subjects.everyone, options.given)
+        passes = reference_passes(spec, len(subjects.reference)) + reported * (1 + single_passes(spec))
+        passes += (chosen + reported) * (effect_passes(spec, options.ablations, targets) + 1)
+        candidates = len(options.steering) + len(options.diffusion)
+        always = len(PLAIN) + (len(LENSES) if chosen else 0) + options.extras
+        once = (len(CENTRED) + 1 if options.extras else 0) + 1 + len(ORACLES)
+        decoded = chosen * candidates + reported * (always * len(options.seeds) + once)
+        return Work(
+            pictures=chosen + reported,
+            references=len(subjects.reference),
+            heads=heads,
+            encoder_passes=passes,
+            decoded={options.decode: heads * decoded} if options.decoding else {},
+            judged=self.judge is not None,
+        )
+
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures the selection, freezes the choices, and measures the pictures to report on."""
         options, subjects = self.options, self.subjects
@@ -133,6 +164,38 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         return Output(rows, figures)
 
 
+def importance_experiment(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: ImportanceOptions,
+    *,
+    scope: Scope = "total",
+    signed: bool | None = None,
+    ablation: Ablation = "mean",
+    target: str = "",
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> ImportanceExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `importance_study`.
+
+    Raises:
+        UsageError: if the model cannot be ablated, pictures of other concepts are missing, or a picture lacks the
+            target.
+    """
+    require_blocks(pair, subjects.reference)
+    for half in (subjects.selection, subjects.reported):
+        require_other_concepts(half)
+    if ablation not in options.ablations:
+        raise UsageError(f"the main ablation {ablation} is not measured, only {', '.join(options.ablations)}.")
+    if target not in ("", TEXT, OTHER):
+        options, target = replace(options, given=target), GIVEN
+    if signed is None:
+        signed = bool(target or known_targets(pair, subjects, options.given))
+    main = Effect(scope, target_for(pair, subjects, target, options.given) if signed else "", ablation)
+    return ImportanceExperiment(pair, subjects, options, main, judge, draws, command)
+
+
 def importance_study(
     pair: Pair,
     subjects: SubjectSet,
@@ -168,12 +231,16 @@ def importance_study(
         UsageError: if the folder holds another study, or a picture lacks the target.
         StoreError: if it cannot be written; finished parts stay.
     """
-    if ablation not in options.ablations:
-        raise UsageError(f"the main ablation {ablation} is not measured, only {', '.join(options.ablations)}.")
-    if target not in ("", TEXT, OTHER):
-        options, target = replace(options, given=target), GIVEN
-    if signed is None:
-        signed = bool(target or known_targets(pair, subjects, options.given))
-    main = Effect(scope, target_for(pair, subjects, target, options.given) if signed else "", ablation)
-    experiment = ImportanceExperiment(pair, subjects, options, main, judge, draws, command)
+    experiment = importance_experiment(
+        pair,
+        subjects,
+        options,
+        scope=scope,
+        signed=signed,
+        ablation=ablation,
+        target=target,
+        judge=judge,
+        draws=draws,
+        command=command,
+    )
     return (yield from run_experiment(experiment, folder))

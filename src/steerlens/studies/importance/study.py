@@ -1,7 +1,6 @@
 """Entry of the importance study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.importance.arguments import ImportanceArguments
@@ -9,8 +8,9 @@ from steerlens.studies.shared.arguments import refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
     from steerlens.studies.importance.results import ImportanceSummary
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
 
 
 class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
@@ -25,20 +25,15 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         """Options of the command line."""
         return ImportanceArguments
 
-    def run(self, arguments: ImportanceArguments, command: str) -> "Generator[Progress, None, ImportanceSummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: ImportanceArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, ImportanceSummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.importance.experiment import importance_study
+        from steerlens.studies.importance.experiment import importance_experiment
         from steerlens.studies.importance.options import ImportanceOptions
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
-        from steerlens.studies.shared.inputs import (
-            decode_options,
-            decoder_seeds,
-            load_judge,
-            load_study_pair,
-            load_subjects,
-        )
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
 
         settings = arguments.settings
         if not arguments.decoder:
@@ -47,32 +42,26 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             raise UsageError(f"the study needs at least 2 seeds, not {arguments.seeds}, for the scores' reliability.")
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         scope, _, sign = (arguments.effect or "total-").partition("-")
-        yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.choose, arguments.count, choosing=True)
-        pair = load_study_pair(settings, decoder=arguments.decoder)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge, decoder=arguments.decoder)
         options = ImportanceOptions(
-            decode_options(pair, settings),
+            decode_options(models.pair, settings),
             decoder_seeds(settings, arguments.seeds),
             steering=steering,
             diffusion=diffusion_candidates(len(steering)),
             extras=arguments.extras,
             decoding=arguments.decoder,
         )
-        return (
-            yield from importance_study(
-                pair,
-                subjects,
-                options,
-                arguments.out,
-                scope="direct" if scope == "direct" else "total",
-                signed=None if not sign else sign == "signed",
-                ablation=arguments.ablation,
-                target=arguments.target or "",
-                judge=judge,
-                command=command,
-            )
+        return importance_experiment(
+            models.pair,
+            subjects,
+            options,
+            scope="direct" if scope == "direct" else "total",
+            signed=None if not sign else sign == "signed",
+            ablation=arguments.ablation,
+            target=arguments.target or "",
+            judge=models.judge,
+            command=command,
         )
 
     @property

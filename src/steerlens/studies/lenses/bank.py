@@ -31,6 +31,12 @@ BANK = "bank"
 
 _BATCH = 32
 
+_NO_NAMES = (
+    "this pair knows no names of its own; give pictures with names as a bank: --bank INDEX (steerlens neighbours "
+    "index), or --data DIR."
+)
+_TOO_FEW_NAMES = "effects are measured towards at least 2 names."
+
 
 @dataclass(frozen=True, eq=False)
 class BankPart(Part):
@@ -175,6 +181,23 @@ class Names:
     source: str
 
 
+def known_names(vocabulary: Vocabulary | None, source: PictureSource | None) -> int:
+    """Number of names of the pair's vocabulary, or else of a bank that is not embedded yet.
+
+    Raises:
+        UsageError: if there are neither, or fewer than 2 names.
+    """
+    if isinstance(vocabulary, TextVocabulary):
+        count = len(vocabulary.names)
+    elif source is not None:
+        count = len(set(source.names))
+    else:
+        raise UsageError(_NO_NAMES)
+    if count < 2:
+        raise UsageError(_TOO_FEW_NAMES)
+    return count
+
+
 def names_of(vocabulary: Vocabulary | None, bank: Bank | None, limit: int | None, seed: int) -> Names:
     """Names of the pair's vocabulary, or else of the bank.
 
@@ -193,15 +216,12 @@ def names_of(vocabulary: Vocabulary | None, bank: Bank | None, limit: int | None
         words, directions = prototypes(bank.names, bank.embeddings)
         source = "mean embeddings of the bank's pictures of each name"
     else:
-        raise UsageError(
-            "this pair knows no names of its own; give pictures with names as a bank: --bank INDEX (steerlens "
-            "neighbours index), or --data DIR."
-        )
+        raise UsageError(_NO_NAMES)
     if limit is not None and limit < len(words):
         order = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
         words, directions = tuple(words[place] for place in order.tolist()), directions[order]
     if len(words) < 2:
-        raise UsageError("effects are measured towards at least 2 names.")
+        raise UsageError(_TOO_FEW_NAMES)
     if bank is None or bank.judged is None:
         return Names(words, directions, None, (), source)
     shown, judged = prototypes(bank.names, bank.judged)

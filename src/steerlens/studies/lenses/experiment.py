@@ -7,21 +7,24 @@ from typing import Any
 
 from steerlens.encoders import Encoder
 from steerlens.progress import Progress
-from steerlens.sites import Site
-from steerlens.studies.lenses.bank import Bank, PictureSource, embed_bank, names_of, read_bank
+from steerlens.sites import Site, all_heads
+from steerlens.studies.lenses.bank import Bank, PictureSource, embed_bank, known_names, names_of, read_bank
 from steerlens.studies.lenses.figures import pictures_figure, scores_figure
-from steerlens.studies.lenses.measure import PICTURES, PicturesPart, measure, measure_pictures
+from steerlens.studies.lenses.measure import PICTURES, SHOWN_HEADS, PicturesPart, measure, measure_pictures, unique
 from steerlens.studies.lenses.options import CONTRAST, RETRIEVAL, LensesOptions
 from steerlens.studies.lenses.results import LensChoice, LensesSummary
 from steerlens.studies.lenses.scores import NamedScores, table_rows
 from steerlens.studies.lenses.summary import choose, summarise
-from steerlens.studies.shared.bench import Bench, make_bench
+from steerlens.studies.shared.bench import Bench, make_bench, require_blocks
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
-from steerlens.studies.shared.subjects import Subject, SubjectSet
+from steerlens.studies.shared.subjects import Subject, SubjectSet, require_other_concepts
+from steerlens.studies.shared.targets import mean_targets
+from steerlens.studies.shared.transfer import STEPS
+from steerlens.studies.shared.work import Work, effect_passes, reference_passes
 from steerlens.zoo import Pair
 
 
@@ -75,6 +78,28 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
                 "decode": options.decode.decisive(),
             },
         }
+
+    def work(self) -> Work:
+        """Counts what the study computes in all; a setting of one kind may be decoded for another already."""
+        options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
+        heads = len(options.columns(all_heads(spec.n_layers, spec.n_heads)))
+        chosen, reported, bank = len(subjects.selection), len(subjects.reported), self.source
+        targets = mean_targets(self.pair, subjects.everyone)
+        passes = reference_passes(spec, len(subjects.reference)) + (0 if bank is None else len(bank.names)) + 2
+        passes += (chosen + reported) * (effect_passes(spec, [options.ablation], targets) + 1) + reported
+        candidates = [lens for lenses in options.candidates(bank=bank is not None).values() for lens in lenses]
+        choosing = len(unique(setting for lens in candidates for setting in lens.decoded))
+        reporting = 1 + 2  # one picture, and a contrast pair
+        decoded = chosen * (heads * choosing + 1)
+        decoded += reported * (heads * reporting + 1 + len(STEPS)) * len(options.seeds) + 2 * min(SHOWN_HEADS, heads)
+        return Work(
+            pictures=chosen + reported,
+            references=len(subjects.reference),
+            heads=heads,
+            encoder_passes=passes,
+            decoded={options.decode: decoded},
+            judged=self.judge is not None,
+        )
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Embeds the bank, chooses settings, freezes them, and measures the pictures to report on."""
@@ -139,6 +164,28 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
         return Output(rows, figures)
 
 
+def lenses_experiment(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: LensesOptions,
+    *,
+    source: PictureSource | None = None,
+    judge: Encoder | None = None,
+    draws: int = 1000,
+    command: str = "",
+) -> LensesExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `lenses_study`.
+
+    Raises:
+        UsageError: if the model cannot be ablated, there are no names, or pictures of other concepts are missing.
+    """
+    require_blocks(pair, subjects.reference)
+    for half in (subjects.selection, subjects.reported):
+        require_other_concepts(half)
+    known_names(pair.vocabulary, source)
+    return LensesExperiment(pair, subjects, options, source, judge, draws, command)
+
+
 def lenses_study(
     pair: Pair,
     subjects: SubjectSet,
@@ -166,5 +213,5 @@ def lenses_study(
         UsageError: if the folder holds another study, there are no names, or a picture has no target.
         StoreError: if it cannot be written; finished parts stay.
     """
-    experiment = LensesExperiment(pair, subjects, options, source, judge, draws, command)
+    experiment = lenses_experiment(pair, subjects, options, source=source, judge=judge, draws=draws, command=command)
     return (yield from run_experiment(experiment, folder))

@@ -1,17 +1,17 @@
 """Entry of the study of candidate lenses in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.lenses.arguments import LensesArguments
-from steerlens.studies.shared.arguments import refuse_unused
+from steerlens.studies.shared.arguments import refuse_more, refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
     from steerlens.studies.lenses.bank import PictureSource
     from steerlens.studies.lenses.results import LensesSummary
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
 
 
 class LensesStudy(Study[LensesArguments, "LensesSummary"]):
@@ -26,32 +26,28 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
         """Options of the command line."""
         return LensesArguments
 
-    def run(self, arguments: LensesArguments, command: str) -> "Generator[Progress, None, LensesSummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: LensesArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, LensesSummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.lenses.experiment import lenses_study
+        from steerlens.studies.lenses.bank import known_names
+        from steerlens.studies.lenses.experiment import lenses_experiment
         from steerlens.studies.lenses.options import LensesOptions
-        from steerlens.studies.shared.inputs import (
-            decode_options,
-            decoder_seeds,
-            load_judge,
-            load_study_pair,
-            load_subjects,
-        )
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
 
         settings = arguments.settings
         if arguments.bank is None and settings.data is None:
             refuse_unused(arguments, ("bank_size", "neighbours"), "there are no real pictures without --bank or --data")
         strengths = tuple(Strength.parse(strength) for strength in arguments.strengths)
-        yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.choose, arguments.count)
         source = _bank(arguments)
-        pair = load_study_pair(settings)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge)
+        spec = models.pair.encoder.spec
+        refuse_more(arguments, "heads_per_picture", spec.n_layers * spec.n_heads, "heads in this encoder")
+        refuse_more(arguments, "names", known_names(models.pair.vocabulary, source), "names that the pair knows")
         options = LensesOptions(
-            decode_options(pair, settings),
+            decode_options(models.pair, settings),
             strengths,
             arguments.neighbours,
             decoder_seeds(settings, arguments.seeds),
@@ -59,9 +55,7 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
             arguments.names,
             arguments.heads_per_picture,
         )
-        return (
-            yield from lenses_study(pair, subjects, options, arguments.out, source=source, judge=judge, command=command)
-        )
+        return lenses_experiment(models.pair, subjects, options, source=source, judge=models.judge, command=command)
 
     @property
     def report(self) -> "Report[LensesSummary]":
@@ -92,5 +86,10 @@ def _bank(arguments: LensesArguments) -> "PictureSource | None":
     if arguments.bank_size < max(arguments.neighbours, default=1):
         raise UsageError(f"a bank of {arguments.bank_size} pictures is smaller than the number of real pictures shown.")
     if arguments.bank is not None:
-        return index_source(arguments.bank, arguments.bank_size, settings.seed)
-    return None if settings.data is None else scenes_source(settings.data, arguments.bank_size, settings.seed)
+        source = index_source(arguments.bank, arguments.bank_size, settings.seed)
+    elif settings.data is not None:
+        source = scenes_source(settings.data, arguments.bank_size, settings.seed)
+    else:
+        return None
+    refuse_more(arguments, "bank_size", len(source.names), "pictures for the bank")
+    return source

@@ -15,7 +15,7 @@ from steerlens.studies.overlay.figures import (
     strip_figure,
     trajectory_figure,
 )
-from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE, points
+from steerlens.studies.overlay.joint import ATTRIBUTION, GREEDY_STEPS, ONE_SHOT, RANDOM_ORDERS, REFERENCE, points
 from steerlens.studies.overlay.measure import (
     REPORT_TRAJECTORIES,
     SELECTION_TRAJECTORIES,
@@ -23,6 +23,7 @@ from steerlens.studies.overlay.measure import (
     judge_mean,
     measure,
     measure_trajectories,
+    strip_columns,
 )
 from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.orders import (
@@ -39,12 +40,13 @@ from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
-from steerlens.studies.shared.bench import Bench, make_bench
+from steerlens.studies.shared.bench import Bench, make_bench, require_blocks
 from steerlens.studies.shared.candidates import LENSES, candidate_name
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.work import Work, n_heads, reference_passes, single_passes
 from steerlens.zoo import Pair
 
 STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
@@ -97,6 +99,35 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
                 "decode": options.decode.decisive(),
             },
         }
+
+    def work(self) -> Work:
+        """Counts what the study computes in all; settings that are chosen may be decoded already."""
+        options, overlays, spec = self.options, self.overlays, self.pair.encoder.spec
+        heads, chosen, reported = n_heads(spec), len(overlays.selection), len(overlays.reported)
+        counts, candidates = points(heads), len(options.steering) + len(options.diffusion)
+        block = 1 / spec.n_layers
+        scene = 2 * (1 + block) + 2 + (options.ablation == "resample")
+        steps = min(GREEDY_STEPS, options.greedy_pool, max(1, heads // 4))
+        greedy = steps * (1 + single_passes(spec, min(options.greedy_pool, heads)))
+        single = scene + 3 + single_passes(spec) + greedy + 6 + scene + block
+        untuned, judged = len(untuned_settings()), self.judge is not None
+        compared = len(comparisons(self.pair, (*overlays.selection, *overlays.reported)))
+        measured_orders, baselines = 4, 3
+        choosing = 2 * candidates * compared + measured_orders + RANDOM_ORDERS
+        reporting = len(LENSES) * (3 + judged) + untuned * (2 + judged) + measured_orders + baselines + RANDOM_ORDERS
+        along = len(counts) - 2  # no heads need no pass, and all heads are the same for all orders
+        passes = reference_passes(spec, len(overlays.reference)) + (chosen + reported) * single
+        passes += chosen * choosing * along + reported * (reporting + len(retained_orders())) * along
+        strips = len(STRIPS) * (len(set(strip_columns(counts))) - 2) + 2
+        decoded = chosen * heads * candidates + reported * (heads * (untuned + len(LENSES)) * options.seeds + strips)
+        return Work(
+            pictures=chosen + reported,
+            references=len(overlays.reference),
+            heads=heads,
+            encoder_passes=passes,
+            decoded={options.decode: decoded},
+            judged=judged,
+        )
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures the selection, freezes the choices, and measures the pairs to report on."""
@@ -189,6 +220,24 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         return Output(table_rows(trajectories, pairs), figures)
 
 
+def overlay_experiment(
+    pair: Pair,
+    overlays: OverlaySet,
+    options: OverlayOptions,
+    *,
+    judge: Encoder | None = None,
+    draws: int = 2000,
+    command: str = "",
+) -> OverlayExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `overlay_study`.
+
+    Raises:
+        UsageError: if the model cannot be ablated.
+    """
+    require_blocks(pair, overlays.reference)
+    return OverlayExperiment(pair, overlays, options, judge, draws, command)
+
+
 def overlay_study(
     pair: Pair,
     overlays: OverlaySet,
@@ -214,5 +263,5 @@ def overlay_study(
         UsageError: if the folder holds another study.
         StoreError: if it cannot be written; finished parts stay.
     """
-    experiment = OverlayExperiment(pair, overlays, options, judge, draws, command)
+    experiment = overlay_experiment(pair, overlays, options, judge=judge, draws=draws, command=command)
     return (yield from run_experiment(experiment, folder))

@@ -1,16 +1,16 @@
 """Entry of the overlay study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.overlay.arguments import OverlayArguments
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
     from steerlens.studies.overlay.pictures import OverlaySet
     from steerlens.studies.overlay.results import OverlaySummary
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
 
 
 class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
@@ -25,31 +25,29 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         """Options of the command line."""
         return OverlayArguments
 
-    def run(self, arguments: OverlayArguments, command: str) -> "Generator[Progress, None, OverlaySummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: OverlayArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, OverlaySummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.overlay.experiment import overlay_study
+        from steerlens.studies.overlay.experiment import overlay_experiment
         from steerlens.studies.overlay.options import OverlayOptions
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
-        from steerlens.studies.shared.inputs import decode_options, load_judge, load_study_pair
+        from steerlens.studies.shared.inputs import decode_options
 
         settings = arguments.settings
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
-        yield Progress("loading", 0, 1)
         overlays = load_overlays(arguments)
-        pair = load_study_pair(settings)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge)
         options = OverlayOptions(
-            decode_options(pair, settings),
+            decode_options(models.pair, settings),
             settings.seed,
             arguments.ablation,
             steering,
             diffusion_candidates(len(steering)),
             seeds=arguments.seeds,
         )
-        return (yield from overlay_study(pair, overlays, options, arguments.out, judge=judge, command=command))
+        return overlay_experiment(models.pair, overlays, options, judge=models.judge, command=command)
 
     @property
     def report(self) -> "Report[OverlaySummary]":

@@ -20,11 +20,20 @@ if TYPE_CHECKING:
     from steerlens.studies.shared.arguments import StudyArguments, StudySettings
     from steerlens.studies.shared.bench import Bench, make_bench, require_embeddings, with_steps
     from steerlens.studies.shared.effects import Effect, all_effects
-    from steerlens.studies.shared.folder import StudyFolder, open_study
-    from steerlens.studies.shared.inputs import load_judge, load_study_pair, load_subjects
+    from steerlens.studies.shared.folder import StudyFolder, check_folder, open_study
+    from steerlens.studies.shared.inputs import (
+        ModelLoader,
+        StudyModels,
+        checked_pair,
+        load_judge,
+        load_models,
+        load_study_pair,
+        load_subjects,
+    )
     from steerlens.studies.shared.measurements import PicturePart, PictureTables
     from steerlens.studies.shared.neighbours import nearest, only_near
     from steerlens.studies.shared.parts import Part, TensorName, TensorNames
+    from steerlens.studies.shared.planned import PlannedDecoder, PlannedEncoder, PlannedTexts
     from steerlens.studies.shared.records import Key, Record, StudySummary
     from steerlens.studies.shared.run import Experiment, Output, run_experiment
     from steerlens.studies.shared.scenes import draw_scenes, open_pictures, scene_subjects
@@ -38,6 +47,8 @@ if TYPE_CHECKING:
     )
     from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, image_hash
     from steerlens.studies.shared.typicality import Typicality, fit_typicality
+    from steerlens.studies.shared.undecoded import is_undecoded
+    from steerlens.studies.shared.work import Work, single_passes
 
 __all__ = [
     "ABLATIONS",
@@ -49,13 +60,18 @@ __all__ = [
     "Experiment",
     "Key",
     "LensSetting",
+    "ModelLoader",
     "Output",
     "Part",
     "PicturePart",
     "PictureTables",
+    "PlannedDecoder",
+    "PlannedEncoder",
+    "PlannedTexts",
     "Record",
     "StudyArguments",
     "StudyFolder",
+    "StudyModels",
     "StudySettings",
     "StudySummary",
     "Subject",
@@ -63,10 +79,13 @@ __all__ = [
     "TensorName",
     "TensorNames",
     "Typicality",
+    "Work",
     "ablate",
     "all_effects",
     "attribution",
     "by_layer",
+    "check_folder",
+    "checked_pair",
     "concept_of",
     "correlation_estimate",
     "difference_estimate",
@@ -74,8 +93,10 @@ __all__ = [
     "fit_typicality",
     "folder_subjects",
     "image_hash",
+    "is_undecoded",
     "lens_embeddings",
     "load_judge",
+    "load_models",
     "load_study_pair",
     "load_subjects",
     "make_bench",
@@ -90,6 +111,7 @@ __all__ = [
     "scene_subjects",
     "signed_effect",
     "similarity_with",
+    "single_passes",
     "spearman",
     "unsigned_effect",
     "with_steps",

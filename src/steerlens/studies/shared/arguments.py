@@ -57,6 +57,9 @@ class StudyArguments:
 
     settings: StudySettings = field(default_factory=StudySettings)
 
+    dry_run: bool = False
+    """Check all options and inputs, print what would be computed with estimates of time and memory, and stop."""
+
 
 def refuse_unused(arguments: StudyArguments, names: Sequence[str], why: str) -> None:
     """Refuses options that were given and cannot have an effect; options at their defaults are not complained about.
@@ -77,3 +80,24 @@ def refuse_unused(arguments: StudyArguments, names: Sequence[str], why: str) -> 
     ]
     if given:
         raise UsageError(f"{', '.join(given)}: no effect, because {why}. Leave out what has no effect.")
+
+
+def refuse_more(arguments: StudyArguments, name: str, available: int, what: str) -> None:
+    """Refuses a number above what there is; a default may be above it, and takes all.
+
+    Args:
+        arguments: the options of the command.
+        name: name of the option.
+        available: the number that there is.
+        what: what it counts, in the plural and with its owner, such as `heads in this encoder`.
+
+    Raises:
+        UsageError: if the option was given, and is above it.
+    """
+    default = next(field.default for field in fields(arguments) if field.name == name)
+    given = getattr(arguments, name)
+    if given is not None and given != default and given > available:
+        raise UsageError(
+            f"--{name.replace('_', '-')} {given}: there are only {available} {what}; give at most {available}, or "
+            "leave the option out."
+        )

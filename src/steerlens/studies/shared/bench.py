@@ -11,6 +11,7 @@ from steerlens.encoders import Encoder, NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.sites import Site, all_heads
 from steerlens.studies.shared.ablation import mean_writes
+from steerlens.studies.shared.planned import PlannedEncoder
 from steerlens.studies.shared.settings import Reference, reference_of
 from steerlens.zoo import Pair
 
@@ -51,6 +52,22 @@ def require_embeddings(pair: Pair) -> None:
         )
 
 
+def require_blocks(pair: Pair, images: Sequence[Image.Image]) -> None:
+    """Checks that a pair can be ablated, and that there are pictures to take means over; an unloaded pair passes.
+
+    Raises:
+        UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
+            picture.
+    """
+    require_embeddings(pair)
+    if not isinstance(pair.encoder, NativeEncoder | PlannedEncoder):
+        raise UsageError(
+            f"{pair.encoder.spec.name}: this study ablates inside the encoder, but its adapter exposes no blocks."
+        )
+    if not images:
+        raise UsageError("the study needs reference pictures, over which it takes means.")
+
+
 def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
     """Prepares a pair for interventions and computes means over reference pictures.
 
@@ -58,14 +75,10 @@ def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None 
         UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
             picture.
     """
-    require_embeddings(pair)
+    require_blocks(pair, images)
     encoder = pair.encoder
     if not isinstance(encoder, NativeEncoder):
-        raise UsageError(
-            f"{encoder.spec.name}: this study ablates inside the encoder, but its adapter exposes no blocks."
-        )
-    if not images:
-        raise UsageError("the study needs reference pictures, over which it takes means.")
+        raise UsageError(f"{encoder.spec.name} is not loaded.")
     sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
     starts = range(0, len(images), _REFERENCE_BATCH)
     batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]

@@ -176,9 +176,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
     mark = fingerprint(shared)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
-        if names and "study.json" not in names:
-            raise UsageError(f"{folder} holds files but no study of steerlens; give another --out.")
+        _refuse_foreign(folder)
     with only_writer(folder):
         before = read_json(folder / "study.json")
         if before is None:
@@ -186,6 +184,33 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         else:
             _check_same_study(folder, before, identity)
         yield StudyFolder(folder)
+
+
+def check_folder(folder: Path, identity: Mapping[str, Any] | None) -> bool:
+    """Checks, without writing, that a study could be opened in a folder; True if the folder holds it already.
+
+    Args:
+        folder: folder of the study.
+        identity: as in `open_study`; None to accept any study.
+
+    Raises:
+        UsageError: if the folder holds another study, or other files.
+        StoreError: if its `study.json` is damaged.
+    """
+    if not folder.exists():
+        return False
+    with storing(folder):
+        _refuse_foreign(folder)
+    before = read_json(folder / "study.json")
+    if before is not None and identity is not None:
+        _check_same_study(folder, before, json.loads(json.dumps(identity)))
+    return before is not None
+
+
+def _refuse_foreign(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    if names and "study.json" not in names:
+        raise UsageError(f"{folder} holds files but no study of steerlens; give another --out.")
 
 
 def _without_places(identity: Mapping[str, Any]) -> dict[str, Any]:

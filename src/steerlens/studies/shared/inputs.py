@@ -1,5 +1,8 @@
 """Models, pictures and decoding options that the command line of a study names."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from steerlens.decoders import DecodeOptions
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
@@ -13,7 +16,37 @@ from steerlens.studies.shared.undecoded import open_undecoded, refuse_decoding_o
 from steerlens.zoo import Pair
 
 
-def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
+@dataclass(frozen=True, eq=False)
+class StudyModels:
+    """Models of a study.
+
+    Attributes:
+        pair: encoder and decoder.
+        judge: an outside encoder that embeds decoded pictures too, or None.
+    """
+
+    pair: Pair
+    judge: Encoder | None = None
+
+
+class ModelLoader(Protocol):
+    """A function that loads the models of a study, or stands in for them."""
+
+    def __call__(self, settings: StudySettings, judge: str | None = None, *, decoder: bool = True) -> StudyModels:
+        """Returns the pair that the settings name, and the judge of that name."""
+        ...
+
+
+def load_models(settings: StudySettings, judge: str | None = None, *, decoder: bool = True) -> StudyModels:
+    """Loads the pair that the settings name, without `decoder` its encoder alone, and the outside judge.
+
+    Raises:
+        UsageError: as in `load_study_pair`.
+    """
+    return StudyModels(load_study_pair(settings, decoder=decoder), load_judge(judge, settings))
+
+
+def load_study_pair(settings: StudySettings, *, decoder: bool = True, local_files_only: bool = False) -> Pair:
     """Loads the pair that the settings name; without `decoder`, its encoder alone.
 
     Raises:
@@ -21,14 +54,24 @@ def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
             without a decoder that denoises.
     """
     if not decoder:
-        return open_undecoded(settings)
+        return open_undecoded(settings, local_files_only=local_files_only)
     pair = load(
         settings.model,
         device=settings.device,
         dtype=settings.dtype,
         local=settings.local,
         encoder=settings.encoder,
+        local_files_only=local_files_only,
     )
+    return checked_pair(pair, settings)
+
+
+def checked_pair(pair: Pair, settings: StudySettings) -> Pair:
+    """Checks that a pair can be studied with these settings, and returns it.
+
+    Raises:
+        UsageError: as in `load_study_pair`.
+    """
     require_embeddings(pair)
     defaults = pair.decoder.spec.defaults
     if defaults.scheduler == "none" and decode_options(pair, settings) != defaults:
@@ -36,9 +79,9 @@ def load_study_pair(settings: StudySettings, *, decoder: bool = True) -> Pair:
     return pair
 
 
-def load_judge(judge: str | None, settings: StudySettings) -> Encoder | None:
+def load_judge(judge: str | None, settings: StudySettings, *, local_files_only: bool = False) -> Encoder | None:
     """Loads the outside judge, if its name is given."""
-    return None if judge is None else load_encoder(judge, device=settings.device)
+    return None if judge is None else load_encoder(judge, device=settings.device, local_files_only=local_files_only)
 
 
 def decode_options(pair: Pair, settings: StudySettings) -> DecodeOptions:

@@ -20,6 +20,7 @@ from steerlens.progress import Progress
 from steerlens.report import render
 from steerlens.studies.shared.folder import StudyFolder, open_study
 from steerlens.studies.shared.records import StudySummary
+from steerlens.studies.shared.work import Work
 from steerlens.zoo import Pair
 
 _Measured = TypeVar("_Measured")
@@ -49,6 +50,10 @@ class Experiment(ABC, Generic[_Measured, _Summary]):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """JSON values that a call must share with an earlier one to resume its study."""
+
+    @abstractmethod
+    def work(self) -> Work:
+        """Counts what the study computes in all; needs no more of the models than their specs."""
 
     @abstractmethod
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:

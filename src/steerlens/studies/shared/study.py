@@ -14,8 +14,10 @@ from steerlens.studies.shared.arguments import StudyArguments
 if TYPE_CHECKING:
     from steerlens.progress import Progress
     from steerlens.studies.shared.conclusion import Claim, Conclusion
+    from steerlens.studies.shared.inputs import ModelLoader
     from steerlens.studies.shared.markdown import Bar, Finding
     from steerlens.studies.shared.records import StudySummary
+    from steerlens.studies.shared.run import Experiment
 
 _Arguments = TypeVar("_Arguments", bound=StudyArguments)
 _Summary = TypeVar("_Summary", bound="StudySummary")
@@ -67,6 +69,18 @@ class Study(ABC, Generic[_Arguments, _Summary]):
         """Dataclass of its command-line options; its docstring is the help."""
 
     @abstractmethod
+    def prepare(self, arguments: _Arguments, command: str, load: "ModelLoader") -> "Experiment[Any, _Summary]":
+        """Checks options, loads pictures and models, and returns the experiment; computes and writes nothing.
+
+        Args:
+            arguments: options of the command line.
+            command: the command as the page of results prints it.
+            load: loads the models, after all checks that need none.
+
+        Raises:
+            UsageError: if options or pictures do not allow the study.
+        """
+
     def run(self, arguments: _Arguments, command: str) -> "Generator[Progress, None, _Summary]":
         """Loads models and pictures, runs the study in `arguments.out`, and returns its summary.
 
@@ -78,6 +92,14 @@ class Study(ABC, Generic[_Arguments, _Summary]):
             UsageError: if options or pictures do not allow the study, or the folder holds another study.
             StoreError: if the folder cannot be written; finished parts stay.
         """
+        from steerlens.progress import Progress
+        from steerlens.studies.shared.inputs import load_models
+        from steerlens.studies.shared.run import run_experiment
+
+        yield Progress("loading", 0, 1)
+        experiment = self.prepare(arguments, command, load_models)
+        yield Progress("loading", 1, 1)
+        return (yield from run_experiment(experiment, arguments.out))
 
     @property
     @abstractmethod

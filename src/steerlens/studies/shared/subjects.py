@@ -171,6 +171,16 @@ def other_concept(subjects: Sequence[Subject], place: int) -> Subject:
     raise UsageError("resampling needs pictures of at least two concepts.")
 
 
+def require_other_concepts(subjects: Sequence[Subject]) -> None:
+    """Checks that every picture can be resampled; see `other_concept`.
+
+    Raises:
+        UsageError: if all pictures show the same concept.
+    """
+    for place in range(len(subjects)):
+        other_concept(subjects, place)
+
+
 _NUMBERED = re.compile(r"[ _-]*\d+$")
 
 

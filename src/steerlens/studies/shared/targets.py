@@ -36,6 +36,13 @@ def subject_targets(pair: Pair, subject: Subject, given: str = "") -> dict[str, 
     return targets
 
 
+def mean_targets(pair: Pair, subjects: Sequence[Subject], given: str = "") -> float:
+    """Mean number of targets of signed effects per subject; see `subject_targets`."""
+    unknown = set(_unknown_labels(pair, subjects))
+    numbers = [bool(given) + (subject.concept not in unknown) + (subject.other is not None) for subject in subjects]
+    return sum(numbers) / max(1, len(numbers))
+
+
 RECOGNISED = 5
 """A picture is recognised if its own label is among so many best names of the vocabulary."""
 

@@ -15,6 +15,7 @@ arXiv 1807.03888 (Mahalanobis); Y. Sun et al., "Out-of-Distribution Detection wi
 arXiv 2204.06507.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,19 @@ class Typicality:
         return percentile(self.spread.distance(embeddings), self.mahalanobis_null)
 
 
+def require_references(references: Sequence[int]) -> None:
+    """Checks the number of reference pictures.
+
+    Raises:
+        UsageError: if there are fewer than `LEAST`.
+    """
+    if len(references) < LEAST:
+        raise UsageError(
+            f"typicality needs at least {LEAST} reference pictures that are not studied themselves, but there are "
+            f"{len(references)}. Give more pictures, or lower --count."
+        )
+
+
 def fit_typicality(reference: Float[Tensor, "K E"]) -> Typicality:
     """Builds a reference set from real embeddings.
 
@@ -61,11 +75,7 @@ def fit_typicality(reference: Float[Tensor, "K E"]) -> Typicality:
         UsageError: if there are fewer than `LEAST`, or all are equal.
     """
     K = len(reference)
-    if K < LEAST:
-        raise UsageError(
-            f"typicality needs at least {LEAST} reference pictures that are not studied themselves, but there are {K}. "
-            "Give more pictures, or lower --count."
-        )
+    require_references(range(K))
     values = reference.double()
     unit = torch.nn.functional.normalize(values, dim=-1)
     apart = 1 - unit @ unit.T

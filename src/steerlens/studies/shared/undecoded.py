@@ -58,7 +58,7 @@ def is_undecoded(pair: Pair) -> bool:
     return isinstance(pair.decoder, NoDecoder)
 
 
-def open_undecoded(settings: StudySettings) -> Pair:
+def open_undecoded(settings: StudySettings, *, local_files_only: bool = False) -> Pair:
     """Opens the encoder that the settings name, with its vocabulary, as a pair that refuses to decode.
 
     Raises:
@@ -67,7 +67,10 @@ def open_undecoded(settings: StudySettings) -> Pair:
     """
     refuse_decoding_options(settings, "a study without a decoder takes no such option")
     name = settings.encoder or settings.model
-    located = locate_encoder(name) if settings.local is None else _beside(name, settings.local)
+    if settings.local is None:
+        located = locate_encoder(name, local_files_only=local_files_only)
+    else:
+        located = _beside(name, settings.local)
     encoder = open_encoder(located, device=settings.device, name=name)
     known = None if is_folder(name) else cards().get(name)
     folder = Path(name) if known is None else known.bundled_folder

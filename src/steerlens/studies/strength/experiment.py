@@ -7,25 +7,29 @@ from typing import Any
 
 from steerlens.encoders import Encoder
 from steerlens.progress import Progress
-from steerlens.sites import Site
-from steerlens.studies.shared.bench import make_bench
+from steerlens.sites import Site, all_heads
+from steerlens.studies.shared.bench import make_bench, require_blocks
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.sampling import stratified_heads
 from steerlens.studies.shared.stats import mean_estimate
-from steerlens.studies.shared.subjects import Subject, SubjectSet
-from steerlens.studies.shared.targets import target_for
-from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.shared.subjects import Subject, SubjectSet, require_other_concepts
+from steerlens.studies.shared.targets import mean_targets, target_for
+from steerlens.studies.shared.typicality import fit_typicality, require_references
+from steerlens.studies.shared.work import Work, effect_passes, reference_passes
 from steerlens.studies.strength.baselines import baseline_rows
 from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
 from steerlens.studies.strength.measure import (
     PICTURES,
+    SHOWN_HEADS,
     SweepPicturesPart,
     measure,
     measure_pictures,
+    unstudied,
     unstudied_references,
 )
 from steerlens.studies.strength.options import Bounds, StrengthOptions
@@ -85,6 +89,25 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
                 "decode": options.decode.decisive(),
             },
         }
+
+    def work(self) -> Work:
+        """Counts what the study computes in all."""
+        options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
+        heads = len(stratified_heads(all_heads(spec.n_layers, spec.n_heads), options.heads_per_picture, 0))
+        studied = len(subjects.everyone)
+        targets = mean_targets(self.pair, subjects.everyone)
+        passes = reference_passes(spec, len(subjects.reference)) + 2
+        passes += studied * (effect_passes(spec, [options.ablation], targets) + 1)
+        decoded = studied * (heads * len(options.strengths) + 1) * len(options.seeds)
+        shown = min(SHOWN_HEADS, heads) * len(options.strengths) + 1
+        return Work(
+            pictures=studied,
+            references=len(subjects.reference),
+            heads=heads,
+            encoder_passes=passes,
+            decoded={options.decode: decoded + shown},
+            judged=self.judge is not None,
+        )
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures both halves, and decodes a few pictures for a figure."""
@@ -155,6 +178,30 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
         return Output(table_rows(measured.reported, pictures, measured.sites, strengths), figures)
 
 
+def strength_experiment(
+    pair: Pair,
+    subjects: SubjectSet,
+    options: StrengthOptions,
+    *,
+    target: str = "",
+    bounds: Bounds | None = None,
+    judge: Encoder | None = None,
+    draws: int = 500,
+    command: str = "",
+) -> StrengthExperiment:
+    """Checks that the study can be run, and returns its experiment; arguments as in `strength_study`.
+
+    Raises:
+        UsageError: if a picture lacks the target, or real embeddings are too few.
+    """
+    require_blocks(pair, subjects.reference)
+    for half in (subjects.selection, subjects.reported):
+        require_other_concepts(half)
+    require_references(unstudied(subjects))
+    main = Effect("total", target_for(pair, subjects, target), options.ablation)
+    return StrengthExperiment(pair, subjects, options, main, bounds or Bounds(), judge, draws, command)
+
+
 def strength_study(
     pair: Pair,
     subjects: SubjectSet,
@@ -184,6 +231,7 @@ def strength_study(
         UsageError: if the folder holds another study, a picture lacks the target, or real embeddings are too few.
         StoreError: if it cannot be written; finished parts stay.
     """
-    main = Effect("total", target_for(pair, subjects, target), options.ablation)
-    experiment = StrengthExperiment(pair, subjects, options, main, bounds or Bounds(), judge, draws, command)
+    experiment = strength_experiment(
+        pair, subjects, options, target=target, bounds=bounds, judge=judge, draws=draws, command=command
+    )
     return (yield from run_experiment(experiment, folder))

@@ -134,8 +134,12 @@ def measure_pictures(
     yield Progress("pictures", 1, 1)
 
 
+def unstudied(subjects: SubjectSet) -> list[int]:
+    """Indices of the reference pictures that are not studied themselves."""
+    studied = {image_hash(subject.image) for subject in subjects.everyone}
+    return [row for row, image in enumerate(subjects.reference) if image_hash(image) not in studied]
+
+
 def unstudied_references(bench: Bench, subjects: SubjectSet) -> Float[Tensor, "K E"]:
     """Embeddings of the reference pictures that are not studied themselves."""
-    studied = {image_hash(subject.image) for subject in subjects.everyone}
-    rows = [row for row, image in enumerate(subjects.reference) if image_hash(image) not in studied]
-    return bench.reference.embeddings.cpu()[rows]
+    return bench.reference.embeddings.cpu()[unstudied(subjects)]

@@ -1,14 +1,15 @@
 """Entry of the strength study in the table of studies: its command, its summary and its report."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
+from steerlens.studies.shared.arguments import refuse_more
 from steerlens.studies.shared.study import Report, Study
 from steerlens.studies.strength.arguments import StrengthArguments
 
 if TYPE_CHECKING:
-    from steerlens.progress import Progress
+    from steerlens.studies.shared.inputs import ModelLoader
+    from steerlens.studies.shared.run import Experiment
     from steerlens.studies.strength.results import StrengthSummary
 
 
@@ -24,18 +25,13 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
         """Options of the command line."""
         return StrengthArguments
 
-    def run(self, arguments: StrengthArguments, command: str) -> "Generator[Progress, None, StrengthSummary]":
-        """Loads models and pictures, and runs the study."""
+    def prepare(
+        self, arguments: StrengthArguments, command: str, load: "ModelLoader"
+    ) -> "Experiment[Any, StrengthSummary]":
+        """Checks options, and loads pictures and models."""
         from steerlens.lenses import Strength
-        from steerlens.progress import Progress
-        from steerlens.studies.shared.inputs import (
-            decode_options,
-            decoder_seeds,
-            load_judge,
-            load_study_pair,
-            load_subjects,
-        )
-        from steerlens.studies.strength.experiment import strength_study
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
+        from steerlens.studies.strength.experiment import strength_experiment
         from steerlens.studies.strength.options import Bounds, StrengthOptions
 
         settings = arguments.settings
@@ -45,29 +41,25 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
             *(Strength("rho", value) for value in arguments.rho),
             *(Strength("s", value) for value in arguments.s),
         )
-        yield Progress("loading", 0, 1)
         subjects = load_subjects(settings, arguments.count, arguments.count, n_reference=arguments.references)
-        pair = load_study_pair(settings)
-        judge = load_judge(arguments.judge, settings)
-        yield Progress("loading", 1, 1)
+        models = load(settings, arguments.judge)
+        spec = models.pair.encoder.spec
+        refuse_more(arguments, "heads_per_picture", spec.n_layers * spec.n_heads, "heads in this encoder")
         options = StrengthOptions(
-            decode_options(pair, settings),
+            decode_options(models.pair, settings),
             strengths,
             decoder_seeds(settings, arguments.seeds),
             arguments.ablation,
             arguments.heads_per_picture,
         )
-        return (
-            yield from strength_study(
-                pair,
-                subjects,
-                options,
-                arguments.out,
-                target=arguments.target or "",
-                bounds=Bounds(arguments.min_fidelity, arguments.max_atypical),
-                judge=judge,
-                command=command,
-            )
+        return strength_experiment(
+            models.pair,
+            subjects,
+            options,
+            target=arguments.target or "",
+            bounds=Bounds(arguments.min_fidelity, arguments.max_atypical),
+            judge=models.judge,
+            command=command,
         )
 
     @property
