@@ -28,6 +28,8 @@ SiteKind = Literal[
     "region",
     "neuron",
     "feature",
+    "error",
+    "bias",
 ]
 
 NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
@@ -36,8 +38,13 @@ NAMED_KINDS: tuple[SiteKind, ...] = ("vector", "group", "region")
 UNIT_KINDS: tuple[SiteKind, ...] = ("neuron", "feature")
 """Kinds that are one unit of many: a unit of an MLP's hidden layer, a feature of a sparse autoencoder."""
 
-WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS, *UNIT_KINDS)
+SAE_KINDS: tuple[SiteKind, ...] = ("feature", "error", "bias")
+"""Kinds that are parts of a sparse autoencoder: a feature, what it does not explain, its bias."""
+
+WRITE_KINDS: tuple[SiteKind, ...] = ("attn_out", "mlp_out", "head", *NAMED_KINDS, "neuron", *SAE_KINDS)
 """Kinds that add to the residual stream and can therefore be steered."""
+
+_REMAINDERS: tuple[SiteKind, ...] = ("error", "bias")
 
 # At most nine digits: `int` refuses strings of thousands of digits.
 _NUMBER = re.compile(r"\d{1,9}")
@@ -52,9 +59,10 @@ class Site:
 
     Attributes:
         kind: kind of value at the site.
-        layer: layer index from 0; -1 for `embed`, named components and features, which belong to no layer.
+        layer: layer index from 0; -1 for `embed`, named components and parts of autoencoders, which name no layer.
         head: head index from 0 for `head`, else -1.
-        name: name of a `vector`, `group` or `region`, or of a feature's sparse autoencoder, else empty.
+        name: name of a `vector`, `group` or `region`, or of the sparse autoencoder of a `feature`, an `error` or a
+            `bias`, else empty.
         index: index from 0 of a `neuron` in its layer or of a `feature` in its autoencoder, else -1.
     """
 
@@ -67,7 +75,7 @@ class Site:
     def __post_init__(self) -> None:
         if self.kind not in get_args(SiteKind):
             raise UsageError(f"unknown kind of site {self.kind!r}; known are {', '.join(get_args(SiteKind))}.")
-        has_layer = self.kind not in ("embed", "feature", *NAMED_KINDS)
+        has_layer = self.kind not in ("embed", *NAMED_KINDS, *SAE_KINDS)
         if has_layer != (self.layer >= 0) or (self.kind == "head") != (self.head >= 0):
             numbers = "a layer and a head" if self.kind == "head" else "a layer" if has_layer else "no layer"
             raise UsageError(
@@ -75,16 +83,18 @@ class Site:
             )
         if (self.kind in UNIT_KINDS) != (self.index >= 0):
             raise UsageError("a neuron or feature site, and no other, carries an index, counted from 0.")
-        if (self.kind in (*NAMED_KINDS, "feature")) != bool(self.name):
-            raise UsageError("a vector, group, region or feature site, and no other, carries a name.")
+        if (self.kind in (*NAMED_KINDS, *SAE_KINDS)) != bool(self.name):
+            raise UsageError(
+                "a vector, group or region site, a part of a sparse autoencoder, and no other site, carries a name."
+            )
         if self.name and not _NAME.fullmatch(self.name):
-            what = "sparse autoencoder" if self.kind == "feature" else "direction, group or region"
+            what = "sparse autoencoder" if self.kind in SAE_KINDS else "direction, group or region"
             raise UsageError(f"{self.name!r} cannot name a {what}: use letters, digits, '.', '_' and '-'.")
 
     def __str__(self) -> str:
         if self.kind == "embed":
             return "embed"
-        if self.kind in NAMED_KINDS:
+        if self.kind in (*NAMED_KINDS, *_REMAINDERS):
             return f"{self.kind}.{self.name}"
         if self.kind == "head":
             return f"head.{self.layer}.{self.head}"
@@ -98,13 +108,15 @@ class Site:
     def label(self) -> str:
         """Short name for pictures.
 
-        The paper's `L36H4` for a head, `L36N7` for a neuron, `NAME 7` for a feature, the name of a group or region, or
-        the text form.
+        The paper's `L36H4` for a head, `L36N7` for a neuron, `NAME 7` for a feature, `NAME error` for what an
+        autoencoder does not explain, the name of a group or region, or the text form.
         """
         if self.kind in ("group", "region"):
             return self.name
         if self.kind == "feature":
             return f"{self.name} {self.index}"
+        if self.kind in _REMAINDERS:
+            return f"{self.name} {self.kind}"
         if self.kind == "neuron":
             return f"L{self.layer}N{self.index}"
         return f"L{self.layer}H{self.head}" if self.kind == "head" else str(self)
@@ -125,7 +137,7 @@ class Site:
         if match := _PAPER_HEAD.fullmatch(text):
             return cls("head", int(match[1]), int(match[2]))
         kind, _, rest = text.partition(".")
-        for named in NAMED_KINDS:
+        for named in (*NAMED_KINDS, *_REMAINDERS):
             if kind == named and rest:
                 return cls(named, name=rest)
         if text == "embed":
@@ -235,7 +247,7 @@ def _expand(part: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:
     kind, dot, rest = part.partition(".")
     if kind in UNIT_KINDS:
         return _expand_units(part, n_layers, n_heads)
-    if kind in ("embed", *NAMED_KINDS) or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
+    if kind in ("embed", *NAMED_KINDS, *_REMAINDERS) or _PAPER_HEAD.fullmatch(part) or kind not in get_args(SiteKind):
         return (Site.parse(part).check(n_layers, n_heads),)
     fields = rest.split(".") if dot else ["*"]
     limits = (n_layers, n_heads) if kind == "head" else (n_layers,)

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
         LENS_NAMES,
         REAL_PASSES,
         Cell,
+        CellsByPicture,
         Effect,
         LensName,
         Plan,
         RepeatedCells,
+        cells_by_picture,
         clean_site,
         compact,
         foil_of,
         leading_lens,
         make_plan,
     )
-    from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore
+    from steerlens.atlas.results import CellResult, LazyResults, Reading, SiteScore, UnitReading
 
 __all__ = [
     "CONTROLS",
@@ -34,6 +36,7 @@ __all__ = [
     "Atlas",
     "Cell",
     "CellResult",
+    "CellsByPicture",
     "DomainCheck",
     "Effect",
     "Lazy",
@@ -43,6 +46,8 @@ __all__ = [
     "Reading",
     "RepeatedCells",
     "SiteScore",
+    "UnitReading",
+    "cells_by_picture",
     "clean_site",
     "compact",
     "foil_of",

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from typing import Literal, get_args, overload
 
 from steerlens.errors import UsageError
 from steerlens.lenses import Strength
 from steerlens.limits import over_limit
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteKind
 
 LensName = Literal["diffusion", "steering", "control", "foil", "total", "ablation", "total_control"]
 
@@ -25,6 +27,9 @@ EFFECTS: tuple[Effect, ...] = get_args(Effect)
 
 ABLATED = Strength("s", 0.0)
 """Strength of an ablation."""
+
+_NOT_EXCHANGED = ("vector", "feature", "neuron")
+"""Kinds without foils: a direction is the same for every input, a feature is silent on most."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,39 @@ class RepeatedCells(Sequence[Cell]):
         return _of_picture(self.each[cell], self.pictures[picture])
 
 
+@dataclass(frozen=True, eq=False)
+class CellsByPicture(Sequence[Cell]):
+    """Cells that differ from picture to picture, such as those of the features active on each.
+
+    Attributes:
+        of_picture: id of an input -> its cells; inputs in order.
+    """
+
+    of_picture: Mapping[str, tuple[Cell, ...]]
+
+    @cached_property
+    def _all(self) -> tuple[Cell, ...]:
+        return tuple(chain.from_iterable(self.of_picture.values()))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.of_picture.values()))
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Cell, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Cell | tuple[Cell, ...]:
+        return self._all[index]
+
+    def __iter__(self) -> Iterator[Cell]:
+        return chain.from_iterable(self.of_picture.values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CellsByPicture | tuple) and self._all == tuple(other)
+
+
 def _of_picture(cell: Cell, picture: str) -> Cell:
     return Cell(picture, cell.lens, cell.site, cell.strength, cell.seed, cell.draw)
 
@@ -126,6 +164,14 @@ def compact(cells: Sequence[Cell]) -> Sequence[Cell]:
         return cells
     same = RepeatedCells(tuple(by_picture), next(iter(by_picture.values())))
     return same if all(new == old for new, old in zip(same, cells, strict=True)) else cells
+
+
+def cells_by_picture(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Replaces cells that go picture by picture by `CellsByPicture`, to find those of one quickly; keeps others."""
+    if isinstance(cells, RepeatedCells):
+        return cells
+    found = CellsByPicture(grouped(cells))
+    return found if found == tuple(cells) else cells
 
 
 @dataclass(frozen=True)
@@ -155,16 +201,26 @@ class Plan:
         return frozenset(cell.lens for cell in cells)
 
     @property
+    def kinds(self) -> frozenset[SiteKind]:
+        """Kinds of sites that any cell has."""
+        cells = self.cells.each if isinstance(self.cells, RepeatedCells) else self.cells
+        return frozenset(cell.site.kind for cell in cells)
+
+    @property
     def pictures(self) -> tuple[str, ...]:
         """Ids of the input pictures, in order."""
         if isinstance(self.cells, RepeatedCells):
             return self.cells.pictures
+        if isinstance(self.cells, CellsByPicture):
+            return tuple(self.cells.of_picture)
         return tuple(dict.fromkeys(cell.picture for cell in self.cells))
 
     def of(self, picture: str) -> tuple[Cell, ...]:
         """The cells of one picture."""
         if isinstance(self.cells, RepeatedCells):
             return self.cells.of(picture)
+        if isinstance(self.cells, CellsByPicture):
+            return self.cells.of_picture[picture]
         return tuple(cell for cell in self.cells if cell.picture == picture)
 
     def by_picture(self) -> Iterator[tuple[str, tuple[Cell, ...]]]:
@@ -172,6 +228,8 @@ class Plan:
         if isinstance(self.cells, RepeatedCells):
             for picture in self.cells.pictures:
                 yield picture, self.cells.of(picture)
+        elif isinstance(self.cells, CellsByPicture):
+            yield from self.cells.of_picture.items()
         else:
             yield from grouped(self.cells).items()
 
@@ -223,6 +281,7 @@ def make_plan(
     controls: int = 1,
     effects: Sequence[Effect] = ("direct",),
     foils: int = 0,
+    own: Mapping[str, Sequence[Site]] | None = None,
 ) -> Plan:
     """Plans the cells of every picture: its clean reconstruction, each site under each lens, and the controls.
 
@@ -238,12 +297,13 @@ def make_plan(
         controls: number of random directions for each steered site and effect; 0 for none.
         effects: effects of steering: `direct`, or `total` with the ablation of each site, or both.
         foils: number of other inputs whose write each steered site is shown with, for its direct effect.
+        own: id of an input -> sites that it is shown with besides, such as its active features.
 
     Raises:
         UsageError: if there is no picture, site or seed to plan for, no such lens, the number of controls is negative,
             the total effect is requested without the Steering Lens, or there are too few inputs for the foils.
     """
-    if not pictures or not sites or not seeds:
+    if not pictures or not (sites or own) or not seeds:
         raise UsageError("nothing to do: at least one picture, one site and one seed are needed.")
     if unknown := [name for name in lenses if name not in ("diffusion", "steering")]:
         raise UsageError(f"there is no lens {unknown[0]!r}; known are diffusion, steering.")
@@ -257,41 +317,65 @@ def make_plan(
             f"foils show heads with their writes for other inputs: {foils} of them need {foils + 1} different inputs, "
             f"not {len(inputs)}."
         )
-    steered = [site for site in sites if site.is_write] if "steering" in lenses else []
-    # The write of a direction is the same for every input.
-    exchanged = [site for site in steered if site.kind != "vector"] if "direct" in effects else []
-    shown = list(sites) if "diffusion" in lenses else []
-    if not steered and not shown:
-        raise UsageError(
-            "the Steering Lens alone was requested, but no site that it can steer: name heads, attn_out.N, mlp_out.N "
-            "or a direction; only the Diffusion Lens shows the residual stream."
-        )
+    rules = _Rules(strength, tuple(seeds), tuple(lenses), controls, tuple(effects), foils, n_layers)
     if "total" in effects and "steering" not in lenses:
         raise UsageError("the total effect is one of steering: name the Steering Lens too (--lens steering).")
-    if clean_site(n_layers) not in shown:
-        shown.insert(0, clean_site(n_layers))
-    of_sites = len(steered) * _cells_of_a_site(effects, controls) + len(exchanged) * foils
-    if words := over_limit("cells", len(seeds) * (len(shown) + of_sites)):
-        raise UsageError(f"the plan has, for each input, {words}. Name fewer sites, seeds or controls.")
-    each: dict[Cell, None] = {}
-    for seed in seeds:
-        for site in shown:
-            each[Cell("", "diffusion", site, None, seed)] = None
-        lens: LensName
-        for lens in ("steering", "total"):
-            if ("direct" if lens == "steering" else "total") not in effects:
-                continue
-            for site in steered:
-                each[Cell("", lens, site, strength, seed)] = None
-            for site in steered if lens == "total" else ():
-                each[Cell("", "ablation", site, ABLATED, seed)] = None
-            for site in steered:
-                for draw in range(controls):
-                    each[Cell("", CONTROLS[lens], site, strength, seed, draw)] = None
-            for site in exchanged if lens == "steering" else ():
-                for draw in range(1, foils + 1):
-                    each[Cell("", "foil", site, strength, seed, draw)] = None
-    return Plan(RepeatedCells(inputs, tuple(each)), strength, tuple(seeds), n_layers)
+    if own is None:
+        return Plan(RepeatedCells(inputs, rules.cells(sites)), strength, tuple(seeds), n_layers)
+    of_picture = {id: tuple(_of_picture(cell, id) for cell in rules.cells([*sites, *own.get(id, ())])) for id in inputs}
+    return Plan(CellsByPicture(of_picture), strength, tuple(seeds), n_layers)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What is decoded of each site; see `make_plan`."""
+
+    strength: Strength
+    seeds: tuple[int, ...]
+    lenses: tuple[LensName, ...]
+    controls: int
+    effects: tuple[Effect, ...]
+    foils: int
+    n_layers: int
+
+    def cells(self, sites: Sequence[Site]) -> tuple[Cell, ...]:
+        """The cells of one picture, with an empty id.
+
+        Raises:
+            UsageError: if there is nothing to show, or too much.
+        """
+        steered = [site for site in sites if site.is_write] if "steering" in self.lenses else []
+        exchanged = [site for site in steered if site.kind not in _NOT_EXCHANGED] if "direct" in self.effects else []
+        shown = list(sites) if "diffusion" in self.lenses else []
+        if not steered and not shown:
+            raise UsageError(
+                "the Steering Lens alone was requested, but no site that it can steer: name heads, attn_out.N, "
+                "mlp_out.N or a direction; only the Diffusion Lens shows the residual stream."
+            )
+        if clean_site(self.n_layers) not in shown:
+            shown.insert(0, clean_site(self.n_layers))
+        of_sites = len(steered) * _cells_of_a_site(self.effects, self.controls) + len(exchanged) * self.foils
+        if words := over_limit("cells", len(self.seeds) * (len(shown) + of_sites)):
+            raise UsageError(f"the plan has, for each input, {words}. Name fewer sites, seeds or controls.")
+        each: dict[Cell, None] = {}
+        for seed in self.seeds:
+            for site in shown:
+                each[Cell("", "diffusion", site, None, seed)] = None
+            lens: LensName
+            for lens in ("steering", "total"):
+                if ("direct" if lens == "steering" else "total") not in self.effects:
+                    continue
+                for site in steered:
+                    each[Cell("", lens, site, self.strength, seed)] = None
+                for site in steered if lens == "total" else ():
+                    each[Cell("", "ablation", site, ABLATED, seed)] = None
+                for site in steered:
+                    for draw in range(self.controls):
+                        each[Cell("", CONTROLS[lens], site, self.strength, seed, draw)] = None
+                for site in exchanged if lens == "steering" else ():
+                    for draw in range(1, self.foils + 1):
+                        each[Cell("", "foil", site, self.strength, seed, draw)] = None
+        return tuple(each)
 
 
 def _cells_of_a_site(effects: Collection[Effect], controls: int) -> int:

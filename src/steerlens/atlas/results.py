@@ -76,6 +76,26 @@ class CellResult:
         return np.array(self.image)
 
 
+@dataclass(frozen=True, eq=False)
+class UnitReading:
+    """Measurements of one unit on one input, which need no decoding: a neuron, or a part of a sparse autoencoder.
+
+    Attributes:
+        site: the neuron or feature, or the error or the bias of an autoencoder.
+        activation: its activation on the readout token, the mean over several; None for an error or a bias.
+        effect: length of the change of the embedding when its write is taken out, relative to the embedding; from 0.
+        similarity: cosine in [-1,1] of the steered embedding with the target.
+        tokens: activation on every token; of an error or a bias, the norm of its write there. None where the unit is
+            one of the embedding itself.
+    """
+
+    site: Site
+    activation: float | None
+    effect: float
+    similarity: float
+    tokens: Float[Tensor, "T"] | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Reading:
     """Measurements of an input picture that need no decoding.
@@ -95,6 +115,7 @@ class Reading:
             decoder of image tokens.
         unusual: percentage of the pair's reference pictures that are less unusual than the input, in [0,100]; None if
             the pair has no reference statistics.
+        units: measurements of the neurons and features of the plan, in its order.
     """
 
     picture: Picture
@@ -109,6 +130,7 @@ class Reading:
     decomposition_error: float
     steered_similarity: Float[Tensor, "L H"] | None = None
     unusual: float | None = None
+    units: tuple[UnitReading, ...] = ()
 
     def __repr__(self) -> str:
         L, H = self.write_norms.shape
@@ -117,6 +139,11 @@ class Reading:
     def top_labels(self, site: SiteLike) -> tuple[Label, ...]:
         """Labels of a site, best first."""
         return self._labels_of.get(as_site(site), ())
+
+    def unit(self, site: SiteLike) -> UnitReading | None:
+        """Measurements of a neuron or feature; None if the run did not look at it."""
+        wanted = as_site(site)
+        return next((unit for unit in self.units if unit.site == wanted), None)
 
     @cached_property
     def _labels_of(self) -> dict[Site, tuple[Label, ...]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         named_components,
         parse_groups,
     )
-    from steerlens.lenses.controls import control_direction, steer_directions
+    from steerlens.lenses.controls import control_direction, steer_controls, steer_directions
     from steerlens.lenses.diffusion import DiffusionLens
     from steerlens.lenses.image_tokens import TokenDiffusionLens, TokenSteeringLens, read_tokens
     from steerlens.lenses.logit import Label, LogitLens
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
         parse_regions,
         parse_tokens,
         token_part,
+    )
+    from steerlens.lenses.sae_parts import (
+        activations_on_tokens,
+        by_sae,
+        check_sae,
+        into_stream,
+        sae_of,
+        sae_writes,
+        values_on_tokens,
+        writes_on_tokens,
     )
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
     from steerlens.lenses.strength import Strength, as_strength, visible_norm
@@ -67,12 +77,16 @@ __all__ = [
     "TokenTotalLens",
     "TokenTrace",
     "TotalLens",
+    "activations_on_tokens",
     "as_strength",
+    "by_sae",
     "check_direction",
     "check_place",
+    "check_sae",
     "clean_pass",
     "control_direction",
     "direction_site",
+    "into_stream",
     "load_directions",
     "named_components",
     "parse_area",
@@ -83,13 +97,18 @@ __all__ = [
     "reaching_sites",
     "read_out",
     "read_tokens",
+    "sae_of",
+    "sae_writes",
     "source_of",
     "steer_and_patch",
+    "steer_controls",
     "steer_directions",
     "token_part",
     "trace_tokens",
+    "values_on_tokens",
     "visible_norm",
     "writes",
+    "writes_on_tokens",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -34,7 +34,7 @@ class LinearAttribution:
 
     Attributes:
         encoder: the encoder of the trace; it must be linear after its final norm.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
 
     Raises:
         UsageError: if the encoder is not linear after its final norm: a pooling head, a pooler with tanh.

@@ -1,8 +1,9 @@
-"""Named components: directions, groups and regions that can be steered like sites of the model.
+"""Named components: directions, groups, regions and parts of autoencoders that can be steered like sites of the model.
 
-    direction    a vector of the residual stream, the same for every picture (a probe, a neuron, a feature)
+    direction    a vector of the residual stream, the same for every picture (a probe, a mean difference)
     group        several heads, attention outputs and MLPs, steered together with one strength
     region       the part of heads' writes that was read from some tokens (`steerlens.lenses.regions`)
+    feature      a feature of a sparse autoencoder, as active as it is on a picture (`steerlens.lenses.sae_parts`)
 
 A group keeps the closed form of the Steering Lens: with every submodule frozen at its clean output, plus its own
 steering if it is a member, the writes only add, so the write of the group is the sum over its members:
@@ -25,6 +26,7 @@ from steerlens.encoders import EncoderSpec
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
 from steerlens.limits import read_file
+from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site, parse_sites
 from steerlens.storage import check_sum
 from steerlens.trace import Trace
@@ -62,11 +64,11 @@ class Component(Protocol):
         ...
 
 
-Direction: TypeAlias = Float[Tensor, "D"] | Component
-"""Content of a named site: a direction, the same for every picture, or a component."""
+Direction: TypeAlias = Float[Tensor, "D"] | Component | SparseAutoencoder
+"""What a name in a site stands for: a direction, the same for every picture, a component, or a sparse autoencoder."""
 
 
-def direction_site(name: str, direction: Direction) -> Site:
+def direction_site(name: str, direction: Float[Tensor, "D"] | Component) -> Site:
     """Returns the named site of a direction or a component."""
     return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
 

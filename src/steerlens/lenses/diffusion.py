@@ -17,6 +17,7 @@ from steerlens.conditioning import Conditioning
 from steerlens.encoders import Encoder
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import read_out, writes
+from steerlens.lenses.sae_parts import embedding_parts, of_embedding
 from steerlens.sites import SitesLike, as_sites
 from steerlens.trace import Trace
 
@@ -27,7 +28,7 @@ class DiffusionLens:
 
     Attributes:
         encoder: the encoder of the trace.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
     """
 
     encoder: Encoder
@@ -39,11 +40,20 @@ class DiffusionLens:
     def embeddings(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings `P(LN(x))` of the content x of each site, for every picture of the trace.
 
+        A part of the image embedding, such as a feature of an autoencoder that reads it, is its own embedding.
+
         Raises:
             UsageError: if the model has no such site, or `directions` has no such name.
         """
         chosen = as_sites(sites, trace.n_layers, trace.n_heads)
-        return read_out(self.encoder, writes(self.encoder, trace, chosen, self.directions))
+        after = of_embedding(chosen, self.directions)
+        if not after:
+            return read_out(self.encoder, writes(self.encoder, trace, chosen, self.directions))
+        of_site = dict(zip(after, embedding_parts(trace, after, self.directions).unbind(dim=1), strict=True))
+        if inside := [site for site in chosen if site not in of_site]:
+            embeddings = read_out(self.encoder, writes(self.encoder, trace, inside, self.directions))
+            of_site |= dict(zip(inside, embeddings.unbind(dim=1), strict=True))
+        return torch.stack([of_site[site].to(trace.embedding) for site in chosen], dim=1)
 
     def conditioning(self, trace: Trace, sites: SitesLike) -> Conditioning:
         """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""

@@ -43,7 +43,7 @@ class LogitLens:
     Attributes:
         encoder: the encoder of the trace.
         vocabulary: the labels to choose from.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
     """
 
     encoder: Encoder

@@ -9,7 +9,9 @@ from torch import Tensor
 from steerlens.encoders import Encoder, EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.lenses.components import Direction, direction_site
-from steerlens.sites import NAMED_KINDS, Site
+from steerlens.lenses.sae_parts import sae_writes
+from steerlens.saes import SparseAutoencoder
+from steerlens.sites import NAMED_KINDS, SAE_KINDS, Site
 from steerlens.trace import Trace
 
 _TOKENS = 4096
@@ -22,13 +24,15 @@ def writes(
     """Stacks the content of each site or named component; a direction is repeated on every readout token.
 
     Raises:
-        UsageError: if there is no such site, or no direction of that name and width.
+        UsageError: if there is no such site, no direction of that name and width, or no such autoencoder.
     """
-    native = [site for site in sites if site.kind not in NAMED_KINDS]
+    native = [site for site in sites if site.kind not in (*NAMED_KINDS, *SAE_KINDS)]
     contents = dict(zip(native, trace.stack(native).unbind(dim=1), strict=True)) if native else {}
     for site in sites:
         if site.kind in NAMED_KINDS:
             contents[site] = _named(encoder.spec, site, directions, trace)
+    if parts := [site for site in sites if site.kind in SAE_KINDS]:
+        contents |= {site: write.to(trace.final) for site, write in sae_writes(trace, parts, directions).items()}
     if not contents:
         raise UsageError("no site was requested.")
     return torch.stack([contents[site] for site in sites], dim=1)
@@ -36,10 +40,10 @@ def writes(
 
 def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], trace: Trace) -> Tensor:
     kind, D = "direction" if site.kind == "vector" else site.kind, trace.final.shape[-1]
-    if site.name not in directions or direction_site(site.name, directions[site.name]) != site:
+    direction = directions.get(site.name)
+    if direction is None or isinstance(direction, SparseAutoencoder) or direction_site(site.name, direction) != site:
         known = ", ".join(sorted(directions)) or "none was given"
         raise UsageError(f"no {kind} is called {site.name!r}; known: {known}.")
-    direction = directions[site.name]
     if not isinstance(direction, Tensor):
         return direction.write(spec, trace).to(trace.final)
     if direction.shape != (D,):

@@ -34,7 +34,9 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Add, Intervention, Scale
 from steerlens.lenses.components import Direction, Group
 from steerlens.lenses.regions import RegionPart
+from steerlens.lenses.sae_parts import place_of
 from steerlens.lenses.strength import Strength
+from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
@@ -144,7 +146,7 @@ def places_of(site: Site, direction: Direction | None, at: Site | None) -> tuple
 
     Args:
         site: the component.
-        direction: the direction, group or region of a named site.
+        direction: the direction, group, region or sparse autoencoder of a named site.
         at: the place where directions are added.
 
     Raises:
@@ -157,6 +159,8 @@ def places_of(site: Site, direction: Direction | None, at: Site | None) -> tuple
         )
     if site.kind == "head":
         return ((Site("attn_out", site.layer), site),)
+    if isinstance(direction, SparseAutoencoder):
+        return ((place_of(direction, site), None),)
     if isinstance(direction, Group):
         return tuple(place for member in direction.members for place in places_of(member, None, None))
     if isinstance(direction, RegionPart):

@@ -11,7 +11,7 @@ References: R. Takatsuki, S. Joseph, I. Fujisawa, R. Kanai, "Decoding Vision Tra
 arXiv 2504.13763.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,7 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Patch, Scale
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import precise, read_out, writes
+from steerlens.lenses.sae_parts import embedding_parts, of_embedding
 from steerlens.lenses.strength import Strength, as_strength, visible_norm
 from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 from steerlens.trace import Trace
@@ -36,7 +37,7 @@ class SteeringLens:
     Attributes:
         encoder: the encoder of the trace.
         strength: steering strength, or its text form such as `rho=1`.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
     """
 
     encoder: Encoder
@@ -64,7 +65,12 @@ class SteeringLens:
         Raises:
             UsageError: if a site is a point of the residual stream, which is not steered, or does not exist.
         """
-        return read_out(self.encoder, self.residuals(trace, sites))
+        return self._by_space(
+            trace,
+            sites,
+            lambda inside: read_out(self.encoder, self.residuals(trace, inside)),
+            lambda after: precise(trace.embedding)[:, None] + self._after(trace, after)[0],
+        )
 
     def conditioning(self, trace: Trace, sites: SitesLike) -> Conditioning:
         """Computes the same as conditioning of a decoder, (B N, E): picture by picture, site by site."""
@@ -77,13 +83,53 @@ class SteeringLens:
 
     def coefficients(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N"]:
         """Computes the factor `c` of each site's write: `s - 1`, or the factor that gives the relative strength."""
-        return self._factors(trace, self._writes(trace, sites))
+        return self._by_space(
+            trace,
+            sites,
+            lambda inside: self._factors(trace, self._writes(trace, inside)),
+            lambda after: self._after(trace, after)[1],
+        )
 
     def relative_strength(self, trace: Trace, sites: SitesLike) -> Float[Tensor, "B N"]:
-        """Computes the signed `rho` of this strength at each site: `(s - 1) |C h| / |C r_L|`."""
+        """Computes the signed `rho` at each site: `(s - 1) |C h| / |C r_L|`, of parts of e `(s - 1) |h| / |e|`."""
+        return self._by_space(
+            trace,
+            sites,
+            lambda inside: self._relative(trace, inside),
+            lambda after: self._after(trace, after)[2],
+        )
+
+    def _relative(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "B N"]:
         write, centred = self._writes(trace, sites), self.encoder.spec.centred
         final = precise(trace.final)[:, None]
         return self._factors(trace, write) * visible_norm(write, centred=centred) / visible_norm(final, centred=centred)
+
+    def _by_space(
+        self,
+        trace: Trace,
+        sites: SitesLike,
+        inside: Callable[[Sequence[Site]], Tensor],
+        after: Callable[[Sequence[Site]], Tensor],
+    ) -> Float[Tensor, "B N *E"]:
+        """Computes values of components of the residual stream one way, and of parts of the embedding another."""
+        chosen = as_sites(sites, trace.n_layers, trace.n_heads)
+        parts = of_embedding(chosen, self.directions)
+        if not parts:
+            return inside(chosen)
+        of_site = dict(zip(parts, after(parts).unbind(dim=1), strict=True))
+        if others := [site for site in chosen if site not in of_site]:
+            of_site |= dict(zip(others, inside(others).unbind(dim=1), strict=True))
+        return torch.stack([of_site[site] for site in chosen], dim=1)
+
+    def _after(
+        self, trace: Trace, sites: Sequence[Site]
+    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+        """Computes what is added to the embedding for parts of it, with the factors and relative strengths."""
+        write, embedding = precise(embedding_parts(trace, sites, self.directions)), precise(trace.embedding)
+        # One token, which no norm follows.
+        factors = self.strength.coefficient(embedding[:, None, None], write[:, :, None], centred=False)
+        rhos = factors * write.norm(dim=-1) / embedding.norm(dim=-1, keepdim=True)
+        return factors[..., None] * write, factors, rhos
 
     def _factors(self, trace: Trace, write: Float[Tensor, "B N R D"]) -> Float[Tensor, "B N"]:
         return self.strength.coefficient(precise(trace.final)[:, None], write, centred=self.encoder.spec.centred)

@@ -26,7 +26,7 @@ from steerlens.lenses.regions import Area
 from steerlens.lenses.strength import visible_norm
 from steerlens.lenses.token_trace import TokenTrace, source_of
 from steerlens.lenses.total import RealPassLens
-from steerlens.sites import Site
+from steerlens.sites import SAE_KINDS, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ class TokenTotalLens(RealPassLens):
         partial = {
             site: torch.stack([_gathered(parts[site], layer) for layer in self._layers], dim=1)
             for site in sites
-            if site.kind in ("group", "region")
+            if site.kind in ("group", "region", *SAE_KINDS)
         }
         writes = {site: torch.stack([part.write for part in of_site]).sum(dim=0) for site, of_site in parts.items()}
         return TokenTrace(torch.stack([recorded[post] for post in posts], dim=1), writes, self._layers, partial)

@@ -13,7 +13,9 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.components import Direction, Group, direction_site
 from steerlens.lenses.readout import precise
 from steerlens.lenses.regions import RegionPart
-from steerlens.sites import NAMED_KINDS, Site, parse_sites
+from steerlens.lenses.sae_parts import by_sae, check_sae, place_of, sae_of, writes_on_tokens
+from steerlens.saes import SparseAutoencoder
+from steerlens.sites import NAMED_KINDS, SAE_KINDS, Site, parse_sites
 from steerlens.trace import read_from_tokens
 
 _RECORDED = 32
@@ -119,10 +121,19 @@ def check_direction(direction: Direction, encoder: EncoderSpec, decoder: Decoder
     """
     if isinstance(direction, Tensor):
         return
-    direction.check(encoder)
+    if isinstance(direction, SparseAutoencoder):
+        check_sae(direction, encoder)
+    else:
+        direction.check(encoder)
+    if decoder.tokens is None:
+        return
+    if isinstance(direction, SparseAutoencoder) and direction.reads_embedding:
+        raise UsageError(
+            f"{direction.name} is a sparse autoencoder of the image embedding, and {decoder.name} reads image tokens: "
+            "take a decoder of embeddings."
+        )
     for site in _members(direction):
-        if decoder.tokens is not None:
-            decoder.tokens.check(site, encoder.n_layers, decoder.name)
+        decoder.tokens.check(site, encoder.n_layers, decoder.name)
 
 
 @torch.no_grad()
@@ -140,14 +151,14 @@ def trace_tokens(
         decoder: a decoder of its image tokens.
         inputs: the output of `encoder.preprocess`.
         sites: sites to trace; a `vector` is the same on every token.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
 
     Raises:
         ModelError: if the decoder reads no image tokens.
         UsageError: if the model has no such site, or its content never reaches the decoder.
     """
     named, (_, source) = directions or {}, source_of(decoder)
-    L, native = encoder.spec.n_layers, [site for site in sites if site.kind not in NAMED_KINDS]
+    L, native = encoder.spec.n_layers, [site for site in sites if site.kind not in (*NAMED_KINDS, *SAE_KINDS)]
     for site in native:
         source.check(site.check(L, encoder.spec.n_heads), L, decoder.spec.name)
     layers = source.layers_read(L)
@@ -155,14 +166,26 @@ def trace_tokens(
     contents = dict(_recorded(encoder, inputs, list(dict.fromkeys([*posts, *native]))))
     reads = torch.stack([contents[post] for post in posts], dim=1)
     partial: dict[Site, Tensor] = {}
+    for parts in by_sae(sites, named).values():
+        sae = sae_of(parts[0], named)
+        check_direction(sae, encoder.spec, decoder.spec)
+        there = torch.tensor([layer >= place_of(sae, parts[0]).layer for layer in layers], device=reads.device)
+        for site, write in zip(parts, writes_on_tokens(encoder, inputs, sae, parts).unbind(dim=1), strict=True):
+            contents[site] = write.to(reads)
+            if len(layers) > 1:
+                partial[site] = there[:, None, None] * contents[site][:, None]
     for site in sites:
         if site.kind in NAMED_KINDS:
-            if site.name not in named or direction_site(site.name, named[site.name]) != site:
+            direction = named.get(site.name)
+            if (
+                direction is None
+                or isinstance(direction, SparseAutoencoder)
+                or direction_site(site.name, direction) != site
+            ):
                 raise UsageError(
                     f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
                 )
-            check_direction(named[site.name], encoder.spec, decoder.spec)
-            direction = named[site.name]
+            check_direction(direction, encoder.spec, decoder.spec)
             contents[site] = _written(encoder, inputs, direction, reads[:, -1])
             members = () if isinstance(direction, Tensor) else _members(direction)
             if len(layers) > 1 and members:
@@ -228,4 +251,6 @@ def _members(direction: Direction) -> tuple[Site, ...]:
         return direction.members
     if isinstance(direction, RegionPart):
         return direction.heads
+    if isinstance(direction, SparseAutoencoder):
+        return (place_of(direction, direction.feature(0)),)
     raise UsageError(f"a {type(direction).__name__} cannot be written on image tokens; name heads, groups or regions.")

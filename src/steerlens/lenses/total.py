@@ -45,10 +45,12 @@ from steerlens.lenses.real_pass import (
     run_rows,
 )
 from steerlens.lenses.regions import RegionPart
+from steerlens.lenses.sae_parts import sae_of, writes_on_tokens
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.strength import Strength, as_strength, visible_norm
 from steerlens.lenses.token_trace import region_writes
-from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
+from steerlens.saes import SparseAutoencoder
+from steerlens.sites import NAMED_KINDS, SAE_KINDS, Site, SiteLike, SitesLike, as_site, as_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class RealPassLens(ABC):
     Attributes:
         encoder: the encoder.
         strength: steering strength.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
         at: point of the residual stream where directions are added; None if there are none.
     """
 
@@ -139,7 +141,9 @@ class RealPassLens(ABC):
         Raises:
             UsageError: if there is no such component, or it has no place in the real forward pass.
         """
-        if site.kind in ("vector", "group", "region") and site.name not in self.directions:
+        if site.kind in SAE_KINDS:
+            sae_of(site, self.directions)
+        if site.kind in NAMED_KINDS and site.name not in self.directions:
             raise UsageError(f"no {site.kind} is called {site.name!r}; known: {', '.join(self.directions) or 'none'}.")
         found = places_of(site, self.directions.get(site.name), self.at)
         for place, source in found:
@@ -182,6 +186,9 @@ class RealPassLens(ABC):
 
     def _parts(self, clean: CleanPass, site: Site, own: Mapping[Site, Tensor]) -> list[Part]:
         found, direction = self.places(site), self.directions.get(site.name)
+        if isinstance(direction, SparseAutoencoder):
+            write = precise(writes_on_tokens(self.encoder, clean.inputs, direction, [site])[:, 0])
+            return [Part(place, None, write, write) for place, _ in found]
         if isinstance(direction, RegionPart):
             write = precise(region_writes(self.encoder, clean.inputs, direction))
             return [Part(place, None, write, write) for place, _ in found]
@@ -230,7 +237,7 @@ class TotalLens(RealPassLens):
         encoder: the encoder.
         strength: steering strength, or its text form such as `s=5`; a `rho` stands for the factor that the Steering
             Lens takes for it.
-        directions: directions, groups and regions of the named sites, by name.
+        directions: directions, groups, regions and sparse autoencoders of the named sites, by name.
         at: point of the residual stream where directions are added; None if there are none.
 
     References: R. Takatsuki et al., arXiv 2504.13763 (the direct lens); K. Wang et al., arXiv 2211.00593.

@@ -80,6 +80,9 @@ def _same_kind(found: Any, kind: Any) -> bool:
     if pa.types.is_struct(kind):
         names = [field.name for field in found] if pa.types.is_struct(found) else []
         return all(field.name in names and _same_kind(found.field(field.name).type, field.type) for field in kind)
+    if pa.types.is_list(kind):
+        listed = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return listed and _same_kind(found.value_type, kind.value_type)
     return any(any(same(kind) for same in group) and any(same(found) for same in group) for group in kinds)
 
 

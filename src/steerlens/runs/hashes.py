@@ -20,11 +20,11 @@ HASHES = "SHA256SUMS"
 _ALL_LISTED = "# SHA-256 of every file in cells/ and inputs/"
 """First line in a run all of whose files have a hash, unlike one that 0.1.0 began. `sha256sum` skips it.
 
-Labels and tensors have hashes too; the line stays as it was, so that earlier runs are recognised."""
+Labels, tensors and units have hashes too; the line stays as it was, so that earlier runs are recognised."""
 
 _SPECIAL = "it is no ordinary file"
 
-_LINE = re.compile(r"([0-9a-f]{64})  ((?:cells|inputs|labels|tensors)/[^/\n]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ((?:cells|inputs|labels|tensors|units)/[^/\n]+)")
 
 _CHECKED_ON_OPENING = 256_000_000
 """Bytes of a run that are hashed whenever it is opened, a fraction of a second; `runs verify` hashes any run."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from steerlens.atlas import Cell, Plan, RepeatedCells, compact
+from steerlens.atlas import Cell, Plan, RepeatedCells, cells_by_picture, compact
 from steerlens.decoders import DecodeOptions, DecoderSpec, TokenSource
 from steerlens.encoders import EncoderSpec, Geometry, geometry_from_json
 from steerlens.errors import StoreError, UsageError
@@ -35,6 +35,7 @@ BESIDE_IDENTITY = (
     "provenance",
     "geometry",
     "reference",
+    "saes",
     "seconds",
     "resumed",
     "merged",
@@ -54,6 +55,7 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     "target": (dict,),
     "directions": (dict,),
     "decode": (str,),
+    "saes": (dict,),
 }
 """Kinds of what is used without further checks."""
 
@@ -178,7 +180,9 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def plan_from_json(values: Mapping[str, Any]) -> Plan:
     """Reads a plan, including plans of earlier versions, which named every cell of every picture."""
     cells = tuple(_cell_of(key) for key in values["cells"])
-    all_cells = RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else compact(cells)
+    all_cells = (
+        RepeatedCells(tuple(values["pictures"]), cells) if "pictures" in values else cells_by_picture(compact(cells))
+    )
     seeds, n_layers = _check_kind(values["seeds"], list[int]), _check_kind(values["n_layers"], int)
     return Plan(all_cells, Strength.parse(values["strength"]), tuple(seeds), n_layers)
 

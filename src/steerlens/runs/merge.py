@@ -230,9 +230,10 @@ def _reading_files(sources: Sequence[_Source], ids: Mapping[str, Any]) -> dict[s
 
 
 def _united_reading(id: str, paths: Sequence[Path]) -> Reading:
-    """A reading with the labels of all: runs that look at other sites label other sites."""
+    """A reading with the labels and units of all: runs that look at other sites label other sites."""
     readings = [stored_reading(path) for path in paths]
     first, labels = readings[0], {(label.site, label.rank): label for label in readings[0].labels}
+    units = {unit.site: unit for reading in reversed(readings) for unit in reading.units}
     for reading, path in zip(readings[1:], paths[1:], strict=True):
         if not torch.allclose(first.embedding, reading.embedding, rtol=_NUMBERS, atol=_NUMBERS):
             raise UsageError(
@@ -240,7 +241,8 @@ def _united_reading(id: str, paths: Sequence[Path]) -> Reading:
                 "steerlens cannot tell which is right. Run one of them again, or leave it out."
             )
         labels = {(label.site, label.rank): label for label in reading.labels} | labels
-    return replace(first, labels=tuple(sorted(labels.values(), key=lambda label: (label.site, label.rank))))
+    ordered = tuple(sorted(labels.values(), key=lambda label: (label.site, label.rank)))
+    return replace(first, labels=ordered, units=tuple(units.values()))
 
 
 def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str, _Source]) -> None:

@@ -24,8 +24,8 @@ _PARTS_IN_MEMORY = 32
 
 _READINGS_IN_MEMORY = 4
 
-LABELS, TENSORS = "labels", "tensors"
-"""Folders of a run for labels and for tensors."""
+LABELS, TENSORS, UNITS = "labels", "tensors", "units"
+"""Folders of a run for labels, for tensors, and for neurons and features; few runs have the last."""
 
 
 def is_run(folder: Path) -> bool:
@@ -68,13 +68,15 @@ def finished_keys(folder: Path) -> frozenset[str]:
 
 
 def beside(table: Path) -> list[Path]:
-    """Files of a part or of a reading: the table that completes it, labels of a reading, and tensors last.
+    """Files of a part or of a reading: the table that completes it, labels and units of a reading, and tensors last.
 
     Earlier versions kept labels and tensors in the folder of the tables, where readers of whole folders met them.
     """
     run, of_reading = table.parent.parent, table.parent.name == "inputs"
     if has_tables_alone(run):
         labels = [run / LABELS / table.name] if of_reading else []
+        if of_reading and has_units(run):
+            labels.append(run / UNITS / table.name)
         return [table, *labels, run / TENSORS / f"{table.stem}.safetensors"]
     labels = [table.with_suffix(".labels.parquet")] if of_reading else []
     return [table, *labels, table.with_suffix(".safetensors")]
@@ -83,6 +85,11 @@ def beside(table: Path) -> list[Path]:
 def has_tables_alone(folder: Path) -> bool:
     """True if `inputs/` and `cells/` of a run hold nothing but tables of one kind; False for earlier versions' runs."""
     return (folder / TENSORS).is_dir()
+
+
+def has_units(folder: Path) -> bool:
+    """True for a run of neurons or features."""
+    return (folder / UNITS).is_dir()
 
 
 def check_hashes(folder: Path) -> None:
@@ -178,8 +185,8 @@ def stored_reading(path: Path) -> Reading:
     """
 
     def read() -> Reading:
-        table, labels, tensors = beside(path)
-        reading = read_reading(table, labels, tensors, _png)
+        table, labels, *units, tensors = beside(path)
+        reading = read_reading(table, labels, tensors, _png, *units)
         if reading.id != path.stem:  # ids are used as file names
             raise ValueError(f"it belongs to the input {reading.id!r}")
         return reading

@@ -5,6 +5,7 @@
     README.md                        tables and their files, for the Hugging Face datasets library
     inputs/ID.parquet                the input picture and its reading
     labels/ID.parquet                its Logit Lens labels
+    units/ID.parquet                 its neurons and features, in runs that look at any
     tensors/ID.safetensors           its embedding, attention maps and head norms
     cells/part-000000.parquet        decoded pictures with their numbers, part by part
     tensors/part-000000.safetensors  embeddings that were decoded, and embeddings of the decoded pictures
@@ -47,10 +48,12 @@ from steerlens.runs.manifest import (
 from steerlens.runs.reader import (
     LABELS,
     TENSORS,
+    UNITS,
     beside,
     check_hashes,
     finished_keys,
     has_tables_alone,
+    has_units,
     part_files,
     reading_files,
     stored_readings,
@@ -70,6 +73,8 @@ _OWN = re.compile(
 )
 """Names of the files of a run."""
 
+_UNIT_KINDS = ("neuron", "feature", "error", "bias")
+
 _DATASET_CARD = b"""---
 configs:
 - config_name: pictures
@@ -79,12 +84,14 @@ configs:
   data_files: inputs/*.parquet
 - config_name: labels
   data_files: labels/*.parquet
----
+%s---
 
 A run of steerlens: open `report.html`, or load this folder with
 `datasets.load_dataset`.
 """
 """Declares the tables; without it the datasets library takes all parquet files for one table, and fails."""
+
+_DATASET_UNITS = b"- config_name: units\n  data_files: units/*.parquet\n"
 
 
 class RunWriter:
@@ -138,7 +145,8 @@ class RunWriter:
         Raises:
             StoreError: if it cannot be written.
         """
-        self._write(self._own.path("inputs", f"{reading.id}.parquet"), *reading_to_bytes(reading))
+        files = reading_to_bytes(reading, units=has_units(self.folder))
+        self._write(self._own.path("inputs", f"{reading.id}.parquet"), *files)
 
     def _write(self, table: Path, *contents: bytes) -> None:
         """Writes a part or a reading, its table last: the table marks it as stored."""
@@ -190,11 +198,13 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
             new = before is None or has_tables_alone(folder)
             for inside in _INSIDE if new else _INSIDE_BEFORE:  # before the manifest, so that no run lacks them
                 OwnedFolder(folder).make(inside)
+            if before is None and _looks_at_units(manifest):
+                OwnedFolder(folder).make(UNITS)
         if before is None:
             write_manifest(folder, manifest)
             begin_hashes(folder)
         if not (folder / "README.md").exists():  # an earlier process may have died before writing it
-            atomic_write(folder / "README.md", _DATASET_CARD)
+            atomic_write(folder / "README.md", _DATASET_CARD % (_DATASET_UNITS if has_units(folder) else b""))
         if before is not None and before.get("fingerprint") == manifest["fingerprint"]:
             check_fingerprint(folder, before)
         _remove_unfinished(folder)
@@ -203,6 +213,11 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         finished, read = finished_keys(folder), frozenset(reading_files(folder))
         # A resumed run keeps the facts of its first call.
         yield RunWriter(folder, before or manifest, finished, read, resumed=before is not None)
+
+
+def _looks_at_units(manifest: Mapping[str, Any]) -> bool:
+    """True if the plan of a manifest has a neuron or a part of a sparse autoencoder."""
+    return "plan" in manifest and not plan_from_json(manifest["plan"]).kinds.isdisjoint(_UNIT_KINDS)
 
 
 def _refuse_other(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> NoReturn:
@@ -221,7 +236,7 @@ def _remove_unfinished(folder: Path) -> None:
     """
     own = OwnedFolder(folder)
     with storing(folder):
-        for part in (own, *(own.inside(name) for name in _INSIDE)):
+        for part in (own, *(own.inside(name) for name in (*_INSIDE, UNITS))):
             for path in part.unfinished(_OWN):
                 path.unlink(missing_ok=True)
 
@@ -235,7 +250,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _may_come_first(path: Path) -> bool:
-    empty = path.name in _INSIDE and path.is_dir() and not any(path.iterdir())
+    empty = path.name in (*_INSIDE, UNITS) and path.is_dir() and not any(path.iterdir())
     return empty or path.name == LOCK_FILE or path.name.startswith(".manifest.json.")
 
 

@@ -23,12 +23,13 @@ from steerlens.atlas import REAL_PASSES, Cell, CellResult, LensName, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses import Label, Strength
 from steerlens.runs.columns import IMAGE, open_table, read_rows
+from steerlens.runs.units import UNITS, read_units, unit_rows
 from steerlens.sites import Site
 
 _ROW_GROUP = 8
 """Rows that are read at once to get at a picture."""
 
-_DTYPES = {"double": "float64"}
+_DTYPES = {"double": "float64", "float": "float32"}
 """Arrow's names of types -> those of the datasets library, where they differ."""
 
 CELLS = {
@@ -98,11 +99,15 @@ def table_bytes(columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 def schema_of(columns: Mapping[str, Any]) -> Any:
     """Schema of columns, which tells the datasets library which of them are pictures."""
-    features = {
-        name: {"_type": "Image"} if kind == IMAGE else {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
-        for name, kind in columns.items()
-    }
+    features = {name: {"_type": "Image"} if kind == IMAGE else _feature(kind) for name, kind in columns.items()}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(kind: Any) -> dict[str, Any]:
+    """The datasets library's description of a column."""
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": _DTYPES.get(str(kind), str(kind)), "_type": "Value"}
 
 
 def read_png(path: Path, row: int) -> bytes:
@@ -212,8 +217,13 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
     ]
 
 
-def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
-    """Files of a reading: the input as parquet, its labels as parquet, its tensors as safetensors."""
+def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, ...]:
+    """Files of a reading: the input, its labels and its units as parquet, its tensors as safetensors.
+
+    Args:
+        reading: the reading.
+        units: True for a run of neurons or features, which has a table of units for every input.
+    """
     row = {
         "picture": reading.id,
         "name": reading.picture.name,
@@ -241,10 +251,19 @@ def reading_to_bytes(reading: Reading) -> tuple[bytes, bytes, bytes]:
     }
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels), save_tensors(contiguous)
+    tables = [table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels)]
+    if units:
+        tables.append(table_bytes(UNITS, unit_rows(reading.id, reading.units)))
+    return *tables, save_tensors(contiguous)
 
 
-def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, int], bytes] = read_png) -> Reading:
+def read_reading(
+    table: Path,
+    labels: Path,
+    tensors: Path,
+    png: Callable[[Path, int], bytes] = read_png,
+    units: Path | None = None,
+) -> Reading:
     """Reads a reading that `reading_to_bytes` wrote; the input picture is opened on access.
 
     Args:
@@ -252,6 +271,7 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         labels: parquet file of its labels.
         tensors: the safetensors file beside them.
         png: reads the picture of a row.
+        units: parquet file of its neurons and features; None in a run without any.
     """
     rows, stored = read_rows(table, _INPUTS), _read_tensors(tensors, _MEASURED, _MEASURED_SOMETIMES)
     if len(rows) != 1:
@@ -273,6 +293,7 @@ def read_reading(table: Path, labels: Path, tensors: Path, png: Callable[[Path, 
         decomposition_error=row["decomposition_error"],
         steered_similarity=stored.get("steered_similarity"),
         unusual=float(stored["unusual"][0]) if "unusual" in stored else None,
+        units=() if units is None else read_units(units),
     )
 
 

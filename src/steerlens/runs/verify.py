@@ -10,7 +10,16 @@ from steerlens.errors import StoreError
 from steerlens.images import check_png
 from steerlens.runs.hashes import FOREIGN, all_listed, damage_of, read_hashes, tidy_hashes
 from steerlens.runs.manifest import check_fingerprint, plan_from_json, read_manifest, readable_run
-from steerlens.runs.reader import LABELS, beside, part_cells, part_files, part_keys, reading_files, stored_reading
+from steerlens.runs.reader import (
+    LABELS,
+    UNITS,
+    beside,
+    part_cells,
+    part_files,
+    part_keys,
+    reading_files,
+    stored_reading,
+)
 from steerlens.storage import OwnedFolder, only_writer, storing
 
 DAMAGED = "damaged"
@@ -175,8 +184,8 @@ def _move_aside(folder: Path, table: Path) -> dict[str, str]:
     for path in beside(table):
         if not path.exists():
             continue
-        # Labels are named like the table of their reading.
-        name = path.name if path.parent.name != LABELS else f"{path.stem}.labels.parquet"
+        # Labels and units are named like the table of their reading.
+        name = path.name if path.parent.name not in (LABELS, UNITS) else f"{path.stem}.{path.parent.name}.parquet"
         place, number = aside.path(name), 1
         while place.exists() or place.is_symlink():
             place, number = aside.path(f"{number}-{name}"), number + 1

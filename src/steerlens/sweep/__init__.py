@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
-    from steerlens.sweep.prepare import default_strength, make_job, plan_of, vector_place
+    from steerlens.sweep.prepare import default_strength, expected_plan, make_job, vector_place
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
     from steerlens.sweep.unused import refuse_unused_in_decoding
@@ -31,10 +31,10 @@ __all__ = [
     "clear_cache",
     "default_strength",
     "encoder_passes",
+    "expected_plan",
     "foreign_files",
     "look_in",
     "make_job",
-    "plan_of",
     "ray_engine",
     "refuse_unused_in_decoding",
     "run",

@@ -15,6 +15,7 @@ from steerlens.images import Picture
 from steerlens.lenses import Area, Direction
 from steerlens.sites import Site
 from steerlens.sweep.selection import Selection
+from steerlens.sweep.survey import UnitSurvey
 from steerlens.sweep.trace_cache import TraceCache
 from steerlens.vocabulary import Vocabulary
 
@@ -48,7 +49,7 @@ class Job:
         options: options of the decoder.
         vocabulary: labels for the Logit Lens, or None.
         target: the embedding that similarities refer to.
-        directions: the directions, groups and regions behind `vector`, `group` and `region` sites, by name.
+        directions: the directions, groups, regions and sparse autoencoders that sites name, by name.
         n_labels: number of labels stored for every site.
         tokens: tokens that the Steering Lens writes to, for a decoder of image tokens; None for all.
         vector_at: point of the residual stream where directions are added for their total effect; None without one.
@@ -58,6 +59,7 @@ class Job:
         selection: rule that selects the cells to decode.
         reference: statistics of the pair's domain, or None.
         left_out: hashes of inputs that an index of pictures holds and does not show.
+        survey: the neurons and features of each picture, and how well autoencoders fit; None without any.
         models: hashes of weights, and precision, of encoder and decoder, as in the manifest; workers on other machines
             compare them with their own.
     """
@@ -79,6 +81,7 @@ class Job:
     reference: DomainReference | None = None
     left_out: tuple[str, ...] = ()
     models: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    survey: UnitSurvey | None = None
 
     @property
     def reads_tokens(self) -> bool:

@@ -17,15 +17,17 @@ from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
 from steerlens.runs import RunWriter, load_run, open_run
+from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site, SiteLike, SitesLike, as_site
 from steerlens.sweep.bar import shown
 from steerlens.sweep.engine import FinishedCells, run
 from steerlens.sweep.identity import identity
 from steerlens.sweep.job import Job
-from steerlens.sweep.options import DEFAULT_SITES, LookOptions
+from steerlens.sweep.options import DEFAULT_SITES, STRONGEST, LookOptions, RankedBy
 from steerlens.sweep.prepare import make_job
 from steerlens.sweep.ray.cluster import Workers, check_cluster
 from steerlens.sweep.ray.engine import run_on_ray
+from steerlens.sweep.survey import saes_of
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo import Pair, read_vocabulary
 
@@ -56,12 +58,12 @@ def look_in(
         yield from _collect(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
-        facts = {"provenance": pair.provenance.to_json(), **_reference_facts(job)}
+        facts = {"provenance": pair.provenance.to_json(), **_beside_identity(job)}
         manifest = {**run_identity, **facts, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     geometry = job.encoder.spec.geometry
     facts = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
-    facts |= _reference_facts(job)
+    facts |= _beside_identity(job)
     with open_run(folder, run_identity, facts) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _collect(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
@@ -69,8 +71,13 @@ def look_in(
     return load_run(folder)
 
 
+def _beside_identity(job: Job) -> dict[str, Any]:
+    """What a run keeps of the pair's reference statistics and of autoencoders: enough to judge its pictures."""
+    saes = {} if job.survey is None else job.survey.facts(saes_of(job.directions))
+    return {**_reference_facts(job), **({"saes": saes} if saes else {})}
+
+
 def _reference_facts(job: Job) -> dict[str, Any]:
-    """What a run keeps of the pair's reference statistics: enough to judge reconstructions."""
     known = job.reference
     if known is None:
         return {}
@@ -129,7 +136,10 @@ def look(
     progress: Callable[[Progress], object] | bool | None = None,
     workers: Workers | None = None,
     directions: Mapping[str, Direction] | None = None,
+    saes: Sequence[SparseAutoencoder] = (),
     sites: SitesLike = DEFAULT_SITES,
+    strongest: int = STRONGEST,
+    rank: RankedBy = "activation",
     strength: Strength | str | None = None,
     lenses: Literal["diffusion", "steering"] | Sequence[Literal["diffusion", "steering"]] = ("diffusion", "steering"),
     decode: str = "all",
@@ -162,7 +172,11 @@ def look(
             progress bar, False for none; by default a bar in a notebook or a terminal.
         workers: Ray workers that do the work, each with a copy of the pair; by default this process does it.
         directions: name -> direction (D,), group or region to look at besides the sites.
-        sites: sites, or a text such as `resid_post,head.9-11.*`; by default the residual stream and every head.
+        saes: sparse autoencoders, as `load_sae` returns them, whose features the sites can name.
+        sites: sites, or a text such as `resid_post,head.9-11.*`; by default the residual stream and every head, with
+            autoencoders the residual stream and their strongest features (`resid_post,features`).
+        strongest: features of each autoencoder, and neurons, that are shown of each input.
+        rank: what makes them strong: `activation`, `effect` or `target`.
         strength: steering strength, `rho=1` or `s=40`; by default that of the pair's card.
         lenses: lenses whose pictures are decoded: `diffusion`, `steering` or both.
         decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, or `above:X`.
@@ -195,6 +209,8 @@ def look(
         raise _unknown_argument(next(iter(unknown)))
     options = LookOptions(
         sites=_sites_text(sites),
+        strongest=strongest,
+        rank=rank,
         strength=None if strength is None else str(as_strength(strength)),
         lenses=(lenses,) if isinstance(lenses, str) else tuple(lenses),
         decode=decode,
@@ -217,10 +233,10 @@ def look(
     inputs = as_pictures(pictures)
     goal = target if target is None or isinstance(target, str | Path) else as_pictures(target, name="target")[0]
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
-    job = make_job(pair, inputs, options, goal, labels, directions)
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
-    events = look_in(pair, job, None if folder is None else Path(folder), engine)
     with shown(progress) as on_progress:
+        job = make_job(pair, inputs, options, goal, labels, directions, list(saes), on_progress)
+        events = look_in(pair, job, None if folder is None else Path(folder), engine)
         return run_to_end(events, on_progress)
 
 
@@ -236,6 +252,8 @@ _NAMES_ELSEWHERE = {
     "group": "directions",
     "region": "directions",
     "effects": "effect",
+    "sae": "saes",
+    "features": "strongest",
 }
 """Names of the command line, and near ones, -> those of `look`."""
 

@@ -7,6 +7,14 @@ from steerlens.decoders import DecodeOverrides
 
 DEFAULT_SITES = "resid_post,heads"
 
+SAE_SITES = "resid_post,features"
+"""Default sites where a sparse autoencoder is given."""
+
+STRONGEST = 24
+"""Default number of features of an autoencoder, and of neurons, that are shown of each input."""
+
+RankedBy = Literal["activation", "effect", "target"]
+
 
 @dataclass(frozen=True)
 class SiteOptions:
@@ -14,7 +22,17 @@ class SiteOptions:
 
     sites: str = DEFAULT_SITES
     """Sites to look at, comma-separated: heads, all, resid_pre, resid_mid, resid_post, attn_out, mlp_out, a single
-    site such as head.3.4 or L3H4, or a pattern such as head.8-11.* or mlp_out.3-5. Layers and heads count from 0."""
+    site such as head.3.4 or L3H4, or a pattern such as head.8-11.* or mlp_out.3-5; features, feature.NAME or
+    feature.NAME.7 of a sparse autoencoder (--sae), after which the default is resid_post,features; neurons, neuron.5
+    or neuron.5.7 of an MLP's hidden layer. Layers, heads, features and neurons count from 0."""
+
+    strongest: int = STRONGEST
+    """Features of each sparse autoencoder, and neurons, to show of each input: the strongest, where the sites do not
+    number them."""
+
+    rank: RankedBy = "activation"
+    """What makes a feature or neuron strong: activation, on the readout token, times the norm of its decoder row;
+    effect, how far the embedding moves without it; or target, the cosine of the steered embedding with the target."""
 
     tokens: str = "all"
     """Tokens that the Steering Lens WRITES TO, for decoders that read image tokens (rae-dinov2, rae-mae,

@@ -1,18 +1,20 @@
 """Preparation of jobs: plan, target and selection from pictures and options, checked against the pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
-from torch import Tensor
 
-from steerlens.atlas import EFFECTS, REAL_PASSES, Effect, Plan, make_plan
+from steerlens.atlas import EFFECTS, REAL_PASSES, CellsByPicture, Effect, Plan, make_plan
 from steerlens.decoders import DecoderSpec, NeighboursDecoder, clean_conditioning
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture
 from steerlens.lenses import (
     Area,
     Direction,
+    RegionPart,
     Strength,
     TokenSteeringLens,
     check_direction,
@@ -22,13 +24,22 @@ from steerlens.lenses import (
     reaching_sites,
 )
 from steerlens.limits import over_limit
+from steerlens.progress import Progress
+from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target, without_inputs
-from steerlens.sweep.options import LookOptions
+from steerlens.sweep.options import LookOptions, RankedBy
 from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
+from steerlens.sweep.survey import Surveyor, UnitSurvey, saes_of, surveyed, with_saes
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
-from steerlens.sweep.unused import refuse_unused_in_decoding, refuse_unused_in_plan, refuse_unused_labels
+from steerlens.sweep.units import UnitRequest, unit_request
+from steerlens.sweep.unused import (
+    refuse_unused_in_decoding,
+    refuse_unused_in_plan,
+    refuse_unused_labels,
+    refuse_unused_units,
+)
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo import Card, Pair
 from steerlens.zoo.identity import models_identity
@@ -37,7 +48,7 @@ _MAX_SEED = 2**63 - 1
 """The largest whole number that a generator and a parquet column take."""
 
 Directions = Mapping[str, Direction]
-"""Name -> direction (D,), group or region to look at besides the sites."""
+"""Name -> direction (D,), group or region to look at besides the sites, or sparse autoencoder."""
 
 
 def make_job(
@@ -47,8 +58,12 @@ def make_job(
     target: str | Path | Picture | None = None,
     vocabulary: Vocabulary | None = None,
     directions: Directions | None = None,
+    saes: Sequence[SparseAutoencoder] = (),
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> Job:
     """Makes the job of an engine: plan, decoder options, target and selection.
+
+    Where sites name features or neurons, every picture is traced first, to find those that are active on it.
 
     Args:
         pair: encoder and decoder.
@@ -57,26 +72,37 @@ def make_job(
         target: what similarities refer to: None for each input itself, a picture or its path, or a text.
         vocabulary: labels for the Logit Lens; by default the pair's own.
         directions: name -> direction (D,), group or region.
+        saes: sparse autoencoders, whose names are distinct from those of `directions`.
+        on_progress: called with the progress of the survey of neurons and features.
 
     Raises:
         UsageError: if a site, strength, text or number makes no sense for this pair, or an option has no effect.
     """
-    spec, by_id, directions = pair.encoder.spec, dict[str, Picture](), directions or {}
+    spec, by_id = pair.encoder.spec, dict[str, Picture]()
+    directions = with_saes(directions or {}, saes, pair.encoder)
     for picture in pictures:
         by_id.setdefault(picture_id(picture), picture)
     strength = default_strength(pair.card)
-    plan = plan_of(options, pictures, spec.n_layers, spec.n_heads, strength, pair.decoder.spec, directions)
     for direction in directions.values():
-        if not isinstance(direction, Tensor):
-            direction.check(spec)
+        check_direction(direction, spec, pair.decoder.spec)
+    request = unit_request(options, saes_of(directions), spec.n_layers, spec.n_heads)
+    # Before any picture is traced, so that what no picture decides is refused at once.
+    plan = expected_plan(
+        options, pictures, spec.n_layers, spec.n_heads, strength, pair.decoder.spec, directions, request
+    )
+    options = replace(options, sites=request.fixed)
     if options.preview and not getattr(pair.decoder, "previews", False):
         raise UsageError(f"{pair.decoder.spec.name} has no preview: only decoders with a MoVQ autoencoder do.")
     ranks = isinstance(pair.decoder, NeighboursDecoder)
     refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name, ranks=ranks)
     labels = pair.vocabulary if vocabulary is None else vocabulary
     refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
-    tokens = _tokens_written_to(pair, options, plan.strength, directions)
-    resolved = resolve_target(pair, target)
+    tokens = _tokens_written_to(pair, options, plan.strength)
+    traces, resolved, survey = _kept_traces(pair, options, directions), resolve_target(pair, target), None
+    if not request.is_empty:
+        survey = _survey(pair, options, request, directions, plan.strength, resolved, traces, by_id, on_progress)
+        sizes = (spec.n_layers, spec.n_heads)
+        plan = plan_of(options, pictures, *sizes, strength, pair.decoder.spec, directions, survey.own)
     index = pair.decoder if isinstance(pair.decoder, NeighboursDecoder) else None
     left_out = () if index is None else index.known(picture.sha256 for picture in pictures)
     job = Job(
@@ -92,19 +118,56 @@ def make_job(
         tokens=tokens,
         vector_at=vector_place(options, plan, spec.n_layers),
         inputs=plan.pictures,
-        traces=_kept_traces(pair, options, directions),
+        traces=traces,
         selection=_selection(pair, options, resolved),
         reference=pair.reference,
         left_out=left_out,
         models=models_identity(pair),
+        survey=survey,
     )
     if options.foils and job.reads_tokens:
         raise UsageError(
             f"{pair.decoder.spec.name} reads image tokens, and foils are for decoders of embeddings; set foils to 0."
         )
-    real = dict.fromkeys(cell.site for cell in plan.of(plan.pictures[0]) if cell.lens in REAL_PASSES)
+    real = dict.fromkeys(cell.site for id in _representative(plan) for cell in plan.of(id) if cell.lens in REAL_PASSES)
     total_lens(job).check(list(real))
     return job
+
+
+def _representative(plan: Plan) -> tuple[str, ...]:
+    """Pictures that together have every site of a plan."""
+    return plan.pictures if isinstance(plan.cells, CellsByPicture) else plan.pictures[:1]
+
+
+def _survey(
+    pair: Pair,
+    options: LookOptions,
+    request: UnitRequest,
+    directions: Directions,
+    strength: Strength,
+    target: Target,
+    traces: TraceCache | None,
+    pictures: Mapping[str, Picture],
+    on_progress: Callable[[Progress], object] | None,
+) -> UnitSurvey:
+    all_tokens = pair.decoder.spec.consumes == "image_tokens"
+    if all_tokens and options.rank != "activation":
+        raise UsageError(
+            f"rank {options.rank} compares image embeddings, and {pair.decoder.spec.name} reads image tokens: rank by "
+            "activation."
+        )
+    surveyor = Surveyor(
+        encoder=pair.encoder,
+        trace=pair.encoder.trace if traces is None else traces.trace,
+        directions=directions,
+        strength=strength,
+        target=target.direction,
+        request=request,
+        strongest=options.strongest,
+        rank=options.rank,
+        all_tokens=all_tokens,
+    )
+    return surveyed(surveyor.survey(pictures), on_progress)
 
 
 def parse_effects(effect: str | Sequence[str]) -> tuple[Effect, ...]:
@@ -142,6 +205,48 @@ def picture_id(picture: Picture) -> str:
     return picture.sha256[:12]
 
 
+def expected_plan(
+    options: LookOptions,
+    pictures: Sequence[Picture],
+    n_layers: int,
+    n_heads: int,
+    strength: Strength,
+    decoder: DecoderSpec | None = None,
+    directions: Directions | None = None,
+    request: UnitRequest | None = None,
+) -> Plan:
+    """Plan before any picture is traced: as `plan_of`, with as many features and neurons as there can be.
+
+    Args:
+        options: options of the sweep, whose sites may name features and neurons.
+        pictures: the inputs.
+        n_layers: L.
+        n_heads: H.
+        strength: steering strength if the options have none.
+        decoder: spec of the decoder.
+        directions: content of named sites.
+        request: the features and neurons, if they have been read from the options.
+
+    Raises:
+        UsageError: as `plan_of`.
+    """
+    if options.rank not in get_args(RankedBy):
+        raise UsageError(f"features are ranked by {', '.join(get_args(RankedBy))}, not by {options.rank!r}.")
+    if options.strongest < 1:
+        raise UsageError(f"at least one feature is shown of each autoencoder, not {options.strongest}.")
+    request = request or unit_request(options, saes_of(directions or {}), n_layers, n_heads)
+    refuse_unused_units(options, request)
+    units = None if request.is_empty else dict.fromkeys(map(picture_id, pictures), _placeholders(options, request))
+    fixed = replace(options, sites=request.fixed)
+    return plan_of(fixed, pictures, n_layers, n_heads, strength, decoder, directions, units)
+
+
+def _placeholders(options: LookOptions, request: UnitRequest) -> tuple[Site, ...]:
+    if words := over_limit("cells", options.strongest):
+        raise UsageError(f"strongest asks for {words}.")
+    return request.placeholders(options.strongest)
+
+
 def plan_of(
     options: LookOptions,
     pictures: Sequence[Picture],
@@ -150,6 +255,7 @@ def plan_of(
     strength: Strength,
     decoder: DecoderSpec | None = None,
     directions: Directions | None = None,
+    own: Mapping[str, Sequence[Site]] | None = None,
 ) -> Plan:
     """Plan of the cells that options name, on an encoder of L layers and H heads.
 
@@ -161,7 +267,8 @@ def plan_of(
         strength: steering strength if the options have none.
         decoder: spec of the decoder. For a decoder of image tokens, sites that never reach it are left out of
             patterns, and refused if they are named.
-        directions: name -> direction (D,), group or region.
+        directions: name -> direction (D,), group, region or sparse autoencoder, whose parts are sites.
+        own: id of a picture -> its neurons and features.
 
     Raises:
         UsageError: if a site or a number makes no sense for this encoder, or an option has no effect.
@@ -181,7 +288,11 @@ def plan_of(
         sites = reaching_sites(options.sites, n_layers, n_heads, decoder)
     elif options.sites.strip():
         sites = parse_sites(options.sites, n_layers, n_heads)
-    named = tuple(direction_site(name, direction) for name, direction in (directions or {}).items())
+    named = tuple(
+        direction_site(name, direction)
+        for name, direction in (directions or {}).items()
+        if not isinstance(direction, SparseAutoencoder)
+    )
     plan = make_plan(
         [picture_id(picture) for picture in pictures],
         tuple(dict.fromkeys((*sites, *named))),
@@ -192,6 +303,7 @@ def plan_of(
         controls=options.controls,
         effects=parse_effects(options.effect),
         foils=options.foils,
+        own=own,
     )
     refuse_unused_in_plan(options, plan)
     return plan
@@ -262,11 +374,11 @@ def _selection(pair: Pair, options: LookOptions, target: Target) -> Selection:
 
 def _kept_traces(pair: Pair, options: LookOptions, directions: Directions) -> TraceCache | None:
     # What a head reads from a region is computed from the values of all tokens, which the cache does not store.
-    regions = any(not isinstance(named, Tensor) and named.kind == "region" for named in directions.values())
+    regions = any(isinstance(named, RegionPart) for named in directions.values())
     return trace_cache(pair) if options.cache and not regions else None
 
 
-def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength, directions: Directions) -> Area | None:
+def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength) -> Area | None:
     area, decoder = parse_tokens(options.tokens), pair.decoder.spec
     if decoder.consumes == "image_embedding":
         if area is not None:
@@ -275,7 +387,5 @@ def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength, dir
                 "tokens. To see what heads read from a part of the picture, name a region."
             )
         return None
-    for direction in directions.values():
-        check_direction(direction, pair.encoder.spec, decoder)
     TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses unread tokens
     return area

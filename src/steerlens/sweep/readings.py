@@ -12,24 +12,23 @@ from steerlens.images import Picture
 from steerlens.lenses import LogitLens, SteeringLens, visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.cells import TracedPicture
 from steerlens.sweep.job import Job
+from steerlens.sweep.unit_readings import units_of
 from steerlens.trace import Trace
 from steerlens.zoo import seen_part
 
 
-def reading_of(
-    job: Job, id: str, cells: Iterable[Cell], trace: Trace, target: Float[Tensor, "E"], error: float
-) -> Reading:
+def reading_of(job: Job, id: str, cells: Iterable[Cell], traced: TracedPicture) -> Reading:
     """Computes the reading of one picture.
 
     Args:
         job: the job.
         id: id of the picture.
         cells: all its planned cells, finished or not: a resumed run must not lose their labels.
-        trace: trace of the picture.
-        target: embedding that similarities refer to.
-        error: relative error of the trace's decomposition.
+        traced: the traced picture.
     """
+    trace, target = traced.trace, traced.target
     encoder = job.encoder
     L, H = encoder.spec.n_layers, encoder.spec.n_heads
     heads, centred = trace.stack(all_heads(L, H))[0].float(), encoder.spec.centred
@@ -37,8 +36,8 @@ def reading_of(
     if centred:
         heads, final = heads - heads.mean(-1, keepdim=True), final - final.mean(-1, keepdim=True)
     labels = ()
+    planned = [cell.site for cell in cells if cell.lens not in ("control", "foil", "total_control")]
     if job.vocabulary is not None:
-        planned = [cell.site for cell in cells if cell.lens not in ("control", "foil", "total_control")]
         sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *planned])
         labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
     return Reading(
@@ -51,9 +50,10 @@ def reading_of(
         attention=trace.attention[0].float().mean(dim=2).half().cpu() if trace.recorded_attention is not None else None,
         write_norms=(visible_norm(heads, centred=False) / visible_norm(final, centred=False)).view(L, H).cpu(),
         direct_similarity=cosine_similarity(heads.flatten(1), final.flatten()).view(L, H).cpu(),
-        decomposition_error=error,
+        decomposition_error=traced.error,
         unusual=_unusual(job, id, trace),
         steered_similarity=None if job.reads_tokens else _head_similarity(job, trace, target),
+        units=units_of(job, planned, traced),
     )
 
 

@@ -21,6 +21,7 @@ from steerlens.lenses import (
     TokenTrace,
     control_direction,
     read_tokens,
+    steer_controls,
     steer_directions,
     trace_tokens,
     writes,
@@ -60,7 +61,7 @@ def read_picture(job: Job, id: str, cells: Sequence[Cell], traced: TracedPicture
         ModelError: if it does not fit into memory.
     """
     with fitting(f"reading the picture {job.pictures[id].name}"):
-        return reading_of(job, id, cells, traced.trace, traced.target, traced.error)
+        return reading_of(job, id, cells, traced)
 
 
 def selected_cells(job: Job, traced: TracedPicture, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
@@ -125,10 +126,10 @@ def _embeddings(
     if lens == "steering":
         return steering.embeddings(trace, sites)[0, rows], rhos
     if lens == "foil":
-        directions = _foil_writes(job, cells)
-    else:
-        directions = torch.stack([control_direction(cell.site, cell.draw, trace.final[0]) for cell in cells])
-    return steer_directions(job.encoder, trace, directions[None], rhos[None])[0], rhos
+        foils = _foil_writes(job, cells)
+        return steer_directions(job.encoder, trace, foils[None], rhos[None])[0], rhos
+    draws = [(cell.site, cell.draw) for cell in cells]
+    return steer_controls(job.encoder, trace, draws, rhos[None], job.directions)[0], rhos
 
 
 def _foil_writes(job: Job, cells: Sequence[Cell]) -> Float[Tensor, "N R D"]:

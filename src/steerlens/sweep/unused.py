@@ -10,6 +10,7 @@ from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.selection import Selection
+from steerlens.sweep.units import UnitRequest
 
 _DEFAULTS = LookOptions()
 
@@ -42,6 +43,23 @@ def refuse_unused_in_decoding(
         UsageError: if an option has no effect, naming all that have none.
     """
     _refuse(_unused_in_decoding(options, defaults, decoder, ranks))
+
+
+def refuse_unused_units(options: LookOptions, request: UnitRequest) -> None:
+    """Checks that options about neurons and features go with sites that leave their choice open.
+
+    Args:
+        options: options of the sweep.
+        request: the neurons and features that its sites name.
+
+    Raises:
+        UsageError: if such an option has no effect.
+    """
+    if request.strongest_of or request.layers:
+        return
+    given = [("strongest", options.strongest), ("rank", options.rank)]
+    why = "it chooses among features and neurons, and the sites name none, or name them by number"
+    _refuse((f"{name} {value}", why) for name, value in given if value != getattr(_DEFAULTS, name))
 
 
 def refuse_unused_labels(options: LookOptions, *, vocabulary: bool, own: bool) -> None:

@@ -78,7 +78,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         Selection,
         default_strength,
         encoder_passes,
-        plan_of,
+        expected_plan,
         refuse_unused_in_decoding,
         vector_place,
     )
@@ -113,9 +113,10 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     )
     if settings.sites.vocabulary is not None:
         check_vocabulary_files(settings.sites.vocabulary)
-    directions = settings.sites.directions(cost.n_layers, cost.n_heads)
+    saes = {sae.name: sae for sae in settings.sites.saes()}
+    directions = {**settings.sites.directions(cost.n_layers, cost.n_heads), **saes}
     strength = default_strength(card)
-    plan = plan_of(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
+    plan = expected_plan(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
     defaults = default_options(card, cost.size)
     refuse_unused_in_decoding(look, defaults, models.model)
     options = look.over(defaults)

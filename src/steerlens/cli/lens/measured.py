@@ -15,7 +15,7 @@ from steerlens.cli.estimates import disk_bytes, existing, timed, weight_bytes
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.decoders import DecodeOptions, clean_conditioning, decode
 from steerlens.errors import ModelError, UsageError
-from steerlens.sweep import Job, Selection, default_strength, make_job, plan_of
+from steerlens.sweep import Job, Selection, default_strength, expected_plan, make_job
 from steerlens.zoo import Card, card_of, has_no_decoder, read_vocabulary
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Pa
     directions = settings.sites.directions(spec.n_layers, spec.n_heads, spec.width)
     words = settings.sites.vocabulary
     vocabulary = None if words is None else read_vocabulary(words, pair)
-    job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions)
+    saes = settings.sites.saes()
+    job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions, saes)
     each, trace = _seconds(job)
     decoded = job.selection.at_most(job.plan.cells)
     return {
@@ -72,8 +73,10 @@ def _not_here(settings: LensSettings, card: Card, pictures: "list[Picture]", fol
     """Plan of a run with a model that has to be fetched first."""
     if not card.heads:
         raise UsageError(f"{card.name} is not on this machine, and its sizes are not known; run doctor first.")
-    directions = settings.sites.directions(card.layers, card.heads)
-    plan = plan_of(settings.look, pictures, card.layers, card.heads, default_strength(card), directions=directions)
+    saes = {sae.name: sae for sae in settings.sites.saes()}
+    directions = {**settings.sites.directions(card.layers, card.heads), **saes}
+    strength = default_strength(card)
+    plan = expected_plan(settings.look, pictures, card.layers, card.heads, strength, directions=directions)
     options = settings.look.over(card.defaults.options())
     selection = Selection.parse(settings.look.decode)
     return {

@@ -16,6 +16,7 @@ from steerlens.cli.lens.engines import (
     pays_to_compile,
 )
 from steerlens.cli.lens.settings import LensSettings
+from steerlens.cli.lens.units import fit_lines, saes_json, unit_lines, units_json
 from steerlens.domain import UNUSUAL
 from steerlens.images import Picture
 from steerlens.progress import Progress, run_to_end
@@ -40,7 +41,13 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         spec = pair.encoder.spec
         directions = settings.sites.directions(spec.n_layers, spec.n_heads, spec.width)
         vocabulary = None if settings.sites.vocabulary is None else read_vocabulary(settings.sites.vocabulary, pair)
-        job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions)
+        saes = settings.sites.saes()
+        progress.advance(1)
+        job = make_job(
+            pair, pictures, settings.look, settings.sites.target, vocabulary, directions, saes, progress.show
+        )
+        for line in fit_lines(job):
+            progress.say(line)
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
             progress.say("compiling the denoising network, which takes a few minutes; --compile no skips this")
             compile_decoder(pair)
@@ -54,7 +61,6 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
             progress.say(
                 f"{pair.name} reads the tokens after layer {last} of {spec.n_layers}: later layers are left out"
             )
-        progress.advance(1)
         if settings.workers.engine == "ray":
             leave_the_gpu(pair)
         sweep, told = SweepBar(progress), set[str]()
@@ -105,9 +111,12 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
             content[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        if reading.units:
+            content["units"] = units_json(reading)
         content["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
         pictures.append(content)
-    return {"report": str(report), "run": str(report.parent), "pictures": pictures}
+    saes = {"saes": dict(saes_json(atlas))} if saes_json(atlas) else {}
+    return {"report": str(report), "run": str(report.parent), **saes, "pictures": pictures}
 
 
 def _domain(check: DomainCheck) -> dict[str, Any]:
@@ -119,6 +128,8 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
         clean = atlas.clean(reading.id)
         if clean:
             say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
+        for line in unit_lines(atlas, reading):
+            say(line)
         _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {reading.target}")
         _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {reading.target}")
     say(f"report: {report}")

@@ -12,6 +12,7 @@ from steerlens.sweep.ray.cluster import Workers
 
 if TYPE_CHECKING:
     from steerlens.lenses import Direction
+    from steerlens.saes import SparseAutoencoder
     from steerlens.zoo import Pair
 
 
@@ -96,6 +97,40 @@ class SiteSettings(SiteOptions):
     left,top,right,bottom in pixels of the encoder's view, patches=ROWS,COLUMNS (patches=2-4,0-3), the file of a mask
     picture, cls (class token and registers), or outside=REGION. Can be repeated. For the tokens that the Steering Lens
     WRITES TO, see --tokens."""
+
+    sae: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Sparse autoencoder whose features are looked at, [NAME=]FOLDER: of SAELens, or a safetensors file with W_enc,
+    W_dec, b_enc, b_dec. Its features are feature.NAME.0, feature.NAME.1 and so on. Can be repeated."""
+
+    sae_site: str | None = None
+    """Where the --sae reads, if its files do not say: resid_post.8, blocks.8.hook_resid_post, head.8.3, or embedding
+    for one of image embeddings."""
+
+    sae_activation: str | None = None
+    """Activation of the --sae, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
+
+    def saes(self) -> "tuple[SparseAutoencoder, ...]":
+        """Reads the sparse autoencoders.
+
+        Raises:
+            UsageError: if there is no such file, or two have one name.
+            ModelError: if one cannot be read.
+        """
+        from steerlens.errors import UsageError
+        from steerlens.saes import load_sae
+
+        if not self.sae and (self.sae_site or self.sae_activation):
+            raise UsageError("--sae-site and --sae-activation describe a sparse autoencoder: give --sae too.")
+        read: dict[str, SparseAutoencoder] = {}
+        for text in self.sae:
+            name, equals, path = text.partition("=")
+            if not equals or Path(text).exists():
+                name, path = "", text
+            sae = load_sae(path, name=name or None, site=self.sae_site, activation=self.sae_activation)
+            if sae.name in read:
+                raise UsageError(f"two sparse autoencoders are called {sae.name!r}: name one, --sae NAME={path}.")
+            read[sae.name] = sae
+        return tuple(read.values())
 
     def directions(self, n_layers: int, n_heads: int, width: int | None = None) -> "Mapping[str, Direction]":
         """Directions, groups and regions by name, for an encoder of these sizes.

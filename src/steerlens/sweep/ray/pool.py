@@ -9,6 +9,7 @@ from steerlens.sweep.job import Job
 from steerlens.sweep.ray.cluster import Room, Workers
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.ray.worker import PartWorker
+from steerlens.sweep.survey import saes_on
 from steerlens.zoo import Pair
 
 _AHEAD = 2
@@ -20,7 +21,7 @@ TRIES = 3
 _BEAT_SECONDS = 1.0
 """Seconds between events while no part comes back."""
 
-_NOT_SENT = ("encoder", "decoder", "pictures", "traces")
+_NOT_SENT = ("encoder", "decoder", "pictures", "traces", "survey")
 """Fields of a job that are not sent to every worker: workers load the models, and pictures travel with parts."""
 
 
@@ -42,6 +43,8 @@ class WorkerPool:
     def __init__(self, ray: Any, workers: Workers, room: Room, load: Callable[[], Pair], job: Job, count: int) -> None:
         self._ray = ray
         sent = {field.name: getattr(job, field.name) for field in fields(Job) if field.name not in _NOT_SENT}
+        # A worker may have no GPU.
+        sent["directions"] = saes_on(job.directions, "cpu")
         self._setup = ray.put((load, sent))
         self._options = {"num_cpus": workers.cpus, "num_gpus": room.gpus, "max_restarts": 0}
         self._threads, self._cached = workers.cpus, job.traces is not None

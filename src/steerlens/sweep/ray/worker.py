@@ -14,6 +14,7 @@ from steerlens.sweep.engine import FinishedCells, batch_size, run, survey
 from steerlens.sweep.job import Job, without_inputs
 from steerlens.sweep.ray.parts import PartResult, SweepPart
 from steerlens.sweep.selection import Selection
+from steerlens.sweep.survey import saes_on
 from steerlens.sweep.trace_cache import trace_cache
 from steerlens.zoo import Pair
 from steerlens.zoo.identity import models_identity
@@ -40,6 +41,8 @@ class PartWorker:
         _check_models(settings.get("models", {}), pair)
         traces = trace_cache(pair) if cached else None
         decoder = without_inputs(pair.decoder, settings.get("left_out", ()))
+        directions = saes_on(settings.get("directions", {}), pair.encoder.device)
+        settings = {**settings, "directions": directions}
         self.job = Job(encoder=pair.encoder, decoder=decoder, pictures={}, traces=traces, **settings)
         self.batch = batch_size(self.job)
 
