@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from steerlens.cli.train_measures import Domain, Evaluate, print_lines
+from steerlens.cli.train_sae import Sae
 from steerlens.errors import UsageError
 
 if TYPE_CHECKING:
@@ -319,5 +320,6 @@ Command = (
     | Annotated[Emoji, tyro.conf.subcommand(name="emoji")]
     | Annotated[Evaluate, tyro.conf.subcommand(name="evaluate")]
     | Annotated[Prepare, tyro.conf.subcommand(name="prepare")]
+    | Annotated[Sae, tyro.conf.subcommand(name="sae")]
 )
 """Subcommands of `steerlens train`."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from steerlens.training.measurement import Evaluation, Measurement
     from steerlens.training.parallel import run_parallel
     from steerlens.training.pipeline import Recipe, open_run, train_pair
+    from steerlens.training.sae import SaeRecipe, TrainedSae, finished_sae, train_sae
+    from steerlens.training.sae_export import SaeFigures, measure_sae, write_sae
+    from steerlens.training.sae_pipeline import SaePictures, SaeRun, folder_of_pictures, run_sae, scenes_of_data
+    from steerlens.training.sae_values import ValueOptions, collect_values
     from steerlens.training.stage import Budget, StageRecord
     from steerlens.training.text import embed_texts, load_texts, make_text_table, save_text_table, text_file
 
@@ -29,28 +33,42 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "Recipe",
+    "SaeFigures",
+    "SaePictures",
+    "SaeRecipe",
+    "SaeRun",
     "StageRecord",
+    "TrainedSae",
+    "ValueOptions",
     "Warned",
+    "collect_values",
     "count_warned",
     "embed_texts",
     "evaluate",
     "export_classifier",
     "export_decoder",
     "export_pair",
+    "finished_sae",
+    "folder_of_pictures",
     "held_out_scenes",
     "load_texts",
     "make_text_table",
     "measure_domain",
+    "measure_sae",
     "open_run",
     "run_parallel",
+    "run_sae",
     "save_text_table",
+    "scenes_of_data",
     "text_file",
     "train_classifier",
     "train_decoder",
     "train_pair",
+    "train_sae",
     "write_card",
     "write_decoder_card",
     "write_manifest",
+    "write_sae",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -6,7 +6,7 @@ under `metadata`. Batch-top-k autoencoders are saved by SAELens with thresholds,
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from torch import Tensor
 
@@ -17,13 +17,14 @@ from steerlens.saes.readers.shared import (
     LIMIT,
     Given,
     Place,
+    as_place,
     field,
     folded_by_norm,
     refuse_left,
     take,
     unknown,
 )
-from steerlens.saes.sae import Space, SparseAutoencoder
+from steerlens.saes.sae import EMBEDDING, Space, SparseAutoencoder, TrainedOn
 from steerlens.sites import Site
 from steerlens.storage import read_json, read_safetensors
 
@@ -77,7 +78,7 @@ def read_sae_lens(folder: Path, given: Given) -> SparseAutoencoder:
         if given.apply_b_dec_to_input is None
         else given.apply_b_dec_to_input,
         _normalisation(config, folder, given),
-        given.trained_on or "unknown",
+        given.trained_on or _trained_on(config),
         space,
     )
 
@@ -172,6 +173,11 @@ def _space(config: Mapping[str, Any]) -> Space:
     return "head_values" if str(config.get("hook_name") or "").endswith("hook_z") else "residual"
 
 
+def _trained_on(config: Mapping[str, Any]) -> TrainedOn:
+    """Returns the tokens that `steerlens train sae` writes; SAELens itself names none."""
+    return next((tokens for tokens in get_args(TrainedOn) if tokens == config.get("trained_on")), "unknown")
+
+
 def _place(config: Mapping[str, Any], what: str) -> tuple[Place | None, Space]:
     name = config.get("hook_name")
     if name is None:
@@ -179,11 +185,11 @@ def _place(config: Mapping[str, Any], what: str) -> tuple[Place | None, Space]:
     text, layer = field(config, "hook_name", str, None, what), config.get("hook_layer")
     text = text.replace("{layer}", str(layer))
     head = config.get("hook_head_index")
-    place = Site.parse(text)
+    place = as_place(text)
     if head is None:
         return place, _space(config)
     number = field(config, "hook_head_index", int, None, what)
-    if place.kind != "attn_out" or number < 0:
+    if place == EMBEDDING or place.kind != "attn_out" or number < 0:
         raise ModelError(f"{what}: hook_head_index {head} does not fit the hook {text!r}.")
     return Site("head", place.layer, number), _space(config)
 
