@@ -147,6 +147,27 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_target_that_names_nothing_is_refused_before_models_are_loaded(
+    more: list[str],
+    pair_folder: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unloaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("steerlens.loading.load", unloaded)
+    monkeypatch.setattr("steerlens.cli.lens.run.load_pair", unloaded)
+    arguments = ["lens", str(photo), "--model", str(pair_folder), "--out", str(tmp_path / "out"), *more, "--target"]
+    for target, said in (("no such thing", "does not hold 'no such thing'"), ("gone.png", "gone.png")):
+        assert main([*arguments, target]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_total_effects_are_shown_priced_and_printed(
     pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

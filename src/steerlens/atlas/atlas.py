@@ -151,7 +151,16 @@ class Atlas:
     def ranked(
         self, lens: LensName = "steering", picture: str | None = None, *, kind: str = "head", k: int | None = None
     ) -> tuple[SiteScore, ...]:
-        """Sites of one kind by similarity of their decoded pictures with the target, best first."""
+        """Ranks the decoded sites of one kind by similarity of their pictures with the target, best first.
+
+        Sites that were not decoded are left out; `score_map(decoded=False)` and `to_arrow` have all heads.
+
+        Args:
+            lens: `steering`, `diffusion`, `total` or `ablation`.
+            picture: id or name of the input; by default the first.
+            kind: kind of the sites: `head`, `mlp_out`, `attn_out`, `resid_post`, `vector`, ...
+            k: number of sites; None for all.
+        """
         scores = [self.score(lens, site, picture) for site in self.sites(lens, picture) if site.kind == kind]
         scores.sort(key=lambda score: -score.similarity)
         return tuple(scores[:k])
@@ -187,9 +196,16 @@ class Atlas:
     def to_arrow(self, rows: Rows = "scores", *, images: bool = False) -> Any:
         """Returns a `pyarrow.Table`.
 
+        Columns of both: `picture`, `id`, `lens`, `site`, `kind`, `layer`, `head`, `rho`, `similarity` (of the decoded
+        picture with the target), `steered_similarity` (before decoding), `fidelity`, `direct_cosine`, `change_cosine`,
+        and `image` if pictures are added. Of `scores` alone: `agreement` (empty with one seed), `control`,
+        `beats_control`, `control_share`, `foil`, `beats_foil`, `label`. Of `cells` alone: `strength`, `seed`, `draw`.
+        `docs/tables.md` says what each means.
+
         Args:
-            rows: `scores`, a row for each input, lens and site, over all seeds; or `cells`, a row for each decoded
-                picture, controls among them.
+            rows: `scores`, a row for each input, lens and site, over all seeds, also for heads that the Steering Lens
+                ranked but that were not decoded, with empty columns for their pictures; or `cells`, a row for each
+                decoded picture, controls among them.
             images: add the decoded pictures as the bytes of PNG files.
         """
         return arrow_table(self, rows, images=images)

@@ -7,14 +7,45 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from steerlens.atlas.plan import LensName
-from steerlens.atlas.results import CellResult, SiteScore
+from steerlens.atlas.results import CellResult, Reading, SiteScore
 from steerlens.errors import UsageError
+from steerlens.sites import Site
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
 
 Rows = Literal["scores", "cells"]
 """Rows of a table: scores of sites, over all seeds, or decoded pictures, one a seed, controls among them."""
+
+COLUMN_WORDS: Mapping[str, str] = {
+    "picture": "name of the input",
+    "id": "id of the input, from its content",
+    "lens": "lens: `diffusion`, `steering`, `total` or `ablation`; `cells` also has controls and foils",
+    "site": "the site, in the form that options take: `head.9.4`, `resid_post.11`",
+    "kind": "kind of the site: `head`, `mlp_out`, `resid_post`, ...",
+    "layer": "layer of the site, from 0",
+    "head": "number of the head in its layer, from 0; -1 for other sites",
+    "strength": "steering strength: `rho=1`, `s=40`; empty for lenses that do not steer",
+    "seed": "seed of the decoder",
+    "draw": "number of the random direction, for controls; number of the foil, for foils",
+    "rho": "relative steering strength, signed; 0 for the Diffusion Lens",
+    "similarity": "cosine of the decoded picture, embedded again, with the target; mean over seeds in `scores`. Empty "
+    "for heads that were ranked but not decoded",
+    "steered_similarity": "cosine of the embedding with the target, before decoding",
+    "fidelity": "cosine of the decoded picture, embedded again, with the embedding that was decoded; mean over seeds "
+    "in `scores`",
+    "agreement": "mean pairwise cosine between the pictures of different seeds; empty with one seed",
+    "control": "mean `similarity` of the site's own random directions; empty without controls",
+    "beats_control": "whether `similarity` exceeds `control`",
+    "control_share": "share of all random directions of the input, of all sites, that score lower",
+    "foil": "mean `similarity` of the site's writes for other inputs, steered as hard; empty without foils",
+    "beats_foil": "whether `similarity` exceeds `foil`",
+    "direct_cosine": "for `total` and `ablation`: cosine with the embedding of the direct effect, before decoding",
+    "change_cosine": "for `total` and `ablation`: the same between the changes of the clean embedding",
+    "label": "best Logit Lens label of the site; empty without a vocabulary",
+    "image": "the decoded picture, that of the first seed in `scores`, as the bytes of a PNG file (with `images=True`)",
+}
+"""Meaning of every column, for the docs."""
 
 _INPUT = {"picture": pa.string(), "id": pa.string()}
 _SITE = {"lens": pa.string(), "site": pa.string(), "kind": pa.string(), "layer": pa.int32(), "head": pa.int32()}
@@ -60,7 +91,8 @@ def arrow_table(atlas: "Atlas", rows: Rows = "scores", *, images: bool = False) 
 
     Args:
         atlas: the results.
-        rows: `scores`, a row for each input, lens and site; or `cells`, a row for each decoded picture.
+        rows: `scores`, a row for each input, lens and site, also for heads that were ranked but not decoded, whose
+            columns of pictures are empty; or `cells`, a row for each decoded picture.
         images: add the decoded picture (that of the first seed, for scores) as the bytes of a PNG file.
 
     Raises:
@@ -98,6 +130,7 @@ def polars_frame(table: Any) -> Any:
 
 
 def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
+    several = len(atlas.plan.seeds) > 1
     for reading in atlas.readings:
         for lens in _SCORED:
             for site in atlas.sites(lens, reading.id):
@@ -111,7 +144,7 @@ def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
                     "similarity": score.similarity,
                     "steered_similarity": score.steered_similarity,
                     "fidelity": score.fidelity,
-                    "agreement": score.agreement,
+                    "agreement": score.agreement if several else None,
                     "control": score.control,
                     "beats_control": score.beats_control,
                     "control_share": score.control_share,
@@ -119,9 +152,29 @@ def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
                     "beats_foil": score.beats_foil,
                     "direct_cosine": score.direct_cosine,
                     "change_cosine": score.change_cosine,
-                    "label": labels[0].name if labels else None,
+                    "label": next((label.name for label in labels), None),
                     **({"image": score.pngs[0]} if images else {}),
                 }
+
+        yield from _undecoded(atlas, reading)
+
+
+def _undecoded(atlas: "Atlas", reading: Reading) -> Iterator[dict[str, Any]]:
+    """Rows of the heads that the Steering Lens ranked, but that were not decoded."""
+    if reading.steered_similarity is None:
+        return
+    decoded = set(atlas.sites("steering", reading.id))
+    planned = dict.fromkeys(cell.site for cell in atlas.plan.of(reading.id) if cell.lens == "steering")
+    for site in planned:
+        if site.kind == "head" and site not in decoded:
+            labels = reading.top_labels(site)
+            yield {
+                "picture": reading.picture.name,
+                "id": reading.id,
+                **_place("steering", site),
+                "steered_similarity": float(reading.steered_similarity[site.layer, site.head]),
+                "label": labels[0].name if labels else None,
+            }
 
 
 def _cells(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
@@ -147,4 +200,8 @@ def _cells(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
 
 def _site(entry: SiteScore | CellResult) -> dict[str, Any]:
     lens, site = (entry.lens, entry.site) if isinstance(entry, SiteScore) else (entry.cell.lens, entry.cell.site)
+    return _place(lens, site)
+
+
+def _place(lens: LensName, site: Site) -> dict[str, Any]:
     return {"lens": lens, "site": str(site), "kind": site.kind, "layer": site.layer, "head": site.head}

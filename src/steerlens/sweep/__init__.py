@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
-    from steerlens.sweep.prepare import default_strength, expected_plan, make_job, vector_place
+    from steerlens.sweep.prepare import default_strength, expected_plan, make_job, read_target, vector_place
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
     from steerlens.sweep.unused import refuse_unused_in_decoding
@@ -36,6 +36,7 @@ __all__ = [
     "look_in",
     "make_job",
     "ray_engine",
+    "read_target",
     "refuse_unused_in_decoding",
     "run",
     "size_limit",

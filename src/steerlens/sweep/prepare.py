@@ -326,6 +326,24 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
     """
     if target is None:
         return Target()
+    picture = read_target(target)
+    if isinstance(picture, str):
+        return Target(f"the text “{picture}”", pair.text_direction(picture), picture)
+    inputs = pair.encoder.preprocess([picture.image])
+    tokens = None
+    if pair.decoder.spec.consumes == "image_tokens":
+        tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
+    embedding = pair.encoder.embed(inputs)[0]
+    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
+
+
+def read_target(target: str | Path | Picture) -> str | Picture:
+    """Reads a target without a model: the picture, or the text if it names no file.
+
+    Raises:
+        UsageError: if it is an empty text, or could be a text or a file.
+        PictureError: if it names a file that is missing or no picture.
+    """
     if isinstance(target, str) and not target.strip():
         raise UsageError("the target is an empty text; write a text or a picture file, or leave the target out.")
     if isinstance(target, str) and _could_be_either(target):
@@ -334,14 +352,8 @@ def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
             "say more in the text."
         )
     if isinstance(target, str) and not _names_a_file(target):
-        return Target(f"the text “{target}”", pair.text_direction(target), target)
-    picture = target if isinstance(target, Picture) else load_picture(target)
-    inputs = pair.encoder.preprocess([picture.image])
-    tokens = None
-    if pair.decoder.spec.consumes == "image_tokens":
-        tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
-    embedding = pair.encoder.embed(inputs)[0]
-    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
+        return target
+    return target if isinstance(target, Picture) else load_picture(target)
 
 
 def _could_be_either(text: str) -> bool:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from steerlens.zoo.vocabularies import (
         TEXT_MAP,
+        check_text,
         check_vocabulary_files,
         class_vocabulary,
         load_text_map,
@@ -99,6 +100,7 @@ __all__ = [
     "card_files",
     "card_of",
     "cards",
+    "check_text",
     "check_vocabulary_files",
     "class_vocabulary",
     "cost_of",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -13,10 +13,14 @@ from steerlens.errors import ModelError, UsageError
 from steerlens.limits import read_file
 from steerlens.storage import parse_json
 from steerlens.vocabulary import ClassVocabulary, PrototypeVocabulary, TextVocabulary, Vocabulary
-from steerlens.zoo.text import SENTENCE_SIZE, MappedText, directions_of
+from steerlens.zoo.sources import card_of, is_folder
+from steerlens.zoo.text import SENTENCE_SIZE, MappedText, direction_of, directions_of
 
 if TYPE_CHECKING:
     from steerlens.zoo.pair import Pair
+
+_OF_TEXTS = ("text_embeds", "prototypes")
+"""Tensors of a vocabulary whose names have directions."""
 
 TEXT_MAP = "text_map.safetensors"
 """File of a map into the sentence encoder's space, in a pair's folder."""
@@ -98,6 +102,31 @@ def check_vocabulary_files(path: str | Path) -> None:
     """
     if _tensor_file(Path(path)) is None:
         read_texts(Path(path))
+
+
+def check_text(source: str | Path, text: str) -> None:
+    """Checks without a model that a pair knows a text; passes if its vocabulary is not in a folder on this machine.
+
+    Args:
+        source: name of a card, or a folder.
+        text: the text.
+
+    Raises:
+        UsageError: if the pair does not know the text; the message suggests similar texts.
+    """
+    known = None if is_folder(source) else card_of(source)
+    folder = Path(source) if is_folder(source) else known and (known.bundled_folder or known.folder)
+    file = None if folder is None else folder / "vocabulary.safetensors"
+    if folder is None or file is None or not file.is_file() or (folder / "text_encoder").is_dir():
+        return
+    try:
+        with safe_open(file, "pt") as tensors:
+            names = [name for name in _OF_TEXTS if name in set(tensors.keys())]
+            size = tensors.get_slice(names[0]).get_shape()[-1]
+    except (OSError, SafetensorError, IndexError):
+        return  # opening the pair says what is wrong
+    vocabulary = load_vocabulary(folder, size)
+    direction_of(text, vocabulary, load_text_map(folder, size, vocabulary))
 
 
 def _tensor_file(path: Path) -> Path | None:

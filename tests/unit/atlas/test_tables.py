@@ -3,6 +3,7 @@
 import io
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from steerlens.atlas import Atlas
+from steerlens.atlas.tables import COLUMN_WORDS
 from steerlens.errors import UsageError
 from steerlens.sites import Site
 from steerlens.sweep.look import look
@@ -32,6 +34,31 @@ def test_a_row_for_each_score_with_the_numbers_of_the_atlas(atlas: Atlas) -> Non
             assert row[name] == getattr(score, name)
     assert [row["picture"] for row in rows[::7]] == ["picture", "picture-2"]
     assert all(row["label"] for row in rows)
+
+
+def test_heads_that_were_not_decoded_have_their_score(pair: Any) -> None:
+    noise = np.random.default_rng(1).random((1, 40, 40, 3))
+    atlas = look(pair, noise, steps=1, sites="head.1-2.*", decode="top:1")
+    rows = [row for row in atlas.to_arrow(images=True).to_pylist() if row["lens"] == "steering"]
+    assert len(rows) == 2 * atlas.encoder.n_heads
+    shown = [row for row in rows if row["similarity"] is not None]
+    assert len(shown) == 1 and shown[0]["image"] is not None
+    scores = atlas.score_map("steering", decoded=False)
+    for row in rows:
+        assert row["steered_similarity"] == pytest.approx(scores[row["layer"], row["head"]])
+    empty = next(row for row in rows if row["similarity"] is None)
+    assert all(empty[name] is None for name in ("fidelity", "control", "beats_control", "agreement", "image"))
+    assert all(row["agreement"] is None for row in rows)  # one seed has nothing to agree with
+    assert len(atlas.to_arrow("cells")) == len(atlas.results)
+
+
+def test_every_column_is_documented(atlas: Atlas) -> None:
+    columns = {*atlas.to_arrow(images=True).column_names, *atlas.to_arrow("cells", images=True).column_names}
+    assert columns == set(COLUMN_WORDS)
+    page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text()
+    for name, words in COLUMN_WORDS.items():
+        assert f"| `{name}` |" in page and words in page
+        assert f"`{name}`" in (Atlas.to_arrow.__doc__ or "")
 
 
 def test_a_row_for_each_decoded_picture(atlas: Atlas) -> None:

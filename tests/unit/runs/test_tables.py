@@ -45,6 +45,20 @@ def test_pandas_reads_the_parts_of_a_run(finished: tuple[Path, Atlas]) -> None:
     assert len(atlas.to_pandas("cells")) == len(frame)
 
 
+def test_an_atlas_becomes_a_frame_of_pandas_and_of_polars(finished: tuple[Path, Atlas]) -> None:
+    pandas, polars, (_, atlas) = library("pandas"), library("polars"), finished
+    table = atlas.to_arrow(images=True)
+    first, second = atlas.to_pandas(images=True), atlas.to_polars(images=True)
+    assert isinstance(first, pandas.DataFrame) and isinstance(second, polars.DataFrame)
+    assert list(first.columns) == second.columns == table.column_names
+    assert len(first) == len(second) == len(table)
+    steering = first[first.lens == "steering"]
+    assert steering.similarity.tolist() == second.filter(polars.col("lens") == "steering")["similarity"].to_list()
+    assert first.agreement.isna().all() and second["agreement"].is_null().all()
+    assert second["beats_control"].dtype == polars.Boolean and second["layer"].dtype == polars.Int32
+    assert first.image[0] == second["image"][0] == table["image"][0].as_py()
+
+
 def test_the_datasets_library_shows_pictures(finished: tuple[Path, Atlas], tmp_path: Path) -> None:
     datasets, (folder, atlas) = library("datasets"), finished
     for _ in export_parquet(atlas, tmp_path / "all.parquet"):

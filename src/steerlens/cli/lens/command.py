@@ -75,6 +75,7 @@ class Command:
         pictures = (
             [sample_picture()] if self.images == (_SAMPLE,) and not _SAMPLE.exists() else load_pictures(self.images)
         )
+        self._check_target()
         if self.dry_run:
             from steerlens.cli.lens.dry_run import dry_run
 
@@ -82,3 +83,16 @@ class Command:
         from steerlens.cli.lens.run import look_and_report
 
         return look_and_report(self.settings, pictures, folder)
+
+    def _check_target(self) -> None:
+        """Refuses a target that is no picture and no known text, before models are loaded where that is possible."""
+        from steerlens.sweep import read_target
+        from steerlens.zoo import check_text
+
+        models = self.settings.models
+        if self.settings.sites.target is None:
+            return
+        target = read_target(self.settings.sites.target)
+        replaced = (models.encoder, models.neighbours, models.local)
+        if isinstance(target, str) and not any(replaced) and not models.model.startswith("bridge:"):
+            check_text(models.model, target)

@@ -34,6 +34,8 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         from steerlens.studies.importance.options import ImportanceOptions
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
         from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
+        from steerlens.studies.shared.targets import OTHER, TEXT
+        from steerlens.zoo import check_text
 
         settings = arguments.settings
         if not arguments.decoder:
@@ -43,6 +45,9 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         scope, _, sign = (arguments.effect or "total-").partition("-")
         subjects = load_subjects(settings, arguments.choose, arguments.count, choosing=True)
+        named = settings.encoder is None and settings.local is None and not settings.model.startswith("bridge:")
+        if arguments.target not in (None, TEXT, OTHER) and named:
+            check_text(settings.model, arguments.target)
         models = load(settings, arguments.judge, decoder=arguments.decoder)
         options = ImportanceOptions(
             decode_options(models.pair, settings),
