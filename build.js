@@ -10,7 +10,10 @@ import { relative } from "node:path";
 import { build } from "esbuild";
 
 /** Entry module and bundle. */
-export const BUNDLES = [["src/steerlens/report/assets/js/report.js", "src/steerlens/report/assets/report.js"]];
+export const BUNDLES = [
+  ["src/steerlens/report/assets/js/report.js", "src/steerlens/report/assets/report.js"],
+  ["src/steerlens/report/assets/js/site.js", "src/steerlens/report/assets/site.js"],
+];
 
 /**
  * @param {string} entry

@@ -140,3 +140,27 @@ def test_where_traces_come_from_does_not_make_another_run() -> None:
         Command((Path("cat.png"),), LensSettings(decoding=DecodingSettings(cache=False))).folder
         == Command((Path("cat.png"),)).folder
     )
+
+
+def test_runs_are_published_as_a_site(place: Path, tmp_path: Path) -> None:
+    done = steerlens_process("runs", "publish", place / "run", "--out", tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert "76 pictures of 2 inputs of 1 run" in done.stdout
+    assert (tmp_path / "site" / "run" / "a-cup.html").is_file()
+    done = steerlens("runs", "publish", place / "run", "--out", tmp_path / "site")
+    assert (done.returncode, "contains a site already" in done.stderr) == (2, True)
+    done = steerlens("runs", "publish", place / "run", "--out", place / "run" / "site")
+    assert (done.returncode, "is inside the run" in done.stderr) == (2, True)
+
+
+def test_nothing_is_uploaded_without_the_user_s_word(place: Path, tmp_path: Path) -> None:
+    for extra in (["--dry-run"], []):  # without a terminal there is nobody to agree
+        out = tmp_path / f"site{len(extra)}"
+        done = steerlens("runs", "publish", place / "run", "--out", out, "--to", "hub:ada/atlas", *extra)
+        assert done.returncode == 0, done.stderr
+        assert "space ada/atlas: " in done.stdout and "dataset ada/atlas: 2 files" in done.stdout
+        assert "  data/run.parquet" in done.stdout
+        assert f"nothing was uploaded; the site is in {out}" in done.stdout
+    done = steerlens("runs", "publish", place / "run", "--out", tmp_path / "other", "--dry-run")
+    assert (done.returncode, "add --to hub:USER/NAME" in done.stderr) == (2, True)
+    assert not (tmp_path / "other").exists()

@@ -1,4 +1,4 @@
-"""The command `steerlens runs`: summarises, merges and exports run directories."""
+"""The command `steerlens runs`: summarises, merges, exports and publishes run directories."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
+from steerlens.cli.publish import Publish
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress
@@ -222,5 +223,6 @@ Command = (
     Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Merge, tyro.conf.subcommand("merge")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Publish, tyro.conf.subcommand("publish")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, SiteScore, foil_of
@@ -21,6 +22,23 @@ PICTURE_BYTES = 60_000_000
 
 MAX_INPUTS = 24
 """Most inputs on a page and in its figures; the run's parquet files have the rest."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a page finds the pictures of an input, if they are not inside it.
+
+    Attributes:
+        input: address of the input picture.
+        view: address of the input as the encoder saw it.
+        cells: addresses of decoded pictures, by key of the cell.
+        attention: address of the attention, 16-bit numbers; None if the run kept none.
+    """
+
+    input: str
+    view: str
+    cells: Mapping[str, str]
+    attention: str | None
 
 
 def page_meta(atlas: Atlas) -> dict[str, Any]:
@@ -62,13 +80,16 @@ def run_id(atlas: Atlas) -> str | None:
     return fingerprint[:10] if isinstance(fingerprint, str) and fingerprint else None
 
 
-def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) -> dict[str, Any]:
-    """Data of one input for the page: pictures as `data:` addresses and numbers, by site.
+def picture_data(
+    atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES, addresses: Addresses | None = None
+) -> dict[str, Any]:
+    """Data of one input for the page: addresses of pictures and numbers, by site.
 
     Args:
         atlas: the run.
         reading: the input.
         budget: most characters of decoded pictures to embed, highest-ranked sites first.
+        addresses: files of the pictures; by default the page holds all pictures as `data:` addresses.
     """
     id = reading.id
     scores: dict[LensName, dict[Site, SiteScore]] = {
@@ -77,21 +98,21 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
     tops: dict[LensName, list[Site]] = {lens: _ranking(of_lens) for lens, of_lens in scores.items()}
     if ablated := atlas.sites("ablation", id):
         scores["ablation"] = {site: atlas.score("ablation", site, id) for site in ablated}
-    addresses = _addresses(atlas, id, tops, budget)
+    known = _embedded(atlas, reading, tops, budget) if addresses is None else addresses
     sites = dict.fromkeys(site for of_lens in scores.values() for site in of_lens)
     return {
         "id": id,
         "name": reading.picture.name,
         "note": reading.picture.note,
         "size": list(reading.picture.image.size),
-        "input": data_uri(reading.picture.image, side=384),
-        "view": data_uri(seen_picture(atlas, reading), side=256),
+        "input": known.input,
+        "view": known.view,
         "seen": _seen(atlas, reading),
         "target": reading.target,
         "targetSimilarity": _number(reading.target_similarity),
         "sentences": sentences(atlas, reading),
         "counts": head_counts(atlas, id),
-        "clean": [_cell(result, addresses) for result in atlas.clean(id)],
+        "clean": [_cell(result, known.cells) for result in atlas.clean(id)],
         "sites": {
             str(site): {
                 "label": site.label,
@@ -99,7 +120,7 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
                 "layer": site.layer,
                 "head": site.head,
                 "labels": _labels(reading, site),
-                **{lens: _scored(atlas, id, of[site], addresses) for lens, of in scores.items() if site in of},
+                **{lens: _scored(atlas, id, of[site], known.cells) for lens, of in scores.items() if site in of},
             }
             for site in sites
         },
@@ -111,8 +132,8 @@ def picture_data(atlas: Atlas, reading: Reading, budget: int = PICTURE_BYTES) ->
         "undecoded": None
         if reading.steered_similarity is None
         else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
-        "attention": None if reading.attention is None else packed(reading.attention.float().numpy()),
-        "leftOut": len(atlas.results_of(id)) - len(addresses),
+        "attention": known.attention,
+        "leftOut": len(atlas.results_of(id)) - len(known.cells),
     }
 
 
@@ -148,7 +169,16 @@ def _ranking(scores: Mapping[Site, SiteScore]) -> list[Site]:
     return [score.site for score in sorted(heads, key=lambda score: -score.similarity)]
 
 
-def _addresses(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
+def _embedded(atlas: Atlas, reading: Reading, tops: Mapping[LensName, list[Site]], budget: int) -> Addresses:
+    return Addresses(
+        input=data_uri(reading.picture.image, side=384),
+        view=data_uri(seen_picture(atlas, reading), side=256),
+        cells=_embedded_cells(atlas, reading.id, tops, budget),
+        attention=None if reading.attention is None else packed(reading.attention.float().numpy()),
+    )
+
+
+def _embedded_cells(atlas: Atlas, id: str, tops: Mapping[LensName, list[Site]], budget: int) -> dict[str, str]:
     """`data:` addresses of decoded pictures by cell key, highest-ranked sites first, until the budget is used up."""
     grids = {site for ranking in tops.values() for site in ranking[:TOP_K]}
     rank = {"steering": 3, "total": 4, "ablation": 5, "diffusion": 6, "control": 7, "total_control": 7, "foil": 7}

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from steerlens._version import __version__
 from steerlens.atlas import Atlas, LensName
 from steerlens.printable import printable, without_folders
+from steerlens.report.citing import bibtex, made_by
 from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.content import MAX_INPUTS, PICTURE_BYTES, manifest_rows, page_meta, picture_data
 from steerlens.report.domain import advice, domain_warnings
@@ -61,10 +62,28 @@ class Linked:
     Attributes:
         styles: addresses of style sheets.
         scripts: addresses of scripts, which fetch the data.
+        meta: data of the run for the script, if the page holds it.
+        policy: Content-Security-Policy, for pages on servers that send none.
+        preload: address of data that the script will fetch first.
+        title: title of the page; by default the names of its inputs.
+        description: what other sites show beside a link.
+        image: address of the picture that they show, whole if it is to be found.
+        image_size: its width and height.
+        address: whole address of the page, if it is known.
+        index: address of the page of all runs.
     """
 
     styles: tuple[str, ...]
     scripts: tuple[str, ...]
+    meta: Mapping[str, Any] | None = None
+    policy: str = ""
+    preload: str = ""
+    title: str = ""
+    description: str = ""
+    image: str = ""
+    image_size: tuple[int, int] = (0, 0)
+    address: str = ""
+    index: str = ""
 
 
 def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | None = None) -> str:
@@ -78,7 +97,7 @@ def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | Non
     budget = PICTURE_BYTES // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
     readout = atlas.encoder.readout_tokens
-    script = _asset("report.js")
+    script = asset("report.js")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -86,7 +105,9 @@ def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | Non
             atlas=atlas,
             inputs=len(atlas.readings) if inputs is None else inputs,
             version=__version__,
-            title=", ".join(reading.picture.name for reading in atlas.readings[:3]) or "an empty run",
+            title=(linked.title if linked else "")
+            or ", ".join(reading.picture.name for reading in atlas.readings[:3])
+            or "an empty run",
             encoder=short_name(atlas.encoder.name),
             lenses={lens: LENSES[lens] for lens in lens_names(atlas)},
             controls=any(cell.lens == "control" for cell in atlas.finished),
@@ -102,14 +123,22 @@ def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | Non
             advice=advice(_model_of(atlas)),
             k=TOP_K,
             manifest=manifest_rows(atlas.manifest),
-            meta="" if linked else script_json(page_meta(atlas)),
+            made=made_by(atlas.manifest, short_name(atlas.encoder.name)),
+            bibtex=bibtex(),
+            meta=_meta(atlas, linked),
             blocks=[] if linked else [script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
             linked=linked,
-            css=Markup(_asset("report.css")),
+            css=Markup(asset("report.css")),
             js=Markup(script),
             script_hash=script_hash(script),
         )
     )
+
+
+def _meta(atlas: Atlas, linked: Linked | None) -> str:
+    if linked is None:
+        return script_json(page_meta(atlas))
+    return "" if linked.meta is None else script_json(linked.meta)
 
 
 def _model_of(atlas: Atlas) -> str:
@@ -160,7 +189,7 @@ def notebook_view(atlas: Atlas) -> str:
 
 def script_json(value: Any) -> Markup:
     """Encodes a value as JSON that is safe inside a script element, whatever texts it contains."""
-    text = json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
@@ -179,14 +208,14 @@ def script_hash(script: str) -> Markup:
     return Markup(f"'sha256-{digest}'")
 
 
-def _shown(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Copies JSON values with control characters escaped in every text."""
     if isinstance(value, str):
         return printable(value, lines=True)
     if isinstance(value, Mapping):
-        return {_shown(key): _shown(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+        return {plain_json(key): plain_json(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):
-        return [_shown(inner) for inner in cast(Sequence[Any], value)]
+        return [plain_json(inner) for inner in cast(Sequence[Any], value)]
     return value
 
 
@@ -225,7 +254,8 @@ def _map_rows(atlas: Atlas, picture: str) -> list[list[dict[str, Any] | None]]:
     return rows if scores else []
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Reads a file of the page, `report.css` or a bundle of its script."""
     return files("steerlens.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 

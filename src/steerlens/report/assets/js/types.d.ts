@@ -33,6 +33,8 @@ export interface Meta {
 export interface InputName {
   id: string;
   name: string;
+  /** Address of the input's own page, on a site that has a page for each. */
+  page?: string;
 }
 
 /** Data of one input; `picture_data` in `report/content.py` writes it. */

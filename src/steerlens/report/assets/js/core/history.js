@@ -12,17 +12,46 @@ import { START } from "./store.js";
 export function followAddress(store, meta) {
   const read = () => {
     const view = readAddress(location.hash, meta);
-    if (view) store.set({ ...START, ...view }, "none");
+    if (view) store.set({ ...START, input: inputOfPath(location.pathname, meta), ...view }, "none");
   };
   read();
   // A change of the fragment by hand or by a link fires this too.
   window.addEventListener("popstate", read);
   store.watch(/** @type {(keyof View)[]} */ (Object.keys(START)), (view, how) => {
     if (how === "none") return;
-    const hash = writeAddress(view, meta);
-    if (hash === location.hash) return;
-    const address = hash || location.pathname + location.search;
+    // The page of an input needs no address to show it.
+    const bare = Boolean(meta.pictures[0].page) && writeAddress({ ...view, input: null }, meta) === "";
+    const hash = bare ? "" : writeAddress(view, meta);
+    const path = pathOf(view.input, meta) ?? location.pathname + location.search;
+    if (hash === location.hash && samePath(path)) return;
+    const address = `${path}${hash}`;
     if (how === "push") history.pushState(null, "", address);
     else history.replaceState(null, "", address);
   });
 }
+
+/**
+ * The input whose own page this is, on a site that has a page for each; null for the first.
+ * @param {string} path
+ * @param {Meta} meta
+ */
+export function inputOfPath(path, meta) {
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  // Some servers show pages without their suffix.
+  const known = meta.pictures.find((picture) => picture.page && (picture.page === name || picture.page === `${name}.html`));
+  return known?.id ?? null;
+}
+
+/**
+ * The page of an input, on a site that has a page for each; null elsewhere, and where it is the page already.
+ * @param {string | null} input
+ * @param {Meta} meta
+ */
+function pathOf(input, meta) {
+  const picture = meta.pictures.find(({ id }) => id === (input ?? meta.pictures[0]?.id));
+  if (!picture?.page || (inputOfPath(location.pathname, meta) ?? meta.pictures[0].id) === picture.id) return null;
+  return picture.page;
+}
+
+/** @param {string} path */
+const samePath = (path) => new URL(path, location.href).pathname === location.pathname;
