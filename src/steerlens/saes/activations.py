@@ -44,15 +44,17 @@ class TopK:
 
     Attributes:
         k: number of features kept, from 1.
+        rectify: whether negative ones among them become 0.
     """
 
     k: int
+    rectify: bool = True
     name: ClassVar[str] = "top_k"
 
     def __call__(self, projected: Float[Tensor, "*T F"], bias: Float[Tensor, "F"]) -> Float[Tensor, "*T F"]:
-        """Returns `max(projected + bias, 0)` at the k largest of each row, else 0."""
+        """Returns `max(projected + bias, 0)`, or `projected + bias`, at the k largest of each row, else 0."""
         values, indices = (projected + bias).topk(self.k, dim=-1, sorted=False)
-        return torch.zeros_like(projected).scatter_(-1, indices, values.relu_())
+        return torch.zeros_like(projected).scatter_(-1, indices, values.relu_() if self.rectify else values)
 
     def check(self, n_features: int) -> None:
         """Checks that there are k features.

@@ -76,8 +76,8 @@ class FidelityMeter:
         rebuilt = torch.empty_like(rows)
         for place, activations in self.sae.encoded_in_parts(rows):
             rebuilt[place] = self.sae.decode(activations, rows[place]).to(rebuilt)
-            self._ever |= (activations > 0).any(dim=0)
-            self._active += float((activations > 0).sum())
+            self._ever |= (activations != 0).any(dim=0)
+            self._active += float((activations != 0).sum())
         self._n += len(rows)
         exact = rows.double()
         self._sum += exact.sum(dim=0).cpu()

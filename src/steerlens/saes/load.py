@@ -1,20 +1,35 @@
 """`load_sae`: reads a sparse autoencoder, deciding by content which library wrote it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from steerlens.errors import ModelError, UsageError
+from steerlens.limits import is_special
 from steerlens.saes.activations import Activation, BatchTopK, ReLU, TopK
+from steerlens.saes.readers.overcomplete import (
+    DictionaryNorm,
+    is_overcomplete,
+    read_overcomplete_module,
+    read_overcomplete_tensors,
+)
 from steerlens.saes.readers.plain import read_plain
 from steerlens.saes.readers.sae_lens import is_sae_lens, read_sae_lens
-from steerlens.saes.readers.shared import Given, as_place, name_of
+from steerlens.saes.readers.saev import is_saev, read_saev
+from steerlens.saes.readers.shared import LIMIT, Given, as_place, name_of, state_dict
+from steerlens.saes.readers.vit_prisma import is_vit_prisma, read_vit_prisma
 from steerlens.saes.sae import SparseAutoencoder, TrainedOn
 from steerlens.sites import SiteLike
+from steerlens.storage import read_pytorch, read_safetensors
+
+_WEIGHTS = ("*.safetensors", "*.pt", "*.pth")
 
 
 def load_sae(
-    path: str | Path,
+    source: str | Path | nn.Module | Mapping[str, Tensor],
     *,
     name: str | None = None,
     site: SiteLike | None = None,
@@ -22,21 +37,25 @@ def load_sae(
     trained_on: TrainedOn | None = None,
     apply_b_dec_to_input: bool | None = None,
     norm_factor: float | None = None,
+    norm_mean: Float[Tensor, "D"] | None = None,
+    dictionary_norm: DictionaryNorm | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> SparseAutoencoder:
-    """Reads a sparse autoencoder from a folder or a file of SAELens, or a plain safetensors file.
+    """Reads a sparse autoencoder of SAELens, ViT-Prisma, saev or Overcomplete, or plain tensors.
 
     What the caller gives goes before what the files say.
 
     Args:
-        path: the folder or file.
+        source: a folder, a file, a module of Overcomplete, or a state dict.
         name: its name in sites, `feature.NAME.i`; by default the name of the folder or file.
         site: where it reads, such as `resid_post.8` or `blocks.8.hook_resid_post`, or `embedding`.
         activation: `relu`, `top_k:K`, `batch_top_k:THRESHOLD`, or the activation itself.
         trained_on: tokens that it was trained on.
         apply_b_dec_to_input: whether `b_dec` is subtracted from the input of the encoder.
         norm_factor: factor of the input, where training scaled inputs by their mean norm.
+        norm_mean: mean that training subtracted from the input before.
+        dictionary_norm: normalisation of a dictionary of Overcomplete in a state dict.
         device: device of its weights.
         dtype: precision of its weights.
 
@@ -44,34 +63,62 @@ def load_sae(
         UsageError: if there is no such path, or nothing names its site or activation.
         ModelError: if its files are damaged, incomplete, pickled, or hold what no reader knows.
     """
-    path = Path(path)
-    if not path.exists():
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is not None and not path.exists():
         raise UsageError(f"there is no {path} to read a sparse autoencoder from.")
     given = Given(
-        name or name_of(path),
+        name or ("sae" if path is None else name_of(path)),
         None if site is None else as_place(site),
         parse_activation(activation) if isinstance(activation, str) else activation,
         trained_on,
         apply_b_dec_to_input,
         norm_factor,
+        norm_mean,
     )
-    return _read(path, given).to(device, dtype)
+    if isinstance(source, nn.Module):
+        return read_overcomplete_module(source, given).to(device, dtype)
+    if path is None:
+        return _read_tensors(state_dict(source, given.what), given, dictionary_norm).to(device, dtype)
+    return _read(path, given, dictionary_norm).to(device, dtype)
 
 
-def _read(path: Path, given: Given) -> SparseAutoencoder:
+def _read(path: Path, given: Given, dictionary_norm: DictionaryNorm | None) -> SparseAutoencoder:
     if path.is_dir():
         if is_sae_lens(path):
             return read_sae_lens(path, given)
-        files = sorted(path.glob("*.safetensors"))
-        if len(files) == 1:
-            return read_plain(files[0], given)
-        raise ModelError(
-            f"{given.what}: {path} holds neither cfg.json (SAELens) nor a single safetensors file; there is nothing "
-            "to read."
-        )
+        if is_vit_prisma(path, given.what):
+            return read_vit_prisma(path, given)
+        files = sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
+        if len(files) != 1:
+            has = f"several weight files ({', '.join(file.name for file in files)}) and no" if files else "no"
+            raise ModelError(
+                f"{given.what}: {path} holds {has} config: neither cfg.json (SAELens) nor config.json (ViT-Prisma). "
+                "Restore it, or give the path of one file of weights."
+            )
+        return _read(files[0], given, dictionary_norm)
+    if is_special(path):
+        raise ModelError(f"{given.what}: {path} is no ordinary file.")
+    if is_saev(path):
+        return read_saev(path, given)
     if path.suffix == ".safetensors":
-        return read_plain(path, given)
-    raise ModelError(f"{given.what}: {path} is no file that a sparse autoencoder is read from; give safetensors.")
+        return _read_tensors(read_safetensors(path, given.what, LIMIT), given, dictionary_norm)
+    if path.suffix not in (".pt", ".pth"):
+        raise ModelError(
+            f"{given.what}: {path} is no file that a sparse autoencoder is read from; give .safetensors or .pt. "
+            "Pickles are not read: they can run code."
+        )
+    if is_vit_prisma(path.parent, given.what):
+        return read_vit_prisma(path, given)
+    tensors = state_dict(read_pytorch(path, given.what, LIMIT), given.what)
+    return _read_tensors(tensors, given, dictionary_norm)
+
+
+def _read_tensors(
+    tensors: Mapping[str, Tensor], given: Given, dictionary_norm: DictionaryNorm | None
+) -> SparseAutoencoder:
+    if is_overcomplete(tensors):
+        return read_overcomplete_tensors(tensors, given, dictionary_norm)
+    return read_plain(tensors, given)
 
 
 def parse_activation(text: str) -> Activation:

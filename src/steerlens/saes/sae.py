@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
-from steerlens.saes.activations import Activation, converted, of_features, tensors_of
+from steerlens.saes.activations import Activation, TopK, converted, of_features, tensors_of
 from steerlens.saes.normalisation import Normalisation
 from steerlens.sites import Site
 
@@ -267,10 +267,13 @@ class SparseAutoencoder:
 
     def _split_rows(self, x: Float[Tensor, "N D"]) -> Split:
         activations = self.encode(x)
-        counts = (activations > 0).sum(dim=-1)
+        counts = (activations != 0).sum(dim=-1)
         K = int(counts.max()) if len(x) else 0
-        strengths, indices = activations.topk(K, dim=-1)
+        negative = isinstance(self.activation, TopK) and not self.activation.rectify
+        strengths, indices = (activations.abs() if negative else activations).topk(K, dim=-1)
         indices = torch.where(strengths > 0, indices, torch.zeros_like(indices))
+        if negative:
+            strengths = activations.gather(-1, indices) * (strengths > 0)
         shift, _, multiplier = self.normalisation.affine(x)
         bias = multiplier * self.b_dec + shift
         split = Split(indices, strengths, multiplier, bias, x)

@@ -115,7 +115,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not say where it reads"):
         sl.load_sae(folder(tmp_path / "c", {"architecture": "standard"}))
     (tmp_path / "d").mkdir()
-    with pytest.raises(ModelError, match="there is nothing to read"):
+    with pytest.raises(ModelError, match=r"holds no config: neither cfg\.json \(SAELens\) nor config\.json"):
         sl.load_sae(tmp_path / "d")
     with pytest.raises(UsageError, match="there is no"):
         sl.load_sae(tmp_path / "e")
@@ -146,3 +146,92 @@ def test_scaling_that_training_did_is_undone(tmp_path: Path) -> None:
     scaled = sl.load_sae(folder(tmp_path / "b", NEW)).encode(x * 0.25)
     torch.testing.assert_close(sae.encode(x), scaled)
     torch.testing.assert_close(sae.sum(sae.split(x)), x, atol=1e-5, rtol=0)
+
+
+PRISMA = {"hook_point_layer": 2, "layer_subtype": "hook_resid_post", "activation_fn_str": "relu", "d_in": D}
+
+
+def prisma(path: Path, config: dict[str, Any], content: Any = None) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(config))
+    torch.save(weights() if content is None else content, path / "weights.pt")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layer_subtype": "ln2.hook_normalized"}, r"it reads 'blocks\.2\.ln2\.hook_normalized', which is no place"),
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn_str 'tanh-relu' is not known; known are relu, topk"),
+        ({"normalize_activations": "whitening"}, "normalize_activations 'whitening' is not known"),
+        ({"is_transcoder": True}, "it is a transcoder"),
+        ({"architecture": "jumprelu"}, "architecture 'jumprelu' is not known"),
+    ],
+)
+def test_unknown_settings_of_vit_prisma_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        sl.load_sae(prisma(tmp_path / "a", {**PRISMA, **change}))
+
+
+class Config:
+    """Stands for a config object, which a pickle would build by running code."""
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="A pickle that can run code is not read"):
+        sl.load_sae(prisma(tmp_path / "a", PRISMA, {"cfg": Config(), "state_dict": weights()}))
+    old = tmp_path / "b.pt"
+    torch.save(weights(), old, _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError, match=r"is no file of PyTorch 1\.6 or later\. A pickle is not read"):
+        sl.load_sae(old, site="resid_post.1", activation="relu")
+    (tmp_path / "c.pkl").write_bytes(b"\x80\x04N.")
+    with pytest.raises(ModelError, match="Pickles are not read"):
+        sl.load_sae(tmp_path / "c.pkl")
+    with pytest.raises(ModelError, match="no table of tensors by name"):
+        sl.load_sae(prisma(tmp_path / "d", PRISMA, [torch.zeros(2)]))
+
+
+def test_a_file_that_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = prisma(tmp_path / "a", PRISMA)
+    monkeypatch.setenv("STEERLENS_LIMIT_SAE_BYTES", "500")
+    with pytest.raises(ModelError, match="STEERLENS_LIMIT_SAE_BYTES raises the limit"):
+        sl.load_sae(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"schema": 6, "cfg": {}}, "schema 6 is not known; known are 1 to 5"),
+        ({"schema": 2, "cfg": {"activation": {"cls": "Softmax"}}}, "activation 'Softmax' is not known"),
+        ({"schema": 2}, "its config lacks cfg"),
+        ({"other": 1}, "its header is none of saev"),
+    ],
+)
+def test_unknown_headers_of_saev_are_refused(tmp_path: Path, header: dict[str, Any], words: str) -> None:
+    path = tmp_path / "sae.pt"
+    with path.open("wb") as stream:
+        stream.write(json.dumps(header).encode() + b"\n")
+        torch.save(weights(), stream)
+    with pytest.raises(ModelError, match=words):
+        sl.load_sae(path, site="resid_post.2")
+
+
+def test_the_first_batch_top_k_of_saev_was_top_k_of_each_token(tmp_path: Path) -> None:
+    path = tmp_path / "sae.pt"
+    header = {"schema": 1, "cls": "BatchTopK", "cfg": {"d_vit": D, "top_k": 3}}
+    with path.open("wb") as stream:
+        stream.write(json.dumps(header).encode() + b"\n")
+        torch.save(weights(), stream)
+    assert sl.load_sae(path, site="resid_post.2").activation == TopK(3, rectify=False)
+
+
+def test_negative_activations_split_by_strength(tmp_path: Path) -> None:
+    save_file({**weights(), "b_enc": torch.full((F,), -9.0)}, tmp_path / "a.safetensors")
+    sae = sl.load_sae(tmp_path / "a.safetensors", site="resid_post.1", activation=TopK(3, rectify=False))
+    x = torch.randn(4, D)
+    split = sae.split(x)
+    assert bool((split.activations < 0).any())
+    dense = torch.zeros(4, F).scatter_add_(-1, split.indices, split.activations)
+    torch.testing.assert_close(dense, sae.encode(x))
+    assert bool((split.activations.abs().diff(dim=-1) <= 0).all())
+    torch.testing.assert_close(sae.sum(split), x, atol=1e-5, rtol=0)

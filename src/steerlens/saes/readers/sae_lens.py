@@ -17,9 +17,9 @@ from steerlens.saes.readers.shared import (
     LIMIT,
     Given,
     Place,
-    as_place,
     field,
     folded_by_norm,
+    hooked_site,
     refuse_left,
     take,
     unknown,
@@ -143,20 +143,18 @@ def _normalisation(config: Mapping[str, Any], folder: Path, given: Given) -> Nor
     if isinstance(kind, bool):
         kind = "expected_average_only_in" if kind else "none"
     if kind in (None, "none"):
-        return Normalisation() if given.norm_factor is None else Normalisation("constant", given.norm_factor)
+        return given.normalisation() or Normalisation()
     if kind == "layer_norm":
         return Normalisation("layer_norm")
     if kind == "constant_norm_rescale":
         return Normalisation("unit_norm")
     if kind == "expected_average_only_in":
-        return Normalisation("constant", _factor(folder, given))
+        return given.normalisation() or Normalisation("constant", _factor(folder, given))
     raise unknown(given.what, "normalize_activations", kind, _NORMALISATIONS)
 
 
 def _factor(folder: Path, given: Given) -> float:
     """Returns the factor that brings inputs to a mean norm of √D, which SAELens keeps beside its checkpoints."""
-    if given.norm_factor is not None:
-        return given.norm_factor
     path = folder / "activation_scaler.json"
     if path.exists():
         factor = field(read_json(path, given.what), "scaling_factor", float, None, given.what)
@@ -185,7 +183,7 @@ def _place(config: Mapping[str, Any], what: str) -> tuple[Place | None, Space]:
     text, layer = field(config, "hook_name", str, None, what), config.get("hook_layer")
     text = text.replace("{layer}", str(layer))
     head = config.get("hook_head_index")
-    place = as_place(text)
+    place = hooked_site(text, what)
     if head is None:
         return place, _space(config)
     number = field(config, "hook_head_index", int, None, what)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
 from steerlens.saes.activations import Activation
+from steerlens.saes.normalisation import Normalisation
 from steerlens.saes.sae import EMBEDDING, TrainedOn
 from steerlens.sites import Site, SiteLike, as_site
 
@@ -33,6 +34,7 @@ class Given:
         trained_on: tokens that it was trained on.
         apply_b_dec_to_input: whether `b_dec` is subtracted from the input.
         norm_factor: factor of the input, where training scaled it by the mean norm.
+        norm_mean: subtracted from the input before that, (D,).
     """
 
     name: str
@@ -41,6 +43,14 @@ class Given:
     trained_on: TrainedOn | None = None
     apply_b_dec_to_input: bool | None = None
     norm_factor: float | None = None
+    norm_mean: Tensor | None = None
+
+    def normalisation(self) -> Normalisation | None:
+        """Normalisation of the input, if the caller gives one."""
+        if self.norm_factor is None and self.norm_mean is None:
+            return None
+        factor = 1.0 if self.norm_factor is None else self.norm_factor
+        return Normalisation("constant", factor, None if self.norm_mean is None else self.norm_mean.float())
 
     @property
     def what(self) -> str:
@@ -69,6 +79,21 @@ def as_place(site: SiteLike) -> Place:
         UsageError: if the text names neither.
     """
     return EMBEDDING if site == EMBEDDING else as_site(site)
+
+
+def hooked_site(text: str, what: str) -> Place:
+    """Returns the site of a hook's name in a config, or the image embedding.
+
+    Raises:
+        ModelError: if it is no place that an autoencoder can read here.
+    """
+    try:
+        return as_place(text)
+    except UsageError:
+        raise ModelError(
+            f"{what}: it reads {text!r}, which is no place of the residual stream, no attention output, MLP output or "
+            "head, so that its features write nothing that can be decoded; if it is one of these, name its site."
+        ) from None
 
 
 def name_of(path: Path) -> str:
