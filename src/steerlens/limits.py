@@ -35,6 +35,8 @@ LIMITS: Mapping[str, Limit] = {
     "picture_pixels": Limit(100_000_000, "pixels", "a picture; Pillow itself opens at most 178 million"),
     "picture_chunks": Limit(200_000, "chunks", "a PNG file, and blocks before the first frame of a GIF file"),
     "picture_scans": Limit(100, "scans", "a progressive JPEG; a tenth as many for the largest pictures"),
+    "upload_bytes": Limit(20_000_000, "bytes", "a picture that a visitor sends to the explorer"),
+    "upload_pixels": Limit(40_000_000, "pixels", "a picture sent to the explorer"),
     "list_bytes": Limit(64_000_000, "bytes", "a vocabulary, a tokenizer's file, an index of pictures"),
     "config_bytes": Limit(8_000_000, "bytes", "a config, an index of weights, the header of a safetensors file"),
     "manifest_bytes": Limit(256_000_000, "bytes", "the manifest of a run"),

@@ -33,6 +33,7 @@ from steerlens.printable import printable
 COMMANDS: Mapping[str, str] = {
     "demo": "analyse a bundled picture with the bundled model, in about a minute",
     "lens": "analyse your own pictures: every layer and head, decoded and ranked",
+    "app": "open the explorer: steer, decode and ablate heads by hand, in the browser",
     "neighbours": "index your own pictures, to show the nearest instead of a generated picture",
     "models": "list the available models, their sizes and licences, and which are on this machine",
     "doctor": "load a model and check everything that the lenses rely on",

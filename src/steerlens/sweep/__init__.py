@@ -7,13 +7,23 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.storage import cache_folder
     from steerlens.sweep.cache_contents import cached_models, clear_cache, foreign_files, size_limit
-    from steerlens.sweep.engine import FinishedCells, run
+    from steerlens.sweep.cells import SteeredCell, TracedPicture
+    from steerlens.sweep.engine import FinishedCells, batch_size, decode_cells, run
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
-    from steerlens.sweep.prepare import default_strength, expected_plan, make_job, read_target, vector_place
+    from steerlens.sweep.prepare import (
+        default_strength,
+        expected_plan,
+        make_job,
+        picture_id,
+        read_target,
+        resolve_target,
+        vector_place,
+    )
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
+    from steerlens.sweep.steered import read_picture, trace_picture, unfinished_cells
     from steerlens.sweep.unused import refuse_unused_in_decoding
 
 __all__ = [
@@ -25,21 +35,30 @@ __all__ = [
     "LookOptions",
     "Selection",
     "SiteOptions",
+    "SteeredCell",
     "Target",
+    "TracedPicture",
+    "batch_size",
     "cache_folder",
     "cached_models",
     "clear_cache",
+    "decode_cells",
     "default_strength",
     "encoder_passes",
     "expected_plan",
     "foreign_files",
     "look_in",
     "make_job",
+    "picture_id",
     "ray_engine",
+    "read_picture",
     "read_target",
     "refuse_unused_in_decoding",
+    "resolve_target",
     "run",
     "size_limit",
+    "trace_picture",
+    "unfinished_cells",
     "vector_place",
 ]
 

@@ -90,11 +90,11 @@ def run(
         for steered in unfinished_cells(job, traced, selected, finished):
             waiting.append(steered)
             if len(waiting) >= batch.size:
-                yield from _decode(job, waiting, batch, decoded, total)
+                yield from decode_cells(job, waiting, batch, decoded, total)
                 decoded += len(waiting)
                 waiting.clear()
     if waiting:
-        yield from _decode(job, waiting, batch, decoded, total)
+        yield from decode_cells(job, waiting, batch, decoded, total)
     else:
         yield Progress("decoding", decoded, total, "pictures")
 
@@ -135,7 +135,19 @@ def _check_pair(job: Job) -> None:
         )
 
 
-def _decode(job: Job, waiting: Sequence[SteeredCell], batch: BatchSize, before: int, total: int) -> Iterator[Progress]:
+def decode_cells(
+    job: Job, waiting: Sequence[SteeredCell], batch: BatchSize, before: int = 0, total: int | None = None
+) -> Iterator[Progress]:
+    """Decodes and scores steered cells; the payload of an event is their `FinishedCells`.
+
+    Args:
+        job: the job, whose decoder, options and encoder are used.
+        waiting: the cells.
+        batch: number of pictures decoded at once.
+        before: pictures of the job that were decoded before.
+        total: pictures of the whole job; by default these cells.
+    """
+    total = len(waiting) if total is None else total
     conditioning = Conditioning(job.decoder.spec.consumes, torch.stack([steered.conditioning for steered in waiting]))
     seeds, done = [steered.cell.seed for steered in waiting], float(before)
     for event in decode_in_batches(job.decoder, conditioning, seeds, job.options, batch):

@@ -1,0 +1,370 @@
+"""The explorer: views become numbers and pictures, by the engine of the sweeps. Knows nothing of the web.
+
+Long work is a generator of events, so that the caller can stop after each: an `Answer` is an event for the page,
+`Progress` says how far the work is.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.app.answers import Answer, ablation_numbers, label_scores, numbers, result_answer, rounded
+from steerlens.app.inputs import InputPicture, InputStore
+from steerlens.app.models import OpenModel
+from steerlens.app.policy import Policy
+from steerlens.app.recipe import Recipe
+from steerlens.app.view import LookRequest, View
+from steerlens.atlas import Atlas, CellResult, Plan, Reading
+from steerlens.decoders import DecodeOptions
+from steerlens.errors import UsageError
+from steerlens.lenses import DiffusionLens, SteeringLens, Strength
+from steerlens.progress import Progress
+from steerlens.scores import cosine_similarity
+from steerlens.sites import all_heads, layer_sites
+from steerlens.sweep import (
+    FinishedCells,
+    Job,
+    SteeredCell,
+    Target,
+    TracedPicture,
+    batch_size,
+    decode_cells,
+    make_job,
+    read_picture,
+    resolve_target,
+    trace_picture,
+    unfinished_cells,
+)
+
+_Value = TypeVar("_Value")
+
+_PREVIEW_SHARE = 3
+"""Factor by which a preview takes fewer denoising steps."""
+
+_PREVIEW_STEPS = 2
+"""Fewest denoising steps of a preview."""
+
+
+class Recent(Generic[_Value]):
+    """The most recently used values by key. Safe between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._values, self._lock = most, OrderedDict[Any, _Value](), Lock()
+
+    def get(self, key: Any) -> _Value | None:
+        """Returns a value, or None if it is not there any more."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Any, value: _Value) -> _Value:
+        """Keeps a value and returns it."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A view ready to decode: its job, the traced input, and its steered cell."""
+
+    recipe: Recipe
+    job: Job
+    traced: TracedPicture
+    steered: SteeredCell
+
+
+class Explorer:
+    """Answers views about open models and input pictures.
+
+    Methods run on one thread, the worker's; only `inputs` may be used from others.
+
+    Args:
+        models: the open models; the first is the default.
+        policy: limits of the visitors.
+        run: a finished run of the first model, whose pictures the page shows.
+
+    Attributes:
+        models: the open models by name.
+        run: the run, or None.
+        inputs: the input pictures.
+    """
+
+    def __init__(self, models: Sequence[OpenModel], policy: Policy | None = None, run: Atlas | None = None) -> None:
+        if not models:
+            raise UsageError("the explorer needs a model.")
+        self.models: Mapping[str, OpenModel] = {model.name: model for model in models}
+        self.inputs = InputStore(policy or Policy())
+        self.run = run
+        self._traced: Recent[TracedPicture] = Recent(16)
+        self._readings: Recent[Reading] = Recent(32)
+        self._targets: Recent[Target] = Recent(32)
+        self._results: Recent[CellResult] = Recent(512)
+
+    def model(self, name: str = "") -> OpenModel:
+        """Returns an open model; the first without a name.
+
+        Raises:
+            UsageError: if no open model has this name.
+        """
+        if not name:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise UsageError(f"no model called {name!r} is open; open are {', '.join(self.models)}.")
+        return self.models[name]
+
+    def recipe(self, view: View) -> Recipe:
+        """Resolves a view against its model and input.
+
+        Raises:
+            UsageError: if the view names a model, an input, a site or a patch that is not there.
+        """
+        recipe = Recipe(view, self.model(view.model), self.inputs.get(view.input))
+        _ = recipe.members
+        return recipe
+
+    def reading(self, view: View) -> Reading:
+        """What needs no decoding of the view's input: labels, attention, write norms, and scores of all heads."""
+        key = (view.model, view.input, view.target, view.target_input)
+        known = self._readings.get(key)
+        if known is not None:
+            return known
+        # The labels of every layer; those of components come with their pictures.
+        recipe = self.recipe(replace(view.clean(), lens="diffusion"))
+        job, traced = self._job(recipe), self._trace(recipe)
+        cells = job.plan.of(recipe.picture.id)
+        return self._readings.put(key, read_picture(job, recipe.picture.id, cells, traced))
+
+    def atlas(self, view: View) -> Atlas:
+        """What the page shows of the view's input: the run's own atlas, or its reading with nothing decoded."""
+        if self.run is not None and self.belongs_to_run(view):
+            return self.run.only([view.input])
+        recipe, reading = self.recipe(view.clean()), self.reading(view)
+        pair, job = recipe.model.pair, self._job(self.recipe(view.clean()))
+        manifest = {
+            "provenance": pair.provenance.to_json(),
+            "inputs": {reading.id: {"name": reading.picture.name, "sha256": reading.picture.sha256}},
+        }
+        return Atlas(pair.encoder.spec, pair.decoder.spec, job.plan, (reading,), (), manifest)
+
+    def belongs_to_run(self, view: View) -> bool:
+        """True if the run has the view's input, seen by the view's model and compared with the run's own target."""
+        of_model = self.model(view.model) is self.model()
+        of_target = not (view.target or view.target_input)
+        return self.run is not None and of_model and of_target and view.input in self.run.plan.pictures
+
+    def warm(self) -> None:
+        """Reads the first example and decodes a preview of it, so that the first visitor does not wait for either."""
+        view = View(self.inputs.examples()[0].id)
+        self.atlas(view)
+        for _ in self.look(LookRequest(view, refine=False)):
+            pass
+
+    @torch.no_grad()
+    def scores(self, view: View) -> dict[str, Any]:
+        """Similarity of every head's, MLP's and attention output's embedding with the target, without decoding.
+
+        Returns:
+            Lists `heads` (L,H), `mlps` (L), `attention` (L) and `residual` (L), each value a cosine or None; and the
+            similarity of the `input` itself.
+        """
+        recipe = self.recipe(replace(view, site="", members=(), patches=(), lens="diffusion"))
+        spec, traced = recipe.spec, self._trace(recipe)
+        L, H = spec.n_layers, spec.n_heads
+        target = self._target(recipe, traced)
+        if self._job(recipe).reads_tokens:
+            raise UsageError("this decoder reads image tokens, whose scores need a pass for every site: choose one.")
+        encoder, residual = recipe.model.pair.encoder, layer_sites("resid_post", L)
+        writes = (*all_heads(L, H), *layer_sites("mlp_out", L), *layer_sites("attn_out", L))
+        if view.lens == "diffusion":
+            embeddings = DiffusionLens(encoder).embeddings(traced.trace, writes)[0]
+        else:
+            embeddings = SteeringLens(encoder, Strength.parse(view.strength)).embeddings(traced.trace, writes)[0]
+        values = cosine_similarity(embeddings.float(), target).tolist()
+        stream = DiffusionLens(encoder).embeddings(traced.trace, residual)[0]
+        return {
+            "heads": [rounded(values[layer * H : (layer + 1) * H]) for layer in range(L)],
+            "mlps": rounded(values[L * H : L * H + L]),
+            "attention": rounded(values[L * H + L :]),
+            "residual": rounded(cosine_similarity(stream.float(), target).tolist()),
+            "input": rounded([float(cosine_similarity(traced.trace.embedding[0], target))])[0],
+        }
+
+    def look(self, request: LookRequest) -> Iterator[Progress | Answer]:
+        """Answers a request: numbers at once, a preview, the picture at full quality, then the strip of strengths.
+
+        Yields:
+            Answers `numbers`, `preview`, `picture` and `strip`, and progress between them.
+
+        Raises:
+            UsageError: if the view makes no sense for the model.
+        """
+        prepared = self._prepare(request.view)
+        yield Answer("numbers", numbers(prepared.job, prepared.steered, prepared.recipe.site))
+        quick = self._quick(prepared.job.options)
+        known = self._known(prepared, prepared.job.options)
+        if known is None and quick is not None:
+            (preview,) = yield from self._decoded([prepared], quick)
+            yield Answer("preview", result_answer(preview, prepared.recipe.site))
+        if request.refine or quick is None or known is not None:
+            (result,) = yield from self._decoded([prepared], prepared.job.options)
+            yield Answer("picture", result_answer(result, prepared.recipe.site))
+        if request.strengths:
+            strip = [self._prepare(replace(request.view, strength=strength)) for strength in request.strengths]
+            results = yield from self._decoded(strip, quick or prepared.job.options)
+            shown = zip(request.strengths, results, strict=True)
+            yield Answer(
+                "strip",
+                {
+                    "strengths": [
+                        {"strength": text, **result_answer(result, prepared.recipe.site)} for text, result in shown
+                    ]
+                },
+            )
+
+    def ablate(self, view: View) -> Iterator[Progress | Answer]:
+        """Takes the view's sites out of the real forward pass, everything downstream reacting.
+
+        Yields:
+            An answer `ablation` with the change of the embedding and the labels before and after; then `before` and
+            `after`, the reconstructions, first as `preview` if they take long.
+
+        Raises:
+            UsageError: if nothing is to be ablated, or the model has no such site.
+        """
+        if not view.sites:
+            raise UsageError("nothing is ablated yet: click heads away on the map.")
+        clean, ablated = self._prepare(view.clean()), self._prepare(replace(view, lens="ablation", patches=()))
+        vocabulary = ablated.recipe.model.labels
+        yield Answer("ablation", ablation_numbers(clean.steered, ablated.steered, vocabulary, ablated.recipe.members))
+        quick = self._quick(clean.job.options)
+        if quick is not None and self._known(ablated, ablated.job.options) is None:
+            results = yield from self._decoded([clean, ablated], quick)
+            yield self._pair_answer("ablation-preview", results, ablated.recipe)
+        results = yield from self._decoded([clean, ablated], clean.job.options)
+        yield self._pair_answer("ablation-pictures", results, ablated.recipe)
+
+    @staticmethod
+    def _pair_answer(kind: str, results: Sequence[CellResult], recipe: Recipe) -> Answer:
+        before, after = (result_answer(result, recipe.site) for result in results)
+        return Answer(kind, {"before": before, "after": after})
+
+    def labels(self, view: View, count: int = 5) -> list[tuple[str, float]]:
+        """The labels closest to the view's embedding; empty without a vocabulary."""
+        prepared = self._prepare(view)
+        return label_scores(prepared.recipe.model.labels, prepared.steered.conditioning, count)
+
+    def job_of(self, recipe: Recipe) -> Job:
+        """The sweep that contains a view's cell: the same as that of the copied command."""
+        return make_job(
+            recipe.model.pair,
+            [recipe.picture.picture],
+            recipe.options,
+            self._target_source(recipe),
+            recipe.model.vocabulary,
+            recipe.directions,
+        )
+
+    def target_picture(self, view: View) -> InputPicture | None:
+        """The input that is the target, or None."""
+        return self.inputs.get(view.target_input) if view.target_input else None
+
+    def _job(self, recipe: Recipe) -> Job:
+        job = make_job(
+            recipe.model.pair,
+            [recipe.picture.picture],
+            recipe.options,
+            None,
+            recipe.model.vocabulary,
+            recipe.directions,
+        )
+        return replace(job, target=self._resolved(recipe))
+
+    def _target_source(self, recipe: Recipe) -> Any:
+        other = self.target_picture(recipe.view)
+        return other.picture if other is not None else recipe.view.target or None
+
+    def _resolved(self, recipe: Recipe) -> Target:
+        view = recipe.view
+        key = (recipe.model.name, view.target, view.target_input)
+        known = self._targets.get(key)
+        # A text is never read as a path here: texts come from visitors.
+        if known is None and view.target:
+            direction = recipe.model.pair.text_direction(view.target)
+            known = self._targets.put(key, Target(f"the text “{view.target}”", direction, view.target))
+        if known is None:
+            known = self._targets.put(key, resolve_target(recipe.model.pair, self._target_source(recipe)))
+        return known
+
+    def _target(self, recipe: Recipe, traced: TracedPicture) -> Float[Tensor, "E"]:
+        direction = self._resolved(recipe).direction
+        return traced.trace.embedding[0].float() if direction is None else direction.to(traced.trace.embedding).float()
+
+    def _trace(self, recipe: Recipe) -> TracedPicture:
+        key = (recipe.model.name, recipe.picture.id)
+        known = self._traced.get(key)
+        if known is None:
+            job = self._job(replace_view(recipe, recipe.view.clean()))
+            known = self._traced.put(key, trace_picture(replace(job, target=Target()), recipe.picture.id))
+        return known
+
+    def _prepare(self, view: View) -> _Prepared:
+        recipe = self.recipe(view)
+        job, traced = self._job(recipe), self._trace(recipe)
+        traced = replace(traced, target=self._target(recipe, traced))
+        cell = recipe.cell(job.plan)
+        plan = Plan((cell,), job.plan.strength, job.plan.seeds, job.plan.n_layers)
+        (steered,) = unfinished_cells(replace(job, plan=plan), traced, [cell])
+        return _Prepared(recipe, job, traced, steered)
+
+    def _decoded(
+        self, prepared: Sequence[_Prepared], options: DecodeOptions
+    ) -> Generator[Progress, None, list[CellResult]]:
+        """Decodes views of one model that differ in no option of the decoder; returns their results in order."""
+        missing = [part for part in prepared if self._known(part, options) is None]
+        if missing:
+            job = replace(missing[0].job, options=options)
+            cells = [part.steered for part in missing]
+            done: list[CellResult] = []
+            for event in decode_cells(job, cells, batch_size(job)):
+                if isinstance(event.payload, FinishedCells):
+                    done.extend(event.payload.results)
+                yield replace(event, payload=None)
+            for part, result in zip(missing, done, strict=True):
+                self._results.put(_key(part, options), result)
+            results = {id(part): result for part, result in zip(missing, done, strict=True)}
+        else:
+            results = {}
+        found = [results.get(id(part)) or self._known(part, options) for part in prepared]
+        return [result for result in found if result is not None]
+
+    def _known(self, prepared: _Prepared, options: DecodeOptions) -> CellResult | None:
+        return self._results.get(_key(prepared, options))
+
+    @staticmethod
+    def _quick(options: DecodeOptions) -> DecodeOptions | None:
+        """Options of a preview; None if the picture itself takes as few steps."""
+        steps = max(_PREVIEW_STEPS, math.ceil(options.steps / _PREVIEW_SHARE))
+        return None if options.scheduler == "none" or steps >= options.steps else replace(options, steps=steps)
+
+
+def replace_view(recipe: Recipe, view: View) -> Recipe:
+    """The recipe of another view of the same model and input."""
+    return Recipe(view, recipe.model, recipe.picture)
+
+
+def _key(prepared: _Prepared, options: DecodeOptions) -> tuple[Any, ...]:
+    view = prepared.recipe.view
+    members = (prepared.recipe.site, prepared.recipe.members, view.patches, view.target, view.target_input)
+    return (prepared.recipe.model.name, prepared.steered.cell, members, options)
