@@ -11,6 +11,7 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.encoders.base import Encoder, EncoderSpec, Inputs, TokenReadout, joined_inputs
     from steerlens.encoders.folders import OPEN_CLIP_FILES, is_open_clip_folder, is_timm_folder
+    from steerlens.encoders.frozen_attention import ValuePaths, norm_divisor, value_paths
     from steerlens.encoders.fused import recorded_by_hooks
     from steerlens.encoders.geometry import Geometry, View, geometry_from_json
     from steerlens.encoders.hooks import EXCLUSIVE, Hook, native_pass
@@ -40,6 +41,7 @@ __all__ = [
     "RecordedAttention",
     "TokenReadout",
     "TowerEncoder",
+    "ValuePaths",
     "View",
     "apply_transform",
     "crops",
@@ -48,6 +50,7 @@ __all__ = [
     "is_timm_folder",
     "joined_inputs",
     "native_pass",
+    "norm_divisor",
     "record_from",
     "record_prefix",
     "recorded_by_hooks",
@@ -56,6 +59,7 @@ __all__ = [
     "resume",
     "resume_to",
     "trace_with_prefix",
+    "value_paths",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         values_on_tokens,
         writes_on_tokens,
     )
+    from steerlens.lenses.second_order import SecondOrder
     from steerlens.lenses.steering import SteeringLens, steer_and_patch
     from steerlens.lenses.strength import Strength, as_strength, visible_norm
     from steerlens.lenses.token_total import TokenTotalLens
@@ -68,6 +69,7 @@ __all__ = [
     "Outside",
     "Patches",
     "RegionPart",
+    "SecondOrder",
     "SpecialTokens",
     "SteeringLens",
     "Strength",

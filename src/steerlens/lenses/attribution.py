@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from steerlens.encoders import Hook, NativeEncoder, native_pass
+from steerlens.encoders import Hook, NativeEncoder, native_pass, norm_divisor
 from steerlens.errors import UsageError
 from steerlens.lenses.components import Direction
 from steerlens.lenses.readout import writes
@@ -78,11 +78,11 @@ class LinearAttribution:
             raise UsageError(f"{self.encoder.spec.name}: its readout is not known to be linear after the final norm.")
 
         def keep(args: tuple[Tensor, ...], _: Any, __: Any) -> None:
-            divisors.append(_divisor(norm, args[0]))
+            divisors.append(norm_divisor(norm, args[0]))
 
         def rescale(args: tuple[Tensor, ...], _: Any, output: Tensor) -> Tensor:
             bias = getattr(norm, "bias", None)
-            scaled = (output if bias is None else output - bias) * (_divisor(norm, args[0]) / divisors[0])
+            scaled = (output if bias is None else output - bias) * (norm_divisor(norm, args[0]) / divisors[0])
             return (scaled if bias is None else scaled + bias).to(output.dtype)
 
         model, name = self.encoder.model, self.encoder.spec.name
@@ -90,13 +90,3 @@ class LinearAttribution:
             self.encoder.readout(trace.final)
         with native_pass(model, name, [Hook(norm, "after", rescale, "freezes the divisor of the final norm")]):
             return self.encoder.readout(residual)
-
-
-def _divisor(norm: Any, values: Float[Tensor, "*N D"]) -> Float[Tensor, "*N 1"]:
-    """Returns the divisor of a LayerNorm or an RMSNorm, 1 where there is no norm."""
-    wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    if isinstance(norm, nn.Identity):
-        return torch.ones_like(wide[..., :1])
-    if isinstance(norm, nn.LayerNorm):
-        return (wide.var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()
-    return (wide.square().mean(dim=-1, keepdim=True) + norm.variance_epsilon).sqrt()
