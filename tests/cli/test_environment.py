@@ -121,3 +121,33 @@ def test_the_environment_of_the_caller_comes_back(monkeypatch: pytest.MonkeyPatc
         warnings.warn("a library is deprecated", DeprecationWarning, stacklevel=1)
     assert os.environ["MPLBACKEND"] == "nonsense" and os.environ["PYTHONWARNINGS"] == "error"
     assert list(warnings.filters) == filters
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lens", "sample", "--strength", "rho=1", "--strength", "rho=2"],
+        ["lens", "sample", "--seed=1", "--dry-run", "--seed", "1"],
+        ["lens", "sample", "--batch_size", "1", "--batch-size", "2"],
+        ["study", "importance", "--out", "a", "--out", "b"],
+        ["runs", "show", "a", "--json", "--json"],
+        ["cache", "clear", "--model", "emoji", "--model", "other"],
+    ],
+)
+def test_an_option_given_twice_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_options_that_add_up_may_be_given_several_times(capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--group", "a=L1H0,L1H1", "--group", "b=L2H0,L2H1", "--effect", "direct", "--effect", "total"]
+    assert main(["lens", "sample", "--dry-run", *more]) == 0
+    assert "pictures to decode" in capsys.readouterr().out
+
+
+def test_clearing_the_cache_of_an_unknown_model_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEERLENS_CACHE", str(tmp_path))
+    assert main(["cache", "clear", "--model", "UNKNOWN"]) == 2
+    assert "has no traces of 'UNKNOWN'" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """SigLIP 2 on pictures that are not square, against the native model on a padded batch of different shapes."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 import transformers
 from PIL import Image
 
+from steerlens.cli.main import main
 from steerlens.encoders.siglip2 import SigLIP2Encoder
 from steerlens.errors import UsageError
-from steerlens.loading import load_encoder
+from steerlens.loading import load, load_encoder
 from steerlens.testing.checks import check_encoder
 from steerlens.testing.encoder_checks import relative
 from steerlens.testing.tiny_families import tiny_family_encoder, tiny_model
+from steerlens.zoo.identity import models_identity
 
 SHAPES = ((40, 64), (90, 31), (16, 16), (200, 30), (33, 100))
 KINDS = ("Siglip2VisionModel", "Siglip2Model", "Siglip2ForImageClassification")
@@ -70,3 +73,23 @@ def test_pictures_of_another_shape_are_refused_and_other_models_have_one_shape()
         wide.for_shape(0, 5)
     with pytest.raises(UsageError, match="sees pictures of one shape; leave shape out"):
         load_encoder(tiny_model("CLIPModel"), tiny_family_encoder("CLIPModel").processor, shape=(2, 1))
+    for shape in (5, (5,), (4, 3, 2), "448x336", (0.5, 1)):
+        with pytest.raises(UsageError, match="a shape is the width and the height"):
+            encoder_of(KINDS[0], shape)  # type: ignore[arg-type]
+
+
+def test_a_source_names_the_shape_and_indexes_remember_it(tmp_path: Path) -> None:
+    tiny_model(KINDS[0]).save_pretrained(tmp_path / "naflex")
+    processor().save_pretrained(tmp_path / "naflex")
+    square, wide = (load_encoder(f"{tmp_path / 'naflex'}{shape}") for shape in ("", "?shape=90x31"))
+    assert wide.spec.image_size == encoder_of(KINDS[0], (90, 31)).spec.image_size != square.spec.image_size
+    with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
+        load_encoder(f"{tmp_path / 'naflex'}?shape=90")
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.effect_noise((90, 31), 60 + number).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
+    index = ["neighbours", "index", str(tmp_path / "photos"), "--out", str(tmp_path / "index")]
+    assert main([*index, "--encoder", f"{tmp_path / 'naflex'}?shape=90x31"]) == 0
+    pair = load(tmp_path / "index")
+    assert pair.encoder.spec.image_size == wide.spec.image_size
+    assert models_identity(pair)["encoder"]["shape"] == list(wide.spec.image_size)

@@ -135,8 +135,8 @@ def test_the_layers_that_a_language_model_does_not_read_are_no_part_of_the_encod
     assert (encoder.spec.n_layers, len(encoder.model.encoder.layers)) == (2, 3)
     assert encoder.spec.readout_tokens == (1, 2, 3, 4)
     model = tiny_model("LlavaForConditionalGeneration")
-    for layer, depth in ((-1, 3), (-3, 1), (1, 1), (3, 3)):
-        model.config.vision_feature_layer = layer
+    for layer, depth, many in ((-1, 3, False), (-3, 1, True), (1, 1, False), (3, 3, True)):
+        model.config.vision_feature_layer = [layer] if many else layer
         changed = load_encoder(model, tiny_family_processor("LlavaForConditionalGeneration"))
         assert changed.spec.n_layers == depth
         inputs = noise_pictures(changed)

@@ -3,12 +3,12 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from steerlens.errors import TermsWarning, UsageError
 from steerlens.limits import LIMITS, over_limit
@@ -130,6 +130,41 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         if not argument.strip() and before != _MAY_BE_EMPTY:
             where = f" after {before}" if before.startswith("--") else ""
             raise UsageError(f"an argument{where} is empty; give a value, or leave it out.")
+
+
+def refuse_repeated(command: Any, arguments: Sequence[str]) -> None:
+    """Refuses an option that is given twice, of which the parser would silently take the last.
+
+    Args:
+        command: dataclass of the command, or a union of those of its subcommands.
+        arguments: arguments of the command line.
+
+    Raises:
+        UsageError: if an option that can be given only once is repeated.
+    """
+    names = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if not repeated:
+        return
+    may_repeat = {f"--{name.replace('_', '-')}" for name in _appended(command)}
+    for name in repeated:
+        if len(name) > 2 and name not in may_repeat:
+            raise UsageError(f"{name} is given twice; give it once. Several values of an option follow each other.")
+
+
+def _appended(command: Any) -> Iterator[str]:
+    """Names of the options of a command that may be given several times."""
+    import tyro
+
+    if not isinstance(command, type) or not is_dataclass(command):
+        for part in get_args(command):
+            yield from _appended(part)
+        return
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        if tyro.conf.UseAppendAction in getattr(hint, "__metadata__", ()):
+            yield name
+        else:
+            yield from _appended(hint)
 
 
 def refuse_undecodable(command: Any) -> None:

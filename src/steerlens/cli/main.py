@@ -25,6 +25,7 @@ from steerlens.cli.environment import (
     open_standard_streams,
     refuse_empty,
     refuse_endless,
+    refuse_repeated,
     refuse_undecodable,
 )
 from steerlens.errors import ModelError, SteerlensError, StoreError, UsageError
@@ -147,6 +148,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
         hint = f" Did you mean `steerlens {close[0]}`?" if close else ""
         raise UsageError(f"there is no command {name!r}.{hint} Commands: {', '.join(available)}.")
     refuse_empty(options)
+    refuse_repeated(importlib.import_module(f"steerlens.cli.{name}").Command, options)
     command = parse_command(name, options)
     refuse_undecodable(command)
     refuse_endless(command)

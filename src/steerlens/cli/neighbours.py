@@ -32,7 +32,8 @@ class Index:
     --model ENCODER uses it automatically for an encoder without a decoder."""
 
     encoder: str = "emoji"
-    """Encoder: the name of a model, a hub id or a folder."""
+    """Encoder: the name of a model, a hub id or a folder. Models of pictures of any shape (NaFlex) see squares, or with
+    ?shape=WIDTHxHEIGHT after their name pictures of that shape."""
 
     batch_size: int = 32
     """Pictures embedded at once."""

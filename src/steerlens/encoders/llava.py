@@ -57,6 +57,8 @@ class LLaVAEncoder(VLMTowerEncoder):
         """
         self.tower_kinds({"vision_config": tower.config.to_dict()})
         layer, L = config["vision_feature_layer"], tower.config.num_hidden_layers
+        if isinstance(layer, list | tuple) and len(layer) == 1:  # the tokens of one layer, joined to no others
+            layer = layer[0]
         if not isinstance(layer, int) or not -L <= layer <= L or layer == 0:
             raise ModelError(f"vision_feature_layer is {layer}: the language model reads no single layer of the tower.")
         self._n_layers = layer if layer > 0 else L + 1 + layer

@@ -45,6 +45,8 @@ class SigLIP2Encoder(SigLIPEncoder):
     model_types: ClassVar[Mapping[str, str]] = {"siglip2_vision_model": "Siglip2VisionModel", "siglip2": "Siglip2Model"}
     parts = replace(SigLIPEncoder.parts, block_kind="Siglip2EncoderLayer", attention_kind="Siglip2Attention")
     head_kind = "Siglip2MultiheadAttentionPoolingHead"
+    shape: tuple[int, int] | None = None
+    """Height and width of the pictures of `for_shape`, in pixels."""
 
     def picture_size(self) -> tuple[int, int]:
         """The largest square that has no more patches than the processor allows.
@@ -77,6 +79,7 @@ class SigLIP2Encoder(SigLIPEncoder):
         sizes = import_module(type(self.processor).__module__).get_image_size_for_max_num_patches
         down, across = (side // patch for side in sizes(height, width, patch, self.processor.max_num_patches))
         size, other = (down * patch, across * patch), copy.copy(self)
+        other.shape = size
         other.spec = replace(
             self.spec, image_size=size, patch_grid=(down, across), n_tokens=down * across, geometry=stretched(size)
         )

@@ -12,7 +12,7 @@ from typing import Any, Literal, Never
 from steerlens.atlas import CellResult, Reading
 from steerlens.decoders import SchedulerName
 from steerlens.errors import UsageError
-from steerlens.lenses import Direction, Strength, as_strength
+from steerlens.lenses import Direction, RegionPart, Strength, as_strength
 from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
@@ -230,6 +230,11 @@ def look(
         batch_size=batch_size,
         cache=cache,
     )
+    if cache and any(isinstance(named, RegionPart) for named in (directions or {}).values()):
+        raise UsageError(
+            "cache has no effect with regions, which need the values of all tokens, and these are not kept; leave "
+            "cache out."
+        )
     inputs = as_pictures(pictures)
     goal = target if target is None or isinstance(target, str | Path) else as_pictures(target, name="target")[0]
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary

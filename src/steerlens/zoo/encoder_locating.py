@@ -1,5 +1,6 @@
 """Locating an encoder: that of a card or of a pair's folder, in a folder by itself, or on the hub."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ from steerlens.zoo.library_names import hub_source, is_weights_file, what_an_enc
 from steerlens.zoo.locating import LocatedPair, card_files, is_joint, locate_pair, pinned, warn_of_terms
 from steerlens.zoo.registry import opener_for
 from steerlens.zoo.sources import OPEN_CLIP_HUB, has_no_decoder, is_folder, is_hub_id, shortened
+
+_SHAPE = "?shape="
+"""Begins the shape of pictures at the end of a source."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class LocatedEncoder:
         of_pair: whether it belongs to a pair, which may be saved without its image processor.
         joint: the whole model, if encoder and decoder are one.
         processor: folder of its image processor, if that is not beside it.
+        shape: width and height of the pictures to see, for a model of pictures of any shape.
     """
 
     folder: Path
@@ -38,6 +43,7 @@ class LocatedEncoder:
     of_pair: bool = False
     joint: LocatedPair | None = None
     processor: Path | None = None
+    shape: tuple[int, int] | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -55,15 +61,22 @@ def locate_encoder(source: str | Path, *, local_files_only: bool = False, config
 
     Args:
         source: a card's name, a folder, or a hub id (see `load_encoder`); a folder with an index of pictures stands for
-            the encoder of the index.
+            the encoder of the index. For a model of pictures of any shape (NaFlex), `?shape=WIDTHxHEIGHT` at its end
+            says which pictures it sees.
         local_files_only: never use the network.
         config_only: fetch only the config.
 
     Raises:
-        UsageError: if it is none of them.
+        UsageError: if it is none of them, or the shape is not readable.
         ModelError: if it cannot be fetched.
     """
-    text = str(source)
+    text, mark, shape = str(source).partition(_SHAPE)
+    if mark:
+        sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", shape)
+        if sides is None:
+            raise UsageError(f"{_SHAPE}{shape}: a shape is WIDTHxHEIGHT, such as {_SHAPE}448x336.")
+        located = locate_encoder(text, local_files_only=local_files_only, config_only=config_only)
+        return replace(located, source=f"{located.source}{_SHAPE}{shape}", shape=(int(sides[1]), int(sides[2])))
     known = cards().get(text)
     if known is not None:
         return _of_card(known, local_files_only, config_only)

@@ -40,7 +40,8 @@ def open_encoder(
     """
     chosen, precision, name = choose_device(device), parse_dtype(dtype), name or located.source
     with native_errors(f"{name} cannot be loaded"):
-        return _open(located, processor, chosen, precision, name)
+        encoder = _open(located, processor, chosen, precision, name)
+    return encoder if located.shape is None else shaped(encoder, located.shape)
 
 
 def _open(
@@ -126,8 +127,26 @@ def load_encoder(
     if readout is not None:
         encoder = _chosen(encoder, "with_readout", "pools its tokens itself; leave readout out.")(readout)
     if shape is not None:
-        encoder = _chosen(encoder, "for_shape", "sees pictures of one shape; leave shape out.")(*shape)
+        encoder = shaped(encoder, shape)
     return encoder
+
+
+def shaped(encoder: Encoder, shape: tuple[int, int]) -> Encoder:
+    """Returns the encoder that sees pictures of a shape.
+
+    Args:
+        encoder: the encoder.
+        shape: width and height of the pictures.
+
+    Raises:
+        UsageError: if these are not two whole numbers, or the encoder sees pictures of one shape.
+    """
+    choose = _chosen(encoder, "for_shape", "sees pictures of one shape; leave shape out.")
+    given: Any = shape
+    whole = isinstance(given, tuple | list) and len(given) == 2 and all(type(side) is int for side in given)
+    if not whole:
+        raise UsageError(f"a shape is the width and the height of pictures, such as (448, 336), not {shape!r}.")
+    return choose(*given)
 
 
 def _chosen(encoder: Encoder, method: str, otherwise: str) -> Callable[..., Encoder]:

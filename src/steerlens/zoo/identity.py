@@ -57,6 +57,8 @@ def _encoder_identity(encoder: Encoder) -> dict[str, Any]:
         "preprocessing": type(processor).__name__,
         "processor": _settings_hash(processor),
         "attention": attention_of(encoder),
+        # Named only where it was chosen, so that other runs keep their identity.
+        **({} if getattr(encoder, "shape", None) is None else {"shape": list(encoder.spec.image_size)}),
     }
 
 

@@ -13,9 +13,11 @@ from steerlens.lenses.components import parse_groups
 from steerlens.lenses.regions import parse_regions, parse_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.sites import parse_sites
+from steerlens.sweep.look import look
 from steerlens.sweep.options import LookOptions
 from steerlens.sweep.prepare import resolve_target
 from steerlens.sweep.selection import Selection
+from steerlens.zoo.sample import sample_picture
 
 _SITES = partial(parse_sites, n_layers=4, n_heads=2)
 _GROUPS = partial(parse_groups, n_layers=4, n_heads=2)
@@ -45,6 +47,12 @@ def test_names_and_members_of_groups_and_regions_are_all_said() -> None:
     for text in ("L0H0", "L0H0:", "=L0H0:0,0,4,4", "L0H0:1_0,0,12,4", ":0,0,4,4"):
         with pytest.raises(UsageError):
             _REGIONS([text])
+
+
+def test_a_cache_that_cannot_keep_regions_is_refused(pair: Any) -> None:
+    regions = parse_regions(["part=L1H0:0,0,8,8"], 3, pair.encoder.spec.n_heads)
+    with pytest.raises(UsageError, match="cache has no effect with regions"):
+        look(pair, sample_picture(), sites="", directions=regions, cache=True)
 
 
 @pytest.mark.parametrize("interval", [(0.8, 0.2), (-0.1, 1.0), (0.0, 80.0), (float("nan"), 1.0)])

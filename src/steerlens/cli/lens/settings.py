@@ -25,7 +25,7 @@ class ModelSettings:
 
     encoder: str | None = None
     """Another encoder: a hub id, a folder, open_clip:NAME/TAG or timm:NAME. Its embedding must have the size that the
-    decoder reads."""
+    decoder reads. With ?shape=WIDTHxHEIGHT after it, a model of pictures of any shape (NaFlex) sees that shape."""
 
     local: Path | None = None
     """Folder with the model's files in the hub's layout, to use instead of a download."""

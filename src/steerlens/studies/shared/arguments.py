@@ -17,7 +17,8 @@ class StudySettings:
     or a folder that holds one."""
 
     encoder: str | None = None
-    """Another encoder: a hub id, a folder, open_clip:NAME/TAG or timm:NAME."""
+    """Another encoder: a hub id, a folder, open_clip:NAME/TAG or timm:NAME. With ?shape=WIDTHxHEIGHT after it, a model
+    of pictures of any shape (NaFlex) sees that shape."""
 
     local: Path | None = None
     """A folder with the model's files in the hub's layout, in place of a download."""
