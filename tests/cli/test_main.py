@@ -114,6 +114,23 @@ def test_an_interrupted_command_says_what_it_kept(failing: Any, capsys: pytest.C
     assert capsys.readouterr().err == "steerlens: interrupted. 12 pictures are in runs/x.\n"
 
 
+@pytest.mark.parametrize(("raised", "code"), [("program._Terminated", 143), ("KeyboardInterrupt", 130)])
+def test_a_core_of_ray_that_aborts_at_the_end_of_python_changes_no_exit_code(raised: str, code: int) -> None:
+    script = f"""
+import atexit, os, sys, types
+import steerlens.cli.main as program
+sys.modules["ray"] = types.ModuleType("ray")
+atexit.register(os.abort)
+def stopped(*_):
+    raise {raised}
+program._dispatch = stopped
+sys.argv = ["steerlens", "lens"]
+sys.exit(program.main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("steerlens: ")) == (code, 1), done.stderr
+
+
 def test_debug_shows_where(failing: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     failing(ModelError("broken."))
     assert main.main(["models", "--debug"]) == 1

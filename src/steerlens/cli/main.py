@@ -100,7 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _complain(_interrupted(running))
         # Ray turns what a handler raised inside it into a plain KeyboardInterrupt.
-        return 143 if isinstance(stop, _Terminated) or _Terminated in running else 130
+        code = 143 if isinstance(stop, _Terminated) or _Terminated in running else 130
+        if "ray" in sys.modules and argv is None:  # Ray's core, interrupted while it starts, aborts as Python ends
+            _leave_at_once(code)
+        return code
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -234,7 +237,7 @@ def _is_at_its_limit() -> bool:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """Ends the program without Python's own end, in which libraries without memory may crash after the message."""
+    """Ends the program without Python's own end, in which libraries may crash after the message."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
