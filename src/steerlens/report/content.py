@@ -13,6 +13,7 @@ from steerlens.report.findings import head_counts, sentences
 from steerlens.report.scales import nice_ceiling, similarity_scale
 from steerlens.report.seen import seen_picture
 from steerlens.report.terms import LENSES, STRONG, TOP_K, is_selection, is_strong, lens_names
+from steerlens.report.units import unit_data
 from steerlens.report.words import words
 from steerlens.sites import Site, layer_sites
 
@@ -133,6 +134,7 @@ def picture_data(
         if reading.steered_similarity is None
         else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
         "attention": known.attention,
+        "units": unit_data(atlas, reading),
         "leftOut": len(atlas.results_of(id)) - len(known.cells),
     }
 

@@ -17,6 +17,7 @@ from steerlens.report.terms import (
     two,
     written_tokens,
 )
+from steerlens.report.units import unit_sentences
 from steerlens.report.words import is_retrieved, words
 
 
@@ -98,6 +99,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
     ]
     if named:
         findings.append(f"The heads whose pictures are closest to {target_words(reading)} are {' and '.join(named)}.")
+    findings += unit_sentences(atlas, reading)
     findings += effect_sentences(atlas, reading)
     if counts := head_counts(atlas, reading.id):
         findings.append(

@@ -25,6 +25,7 @@ from steerlens.report.figures import save_figures
 from steerlens.report.findings import head_counts, sentences
 from steerlens.report.scales import similarity_scale
 from steerlens.report.terms import LENSES, TOP_K, domain, lens_names, steered_lens, target_words, two, written_tokens
+from steerlens.report.units import sae_lines
 from steerlens.report.words import is_retrieved, words
 from steerlens.storage import OwnedFolder
 
@@ -120,6 +121,7 @@ def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | Non
             retrieved=is_retrieved(atlas),
             words=words(atlas),
             outside=list(domain_warnings(atlas)),
+            saes=sae_lines(atlas),
             advice=advice(_model_of(atlas)),
             k=TOP_K,
             manifest=manifest_rows(atlas.manifest),

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.cache_contents import cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.cells import SteeredCell, TracedPicture
     from steerlens.sweep.engine import FinishedCells, batch_size, decode_cells, run
+    from steerlens.sweep.fits import SaeFit
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
@@ -33,6 +34,7 @@ __all__ = [
     "Job",
     "LensOptions",
     "LookOptions",
+    "SaeFit",
     "Selection",
     "SiteOptions",
     "SteeredCell",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +29,7 @@ from steerlens.progress import Progress
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target, without_inputs
+from steerlens.sweep.neurons import trace_inputs
 from steerlens.sweep.options import LookOptions, RankedBy
 from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
@@ -98,7 +100,8 @@ def make_job(
     labels = pair.vocabulary if vocabulary is None else vocabulary
     refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
     tokens = _tokens_written_to(pair, options, plan.strength)
-    traces, resolved, survey = _kept_traces(pair, options, directions), resolve_target(pair, target), None
+    traces = None if request.has_neurons else _kept_traces(pair, options, directions)
+    resolved, survey = resolve_target(pair, target), None
     if not request.is_empty:
         survey = _survey(pair, options, request, directions, plan.strength, resolved, traces, by_id, on_progress)
         sizes = (spec.n_layers, spec.n_heads)
@@ -150,15 +153,15 @@ def _survey(
     pictures: Mapping[str, Picture],
     on_progress: Callable[[Progress], object] | None,
 ) -> UnitSurvey:
-    all_tokens = pair.decoder.spec.consumes == "image_tokens"
+    all_tokens, encoder = pair.decoder.spec.consumes == "image_tokens", pair.encoder
     if all_tokens and options.rank != "activation":
         raise UsageError(
             f"rank {options.rank} compares image embeddings, and {pair.decoder.spec.name} reads image tokens: rank by "
             "activation."
         )
     surveyor = Surveyor(
-        encoder=pair.encoder,
-        trace=pair.encoder.trace if traces is None else traces.trace,
+        encoder=encoder,
+        trace=partial(trace_inputs, encoder, neurons=request.has_neurons) if traces is None else traces.trace,
         directions=directions,
         strength=strength,
         target=target.direction,

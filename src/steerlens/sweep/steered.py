@@ -30,6 +30,7 @@ from steerlens.sweep.cells import SteeredCell as SteeredCell
 from steerlens.sweep.cells import TracedPicture as TracedPicture
 from steerlens.sweep.cells import flat_cosine as flat_cosine
 from steerlens.sweep.job import Job
+from steerlens.sweep.neurons import trace_inputs
 from steerlens.sweep.readings import reading_of
 from steerlens.sweep.real_passes import real_pass_cells
 from steerlens.trace import Trace
@@ -47,8 +48,12 @@ def trace_picture(job: Job, id: str) -> TracedPicture:
     """
     picture = job.pictures[id]
     inputs = job.encoder.preprocess([picture.image])
+    neurons = any(cell.site.kind == "neuron" for cell in job.plan.of(id)) if id in job.plan.pictures else False
     with fitting(f"tracing the picture {picture.name}"):
-        trace = job.encoder.trace(inputs, attention=True) if job.traces is None else job.traces.trace(inputs)
+        if job.traces is None:
+            trace = trace_inputs(job.encoder, inputs, attention=True, neurons=neurons)
+        else:
+            trace = job.traces.trace(inputs)
         target = trace.embedding[0] if job.target.direction is None else job.target.direction.to(trace.embedding)
         return TracedPicture(inputs, trace, trace.check(), target)
 

@@ -5,7 +5,7 @@ show of which picture, and how well the autoencoders fit these pictures.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from steerlens.decoders import fitting
 from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
 from steerlens.images import Picture
-from steerlens.lenses import Direction, Strength, into_stream, values_on_tokens
+from steerlens.lenses import Direction, Strength, values_on_tokens
 from steerlens.progress import Progress
-from steerlens.saes import Fidelity, FidelityMeter, SparseAutoencoder, decoder_rows, value_at
+from steerlens.saes import SparseAutoencoder, decoder_rows, value_at
 from steerlens.sites import Site
+from steerlens.sweep.fits import FitMeter, SaeFit
+from steerlens.sweep.neurons import CANDIDATES, strongest, write_norms
 from steerlens.sweep.options import RankedBy
 from steerlens.sweep.unit_effects import unit_effects
 from steerlens.sweep.units import UnitRequest
@@ -32,15 +34,13 @@ class UnitSurvey:
 
     Attributes:
         own: id of a picture -> its units, strongest first; error and bias of each autoencoder come last.
-        fidelity: autoencoder -> its fidelity on all pictures.
+        fits: autoencoder -> how well it fits the pictures.
         active: autoencoder -> id of a picture -> number of its active features.
-        notes: messages for the user.
     """
 
     own: Mapping[str, tuple[Site, ...]]
-    fidelity: Mapping[str, Fidelity] = field(default_factory=dict[str, Fidelity])
+    fits: Mapping[str, SaeFit] = field(default_factory=dict[str, SaeFit])
     active: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
-    notes: tuple[str, ...] = ()
 
     def facts(self, saes: Mapping[str, SparseAutoencoder]) -> dict[str, Any]:
         """What a run keeps of the autoencoders, as JSON values."""
@@ -51,15 +51,11 @@ class UnitSurvey:
                 "width": sae.width,
                 "activation": sae.activation.name,
                 "trained_on": sae.trained_on,
-                "fidelity": {
-                    key: value if isinstance(value, int) or value == value else None
-                    for key, value in asdict(self.fidelity[name]).items()
-                },
-                "is_poor": self.fidelity[name].is_poor,
+                "fit": self.fits[name].to_json(),
                 "active": dict(self.active[name]),
             }
             for name, sae in saes.items()
-            if name in self.fidelity
+            if name in self.fits
         }
 
 
@@ -69,7 +65,7 @@ class Surveyor:
 
     Attributes:
         encoder: the encoder.
-        trace: traces the preprocessed inputs of a picture.
+        trace: traces the preprocessed inputs of a picture, with neurons if any are requested.
         directions: content of named sites, the autoencoders among them.
         strength: steering strength.
         target: embedding that similarities refer to; None for each input's own.
@@ -97,7 +93,7 @@ class Surveyor:
             ModelError: if a picture does not fit into memory.
         """
         names = self.request.autoencoders
-        meters = {name: FidelityMeter(self._sae(name)) for name in names}
+        meters = {name: FitMeter(self._sae(name)) for name in names}
         own: dict[str, tuple[Site, ...]] = {}
         active: dict[str, dict[str, int]] = {name: {} for name in names}
         for number, (id, picture) in enumerate(pictures.items()):
@@ -106,10 +102,12 @@ class Surveyor:
             with fitting(f"surveying the picture {picture.name}"):
                 trace, found = self.trace(inputs), list[Site]()
                 for name in names:
-                    values = self._values(self._sae(name), trace, inputs)
-                    meters[name].add(values, self._readout(self._sae(name), trace))
-                    sites, active[name][id] = self._features(self._sae(name), values, trace)
+                    sae = self._sae(name)
+                    meters[name].add(self.encoder, trace, inputs)
+                    values = values_on_tokens(self.encoder, inputs, sae) if self.all_tokens else value_at(sae, trace)
+                    sites, active[name][id] = self._features(sae, values, trace)
                     found += sites
+                found += self._neurons(trace, inputs)
             own[id] = (*found, *self.request.remainders())
         survey = UnitSurvey(own, {name: meter.result() for name, meter in meters.items()}, active)
         self._refuse_silence(survey)
@@ -120,18 +118,6 @@ class Surveyor:
         if not isinstance(sae, SparseAutoencoder):
             raise UsageError(f"{name} is no sparse autoencoder.")
         return sae
-
-    def _values(self, sae: SparseAutoencoder, trace: Trace, inputs: Inputs) -> Float[Tensor, "1 R d"]:
-        return values_on_tokens(self.encoder, inputs, sae) if self.all_tokens else value_at(sae, trace)
-
-    def _readout(self, sae: SparseAutoencoder, trace: Trace) -> Callable[[Tensor], Tensor] | None:
-        if sae.reads_embedding or self.all_tokens:
-            return None
-
-        def readout(values: Float[Tensor, "1 R d"]) -> Float[Tensor, "1 E"]:
-            return self.encoder.readout(into_stream(sae, values, trace.out_weights).to(trace.final))
-
-        return readout
 
     def _features(self, sae: SparseAutoencoder, values: Float[Tensor, "1 R d"], trace: Trace) -> tuple[list[Site], int]:
         """The features to show of one picture, and the number of all that are active."""
@@ -147,13 +133,31 @@ class Surveyor:
         if self.rank == "activation":
             scores = total[indices] * decoder_rows(sae, trace, indices).norm(dim=-1)
         else:
-            sites = [sae.feature(index) for index in indices.tolist()]
-            effects = unit_effects(self.encoder, trace, sites, self.directions, self.strength, self.target)
-            scores = torch.tensor([effect if self.rank == "effect" else cosine for effect, cosine in effects])
+            scores = self._scores(trace, [sae.feature(index) for index in indices.tolist()])
         # Stable, so that ties keep the order of the autoencoder on every machine.
         best = scores.cpu().argsort(descending=True, stable=True)[: self.strongest]
         ranked = [sae.feature(int(indices[row])) for row in best.tolist()]
         return list(dict.fromkeys([*ranked, *named])), len(indices)
+
+    def _neurons(self, trace: Trace, inputs: Inputs) -> list[Site]:
+        """The neurons to show of one picture."""
+        request = self.request
+        named = [site for site in request.named if site.kind == "neuron"]
+        for site in named:
+            trace.neurons.projections[site.layer].check(site)
+        if not request.layers:
+            return named
+        norms = write_norms(self.encoder, trace, inputs, request.layers, all_tokens=self.all_tokens)
+        if self.rank == "activation":
+            return list(dict.fromkeys([*strongest(norms, self.strongest), *named]))
+        sites = strongest(norms, max(self.strongest, CANDIDATES))
+        best = self._scores(trace, sites).argsort(descending=True, stable=True)[: self.strongest]
+        return list(dict.fromkeys([*(sites[row] for row in best.tolist()), *named]))
+
+    def _scores(self, trace: Trace, sites: Sequence[Site]) -> Float[Tensor, "N"]:
+        """What units are ranked by, where that is their effect on the embedding."""
+        effects = unit_effects(self.encoder, trace, sites, self.directions, self.strength, self.target)
+        return torch.tensor([effect if self.rank == "effect" else cosine for effect, cosine in effects])
 
     def _refuse_silence(self, survey: UnitSurvey) -> None:
         """Refuses autoencoders none of whose features is active on any picture: their writes are zero."""

@@ -11,6 +11,7 @@ from steerlens.saes import value_at
 from steerlens.sites import SAE_KINDS, Site
 from steerlens.sweep.cells import TracedPicture
 from steerlens.sweep.job import Job
+from steerlens.sweep.neurons import activations as neuron_activations
 from steerlens.sweep.unit_effects import unit_effects
 
 
@@ -23,7 +24,7 @@ def units_of(job: Job, planned: Sequence[Site], traced: TracedPicture) -> tuple[
         planned: sites of the picture's cells.
         traced: the traced picture.
     """
-    sites = [site for site in dict.fromkeys(planned) if site.kind in SAE_KINDS]
+    sites = [site for site in dict.fromkeys(planned) if site.kind in ("neuron", *SAE_KINDS)]
     if not sites:
         return ()
     activations, tokens = dict[Site, float](), dict[Site, Tensor]()
@@ -34,6 +35,10 @@ def units_of(job: Job, planned: Sequence[Site], traced: TracedPicture) -> tuple[
             tokens |= dict(zip(own, on_tokens.float().cpu(), strict=True))
         encoded = sae.encode(value_at(sae, traced.trace))[0].mean(dim=0)
         activations |= {site: float(encoded[site.index]) for site in own if site.kind == "feature"}
+    if neurons := [site for site in sites if site.kind == "neuron"]:
+        tokens |= neuron_activations(job.encoder, traced.inputs, neurons)
+        recorded = traced.trace.neurons.activations
+        activations |= {site: float(recorded[site.layer][0, :, site.index].mean()) for site in neurons}
     effects = unit_effects(job.encoder, traced.trace, sites, job.directions, job.plan.strength, traced.target)
     return tuple(
         UnitReading(site, activations.get(site), effect, similarity, tokens.get(site))

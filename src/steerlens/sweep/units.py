@@ -44,6 +44,11 @@ class UnitRequest:
         return not (self.named or self.strongest_of or self.layers)
 
     @property
+    def has_neurons(self) -> bool:
+        """True if any neuron is named."""
+        return bool(self.layers) or any(site.kind == "neuron" for site in self.named)
+
+    @property
     def autoencoders(self) -> tuple[str, ...]:
         """Names of the autoencoders any part of which is shown."""
         named = [site.name for site in self.named if site.kind == "feature"]

@@ -131,7 +131,7 @@ def test_a_run_stores_features_resumes_and_opens_as_it_was(pair: Pair, tmp_path:
         for first, second in zip(one.units, other.units, strict=True):
             assert first.activation == pytest.approx(second.activation, abs=1e-6)
             assert torch.allclose(first.tokens, second.tokens, atol=1e-6)
-    assert again.manifest["saes"]["tiny"]["fidelity"]["n_values"] == 2
+    assert again.manifest["saes"]["tiny"]["fit"]["n_values"] == 2
     table = pq.read_table(tmp_path / "run" / "units")
     assert table.num_rows == 12 and set(table["kind"].to_pylist()) == {"feature", "error", "bias"}
     assert not verify_run(tmp_path / "run").damaged
@@ -195,6 +195,34 @@ def test_what_is_silent_or_does_not_fit_is_refused(pair: Pair) -> None:
         quick(pair, awake, sites=f"feature.tiny.{asleep}", strongest=24)
     with pytest.raises(UsageError, match="rename one"):
         quick(pair, awake, directions={"tiny": torch.ones(pair.encoder.spec.width)})
+
+
+def test_the_strongest_neurons_of_all_layers_are_shown(pair: Pair) -> None:
+    atlas = quick(pair, sites="neurons")
+    trace = pair.encoder.trace(pair.encoder.preprocess([picture().image]), neurons=True)
+    norms = {
+        Site("neuron", layer, index=index): float(trace.neurons.write(Site("neuron", layer, index=index)).norm())
+        for layer in range(3)
+        for index in range(32)
+    }
+    shown = list(atlas.sites("steering"))
+    assert shown == sorted(norms, key=lambda site: -norms[site])[:4]
+    steering = SteeringLens(pair.encoder, "rho=0.5")
+    for unit in atlas.reading().units:
+        (cell,) = atlas.cells("steering", unit.site)
+        assert torch.allclose(cell.conditioning, steering.embeddings(trace, [unit.site])[0, 0], atol=1e-5)
+        activation = trace.neurons.activations[unit.site.layer][0, 0, unit.site.index]
+        assert unit.activation == pytest.approx(float(activation), abs=1e-6)
+        assert unit.tokens is not None and float(unit.tokens[0]) == pytest.approx(float(activation), abs=1e-5)
+    layer = quick(pair, sites="neuron.1,neuron.0.5", rank="effect")
+    of_layer = [site for site in norms if site.layer == 1]
+    removed = SteeringLens(pair.encoder, "s=0").embeddings(trace, of_layer)[0] - trace.embedding[0]
+    best = removed.norm(dim=-1).argsort(descending=True)[:4].tolist()
+    assert list(layer.sites("steering")) == [*(of_layer[row] for row in best), Site("neuron", 0, index=5)]
+    with pytest.raises(UsageError, match="layers 0 to 2"):
+        quick(pair, sites="neuron.3")
+    with pytest.raises(UsageError, match="neurons 0 to 31"):
+        quick(pair, sites="neuron.1.99", strongest=24)
 
 
 def _narrower(encoder: Encoder) -> SparseAutoencoder:

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerlens.atlas import Atlas, Reading
-from steerlens.saes import Fidelity
-from steerlens.sweep import Job
+from steerlens.sweep import Job, SaeFit
 
 _SHOWN = 6
 """Units named for each ranking."""
@@ -15,28 +14,27 @@ def fit_lines(job: Job) -> Iterator[str]:
     """Says how well each autoencoder fits the inputs; a poor fit in capitals."""
     if job.survey is None:
         return
-    for name, fidelity in job.survey.fidelity.items():
+    for name, fit in job.survey.fits.items():
         active = list(job.survey.active[name].values())
         span = f"{min(active)}" if min(active) == max(active) else f"{min(active)} to {max(active)}"
-        yield f"{name}, on these inputs: {fidelity_words(fidelity)}; {span} active features an input"
-        if fidelity.is_poor:
+        yield f"{name}, on these inputs: {fit_words(fit)}; {span} active features an input"
+        if fit.is_poor:
             yield (
                 f"WARNING: {name} FITS THESE INPUTS POORLY: its features say little about them. Was it trained on this "
                 "model, at this site, on such pictures and on these tokens?"
             )
 
 
-def fidelity_words(fidelity: Fidelity) -> str:
-    """Fidelity in one line."""
-    variance = fidelity.explained_variance
-    # The variance over a single value is zero.
-    explained = (
-        "explained variance unknown for one value" if variance != variance else f"explained variance {variance:.2f}"
-    )
+def fit_words(fit: SaeFit) -> str:
+    """Fit in one line."""
+    fidelity = fit.fidelity
+    explained = f"explained variance {fidelity.explained_variance:.2f}"
+    if fidelity.explained_variance != fidelity.explained_variance:
+        explained = "explained variance unknown, as there is one value"
     where = "after the readout" if fidelity.after_readout else "of what it reads"
     return (
-        f"{explained}, L0 {fidelity.l0:.1f}, {100 * fidelity.dead_share:.0f} % of its features silent, cosine "
-        f"{fidelity.cosine:.2f} {where}"
+        f"{explained}, L0 {fidelity.l0:.1f}, {100 * fidelity.dead_share:.0f} % of its features silent ({fit.tokens}); "
+        f"error {100 * fit.error_norm:.0f} % of the value's norm, cosine {fidelity.cosine:.2f} {where}"
     )
 
 

@@ -66,8 +66,25 @@ export interface InputData {
   undecoded: (number | null)[] | null;
   /** L x H x T 16-bit numbers in base64, or the address of the same bytes. */
   attention: string | null;
+  /** Features and neurons, in the order of the plan; none in most runs. */
+  units?: Unit[];
   /** Pictures of the run that the page does not hold. */
   leftOut: number;
+}
+
+/** A feature or a neuron on one input; `unit_data` in `report/units.py` writes it. */
+export interface Unit {
+  /** Text form of the site. */
+  key: string;
+  /** Name of its autoencoder, or "neurons". */
+  group: string;
+  /** On the readout token; null for the error and the bias of an autoencoder. */
+  activation: number | null;
+  effect: number | null;
+  similarity: number | null;
+  /** Shares of `peak` on every patch, as 16-bit numbers in base64; null where no token holds it. */
+  map: string | null;
+  peak: number | null;
 }
 
 export interface Counts {

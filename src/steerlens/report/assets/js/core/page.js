@@ -20,7 +20,7 @@
 import { byId } from "./elements.js";
 import { followAddress } from "./history.js";
 import { focusPanel } from "./panel.js";
-import { bestHead, siteOf } from "./sites.js";
+import { bestComponent, siteOf } from "./sites.js";
 import { createStore } from "./store.js";
 
 /** @import { InputData, Meta, Page, Renderer, Source, View } from "../types" */
@@ -72,7 +72,7 @@ function createPage(source, meta, store) {
     get component() {
       const chosen = store.view.component;
       if (chosen !== null && siteOf(page.data, meta, chosen)) return chosen;
-      return wide.matches ? bestHead(page.data) : null;
+      return wide.matches ? bestComponent(page.data) : null;
     },
     get seed() {
       const seed = store.view.seed;

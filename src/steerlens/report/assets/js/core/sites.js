@@ -33,6 +33,12 @@ export function bestHead(data) {
 }
 
 /**
+ * Key of the component whose panel is open without a choice: the best head, or in a run without heads the first feature.
+ * @param {InputData} data
+ */
+export const bestComponent = (data) => (Object.values(data.top).some((keys) => keys?.length) ? bestHead(data) : data.units?.[0]?.key ?? bestHead(data));
+
+/**
  * The score whose control the marks refer to: the Steering Lens's, or the Total Lens's in a run without it.
  * @param {Meta} meta
  * @param {Site | null | undefined} site

@@ -7,6 +7,7 @@ import { siteOf, steeredScore } from "../core/sites.js";
 import { attention } from "./attention.js";
 import { detailLabels, detailNumbers } from "./numbers.js";
 import { detailPictures } from "./detail-pictures.js";
+import { unitDetail } from "./units.js";
 
 /** @import { Lens, Page, Site } from "../types" */
 
@@ -22,7 +23,7 @@ export function detail(page) {
     document.body.classList.toggle("open", Boolean(site));
     if (site && key !== null) {
       panel.replaceChildren(heading(page, key, site), facts(page, key, site), ...detailPictures(page, site),
-        detailNumbers(page, site), ...detailLabels(site), attention(page, site));
+        detailNumbers(page, site), ...detailLabels(site), ...unitDetail(page, key), attention(page, site));
       if (key !== shown) panel.scrollTop = 0;
     }
     shown = key;

@@ -14,6 +14,8 @@ const KINDS = {
   vector: "Your own directions",
   group: "Groups",
   region: "What heads read from regions",
+  feature: "Features of sparse autoencoders",
+  neuron: "Neurons",
 };
 
 const ROWS = /** @type {[Lens, string][]} */ ([

@@ -13,8 +13,9 @@ import { opening } from "./opening.js";
 import { printing } from "./printing.js";
 import { switcher } from "./switcher.js";
 import { title } from "./title.js";
+import { units } from "./units.js";
 
 /** @import { Renderer } from "../types" */
 
 /** @type {Renderer[]} */
-export const SECTIONS = [switcher, opening, layers, map, best, effects, components, labels, detail, title, keys, citation, printing];
+export const SECTIONS = [switcher, opening, layers, map, best, units, effects, components, labels, detail, title, keys, citation, printing];
