@@ -36,7 +36,14 @@ def test_a_picture_becomes_a_run_with_a_report(pair_folder: Path, photo: Path, t
     assert "decoding" in done.stderr
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     assert {path.suffix for path in (out / "figures").iterdir()} == {".png", ".svg"}
-    assert json.loads((out / "manifest.json").read_text())["complete"] is True
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["command"] == f"steerlens lens {photo} --model {pair_folder} --steps 2"
+    shared = "steerlens lens photo.png --model tiny --steps 2"
+    assert f"<code>{shared}</code>" in (out / "report.html").read_text(), "without folders of this machine"
+    with Image.open(out / "figures" / "map.png") as figure:
+        assert figure.info["Description"].endswith(f"command: {shared}")
+    assert shared in (out / "figures" / "map.svg").read_text()
 
 
 def test_json_is_all_there_is_on_stdout_and_names_every_head(pair_folder: Path, photo: Path, tmp_path: Path) -> None:

@@ -37,4 +37,5 @@ class Command:
         from steerlens.zoo import sample_picture
 
         settings = LensSettings(decoding=DecodingSettings(seed=self.seed), json=self.json)
-        return look_and_report(settings, [sample_picture()], self.out)
+        command = f"steerlens demo --seed {self.seed}" if self.seed else "steerlens demo"
+        return look_and_report(settings, [sample_picture()], self.out, command)

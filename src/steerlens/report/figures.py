@@ -21,6 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from steerlens.atlas import CONTROLS, Atlas, LensName, Reading, SiteScore
 from steerlens.errors import UsageError
 from steerlens.printable import printable
+from steerlens.report.citing import made_by
 from steerlens.report.colours import SEQUENTIAL
 from steerlens.report.effects import effect_comparison
 from steerlens.report.scales import similarity_scale
@@ -194,6 +195,7 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
         "effects": effect_comparison,
     }
     written, own = list[Path](), OwnedFolder(folder)
+    made = made_by(atlas.manifest, atlas.encoder.name)
     for index, reading in enumerate(atlas.readings):
         stem = "" if len(atlas.readings) == 1 else f"{index:02d}-{safe_name(reading.picture.name)[:40]}-"
         for name, draw in drawn.items():
@@ -202,20 +204,34 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
             except UsageError:
                 continue  # the run has no data for this figure
             for kind in ("png", "svg"):
-                written.append(own.write(render(figure, kind), f"{stem}{name}.{kind}"))
+                written.append(own.write(render(figure, kind, made=made), f"{stem}{name}.{kind}"))
     return written
 
 
-def render(figure: Figure, kind: str = "png", *, dpi: int = DPI) -> bytes:
-    """Renders a figure as the bytes of a `png` or `svg` file; equal figures give equal bytes."""
+def render(figure: Figure, kind: str = "png", *, dpi: int = DPI, made: Mapping[str, str] | None = None) -> bytes:
+    """Renders a figure as the bytes of a `png` or `svg` file; equal figures give equal bytes.
+
+    Args:
+        figure: the figure.
+        kind: `png` or `svg`.
+        dpi: pixels per inch of a png.
+        made: what made it (`made_by`), for the file's metadata.
+    """
+    description = "; ".join(f"{name}: {value}" for name, value in (made or {}).items())
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         if kind == "svg":
-            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": "steerlens"})
+            FigureCanvasSVG(figure).print_svg(
+                buffer, metadata={"Date": None, "Creator": "steerlens", **_described(description)}
+            )
         else:
             figure.set_dpi(dpi)
-            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "steerlens"})
+            FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "steerlens", **_described(description)})
     return buffer.getvalue()
+
+
+def _described(text: str) -> dict[str, str]:
+    return {"Description": text} if text else {}
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -87,15 +87,18 @@ class Linked:
     index: str = ""
 
 
-def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | None = None) -> str:
+def report_page(
+    atlas: Atlas, *, inputs: int | None = None, linked: Linked | None = None, budget: int = PICTURE_BYTES
+) -> str:
     """Renders the report as HTML that refers to nothing outside itself, or to the files of a server.
 
     Args:
         atlas: the run, or some of its inputs.
         inputs: number of inputs of the whole run; by default of the atlas.
         linked: addresses of styles and scripts of a served page, which then holds no data.
+        budget: most characters of decoded pictures on the page.
     """
-    budget = PICTURE_BYTES // max(1, len(atlas.readings))
+    share = budget // max(1, len(atlas.readings))
     targets = sorted({target_words(reading) for reading in atlas.readings}) or ["the input"]
     readout = atlas.encoder.readout_tokens
     script = asset("report.js")
@@ -128,7 +131,7 @@ def report_page(atlas: Atlas, *, inputs: int | None = None, linked: Linked | Non
             made=made_by(atlas.manifest, short_name(atlas.encoder.name)),
             bibtex=bibtex(),
             meta=_meta(atlas, linked),
-            blocks=[] if linked else [script_json(picture_data(atlas, reading, budget)) for reading in atlas.readings],
+            blocks=[] if linked else [script_json(picture_data(atlas, reading, share)) for reading in atlas.readings],
             linked=linked,
             css=Markup(asset("report.css")),
             js=Markup(script),

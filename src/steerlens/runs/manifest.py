@@ -33,6 +33,7 @@ BESIDE_IDENTITY = (
     "complete",
     "decoded",
     "provenance",
+    "command",
     "geometry",
     "reference",
     "saes",

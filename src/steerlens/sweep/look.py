@@ -36,7 +36,7 @@ Engine = Callable[[Job, frozenset[str], frozenset[str]], Iterator[Progress]]
 
 
 def look_in(
-    pair: Pair, job: Job, folder: Path | None, engine: Engine = run
+    pair: Pair, job: Job, folder: Path | None, engine: Engine = run, facts: Mapping[str, Any] | None = None
 ) -> "Generator[Progress, None, NotebookAtlas]":
     """Runs a job, yields progress, and returns the atlas.
 
@@ -46,6 +46,7 @@ def look_in(
         folder: run directory that stores every finished part, and resumes if it contains the same run; None keeps the
             results in memory only.
         engine: the local engine, or one on a cluster (`ray_engine`).
+        facts: what else the manifest states, such as the command, without being part of the run's identity.
 
     Raises:
         UsageError: if the folder contains another run.

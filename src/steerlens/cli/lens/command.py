@@ -1,6 +1,7 @@
 """The command `steerlens lens`: looks at pictures through every lens, and writes a report."""
 
 import hashlib
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +83,8 @@ class Command:
             return dry_run(self.settings, pictures, folder)
         from steerlens.cli.lens.run import look_and_report
 
-        return look_and_report(self.settings, pictures, folder)
+        command = shlex.join(["steerlens", "lens", *map(str, self.images), *self.settings.words()])
+        return look_and_report(self.settings, pictures, folder, command)
 
     def _check_target(self) -> None:
         """Refuses a target that is no picture and no known text, before models are loaded where that is possible."""

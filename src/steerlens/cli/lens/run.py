@@ -25,8 +25,15 @@ from steerlens.sweep import look_in, make_job
 from steerlens.zoo import read_vocabulary
 
 
-def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path) -> int:
-    """Runs the sweep with progress, writes the report, and prints the best heads; returns the exit code."""
+def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path, command: str) -> int:
+    """Runs the sweep with progress, writes the report, and prints the best heads; returns the exit code.
+
+    Args:
+        settings: the options.
+        pictures: the inputs.
+        folder: run directory.
+        command: the command as a text, which the run keeps and its report states.
+    """
     engine = engine_of(settings)
     for picture in pictures:
         if picture.note:
@@ -73,7 +80,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
                 told.add(reading.id)
                 progress.say(f"WARNING: {outside_words(reading.picture.name, pair.name)}")
 
-        atlas = run_to_end(look_in(pair, job, folder, engine), show)
+        atlas = run_to_end(look_in(pair, job, folder, engine, facts={"command": command}), show)
         if not sweep.begun:
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:

@@ -239,6 +239,12 @@ class LensSettings:
             **{part.name: getattr(group, part.name) for group in groups for part in fields(group) if part.name in names}
         )
 
+    def words(self) -> tuple[str, ...]:
+        """Options other than the defaults, as words of a command line that give these settings again."""
+        values, defaults = _by_flag(self), _by_flag(LensSettings())
+        changed = {name: value for name, value in values.items() if value != defaults[name] and name != "json"}
+        return tuple(word for name, value in changed.items() for word in _option(name, value))
+
     def marked(self) -> str:
         """Options that decide a run's results, as version 0.1.0 wrote them; empty for the defaults.
 
@@ -291,3 +297,17 @@ def _flags_of(settings: Any) -> Iterator[tuple[str, Any]]:
             yield "no_cache", not value
         else:
             yield _FLAGS.get(part.name, part.name), value
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    """Words of an option: its flag and its values, or a flag before each value if it is one that is repeated."""
+    flag = f"--{name.replace('_', '-')}"
+    if name in ("group", "region", "sae"):
+        for item in value:
+            yield from (flag, str(item))
+    elif isinstance(value, bool):
+        yield flag
+    elif isinstance(value, tuple):
+        yield from (flag, *map(str, value))
+    else:
+        yield from (flag, str(value))

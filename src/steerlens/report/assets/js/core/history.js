@@ -22,11 +22,15 @@ export function followAddress(store, meta) {
     // The page of an input needs no address to show it.
     const bare = Boolean(meta.pictures[0].page) && writeAddress({ ...view, input: null }, meta) === "";
     const hash = bare ? "" : writeAddress(view, meta);
-    const path = pathOf(view.input, meta) ?? location.pathname + location.search;
-    if (hash === location.hash && samePath(path)) return;
-    const address = `${path}${hash}`;
-    if (how === "push") history.pushState(null, "", address);
-    else history.replaceState(null, "", address);
+    const page = pathOf(view.input, meta);
+    if (hash === location.hash && page === null) return;
+    const address = `${page ?? location.pathname + location.search}${hash}`;
+    try {
+      if (how === "push") history.pushState(null, "", address);
+      else history.replaceState(null, "", address);
+    } catch {
+      // A page inside a notebook has no address of its own: nothing to keep.
+    }
   });
 }
 
@@ -52,6 +56,3 @@ function pathOf(input, meta) {
   if (!picture?.page || (inputOfPath(location.pathname, meta) ?? meta.pictures[0].id) === picture.id) return null;
   return picture.page;
 }
-
-/** @param {string} path */
-const samePath = (path) => new URL(path, location.href).pathname === location.pathname;
