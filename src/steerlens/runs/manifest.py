@@ -309,4 +309,12 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
             not isinstance(value, kinds) or (isinstance(value, float) and not isfinite(value))
         ):
             raise StoreError(f"{path} cannot be read: its {key!r} is of the wrong kind.")
+    named = {"target": [facts.get("target", {})], "inputs": list(facts.get("inputs", {}).values())}
+    for key, entries in named.items():
+        if not all(isinstance(entry, dict) and _texts_only(cast(dict[str, Any], entry)) for entry in entries):
+            raise StoreError(f"{path} cannot be read: its {key!r} is of the wrong kind.")
     return manifest
+
+
+def _texts_only(entry: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str) for value in entry.values())

@@ -58,7 +58,18 @@ def change_column(table: Path, column: str, change: Callable[[Any], Any]) -> Non
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("options", "text"), ("options", None), ("target", []), ("directions", 3), ("decode", {}), ("seconds", "long")],
+    [
+        *(
+            ("options", "text"),
+            ("options", None),
+            ("target", []),
+            ("directions", 3),
+            ("decode", {}),
+            ("seconds", "long"),
+        ),
+        *(("target", {"description": 3, "source": ""}), ("inputs", {"a": 3})),
+        ("inputs", {"a": {"name": float("inf"), "sha256": "b"}}),
+    ],
 )
 def test_a_part_of_the_manifest_of_another_kind_is_told_by_name(run: Path, key: str, value: object) -> None:
     manifest = run / "manifest.json"

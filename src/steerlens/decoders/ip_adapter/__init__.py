@@ -10,7 +10,9 @@ from steerlens.decoders.family import ENCODER_ALONE, SCHEDULER, TEXT, UNET, VAE,
 from steerlens.decoders.ip_adapter.weights import adapter_file, is_plus
 
 if TYPE_CHECKING:
-    from steerlens.decoders.ip_adapter.adapter import IPAdapterDecoder, IPAdapterPlusDecoder, IPAdapterXLDecoder
+    from steerlens.decoders.ip_adapter.adapter import IPAdapterDecoder
+    from steerlens.decoders.ip_adapter.plus_adapter import IPAdapterPlusDecoder
+    from steerlens.decoders.ip_adapter.xl_adapter import IPAdapterXLDecoder
 
 
 def _is_plain(folder: Path, weights: Path | None) -> bool:

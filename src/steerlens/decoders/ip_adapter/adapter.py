@@ -1,11 +1,9 @@
-"""IP-Adapter decoders: Stable Diffusion 1.5 or XL with extra cross attention to an image; the text is the empty one.
+"""IP-Adapter decoders: Stable Diffusion 1.5 with extra cross attention to an image; the text is the empty one.
 
-The plain adapters read the global image embedding and use zeros for "no condition". The Plus adapter reads every token
-of the encoder's residual before its last layer, class token included and without any norm, and uses the tokens of an
-all-zero input for "no condition"; the writes of the last layer never reach it.
+The plain adapters read the global image embedding and use zeros for "no condition".
 
 References: H. Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models",
-arXiv 2308.06721; D. Podell et al., "SDXL", arXiv 2307.01952.
+arXiv 2308.06721.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +12,6 @@ from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from steerlens.conditioning import Consumes
@@ -24,13 +20,9 @@ from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, latent_size,
 from steerlens.decoders.ip_adapter import FAMILIES
 from steerlens.decoders.ip_adapter.weights import adapter_file, read_adapter, with_adapter
 from steerlens.decoders.sampling import Rows
-from steerlens.decoders.text import Text, clip_text, sdxl_text
+from steerlens.decoders.text import Text, clip_text
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError
-from steerlens.sites import Site
-from steerlens.storage import read_json
-
-_PLUS = TokenSource(layers_after=1, patches_only=False, normed=False)
 
 
 class IPAdapterDecoder(DiffusionDecoder):
@@ -139,59 +131,6 @@ class IPAdapterDecoder(DiffusionDecoder):
             ModelError: if the folder holds none, or they do not belong to this UNet.
         """
         with_adapter(arguments["unet"], read_adapter(weights or adapter_file(folder)))
-
-
-class IPAdapterPlusDecoder(IPAdapterDecoder):
-    """Decodes image tokens (N,T,D), the residual before the encoder's last layer, with an IP-Adapter Plus."""
-
-    family = "ip-adapter-plus-sd15"
-    saved_as = FAMILIES["ip-adapter-plus-sd15"]
-    consumes: Consumes = "image_tokens"
-    token_source = _PLUS
-
-    def tokens(self, residual: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
-        """Conditioning from the residual before the last layer: all tokens, as they are."""
-        return residual
-
-    @classmethod
-    def negative_of(cls, encoder: Encoder) -> Float[Tensor, "1 T D"]:
-        """The tokens of an all-zero input, which is not a black picture."""
-        height, width = encoder.spec.image_size
-        inputs = dict(encoder.preprocess([Image.new("RGB", (width, height))]))
-        site = Site("resid_post", _PLUS.last_layer(encoder.spec.n_layers))
-        zeros = {**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])}
-        return encoder.record(zeros, [site])[site]
-
-
-class IPAdapterXLDecoder(IPAdapterDecoder):
-    """Decodes image embeddings (N,E) as `StableDiffusionXLPipeline` does with an IP-Adapter and empty prompts."""
-
-    family = "ip-adapter-sdxl"
-    saved_as = FAMILIES["ip-adapter-sdxl"]
-
-    def own_defaults(self, size: tuple[int, int]) -> DecodeOptions:
-        """The defaults of diffusers' pipeline."""
-        return DecodeOptions(50, 5.0, "euler", size)
-
-    def added(self, rows: int, options: DecodeOptions) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Text states and pooled text, zeros in the unconditional half as SDXL was trained, and the picture's size."""
-        text = self.empty_text.to(self.device, self.dtype)
-        states, pooled = text.states_for(rows).clone(), text.pooled_for(rows).clone()
-        if options.guidance > 1:
-            states[: rows // 2], pooled[: rows // 2] = 0, 0
-        size = torch.tensor([*options.size, 0, 0, *options.size], device=self.device, dtype=self.dtype)
-        return states, {"text_embeds": pooled, "time_ids": size.expand(rows, -1)}
-
-    @classmethod
-    def empty_text_of(cls, folder: Path) -> Text:
-        """The empty prompt by both text encoders.
-
-        Raises:
-            ModelError: if the pipeline was saved to encode the empty prompt for "no condition" in place of zeros.
-        """
-        if not read_json(folder / "model_index.json", "decoder").get("force_zeros_for_empty_prompt", True):
-            raise ModelError(f"{folder} encodes the empty prompt for guidance, which this adapter does not do.")
-        return sdxl_text(folder)
 
 
 def _projection(unet: UNet2DConditionModel, name: str) -> Any:
