@@ -8,15 +8,15 @@ from torch import Tensor
 
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
-from steerlens.interventions import Add, Patch
+from steerlens.interventions import Add, Patch, Scale
 from steerlens.lenses.controls import steer_controls
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.sae_parts import activations_on_tokens, check_sae, sae_writes, writes_on_tokens
 from steerlens.lenses.steering import SteeringLens
 from steerlens.lenses.total import TotalLens
-from steerlens.saes import BatchTopK, Normalisation, SparseAutoencoder, TopK, value_at
+from steerlens.saes import BatchTopK, Normalisation, SparseAutoencoder, TopK, feature_interventions, value_at
 from steerlens.scores import cosine_distance
-from steerlens.sites import Site
+from steerlens.sites import Site, SiteKind
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.trace import Trace
 
@@ -44,17 +44,32 @@ def active(sae: SparseAutoencoder, trace: Trace, k: int = 3) -> list[Site]:
     return [sae.feature(index) for index in best.tolist()]
 
 
+def scaled_by_hooks(
+    encoder: Encoder, inputs: dict[str, Tensor], sae: SparseAutoencoder, site: Site, factor: float
+) -> Tensor:
+    """The definition by the autoencoder's own intervention: encode, scale, decode, add the error; then freeze."""
+    assert isinstance(sae.site, Site)
+    later = later_places(encoder, Site("attn_out", sae.site.layer) if sae.site.kind == "head" else sae.site)
+    clean = encoder.record(inputs, later) if later else {}
+    changes = feature_interventions([Scale(site, factor=factor)], [sae])
+    return encoder.embed(inputs, [*changes, *(Patch(one, value=clean[one]) for one in later)])
+
+
+def later_places(encoder: Encoder, place: Site) -> list[Site]:
+    order = ["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+    stage, layer = 0 if place.kind == "embed" else order.index(place.kind), max(place.layer, 0)
+    sublayers: list[SiteKind] = ["attn_out", "mlp_out"]
+    same = [Site(kind, layer) for kind in sublayers if order.index(kind) > stage]
+    return same + [Site(kind, after) for after in range(layer + 1, encoder.spec.n_layers) for kind in sublayers]
+
+
 def steered_by_hooks(
     encoder: Encoder, inputs: dict[str, Tensor], sae: SparseAutoencoder, site: Site, factor: float
 ) -> Tensor:
     """The definition: add `factor - 1` times the feature's write at its site, keep later submodules clean."""
     assert isinstance(sae.site, Site)
     place = Site("attn_out", sae.site.layer) if sae.site.kind == "head" else sae.site
-    L, layer = encoder.spec.n_layers, max(place.layer, 0)
-    order = ["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
-    stage = 0 if place.kind == "embed" else order.index(place.kind)
-    later = [Site(kind, layer) for kind in ("attn_out", "mlp_out") if order.index(kind) > stage]  # type: ignore[arg-type]
-    later += [Site(kind, after) for after in range(layer + 1, L) for kind in ("attn_out", "mlp_out")]  # type: ignore[arg-type]
+    later = later_places(encoder, place)
     clean = encoder.record(inputs, [sae.site, *later])
     x = clean[sae.site]
     write = sae.encode(x)[..., site.index, None] * sae.W_dec[site.index]
@@ -72,6 +87,7 @@ def test_the_closed_form_of_a_feature_is_steering_it_hook_by_hook(
     for column, site in enumerate(sites):
         by_hooks = steered_by_hooks(encoder, inputs, sae, site, 6.0)
         assert cosine_distance(closed[:, column], by_hooks) <= 1e-6
+        assert cosine_distance(closed[:, column], scaled_by_hooks(encoder, inputs, sae, site, 6.0)) <= 1e-6
         assert cosine_distance(closed[:, column], trace.embedding) > 1e-4
 
 

@@ -18,7 +18,7 @@ ENDINGS = ("py", "md", "yaml", "toml", "cff")
 
 OTHERS = {
     *("owl/", "cat/"),  # folders of a user's pictures
-    *("card.yaml", "report.html", "figures/"),  # in runs and bridges
+    *("card.yaml", "report.html", "figures/", "units/"),  # in runs and bridges
     "studies.md",  # written by `steerlens study page`, wherever it is told to
     "real-vit/",  # written by `make real-vit`
 }

@@ -16,12 +16,14 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.lenses import DiffusionLens, SteeringLens
+from steerlens.loading import load
 from steerlens.progress import Progress
 from steerlens.runs import load_run, merge_runs, verify_run
 from steerlens.saes import SparseAutoencoder, TopK, value_at
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.sweep.look import look
+from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo import Pair
 
 
@@ -195,6 +197,14 @@ def test_what_is_silent_or_does_not_fit_is_refused(pair: Pair) -> None:
         quick(pair, awake, sites=f"feature.tiny.{asleep}", strongest=24)
     with pytest.raises(UsageError, match="rename one"):
         quick(pair, awake, directions={"tiny": torch.ones(pair.encoder.spec.width)})
+
+
+def test_half_precision_keeps_features_finite(tmp_path: Path) -> None:
+    half = load(save_tiny_pair(tmp_path / "pair"), dtype="bfloat16", device="cpu")
+    for place in ("resid_post.1", "embedding"):
+        atlas = quick(half, tiny_sae(half.encoder, place), sites="features,neurons")
+        assert len(atlas.results) == len(atlas.plan)
+        assert all(np.isfinite([cell.similarity, cell.fidelity, cell.rho]).all() for cell in atlas.results)
 
 
 def test_the_strongest_neurons_of_all_layers_are_shown(pair: Pair) -> None:

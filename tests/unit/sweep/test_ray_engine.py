@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tiny_saes import tiny_sae
 
 from steerlens.atlas.atlas import Atlas
 from steerlens.atlas.results import Reading
@@ -82,6 +84,19 @@ def test_rays_pictures_are_the_local_ones(
 
 def test_look_takes_workers(cluster: Any, pair: Pair, pictures: list[Picture], local: Atlas) -> None:
     assert same(look(pair, pictures, steps=2, batch_size=4, workers=Workers(count=1)), local)
+
+
+def test_workers_show_the_features_that_the_caller_chose(cluster: Any, pair: Pair, pictures: list[Picture]) -> None:
+    sae = tiny_sae(pair.encoder)
+    options: dict[str, Any] = {"saes": [sae], "sites": "features,neuron.1", "strongest": 2, "steps": 2, "batch_size": 4}
+    here, there = look(pair, pictures, **options), look(pair, pictures, **options, workers=Workers(count=1))
+    assert same(here, there)
+    assert here.manifest["saes"] == there.manifest["saes"]
+    for one, other in zip(here.readings, there.readings, strict=True):
+        assert [unit.site for unit in one.units] == [unit.site for unit in other.units] and len(one.units) == 6
+        for first, second in zip(one.units, other.units, strict=True):
+            assert second.effect == pytest.approx(first.effect, abs=1e-5)
+            assert torch.allclose(first.tokens, second.tokens, atol=1e-5)
 
 
 def machine(**resources: float) -> dict[str, Any]:

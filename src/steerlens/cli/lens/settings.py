@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from steerlens.sweep import DecodingOptions, LensOptions, LookOptions, SiteOptions
+from steerlens.sweep.options import DEFAULT_SITES, SAE_SITES
 from steerlens.sweep.ray.cluster import Workers
 
 if TYPE_CHECKING:
@@ -235,9 +236,10 @@ class LensSettings:
         """Options of the sweep."""
         groups = (self.sites, self.lens, self.decoding)
         names = {part.name for part in fields(LookOptions)}
-        return LookOptions(
+        look = LookOptions(
             **{part.name: getattr(group, part.name) for group in groups for part in fields(group) if part.name in names}
         )
+        return replace(look, sites=SAE_SITES) if self.sites.sae and look.sites == DEFAULT_SITES else look
 
     def words(self) -> tuple[str, ...]:
         """Options other than the defaults, as words of a command line that give these settings again."""
