@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
-from steerlens.scenes import PLAIN, TRAIN, PictureSet, SceneMaker, zero_shot_scenes
+from steerlens.scenes import OUTSIDE, PLAIN, TRAIN, PictureSet, SceneMaker, zero_shot_scenes
 from steerlens.storage import write_json
 from steerlens.training.checkpoint import save_checkpoint
 from steerlens.training.embedder import Embedder
@@ -106,7 +106,10 @@ def load_embeddings(folder: Path, pictures: PictureSet) -> Tensor:
 
 
 def fit_prototypes(embeds: Tensor, pictures: PictureSet, mean: Tensor) -> PrototypeVocabulary:
-    """Fits a prototype to every concept with a training picture.
+    """Fits a prototype to every concept with a training picture that is drawn in two styles or more.
+
+    What is drawn in one style alone is mostly clip art, named by its artist rather than by its concept. If no concept
+    has two styles, as in a set of one style, every concept gets a prototype.
 
     Args:
         embeds: float (N,E), embeddings of the pictures.
@@ -116,6 +119,10 @@ def fit_prototypes(embeds: Tensor, pictures: PictureSet, mean: Tensor) -> Protot
     rows = pictures.rows(TRAIN)
     concept, own = pictures.concept[rows], embeds[rows]
     counts = torch.bincount(concept, minlength=len(pictures.concepts))
+    named = pictures.split != OUTSIDE
+    drawn = torch.stack([pictures.concept[named], pictures.style[named]]).unique(dim=1)[0]
+    styles = torch.bincount(drawn, minlength=len(pictures.concepts))
+    common = styles >= min(2, int(styles.max()))
     sums = torch.zeros(len(counts), embeds.shape[1]).index_add_(0, concept, own)
     prototypes = sums / counts.clamp_min(1)[:, None]
     around = own - prototypes[concept]
@@ -123,7 +130,7 @@ def fit_prototypes(embeds: Tensor, pictures: PictureSet, mean: Tensor) -> Protot
     size = len(scatter)
     ridge = SHRINKAGE * scatter.trace().clamp_min(1e-12) / size * torch.eye(size)
     inverse = torch.linalg.inv(scatter.double() + ridge.double()).float()
-    known = torch.nonzero(counts)[:, 0]
+    known = torch.nonzero((counts > 0) & common)[:, 0]
     names = tuple(pictures.concepts[index].name for index in known.tolist())
     return PrototypeVocabulary(names, prototypes[known], mean, inverse * size / inverse.trace())
 

@@ -56,6 +56,20 @@ def test_held_out_pictures_are_named_through_a_large_mean_and_styles(
     assert fitted.float().mean() < ranks(embeds, pictures, plain.directions()).float().mean(), "styles count less"
 
 
+def test_a_name_needs_drawings_in_two_styles(world: tuple[torch.Tensor, PictureSet, torch.Tensor]) -> None:
+    embeds, pictures, _ = world
+    mean = embeds[pictures.rows(TRAIN)].mean(dim=0)
+    once = pictures.style == 1
+    thinned = once | (pictures.concept >= 5)  # of the first five concepts one style is left
+    kept = replace(
+        pictures, concept=pictures.concept[thinned], style=pictures.style[thinned], split=pictures.split[thinned]
+    )
+    names = fit_prototypes(embeds[thinned], kept, mean).names
+    assert names == tuple(concept.name for concept in pictures.concepts[5:])
+    single = replace(pictures, concept=pictures.concept[once], style=pictures.style[once], split=pictures.split[once])
+    assert len(fit_prototypes(embeds[once], single, mean).names) == C, "a set of one style names all its concepts"
+
+
 def test_directions_do_not_depend_on_the_mean_being_subtracted() -> None:
     generator = torch.Generator().manual_seed(1)
     prototypes, mean = torch.randn(9, E, generator=generator), torch.randn(E, generator=generator) * 20
