@@ -13,6 +13,7 @@ import { build } from "esbuild";
 export const BUNDLES = [
   ["src/steerlens/report/assets/js/report.js", "src/steerlens/report/assets/report.js"],
   ["src/steerlens/report/assets/js/site.js", "src/steerlens/report/assets/site.js"],
+  ["src/steerlens/app/assets/js/live.js", "src/steerlens/app/assets/live.js"],
 ];
 
 /**

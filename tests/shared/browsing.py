@@ -69,7 +69,7 @@ class Visit:
         outside = [url for url in self.requests if not url.startswith(self.within)]
         wide = self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
         ids = self.page.evaluate("[...document.querySelectorAll('[id]')].map(node => node.id)")
-        assert (self.trouble, outside, wide) == ([], [], False)
+        assert (self.trouble, outside, wide) == ([], [], False), (self.trouble, outside, wide)
         assert len(ids) == len(set(ids))
 
     def done(self) -> None:

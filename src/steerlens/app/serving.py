@@ -180,7 +180,8 @@ class _Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 site.application(),
-                log_level="warning",
+                # What goes wrong inside a request is logged by the worker; a visitor who leaves is no error.
+                log_level="critical",
                 access_log=False,
                 server_header=False,
                 # Only the proxy of a Space may say who a visitor is; `Site` reads its header itself.

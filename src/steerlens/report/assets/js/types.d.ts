@@ -154,6 +154,19 @@ export interface View {
   target: string | null;
   /** Pinned views, each an address without its `#`. */
   pins: string[];
+  /** On a server: the model; null for the first. */
+  model: string | null;
+  /** On a server: the lens of the picture beside the map; null for the Steering Lens. */
+  lens: string | null;
+  /** On a server: members of a group that is steered as one, separated by commas; null for the component alone. */
+  group: string | null;
+  /** On a server: painted patches, separated by commas, from which heads read; null for the whole picture. */
+  patches: string | null;
+  /** On a server: sites that are taken out of the forward pass, separated by commas. */
+  without: string | null;
+  /** On a server: denoising steps and guidance; null for the model's own. */
+  steps: string | null;
+  guidance: string | null;
 }
 
 /** How a change of the view enters the history of the browser: "push" for a deliberate step that Back undoes, "replace"

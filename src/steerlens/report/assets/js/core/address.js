@@ -12,6 +12,8 @@
 
 const HEAD = /^L(\d{1,9})H(\d{1,9})$/i;
 
+const TEXT = { read: (/** @type {string} */ text) => text || null, write: (/** @type {string | null} */ value) => value };
+
 /** Parts of the query: the key of the view, how it is read from a text, and how it is written (null: left out). */
 const FIELDS = /** @type {const} */ ({
   map: { read: (/** @type {string} */ text) => text, write: (/** @type {string | null} */ value) => value },
@@ -23,7 +25,14 @@ const FIELDS = /** @type {const} */ ({
     read: (/** @type {string} */ text) => (/^\d{1,15}$/.test(text) ? Number(text) : null),
     write: (/** @type {number | null} */ value) => (value === null ? null : String(value)),
   },
-  target: { read: (/** @type {string} */ text) => text || null, write: (/** @type {string | null} */ value) => value },
+  target: TEXT,
+  model: TEXT,
+  lens: TEXT,
+  group: TEXT,
+  patches: TEXT,
+  without: TEXT,
+  steps: TEXT,
+  guidance: TEXT,
 });
 
 /**

@@ -14,6 +14,8 @@ import { seedNumber } from "../core/sites.js";
  */
 export function detailPictures(page, site) {
   const columns = columnsOf(site);
+  // On a server, its picture stands above.
+  if (!columns.length && page.source.kind === "live") return [];
   if (!columns.length) return [el("p", { class: "quiet" }, "No picture of this head is in this run.")];
   columns.push(["Clean", page.data.clean]);
   return page.meta.seeds.map((seed) =>

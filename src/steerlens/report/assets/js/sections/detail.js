@@ -22,8 +22,10 @@ export function detail(page) {
     panel.hidden = !site;
     document.body.classList.toggle("open", Boolean(site));
     if (site && key !== null) {
-      panel.replaceChildren(heading(page, key, site), facts(page, key, site), ...detailPictures(page, site),
-        detailNumbers(page, site), ...detailLabels(site), ...unitDetail(page, key), attention(page, site));
+      // Live parts stand between both and stay: a slider that is being dragged must not be taken out.
+      part(panel, "head").replaceChildren(heading(page, key, site), facts(page, key, site));
+      part(panel, "body").replaceChildren(...detailPictures(page, site), detailNumbers(page, site), ...detailLabels(site),
+        ...unitDetail(page, key), attention(page, site));
       if (key !== shown) panel.scrollTop = 0;
     }
     shown = key;
@@ -33,6 +35,12 @@ export function detail(page) {
     if (event.key === "Escape" && !page.wide && !byId("detail").hidden && !document.querySelector("dialog[open]")) close(page);
   });
 }
+
+/**
+ * @param {HTMLElement} panel
+ * @param {string} name
+ */
+const part = (panel, name) => /** @type {HTMLElement} */ (panel.querySelector(`[data-part="${name}"]`));
 
 /** @param {Page} page */
 function close(page) {

@@ -58,7 +58,7 @@ function keysOf(page) {
 }
 
 /** @param {EventTarget | null} target */
-const isTyping = (target) => target instanceof Element && target.closest("input:not([type=radio]):not([type=checkbox]), select, textarea, [contenteditable]") !== null;
+const isTyping = (target) => target instanceof Element && target.closest("input:not([type=radio], [type=checkbox], [type=range]), select, textarea, [contenteditable]") !== null;
 
 /**
  * @param {Page} page

@@ -63,7 +63,6 @@ function grid(page, mode, pictures) {
     class: `grid${pictures ? " pictures" : ""}`, role: "grid", "aria-label": `Map of heads: ${mode.about(page)}`,
     "aria-rowcount": meta.heads, "aria-colcount": meta.layers + 1, onkeydown: (/** @type {KeyboardEvent} */ event) => move(page, event),
   });
-  box.style.setProperty("--layers", String(meta.layers));
   const chosen = page.component !== null && siteOf(page.data, meta, page.component)?.kind === "head" ? page.component : null;
   const inTabOrder = chosen ?? bestHead(page.data);
   for (let head = 0; head < meta.heads; head += 1) {
@@ -72,7 +71,9 @@ function grid(page, mode, pictures) {
     box.append(row);
   }
   // Under the grid and not in it: a grid holds rows of cells alone.
-  return el("div", { class: "map-rows" }, box, ticks(page), page.data.counts ? countsRow(page) : null);
+  const rows = el("div", { class: `map-rows${pictures ? " pictures" : ""}` }, box, ticks(page), page.data.counts ? countsRow(page) : null);
+  rows.style.setProperty("--layers", String(meta.layers));
+  return rows;
 }
 
 /** @param {Page} page */

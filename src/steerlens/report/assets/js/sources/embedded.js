@@ -31,7 +31,7 @@ export function withSafeKeys(data) {
 }
 
 /** @param {string | null} base64 */
-function unpacked(base64) {
+export function unpacked(base64) {
   if (!base64) return null;
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   return new DataView(bytes.buffer);

@@ -1,0 +1,66 @@
+/** The paper's interventions by hand: heads are taken out of the real forward pass, and everything after them reacts. */
+
+import { el } from "../../../report/assets/js/core/elements.js";
+import { fixed } from "../../../report/assets/js/core/format.js";
+import { Latest, streamed } from "./api.js";
+import { emptyPicture, setPicture } from "./live-picture.js";
+import { ablatedView, labelOf, listed } from "./view.js";
+
+/** @import { Page } from "../../../report/assets/js/types" */
+/** @import { Ablation, Shown } from "./types" */
+
+/** @param {Page} page @param {HTMLElement} place */
+export function ablation(page, place) {
+  const said = el("p", { class: "prose", id: "ablation-said", "aria-live": "polite" });
+  const [before, after] = [emptyPicture("ablation-before"), emptyPicture("ablation-after")];
+  const numbers = [el("p", { class: "small" }, " "), el("p", { class: "small" }, " ")];
+  const table = el("tbody", {});
+  const labels = el("table", { class: "labels", id: "ablation-labels" },
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "label"), el("th", { scope: "col" }, "before"), el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "change"))), table);
+  const clear = el("button", { type: "button", id: "restore", onclick: () => page.store.set({ without: null }) }, "Put everything back");
+  const section = el("section", { id: "ablation-section", "aria-labelledby": "ablation-title", hidden: true },
+    el("h2", { id: "ablation-title" }, "Taken away"), said,
+    el("div", { class: "ablation" },
+      el("figure", {}, before, el("figcaption", {}, el("b", {}, "Before"), numbers[0])),
+      el("figure", {}, after, el("figcaption", {}, el("b", {}, "After"), numbers[1])),
+      el("div", { class: "table-scroll" }, labels)), clear);
+  place.append(section);
+  const latest = new Latest();
+
+  /** @param {Ablation} told */
+  const tell = (told) => {
+    const away = told.sites.map(labelOf).join(", ");
+    said.textContent = `Without ${away}, the embedding changes by ${fixed(told.change, 3)} of its length; its cosine with the clean one is ${fixed(told.cosine, 3)}.`
+      + (told.changeCosine === null ? "" : ` The direct change, with everything after frozen, points the same way to a cosine of ${fixed(told.changeCosine)}: the rest is what later layers make of it.`);
+    labels.hidden = !told.labels.length;
+    table.replaceChildren(...told.labels.map(({ name, before: was, after: is }) =>
+      el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, fixed(was, 3)), el("td", {}, fixed(is, 3)), el("td", {}, fixed(was === null || is === null ? null : is - was, 3)))));
+  };
+  /** @param {{ before: Shown, after: Shown }} pair @param {"preview" | "whole"} quality */
+  const show = (pair, quality) => {
+    [/** @type {const} */ ([before, pair.before]), /** @type {const} */ ([after, pair.after])].forEach(([box, shown], i) => {
+      setPicture(box, shown.src, i ? "Reconstruction without the parts taken away" : "Clean reconstruction", quality);
+      numbers[i].textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}`;
+      box.classList.toggle("waiting", quality === "preview");
+    });
+  };
+
+  let seen = "";
+  page.draw(["data", "without", "seed", "steps", "guidance"], () => {
+    const away = listed(page.store.view.without);
+    section.hidden = !away.length;
+    const view = ablatedView(page.meta, page.store.view, page.data.id);
+    const now = away.length ? JSON.stringify({ ...view, strength: null }) : "";
+    if (now === seen) return;
+    seen = now;
+    const signal = latest.next();
+    if (!away.length) return;
+    for (const box of [before, after]) box.classList.add("waiting");
+    void streamed("/api/ablate", view, {
+      ablation: tell,
+      "ablation-preview": (pair) => show(pair, "preview"),
+      "ablation-pictures": (pair) => show(pair, "whole"),
+      error: ({ message }) => { said.textContent = message; },
+    }, { signal, slot: "ablate" });
+  });
+}

@@ -1,0 +1,39 @@
+/** The script of the explorer: the page of a report, whose data come from the server, and its live parts. */
+
+import { byId } from "../../../report/assets/js/core/elements.js";
+import { startPage } from "../../../report/assets/js/core/page.js";
+import { SECTIONS } from "../../../report/assets/js/sections/index.js";
+import { switcher } from "../../../report/assets/js/sections/switcher.js";
+import { ablation } from "./ablation.js";
+import { bench } from "./bench.js";
+import { clean } from "./clean.js";
+import { inputs } from "./inputs.js";
+import { pins } from "./pins.js";
+import { liveSource } from "./source.js";
+import { target } from "./target.js";
+import { tools } from "./tools.js";
+import { writes } from "./writes.js";
+
+/** @import { Page, Renderer } from "../../../report/assets/js/types" */
+
+/**
+ * A renderer for an empty place of the page.
+ * @param {string} name
+ * @param {(page: Page, place: HTMLElement) => void} draw
+ * @returns {Renderer}
+ */
+const inSlot = (name, draw) => (page) => draw(page, /** @type {HTMLElement} */ (document.querySelector(`[data-slot="${name}"]`)));
+
+/** @type {Renderer[]} */
+const LIVE = [
+  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation),
+  inSlot("after-map", pins), bench, clean,
+];
+
+document.documentElement.classList.add("live");
+startPage(liveSource(), [...SECTIONS.filter((section) => section !== switcher), ...LIVE])
+  .then((page) => { if (page) document.documentElement.dataset.ready = "true"; })
+  .catch((error) => {
+    byId("live-region").textContent = String(error.message ?? error);
+    byId("map-said").textContent = `The server does not answer: ${error.message ?? error}`;
+  });

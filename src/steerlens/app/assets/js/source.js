@@ -1,0 +1,109 @@
+/** The live source: data of the run and of each input from the server. */
+
+import { unpacked, withSafeKeys } from "../../../report/assets/js/sources/embedded.js";
+import { getJson, postJson } from "./api.js";
+import { common, targetOf, viewOf } from "./view.js";
+
+/** @import { Meta, Site, Source } from "../../../report/assets/js/types" */
+/** @import { LiveData, LiveMeta, Scores } from "./types" */
+
+const OWN = "steerlens-inputs";
+
+/** @returns {Source} */
+export function liveSource() {
+  /** @type {Promise<LiveMeta> | null} */
+  let known = null;
+  const meta = () => (known ??= fetchMeta());
+  return {
+    kind: "live",
+    meta,
+    async input(id, signal) {
+      // The address holds the view before data is fetched for it.
+      const view = viewOf(location.hash, await meta());
+      const query = new URLSearchParams({ ...(view.model ? { model: view.model } : {}), ...targetOf(view) });
+      const [data, scores] = await Promise.all([
+        getJson(`/api/input/${encodeURIComponent(id)}?${query}`, signal),
+        fetchScores(common(await meta(), view, id), signal),
+      ]);
+      return withParts(await meta(), data, scores);
+    },
+    attention: (data) => Promise.resolve(unpacked(data.attention)),
+  };
+}
+
+/** @returns {Promise<LiveMeta>} */
+async function fetchMeta() {
+  const model = new URLSearchParams(location.hash.split("?")[1] ?? "").get("model") ?? "";
+  const [meta, state] = await Promise.all([
+    getJson(`/api/page?${new URLSearchParams({ model, inputs: ownInputs().join(",") })}`),
+    getJson("/api/state"),
+  ]);
+  return { ...meta, live: { ...meta.live, writes: state.writes } };
+}
+
+/**
+ * Scores of all parts; null for a decoder of image tokens, which would need a pass for each.
+ * @param {import("./types").ServerView} view
+ * @param {AbortSignal} signal
+ * @returns {Promise<Scores | null>}
+ */
+export async function fetchScores(view, signal) {
+  try {
+    return await postJson("/api/scores", { ...view, lens: "steering" }, { signal, slot: "scores" });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return null;
+  }
+}
+
+/**
+ * Data with the parts that have no picture yet, so that they can be chosen.
+ * @param {Meta} meta
+ * @param {LiveData} data
+ * @param {Scores | null} scores
+ * @returns {LiveData}
+ */
+export function withParts(meta, data, scores) {
+  const whole = /** @type {LiveData} */ (withSafeKeys(data));
+  for (const kind of ["mlp_out", "attn_out", "resid_post"])
+    for (let layer = 0; layer < meta.layers; layer += 1) addSite(whole.sites, kind, layer, `${kind}.${layer}`);
+  for (const vector of /** @type {LiveMeta} */ (meta).live.vectors) addSite(whole.sites, "vector", -1, vector);
+  return withScores(whole, scores);
+}
+
+/**
+ * @param {LiveData} data
+ * @param {Scores | null} scores
+ * @returns {LiveData}
+ */
+export const withScores = (data, scores) => ({ ...data, scores, undecoded: scores ? scores.heads.flat() : data.undecoded });
+
+/**
+ * @param {Record<string, Site>} sites
+ * @param {string} kind
+ * @param {number} layer
+ * @param {string} key
+ */
+function addSite(sites, kind, layer, key) {
+  sites[key] ??= { label: key, kind, layer, head: -1, labels: [] };
+}
+
+/** Ids of the pictures that this browser has sent. @returns {string[]} */
+export function ownInputs() {
+  try {
+    const ids = JSON.parse(localStorage.getItem(OWN) ?? "[]");
+    return Array.isArray(ids) ? ids.filter((id) => /^[0-9a-f]{12}$/.test(id)).slice(-16) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** @param {string} id */
+export function rememberInput(id) {
+  try {
+    localStorage.setItem(OWN, JSON.stringify([...ownInputs().filter((other) => other !== id), id].slice(-16)));
+  } catch {
+    // A browser may refuse storage; the picture is then gone after a reload.
+  }
+}
+

@@ -1,0 +1,100 @@
+/** What a click or a drag on the map does: look at a head, gather a group, or take heads away. */
+
+import { byId, el, radios, redraw } from "../../../report/assets/js/core/elements.js";
+import { addKeys } from "../../../report/assets/js/sections/keys.js";
+import { labelOf, listed } from "./view.js";
+
+/** @import { Page } from "../../../report/assets/js/types" */
+
+/** @typedef {"look" | "group" | "ablate"} Tool */
+
+const ABOUT = {
+  look: "Choose a head, an MLP or an attention output to steer it.",
+  group: "Drag over the map, or choose one after another, to steer several as one.",
+  ablate: "Choose what is taken out of the forward pass, by hand; drag to take out several.",
+};
+
+/** @param {Page} page @param {HTMLElement} place */
+export function tools(page, place) {
+  /** @type {Tool} */
+  let tool = page.store.view.without ? "ablate" : "look";
+  const box = el("div", { class: "controls" });
+  const about = el("p", { class: "small quiet", id: "tool-about" });
+  const clear = el("button", { type: "button", class: "link", id: "clear-group" }, "Clear the group");
+  place.append(el("div", { class: "tools" }, box, about, clear));
+  clear.addEventListener("click", () => page.store.set({ group: null }));
+
+  const choose = (/** @type {Tool} */ next) => {
+    tool = next;
+    redraw(box, [radios("tool", [["look", "Look"], ["group", "Group"], ["ablate", "Take away"]], tool, (key) => choose(/** @type {Tool} */ (key)))]);
+    about.textContent = ABOUT[tool];
+    byId("map-section").dataset.tool = tool;
+  };
+  const key = () => (tool === "ablate" ? "without" : "group");
+
+  /** @param {string[]} sites */
+  const toggle = (sites) => {
+    const now = listed(page.store.view[key()]);
+    const off = sites.every((site) => now.includes(site));
+    const next = off ? now.filter((site) => !sites.includes(site)) : [...new Set([...now, ...sites])];
+    page.store.set({ [key()]: next.join(",") || null });
+  };
+  const siteAt = (/** @type {EventTarget | null} */ target) =>
+    /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest("#map [data-site], #writes [data-site]") : null);
+
+  // Before the map's own listeners, which would choose the head.
+  const section = byId("map-section");
+  section.addEventListener("click", (event) => {
+    const cell = siteAt(event.target);
+    if (tool === "look") {
+      if (cell && page.store.view.group) page.store.set({ group: null }, "none");
+      return;
+    }
+    if (!cell) return;
+    event.stopPropagation();
+    if (!justDragged && cell.dataset.site) toggle([cell.dataset.site]);
+    justDragged = false;
+  }, true);
+
+  /** @type {Set<string> | null} */
+  let over = null;
+  let justDragged = false;
+  section.addEventListener("pointerdown", (event) => {
+    const cell = tool === "look" ? null : siteAt(event.target);
+    justDragged = false;
+    if (cell?.dataset.site && event.button === 0) over = new Set([cell.dataset.site]);
+    if (cell && event.pointerType !== "mouse" && cell.hasPointerCapture(event.pointerId)) cell.releasePointerCapture(event.pointerId);
+  });
+  section.addEventListener("pointerover", (event) => {
+    const cell = over ? siteAt(event.target) : null;
+    if (!cell?.dataset.site || !over) return;
+    over.add(cell.dataset.site);
+    cell.classList.add("gathering");
+  });
+  document.addEventListener("pointerup", () => {
+    if (over && over.size > 1) {
+      justDragged = true;
+      setTimeout(() => { justDragged = false; });
+      toggle([...over]);
+    }
+    for (const cell of document.querySelectorAll(".gathering")) cell.classList.remove("gathering");
+    over = null;
+  });
+
+  page.draw(["data", "group", "without", "map", "show", "seed", "component"], () => {
+    const [members, away] = [listed(page.store.view.group), listed(page.store.view.without)];
+    for (const cell of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#map [data-site], #writes [data-site]"))) {
+      const site = cell.dataset.site ?? "";
+      cell.classList.toggle("member", members.includes(site));
+      cell.classList.toggle("away", away.includes(site));
+    }
+    clear.hidden = !members.length;
+    clear.textContent = `Clear the group of ${members.length} (${members.slice(0, 3).map(labelOf).join(", ")}${members.length > 3 ? ", …" : ""})`;
+  });
+  addKeys(page, [
+    ["l", "Tool: look", () => choose("look")],
+    ["g", "Tool: gather a group", () => choose("group")],
+    ["a", "Tool: take heads away", () => choose("ablate")],
+  ]);
+  choose(tool);
+}

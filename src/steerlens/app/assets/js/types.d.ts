@@ -1,0 +1,72 @@
+/** Shapes of what the server sends, for the type checker alone. */
+
+import type { InputData, Label, Meta } from "../../../report/assets/js/types";
+
+export interface LiveMeta extends Meta {
+  live: {
+    model: string;
+    models: string[];
+    steps: number;
+    guidance: number;
+    denoises: boolean;
+    readsTokens: boolean;
+    labels: boolean;
+    vectors: string[];
+    domain: string;
+    geometry: boolean;
+    writes: boolean;
+  };
+}
+
+/** Similarities before decoding, a cosine for each part of the model. */
+export interface Scores {
+  heads: (number | null)[][];
+  mlps: (number | null)[];
+  attention: (number | null)[];
+  residual: (number | null)[];
+  input: number | null;
+}
+
+export interface LiveData extends InputData {
+  outside: string;
+  scores: Scores | null;
+}
+
+/** A view as the server takes it. */
+export type ServerView = Record<string, unknown>;
+
+export interface Numbers {
+  site: string;
+  label: string;
+  undecoded: number | null;
+  rho: number | null;
+  directCosine: number | null;
+  changeCosine: number | null;
+  target: string;
+  steps: number;
+  guidance: number;
+  labels: Label[];
+}
+
+export interface Shown {
+  site: string;
+  label: string;
+  src: string;
+  similarity: number | null;
+  undecoded: number | null;
+  fidelity: number | null;
+  rho: number | null;
+  seed: number;
+  strength?: string;
+}
+
+export interface Ablation {
+  sites: string[];
+  cosine: number | null;
+  change: number | null;
+  directCosine: number | null;
+  changeCosine: number | null;
+  similarityBefore: number | null;
+  similarityAfter: number | null;
+  labels: { name: string; before: number | null; after: number | null }[];
+}
