@@ -107,9 +107,9 @@ class BridgedEncoder(NativeEncoder):
         return self._cross(self.source.forward(inputs, interventions))
 
     @torch.no_grad()
-    def trace(self, inputs: Inputs | Tensor, *, attention: bool = False) -> Trace:
+    def trace(self, inputs: Inputs | Tensor, *, attention: bool = False, neurons: bool = False) -> Trace:
         """Decomposes the encoder's own residual, with the embedding mapped by the bridge."""
-        trace = self.source.trace(inputs, attention=attention)
+        trace = self.source.trace(inputs, attention=attention, neurons=neurons)
         return replace(trace, embedding=self._cross(trace.embedding))
 
     def record(

@@ -43,6 +43,7 @@ from steerlens.report.sheet import (
     text_at,
 )
 from steerlens.report.terms import LENSES, STRONG, TOP_K, is_strong, lens_names, steered_lens, target_words, two
+from steerlens.report.unit_figures import unit_grid
 from steerlens.report.words import words
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder, safe_name
@@ -193,6 +194,7 @@ def save_figures(atlas: Atlas, folder: Path) -> list[Path]:
         "heads": lens_comparison,
         "controls": control_plot,
         "effects": effect_comparison,
+        "features": unit_grid,
     }
     written, own = list[Path](), OwnedFolder(folder)
     made = made_by(atlas.manifest, atlas.encoder.name)

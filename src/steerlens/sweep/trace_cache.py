@@ -126,7 +126,7 @@ class TraceCache:
             self._keep(file, trace)
             return trace
         out_weights, attn_bias = self._encoder.projections()
-        tensors = {name: tensor.to(self._encoder.device) for name, tensor in entry.items()}
+        tensors: dict[str, Any] = {name: tensor.to(self._encoder.device) for name, tensor in entry.items()}
         attention = tensors.pop("attention")
         return Trace(**tensors, out_weights=out_weights, attn_bias=attn_bias, recorded_attention=attention)
 
