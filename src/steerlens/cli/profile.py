@@ -43,6 +43,7 @@ class Command:
     Examples:
       steerlens profile --images photos --heads L30H4,head.40-47.* --model kandinsky-2.2 --out profile
       steerlens profile --data data --out profile
+      steerlens profile --sae sae --images photos --out features
     """
 
     out: Path
@@ -81,6 +82,16 @@ class Command:
     strength: str | None = None
     """Steering strength from the neutral base, such as rho=1 or s=40. Default: the model's own."""
 
+    sae: Path | None = None
+    """Describe the features of a sparse autoencoder instead of heads: a folder or file (SAELens, ViT-Prisma, saev,
+    safetensors). Writes features.html, and a parquet table of all features in the folder features."""
+
+    sae_site: str | None = None
+    """With --sae: where the autoencoder reads, such as resid_post.8 or embedding. Default: what its files say."""
+
+    decode: int | None = None
+    """With --sae: number of features that are decoded, those with the largest sum of activations. Default: 256."""
+
     dry_run: bool = False
     """Check all options and inputs, print what would be computed with estimates of time and memory, and stop."""
 
@@ -90,10 +101,17 @@ class Command:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
+        from steerlens.errors import UsageError
         from steerlens.profiles import profile_heads, write_profile_page
         from steerlens.progress import run_to_end
         from steerlens.studies.shared import load_models
 
+        if self.sae is not None:
+            from steerlens.cli.profile_features import run_features
+
+            return run_features(self)
+        if self.sae_site is not None or self.decode is not None:
+            raise UsageError("--sae-site and --decode: no effect, because features need --sae.")
         if self.dry_run:
             return self._dry_run()
         with ProgressBar(quiet=self.settings.json) as progress:
@@ -122,7 +140,7 @@ class Command:
         strength = None if self.strength is None else Strength.parse(self.strength)
         if self.vocabulary is not None:
             check_vocabulary_files(self.vocabulary)
-        shown = self._pictures()
+        shown = self.pictures()
         pair = load(self.settings).pair
         spec = pair.encoder.spec
         options = ProfileOptions(
@@ -173,7 +191,12 @@ class Command:
         if why:
             raise UsageError(f"{why}.")
 
-    def _pictures(self) -> "ProfilePictures":
+    def pictures(self) -> "ProfilePictures":
+        """Draws the pictures.
+
+        Raises:
+            UsageError: if there is no source of pictures, or there are two.
+        """
         from steerlens.errors import UsageError
         from steerlens.profiles import folder_pictures, scene_pictures
 

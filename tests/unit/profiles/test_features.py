@@ -1,0 +1,241 @@
+"""Dashboards of features: activations against plain sums, effects against plain passes, a run and its page."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from steerlens.cli.main import main
+from steerlens.errors import UsageError
+from steerlens.interventions import Patch
+from steerlens.lenses import Strength
+from steerlens.profiles.features import FeatureOptions, FeatureReader, profile_features, write_feature_page
+from steerlens.profiles.features.activations import BINS, ActivationMeter
+from steerlens.profiles.features.effects import ablation_effects, measured_heads
+from steerlens.profiles.measure import native
+from steerlens.profiles.pictures import ProfilePictures, folder_pictures
+from steerlens.progress import run_to_end
+from steerlens.saes import EMBEDDING, JumpReLU, SparseAutoencoder
+from steerlens.scores import cosine_similarity
+from steerlens.sites import Site
+from steerlens.training import SaeFigures, write_sae
+from steerlens.zoo.pair import Pair
+
+F = 40
+
+
+def made_sae(pair: Pair, place: Any = None, trained_on: Any = "all", seed: int = 0) -> SparseAutoencoder:
+    spec = pair.encoder.spec
+    place = Site("resid_post", 1) if place is None else place
+    width = spec.embedding_size if place == EMBEDDING else spec.width
+    generator = torch.Generator().manual_seed(seed)
+    encoder, decoder = torch.randn(width, F, generator=generator), torch.randn(F, width, generator=generator)
+    threshold = JumpReLU(torch.full((F,), 0.5))
+    return SparseAutoencoder(
+        "tiny", place, encoder, decoder, torch.zeros(F), torch.zeros(width), threshold, trained_on=trained_on
+    )
+
+
+def options(pair: Pair, **changes: Any) -> FeatureOptions:
+    decode = replace(pair.decoder.spec.defaults, steps=1, guidance=1.0)
+    given: dict[str, Any] = {"n_top": 2, "n_texts": 2, "n_decoded": 3, "batch": 2, "chunk": 16}
+    return FeatureOptions(decode, Strength("rho", 1.0), **(given | changes))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(folder / f"<b>cat {number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_activations_are_those_of_all_pictures_whatever_the_batch(batch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    every = (torch.randn(7, 5, 30, generator=generator) - 1).relu()
+    every[:, :, 4] = 0
+    meter = ActivationMeter(30, 5, 3, 2.0)
+    for part in every.split(batch):
+        meter.add(part)
+        meter = ActivationMeter.from_state(meter.state())
+    assert torch.equal(meter.active, (every > 0).sum(dim=(0, 1)))
+    assert torch.equal(meter.in_pictures, (every > 0).any(dim=1).sum(dim=0))
+    torch.testing.assert_close(meter.total, every.double().sum(dim=(0, 1)))
+    torch.testing.assert_close(meter.densities(), (every > 0).double().mean(dim=(0, 1)))
+    assert torch.equal(meter.histogram.sum(dim=0), meter.active)
+    peaks = every.amax(dim=1)
+    torch.testing.assert_close(meter.values, peaks.sort(dim=0, descending=True).values[:3])
+    for feature in range(30):
+        for rank, picture in enumerate(meter.tops[:, feature].tolist()):
+            if picture < 0:
+                assert meter.values[rank, feature] == 0
+                continue
+            shares = every[picture, :, feature] / peaks[picture, feature]
+            torch.testing.assert_close(meter.heat[rank, feature].float(), (255 * shares).round())
+    edges = meter.edges()
+    assert len(edges) == BINS + 1 and edges[-1] == pytest.approx(2.0)
+    inside = ((every > edges[-2]) | (every == edges[-2])).sum(dim=(0, 1))
+    assert torch.equal(meter.histogram[-1], inside)
+
+
+@pytest.mark.parametrize(
+    ("place", "trained_on"),
+    [
+        (Site("resid_post", 1), "all"),
+        (Site("resid_post", 2), "cls"),
+        (Site("resid_mid", 1), "patch"),
+        (Site("attn_out", 1), "all"),
+        (Site("mlp_out", 0), "all"),
+        (EMBEDDING, "unknown"),
+    ],
+)
+def test_ablation_is_a_real_forward_pass_without_the_feature(
+    place: Any, trained_on: str, pair: Pair, photos: Path
+) -> None:
+    encoder, sae = native(pair.encoder), made_sae(pair, place, trained_on)
+    reader = FeatureReader(encoder, sae)
+    inputs = encoder.preprocess([picture.open() for picture in folder_pictures(photos, 3).pictures])
+    values, _ = reader.values(inputs)
+    activations = sae.encode(values)
+    features, pictures = torch.tensor([3, 8, 8]), torch.tensor([0, 1, 2])
+    found = ablation_effects(reader, inputs, features, pictures, activations, torch.ones(*values.shape[:2], 1))
+    clean = encoder.embed(inputs)
+    for row in range(3):
+        changed = activations.clone()
+        changed[..., features[row]] = 0
+        without = values + sae.decode(changed) - sae.decode(activations)
+        if place == EMBEDDING:
+            ablated = without[:, 0]
+        else:
+            ablated = encoder.embed(inputs, [Patch(place, tuple(reader.tokens), value=without)])
+        expected = 1 - cosine_similarity(clean, ablated)[pictures[row]]
+        assert float(found[row]) == pytest.approx(float(expected), abs=2e-5)
+
+
+def test_heads_add_their_write_along_the_encoder(pair: Pair, photos: Path) -> None:
+    encoder, sae = native(pair.encoder), made_sae(pair)
+    reader = FeatureReader(encoder, sae)
+    inputs = encoder.preprocess([picture.open() for picture in folder_pictures(photos, 3).pictures])
+    features, pictures, tokens = torch.tensor([3, 8]), torch.tensor([2, 1]), torch.tensor([0, 4])
+    found = measured_heads(reader, inputs, features, pictures, tokens)
+    assert found.shape == (2, 2, encoder.spec.n_heads)  # resid_post.1 comes after two layers
+    for layer in range(2):
+        for head in range(encoder.spec.n_heads):
+            site = Site("head", layer, head)
+            written = encoder.record(inputs, [site])[site]
+            expected = (written[pictures, tokens] * sae.W_enc[:, features].T).sum(dim=-1)
+            torch.testing.assert_close(found[:, layer, head], expected, rtol=1e-4, atol=1e-4)
+    assert len(FeatureReader(encoder, made_sae(pair, Site("mlp_out", 1))).head_layers) == 0
+    assert list(FeatureReader(encoder, made_sae(pair, Site("attn_out", 1))).head_layers) == [1]
+    assert list(FeatureReader(encoder, made_sae(pair, Site("resid_pre", 1))).head_layers) == [0]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((folder / "features").iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def finished(pair: Pair, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ProfilePictures]:
+    folder, shown = tmp_path_factory.mktemp("features") / "out", folder_pictures(photos, 5)
+    sae = made_sae(pair)
+    profile = run_to_end(profile_features(pair, sae, shown, options(pair), folder))
+    write_feature_page(profile, FeatureReader(native(pair.encoder), sae), shown.pictures, folder)
+    return folder, shown
+
+
+def test_the_table_holds_every_feature(pair: Pair, finished: tuple[Path, ProfilePictures]) -> None:
+    folder, shown = finished
+    rows, sae = rows_of(folder), made_sae(pair)
+    assert [row["feature"] for row in rows] == list(range(F))
+    inputs = pair.encoder.preprocess([picture.open() for picture in shown.pictures])
+    activations = sae.encode(pair.encoder.record(inputs, [Site("resid_post", 1)])[Site("resid_post", 1)])
+    for row in rows[::7]:
+        own = activations[..., row["feature"]]
+        assert row["density"] == pytest.approx(float((own > 0).float().mean()))
+        assert row["largest"] == pytest.approx(float(own.max()), rel=1e-4)
+        assert row["tops"][0]["picture"] == int(own.amax(dim=1).argmax())
+        assert len(row["tops"][0]["heat"]) == pair.encoder.spec.n_tokens
+        assert len(row["texts"]) == 2 and len(row["heads_measured"]) == 4
+        cosines = torch.nn.functional.cosine_similarity(sae.W_dec, sae.W_dec[row["feature"]][None])
+        cosines[row["feature"]] = -1
+        assert row["similar"][0]["feature"] == int(cosines.argmax())
+    decoded = [row["feature"] for row in rows if row["alone_image"] and row["alone_image"]["bytes"]]
+    assert decoded == sorted(activations.sum(dim=(0, 1)).topk(3).indices.tolist())
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["n_features"] == F and summary["pictures"] == 5
+
+
+def test_the_page_gives_the_table_to_its_script(finished: tuple[Path, ProfilePictures]) -> None:
+    folder, _ = finished
+    rows = rows_of(folder)
+    page, index = (folder / "features.html").read_text(), (folder / "page" / "index.js").read_text()
+    assert "<b>cat" not in page and "<b>cat" not in index  # names of files stay texts
+    meta, table = json.loads("[" + re.fullmatch(r"steerlensFeatures\.index\((.*)\);\n", index, re.S)[1] + "]")  # type: ignore[index]
+    assert table["pictures"] == [row["pictures"] for row in rows]
+    assert meta["chunk"] == 16 and len(meta["concepts"]) == 5
+    second = (folder / "page" / "features-00001.js").read_text()
+    place, dashboards = json.loads("[" + re.fullmatch(r"steerlensFeatures\.chunk\((.*)\);\n", second, re.S)[1] + "]")  # type: ignore[index]
+    assert place == 1 and len(dashboards) == 16
+    assert base64.b64decode(dashboards[0]["tops"][0][2]) == rows[16]["tops"][0]["heat"]
+    with Image.open(folder / "page" / "pictures-00.webp") as sheet:
+        assert sheet.size == (720, 720)
+
+
+def test_an_interrupted_profile_is_resumed_and_comes_out_the_same(
+    pair: Pair, finished: tuple[Path, ProfilePictures], tmp_path: Path
+) -> None:
+    folder, shown = finished
+    sae, out = made_sae(pair), tmp_path / "out"
+    for stages in (1, 2, 4):
+        events = profile_features(pair, sae, shown, options(pair), out)
+        for _ in range(stages):
+            next(events)
+        events.close()
+    run_to_end(profile_features(pair, sae, shown, options(pair), out))
+    for again, before in zip(rows_of(out), rows_of(folder), strict=True):
+        assert {key: again[key] for key in ("feature", "density", "tops", "histogram", "heads_measured")} == {
+            key: before[key] for key in ("feature", "density", "tops", "histogram", "heads_measured")
+        }
+        assert again["effect"] == pytest.approx(before["effect"], abs=1e-6)
+    with pytest.raises(UsageError, match="another sae"):
+        run_to_end(profile_features(pair, made_sae(pair, seed=1), shown, options(pair), out))
+
+
+def test_what_does_not_fit_is_refused(pair: Pair, photos: Path, tmp_path: Path) -> None:
+    shown = folder_pictures(photos, 5)
+    threshold = JumpReLU(torch.ones(4))
+    weights = (torch.ones(3, 4), torch.ones(4, 3), torch.zeros(4), torch.zeros(3))
+    narrow = SparseAutoencoder("narrow", Site("resid_post", 1), *weights, threshold)
+    beyond = made_sae(pair, Site("resid_post", 7))
+    with pytest.raises(UsageError, match="trained on another model"):
+        run_to_end(profile_features(pair, narrow, shown, options(pair), tmp_path / "out"))
+    with pytest.raises(UsageError, match="3 layers"):
+        run_to_end(profile_features(pair, beyond, shown, options(pair), tmp_path / "out"))
+    with pytest.raises(UsageError, match="a feature has one direction"):
+        options(pair, names="textspan")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(pair: Pair, pair_folder: Path, photos: Path, tmp_path: Path, capsys: Any) -> None:
+    figures = SaeFigures(1, 1, 0.5, 1.0, 0.0, 0.5)
+    write_sae(made_sae(pair), tmp_path / "tiny", model="tiny", figures=figures, training={})
+    command = ["profile", "--model", str(pair_folder), "--images", str(photos), "--out", str(tmp_path / "out")]
+    command += ["--sae", str(tmp_path / "tiny"), "--top", "2", "--decode", "2", "--steps", "1", "--names", "omp"]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["n_features"] == F and Path(told["page"]).is_file()
+    assert "random texts" in rows_of(tmp_path / "out")[0]["names"]
+    assert main([*command, "--heads", "L1H0"]) == 2
+    assert "no effect with --sae" in capsys.readouterr().err
+    assert main([*command[:5], "--out", str(tmp_path / "other"), "--decode", "2"]) == 2
+    assert "features need --sae" in capsys.readouterr().err
