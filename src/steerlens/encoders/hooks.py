@@ -96,8 +96,9 @@ def as_in_evaluation(model: nn.Module) -> Generator[None]:
     changed: list[tuple[nn.Module, str]] = []
     try:
         for module in model.modules():
+            own = vars(module)  # a look-up that fails is slow in a module, and there are hundreds, in every pass
             for switch in ("training", "grad_checkpointing"):
-                if getattr(module, switch, False) is True:
+                if own.get(switch) is True:
                     setattr(module, switch, False)
                     changed.append((module, switch))
         with torch.compiler.set_stance("force_eager"):
