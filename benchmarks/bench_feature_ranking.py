@@ -2,8 +2,8 @@
 
 Ours is the survey with which `steerlens lens --sae` chooses features: preprocessing, trace, activations, fidelity,
 ranking. The other side is a plain forward pass of the native model on the same inputs and one product with the
-encoder's weights. Both take one picture at a time, in turn in one process, whose times are compared; peak memory is that of a
-process for each side.
+encoder's weights. Both take one picture at a time, in turn in one process, whose times are compared; peak memory is
+that of a process for each side.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_feature_ranking.py --clock cpu
     python benchmarks/bench_feature_ranking.py --size emoji --features 4096 --pictures 8    # a quick look

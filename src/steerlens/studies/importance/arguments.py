@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from steerlens.studies.shared.arguments import StudyArguments
+from steerlens.studies.shared.arguments import ComponentArguments
 
 
 @dataclass(frozen=True)
-class ImportanceArguments(StudyArguments):
+class ImportanceArguments(ComponentArguments):
     """Does a head's picture show the effect of ablating that head (the paper's study 1)?
 
     Correlates the lenses' scores of every head and picture with the true effect of ablating that head, with intervals.

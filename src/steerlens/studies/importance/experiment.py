@@ -18,6 +18,7 @@ from steerlens.studies.importance.summary import counted_rows, summarise, table_
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import make_bench, require_blocks
 from steerlens.studies.shared.candidates import CENTRED, LENSES, PLAIN
+from steerlens.studies.shared.components import check_studied, component_count, sae_identity, sae_setup
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
@@ -35,7 +36,8 @@ from steerlens.studies.shared.targets import (
     target_for,
     target_notes,
 )
-from steerlens.studies.shared.work import Work, effect_passes, n_heads, reference_passes, single_passes
+from steerlens.studies.shared.wording import worded_figure
+from steerlens.studies.shared.work import Work, effect_passes, reference_passes, single_passes
 from steerlens.zoo import Pair
 
 
@@ -88,16 +90,19 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
                 "decode": options.decode.decisive(),
                 **({} if options.extras else {"extras": False}),
                 **({} if options.decoding else {"decoding": False}),
+                **sae_identity(options.sae, options.features),
             },
         }
 
     def work(self) -> Work:
         """Counts what the study computes in all; settings that are chosen may be decoded already."""
         options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
-        heads, chosen, reported = n_heads(spec), len(subjects.selection), len(subjects.reported)
+        heads = component_count(spec, options.sae, options.features)
+        components = None if options.sae is None else heads
+        chosen, reported = len(subjects.selection), len(subjects.reported)
         targets = mean_targets(self.pair, subjects.everyone, options.given)
-        passes = reference_passes(spec, len(subjects.reference)) + reported * (1 + single_passes(spec))
-        passes += (chosen + reported) * (effect_passes(spec, options.ablations, targets) + 1)
+        passes = reference_passes(spec, len(subjects.reference)) + reported * (1 + single_passes(spec, components))
+        passes += (chosen + reported) * (effect_passes(spec, options.ablations, targets, components) + 1)
         candidates = len(options.steering) + len(options.diffusion)
         always = len(PLAIN) + (len(LENSES) if chosen else 0) + options.extras
         once = (len(CENTRED) + 1 if options.extras else 0) + 1 + len(ORACLES)
@@ -116,7 +121,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         options, subjects = self.options, self.subjects
         known = known_targets(self.pair, subjects, options.given)
         yield Progress("references", 0, 1)
-        bench = make_bench(self.pair, subjects.reference, self.judge)
+        bench = make_bench(self.pair, subjects.reference, self.judge, self.options.sae, self.options.features)
         yield Progress("references", 1, 1)
         yield from measure_selection(bench, subjects, options, folder)
         selection = PictureTables(read_parts(folder, SELECTION, subjects.selection)).only(known)
@@ -143,6 +148,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             judge=judge_name(self.judge),
             command=self.command,
             notes=target_notes(self.pair, self.subjects),
+            **sae_setup(self.options.sae),
         )
         concepts = [subject.concept for subject in self.subjects.reported]
         return (
@@ -161,7 +167,8 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             "heads": scatter_figure(summary, rows),
             "layers": layer_figure(summary),
         }
-        return Output(rows, figures)
+        components = summary.setup.components
+        return Output(rows, {name: worded_figure(figure, components) for name, figure in figures.items()})
 
 
 def importance_experiment(
@@ -184,6 +191,8 @@ def importance_experiment(
             target.
     """
     require_blocks(pair, subjects.reference)
+    if options.sae is not None:
+        check_studied(options.sae, pair.encoder.spec)
     for half in (subjects.selection, subjects.reported):
         require_other_concepts(half)
     if ablation not in options.ablations:

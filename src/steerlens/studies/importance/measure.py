@@ -125,7 +125,9 @@ def _measure(
         )
         trace = bench.encoder.trace(bench.encoder.preprocess([subject.image]))
         requested = {
-            name: lens_embeddings(bench.encoder, trace, bench.sites, decoding.setting, bench.reference)[0]
+            name: lens_embeddings(
+                bench.encoder, trace, bench.sites, decoding.setting, bench.reference, bench.components.directions
+            )[0]
             for name, decoding in decodings.items()
         }
         if stage == REPORT:
@@ -155,11 +157,13 @@ def _measure(
 def _total_effects(bench: Bench, subject: Subject, trace: Trace) -> Float[Tensor, "N E"]:
     """Embeddings with each head scaled as in the plain Steering Lens, everything after it reacting."""
     clean = clean_pass(bench.encoder, bench.encoder.preprocess([subject.image]), trace)
-    return TotalLens(bench.encoder, PLAIN[0].strength or "rho=1").embeddings(clean, bench.sites)[0].float()
+    lens = TotalLens(bench.encoder, PLAIN[0].strength or "rho=1", bench.components.directions)
+    return lens.embeddings(clean, bench.sites)[0].float()
 
 
 def _controls(bench: Bench, trace: Trace) -> Float[Tensor, "N E"]:
     """Embeddings of random directions, each steered exactly as strongly as its head in the plain setting."""
-    rhos = relative_strengths(bench.encoder, trace, bench.sites, PLAIN[0], bench.reference)
-    directions = torch.stack([control_direction(site, 0, trace.final[0]) for site in bench.sites])
-    return steer_directions(bench.encoder, trace, directions[None], rhos)[0].float()
+    directions = bench.components.directions
+    rhos = relative_strengths(bench.encoder, trace, bench.sites, PLAIN[0], bench.reference, directions)
+    controls = torch.stack([control_direction(site, 0, trace.final[0]) for site in bench.sites])
+    return steer_directions(bench.encoder, trace, controls[None], rhos)[0].float()

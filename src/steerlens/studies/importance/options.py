@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
+from steerlens.saes import SparseAutoencoder
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation
 from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
 from steerlens.studies.shared.settings import LensSetting
@@ -24,6 +25,8 @@ class ImportanceOptions:
         decoding: False to score requested embeddings alone, without a decoder.
         extras: True to decode one factor for all heads, centred writes and a neutral base even if they were not chosen;
             their embeddings are always stored.
+        sae: the autoencoder whose features are studied; None for heads.
+        features: number of its features.
     """
 
     decode: DecodeOptions
@@ -35,6 +38,9 @@ class ImportanceOptions:
     given: str = ""
     extras: bool = True
     decoding: bool = True
+
+    sae: SparseAutoencoder | None = None
+    features: int = 48
 
     def __post_init__(self) -> None:
         if self.decoding and len(set(self.seeds)) < 2:

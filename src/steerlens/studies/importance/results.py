@@ -141,6 +141,8 @@ class ImportanceSetup(Record):
         command: the command, or empty.
         notes: sentences on left-out targets.
         decoding: False if the study ran without a decoder.
+        components: `heads`, or `features` of a sparse autoencoder.
+        sae: the autoencoder in words; empty for heads.
     """
 
     model: str = ""
@@ -151,6 +153,8 @@ class ImportanceSetup(Record):
     command: str = ""
     notes: tuple[str, ...] = ()
     decoding: bool = True
+    components: str = "heads"
+    sae: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,12 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         from steerlens.studies.importance.experiment import importance_experiment
         from steerlens.studies.importance.options import ImportanceOptions
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
-        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
+        from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects, study_sae
         from steerlens.studies.shared.targets import OTHER, TEXT
         from steerlens.zoo import check_text
 
         settings = arguments.settings
+        sae = study_sae(arguments)
         if not arguments.decoder:
             refuse_unused(arguments, ("judge", "seeds", "extras"), "nothing is decoded with --no-decoder")
         if arguments.decoder and arguments.seeds < 2:
@@ -56,6 +57,8 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             diffusion=diffusion_candidates(len(steering)),
             extras=arguments.extras,
             decoding=arguments.decoder,
+            sae=sae,
+            features=arguments.features,
         )
         return importance_experiment(
             models.pair,
@@ -77,15 +80,19 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         from steerlens.studies.importance.results import ImportanceSummary
         from steerlens.studies.importance.section import importance_section
         from steerlens.studies.importance.terminal import importance_lines
+        from steerlens.studies.shared.wording import worded_by
+
+        def components(summary: ImportanceSummary) -> str:
+            return summary.setup.components
 
         return Report(
             summary=ImportanceSummary,
             model=lambda summary: summary.setup.model,
-            lines=importance_lines,
-            bars=importance_bars,
-            findings=importance_findings,
-            section=importance_section,
-            conclusion=importance_conclusion,
-            claims=importance_claims,
+            lines=worded_by(importance_lines, components),
+            bars=worded_by(importance_bars, components),
+            findings=worded_by(importance_findings, components),
+            section=worded_by(importance_section, components),
+            conclusion=worded_by(importance_conclusion, components),
+            claims=worded_by(importance_claims, components),
             opening=("How well each score tells a head's importance", "plain"),
         )

@@ -20,6 +20,7 @@ def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
     lines = [
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads; effect: "
         f"{summary.main}{given}",
+        *([f"sparse autoencoder {summary.setup.sae}"] if summary.setup.sae else []),
         *summary.setup.notes,
         *(
             f"  chosen for {lens}: {choice}; not decoded: {summary.choices.undecoded[lens]}"

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steerlens.studies.shared.arguments import StudyArguments
+from steerlens.studies.shared.arguments import ComponentArguments
 
 
 @dataclass(frozen=True)
-class OverlayArguments(StudyArguments):
+class OverlayArguments(ComponentArguments):
     """Does ablating heads in a lens' order remove an overlay from the embedding (the paper's study 2)?
 
     Pastes an overlay onto base pictures. Orders heads by the amount of the overlay in the lens' picture of each head,

@@ -42,11 +42,13 @@ from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
 from steerlens.studies.shared.bench import Bench, make_bench, require_blocks
 from steerlens.studies.shared.candidates import LENSES, candidate_name
+from steerlens.studies.shared.components import check_studied, component_count, sae_identity, sae_setup
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
-from steerlens.studies.shared.work import Work, n_heads, reference_passes, single_passes
+from steerlens.studies.shared.wording import worded_figure
+from steerlens.studies.shared.work import Work, reference_passes, single_passes
 from steerlens.zoo import Pair
 
 STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
@@ -97,19 +99,22 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
                 "steering": [str(setting) for setting in options.steering],
                 "diffusion": [str(setting) for setting in options.diffusion],
                 "decode": options.decode.decisive(),
+                **sae_identity(options.sae, options.features),
             },
         }
 
     def work(self) -> Work:
         """Counts what the study computes in all; settings that are chosen may be decoded already."""
         options, overlays, spec = self.options, self.overlays, self.pair.encoder.spec
-        heads, chosen, reported = n_heads(spec), len(overlays.selection), len(overlays.reported)
+        heads = component_count(spec, options.sae, options.features)
+        components = None if options.sae is None else heads
+        chosen, reported = len(overlays.selection), len(overlays.reported)
         counts, candidates = points(heads), len(options.steering) + len(options.diffusion)
         block = 1 / spec.n_layers
         scene = 2 * (1 + block) + 2 + (options.ablation == "resample")
         steps = min(GREEDY_STEPS, options.greedy_pool, max(1, heads // 4))
         greedy = steps * (1 + single_passes(spec, min(options.greedy_pool, heads)))
-        single = scene + 3 + single_passes(spec) + greedy + 6 + scene + block
+        single = scene + 3 + single_passes(spec, components) + greedy + 6 + scene + block
         untuned, judged = len(untuned_settings()), self.judge is not None
         compared = len(comparisons(self.pair, (*overlays.selection, *overlays.reported)))
         measured_orders, baselines = 4, 3
@@ -132,7 +137,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures the selection, freezes the choices, and measures the pairs to report on."""
         yield Progress("references", 0, 1)
-        bench = make_bench(self.pair, self.overlays.reference, self.judge)
+        bench = make_bench(self.pair, self.overlays.reference, self.judge, self.options.sae, self.options.features)
         mean = None if self.judge is None else judge_mean(self.judge, self.overlays.reference)
         yield Progress("references", 1, 1)
         choices = yield from self._choose(folder, bench)
@@ -148,7 +153,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         )
         yield from measure(bench, reported, wanted, options, folder, REPORT)
         parts = folder.read_all(OverlayPart, (part_name(REPORT, pair) for pair in reported))
-        layers = [site.layer for site in bench.sites]
+        layers = [bench.components.place(site).layer for site in bench.sites]
         orders = [
             report_orders(part, choices, self._random_seed(pair), layers)
             for part, pair in zip(parts, reported, strict=True)
@@ -193,6 +198,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             note=self.overlays.note,
             command=self.command,
             model=pair_name(self.pair),
+            **sae_setup(self.options.sae),
         )
         summary = summarise(measured.trajectories, measured.choices, setup, draws=self.draws)
         yield Progress("statistics", 1, 1)
@@ -217,6 +223,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
                 for number, (pair, trajectory) in enumerate(with_pictures)
             },
         }
+        figures = {name: worded_figure(figure, summary.components) for name, figure in figures.items()}
         return Output(table_rows(trajectories, pairs), figures)
 
 
@@ -235,6 +242,8 @@ def overlay_experiment(
         UsageError: if the model cannot be ablated.
     """
     require_blocks(pair, overlays.reference)
+    if options.sae is not None:
+        check_studied(options.sae, pair.encoder.spec)
     return OverlayExperiment(pair, overlays, options, judge, draws, command)
 
 

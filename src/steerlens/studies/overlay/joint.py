@@ -19,11 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders import Hook, NativeEncoder, Prefix, native_pass, record_from, resume
+from steerlens.encoders import Hook, NativeEncoder, Prefix, native_pass, resume
 from steerlens.interventions import ByRow, Intervention, Resample
+from steerlens.saes import SparseAutoencoder
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared.ablation import by_layer, direct_embeddings, final_residual
+from steerlens.studies.shared.ablation import direct_embeddings, final_residual
+from steerlens.studies.shared.components import Components
 
 RANDOM_ORDERS = 20
 GREEDY_STEPS = 24
@@ -44,6 +46,7 @@ class Scene:
         overlay: embedding of the overlay alone.
         mean: mean embedding of the reference pictures.
         batch: rows of a forward pass.
+        sae: the autoencoder, if the components are its features.
     """
 
     encoder: NativeEncoder
@@ -54,6 +57,12 @@ class Scene:
     overlay: Float[Tensor, "E"]
     mean: Float[Tensor, "E"]
     batch: int = 64
+    sae: SparseAutoencoder | None = None
+
+    @property
+    def components(self) -> Components:
+        """The components that are ablated."""
+        return Components(self.sites, self.sae)
 
     def objective(self, embeddings: Float[Tensor, "*N E"]) -> Float[Tensor, "*N"]:
         """Similarity of embeddings with the overlay minus that with the base, in [-2,2]."""
@@ -68,10 +77,7 @@ class Scene:
         work = sorted({frozenset(heads) for heads in sets} - results.keys(), key=self._first_layer)
         for start in range(0, len(work), self.batch):
             rows = work[start : start + self.batch]
-            changes = [
-                ByRow(change.site, inner=change, rows=tuple(place for place, row in enumerate(rows) if head in row))
-                for head, change in self._changes(frozenset().union(*rows)).items()
-            ]
+            changes = self._row_changes(rows)
             embeddings = resume(self.encoder, self.prefix, self._first_layer(rows[0]), [0] * len(rows), changes)
             results |= zip(rows, embeddings.float().unbind(), strict=True)
         return torch.stack([results[frozenset(heads)] for heads in sets])
@@ -82,6 +88,8 @@ class Scene:
         A single pass ablates the heads already taken; the candidates' passes begin in it at their own layers. That is
         about half the work of `ablated`.
         """
+        if self.sae is not None:  # all features of an autoencoder change at one place, together
+            return self.ablated([[*taken, head] for head in candidates])
         changes, results = self._changes(frozenset(taken)), dict[int, Tensor]()
         now = self._pass_with(list(changes.values()))
         for layer in sorted({self.sites[head].layer for head in candidates}):
@@ -97,8 +105,23 @@ class Scene:
                 results |= zip(rows, embeddings.float().unbind(), strict=True)
         return torch.stack([results[head] for head in candidates])
 
+    def _row_changes(self, rows: Sequence[Iterable[int]]) -> list[Intervention]:
+        """Interventions that ablate a set of components in each row."""
+        if self.sae is None:
+            return [
+                ByRow(change.site, inner=change, rows=tuple(place for place, row in enumerate(rows) if head in row))
+                for head, change in self._changes(frozenset[int]().union(*rows)).items()
+            ]
+        changes: list[Intervention] = []
+        for place, row in enumerate(rows):
+            together = self.components.replaced_together(
+                {self.sites[index]: self.put[self.sites[index]] for index in row}
+            )
+            changes.append(ByRow(together.site, inner=together, rows=(place,)))
+        return changes
+
     def _first_layer(self, heads: Iterable[int]) -> int:
-        return min(self.sites[head].layer for head in heads)
+        return min(self.components.place(self.sites[head]).layer for head in heads)
 
     def _changes(self, heads: Iterable[int]) -> dict[int, Intervention]:
         return {head: Resample(self.sites[head], value=self.put[self.sites[head]]) for head in sorted(heads)}
@@ -175,8 +198,9 @@ def direct_effect(scene: Scene) -> Float[Tensor, "N"]:
     """Computes the exact drop of the objective when each head's write is replaced in the final residual alone."""
     encoder, final = scene.encoder, final_residual(scene.encoder, scene.prefix)
     changed: dict[Site, Tensor] = {}
-    for group in by_layer(scene.sites):
-        changed |= direct_embeddings(encoder, final, record_from(encoder, scene.prefix, group), scene.put)
+    for group in scene.components.by_layer():
+        own = scene.components.record(encoder, scene.prefix, group)
+        changed |= direct_embeddings(encoder, final, own, scene.put)
     embeddings = torch.stack([changed[site][0] for site in scene.sites]).float()
     return scene.objective(scene.prefix.embedding[0].float()) - scene.objective(embeddings)
 

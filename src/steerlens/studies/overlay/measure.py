@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.decoders import redecode
-from steerlens.encoders import Encoder, record_from, record_prefix
+from steerlens.encoders import Encoder, record_prefix
 from steerlens.images import eight_bit
-from steerlens.lenses import visible_norm
+from steerlens.lenses import visible_norm, writes
 from steerlens.progress import Progress, part_of, run_to_end
 from steerlens.sites import Site
 from steerlens.studies.overlay.joint import Scene, direct_effect, greedy, one_shot, points
@@ -26,7 +26,7 @@ from steerlens.studies.overlay.options import OverlayOptions
 from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.scores import overlay_text
-from steerlens.studies.shared.ablation import Objective, attribution, by_layer, replacements
+from steerlens.studies.shared.ablation import Objective, attribution, replacements
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import part_name
@@ -44,12 +44,13 @@ def open_scene(bench: Bench, pair: Overlaid, options: OverlayOptions) -> Scene:
     prefix = record_prefix(encoder, encoder.preprocess([pair.both]))
     base = record_prefix(encoder, encoder.preprocess([pair.base]))
     put: dict[Site, Tensor] = {}
-    for group in by_layer(bench.sites):
-        own = record_from(encoder, prefix, group)
-        put |= replacements(encoder, group, options.ablation, bench.means, base, own)
+    for group in bench.components.by_layer():
+        own = bench.components.record(encoder, prefix, group)
+        put |= replacements(encoder, group, options.ablation, bench.means, base, own, bench.sae)
     overlay = encoder.embed(encoder.preprocess([pair.overlay]))[0].float()
     mean = bench.reference.embeddings.mean(dim=0)
-    return Scene(encoder, bench.sites, prefix, put, base.embedding[0].float(), overlay, mean, options.batch)
+    clean = base.embedding[0].float()
+    return Scene(encoder, bench.sites, prefix, put, clean, overlay, mean, options.batch, bench.sae)
 
 
 def first_order(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions) -> Float[Tensor, "N"]:
@@ -59,7 +60,15 @@ def first_order(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOpti
     others = record_prefix(encoder, encoder.preprocess([pair.base]))
     score: Objective = scene.objective
     return attribution(
-        encoder, inputs, scene.prefix, bench.sites, score, options.ablation, means=bench.means, others=others
+        encoder,
+        inputs,
+        scene.prefix,
+        bench.sites,
+        score,
+        options.ablation,
+        means=bench.means,
+        others=others,
+        sae=bench.sae,
     )[0]
 
 
@@ -126,7 +135,9 @@ def measure(
 def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]) -> dict[str, Float[Tensor, "N E"]]:
     trace = bench.encoder.trace(bench.encoder.preprocess([pair.both]))
     return {
-        name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference)[0]
+        name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference, bench.components.directions)[
+            0
+        ]
         for name, setting in settings.items()
     }
 
@@ -155,9 +166,10 @@ def write_norms(bench: Bench, pair: Overlaid) -> tuple[Float[Tensor, "N"], Float
     """Visible norms of the heads' writes for the base with the overlay, and of their change from the base alone."""
     encoder = bench.encoder
     both, base = (
-        encoder.trace(encoder.preprocess([image])).stack(bench.sites).float() for image in (pair.both, pair.base)
+        writes(encoder, encoder.trace(encoder.preprocess([image])), bench.sites, bench.components.directions).float()
+        for image in (pair.both, pair.base)
     )
-    norms = [visible_norm(writes, centred=encoder.spec.centred)[0].cpu() for writes in (both, both - base)]
+    norms = [visible_norm(written, centred=encoder.spec.centred)[0].cpu() for written in (both, both - base)]
     return norms[0], norms[1]
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
+from steerlens.saes import SparseAutoencoder
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
 from steerlens.studies.shared.settings import LensSetting
@@ -24,6 +25,8 @@ class OverlayOptions:
         batch: rows of a forward pass.
         greedy_pool: number of heads, best by their single effects, among which each greedy step searches.
         strips: number of reported pairs whose pictures along trajectories are kept.
+        sae: the autoencoder whose features are studied; None for heads.
+        features: number of its features.
     """
 
     decode: DecodeOptions
@@ -35,6 +38,9 @@ class OverlayOptions:
     greedy_pool: int = 128
     strips: int = 6
     seeds: int = 1
+
+    sae: SparseAutoencoder | None = None
+    features: int = 48
 
     def __post_init__(self) -> None:
         if self.seeds < 1:

@@ -74,6 +74,8 @@ class OverlaySummary(StudySummary):
         model: name of the pair; empty in summaries of earlier versions.
         retained: normalised area of each order along which heads were retained; empty in earlier versions.
         retained_curves: each quantity along these orders.
+        components: `heads`, or `features` of a sparse autoencoder.
+        sae: the autoencoder in words; empty for heads.
     """
 
     n_pairs: int
@@ -100,6 +102,8 @@ class OverlaySummary(StudySummary):
     model: str = ""
     retained: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
     retained_curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict[str, Mapping[str, Curve]])
+    components: str = "heads"
+    sae: str = ""
 
     def conclusion_words(self) -> dict[str, Any]:
         """The conclusion as JSON values."""

@@ -33,9 +33,10 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         from steerlens.studies.overlay.experiment import overlay_experiment
         from steerlens.studies.overlay.options import OverlayOptions
         from steerlens.studies.shared.candidates import diffusion_candidates, steering_candidates
-        from steerlens.studies.shared.inputs import decode_options
+        from steerlens.studies.shared.inputs import decode_options, study_sae
 
         settings = arguments.settings
+        sae = study_sae(arguments)
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         overlays = load_overlays(arguments)
         models = load(settings, arguments.judge)
@@ -46,6 +47,8 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
             steering,
             diffusion_candidates(len(steering)),
             seeds=arguments.seeds,
+            sae=sae,
+            features=arguments.features,
         )
         return overlay_experiment(models.pair, overlays, options, judge=models.judge, command=command)
 
@@ -57,16 +60,20 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         from steerlens.studies.overlay.results import OverlaySummary
         from steerlens.studies.overlay.section import overlay_section
         from steerlens.studies.overlay.terminal import overlay_lines
+        from steerlens.studies.shared.wording import worded_by
+
+        def components(summary: OverlaySummary) -> str:
+            return summary.components
 
         return Report(
             summary=OverlaySummary,
             model=lambda summary: summary.model,
-            lines=overlay_lines,
-            bars=overlay_bars,
-            findings=overlay_findings,
-            section=overlay_section,
-            conclusion=overlay_conclusion,
-            claims=overlay_claims,
+            lines=worded_by(overlay_lines, components),
+            bars=worded_by(overlay_bars, components),
+            findings=worded_by(overlay_findings, components),
+            section=worded_by(overlay_section, components),
+            conclusion=worded_by(overlay_conclusion, components),
+            claims=worded_by(overlay_claims, components),
             opening=("The overlay leaves the embedding as heads are ablated", "trajectories"),
         )
 

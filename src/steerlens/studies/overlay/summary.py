@@ -38,6 +38,8 @@ class OverlaySetup:
         note: a warning about the pictures, or empty.
         command: the command.
         model: name of the pair.
+        components: `heads`, or `features` of a sparse autoencoder.
+        sae: the autoencoder in words; empty for heads.
     """
 
     ablation: str
@@ -47,6 +49,8 @@ class OverlaySetup:
     note: str = ""
     command: str = ""
     model: str = ""
+    components: str = "heads"
+    sae: str = ""
 
 
 def summarise(
@@ -109,6 +113,8 @@ def summarise(
         note=setup.note,
         command=setup.command,
         model=setup.model,
+        components=setup.components,
+        sae=setup.sae,
         retained={}
         if retaining is None
         else {name: retaining.normalised_estimate(name, draws=draws) for name in kept_orders},

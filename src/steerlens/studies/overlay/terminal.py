@@ -15,6 +15,7 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
     low, high = summary.random_range
     lines = [
         f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation",
+        *([f"sparse autoencoder {summary.sae}"] if summary.sae else []),
         *(f"  chosen for {lens}: {choice}" for lens, choice in summary.choices.items()),
         "normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:",
         f"  {'':36} {'of the objective':22} of the projection",

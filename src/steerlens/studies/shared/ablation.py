@@ -23,11 +23,13 @@ from torch import Tensor
 
 from steerlens.encoders import Inputs, NativeEncoder, Prefix, record_from, record_prefix, resume
 from steerlens.errors import UsageError
-from steerlens.interventions import Add, ByRow, Intervention, Resample, Zero
+from steerlens.interventions import Add, ByRow, Intervention
 from steerlens.lenses import read_out
 from steerlens.progress import Progress
+from steerlens.saes import SparseAutoencoder
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, layer_sites
+from steerlens.studies.shared.components import Components
 
 Ablation = Literal["zero", "mean", "resample"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
@@ -68,19 +70,21 @@ def signed_effect(
     return cosine_similarity(clean, target)[:, None] - cosine_similarity(ablated, target[:, None])
 
 
-def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequence[Site]) -> dict[Site, Tensor]:
+def mean_writes(
+    encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequence[Site], sae: SparseAutoencoder | None = None
+) -> dict[Site, Tensor]:
     """Computes the mean write of each site on every token, (1,T,D), over all pictures of the batches.
 
     Raises:
         UsageError: if there is no picture.
     """
     sums: dict[Site, Tensor] = {}
-    count = 0
+    count, components = 0, Components(tuple(sites), sae)
     for inputs in batches:
         prefix = record_prefix(encoder, inputs)
         count += len(prefix)
-        for group in by_layer(sites):
-            for site, writes in record_from(encoder, prefix, group).items():
+        for group in components.by_layer():
+            for site, writes in components.record(encoder, prefix, group).items():
                 added = writes.float().sum(dim=0, keepdim=True)
                 sums[site] = sums[site] + added if site in sums else added
     if count == 0:
@@ -89,15 +93,12 @@ def mean_writes(encoder: NativeEncoder, batches: Sequence[Inputs], sites: Sequen
 
 
 def by_layer(sites: Sequence[Site]) -> list[list[Site]]:
-    """Groups sites by layer, from the first layer to the last.
+    """Groups parts of the model by layer, from the first layer to the last.
 
     Raises:
         UsageError: if a site belongs to no layer.
     """
-    for site in sites:
-        if site.layer < 0:
-            raise UsageError(f"{site} belongs to no layer and cannot be ablated.")
-    return [[site for site in sites if site.layer == layer] for layer in sorted({site.layer for site in sites})]
+    return Components(tuple(sites)).by_layer()
 
 
 def ablate(
@@ -109,6 +110,7 @@ def ablate(
     means: HeadWrites | None = None,
     others: Prefix | None = None,
     batch: int = 64,
+    sae: SparseAutoencoder | None = None,
 ) -> Generator[Progress, None, Ablated]:
     """Ablates each component by itself, many per batch, on passes that begin at the component's layer.
 
@@ -117,11 +119,12 @@ def ablate(
     Args:
         encoder: the encoder.
         prefix: the clean pass of B pictures.
-        sites: heads, `attn_out` or `mlp_out` of any layers.
+        sites: heads, `attn_out` or `mlp_out` of any layers, or features of an autoencoder.
         ablation: replacement of a write.
         means: mean writes, for `mean`; see `mean_writes`.
         others: for `resample`, the clean pass of B other pictures, whose writes replace those of the same row.
         batch: rows of a forward pass.
+        sae: the autoencoder of the features.
 
     Raises:
         UsageError: if the ablation lacks its means or its other pictures.
@@ -134,11 +137,11 @@ def ablate(
     total: dict[Site, Tensor] = {}
     direct: dict[Site, Tensor] = {}
     final = final_residual(encoder, prefix)
-    done = 0
-    for group in by_layer(sites):
-        own = record_from(encoder, prefix, group)
-        put = replacements(encoder, group, ablation, means, others, own)
-        total |= _total(encoder, prefix, group, put, batch)
+    done, components = 0, Components(tuple(sites), sae)
+    for group in components.by_layer():
+        own = components.record(encoder, prefix, group)
+        put = replacements(encoder, group, ablation, means, others, own, sae)
+        total |= _total(encoder, prefix, components, group, put, batch)
         direct |= direct_embeddings(encoder, final, own, put)
         done += len(group)
         yield Progress("ablating", done, len(sites), "sites")
@@ -155,6 +158,7 @@ def replacements(
     means: HeadWrites | None,
     others: Prefix | None,
     own: HeadWrites,
+    sae: SparseAutoencoder | None = None,
 ) -> dict[Site, Float[Tensor, "#B T D"]]:
     """Replacements of the writes of a layer's sites."""
     if ablation == "zero":
@@ -163,7 +167,7 @@ def replacements(
         return {site: means[site].to(own[site]) for site in sites}
     if others is None:
         raise UsageError("a resample ablation needs other pictures.")
-    return record_from(encoder, others, sites)
+    return Components(tuple(sites), sae).record(encoder, others, sites)
 
 
 @torch.no_grad()
@@ -175,28 +179,33 @@ def final_residual(encoder: NativeEncoder, prefix: Prefix) -> Float[Tensor, "B R
 
 
 def _total(
-    encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site], put: HeadWrites, batch: int
+    encoder: NativeEncoder,
+    prefix: Prefix,
+    components: Components,
+    sites: Sequence[Site],
+    put: HeadWrites,
+    batch: int,
 ) -> dict[Site, Tensor]:
-    B = len(prefix)
+    B, layer = len(prefix), components.place(sites[0]).layer
     rows = [(picture, site) for site in sites for picture in range(B)]
     embeddings: list[Tensor] = []
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        changes = _row_interventions(chosen, put)
-        embeddings.append(resume(encoder, prefix, sites[0].layer, [picture for picture, _ in chosen], changes))
+        changes = _row_interventions(components, chosen, put)
+        embeddings.append(resume(encoder, prefix, layer, [picture for picture, _ in chosen], changes))
     together = torch.cat(embeddings).unflatten(0, (len(sites), B))
     return dict(zip(sites, together, strict=True))
 
 
-def _row_interventions(rows: Sequence[tuple[int, Site]], put: HeadWrites) -> list[Intervention]:
+def _row_interventions(components: Components, rows: Sequence[tuple[int, Site]], put: HeadWrites) -> list[Intervention]:
     changes: list[Intervention] = []
     for site in dict.fromkeys(site for _, site in rows):
         places = tuple(place for place, (_, other) in enumerate(rows) if other == site)
         value = put[site]
         if value.shape[0] > 1:
             value = value[[rows[place][0] for place in places]]
-        inner = Zero(site) if not value.any() else Resample(site, value=value)
-        changes.append(ByRow(site, inner=inner, rows=places))
+        inner = components.replaced(site, value)
+        changes.append(ByRow(inner.site, inner=inner, rows=places))
     return changes
 
 
@@ -227,6 +236,7 @@ def attribution(
     *,
     means: HeadWrites | None = None,
     others: Prefix | None = None,
+    sae: SparseAutoencoder | None = None,
 ) -> Float[Tensor, "B N"]:
     """Attribution patching: first-order effects of ablating every component, from one backward pass.
 
@@ -236,16 +246,19 @@ def attribution(
         encoder: the encoder.
         inputs: inputs of the clean pass.
         prefix: the clean pass.
-        sites: heads, `attn_out` or `mlp_out`.
+        sites: heads, `attn_out` or `mlp_out`, or features of an autoencoder.
         objective: maps embeddings (B,E) to one number each; `similarity_with` for the signed effect.
         ablation: replacement of a write; see `ablate`.
         means: mean writes, for `mean`.
         others: pass of other pictures, for `resample`.
+        sae: the autoencoder of the features.
     """
-    spec = encoder.spec
+    spec, components = encoder.spec, Components(tuple(sites), sae)
     shape = prefix.hidden[0].shape
     # The gradient of a layer's output is that of a zero added to it.
     places = [*layer_sites("attn_out", spec.n_layers), *layer_sites("mlp_out", spec.n_layers)]
+    if sae is not None:
+        places = list(dict.fromkeys(_gradient_place(components.place(site)) for site in sites))
     added = {
         place: torch.zeros(shape, device=encoder.device, dtype=encoder.dtype, requires_grad=True) for place in places
     }
@@ -255,13 +268,18 @@ def attribution(
         gradients = torch.autograd.grad(score.sum(), list(added.values()))
     by_place = dict(zip(added, gradients, strict=True))
     effects: dict[Site, Tensor] = {}
-    for group in by_layer(sites):
-        own = record_from(encoder, prefix, group)
-        put = replacements(encoder, group, ablation, means, others, own)
+    for group in components.by_layer():
+        own = components.record(encoder, prefix, group)
+        put = replacements(encoder, group, ablation, means, others, own, sae)
         for site in group:
-            gradient = by_place[Site("mlp_out" if site.kind == "mlp_out" else "attn_out", site.layer)]
+            gradient = by_place[_gradient_place(components.place(site))]
             effects[site] = (gradient.float() * (own[site] - put[site]).float()).sum(dim=(1, 2))
     return torch.stack([effects[site] for site in sites], dim=1)
+
+
+def _gradient_place(place: Site) -> Site:
+    """The place whose gradient is that of a write: heads add to their attention's output."""
+    return Site("attn_out", place.layer) if place.kind == "head" else place
 
 
 def similarity_with(target: Float[Tensor, "B E"]) -> Objective:

@@ -62,6 +62,24 @@ class StudyArguments:
     """Check all options and inputs, print what would be computed with estimates of time and memory, and stop."""
 
 
+@dataclass(frozen=True)
+class ComponentArguments(StudyArguments):
+    """Base of the options of a study whose components are heads, or features of a sparse autoencoder."""
+
+    sae: Path | None = None
+    """Study features of this sparse autoencoder in place of heads: a folder or file of SAELens, ViT-Prisma or saev,
+    or plain safetensors. A feature is ablated in the real forward pass: encode, change, decode, add the error back."""
+
+    sae_site: str | None = None
+    """Where the --sae reads, if its files do not say: resid_post.8, blocks.8.hook_resid_post, head.8.3."""
+
+    sae_activation: str | None = None
+    """Activation of the --sae, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
+
+    features: int = 48
+    """Number of features of the --sae that are studied: those with the largest mean write on reference pictures."""
+
+
 def refuse_unused(arguments: StudyArguments, names: Sequence[str], why: str) -> None:
     """Refuses options that were given and cannot have an effect; options at their defaults are not complained about.
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from steerlens.decoders import DecodeOptions
 from steerlens.encoders import Encoder, NativeEncoder
 from steerlens.errors import UsageError
-from steerlens.sites import Site, all_heads
+from steerlens.saes import SparseAutoencoder
+from steerlens.sites import Site
 from steerlens.studies.shared.ablation import mean_writes
+from steerlens.studies.shared.components import Components, check_studied, heads_of, strongest_features
 from steerlens.studies.shared.planned import PlannedEncoder
 from steerlens.studies.shared.settings import Reference, reference_of
 from steerlens.zoo import Pair
@@ -25,10 +27,11 @@ class Bench:
     Attributes:
         pair: encoder and decoder.
         encoder: the pair's encoder, whose blocks can be hooked.
-        sites: all its heads.
-        means: mean writes of the heads on every token, for mean ablation.
+        sites: the components that are studied: all its heads, or features of an autoencoder.
+        means: mean writes of the components on every token, for mean ablation.
         reference: means at the readout tokens, for centred settings.
         judge: an outside encoder that embeds decoded pictures too, or None.
+        sae: the autoencoder whose features are studied; None for heads.
     """
 
     pair: Pair
@@ -37,6 +40,12 @@ class Bench:
     means: dict[Site, Tensor]
     reference: Reference
     judge: Encoder | None = None
+    sae: SparseAutoencoder | None = None
+
+    @property
+    def components(self) -> Components:
+        """The components that are studied."""
+        return Components(self.sites, self.sae)
 
 
 def require_embeddings(pair: Pair) -> None:
@@ -68,22 +77,42 @@ def require_blocks(pair: Pair, images: Sequence[Image.Image]) -> None:
         raise UsageError("the study needs reference pictures, over which it takes means.")
 
 
-def make_bench(pair: Pair, images: Sequence[Image.Image], judge: Encoder | None = None) -> Bench:
+def make_bench(
+    pair: Pair,
+    images: Sequence[Image.Image],
+    judge: Encoder | None = None,
+    sae: SparseAutoencoder | None = None,
+    features: int = 0,
+) -> Bench:
     """Prepares a pair for interventions and computes means over reference pictures.
 
+    Args:
+        pair: encoder and decoder.
+        images: reference pictures.
+        judge: an outside encoder.
+        sae: an autoencoder, whose features are studied in place of heads.
+        features: number of its features, those that are strongest on the reference pictures.
+
     Raises:
-        UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, or there is no reference
-            picture.
+        UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, there is no reference
+            picture, or the autoencoder does not fit the encoder.
     """
     require_blocks(pair, images)
     encoder = pair.encoder
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(f"{encoder.spec.name} is not loaded.")
-    sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
     starts = range(0, len(images), _REFERENCE_BATCH)
     batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
-    reference = reference_of(encoder, [encoder.trace(batch) for batch in batches], sites)
-    return Bench(pair, encoder, sites, mean_writes(encoder, batches, sites), reference, judge)
+    traces = [encoder.trace(batch) for batch in batches]
+    if sae is None:
+        components = heads_of(encoder.spec)
+    else:
+        check_studied(sae, encoder.spec)
+        sae = sae.to(encoder.device)
+        components = Components(strongest_features(sae, encoder, traces, features), sae)
+    reference = reference_of(encoder, traces, components.sites, components.directions)
+    means = mean_writes(encoder, batches, components.sites, sae)
+    return Bench(pair, encoder, components.sites, means, reference, judge, sae)
 
 
 def with_steps(options: DecodeOptions, steps: int | None, guidance: float | None) -> DecodeOptions:

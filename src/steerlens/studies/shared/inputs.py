@@ -8,7 +8,8 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import picture_files
 from steerlens.loading import load, load_encoder
-from steerlens.studies.shared.arguments import StudySettings
+from steerlens.saes import SparseAutoencoder, load_sae
+from steerlens.studies.shared.arguments import ComponentArguments, StudySettings, refuse_more, refuse_unused
 from steerlens.studies.shared.bench import require_embeddings, with_steps
 from steerlens.studies.shared.scenes import require_scenes, scene_subjects
 from steerlens.studies.shared.subjects import SubjectSet, folder_subjects
@@ -35,6 +36,25 @@ class ModelLoader(Protocol):
     def __call__(self, settings: StudySettings, judge: str | None = None, *, decoder: bool = True) -> StudyModels:
         """Returns the pair that the settings name, and the judge of that name."""
         ...
+
+
+def study_sae(arguments: ComponentArguments) -> SparseAutoencoder | None:
+    """Reads the sparse autoencoder that the options name; None for a study of heads.
+
+    Raises:
+        UsageError: if options describe an autoencoder that was not given, too few features are studied, or its files do
+            not say what it is.
+        ModelError: if its files cannot be read.
+    """
+    if arguments.sae is None:
+        names = ("sae_site", "sae_activation", "features")
+        refuse_unused(arguments, names, "they describe a sparse autoencoder, and none was given (--sae)")
+        return None
+    if arguments.features < 4:
+        raise UsageError(f"a study correlates over features: it needs at least 4 of them, not {arguments.features}.")
+    sae = load_sae(arguments.sae, site=arguments.sae_site, activation=arguments.sae_activation)
+    refuse_more(arguments, "features", sae.n_features, f"features in {sae.name}")
+    return sae
 
 
 def load_models(settings: StudySettings, judge: str | None = None, *, decoder: bool = True) -> StudyModels:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steerlens.decoders import DecodeOptions, redecode
 from steerlens.encoders import Encoder, Prefix, record_prefix
-from steerlens.lenses import visible_norm
+from steerlens.lenses import visible_norm, writes
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.shared.ablation import ABLATIONS, Ablated, Ablation, ablate, attribution, similarity_with
@@ -53,12 +53,13 @@ def _write_scores(bench: Bench, subject: Subject) -> tuple[Float[Tensor, "N"], F
     """Visible norms of the heads' writes, and their cosines with the final residual."""
     encoder = bench.encoder
     trace = encoder.trace(encoder.preprocess([subject.image]))
-    writes, final = trace.stack(bench.sites).float(), trace.final.float()[:, None]
+    directions, final = bench.components.directions, trace.final.float()[:, None]
+    written = writes(encoder, trace, bench.sites, directions).float()
     centred = encoder.spec.centred
-    norm = visible_norm(writes, centred=centred)[0]
+    norm = visible_norm(written, centred=centred)[0]
     if centred:
-        writes, final = (side - side.mean(dim=-1, keepdim=True) for side in (writes, final))
-    return norm, cosine_similarity(writes.flatten(2), final.flatten(2))[0]
+        written, final = (side - side.mean(dim=-1, keepdim=True) for side in (written, final))
+    return norm, cosine_similarity(written.flatten(2), final.flatten(2))[0]
 
 
 def measure_effects(
@@ -98,6 +99,7 @@ def measure_effects(
             ablation,
             means=bench.means,
             others=others,
+            sae=bench.sae,
         )[0]
         for ablation in ablations
         for name, target in targets.items()
@@ -121,9 +123,10 @@ def _host(tensor: Tensor) -> Tensor:
 
 
 def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
-    return run_to_end(
-        ablate(bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch)
+    events = ablate(
+        bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch, sae=bench.sae
     )
+    return run_to_end(events)
 
 
 class DecodeJob(NamedTuple):

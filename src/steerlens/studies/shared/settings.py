@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
-from steerlens.lenses import SteeringLens, Strength, read_out, visible_norm
+from steerlens.lenses import Direction, SteeringLens, Strength, read_out, visible_norm, writes
 from steerlens.sites import Site
 from steerlens.trace import Trace
 
 Base = Literal["own", "neutral"]
+
+_NONE: Mapping[str, Direction] = MappingProxyType({})
 
 _CENTRED, _NEUTRAL = "centred", "neutral base"
 
@@ -89,22 +92,40 @@ class Reference:
 
 
 @torch.no_grad()
-def reference_of(encoder: Encoder, traces: Sequence[Trace], sites: Sequence[Site]) -> Reference:
-    """Computes the means over the pictures of some traces."""
+def reference_of(
+    encoder: Encoder, traces: Sequence[Trace], sites: Sequence[Site], directions: Mapping[str, Direction] = _NONE
+) -> Reference:
+    """Computes the means over the pictures of some traces.
+
+    Args:
+        encoder: the encoder of the traces.
+        traces: the traces.
+        sites: components.
+        directions: contents of named sites among them.
+    """
     count = sum(len(trace) for trace in traces)
-    writes = {site: sum_of([trace.at(site) for trace in traces]) / count for site in sites}
+    if directions:
+        sums = sum_of([writes(encoder, trace, sites, directions) for trace in traces])
+        means = dict(zip(sites, sums / count, strict=True))
+    else:  # one at a time: those of all heads of a large encoder with many readout tokens would not fit in memory
+        means = {site: sum_of([trace.at(site) for trace in traces]) / count for site in sites}
     final = sum_of([trace.final for trace in traces]) / count
-    return Reference(writes, final, torch.cat([trace.embedding.float() for trace in traces]))
+    return Reference(means, final, torch.cat([trace.embedding.float() for trace in traces]))
 
 
-def sum_of(tensors: Sequence[Float[Tensor, "B R D"]]) -> Float[Tensor, "R D"]:
+def sum_of(tensors: Sequence[Float[Tensor, "B *R D"]]) -> Float[Tensor, "*R D"]:
     """Sums over the pictures of several batches, in float32."""
     return torch.stack([tensor.float().sum(dim=0) for tensor in tensors]).sum(dim=0)
 
 
 @torch.no_grad()
 def lens_embeddings(
-    encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
+    encoder: Encoder,
+    trace: Trace,
+    sites: Sequence[Site],
+    setting: LensSetting,
+    reference: Reference,
+    directions: Mapping[str, Direction] = _NONE,
 ) -> Float[Tensor, "B N E"]:
     """Embeddings that a setting requests from a decoder.
 
@@ -112,9 +133,9 @@ def lens_embeddings(
     diffusion                P(LN(h))
     diffusion, neutral base  m + c P(LN(h)), c from the strength and the mean embedding m
     """
-    writes = _writes(trace, sites, setting, reference)
+    written = _writes(encoder, trace, sites, setting, reference, directions)
     if setting.lens == "diffusion":
-        embeddings = read_out(encoder, writes.to(trace.final)).float()
+        embeddings = read_out(encoder, written.to(trace.final)).float()
         if setting.strength is None:
             return embeddings
         mean = reference.embeddings.mean(dim=0).to(embeddings).expand_as(embeddings)
@@ -126,28 +147,38 @@ def lens_embeddings(
         trace.final.float() if setting.base == "own" else reference.final.to(trace.final).float().expand_as(trace.final)
     )
     if not setting.centred and setting.base == "own":
-        return SteeringLens(encoder, strength).embeddings(trace, sites).float()
-    factors = strength.coefficient(base[:, None], writes, centred=encoder.spec.centred)
-    return read_out(encoder, base[:, None] + factors[..., None, None] * writes).float()
+        return SteeringLens(encoder, strength, directions).embeddings(trace, sites).float()
+    factors = strength.coefficient(base[:, None], written, centred=encoder.spec.centred)
+    return read_out(encoder, base[:, None] + factors[..., None, None] * written).float()
 
 
 @torch.no_grad()
 def relative_strengths(
-    encoder: Encoder, trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
+    encoder: Encoder,
+    trace: Trace,
+    sites: Sequence[Site],
+    setting: LensSetting,
+    reference: Reference,
+    directions: Mapping[str, Direction] = _NONE,
 ) -> Float[Tensor, "B N"]:
     """The `rho` equivalent to a setting's strength, with which controls are steered; zeros for the Diffusion Lens."""
-    writes = _writes(trace, sites, setting, reference)
+    written = _writes(encoder, trace, sites, setting, reference, directions)
     if setting.lens == "diffusion" or setting.strength is None:
-        return torch.zeros(writes.shape[:2])
+        return torch.zeros(written.shape[:2])
     centred, final = encoder.spec.centred, trace.final.float()[:, None]
-    factors = setting.strength.coefficient(final, writes, centred=centred)
-    return factors * visible_norm(writes, centred=centred) / visible_norm(final, centred=centred)
+    factors = setting.strength.coefficient(final, written, centred=centred)
+    return factors * visible_norm(written, centred=centred) / visible_norm(final, centred=centred)
 
 
 def _writes(
-    trace: Trace, sites: Sequence[Site], setting: LensSetting, reference: Reference
+    encoder: Encoder,
+    trace: Trace,
+    sites: Sequence[Site],
+    setting: LensSetting,
+    reference: Reference,
+    directions: Mapping[str, Direction],
 ) -> Float[Tensor, "B N R D"]:
-    writes = trace.stack(sites).float()
+    written = writes(encoder, trace, sites, directions).float()
     if not setting.centred:
-        return writes
-    return writes - torch.stack([reference.writes[site] for site in sites]).to(writes)
+        return written
+    return written - torch.stack([reference.writes[site] for site in sites]).to(written)

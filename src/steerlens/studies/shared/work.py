@@ -58,17 +58,20 @@ def reference_passes(spec: EncoderSpec, references: int) -> float:
     return references * (3 + 1 / spec.n_layers)
 
 
-def effect_passes(spec: EncoderSpec, ablations: Sequence[Ablation], targets: float) -> float:
-    """Passes that measure the effects of ablating every head in one picture; see `measure_effects`.
+def effect_passes(
+    spec: EncoderSpec, ablations: Sequence[Ablation], targets: float, components: int | None = None
+) -> float:
+    """Passes that measure the effects of ablating every component in one picture; see `measure_effects`.
 
     Args:
         spec: spec of the encoder.
         ablations: ablations to measure.
         targets: number of targets of signed effects.
+        components: number of components; None for all heads.
     """
     block = 1 / spec.n_layers
     passes = 2 * (1 + block) + 1  # two recorded passes and a trace
     for ablation in ablations:
         writes = 2 if ablation == "resample" else 1
-        passes += writes + block + single_passes(spec) + targets * (3 + writes)
+        passes += writes + block + single_passes(spec, components) + targets * (3 + writes)
     return passes

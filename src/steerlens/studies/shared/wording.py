@@ -1,0 +1,59 @@
+"""Words of a study whose components are features, from the words of one whose components are heads."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+HEADS, FEATURES = "heads", "features"
+"""Components of a study, as its summary names them."""
+
+# Names of files and options keep their words: importance-heads.png, --heads.
+_HEAD = re.compile(r"(?<![\w/.-])([Hh])ead(s?)(?![\w/.-]*\.\w|[-/_])(?!\w)")
+
+_T = TypeVar("_T")
+
+
+def worded(words: _T, components: str) -> _T:
+    """Returns texts of a study of heads as those of a study of other components.
+
+    Args:
+        words: a text, or texts inside sequences and dataclasses.
+        components: `heads` or `features`.
+    """
+    if components == HEADS:
+        return words
+    return cast(_T, _reworded(words))
+
+
+def worded_by(report: Callable[..., _T], components: Callable[[Any], str]) -> Callable[..., _T]:
+    """Wraps a function of a summary that gives texts, so that it names the summary's components.
+
+    Args:
+        report: the function.
+        components: returns the components of a summary.
+    """
+    return lambda summary, *rest: worded(report(summary, *rest), components(summary))
+
+
+def worded_figure(figure: Figure, components: str) -> Figure:
+    """Rewrites the texts of a figure."""
+    if components != HEADS:
+        for text in figure.findobj(Text):
+            text.set_text(cast(str, _reworded(text.get_text())))
+    return figure
+
+
+def _reworded(words: Any) -> Any:
+    if isinstance(words, str):
+        return _HEAD.sub(lambda match: ("Feature" if match[1] == "H" else "feature") + match[2], words)
+    if is_dataclass(words) and not isinstance(words, type):
+        texts = {field.name: getattr(words, field.name) for field in fields(words)}
+        own = {name: _reworded(value) for name, value in texts.items() if isinstance(value, str | tuple | list)}
+        return replace(words, **own)
+    if isinstance(words, tuple | list):
+        return type(words)(_reworded(word) for word in cast(Sequence[Any], words))
+    return words

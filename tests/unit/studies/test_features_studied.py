@@ -1,0 +1,175 @@
+"""Studies of features: ablation on real passes, and the importance and overlay studies from end to end."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from overlaid import overlay_options, overlay_set
+from studied import finish, quick, subject_set
+from tiny_saes import tiny_sae
+from torch import Tensor
+
+from steerlens.encoders import record_prefix
+from steerlens.errors import UsageError
+from steerlens.lenses.strength import Strength
+from steerlens.progress import run_to_end
+from steerlens.saes import EMBEDDING, SparseAutoencoder, TopK
+from steerlens.scores import cosine_similarity
+from steerlens.studies.importance.experiment import importance_experiment, importance_study
+from steerlens.studies.importance.options import ImportanceOptions
+from steerlens.studies.importance.study import ImportanceStudy
+from steerlens.studies.overlay.experiment import overlay_study
+from steerlens.studies.overlay.joint import Scene
+from steerlens.studies.overlay.study import OverlayStudy
+from steerlens.studies.shared import run
+from steerlens.studies.shared.ablation import ABLATIONS, Ablation, ablate, attribution, mean_writes, similarity_with
+from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.components import Components
+from steerlens.studies.shared.settings import LensSetting
+from steerlens.studies.shared.subjects import SubjectSet
+from steerlens.studies.shared.wording import worded
+from steerlens.testing.encoder_checks import noise_pictures
+from steerlens.testing.tiny_families import tiny_family_encoder
+from steerlens.zoo.pair import Pair
+
+ENCODER = tiny_family_encoder("CLIPVisionModelWithProjection", dtype=torch.float64)
+PLACES = ("embed", "resid_mid.0", "resid_post.0", "mlp_out.1", "attn_out.1", "head.1.1")
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def sae_at(place: str) -> SparseAutoencoder:
+    return tiny_sae(ENCODER, place).to(dtype=torch.float64)
+
+
+def by_hand(sae: SparseAutoencoder, inputs: dict[str, Tensor], index: int, put: Tensor) -> Tensor:
+    """The feature's write replaced in a full pass: x - write + put at the autoencoder's site."""
+    from steerlens.interventions import Patch
+
+    x = ENCODER.record(inputs, [sae.site])[sae.site]
+    f = sae.encode(x)
+    error = x - sae.decode(f, x)
+    f[..., index] = 0
+    return ENCODER.embed(inputs, [Patch(sae.site, value=sae.decode(f, x) + error + put)])
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("place", PLACES)
+def test_ablating_features_is_replacing_their_writes_in_full_passes(place: str, ablation: Ablation) -> None:
+    sae, inputs = sae_at(place), dict(noise_pictures(ENCODER))
+    others = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    sites = tuple(sae.feature(index) for index in (3, 8, 21))
+    prefix, other = record_prefix(ENCODER, inputs), record_prefix(ENCODER, others)
+    means = mean_writes(ENCODER, [others], sites, sae)
+    found = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
+    own = Components(sites, sae).record(ENCODER, other, sites)
+    for column, site in enumerate(sites):
+        put = {
+            "zero": torch.zeros_like(own[site]),
+            "mean": own[site].mean(dim=0, keepdim=True).expand_as(own[site]),
+            "resample": own[site],
+        }[ablation]
+        torch.testing.assert_close(found.total[:, column], by_hand(sae, inputs, site.index, put), **CLOSE)
+
+
+@pytest.mark.parametrize("place", ["resid_post.0", "head.1.1"])
+def test_attribution_is_the_slope_of_the_effect(place: str) -> None:
+    sae, inputs = sae_at(place), dict(noise_pictures(ENCODER))
+    sites = tuple(sae.feature(index) for index in (3, 8, 21))
+    prefix, target = record_prefix(ENCODER, inputs), torch.randn(3, ENCODER.spec.embedding_size, dtype=torch.float64)
+    found = attribution(ENCODER, inputs, prefix, sites, similarity_with(target), "zero", sae=sae)
+    own, step = Components(sites, sae).record(ENCODER, prefix, sites), 1e-4
+    for column, site in enumerate(sites):
+        shifted = [
+            cosine_similarity(by_hand(sae, inputs, site.index, (1 + way) * own[site]), target) for way in (step, -step)
+        ]
+        slope = (shifted[0] - shifted[1]) / (2 * step)
+        torch.testing.assert_close(found[:, column].double(), slope.double(), rtol=1e-3, atol=1e-5)
+
+
+def test_features_ablated_together_and_one_more() -> None:
+    sae, inputs = sae_at("resid_post.0"), {name: rows[:1] for name, rows in noise_pictures(ENCODER).items()}
+    sites = tuple(sae.feature(index) for index in (3, 8, 21))
+    prefix = record_prefix(ENCODER, inputs)
+    put = {site: torch.zeros(1, ENCODER.spec.n_tokens, ENCODER.spec.width, dtype=torch.float64) for site in sites}
+    E = torch.randn(3, ENCODER.spec.embedding_size)
+    scene = Scene(ENCODER, sites, prefix, put, *E, 64, sae)
+    x = ENCODER.record(inputs, [sae.site])[sae.site]  # type: ignore[list-item]
+    f = sae.encode(x)
+    error = x - sae.decode(f, x)
+    f[..., [3, 21]] = 0
+    from steerlens.interventions import Patch
+
+    wanted = ENCODER.embed(inputs, [Patch(sae.site, value=sae.decode(f, x) + error)])[0].float()  # type: ignore[arg-type]
+    torch.testing.assert_close(scene.ablated([[0, 2]])[0], wanted, **CLOSE)
+    torch.testing.assert_close(scene.one_more([0], [1, 2])[1], wanted, **CLOSE)
+
+
+@pytest.fixture(scope="module")
+def subjects(pair: Pair) -> SubjectSet:
+    return subject_set(pair, 2, 3, 5)
+
+
+def options(pair: Pair, sae: SparseAutoencoder, decoding: bool) -> ImportanceOptions:
+    plain = LensSetting("steering", Strength("rho", 1.0))
+    return ImportanceOptions(
+        quick(pair),
+        steering=(plain, replace(plain, centred=True)),
+        diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
+        decoding=decoding,
+        sae=sae,
+        features=6,
+    )
+
+
+@pytest.mark.parametrize("decoding", [False, True])
+def test_the_importance_study_of_features(
+    pair: Pair, subjects: SubjectSet, tmp_path: Path, decoding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoding:
+        monkeypatch.setattr(run, "save_figure", lambda *_: None)
+    sae = tiny_sae(pair.encoder, "resid_post.1", activation=TopK(12))
+    summary = finish(importance_study(pair, subjects, options(pair, sae, decoding), tmp_path / "out", draws=20))
+    assert summary.n_heads == 6 and summary.setup.components == "features"
+    rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
+    assert {row["site"].split(".")[0] for row in rows} == {"feature"} and len(rows) == 6 * 3
+    report = ImportanceStudy().report
+    lines = "\n".join(report.lines(summary, tmp_path))
+    assert "6 features;" in lines and "sparse autoencoder tiny: 40 features of resid_post.1" in lines
+    words = report.section(summary) + "".join(finding.text for finding in report.findings(summary))
+    assert " heads" not in words and "importance-heads" in words
+
+
+def test_the_overlay_study_of_features(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "save_figure", lambda *_: None)
+    sae = tiny_sae(pair.encoder, "resid_post.1")
+    chosen = replace(overlay_options(pair), sae=sae, features=8)
+    summary = finish(overlay_study(pair, overlay_set(pair), chosen, tmp_path / "out", draws=20))
+    assert summary.n_heads == 8 and summary.components == "features"
+    assert "8 features" in OverlayStudy().report.lines(summary, tmp_path)[0]
+
+
+def test_the_strongest_features_are_those_with_the_largest_mean_write(pair: Pair, subjects: SubjectSet) -> None:
+    sae = tiny_sae(pair.encoder, "resid_post.1")
+    bench = make_bench(pair, subjects.reference, None, sae, 5)
+    trace = pair.encoder.trace(pair.encoder.preprocess(list(subjects.reference)))
+    writes = sae.encode(trace.resid_post[:, 1, 0].float()).mean(dim=0) * sae.W_dec.norm(dim=-1)
+    assert {site.index for site in bench.sites} == set(writes.topk(5).indices.tolist())
+
+
+def test_autoencoders_that_cannot_be_studied_are_refused(pair: Pair, subjects: SubjectSet) -> None:
+    for sae, words in (
+        (tiny_sae(pair.encoder, EMBEDDING), "reads the image embedding, which comes after the forward pass"),
+        (tiny_sae(pair.encoder, "attn_out.1", space="head_values"), "reads head values before their output projection"),
+        (replace(tiny_sae(pair.encoder), b_enc=torch.full((40,), -1e4)), "0 features of tiny are active"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            importance_experiment(pair, subjects, options(pair, sae, False))
+            make_bench(pair, subjects.reference, None, sae, 5)
+
+
+def test_words_of_features() -> None:
+    text = "Each head's write; heads of ![x](importance-heads.png), --heads, 3 heads. Head by head"
+    wanted = "Each feature's write; features of ![x](importance-heads.png), --heads, 3 features. Feature by feature"
+    assert worded(text, "features") == wanted and worded(text, "heads") == text
