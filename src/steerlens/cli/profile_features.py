@@ -69,12 +69,14 @@ def run_features(command: "Command") -> int:
 
 
 def _refuse_heads(command: "Command") -> None:
-    """Refuses options about heads.
+    """Refuses options about heads, and a dry run, which counts profiles of heads alone.
 
     Raises:
         UsageError: if there is any, naming all.
     """
-    given = {"--heads": command.heads != "all", "--studies": command.studies is not None, "--dry-run": command.dry_run}
+    if command.dry_run:
+        raise UsageError("--dry-run does not count profiles of features (--sae); try few pictures first: --count 16.")
+    given = {"--heads": command.heads != "all", "--studies": command.studies is not None}
     named = [flag for flag, is_given in given.items() if is_given]
     if named:
         raise UsageError(
