@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steerlens._version import __version__
-from steerlens.atlas import Atlas, LensName
+from steerlens.atlas import Atlas, CellResult, LensName, Reading, SiteScore
 from steerlens.printable import printable, without_folders
 from steerlens.report.citing import bibtex, made_by
 from steerlens.report.colours import SEQUENTIAL, colour
@@ -175,10 +175,12 @@ def notebook_view(atlas: Atlas) -> str:
             uri=lambda image: data_uri(image, side=224),
             strip=[(atlas.cells("diffusion", site, reading.id)[0], reading.top_labels(site)[:1]) for site in shown],
             tops=[
-                (LENSES[lens], [(score, atlas.cells(lens, score.site, reading.id)[0]) for score in scores])
+                (f"{LENSES[lens]}: {named} closest to {target_words(reading)}", _pictured(atlas, reading, scores))
+                for kind, named in (("head", "heads"), ("feature", "features"), ("neuron", "neurons"))
                 for lens in lenses
-                if (scores := atlas.ranked(lens, reading.id, k=TOP_K))
+                if (scores := atlas.ranked(lens, reading.id, kind=kind, k=TOP_K))
             ],
+            saes=sae_lines(atlas),
             map=_map_rows(atlas, reading.id),
             map_lens=LENSES[_map_lens(atlas)],
             scale=similarity_scale(atlas, lenses),
@@ -230,6 +232,11 @@ def short_name(name: str) -> str:
     if len(parts) < 4:  # the folder of a model may be somebody's home
         return without_folders(name)
     return "/".join(parts[-2:])
+
+
+def _pictured(atlas: Atlas, reading: Reading, scores: Sequence[SiteScore]) -> list[tuple[SiteScore, CellResult]]:
+    """Scores with their picture of the first seed."""
+    return [(score, atlas.cells(score.lens, score.site, reading.id)[0]) for score in scores]
 
 
 _MOST_TIPS = 160

@@ -113,7 +113,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
     parts = [(source, path) for source in sources for path in part_files(source.folder)]
     kept = {key: sources[0].manifest[key] for key in ("provenance", "geometry") if key in sources[0].manifest}
     kept = json_without_folders(kept)  # a merged run is made to be shared, and loads no model
-    facts = {"provenance": {}, **kept, "merged": [_origin(source) for source in sources]}
+    facts = {"provenance": {}, **kept, **_saes(sources), "merged": [_origin(source) for source in sources]}
     readings = _reading_files(sources, identity["inputs"])
     total = len(readings) + len(parts)
     for id, files in readings.items():
@@ -253,6 +253,16 @@ def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str,
         if owners.get(key) is source and owners.pop(key) and key not in writer.finished:
             kept.append(result)
     writer.add_cells(kept)
+
+
+def _saes(sources: Sequence[_Source]) -> dict[str, Any]:
+    """Facts about the autoencoders that one run alone looked at: a fit to the inputs of several was never measured."""
+    known: dict[str, list[Any]] = {}
+    for source in sources:
+        for name, facts in (source.manifest.get("saes") or {}).items():
+            known.setdefault(name, []).append(facts)
+    single = {name: facts[0] for name, facts in known.items() if len(facts) == 1}
+    return {"saes": single} if single else {}
 
 
 def _origin(source: _Source) -> dict[str, Any]:

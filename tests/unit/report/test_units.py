@@ -14,6 +14,7 @@ from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.report.figures import save_figures
 from steerlens.report.findings import sentences
+from steerlens.report.html import notebook_view
 from steerlens.report.unit_figures import unit_grid
 from steerlens.report.units import sae_lines, unit_data
 from steerlens.sweep.look import look
@@ -43,6 +44,12 @@ def test_the_page_has_the_numbers_of_the_reading(pair: Pair) -> None:
     assert "explained variance unknown, as there is one value" in lines[0]["fit"]
     active = atlas.manifest["saes"]["tiny"]["active"][reading.id]
     assert any(f"{active} of the 40 features of tiny are active" in sentence for sentence in sentences(atlas, reading))
+
+
+def test_a_notebook_shows_features_and_the_fit(pair: Pair) -> None:
+    shown = notebook_view(atlas_of(pair, sites="features", saes=[tiny_sae(pair.encoder)]))
+    assert "Diffusion Steering Lens: features closest to the input" in shown
+    assert "tiny fits these inputs poorly" in shown and "heads closest" not in shown
 
 
 def test_figures_show_features_where_there_are_any(pair: Pair, tmp_path: Path) -> None:

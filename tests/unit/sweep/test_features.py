@@ -150,6 +150,7 @@ def test_runs_of_features_merge_with_runs_of_heads(pair: Pair, tmp_path: Path) -
     both = load_run(tmp_path / "both")
     assert len(both.reading().units) == 6
     assert {"head", "feature"} <= {cell.site.kind for cell in both.plan.cells}
+    assert both.manifest["saes"] == load_run(tmp_path / "features").manifest["saes"]
 
 
 def test_total_effects_of_features_follow_the_real_pass(pair: Pair) -> None:
