@@ -105,7 +105,9 @@ def make_job(
     if not request.is_empty:
         survey = _survey(pair, options, request, directions, plan.strength, resolved, traces, by_id, on_progress)
         sizes = (spec.n_layers, spec.n_heads)
-        plan = plan_of(options, pictures, *sizes, strength, pair.decoder.spec, directions, survey.own)
+        # A picture may have fewer active features than a selection decodes: the options were checked above.
+        chosen = replace(options, decode="all")
+        plan = plan_of(chosen, pictures, *sizes, strength, pair.decoder.spec, directions, survey.own)
     index = pair.decoder if isinstance(pair.decoder, NeighboursDecoder) else None
     left_out = () if index is None else index.known(picture.sha256 for picture in pictures)
     job = Job(

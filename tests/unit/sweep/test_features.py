@@ -107,6 +107,9 @@ def test_sites_name_features_by_number_and_decode_selects_among_them(pair: Pair)
     selected = quick(pair, sae, sites="features", decode="top:2")
     cells = [cell for cell in selected.finished if cell.lens == "steering"]
     assert len(cells) == 2 and len(selected.reading().units) == 6
+    few = tiny_sae(pair.encoder, activation=TopK(2))
+    every = quick(pair, few, sites="features", decode="top:5")
+    assert len([cell for cell in every.finished if cell.lens == "steering"]) == 4
 
 
 def test_a_run_stores_features_resumes_and_opens_as_it_was(pair: Pair, tmp_path: Path) -> None:

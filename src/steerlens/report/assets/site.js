@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 1004a98905c4d707. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 87f07e993a54b078. */
 "use strict";(()=>{function byId(id){let element=document.getElementById(id);if(!element)throw new Error(`the page has no element #${id}`);return element}function el(tag,attributes={},...children){let node=document.createElement(
 tag);for(let[name,value]of Object.entries(attributes))value==null||value===!1||(typeof value=="function"?node.addEventListener(name.slice(2),value):name==="class"?node.className=String(value):node.setAttribute(
 name,value===!0?"":String(value)));for(let child of children)child!=null&&node.append(child);return node}function radios(name,options,chosen,change){let buttons=options.map(([key,text])=>el("label",{},
@@ -117,9 +117,9 @@ labels.length?el("span",{class:"line label"},site.labels.slice(0,3).map(([text])
  is active on the input; largest on the patches ${fixed(unit.peak)}`;return el("div",{class:"card still"},el("div",{class:"attention",role:"img","aria-label":name},picture(page.data.view,""),veil2(page.
 meta,unit.map)),line("Where","name"),line(unit.peak===0?"silent on patches":`up to ${fixed(unit.peak)}`,"number"))}function unitDetail(page,key){let unit=page.data.units?.find(other=>other.key===key);
 if(!unit)return[];let said=[unit.activation===null?null:`Activation where the embedding is read ${fixed(unit.activation)}.`,`Without it, the embedding moves by ${fixed(unit.effect,3)} of its length.`,
-unit.map?unit.peak===0?"It is silent on the patches.":`On the patches it reaches ${fixed(unit.peak)}, where the map is clear; dark: silent. The scale is its own.`:null].filter(text=>text!==null).join(
-" "),map2=unit.map&&page.data.seen?el("div",{class:"attention"},picture(page.data.view,""),veil2(page.meta,unit.map)):null;return[el("h3",{},"Where it is active"),el("div",{class:"unit attention-row"},
-map2,el("p",{class:"small"},said))]}function detail(page){let shown=null;page.draw(["data","component"],()=>{let key=page.component,site=key===null?null:siteOf(page.data,page.meta,key),panel=byId("detail");panel.hidden=!site,document.body.
+unit.map?unit.peak===0?"It is silent on the patches.":`On the patches it reaches ${fixed(unit.peak)}, where the map is clear; dark: silent. The scale is its own.`:null].filter(text2=>text2!==null).join(
+" "),text=el("p",{class:"small"},said);if(!unit.map||!page.data.seen)return[el("h3",{},"On this input"),text];let map2=el("div",{class:"attention"},picture(page.data.view,""),veil2(page.meta,unit.map));
+return[el("h3",{},"Where it is active"),el("div",{class:"unit attention-row"},map2,text)]}function detail(page){let shown=null;page.draw(["data","component"],()=>{let key=page.component,site=key===null?null:siteOf(page.data,page.meta,key),panel=byId("detail");panel.hidden=!site,document.body.
 classList.toggle("open",!!site),site&&key!==null&&(part(panel,"head").replaceChildren(heading(page,key,site),facts(page,key,site)),part(panel,"body").replaceChildren(...detailPictures(page,site),detailNumbers(
 page,site),...detailLabels(site),...unitDetail(page,key),attention(page,site)),key!==shown&&(panel.scrollTop=0)),shown=key,markChosen(key)}),document.addEventListener("keydown",event=>{event.key==="Es\
 cape"&&!page.wide&&!byId("detail").hidden&&!document.querySelector("dialog[open]")&&close(page)})}var part=(panel,name)=>panel.querySelector(`[data-part="${name}"]`);function close(page){let key=page.

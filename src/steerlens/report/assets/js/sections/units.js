@@ -100,8 +100,8 @@ export function unitDetail(page, key) {
     `Without it, the embedding moves by ${fixed(unit.effect, 3)} of its length.`,
     !unit.map ? null : unit.peak === 0 ? "It is silent on the patches." : `On the patches it reaches ${fixed(unit.peak)}, where the map is clear; dark: silent. The scale is its own.`,
   ].filter((text) => text !== null).join(" ");
-  const map = unit.map && page.data.seen
-    ? el("div", { class: "attention" }, picture(page.data.view, ""), veil(page.meta, unit.map))
-    : null;
-  return [el("h3", {}, "Where it is active"), el("div", { class: "unit attention-row" }, map, el("p", { class: "small" }, said))];
+  const text = el("p", { class: "small" }, said);
+  if (!unit.map || !page.data.seen) return [el("h3", {}, "On this input"), text];
+  const map = el("div", { class: "attention" }, picture(page.data.view, ""), veil(page.meta, unit.map));
+  return [el("h3", {}, "Where it is active"), el("div", { class: "unit attention-row" }, map, text)];
 }
