@@ -28,6 +28,10 @@ from steerlens.storage import read_pytorch, read_safetensors
 _WEIGHTS = ("*.safetensors", "*.pt", "*.pth")
 
 
+_BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of the autoencoders that come with the package."""
+
+
 def load_sae(
     source: str | Path | nn.Module | Mapping[str, Tensor],
     *,
@@ -47,7 +51,7 @@ def load_sae(
     What the caller gives goes before what the files say.
 
     Args:
-        source: a folder, a file, a module of Overcomplete, or a state dict.
+        source: a folder, a file, the name of a bundled one (`emoji-resid8`), a module of Overcomplete, or a state dict.
         name: its name in sites, `feature.NAME.i`; by default the name of the folder or file.
         site: where it reads, such as `resid_post.8` or `blocks.8.hook_resid_post`, or `embedding`.
         activation: `relu`, `top_k:K`, `batch_top_k:THRESHOLD`, or the activation itself.
@@ -63,9 +67,7 @@ def load_sae(
         UsageError: if there is no such path, or nothing names its site or activation.
         ModelError: if its files are damaged, incomplete, pickled, or hold what no reader knows.
     """
-    path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and not path.exists():
-        raise UsageError(f"there is no {path} to read a sparse autoencoder from.")
+    path = _located(source) if isinstance(source, str | Path) else None
     given = Given(
         name or ("sae" if path is None else name_of(path)),
         None if site is None else as_place(site),
@@ -80,6 +82,19 @@ def load_sae(
     if path is None:
         return _read_tensors(state_dict(source, given.what), given, dictionary_norm).to(device, dtype)
     return _read(path, given, dictionary_norm).to(device, dtype)
+
+
+def _located(source: str | Path) -> Path:
+    """Path of an autoencoder: as given, or of the bundled one of that name."""
+    path = Path(source)
+    bundled = {folder.name: folder for folder in _BUNDLED.iterdir() if folder.is_dir()}
+    if path.exists():
+        return path
+    if str(source) in bundled:
+        return bundled[str(source)]
+    raise UsageError(
+        f"there is no {path} to read a sparse autoencoder from; bundled with the package: {', '.join(sorted(bundled))}."
+    )
 
 
 def _read(path: Path, given: Given, dictionary_norm: DictionaryNorm | None) -> SparseAutoencoder:

@@ -235,3 +235,10 @@ def test_negative_activations_split_by_strength(tmp_path: Path) -> None:
     torch.testing.assert_close(dense, sae.encode(x))
     assert bool((split.activations.abs().diff(dim=-1) <= 0).all())
     torch.testing.assert_close(sae.sum(split), x, atol=1e-5, rtol=0)
+
+
+def test_the_bundled_autoencoder_is_read_by_its_name() -> None:
+    sae = sl.load_sae("emoji-resid8")
+    assert (sae.name, str(sae.site), sae.n_features, sae.trained_on) == ("emoji-resid8", "resid_post.8", 1536, "all")
+    with pytest.raises(UsageError, match="bundled with the package: emoji-resid8"):
+        sl.load_sae("emoji-resid9")
