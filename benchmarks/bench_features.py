@@ -19,12 +19,13 @@ from typing import Any
 import torch
 
 import steerlens as sl
-from steerlens.profiles import folder_pictures, scene_pictures
+from steerlens.profiles import ProfilePicture, ProfilePictures, folder_pictures
 from steerlens.profiles.features import FeatureOptions, FeatureReader, profile_features, write_feature_page
 from steerlens.profiles.measure import native
 from steerlens.progress import Progress
 from steerlens.saes import JumpReLU, SparseAutoencoder
 from steerlens.sweep import default_strength
+from steerlens.training import scenes_of_data
 
 
 def widened(sae: SparseAutoencoder, features: int) -> SparseAutoencoder:
@@ -40,6 +41,13 @@ def widened(sae: SparseAutoencoder, features: int) -> SparseAutoencoder:
         b_enc=sae.b_enc[rows],
         activation=JumpReLU(threshold[rows]),
     )
+
+
+def scenes(options: argparse.Namespace) -> ProfilePictures:
+    """Scenes of training pictures: there are not enough others."""
+    drawn = scenes_of_data(options.data, options.pictures + options.pictures // 8 + 1).train[: options.pictures]
+    pictures = (ProfilePicture(str(number), "scene", str(number), opened) for number, opened in enumerate(drawn))
+    return ProfilePictures(tuple(pictures), "scenes")
 
 
 def resident() -> float:
@@ -71,8 +79,7 @@ def main() -> None:
     options = parser.parse_args()
 
     pair, sae = sl.load(options.model), widened(sl.load_sae(options.sae), options.features)
-    draw = (folder_pictures, options.images) if options.images else (scene_pictures, options.data)
-    shown = draw[0](draw[1], options.pictures, 0)
+    shown = folder_pictures(options.images, options.pictures) if options.images else scenes(options)
     settings = FeatureOptions(pair.decoder.spec.defaults, default_strength(pair.card), n_decoded=options.decode)
     out = Path(tempfile.mkdtemp()) / "features"
     samples: dict[str, list[float]] = {}

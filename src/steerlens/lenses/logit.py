@@ -27,13 +27,17 @@ class Label:
         site: the site that was read.
         rank: 1 for the best label.
         name: the label.
-        score: cosine similarity in [-1,1] for texts, logit for classes.
+        score: cosine similarity in [-1,1] for texts, logit for classes; of a text decomposition, the text's weight.
+        explained: of a text decomposition, the share of variance that this text and those before it explain.
+        control: the same of random texts.
     """
 
     site: Site
     rank: int
     name: str
     score: float
+    explained: float | None = None
+    control: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -253,7 +253,16 @@ def _cell(result: CellResult, addresses: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _labels(reading: Reading, site: Site) -> list[tuple[str, float | None]]:
-    return [(label.name, _number(label.score)) for label in reading.top_labels(site)]
+    """Labels of a site with their scores; texts of a decomposition end with the variance that they explain."""
+    labels = reading.top_labels(site)
+    named = [
+        (f"−{label.name}" if label.explained is not None and label.score < 0 else label.name, _number(label.score))
+        for label in labels
+    ]
+    if labels and labels[-1].explained is not None:
+        words = f"all explain, of the variance (random texts {labels[-1].control or 0:.2f})"
+        named.append((words, _number(labels[-1].explained)))
+    return named
 
 
 def _number(value: float | None) -> float | None:

@@ -71,6 +71,9 @@ _LABELS = {
     "score": pa.float64(),
 }
 
+_DECOMPOSED = {"explained": pa.float64(), "control": pa.float64()}
+"""Columns of labels that are texts of a decomposition; runs of the nearest texts lack them."""
+
 _NULLABLE = ("strength", *EFFECTS)
 """Columns of cells without a value for some lenses."""
 
@@ -217,6 +220,10 @@ def read_cells(table: Path, embeddings: Path, png: Callable[[Path, int], bytes] 
     ]
 
 
+def _decomposed_columns(reading: Reading) -> dict[str, Any]:
+    return _DECOMPOSED if any(label.explained is not None for label in reading.labels) else {}
+
+
 def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, ...]:
     """Files of a reading: the input, its labels and its units as parquet, its tensors as safetensors.
 
@@ -235,7 +242,15 @@ def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, .
         "image": image_value(png_bytes(reading.picture.image), reading.picture.name),
     }
     labels = [
-        {"picture": reading.id, "site": str(label.site), "rank": label.rank, "label": label.name, "score": label.score}
+        {
+            "picture": reading.id,
+            "site": str(label.site),
+            "rank": label.rank,
+            "label": label.name,
+            "score": label.score,
+            "explained": label.explained,
+            "control": label.control,
+        }
         for label in reading.labels
     ]
     tensors: dict[str, Tensor] = {
@@ -251,7 +266,7 @@ def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, .
     }
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    tables = [table_bytes(_INPUTS, [row]), table_bytes(_LABELS, labels)]
+    tables = [table_bytes(_INPUTS, [row]), table_bytes(_LABELS | _decomposed_columns(reading), labels)]
     if units:
         tables.append(table_bytes(UNITS, unit_rows(reading.id, reading.units)))
     return *tables, save_tensors(contiguous)
@@ -284,8 +299,15 @@ def read_reading(
         target=row["target"],
         target_similarity=row["target_similarity"],
         labels=tuple(
-            Label(Site.parse(label["site"]), label["rank"], label["label"], label["score"])
-            for label in read_rows(labels, _LABELS)
+            Label(
+                Site.parse(label["site"]),
+                label["rank"],
+                label["label"],
+                label["score"],
+                label.get("explained"),
+                label.get("control"),
+            )
+            for label in read_rows(labels, _LABELS, tuple(_DECOMPOSED), _DECOMPOSED)
         ),
         attention=stored.get("attention"),
         write_norms=stored["write_norms"],

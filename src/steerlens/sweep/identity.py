@@ -27,6 +27,8 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
         # Left out of runs of image embeddings, so that those from before this option existed are still recognised.
         **({} if job.decoder.spec.tokens is None else {"tokens": "all" if job.tokens is None else str(job.tokens)}),
         # Left out of runs without a total effect of directions, for the same reason.
+        # Left out of runs with the nearest texts, for the same reason.
+        **({} if job.names == "nearest" else {"names": job.names}),
         **({} if job.vector_at is None else {"vector_at": str(job.vector_at)}),
         **({"left_out": list(job.left_out)} if job.left_out else {}),
         **({} if job.selection.rule == "all" else {"decode": str(job.selection)}),

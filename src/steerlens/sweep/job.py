@@ -13,6 +13,7 @@ from steerlens.domain import DomainReference
 from steerlens.encoders import Encoder
 from steerlens.images import Picture
 from steerlens.lenses import Area, Direction
+from steerlens.naming import NamesMethod, TextDecomposition
 from steerlens.sites import Site
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.survey import UnitSurvey
@@ -51,6 +52,8 @@ class Job:
         target: the embedding that similarities refer to.
         directions: the directions, groups, regions and sparse autoencoders that sites name, by name.
         n_labels: number of labels stored for every site.
+        names: how sites are named.
+        spans: texts that span each head's writes over all inputs, for `textspan`.
         tokens: tokens that the Steering Lens writes to, for a decoder of image tokens; None for all.
         vector_at: point of the residual stream where directions are added for their total effect; None without one.
         inputs: ids of all inputs of the run, in order, also where `pictures` and `plan` hold a part of them; foils take
@@ -73,6 +76,8 @@ class Job:
     target: Target = field(default_factory=Target)
     directions: Mapping[str, Direction] = field(default_factory=dict)
     n_labels: int = 5
+    names: NamesMethod = "nearest"
+    spans: Mapping[Site, TextDecomposition] = field(default_factory=dict[Site, TextDecomposition])
     tokens: Area | None = None
     vector_at: Site | None = None
     inputs: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from steerlens.atlas import CellResult, Reading
 from steerlens.decoders import SchedulerName
 from steerlens.errors import UsageError
 from steerlens.lenses import Direction, RegionPart, Strength, as_strength
+from steerlens.naming import NamesMethod
 from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
 from steerlens.progress import Progress, run_to_end
 from steerlens.report.notebook import NotebookAtlas
@@ -152,6 +153,7 @@ def look(
     seed: int = 0,
     n_seeds: int = 1,
     n_labels: int = 5,
+    names: NamesMethod = "nearest",
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
@@ -190,6 +192,7 @@ def look(
         seed: first seed of the decoder.
         n_seeds: number of seeds, counting up.
         n_labels: Logit Lens labels for every site.
+        names: texts that label sites: `nearest`, `omp` (a sparse sum) or `textspan` (for heads, over all inputs).
         steps: denoising steps; by default those of the pair, as for the next options.
         guidance: classifier-free guidance scale; 1 for none.
         guidance_interval: shares of the steps, from 0 to 1, between which there is guidance.
@@ -223,6 +226,7 @@ def look(
         seed=seed,
         n_seeds=n_seeds,
         n_labels=n_labels,
+        names=names,
         steps=steps,
         guidance=guidance,
         guidance_interval=guidance_interval,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from steerlens.decoders import DecodeOverrides
+from steerlens.naming import NamesMethod
 
 DEFAULT_SITES = "resid_post,heads"
 
@@ -70,6 +71,11 @@ class LensOptions:
 
     n_labels: int = 5
     """Number of Logit Lens labels for every site."""
+
+    names: NamesMethod = "nearest"
+    """Texts that label sites: nearest, those closest to what a site holds; omp, a sparse sum of texts that approximates
+    it; textspan, texts that together span a head's writes over all inputs. The last two state the variance that they
+    explain, beside that explained by random texts."""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from steerlens.lenses import (
     reaching_sites,
 )
 from steerlens.limits import over_limit
+from steerlens.naming import TextDecomposition
 from steerlens.progress import Progress
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site, parse_sites
 from steerlens.sweep.job import Job, Target, without_inputs
+from steerlens.sweep.names import check_names, spans_of
 from steerlens.sweep.neurons import trace_inputs
 from steerlens.sweep.options import LookOptions, RankedBy
 from steerlens.sweep.real_passes import total_lens
@@ -99,6 +101,7 @@ def make_job(
     refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name, ranks=ranks)
     labels = pair.vocabulary if vocabulary is None else vocabulary
     refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
+    check_names(options.names, pair.encoder, labels, options.n_labels)
     tokens = _tokens_written_to(pair, options, plan.strength)
     traces = None if request.has_neurons else _kept_traces(pair, options, directions)
     resolved, survey = resolve_target(pair, target), None
@@ -120,6 +123,8 @@ def make_job(
         target=resolved,
         directions=directions,
         n_labels=options.n_labels,
+        names=options.names,
+        spans=_spans(pair, options, plan, by_id, labels),
         tokens=tokens,
         vector_at=vector_place(options, plan, spec.n_layers),
         inputs=plan.pictures,
@@ -173,6 +178,15 @@ def _survey(
         all_tokens=all_tokens,
     )
     return surveyed(surveyor.survey(pictures), on_progress)
+
+
+def _spans(
+    pair: Pair, options: LookOptions, plan: Plan, pictures: Mapping[str, Picture], labels: Vocabulary | None
+) -> dict[Site, TextDecomposition]:
+    if options.names != "textspan" or labels is None:
+        return {}
+    heads = dict.fromkeys(cell.site for cell in plan.of(plan.pictures[0]) if cell.site.kind == "head")
+    return spans_of(pair.encoder, pictures.values(), list(heads), labels, options.n_labels)
 
 
 def parse_effects(effect: str | Sequence[str]) -> tuple[Effect, ...]:

@@ -9,11 +9,12 @@ from torch import Tensor
 from steerlens.atlas import Cell, Reading
 from steerlens.encoders import EncoderSpec
 from steerlens.images import Picture
-from steerlens.lenses import LogitLens, SteeringLens, visible_norm
+from steerlens.lenses import SteeringLens, visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
 from steerlens.sweep.cells import TracedPicture
 from steerlens.sweep.job import Job
+from steerlens.sweep.names import labels_of
 from steerlens.sweep.unit_readings import units_of
 from steerlens.trace import Trace
 from steerlens.zoo import seen_part
@@ -39,7 +40,7 @@ def reading_of(job: Job, id: str, cells: Iterable[Cell], traced: TracedPicture) 
     planned = [cell.site for cell in cells if cell.lens not in ("control", "foil", "total_control")]
     if job.vocabulary is not None:
         sites = dict.fromkeys([Site("embed"), *layer_sites("resid_post", L), *planned])
-        labels = LogitLens(encoder, job.vocabulary, job.directions).read(trace, list(sites), job.n_labels)[0]
+        labels = labels_of(job, job.vocabulary, trace, list(sites))
     return Reading(
         picture=_noted(job.pictures[id], encoder.spec),
         id=id,

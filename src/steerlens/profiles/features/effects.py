@@ -134,7 +134,8 @@ def ablation_effects(
     """
     encoder, site = reader.encoder, reader.sae.site
     directions = reader.rows(features)
-    strength = (activations * multiplier)[pictures, :, features]
+    # Gathered before they are multiplied: activations of all features are the largest tensor here.
+    strength = activations[pictures, :, features] * multiplier[pictures, :, 0]
     if not isinstance(site, Site):
         clean = reader.values(inputs)[0][:, 0]
         ablated = clean[pictures] - strength[:, :1] * directions
@@ -181,7 +182,11 @@ def measured_heads(
     if not len(layers):
         return torch.zeros(len(features), 0, reader.encoder.spec.n_heads)
     values = torch.stack([part[pictures, tokens] for part in reader.head_values(inputs, layers)], dim=1)
-    return (values * reader.head_weights(features).to(values)).sum(dim=-1).float().cpu()
+    parts = [
+        (values[rows] * reader.head_weights(features[rows]).to(values)).sum(dim=-1).float().cpu()
+        for rows in torch.arange(len(features)).split(_ROWS)
+    ]
+    return torch.cat(parts)
 
 
 def best_heads(scores: Float[Tensor, "N L H"], first_layer: int) -> Iterator[list[tuple[str, float]]]:
