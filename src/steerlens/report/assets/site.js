@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 87f07e993a54b078. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 6744c1b32908eab0. */
 "use strict";(()=>{function byId(id){let element=document.getElementById(id);if(!element)throw new Error(`the page has no element #${id}`);return element}function el(tag,attributes={},...children){let node=document.createElement(
 tag);for(let[name,value]of Object.entries(attributes))value==null||value===!1||(typeof value=="function"?node.addEventListener(name.slice(2),value):name==="class"?node.className=String(value):node.setAttribute(
 name,value===!0?"":String(value)));for(let child of children)child!=null&&node.append(child);return node}function radios(name,options,chosen,change){let buttons=options.map(([key,text])=>el("label",{},
@@ -217,5 +217,4 @@ age to try again.`);return answer}var stemOf=(meta,id)=>(meta.pictures.find(pict
 /${name}`:null,cells=list=>(list??[]).map(cell2=>({similarity:null,fidelity:null,...cell2,src:place(cell2.src)})),score=value=>({similarity:null,steered:null,fidelity:null,agreement:null,rho:null,directCosine:null,
 changeCosine:null,control:null,beats:null,share:null,foil:null,beatsFoil:null,...value,pictures:cells(value.pictures),controls:cells(value.controls),foils:cells(value.foils)}),sites=Object.create(null);
 for(let[key,site]of Object.entries(data.sites??{})){let scores=["steering","total","diffusion","ablation"].filter(lens=>lens in site).map(lens=>[lens,score(site[lens])]);sites[key]={labels:[],...site,
-...Object.fromEntries(scores)}}return{note:"",seen:null,targetSimilarity:null,sentences:[],layerLabels:[],embedLabels:[],undecoded:null,top:{},...data,counts:data.counts?{chance:null,strong:null,strongChance:null,
-...data.counts}:null,clean:cells(data.clean),sites,input:place(data.input),view:place(data.view),attention:data.attention?`data/${encodeURIComponent(data.attention)}`:null}}startPage(filesSource(),SECTIONS);})();
+...Object.fromEntries(scores)}}return{...data,clean:cells(data.clean),sites,input:place(data.input),view:place(data.view),attention:data.attention?`data/${encodeURIComponent(data.attention)}`:null}}startPage(filesSource(),SECTIONS);})();

@@ -191,13 +191,13 @@ class _Writer:
         if reading.attention is not None:
             attention = f"{stem}.attention"
             self._add(packed_bytes(reading.attention.float().numpy()), entry.name, "data", attention)
-        data = picture_data(atlas, reading, addresses=Addresses("input.webp", "view.webp", cells, attention))
-        self._add(
-            json.dumps(_without_gaps(plain_json(data)), separators=(",", ":")).encode(),
-            entry.name,
-            "data",
-            f"{stem}.json",
+        data = plain_json(
+            picture_data(atlas, reading, addresses=Addresses("input.webp", "view.webp", cells, attention))
         )
+        # Hundreds of heads lack the same numbers; the page puts them back.
+        data["sites"] = _without_gaps(data["sites"])
+        numbers = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._add(numbers.encode(), entry.name, "data", f"{stem}.json")
         title = f"What each part of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
         self._add(social_picture(atlas, reading, title), entry.name, "share", f"{stem}.jpg")
 
@@ -282,7 +282,7 @@ def _marker(entries: list[_Entry]) -> bytes:
 
 
 def _without_gaps(value: Any) -> Any:
-    """Leaves out what is not known: the page puts it back, and many heads lack the same numbers."""
+    """Leaves out what is not known, null or empty."""
     if isinstance(value, dict):
         return {key: _without_gaps(inner) for key, inner in value.items() if inner is not None and inner != []}
     if isinstance(value, list):

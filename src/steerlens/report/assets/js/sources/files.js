@@ -39,7 +39,7 @@ async function fetched(address, signal) {
 const stemOf = (meta, id) => (meta.pictures.find((picture) => picture.id === id)?.page ?? "").replace(/\.html$/, "");
 
 /**
- * Data as the page needs it: files leave out what is not known, and name pictures without their folder.
+ * Data as the page needs it: sites of a file lack what is not known, and pictures are named without their folder.
  * @param {any} data
  * @param {string} stem
  * @returns {InputData}
@@ -60,9 +60,7 @@ export function completed(data, stem) {
     sites[key] = { labels: [], ...site, ...Object.fromEntries(scores) };
   }
   return {
-    note: "", seen: null, targetSimilarity: null, sentences: [], layerLabels: [], embedLabels: [], undecoded: null, top: {}, ...data,
-    counts: data.counts ? { chance: null, strong: null, strongChance: null, ...data.counts } : null,
-    clean: cells(data.clean), sites, input: place(data.input), view: place(data.view),
+    ...data, clean: cells(data.clean), sites, input: place(data.input), view: place(data.view),
     attention: data.attention ? `data/${encodeURIComponent(data.attention)}` : null,
   };
 }
