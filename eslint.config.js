@@ -16,8 +16,8 @@ const strict = {
 };
 
 export default [
-  // Bundles, which `npm run build` writes.
-  { ignores: ["src/steerlens/*/assets/*.js", "**/*.d.ts"] },
+  // Bundles, which `npm run build` writes, and plain scripts of other pages.
+  { ignores: ["src/steerlens/**/assets/*.js", "**/*.d.ts"] },
   js.configs.recommended,
   { files: ["src/**/*.js"], languageOptions: { globals: globals.browser }, rules: strict },
   { files: ["tests/js/**/*.js", "build.js"], languageOptions: { globals: globals.node }, rules: strict },

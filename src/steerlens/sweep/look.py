@@ -60,13 +60,13 @@ def look_in(
         yield from _collect(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
-        facts = {"provenance": pair.provenance.to_json(), **_beside_identity(job)}
-        manifest = {**run_identity, **facts, "seconds": round(time.time() - started, 1)}
+        known = {"provenance": pair.provenance.to_json(), **_beside_identity(job), **(facts or {})}
+        manifest = {**run_identity, **known, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     geometry = job.encoder.spec.geometry
-    facts = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
-    facts |= _beside_identity(job)
-    with open_run(folder, run_identity, facts) as writer:
+    known = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
+    known |= {**_beside_identity(job), **(facts or {})}
+    with open_run(folder, run_identity, known) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _collect(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
         _finish(writer, started)
