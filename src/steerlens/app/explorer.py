@@ -165,11 +165,8 @@ class Explorer:
         return self.run is not None and of_model and of_target and view.input in self.run.plan.pictures
 
     def warm(self) -> None:
-        """Reads the first example and decodes a preview of it, so that the first visitor does not wait for either."""
-        view = View(self.inputs.examples()[0].id)
-        self.atlas(view)
-        for _ in self.look(LookRequest(view, refine=False)):
-            pass
+        """Reads the first example, so that the page has something to click at once; nothing is decoded yet."""
+        self.atlas(View(self.inputs.examples()[0].id))
 
     @torch.no_grad()
     def scores(self, view: View) -> dict[str, Any]:

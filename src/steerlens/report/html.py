@@ -21,7 +21,6 @@ from steerlens.report.colours import SEQUENTIAL, colour
 from steerlens.report.content import MAX_INPUTS, PICTURE_BYTES, manifest_rows, page_meta, picture_data
 from steerlens.report.domain import advice, domain_warnings
 from steerlens.report.embed import PIXEL_SIDE, data_uri
-from steerlens.report.figures import save_figures
 from steerlens.report.findings import head_counts, sentences
 from steerlens.report.scales import similarity_scale
 from steerlens.report.terms import LENSES, TOP_K, domain, lens_names, steered_lens, target_words, two, written_tokens
@@ -52,6 +51,8 @@ def write_report(atlas: Atlas, folder: str | Path, *, figures: bool = True) -> P
         atlas = atlas.only([atlas.readings[index].id for index in range(MAX_INPUTS)])
     page = own.write(report_page(atlas, inputs=inputs).encode(), REPORT)
     if figures:
+        from steerlens.report.figures import save_figures  # Matplotlib is imported when something is drawn
+
         save_figures(atlas, own.inside("figures").folder)
     return page
 

@@ -15,7 +15,7 @@ async function look() {
   } catch {
     document.getElementById("stage").textContent = "The server does not answer. Is the command still running?";
   }
-  setTimeout(look, 250);
+  setTimeout(look, 120);
 }
 
 void look();
