@@ -4,6 +4,7 @@ import { byId, el } from "../../../report/assets/js/core/elements.js";
 import { postFile } from "./api.js";
 import { camera } from "./camera.js";
 import { rememberInput } from "./source.js";
+import { liveOf } from "./view.js";
 
 /** @import { Page } from "../../../report/assets/js/types" */
 /** @import { LiveData } from "./types" */
@@ -27,6 +28,11 @@ export function inputs(page, place) {
     }
     let last = null;
     for (const one of pictures) {
+      const most = liveOf(page).uploadBytes;
+      if (one.size > most) {
+        said.textContent = `${one.name} has ${(one.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB are accepted.`;
+        continue;
+      }
       said.textContent = `Sending ${one.name} …`;
       try {
         const sent = await postFile(`/api/inputs?${new URLSearchParams({ name: one.name.slice(-200) || "pasted.png" })}`, one);

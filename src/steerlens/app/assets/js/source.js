@@ -38,7 +38,7 @@ async function fetchMeta() {
     getJson(`/api/page?${new URLSearchParams({ model, inputs: ownInputs().join(",") })}`),
     getJson("/api/state"),
   ]);
-  return { ...meta, live: { ...meta.live, writes: state.writes } };
+  return { ...meta, live: { ...meta.live, writes: state.writes, uploadBytes: state.uploadBytes } };
 }
 
 /**

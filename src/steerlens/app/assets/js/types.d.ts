@@ -15,6 +15,7 @@ export interface LiveMeta extends Meta {
     domain: string;
     geometry: boolean;
     writes: boolean;
+    uploadBytes: number;
   };
 }
 
