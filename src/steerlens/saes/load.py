@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from steerlens.borders import native_errors
 from steerlens.errors import ModelError, UsageError
 from steerlens.limits import is_special
 from steerlens.saes.activations import Activation, BatchTopK, ReLU, TopK
@@ -77,11 +78,15 @@ def load_sae(
         norm_factor,
         norm_mean,
     )
-    if isinstance(source, nn.Module):
-        return read_overcomplete_module(source, given).to(device, dtype)
-    if path is None:
-        return _read_tensors(state_dict(source, given.what), given, dictionary_norm).to(device, dtype)
-    return _read(path, given, dictionary_norm).to(device, dtype)
+    # Tensors of shapes that do not fit one another fail in torch, with an error of its own.
+    with native_errors(f"{given.what}: it cannot be read"):
+        if isinstance(source, nn.Module):
+            sae = read_overcomplete_module(source, given)
+        elif path is None:
+            sae = _read_tensors(state_dict(source, given.what), given, dictionary_norm)
+        else:
+            sae = _read(path, given, dictionary_norm)
+    return sae.to(device, dtype)
 
 
 def _located(source: str | Path) -> Path:

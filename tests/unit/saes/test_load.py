@@ -1,16 +1,19 @@
 """Reading sparse autoencoders: SAELens' layouts, plain files, refusals."""
 
+import io
 import json
+import shutil
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 import steerlens as sl
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.saes import Gated, JumpReLU, ReLU, TopK
 from steerlens.sites import Site
 
@@ -242,3 +245,64 @@ def test_the_bundled_autoencoder_is_read_by_its_name() -> None:
     assert (sae.name, str(sae.site), sae.n_features, sae.trained_on) == ("emoji-resid8", "resid_post.8", 1536, "all")
     with pytest.raises(UsageError, match="bundled with the package: emoji-resid8"):
         sl.load_sae("emoji-resid9")
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "saes"
+CASES = [path.parent for pattern in ("cfg.json", "config.json") for path in sorted(GOLDEN.glob(f"*/{pattern}"))]
+CASES += sorted(path for path in GOLDEN.glob("saev-*"))
+OTHERS: tuple[Any, ...] = (None, [], {}, "x", -1, 0, 3.5, True, [[2]], "blocks.2", 10**9)
+
+
+def damaged_config(text: str, random: Random) -> str:
+    config = json.loads(text)
+    inner = config["cfg"] if isinstance(config.get("cfg"), dict) else config
+    for _ in range(random.randint(1, 3)):
+        if inner:
+            inner[random.choice(sorted(inner))] = random.choice(OTHERS)
+    return json.dumps(config)
+
+
+def damaged_tensors(tensors: dict[str, Tensor], random: Random) -> dict[str, Tensor]:
+    name = random.choice(sorted(tensors))
+    tensor = tensors[name]
+    turned = tensor.mT.contiguous() if tensor.ndim > 1 else tensor.flatten()
+    changes = (turned, tensor.flatten()[:3].clone(), tensor[None].clone(), tensor * float("nan"), tensor.long())
+    rest = {key: value for key, value in tensors.items() if key != name}
+    return rest if random.random() < 0.2 else {**rest, name: random.choice(changes)}
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_damaged_files_are_read_or_refused_with_one_message(seed: int, tmp_path: Path) -> None:
+    random = Random(seed)
+    source = random.choice(CASES)
+    folder = tmp_path / "sae"
+    shutil.copytree(source, folder)
+    (folder / "expected.safetensors").unlink()
+    weights_file = next(file for file in folder.iterdir() if file.suffix in (".pt", ".safetensors"))
+    header, tensors = b"", dict[str, Tensor]()
+    if source.name.startswith("saev"):
+        header, _, data = weights_file.read_bytes().partition(b"\n")
+        tensors = torch.load(io.BytesIO(data), weights_only=True)
+        header = damaged_config(header.decode(), random).encode() + b"\n" if random.random() < 0.6 else header + b"\n"
+    else:
+        config = next(file for file in folder.iterdir() if file.suffix == ".json")
+        if random.random() < 0.6:
+            config.write_text(damaged_config(config.read_text(), random))
+        safe = weights_file.suffix == ".safetensors"
+        data = weights_file.read_bytes()  # not mapped: the file is written again below
+        tensors = load(data) if safe else torch.load(io.BytesIO(data), weights_only=True)
+    if random.random() < 0.6:
+        tensors = damaged_tensors(dict(tensors), random)
+    with weights_file.open("wb") as stream:
+        stream.write(header)
+        if weights_file.suffix == ".safetensors":
+            stream.write(save(tensors))
+        else:
+            torch.save(tensors, stream)
+    try:
+        sae = sl.load_sae(folder, site="resid_post.1", norm_factor=1.0)
+    except SteerlensError as error:
+        assert "\n" not in str(error)
+    else:
+        x = torch.randn(3, sae.width)
+        torch.testing.assert_close(sae.sum(sae.split(x)), x, atol=1e-3, rtol=1e-3)

@@ -88,7 +88,7 @@ def _config(header: Mapping[str, Any], what: str) -> tuple[dict[str, Any], str, 
     if schema == 1 and header.get("cls") in ("Relu", "TopK", "BatchTopK"):
         return {"top_k": 32, **config}, str(header["cls"]), 1
     payload: dict[str, Any] = field(config, "activation", dict, {"cls": "Relu"} if schema == 1 else None, what)
-    params = cast(dict[str, Any], payload.get("params") or {})
+    params: dict[str, Any] = field(payload, "params", dict, {}, what)
     return {"top_k": 32, **params}, str(payload.get("cls")), int(schema)
 
 

@@ -165,7 +165,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             "plain": plain_figure(summary),
             "correlations": correlation_figure(summary),
             "heads": scatter_figure(summary, rows),
-            "layers": layer_figure(summary),
+            **({"layers": layer_figure(summary)} if self.options.sae is None else {}),
         }
         components = summary.setup.components
         return Output(rows, {name: worded_figure(figure, components) for name, figure in figures.items()})

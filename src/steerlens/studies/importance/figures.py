@@ -14,6 +14,7 @@ from steerlens.studies.shared.candidates import LENSES, tick_label
 from steerlens.studies.shared.oracle import oracle_name
 from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
+from steerlens.studies.shared.wording import HEADS
 
 
 def correlation_figure(summary: ImportanceSummary) -> Figure:
@@ -63,7 +64,7 @@ def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]
     figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)
     figure.suptitle(
         f"Effect: {summary.main}. Each point is one of {summary.n_heads} heads, mean over {summary.n_pictures} "
-        "pictures; darker: later layer",
+        f"pictures{'; darker: later layer' if summary.setup.components == HEADS else ''}",
         fontsize=9,
     )
     return figure
@@ -103,7 +104,9 @@ def plain_figure(summary: ImportanceSummary) -> Figure:
         for ending, how in ((f", {UNDECODED}", "before decoding"), ("", "in pictures"))
         for lens in LENSES
     ]
-    candidates += [(NORM, "size of the head's write (no lens)"), (LAYER, "number of its layer (no lens)")]
+    candidates += [(NORM, "size of the head's write (no lens)")]
+    if summary.setup.components == HEADS:  # features of one autoencoder share their layer
+        candidates += [(LAYER, "number of its layer (no lens)")]
     candidates += [(oracle_name("one factor"), "the true effect itself, in pictures"), ("random", "random numbers")]
     bars = [(name, words) for name, words in candidates if summary.row(name, effect) is not None]
     figure = Figure(figsize=(8, 0.42 * len(bars) + 1.5), layout="constrained")

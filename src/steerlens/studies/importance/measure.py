@@ -116,7 +116,7 @@ def _measure(
     what = "decoding" if n_decodings else "measuring"
     total = len(work) * per_subject
     done = sum(folder.has(part_name(stage, subject)) for subject in subjects) * per_subject
-    yield Progress(f"{what} to {stage}", done, total, "pictures" if n_decodings else "heads")
+    yield Progress(f"{what} to {stage}", done, total, "pictures" if n_decodings else bench.components.words)
     for subject, other in work:
         if folder.has(part_name(stage, subject)):
             continue
@@ -151,7 +151,7 @@ def _measure(
         part = replace(part, requested=requested, judged_targets=judged_targets(bench.judge, subject))
         folder.keep(part_name(stage, subject), part)
         if not jobs:
-            yield Progress(f"{what} to {stage}", done, total, "heads")
+            yield Progress(f"{what} to {stage}", done, total, bench.components.words)
 
 
 def _total_effects(bench: Bench, subject: Subject, trace: Trace) -> Float[Tensor, "N E"]:

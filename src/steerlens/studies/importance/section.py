@@ -22,6 +22,7 @@ from steerlens.studies.shared.markdown import (
 )
 from steerlens.studies.shared.partial import NORM
 from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.wording import HEADS
 
 _OPTIONS = f"""\
 The answer depends on these options:
@@ -87,7 +88,7 @@ def importance_section(summary: ImportanceSummary) -> str:
         *_decoding(summary),
         beyond_the_paper(summary),
         figure("Heads: mean similarity against mean effect", "importance-heads"),
-        figure("Effect and controls by layer", "importance-layers"),
+        *([figure("Effect and controls by layer", "importance-layers")] if summary.setup.components == HEADS else []),
     ]
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from steerlens.interventions import Intervention, Resample
 from steerlens.lenses import Direction, check_sae, parts_of
 from steerlens.saes import SparseAutoencoder, decoder_rows, feature_interventions, value_at
 from steerlens.sites import Site, all_heads
-from steerlens.studies.shared.wording import FEATURES
+from steerlens.studies.shared.wording import FEATURES, HEADS
 from steerlens.trace import Trace
 
 
@@ -34,6 +34,11 @@ class Components:
 
     sites: tuple[Site, ...]
     sae: SparseAutoencoder | None = None
+
+    @property
+    def words(self) -> str:
+        """The components in a word: `heads` or `features`."""
+        return HEADS if self.sae is None else FEATURES
 
     @property
     def directions(self) -> Mapping[str, Direction]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 HEADS, FEATURES = "heads", "features"
 """Components of a study, as its summary names them."""
@@ -41,9 +42,15 @@ def worded_by(report: Callable[..., _T], components: Callable[[Any], str]) -> Ca
 
 def worded_figure(figure: Figure, components: str) -> Figure:
     """Rewrites the texts of a figure."""
-    if components != HEADS:
-        for text in figure.findobj(Text):
-            text.set_text(cast(str, _reworded(text.get_text())))
+    if components == HEADS:
+        return figure
+    for text in figure.findobj(Text):
+        text.set_text(cast(str, _reworded(text.get_text())))
+    # Labels of ticks are written anew when the figure is drawn.
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FixedFormatter):
+            axis.set_major_formatter(FixedFormatter([cast(str, _reworded(label)) for label in formatter.seq]))
     return figure
 
 
