@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from matplotlib.figure import Figure
 from overlaid import overlay_options, overlay_set
 from studied import finish, quick, subject_set
 from tiny_saes import tiny_sae
@@ -29,7 +30,7 @@ from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.components import Components
 from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.subjects import SubjectSet
-from steerlens.studies.shared.wording import worded
+from steerlens.studies.shared.wording import worded, worded_figure
 from steerlens.testing.encoder_checks import noise_pictures
 from steerlens.testing.tiny_families import tiny_family_encoder
 from steerlens.zoo.pair import Pair
@@ -173,3 +174,15 @@ def test_words_of_features() -> None:
     text = "Each head's write; heads of ![x](importance-heads.png), --heads, 3 heads. Head by head"
     wanted = "Each feature's write; features of ![x](importance-heads.png), --heads, 3 features. Feature by feature"
     assert worded(text, "features") == wanted and worded(text, "heads") == text
+
+
+def test_words_of_figures_are_those_of_features() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_title("ablating a head")
+    axes.set_yticks([0, 1], ["size of the head's write", "random"], fontsize=7)
+    worded_figure(figure, "features")
+    figure.canvas.draw()
+    ticks = axes.get_yticklabels()
+    assert [tick.get_text() for tick in ticks] == ["size of the feature's write", "random"]
+    assert axes.get_title() == "ablating a feature" and ticks[0].get_fontsize() == 7

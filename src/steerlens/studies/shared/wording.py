@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 
 HEADS, FEATURES = "heads", "features"
 """Components of a study, as its summary names them."""
@@ -48,9 +48,10 @@ def worded_figure(figure: Figure, components: str) -> Figure:
         text.set_text(cast(str, _reworded(text.get_text())))
     # Labels of ticks are written anew when the figure is drawn.
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        formatter = axis.get_major_formatter()
-        if isinstance(formatter, FixedFormatter):
-            axis.set_major_formatter(FixedFormatter([cast(str, _reworded(label)) for label in formatter.seq]))
+        locator, ticks = axis.get_major_locator(), axis.get_ticklabels()
+        if isinstance(locator, FixedLocator) and ticks:
+            labels = [cast(str, _reworded(tick.get_text())) for tick in ticks]
+            axis.set_ticks(axis.get_ticklocs(), labels=labels, fontsize=ticks[0].get_fontsize())
     return figure
 
 
