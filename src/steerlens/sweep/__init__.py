@@ -18,13 +18,12 @@ if TYPE_CHECKING:
         expected_plan,
         make_job,
         picture_id,
-        read_target,
-        resolve_target,
         vector_place,
     )
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
     from steerlens.sweep.steered import read_picture, trace_picture, unfinished_cells
+    from steerlens.sweep.targets import read_target, resolve_target
     from steerlens.sweep.unused import refuse_unused_in_decoding
 
 __all__ = [

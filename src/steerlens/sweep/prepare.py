@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from PIL import Image
-
 from steerlens.atlas import EFFECTS, REAL_PASSES, CellsByPicture, Effect, Plan, make_plan
-from steerlens.decoders import DecoderSpec, NeighboursDecoder, clean_conditioning
+from steerlens.decoders import DecoderSpec, NeighboursDecoder
 from steerlens.errors import UsageError
-from steerlens.images import Picture, load_picture
+from steerlens.images import Picture
 from steerlens.lenses import (
     Area,
     Direction,
@@ -36,6 +34,7 @@ from steerlens.sweep.options import LookOptions, RankedBy
 from steerlens.sweep.real_passes import total_lens
 from steerlens.sweep.selection import Selection
 from steerlens.sweep.survey import Surveyor, UnitSurvey, saes_of, surveyed, with_saes
+from steerlens.sweep.targets import resolve_target
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
 from steerlens.sweep.units import UnitRequest, unit_request
 from steerlens.sweep.unused import (
@@ -331,65 +330,6 @@ def plan_of(
 def default_strength(card: Card | None) -> Strength:
     """Default strength of a pair: its card's, or rho = 1, which adds a vector as long as the final residual."""
     return Strength("rho", 1.0) if card is None else Strength.parse(card.strength)
-
-
-def resolve_target(pair: Pair, target: str | Path | Picture | None) -> Target:
-    """Computes the target that similarities refer to.
-
-    Args:
-        pair: encoder and decoder.
-        target: None for each input itself, a picture or its path, or a text.
-
-    Raises:
-        UsageError: if a text is neither the path of a picture nor known to the pair.
-    """
-    if target is None:
-        return Target()
-    picture = read_target(target)
-    if isinstance(picture, str):
-        return Target(f"the text “{picture}”", pair.text_direction(picture), picture)
-    inputs = pair.encoder.preprocess([picture.image])
-    tokens = None
-    if pair.decoder.spec.consumes == "image_tokens":
-        tokens = clean_conditioning(pair.encoder, pair.decoder, inputs).values[0]
-    embedding = pair.encoder.embed(inputs)[0]
-    return Target(f"the picture {picture.name}", embedding.float(), picture.sha256, tokens)
-
-
-def read_target(target: str | Path | Picture) -> str | Picture:
-    """Reads a target without a model: the picture, or the text if it names no file.
-
-    Raises:
-        UsageError: if it is an empty text, or could be a text or a file.
-        PictureError: if it names a file that is missing or no picture.
-    """
-    if isinstance(target, str) and not target.strip():
-        raise UsageError("the target is an empty text; write a text or a picture file, or leave the target out.")
-    if isinstance(target, str) and _could_be_either(target):
-        raise UsageError(
-            f"the target {target!r} could be this text or the file of this name; write ./{target} for the file, or "
-            "say more in the text."
-        )
-    if isinstance(target, str) and not _names_a_file(target):
-        return target
-    return target if isinstance(target, Picture) else load_picture(target)
-
-
-def _could_be_either(text: str) -> bool:
-    """True for a file in the current folder whose name looks like a text."""
-    plain = not Path(text).suffix and Path(text).name == text
-    try:
-        return plain and Path(text).is_file()
-    except OSError:  # a text longer than any file name
-        return False
-
-
-def _names_a_file(text: str) -> bool:
-    """True if a text names a file, even a missing file: `cat.png` is a mistyped path, not a text to compare with."""
-    try:
-        return Path(text).is_file() or Path(text).suffix.lower() in Image.registered_extensions()
-    except OSError:  # longer than any file name
-        return False
 
 
 def _selection(pair: Pair, options: LookOptions, target: Target) -> Selection:

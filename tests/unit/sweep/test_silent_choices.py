@@ -15,8 +15,8 @@ from steerlens.lenses.strength import Strength
 from steerlens.sites import parse_sites
 from steerlens.sweep.look import look
 from steerlens.sweep.options import LookOptions
-from steerlens.sweep.prepare import resolve_target
 from steerlens.sweep.selection import Selection
+from steerlens.sweep.targets import resolve_target
 from steerlens.zoo.sample import sample_picture
 
 _SITES = partial(parse_sites, n_layers=4, n_heads=2)

@@ -100,8 +100,9 @@ class SiteSettings(SiteOptions):
     WRITES TO, see --tokens."""
 
     sae: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Sparse autoencoder whose features are looked at, [NAME=]FOLDER: of SAELens, or a safetensors file with W_enc,
-    W_dec, b_enc, b_dec. Its features are feature.NAME.0, feature.NAME.1 and so on. Can be repeated."""
+    """Sparse autoencoder whose features are looked at, [NAME=]FOLDER: of SAELens, ViT-Prisma, saev or Overcomplete, or
+    a safetensors file with W_enc, W_dec, b_enc, b_dec. Its features are feature.NAME.0, feature.NAME.1 and so on. Can
+    be repeated."""
 
     sae_site: str | None = None
     """Where the --sae reads, if its files do not say: resid_post.8, blocks.8.hook_resid_post, head.8.3, or embedding
