@@ -15,6 +15,7 @@ from steerlens.errors import UsageError
 
 if TYPE_CHECKING:
     from steerlens.app.explorer import Explorer
+    from steerlens.atlas import Atlas
     from steerlens.zoo import Pair
 
 OpenExplorer = Callable[[Opening], "Explorer"]
@@ -90,6 +91,7 @@ def serve_in_thread(
     pair: "Pair | None" = None,
     *,
     pictures: Sequence[Any] = (),
+    run: "Atlas | None" = None,
     open_explorer: OpenExplorer | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -99,7 +101,8 @@ def serve_in_thread(
 
     Args:
         pair: the model, as `steerlens.load` returns it.
-        pictures: pictures to offer on the page, `Picture`; by default the bundled one.
+        pictures: pictures to offer on the page, `Picture`; by default those of the run, or the bundled one.
+        run: finished results of the pair, which the page shows.
         open_explorer: opens models and pictures instead of both.
         host: address to listen on.
         port: port; 0 for any free one.
@@ -111,7 +114,7 @@ def serve_in_thread(
     if open_explorer is None:
         if pair is None:
             raise UsageError("serve_in_thread takes a pair, as steerlens.load returns it.")
-        open_explorer = _opener(pair, tuple(pictures), policy or Policy.local())
+        open_explorer = _opener(pair, tuple(pictures), policy or Policy.local(), run)
     public = policy is not None and policy.public
     access = replace(Access.of(host, public=public), framed=True)
     listening = listen(host, port)
@@ -122,14 +125,16 @@ def serve_in_thread(
     return ServerThread(url, server.opening, server, thread)
 
 
-def _opener(pair: "Pair", pictures: Sequence[Any], policy: Policy) -> OpenExplorer:
+def _opener(pair: "Pair", pictures: Sequence[Any], policy: Policy, run: "Atlas | None") -> OpenExplorer:
     def open_explorer(opening: Opening) -> "Explorer":
         from steerlens.app.explorer import Explorer
         from steerlens.app.models import OpenModel, page_name
         from steerlens.zoo import sample_picture
 
-        explorer = Explorer([OpenModel(page_name(pair.name), pair, {"model": pair.name})], policy)
-        for picture in pictures or [sample_picture()]:
+        model = OpenModel(page_name(pair.name), pair, {"model": pair.name})
+        explorer = Explorer([model], policy, run)
+        of_run = [] if run is None else [reading.picture for reading in run.readings]
+        for picture in pictures or of_run or [sample_picture()]:
             explorer.inputs.offer(picture)
         return explorer
 

@@ -59,7 +59,7 @@ _MOST_INPUTS = 12
 def _serve(atlas: Atlas, pair: Any) -> Any:
     # By name: the explorer stands above the reports, which work without it.
     serve = import_module("steerlens.app").serve_in_thread
-    return serve(pair, pictures=[reading.picture for reading in atlas.readings])
+    return serve(pair, run=atlas)
 
 
 @dataclass(frozen=True, eq=False)
