@@ -71,6 +71,10 @@ def test_a_link_to_a_head_opens_it(browser: Any, site: str) -> None:
     visit = visit_site(browser, site, "week-one/apple.html#/head/L7H3?rho=1&seed=1")
     visit.page.wait_for_selector("#map .cell")
     assert visit.chosen == "L7H3"
+    alone = visit_site(browser, site, "other/moon.html")
+    alone.page.wait_for_selector("#map .cell")
+    assert alone.page.title() == "moon · steerlens"
+    alone.done()
     assert visit.page.is_checked('input[name="radio-seed"][value="1"]')
     visit.done()
 
@@ -106,6 +110,7 @@ def test_citation(browser: Any, site: str) -> None:
     text = page.inner_text("#cite-text")
     assert "@software{steerlens," in text
     assert f"\\url{{{page.url}}}" in text
+    assert "{{apple, L7H3}}" in text
     page.click("#cite-copy")
     page.wait_for_function("document.querySelector('#cite-said').innerText !== ''")
     visit.done()

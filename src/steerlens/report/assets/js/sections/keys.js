@@ -12,7 +12,7 @@ const KEYS = [
   ["m", "Go to the map", (page) => focusMap(page)],
   ["← → ↑ ↓", "In the map: move between heads"],
   ["Home End", "In the map: first and last layer"],
-  ["Page Up, Page Down", "In the map: first and last head"],
+  ["PageUp PageDown", "In the map: first and last head"],
   ["Enter", "In the map: open the head"],
   ["j", "Next head in rank", () => step("1")],
   ["k", "Better-ranked head", () => step("-1")],

@@ -9,7 +9,7 @@ export function title(page) {
   page.draw(["data", "component"], () => {
     const { data, meta, store } = page;
     const chosen = store.view.component === null ? null : siteOf(data, meta, store.view.component);
-    const parts = [meta.pictures.length > 1 || chosen ? data.name : null, chosen?.label];
-    document.title = chosen || store.view.input ? `${parts.filter(Boolean).join(", ")} · steerlens` : start;
+    const named = chosen ? `${data.name}, ${chosen.label}` : data.name;
+    document.title = chosen || store.view.input !== null ? `${named} · steerlens` : start;
   });
 }
