@@ -35,6 +35,10 @@ _COPIED = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 """Kinds of files that are kept of a failing input."""
 
 
+_LARGEST_COPY = 100_000_000
+"""Bytes of a file that is kept of a failing input."""
+
+
 def faults(outcome: Outcome, limits: Limits) -> list[str]:
     """What is wrong with how a command ended, in words."""
     said = [line for line in outcome.err.splitlines() if line.startswith("steerlens: ")]
@@ -108,10 +112,15 @@ class Fuzzer:
 
 
 def keep_case(case: Path, folder: Path) -> None:
-    """Copies the files of a failing input; pipes and devices are left out, since reading them may never end."""
+    """Copies the files of a failing input, but not pipes, devices and files with holes, which a copy would fill."""
 
     def special(parent: str, names: list[str]) -> list[str]:
-        return [name for name in names if stat.S_IFMT((Path(parent) / name).lstat().st_mode) not in _COPIED]
+        found = {name: (Path(parent) / name).lstat() for name in names}
+        return [
+            name
+            for name, status in found.items()
+            if stat.S_IFMT(status.st_mode) not in _COPIED or status.st_size > _LARGEST_COPY
+        ]
 
     shutil.copytree(case, folder, symlinks=True, ignore=special)
 

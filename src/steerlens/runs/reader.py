@@ -27,6 +27,9 @@ _READINGS_IN_MEMORY = 4
 LABELS, TENSORS, UNITS = "labels", "tensors", "units"
 """Folders of a run for labels, for tensors, and for neurons and features; few runs have the last."""
 
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, at most, as in the library itself."""
+
 
 def is_run(folder: Path) -> bool:
     """True if a folder looks like a run: it has a manifest with a fingerprint, or cells beside an unreadable manifest.
@@ -196,10 +199,23 @@ def stored_reading(path: Path) -> Reading:
 
 def _check_tensors(path: Path) -> None:
     def check() -> None:
-        with safe_open(path, framework="pt"):  # reads the header, which states how long the file must be
+        if (size := path.stat().st_size) != (stated := _stated_size(path)):  # before all of it is mapped into memory
+            raise ValueError(f"it is {size} bytes long, and its header states {stated}")
+        with safe_open(path, framework="pt"):
             pass
 
     _readable(path, check)
+
+
+def _stated_size(path: Path) -> int:
+    """Bytes that a safetensors file must have, from its header."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"its header states its own length as {length} bytes")
+        header = json.loads(file.read(length))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return 8 + length + max(ends, default=0)
 
 
 def _png(path: Path, row: int) -> bytes:

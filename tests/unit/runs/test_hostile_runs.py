@@ -1,6 +1,7 @@
 """Runs whose files were tampered with: nothing is written outside the output, and nothing foreign is removed."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
 from steerlens.runs.reader import part_files, reading_files
 from steerlens.runs.store import load_run, open_run
+from steerlens.runs.summary import run_summary
 from steerlens.testing.atlases import fake_atlas
 
 
@@ -77,6 +79,24 @@ def test_a_part_of_the_manifest_of_another_kind_is_told_by_name(run: Path, key: 
     (run / HASHES).unlink()
     with pytest.raises(StoreError, match=rf"its '{key}' is of the wrong kind"):
         load_run(run)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_file_of_tensors_far_too_long_is_told_without_reading_it(
+    run: Path, zeros: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = next((run / "tensors").glob("part-*"))
+    if zeros:
+        part.write_bytes(b"")
+    os.truncate(part, 10**11)
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("100 GB are read")
+
+    monkeypatch.setattr("steerlens.runs.reader.safe_open", read)
+    monkeypatch.setattr("hashlib.file_digest", read)
+    with pytest.raises(StoreError, match=r"part-000000\.safetensors cannot be read"):
+        run_summary(run)
 
 
 def change_lens(run: Path, lens: str) -> None:
