@@ -4,7 +4,7 @@ Memory of the process is sampled after every event, and reported stage by stage:
 sample over its first, once its first batch has been computed. Features are those of a trained autoencoder with noise,
 so that they are as sparse as real ones.
 
-    python benchmarks/bench_features.py --data data --sae runs/sae/sae
+    python benchmarks/bench_features.py --data data
 """
 
 import argparse
@@ -70,8 +70,8 @@ def main() -> None:
     """Prints seconds of each stage, memory, and what a second run repeats."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--sae", type=Path, required=True)
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--sae", default="emoji-resid8", help="a bundled autoencoder, or the folder of one")
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--images", type=Path, help="folder of pictures, instead of --data")
     parser.add_argument("--features", type=int, default=16_384)
     parser.add_argument("--pictures", type=int, default=1000)

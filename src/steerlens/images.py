@@ -280,6 +280,20 @@ def decode_picture(
     return converted, "; ".join([*(["the first of several frames"] if more else []), *([note] if note else [])])
 
 
+def picture_format(data: bytes, name: str) -> str:
+    """Names the format of a picture's file as Pillow does, such as `PNG`; empty if it is not known.
+
+    Args:
+        data: the bytes of a file that `decode_picture` has accepted.
+        name: its name in messages.
+
+    Raises:
+        PictureError: if it is corrupt or no picture.
+    """
+    with decoding(name), Image.open(io.BytesIO(data), formats=known_formats()) as image:
+        return image.format or ""
+
+
 def load_with_alpha(path: Path) -> Image.Image:
     """Reads a picture like `load_picture`, but in RGBA if it has transparency.
 

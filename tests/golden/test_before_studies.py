@@ -73,6 +73,14 @@ def test_a_finished_study_is_summarised_again_to_the_digit(
     assert {path.suffix for path in Path(name, "figures").iterdir()} == {".png", ".svg"}
 
 
+def with_option(command: list[str], option: str, value: str) -> list[str]:
+    """The command with another value of an option, which may be given once only."""
+    if option not in command:
+        return [*command, option, value]
+    place = command.index(option) + 1
+    return [*command[:place], value, *command[place + 1 :]]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
     measured = parts("importance-half")
@@ -110,7 +118,7 @@ def test_other_options_are_refused_and_nothing_is_touched(
     name: str, other: tuple[str, ...], said: str, before: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = {path: path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
-    assert main([*study(name, name), *other]) == 2
+    assert main(with_option(study(name, name), *other)) == 2
     error = capsys.readouterr().err
     assert f"{name} holds a study with {said}" in error and "give another --out, or remove that folder" in error
     assert {path: path.read_bytes() for path in held} == held

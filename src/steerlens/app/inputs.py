@@ -12,7 +12,7 @@ from PIL import Image
 
 from steerlens.app.policy import Policy
 from steerlens.errors import PictureError, UsageError
-from steerlens.images import Picture, decode_picture
+from steerlens.images import Picture, decode_picture, picture_format
 from steerlens.storage import safe_name
 from steerlens.sweep import picture_id
 
@@ -89,8 +89,7 @@ class InputStore:
             raise PictureError(f"the picture has {len(data):,} bytes; at most {policy.upload_bytes:,} are accepted.")
         label = safe_name(Path(name.replace("\\", "/")).name.rpartition(".")[0] or name, default="picture")[:60]
         image, note = decode_picture(data, label, max_pixels=policy.upload_pixels)
-        with Image.open(io.BytesIO(data)) as opened:
-            suffix = _SUFFIXES.get(opened.format or "", "")
+        suffix = _SUFFIXES.get(picture_format(data, label), "")
         if not suffix:
             buffer = io.BytesIO()
             image.save(buffer, format="PNG")

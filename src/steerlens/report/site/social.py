@@ -44,7 +44,8 @@ def _tiles(atlas: Atlas, reading: Reading) -> list[tuple[Image.Image, str, str]]
         for clean in atlas.clean(reading.id)[:1]
     ]
     order: tuple[LensName, ...] = ("steering", "total", "diffusion")
-    lens = next((lens for lens in order if lens in lens_names(atlas)), None)
+    shown = lens_names(atlas)
+    lens: LensName | None = next((lens for lens in order if lens in shown), None)
     best = () if lens is None else atlas.ranked(lens, reading.id, k=_TILES - len(tiles))
     tiles += [(score.image.convert("RGB"), score.site.label, f"similarity {two(score.similarity)}") for score in best]
     return tiles

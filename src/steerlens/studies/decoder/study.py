@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _FEWEST_PICTURES = 4
 
+_WHOLE = (0.0, 1.0)
+"""Guidance interval of all steps, which changes nothing where there is no guidance."""
+
 
 class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
     """Decoder: how much it invents, and how many steps are enough."""
@@ -47,7 +50,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
         spec = models.pair.encoder.spec
         refuse_more(arguments, "heads", spec.n_layers * spec.n_heads, "heads in this encoder")
         default = decode_options(models.pair, settings)
-        if default.guidance <= 1:
+        if default.guidance <= 1 and arguments.sweep_intervals != (_WHOLE,):
             why = f"the decoder runs without guidance (--guidance {default.guidance:g})"
             refuse_unused(arguments, ("sweep_intervals",), why)
         options = DecoderOptions(
