@@ -121,6 +121,7 @@ def picture_data(
                 "layer": site.layer,
                 "head": site.head,
                 "labels": _labels(reading, site),
+                **({"decomposed": True} if _decomposed(reading, site) else {}),
                 **{lens: _scored(atlas, id, of[site], known.cells) for lens, of in scores.items() if site in of},
             }
             for site in sites
@@ -250,6 +251,12 @@ def _cell(result: CellResult, addresses: Mapping[str, str]) -> dict[str, Any]:
         "similarity": _number(result.similarity),
         "fidelity": _number(result.fidelity),
     }
+
+
+def _decomposed(reading: Reading, site: Site) -> bool:
+    """True if the site's labels are texts that add up to it (`--names omp` or `textspan`), not the nearest ones."""
+    labels = reading.top_labels(site)
+    return bool(labels) and labels[-1].explained is not None
 
 
 def _labels(reading: Reading, site: Site) -> list[tuple[str, float | None]]:

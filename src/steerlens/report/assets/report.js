@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/report.js; sources fb41b6ce13b65faf. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/report.js; sources c4c3298b4766fa3e. */
 "use strict";(()=>{function byId(id){let element=document.getElementById(id);if(!element)throw new Error(`the page has no element #${id}`);return element}function el(tag,attributes={},...children){let node=document.createElement(
 tag);for(let[name,value]of Object.entries(attributes))value==null||value===!1||(typeof value=="function"?node.addEventListener(name.slice(2),value):name==="class"?node.className=String(value):node.setAttribute(
 name,value===!0?"":String(value)));for(let child of children)child!=null&&node.append(child);return node}function radios(name,options,chosen,change){let buttons=options.map(([key,text])=>el("label",{},
@@ -95,8 +95,8 @@ n"}[lens]}var row=(name,...cells)=>el("tr",{},el("th",{scope:"row"},name),...cel
 name,...shown.map(lens=>fixed(site[lens]?.[key]))))}function someRows(site,shown){let known=(lens,key)=>lens!=="diffusion"&&(site[lens]?.[key]??null)!==null;return SOME.filter(([,key])=>shown.some(lens=>known(
 lens,key))).map(([name,key,format])=>row(name,...shown.map(lens=>known(lens,key)?format(site[lens]?.[key]):"")))}function headRows({data,meta},site,shown){if(site.kind!=="head")return[];let index=site.
 layer*meta.heads+site.head,blank=shown.slice(1).map(()=>"");return[row("Write norm / final residual",fixed(data.writeNorms[index],3),...blank),row("Direct similarity",fixed(data.direct[index]),...blank)]}
-function detailLabels(site){if(!site.labels.length)return[];let residual=site.kind==="embed"||site.kind.startsWith("resid");return[el("h3",{},`Nearest labels of ${residual?"the residual":"the write it\
-self"}`),el("ol",{class:"label-list"},...site.labels.map(([text,score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))]}function detailPictures(page,site){let columns=columnsOf(site);return!columns.length&&page.source.kind==="live"?[]:columns.length?(columns.push(["Clean",page.data.clean]),page.meta.seeds.map(seed=>el(
+function detailLabels(site){if(!site.labels.length)return[];let residual=site.kind==="embed"||site.kind.startsWith("resid");return[el("h3",{},`${site.decomposed?"Texts that add up to":"Nearest labels \
+of"} ${residual?"the residual":"the write itself"}`),el("ol",{class:"label-list"},...site.labels.map(([text,score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))]}function detailPictures(page,site){let columns=columnsOf(site);return!columns.length&&page.source.kind==="live"?[]:columns.length?(columns.push(["Clean",page.data.clean]),page.meta.seeds.map(seed=>el(
 "div",{class:"detail-pictures"},...columns.flatMap(([name,cells])=>cells.filter(cell2=>cell2.seed===seed).map(cell2=>cellFigure(page,site,name,cell2)))))):[el("p",{class:"quiet"},"No picture of this h\
 ead is in this run.")]}function columnsOf(site){let{steering,total,ablation,diffusion}=site;return[[total?"Direct":"Steered",steering?.pictures],["Total",total?.pictures],["Without it",ablation?.pictures],
 ["Control",steering?.controls],["Other input",steering?.foils],[steering?"Total control":"Control",total?.controls],["Diffusion",diffusion?.pictures]].flatMap(([name,cells])=>cells?.length?[[name,cells]]:

@@ -135,6 +135,8 @@ export interface Site extends Partial<Record<Lens, Score>> {
   layer: number;
   head: number;
   labels: Label[];
+  /** True if the labels are texts that add up to the site, not the nearest ones. */
+  decomposed?: boolean;
 }
 
 /** What is on view: everything that an address states. `core/address.js` reads and writes it. */

@@ -90,7 +90,7 @@ export function detailLabels(site) {
   if (!site.labels.length) return [];
   const residual = site.kind === "embed" || site.kind.startsWith("resid");
   return [
-    el("h3", {}, `Nearest labels of ${residual ? "the residual" : "the write itself"}`),
+    el("h3", {}, `${site.decomposed ? "Texts that add up to" : "Nearest labels of"} ${residual ? "the residual" : "the write itself"}`),
     el("ol", { class: "label-list" },
       ...site.labels.map(([text, score]) => el("li", {}, text, " ", el("span", { class: "quiet" }, fixed(score))))),
   ];
