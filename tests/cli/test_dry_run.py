@@ -39,7 +39,9 @@ def _study(place: Path, study: str, *more: object) -> list[str]:
         "lenses": ["--count", 3, "--choose", 2],
     }
     model = [] if "--model" in more else ["--model", place / "pair"]
-    words = ["study", study, *model, *pictures, *small.get(study, []), "--out", place / "out", *more, "--dry-run"]
+    counts = small.get(study, [])
+    kept = [word for pair in zip(counts[::2], counts[1::2], strict=True) if pair[0] not in more for word in pair]
+    words = ["study", study, *model, *pictures, *kept, "--out", place / "out", *more, "--dry-run"]
     return list(map(str, words))
 
 

@@ -1,6 +1,7 @@
 """Reader of run directories, part by part: a run of thousands of pictures does not fit into memory."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -199,7 +200,9 @@ def stored_reading(path: Path) -> Reading:
 
 def _check_tensors(path: Path) -> None:
     def check() -> None:
-        if (size := path.stat().st_size) != (stated := _stated_size(path)):  # before all of it is mapped into memory
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+        if size != (stated := _stated_size(path)):  # before all of it is mapped into memory
             raise ValueError(f"it is {size} bytes long, and its header states {stated}")
         with safe_open(path, framework="pt"):
             pass

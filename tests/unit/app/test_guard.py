@@ -1,6 +1,7 @@
 """The guard: names, origins and tokens of requests; budgets of visitors."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ def answer(access: Access, headers: dict[str, str], method: str = "GET", target:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Guard(PlainTextResponse("inside"), access)(scope, receive, send))
+    # In a thread of its own: a browser of other tests may have left its event loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, Guard(PlainTextResponse("inside"), access)(scope, receive, send)).result()
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 

@@ -172,7 +172,7 @@ def test_a_run_is_stored_small_and_comes_back_and_goes_on(
     held = [load_file(part) for part in (tmp_path / "run" / "tensors").glob("part-*.safetensors")]
     assert {part["conditioning"].shape[1:] for part in held} == {(pair.encoder.spec.width,)}
     assert {part["reencoded"].shape[1:] for part in held} == {(pair.encoder.spec.embedding_size,)}
-    monkeypatch.setattr(engine, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(engine, "decode_cells", lambda *_: pytest.fail("decoded again"))
     quick(pair, folder=tmp_path / "run", tokens="outside=cls")
     with pytest.raises(UsageError, match="contains a run with another tokens"):
         quick(pair, folder=tmp_path / "run")

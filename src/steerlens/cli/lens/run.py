@@ -19,6 +19,7 @@ from steerlens.cli.lens.settings import LensSettings
 from steerlens.cli.lens.units import fit_lines, saes_json, unit_lines, units_json
 from steerlens.domain import UNUSUAL
 from steerlens.images import Picture
+from steerlens.printable import printable
 from steerlens.progress import Progress, run_to_end
 from steerlens.report import advice, domain_warnings, outside_words, write_report
 from steerlens.sweep import look_in, make_job
@@ -80,7 +81,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
                 told.add(reading.id)
                 progress.say(f"WARNING: {outside_words(reading.picture.name, pair.name)}")
 
-        atlas = run_to_end(look_in(pair, job, folder, engine, facts={"command": command}), show)
+        atlas = run_to_end(look_in(pair, job, folder, engine, facts={"command": printable(command)}), show)
         if not sweep.begun:
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
