@@ -281,11 +281,7 @@ def decode_picture(
 
 
 def picture_format(data: bytes, name: str) -> str:
-    """Names the format of a picture's file as Pillow does, such as `PNG`; empty if it is not known.
-
-    Args:
-        data: the bytes of a file that `decode_picture` has accepted.
-        name: its name in messages.
+    """Names the format of a picture that `decode_picture` has accepted, as Pillow does: `PNG`; empty if not known.
 
     Raises:
         PictureError: if it is corrupt or no picture.
