@@ -32,8 +32,8 @@ BARS = {
     "slider to refined picture": 1.0,
 }
 
-# Seconds from an input event of the slider until the next picture of a kind, measured in the page itself. A strength that
-# the strip has decoded already is answered with the whole picture at once, and with no preview.
+# Seconds from an input event of the slider until the next picture of a kind, measured in the page itself. A strength
+# that the strip has decoded already is answered with the whole picture at once, and with no preview.
 DRAG = """([value, quality, settle]) => new Promise((resolve) => {
     const box = document.querySelector("#bench-picture"), slider = document.querySelector("#strength");
     const start = performance.now();
