@@ -135,8 +135,7 @@ def load_pictures(pictures: Iterable[Path | str | Picture], *, max_pixels: int |
         max_pixels: as in `load_picture`.
 
     Raises:
-        UsageError: as `load_picture`.
-        PictureError: as `load_picture`.
+        UsageError, PictureError: as `load_picture`.
     """
     files = _Files(max_pixels)
     return numbered(entry if isinstance(entry, Picture) else files.look_through(entry) for entry in pictures)
@@ -176,15 +175,15 @@ class _InFile:
     def __call__(self) -> Image.Image:
         return self.files.open(self.path, self.sha256)
 
-    def __reduce__(self) -> "tuple[type[_InBytes], tuple[bytes, str, int | None]]":
+    def __reduce__(self) -> "tuple[type[PictureInBytes], tuple[bytes, str, int | None]]":
         data = _read(self.path)
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise _changed(self.path)
-        return _InBytes, (data, str(self.path), self.files.max_pixels)
+        return PictureInBytes, (data, str(self.path), self.files.max_pixels)
 
 
 @dataclass(frozen=True)
-class _InBytes:
+class PictureInBytes:
     """Opens a picture from the bytes of a file."""
 
     data: bytes = field(repr=False)
@@ -192,6 +191,7 @@ class _InBytes:
     max_pixels: int | None
 
     def __call__(self) -> Image.Image:
+        """Decodes the picture; see `decode_picture`."""
         return decode_picture(self.data, self.name, max_pixels=self.max_pixels)[0]
 
 

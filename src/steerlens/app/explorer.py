@@ -85,6 +85,11 @@ class _Prepared:
     steered: SteeredCell
 
 
+def _sweep(recipe: Recipe, target: Any) -> Job:
+    model = recipe.model
+    return make_job(model.pair, [recipe.picture.picture], recipe.options, target, model.vocabulary, recipe.directions)
+
+
 class Explorer:
     """Answers views about open models and input pictures.
 
@@ -151,7 +156,7 @@ class Explorer:
         if self.run is not None and self.belongs_to_run(view):
             return self.run.only([view.input])
         recipe, reading = self.recipe(view.clean()), self.reading(view)
-        pair, job = recipe.model.pair, self._job(self.recipe(view.clean()))
+        pair, job = recipe.model.pair, self._job(recipe)
         manifest = {
             "provenance": pair.provenance.to_json(),
             "inputs": {reading.id: {"name": reading.picture.name, "sha256": reading.picture.sha256}},
@@ -264,29 +269,15 @@ class Explorer:
 
     def job_of(self, recipe: Recipe) -> Job:
         """The sweep that contains a view's cell: the same as that of the copied command."""
-        return make_job(
-            recipe.model.pair,
-            [recipe.picture.picture],
-            recipe.options,
-            self._target_source(recipe),
-            recipe.model.vocabulary,
-            recipe.directions,
-        )
+        return _sweep(recipe, self._target_source(recipe))
 
     def target_picture(self, view: View) -> InputPicture | None:
         """The input that is the target, or None."""
         return self.inputs.get(view.target_input) if view.target_input else None
 
     def _job(self, recipe: Recipe) -> Job:
-        job = make_job(
-            recipe.model.pair,
-            [recipe.picture.picture],
-            recipe.options,
-            None,
-            recipe.model.vocabulary,
-            recipe.directions,
-        )
-        return replace(job, target=self._resolved(recipe))
+        # The resolved target is kept, so that it is not computed again for every view.
+        return replace(_sweep(recipe, None), target=self._resolved(recipe))
 
     def _target_source(self, recipe: Recipe) -> Any:
         other = self.target_picture(recipe.view)

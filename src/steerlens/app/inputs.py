@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from PIL import Image
-
 from steerlens.app.policy import Policy
 from steerlens.errors import PictureError, UsageError
-from steerlens.images import Picture, decode_picture, picture_format
+from steerlens.images import Picture, PictureInBytes, decode_picture, picture_format
 from steerlens.storage import safe_name
 from steerlens.sweep import picture_id
 
@@ -40,18 +38,6 @@ class InputPicture:
     def id(self) -> str:
         """Id of the picture in cells and addresses."""
         return picture_id(self.picture)
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """Opens a picture from the bytes that a visitor sent; only its bytes stay in memory."""
-
-    data: bytes
-    name: str
-    most: int
-
-    def __call__(self) -> Image.Image:
-        return decode_picture(self.data, self.name, max_pixels=self.most)[0]
 
 
 class InputStore:
@@ -100,7 +86,7 @@ class InputStore:
             if known is not None:
                 self._by_id.move_to_end(known.id)
                 return known
-            picture = Picture(self._unused(label), _Sent(data, label, policy.upload_pixels), digest, note=note)
+            picture = Picture(self._unused(label), PictureInBytes(data, label, policy.upload_pixels), digest, note=note)
             entry = InputPicture(picture, data, suffix)
             self._by_id[entry.id] = entry
             self._make_room()

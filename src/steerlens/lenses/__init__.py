@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         parts_of,
         sae_of,
         sae_writes,
+        trained_tokens,
         values_on_tokens,
         writes_on_tokens,
     )
@@ -109,6 +110,7 @@ __all__ = [
     "steer_directions",
     "token_part",
     "trace_tokens",
+    "trained_tokens",
     "values_on_tokens",
     "visible_norm",
     "writes",

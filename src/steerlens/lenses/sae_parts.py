@@ -196,6 +196,13 @@ def writes_on_tokens(
     return into_stream(sae, parts, _native(encoder, sae).projections()[0])
 
 
+def trained_tokens(sae: SparseAutoencoder, spec: EncoderSpec) -> list[int]:
+    """Lists the tokens that an autoencoder was trained on: the readout tokens, the patches, or all if not known."""
+    if sae.trained_on == "cls":
+        return list(range(spec.n_tokens) if spec.readout_tokens is None else spec.readout_tokens)
+    return list(range(spec.first_patch if sae.trained_on == "patch" else 0, spec.n_tokens))
+
+
 def check_sae(sae: SparseAutoencoder, spec: EncoderSpec) -> None:
     """Checks that an encoder has what an autoencoder reads.
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -201,8 +201,8 @@ def stored_reading(path: Path) -> Reading:
 def _check_tensors(path: Path) -> None:
     def check() -> None:
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-        if size != (stated := _stated_size(path)):  # before all of it is mapped into memory
+            stated, size = _stated_size(file), file.seek(0, os.SEEK_END)
+        if size != stated:  # before all of it is mapped into memory
             raise ValueError(f"it is {size} bytes long, and its header states {stated}")
         with safe_open(path, framework="pt"):
             pass
@@ -210,13 +210,12 @@ def _check_tensors(path: Path) -> None:
     _readable(path, check)
 
 
-def _stated_size(path: Path) -> int:
+def _stated_size(file: BinaryIO) -> int:
     """Bytes that a safetensors file must have, from its header."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"its header states its own length as {length} bytes")
-        header = json.loads(file.read(length))
+    length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header states its own length as {length} bytes")
+    header = json.loads(file.read(length))
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     return 8 + length + max(ends, default=0)
 

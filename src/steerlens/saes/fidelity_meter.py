@@ -3,6 +3,7 @@
 explained variance = 1 - Σ |x - x̂|² / Σ |x - mean(x)|²
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Fidelity:
         cosine: mean cosine similarity between the model's readout of the values and of their reconstruction, or between
             both themselves if no readout was given.
         after_readout: whether a readout was given.
+        error_norm: norm of the error, relative to that of the values; NaN if all values are zero.
     """
 
     n_values: int
@@ -38,6 +40,7 @@ class Fidelity:
     dead_share: float
     cosine: float
     after_readout: bool
+    error_norm: float
 
     @property
     def is_poor(self) -> bool:
@@ -108,6 +111,7 @@ class FidelityMeter:
             1 - float(self._ever.sum()) / self.sae.n_features,
             self._cosine / self._n,
             self._after_readout,
+            math.sqrt(self._error / self._squares) if self._squares > 0 else float("nan"),
         )
 
 

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
-from steerlens.lenses import into_stream, values_on_tokens
+from steerlens.lenses import into_stream, trained_tokens, values_on_tokens
 from steerlens.saes import Fidelity, FidelityMeter, SparseAutoencoder, value_at
 from steerlens.trace import Trace
-
-POOR = 0.5
-"""Explained variance, or cosine after the readout, below which a fit is called poor."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +21,26 @@ class SaeFit:
 
     Attributes:
         fidelity: explained variance, L0 and silent features on the tokens that it was trained on, the readout tokens
-            if that is not known; cosine after the model's readout of the readout tokens.
-        error_norm: norm of the error on the readout tokens, relative to that of the value.
+            if that is not known; cosine after the model's readout, and norm of the error, on the readout tokens.
         tokens: the tokens of the fidelity in words.
     """
 
     fidelity: Fidelity
-    error_norm: float
     tokens: str
 
     @property
     def is_poor(self) -> bool:
         """True if half of the variance or more is left unexplained, or the cosine is below 0.5."""
-        explained = self.fidelity.explained_variance
-        if math.isnan(explained):  # a single value has no variance: its square stands for it
-            explained = 1 - self.error_norm**2
-        return not (explained >= POOR and self.fidelity.cosine >= POOR)
+        fidelity = self.fidelity
+        if math.isnan(fidelity.explained_variance):  # a single value has no variance: its square stands for it
+            fidelity = replace(fidelity, explained_variance=1 - fidelity.error_norm**2)
+        return fidelity.is_poor
 
     def to_json(self) -> dict[str, Any]:
         """The fit as JSON values."""
-        numbers = {**asdict(self.fidelity), "error_norm": self.error_norm}
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in numbers.items()
+            for name, value in asdict(self.fidelity).items()
         }
         return {**finite, "tokens": self.tokens, "is_poor": self.is_poor}
 
@@ -58,7 +52,6 @@ class FitMeter:
         self._sae = sae
         self._trained, self._readout = FidelityMeter(sae), FidelityMeter(sae)
         self._on_tokens = sae.trained_on in ("all", "patch") and not sae.reads_embedding
-        self._error = self._total = 0.0
 
     @torch.no_grad()
     def add(self, encoder: Encoder, trace: Trace, inputs: Inputs) -> None:
@@ -73,13 +66,8 @@ class FitMeter:
             return encoder.readout(into_stream(sae, read, trace.out_weights).to(trace.final))
 
         self._readout.add(values, None if sae.reads_embedding else readout)
-        error = values.to(sae.W_enc) - sae.decode(sae.encode(values), values)
-        self._error += float(error.double().square().sum())
-        self._total += float(values.double().square().sum())
         if self._on_tokens:
-            tokens = values_on_tokens(encoder, inputs, sae)
-            first = encoder.spec.first_patch if sae.trained_on == "patch" else 0
-            self._trained.add(tokens[:, first:])
+            self._trained.add(values_on_tokens(encoder, inputs, sae)[:, trained_tokens(sae, encoder.spec)])
 
     def result(self) -> SaeFit:
         """Returns the fit to all pictures.
@@ -87,14 +75,11 @@ class FitMeter:
         Raises:
             UsageError: if there was none.
         """
-        if not self._total > 0:
-            raise UsageError(f"{self._sae.name}: what it reads at {self._sae.site} is zero on every input.")
         fidelity = self._readout.result()
-        error_norm = math.sqrt(self._error / self._total)
+        if math.isnan(fidelity.error_norm):
+            raise UsageError(f"{self._sae.name}: what it reads at {self._sae.site} is zero on every input.")
         if not self._on_tokens:
-            return SaeFit(fidelity, error_norm, "embeddings" if self._sae.reads_embedding else "readout tokens")
-        trained = self._trained.result()
+            return SaeFit(fidelity, "embeddings" if self._sae.reads_embedding else "readout tokens")
         tokens = "image patches" if self._sae.trained_on == "patch" else "all tokens"
-        return SaeFit(
-            replace(trained, cosine=fidelity.cosine, after_readout=fidelity.after_readout), error_norm, tokens
-        )
+        read = {name: getattr(fidelity, name) for name in ("cosine", "after_readout", "error_norm")}
+        return SaeFit(replace(self._trained.result(), **read), tokens)

@@ -17,6 +17,7 @@ from steerlens._version import __version__
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.interventions import Patch
+from steerlens.lenses import trained_tokens
 from steerlens.printable import without_folders
 from steerlens.saes import FidelityMeter, JumpReLU, SparseAutoencoder
 from steerlens.scores import cosine_similarity
@@ -80,7 +81,7 @@ def measure_sae(
         clean = encoder.embed(inputs)
         if isinstance(sae.site, Site):
             values = encoder.record(inputs, [sae.site])[sae.site].float()
-            read = _trained_tokens(encoder, sae)
+            read = trained_tokens(sae, encoder.spec)
             rebuilt = sae.decode(sae.encode(values[:, read]), values[:, read])
             again = encoder.embed(inputs, [Patch(sae.site, tuple(read), value=rebuilt)])
             meter.add(values[:, read])
@@ -97,13 +98,6 @@ def measure_sae(
         result.dead_share,
         float(torch.cat(cosines).mean()),
     )
-
-
-def _trained_tokens(encoder: Encoder, sae: SparseAutoencoder) -> list[int]:
-    spec = encoder.spec
-    if sae.trained_on == "cls":
-        return list(range(spec.n_tokens) if spec.readout_tokens is None else spec.readout_tokens)
-    return list(range(spec.first_patch if sae.trained_on == "patch" else 0, spec.n_tokens))
 
 
 def write_sae(

@@ -123,7 +123,8 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             content["units"] = units_json(reading)
         content["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
         pictures.append(content)
-    saes = {"saes": dict(saes_json(atlas))} if saes_json(atlas) else {}
+    fits = saes_json(atlas)
+    saes = {"saes": dict(fits)} if fits else {}
     return {"report": str(report), "run": str(report.parent), **saes, "pictures": pictures}
 
 

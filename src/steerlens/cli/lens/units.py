@@ -34,7 +34,7 @@ def fit_words(fit: SaeFit) -> str:
     where = "after the readout" if fidelity.after_readout else "of what it reads"
     return (
         f"{explained}, L0 {fidelity.l0:.1f}, {100 * fidelity.dead_share:.0f} % of its features silent ({fit.tokens}); "
-        f"error {100 * fit.error_norm:.0f} % of the value's norm, cosine {fidelity.cosine:.2f} {where}"
+        f"error {100 * fidelity.error_norm:.0f} % of the value's norm, cosine {fidelity.cosine:.2f} {where}"
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steerlens.encoders import Hook, Inputs, NativeEncoder, record_prefix, resume
 from steerlens.interventions import Add
-from steerlens.lenses import into_stream
+from steerlens.lenses import into_stream, trained_tokens
 from steerlens.saes import SparseAutoencoder
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
@@ -43,12 +43,7 @@ class FeatureReader:
     @property
     def tokens(self) -> list[int]:
         """Tokens whose activations count: those that the autoencoder was trained on; one for the image embedding."""
-        spec = self.encoder.spec
-        if self.sae.reads_embedding:
-            return [0]
-        if self.sae.trained_on == "cls":
-            return list(range(spec.n_tokens) if spec.readout_tokens is None else spec.readout_tokens)
-        return list(range(spec.first_patch if self.sae.trained_on == "patch" else 0, spec.n_tokens))
+        return [0] if self.sae.reads_embedding else trained_tokens(self.sae, self.encoder.spec)
 
     @property
     def head_layers(self) -> range:
