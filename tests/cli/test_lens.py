@@ -359,7 +359,19 @@ def test_runs_of_other_options_or_pictures_get_folders_of_their_own() -> None:
 
 
 FLAGS = (
-    *("address", "batch-size", "compile", "controls", "decode", "device", "dry-run", "dtype", "effect"),
+    *(
+        "address",
+        "bank",
+        "batch-size",
+        "cards",
+        "compile",
+        "controls",
+        "decode",
+        "device",
+        "dry-run",
+        "dtype",
+        "effect",
+    ),
     *("encoder", "engine", "foils", "group", "guidance", "guidance-interval", "json", "labels", "lens", "local"),
     *(
         "local-files-only",
@@ -386,6 +398,7 @@ FLAGS = (
         "steps",
         "strength",
         "strongest",
+        "studies",
         "target",
         "tokens",
         "vector",
@@ -436,6 +449,28 @@ def test_effects_get_a_run_folder_of_their_own_however_they_are_named() -> None:
     )
     assert at_once == one_by_one
     assert len({plain, total, at_once}) == 3
+
+
+def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
+    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank, index, out = tmp_path / "bank", tmp_path / "index", tmp_path / "out"
+    bank.mkdir()
+    rng = np.random.default_rng(5)
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(bank / f"thing {number}.png")
+    run = ["lens", str(photo), "--model", str(pair_folder), "--steps", "2", "--controls", "0", "--out", str(out)]
+    assert main(run) == 0
+    assert (
+        main(["neighbours", "index", str(bank), "--encoder", str(pair_folder / "image_encoder"), "--out", str(index)])
+        == 0
+    )
+    assert main([*run, "--cards", "2"]) == 2
+    assert "--bank INDEX" in capsys.readouterr().err
+    assert main([*run, "--bank", str(index), "--cards", "2", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)["pictures"][0]["cards"]
+    assert len(cards["heads"]) == 2 and cards["missing"].startswith("Not measured on ")
+    assert '"cards":{' in (out / "report.html").read_text()
 
 
 def test_no_picture_at_all_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:

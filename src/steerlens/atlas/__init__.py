@@ -6,6 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
+    from steerlens.atlas.cards import CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, TextScore
     from steerlens.atlas.domain import DomainCheck
     from steerlens.atlas.lazy import Lazy
     from steerlens.atlas.plan import (
@@ -34,11 +35,16 @@ __all__ = [
     "LENS_NAMES",
     "REAL_PASSES",
     "Atlas",
+    "CardEnd",
+    "CardPicture",
     "Cell",
     "CellResult",
     "CellsByPicture",
     "DomainCheck",
     "Effect",
+    "Faithfulness",
+    "HeadCard",
+    "InputCards",
     "Lazy",
     "LazyResults",
     "LensName",
@@ -46,6 +52,7 @@ __all__ = [
     "Reading",
     "RepeatedCells",
     "SiteScore",
+    "TextScore",
     "UnitReading",
     "cells_by_picture",
     "clean_site",

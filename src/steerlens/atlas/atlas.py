@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.atlas.cards import InputCards
 from steerlens.atlas.domain import DomainCheck, check_domain
 from steerlens.atlas.lazy import Lazy
 from steerlens.atlas.plan import CONTROLS, Cell, LensName, Plan, clean_site
@@ -39,6 +40,7 @@ class Atlas:
         readings: the reading of each input picture.
         results: the decoded pictures.
         manifest: versions, models and options of the run.
+        cards: id of an input -> cards of its best heads, if they were made.
     """
 
     encoder: EncoderSpec
@@ -47,6 +49,7 @@ class Atlas:
     readings: Sequence[Reading]
     results: Sequence[CellResult]
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    cards: Mapping[str, InputCards] = field(default_factory=dict[str, InputCards], repr=False)
 
     def __repr__(self) -> str:
         return f"Atlas({len(self.readings)} input pictures, {len(self.results)} decoded pictures, {self.encoder.name})"

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.profiles.faithfulness import Faithfulness, measured_faithfulness
+    from steerlens.atlas import Faithfulness, TextScore
+    from steerlens.profiles.cards import write_head_cards
+    from steerlens.profiles.faithfulness import measured_faithfulness
     from steerlens.profiles.options import ProfileOptions, heads_of
     from steerlens.profiles.page import profile_page, write_profile_page
     from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, folder_pictures, scene_pictures
     from steerlens.profiles.study import check_profile, profile_heads, profile_identity, profile_work
     from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile, TopPicture
-    from steerlens.profiles.texts import TextScore
 
 __all__ = [
     "Average",
@@ -33,6 +34,7 @@ __all__ = [
     "profile_page",
     "profile_work",
     "scene_pictures",
+    "write_head_cards",
     "write_profile_page",
 ]
 

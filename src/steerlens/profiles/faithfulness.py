@@ -1,11 +1,11 @@
 """Measured faithfulness of what a head's card shows, from finished studies of the same model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from steerlens.atlas import Faithfulness
 from steerlens.errors import UsageError
 from steerlens.studies.page import find_studies
 
@@ -17,30 +17,6 @@ _MEASURES: Mapping[str, str] = {
     REAL: "correlation with the effect of ablation on any name",
     OWN: "own write closer to the input than the same head's for another picture; guessing reaches 0.5",
 }
-
-
-@dataclass(frozen=True)
-class Faithfulness:
-    """Measured faithfulness of one way of showing heads, on one model.
-
-    Attributes:
-        of: what is shown: `contrast pair`, `real pictures`, or `own write`.
-        measure: the measure, in words.
-        value: over all heads.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        heads: label of a head -> its own figure, which has no interval: a rough guide. For the first two a correlation
-            over names, for the last the head's share.
-        pictures: number of pictures.
-    """
-
-    of: str
-    measure: str
-    value: float
-    low: float
-    high: float
-    heads: Mapping[str, float]
-    pictures: int
 
 
 def measured_faithfulness(model: str, folder: Path | None = None) -> tuple[Faithfulness, ...]:

@@ -11,12 +11,12 @@ from markupsafe import Markup
 from steerlens._version import __version__
 from steerlens.naming import TextDecomposition
 from steerlens.printable import without_folders
-from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import Order
 from steerlens.profiles.names import WRITES
 from steerlens.profiles.summary import Average, DecodedPicture, HeadProfile, Profile, TopPicture
 from steerlens.profiles.texts import TextScore
 from steerlens.report import SEQUENTIAL, colour, data_uri, script_json, short_name
+from steerlens.report.cards import measured_words
 from steerlens.report.html import page_environment, script_hash
 from steerlens.storage import OwnedFolder
 
@@ -153,7 +153,7 @@ def _head(profile: Profile, head: HeadProfile) -> dict[str, Any]:
         },
         "named": [_named(_NAMED[name], named) for name, named in head.names.items()],
         "card": [_card_row(title, head.real.get(end, ()), head.texts.get(end, ())) for end, title in _ENDS],
-        "faithful": [_measured_words(measured, head.site.label) for measured in profile.faithfulness],
+        "faithful": [measured_words(measured, head.site.label) for measured in profile.faithfulness],
         "rows": [
             (title, [(top.id, top.concept, _signed(top.value)) for top in head.tops[order]])
             for order, title in _ORDERS.items()
@@ -182,14 +182,6 @@ def _card_row(
 ) -> tuple[str, list[tuple[str, str, str]], list[tuple[str, bool]]]:
     pictures = [(top.id, top.concept, _signed(top.value)) for top in real]
     return title, pictures, [(text.text, text.stands_out) for text in texts]
-
-
-def _measured_words(measured: Faithfulness, head: str) -> tuple[str, str, str, str]:
-    """What is measured; its figure over all heads with the interval; this head's own; and the measure."""
-    figure = f"{two(measured.value)} [{two(measured.low)}, {two(measured.high)}]"
-    own = measured.heads.get(head)
-    measure = f"{measured.measure}; {measured.pictures} pictures"
-    return measured.of, figure, "not measured" if own is None else two(own), measure
 
 
 def _measure_words(profile: Profile) -> str:

@@ -18,9 +18,8 @@ from steerlens.profiles.faithfulness import Faithfulness
 from steerlens.profiles.measure import ORDERS, Means, Order, oriented
 from steerlens.profiles.pictures import ProfilePicture
 from steerlens.profiles.texts import TextScore, describe, text_scores
-from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared import only_near
+from steerlens.studies.shared import along_change
 from steerlens.vocabulary import Vocabulary
 
 N_REAL = 5
@@ -230,19 +229,14 @@ def make_profile(
 
 def _real_pictures(measured: Measurements) -> dict[str, list[tuple[TopPicture, ...]]]:
     """Real pictures near each end of each head's axis, and not near the other end."""
-    bank, found = measured.embeddings, dict[str, list[tuple[TopPicture, ...]]]()
-    for end, other in (("high", "low"), ("low", "high")):
-        near, far = measured.ends[end], measured.ends[other]
-        places = only_near(near, far, bank, N_REAL, N_REAL)
-        margin = cosine_similarity(near[:, None], bank) - cosine_similarity(far[:, None], bank)
-        found[end] = [
-            tuple(
-                TopPicture(measured.pictures[row].id, measured.pictures[row].concept, float(margin[head, row]))
-                for row in rows
-            )
-            for head, rows in enumerate(places.tolist())
+    pictures = measured.pictures
+    return {
+        end: [
+            tuple(TopPicture(pictures[row].id, pictures[row].concept, margin) for row, margin in near)
+            for near in along_change(measured.ends[end], measured.ends[other], measured.embeddings, N_REAL)
         ]
-    return found
+        for end, other in (("high", "low"), ("low", "high"))
+    }
 
 
 def _average(values: Float[Tensor, "N"]) -> Average | None:

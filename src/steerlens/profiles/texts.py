@@ -6,33 +6,16 @@ have a large excess by chance, so it is compared with the best excess of meaning
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.atlas import TextScore
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 
 _LEVEL = 0.95
 """Share of meaningless directions whose best text a text must exceed to stand out."""
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """Text with its score for a head.
-
-    Attributes:
-        text: the text.
-        score: cosine with the head's direction; for a classifier, the change of its logit.
-        excess: the score minus the text's mean score over the other heads.
-        stands_out: True if the excess is above that of the best text of 95 % of meaningless directions.
-    """
-
-    text: str
-    score: float
-    excess: float
-    stands_out: bool
 
 
 def text_scores(

@@ -7,6 +7,7 @@ from typing import Any
 
 from steerlens.atlas import CONTROLS, Atlas, CellResult, LensName, Reading, SiteScore, foil_of
 from steerlens.printable import without_folders
+from steerlens.report.cards import card_data
 from steerlens.report.colours import DIVERGING, SEQUENTIAL
 from steerlens.report.embed import data_uri, packed
 from steerlens.report.findings import head_counts, sentences
@@ -136,6 +137,7 @@ def picture_data(
         else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
         "attention": known.attention,
         "units": unit_data(atlas, reading),
+        "cards": card_data(atlas.cards.get(id)),
         "leftOut": len(atlas.results_of(id)) - len(known.cells),
     }
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from steerlens.runs.cards import StoredCards, cards_key, write_cards
     from steerlens.runs.difference import first_difference
     from steerlens.runs.export import export_parquet, export_pictures
     from steerlens.runs.manifest import fingerprint, plan_to_json, spec_to_json
@@ -18,7 +19,9 @@ __all__ = [
     "IMAGE",
     "RunSummary",
     "RunWriter",
+    "StoredCards",
     "Verification",
+    "cards_key",
     "export_parquet",
     "export_pictures",
     "fingerprint",
@@ -32,6 +35,7 @@ __all__ = [
     "spec_to_json",
     "table_bytes",
     "verify_run",
+    "write_cards",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -9,6 +9,7 @@
     tensors/ID.safetensors           its embedding, attention maps and head norms
     cells/part-000000.parquet        decoded pictures with their numbers, part by part
     tensors/part-000000.safetensors  embeddings that were decoded, and embeddings of the decoded pictures
+    cards/ID.json                    cards of its best heads, if they were requested
     report.html, figures/            drawn from the files above
 
 `pandas.read_parquet(RUN / "cells")` reads all parts: a folder holds tables of one kind, and nothing else. A run of an
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 from steerlens.atlas import CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
+from steerlens.runs.cards import StoredCards
 from steerlens.runs.hashes import append_hashes, begin_hashes, tidy_hashes
 from steerlens.runs.manifest import (
     FORMAT,
@@ -277,6 +279,7 @@ def load_run(folder: str | Path) -> NotebookAtlas:
             readings=readings,
             results=results,
             manifest=manifest,
+            cards=StoredCards(folder, plan.pictures),
         )
 
 

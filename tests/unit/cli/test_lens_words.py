@@ -17,6 +17,7 @@ from steerlens.cli.main import parse_command
         ["--target", "a cup; $HOME 'n' more", "--decode", "top:20", "--controls", "0", "--foils", "1", "--labels", "9"],
         ["--model", "dinov2-small", "--local", "some/folder", "--local-files-only", "--device", "cpu", "--json"],
         ["--sae", "a=one", "--sae", "two", "--sae-site", "resid_post.8", "--engine", "ray", "--workers", "2"],
+        ["--bank", "an index", "--cards", "3", "--studies", "studies"],
     ],
 )
 def test_words_give_the_same_settings_again(words: list[str]) -> None:

@@ -1,12 +1,13 @@
 """Steps of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from steerlens.atlas import Atlas, DomainCheck, LensName, Reading, SiteScore
 from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.lens.cards import card_lines, cards_json
 from steerlens.cli.lens.engines import (
     SweepBar,
     compile_decoder,
@@ -17,13 +18,15 @@ from steerlens.cli.lens.engines import (
 )
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.cli.lens.units import fit_lines, saes_json, unit_lines, units_json
+from steerlens.decoders import NeighboursDecoder
 from steerlens.domain import UNUSUAL
 from steerlens.images import Picture
 from steerlens.printable import printable
 from steerlens.progress import Progress, run_to_end
 from steerlens.report import advice, domain_warnings, outside_words, write_report
-from steerlens.sweep import look_in, make_job
-from steerlens.zoo import read_vocabulary
+from steerlens.runs import load_run
+from steerlens.sweep import Job, look_in, make_job
+from steerlens.zoo import Pair, read_vocabulary
 
 
 def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Path, command: str) -> int:
@@ -36,6 +39,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         command: the command as a text, which the run keeps and its report states.
     """
     engine = engine_of(settings)
+    settings.head_cards.check()
     for picture in pictures:
         if picture.note:
             say(f"{picture.name}: {picture.note}", quiet=settings.json)
@@ -86,6 +90,9 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
             progress.say(note)
+        if settings.head_cards.bank is not None:
+            run_to_end(_cards(settings, pair, job, atlas, folder), progress.show)
+            atlas = load_run(folder)
         progress.stage("report", 1)
         report = write_report(atlas, folder)
         progress.advance(1)
@@ -100,6 +107,18 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
     else:
         _print_best_heads(atlas, report)
     return 0
+
+
+def _cards(settings: LensSettings, pair: Pair, job: Job, atlas: Atlas, folder: Path) -> Generator[Progress, None, None]:
+    """Makes the cards of the best heads, beside figures of studies of the model."""
+    from steerlens.profiles import measured_faithfulness, write_head_cards
+
+    cards = settings.head_cards
+    if cards.bank is None:
+        return
+    measured = measured_faithfulness(pair.name, cards.studies)
+    bank = NeighboursDecoder(cards.bank)
+    yield from write_head_cards(job, atlas, folder, bank, model=pair.name, count=cards.cards, faithfulness=measured)
 
 
 def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
@@ -121,6 +140,8 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             content[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
         if reading.units:
             content["units"] = units_json(reading)
+        if (cards := atlas.cards.get(reading.id)) is not None:
+            content["cards"] = cards_json(cards)
         content["labels"] = [{**asdict(label), "site": str(label.site)} for label in reading.labels]
         pictures.append(content)
     fits = saes_json(atlas)
@@ -141,6 +162,8 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
             say(line)
         _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {reading.target}")
         _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {reading.target}")
+        for line in card_lines(atlas.cards.get(reading.id)):
+            say(line)
     say(f"report: {report}")
 
 

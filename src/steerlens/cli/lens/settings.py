@@ -181,6 +181,36 @@ class DecodingSettings(DecodingOptions):
 
 
 @dataclass(frozen=True)
+class CardSettings:
+    """Cards of the best heads: a contrast pair, real pictures along the change, and names gained and lost."""
+
+    bank: Path | None = None
+    """Index of real pictures by the same encoder (steerlens neighbours index). With it, the report has a card for the
+    best heads of each input: the input steered along the head's write and against it, with its mean over the index
+    taken out; real pictures near only one of both; names gained and lost; and how far each was measured to be true."""
+
+    cards: int = 6
+    """Heads of each input with a card, those that the Steering Lens ranks first; needs --bank."""
+
+    studies: Path | None = None
+    """Folder of finished studies of this model (steerlens study lenses, identification), whose figures the cards show.
+    Default: the figures that come with steerlens for its own models."""
+
+    def check(self) -> None:
+        """Refuses options that have no effect or make no sense.
+
+        Raises:
+            UsageError: if there is one.
+        """
+        from steerlens.errors import UsageError
+
+        if self.bank is None and (self.cards != CardSettings().cards or self.studies is not None):
+            raise UsageError("--cards and --studies: no effect, because cards need real pictures: give --bank INDEX.")
+        if self.cards < 1:
+            raise UsageError(f"--cards {self.cards}: at least one head gets a card; leave --bank out for none.")
+
+
+@dataclass(frozen=True)
 class WorkerSettings(Workers):
     """Where the run computes: in this process, or on Ray workers."""
 
@@ -226,6 +256,8 @@ class LensSettings:
     lens: Annotated[LensChoice, tyro.conf.arg(name="lens")] = field(default_factory=LensChoice)
 
     decoding: Annotated[DecodingSettings, tyro.conf.arg(name="decoding")] = field(default_factory=DecodingSettings)
+
+    head_cards: Annotated[CardSettings, tyro.conf.arg(name="cards-of-heads")] = field(default_factory=CardSettings)
 
     workers: Annotated[WorkerSettings, tyro.conf.arg(name="cluster")] = field(default_factory=WorkerSettings)
 
@@ -275,9 +307,10 @@ _MARKED = (
 
 _UNMARKED = frozenset(
     {"model", "device", "batch_size", "local_files_only", "compile", "engine", "address", "workers", "worker_cpus"}
-    | {"worker_gpus", "no_cache", "json", "offload"}
+    | {"worker_gpus", "no_cache", "json", "offload", "bank", "cards", "studies"}
 )
-"""Flags that do not decide a run's results, and the model, which the folder's name contains anyway."""
+"""Flags that do not decide a run's results, of which cards of heads are no part, and the model, which the folder's name
+contains anyway."""
 
 _FLAGS = {"lenses": "lens", "n_seeds": "seeds", "n_labels": "labels", "count": "workers"} | {
     "cpus": "worker_cpus",

@@ -87,7 +87,12 @@ class NeighboursDecoder:
     @property
     def count(self) -> int:
         """Number of pictures that can be shown."""
-        return sum(digest not in self._left_out for digest in self._hashes)
+        return len(self.rows)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Indices of the pictures that can be shown."""
+        return tuple(index for index, digest in enumerate(self._hashes) if digest not in self._left_out)
 
     def nearest(self, embeddings: Float[Tensor, "N E"], k: int = 1) -> tuple[Int[Tensor, "N k"], Float[Tensor, "N k"]]:
         """Finds the k nearest pictures of each embedding, best first: their indices and cosine similarities.

@@ -23,7 +23,7 @@ from steerlens.studies.lenses.options import CandidateLens, LensesOptions
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import REPORT, DecodeJob, decode_jobs, judged_targets, measure_effects, part_name
-from steerlens.studies.shared.neighbours import only_near
+from steerlens.studies.shared.neighbours import only_near, opposite
 from steerlens.studies.shared.parts import Part, TensorName
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 from steerlens.studies.shared.subjects import Subject, other_concept
@@ -120,11 +120,6 @@ def steered(bench: Bench, subject: Subject, settings: Sequence[LensSetting]) -> 
 def unique(settings: Iterator[LensSetting]) -> list[LensSetting]:
     """Settings in order, each once."""
     return list(dict.fromkeys(settings))
-
-
-def opposite(clean: Float[Tensor, "E"], changed: Float[Tensor, "*n E"]) -> Float[Tensor, "*n E"]:
-    """Embeddings changed by as much in the opposite direction, `e - (e_changed - e)`."""
-    return 2 * clean - changed
 
 
 def measure_pictures(

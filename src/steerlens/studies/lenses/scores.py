@@ -21,11 +21,11 @@ from torch import Tensor
 from steerlens.errors import StoreError
 from steerlens.sites import Site
 from steerlens.studies.lenses.bank import Bank, Names
-from steerlens.studies.lenses.measure import CLEAN, opposite, step_name
+from steerlens.studies.lenses.measure import CLEAN, step_name
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL, CandidateLens
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
-from steerlens.studies.shared.neighbours import nearest
+from steerlens.studies.shared.neighbours import nearest, opposite
 from steerlens.studies.shared.stats import spearman
 from steerlens.studies.shared.transfer import transfer
 

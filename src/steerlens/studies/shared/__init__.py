@@ -31,13 +31,13 @@ if TYPE_CHECKING:
         load_subjects,
     )
     from steerlens.studies.shared.measurements import PicturePart, PictureTables
-    from steerlens.studies.shared.neighbours import nearest, only_near
+    from steerlens.studies.shared.neighbours import along_change, nearest, only_near, opposite
     from steerlens.studies.shared.parts import Part, TensorName, TensorNames
     from steerlens.studies.shared.planned import PlannedDecoder, PlannedEncoder, PlannedTexts
     from steerlens.studies.shared.records import Key, Record, StudySummary
     from steerlens.studies.shared.run import Experiment, Output, run_experiment
     from steerlens.studies.shared.scenes import draw_scenes, open_pictures, scene_subjects
-    from steerlens.studies.shared.settings import LensSetting, lens_embeddings
+    from steerlens.studies.shared.settings import LensSetting, Reference, lens_embeddings, reference_of
     from steerlens.studies.shared.stats import (
         Estimate,
         correlation_estimate,
@@ -69,6 +69,7 @@ __all__ = [
     "PlannedEncoder",
     "PlannedTexts",
     "Record",
+    "Reference",
     "StudyArguments",
     "StudyFolder",
     "StudyModels",
@@ -82,6 +83,7 @@ __all__ = [
     "Work",
     "ablate",
     "all_effects",
+    "along_change",
     "attribution",
     "by_layer",
     "check_folder",
@@ -106,6 +108,8 @@ __all__ = [
     "only_near",
     "open_pictures",
     "open_study",
+    "opposite",
+    "reference_of",
     "require_embeddings",
     "run_experiment",
     "scene_subjects",

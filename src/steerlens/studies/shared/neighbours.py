@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from steerlens.scores import cosine_similarity
+
 
 def nearest(embeddings: Float[Tensor, "*n E"], bank: Float[Tensor, "M E"], k: int) -> Int64[Tensor, "*n k"]:
     """Indices of the k pictures of a bank with the highest cosine similarity, best first; all of a smaller bank."""
@@ -25,3 +27,22 @@ def only_near(
         for near, others in zip(nearest(first, bank, k + count), nearest(second, bank, k), strict=True)
     ]
     return torch.stack(rows)
+
+
+def opposite(clean: Float[Tensor, "E"], changed: Float[Tensor, "*n E"]) -> Float[Tensor, "*n E"]:
+    """Embeddings changed by as much in the opposite direction, `e - (e_changed - e)`."""
+    return 2 * clean - changed
+
+
+def along_change(
+    first: Float[Tensor, "n E"], second: Float[Tensor, "n E"], bank: Float[Tensor, "M E"], count: int
+) -> list[list[tuple[int, float]]]:
+    """Pictures of a bank near the first embeddings and not near the second, best first.
+
+    Returns:
+        For each embedding, the index of each picture and its margin: its cosine with the first minus that with the
+        second.
+    """
+    places = only_near(first, second, bank, count, count)
+    margin = cosine_similarity(first[:, None], bank) - cosine_similarity(second[:, None], bank)
+    return [[(row, float(margin[head, row])) for row in rows] for head, rows in enumerate(places.tolist())]

@@ -68,6 +68,8 @@ export interface InputData {
   attention: string | null;
   /** Features and neurons, in the order of the plan; none in most runs. */
   units?: Unit[];
+  /** Cards of the best heads; none in most runs. */
+  cards?: Cards | null;
   /** Pictures of the run that the page does not hold. */
   leftOut: number;
 }
@@ -85,6 +87,38 @@ export interface Unit {
   /** Shares of `peak` on every patch, as 16-bit numbers in base64; null where no token holds it. */
   map: string | null;
   peak: number | null;
+}
+
+/** Cards of heads on one input; `card_data` in `report/cards.py` writes it. */
+export interface Cards {
+  strength: string;
+  /** Origin of the real pictures, in words. */
+  bank: string;
+  model: string;
+  /** What was not measured on the model, as a sentence; empty if all was. */
+  missing: string;
+  /** By text form of the head. */
+  heads: Record<string, HeadCard>;
+}
+
+export interface HeadCard {
+  /** What the input gains along the head's write, and what it loses. */
+  ends: CardEnd[];
+  /** What is measured, over all heads, of this head, and the measure. */
+  faithful: [of: string, figure: string, own: string, measure: string][];
+}
+
+export interface CardEnd {
+  decoded: CardPicture;
+  real: CardPicture[];
+  /** Texts, and whether each is better than chance. */
+  names: [text: string, out: boolean][];
+}
+
+export interface CardPicture {
+  src: string;
+  name: string;
+  value: number;
 }
 
 export interface Counts {

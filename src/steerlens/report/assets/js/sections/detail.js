@@ -7,6 +7,7 @@ import { siteOf, steeredScore } from "../core/sites.js";
 import { attention } from "./attention.js";
 import { detailLabels, detailNumbers } from "./numbers.js";
 import { detailPictures } from "./detail-pictures.js";
+import { headCard } from "./head-card.js";
 import { unitDetail } from "./units.js";
 
 /** @import { Lens, Page, Site } from "../types" */
@@ -24,7 +25,7 @@ export function detail(page) {
     if (site && key !== null) {
       // Live parts stand between both and stay: a slider that is being dragged must not be taken out.
       part(panel, "head").replaceChildren(heading(page, key, site), facts(page, key, site));
-      part(panel, "body").replaceChildren(...detailPictures(page, site), detailNumbers(page, site), ...detailLabels(site),
+      part(panel, "body").replaceChildren(...detailPictures(page, site), ...headCard(page, key), detailNumbers(page, site), ...detailLabels(site),
         ...unitDetail(page, key), attention(page, site));
       if (key !== shown) panel.scrollTop = 0;
     }

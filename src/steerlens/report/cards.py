@@ -1,0 +1,70 @@
+"""Cards of heads on a page: plain values, with every number beside its measured faithfulness."""
+
+from typing import Any
+
+from steerlens.atlas import CardEnd, CardPicture, Faithfulness, InputCards
+from steerlens.report.embed import data_uri
+from steerlens.report.terms import two
+
+THUMBNAIL_SIDE = 96
+"""Longest side of a card's pictures, in pixels."""
+
+MEASURED_BY = {"contrast pair": "lenses", "real pictures": "lenses", "own write": "identification"}
+"""What a card shows -> the study that measures how far it can be trusted."""
+
+
+def card_data(cards: InputCards | None) -> dict[str, Any] | None:
+    """Cards of one input for the page's script; None without any."""
+    if cards is None or not cards.heads:
+        return None
+    return {
+        "strength": cards.strength.replace("rho=", "ρ = ").replace("s=", "s = "),
+        "bank": cards.bank,
+        "model": cards.model,
+        "missing": missing_words(cards),
+        "heads": {
+            str(card.site): {
+                "ends": [_end_data(end) for end in (card.gains, card.loses)],
+                "faithful": [measured_words(measured, card.site.label) for measured in cards.faithfulness],
+            }
+            for card in cards.heads
+        },
+    }
+
+
+def measured_words(measured: Faithfulness, head: str) -> tuple[str, str, str, str]:
+    """What is measured; its figure over all heads with the interval; this head's own; and the measure."""
+    figure = f"{two(measured.value)} [{two(measured.low)}, {two(measured.high)}]"
+    own = measured.heads.get(head)
+    measure = f"{measured.measure}; {measured.pictures} pictures"
+    return measured.of, figure, "not measured" if own is None else two(own), measure
+
+
+def missing_words(cards: InputCards) -> str:
+    """Says which ways of showing heads were not measured on the model, and what measures them; empty if none."""
+    known = {measured.of for measured in cards.faithfulness}
+    missing = [of for of in MEASURED_BY if of not in known]
+    if not missing:
+        return ""
+    studies = " and ".join(f"steerlens study {study}" for study in dict.fromkeys(MEASURED_BY[of] for of in missing))
+    names = {"contrast pair": "contrast pairs", "real pictures": "real pictures", "own write": "own writes"}
+    ways = " and ".join(filter(None, (", ".join(names[of] for of in missing[:-1]), names[missing[-1]])))
+    return (
+        f"Not measured on {cards.model}: how far {ways} can be trusted ({studies}; --studies shows the figures here)."
+    )
+
+
+def _end_data(end: CardEnd) -> dict[str, Any]:
+    return {
+        "decoded": _picture_data(end.decoded),
+        "real": [_picture_data(picture) for picture in end.real],
+        "names": [(name.text, name.stands_out) for name in end.names],
+    }
+
+
+def _picture_data(picture: CardPicture) -> dict[str, Any]:
+    return {
+        "src": data_uri(picture.image, side=THUMBNAIL_SIDE),
+        "name": picture.name,
+        "value": round(picture.value, 3) + 0.0,
+    }
