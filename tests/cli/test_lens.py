@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from steerlens.cli.main import main
+from steerlens.decoders import build_index
+from steerlens.zoo import Pair
 
 
 @pytest.fixture(scope="module")
@@ -452,7 +454,7 @@ def test_effects_get_a_run_folder_of_their_own_however_they_are_named() -> None:
 
 
 def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
-    pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Pair, pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bank, index, out = tmp_path / "bank", tmp_path / "index", tmp_path / "out"
     bank.mkdir()
@@ -461,10 +463,7 @@ def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
         Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(bank / f"thing {number}.png")
     run = ["lens", str(photo), "--model", str(pair_folder), "--steps", "2", "--controls", "0", "--out", str(out)]
     assert main(run) == 0
-    assert (
-        main(["neighbours", "index", str(bank), "--encoder", str(pair_folder / "image_encoder"), "--out", str(index)])
-        == 0
-    )
+    build_index(pair.encoder, bank, index)
     assert main([*run, "--cards", "2"]) == 2
     assert "--bank INDEX" in capsys.readouterr().err
     assert main([*run, "--bank", str(index), "--cards", "2", "--json"]) == 0
