@@ -19,6 +19,7 @@ class OverlayArguments(ComponentArguments):
     Examples:
       steerlens study overlay --data data --out studies/overlay
       steerlens study overlay --bases photos --overlays flowers --model kandinsky-2.2 --out overlay
+      steerlens study overlay --bases photos --overlays flowers --model dinov2-small --no-decoder --out overlay
     """
 
     bases: Path | None = None
@@ -32,6 +33,10 @@ class OverlayArguments(ComponentArguments):
 
     choose: int = 4
     """Pairs of other concepts, on which each lens' setting and comparison are chosen."""
+
+    decoder: bool = True
+    """Order heads by requested embeddings alone and decode nothing: any encoder will do (--encoder), on any
+    pictures."""
 
     seeds: int = 1
     """Seeds of the decoder over which scores are averaged, the same for all heads."""

@@ -15,19 +15,22 @@ def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
     """Concludes from areas of orders; None for studies of earlier versions, which lack the baselines."""
     areas = {row.name: row.area for row in summary.orders}
     decoded, undecoded = chosen_order("steering"), chosen_order("steering", UNDECODED)
-    if CHANGE not in areas or decoded not in areas or undecoded not in areas:
+    if CHANGE not in areas or undecoded not in areas:
         return None
     model, change = summary.model or "this model", areas[CHANGE]
-    works = "removes" if areas[decoded].above() else "does not remove"
+    main = areas.get(decoded, areas[undecoded])
+    works = "removes" if main.above() else "does not remove"
+    order, beside = "Steering Lens, not decoded,", "."
+    if decoded in areas:
+        order, beside = "Steering Lens' pictures", f", and {interval(areas[undecoded])} before decoding."
     less = summary.differences.get(f"{undecoded}, minus {CHANGE}")
     verdict = "about as well as"
     if less is not None and less.excludes_zero:
         verdict = "better than" if less.above() else "worse than"
     return Conclusion(
         (
-            f"On {model}, ablating heads in the order of the Steering Lens' pictures {works} an overlay better than "
-            f"random orders do: {interval(areas[decoded])} on a scale from 0 (random) to 1 (a greedy search), and "
-            f"{interval(areas[undecoded])} before decoding.",
+            f"On {model}, ablating heads in the order of the {order} {works} an overlay better than random orders do: "
+            f"{interval(main)} on a scale from 0 (random) to 1 (a greedy search){beside}",
             f"Before decoding it orders heads {verdict} the norm of the change that the overlay makes in each head's "
             f"write, which needs no lens ({interval(change)}).",
             f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",

@@ -32,6 +32,7 @@ from steerlens.studies.overlay.orders import (
     candidate_orders,
     choose_all,
     chosen_order,
+    is_decoded_order,
     report_orders,
     retained_orders,
 )
@@ -46,7 +47,9 @@ from steerlens.studies.shared.components import check_studied, component_count, 
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
+from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
+from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.studies.shared.wording import worded_figure
 from steerlens.studies.shared.work import Work, reference_passes, single_passes
 from steerlens.zoo import Pair
@@ -83,6 +86,11 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
     draws: int = 2000
     command: str = ""
 
+    @property
+    def decodes(self) -> bool:
+        """False of a study of requested embeddings alone."""
+        return not is_undecoded(self.pair)
+
     def identity(self) -> dict[str, Any]:
         """JSON values that a call must share with an earlier one to resume its study; keys of the first version."""
         options = self.options
@@ -108,7 +116,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         options, overlays, spec = self.options, self.overlays, self.pair.encoder.spec
         heads = component_count(spec, options.sae, options.features)
         components = None if options.sae is None else heads
-        chosen, reported = len(overlays.selection), len(overlays.reported)
+        chosen, reported, decodes = len(overlays.selection), len(overlays.reported), self.decodes
         counts, candidates = points(heads), len(options.steering) + len(options.diffusion)
         block = 1 / spec.n_layers
         scene = 2 * (1 + block) + 2 + (options.ablation == "resample")
@@ -118,11 +126,13 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         untuned, judged = len(untuned_settings()), self.judge is not None
         compared = len(comparisons(self.pair, (*overlays.selection, *overlays.reported)))
         measured_orders, baselines = 4, 3
-        choosing = 2 * candidates * compared + measured_orders + RANDOM_ORDERS
-        reporting = len(LENSES) * (3 + judged) + untuned * (2 + judged) + measured_orders + baselines + RANDOM_ORDERS
+        choosing = (1 + decodes) * candidates * compared + measured_orders + RANDOM_ORDERS
+        of_lenses = len(LENSES) * (3 + judged) + untuned * (2 + judged) if decodes else len(LENSES) + untuned
+        reporting = of_lenses + measured_orders + baselines + RANDOM_ORDERS
+        retained = sum(decodes or not is_decoded_order(name) for name in retained_orders())
         along = len(counts) - 2  # no heads need no pass, and all heads are the same for all orders
         passes = reference_passes(spec, len(overlays.reference)) + (chosen + reported) * single
-        passes += chosen * choosing * along + reported * (reporting + len(retained_orders())) * along
+        passes += chosen * choosing * along + reported * (reporting + retained) * along
         strips = len(STRIPS) * (len(set(strip_columns(counts))) - 2) + 2
         decoded = chosen * heads * candidates + reported * (heads * (untuned + len(LENSES)) * options.seeds + strips)
         return Work(
@@ -130,7 +140,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             references=len(overlays.reference),
             heads=heads,
             encoder_passes=passes,
-            decoded={options.decode: decoded},
+            decoded={options.decode: decoded} if decodes else {},
             judged=judged,
         )
 
@@ -143,8 +153,10 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         choices = yield from self._choose(folder, bench)
         folder.freeze({lens: choice.to_json() for lens, choice in choices.items()})
         reported, options = self.overlays.reported, self.options
-        decoded = [*untuned_settings().values(), *(choices[lens].setting for lens in LENSES)]
+        decoded = [*untuned_settings().values(), *(choices[lens].setting for lens in LENSES if lens in choices)]
         undecoded = [choices[f"{lens}{UNDECODED}"].setting for lens in LENSES]
+        if not self.decodes:
+            decoded, undecoded = [], [*decoded, *undecoded]
         wanted = OverlayMeasurements(
             {str(setting): setting for setting in decoded},
             {str(setting): setting for setting in undecoded},
@@ -158,8 +170,9 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             report_orders(part, choices, self._random_seed(pair), layers)
             for part, pair in zip(parts, reported, strict=True)
         ]
+        strips = STRIPS if self.decodes else ()
         yield from measure_trajectories(
-            bench, reported, orders, options, folder, REPORT_TRAJECTORIES, STRIPS, retained_orders()
+            bench, reported, orders, options, folder, REPORT_TRAJECTORIES, strips, retained_orders()
         )
         measured = folder.read_all(TrajectoryPart, (part_name(REPORT_TRAJECTORIES, pair) for pair in reported))
         return _Measured(choices, Trajectories(parts, measured, points(len(bench.sites))))
@@ -169,18 +182,20 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         selection, options = self.overlays.selection, self.options
         compared = comparisons(self.pair, (*selection, *self.overlays.reported))
         settings = (*options.steering, *options.diffusion)
-        wanted = OverlayMeasurements({candidate_name(setting): setting for setting in settings}, {})
+        named = {candidate_name(setting): setting for setting in settings}
+        wanted = OverlayMeasurements(named, {}) if self.decodes else OverlayMeasurements({}, named)
+        views: tuple[View, ...] = ("decoded", "requested") if self.decodes else ("requested",)
         yield from measure(bench, selection, wanted, options, folder, SELECTION)
         parts = folder.read_all(OverlayPart, (part_name(SELECTION, pair) for pair in selection))
         orders = [
-            candidate_orders(part, settings, compared, self._random_seed(pair))
+            candidate_orders(part, settings, compared, self._random_seed(pair), views)
             for part, pair in zip(parts, selection, strict=True)
         ]
         yield from measure_trajectories(bench, selection, orders, options, folder, SELECTION_TRAJECTORIES)
         measured = folder.read_all(TrajectoryPart, (part_name(SELECTION_TRAJECTORIES, pair) for pair in selection))
         trajectories = Trajectories(parts, measured, points(len(bench.sites)))
         candidates = dict(zip(LENSES, (options.steering, options.diffusion), strict=True))
-        return choose_all(trajectories, candidates, compared)
+        return choose_all(trajectories, candidates, compared, decodes=self.decodes)
 
     def _random_seed(self, pair: Overlaid) -> str:
         return f"{self.options.seed} {pair.id}"
@@ -215,7 +230,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         ]
         figures = {
             "trajectories": trajectory_figure(summary),
-            "decoded": decoded_figure(summary),
+            **({"decoded": decoded_figure(summary)} if summary.decodes else {}),
             "orders": orders_figure(summary),
             **({"retained": retained_figure(summary)} if summary.retained_curves else {}),
             **{

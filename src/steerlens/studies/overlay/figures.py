@@ -16,7 +16,7 @@ from steerlens.studies.overlay.areas import (
     random_name,
 )
 from steerlens.studies.overlay.joint import ATTRIBUTION, ONE_SHOT, REFERENCE
-from steerlens.studies.overlay.orders import CHANGE, chosen_order, retained_name
+from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order, retained_name
 from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.results import OverlaySummary
@@ -43,6 +43,8 @@ _STYLES = {
     ATTRIBUTION: (STRONG, "--", 1.0, "x"),
     _STEERING: (DARK, "-", 2.4, "o"),
     _DIFFUSION: (MIDDLE, "-", 2.4, "s"),
+    f"{_STEERING}{UNDECODED}": (DARK, "--", 1.8, "o"),
+    f"{_DIFFUSION}{UNDECODED}": (MIDDLE, "--", 1.8, "s"),
     "steering, plain": (DARK, ":", 1.4, "o"),
     "diffusion, plain": (MIDDLE, ":", 1.4, "s"),
     ONE_FACTOR_NAME: (STRONG, ":", 1.4, "^"),

@@ -1,10 +1,19 @@
 """Findings of the overlay study in words, and its bars; the figures alone decide which sentence is printed."""
 
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
-from steerlens.studies.overlay.orders import UNDECODED, chosen_order
-from steerlens.studies.overlay.results import ONE_SHOT_DIFFERENCE, UNDECODED_DIFFERENCE, OverlaySummary
+from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
+from steerlens.studies.overlay.results import (
+    ONE_SHOT_DIFFERENCE,
+    UNDECODED_DIFFERENCE,
+    UNDECODED_ONE_SHOT,
+    OverlaySummary,
+)
 from steerlens.studies.shared.markdown import Bar, Finding, aim, at_least, claim, interval, lost, met
+from steerlens.studies.shared.partial import NORM
 from steerlens.studies.shared.stats import Estimate
+
+LEAST_AREA, LEAST_UNDECODED = 0.4, 0.7
+"""Aims on a real encoder, for decoded pictures and before decoding."""
 
 OVERLAY_AIM = 0.85
 """Aim for the normalised area of the Steering Lens' order."""
@@ -12,18 +21,15 @@ OVERLAY_AIM = 0.85
 
 def overlay_findings(summary: OverlaySummary) -> list[Finding]:
     """Findings of the overlay study; headlines are repeated on the verdict page."""
+    if not summary.decodes:
+        return _undecoded_findings(summary)
     steering, diffusion = chosen_order("steering"), chosen_order("diffusion")
     low, high = summary.random_range
     area, undecoded = summary.area(steering), summary.area(chosen_order("steering", UNDECODED))
-    better = "no better than random orders"
-    if area.above():
-        better = "better than all random orders" if area.value > high else "better than random orders on average"
-    direct = summary.area(DIRECT)
-    limit = ", the limit of a lens of direct contributions," if at_least(direct, undecoded) else ""
     findings = [
         Finding(
-            f"The Steering Lens' pictures order heads {better} (area {interval(area)}; single random orders "
-            f"{low:+.2f} to {high:+.2f}).",
+            f"The Steering Lens' pictures order heads {_better(area, high)} (area {interval(area)}; single random "
+            f"orders {low:+.2f} to {high:+.2f}).",
             headline=True,
         ),
         Finding(_overlap(summary.differences[ONE_SHOT_DIFFERENCE], summary.area(ONE_SHOT)), headline=True),
@@ -48,20 +54,60 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
             ),
             headline=True,
         ),
-        Finding(
-            f"Without decoding, the Steering Lens reaches an area of {interval(undecoded)}; the exact direct "
-            f"effect{limit} reaches {interval(direct)}."
-        ),
+        _direct(summary),
     ]
     rows = {row.score: row for row in summary.attenuation}
     return findings + [Finding(text) for text in lost(rows[steering], "each head's own effect on the objective")]
 
 
-def _overlap(difference: Estimate, one_shot: Estimate) -> str:
+def _undecoded_findings(summary: OverlaySummary) -> list[Finding]:
+    """Findings of a study without a decoder: of the orders that requested embeddings give."""
+    low, high = summary.random_range
+    area, diffusion = (summary.area(chosen_order(lens, UNDECODED)) for lens in ("steering", "diffusion"))
+    return [
+        Finding(
+            f"Without a decoder, the Steering Lens orders heads {_better(area, high)} (area {interval(area)}; single "
+            f"random orders {low:+.2f} to {high:+.2f}).",
+            headline=True,
+        ),
+        Finding(
+            _overlap(summary.differences[UNDECODED_ONE_SHOT], summary.area(ONE_SHOT), "not decoded"), headline=True
+        ),
+        Finding(
+            claim(
+                "The Steering Lens orders heads better than the Diffusion Lens, each with its chosen setting, not "
+                "decoded",
+                summary.difference,
+                area,
+                diffusion,
+                model=summary.model,
+            ),
+            headline=True,
+        ),
+        _direct(summary),
+    ]
+
+
+def _better(area: Estimate, high: float) -> str:
+    if not area.above():
+        return "no better than random orders"
+    return "better than all random orders" if area.value > high else "better than random orders on average"
+
+
+def _direct(summary: OverlaySummary) -> Finding:
+    undecoded, direct = summary.area(chosen_order("steering", UNDECODED)), summary.area(DIRECT)
+    limit = ", the limit of a lens of direct contributions," if at_least(direct, undecoded) else ""
+    return Finding(
+        f"Without decoding, the Steering Lens reaches an area of {interval(undecoded)}; the exact direct "
+        f"effect{limit} reaches {interval(direct)}."
+    )
+
+
+def _overlap(difference: Estimate, one_shot: Estimate, how: str = "decoded") -> str:
     """Verdict on the paper's claim of an overlap with the order of true single effects."""
     what = (
         "The paper's claim that the Steering Lens' trajectory overlaps with that of the ACDC-like order (heads sorted "
-        f"by their true single effects, area {interval(one_shot)}), decoded"
+        f"by their true single effects, area {interval(one_shot)}), {how}"
     )
     if not difference.excludes_zero:
         return f"{what}: **not contradicted**; the paired difference of areas includes 0 ({interval(difference)})."
@@ -72,9 +118,30 @@ def _overlap(difference: Estimate, one_shot: Estimate) -> str:
 
 def overlay_bars(summary: OverlaySummary) -> list[Bar]:
     """Figures of the study on the verdict page, with their bars."""
-    area = summary.bar
+    areas = {row.name: row.area for row in summary.orders}
     what = "overlay: Steering Lens, normalised area (0 random order, 1 greedy reference)"
-    return [
-        Bar(what, interval(area), "interval above 0", met(area.above())),
-        Bar(what, interval(area), f"aim: {OVERLAY_AIM:g}", aim(area.value >= OVERLAY_AIM)),
-    ]
+    bars: list[Bar] = []
+    if (area := areas.get(chosen_order("steering"))) is not None:
+        bars += [
+            Bar(f"{what}, decoded", interval(area), "interval above 0", met(area.above())),
+            *(
+                Bar(f"{what}, decoded", interval(area), f"aim: {level:g}", aim(area.value >= level))
+                for level in (LEAST_AREA, OVERLAY_AIM)
+            ),
+        ]
+    if (area := areas.get(chosen_order("steering", UNDECODED))) is not None:
+        verdict = aim(area.value >= LEAST_UNDECODED)
+        bars.append(Bar(f"{what}, not decoded", interval(area), f"aim: {LEAST_UNDECODED:g}", verdict))
+    for name in (CHANGE, NORM):
+        if name in areas:
+            what = f"overlay: {name}, which needs no lens"
+            bars.append(Bar(what, interval(areas[name]), "reported", _beside(summary, name)))
+    return bars
+
+
+def _beside(summary: OverlaySummary, name: str) -> str:
+    """How the undecoded order of the Steering Lens compares with a baseline."""
+    difference = summary.differences.get(f"{chosen_order('steering', UNDECODED)}, minus {name}")
+    if difference is None or not difference.excludes_zero:
+        return "not told apart from the Steering Lens, not decoded"
+    return "below the Steering Lens, not decoded" if difference.above() else "above the Steering Lens, not decoded"

@@ -110,9 +110,11 @@ def measure(
     Raises:
         StoreError: if a part cannot be written or read; finished parts stay.
     """
-    per_pair = len(bench.sites) * len(wanted.decoded) * wanted.seeds
+    decodes = bool(wanted.decoded)
+    per_pair = len(bench.sites) * len(wanted.decoded) * wanted.seeds if decodes else 1
+    what = f"{'decoding' if decodes else 'measuring'} to {stage}"
     total, done = per_pair * len(pairs), per_pair * sum(folder.has(part_name(stage, pair)) for pair in pairs)
-    yield Progress(f"decoding to {stage}", done, total, "pictures")
+    yield Progress(what, done, total, "pictures" if decodes else "pairs")
     for pair in pairs:
         if folder.has(part_name(stage, pair)):
             continue
@@ -120,8 +122,10 @@ def measure(
         requested = _requested(bench, pair, {**wanted.decoded, **wanted.undecoded})
         judge = None if wanted.judge_mean is None else bench.judge
         to_decode = {name: requested[name] for name in wanted.decoded}
-        decoding = _decode(bench, to_decode, options, wanted.seeds, judge)
-        decoded = yield from part_of(decoding, f"decoding to {stage}", done, total)
+        decoded = _Decoded({}, {})
+        if decodes:
+            decoding = _decode(bench, to_decode, options, wanted.seeds, judge)
+            decoded = yield from part_of(decoding, what, done, total)
         done += per_pair
         part = replace(
             _effects(bench, pair, scene, options),
@@ -130,6 +134,8 @@ def measure(
             judged=decoded.judged,
         )
         folder.keep(part_name(stage, pair), _judged(part, bench.judge, pair, wanted.judge_mean))
+        if not decodes:
+            yield Progress(what, done, total, "pairs")
 
 
 def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]) -> dict[str, Float[Tensor, "N E"]]:

@@ -19,7 +19,7 @@ from steerlens.studies.overlay.scores import (
     lens_score,
     untuned_settings,
 )
-from steerlens.studies.shared.candidates import CHOSEN, LENSES, candidate_name, candidate_words
+from steerlens.studies.shared.candidates import CHOSEN, LENSES, ONE_FACTOR_NAME, candidate_name, candidate_words
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.records import Record
@@ -39,6 +39,12 @@ the setting chosen for decoded pictures; by pictures embedded by the judge."""
 def chosen_order(lens: str, ending: str = "") -> str:
     """Name of the order by a lens' chosen setting."""
     return f"{lens}, {CHOSEN}{ending}"
+
+
+def is_decoded_order(name: str) -> bool:
+    """True of an order that a lens gives by decoded pictures, which a study without a decoder lacks."""
+    of_lens = name.startswith((*LENSES, ONE_FACTOR_NAME))
+    return of_lens and not name.endswith(UNDECODED)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,11 @@ class _Candidate:
 
 
 def candidate_orders(
-    part: OverlayPart, settings: Sequence[LensSetting], compared: Sequence[str], seed: str
+    part: OverlayPart,
+    settings: Sequence[LensSetting],
+    compared: Sequence[str],
+    seed: str,
+    views: Sequence[View] = ("decoded", "requested"),
 ) -> dict[str, list[int]]:
     """Orders on a pair of the selection: by every setting and comparison, decoded and undecoded, and random orders.
 
@@ -86,8 +96,8 @@ def candidate_orders(
         settings: settings of both lenses.
         compared: comparisons that every pair allows.
         seed: seed of the random orders; every pair has its own.
+        views: embeddings that are compared; without a decoder, `requested` alone.
     """
-    views: tuple[View, ...] = ("decoded", "requested")
     candidates = [_Candidate(setting, compare, view) for setting in settings for compare in compared for view in views]
     named = {str(candidate): candidate.order(part) for candidate in candidates}
     return named | measured_orders(part) | random_orders(len(part.one_shot), seed)
@@ -110,7 +120,7 @@ def report_orders(
 
     Args:
         part: measurements of the pair.
-        choices: choice of each lens, and of each lens without decoding.
+        choices: choice of each lens, and of each lens without decoding; the latter alone in a study without a decoder.
         seed: seed of the random orders; every pair has its own.
         layers: layer of each head.
     """
@@ -121,14 +131,17 @@ def report_orders(
         named[name] = by_score(lens_score(part, setting, compare, view))
 
     for lens in LENSES:
-        decoded, undecoded = choices[lens], choices[f"{lens}{UNDECODED}"]
-        add(chosen_order(lens), decoded.setting, decoded.compare, "decoded")
+        decoded, undecoded = choices.get(lens), choices[f"{lens}{UNDECODED}"]
         add(chosen_order(lens, UNDECODED), undecoded.setting, undecoded.compare, "requested")
+        if decoded is None:
+            continue
+        add(chosen_order(lens), decoded.setting, decoded.compare, "decoded")
         add(chosen_order(lens, SAME), decoded.setting, decoded.compare, "requested")
         if judged:
             add(chosen_order(lens, JUDGED), decoded.setting, judged_comparison(decoded.compare), "judged")
     for name, setting in untuned_settings().items():
-        add(name, setting, OVERLAY, "decoded")
+        if LENSES[0] in choices:
+            add(name, setting, OVERLAY, "decoded")
         add(f"{name}{UNDECODED}", setting, OVERLAY, "requested")
         if judged:
             add(f"{name}{JUDGED}", setting, OVERLAY, "judged")
@@ -178,10 +191,14 @@ def choose(
 
 
 def choose_all(
-    trajectories: Trajectories, candidates: Mapping[str, Sequence[LensSetting]], compared: Sequence[str]
+    trajectories: Trajectories,
+    candidates: Mapping[str, Sequence[LensSetting]],
+    compared: Sequence[str],
+    *,
+    decodes: bool = True,
 ) -> dict[str, OrderChoice]:
-    """Makes both choices of each lens, decoded and undecoded, from the same candidates."""
-    decoded = {lens: choose(trajectories, settings, compared) for lens, settings in candidates.items()}
+    """Chooses for each lens from the same candidates: by decoded pictures if there are any, and by embeddings."""
+    decoded = {lens: choose(trajectories, settings, compared) for lens, settings in candidates.items() if decodes}
     return decoded | {
         f"{lens}{UNDECODED}": choose(trajectories, settings, compared, "requested")
         for lens, settings in candidates.items()

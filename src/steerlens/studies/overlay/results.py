@@ -8,7 +8,7 @@ from steerlens.errors import StoreError
 from steerlens.studies.overlay.areas import CURVES, Curve
 from steerlens.studies.overlay.conclusion import overlay_conclusion
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
-from steerlens.studies.overlay.orders import UNDECODED, OrderChoice, chosen_order
+from steerlens.studies.overlay.orders import UNDECODED, OrderChoice, chosen_order, is_decoded_order
 from steerlens.studies.overlay.scores import COMPARISONS
 from steerlens.studies.shared.attenuation import Attenuation
 from steerlens.studies.shared.candidates import LENSES
@@ -21,6 +21,11 @@ CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
 
 UNDECODED_DIFFERENCE = f"{CHOSEN_DIFFERENCE}{UNDECODED}"
 ONE_SHOT_DIFFERENCE = f"{chosen_order('steering')}, minus {ONE_SHOT}"
+
+UNDECODED_ONE_SHOT = f"{chosen_order('steering', UNDECODED)}, minus {ONE_SHOT}"
+
+UNDECODED_NEEDED = (UNDECODED_DIFFERENCE, UNDECODED_ONE_SHOT)
+"""The same in a study without a decoder."""
 
 NEEDED_DIFFERENCES = (CHOSEN_DIFFERENCE, UNDECODED_DIFFERENCE, ONE_SHOT_DIFFERENCE)
 """Differences on which the findings give a verdict."""
@@ -57,14 +62,14 @@ class OverlaySummary(StudySummary):
         ablation: replacement of a head's write.
         choices: frozen setting of each lens, and of each lens without decoding.
         orders: figures of every order, the best first.
-        bar: normalised area of the Steering Lens' chosen order.
+        bar: normalised area of the Steering Lens' chosen order; not decoded in a study without a decoder.
         difference: paired difference of that area from the Diffusion Lens'.
         differences: further paired differences, by name.
         random_range: smallest and largest normalised area of single random orders.
         left: each quantity after ablation of a quarter of the heads, by order.
         counts: numbers of ablated heads of the curves.
         curves: each quantity along each order.
-        decoded_counts: numbers of ablated heads at which pictures were decoded.
+        decoded_counts: numbers of ablated heads at which pictures were decoded; empty without a decoder.
         decoded: the same quantities of those pictures, embedded again, along some orders.
         attenuation: the lenses' scores before and after decoding; the effect is that of each head alone.
         judge: the outside judge, or None.
@@ -105,6 +110,11 @@ class OverlaySummary(StudySummary):
     components: str = "heads"
     sae: str = ""
 
+    @property
+    def decodes(self) -> bool:
+        """False of a study of requested embeddings alone (--no-decoder)."""
+        return bool(self.decoded_counts)
+
     def conclusion_words(self) -> dict[str, Any]:
         """The conclusion as JSON values."""
         words = overlay_conclusion(self)
@@ -113,9 +123,11 @@ class OverlaySummary(StudySummary):
     def missing(self) -> Iterator[str]:
         """Entries that the page needs and the summary lacks, in words."""
         orders, attenuated = {row.name for row in self.orders}, {row.score for row in self.attenuation}
-        yield from (f"the order {name!r}" for name in _NEEDED_ORDERS if name not in orders)
-        yield from (f"the difference {name!r}" for name in NEEDED_DIFFERENCES if name not in self.differences)
-        if (steering := chosen_order("steering")) not in attenuated:
+        needed = [name for name in _NEEDED_ORDERS if self.decodes or not is_decoded_order(name)]
+        yield from (f"the order {name!r}" for name in needed if name not in orders)
+        differences = NEEDED_DIFFERENCES if self.decodes else UNDECODED_NEEDED
+        yield from (f"the difference {name!r}" for name in differences if name not in self.differences)
+        if self.decodes and (steering := chosen_order("steering")) not in attenuated:
             yield f"the attenuation of {steering!r}"
         for curves in (self.curves, self.decoded):
             yield from (f"the curves of the {kind}" for kind in CURVES if kind not in curves)

@@ -39,23 +39,33 @@ def overlay_section(summary: OverlaySummary) -> str:
         "## Orders of heads\n",
         overlay_orders(summary),
         f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, with chosen "
-        f"settings: {interval(summary.difference)}.\n",
+        f"settings{'' if summary.decodes else ', not decoded'}: {interval(summary.difference)}.\n",
         table(
             ["paired difference", "area"],
             [[readable(name), interval(estimate)] for name, estimate in summary.differences.items()],
         ),
         *_retained(summary),
+        *_decoding(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _decoding(summary: OverlaySummary) -> list[str]:
+    """What decoding adds; without a decoder, the trajectories of the embedding alone."""
+    trajectories = figure("Trajectories of the embedding", "overlay-trajectories")
+    if not summary.decodes:
+        return [trajectories]
+    return [
         "## Effect of decoding\n",
         attenuation_table(
             summary.attenuation,
             "each head's own effect on the objective",
             {row.score: readable(row.score) for row in summary.attenuation},
         ),
-        figure("Trajectories of the embedding", "overlay-trajectories"),
+        trajectories,
         figure("Trajectories of decoded pictures", "overlay-decoded"),
         figure("Decoded pictures along each order", "overlay-strip-0"),
     ]
-    return "\n".join(lines)
 
 
 def _retained(summary: OverlaySummary) -> list[str]:

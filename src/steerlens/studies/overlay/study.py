@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import UsageError
 from steerlens.studies.overlay.arguments import OverlayArguments
+from steerlens.studies.shared.arguments import refuse_unused
 from steerlens.studies.shared.study import Report, Study
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
 
         settings = arguments.settings
         sae = study_sae(arguments)
+        if not arguments.decoder:
+            refuse_unused(arguments, ("judge", "seeds"), "nothing is decoded with --no-decoder")
         steering = steering_candidates([Strength.parse(strength) for strength in arguments.strengths])
         overlays = load_overlays(arguments)
-        models = load(settings, arguments.judge)
+        models = load(settings, arguments.judge, decoder=arguments.decoder)
         options = OverlayOptions(
             decode_options(models.pair, settings),
             settings.seed,

@@ -10,7 +10,14 @@ from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectori
 from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.measure import strip_columns
 from steerlens.studies.overlay.orders import CHANGE, JUDGED, SAME, UNDECODED, OrderChoice, chosen_order
-from steerlens.studies.overlay.results import CHOSEN_DIFFERENCE, NEEDED_DIFFERENCES, OrderRow, OverlaySummary
+from steerlens.studies.overlay.results import (
+    CHOSEN_DIFFERENCE,
+    NEEDED_DIFFERENCES,
+    UNDECODED_DIFFERENCE,
+    UNDECODED_NEEDED,
+    OrderRow,
+    OverlaySummary,
+)
 from steerlens.studies.overlay.scores import (
     COMPARISONS,
     OVERLAY,
@@ -68,6 +75,7 @@ def summarise(
         StoreError: if a part lacks an order that the page needs.
     """
     names, counts = trajectories.orders, trajectories.counts
+    decodes = LENSES[0] in choices
     rows = [
         OrderRow(
             name,
@@ -78,7 +86,8 @@ def summarise(
         for name in names
     ]
     rows.sort(key=lambda row: (-row.area.value, row.name))
-    differences = _differences(trajectories, names, draws)
+    needed = NEEDED_DIFFERENCES if decodes else UNDECODED_NEEDED
+    differences = _differences(trajectories, names, draws, needed)
     each = [trajectories.normalised(random_name(number)) for number in range(RANDOM_ORDERS)]
     curves = {kind: {name: trajectories.curve(name, kind) for name in names} for kind in CURVES}
     decoded_orders = sorted(trajectories.trajectories[0].decoded)
@@ -96,18 +105,18 @@ def summarise(
         ablation=setup.ablation,
         choices=choices,
         orders=tuple(rows),
-        bar=next(row.area for row in rows if row.name == chosen_order("steering")),
-        difference=differences[CHOSEN_DIFFERENCE],
+        bar=next(row.area for row in rows if row.name == chosen_order("steering", "" if decodes else UNDECODED)),
+        difference=differences[CHOSEN_DIFFERENCE if decodes else UNDECODED_DIFFERENCE],
         differences=differences,
         random_range=(min(each), max(each)),
         left={name: {kind: curves[kind][name].values[quarter] for kind in CURVES} for name in names},
         counts=tuple(counts),
         curves=curves,
-        decoded_counts=tuple(counts[place] for place in strip_columns(counts)),
+        decoded_counts=tuple(counts[place] for place in strip_columns(counts)) if decodes else (),
         decoded={
             kind: {name: trajectories.curve(name, kind, decoded=True) for name in decoded_orders} for kind in CURVES
         },
-        attenuation=_attenuation(trajectories, choices, draws),
+        attenuation=_attenuation(trajectories, choices, draws) if decodes else (),
         judge=setup.judge,
         judged_by=judged_by,
         note=setup.note,
@@ -124,8 +133,13 @@ def summarise(
     )
 
 
-def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -> dict[str, Estimate]:
-    """Paired differences of areas, between the lenses and between the Steering Lens and other orders."""
+def _differences(
+    trajectories: Trajectories, names: Sequence[str], draws: int, needed: Sequence[str]
+) -> dict[str, Estimate]:
+    """Paired differences of areas, between the lenses and between the Steering Lens and other orders.
+
+    Those that are needed are computed in any case, and fail if an order is missing.
+    """
     compared = {
         f"steering minus diffusion, {kind}{ending}": (f"steering, {kind}{ending}", f"diffusion, {kind}{ending}")
         for kind, ending in (
@@ -149,7 +163,9 @@ def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -
         )
     }
     undecoded = chosen_order("steering", UNDECODED)
-    compared |= {f"{undecoded}, minus {other}": (undecoded, other) for other in (CHANGE, NORM)}
+    # In a study without a decoder, the order of true single effects is compared with undecoded orders.
+    against = (CHANGE, NORM) if chosen_order("steering") in names else (CHANGE, NORM, ONE_SHOT)
+    compared |= {f"{undecoded}, minus {other}": (undecoded, other) for other in against}
     compared[f"steering minus diffusion, plain{UNDECODED}"] = (
         f"steering, plain{UNDECODED}",
         f"diffusion, plain{UNDECODED}",
@@ -157,7 +173,7 @@ def _differences(trajectories: Trajectories, names: Sequence[str], draws: int) -
     return {
         name: trajectories.normalised_estimate(first, less=second, draws=draws)
         for name, (first, second) in compared.items()
-        if second in names or name in NEEDED_DIFFERENCES
+        if {first, second} <= set(names) or name in needed
     }
 
 

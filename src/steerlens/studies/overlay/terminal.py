@@ -4,6 +4,7 @@ from pathlib import Path
 
 from steerlens.studies.overlay.areas import BASE_CURVE, OVERLAY_CURVE
 from steerlens.studies.overlay.conclusion import overlay_conclusion
+from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import chosen_order, retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.shared.stats import caution
@@ -28,7 +29,7 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
         ),
         "similarity with overlay and base, without ablation and after ablating a quarter of the heads:",
     ]
-    start = [summary.curves[curve][chosen_order("steering")].values[0] for curve in (OVERLAY_CURVE, BASE_CURVE)]
+    start = [summary.curves[curve][ONE_SHOT].values[0] for curve in (OVERLAY_CURVE, BASE_CURVE)]
     lines.append(f"  {'none':32} {start[0]:+.2f} {start[1]:+.2f}")
     lines += [f"  {name:32} {left[OVERLAY_CURVE]:+.2f} {left[BASE_CURVE]:+.2f}" for name, left in summary.left.items()]
     if summary.judge is not None:

@@ -25,6 +25,7 @@ def findings(overlap: float, direct: float) -> list[str]:
     }
     agreeing = SimpleNamespace(score="steering, chosen", requested=estimate(0.2), decoded=estimate(0.2))
     summary: Any = SimpleNamespace(
+        decodes=True,
         area=lambda name: estimate(areas[name]),
         model="made",
         attenuation=[agreeing],

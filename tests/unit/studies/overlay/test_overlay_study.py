@@ -18,21 +18,26 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.studies.overlay.areas import RANDOM
-from steerlens.studies.overlay.experiment import overlay_study
+from steerlens.studies.overlay.conclusion import overlay_claims, overlay_conclusion
+from steerlens.studies.overlay.experiment import overlay_experiment, overlay_study
+from steerlens.studies.overlay.findings import overlay_bars, overlay_findings
 from steerlens.studies.overlay.joint import RANDOM_ORDERS, REFERENCE, objective, points
 from steerlens.studies.overlay.options import OverlayOptions
-from steerlens.studies.overlay.orders import CHANGE
+from steerlens.studies.overlay.orders import CHANGE, is_decoded_order
 from steerlens.studies.overlay.parts import OverlayPart
 from steerlens.studies.overlay.pictures import OverlaySet
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import comparisons, judged_comparison, lens_score, overlay_text
-from steerlens.studies.overlay.section import overlay_orders
+from steerlens.studies.overlay.section import overlay_orders, overlay_section
+from steerlens.studies.overlay.terminal import overlay_lines
 from steerlens.studies.shared import run as run_file
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.judge import judge_name
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.partial import LAYER, NORM
+from steerlens.studies.shared.run import run_experiment
 from steerlens.studies.shared.settings import lens_embeddings
+from steerlens.studies.shared.undecoded import NoDecoder
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo.pair import Pair
 
@@ -114,6 +119,41 @@ def test_the_study_resumes_to_the_same_summary(
         finish(overlay_study(pair, pairs, replace(options, ablation="zero"), tmp_path / "whole"))
     with pytest.raises(UsageError, match="another pairs"):
         finish(overlay_study(pair, replace(pairs, reported=pairs.selection), options, tmp_path / "whole"))
+
+
+def test_without_a_decoder_orders_come_from_requested_embeddings_alone(
+    pair: Pair, pairs: OverlaySet, options: OverlayOptions, tmp_path: Path
+) -> None:
+    bare = replace(pair, decoder=NoDecoder(pair.encoder.spec.embedding_size))
+    experiment = overlay_experiment(bare, pairs, replace(options, decode=bare.decoder.spec.defaults), draws=20)
+    assert experiment.work().n_decoded == 0
+    summary = finish(run_experiment(experiment, tmp_path / "bare"))
+    assert not summary.decodes and not summary.attenuation and not list(summary.missing())
+    names = {row.name for row in summary.orders}
+    assert not any(is_decoded_order(name) for name in names)
+    assert {"steering, chosen, not decoded", "diffusion, plain, not decoded", NORM, CHANGE, LAYER, REFERENCE} <= names
+    assert set(summary.choices) == {"steering, not decoded", "diffusion, not decoded"}
+    assert summary.bar == summary.area("steering, chosen, not decoded") and "decoded" not in summary.curves
+    # The same figures as those of the study that decodes too, since both choose by the same embeddings.
+    whole = finish(overlay_study(pair, pairs, options, tmp_path / "whole", draws=20))
+    for name, choice in summary.choices.items():
+        assert choice.area == pytest.approx(whole.choices[name].area, abs=1e-4)
+    undecoded = "steering, chosen, not decoded"
+    for name in (NORM, CHANGE, undecoded):
+        assert summary.area(name).value == pytest.approx(whole.area(name).value, abs=1e-4)
+    assert summary.retained[undecoded].value == pytest.approx(whole.retained[undecoded].value, abs=1e-4)
+    figures = {path.stem for path in (tmp_path / "bare" / "figures").glob("*.svg")}
+    assert figures == {"trajectories", "orders", "retained"}
+    again = stored(summary)
+    said = [finding.text for finding in overlay_findings(again)]
+    assert said[0].startswith("Without a decoder, the Steering Lens orders heads") and len(said) == 4
+    conclusion = overlay_conclusion(again)
+    assert conclusion is not None and "in the order of the Steering Lens, not decoded," in conclusion.sentences[0]
+    assert "decoding" not in overlay_section(again).split("## Orders")[1].split("## Retaining")[1]
+    assert [bar.bar for bar in overlay_bars(again)] == ["aim: 0.7", "reported", "reported"]
+    assert [bar.bar for bar in overlay_bars(whole)][:4] == ["interval above 0", "aim: 0.4", "aim: 0.85", "aim: 0.7"]
+    assert any("chosen, not decoded" in line for line in overlay_lines(again, tmp_path))
+    assert all("in pictures" not in claim.what for claim in overlay_claims(again))
 
 
 def test_an_outside_judge_orders_heads_too(
