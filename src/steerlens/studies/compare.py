@@ -7,13 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from steerlens.studies.shared.conclusion import Claim, joined
+from steerlens.studies.shared.conclusion import SENTENCES, Claim, joined
 from steerlens.studies.shared.markdown import interval, table
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, STRONG, plain_axes
 from steerlens.studies.shared.study import Study
-
-SENTENCES = 5
-"""Plain sentences with which a page opens."""
 
 _NAMED = 3
 """Claims that a sentence names; the table lists all."""

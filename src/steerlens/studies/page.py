@@ -11,6 +11,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.report import render
 from steerlens.storage import atomic_write
 from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, opening_sentences
+from steerlens.studies.shared.conclusion import SENTENCES
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.markdown import Bar, figure, met, table
 from steerlens.studies.shared.records import Record
@@ -250,7 +251,10 @@ def study_page(finished: Finished) -> str:
     findings = "\n".join(f"- {finding.text}" for finding in report.findings(summary))
     parts = [f"# {study.title}\n", f"{study.question} Measured on {_in_words(finished.model)}.\n"]
     if (conclusion := report.conclusion(summary)) is not None:
-        parts += [" ".join(conclusion.sentences) + "\n", f"**Next step:** {conclusion.next_step}\n"]
+        headlines = [finding.text.replace("**", "") for finding in report.findings(summary) if finding.headline]
+        plain = list(dict.fromkeys((*conclusion.sentences, *headlines)))[:SENTENCES]
+        sentences = "\n".join(f"{number}. {text}" for number, text in enumerate(plain, start=1))
+        parts += [f"{sentences}\n", f"**Next step:** {conclusion.next_step}\n"]
         if report.opening is not None:
             caption, name = report.opening
             parts.append(figure(caption, f"{study.name}-{name}"))
@@ -304,7 +308,9 @@ def _opening(results: Sequence[Finished], base: str) -> list[str]:
 
 
 def _in_words(model: str) -> str:
-    return "the bundled pair" if model == BUNDLED else f"`{model}`" if model else "a pair without a recorded name"
+    if not model:
+        return "a pair without a recorded name"
+    return f"`{model}`, the bundled pair" if model == BUNDLED else f"`{model}`"
 
 
 def _pairs_in_words(results: Sequence[Finished]) -> str:

@@ -101,5 +101,5 @@ def test_every_study_has_a_conclusion_or_says_that_its_summary_is_too_old(name: 
     # The version before measured no baselines, on which two conclusions rest.
     assert (conclusion is None) == (name in ("importance", "overlay"))
     if conclusion is not None:
-        assert 2 <= len(conclusion.sentences) <= 3 and conclusion.next_step.endswith(".")
+        assert 3 <= len(conclusion.sentences) <= 5 and conclusion.next_step.endswith(".")
         assert summary.to_json()["conclusion"] == conclusion.to_json()

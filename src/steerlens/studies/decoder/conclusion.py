@@ -23,6 +23,9 @@ def decoder_conclusion(summary: "DecoderSummary") -> Conclusion:
             f"On {model}, {steps}; the default, {default.steps} steps, reaches {interval(default.own.share)} of that.",
             f"The decoder invents at least {interval(summary.invented)} of a picture: other noise, another picture.",
             f"Ranks of heads without decoding agree with those of pictures by {interval(summary.undecoded)} only.",
+            f"The slow reference, {summary.reference.steps} steps, agrees with its own other seeds by "
+            f"{interval(summary.reference.own.rank_correlation)} (rank correlation over heads).",
+            f"Measured on {summary.n_pictures} pictures; 95 % intervals in brackets.",
         ),
         f"{advice}, and rank heads without decoding unless the question is about pictures.",
     )

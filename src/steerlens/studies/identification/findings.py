@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from steerlens.studies.identification.results import Identification, IdentificationSummary
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.conclusion import SENTENCES, Claim, Conclusion, joined
 from steerlens.studies.shared.markdown import Bar, Finding, met
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import OTHER
@@ -71,6 +71,11 @@ def conclude(
     sentences.append(
         f"The Steering Lens identifies the picture {compared(difference)} the Diffusion Lens ({share(alone.share)})."
     )
+    if len(sentences) < SENTENCES and main.own_against_random is not None:
+        sentences.append(
+            "A random direction, steered as strongly, is farther from the input than the own write in "
+            f"{share(main.own_against_random)}."
+        )
     if not decoded:
         return Conclusion(tuple(sentences), "Decode: run the study with a pair whose decoder reads this embedding.")
     trust = "In reports, compare each head's picture with its foil (steerlens lens --foils 1), head by head."

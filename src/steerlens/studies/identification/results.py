@@ -30,6 +30,7 @@ class Identification(Record):
         rank: mean rank of the own among the candidates, from 1.
         first: share of own writes that are closest of all candidates; chance is 1 / candidates.
         candidates: mean number of candidates, the own included.
+        random_by_layer: `own_against_random` by layer; empty without the control, and in earlier versions.
     """
 
     lens: str
@@ -42,6 +43,7 @@ class Identification(Record):
     rank: Estimate
     first: Estimate
     candidates: float
+    random_by_layer: tuple[Estimate, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:

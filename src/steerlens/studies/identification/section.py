@@ -62,8 +62,27 @@ def identification_section(summary: IdentificationSummary) -> str:
                 for place, layer in enumerate(summary.layers)
             ],
         ),
+        *_random_by_layer(summary),
     ]
     return "\n".join(lines)
+
+
+def _random_by_layer(summary: IdentificationSummary) -> list[str]:
+    """The isotropic control by layer; nothing for summaries of earlier versions."""
+    rows = [row for row in _with_input(summary) if row.random_by_layer]
+    if not rows:
+        return []
+    return [
+        "The isotropic control: share in which the own write is closer to the input than a random direction, steered "
+        "as strongly. A neutral base has none.\n",
+        table(
+            ["layer", *(f"{lens_words(row.lens)}, {VIEW_WORDS[row.view]}" for row in rows)],
+            [
+                [str(layer), *(share(row.random_by_layer[place]) for row in rows)]
+                for place, layer in enumerate(summary.layers)
+            ],
+        ),
+    ]
 
 
 def _decoding(summary: IdentificationSummary) -> str:

@@ -81,21 +81,27 @@ def identification(identified: Identified, lens: str, view: View, compare: str) 
     """Results of one lens with one kind of embeddings."""
     contest, control = identified.contest(lens, view, compare), identified.control(lens, view, compare)
     own = contest.share()
-    by_layer = tuple(
-        _over_pictures(identified, own[:, [site.layer == layer for site in identified.sites]])
-        for layer in _layers(identified)
-    )
+    against = None if control is None else wins(contest.own, control)
     return Identification(
         lens,
         view,
         compare,
         _over_pictures(identified, own),
-        by_layer,
-        None if control is None else _over_pictures(identified, wins(contest.own, control)),
+        _by_layer(identified, own),
+        None if against is None else _over_pictures(identified, against),
         None if control is None else _over_pictures(identified, contest.foils_against(control)),
         _over_pictures(identified, contest.rank()),
         _over_pictures(identified, contest.first()),
         contest.candidates,
+        () if against is None else _by_layer(identified, against),
+    )
+
+
+def _by_layer(identified: Identified, table: Float[Tensor, "P n"]) -> tuple[Estimate, ...]:
+    """Mean over the heads of each layer."""
+    return tuple(
+        _over_pictures(identified, table[:, [site.layer == layer for site in identified.sites]])
+        for layer in _layers(identified)
     )
 
 

@@ -7,13 +7,12 @@ from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.conclusion import Claim, Conclusion
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import interval
-from steerlens.studies.shared.partial import NORM
+from steerlens.studies.shared.partial import GIVEN_BOTH, NORM
 from steerlens.studies.shared.targets import TEXT
 
 if TYPE_CHECKING:
     from steerlens.studies.importance.results import ImportanceSummary, OracleShare
 
-_BOTH = "given norm and layer"
 _PLAIN_UNDECODED = f"{PLAIN_KIND}, {UNDECODED}"
 
 
@@ -24,7 +23,7 @@ def importance_conclusion(summary: "ImportanceSummary") -> Conclusion | None:
         summary.row(name, effect) for name in (f"steering, {_PLAIN_UNDECODED}", f"diffusion, {_PLAIN_UNDECODED}", NORM)
     )
     difference = summary.difference(_PLAIN_UNDECODED, effect)
-    left = summary.row(f"steering, {_PLAIN_UNDECODED}", effect, _BOTH)
+    left = summary.row(f"steering, {_PLAIN_UNDECODED}", effect, GIVEN_BOTH)
     if own is None or other is None or norm is None or difference is None or left is None:
         return None
     model = summary.setup.model or "this model"
@@ -39,6 +38,9 @@ def importance_conclusion(summary: "ImportanceSummary") -> Conclusion | None:
         f"({interval(other.estimate)}).",
         _against_baselines(norm.estimate.value, own.estimate.value, interval(left.estimate), left.estimate.above()),
         _decoded(summary, effect),
+        _towards_labels(summary),
+        f"Measured on {summary.n_pictures} pictures of {summary.n_concepts} concepts and {summary.n_heads} heads; 95 % "
+        "intervals in brackets.",
     ]
     return Conclusion(tuple(sentences), _next_step(summary, norm.estimate.value > own.estimate.value))
 
@@ -65,6 +67,20 @@ def _decoded(summary: "ImportanceSummary", effect: Effect) -> str:
         f"{words}; the true effect itself, decoded, reaches {interval(share.most)}, so pictures of this decoder "
         "can tell "
         f"no more, and the lens' share of that is {interval(share.share)}."
+    )
+
+
+def _towards_labels(summary: "ImportanceSummary") -> str:
+    """What is known of effects towards labels, and whether the label matters."""
+    score, effect = f"steering, {PLAIN_KIND}, {UNDECODED}", Effect("total", TEXT, summary.published.ablation)
+    null = next((row for row in summary.nulls if (row.score, row.effect) == (score, effect)), None)
+    if null is None:
+        return "Effects towards labels were not measured: the model knows no text of every label."
+    counted = f"{summary.n_counted} of {summary.n_pictures} pictures" if summary.n_recognised >= 0 else "all pictures"
+    known = ", those that the encoder recognises," if 0 <= summary.n_recognised == summary.n_counted else ""
+    return (
+        f"Towards the picture's own label, on {counted}{known} it reaches {interval(null.own)} before decoding; "
+        f"towards other pictures' labels {interval(null.others)}, and towards random vectors {interval(null.random)}."
     )
 
 
@@ -103,7 +119,7 @@ def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
             if own is None:
                 continue
             claims.append(Claim(f"Steering Lens predicts {words}, {how}", own.estimate))
-            if (left := summary.row(f"steering, {label}", effect, _BOTH)) is not None:
+            if (left := summary.row(f"steering, {label}", effect, GIVEN_BOTH)) is not None:
                 claims.append(Claim(f"the same, with norm and layer held fixed ({words}, {how})", left.estimate))
             if (difference := summary.difference(label, effect)) is not None:
                 claims.append(

@@ -12,7 +12,7 @@ from steerlens.studies.importance.results import ImportanceSummary, Row
 from steerlens.studies.importance.scores import PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.candidates import LENSES, tick_label
 from steerlens.studies.shared.oracle import oracle_name
-from steerlens.studies.shared.partial import LAYER, NORM
+from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
 from steerlens.studies.shared.wording import HEADS
 
@@ -112,7 +112,7 @@ def plain_figure(summary: ImportanceSummary) -> Figure:
     figure = Figure(figsize=(8, 0.42 * len(bars) + 1.5), layout="constrained")
     axes = figure.subplots()
     for place, (name, _) in enumerate(reversed(bars)):
-        raw, left = (summary.row(name, effect, statistic) for statistic in ("spearman", "given norm and layer"))
+        raw, left = (summary.row(name, effect, statistic) for statistic in ("spearman", GIVEN_BOTH))
         if raw is not None:
             axes.barh(place + 0.17, raw.estimate.value, 0.32, color=MIDDLE, label="as it is" if place == 0 else None)
             axes.plot([raw.estimate.low, raw.estimate.high], [place + 0.17] * 2, color=DARK, linewidth=1.2)

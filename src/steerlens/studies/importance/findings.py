@@ -9,6 +9,7 @@ from steerlens.studies.importance.scores import CENTRED_KIND, PLAIN_KIND, UNDECO
 from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, readable
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import Bar, Finding, aim, claim, interval, lost, met, percent
+from steerlens.studies.shared.partial import GIVEN_BOTH
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT, OTHER
 
@@ -91,7 +92,18 @@ def _claim(
     if difference is not None:
         own, other = (_estimate(summary, score, effect) for score in (difference.first, difference.second))
         words = claim(what, difference.estimate, own, other, alone=alone, model=summary.setup.model)
-        yield Finding(words, headline)
+        yield Finding(words + _given_both(summary, difference.first, name, effect), headline)
+
+
+def _given_both(summary: ImportanceSummary, score: str, name: str, effect: Effect) -> str:
+    """The same with the norm of the write and the layer held fixed, as a sentence; empty if it was not measured."""
+    own, difference = summary.row(score, effect, GIVEN_BOTH), summary.difference(name, effect, GIVEN_BOTH)
+    parts = [
+        f"the Steering Lens' figure is {interval(own.estimate)}" if own is not None else "",
+        f"the difference {interval(difference.estimate)}" if difference is not None else "",
+    ]
+    words = ", ".join(filter(None, parts))
+    return f" With the norm of the write and the layer held fixed, {words}." if words else ""
 
 
 def _estimate(summary: ImportanceSummary, score: str, effect: Effect) -> Estimate:
@@ -134,14 +146,16 @@ def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
     """The scores that predict an effect best, of all scores and of decoded pictures, without checks of consistency."""
     rows = [row for row in summary.rows if row.effect == effect and row.predicts]
     best, decoded = _largest(rows), [row for row in rows if row.score in summary.reliability]
-    words = f"Best predictor of the effect ({effect}), by point estimate: {_named(best)}"
+    words = f"Best predictor of the effect ({effect}), by point estimate: {_named(summary, best)}"
     if decoded:
-        words += f"; best among scores of decoded pictures: {_named(_largest(decoded))}"
+        words += f"; best among scores of decoded pictures: {_named(summary, _largest(decoded))}"
     return Finding(f"{words}.")
 
 
-def _named(row: Row) -> str:
-    return f"{readable(row.score)} ({interval(row.estimate)})"
+def _named(summary: ImportanceSummary, row: Row) -> str:
+    left = summary.row(row.score, row.effect, GIVEN_BOTH)
+    given = "" if left is None else f"; {GIVEN_BOTH} {interval(left.estimate)}"
+    return f"{readable(row.score)} ({interval(row.estimate)}{given})"
 
 
 def _largest(rows: Sequence[Row]) -> Row:
@@ -155,7 +169,7 @@ def _plain_bars(summary: ImportanceSummary) -> Iterator[Bar]:
         for label, how in ((f"{PLAIN_KIND}, {UNDECODED}", "not decoded"), (PLAIN_KIND, "decoded")):
             if (row := summary.difference(label, effect)) is None:
                 continue
-            given = summary.difference(label, effect, "given norm and layer")
+            given = summary.difference(label, effect, GIVEN_BOTH)
             value = interval(row.estimate)
             if given is not None:
                 value += f"; given norm and layer {interval(given.estimate)}"

@@ -45,14 +45,14 @@ def _partials(summary: ImportanceSummary) -> Iterable[str]:
     yield "## What is left given size and layer\n"
     yield (
         "*Pooled*: one correlation over all pictures and heads. *Given*: partial rank correlations, with the norm of "
-        "the write, the number of the layer, or both held fixed; intervals by the same bootstrap. A baseline that "
-        "exceeds both lenses is called the ceiling: to know which heads matter, a lens adds nothing to it.\n"
+        "the write, the number of the layer, or both held fixed; intervals by the same bootstrap. Where a baseline is "
+        "*above both lenses*, a lens adds nothing to it as a way to know which heads matter.\n"
     )
     for effect in effects:
         yield f"{str(effect).capitalize()}:\n"
         rows = [
             [
-                _words(name) + (" (the ceiling)" if _exceeds(summary, name, effect) else ""),
+                _words(name) + (" (above both lenses)" if _exceeds(summary, name, effect) else ""),
                 *(interval(row.estimate) if (row := summary.row(name, effect, kind)) else "" for kind in _RAW),
             ]
             for name in _main_rows(summary, [effect])
@@ -177,7 +177,7 @@ def _recognised(summary: ImportanceSummary) -> list[str]:
     count = (
         f"The encoder recognises {summary.n_recognised} of {summary.n_pictures} pictures: the own label is among its "
     )
-    count += f"{RECOGNISED} best names."
+    count += f"{RECOGNISED} best names. A picture whose label the vocabulary lacks counts as not recognised."
     if summary.n_counted < summary.n_pictures:
         return [f"{count} Only these count for signed effects towards labels.\n"]
     return [f"{count} {'All' if summary.n_counted == summary.n_recognised else 'These are too few, so all'} count.\n"]

@@ -26,7 +26,9 @@ def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow
         first = f"{on}, {named} say better than one picture ({interval(own)}) which names a head adds."
     heads = next((row for row in transfer if row.kind == "head"), None)
     scene = next((row for row in reversed(transfer) if row.kind == "scene"), None)
-    sentences = [first]
+    others = [row for name in (CONTRAST, RETRIEVAL) if (row := decoded.get(name)) is not None]
+    each = joined([f"{row.name}{'s' if row.name == CONTRAST else ''} {interval(row.correlation)}" for row in others])
+    sentences = [first, f"Rank correlations with the effect on any name, over heads: {each}."] if others else [first]
     if heads is not None and scene is not None:
         sentences.append(
             f"The decoder returns little of a change along a head's write (cosine {interval(heads.transfer)})"
@@ -83,6 +85,13 @@ def lenses_findings(summary: LensesSummary) -> list[Finding]:
     findings += [Finding(sentence, headline=True) for sentence in others]
     if retrieval is None:
         findings.append(Finding("Real pictures were left out, since there was no bank."))
+    findings.append(
+        Finding(
+            f"Measured on {summary.n_pictures} pictures, {summary.n_studied} of {summary.n_heads} heads and "
+            f"{summary.n_names} names; 95 % intervals in brackets.",
+            headline=True,
+        )
+    )
     judged = [row for row in summary.rows if row.view == "judged"]
     if judged:
         words = ", ".join(f"{interval(row.correlation)} for {row.name}" for row in judged)

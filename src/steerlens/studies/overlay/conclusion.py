@@ -34,10 +34,23 @@ def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
             f"Before decoding it orders heads {verdict} the norm of the change that the overlay makes in each head's "
             f"write, which needs no lens ({interval(change)}).",
             f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",
+            _other_lens(summary),
+            f"Measured on {summary.n_pairs} pairs of base and overlay and {summary.n_heads} heads, by "
+            f"{summary.ablation} ablation; 95 % intervals in brackets.",
         ),
         "to find the heads that carry an object, compare their writes with and without it; use the lens to see "
         "what they "
         "write of it.",
+    )
+
+
+def _other_lens(summary: "OverlaySummary") -> str:
+    words = "no better and no worse than"
+    if summary.difference.excludes_zero:
+        words = "better than" if summary.difference.above() else "worse than"
+    return (
+        f"The Steering Lens orders heads {words} the Diffusion Lens (difference {interval(summary.difference)})"
+        f"{'' if summary.decodes else ', not decoded'}."
     )
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.stats import Estimate
 
+SENTENCES = 5
+"""Plain sentences with which a page opens."""
+
 
 @dataclass(frozen=True)
 class Conclusion(Record):
-    """Two or three plain sentences at the end of a study, and a next step.
+    """Plain sentences, five at most, that open the page of a study, and a next step.
 
     Attributes:
         sentences: the sentences; the first can stand alone.

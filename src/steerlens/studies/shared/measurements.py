@@ -134,12 +134,14 @@ class PictureTables:
 
     @property
     def recognised(self) -> tuple[int, ...] | None:
-        """Rows of the pictures that the encoder recognises; None if a part lacks the rank of the picture's label."""
+        """Rows of the pictures that the encoder recognises; None if no part has the rank of its picture's label.
+
+        A picture whose label the vocabulary lacks has no rank, and is not recognised.
+        """
         ranks = [part.name_rank for part in self.parts]
-        known = [rank for rank in ranks if rank is not None]
-        if len(known) < len(ranks):
+        if all(rank is None for rank in ranks):
             return None
-        return tuple(row for row, rank in enumerate(known) if float(rank) < RECOGNISED)
+        return tuple(row for row, rank in enumerate(ranks) if rank is not None and float(rank) < RECOGNISED)
 
     def rows(self, rows: Sequence[int]) -> "PictureTables":
         """Copy with some of the pictures."""

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 def strength_conclusion(summary: "StrengthSummary") -> Conclusion:
     """Concludes from the rule's recommendation."""
     rule, model = summary.recommendation, summary.model or "this model"
+    measured = (
+        f"Measured on {summary.n_pictures} pictures and {summary.n_decoded} decoded heads of each; 95 % intervals in "
+        "brackets."
+    )
     if rule.strength is None or rule.correlation is None:
         return Conclusion(
             (
                 f"On {model}, no strength of the sweep keeps embeddings close to real ones and pictures faithful.",
                 f"The default, {summary.default}, was not confirmed.",
+                measured,
             ),
             "sweep weaker strengths (--rho), or look at the decoder first: steerlens study decoder.",
         )
@@ -30,7 +35,10 @@ def strength_conclusion(summary: "StrengthSummary") -> Conclusion:
     return Conclusion(
         (
             f"On {model}, the rule recommends {rule.strength}, {same}.",
-            f"{why} On other concepts its correlation is {interval(rule.correlation)}: {shown}.",
+            why,
+            f"On other concepts its correlation with the effects of ablation is {interval(rule.correlation)}: {shown}.",
+            "A strength is one share of the residual (rho) for all heads; one factor (s) for all heads is swept too.",
+            measured,
         ),
         "keep the recommended strength for pictures, and do not read the sizes of effects from them.",
     )

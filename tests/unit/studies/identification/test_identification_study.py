@@ -217,6 +217,27 @@ def test_known_writes_are_identified_and_unknown_ones_at_chance() -> None:
     assert abs(np.mean(shares) - 0.5) < 0.05
 
 
+def test_the_isotropic_control_stands_beside_every_layer_of_a_lens_that_has_one() -> None:
+    identified = made(5, pictures=6, heads=3, known=0.5)
+    summary = summarise(identified, n_heads=3, strength=RHO, seeds=(0, 1))
+    row = summary.main
+    own, random = (
+        torch.stack([torch.stack([part.decoded[kind, seed] for seed in (0, 1)]) for part in identified.parts])
+        for kind in (OWN, RANDOM)
+    )
+    clean = torch.stack([part.clean for part in identified.parts])[:, None, None]
+    sides = [torch.cosine_similarity(rows, clean, dim=-1).mean(dim=1) for rows in (own, random)]
+    won = (sides[0] > sides[1]).double()
+    # Heads 0 and 1 are of layer 0, head 2 of layer 1.
+    wanted = [float(won[:, :2].mean()), float(won[:, 2:].mean())]
+    assert [estimate.value for estimate in row.random_by_layer] == pytest.approx(wanted)
+    neutral = summary.row("steering, neutral base", "decoded")
+    assert neutral is not None and neutral.random_by_layer == ()
+    page = study_page(Finished(STUDIES["identification"], stored(summary), "tiny"))
+    assert "The isotropic control: share" in page.split("## By layer")[1]
+    assert "\n1. On this pair, " in page and "\n4. " in page
+
+
 def test_a_conclusion_follows_its_figures() -> None:
     summary = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1))
     main = summary.main
@@ -228,7 +249,8 @@ def test_a_conclusion_follows_its_figures() -> None:
         found = conclude("tiny", replace(main, share=estimate), main, main, Estimate(0.1, 0.05, 0.2), (0, 1))
         text = found.sentences[0]
         assert words in text and text.startswith("On tiny, ") and "guessing reaches 50%" in text
-        assert "better than the Diffusion Lens" in found.sentences[-1] and found.next_step
+        assert "better than the Diffusion Lens" in " ".join(found.sentences) and found.next_step
+        assert len(found.sentences) <= 5
     high, low = Estimate(0.9, 0.8, 1.0), Estimate(0.5, 0.4, 0.6)
     for by_layer, words in (
         ((low, high), "1 of 2 layers lies above guessing by themselves: 11."),

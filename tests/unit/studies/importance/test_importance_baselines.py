@@ -126,6 +126,10 @@ def test_only_recognised_pictures_count_towards_labels() -> None:
     wanted = spearman(few.requested_scores(PLAIN[0], "input"), MAIN.table(few)).mean()
     assert row is not None and row.estimate.value == pytest.approx(float(wanted))
     assert "recognises 4 of 6 pictures" in importance_section(summary)
+    # A picture whose label the vocabulary lacks has no rank, and is not recognised.
+    nameless = PictureTables([replace(parts[0], name_rank=None), *parts[1:]])
+    assert nameless.recognised == (1, 4, 5) and made_parts().recognised is None
+    assert "whose label the vocabulary lacks counts as not recognised" in importance_section(summary)
     lost = PictureTables([replace(part, name_rank=torch.tensor(9.0)) for part in parts])
     assert counted_rows(lost, MAIN) == list(range(6))  # too few are recognised, so all count
     assert counted_rows(made_parts(), MAIN) == list(range(6))  # parts of the version before do not know

@@ -137,7 +137,7 @@ def test_any_notion_of_importance_can_be_the_main_one(main: Effect) -> None:
 
 def test_the_page_says_what_each_verdict_tests_and_what_is_no_evidence(summary: ImportanceSummary) -> None:
     page = pages_of(summary, "emoji")
-    assert "on the bundled pair" in page and "second (weights 0123456789ab)" in page
+    assert "on `emoji`, the bundled pair" in page and "second (weights 0123456789ab)" in page
     assert "    steerlens study importance --x\n" in page
     assert (
         "one factor for all heads (s=40; the paper's constant is not known)" in page

@@ -253,7 +253,7 @@ def test_a_conclusion_follows_its_figures() -> None:
     step = TransferRow("scene", "a step", 1.0, Estimate(0.5, 0.4, 0.6))
     head = TransferRow("head", "a head", 0.5, Estimate(0.2, 0.1, 0.3))
     found = conclude("m", [row(PICTURE, None), row(CONTRAST, better), row(RETRIEVAL, better)], (step, head))
-    assert "returns little of a change along a head's write (cosine +0.20" in found.sentences[1]
+    assert "returns little of a change along a head's write (cosine +0.20" in found.sentences[2]
     text = found.sentences[0]
     assert text.startswith("On m, contrast pair (+0.10 [+0.05, +0.15]) and real pictures") and "say better" in text
 
