@@ -115,16 +115,16 @@ photographs: $(PHOTOGRAPHS)/rocket.jpg
 # The interventional studies on the bundled pair and, if `make real-vit` was run, on the real ViT: small, and at the size of
 # the committed summaries (hours; resumable). DATA is the folder of the emoji art, which is fetched with npm if missing.
 STUDIES ?= studies
-SMALL_overlay := --count 12 --choose 4 --strengths rho=1 --steps 4
-SMALL_importance := --count 16 --choose 4 --strengths rho=1 --steps 4 --no-extras
+SMALL_overlay := --count 8 --choose 2 --strengths rho=1 --steps 4
+SMALL_importance := --count 12 --choose 2 --strengths rho=1 --steps 4 --no-extras
 SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
 SMALL_identification := --count 20 --steps 4 --heads-per-picture 24
 SMALL_lenses := --count 16 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 24 --bank-size 2048
 # The real ViT is larger, and its passes are slower.
-SMALL_overlay_dinov2-small := --count 6 --choose 2 --strengths rho=1 --steps 4
-SMALL_importance_dinov2-small := --count 8 --choose 4 --strengths rho=1 --steps 4 --no-extras
+SMALL_overlay_dinov2-small := --count 4 --choose 2 --strengths rho=1 --steps 4
+SMALL_importance_dinov2-small := --count 8 --choose 2 --strengths rho=1 --steps 4 --no-extras
 SMALL_identification_dinov2-small := --count 10 --steps 4 --heads-per-picture 24
 SMALL_lenses_dinov2-small := --count 8 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 12 --bank-size 512
 FULL_importance := --count 100 --choose 12
@@ -178,10 +178,13 @@ studies-on-encoder:
 studies-on-nothing:
 	@echo "There is no real ViT in $(REAL_VIT), so the studies ran on the bundled pair alone. make real-vit fetches it (90 MB)."
 
-# The paper's claim on a dozen photographs, which need no decoder.
+# A dozen photographs, for all that needs no decoder: the paper's two studies and identification, and their page.
+UNDECODED = $(MODEL_dinov2-small) --no-decoder --out $(STUDIES)/photographs
 study-photographs: $(PHOTOGRAPHS)/rocket.jpg
-	$(BIN)/steerlens study importance $(MODEL_dinov2-small) --no-decoder --images $(PHOTOGRAPHS) \
-		--out $(STUDIES)/photographs/importance
+	$(BIN)/steerlens study importance $(UNDECODED)/importance --images $(PHOTOGRAPHS)
+	$(BIN)/steerlens study identification $(UNDECODED)/identification --images $(PHOTOGRAPHS) --count 12
+	$(BIN)/steerlens study overlay $(UNDECODED)/overlay --bases $(PHOTOGRAPHS) --overlays $(PHOTOGRAPHS) --count 8 --choose 4
+	$(BIN)/steerlens study page $(STUDIES)/photographs --out $(STUDIES)-page/photographs
 
 # Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
 study-importance study-overlay study-strength study-decoder study-identification study-lenses: study-%:
