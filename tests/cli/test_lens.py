@@ -466,6 +466,9 @@ def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
     build_index(pair.encoder, bank, index)
     assert main([*run, "--cards", "2"]) == 2
     assert "--bank INDEX" in capsys.readouterr().err
+    elsewhere = [*run[:-1], str(tmp_path / "elsewhere")]
+    assert main([*elsewhere, "--bank", str(tmp_path / "nothing")]) == 2  # before anything is decoded
+    assert not (tmp_path / "elsewhere").exists() and "neighbours index" in capsys.readouterr().err
     assert main([*run, "--bank", str(index), "--cards", "2", "--json"]) == 0
     cards = json.loads(capsys.readouterr().out)["pictures"][0]["cards"]
     assert len(cards["heads"]) == 2 and cards["missing"].startswith("Not measured on ")

@@ -6,7 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.atlas import Faithfulness, TextScore
-    from steerlens.profiles.cards import write_head_cards
+    from steerlens.profiles.cards import checked_bank, write_head_cards
     from steerlens.profiles.faithfulness import measured_faithfulness
     from steerlens.profiles.options import ProfileOptions, heads_of
     from steerlens.profiles.page import profile_page, write_profile_page
@@ -26,6 +26,7 @@ __all__ = [
     "TextScore",
     "TopPicture",
     "check_profile",
+    "checked_bank",
     "folder_pictures",
     "heads_of",
     "measured_faithfulness",

@@ -70,19 +70,14 @@ def write_head_cards(
         job: the job of the run, with its models and options.
         atlas: the run.
         folder: its directory.
-        bank: index of real pictures, by the job's encoder.
+        bank: real pictures, as `checked_bank` returns them.
         model: name of the pair.
         count: heads of each input, those whose pictures are most similar to the target.
         faithfulness: measured faithfulness on this model.
 
     Raises:
-        UsageError: if the decoder reads image tokens, or the bank is too small.
-        ModelError: if the bank was made with another encoder.
         StoreError: if the cards cannot be written.
     """
-    bank = checked_bank(
-        job.encoder, job.decoder.spec.consumes, bank, [picture.sha256 for picture in job.pictures.values()]
-    )
     key = _key(atlas, bank, count, faithfulness)
     left = [id for id in atlas.plan.pictures if cards_key(folder, id) != key]
     yield Progress("cards", 0, len(left), "inputs")
@@ -98,21 +93,19 @@ def write_head_cards(
         yield Progress("cards", done + 1, len(left), "inputs")
 
 
-def checked_bank(encoder: Encoder, consumes: str, bank: NeighboursDecoder, inputs: Sequence[str]) -> NeighboursDecoder:
-    """Checks that a bank serves for cards, and returns it without the inputs.
-
-    Args:
-        encoder: the encoder of the run.
-        consumes: what its decoder reads.
-        bank: index of real pictures.
-        inputs: hashes of the inputs' files.
+def checked_bank(job: Job, bank: NeighboursDecoder) -> NeighboursDecoder:
+    """Checks that a bank serves for the cards of a job, and returns it without the job's inputs.
 
     Raises:
         UsageError: if the decoder reads image tokens, or the bank is too small.
         ModelError: if the bank was made with another encoder.
     """
-    if consumes != "image_embedding":
-        raise UsageError("cards of heads steer and decode image embeddings, and this decoder reads image tokens.")
+    encoder = job.encoder
+    if job.reads_tokens:
+        raise UsageError(
+            f"{job.decoder.spec.name} reads image tokens, and cards of heads steer and decode image embeddings; leave "
+            "--bank out."
+        )
     first = encoder.embed(encoder.preprocess([load_picture(bank.files[0]).image])).float().cpu()
     same = first.shape[-1] == bank.embeddings.shape[-1] and float(cosine_similarity(first, bank.embeddings[:1])[0])
     if not same >= 0.99:
@@ -120,7 +113,7 @@ def checked_bank(encoder: Encoder, consumes: str, bank: NeighboursDecoder, input
             f"{bank.spec.name}: the index was made with {bank.encoder_name}, not with {encoder.spec.name}. Index the "
             "folder with this encoder (steerlens neighbours index)."
         )
-    bank = bank.leaving_out(bank.known(inputs))
+    bank = bank.leaving_out(bank.known(picture.sha256 for picture in job.pictures.values()))
     if len(bank.rows) < 2 * N_REAL:
         raise UsageError(f"{len(bank.rows)} pictures are too few for a bank; index at least {2 * N_REAL}.")
     return bank

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +40,11 @@ def bank(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> NeighboursDeco
     return build_index(pair.encoder, folder, tmp_path_factory.mktemp("index"))
 
 
+def write(job: Job, atlas: Atlas, folder: Path, bank: NeighboursDecoder, count: int) -> None:
+    bank = checked_bank(job, bank)
+    run_to_end(write_head_cards(job, atlas, folder, bank, model="tiny", count=count, faithfulness=(MEASURED,)))
+
+
 @pytest.fixture(scope="module")
 def made(pair: Pair, bank: NeighboursDecoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Atlas, Path]:
     """A run of two inputs, of which one is in the bank, with cards of 3 heads."""
@@ -45,7 +52,7 @@ def made(pair: Pair, bank: NeighboursDecoder, tmp_path_factory: pytest.TempPathF
     inputs = [load_picture(bank.files[0]), Picture("other", Image.new("RGB", (30, 30), (200, 40, 40)), "0" * 64)]
     job = make_job(pair, inputs, OPTIONS)
     atlas = run_to_end(look_in(pair, job, folder))
-    run_to_end(write_head_cards(job, atlas, folder, bank, model=pair.name, count=3, faithfulness=(MEASURED,)))
+    write(job, atlas, folder, bank, 3)
     return job, load_run(folder), folder
 
 
@@ -81,18 +88,16 @@ def test_both_ends_are_the_input_steered_along_the_centred_write_and_against_it(
     assert card.gains.decoded.png != card.loses.decoded.png
 
 
-def test_cards_are_kept_until_what_they_show_changes(
-    pair: Pair, bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]
-) -> None:
+def test_cards_are_kept_until_what_they_show_changes(bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]) -> None:
     job, atlas, folder = made
     id = atlas.readings[0].id
     file = folder / "cards" / f"{id}.json"
     before, key = file.stat().st_mtime_ns, cards_key(folder, id)
-    run_to_end(write_head_cards(job, atlas, folder, bank, model=pair.name, count=3, faithfulness=(MEASURED,)))
+    write(job, atlas, folder, bank, 3)
     assert file.stat().st_mtime_ns == before
-    run_to_end(write_head_cards(job, atlas, folder, bank, model=pair.name, count=2, faithfulness=(MEASURED,)))
+    write(job, atlas, folder, bank, 2)
     assert cards_key(folder, id) != key and len(load_run(folder).cards[id].heads) == 2
-    run_to_end(write_head_cards(job, atlas, folder, bank, model=pair.name, count=3, faithfulness=(MEASURED,)))
+    write(job, atlas, folder, bank, 3)
     assert cards_key(folder, id) == key
 
 
@@ -133,16 +138,21 @@ def test_names_are_those_gained_over_the_other_end(made: tuple[Job, Atlas, Path]
         assert not gained & lost
 
 
-def test_a_bank_of_another_encoder_or_a_tiny_one_is_refused(pair: Pair, bank: NeighboursDecoder) -> None:
-    known = [load_picture(file).sha256 for file in bank.files]
+def test_a_bank_of_another_encoder_or_a_tiny_one_is_refused(
+    pair: Pair, bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]
+) -> None:
+    job, _, _ = made
+    inputs = [load_picture(file) for file in bank.files[:8]]
     with pytest.raises(UsageError, match="too few for a bank"):
-        checked_bank(pair.encoder, "image_embedding", bank, known[:8])
-    with pytest.raises(UsageError, match="image tokens"):
-        checked_bank(pair.encoder, "image_tokens", bank, [])
-    shuffled = bank.leaving_out([])
-    shuffled.embeddings = -bank.embeddings
+        checked_bank(make_job(pair, inputs, OPTIONS), bank)
+    tokens: Any = SimpleNamespace(spec=replace(job.decoder.spec, consumes="image_tokens"))
+    with pytest.raises(UsageError, match="leave --bank out"):
+        checked_bank(replace(job, decoder=tokens), bank)
+    other = bank.leaving_out([])
+    other.embeddings = -bank.embeddings
     with pytest.raises(ModelError, match="not with"):
-        checked_bank(pair.encoder, "image_embedding", shuffled, [])
+        checked_bank(job, other)
+    assert len(checked_bank(job, bank).rows) == len(bank.rows) - 1  # one of the inputs is in the bank
 
 
 def test_damaged_cards_say_what_to_do(made: tuple[Job, Atlas, Path]) -> None:

@@ -93,6 +93,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
 
     models, look = settings.models, settings.look
     settings.workers.refuse_unused()
+    settings.head_cards.check()
     if models.model.startswith("bridge:"):
         from steerlens.bridges import parts_of
 
@@ -124,7 +125,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     precision = decoder_dtype(device, parse_dtype(models.dtype))
     batch = options.batch_size or cost.batch or default_batch_size(options.size, cost.scale, device)
     selection = Selection.parse(look.decode)
-    decoded = selection.at_most(plan.cells)
+    on_cards = settings.head_cards.pictures(len(pictures))
+    decoded = selection.at_most(plan.cells) + on_cards
     passes = len(pictures) + encoder_passes(
         plan, selection, cost.n_layers, directions, vector_place(look, plan, cost.n_layers)
     )
@@ -133,7 +135,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
         "inputs": [picture.name for picture in pictures],
         "pictures_to_decode": decoded,
         "decode": str(selection),
-        "cells": dict(Counter(cell.lens for cell in plan.cells)),
+        "cells": {**Counter(cell.lens for cell in plan.cells), **({"cards": on_cards} if on_cards else {})},
         "sites": look.sites,
         "strength": str(plan.strength),
         "seeds": list(plan.seeds),

@@ -30,6 +30,7 @@ def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Pa
         UsageError: if the settings make no sense for the model, as in a real run.
         ModelError: if the model is damaged, or not on this machine and unknown.
     """
+    settings.head_cards.check()
     models = replace(settings.models, local_files_only=True)
     named = None if has_no_decoder(models.model) else card_of(models.model)
     try:
@@ -45,7 +46,7 @@ def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Pa
     saes = settings.sites.saes()
     job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions, saes)
     each, trace = _seconds(job)
-    decoded = job.selection.at_most(job.plan.cells)
+    decoded = job.selection.at_most(job.plan.cells) + settings.head_cards.pictures(len(pictures))
     return {
         **_described(job.plan, job.selection, job.options, settings, pictures, folder),
         "device": str(pair.encoder.device),
@@ -98,12 +99,13 @@ def _described(
     pictures: "list[Picture]",
     folder: Path,
 ) -> dict[str, Any]:
-    decoded = selection.at_most(plan.cells)
+    on_cards = settings.head_cards.pictures(len(pictures))
+    decoded = selection.at_most(plan.cells) + on_cards
     return {
         "inputs": [picture.name for picture in pictures],
         "pictures_to_decode": decoded,
         "decode": str(selection),
-        "cells": dict(Counter(cell.lens for cell in plan.cells)),
+        "cells": {**Counter(cell.lens for cell in plan.cells), **({"cards": on_cards} if on_cards else {})},
         "sites": settings.look.sites,
         "strength": str(plan.strength),
         "seeds": list(plan.seeds),

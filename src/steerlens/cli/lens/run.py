@@ -1,7 +1,8 @@
 """Steps of `steerlens lens`: the sweep with its progress, the report, and a summary of the best heads."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         job = make_job(
             pair, pictures, settings.look, settings.sites.target, vocabulary, directions, saes, progress.show
         )
+        cards = _card_maker(settings, pair, job)
         for line in fit_lines(job):
             progress.say(line)
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
@@ -90,8 +92,8 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
             progress.say(note)
-        if settings.head_cards.bank is not None:
-            run_to_end(_cards(settings, pair, job, atlas, folder), progress.show)
+        if cards is not None:
+            run_to_end(cards(atlas, folder), progress.show)
             atlas = load_run(folder)
         progress.stage("report", 1)
         report = write_report(atlas, folder)
@@ -109,16 +111,19 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
     return 0
 
 
-def _cards(settings: LensSettings, pair: Pair, job: Job, atlas: Atlas, folder: Path) -> Generator[Progress, None, None]:
-    """Makes the cards of the best heads, beside figures of studies of the model."""
-    from steerlens.profiles import measured_faithfulness, write_head_cards
+def _card_maker(settings: LensSettings, pair: Pair, job: Job) -> "Callable[[Atlas, Path], Generator[Progress]] | None":
+    """Function that makes the cards of heads of a finished run; None without a bank.
+
+    The bank and the studies are opened now: a wrong one must not be told after an hour of decoding.
+    """
+    from steerlens.profiles import checked_bank, measured_faithfulness, write_head_cards
 
     cards = settings.head_cards
     if cards.bank is None:
-        return
+        return None
     measured = measured_faithfulness(pair.name, cards.studies)
-    bank = NeighboursDecoder(cards.bank)
-    yield from write_head_cards(job, atlas, folder, bank, model=pair.name, count=cards.cards, faithfulness=measured)
+    bank = checked_bank(job, NeighboursDecoder(cards.bank))
+    return partial(write_head_cards, job, bank=bank, model=pair.name, count=cards.cards, faithfulness=measured)
 
 
 def summary(atlas: Atlas, report: Path) -> dict[str, Any]:

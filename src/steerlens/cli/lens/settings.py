@@ -209,6 +209,10 @@ class CardSettings:
         if self.cards < 1:
             raise UsageError(f"--cards {self.cards}: at least one head gets a card; leave --bank out for none.")
 
+    def pictures(self, inputs: int) -> int:
+        """Number of pictures to decode for the cards of some inputs, at most."""
+        return 0 if self.bank is None else 2 * self.cards * inputs
+
 
 @dataclass(frozen=True)
 class WorkerSettings(Workers):
