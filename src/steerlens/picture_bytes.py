@@ -82,7 +82,7 @@ def decoding(name: str) -> Generator[None]:
         raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None
     except UnidentifiedImageError:
         known = ", ".join(FORMATS[:6])
-        raise PictureError(f"{name} is no picture that can be read ({known} and some others can).") from None
+        raise PictureError(f"{name} is not a readable picture ({known} and some others are).") from None
     except Image.DecompressionBombError:
         raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
     except Exception as error:

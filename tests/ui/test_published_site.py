@@ -106,7 +106,7 @@ def test_a_missing_file_is_told(browser: Any, site: str) -> None:
     visit.page.wait_for_selector("#map .cell")
     visit.page.route("**/data/boat-ship.json", lambda route: route.fulfill(status=404))
     visit.page.click("#switcher button >> nth=1")
-    eventually(visit.page, "document.querySelector('#live-region').innerText.includes('did not send')")
+    eventually(visit.page, "document.querySelector('#trouble').innerText.includes('did not send')")
     assert "apple" in visit.page.inner_text("#pair")
     visit.page.close()
 

@@ -17,9 +17,9 @@ export function ablation(page, place) {
   const table = el("tbody", {});
   const labels = el("table", { class: "labels", id: "ablation-labels" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "label"), el("th", { scope: "col" }, "before"), el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "change"))), table);
-  const clear = el("button", { type: "button", id: "restore", onclick: () => page.store.set({ without: null }) }, "Put everything back");
+  const clear = el("button", { type: "button", id: "restore", onclick: () => page.store.set({ without: null }) }, "Restore all");
   const section = el("section", { id: "ablation-section", "aria-labelledby": "ablation-title", hidden: true },
-    el("h2", { id: "ablation-title" }, "Taken away"), said,
+    el("h2", { id: "ablation-title" }, "Ablation"), said,
     el("div", { class: "ablation" },
       el("figure", {}, before, el("figcaption", {}, el("b", {}, "Before"), numbers[0])),
       el("figure", {}, after, el("figcaption", {}, el("b", {}, "After"), numbers[1])),
@@ -30,8 +30,8 @@ export function ablation(page, place) {
   /** @param {Ablation} told */
   const tell = (told) => {
     const away = told.sites.map(labelOf).join(", ");
-    said.textContent = `Without ${away}, the embedding changes by ${fixed(told.change, 3)} of its length; its cosine with the clean one is ${fixed(told.cosine, 3)}.`
-      + (told.changeCosine === null ? "" : ` The direct change, with everything after frozen, points the same way to a cosine of ${fixed(told.changeCosine)}: the rest is what later layers make of it.`);
+    said.textContent = `Without ${away}, the embedding moves by ${fixed(told.change, 3)} of its length; its cosine with the clean embedding is ${fixed(told.cosine, 3)}.`
+      + (told.changeCosine === null ? "" : ` The cosine of this change with the direct effect is ${fixed(told.changeCosine)}; the difference is how later layers react.`);
     labels.hidden = !told.labels.length;
     table.replaceChildren(...told.labels.map(({ name, before: was, after: is }) =>
       el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, fixed(was, 3)), el("td", {}, fixed(is, 3)), el("td", {}, fixed(was === null || is === null ? null : is - was, 3)))));
@@ -39,7 +39,7 @@ export function ablation(page, place) {
   /** @param {{ before: Shown, after: Shown }} pair @param {"preview" | "whole"} quality */
   const show = (pair, quality) => {
     [/** @type {const} */ ([before, pair.before]), /** @type {const} */ ([after, pair.after])].forEach(([box, shown], i) => {
-      setPicture(box, shown.src, i ? "Reconstruction without the parts taken away" : "Clean reconstruction", quality);
+      setPicture(box, shown.src, i ? "Reconstruction after ablation" : "Clean reconstruction", quality);
       numbers[i].textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}`;
       box.classList.toggle("waiting", quality === "preview");
     });

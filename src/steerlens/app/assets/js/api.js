@@ -8,7 +8,7 @@ const TAB = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byt
  * @returns {Promise<any>}
  */
 export async function getJson(path, signal) {
-  return read(await fetch(path, { signal, headers: { "X-Steerlens-Tab": TAB } }));
+  return read(await answerOf(path, { signal, headers: { "X-Steerlens-Tab": TAB } }));
 }
 
 /**
@@ -29,7 +29,7 @@ export async function postJson(path, body, { signal, slot = "" } = {}) {
  */
 export async function postFile(path, file) {
   const headers = { "X-Steerlens-Tab": TAB, "Content-Type": "application/octet-stream" };
-  return read(await fetch(path, { method: "POST", body: file, headers }));
+  return read(await answerOf(path, { method: "POST", body: file, headers }));
 }
 
 /**
@@ -63,9 +63,22 @@ export async function streamed(path, body, react, { signal, slot }) {
  * @param {AbortSignal | undefined} signal
  * @param {string} slot
  */
-function post(path, body, signal, slot) {
+async function post(path, body, signal, slot) {
   const headers = { "Content-Type": "application/json", "X-Steerlens-Tab": TAB, "X-Steerlens-Slot": slot };
-  return fetch(path, { method: "POST", body: JSON.stringify(body), headers, signal });
+  return answerOf(path, { method: "POST", body: JSON.stringify(body), headers, signal });
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} request
+ */
+async function answerOf(path, request) {
+  try {
+    return await fetch(path, request);
+  } catch (error) {
+    if (request.signal?.aborted) throw error;
+    throw new Error("The server does not answer. Is steerlens app still running?", { cause: error });
+  }
 }
 
 /** @param {Response} answer */

@@ -124,6 +124,7 @@ export function bench(page) {
    */
   function show(shown, quality) {
     const words = viewWords(page.meta, { ...page.store.view, strength: strength() }, page.component);
+    picture.classList.remove("stale");
     setPicture(picture, shown.src, `${words}${quality === "preview" ? ", preview" : ""}`, quality);
     byId("picture-said").textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}${quality === "preview" ? " · preview" : ""}`;
     if (quality === "whole") page.say(`${words}: similarity ${fixed(shown.similarity)}`);
@@ -133,6 +134,11 @@ export function bench(page) {
   function complain(error) {
     busy = false;
     picture.classList.remove("waiting");
+    // What is left on the page belongs to another view.
+    picture.classList.add("stale");
+    numbers.replaceChildren();
+    labels.replaceChildren();
+    byId("picture-said").textContent = "";
     message.textContent = error.message;
     message.hidden = false;
   }

@@ -18,7 +18,7 @@ export function clean(page) {
     const key = JSON.stringify({ ...view, strength: null });
     const cell = known.get(key);
     if (cell) {
-      if (data.clean[0]?.src !== cell.src) queueMicrotask(() => { if (page.data === data) page.update({ ...data, clean: [cell] }); });
+      if (data.clean[0]?.src !== cell.src || data.clean[0].similarity !== cell.similarity) queueMicrotask(() => { if (page.data === data) page.update({ ...data, clean: [cell] }); });
       return;
     }
     if (asked === key || (data.clean.length && store.view.seed === null && !store.view.steps && !store.view.guidance)) return;

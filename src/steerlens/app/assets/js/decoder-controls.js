@@ -12,7 +12,7 @@ export function decoderControls(page) {
   const seed = field("Seed", "decoder-seed", { min: 0, max: 2 ** 31, step: 1 });
   const count = field("Steps", "decoder-steps", { min: 1, max: 200, step: 1 });
   const scale = field("Guidance", "decoder-guidance", { min: 0, max: 30, step: "any" });
-  const other = el("button", { type: "button", class: "link", id: "another-seed", onclick: () => set({ seed: Number(seed.input.value) + 1 }) }, "another");
+  const other = el("button", { type: "button", class: "link", id: "another-seed", onclick: () => set({ seed: Number(seed.input.value) + 1 }) }, "new seed");
   const set = (/** @type {Partial<View>} */ change) => page.store.set(change);
   seed.input.addEventListener("change", () => { if (valid(seed.input)) set({ seed: Number(seed.input.value) }); });
   count.input.addEventListener("change", () => { if (valid(count.input)) set({ steps: same(count.input, steps) }); });
@@ -23,7 +23,7 @@ export function decoderControls(page) {
     put(count.input, view.steps ?? steps);
     put(scale.input, view.guidance ?? guidance);
   });
-  return el("div", { class: "decoder", role: "group", "aria-label": "Decoder" }, seed.label, other, count.label, scale.label);
+  return el("div", { class: "decoder", role: "group", "aria-label": "Decoder" }, seed.label, count.label, scale.label, other);
 }
 
 /**
@@ -33,7 +33,7 @@ export function decoderControls(page) {
  */
 function field(name, id, limits) {
   const input = el("input", { type: "number", id, ...limits });
-  return { input, label: el("label", { for: id }, name, " ", input) };
+  return { input, label: el("label", { for: id }, name, input) };
 }
 
 /** @param {HTMLInputElement} input */

@@ -14,34 +14,40 @@ export function inputs(page, place) {
   const said = el("p", { class: "small", id: "input-said", role: "status" });
   const file = el("input", { type: "file", accept: "image/*", multiple: true, id: "choose-file", class: "sr" });
   const warning = el("p", { class: "notice", id: "outside", hidden: true });
-  const hint = el("span", { class: "quiet small" }, "or drop or paste pictures anywhere on this page");
+  const hint = el("span", { class: "quiet small" }, "or drop or paste them anywhere on this page");
   const box = el("div", { class: "adding" }, file, el("label", { for: "choose-file", class: "button" }, "Choose pictures"),
     camera((blob) => send([new File([blob], "camera.png", { type: "image/png" })])), hint);
   place.append(box, said, warning);
+
+  /** @param {string} text @param {boolean} [failed] */
+  const tell = (text, failed = false) => {
+    said.textContent = text;
+    said.classList.toggle("failed", failed);
+  };
 
   /** @param {File[]} files */
   async function send(files) {
     const pictures = files.filter((one) => one.type.startsWith("image/") || one.type === "").slice(0, 16);
     if (!pictures.length) {
-      said.textContent = "This is no picture.";
+      tell("That is not a picture.", true);
       return;
     }
     let last = null;
     for (const one of pictures) {
       const most = liveOf(page).uploadBytes;
       if (one.size > most) {
-        said.textContent = `${one.name} has ${(one.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB are accepted.`;
+        tell(`${one.name} is ${(one.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.`, true);
         continue;
       }
-      said.textContent = `Sending ${one.name} …`;
+      tell(`Sending ${one.name} …`);
       try {
         const sent = await postFile(`/api/inputs?${new URLSearchParams({ name: one.name.slice(-200) || "pasted.png" })}`, one);
         if (!page.meta.pictures.some(({ id }) => id === sent.id)) page.meta.pictures.push({ id: sent.id, name: sent.name });
         rememberInput(sent.id);
         last = sent.id;
-        said.textContent = sent.note ? `${sent.name}: ${sent.note}.` : "";
+        tell(sent.note ? `${sent.name}: ${sent.note}.` : "");
       } catch (error) {
-        said.textContent = `${one.name}: ${error instanceof Error ? error.message : error}`;
+        tell(`${one.name}: ${error instanceof Error ? error.message : error}`, true);
       }
     }
     drawSwitcher(page);
@@ -72,7 +78,7 @@ export function inputs(page, place) {
     drawSwitcher(page);
     const { outside } = /** @type {LiveData} */ (page.data);
     warning.hidden = !outside;
-    warning.textContent = outside ? `The decoder does not know pictures like this one: ${outside}` : "";
+    warning.textContent = outside ? `This picture is unlike those the decoder was trained on: ${outside}` : "";
   });
 }
 

@@ -16,12 +16,18 @@ export function keepButtons(page) {
   const saving = new Latest();
   const view = () => serverView(page.meta, page.store.view, page.data.id, page.component);
 
+  /** @param {string} code */
+  const show = (code) => {
+    text.value = code;
+    text.rows = Math.min(Math.max(4, code.split("\n").length), 16);
+    text.hidden = false;
+  };
+
   /** @param {"command" | "python"} form */
   const copy = async (form) => {
     try {
       const recipe = await postJson("/api/recipe", view(), { slot: "recipe" });
-      text.value = recipe[form];
-      text.hidden = false;
+      show(recipe[form]);
       const copied = await navigator.clipboard?.writeText(recipe[form]).then(() => true, () => false);
       if (!copied) text.select();
       said.textContent = `${copied ? "Copied." : "Press Ctrl+C to copy."} ${recipe.note}`;
@@ -38,15 +44,15 @@ export function keepButtons(page) {
     const folders = [];
     said.textContent = "Saving …";
     return streamed("/api/save", { views }, {
-      saved: ({ folder, command }) => { folders.push(folder); text.value = command; text.hidden = false; said.textContent = `Saved in ${folders.join(", ")}.`; },
+      saved: ({ folder, command }) => { folders.push(folder); show(command); said.textContent = `Saved in ${folders.join(", ")}.`; },
       error: ({ message }) => { said.textContent = message; },
     }, { signal: saving.next(), slot: "save" });
   };
   const pin = () => {
     const { pins } = page.store.view;
     const address = pinOf(page);
-    if (pins.includes(address)) said.textContent = "This is pinned already.";
-    else if (pins.length >= MOST_PINS) said.textContent = `There is room for ${MOST_PINS} pins: remove one first.`;
+    if (pins.includes(address)) said.textContent = "This view is pinned already.";
+    else if (pins.length >= MOST_PINS) said.textContent = `${MOST_PINS} views are pinned, the most there can be: remove one first.`;
     else page.store.set({ pins: [...pins, address] });
   };
   addKeys(page, [["+", "Pin what is on view", pin]]);

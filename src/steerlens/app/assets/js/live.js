@@ -1,7 +1,6 @@
 /** The script of the explorer: the page of a report, whose data come from the server, and its live parts. */
 
-import { byId } from "../../../report/assets/js/core/elements.js";
-import { startPage } from "../../../report/assets/js/core/page.js";
+import { startPage, tell } from "../../../report/assets/js/core/page.js";
 import { SECTIONS } from "../../../report/assets/js/sections/index.js";
 import { switcher } from "../../../report/assets/js/sections/switcher.js";
 import { ablation } from "./ablation.js";
@@ -33,7 +32,4 @@ const LIVE = [
 document.documentElement.classList.add("live");
 startPage(liveSource(), [...SECTIONS.filter((section) => section !== switcher), ...LIVE])
   .then((page) => { if (page) document.documentElement.dataset.ready = "true"; })
-  .catch((error) => {
-    byId("live-region").textContent = String(error.message ?? error);
-    byId("map-said").textContent = `The server does not answer: ${error.message ?? error}`;
-  });
+  .catch((error) => tell(String(error.message ?? error)));

@@ -13,7 +13,7 @@ import { liveOf, serverView, viewOf, viewWords } from "./view.js";
 export function pins(page, place) {
   const tray = el("div", { class: "pins" });
   const section = el("section", { id: "pins-section", "aria-labelledby": "pins-title", hidden: true },
-    el("h2", { id: "pins-title" }, "Side by side"), el("p", { class: "prose" }, "Pinned views, each as it was pinned. Choose one to go back to it."), tray);
+    el("h2", { id: "pins-title" }, "Side by side"), el("p", { class: "prose" }, "Views as you pinned them. Select one to return to it."), tray);
   place.append(section);
   /** @type {Map<string, { card: HTMLElement, ending: AbortController }>} */
   const shown = new Map();

@@ -13,8 +13,8 @@ export function regionEditor(page) {
   const clear = el("button", { type: "button", id: "clear-region" }, "Whole picture");
   const box = el("div", { class: "region-picture" }, image, grid);
   const details = el("details", { id: "region" },
-    el("summary", {}, "Paint where heads read"),
-    el("p", { class: "small quiet" }, "Paint over the picture: the head is steered by what it read there alone."),
+    el("summary", {}, "Paint a region of the picture"),
+    el("p", { class: "small quiet" }, "The head is then steered by what it reads there alone."),
     box, clear);
   /** @type {Set<number>} */
   let painted = new Set();

@@ -1,6 +1,7 @@
 /** The live source: data of the run and of each input from the server. */
 
 import { unpacked, withSafeKeys } from "../../../report/assets/js/sources/embedded.js";
+import { headKey } from "../../../report/assets/js/core/sites.js";
 import { getJson, postJson } from "./api.js";
 import { common, targetOf, viewOf } from "./view.js";
 
@@ -76,7 +77,35 @@ export function withParts(meta, data, scores) {
  * @param {Scores | null} scores
  * @returns {LiveData}
  */
-export const withScores = (data, scores) => ({ ...data, scores, undecoded: scores ? scores.heads.flat() : data.undecoded });
+export function withScores(data, scores) {
+  if (!scores) return { ...data, scores };
+  const ranked = scores.heads.flatMap((row, layer) => row.map((value, head) => /** @type {const} */ ([headKey(layer, head), value ?? -2])));
+  return {
+    ...data, scores, undecoded: scores.heads.flat(), targetSimilarity: scores.input ?? data.targetSimilarity,
+    ranking: ranked.sort((a, b) => b[1] - a[1]).map(([key]) => key), scales: { similarity: similarityScale(scores) },
+  };
+}
+
+/**
+ * From 0 to 1, unless similarities lie elsewhere: those with a text may all be close to 0 or below it.
+ * @param {Scores} scores
+ * @returns {[number, number]}
+ */
+export function similarityScale({ heads, mlps, attention, residual }) {
+  const values = [...heads.flat(), ...mlps, ...attention, ...residual].filter((value) => value !== null);
+  const [low, high] = [Math.min(0, ...values), Math.max(0.01, ...values)];
+  return [low < -0.005 ? -niceCeiling(-low) : 0, high > 0.5 ? 1 : niceCeiling(high)];
+}
+
+/**
+ * The smallest 1, 2 or 5 times a power of ten that is not below a positive value.
+ * @param {number} value
+ */
+function niceCeiling(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= value * (1 - 1e-9)) ?? 10;
+  return Number((step * power).toPrecision(2));
+}
 
 /**
  * @param {Record<string, Site>} sites

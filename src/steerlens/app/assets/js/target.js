@@ -34,7 +34,7 @@ export function target(page, place) {
     const signal = latest.next();
     said.textContent = "";
     const id = page.data.id;
-    page.source.input(id, signal).then((data) => { if (!signal.aborted && page.data.id === id) page.update({ ...data, clean: page.data.clean }); })
+    page.source.input(id, signal).then((data) => { if (!signal.aborted && page.data.id === id) page.update({ ...data, clean: page.data.clean.map((cell) => ({ ...cell, similarity: null })) }); })
       .catch((error) => { if (!signal.aborted) said.textContent = error instanceof Error ? error.message : String(error); });
   });
   page.store.watch(["strength"], () => {

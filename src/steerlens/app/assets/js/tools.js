@@ -1,4 +1,4 @@
-/** What a click or a drag on the map does: look at a head, gather a group, or take heads away. */
+/** What a click or a drag on the map does: steer a head, gather a group, or ablate. */
 
 import { byId, el, radios, redraw } from "../../../report/assets/js/core/elements.js";
 import { addKeys } from "../../../report/assets/js/sections/keys.js";
@@ -9,9 +9,9 @@ import { labelOf, listed } from "./view.js";
 /** @typedef {"look" | "group" | "ablate"} Tool */
 
 const ABOUT = {
-  look: "Choose a head, an MLP or an attention output to steer it.",
-  group: "Drag over the map, or choose one after another, to steer several as one.",
-  ablate: "Choose what is taken out of the forward pass, by hand; drag to take out several.",
+  look: "Select a head, an MLP or an attention output to steer it.",
+  group: "Drag over the map, or select parts one by one, to steer them as one.",
+  ablate: "Select what to remove from the forward pass; drag to remove several.",
 };
 
 /** @param {Page} page @param {HTMLElement} place */
@@ -21,12 +21,14 @@ export function tools(page, place) {
   const box = el("div", { class: "controls" });
   const about = el("p", { class: "small quiet", id: "tool-about" });
   const clear = el("button", { type: "button", class: "link", id: "clear-group" }, "Clear the group");
-  place.append(el("div", { class: "tools" }, box, about, clear));
+  // On a narrow page the panel would cover the map while a group is gathered: it opens on request.
+  const steer = el("button", { type: "button", id: "steer-group", onclick: () => page.choose(listed(page.store.view.group)[0] ?? null, { focus: true }) }, "Steer the group");
+  place.append(el("div", { class: "tools" }, box, about, steer, clear));
   clear.addEventListener("click", () => page.store.set({ group: null }));
 
   const choose = (/** @type {Tool} */ next) => {
     tool = next;
-    redraw(box, [radios("tool", [["look", "Look"], ["group", "Group"], ["ablate", "Take away"]], tool, (key) => choose(/** @type {Tool} */ (key)))]);
+    redraw(box, [radios("tool", [["look", "Steer"], ["group", "Group"], ["ablate", "Ablate"]], tool, (key) => choose(/** @type {Tool} */ (key)))]);
     about.textContent = ABOUT[tool];
     byId("map-section").dataset.tool = tool;
   };
@@ -88,13 +90,13 @@ export function tools(page, place) {
       cell.classList.toggle("member", members.includes(site));
       cell.classList.toggle("away", away.includes(site));
     }
-    clear.hidden = !members.length;
+    clear.hidden = steer.hidden = !members.length;
     clear.textContent = `Clear the group of ${members.length} (${members.slice(0, 3).map(labelOf).join(", ")}${members.length > 3 ? ", …" : ""})`;
   });
   addKeys(page, [
-    ["l", "Tool: look", () => choose("look")],
-    ["g", "Tool: gather a group", () => choose("group")],
-    ["a", "Tool: take heads away", () => choose("ablate")],
+    ["l", "Tool: steer", () => choose("look")],
+    ["g", "Tool: group", () => choose("group")],
+    ["a", "Tool: ablate", () => choose("ablate")],
   ]);
   choose(tool);
 }

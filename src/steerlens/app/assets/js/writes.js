@@ -2,6 +2,7 @@
 
 import { byId, el } from "../../../report/assets/js/core/elements.js";
 import { colour, fixed } from "../../../report/assets/js/core/format.js";
+import { MODES, modeOf, availableModes, scaleOf } from "../../../report/assets/js/sections/modes.js";
 import { markChosen } from "../../../report/assets/js/core/pictures.js";
 import { labelOf } from "./view.js";
 
@@ -12,7 +13,7 @@ import { labelOf } from "./view.js";
 export function writes(page) {
   const box = el("div", { id: "writes", class: "map writes" });
   byId("map").after(box);
-  page.draw(["data"], () => {
+  page.draw(["data", "map", "scale"], () => {
     const { scores } = /** @type {LiveData} */ (page.data);
     const { vectors } = /** @type {LiveMeta} */ (page.meta).live;
     const focused = document.activeElement instanceof HTMLElement && box.contains(document.activeElement) ? document.activeElement.dataset.site : null;
@@ -22,7 +23,8 @@ export function writes(page) {
       : null;
     const grid = el("div", { class: "map-rows" }, ...rows, named);
     grid.style.setProperty("--layers", String(page.meta.layers));
-    box.replaceChildren(grid);
+    const other = MODES[modeOf(page, availableModes(page))].scale !== "similarity";
+    box.replaceChildren(grid, other ? el("p", { class: "small quiet" }, "These rows still show similarities before decoding.") : "");
     markChosen(page.component);
     if (focused) /** @type {HTMLElement | null} */ (box.querySelector(`[data-site="${CSS.escape(focused)}"]`))?.focus();
   });
@@ -46,12 +48,13 @@ function row(page, name, kind, values) {
  * @param {number | null} value
  * @param {string} text
  */
-function cell({ meta, choose }, key, value, text) {
+function cell(page, key, value, text) {
+  const { meta, choose } = page;
   const node = el("button", {
     class: `cell${text ? " named" : ""}`, type: "button", "data-site": key, title: `${labelOf(key)}${value === null ? "" : `: ${fixed(value)}`}`,
     "aria-label": `${text || labelOf(key)}${value === null ? "" : `; before decoding ${fixed(value)}`}`, onclick: () => choose(key, { focus: true }),
   }, text);
-  if (value !== null) node.style.background = colour(value, meta.scales.similarity, meta.sequential);
+  if (value !== null) node.style.background = colour(value, scaleOf(page, MODES.undecoded), meta.sequential);
   else if (!text) node.classList.add("unknown");
   return node;
 }

@@ -64,6 +64,9 @@ export interface InputData {
   writeNorms: (number | null)[];
   direct: (number | null)[];
   undecoded: (number | null)[] | null;
+  /** On a server: scales that follow the target, in place of the run's; heads in the order of their scores before decoding. */
+  scales?: Record<string, [number, number]>;
+  ranking?: string[];
   /** L x H x T 16-bit numbers in base64, or the address of the same bytes. */
   attention: string | null;
   /** Features and neurons, in the order of the plan; none in most runs. */
@@ -182,6 +185,8 @@ export interface View {
   /** What the map shows; null for the default of the input. */
   map: string | null;
   show: "colours" | "pictures";
+  /** "values" where the colours of the map run over its own values alone; null for the run's scale. */
+  scale: string | null;
   /** Strength, `rho=1` or `s=3`; null for that of the run. */
   strength: string | null;
   /** Seed of the pictures in rows and maps; null for the run's first. */

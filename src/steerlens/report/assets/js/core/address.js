@@ -21,6 +21,10 @@ const FIELDS = /** @type {const} */ ({
     read: (/** @type {string} */ text) => (text === "pictures" ? "pictures" : "colours"),
     write: (/** @type {string} */ value) => (value === "colours" ? null : value),
   },
+  scale: {
+    read: (/** @type {string} */ text) => (text === "values" ? text : null),
+    write: (/** @type {string | null} */ value) => value,
+  },
   seed: {
     read: (/** @type {string} */ text) => (/^\d{1,15}$/.test(text) ? Number(text) : null),
     write: (/** @type {number | null} */ value) => (value === null ? null : String(value)),

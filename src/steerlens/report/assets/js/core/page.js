@@ -44,6 +44,16 @@ export async function startPage(source, renderers) {
 }
 
 /**
+ * Says what went wrong, where everybody sees and hears it; nothing for an empty text.
+ * @param {string} text
+ */
+export function tell(text) {
+  const place = byId("trouble");
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+/**
  * @param {Source} source
  * @param {Meta} meta
  * @param {ReturnType<typeof createStore>} store
@@ -113,9 +123,11 @@ function createPage(source, meta, store) {
       const { signal } = loading;
       try {
         const fresh = await source.input(inputOf(store.view), signal);
-        if (!signal.aborted) page.update(fresh);
+        if (signal.aborted) return;
+        tell("");
+        page.update(fresh);
       } catch (error) {
-        if (!signal.aborted) page.say(error instanceof Error ? error.message : String(error));
+        if (!signal.aborted) tell(error instanceof Error ? error.message : String(error));
       }
     },
   };

@@ -25,11 +25,11 @@ export function siteOf(data, meta, key) {
 }
 
 /**
- * Key of the best head of the first lens that ranks heads.
+ * Key of the best head of the first lens that ranks heads; before anything was decoded, by its score without decoding.
  * @param {InputData} data
  */
 export function bestHead(data) {
-  return (data.top.steering || data.top.total || data.top.diffusion || [])[0] ?? headKey(0, 0);
+  return (data.top.steering || data.top.total || data.top.diffusion || data.ranking || [])[0] ?? headKey(0, 0);
 }
 
 /**

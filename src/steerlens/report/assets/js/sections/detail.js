@@ -16,7 +16,7 @@ import { unitDetail } from "./units.js";
 export function detail(page) {
   /** @type {string | null} */
   let shown = null;
-  page.draw(["data", "component"], () => {
+  page.draw(["data", "component", "group"], () => {
     const key = page.component;
     const site = key === null ? null : siteOf(page.data, page.meta, key);
     const panel = byId("detail");
@@ -24,9 +24,10 @@ export function detail(page) {
     document.body.classList.toggle("open", Boolean(site));
     if (site && key !== null) {
       // Live parts stand between both and stay: a slider that is being dragged must not be taken out.
-      part(panel, "head").replaceChildren(heading(page, key, site), facts(page, key, site));
-      part(panel, "body").replaceChildren(...detailPictures(page, site), ...headCard(page, key), detailNumbers(page, site), ...detailLabels(site),
-        ...unitDetail(page, key), attention(page, site));
+      const group = page.source.kind === "live" ? (page.store.view.group ?? "").split(",").filter(Boolean) : [];
+      part(panel, "head").replaceChildren(heading(page, key, site, group.length), facts(page, key, site, group.length));
+      part(panel, "body").replaceChildren(...(group.length ? [] : [...detailPictures(page, site), ...headCard(page, key), detailNumbers(page, site), ...detailLabels(site),
+        ...unitDetail(page, key), attention(page, site)]));
       if (key !== shown) panel.scrollTop = 0;
     }
     shown = key;
@@ -59,13 +60,21 @@ function close(page) {
 const rankLens = (site) => /** @type {Lens[]} */ (["steering", "total", "diffusion"]).find((lens) => site[lens]) ?? "diffusion";
 
 /**
+ * Heads in the order of the component's lens; on a server, where nothing was decoded, of their scores before decoding.
+ * @param {Page} page
+ * @param {Site} site
+ */
+const rankingOf = (page, site) => page.data.top[rankLens(site)] ?? page.data.ranking ?? [];
+
+/**
  * @param {Page} page
  * @param {string} key
  * @param {Site} site
+ * @param {number} grouped members of the group that is steered in place of the component
  */
-function heading(page, key, site) {
-  const ranking = page.data.top[rankLens(site)] ?? [];
-  const rank = ranking.indexOf(key);
+function heading(page, key, site, grouped) {
+  const ranking = rankingOf(page, site);
+  const rank = grouped ? -1 : ranking.indexOf(key);
   const step = (/** @type {number} */ by, /** @type {string} */ text, /** @type {string} */ name) => {
     const next = rank < 0 ? undefined : ranking[rank + by];
     const go = () => {
@@ -75,7 +84,7 @@ function heading(page, key, site) {
     };
     return el("button", { type: "button", class: "icon", "data-step": by, "aria-label": name, title: name, disabled: !next, onclick: go }, text);
   };
-  return el("div", { class: "detail-head" }, el("h2", {}, site.label),
+  return el("div", { class: "detail-head" }, el("h2", {}, grouped ? `Group of ${grouped}` : site.label),
     el("span", { class: "buttons" },
       rank >= 0 ? step(-1, "‹", "Better-ranked head") : null,
       rank >= 0 ? step(1, "›", "Next head in rank") : null,
@@ -86,13 +95,16 @@ function heading(page, key, site) {
  * @param {Page} page
  * @param {string} key
  * @param {Site} site
+ * @param {number} grouped
  */
-function facts(page, key, site) {
+function facts(page, key, site, grouped) {
+  if (grouped) return el("p", { class: "facts", "aria-live": "polite" }, "steered as one");
   const lens = rankLens(site);
-  const ranking = page.data.top[lens] ?? [];
+  const ranking = rankingOf(page, site);
   const rank = ranking.indexOf(key);
   const said = [];
-  if (rank >= 0) said.push(`${ordinal(rank + 1)} of ${ranking.length} heads under the ${page.meta.lenses[lens]}`);
+  const by = page.data.top[lens] ? `under the ${page.meta.lenses[lens]}` : "before decoding";
+  if (rank >= 0) said.push(`${ordinal(rank + 1)} of ${ranking.length} heads ${by}`);
   const compared = steeredScore(page.meta, site);
   if (compared && compared.beats !== null) said.push(compared.beats ? "beats its control" : "does not beat its control");
   const beatsFoil = site.steering?.beatsFoil ?? null;

@@ -2,6 +2,7 @@
 
 import { byId, el } from "../core/elements.js";
 import { fixed, percent } from "../core/format.js";
+import { scaleOf } from "./modes.js";
 
 /** @import { Counts, Page } from "../types" */
 /** @import { Mode } from "./modes.js" */
@@ -27,14 +28,23 @@ export function legend(page, mode, pictures) {
  * @param {Mode} mode
  */
 function scaleParts(page, mode) {
-  const [low, high] = page.meta.scales[mode.scale];
+  const [low, high] = scaleOf(page, mode);
+  const stretched = page.store.view.scale === "values";
   const ramp = el("span", { class: "ramp", "aria-hidden": "true" });
   ramp.style.background = `linear-gradient(to right, ${page.meta[mode.ramp].join(",")})`;
-  const end = (/** @type {number} */ value) => fixed(value, low % 1 || high % 1 ? 2 : 0);
-  const all = mode.scale === "similarity" ? " and all lenses" : "";
+  const end = (/** @type {number} */ value) => fixed(value, low % 1 || high % 1 ? (mode.digits ?? 2) : 0);
+  const about = mode.about(page);
+  const common = page.data.scales?.[mode.scale] ? "." : `; one scale for all inputs${mode.scale === "similarity" ? " and lenses" : ""}.`;
+  const toggle = el("button", {
+    type: "button", class: "link", id: "stretch", onclick: () => {
+      page.store.set({ scale: stretched ? null : "values" });
+      byId("stretch").focus();
+    },
+  }, stretched ? "Use the common scale" : "Stretch over these values");
   return [
     el("span", { class: "ramp-box" }, end(low), ramp, end(high)),
-    el("span", {}, `${mode.about(page)}; one scale for all inputs${all}; values outside it take the colour of its end.`),
+    toggle,
+    el("span", { class: "about" }, `${about[0].toUpperCase()}${about.slice(1)}${stretched ? "; colours run over the values of this map alone." : common}`),
   ];
 }
 

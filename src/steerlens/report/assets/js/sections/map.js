@@ -5,7 +5,7 @@ import { colour, fixed } from "../core/format.js";
 import { markChosen, picture } from "../core/pictures.js";
 import { bestHead, cellOf, headKey, seedNumber, siteOf, steeredScore } from "../core/sites.js";
 import { legend } from "./legend.js";
-import { availableModes, modeOf, MODES } from "./modes.js";
+import { availableModes, modeOf, MODES, scaleOf } from "./modes.js";
 
 /** @import { Page, Score } from "../types" */
 /** @import { Mode } from "./modes.js" */
@@ -15,7 +15,7 @@ const MOST_TICKS = 24;
 
 /** @param {Page} page */
 export function map(page) {
-  page.draw(["data", "map", "show", "seed"], () => {
+  page.draw(["data", "map", "show", "scale", "seed"], () => {
     const available = availableModes(page);
     const key = modeOf(page, available);
     const mode = MODES[key];
@@ -65,9 +65,10 @@ function grid(page, mode, pictures) {
   });
   const chosen = page.component !== null && siteOf(page.data, meta, page.component)?.kind === "head" ? page.component : null;
   const inTabOrder = chosen ?? bestHead(page.data);
+  const scale = scaleOf(page, mode);
   for (let head = 0; head < meta.heads; head += 1) {
     const row = el("div", { class: "row", role: "row" }, el("span", { class: "tick", role: "rowheader", "aria-label": `Head ${head}` }, `H${head}`));
-    for (let layer = 0; layer < meta.layers; layer += 1) row.append(mapCell(page, layer, head, mode, pictures, inTabOrder));
+    for (let layer = 0; layer < meta.layers; layer += 1) row.append(mapCell(page, layer, head, mode, scale, pictures, inTabOrder));
     box.append(row);
   }
   // Under the grid and not in it: a grid holds rows of cells alone.
@@ -89,10 +90,11 @@ function ticks({ meta }) {
  * @param {number} layer
  * @param {number} head
  * @param {Mode} mode
+ * @param {[number, number]} scale
  * @param {boolean} pictures
  * @param {string} inTabOrder
  */
-function mapCell(page, layer, head, mode, pictures, inTabOrder) {
+function mapCell(page, layer, head, mode, scale, pictures, inTabOrder) {
   const { meta, data } = page;
   const key = headKey(layer, head);
   const site = data.sites[key];
@@ -109,7 +111,7 @@ function mapCell(page, layer, head, mode, pictures, inTabOrder) {
   if (value === null) node.classList.add("unknown");
   else if (pictures && mode.lens) node.append(picture(cellOf(page, site[mode.lens]?.pictures)?.src, ""));
   else {
-    node.style.background = colour(value, meta.scales[mode.scale], meta[mode.ramp]);
+    node.style.background = colour(value, scale, meta[mode.ramp]);
     if (value < 0) node.append(el("span", { class: "minus", "aria-hidden": "true" }, "−"));
   }
   if (value !== null && steered?.beats) node.append(el("span", { class: `mark${steered.strong ? " strong" : ""}`, "aria-hidden": "true" }));

@@ -1,6 +1,6 @@
-/** What the cells of the map can show. Every mode has one fixed scale for the whole run, so that maps compare. */
+/** What the cells of the map can show. Every mode has one fixed scale for the whole run, so that maps compare; readers may stretch it. */
 
-import { lensesOf, steeredScore, targetWords } from "../core/sites.js";
+import { headKey, lensesOf, steeredScore, targetWords } from "../core/sites.js";
 
 /** @import { InputData, Meta, Page, Lens, Site } from "../types" */
 
@@ -94,6 +94,24 @@ export function availableModes(page) {
     if (key === "undecoded") return Boolean(data.undecoded) && lensesOf(meta).includes("steering");
     return heads.some((site) => (MODES[key].value(page, site, 0) ?? null) !== null);
   });
+}
+
+/**
+ * Ends of the colour scale: the run's, or those of the values on the map.
+ * @param {{ data: InputData, meta: Meta, store: Page["store"] }} page
+ * @param {Mode} mode
+ * @returns {[number, number]}
+ */
+export function scaleOf(page, mode) {
+  const { data, meta, store } = page;
+  const common = data.scales?.[mode.scale] ?? meta.scales[mode.scale];
+  if (store.view.scale !== "values") return common;
+  const keys = Array.from({ length: meta.layers * meta.heads }, (_, i) => headKey(Math.floor(i / meta.heads), i % meta.heads));
+  const values = keys.map((key, i) => mode.value(page, data.sites[key], i) ?? NaN).filter(Number.isFinite);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (!(high - low > 1e-6)) return common;
+  const most = Math.max(-low, high);
+  return mode.ramp === "diverging" ? [-most, most] : [low, high];
 }
 
 /**
