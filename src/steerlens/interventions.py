@@ -45,8 +45,27 @@ class Intervention:
         told = [f"{name}={_short(value)}" for name, value in values if value is not None]
         return f"{type(self).__name__}({', '.join([str(self.site), *told])})"
 
+    @property
+    def reads_head_values(self) -> bool:
+        """True if it changes head values before their output projection, by `through_heads`, in place of a write."""
+        return False
+
     def new_value(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Returns the replacement of `value`; its shape broadcasts to that of `value`."""
+        raise NotImplementedError(type(self).__name__)
+
+    def through_heads(
+        self, values: Float[Tensor, "B T d"], weights: Float[Tensor, "d D"]
+    ) -> tuple[Float[Tensor, "B T d"], Float[Tensor, "B T D"]]:
+        """Changes head values, of one head or of all concatenated.
+
+        Args:
+            values: the head values.
+            weights: their output projection.
+
+        Returns:
+            The new head values, and what is added to the write besides their projection.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def apply(self, value: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -151,13 +170,35 @@ class ByRow(Intervention):
         Raises:
             UsageError: if the inner intervention acts at another site, or the batch has no such rows.
         """
+        inner = self._checked(value)
+        changed, rows = value.clone(), list(self.rows)
+        changed[rows] = inner.apply(value[rows]).to(value.dtype)
+        return changed
+
+    @property
+    def reads_head_values(self) -> bool:
+        """True if the inner intervention changes head values."""
+        return self.inner is not None and self.inner.reads_head_values
+
+    def through_heads(
+        self, values: Float[Tensor, "B T d"], weights: Float[Tensor, "d D"]
+    ) -> tuple[Float[Tensor, "B T d"], Float[Tensor, "B T D"]]:
+        """Applies the inner intervention to the head values of `rows`.
+
+        Raises:
+            UsageError: as `apply`.
+        """
+        inner, rows = self._checked(values), list(self.rows)
+        changed, added = values.clone(), values.new_zeros(*values.shape[:-1], weights.shape[-1])
+        changed[rows], added[rows] = (part.to(values.dtype) for part in inner.through_heads(values[rows], weights))
+        return changed, added
+
+    def _checked(self, value: Float[Tensor, "B T _"]) -> Intervention:
         if self.inner is None or self.inner.site != self.site or self.tokens is not None:
             raise UsageError(f"ByRow at {self.site} takes an intervention at that site, which also names the tokens.")
         if not all(0 <= row < value.shape[0] for row in self.rows):
             raise UsageError(f"ByRow at {self.site}: the batch has {value.shape[0]} rows, counted from 0.")
-        changed, rows = value.clone(), list(self.rows)
-        changed[rows] = self.inner.apply(value[rows]).to(value.dtype)
-        return changed
+        return self.inner
 
 
 def _short(value: object) -> str:

@@ -147,6 +147,71 @@ def test_every_activation_and_normalisation(setting: str) -> None:
     torch.testing.assert_close(got, by_hand(model, inputs, sae, edit), **CLOSE)
 
 
+def head_values_by_hand(model: NativeEncoder, inputs: Any, sae: SparseAutoencoder, edit: Any) -> Tensor:
+    """The definition for head values: a raw hook on the input of the output projection."""
+    assert isinstance(sae.site, Site)
+    layer, width = model.layers()[sae.site.layer], model.spec.width // model.spec.n_heads
+    head = sae.site.head
+    part = slice(head * width, (head + 1) * width) if sae.site.kind == "head" else slice(None)
+
+    def changed(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        z = args[0].clone()
+        own = z[..., part].clone()
+        f = sae.encode(own)
+        z[..., part] = sae.decode(edit(f.clone()), own) + own - sae.decode(f, own)
+        return (z, *args[1:])
+
+    handle = layer.attn_proj.register_forward_pre_hook(changed)
+    try:
+        return model.embed(inputs)
+    finally:
+        handle.remove()
+
+
+def head_values_sae(model: NativeEncoder, place: str) -> SparseAutoencoder:
+    site = Site.parse(place)
+    width = model.spec.width // (model.spec.n_heads if site.kind == "head" else 1)
+    return random_sae(width, site, space="head_values", normalisation=Normalisation("layer_norm"))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("place", ["attn_out.1", "head.0.1"])
+def test_features_of_head_values_change_before_the_output_projection(place: str, change: str) -> None:
+    model = encoder()
+    inputs, sae = noise_pictures(model), head_values_sae(model, place)
+    intervention, edit = CHANGES[change]
+    wanted = head_values_by_hand(model, inputs, sae, edit)
+    got = model.embed(inputs, feature_interventions([intervention], [sae]))
+    torch.testing.assert_close(got, wanted, **CLOSE)
+    assert not torch.allclose(got, model.embed(inputs), rtol=1e-6)
+    nothing = model.embed(inputs, feature_interventions([Scale(FEATURE, factor=1.0)], [sae]))
+    torch.testing.assert_close(nothing, model.embed(inputs), **CLOSE)
+
+
+def test_a_feature_of_head_values_changes_before_its_head() -> None:
+    model = encoder()
+    inputs, sae = noise_pictures(model), head_values_sae(model, "head.0.1")
+    changes = [Zero(Site("head", 0, 1)), Scale(FEATURE, factor=3.0)]
+    got = model.embed(inputs, feature_interventions(changes, [sae]))
+    torch.testing.assert_close(got, model.embed(inputs, [Zero(Site("head", 0, 1))]), **CLOSE)
+
+
+@pytest.mark.parametrize("place", ["resid_post.0", "mlp_out.1"])
+def test_error_and_bias_are_changed_like_features(place: str) -> None:
+    model = encoder()
+    inputs, sae = noise_pictures(model), random_sae(model.spec.width, Site.parse(place))
+    x = model.record(inputs, [sae.site])[sae.site]  # type: ignore[list-item,index]
+    rebuilt = sae.decode(sae.encode(x), x)
+    for intervention, put in (
+        (Zero("error.toy"), rebuilt),
+        (Scale("error.toy", factor=2.0), x + (x - rebuilt)),
+        (Zero("bias.toy"), x - sae.b_dec),
+        (Patch("error.toy", value=x), rebuilt + x),
+    ):
+        got = model.embed(inputs, feature_interventions([intervention], [sae]))
+        torch.testing.assert_close(got, model.embed(inputs, [Patch(sae.site, value=put)]), **CLOSE)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_change_that_changes_nothing_changes_nothing(place: str) -> None:
     model = encoder()
@@ -224,8 +289,7 @@ def test_what_is_not_there_is_refused() -> None:
         feature_interventions([Zero("feature.other.1")], [sae])
     with pytest.raises(UsageError, match="toy has features 0 to 47; there is no feature 48"):
         feature_interventions([Zero("feature.toy.48")], [sae])
-    values = random_sae(8, Site("attn_out", 0), space="head_values")
-    with pytest.raises(UsageError, match="reads head values before their output projection"):
-        feature_interventions([Zero(FEATURE)], [values])
+    with pytest.raises(UsageError, match="error.other is no feature"):
+        change_features(sae, torch.zeros(1, 1, 8), [Zero("error.other")])
     others = [Zero(Site("mlp_out", 0))]
     assert feature_interventions(others, [sae]) == others

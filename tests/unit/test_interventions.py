@@ -60,7 +60,7 @@ def test_factors_that_are_not_one_a_picture_are_refused(factor: Tensor) -> None:
         (Zero(PLACE, tokens=(0, T)), r"resid_post\.1: the model has 5 tokens a picture"),
         (Zero(PLACE, tokens=(-T - 1,)), "the model has 5 tokens"),
         (Zero(Site("vector", name="x")), r"vector\.x is a direction, not a place in the model: use Add"),
-        (Zero(Site("feature", name="x", index=1)), r"feature\.x\.1 is a feature of a sparse autoencoder"),
+        (Zero(Site("feature", name="x", index=1)), r"feature\.x\.1 is part of a sparse autoencoder"),
     ],
 )
 def test_a_place_that_the_model_does_not_have_is_refused(intervention: Intervention, message: str) -> None:

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from steerlens.encoders.hooks import EXCLUSIVE, Hook, native_pass
     from steerlens.encoders.modules import LayerModules
     from steerlens.encoders.native import NativeEncoder
-    from steerlens.encoders.prefix import Prefix, record_from, record_prefix, resume, resume_to, trace_with_prefix
+    from steerlens.encoders.prefix import (
+        Prefix,
+        head_values_from,
+        record_from,
+        record_prefix,
+        resume,
+        resume_to,
+        trace_with_prefix,
+    )
     from steerlens.encoders.pretrained import Loading, PretrainedEncoder
     from steerlens.encoders.recorded import Recorded, RecordedAttention
     from steerlens.encoders.structure import refuse_kind, refuse_unknown
@@ -46,6 +54,7 @@ __all__ = [
     "apply_transform",
     "crops",
     "geometry_from_json",
+    "head_values_from",
     "is_open_clip_folder",
     "is_timm_folder",
     "joined_inputs",

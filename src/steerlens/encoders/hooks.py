@@ -11,8 +11,9 @@ unless each ran exactly once. It also ensures a plain pass: dropout off, no comp
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,9 @@ from steerlens.borders import native_errors
 from steerlens.encoders.modules import LayerModules
 from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.interventions import Intervention
-from steerlens.sites import NAMED_KINDS, Site
+from steerlens.sites import NAMED_KINDS, SAE_KINDS, Site
+
+_T = TypeVar("_T")
 
 EXCLUSIVE = RLock()
 """Hooks belong to a model, not to a thread: a forward pass of another thread would run through them, and fill them."""
@@ -163,9 +166,9 @@ def intervention_hooks(layers: Sequence[LayerModules], interventions: Sequence[I
         if site.kind in NAMED_KINDS:
             what = "direction" if site.kind == "vector" else site.kind
             raise UsageError(f"{site} is a {what}, not a place in the model: use Add at resid_post.N instead.")
-        if site.kind == "feature":
+        if site.kind in SAE_KINDS:
             raise UsageError(
-                f"{site} is a feature of a sparse autoencoder, which the encoder does not know: give its intervention "
+                f"{site} is part of a sparse autoencoder, which the encoder does not know: give its intervention "
                 "through steerlens.saes.feature_interventions."
             )
         if site.kind == "embed":
@@ -179,8 +182,10 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
     def at(*kinds: str) -> list[Intervention]:
         return [intervention for intervention in interventions if intervention.site.kind in kinds]
 
-    resid_pre, attention, resid_mid = at("resid_pre"), at("head", "attn_out"), at("resid_mid")
-    neurons = at("neuron")
+    resid_pre, resid_mid, neurons = at("resid_pre"), at("resid_mid"), at("neuron")
+    # Head values come before the writes of heads.
+    before_heads = [intervention for intervention in at("head", "attn_out") if intervention.reads_head_values]
+    attention = [intervention for intervention in at("head", "attn_out") if not intervention.reads_head_values]
     running: dict[str, Tensor] = {}
 
     def enter_block(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -192,6 +197,9 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
 
     def leave_attention(_: tuple[Any, ...], __: dict[str, Any], output: Any) -> Any:
         value, writes = first(output), dict[int, Tensor]()
+        for intervention in before_heads:
+            running["head_values"], added = _through_heads(modules, running["head_values"], intervention)
+            value = value + added.to(value.dtype)
         # Heads come before the attention output as a whole, which is their sum.
         for intervention in sorted(attention, key=lambda intervention: intervention.site.kind != "head"):
             head = intervention.site.head
@@ -230,10 +238,10 @@ def _layer_hooks(modules: LayerModules, interventions: Sequence[Intervention]) -
 
     if resid_pre or resid_mid:
         yield Hook(modules.block, "before", enter_block, purpose([*resid_pre, *resid_mid]))
-    if at("head"):
-        yield Hook(modules.attn_proj, "before", enter_projection, purpose(at("head")))
-    if attention or resid_mid:
-        yield Hook(modules.attn_out, "after", leave_attention, purpose([*attention, *resid_mid]))
+    if at("head") or before_heads:
+        yield Hook(modules.attn_proj, "before", enter_projection, purpose([*at("head"), *before_heads]))
+    if at("head", "attn_out") or resid_mid:
+        yield Hook(modules.attn_out, "after", leave_attention, purpose([*at("head", "attn_out"), *resid_mid]))
     if neurons:
         for intervention in neurons:
             modules.neurons().check(intervention.site)
@@ -278,15 +286,35 @@ def recording_hooks(layers: Sequence[LayerModules], site: Site, kept: dict[Site,
         raise UsageError(f"{site} is a {site.kind}, not a place in the model that can be recorded.")
 
 
+def _through_heads(
+    modules: LayerModules, values: Float[Tensor, "B T Hd"], intervention: Intervention
+) -> tuple[Float[Tensor, "B T Hd"], Float[Tensor, "B T D"]]:
+    """Changes head values; returns the new values and the change of the attention output."""
+    site, weights = intervention.site, modules.head_weights()
+    width = weights.shape[1]
+    place = slice(site.head * width, (site.head + 1) * width) if site.kind == "head" else slice(None)
+    projection = weights[site.head] if site.kind == "head" else weights.flatten(0, 1)
+    old = values[..., place]
+    new, added = _carried(lambda: intervention.through_heads(old, projection))
+    changed = values.clone()
+    changed[..., place] = new
+    return changed, (new - old) @ projection.to(old) + added
+
+
 def _applied(value: Tensor, interventions: Iterable[Intervention]) -> Tensor:
     for intervention in interventions:
-        try:
-            value = intervention.apply(value)
-        except SteerlensError:
-            raise
-        except Exception as error:
-            raise _InterventionError(error) from error
+        value = _carried(partial(intervention.apply, value))
     return value
+
+
+def _carried(act: Callable[[], _T]) -> _T:
+    """Calls an intervention, whose exceptions are the caller's own."""
+    try:
+        return act()
+    except SteerlensError:
+        raise
+    except Exception as error:
+        raise _InterventionError(error) from error
 
 
 def hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Float[Tensor, "B T D"]:

@@ -188,6 +188,21 @@ def record_from(encoder: NativeEncoder, prefix: Prefix, sites: Sequence[Site]) -
     return {site: kept[site] for site in sites}
 
 
+@torch.no_grad()
+def head_values_from(encoder: NativeEncoder, prefix: Prefix, layer: int) -> Float[Tensor, "B T Hd"]:
+    """Records the concatenated head values of a layer on every token in the clean pass, by calling only its block."""
+    modules, kept = encoder.layers()[layer], list[Tensor]()
+
+    def keep(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        kept.append(modules.head_values(args).detach())
+
+    hooks = [encoder.native_hook(Hook(modules.attn_proj, "before", keep, f"records head values of layer {layer}"))]
+    with native_pass(encoder.model, encoder.spec.name, hooks):
+        _call(encoder, modules.block, prefix.hidden[layer], prefix, layer, torch.arange(len(prefix)))
+    (values,) = kept
+    return values
+
+
 def _call(encoder: NativeEncoder, block: Any, hidden: Tensor, prefix: Prefix, layer: int, index: Tensor) -> Tensor:
     B = len(prefix)
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from steerlens.encoders import record_prefix
 from steerlens.errors import UsageError
+from steerlens.interventions import Resample
+from steerlens.lenses.sae_parts import values_on_tokens
 from steerlens.lenses.strength import Strength
 from steerlens.progress import run_to_end
-from steerlens.saes import EMBEDDING, SparseAutoencoder, TopK
+from steerlens.saes import EMBEDDING, SparseAutoencoder, TopK, feature_interventions
 from steerlens.scores import cosine_similarity
 from steerlens.studies.importance.experiment import importance_experiment, importance_study
 from steerlens.studies.importance.options import ImportanceOptions
@@ -72,6 +74,25 @@ def test_ablating_features_is_replacing_their_writes_in_full_passes(place: str, 
             "resample": own[site],
         }[ablation]
         torch.testing.assert_close(found.total[:, column], by_hand(sae, inputs, site.index, put), **CLOSE)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("place", ["attn_out.1", "head.0.1"])
+def test_features_of_head_values_are_ablated_before_the_output_projection(place: str, ablation: Ablation) -> None:
+    sae = tiny_sae(ENCODER, place, space="head_values").to(dtype=torch.float64)
+    inputs = dict(noise_pictures(ENCODER))
+    others = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    sites = tuple(sae.feature(index) for index in (3, 8, 21))
+    prefix, other = record_prefix(ENCODER, inputs), record_prefix(ENCODER, others)
+    means = mean_writes(ENCODER, [others], sites, sae)
+    found = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
+    values = values_on_tokens(ENCODER, others, sae)
+    for column, site in enumerate(sites):
+        f = sae.encode(values)[..., site.index : site.index + 1]
+        put = {"zero": torch.zeros_like(f), "mean": f.mean(dim=0), "resample": f}[ablation]
+        wanted = ENCODER.embed(inputs, feature_interventions([Resample(site, value=put)], [sae]))
+        torch.testing.assert_close(found.total[:, column], wanted, **CLOSE)
+    assert float((found.total - found.clean[:, None]).abs().max()) > 1e-6
 
 
 @pytest.mark.parametrize("place", ["resid_post.0", "head.1.1"])
@@ -162,7 +183,6 @@ def test_the_strongest_features_are_those_with_the_largest_mean_write(pair: Pair
 def test_autoencoders_that_cannot_be_studied_are_refused(pair: Pair, subjects: SubjectSet) -> None:
     for sae, words in (
         (tiny_sae(pair.encoder, EMBEDDING), "reads the image embedding, which comes after the forward pass"),
-        (tiny_sae(pair.encoder, "attn_out.1", space="head_values"), "reads head values before their output projection"),
         (replace(tiny_sae(pair.encoder), b_enc=torch.full((40,), -1e4)), "0 features of tiny are active"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -25,7 +25,7 @@ N_HEADS = 5
 """Heads named for each feature."""
 
 _ROWS = 64
-"""Ablated pictures in a forward pass."""
+"""Features that are measured at once, each on a picture: what is held does not grow with the features of a batch."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +128,24 @@ def ablation_effects(
         multiplier: undoes the normalisation of each token.
     """
     encoder, site = reader.encoder, reader.sae.site
-    directions = reader.rows(features)
-    # Gathered before they are multiplied: activations of all features are the largest tensor here.
-    strength = activations[pictures, :, features] * multiplier[pictures, :, 0]
+    groups, moved = torch.arange(len(features)).split(_ROWS), list[Tensor]()
+
+    def write(rows: Int[Tensor, "n"]) -> Float[Tensor, "n T D"]:
+        # Gathered before they are multiplied: activations of all features are the largest tensor here.
+        strength = activations[pictures[rows], :, features[rows]] * multiplier[pictures[rows], :, 0]
+        return (strength[..., None] * reader.rows(features[rows])[:, None]).float()
+
     if not isinstance(site, Site):
         clean = reader.values(inputs)[0][:, 0]
-        ablated = clean[pictures] - strength[:, :1] * directions
-        return (1 - cosine_similarity(clean[pictures], ablated)).cpu()
-    prefix, moved = record_prefix(encoder, inputs), list[Tensor]()
-    clean = encoder.embed(inputs).float()
+        for rows in groups:
+            of_rows = clean[pictures[rows]]
+            moved.append((1 - cosine_similarity(of_rows, of_rows - write(rows)[:, 0])).cpu())
+        return torch.cat(moved) if moved else torch.zeros(0)
+    prefix, clean = record_prefix(encoder, inputs), encoder.embed(inputs).float()
     place, first = _place(reader, site)
-    for rows in torch.arange(len(features)).split(_ROWS):
+    for rows in groups:
         vector = torch.zeros(len(rows), encoder.spec.n_tokens, encoder.spec.width)
-        vector[:, reader.tokens] = -(strength[rows, :, None] * directions[rows, None]).float().cpu()
+        vector[:, reader.tokens] = -write(rows).cpu()
         of_rows = pictures[rows].tolist()
         ablated = resume(encoder, prefix, first, of_rows, [Add(place, vector=vector.to(encoder.device))])
         moved.append((1 - cosine_similarity(clean[of_rows], ablated.float())).cpu())
@@ -176,11 +181,10 @@ def measured_heads(
     layers = reader.head_layers
     if not len(layers):
         return torch.zeros(len(features), 0, reader.encoder.spec.n_heads)
-    values = torch.stack([part[pictures, tokens] for part in reader.head_values(inputs, layers)], dim=1)
-    parts = [
-        (values[rows] * reader.head_weights(features[rows]).to(values)).sum(dim=-1).float().cpu()
-        for rows in torch.arange(len(features)).split(_ROWS)
-    ]
+    values, parts = reader.head_values(inputs, layers), list[Tensor]()
+    for rows in torch.arange(len(features)).split(_ROWS):
+        own = torch.stack([of_layer[pictures[rows], tokens[rows]] for of_layer in values], dim=1)
+        parts.append((own * reader.head_weights(features[rows]).to(own)).sum(dim=-1).float().cpu())
     return torch.cat(parts)
 
 

@@ -20,6 +20,7 @@ from steerlens.printable import without_folders
 from steerlens.profiles.features.activations import ActivationMeter, histogram_range
 from steerlens.profiles.features.chunks import Chunks, Neutral
 from steerlens.profiles.features.effects import FeatureReader, ablation_effects, measured_heads
+from steerlens.profiles.features.memory import give_back_freed
 from steerlens.profiles.features.options import FeatureOptions
 from steerlens.profiles.features.tables import COLUMNS, FOLDER, chunk_name
 from steerlens.profiles.measure import native
@@ -108,6 +109,7 @@ def profile_features(
                 features = torch.arange(number * options.chunk, min(sae.n_features, (number + 1) * options.chunk))
                 rows = chunks.rows(features)
                 study.write(f"{FOLDER}/{chunk_name(number)}", table_bytes(COLUMNS, rows))
+                give_back_freed()
             done = min(sae.n_features, (number + 1) * options.chunk)
             yield Progress("features", done, sae.n_features, "features")
         profile = FeatureProfile(
@@ -193,6 +195,7 @@ def _activations(
         embedding = embedding + reader.encoder.readout(last.to(reader.encoder.dtype)).float().sum(dim=0).cpu()
         if done == len(pictures) or (number + 1) % _SAVED_EVERY == 0:
             study.add("activations", {**meter.state(), "final": final, "embedding": embedding, "fidelity": figures})
+        give_back_freed()
         yield Progress("activations", done, len(pictures), "pictures")
     if meter is None:
         raise UsageError("there are no pictures to describe features over.")
@@ -235,6 +238,7 @@ def _effects(
         part = study.part(name)
         moved[part["features"]] = part["moved"]
         heads[part["features"]] = part["heads"].float()
+        give_back_freed()
         yield Progress("effects", start + len(chunk), len(pictures), "pictures")
     return Effects(moved, heads)
 

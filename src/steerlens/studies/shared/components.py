@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.encoders import Encoder, EncoderSpec, NativeEncoder, Prefix, record_from
+from steerlens.encoders import Encoder, EncoderSpec, NativeEncoder, Prefix, head_values_from, record_from
 from steerlens.errors import UsageError
 from steerlens.interventions import Intervention, Resample
-from steerlens.lenses import Direction, check_sae, parts_of
+from steerlens.lenses import Direction, check_sae, into_stream, parts_of
 from steerlens.saes import SparseAutoencoder, decoder_rows, feature_interventions, value_at
-from steerlens.sites import Site, all_heads
+from steerlens.sites import SAE_KINDS, Site, all_heads
 from steerlens.studies.shared.wording import FEATURES, HEADS
 from steerlens.trace import Trace
 
@@ -51,7 +51,7 @@ class Components:
         Raises:
             UsageError: if it has none.
         """
-        if site.kind != "feature" or self.sae is None:
+        if site.kind not in SAE_KINDS or self.sae is None:
             if site.layer < 0:
                 raise UsageError(f"{site} belongs to no layer and cannot be ablated.")
             return site
@@ -73,8 +73,14 @@ class Components:
         if self.sae is None:
             return record_from(encoder, prefix, sites)
         place = self.place(sites[0])
-        x = record_from(encoder, prefix, [place])[place]
-        return dict(zip(sites, parts_of(self.sae, x, sites).to(x).unbind(dim=-2), strict=True))
+        if self.sae.space == "residual":
+            x = record_from(encoder, prefix, [place])[place]
+            return dict(zip(sites, parts_of(self.sae, x, sites).to(x).unbind(dim=-2), strict=True))
+        x = head_values_from(encoder, prefix, place.layer)
+        if place.kind == "head":
+            x = x.unflatten(-1, (encoder.spec.n_heads, -1))[:, :, place.head]
+        parts = into_stream(self.sae, parts_of(self.sae, x, sites).to(x), encoder.projections()[0])
+        return dict(zip(sites, parts.unbind(dim=-2), strict=True))
 
     def replaced(self, site: Site, value: Float[Tensor, "#B T D"]) -> Intervention:
         """Returns the intervention that replaces a component's write."""
