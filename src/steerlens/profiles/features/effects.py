@@ -130,7 +130,7 @@ def ablation_effects(
     encoder, site = reader.encoder, reader.sae.site
     groups, moved = torch.arange(len(features)).split(_ROWS), list[Tensor]()
 
-    def write(rows: Int[Tensor, "G"]) -> Float[Tensor, "G T D"]:
+    def write(rows: Int[Tensor, " G"]) -> Float[Tensor, "G T D"]:
         # Gathered before they are multiplied: activations of all features are the largest tensor here.
         strength = activations[pictures[rows], :, features[rows]] * multiplier[pictures[rows], :, 0]
         return (strength[..., None] * reader.rows(features[rows])[:, None]).float()
