@@ -1,14 +1,22 @@
 """`steerlens profile --sae`: dashboards of the features of a sparse autoencoder."""
 
+import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from steerlens.cli.console import ProgressBar, emit_json, say
+from steerlens.cli.estimates import disk_bytes, existing, size_words
 from steerlens.errors import UsageError
 
 if TYPE_CHECKING:
     from steerlens.cli.profile import Command
+    from steerlens.profiles import ProfilePictures
+    from steerlens.profiles.features import FeatureOptions
+    from steerlens.saes import SparseAutoencoder
+    from steerlens.studies.shared import ModelLoader
+    from steerlens.vocabulary import Vocabulary
+    from steerlens.zoo import Pair
 
 _DECODED = 256
 """Features that are decoded by default."""
@@ -16,42 +24,24 @@ _DECODED = 256
 
 def run_features(command: "Command") -> int:
     """Runs the command and returns the exit code."""
-    from steerlens.lenses import Strength
-    from steerlens.profiles.features import FeatureOptions, FeatureReader, profile_features, write_feature_page
+    from steerlens.profiles.features import FeatureReader, profile_features, write_feature_page
     from steerlens.profiles.measure import native
     from steerlens.progress import run_to_end
-    from steerlens.saes import load_sae
-    from steerlens.studies.shared import load_study_pair, with_steps
-    from steerlens.sweep import default_strength
-    from steerlens.zoo import read_vocabulary
+    from steerlens.studies.shared import load_models
 
     _refuse_heads(command)
-    if command.sae is None:
-        raise UsageError("give --sae FOLDER.")
+    if command.dry_run:
+        return _dry_run(command)
     start, settings = time.monotonic(), command.settings
     with ProgressBar(quiet=settings.json) as progress:
         progress.stage("loading", 1)
-        sae = load_sae(command.sae, site=command.sae_site)
-        shown = command.pictures()
-        pair = load_study_pair(settings)
-        strength = None if command.strength is None else Strength.parse(command.strength)
-        options = FeatureOptions(
-            decode=with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
-            strength=strength or default_strength(pair.card),
-            n_top=command.top,
-            n_texts=command.texts,
-            n_decoded=_DECODED if command.decode is None else command.decode,
-            ablate=command.ablate > 0,
-            names=command.names,
-            seed=settings.seed,
-        )
-        words = None if command.vocabulary is None else read_vocabulary(command.vocabulary, pair)
+        ready = _prepare(command, load_models)
         progress.advance(1)
-        events = profile_features(pair, sae, shown, options, command.out, words)
+        events = profile_features(ready.pair, ready.sae, ready.shown, ready.options, command.out, ready.words)
         profile = run_to_end(events, progress.show)
         progress.stage("page", 1)
-        reader = FeatureReader(native(pair.encoder), sae.to(pair.encoder.device))
-        page = write_feature_page(profile, reader, shown.pictures, command.out)
+        reader = FeatureReader(native(ready.pair.encoder), ready.sae.to(ready.pair.encoder.device))
+        page = write_feature_page(profile, reader, ready.shown.pictures, command.out)
         progress.advance(1)
     if settings.json:
         emit_json({**asdict(profile), "page": page, "seconds": time.monotonic() - start})
@@ -68,14 +58,89 @@ def run_features(command: "Command") -> int:
     return 0
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Dashboards that are ready to run."""
+
+    pair: "Pair"
+    sae: "SparseAutoencoder"
+    shown: "ProfilePictures"
+    options: "FeatureOptions"
+    words: "Vocabulary | None"
+
+
+def _prepare(command: "Command", load: "ModelLoader") -> _Prepared:
+    """Checks options, and loads pictures and models; computes and writes nothing."""
+    from steerlens.lenses import Strength, check_sae
+    from steerlens.profiles.features import FeatureOptions
+    from steerlens.saes import load_sae
+    from steerlens.studies.shared import PlannedEncoder, with_steps
+    from steerlens.sweep import default_strength
+    from steerlens.zoo import check_vocabulary_files, read_vocabulary
+
+    if command.sae is None:
+        raise UsageError("give --sae FOLDER.")
+    settings, strength = command.settings, None if command.strength is None else Strength.parse(command.strength)
+    if command.vocabulary is not None:
+        check_vocabulary_files(command.vocabulary)
+    sae = load_sae(command.sae, site=command.sae_site)
+    shown = command.pictures()
+    pair = load(settings).pair
+    options = FeatureOptions(
+        decode=with_steps(pair.decoder.spec.defaults, settings.steps, settings.guidance),
+        strength=strength or default_strength(pair.card),
+        n_top=command.top,
+        n_texts=command.texts,
+        n_decoded=_DECODED if command.decode is None else command.decode,
+        ablate=command.ablate > 0,
+        names=command.names,
+        seed=settings.seed,
+    )
+    if not isinstance(pair.encoder, PlannedEncoder):
+        check_sae(sae, pair.encoder.spec)
+    words = None if command.vocabulary is None else read_vocabulary(command.vocabulary, pair)
+    return _Prepared(pair, sae, shown, options, words)
+
+
+def _dry_run(command: "Command") -> int:
+    """Prints features, passes, pictures to decode, time, memory and size; computes and writes nothing."""
+    from steerlens.cli.planned import Planner
+    from steerlens.cli.work import price, tell
+    from steerlens.profiles.features import feature_identity, feature_work, texts_of
+    from steerlens.studies.shared import check_folder
+
+    planner = Planner()
+    ready = _prepare(command, planner.load)
+    words = texts_of(ready.pair, ready.options, ready.words)
+    identity = feature_identity(ready.pair, ready.sae, ready.shown, ready.options, words)
+    resumes = check_folder(command.out, identity if planner.is_loaded else None)
+    counted = feature_work(ready.pair.encoder.spec, ready.sae, len(ready.shown.pictures), ready.options)
+    rates = planner.rates(ready.options.decode)
+    # Maps have a number for every token, and the stand-in of a model that was not loaded has one token.
+    memory = counted.memory_bytes if planner.is_loaded else None
+    decoded = disk_bytes(counted.work.n_decoded, ready.options.decode.size)
+    disk = counted.disk_bytes + decoded if planner.is_loaded else None
+    free = shutil.disk_usage(existing(command.out)).free
+    if command.settings.json:
+        told = price(counted.work, rates, command.out, resumes=resumes)
+        sizes = {"feature_bytes": memory, "disk_bytes": disk, "disk_free_bytes": free}
+        emit_json({**told, "features": counted.features, **sizes})
+        return 0
+    say(f"features: {counted.features} of {ready.sae.name}, read at {ready.sae.site}; decoded: the strongest alone")
+    if memory is None or disk is None:
+        say("memory of features, disk: not known before the model is loaded")
+    else:
+        say(f"memory of features: about {size_words(memory)}, however many pictures there are")
+        say(f"disk: about {size_words(disk)} in {command.out} ({size_words(free)} free)")
+    return tell(counted.work, rates, command.out, resumes=resumes, json=False)
+
+
 def _refuse_heads(command: "Command") -> None:
-    """Refuses options about heads, and a dry run, which counts profiles of heads alone.
+    """Refuses options about heads.
 
     Raises:
         UsageError: if there is any, naming all.
     """
-    if command.dry_run:
-        raise UsageError("--dry-run does not count profiles of features (--sae); try few pictures first: --count 16.")
     given = {"--heads": command.heads != "all", "--studies": command.studies is not None}
     named = [flag for flag, is_given in given.items() if is_given]
     if named:

@@ -17,7 +17,13 @@ from steerlens.cli.main import main
 from steerlens.errors import UsageError
 from steerlens.interventions import Patch
 from steerlens.lenses import Strength
-from steerlens.profiles.features import FeatureOptions, FeatureReader, profile_features, write_feature_page
+from steerlens.profiles.features import (
+    FeatureOptions,
+    FeatureReader,
+    feature_work,
+    profile_features,
+    write_feature_page,
+)
 from steerlens.profiles.features.activations import BINS, ActivationMeter
 from steerlens.profiles.features.effects import ablation_effects, measured_heads
 from steerlens.profiles.measure import native
@@ -191,6 +197,33 @@ def test_the_page_gives_the_table_to_its_script(finished: tuple[Path, ProfilePic
         assert sheet.size == (720, 720)
 
 
+@pytest.mark.parametrize("place", [Site("resid_post", 1), Site("mlp_out", 0), EMBEDDING])
+@pytest.mark.parametrize("ablate", [True, False])
+def test_a_dry_run_counts_the_passes_of_a_profile(
+    place: Any, ablate: bool, pair: Pair, photos: Path, tmp_path: Path
+) -> None:
+    shown, chosen, encoder = folder_pictures(photos, 5), options(pair, ablate=ablate, n_decoded=0), native(pair.encoder)
+    sae = made_sae(pair, place)
+    sae = replace(sae, b_enc=sae.b_enc + 50)  # all features are active
+    blocks: list[int] = []
+    hooks = [
+        layer.block.register_forward_hook(lambda _, args, __: blocks.append(len(args[0]))) for layer in encoder.layers()
+    ]
+    try:
+        events = profile_features(pair, sae, shown, chosen, tmp_path / "out")
+        for event in events:
+            if event.stage == "features":
+                break
+        events.close()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    stated = feature_work(encoder.spec, sae, 5, chosen).work.encoder_passes
+    # A batch without the strongest picture of any feature is left out.
+    assert sum(blocks) / encoder.spec.n_layers <= stated + 1e-6
+    assert sum(blocks) / encoder.spec.n_layers >= 0.6 * stated
+
+
 def test_an_interrupted_profile_is_resumed_and_comes_out_the_same(
     pair: Pair, finished: tuple[Path, ProfilePictures], tmp_path: Path
 ) -> None:
@@ -231,10 +264,20 @@ def test_the_command(pair: Pair, pair_folder: Path, photos: Path, tmp_path: Path
     write_sae(made_sae(pair), tmp_path / "tiny", model="tiny", figures=figures, training={})
     command = ["profile", "--model", str(pair_folder), "--images", str(photos), "--out", str(tmp_path / "out")]
     command += ["--sae", str(tmp_path / "tiny"), "--top", "2", "--decode", "2", "--steps", "1", "--names", "omp"]
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"features: {F} of tiny, read at resid_post.1" in said and "at most 4 pictures to decode" in said
+    assert "disk: about" in said and "memory of features: about" in said and "Nothing was computed" in said
+    assert main([*command, "--dry-run", "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert counted["features"] == F and counted["pictures"] == 5 and counted["seconds"] > 0
+    assert not (tmp_path / "out").exists()
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["n_features"] == F and Path(told["page"]).is_file()
     assert "random texts" in rows_of(tmp_path / "out")[0]["names"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "only what is missing is computed" in capsys.readouterr().out
     assert main([*command, "--heads", "L1H0"]) == 2
     assert "no effect with --sae" in capsys.readouterr().err
     assert main([*command[:5], "--out", str(tmp_path / "other"), "--decode", "2"]) == 2

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.encoders import Hook, Inputs, NativeEncoder, record_prefix, resume
+from steerlens.errors import UsageError
 from steerlens.interventions import Add
 from steerlens.lenses import into_stream, trained_tokens
 from steerlens.saes import SparseAutoencoder
@@ -48,14 +49,7 @@ class FeatureReader:
     @property
     def head_layers(self) -> range:
         """Layers whose heads write into what the autoencoder reads; empty where they reach it through an MLP."""
-        site = self.sae.site
-        if not isinstance(site, Site) or self.sae.space != "residual":
-            return range(0)
-        if site.kind == "attn_out":
-            return range(site.layer, site.layer + 1)
-        if site.kind in ("resid_pre", "resid_mid", "resid_post"):
-            return range(site.layer + (site.kind != "resid_pre"))
-        return range(0)
+        return layers_of_heads(self.sae)
 
     @torch.no_grad()
     def values(self, inputs: Inputs) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R W"]]:
@@ -142,7 +136,7 @@ def ablation_effects(
             moved.append((1 - cosine_similarity(of_rows, of_rows - write(rows)[:, 0])).cpu())
         return torch.cat(moved) if moved else torch.zeros(0)
     prefix, clean = record_prefix(encoder, inputs), encoder.embed(inputs).float()
-    place, first = _place(reader, site)
+    place, first = ablation_place(reader.sae, encoder.spec.n_layers)
     for rows in groups:
         vector = torch.zeros(len(rows), encoder.spec.n_tokens, encoder.spec.width)
         vector[:, reader.tokens] = -write(rows).cpu()
@@ -152,11 +146,30 @@ def ablation_effects(
     return torch.cat(moved) if moved else torch.zeros(0)
 
 
-def _place(reader: FeatureReader, site: Site) -> tuple[Site, int]:
-    """Where the feature is taken out, and the first layer to run: the next one, if that is the same point."""
-    if reader.sae.space != "residual":
+def layers_of_heads(sae: SparseAutoencoder) -> range:
+    """Layers whose heads write into what an autoencoder reads; empty where they reach it through an MLP."""
+    site = sae.site
+    if not isinstance(site, Site) or sae.space != "residual":
+        return range(0)
+    if site.kind == "attn_out":
+        return range(site.layer, site.layer + 1)
+    if site.kind in ("resid_pre", "resid_mid", "resid_post"):
+        return range(site.layer + (site.kind != "resid_pre"))
+    return range(0)
+
+
+def ablation_place(sae: SparseAutoencoder, n_layers: int) -> tuple[Site, int]:
+    """Where a feature is taken out, and the first layer to run: the next one, if that is the same point.
+
+    Raises:
+        UsageError: if the autoencoder reads the image embedding.
+    """
+    site = sae.site
+    if not isinstance(site, Site):
+        raise UsageError(f"{sae.name} reads the image embedding, after which no layer runs.")
+    if sae.space != "residual":
         return Site("attn_out", site.layer), site.layer
-    if site.kind == "resid_post" and site.layer + 1 < reader.encoder.spec.n_layers:
+    if site.kind == "resid_post" and site.layer + 1 < n_layers:
         return Site("resid_pre", site.layer + 1), site.layer + 1
     return site, max(site.layer, 0)
 

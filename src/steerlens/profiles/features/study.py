@@ -98,8 +98,8 @@ def profile_features(
     """
     reader = FeatureReader(native(pair.encoder), sae.to(pair.encoder.device))
     _check_fit(reader)
-    words = None if not options.n_texts else pair.vocabulary if vocabulary is None else vocabulary
-    with open_study(folder, _identity(pair, sae, shown, options, words)) as study:
+    words = texts_of(pair, options, vocabulary)
+    with open_study(folder, feature_identity(pair, sae, shown, options, words)) as study:
         meter, neutral, fidelity = yield from _activations(reader, shown.pictures, options, study)
         effects = yield from _effects(reader, shown.pictures, options, meter, study)
         chunks = Chunks(pair, reader, options, meter, neutral, effects, words)
@@ -131,6 +131,11 @@ def profile_features(
         return profile
 
 
+def texts_of(pair: Pair, options: FeatureOptions, vocabulary: Vocabulary | None) -> Vocabulary | None:
+    """Returns the texts that describe features: those given, or the pair's own; None if there are to be none."""
+    return None if not options.n_texts else pair.vocabulary if vocabulary is None else vocabulary
+
+
 def _check_fit(reader: FeatureReader) -> None:
     site, spec, sae = reader.sae.site, reader.encoder.spec, reader.sae
     if isinstance(site, str):
@@ -146,9 +151,18 @@ def _check_fit(reader: FeatureReader) -> None:
         )
 
 
-def _identity(
+def feature_identity(
     pair: Pair, sae: SparseAutoencoder, shown: ProfilePictures, options: FeatureOptions, words: Vocabulary | None
 ) -> dict[str, Any]:
+    """JSON values that a call must share with an earlier one to resume its profile.
+
+    Args:
+        pair: encoder and decoder.
+        sae: the autoencoder.
+        shown: the pictures.
+        options: options of the dashboards.
+        words: texts that describe features; None for none.
+    """
     chosen = {key: value for key, value in asdict(options).items() if key not in ("decode", "strength")}
     return {
         "study": "features",
