@@ -5,11 +5,12 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from steerlens.app.guard import Access
-from steerlens.app.opening import Opening
+from steerlens.app.opening import Opening, collection_paused
 from steerlens.app.policy import Policy
 from steerlens.errors import UsageError
 
@@ -55,7 +56,7 @@ def serve(
     url = url_of(host, listening.getsockname()[1], access.token)
     if say is not None:
         say(url)
-    server = _server(open_explorer, access, chosen)
+    server = _Server(open_explorer, access, chosen, alone=True)
     if browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     server.run(listening)
@@ -119,7 +120,7 @@ def serve_in_thread(
     access = replace(Access.of(host, public=public), framed=True)
     listening = listen(host, port)
     url = url_of(host, listening.getsockname()[1], access.token)
-    server = _server(open_explorer, access, policy or Policy.local())
+    server = _Server(open_explorer, access, policy or Policy.local())
     thread = threading.Thread(target=server.run, args=(listening,), name="steerlens-app", daemon=True)
     thread.start()
     return ServerThread(url, server.opening, server, thread)
@@ -168,9 +169,16 @@ def url_of(host: str, port: int, token: str = "") -> str:
 
 
 class _Server:
-    """Uvicorn with a worker: started and stopped together."""
+    """Uvicorn with a worker: started and stopped together.
 
-    def __init__(self, open_explorer: OpenExplorer, access: Access, policy: Policy) -> None:
+    Args:
+        open_explorer: opens the models.
+        access: who may reach it.
+        policy: what visitors may ask for.
+        alone: whether the process does nothing else, so that its garbage collector may be paused.
+    """
+
+    def __init__(self, open_explorer: OpenExplorer, access: Access, policy: Policy, *, alone: bool = False) -> None:
         try:
             import uvicorn
 
@@ -179,7 +187,7 @@ class _Server:
         except ImportError as error:
             raise UsageError(f"the explorer needs {error.name}: pip install 'steerlens[app]'.") from None
         self.opening = Opening()
-        self._open = open_explorer
+        self._open, self._alone = open_explorer, alone
         self.worker = Worker(policy.tabs, self._begin)
         site = Site(self.opening, self.worker, policy, access)
         self._uvicorn = uvicorn.Server(
@@ -198,7 +206,8 @@ class _Server:
         )
 
     def _begin(self) -> None:
-        self.opening.run(self._open_without_gradients)
+        with collection_paused() if self._alone else nullcontext():
+            self.opening.run(self._open_without_gradients)
         explorer = self.opening.explorer
         sizes = (
             [] if explorer is None else [model.pair.decoder.spec.defaults.size for model in explorer.models.values()]
@@ -229,7 +238,3 @@ class _Server:
     def stop(self) -> None:
         """Asks the server to end."""
         self._uvicorn.should_exit = True
-
-
-def _server(open_explorer: OpenExplorer, access: Access, policy: Policy) -> _Server:
-    return _Server(open_explorer, access, policy)

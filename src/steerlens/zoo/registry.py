@@ -82,7 +82,11 @@ def adapter(group: Group, name: str) -> Any:
     known = registered(group)
     if name not in known:
         raise ModelError(f"no adapter is called {name!r} in {group}; known are {', '.join(known)}.")
-    module, _, attribute = known[name].partition(":")
+    return _imported(group, name, known[name])
+
+
+def _imported(group: Group, name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -95,9 +99,9 @@ def encoder_adapters(failed: dict[str, str] | None = None) -> Iterator[Any]:
     Args:
         failed: filled with name -> reason for adapters that cannot be imported.
     """
-    for name in registered("steerlens.encoders"):
+    for name, place in registered("steerlens.encoders").items():
         try:
-            yield adapter("steerlens.encoders", name)
+            yield _imported("steerlens.encoders", name, place)
         except ModelError as error:
             if failed is not None:
                 failed[name] = str(error.__cause__ or error)
