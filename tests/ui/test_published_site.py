@@ -88,6 +88,22 @@ def test_a_link_to_a_head_opens_it(browser: Any, site: str) -> None:
     visit.done()
 
 
+def test_the_page_of_a_head_forwards_to_it(browser: Any, site: str) -> None:
+    visit = visit_site(browser, site, "week-one/apple.html")
+    page = visit.page
+    page.wait_for_selector("#share")
+    best = visit.chosen
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click("#share")
+    eventually(page, "window.copied !== undefined")
+    address = page.evaluate("window.copied")
+    assert address == f"{site}week-one/heads/apple/{best}.html"
+    page.goto(address)
+    page.wait_for_selector("#map .cell")
+    assert page.url.startswith(f"{site}week-one/apple.html#") and visit.chosen == best
+    visit.done()
+
+
 def test_pictures_load_when_they_come_into_view(browser: Any, site: str) -> None:
     visit = visit_site(browser, site, "week-one/apple.html")
     page = visit.page
@@ -131,10 +147,19 @@ def test_accessibility(browser: Any, axe: Callable[[Any], list[str]], site: str,
     index = visit_site(browser, site, width=width, color_scheme=scheme)
     assert axe(index.page) == []
     index.done()
+    shared = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    shared.route("**/forward-*.js", lambda route: route.abort())  # else the page of a head does not stay
+    shared.goto(f"{site}other/heads/moon/L1H1.html")
+    assert axe(shared) == [], "the page of a head"
+    shared.close()
     visit = visit_site(browser, site, "other/moon.html#/head/L1H1?rho=1&seed=0", width=width, color_scheme=scheme)
     visit.page.wait_for_selector("#detail .attention canvas")
     assert axe(visit.page) == []
     visit.page.keyboard.press("Escape")
     visit.page.click("#cite-open")
     assert axe(visit.page) == [], "with the citation"
+    visit.page.keyboard.press("Escape")
+    visit.page.click("#stretch")
+    visit.page.keyboard.press("?")
+    assert axe(visit.page) == [], "with its keys"
     visit.done()

@@ -63,7 +63,7 @@ def test_every_input_has_a_page_and_every_address_a_file(tmp_path: Path) -> None
         html = site.folder / name
         for link in page(html).links:
             if not link.startswith(("#", "data:")):
-                assert (html.parent / unquote(link)).is_file(), f"{link} of {name}"
+                assert (html.parent / unquote(link.partition("#")[0])).is_file(), f"{link} of {name}"
 
 
 def test_pages_need_nothing_inline_and_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -99,6 +99,24 @@ def test_open_graph(tmp_path: Path) -> None:
     with Image.open(tmp_path / "site/week/share/boat.jpg") as picture:
         size = picture.size
     assert size == (int(head.meta["og:image:width"]), int(head.meta["og:image:height"])) == (1200, 630)
+
+
+def test_the_best_heads_have_pages_with_pictures_of_their_own(tmp_path: Path) -> None:
+    atlas = fake_atlas(("boat / ship",), layers=4, heads=3, seeds=(2, 5))
+    site = publish(tmp_path / "site", {"week one": atlas}, url="https://example.org/atlas")
+    best = atlas.ranked("steering")
+    stem = best[0].site.label
+    head = page(site.folder / f"week-one/heads/boat-ship/{stem}.html")
+    assert head.meta["og:title"] == f"{stem} on boat / ship · fake/encoder"
+    assert head.meta["og:image"] == f"https://example.org/atlas/week-one/heads/boat-ship/{stem}.jpg"
+    assert head.meta["og:url"] == f"https://example.org/atlas/week-one/heads/boat-ship/{stem}.html"
+    assert head.meta["og:description"].startswith(f"Number 1 of {len(best)} heads under the Diffusion Steering Lens")
+    assert f"../../boat-ship.html#/head/{stem}?rho=1&seed=2" in head.links
+    with Image.open(site.folder / f"week-one/heads/boat-ship/{stem}.jpg") as picture:
+        assert picture.size == (1200, 630)
+    shared = json.loads((site.folder / "week-one/data/boat-ship.json").read_text())["shared"]
+    assert list(shared) == [str(score.site) for score in best[:6]]
+    assert all((site.folder / "week-one" / unquote(address)).is_file() for address in shared.values())
 
 
 def test_hostile_names_stay_text_and_inside(tmp_path: Path) -> None:
@@ -144,5 +162,5 @@ def test_large_pictures_are_scaled_and_small_ones_are_not() -> None:
 
 def test_scripts_and_styles_change_their_names_with_their_content(tmp_path: Path) -> None:
     names = {path.name for path in (publish(tmp_path / "site").folder / "assets").iterdir()}
-    assert all(re.fullmatch(r"page-[0-9a-f]{10}\.(js|css)", name) for name in names)
-    assert len(names) == 2
+    assert all(re.fullmatch(r"(page|forward)-[0-9a-f]{10}\.(js|css)", name) for name in names)
+    assert len(names) == 3

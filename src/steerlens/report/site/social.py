@@ -1,4 +1,4 @@
-"""Pictures that other sites show beside a link (Open Graph): the input, its reconstruction and its best heads."""
+"""Pictures that other sites show beside a link (Open Graph): to an input, to one of its heads."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from steerlens.atlas import Atlas, LensName, Reading
+from steerlens.atlas import Atlas, LensName, Reading, SiteScore
 from steerlens.printable import printable
 from steerlens.report.terms import lens_names, two
 from steerlens.report.words import words
@@ -19,14 +19,34 @@ _MARGIN, _GAP, _TILES = 60, 22, 5
 
 
 def social_picture(atlas: Atlas, reading: Reading, title: str) -> bytes:
-    """Draws the picture of a page as JPEG."""
+    """Draws the picture of an input's page as JPEG."""
+    return _sheet(title, _tiles(atlas, reading))
+
+
+def head_picture(atlas: Atlas, reading: Reading, score: SiteScore, title: str) -> bytes:
+    """Draws the picture of a head's page as JPEG: the input, its reconstruction, the head and its control."""
+    tiles = _references(atlas, reading)
+    tiles.append((score.image.convert("RGB"), score.site.label, f"similarity {two(score.similarity)}"))
+    tiles += [
+        (control.image.convert("RGB"), "Random control", f"similarity {two(control.similarity)}")
+        for control in atlas.cells("control", score.site, reading.id)[:1]
+    ]
+    if score.lens != "diffusion":
+        tiles += [
+            (alone.image.convert("RGB"), "Diffusion Lens", f"similarity {two(alone.similarity)}")
+            for alone in atlas.cells("diffusion", score.site, reading.id)[:1]
+        ]
+    return _sheet(title, tiles)
+
+
+def _sheet(title: str, tiles: list[tuple[Image.Image, str, str]]) -> bytes:
     sheet = Image.new("RGB", SIZE, _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, 52), "steerlens", fill=_ACCENT, font=_font(24, bold=True))
     heading = _fitting(draw, title, 46, SIZE[0] - 2 * _MARGIN)
     draw.text((_MARGIN, 92), heading[0], fill=_INK, font=heading[1])
     side = (SIZE[0] - 2 * _MARGIN - (_TILES - 1) * _GAP) // _TILES
-    for index, (picture, name, score) in enumerate(_tiles(atlas, reading)):
+    for index, (picture, name, score) in enumerate(tiles):
         left, top = _MARGIN + index * (side + _GAP), 250
         sheet.paste(_square(picture, side), (left, top))
         label = _fitting(draw, name, 26, side)
@@ -38,17 +58,24 @@ def social_picture(atlas: Atlas, reading: Reading, title: str) -> bytes:
 
 
 def _tiles(atlas: Atlas, reading: Reading) -> list[tuple[Image.Image, str, str]]:
-    tiles = [(reading.picture.image.convert("RGB"), reading.picture.name, "input")]
-    tiles += [
-        (Image.fromarray(clean.picture), _short(words(atlas)["Clean"]), f"fidelity {two(clean.fidelity)}")
-        for clean in atlas.clean(reading.id)[:1]
-    ]
+    tiles = _references(atlas, reading)
     order: tuple[LensName, ...] = ("steering", "total", "diffusion")
     shown = lens_names(atlas)
     lens: LensName | None = next((lens for lens in order if lens in shown), None)
     best = () if lens is None else atlas.ranked(lens, reading.id, k=_TILES - len(tiles))
     tiles += [(score.image.convert("RGB"), score.site.label, f"similarity {two(score.similarity)}") for score in best]
     return tiles
+
+
+def _references(atlas: Atlas, reading: Reading) -> list[tuple[Image.Image, str, str]]:
+    """The input and its clean reconstruction."""
+    return [
+        (reading.picture.image.convert("RGB"), reading.picture.name, "input"),
+        *(
+            (Image.fromarray(clean.picture), _short(words(atlas)["Clean"]), f"fidelity {two(clean.fidelity)}")
+            for clean in atlas.clean(reading.id)[:1]
+        ),
+    ]
 
 
 def _short(name: str) -> str:

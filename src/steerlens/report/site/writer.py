@@ -6,6 +6,7 @@
     RUN/data/INPUT.json              its numbers; INPUT.attention beside it
     RUN/pictures/INPUT/N.webp        its pictures, loaded when they come into view
     RUN/share/INPUT.jpg              what other sites show beside a link to the page
+    RUN/heads/INPUT/L7H3.html, .jpg  the same for the best heads: a small page to share, which forwards to the head
     site.json                        version, runs and inputs
 
 The pages are the report's own, linked to files instead of holding them. A page works under any path of any server.
@@ -32,6 +33,7 @@ from steerlens.report.embed import packed_bytes, webp_bytes
 from steerlens.report.findings import sentences
 from steerlens.report.html import Linked, asset, page_environment, plain_json, report_page, short_name
 from steerlens.report.seen import seen_picture
+from steerlens.report.site.heads import head_pages
 from steerlens.report.site.social import SIZE, social_picture
 from steerlens.storage import OwnedFolder, distinct_names
 
@@ -156,12 +158,14 @@ class _Writer:
         done, total = 0, sum(len(atlas.finished) for atlas in runs.values())
         yield Progress("publishing", 0, total, "pictures")
         style, script = self._asset("page", "css", asset("report.css")), self._asset("page", "js", asset("site.js"))
+        forward = self._asset("forward", "js", asset("forward.js"))
         folders = distinct_names({name: (name, str(index)) for index, name in enumerate(runs)})
         entries = [_Entry(folders[name], atlas, _pages(atlas)) for name, atlas in runs.items()]
         for entry in entries:
             for page in entry.pages:
                 reading = entry.atlas.reading(page.id)
-                yield from self._write_pictures(entry, page, reading, done, total)
+                shared = self._write_heads(entry, page, reading, style, forward)
+                yield from self._write_pictures(entry, page, reading, shared, done, total)
                 done += len(entry.atlas.results_of(page.id))
                 html = self._page(entry, page, reading, style, script)
                 self._add(html.encode(), entry.name, page.html)
@@ -172,7 +176,7 @@ class _Writer:
         self._add(_marker(entries), MARKER)
 
     def _write_pictures(
-        self, entry: _Entry, page: _Page, reading: Reading, done: int, total: int
+        self, entry: _Entry, page: _Page, reading: Reading, shared: Mapping[str, str], done: int, total: int
     ) -> Generator[Progress]:
         atlas, stem = entry.atlas, page.stem
         picture = reading.picture.image
@@ -196,10 +200,27 @@ class _Writer:
         )
         # Hundreds of heads lack the same numbers; the page puts them back.
         data["sites"] = _without_gaps(data["sites"])
+        data["shared"] = dict(shared)
         numbers = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         self._add(numbers.encode(), entry.name, "data", f"{stem}.json")
         title = f"What each part of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
         self._add(social_picture(atlas, reading, title), entry.name, "share", f"{stem}.jpg")
+
+    def _write_heads(self, entry: _Entry, page: _Page, reading: Reading, style: str, script: str) -> dict[str, str]:
+        """Writes the pages of the input's best heads; returns their addresses from the page of the input."""
+        folder = f"{quote(entry.name)}/heads/{quote(page.stem)}/"
+        heads = head_pages(
+            entry.atlas,
+            reading,
+            page=f"../../{page.html}",
+            style=f"../../../{style}",
+            script=f"../../../{script}",
+            url=f"{self._url}{folder}" if self._url else "",
+        )
+        for head in heads:
+            self._add(head.html.encode(), entry.name, "heads", page.stem, f"{head.stem}.html")
+            self._add(head.picture, entry.name, "heads", page.stem, f"{head.stem}.jpg")
+        return {head.site: f"heads/{quote(page.stem)}/{quote(head.stem)}.html" for head in heads}
 
     def _page(self, entry: _Entry, page: _Page, reading: Reading, style: str, script: str) -> str:
         meta = page_meta(entry.atlas)

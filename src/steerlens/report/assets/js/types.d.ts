@@ -73,6 +73,8 @@ export interface InputData {
   units?: Unit[];
   /** Cards of the best heads; none in most runs. */
   cards?: Cards | null;
+  /** On a site: addresses of the small pages of the best heads, by text form of the head. */
+  shared?: Record<string, string>;
   /** Pictures of the run that the page does not hold. */
   leftOut: number;
 }

@@ -25,7 +25,7 @@ export function detail(page) {
     if (site && key !== null) {
       // Live parts stand between both and stay: a slider that is being dragged must not be taken out.
       const group = page.source.kind === "live" ? (page.store.view.group ?? "").split(",").filter(Boolean) : [];
-      part(panel, "head").replaceChildren(heading(page, key, site, group.length), facts(page, key, site, group.length));
+      part(panel, "head").replaceChildren(heading(page, key, site, group.length), facts(page, key, site, group.length), ...shared(page, key));
       part(panel, "body").replaceChildren(...(group.length ? [] : [...detailPictures(page, site), ...headCard(page, key), detailNumbers(page, site), ...detailLabels(site),
         ...unitDetail(page, key), attention(page, site)]));
       if (key !== shown) panel.scrollTop = 0;
@@ -51,6 +51,23 @@ function close(page) {
   /** @type {HTMLElement | null} */
   const cell = byId("map").querySelector(`[data-site="${CSS.escape(key)}"]`);
   cell?.focus();
+}
+
+/**
+ * A link to a head that shows the head's picture where it is posted: only small pages of their own have one.
+ * @param {Page} page
+ * @param {string} key
+ */
+function shared({ data }, key) {
+  const address = data.shared?.[key];
+  if (!address) return [];
+  const said = el("span", { class: "quiet", role: "status" });
+  const copy = () => {
+    const link = new URL(address, location.href).href;
+    const written = navigator.clipboard?.writeText(link) ?? Promise.reject(new Error("no clipboard"));
+    written.then(() => { said.textContent = "Copied."; }, () => { said.textContent = link; });
+  };
+  return [el("p", { class: "small share" }, el("button", { type: "button", class: "link", id: "share", onclick: copy }, "Copy a link with preview"), " ", said)];
 }
 
 /**
