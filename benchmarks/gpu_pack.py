@@ -34,7 +34,10 @@ def picture_bytes(picture: torch.Tensor, quality: int) -> bytes:
 def pack_pictures(data: Path, out: Path, megabytes: float, every: int) -> None:
     """Packs the pictures that are trained on or held out, at the best quality that fits."""
     pictures = load_prepared(data)
-    rows = torch.nonzero(pictures.split != OUTSIDE)[:, 0][::every]
+    # A trial needs few pictures to train on, but held-out ones of enough concepts for a study.
+    held = pictures.split == HELD_OUT
+    trained_on = torch.nonzero((pictures.split != OUTSIDE) & ~held)[:, 0][::every]
+    rows = torch.cat([trained_on, torch.nonzero(held)[:, 0][:: max(1, every // 10)]]).sort().values
     sample = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:300]].tolist()
 
     def size(quality: int) -> float:

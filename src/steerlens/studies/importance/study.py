@@ -80,19 +80,15 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
         from steerlens.studies.importance.results import ImportanceSummary
         from steerlens.studies.importance.section import importance_section
         from steerlens.studies.importance.terminal import importance_lines
-        from steerlens.studies.shared.wording import worded_by
-
-        def components(summary: ImportanceSummary) -> str:
-            return summary.setup.components
 
         return Report(
             summary=ImportanceSummary,
             model=lambda summary: summary.setup.model,
-            lines=worded_by(importance_lines, components),
-            bars=worded_by(importance_bars, components),
-            findings=worded_by(importance_findings, components),
-            section=worded_by(importance_section, components),
-            conclusion=worded_by(importance_conclusion, components),
-            claims=worded_by(importance_claims, components),
+            lines=importance_lines,
+            bars=importance_bars,
+            findings=importance_findings,
+            section=importance_section,
+            conclusion=importance_conclusion,
+            claims=importance_claims,
             opening=("How well each score tells a head's importance", "plain"),
-        )
+        ).worded(lambda summary: summary.setup.components)

@@ -63,22 +63,18 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
         from steerlens.studies.overlay.results import OverlaySummary
         from steerlens.studies.overlay.section import overlay_section
         from steerlens.studies.overlay.terminal import overlay_lines
-        from steerlens.studies.shared.wording import worded_by
-
-        def components(summary: OverlaySummary) -> str:
-            return summary.components
 
         return Report(
             summary=OverlaySummary,
             model=lambda summary: summary.model,
-            lines=worded_by(overlay_lines, components),
-            bars=worded_by(overlay_bars, components),
-            findings=worded_by(overlay_findings, components),
-            section=worded_by(overlay_section, components),
-            conclusion=worded_by(overlay_conclusion, components),
-            claims=worded_by(overlay_claims, components),
+            lines=overlay_lines,
+            bars=overlay_bars,
+            findings=overlay_findings,
+            section=overlay_section,
+            conclusion=overlay_conclusion,
+            claims=overlay_claims,
             opening=("The overlay leaves the embedding as heads are ablated", "trajectories"),
-        )
+        ).worded(lambda summary: summary.components)
 
 
 def load_overlays(arguments: OverlayArguments) -> "OverlaySet":

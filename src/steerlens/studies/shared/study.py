@@ -5,7 +5,7 @@ Light to import: a study imports torch and matplotlib inside its methods.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -48,6 +48,17 @@ class Report(Generic[_Summary]):
     conclusion: "Callable[[_Summary], Conclusion | None]" = field(default=lambda _: None)
     claims: "Callable[[_Summary], Sequence[Claim]]" = field(default=lambda _: ())
     opening: tuple[str, str] | None = None
+
+    def worded(self, components: Callable[[_Summary], str]) -> "Report[_Summary]":
+        """The same report in the words of a summary's components, `heads` or `features`.
+
+        Args:
+            components: returns the components of a summary.
+        """
+        from steerlens.studies.shared.wording import worded_by
+
+        texts = ("lines", "bars", "findings", "section", "conclusion", "claims")
+        return replace(self, **{name: worded_by(getattr(self, name), components) for name in texts})
 
 
 class Study(ABC, Generic[_Arguments, _Summary]):
