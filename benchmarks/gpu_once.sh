@@ -51,12 +51,12 @@ step a "$(share 9)" $PYTHON benchmarks/gpu_decoder.py "$WORK" --out "$WORK/decod
   --minutes "$(awk "BEGIN {print $MINUTES * ${TINY:+0.1 *} 7 / 15}")"
 keep decoder
 cp "$WORK/decoder/grid.png" "$OUT" 2>/dev/null
-size=vit-bigg-14 count=24
-[ -z "$TINY" ] || size=emoji count=2
+size=vit-bigg-14 count=24 few=()
+[ -z "$TINY" ] || size=emoji count=2 few=(--steps 2)
 step b1 "$(share 1)" $PYTHON benchmarks/bench_trace.py --size $size --dtype bfloat16 --batch 8 --repeats 5
 [ -n "$TINY" ] || step b2 "$(share 2)" $PYTHON benchmarks/gpu_decode.py --seconds "$(share 2)"
 # Half a minute is kept to pack the results.
 step c $(($(left) - 30)) $PYTHON -m steerlens.cli.main study importance --model "$WORK/run/pair" --images "$WORK/scenes" \
-  --count $count --choose 2 --strengths rho=1 --no-extras --out "$WORK/importance"
+  --count $count --choose 2 --strengths rho=1 --no-extras "${few[@]}" --out "$WORK/importance"
 keep importance
 ls -l "$OUT"

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from steerlens.cli.console import ProgressBar, emit_json, say
+
+if TYPE_CHECKING:
+    from steerlens.zoo import LocatedEncoder
 
 _NEAREST = 5
 """Default number of neighbours; a smaller index shows all that it holds."""
@@ -35,6 +38,9 @@ class Index:
     """Encoder: the name of a model, a hub id or a folder. Models of pictures of any shape (NaFlex) see squares, or with
     ?shape=WIDTHxHEIGHT after their name pictures of that shape."""
 
+    local: Path | None = None
+    """Folder with the files of the --encoder's model in the hub's layout, to use instead of a download."""
+
     batch_size: int = 32
     """Pictures embedded at once."""
 
@@ -55,7 +61,7 @@ class Index:
         from steerlens.decoders import NeighboursDecoder, Skipped, index_pictures
         from steerlens.errors import UsageError
         from steerlens.images import picture_files
-        from steerlens.zoo import locate_encoder, open_encoder
+        from steerlens.zoo import open_encoder
 
         if self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, not {self.batch_size}.")
@@ -64,7 +70,7 @@ class Index:
             return self._dry_run(count)
         with ProgressBar(quiet=self.json) as progress:
             progress.stage("loading", 1)
-            located = locate_encoder(self.encoder, local_files_only=self.local_files_only)
+            located = self._located(local_files_only=self.local_files_only)
             encoder = open_encoder(located, device=self.device, name=self.encoder)
             progress.advance(1)
             progress.stage("indexing", count, unit="pictures")
@@ -82,13 +88,20 @@ class Index:
             say(f"{len(index.files)} pictures indexed; to use them: steerlens lens PICTURE --model {self.out}")
         return 0
 
+    def _located(self, *, local_files_only: bool) -> "LocatedEncoder":
+        from steerlens.zoo import locate_encoder, locate_encoder_in
+
+        if self.local is not None:
+            return locate_encoder_in(self.encoder, self.local)
+        return locate_encoder(self.encoder, local_files_only=local_files_only)
+
     def _dry_run(self, count: int) -> int:
         from steerlens.cli.planned import encoder_rates
         from steerlens.cli.work import tell
         from steerlens.studies.shared import Work
-        from steerlens.zoo import locate_encoder, open_encoder
+        from steerlens.zoo import open_encoder
 
-        located = locate_encoder(self.encoder, local_files_only=True)
+        located = self._located(local_files_only=True)
         encoder = open_encoder(located, device=self.device, name=self.encoder)
         work = Work(pictures=count, references=0, heads=0, encoder_passes=count, decoded={})
         return tell(work, encoder_rates(encoder), self.out, resumes=False, json=self.json)

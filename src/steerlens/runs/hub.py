@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import tempfile
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -79,7 +79,7 @@ class Upload:
         folders: folder of each repository's files.
     """
 
-    def __init__(self, target: HubTarget, folders: Mapping[Kind, Path], temporary: Path) -> None:
+    def __init__(self, target: HubTarget, folders: Mapping[Kind, Path], temporary: TemporaryDirectory[str]) -> None:
         self.target, self.folders, self._temporary = target, folders, temporary
 
     def __enter__(self) -> Self:
@@ -88,7 +88,7 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.cleanup()
 
     def listing(self) -> dict[Kind, dict[str, int]]:
         """Files of each repository and their sizes in bytes."""
@@ -145,9 +145,10 @@ def prepared_upload(
         target: the place.
         title: title of the Space.
     """
-    temporary = Path(tempfile.mkdtemp(prefix="steerlens-upload-"))
+    temporary = TemporaryDirectory(prefix="steerlens-upload-", ignore_cleanup_errors=True)
     try:
-        folders: dict[Kind, Path] = {"space": temporary / "space", "dataset": temporary / "dataset"}
+        inside = Path(temporary.name)
+        folders: dict[Kind, Path] = {"space": inside / "space", "dataset": inside / "dataset"}
         # A copy, since a Space has a card that the site on another server must not have.
         shutil.copytree(site.folder, folders["space"], ignore=shutil.ignore_patterns(".lock"))
         (folders["space"] / "README.md").write_text(_space_card(target, title), encoding="utf-8")
@@ -157,7 +158,7 @@ def prepared_upload(
             yield from export_parquet(atlas, folders["dataset"] / "data" / f"{files[name]}.parquet")
         (folders["dataset"] / "README.md").write_text(_dataset_card(target, list(files.values())), encoding="utf-8")
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.cleanup()
         raise
     return Upload(target, folders, temporary)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         LocatedEncoder,
         inner_folder,
         locate_encoder,
+        locate_encoder_in,
         locate_lone_encoder,
         processor_folder,
     )
@@ -126,6 +127,7 @@ __all__ = [
     "load_text_map",
     "load_vocabulary",
     "locate_encoder",
+    "locate_encoder_in",
     "locate_lone_encoder",
     "locate_pair",
     "make_probe",

@@ -56,6 +56,22 @@ class LocatedEncoder:
         return processor_folder(self.folder) if self.processor is None else self.processor
 
 
+def locate_encoder_in(name: str, local: Path) -> LocatedEncoder:
+    """Locates the encoder of a card in a folder of the user's, in place of a download.
+
+    Args:
+        name: the card's name.
+        local: folder with the model's files in the hub's layout.
+
+    Raises:
+        UsageError: if there is no such card.
+        ModelError: if the folder lacks its files.
+    """
+    pair = locate_pair(name, local=local)
+    joint = pair if pair.joint else None
+    return LocatedEncoder(pair.encoder, name, pair.encoder, of_pair=True, joint=joint, processor=pair.processor)
+
+
 def locate_encoder(source: str | Path, *, local_files_only: bool = False, config_only: bool = False) -> LocatedEncoder:
     """Locates the encoder of a card, of a pair's folder, or by itself; no decoder is fetched.
 

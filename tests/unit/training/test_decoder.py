@@ -20,7 +20,7 @@ from steerlens.training import DecoderRecipe, Evaluation, Measurement, evaluate,
 from steerlens.training.embedder import copy_encoder, embed_with, opened_embedder, resized
 from steerlens.training.unet import CONDITION_LAYERS, UnetSettings, make_unet, start_unet
 from steerlens.vocabulary import PrototypeVocabulary
-from steerlens.zoo import cards, cost_of, load_probe, measure_fit
+from steerlens.zoo import cards, cost_of, load_probe, locate_encoder_in, measure_fit, open_encoder
 
 TINY = DecoderRecipe(steps=2, scenes=8, part=4, pixels=42, unet=UnetSettings(channels=(32, 32, 32), batch=4))
 
@@ -195,6 +195,9 @@ def test_a_decoder_of_the_package_takes_its_encoder_from_a_folder(shipped: Path,
     assert isinstance(pair.vocabulary, PrototypeVocabulary)
     parts = {name.partition("/")[0] for name in pair.provenance.sha256}
     assert {"image_encoder", "image_processor", "unet", "movq"} <= parts
+    # Alone, for studies without a decoder and for indexes, the encoder sees pictures of the same size.
+    alone = open_encoder(locate_encoder_in("tiny-dinov2", encoder), device="cpu", dtype="float32")
+    assert alone.spec.image_size == (42, 42)
 
 
 def test_its_cost_is_counted_at_the_size_of_its_pictures(shipped: Path, encoder: Path, run: Path) -> None:

@@ -12,7 +12,6 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.zoo import (
-    LocatedEncoder,
     Pair,
     Provenance,
     cards,
@@ -23,7 +22,7 @@ from steerlens.zoo import (
     library_versions,
     load_vocabulary,
     locate_encoder,
-    locate_pair,
+    locate_encoder_in,
     open_encoder,
 )
 
@@ -70,7 +69,7 @@ def open_undecoded(settings: StudySettings, *, local_files_only: bool = False) -
     if settings.local is None:
         located = locate_encoder(name, local_files_only=local_files_only)
     else:
-        located = _beside(name, settings.local)
+        located = locate_encoder_in(name, settings.local)
     encoder = open_encoder(located, device=settings.device, name=name)
     known = None if is_folder(name) else cards().get(name)
     folder = Path(name) if known is None else known.bundled_folder
@@ -102,9 +101,3 @@ def refuse_decoding_options(settings: StudySettings, why: str) -> None:
     given = {"--steps": settings.steps, "--guidance": settings.guidance}
     if words := ", ".join(name for name, value in given.items() if value is not None):
         raise UsageError(f"{words}: no effect, because {why}. Leave out what has no effect.")
-
-
-def _beside(name: str, local: Path) -> LocatedEncoder:
-    """Locates the encoder of a card in a folder of the user's, in place of a download."""
-    pair = locate_pair(name, local=local)
-    return LocatedEncoder(pair.encoder, name, pair.encoder, of_pair=True, joint=pair if pair.joint else None)
