@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 from browsing import UI, Visit
+from PIL import Image
 
+from steerlens.atlas import CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, TextScore
+from steerlens.images import png_bytes
 from steerlens.report.html import write_report
 from steerlens.testing.atlases import fake_atlas
 
@@ -204,4 +207,30 @@ def test_a_selection_opens_with_the_scores_of_all_heads(browser: Any, tmp_path: 
     assert visit.page.locator(".cell.unknown").count() == 0
     assert visit.page.locator(".cell .minus").count() == 3
     assert "by chance" not in visit.page.inner_text("#map-said")
+    visit.done()
+
+
+def test_the_card_of_a_head_shows_both_ends_and_what_was_not_measured(browser: Any, tmp_path: Path) -> None:
+    atlas = fake_atlas(("boat",), layers=4, heads=3)
+    site, other = (score.site for score in atlas.ranked("steering", k=2))
+
+    def end(name: str) -> CardEnd:
+        shown = CardPicture(HOSTILE, 0.5, png_bytes(Image.new("RGB", (16, 16), "red")))
+        return CardEnd(shown, (shown,) * 5, (TextScore(name, 0.2, 0.1, True), TextScore(HOSTILE, 0.1, 0.05, False)))
+
+    measured = Faithfulness("contrast pair", "a measure", 0.4, 0.3, 0.5, {site.label: 0.25}, 9)
+    cards = InputCards("tiny", "rho=1", "20 pictures", 0.1, (HeadCard(site, end("gained"), end("lost")),), (measured,))
+    report = write_report(replace(atlas, cards={atlas.readings[0].id: cards}), tmp_path, figures=False)
+    visit = visit_file(browser, report, f"#/head/{site.label}")
+    card = visit.page.locator("#detail .card-of-head")
+    assert card.locator("img").count() == 12 and card.locator(".names i:not(.chance)").all_inner_texts() == [
+        "gained",
+        "lost",
+    ]
+    said = card.inner_text()
+    assert "Not measured on tiny: how far real pictures and own writes" in said and "0.40 [0.30, 0.50]" in said
+    assert f"Card of {site.label}" == card.get_attribute("aria-label") and HOSTILE in said
+    visit.page.evaluate(f"location.hash = '#/head/{other.label}'")
+    visit.page.wait_for_function(f"document.querySelector('#detail h2').textContent === '{other.label}'")
+    assert card.count() == 0
     visit.done()
