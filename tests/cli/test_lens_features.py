@@ -63,6 +63,9 @@ def test_json_has_the_features_and_the_fit(pair_folder: Path, photo: Path, sae_f
     kinds = [unit["site"].partition(".")[0] for unit in units]
     assert kinds == ["feature", "feature", "neuron", "neuron", "error", "bias"]
     assert all(unit["effect"] >= 0 for unit in units)
+    for unit in units:
+        named = [unit[name] for name in ("second_order", "together", "ablated")]
+        assert all((value is not None and value >= 0) == (unit["site"].startswith("neuron")) for value in named)
 
 
 def test_a_dry_run_counts_as_many_features_as_there_can_be(

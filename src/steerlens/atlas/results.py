@@ -87,6 +87,10 @@ class UnitReading:
         similarity: cosine in [-1,1] of the steered embedding with the target.
         tokens: activation on every token; of an error or a bias, the norm of its write there. None where the unit is
             one of the embedding itself.
+        second_order: of a neuron, the effect of what later attention makes of its write, patterns and norms frozen, in
+            the measure of `effect`; None where it was not measured.
+        together: of a neuron, that effect and the direct one taken out together.
+        ablated: of a neuron, the effect of zeroing it on every token of a real forward pass.
     """
 
     site: Site
@@ -94,6 +98,9 @@ class UnitReading:
     effect: float
     similarity: float
     tokens: Float[Tensor, "T"] | None = None
+    second_order: float | None = None
+    together: float | None = None
+    ablated: float | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

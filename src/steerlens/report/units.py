@@ -24,6 +24,9 @@ def unit_data(atlas: Atlas, reading: Reading) -> list[dict[str, Any]]:
             "activation": _number(unit.activation),
             "effect": _number(unit.effect),
             "similarity": _number(unit.similarity),
+            "second": _number(unit.second_order),
+            "together": _number(unit.together),
+            "ablated": _number(unit.ablated),
             **_map(unit, patches),
         }
         for unit in reading.units

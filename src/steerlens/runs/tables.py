@@ -23,7 +23,7 @@ from steerlens.atlas import REAL_PASSES, Cell, CellResult, LensName, Reading
 from steerlens.images import Picture, check_png, png_bytes, stored_picture
 from steerlens.lenses import Label, Strength
 from steerlens.runs.columns import IMAGE, open_table, read_rows
-from steerlens.runs.units import UNITS, read_units, unit_rows
+from steerlens.runs.units import OF_NEURONS, UNITS, read_units, unit_rows
 from steerlens.sites import Site
 
 _ROW_GROUP = 8
@@ -268,7 +268,7 @@ def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, .
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     tables = [table_bytes(_INPUTS, [row]), table_bytes(_LABELS | _decomposed_columns(reading), labels)]
     if units:
-        tables.append(table_bytes(UNITS, unit_rows(reading.id, reading.units)))
+        tables.append(table_bytes({**UNITS, **OF_NEURONS}, unit_rows(reading.id, reading.units)))
     return *tables, save_tensors(contiguous)
 
 

@@ -24,7 +24,10 @@ UNITS: dict[str, Any] = {
     "tokens": pa.list_(pa.float32()),
 }
 
-_NULLABLE = ("activation", "tokens")
+OF_NEURONS: dict[str, Any] = {"second_order": pa.float64(), "together": pa.float64(), "ablated": pa.float64()}
+"""Columns that are measured of neurons alone; tables written before they were measured lack them."""
+
+_NULLABLE = ("activation", "tokens", *OF_NEURONS)
 
 
 def unit_rows(id: str, units: Sequence[UnitReading]) -> list[dict[str, Any]]:
@@ -41,6 +44,7 @@ def unit_rows(id: str, units: Sequence[UnitReading]) -> list[dict[str, Any]]:
             "effect": unit.effect,
             "similarity": unit.similarity,
             "tokens": None if unit.tokens is None else unit.tokens.float().tolist(),
+            **{name: getattr(unit, name) for name in OF_NEURONS},
         }
         for unit in units
     ]
@@ -59,6 +63,7 @@ def read_units(table: Path) -> tuple[UnitReading, ...]:
             effect=row["effect"],
             similarity=row["similarity"],
             tokens=None if row["tokens"] is None else torch.tensor(row["tokens"], dtype=torch.float32),
+            **{name: row.get(name) for name in OF_NEURONS},
         )
-        for row in read_rows(table, UNITS, _NULLABLE)
+        for row in read_rows(table, UNITS, _NULLABLE, OF_NEURONS)
     )

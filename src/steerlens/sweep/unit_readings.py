@@ -11,6 +11,7 @@ from steerlens.saes import value_at
 from steerlens.sites import SAE_KINDS, Site
 from steerlens.sweep.cells import TracedPicture
 from steerlens.sweep.job import Job
+from steerlens.sweep.neuron_effects import neuron_effects
 from steerlens.sweep.neurons import activations as neuron_activations
 from steerlens.sweep.unit_effects import unit_effects
 
@@ -39,8 +40,16 @@ def units_of(job: Job, planned: Sequence[Site], traced: TracedPicture) -> tuple[
         tokens |= neuron_activations(job.encoder, traced.inputs, neurons)
         recorded = traced.trace.neurons.activations
         activations |= {site: float(recorded[site.layer][0, :, site.index].mean()) for site in neurons}
+    through = neuron_effects(job.encoder, traced.trace, traced.inputs, neurons)
     effects = unit_effects(job.encoder, traced.trace, sites, job.directions, job.plan.strength, traced.target)
     return tuple(
-        UnitReading(site, activations.get(site), effect, similarity, tokens.get(site))
+        UnitReading(
+            site,
+            activations.get(site),
+            effect,
+            similarity,
+            tokens.get(site),
+            **({} if site not in through else vars(through[site])),
+        )
         for site, (effect, similarity) in zip(sites, effects, strict=True)
     )

@@ -15,14 +15,17 @@ from steerlens.atlas import Atlas, CellsByPicture
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
-from steerlens.lenses import DiffusionLens, SteeringLens
+from steerlens.interventions import Zero
+from steerlens.lenses import DiffusionLens, SecondOrder, SteeringLens
 from steerlens.loading import load
 from steerlens.progress import Progress
 from steerlens.runs import load_run, merge_runs, verify_run
+from steerlens.runs.units import read_units
 from steerlens.saes import SparseAutoencoder, TopK, value_at
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.sweep.look import look
+from steerlens.sweep.neurons import native
 from steerlens.testing.tiny import save_tiny_pair
 from steerlens.zoo import Pair
 
@@ -242,3 +245,27 @@ def test_the_strongest_neurons_of_all_layers_are_shown(pair: Pair) -> None:
 def _narrower(encoder: Encoder) -> SparseAutoencoder:
     sae = tiny_sae(encoder)
     return replace(sae, W_enc=sae.W_enc[:-1], W_dec=sae.W_dec[:, :-1], b_dec=sae.b_dec[:-1])
+
+
+def test_neurons_have_second_order_effects_beside_real_ablation(pair: Pair, tmp_path: Path) -> None:
+    atlas = quick(pair, sites="neurons", folder=tmp_path / "run")
+    encoder = native(pair.encoder)
+    inputs = encoder.preprocess([picture().image])
+    second, clean = SecondOrder.of(encoder, inputs), encoder.embed(inputs)
+
+    def change(embedding: torch.Tensor) -> float:
+        return float((embedding.detach() - clean).norm() / clean.norm())
+
+    for unit in atlas.reading().units:
+        through, own = second.writes([unit.site])[:, 0], second.direct([unit.site])[:, 0]
+        final = second.trace.final
+        assert unit.second_order == pytest.approx(change(encoder.readout(final - through)), abs=1e-5)
+        assert unit.together == pytest.approx(change(encoder.readout(final - through - own)), abs=1e-5)
+        assert unit.ablated == pytest.approx(change(encoder.embed(inputs, [Zero(unit.site)])), abs=1e-5)
+    assert any(unit.second_order for unit in atlas.reading().units)
+    again = load_run(tmp_path / "run").reading().units
+    assert [unit.ablated for unit in again] == [unit.ablated for unit in atlas.reading().units]
+    table = tmp_path / "run" / "units" / f"{atlas.reading().id}.parquet"
+    pq.write_table(pq.read_table(table).drop_columns(["second_order", "together", "ablated"]), table)
+    (old, *_) = read_units(table)  # as runs of before were written
+    assert old.ablated is None and old.effect == again[0].effect

@@ -1,9 +1,9 @@
 """What `steerlens lens` says of sparse autoencoders and of the strongest features and neurons."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from steerlens.atlas import Atlas, Reading
+from steerlens.atlas import Atlas, Reading, UnitReading
 from steerlens.sweep import Job, SaeFit
 
 _SHOWN = 6
@@ -55,6 +55,34 @@ def unit_lines(atlas: Atlas, reading: Reading) -> Iterator[str]:
         beaten = sum(bool(score.beats_control) for score in compared)
         control = f"; {beaten} of {len(compared)} beat their control" if compared else ""
         yield f"  steered pictures closest to {reading.target}: {named}{control}"
+    yield from _second_order_lines([unit for unit in units if unit.site.kind == "neuron"])
+
+
+def _second_order_lines(neurons: Sequence[UnitReading]) -> Iterator[str]:
+    """Names the neurons with the largest second-order effects, and compares predictions with real ablation."""
+    measured = [unit for unit in neurons if unit.second_order is not None and unit.ablated is not None]
+    if neurons and not measured:
+        yield "  second-order effects: not measured (attention of this encoder cannot be followed token by token)"
+    if not measured:
+        return
+    best = sorted(measured, key=lambda unit: -(unit.second_order or 0.0))[:_SHOWN]
+    yield "  largest second-order effect, through later attention: " + ", ".join(
+        f"{unit.site.label} {unit.second_order:.3f} (direct {unit.effect:.3f}, ablated {unit.ablated:.3f})"
+        for unit in best
+    )
+    if len(measured) > 2:
+        import torch
+
+        from steerlens.studies.shared import spearman
+
+        real = torch.tensor([unit.ablated or 0.0 for unit in measured])
+        predicted = {
+            "direct": [unit.effect for unit in measured],
+            "second order": [unit.second_order or 0.0 for unit in measured],
+            "together": [unit.together or 0.0 for unit in measured],
+        }
+        told = ", ".join(f"{name} {float(spearman(torch.tensor(row), real)):+.2f}" for name, row in predicted.items())
+        yield f"  rank correlation with real ablation over {len(measured)} neurons: {told}"
 
 
 def units_json(reading: Reading) -> list[dict[str, Any]]:
@@ -65,6 +93,9 @@ def units_json(reading: Reading) -> list[dict[str, Any]]:
             "activation": unit.activation,
             "effect": unit.effect,
             "similarity": unit.similarity,
+            "second_order": unit.second_order,
+            "together": unit.together,
+            "ablated": unit.ablated,
         }
         for unit in reading.units
     ]

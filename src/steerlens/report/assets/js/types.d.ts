@@ -89,6 +89,10 @@ export interface Unit {
   activation: number | null;
   effect: number | null;
   similarity: number | null;
+  /** Effects of a neuron through later attention, of both together, and of real ablation; null where not measured. */
+  second: number | null;
+  together: number | null;
+  ablated: number | null;
   /** Shares of `peak` on every patch, as 16-bit numbers in base64; null where no token holds it. */
   map: string | null;
   peak: number | null;

@@ -52,20 +52,32 @@ const isRemainder = (unit) => unit.activation === null;
  */
 function row(page, unit) {
   const site = page.data.sites[unit.key];
-  if (!site) return el("div", { class: "unit", role: "listitem" }, line(unit.key, "name"), line("not decoded", "number"));
+  if (!site) return el("div", { class: "unit", role: "listitem" }, numbers(page, unit, unit.key), where(page, unit, unit.key), line("not decoded", "number"));
   const lenses = /** @type {Lens[]} */ (["diffusion", "steering", "total"]);
   const names = { diffusion: "Alone", steering: "Steered", total: "Total", ablation: "Without" };
   const control = site.steering?.controls[0] ?? site.total?.controls[0];
   return el("div", { class: "unit", role: "listitem" },
-    el("div", { class: "unit-name" },
-      el("b", {}, site.label),
-      unit.activation === null ? null : line(`activation ${fixed(unit.activation)}`, "number"),
-      line(`effect ${fixed(unit.effect, 3)}`, "number"),
-      line(`${page.meta.words.undecoded} ${fixed(unit.similarity)}`, "number"),
-      labels(site)),
+    numbers(page, unit, site.label, labels(site)),
     where(page, unit, site.label),
     ...lenses.filter((lens) => site[lens]).map((lens) => card(page, unit.key, lens, line(names[lens], "name"), line(`sim. ${fixed(site[lens]?.similarity)}`, "number"))),
     control ? el("div", { class: "card still" }, picture(control.src, `Control of ${site.label}`), line("Control", "name"), line(`sim. ${fixed(control.similarity)}`, "number")) : null);
+}
+
+/**
+ * @param {Page} page
+ * @param {Unit} unit
+ * @param {string} label
+ * @param {HTMLElement | null} names
+ */
+function numbers(page, unit, label, names = null) {
+  return el("div", { class: "unit-name" },
+    el("b", {}, label),
+    unit.activation === null ? null : line(`activation ${fixed(unit.activation)}`, "number"),
+    line(`effect ${fixed(unit.effect, 3)}`, "number"),
+    unit.second === null ? null : line(`second order ${fixed(unit.second, 3)}`, "number"),
+    unit.ablated === null ? null : line(`ablated ${fixed(unit.ablated, 3)}`, "number"),
+    line(`${page.meta.words.undecoded} ${fixed(unit.similarity)}`, "number"),
+    names);
 }
 
 /** @param {import("../types").Site} site */
@@ -98,6 +110,7 @@ export function unitDetail(page, key) {
   const said = [
     unit.activation === null ? null : `Activation where the embedding is read ${fixed(unit.activation)}.`,
     `Without it, the embedding moves by ${fixed(unit.effect, 3)} of its length.`,
+    unit.second === null ? null : `What later attention makes of it moves the embedding by ${fixed(unit.second, 3)}, both together by ${fixed(unit.together, 3)}; zeroing it in the real forward pass, by ${fixed(unit.ablated, 3)}.`,
     !unit.map ? null : unit.peak === 0 ? "It is silent on the patches." : `On the patches it reaches ${fixed(unit.peak)}, where the map is clear; dark: silent. The scale is its own.`,
   ].filter((text) => text !== null).join(" ");
   const text = el("p", { class: "small" }, said);
