@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.encoders import Encoder
-from steerlens.errors import UsageError
 from steerlens.lenses import LinearAttribution
-from steerlens.naming import NamesMethod, TextDecomposition, omp_rows, text_directions, text_span
+from steerlens.naming import TextDecomposition, omp_rows, text_span
 from steerlens.profiles.measure import native, traces
 from steerlens.profiles.options import ProfileOptions
 from steerlens.profiles.pictures import ProfilePicture, batches
@@ -27,23 +26,6 @@ WRITES = "writes"
 
 Decompositions = Mapping[str, Sequence[TextDecomposition]]
 """Direction, or `WRITES`, -> decomposition of each described head."""
-
-
-def check_names(method: NamesMethod, encoder: Encoder, vocabulary: Vocabulary | None, n_texts: int) -> None:
-    """Checks that heads can be named by a method.
-
-    Raises:
-        UsageError: if there are no texts, texts have no directions, or the readout is not linear (TextSpan).
-    """
-    if method == "nearest":
-        return
-    if vocabulary is None or not n_texts:
-        raise UsageError(
-            f"--names {method} needs texts: " + ("give --vocabulary." if n_texts else "leave out --texts 0.")
-        )
-    text_directions(vocabulary)
-    if method == "textspan":
-        LinearAttribution(native(encoder))
 
 
 def measure_contributions(

@@ -32,7 +32,6 @@ from steerlens.profiles.measure import (
 )
 from steerlens.profiles.names import (
     Decompositions,
-    check_names,
     direction_decompositions,
     measure_contributions,
     span_decompositions,
@@ -45,6 +44,7 @@ from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.shared import PlannedEncoder, StudyFolder, Work, open_study, single_passes
+from steerlens.sweep import check_names
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo import Pair
 

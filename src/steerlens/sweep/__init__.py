@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.fits import SaeFit
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
+    from steerlens.sweep.names import check_names
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
     from steerlens.sweep.prepare import (
         default_strength,
@@ -42,6 +43,7 @@ __all__ = [
     "batch_size",
     "cache_folder",
     "cached_models",
+    "check_names",
     "clear_cache",
     "decode_cells",
     "default_strength",

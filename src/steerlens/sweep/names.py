@@ -23,16 +23,17 @@ _CONTROLS = 8
 """Random vocabularies that decompositions of every site of every picture are compared with."""
 
 
-def check_names(method: NamesMethod, encoder: Encoder, vocabulary: Vocabulary | None, n_labels: int) -> None:
-    """Checks that sites can be named by a method.
+def check_names(method: NamesMethod, encoder: Encoder, vocabulary: Vocabulary | None, n_texts: int) -> None:
+    """Checks that sites, or heads of a profile, can be named by a method.
 
     Raises:
         UsageError: if there are no texts, they have no directions, or the readout is not linear (TextSpan).
     """
     if method == "nearest":
         return
-    if vocabulary is None or not n_labels:
-        raise UsageError(f"names {method!r} needs texts: give a vocabulary, and at least one label.")
+    if vocabulary is None or not n_texts:
+        advice = "give a vocabulary (--vocabulary)" if n_texts else "do not ask for 0 of them (--texts, --labels)"
+        raise UsageError(f"names {method!r} needs texts: {advice}.")
     text_directions(vocabulary)
     if method == "textspan":
         _attribution(encoder)

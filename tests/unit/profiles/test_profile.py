@@ -461,7 +461,7 @@ def test_heads_are_named_by_the_texts_that_a_plain_computation_finds(
 
 
 def test_other_names_need_texts(pair: Pair, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out --texts 0"):
+    with pytest.raises(UsageError, match="do not ask for 0 of them"):
         run_to_end(
             profile_heads(pair, folder_pictures(photos, 6), options(pair, names="omp", n_texts=0), tmp_path / "named")
         )
