@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_picture import check_rows_of_one_picture
 from PIL import Image
 from torch import Tensor, nn
 
@@ -185,6 +186,12 @@ def test_passes_that_begin_in_the_middle_are_whole_passes(kind: str) -> None:
     rows = [2, 0, 0, 1]
     got = resume(encoder, prefix, 1, rows, [zero])
     torch.testing.assert_close(got, encoder.embed(inputs, [zero])[rows], **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_picture_share_what_comes_before_their_changes(kind: str) -> None:
+    encoder, inputs, _ = tiny(kind)
+    check_rows_of_one_picture(encoder, inputs, {**CLOSE})
 
 
 class Doubled(nn.Linear):

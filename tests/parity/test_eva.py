@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_picture import check_rows_of_one_picture
 from raw_hooks import CLOSE, pixels
 from torch import Tensor, nn
 
@@ -99,6 +100,12 @@ def test_resumed_passes_share_rotary_positions_though_they_have_as_many_rows_as_
         rows = [count - 1, 0, 0]
         wanted = encoder.embed(inputs[rows], [zero])
         torch.testing.assert_close(resume(encoder, prefix, 1, rows, [zero]), wanted, **CLOSE)
+
+
+@variants
+def test_rows_of_one_picture_share_what_comes_before_their_changes(options: dict[str, Any]) -> None:
+    encoder = double(**options)
+    check_rows_of_one_picture(encoder, {"pixel_values": pixels(encoder)}, CLOSE)
 
 
 @pytest.mark.parametrize("name", EVA_TOWERS)

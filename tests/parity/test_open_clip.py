@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_picture import check_rows_of_one_picture
 from PIL import Image
 from raw_hooks import CHANGES, CLOSE, changed, pixels
 from torch import Tensor, nn
@@ -48,6 +49,12 @@ def test_every_variant_passes_the_checks(options: dict[str, Any]) -> None:
     report = check_encoder(encoder, {"pixel_values": pixels(encoder)})
     assert report.passed, str(report)
     assert report.relative_error <= 1e-5
+
+
+@variants
+def test_rows_of_one_picture_share_what_comes_before_their_changes(options: dict[str, Any]) -> None:
+    encoder = double(**options)
+    check_rows_of_one_picture(encoder, {"pixel_values": pixels(encoder)}, CLOSE)
 
 
 @variants

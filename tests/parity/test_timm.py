@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_picture import check_rows_of_one_picture
 from PIL import Image
 from raw_hooks import CHANGES, CLOSE, changed, pixels
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ def test_the_classifier_on_the_embedding_is_the_models_own_forward_pass(options:
     with torch.no_grad():
         wanted = encoder.model(pixels(encoder))
         torch.testing.assert_close(encoder.model.head(encoder.embed(pixels(encoder))), wanted, **CLOSE)
+
+
+@variants
+def test_rows_of_one_picture_share_what_comes_before_their_changes(options: dict[str, Any]) -> None:
+    encoder = double(**options)
+    check_rows_of_one_picture(encoder, {"pixel_values": pixels(encoder)}, CLOSE)
 
 
 @variants

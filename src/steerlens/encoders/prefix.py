@@ -2,11 +2,12 @@
 
 One clean pass keeps the arguments of every native block. A pass with interventions at layer n then calls the native
 blocks n, n+1, ... with those arguments, for any number of rows, each with its own interventions, and reads out the
-embedding. No part of the model is copied; a sweep over all layers costs about half as much as full passes.
+embedding. No part of the model is copied. `shortcuts` leaves out of the first block what no row changes, and of the
+last what nothing reads; a sweep over all layers costs less than half as much as full passes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.hooks import Hook, hidden_states, intervention_hooks, native_pass, recording_hooks
 from steerlens.encoders.native import NativeEncoder
+from steerlens.encoders.shortcuts import branch, narrow
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import Intervention
+from steerlens.interventions import Intervention, Scale
 from steerlens.scores import cosine_distance
 from steerlens.sites import Site
 from steerlens.trace import Trace
@@ -35,12 +37,14 @@ class Prefix:
         args: the other positional arguments of each block.
         kwargs: the keyword arguments of each block.
         embedding: the clean image embedding.
+        shortcuts: True if leaving out work, as `shortcuts` does, was found to give this model's own embedding.
     """
 
     hidden: tuple[Float[Tensor, "B T D"], ...]
     args: tuple[tuple[Any, ...], ...]
     kwargs: tuple[Mapping[str, Any], ...]
     embedding: Float[Tensor, "B E"]
+    shortcuts: bool = False
 
     def __len__(self) -> int:
         return self.embedding.shape[0]
@@ -100,7 +104,19 @@ def _recorded_prefix(encoder: NativeEncoder, run: Callable[[], Float[Tensor, "B 
             f"{encoder.spec.name}: its last block and its readout, called one after another, do not give its own "
             "embedding; ablate with full forward passes instead."
         )
-    return prefix
+    return replace(prefix, shortcuts=not encoder.packs_pictures and _shortcuts_hold(encoder, prefix))
+
+
+def _shortcuts_hold(encoder: NativeEncoder, prefix: Prefix) -> bool:
+    """Tries the shortcuts on the last block, with a change that changes nothing."""
+    last = encoder.spec.n_layers - 1
+    fused = encoder.layers()[last].values_of is not None
+    site = Site("attn_out", last) if fused else Site("head", last, 0)
+    try:
+        same = resume(encoder, replace(prefix, shortcuts=True), last, [0, 0], [Scale(site)])
+    except ModelError:
+        return False
+    return bool(cosine_distance(same, prefix.embedding[:1].expand_as(same)) <= _TOLERANCE)
 
 
 @torch.no_grad()
@@ -123,8 +139,9 @@ def resume(
     Raises:
         UsageError: if an intervention acts before that layer.
     """
-    hidden = resume_to(encoder, prefix, layer, [encoder.spec.n_layers - 1], rows, interventions)[:, 0]
     readout = torch.tensor(encoder.readout_tokens, device=encoder.device)
+    last = encoder.spec.n_layers - 1
+    hidden = _resumed(encoder, prefix, layer, [last], rows, interventions, readout)[last]
     return encoder.readout(hidden.index_select(1, readout))
 
 
@@ -151,6 +168,20 @@ def resume_to(
     Raises:
         UsageError: if an intervention acts at a layer that does not run.
     """
+    kept = _resumed(encoder, prefix, layer, after, rows, interventions, None)
+    return torch.stack([kept[number] for number in after], dim=1)
+
+
+def _resumed(
+    encoder: NativeEncoder,
+    prefix: Prefix,
+    layer: int,
+    after: Sequence[int],
+    rows: Sequence[int],
+    interventions: Sequence[Intervention],
+    readout: Tensor | None,
+) -> dict[int, Float[Tensor, "N T D"]]:
+    """Computes the residual stream after some layers; after the last, only on the `readout` tokens unless None."""
     for intervention in interventions:
         site = intervention.site.check(encoder.spec.n_layers, encoder.spec.n_heads)
         if site.kind == "embed" or site.layer < layer:
@@ -158,15 +189,27 @@ def resume_to(
         if site.layer > after[-1]:
             raise UsageError(f"{site} lies after layer {after[-1]}, where this forward pass ends.")
     layers, index = encoder.layers(), torch.tensor(list(rows), device=encoder.device)
-    hooks = map(encoder.native_hook, intervention_hooks(layers, interventions))
+    shorter: list[Hook] = []
+    entering = index
+
+    def at(number: int) -> list[Intervention]:
+        return [intervention for intervention in interventions if intervention.site.layer == number]
+
+    if prefix.shortcuts and len(set(rows)) == 1 and (hook := branch(layers[layer], at(layer), len(rows))):
+        entering = index[:1]
+        shorter.append(hook)
+    if prefix.shortcuts and readout is not None and len(readout) < encoder.spec.n_tokens:
+        shorter += narrow(layers[after[-1]], at(after[-1]), readout)
+    hooks = map(encoder.native_hook, [*shorter, *intervention_hooks(layers, interventions)])
     with native_pass(encoder.model, encoder.spec.name, hooks):
-        hidden = prefix.hidden[layer].index_select(0, index)
+        hidden = prefix.hidden[layer].index_select(0, entering)
         kept = {number: prefix.hidden[number + 1].index_select(0, index) for number in after if number < layer}
         for number in range(layer, after[-1] + 1):
-            hidden = _call(encoder, layers[number].block, hidden, prefix, number, index)
+            hidden = _call(encoder, layers[number].block, hidden, prefix, number, entering)
+            entering = index
             if number in after:
                 kept[number] = hidden
-    return torch.stack([kept[number] for number in after], dim=1)
+    return kept
 
 
 @torch.no_grad()

@@ -192,3 +192,22 @@ def test_models_that_behave_otherwise_end_with_one_model_error(change: str, word
                 module.config.return_dict = False
     with pytest.raises(ModelError, match=words):
         CLIPEncoder(model, tiny_processor()).trace(pixels)
+
+
+def test_a_block_that_cannot_take_up_rows_in_the_middle_runs_whole(pixels: Tensor) -> None:
+    encoder = tiny_encoder()
+    last, changes = encoder.spec.n_layers - 1, [Zero(Site("attn_out", encoder.spec.n_layers - 1))]
+    plain = record_prefix(encoder, pixels)
+    wanted = resume(encoder, plain, last, [0, 0], changes)
+    block: Any = encoder.model.vision_model.encoder.layers[last]
+
+    def in_place(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        hidden = hidden.clone()
+        hidden += block.self_attn(hidden_states=block.layer_norm1(hidden), **kwargs)[0]
+        hidden += block.mlp(block.layer_norm2(hidden))
+        return hidden
+
+    block.forward = in_place
+    prefix = record_prefix(encoder, pixels)
+    assert plain.shortcuts and not prefix.shortcuts
+    torch.testing.assert_close(resume(encoder, prefix, last, [0, 0], changes), wanted)
