@@ -407,20 +407,47 @@ def test_on_a_phone(browser: Any, server: ServerThread) -> None:
     visited.done()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_violation_in_any_state(browser: Any, server: ServerThread, axe: Any, scheme: str) -> None:
-    visited = visit(
-        browser, server, "#/head/L1H1?rho=2&without=head.0.0&patches=0&pin=/head/L0H0?rho%3D1", color_scheme=scheme
-    )
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 390), ("dark", 390)])
+def test_no_violation_in_any_state(
+    browser: Any, server: ServerThread, axe: Any, tmp_path: Path, scheme: str, width: int
+) -> None:
+    address = "#/head/L1H1?rho=2&without=head.0.0&patches=0&pin=/head/L0H0?rho%3D1"
+    visited = visit(browser, server, address, color_scheme=scheme, width=width)
     page = visited.page
     page.check("#with-control")
     page.wait_for_selector("#ablation-after[data-quality=whole]")
     page.click("#copy-command")
     page.wait_for_selector("#copied:not([hidden])")
-    assert axe(page) == []
-    page.evaluate("location.hash = '#/head/L1H1?rho=2&group=head.0.0,head.0.1&target=red+apple'")
-    page.wait_for_timeout(600)
-    assert axe(page) == []
+    assert axe(page) == [], "control, region, ablation, pin and command"
+    for opening, dialog in (("#cite-open", "#cite"), ("#camera-open", "#camera")):
+        page.evaluate("selector => document.querySelector(selector).click()", opening)
+        page.wait_for_selector(f"{dialog}[open]")
+        assert axe(page) == [], dialog
+        page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    assert axe(page) == [], "keys"
+    page.keyboard.press("Escape")
+    page.set_input_files("#choose-file", [sent(tmp_path, "teal.png", "teal")])
+    page.wait_for_selector('#switcher [aria-pressed="true"]:text("teal")')
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    page.set_input_files("#choose-file", [tmp_path / "bad.png"])
+    page.wait_for_selector("#input-said.failed")
+    page.evaluate("location.hash = '#/head/L1H1?rho=2&map=write&target=no+such+word'")
+    page.wait_for_selector('#target-said:text("no such word")')
+    assert axe(page) == [], "several inputs, a bad picture, an unknown text, and the write norm"
+    page.evaluate("location.hash = '#/?rho=2&group=head.0.0,head.0.1&target=red+apple&scale=values&model=other'")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_selector('#clear-group:text("of 2")')
+    page.check('input[value="group"]', force=True)
+    assert axe(page) == [], "a group, a text, another model, and stretched colours"
+    page.route("**/api/look", lambda route: route.abort())
+    page.click('#map [data-site="head.1.0"]')
+    if width < 1180:
+        page.click("#steer-group")
+    page.wait_for_selector('.bench-message:text("does not answer")')
+    assert axe(page) == [], "a server that does not answer"
+    visited.trouble = [text for text in visited.trouble if "Failed to load" not in text]
     visited.done()
 
 

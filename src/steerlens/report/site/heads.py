@@ -67,6 +67,7 @@ def head_pages(
     for place, score in enumerate(ranked[:k]):
         stem = score.site.label
         title = f"{stem} on {reading.picture.name}"
+        drawn = f"What {stem} of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
         told = _sentence(score, lens, place, len(ranked), reading)
         address = f"{page}#/head/{stem}?{atlas.plan.strength}&seed={atlas.plan.seeds[0]}"
         html = template.render(
@@ -81,7 +82,7 @@ def head_pages(
             made=made_by(atlas.manifest, short_name(atlas.encoder.name)),
             linked=_shared(told, f"{stem}.jpg", f"{stem}.html", url),
         )
-        pages.append(HeadPage(str(score.site), stem, html, head_picture(atlas, reading, score, title)))
+        pages.append(HeadPage(str(score.site), stem, html, head_picture(atlas, reading, score, drawn)))
     return pages
 
 

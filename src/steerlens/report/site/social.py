@@ -15,7 +15,9 @@ SIZE = (1200, 630)
 """Width and height in pixels, in the proportions that sites expect."""
 
 _PAPER, _INK, _QUIET, _ACCENT = "#fdfcf9", "#1d2026", "#646a73", "#225ea8"
-_MARGIN, _GAP, _TILES = 60, 22, 5
+_MARGIN, _GAP, _TILES, _LEAST_TILES = 60, 22, 5, 4
+_HEADING, _CAPTION = 150, 84
+"""Pixels above the tiles, and of the words under each."""
 
 
 def social_picture(atlas: Atlas, reading: Reading, title: str) -> bytes:
@@ -31,11 +33,6 @@ def head_picture(atlas: Atlas, reading: Reading, score: SiteScore, title: str) -
         (control.image.convert("RGB"), "Random control", f"similarity {two(control.similarity)}")
         for control in atlas.cells("control", score.site, reading.id)[:1]
     ]
-    if score.lens != "diffusion":
-        tiles += [
-            (alone.image.convert("RGB"), "Diffusion Lens", f"similarity {two(alone.similarity)}")
-            for alone in atlas.cells("diffusion", score.site, reading.id)[:1]
-        ]
     return _sheet(title, tiles)
 
 
@@ -45,9 +42,11 @@ def _sheet(title: str, tiles: list[tuple[Image.Image, str, str]]) -> bytes:
     draw.text((_MARGIN, 52), "steerlens", fill=_ACCENT, font=_font(24, bold=True))
     heading = _fitting(draw, title, 46, SIZE[0] - 2 * _MARGIN)
     draw.text((_MARGIN, 92), heading[0], fill=_INK, font=heading[1])
-    side = (SIZE[0] - 2 * _MARGIN - (_TILES - 1) * _GAP) // _TILES
+    columns = min(max(len(tiles), _LEAST_TILES), _TILES)
+    side = (SIZE[0] - 2 * _MARGIN - (columns - 1) * _GAP) // columns
+    top = _HEADING + (SIZE[1] - _HEADING - side - _CAPTION) // 2
     for index, (picture, name, score) in enumerate(tiles):
-        left, top = _MARGIN + index * (side + _GAP), 250
+        left = _MARGIN + index * (side + _GAP)
         sheet.paste(_square(picture, side), (left, top))
         label = _fitting(draw, name, 26, side)
         draw.text((left, top + side + 14), label[0], fill=_INK, font=label[1])
