@@ -51,7 +51,8 @@ def _of_folder(model: str, folder: Path) -> tuple[Faithfulness, ...]:
         if finished.study.name == "lenses":
             for of in (CONTRAST, REAL):
                 row = summary.row(of)
-                if row is not None:
+                # A card shows decoded pictures: figures of a study without a decoder say nothing of them.
+                if row is not None and row.view == "decoded":
                     found[of] = _faithfulness(of, row.correlation, summary.heads.get(of, {}), summary.n_pictures)
         else:
             found[OWN] = _faithfulness(OWN, summary.main.share, summary.heads, summary.n_pictures)

@@ -105,14 +105,21 @@ def _identification(pair: Pair) -> Experiment[Any, Any]:
     return identification_experiment(pair, subject_set(pair, 0, 4, 8), options, draws=20)
 
 
+def _lenses_without_decoder(pair: Pair) -> Experiment[Any, Any]:
+    bare = replace(pair, decoder=NoDecoder(pair.encoder.spec.embedding_size))
+    options = LensesOptions(bare.decoder.spec.defaults, strengths=(_RHO,), heads_per_picture=6)
+    return lenses_experiment(bare, subject_set(pair, 2, 3, 8), options, draws=20)
+
+
 def _lenses(pair: Pair) -> Experiment[Any, Any]:
     options = LensesOptions(quick(pair), strengths=(_RHO,), heads_per_picture=6)
     return lenses_experiment(pair, subject_set(pair, 2, 3, 8), options, draws=20)
 
 
-@pytest.mark.parametrize(
-    "make", [_importance, _overlay, _overlay_without_decoder, _strength, _decoder, _identification, _lenses]
-)
+_OVERLAYS, _LENSES = (_overlay, _overlay_without_decoder), (_lenses, _lenses_without_decoder)
+
+
+@pytest.mark.parametrize("make", [_importance, *_OVERLAYS, _strength, _decoder, _identification, *_LENSES])
 def test_a_study_does_the_work_that_it_states(
     make: Callable[[Pair], Experiment[Any, Any]], pair_of_many_heads: Pair, tmp_path: Path
 ) -> None:
@@ -126,7 +133,7 @@ def test_a_study_does_the_work_that_it_states(
         work,
         counts,
         exact=make in (_strength, _decoder, _identification),
-        least=0.7 if make in (_overlay, _overlay_without_decoder) else 0.87,
+        least=0.7 if make in _OVERLAYS else 0.87,
     )
 
 

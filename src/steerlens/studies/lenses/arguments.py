@@ -27,6 +27,10 @@ class LensesArguments(StudyArguments):
     choose: int = 4
     """Pictures of other concepts, on which each lens' setting is chosen."""
 
+    decoder: bool = True
+    """Score requested embeddings and real pictures alone and decode nothing: any encoder will do (--encoder), on any
+    pictures."""
+
     strengths: tuple[str, ...] = ("rho=0.5", "rho=1")
     """Strengths to choose from."""
 

@@ -24,6 +24,7 @@ from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import Subject, SubjectSet, require_other_concepts
 from steerlens.studies.shared.targets import mean_targets
 from steerlens.studies.shared.transfer import STEPS
+from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.studies.shared.work import Work, effect_passes, reference_passes
 from steerlens.zoo import Pair
 
@@ -35,7 +36,7 @@ class _Measured:
     sites: tuple[Site, ...]
     choices: dict[str, LensChoice]
     reported: NamedScores
-    shown: PicturesPart
+    shown: PicturesPart | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,7 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
         options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
         heads = len(options.columns(all_heads(spec.n_layers, spec.n_heads)))
         chosen, reported, bank = len(subjects.selection), len(subjects.reported), self.source
+        decodes = not is_undecoded(self.pair)
         targets = mean_targets(self.pair, subjects.everyone)
         passes = reference_passes(spec, len(subjects.reference)) + (0 if bank is None else len(bank.names)) + 2
         passes += (chosen + reported) * (effect_passes(spec, [options.ablation], targets) + 1) + reported
@@ -92,12 +94,14 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
         reporting = 1 + 2  # one picture, and a contrast pair
         decoded = chosen * (heads * choosing + 1)
         decoded += reported * (heads * reporting + 1 + len(STEPS)) * len(options.seeds) + 2 * min(SHOWN_HEADS, heads)
+        if not decodes:
+            passes -= reported + 2  # no embedding of another scene, and no figure of pictures
         return Work(
             pictures=chosen + reported,
             references=len(subjects.reference),
             heads=heads,
             encoder_passes=passes,
-            decoded={options.decode: decoded},
+            decoded={options.decode: decoded} if decodes else {},
             judged=self.judge is not None,
         )
 
@@ -126,8 +130,10 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
         folder.freeze({kind: choice.to_json() for kind, choice in choices.items()})
         chosen = [choice.setting for choice in choices.values()]
         yield from measure(bench, subjects.reported, chosen, options, REPORT, folder)
-        yield from self._pictures(bench, choices, bank, folder)
-        shown = folder.read(PicturesPart, PICTURES)
+        shown = None
+        if not is_undecoded(self.pair):
+            yield from self._pictures(bench, choices, bank, folder)
+            shown = folder.read(PicturesPart, PICTURES)
         return _Measured(bench.sites, choices, scores(REPORT, subjects.reported), shown)
 
     def _pictures(
@@ -155,10 +161,9 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
     def output(self, measured: _Measured, summary: LensesSummary) -> Output:
         """One table row per picture and head; correlations and transfer, and pictures of single heads."""
         reported = self.subjects.reported
-        figures = {
-            "scores": scores_figure(summary),
-            "pictures": pictures_figure(measured.shown, reported[0], measured.sites),
-        }
+        figures = {"scores": scores_figure(summary)}
+        if measured.shown is not None:
+            figures["pictures"] = pictures_figure(measured.shown, reported[0], measured.sites)
         lenses = [choice.setting for choice in measured.choices.values()]
         rows = table_rows(measured.reported, lenses, [(subject.id, subject.concept) for subject in reported])
         return Output(rows, figures)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steerlens.sites import Site
@@ -17,7 +18,8 @@ _STYLES = {"decoded": (DARK, "o"), "requested": (MIDDLE, "s"), "judged": (STRONG
 def scores_figure(summary: LensesSummary) -> Figure:
     """Draws the correlation of each lens with the effects on names, and transfer over the size of the change."""
     figure = Figure(figsize=(9.4, 0.3 * len(summary.rows) + 1.9), layout="constrained")
-    scores, returned = figure.subplots(1, 2, width_ratios=(1.4, 1))
+    panels = 2 if summary.transfer else 1
+    scores, *others = figure.subplots(1, panels, width_ratios=(1.4, 1)[:panels], squeeze=False)[0]
     names: list[str] = []
     for place, row in enumerate(reversed(summary.rows)):
         colour, marker = _STYLES[row.view] if row.setting else (STRONG, "x")
@@ -26,6 +28,23 @@ def scores_figure(summary: LensesSummary) -> Figure:
     scores.set_yticks(range(len(names)), names)
     scores.axvline(0, color=STRONG, linewidth=0.8, zorder=0)
     scores.set_xlabel("does the head's picture show which names it adds?\n(correlation with ablation)", fontsize=8)
+    for axes in others:
+        _draw_transfer(axes, summary)
+    for axes in (scores, *others):
+        axes.grid(color=LIGHT, linewidth=0.3)
+        axes.set_axisbelow(True)
+    plain_axes(scores, *others)
+    warning = caution(summary.n_concepts)
+    figure.suptitle(
+        f"{summary.model or 'This pair'}: {summary.n_pictures} pictures, {summary.n_studied} heads, {summary.n_names} "
+        f"names. Bars: 95 % intervals.{f' {warning.capitalize()}.' if warning else ''}",
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw_transfer(returned: Axes, summary: LensesSummary) -> None:
+    """Draws how much of a requested change decoded pictures return, over its size."""
     for kind, colour, marker, label in (
         ("scene", MIDDLE, "s", "towards another scene"),
         ("head", DARK, "o", "along a head's write"),
@@ -41,17 +60,6 @@ def scores_figure(summary: LensesSummary) -> Figure:
     returned.set_xlim(left=0)
     returned.set_ylim(min(0.0, returned.get_ylim()[0]), 1)
     returned.legend(fontsize=7, frameon=False)
-    for axes in (scores, returned):
-        axes.grid(color=LIGHT, linewidth=0.3)
-        axes.set_axisbelow(True)
-    plain_axes(scores, returned)
-    warning = caution(summary.n_concepts)
-    figure.suptitle(
-        f"{summary.model or 'This pair'}: {summary.n_pictures} pictures, {summary.n_studied} heads, {summary.n_names} "
-        f"names. Bars: 95 % intervals.{f' {warning.capitalize()}.' if warning else ''}",
-        fontsize=9,
-    )
-    return figure
 
 
 def pictures_figure(part: PicturesPart, subject: Subject, sites: tuple[Site, ...]) -> Figure:

@@ -13,7 +13,9 @@ _HALF = 0.5
 
 def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow]) -> Conclusion:
     """Plain sentences that name the model, and a next step."""
-    decoded = {row.name: row for row in rows if row.view == "decoded"}
+    decoded = {row.name: row for row in reversed(rows) if row.view == "requested"}
+    decodes = any(row.name == PICTURE and row.view == "decoded" for row in rows)
+    decoded |= {row.name: row for row in rows if row.view == "decoded"}
     on, own = f"On {model or 'this pair'}", decoded[PICTURE].correlation
     better = [
         row
@@ -28,6 +30,8 @@ def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow
     scene = next((row for row in reversed(transfer) if row.kind == "scene"), None)
     others = [row for name in (CONTRAST, RETRIEVAL) if (row := decoded.get(name)) is not None]
     each = joined([f"{row.name}{'s' if row.name == CONTRAST else ''} {interval(row.correlation)}" for row in others])
+    if not decodes:
+        first = first.removesuffix(".") + ", before decoding."
     sentences = [first, f"Rank correlations with the effect on any name, over heads: {each}."] if others else [first]
     if heads is not None and scene is not None:
         sentences.append(
@@ -40,6 +44,8 @@ def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow
     step = "Read single pictures with care, and compare several seeds."
     if best is not None:
         step = f"Show heads by {best.name}, with the setting {best.setting}."
+    if not decodes:
+        step = "Decode: run the study with a pair whose decoder reads this embedding."
     return Conclusion(tuple(sentences), step)
 
 
@@ -49,9 +55,11 @@ def lenses_claims(summary: LensesSummary) -> list[Claim]:
     for name in (PICTURE, CONTRAST, RETRIEVAL):
         row = summary.row(name)
         if row is not None:
-            claims.append(Claim(f"{name}: shows which names a head adds", row.correlation))
+            how = ", before decoding" if row.view == "requested" else ""
+            claims.append(Claim(f"{name}: shows which names a head adds{how}", row.correlation))
             if row.over_picture is not None:
-                claims.append(Claim(f"{name}: shows it better than one picture", row.over_picture))
+                than = "" if summary.decodes else ", before decoding"
+                claims.append(Claim(f"{name}: shows it better than one picture{than}", row.over_picture))
     heads = next((row for row in summary.transfer if row.kind == "head"), None)
     if heads is not None:
         claims.append(
@@ -112,6 +120,7 @@ def lenses_bars(summary: LensesSummary) -> list[Bar]:
             over = row.over_picture
             verdict = "" if over is None else "better than one picture" if over.above() else "no better"
             difference = "" if over is None else f" ({interval(over)} over one picture)"
-            what = f"lenses: correlation of {name} with the effect on any name, {row.setting}"
+            how = ", not decoded" if row.view == "requested" else ""
+            what = f"lenses: correlation of {name} with the effect on any name, {row.setting}{how}"
             bars.append(Bar(what, f"{interval(row.correlation)}{difference}", "reported", verdict))
     return bars

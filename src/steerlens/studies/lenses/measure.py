@@ -28,6 +28,7 @@ from steerlens.studies.shared.parts import Part, TensorName
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 from steerlens.studies.shared.subjects import Subject, other_concept
 from steerlens.studies.shared.transfer import STEPS
+from steerlens.studies.shared.undecoded import is_undecoded
 
 CLEAN = "clean"
 """Name under which the unsteered embedding is decoded."""
@@ -77,6 +78,9 @@ def measure(
         UsageError: if all pictures show the same concept, or a picture has no target.
         StoreError: if a part cannot be written or read; finished parts stay.
     """
+    if is_undecoded(bench.pair):
+        yield from _measure_undecoded(bench, subjects, lenses, options, stage, folder)
+        return
     columns, reported = options.columns(bench.sites), stage == REPORT
     seeds = options.seeds if reported else options.seeds[:1]
     requested = unique(setting for lens in lenses for setting in lens.requested)
@@ -106,6 +110,25 @@ def measure(
         result = yield from part_of(decode_jobs(bench.pair, jobs, options.decode, bench.judge), what, done, total)
         done += per_subject
         folder.keep(name, result.added_to(part))
+
+
+def _measure_undecoded(
+    bench: Bench,
+    subjects: Sequence[Subject],
+    lenses: Sequence[CandidateLens],
+    options: LensesOptions,
+    stage: str,
+    folder: StudyFolder,
+) -> Iterator[Progress]:
+    """Measures effects and requested embeddings alone."""
+    requested = unique(setting for lens in lenses for setting in lens.requested)
+    for place, subject in enumerate(subjects):
+        name = part_name(stage, subject)
+        if not folder.has(name):
+            other = other_concept(subjects, place)
+            part = measure_effects(bench, subject, other, ablations=(options.ablation,), batch=options.batch)
+            folder.keep(name, replace(part, requested=steered(bench, subject, requested)))
+        yield Progress("measuring", place + 1, len(subjects), "pictures")
 
 
 def steered(bench: Bench, subject: Subject, settings: Sequence[LensSetting]) -> dict[str, Float[Tensor, "N E"]]:

@@ -92,7 +92,7 @@ class LensesSummary(StudySummary):
         names: origin of their directions, in words.
         n_judged: number of names that the judge knows.
         n_bank: number of real pictures; 0 without a bank.
-        seeds: seeds of the decoder.
+        seeds: seeds of the decoder; empty if nothing was decoded.
         ablation: replacement of a head's write in the total effect.
         choices: chosen setting of each lens.
         rows: correlations of lenses and baselines.
@@ -123,8 +123,15 @@ class LensesSummary(StudySummary):
     command: str = ""
     model: str = ""
 
+    @property
+    def decodes(self) -> bool:
+        """False of a study of requested embeddings alone (--no-decoder)."""
+        return bool(self.seeds)
+
     def row(self, name: str, view: str = "decoded") -> LensRow | None:
-        """Row of a lens or baseline, or None if it was not measured."""
+        """Row of a lens or baseline, or None if it was not measured; without a decoder, of requested embeddings."""
+        if not self.decodes and name in KINDS[:2]:
+            view = "requested"
         return next((row for row in self.rows if (row.name, row.view) == (name, view)), None)
 
     def missing(self) -> Iterator[str]:
@@ -139,5 +146,5 @@ class LensesSummary(StudySummary):
 
     @property
     def picture(self) -> LensRow:
-        """One decoded picture, with which the other lenses are compared."""
-        return next(row for row in self.rows if (row.name, row.view) == (PICTURE, "decoded"))
+        """One picture, with which the other lenses are compared: decoded, if anything was."""
+        return next(row for row in (self.row(PICTURE),) if row is not None)

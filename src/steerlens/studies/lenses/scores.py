@@ -57,6 +57,16 @@ class NamedScores:
     ablation: Ablation
     draws: int = 1000
 
+    @property
+    def decodes(self) -> bool:
+        """False of a study of requested embeddings alone."""
+        return any(part.decoded for part in self.tables.parts)
+
+    @property
+    def main(self) -> View:
+        """Embeddings by which lenses are chosen and compared: of decoded pictures, if there are any."""
+        return "decoded" if self.decodes else "requested"
+
     def effect(self, part: PicturePart) -> Float[Tensor, "n T"]:
         """Signed total effect of each head towards each name."""
         if self.ablation not in part.total:
@@ -73,8 +83,8 @@ class NamedScores:
 
     def gains(self, lens: CandidateLens, part: PicturePart) -> Float[Tensor, "n T"]:
         """Names that each head's picture gains: its score, for one picture beyond that of the unsteered picture."""
-        score = self.score(lens, part, "decoded")
-        return score - self._seen(CLEAN, part, "decoded") if lens.kind == PICTURE else score
+        score = self.score(lens, part, self.main)
+        return score - self._seen(CLEAN, part, self.main) if lens.kind == PICTURE else score
 
     def correlations(self, lens: CandidateLens, view: View = "decoded") -> Float[Tensor, "P"]:
         """Spearman correlation over heads with the effects, mean over names, of each picture."""
@@ -161,6 +171,8 @@ class NamedScores:
 
     def _seen(self, setting: str, part: PicturePart, view: View) -> Float[Tensor, "n T"]:
         if view == "requested":
+            if setting == CLEAN:
+                return similarities(part.clean[None], self.names.directions)
             rows = part.requested.get(setting)
             if rows is None:
                 raise StoreError(f"a part of this study lacks the embeddings of {setting!r}.")
@@ -197,7 +209,7 @@ def table_rows(
     columns: dict[str, Tensor] = {"norm of the write": scores.norm}
     for lens in lenses:
         columns[f"correlation over names: {lens}"] = scores.by_head(lens)
-        if lens.kind != RETRIEVAL:
+        if scores.decodes and lens.kind != RETRIEVAL:
             columns[f"transfer: {lens}"] = scores.transfer_to_heads(lens)
     return [
         {

@@ -10,10 +10,10 @@ def lenses_section(summary: LensesSummary) -> str:
     heads = f"{summary.n_studied} of {summary.n_heads}" if summary.n_studied < summary.n_heads else f"{summary.n_heads}"
     warning = caution(summary.n_concepts)
     lines = [
-        figure("Contrast pairs and real pictures of single heads", "lenses-pictures"),
+        *([figure("Contrast pairs and real pictures of single heads", "lenses-pictures")] if summary.decodes else []),
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads} heads, {summary.n_names} names "
-        f"(directions: {summary.names}), {summary.n_bank} real pictures that are not studied; decoder seeds "
-        f"{', '.join(map(str, summary.seeds))}. The effect of a head on a name is the similarity that ablating the "
+        f"(directions: {summary.names}), {summary.n_bank} real pictures that are not studied; "
+        f"{_seeds(summary)}. The effect of a head on a name is the similarity that ablating the "
         f"head costs (total, {summary.ablation} ablation). Spearman correlations are taken over the heads of a "
         "picture, for every name, and averaged over names and pictures. 95 % intervals: bootstrap over concepts."
         f"{f' **{warning.capitalize()}.**' if warning else ''}\n",
@@ -40,6 +40,20 @@ def lenses_section(summary: LensesSummary) -> str:
             ],
         ),
         "*Not decoded* compares requested embeddings: what a perfect decoder would show.\n",
+        *_transfer(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _seeds(summary: LensesSummary) -> str:
+    return f"decoder seeds {', '.join(map(str, summary.seeds))}" if summary.decodes else "nothing is decoded"
+
+
+def _transfer(summary: LensesSummary) -> list[str]:
+    """How much of a change comes back; nothing without a decoder."""
+    if not summary.transfer:
+        return []
+    return [
         "## Transfer\n",
         "Cosine between the requested change of the embedding and the change that comes back after decoding and "
         "encoding again, from the same noise. A contrast pair is counted from its one end to the other.\n",
@@ -48,4 +62,3 @@ def lenses_section(summary: LensesSummary) -> str:
             [[row.name, f"{row.size:.2f}", interval(row.transfer)] for row in summary.transfer],
         ),
     ]
-    return "\n".join(lines)

@@ -37,12 +37,14 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
         from steerlens.studies.shared.inputs import decode_options, decoder_seeds, load_subjects
 
         settings = arguments.settings
+        if not arguments.decoder:
+            refuse_unused(arguments, ("judge", "seeds"), "nothing is decoded with --no-decoder")
         if arguments.bank is None and settings.data is None:
             refuse_unused(arguments, ("bank_size", "neighbours"), "there are no real pictures without --bank or --data")
         strengths = tuple(Strength.parse(strength) for strength in arguments.strengths)
         subjects = load_subjects(settings, arguments.choose, arguments.count)
         source = _bank(arguments)
-        models = load(settings, arguments.judge)
+        models = load(settings, arguments.judge, decoder=arguments.decoder)
         spec = models.pair.encoder.spec
         refuse_more(arguments, "heads_per_picture", spec.n_layers * spec.n_heads, "heads in this encoder")
         refuse_more(arguments, "names", known_names(models.pair.vocabulary, source), "names that the pair knows")

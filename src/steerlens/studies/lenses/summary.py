@@ -19,7 +19,7 @@ def choose(scores: NamedScores, candidates: Mapping[Kind, Sequence[CandidateLens
     """Chooses each lens' setting with the highest mean correlation with the effects on the selection."""
     choices: dict[str, LensChoice] = {}
     for kind, lenses in candidates.items():
-        found = {lens: float(scores.correlations(lens).nanmean()) for lens in lenses}
+        found = {lens: float(scores.correlations(lens, scores.main).nanmean()) for lens in lenses}
         best = max(found, key=lambda lens: found[lens] if found[lens] == found[lens] else -2.0)
         named = {str(lens): value for lens, value in found.items()}
         choices[kind] = LensChoice(best, found[best], named)
@@ -47,7 +47,7 @@ def summarise(
         command: the command, for the page of results.
         model: name of the pair.
     """
-    transfer = _transfer(scores, choices)
+    transfer = _transfer(scores, choices) if scores.decodes else ()
     rows = _rows(scores, choices, judged=judge is not None and scores.names.judged is not None)
     return LensesSummary(
         conclusion=conclude(model, rows, transfer),
@@ -60,7 +60,7 @@ def summarise(
         names=scores.names.source,
         n_judged=len(scores.names.judged_places),
         n_bank=0 if scores.bank is None else len(scores.bank.names),
-        seeds=tuple(seeds),
+        seeds=tuple(seeds) if scores.decodes else (),
         ablation=scores.ablation,
         choices=choices,
         rows=rows,
@@ -83,7 +83,9 @@ def _rows(scores: NamedScores, choices: Mapping[str, LensChoice], *, judged: boo
     picture: dict[View, Tensor] = {}
     rows: list[LensRow] = []
     for kind, choice in choices.items():
-        views: list[View] = ["decoded"] if kind == RETRIEVAL else ["decoded", "requested"]
+        views: list[View] = ["decoded"]
+        if kind != RETRIEVAL:
+            views = ["decoded", "requested"] if scores.decodes else ["requested"]
         if judged:
             views.append("judged")
         for view in views:
@@ -96,7 +98,7 @@ def _rows(scores: NamedScores, choices: Mapping[str, LensChoice], *, judged: boo
                     str(choice.setting),
                     view,
                     _estimate(scores, values),
-                    None if kind == PICTURE else _estimate(scores, values - picture[view]),
+                    None if kind == PICTURE else _estimate(scores, values - picture.get(view, picture["requested"])),
                     None if view == "judged" else _estimate(scores, values - norm),
                 )
             )

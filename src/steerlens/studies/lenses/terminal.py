@@ -17,6 +17,7 @@ def lenses_lines(summary: LensesSummary, folder: Path) -> list[str]:
     for row in summary.rows:
         over = "" if row.over_picture is None else f"  minus one picture {row.over_picture}"
         lines.append(f"  {row.label:46} {row.correlation!s:24}{over}")
-    lines.append("share of a requested change that decoded pictures return (cosine), by size:")
+    if summary.transfer:
+        lines.append("share of a requested change that decoded pictures return (cosine), by size:")
     lines += [f"  {row.name:46} {row.size:5.2f}  {row.transfer}" for row in summary.transfer]
     return [*lines, *summary.conclusion.lines(), *closing_lines(folder, caution(summary.n_concepts))]

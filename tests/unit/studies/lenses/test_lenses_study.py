@@ -14,10 +14,11 @@ from torch import Tensor
 from steerlens.decoders.neighbours import build_index
 from steerlens.errors import StoreError, UsageError
 from steerlens.lenses import Strength
+from steerlens.profiles import measured_faithfulness
 from steerlens.sites import Site
 from steerlens.studies import STUDIES
 from steerlens.studies.lenses.bank import Bank, Names, PictureSource, index_source, names_of, prototypes
-from steerlens.studies.lenses.experiment import lenses_study
+from steerlens.studies.lenses.experiment import lenses_experiment, lenses_study
 from steerlens.studies.lenses.findings import conclude, lenses_claims
 from steerlens.studies.lenses.measure import CLEAN, step_name
 from steerlens.studies.lenses.options import CONTRAST, KINDS, PICTURE, RETRIEVAL, CandidateLens, LensesOptions
@@ -31,6 +32,7 @@ from steerlens.studies.shared.neighbours import nearest, only_near
 from steerlens.studies.shared.stats import Estimate, ranks
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.transfer import STEPS
+from steerlens.studies.shared.undecoded import NoDecoder
 from steerlens.testing.tiny import tiny_encoder
 from steerlens.zoo.pair import Pair
 
@@ -90,6 +92,38 @@ def test_the_study_resumes_to_the_same_summary(
     assert table.num_rows == 6 and f"transfer: {whole.choices[CONTRAST].setting}" in table.column_names
     with pytest.raises(UsageError, match="holds a study with another bank"):
         finish(lenses_study(pair, subjects, options, tmp_path / "whole"))
+
+
+def test_without_a_decoder_requested_embeddings_and_real_pictures_are_scored(
+    pair: Pair, subjects: SubjectSet, options: LensesOptions, source: PictureSource, tmp_path: Path
+) -> None:
+    bare = replace(pair, decoder=NoDecoder(pair.encoder.spec.embedding_size))
+    undecoded = replace(options, decode=bare.decoder.spec.defaults)
+    experiment = lenses_experiment(bare, subjects, undecoded, source=source, draws=20)
+    assert experiment.work().n_decoded == 0
+    summary = finish(run.run_experiment(experiment, tmp_path / "bare"))
+    assert not summary.decodes and summary.seeds == () and summary.transfer == () and not list(summary.missing())
+    assert {(row.name, row.view) for row in summary.rows} == {
+        *((kind, "requested") for kind in (PICTURE, CONTRAST)),
+        *((name, "decoded") for name in (RETRIEVAL, NORM, LAYER)),
+    }
+    # With the settings of the study that decodes, undecoded scores and real pictures are the same.
+    whole = finish(lenses_study(pair, subjects, options, tmp_path / "whole", source=source, draws=20))
+    for kind, view in ((PICTURE, "requested"), (CONTRAST, "requested"), (RETRIEVAL, "decoded")):
+        if summary.choices[kind].setting == whole.choices[kind].setting:
+            row, same = summary.row(kind, view), whole.row(kind, view)
+            assert row is not None and same is not None
+            assert row.correlation.value == pytest.approx(same.correlation.value, abs=1e-4)
+    assert (tmp_path / "bare" / "figures" / "scores.png").exists()
+    assert not (tmp_path / "bare" / "figures" / "pictures.png").exists()
+    again = stored(summary)
+    page = study_page(Finished(STUDIES["lenses"], again, "tiny"))
+    assert "nothing is decoded" in page and "## Transfer" not in page and "before decoding" in page
+    claims = [claim.what for claim in lenses_claims(again) if not claim.what.startswith(RETRIEVAL)]
+    assert claims and all("before decoding" in what for what in claims)
+    assert finish(run.run_experiment(experiment, tmp_path / "bare")) == summary
+    # Cards show decoded pairs, of which this study says nothing.
+    assert [measured.of for measured in measured_faithfulness(pair.name, tmp_path / "bare")] == [RETRIEVAL]
 
 
 def test_its_pages_say_what_was_measured(
