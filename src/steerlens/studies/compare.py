@@ -47,10 +47,14 @@ class ComparedModel:
 
 
 def opening_sentences(results: Sequence[tuple[Study[Any, Any], Any]]) -> list[str]:
-    """The first plain sentences of each study's conclusion, five at most; the leading study gives the others."""
+    """The first plain sentences of each study's conclusion, five at most; the leading study gives the others.
+
+    Sentences of one study stay together, since the later ones refer to the first.
+    """
     each = [_sentences(study, summary) for study, summary in results]
-    order = [own[place] for place in range(max(map(len, each), default=0)) for own in each if place < len(own)]
-    return order[:SENTENCES]
+    order = [(place, number) for number, own in enumerate(each) for place in range(len(own))]
+    chosen = sorted(order)[:SENTENCES]
+    return [each[number][place] for place, number in sorted(chosen, key=lambda pair: (pair[1], pair[0]))]
 
 
 def _sentences(study: Study[Any, Any], summary: Any) -> list[str]:
@@ -100,7 +104,7 @@ def compare_sentences(models: Sequence[ComparedModel]) -> list[str]:
             "every model tested" if len(holding) == len(measured) else joined(holding) if holding else "none of them"
         )
         groups.setdefault(where, []).append(what)
-    order = sorted(groups, key=lambda where: (where == "none of them", where != "every model tested"))
+    order = sorted(groups, key=lambda where: (where != "every model tested", where != "none of them"))
     return [*leading, *(f"Holds on {where}: {_some(groups[where])}." for where in order)][:SENTENCES]
 
 
