@@ -20,7 +20,8 @@ from steerlens.app.inputs import InputPicture, InputStore
 from steerlens.app.models import OpenModel
 from steerlens.app.policy import Policy
 from steerlens.app.recipe import Recipe
-from steerlens.app.view import LookRequest, View
+from steerlens.app.units import check_active, unit_job, unit_list
+from steerlens.app.view import LookRequest, UnitListRequest, View
 from steerlens.atlas import Atlas, CellResult, Plan, Reading
 from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
@@ -87,7 +88,15 @@ class _Prepared:
 
 def _sweep(recipe: Recipe, target: Any) -> Job:
     model = recipe.model
-    return make_job(model.pair, [recipe.picture.picture], recipe.options, target, model.vocabulary, recipe.directions)
+    return make_job(
+        model.pair,
+        [recipe.picture.picture],
+        recipe.options,
+        target,
+        model.vocabulary,
+        recipe.directions,
+        recipe.saes,
+    )
 
 
 class Explorer:
@@ -116,6 +125,7 @@ class Explorer:
         self._readings: Recent[Reading] = Recent(32)
         self._targets: Recent[Target] = Recent(32)
         self._results: Recent[CellResult] = Recent(512)
+        self._units: Recent[Mapping[str, Any]] = Recent(32)
 
     def model(self, name: str = "") -> OpenModel:
         """Returns an open model; the first without a name.
@@ -136,7 +146,7 @@ class Explorer:
             UsageError: if the view names a model, an input, a site or a patch that is not there.
         """
         recipe = Recipe(view, self.model(view.model), self.inputs.get(view.input))
-        _ = recipe.members
+        _ = recipe.members, recipe.autoencoder
         return recipe
 
     def reading(self, view: View) -> Reading:
@@ -202,6 +212,20 @@ class Explorer:
             "residual": rounded(cosine_similarity(stream.float(), target).tolist()),
             "input": rounded([float(cosine_similarity(traced.trace.embedding[0], target))])[0],
         }
+
+    def units(self, request: UnitListRequest) -> Mapping[str, Any]:
+        """The features of an autoencoder, or the neurons of a layer, that are strongest on the view's input.
+
+        Raises:
+            UsageError: if there is no such autoencoder or layer, or none of its features is active.
+        """
+        view = replace(request.view.clean(), seed=0, steps=None, guidance=None)
+        key = (view, request.units)
+        known = self._units.get(key)
+        if known is None:
+            recipe = self.recipe(view)
+            known = self._units.put(key, unit_list(recipe, request.units, self._resolved(recipe)))
+        return known
 
     def look(self, request: LookRequest) -> Iterator[Progress | Answer]:
         """Answers a request: numbers at once, a preview, the picture at full quality, then the strip of strengths.
@@ -277,6 +301,8 @@ class Explorer:
 
     def _job(self, recipe: Recipe) -> Job:
         # The resolved target is kept, so that it is not computed again for every view.
+        if recipe.is_unit:
+            return unit_job(self._job(replace_view(recipe, recipe.view.clean())), recipe)
         return replace(_sweep(recipe, None), target=self._resolved(recipe))
 
     def _target_source(self, recipe: Recipe) -> Any:
@@ -300,10 +326,11 @@ class Explorer:
         return traced.trace.embedding[0].float() if direction is None else direction.to(traced.trace.embedding).float()
 
     def _trace(self, recipe: Recipe) -> TracedPicture:
-        key = (recipe.model.name, recipe.picture.id)
+        neurons = recipe.site.kind == "neuron"
+        key = (recipe.model.name, recipe.picture.id, neurons)
         known = self._traced.get(key)
         if known is None:
-            job = self._job(replace_view(recipe, recipe.view.clean()))
+            job = self._job(recipe if neurons else replace_view(recipe, recipe.view.clean()))
             known = self._traced.put(key, trace_picture(replace(job, target=Target()), recipe.picture.id))
         return known
 
@@ -311,6 +338,8 @@ class Explorer:
         recipe = self.recipe(view)
         job, traced = self._job(recipe), self._trace(recipe)
         traced = replace(traced, target=self._target(recipe, traced))
+        if recipe.is_unit:
+            check_active(job, traced, recipe.site)
         cell = recipe.cell(job.plan)
         plan = Plan((cell,), job.plan.strength, job.plan.seeds, job.plan.n_layers)
         (steered,) = unfinished_cells(replace(job, plan=plan), traced, [cell])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from steerlens.app.explorer import Explorer
+from steerlens.app.models import OpenModel
 from steerlens.app.view import View
 from steerlens.report import (
     Linked,
@@ -41,6 +42,7 @@ def live_meta(explorer: Explorer, model: str, inputs: tuple[str, ...] | None = N
     return {
         **page_meta(atlas),
         "lenses": {**_LENSES, **page_meta(atlas)["lenses"]},
+        "openUnits": _open_units(opened),
         "pictures": [{"id": entry.id, "name": entry.picture.name} for entry in shown],
         "live": {
             "model": opened.name,
@@ -55,6 +57,11 @@ def live_meta(explorer: Explorer, model: str, inputs: tuple[str, ...] | None = N
             "geometry": spec.geometry is None or spec.geometry.resize != "unknown",
         },
     }
+
+
+def _open_units(opened: OpenModel) -> dict[str, Any] | None:
+    features = {name: entry.sae.n_features for name, entry in opened.autoencoders.items()}
+    return {"features": features, "neurons": list(opened.neurons)} if features or opened.neurons else None
 
 
 def live_input(explorer: Explorer, view: View) -> dict[str, Any]:

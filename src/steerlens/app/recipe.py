@@ -12,14 +12,15 @@ import numpy as np
 from PIL import Image
 
 from steerlens.app.inputs import InputPicture
-from steerlens.app.models import OpenModel
+from steerlens.app.models import OpenAutoencoder, OpenModel
 from steerlens.app.view import View
 from steerlens.atlas import Cell, LensName, Plan, clean_site
 from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
 from steerlens.images import png_bytes
 from steerlens.lenses import Area, Direction, Group, Mask, Patches, RegionPart
-from steerlens.sites import Site
+from steerlens.saes import SparseAutoencoder
+from steerlens.sites import SAE_KINDS, UNIT_KINDS, Site
 from steerlens.sweep import LookOptions
 
 GROUP, ABLATED, REGION = "group", "ablated", "region"
@@ -58,6 +59,39 @@ class Recipe:
         """Sites of the component, checked against the encoder."""
         sites = tuple(dict.fromkeys(Site.parse(site) for site in self.view.sites))
         return tuple(site.check(self.spec.n_layers, self.spec.n_heads) for site in sites)
+
+    @cached_property
+    def autoencoder(self) -> OpenAutoencoder | None:
+        """The autoencoder that the component is a part of, or None.
+
+        Raises:
+            UsageError: if it is not open, has no such feature, or the component mixes it with other parts.
+        """
+        named = [site for site in self.members if site.kind in (*UNIT_KINDS, *SAE_KINDS)]
+        if not named:
+            return None
+        if len(self.members) > 1:
+            raise UsageError(f"{named[0].label} is steered and ablated alone, not together with other parts.")
+        site = named[0]
+        if site.kind not in SAE_KINDS:
+            return None
+        known = self.model.autoencoders
+        if site.name not in known:
+            listed = f"open are {', '.join(known)}" if known else "start steerlens app with --sae FOLDER"
+            raise UsageError(f"no sparse autoencoder called {site.name!r} is open; {listed}.")
+        if site.kind == "feature":
+            known[site.name].sae.check_site(site)
+        return known[site.name]
+
+    @property
+    def saes(self) -> tuple[SparseAutoencoder, ...]:
+        """The autoencoder of the component, for a sweep."""
+        return () if self.autoencoder is None else (self.autoencoder.sae,)
+
+    @property
+    def is_unit(self) -> bool:
+        """True if the component is a neuron or a part of an autoencoder."""
+        return self.site.kind in ("neuron", *SAE_KINDS)
 
     @cached_property
     def site(self) -> Site:
@@ -180,6 +214,20 @@ def _range(ends: tuple[int, int]) -> str:
     return f"{ends[0]}-{ends[1]}" if ends[0] != ends[1] else str(ends[0])
 
 
+def _autoencoder_words(opened: OpenAutoencoder) -> list[str]:
+    given = {"--sae-site": opened.site, "--sae-activation": opened.activation}
+    named = opened.source if opened.is_named_by_source else f"{opened.sae.name}={opened.source}"
+    words = ["--sae", named]
+    return words + [word for name, value in given.items() if value is not None for word in (name, value)]
+
+
+def _autoencoder_code(opened: OpenAutoencoder) -> str:
+    name = None if opened.is_named_by_source else opened.sae.name
+    given = {"name": name, "site": opened.site, "activation": opened.activation}
+    arguments = [repr(opened.source), *(f"{name}={value!r}" for name, value in given.items() if value is not None)]
+    return f"sl.load_sae({', '.join(arguments)})"
+
+
 def as_command(recipe: Recipe, picture: str, *, target: str = "", mask: str = MASK_FILE, out: str = "") -> str:
     """The command that reproduces a view, as a line for a shell.
 
@@ -199,6 +247,8 @@ def as_command(recipe: Recipe, picture: str, *, target: str = "", mask: str = MA
         words += [f"--{name}", value]
     if recipe.site.kind == "vector" and model.vector_file is not None:
         words += ["--vector", str(model.vector_file)]
+    if recipe.autoencoder is not None:
+        words += _autoencoder_words(recipe.autoencoder)
     if options.strength is not None:
         words += ["--strength", options.strength]
     if options.effect != "direct":
@@ -243,6 +293,8 @@ def as_python(recipe: Recipe, picture: str, *, target: str = "", mask: str = MAS
     elif recipe.site.kind == "vector":
         lines.append(f"vectors = load_directions(Path({str(model.vector_file)!r}))")
         given.append(f"directions={{{recipe.site.name!r}: vectors[{recipe.site.name!r}]}}")
+    if recipe.autoencoder is not None:
+        given.append(f"saes=[{_autoencoder_code(recipe.autoencoder)}]")
     choices = {name: getattr(options, name) for name in ("strength", "steps", "guidance")}
     given += [f"{name}={value!r}" for name, value in choices.items() if value is not None]
     if options.effect != "direct":

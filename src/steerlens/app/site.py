@@ -22,7 +22,7 @@ from steerlens.app.guard import Access, Guard
 from steerlens.app.opening import Opening
 from steerlens.app.policy import Policy
 from steerlens.app.streams import answered, progress_answer, streamed
-from steerlens.app.view import MAX_TEXT, LookRequest, View, json_object
+from steerlens.app.view import MAX_TEXT, LookRequest, UnitListRequest, View, json_object
 from steerlens.app.worker import UNEXPECTED, Worker
 from steerlens.errors import SteerlensError, UsageError
 
@@ -70,6 +70,7 @@ class Site:
             Route("/api/input/{id}", self._told(self.input_data)),
             Route("/api/inputs", self._told(self.send), methods=["POST"]),
             Route("/api/scores", self._told(self.scores), methods=["POST"]),
+            Route("/api/units", self._told(self.units), methods=["POST"]),
             Route("/api/look", self._told(self.look), methods=["POST"]),
             Route("/api/ablate", self._told(self.ablate), methods=["POST"]),
             Route("/api/recipe", self._told(self.recipe), methods=["POST"]),
@@ -133,6 +134,11 @@ class Site:
         """Scores of all heads, MLPs and attention outputs, without decoding."""
         explorer, view = self._explorer(), View.from_json(await _json(request))
         return await self._computed(request, "scores", partial(explorer.scores, view))
+
+    async def units(self, request: Request) -> Response:
+        """The strongest features of an autoencoder, or neurons of a layer, of an input."""
+        explorer, listed = self._explorer(), UnitListRequest.from_json(await _json(request))
+        return await self._computed(request, "units", partial(explorer.units, listed))
 
     async def look(self, request: Request) -> Response:
         """Numbers, preview and picture of a view, as they are ready."""

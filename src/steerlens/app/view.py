@@ -22,7 +22,8 @@ MAX_MEMBERS = 4096
 """Most members of a group, and most painted patches."""
 
 _SITE = re.compile(
-    r"(?:head\.\d{1,4}\.\d{1,4}|(?:attn_out|mlp_out|resid_pre|resid_mid|resid_post)\.\d{1,4}|vector\..+)"
+    r"(?:head\.\d{1,4}\.\d{1,4}|(?:attn_out|mlp_out|resid_pre|resid_mid|resid_post)\.\d{1,4}|vector\..+"
+    r"|neuron\.\d{1,4}\.\d{1,9}|feature\.[\w.-]+\.\d{1,9}|(?:error|bias)\.[\w.-]+)"
 )
 _STRENGTH = re.compile(r"(?:rho|s)=-?\d{1,6}(?:\.\d{1,12})?(?:e-?\d{1,2})?")
 _MAX_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
@@ -70,7 +71,8 @@ class View:
         for site in filter(None, (self.site, *self.members)):
             if not _SITE.fullmatch(site):
                 raise UsageError(
-                    f"{site!r} is no site that the explorer shows; write head.3.4, mlp_out.3 or attn_out.3."
+                    f"{site!r} is no site that the explorer shows; write head.3.4, mlp_out.3, attn_out.3, "
+                    "neuron.3.7 or feature.NAME.7."
                 )
         if not _STRENGTH.fullmatch(self.strength):
             raise UsageError(f"{self.strength!r} is not a strength; write rho=1 or s=40.")
@@ -157,6 +159,33 @@ class LookRequest:
         for strength in strengths:
             replace(view, strength=strength)  # refuses what is no strength
         return cls(view, refine, strengths)
+
+
+@dataclass(frozen=True)
+class UnitListRequest:
+    """Which features or neurons a tab asks for.
+
+    Attributes:
+        view: the view, whose input, target and strength count.
+        units: the name of an autoencoder, for its strongest features, or `neurons.LAYER`.
+    """
+
+    view: View
+    units: str
+
+    @classmethod
+    def from_json(cls, value: object) -> "UnitListRequest":
+        """Reads a request that a browser sent.
+
+        Raises:
+            UsageError: if a field is unknown, missing, or of another type.
+        """
+        content = json_object(value, "a request")
+        if unknown := sorted(set(content) - {"view", "units"}):
+            raise UsageError(f"a request has no field {unknown[0][:40]!r}.")
+        units = _text("units", content.get("units"))
+        _check_text("units", units)
+        return cls(View.from_json(content.get("view")), units)
 
 
 def json_object(value: object, what: str) -> Mapping[str, object]:

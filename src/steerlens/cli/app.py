@@ -8,8 +8,10 @@ import tyro
 
 if TYPE_CHECKING:
     from steerlens.app import Explorer, Policy
+    from steerlens.app.models import OpenAutoencoder
     from steerlens.app.opening import Opening
     from steerlens.atlas import Atlas
+    from steerlens.zoo import Pair
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Command:
       steerlens app --model dinov2-small --images photos/*.png
       steerlens app --run grin
       steerlens app --model emoji --model my-pair
+      steerlens app --sae emoji-resid8
     """
 
     model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -53,6 +56,16 @@ class Command:
 
     vector: Path | None = None
     """Safetensors file with directions of the residual stream to steer along, as in steerlens lens."""
+
+    sae: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Sparse autoencoder whose features can be steered, [NAME=]FOLDER, as in steerlens lens; emoji-resid8 comes with
+    the package. Can be repeated. Neurons need none."""
+
+    sae_site: str | None = None
+    """Where the --sae reads, if its files do not say, as in steerlens lens."""
+
+    sae_activation: str | None = None
+    """Activation of the --sae, if its files do not say, as in steerlens lens."""
 
     vocabulary: Path | None = None
     """Labels for the Logit Lens, as in steerlens lens."""
@@ -122,6 +135,26 @@ class Command:
         explorer.warm()
         return explorer
 
+    def _autoencoders(self, pair: "Pair", *, several: bool) -> "dict[str, OpenAutoencoder]":
+        """The autoencoders of a model by name; among several models, those that fit it."""
+        from steerlens.app.models import OpenAutoencoder
+        from steerlens.cli.lens.settings import SiteSettings
+        from steerlens.errors import UsageError
+        from steerlens.lenses import check_direction
+
+        saes = SiteSettings(sae=self.sae, sae_site=self.sae_site, sae_activation=self.sae_activation).saes()
+        opened: dict[str, OpenAutoencoder] = {}
+        for text, sae in zip(self.sae, saes, strict=True):
+            try:
+                check_direction(sae, pair.encoder.spec, pair.decoder.spec)
+            except UsageError:
+                if not several:
+                    raise
+                continue
+            source = text if Path(text).exists() else text.removeprefix(f"{sae.name}=")
+            opened[sae.name] = OpenAutoencoder(sae, source, self.sae_site, self.sae_activation)
+        return opened
+
     def _run(self) -> "Atlas | None":
         if self.folder is None:
             return None
@@ -162,6 +195,7 @@ class Command:
                     vocabulary_file=self.vocabulary,
                     vectors=vectors,
                     vector_file=self.vector,
+                    autoencoders=self._autoencoders(pair, several=len(names) > 1),
                 )
             )
         return Explorer(models, policy, run)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from steerlens.report.embed import data_uri
     from steerlens.report.figures import render
     from steerlens.report.html import Linked, notebook_view, report_page, script_json, short_name, write_report
+    from steerlens.report.units import sae_lines, unit_data
 
 __all__ = [
     "SEQUENTIAL",
@@ -25,8 +26,10 @@ __all__ = [
     "picture_data",
     "render",
     "report_page",
+    "sae_lines",
     "script_json",
     "short_name",
+    "unit_data",
     "write_report",
 ]
 

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         expected_plan,
         make_job,
         picture_id,
+        plan_of,
         vector_place,
     )
     from steerlens.sweep.real_passes import encoder_passes
     from steerlens.sweep.selection import Selection
     from steerlens.sweep.steered import read_picture, trace_picture, unfinished_cells
+    from steerlens.sweep.survey import with_saes
     from steerlens.sweep.targets import read_target, resolve_target
     from steerlens.sweep.unused import refuse_unused_in_decoding
 
@@ -53,6 +55,7 @@ __all__ = [
     "look_in",
     "make_job",
     "picture_id",
+    "plan_of",
     "ray_engine",
     "read_picture",
     "read_target",
@@ -63,6 +66,7 @@ __all__ = [
     "trace_picture",
     "unfinished_cells",
     "vector_place",
+    "with_saes",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

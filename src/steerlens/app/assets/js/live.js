@@ -11,6 +11,7 @@ import { pins } from "./pins.js";
 import { liveSource } from "./source.js";
 import { target } from "./target.js";
 import { tools } from "./tools.js";
+import { unitList } from "./unit-list.js";
 import { writes } from "./writes.js";
 
 /** @import { Page, Renderer } from "../../../report/assets/js/types" */
@@ -25,7 +26,7 @@ const inSlot = (name, draw) => (page) => draw(page, /** @type {HTMLElement} */ (
 
 /** @type {Renderer[]} */
 const LIVE = [
-  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation),
+  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation), inSlot("after-map", unitList),
   inSlot("after-map", pins), bench, clean,
 ];
 

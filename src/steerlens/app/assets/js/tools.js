@@ -2,7 +2,7 @@
 
 import { byId, el, radios, redraw } from "../../../report/assets/js/core/elements.js";
 import { addKeys } from "../../../report/assets/js/sections/keys.js";
-import { labelOf, listed } from "./view.js";
+import { isUnit, labelOf, listed } from "./view.js";
 
 /** @import { Page } from "../../../report/assets/js/types" */
 
@@ -36,17 +36,23 @@ export function tools(page, place) {
 
   /** @param {string[]} sites */
   const toggle = (sites) => {
-    const now = listed(page.store.view[key()]);
+    const units = sites.filter(isUnit);
+    if (units.length && tool === "group") {
+      about.textContent = "Features and neurons cannot be in a group: steer or ablate them one at a time.";
+      return;
+    }
+    // A feature or neuron is taken out alone.
+    const now = listed(page.store.view[key()]).filter((site) => sites.includes(site) || (!units.length && !isUnit(site)));
     const off = sites.every((site) => now.includes(site));
     const next = off ? now.filter((site) => !sites.includes(site)) : [...new Set([...now, ...sites])];
     page.store.set({ [key()]: next.join(",") || null });
   };
   const siteAt = (/** @type {EventTarget | null} */ target) =>
-    /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest("#map [data-site], #writes [data-site]") : null);
+    /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest("#map [data-site], #writes [data-site], #units [data-site]") : null);
 
   // Before the map's own listeners, which would choose the head.
   const section = byId("map-section");
-  section.addEventListener("click", (event) => {
+  const click = (/** @type {MouseEvent} */ event) => {
     const cell = siteAt(event.target);
     if (tool === "look") {
       if (cell && page.store.view.group) page.store.set({ group: null }, "none");
@@ -56,7 +62,8 @@ export function tools(page, place) {
     event.stopPropagation();
     if (!justDragged && cell.dataset.site) toggle([cell.dataset.site]);
     justDragged = false;
-  }, true);
+  };
+  for (const part of [section, byId("units-section")]) part.addEventListener("click", click, true);
 
   /** @type {Set<string> | null} */
   let over = null;
@@ -85,7 +92,7 @@ export function tools(page, place) {
 
   page.draw(["data", "group", "without", "map", "show", "seed", "component"], () => {
     const [members, away] = [listed(page.store.view.group), listed(page.store.view.without)];
-    for (const cell of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#map [data-site], #writes [data-site]"))) {
+    for (const cell of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#map [data-site], #writes [data-site], #units [data-site]"))) {
       const site = cell.dataset.site ?? "";
       cell.classList.toggle("member", members.includes(site));
       cell.classList.toggle("away", away.includes(site));

@@ -1,6 +1,6 @@
 /** Shapes of what the server sends, for the type checker alone. */
 
-import type { InputData, Label, Meta } from "../../../report/assets/js/types";
+import type { InputData, Label, Meta, Site, Unit } from "../../../report/assets/js/types";
 
 export interface LiveMeta extends Meta {
   live: {
@@ -29,8 +29,19 @@ export interface Scores {
 }
 
 export interface LiveData extends InputData {
+  /** What the listed units belong to, and the run's own units where others are listed. */
+  unitsOf?: string;
+  ownUnits?: Unit[];
   outside: string;
   scores: Scores | null;
+}
+
+/** The strongest features of an autoencoder, or neurons of a layer, on an input. */
+export interface UnitList {
+  units: Unit[];
+  sites: Record<string, Site>;
+  active: number | null;
+  sae: { name: string; words: string; fit: string; poor: boolean } | null;
 }
 
 /** A view as the server takes it. */

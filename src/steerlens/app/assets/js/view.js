@@ -131,10 +131,20 @@ export function viewWords(meta, view, component) {
 /** @param {string} strength */
 export const strengthWords = (strength) => strength.replace("rho=", "ρ ").replace("s=", "s ").replace("-", "−");
 
+/**
+ * True for a neuron or a part of an autoencoder, which is steered and ablated alone.
+ * @param {string} component
+ */
+export const isUnit = (component) => /^(?:neuron|feature|error|bias)\./.test(component);
+
 /** @param {string} component */
 export function labelOf(component) {
   const head = /^head\.(\d+)\.(\d+)$/.exec(component);
   if (head) return `L${head[1]}H${head[2]}`;
+  const neuron = /^neuron\.(\d+)\.(\d+)$/.exec(component);
+  if (neuron) return `L${neuron[1]}N${neuron[2]}`;
+  const part = /^feature\.(.+)\.(\d+)$/.exec(component) ?? /^(?:error|bias)\.(.+)$/.exec(component);
+  if (part) return `${part[1]} ${part[2] ?? component.split(".")[0]}`;
   const other = /^(mlp_out|attn_out|resid_post)\.(\d+)$/.exec(component);
   const names = { mlp_out: "MLP", attn_out: "Attention", resid_post: "Residual" };
   return other ? `${names[/** @type {keyof typeof names} */ (other[1])]} ${other[2]}` : component;

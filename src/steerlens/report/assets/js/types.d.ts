@@ -28,6 +28,8 @@ export interface Meta {
   diverging: string[];
   scales: Record<string, [number, number]>;
   pictures: InputName[];
+  /** On a server: features of open autoencoders by name, and neurons of each layer, which can all be chosen. */
+  openUnits?: { features: Record<string, number>; neurons: number[] } | null;
 }
 
 export interface InputName {
@@ -214,6 +216,8 @@ export interface View {
   /** On a server: denoising steps and guidance; null for the model's own. */
   steps: string | null;
   guidance: string | null;
+  /** On a server: the autoencoder, or `neurons.LAYER`, whose strongest units are listed; null for the default. */
+  list: string | null;
 }
 
 /** How a change of the view enters the history of the browser: "push" for a deliberate step that Back undoes, "replace"

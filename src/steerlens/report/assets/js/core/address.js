@@ -37,6 +37,7 @@ const FIELDS = /** @type {const} */ ({
   without: TEXT,
   steps: TEXT,
   guidance: TEXT,
+  list: TEXT,
 });
 
 /**

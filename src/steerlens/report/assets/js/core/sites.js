@@ -9,7 +9,26 @@
 export const headKey = (layer, head) => `head.${layer}.${head}`;
 
 /**
- * The site of a key: from the data, or a bare head that the run did not look at; null if the model has no such site.
+ * A feature or neuron of an open model that is not in the data; null if it has none of that name.
+ * @param {Meta} meta
+ * @param {string} key
+ * @returns {Site | null}
+ */
+function openUnit({ openUnits }, key) {
+  const neuron = /^neuron\.(\d{1,9})\.(\d{1,9})$/.exec(key);
+  const feature = /^feature\.(.+)\.(\d{1,9})$/.exec(key);
+  const rest = /^(error|bias)\.(.+)$/.exec(key);
+  const name = feature?.[1] ?? rest?.[2] ?? "";
+  if (!openUnits) return null;
+  const unit = (/** @type {string} */ label, /** @type {string} */ kind, layer = -1) => ({ label, kind, layer, head: -1, labels: [] });
+  if (neuron) return Number(neuron[2]) < (openUnits.neurons[Number(neuron[1])] ?? 0) ? unit(`L${neuron[1]}N${neuron[2]}`, "neuron", Number(neuron[1])) : null;
+  if (!Object.hasOwn(openUnits.features, name)) return null;
+  if (feature) return Number(feature[2]) < openUnits.features[name] ? unit(`${name} ${feature[2]}`, "feature") : null;
+  return rest ? unit(`${name} ${rest[1]}`, rest[1]) : null;
+}
+
+/**
+ * The site of a key: from the data, or a head or open unit that the run did not look at; null if there is none.
  * @param {InputData} data
  * @param {Meta} meta
  * @param {string} key
@@ -18,7 +37,7 @@ export const headKey = (layer, head) => `head.${layer}.${head}`;
 export function siteOf(data, meta, key) {
   if (data.sites[key]) return data.sites[key];
   const match = /^head\.(\d{1,9})\.(\d{1,9})$/.exec(key);
-  if (!match) return null;
+  if (!match) return openUnit(meta, key);
   const [layer, head] = [Number(match[1]), Number(match[2])];
   if (layer >= meta.layers || head >= meta.heads) return null;
   return { label: `L${layer}H${head}`, kind: "head", layer, head, labels: [] };

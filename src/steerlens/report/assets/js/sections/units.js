@@ -18,7 +18,7 @@ export function units(page) {
   let order = "plan";
   const draw = () => {
     const found = page.data.units ?? [];
-    byId("units-section").hidden = found.length === 0;
+    byId("units-section").hidden = found.length === 0 && !page.meta.openUnits;
     const orders = radios("order", ORDERS, order, (key) => { order = /** @type {Order} */ (key); draw(); });
     redraw(byId("units-controls"), found.length > 1 ? [orders] : []);
     const groups = [...new Set(found.map((unit) => unit.group))];
@@ -56,8 +56,9 @@ function row(page, unit) {
   const lenses = /** @type {Lens[]} */ (["diffusion", "steering", "total"]);
   const names = { diffusion: "Alone", steering: "Steered", total: "Total", ablation: "Without" };
   const control = site.steering?.controls[0] ?? site.total?.controls[0];
-  return el("div", { class: "unit", role: "listitem" },
-    numbers(page, unit, site.label, labels(site)),
+  const decoded = lenses.some((lens) => site[lens]);
+  return el("div", { class: `unit${decoded ? "" : " undecoded"}`, role: "listitem" },
+    numbers(page, unit, site.label, labels(site), !decoded),
     where(page, unit, site.label),
     ...lenses.filter((lens) => site[lens]).map((lens) => card(page, unit.key, lens, line(names[lens], "name"), line(`sim. ${fixed(site[lens]?.similarity)}`, "number"))),
     control ? el("div", { class: "card still" }, picture(control.src, `Control of ${site.label}`), line("Control", "name"), line(`sim. ${fixed(control.similarity)}`, "number")) : null);
@@ -68,9 +69,11 @@ function row(page, unit) {
  * @param {Unit} unit
  * @param {string} label
  * @param {HTMLElement | null} names
+ * @param {boolean} selects true for a unit without pictures, by which others are selected
  */
-function numbers(page, unit, label, names = null) {
-  return el("div", { class: "unit-name" },
+function numbers(page, unit, label, names = null, selects = false) {
+  const button = { class: "unit-name card", type: "button", "data-site": unit.key, onclick: () => page.choose(unit.key, { focus: true }) };
+  return el(selects ? "button" : "div", selects ? button : { class: "unit-name" },
     el("b", {}, label),
     unit.activation === null ? null : line(`activation ${fixed(unit.activation)}`, "number"),
     line(`effect ${fixed(unit.effect, 3)}`, "number"),
