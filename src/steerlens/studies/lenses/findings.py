@@ -22,14 +22,14 @@ def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow
         for name in (CONTRAST, RETRIEVAL)
         if (row := decoded.get(name)) is not None and row.over_picture is not None and row.over_picture.above()
     ]
-    named = joined([f"{row.name} ({interval(row.correlation)})" for row in better])
+    named = joined([f"{_plural(row.name)} ({interval(row.correlation)})" for row in better])
     first = f"{on}, no other lens says better than one picture ({interval(own)}) which names a head adds."
     if better:
         first = f"{on}, {named} say better than one picture ({interval(own)}) which names a head adds."
     heads = next((row for row in transfer if row.kind == "head"), None)
     scene = next((row for row in reversed(transfer) if row.kind == "scene"), None)
     others = [row for name in (CONTRAST, RETRIEVAL) if (row := decoded.get(name)) is not None]
-    each = joined([f"{row.name}{'s' if row.name == CONTRAST else ''} {interval(row.correlation)}" for row in others])
+    each = joined([f"{_plural(row.name)} {interval(row.correlation)}" for row in others])
     if not decodes:
         first = first.removesuffix(".") + ", before decoding."
     sentences = [first, f"Rank correlations with the effect on any name, over heads: {each}."] if others else [first]
@@ -47,6 +47,10 @@ def conclude(model: str, rows: Sequence[LensRow], transfer: Sequence[TransferRow
     if not decodes:
         step = "Decode: run the study with a pair whose decoder reads this embedding."
     return Conclusion(tuple(sentences), step)
+
+
+def _plural(name: str) -> str:
+    return f"{name}s" if name == CONTRAST else name
 
 
 def lenses_claims(summary: LensesSummary) -> list[Claim]:

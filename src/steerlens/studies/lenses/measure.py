@@ -128,7 +128,8 @@ def _measure_undecoded(
             other = other_concept(subjects, place)
             part = measure_effects(bench, subject, other, ablations=(options.ablation,), batch=options.batch)
             folder.keep(name, replace(part, requested=steered(bench, subject, requested)))
-        yield Progress("measuring", place + 1, len(subjects), "pictures")
+        what = "measuring" if stage == REPORT else "choosing"
+        yield Progress(what, place + 1, len(subjects), "pictures")
 
 
 def steered(bench: Bench, subject: Subject, settings: Sequence[LensSetting]) -> dict[str, Float[Tensor, "N E"]]:

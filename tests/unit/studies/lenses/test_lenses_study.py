@@ -289,7 +289,7 @@ def test_a_conclusion_follows_its_figures() -> None:
     found = conclude("m", [row(PICTURE, None), row(CONTRAST, better), row(RETRIEVAL, better)], (step, head))
     assert "returns little of a change along a head's write (cosine +0.20" in found.sentences[2]
     text = found.sentences[0]
-    assert text.startswith("On m, contrast pair (+0.10 [+0.05, +0.15]) and real pictures") and "say better" in text
+    assert text.startswith("On m, contrast pairs (+0.10 [+0.05, +0.15]) and real pictures") and "say better" in text
 
 
 def test_candidates_have_a_text_form_and_opposites() -> None:
