@@ -1,12 +1,13 @@
 """Vocabularies: names and their directions in embedding space, to label representations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerlens.errors import ModelError, UsageError
 
@@ -140,6 +141,16 @@ class ClassVocabulary:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.weight):
             raise ModelError(f"a classifier of {len(self.weight)} classes was given {len(self.names)} names.")
+
+    @classmethod
+    def of_classifier(cls, layer: nn.Linear, names: Iterable[str]) -> "ClassVocabulary":
+        """Returns the classes of a linear layer.
+
+        Raises:
+            ModelError: if it has another number of classes than names.
+        """
+        bias: Tensor | None = layer.bias
+        return cls(tuple(names), layer.weight.detach(), None if bias is None else bias.detach())
 
     def __repr__(self) -> str:
         return f"ClassVocabulary({_some(self.names)}; embedding size {self.weight.shape[-1]})"

@@ -53,3 +53,25 @@ def preview(
     weights = colours.to(latents.device, torch.float32)
     pixels = torch.einsum("bchw,ck->bkhw", latents.float(), weights[:-1]) + weights[-1][:, None, None]
     return functional.interpolate(pixels, scale_factor=scale, mode="bilinear")
+
+
+class Previews:
+    """Previews of one autoencoder, whose map is fitted at first use for each size of pictures.
+
+    Args:
+        encode: maps pictures in [-1,1] to latents, scaled like the denoising network's.
+        scale: pixels for each latent pixel, along one side.
+    """
+
+    def __init__(
+        self, encode: Callable[[Float[Tensor, "N 3 height width"]], Float[Tensor, "N c h w"]], scale: int
+    ) -> None:
+        self._encode, self._scale = encode, scale
+        self._fitted: dict[tuple[int, int], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, latents: Float[Tensor, "B c h w"], size: tuple[int, int]) -> Float[Tensor, "B 3 height width"]:
+        """Computes pixels, about in [-1,1]."""
+        if size not in self._fitted:
+            self._fitted[size] = fit_colours(self._encode, size, self._scale)
+        return preview(latents, self._fitted[size], self._scale)

@@ -18,18 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.encoders.base import EncoderSpec, Inputs
-from steerlens.encoders.eva import EvaTrunk
 from steerlens.encoders.folders import is_timm_folder, open_timm_folder
 from steerlens.encoders.modules import LayerModules
 from steerlens.encoders.recorded import Recorded
-from steerlens.encoders.structure import class_name
-from steerlens.encoders.timm_trunk import TimmTrunk
-from steerlens.encoders.timm_vit import VisionTransformerTrunk
+from steerlens.encoders.timm_models import architecture_of, class_names, has_trunk, trunk_of
 from steerlens.encoders.transforms import TransformEncoder
-from steerlens.errors import ModelError, UsageError
+from steerlens.errors import UsageError
 from steerlens.vocabulary import ClassVocabulary
-
-_TRUNKS = (VisionTransformerTrunk, EvaTrunk)
 
 
 class TimmEncoder(TransformEncoder):
@@ -51,12 +46,12 @@ class TimmEncoder(TransformEncoder):
         self.model = model.eval()
         self.processor = processor
         vit = self._vit = self.vision_transformer(model)
-        self._trunk = _trunk_of(vit, self.path)
+        self._trunk = trunk_of(vit, self.path)
         down, across = (int(side) for side in vit.patch_embed.grid_size)
         prefix = int(vit.num_prefix_tokens)
         n_tokens = prefix + down * across
         spec = EncoderSpec(
-            name=name or _name(vit),
+            name=name or architecture_of(vit),
             family=self.family,
             n_layers=len(vit.blocks),
             n_heads=vit.blocks[0].attn.num_heads,
@@ -74,7 +69,7 @@ class TimmEncoder(TransformEncoder):
     @classmethod
     def accepts(cls, model: object) -> bool:
         """True if this adapter supports a native model."""
-        return any(trunk.accepts(model) for trunk in _TRUNKS)
+        return has_trunk(model)
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
@@ -134,14 +129,7 @@ class TimmEncoder(TransformEncoder):
         head: Any = self._vit.head
         if type(head) is not nn.Linear:
             raise UsageError(f"{self.spec.name} has no classifier (num_classes is 0).")
-        bias, labels = getattr(head, "bias", None), self._labels(head.out_features) if names is None else names
-        return ClassVocabulary(tuple(labels), head.weight.detach(), None if bias is None else bias.detach())
-
-    def _labels(self, count: int) -> Sequence[str]:
-        config = getattr(self._vit, "pretrained_cfg", None)
-        labels = config.get("label_names") if isinstance(config, dict) else None
-        named = isinstance(labels, list | tuple) and len(labels) == count
-        return [str(label) for label in labels] if named and labels else [str(index) for index in range(count)]
+        return ClassVocabulary.of_classifier(head, class_names(self._vit) if names is None else names)
 
     def vision_transformer(self, model: nn.Module) -> Any:
         """Returns the Vision Transformer of timm in a model: by default the model itself."""
@@ -149,16 +137,3 @@ class TimmEncoder(TransformEncoder):
 
     def _normed(self, residual: Tensor) -> Tensor:
         return self._vit.norm(self.before_pooling(residual))
-
-
-def _name(vit: Any) -> str:
-    config = getattr(vit, "pretrained_cfg", None) or {}
-    return str(config.get("architecture") or "timm") if isinstance(config, dict) else "timm"
-
-
-def _trunk_of(vit: Any, path: str) -> TimmTrunk:
-    for trunk in _TRUNKS:
-        if trunk.accepts(vit):
-            return trunk(vit, path)
-    known = ", ".join(trunk.native for trunk in _TRUNKS)
-    raise ModelError(f"{path} is a {class_name(type(vit))}, which is not known; known: {known}.")

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from steerlens.encoders.dinov3 import DINOv3Processor
+from steerlens.encoders.dinov3_processor import DINOv3Processor
 from steerlens.storage import quiet_libraries
 from steerlens.testing.tiny import tiny_processor
 from steerlens.testing.tiny_vit import randomise

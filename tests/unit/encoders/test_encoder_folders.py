@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from steerlens.encoders.dinov3 import DINOv3Processor
+from steerlens.encoders.dinov3_processor import DINOv3Processor
 from steerlens.errors import ModelError
 from steerlens.loading import load, load_encoder
 from steerlens.testing.encoder_checks import noise_pictures

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from steerlens.encoders.base import EncoderSpec
-from steerlens.encoders.dinov3 import DINOv3Processor
+from steerlens.encoders.dinov3_processor import DINOv3Processor
 from steerlens.encoders.geometry import Geometry, geometry_from_json, geometry_of
 from steerlens.encoders.transforms import apply_transform
 from steerlens.errors import UsageError

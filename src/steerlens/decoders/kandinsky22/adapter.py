@@ -19,7 +19,7 @@ from torch import Tensor
 from steerlens.decoders.base import DecodeOptions, DecoderSpec
 from steerlens.decoders.diffusion import DiffusionDecoder, Sampled, in_slices, latent_size, vae_scale, with_negative
 from steerlens.decoders.kandinsky22 import FAMILIES
-from steerlens.decoders.preview import fit_colours, preview
+from steerlens.decoders.preview import Previews
 from steerlens.decoders.sampling import Rows
 from steerlens.errors import ModelError
 from steerlens.storage import read_json
@@ -65,7 +65,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
             )
         self.negative_embedding = negative_embedding.float()
         self.scale = vae_scale(movq)
-        self._fitted: dict[tuple[int, int], Tensor] = {}
+        self._previews = Previews(self._latents_of, self.scale)
         self.spec = DecoderSpec(
             name=name,
             family=self.family,
@@ -79,16 +79,9 @@ class Kandinsky22Decoder(DiffusionDecoder):
             raise ModelError(f"{name}: the UNet is not conditioned on image embeddings, as a Kandinsky 2.2 decoder is.")
         return config.encoder_hid_dim
 
-    def _colours(self, size: tuple[int, int]) -> Tensor:
+    def _latents_of(self, pictures: Tensor) -> Tensor:
         movq = cast(Any, self.movq)
-
-        def encode(pictures: Tensor) -> Tensor:
-            return movq.encode(pictures.to(self.device, movq.dtype)).latents
-
-        if size not in self._fitted:
-            with torch.no_grad():
-                self._fitted[size] = fit_colours(encode, size, self.scale)
-        return self._fitted[size]
+        return movq.encode(pictures.to(self.device, movq.dtype)).latents
 
     def text(self, rows: int) -> Mapping[str, Tensor | None]:
         """Returns the text conditioning of each row, beside the image embedding: none here."""
@@ -145,7 +138,7 @@ class Kandinsky22Decoder(DiffusionDecoder):
         latents = yield from self.latents(denoiser, cast(Any, self.unet.config).in_channels, generators, options)
 
         if options.preview:
-            return preview(latents, self._colours(options.size), self.scale)
+            return self._previews(latents, options.size)
 
         def decode(rows: Tensor) -> Tensor:
             return cast(Any, self.movq.decode(rows.to(self.movq.dtype), force_not_quantize=True)).sample

@@ -11,19 +11,17 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
-from steerlens.decoders.neighbours.index import index_pictures, read_index
-from steerlens.encoders import Encoder
-from steerlens.errors import ModelError, UsageError
-from steerlens.images import load_picture
-from steerlens.progress import Progress, run_to_end
+from steerlens.decoders.neighbours.index import read_index
+from steerlens.decoders.neighbours.pictures import folder_of, indexed_picture
+from steerlens.decoders.neighbours.search import nearest_rows
+from steerlens.errors import UsageError
+from steerlens.progress import Progress
 
 _BATCH = 32
 
@@ -48,9 +46,7 @@ class NeighboursDecoder:
     def __init__(self, index: Path | str, pictures: Path | str | None = None, name: str = "") -> None:
         index = Path(index)
         content, self.embeddings = read_index(index)
-        self.folder = Path(content["folder"] if pictures is None else pictures)
-        if not self.folder.is_dir():
-            raise UsageError(f"the pictures of {index} are not in {self.folder} any more; say where, or index again.")
+        self.folder = folder_of(content, index, pictures)
         self.files = tuple(self.folder / entry["file"] for entry in content["pictures"])
         self._hashes = tuple(str(entry["sha256"]) for entry in content["pictures"])
         self.encoder_source, self.encoder_name = content["encoder"]["source"], content["encoder"]["name"]
@@ -100,15 +96,8 @@ class NeighboursDecoder:
         Raises:
             ModelError: if an embedding is zero, and so equally far from all pictures.
         """
-        rows = embeddings.detach().float().cpu()
-        if bool((rows.norm(dim=-1) == 0).any()):
-            raise ModelError("an embedding to decode is zero: no picture is nearer to it than any other.")
-        # One row at a time, so that rounding does not depend on the batch.
-        cosines = torch.stack([self._unit @ row for row in torch.nn.functional.normalize(rows, dim=-1)])
-        if self._left_out:
-            cosines[:, [index for index, digest in enumerate(self._hashes) if digest in self._left_out]] = -torch.inf
-        best = cosines.topk(min(k, self.count), dim=-1)
-        return best.indices, best.values
+        left_out = [index for index, digest in enumerate(self._hashes) if digest in self._left_out]
+        return nearest_rows(self._unit, embeddings, min(k, self.count), left_out)
 
     def batch_size(self, options: DecodeOptions) -> int:
         """Returns the number of pictures read at once."""
@@ -150,16 +139,7 @@ class NeighboursDecoder:
             ModelError: if the file has changed since it was indexed.
             UsageError: if it is gone.
         """
-        picture = load_picture(self.files[index])
-        if picture.sha256 != self._hashes[index]:
-            raise ModelError(f"{self.files[index]} has changed since it was indexed; index the folder again.")
-        (width, height), (rows, columns) = picture.image.size, size
-        scale = min(width / columns, height / rows)
-        left, top = (width - scale * columns) / 2, (height - scale * rows) / 2
-        # Crops before scaling: the filter must not read pixels outside the crop.
-        box = (round(left), round(top), round(left + scale * columns), round(top + scale * rows))
-        scaled = picture.image.crop(box).resize((columns, rows), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).float() / 255
+        return indexed_picture(self.files[index], self._hashes[index], size)
 
     @classmethod
     def from_folder(
@@ -167,8 +147,3 @@ class NeighboursDecoder:
     ) -> "NeighboursDecoder":
         """Opens an index."""
         return cls(folder, name=name)
-
-
-def build_index(encoder: Encoder, pictures: Path | str, out: Path | str, *, source: str = "") -> "NeighboursDecoder":
-    """Indexes a folder without progress, and opens the index; arguments as in `index_pictures`."""
-    return NeighboursDecoder(run_to_end(index_pictures(encoder, Path(pictures), Path(out), source=source)))
