@@ -473,6 +473,20 @@ def test_while_the_model_is_opened_the_page_says_so(browser: Any, pair: Any, axe
         visited.done()
 
 
+def test_what_cannot_be_opened_is_told(browser: Any, axe: Any) -> None:
+    from steerlens.errors import UsageError
+
+    def opened(_: Any) -> Explorer:
+        raise UsageError("there is no model called emojj.")
+
+    with serve_in_thread(open_explorer=opened) as server:
+        visited = Visit(browser, server.url, within=(server.url, "data:"), color_scheme="dark")
+        visited.page.wait_for_selector('#stage:text("There is no model called emojj.")')
+        assert visited.page.inner_text("h1") == "The explorer did not open"
+        assert axe(visited.page) == []
+        visited.done()
+
+
 def test_in_the_frame_of_a_notebook(browser: Any, pair: Any, tmp_path: Path) -> None:
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
