@@ -78,6 +78,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     complete = optimizer.state_dict()
     complete["state"] = state
     optimizer.load_state_dict(complete)
+    # A checkpoint stores tensors contiguously, and fused optimizers pair a parameter with its moments in memory order.
+    for parameter, own in optimizer.state.items():
+        for name, value in own.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                own[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class Ema:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from overlaid import overlay_options, overlay_set
+from safetensors.torch import load_file
 from studied import finish, quick, subject_set
 from tiny_saes import tiny_sae
 from torch import Tensor
@@ -159,6 +160,19 @@ def test_the_importance_study_of_features(
     report = ImportanceStudy().report
     lines = "\n".join(report.lines(summary, tmp_path))
     assert "6 features;" in lines and "sparse autoencoder tiny: 40 features of resid_post.1" in lines
+    error, bias = summary.remainders
+    assert (error.site, bias.site) == ("error.tiny", "bias.tiny")
+    effect = summary.remainder_effect
+    lost: list[Tensor] = []
+    for path in (tmp_path / "out" / "parts").glob("report-*"):
+        part = load_file(path)
+        goal = part[effect.target or "clean"]
+        ablated = part[f"remainder.{effect.ablation}"][0]
+        lost.append(cosine_similarity(part["clean"], goal) - cosine_similarity(ablated, goal))
+    assert error.effect.value == pytest.approx(float(torch.stack(lost).mean()), abs=1e-6)
+    assert abs(error.effect.value) > 1e-3
+    assert "Ablating error.tiny alone: " in lines and "Ablating bias.tiny alone: " in lines
+    assert "Ablating error.tiny alone: " in report.section(summary)
     words = report.section(summary) + "".join(finding.text for finding in report.findings(summary))
     assert " heads" not in words and "importance-heads" in words
 
@@ -169,6 +183,10 @@ def test_the_overlay_study_of_features(pair: Pair, tmp_path: Path, monkeypatch: 
     chosen = replace(overlay_options(pair), sae=sae, features=8)
     summary = finish(overlay_study(pair, overlay_set(pair), chosen, tmp_path / "out", draws=20))
     assert summary.n_heads == 8 and summary.components == "features"
+    assert [row.site for row in summary.remainders] == ["error.tiny", "bias.tiny"]
+    assert "Ablating error.tiny alone: " in "\n".join(OverlayStudy().report.lines(summary, tmp_path))
+    old = replace(summary, remainders=())
+    assert "Error and bias of the autoencoder were not measured" in OverlayStudy().report.section(old)
     assert "8 features" in OverlayStudy().report.lines(summary, tmp_path)[0]
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import steerlens as sl
+from steerlens.cli.lens.names import name_lines
 from steerlens.errors import UsageError
 from steerlens.images import Picture, load_picture
 from steerlens.lenses import DiffusionLens, LinearAttribution
@@ -48,6 +49,11 @@ def test_a_sum_of_texts_is_that_of_the_embedding_which_the_logit_lens_reads(
     assert again.labels == atlas.reading().labels
     words, explained = _labels(again, sl.Site.parse("L2H1"))[-1]
     assert "random texts" in words
+    title, *lines = name_lines(atlas, atlas.reading())  # the terminal
+    best = atlas.ranked("steering", atlas.reading().id)[0].site
+    label = atlas.reading().top_labels(best)[-1]
+    assert "random texts" in title and lines[0].startswith(f"    {best.label}: ")
+    assert lines[0].endswith(f"(explain {label.explained:.0%}; random texts {label.control:.0%})")
     assert explained == pytest.approx(again.top_labels("L2H1")[-1].explained, abs=1e-3)
 
 
@@ -66,7 +72,9 @@ def test_texts_that_span_a_head_are_those_of_all_inputs(pair: Pair, pictures: li
 
 
 def test_the_nearest_texts_are_as_before(pair: Pair, pictures: list[Picture]) -> None:
-    labels = look(pair, pictures[:1]).reading().labels
+    atlas = look(pair, pictures[:1])
+    labels = atlas.reading().labels
+    assert not list(name_lines(atlas, atlas.reading()))
     assert all(label.explained is None and label.control is None for label in labels)
 
 

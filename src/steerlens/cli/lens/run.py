@@ -17,6 +17,7 @@ from steerlens.cli.lens.engines import (
     load_pair,
     pays_to_compile,
 )
+from steerlens.cli.lens.names import name_lines
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.cli.lens.units import fit_lines, saes_json, unit_lines, units_json
 from steerlens.decoders import NeighboursDecoder
@@ -167,6 +168,8 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
             say(line)
         _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {reading.target}")
         _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {reading.target}")
+        for line in name_lines(atlas, reading):
+            say(line)
         for line in card_lines(atlas.cards.get(reading.id)):
             say(line)
     say(f"report: {report}")

@@ -25,6 +25,7 @@ from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, read_parts
 from steerlens.studies.shared.measurements import PictureTables, Scope
 from steerlens.studies.shared.oracle import ORACLES
+from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.subjects import SubjectSet, require_other_concepts
 from steerlens.studies.shared.targets import (
@@ -99,10 +100,11 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
         heads = component_count(spec, options.sae, options.features)
         components = None if options.sae is None else heads
+        ablated = None if options.sae is None else heads + len(remainder_sites(options.sae))
         chosen, reported = len(subjects.selection), len(subjects.reported)
         targets = mean_targets(self.pair, subjects.everyone, options.given)
         passes = reference_passes(spec, len(subjects.reference)) + reported * (1 + single_passes(spec, components))
-        passes += (chosen + reported) * (effect_passes(spec, options.ablations, targets, components) + 1)
+        passes += (chosen + reported) * (effect_passes(spec, options.ablations, targets, ablated) + 1)
         candidates = len(options.steering) + len(options.diffusion)
         always = len(PLAIN) + (len(LENSES) if chosen else 0) + options.extras
         once = (len(CENTRED) + 1 if options.extras else 0) + 1 + len(ORACLES)
@@ -153,7 +155,14 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         concepts = [subject.concept for subject in self.subjects.reported]
         return (
             yield from summarise(
-                measured.tables, concepts, measured.sites, measured.choices, self.main, setup=setup, draws=self.draws
+                measured.tables,
+                concepts,
+                measured.sites,
+                measured.choices,
+                self.main,
+                remainders=remainder_sites(self.options.sae),
+                setup=setup,
+                draws=self.draws,
             )
         )
 

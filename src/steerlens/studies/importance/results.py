@@ -1,7 +1,7 @@
 """Results of the importance study as data: correlations, paired differences, reliabilities."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from steerlens.studies.importance.conclusion import importance_conclusion
@@ -14,6 +14,7 @@ from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.oracle import ORACLES, oracle_name
 from steerlens.studies.shared.partial import GIVEN
 from steerlens.studies.shared.records import Key, Record, StudySummary
+from steerlens.studies.shared.remainder import Remainder
 from steerlens.studies.shared.stats import Estimate
 
 STATISTICS = {
@@ -185,6 +186,8 @@ class ImportanceSummary(StudySummary):
         n_counted: number of pictures that count for effects towards labels.
         nulls: scores and effects towards other targets.
         oracle: the lenses' decoded scores as shares of the oracle's.
+        remainders: effects of ablating the error and the bias of the studied autoencoder; empty for heads, and in
+            studies of earlier versions.
     """
 
     LAYOUT: ClassVar[int] = 2
@@ -211,6 +214,12 @@ class ImportanceSummary(StudySummary):
     n_counted: int = -1
     nulls: tuple[TargetNull, ...] = ()
     oracle: tuple[OracleShare, ...] = ()
+    remainders: tuple[Remainder, ...] = ()
+
+    @property
+    def remainder_effect(self) -> Effect:
+        """The effect in which error and bias are measured."""
+        return replace(self.main, scope="total")
 
     def conclusion_words(self) -> dict[str, Any]:
         """The conclusion as JSON values."""

@@ -21,6 +21,7 @@ from steerlens.studies.shared.markdown import (
     table,
 )
 from steerlens.studies.shared.partial import NORM
+from steerlens.studies.shared.remainder import remainder_lines
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.wording import HEADS
 
@@ -58,6 +59,10 @@ def importance_section(summary: ImportanceSummary) -> str:
         f"{main}{_given(setup)}. Correlations are taken over the heads of a picture and averaged over pictures. "
         f"{resampled(summary.n_concepts)}\n",
         *(f"{note}\n" for note in setup.notes),
+        *(
+            f"{line}\n"
+            for line in remainder_lines(summary.remainders, str(summary.remainder_effect), summary.n_heads, setup.sae)
+        ),
         *judged_by(setup.judge),
         f"    {setup.command or 'steerlens study importance --data DATA --out studies/importance'}\n",
         *main_table(summary),

@@ -4,6 +4,7 @@ Scores and effects are tables (P,N) over pictures and heads. Differences are pai
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -30,6 +31,7 @@ from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidel
 from steerlens.studies.shared.candidates import CHOSEN, PLAIN
 from steerlens.studies.shared.effects import Effect, all_effects
 from steerlens.studies.shared.measurements import CONTROL, PictureTables
+from steerlens.studies.shared.remainder import Remainder, remainders_of
 from steerlens.studies.shared.stats import (
     Estimate,
     mean_estimate,
@@ -49,6 +51,7 @@ def summarise(
     choices: Choices,
     main: Effect,
     *,
+    remainders: Sequence[Site] = (),
     setup: ImportanceSetup | None = None,
     draws: int = 1000,
 ) -> Generator[Progress, None, ImportanceSummary]:
@@ -60,6 +63,7 @@ def summarise(
         sites: the heads.
         choices: the frozen setting of each lens.
         main: the effect by which they were chosen.
+        remainders: error and bias of the autoencoder, if features were studied.
         setup: options that the summary repeats.
         draws: bootstrap draws.
 
@@ -141,7 +145,14 @@ def summarise(
                 counting(effect).tables, [effect], scores.lens, counting(effect).concepts, draws=draws
             )
         ),
+        remainders=_remainders(scores, main, remainders, draws),
     )
+
+
+def _remainders(scores: Scored, main: Effect, sites: Sequence[Site], draws: int) -> tuple[Remainder, ...]:
+    effect = replace(main, scope="total")
+    own = effect.of_remainder(scores.tables) if sites else None
+    return () if own is None else remainders_of(sites, own, effect.table(scores.tables), scores.concepts, draws)
 
 
 def _by_layer(values: Float[Tensor, "N"], layers: Sequence[int]) -> tuple[float, ...]:

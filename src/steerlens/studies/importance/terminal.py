@@ -10,6 +10,7 @@ from steerlens.studies.shared.candidates import LENSES, ONE_FACTOR_NAME
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.oracle import ORACLES, oracle_name
 from steerlens.studies.shared.partial import LAYER, NORM
+from steerlens.studies.shared.remainder import remainder_lines
 from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.terminal import closing_lines
 
@@ -21,6 +22,7 @@ def importance_lines(summary: ImportanceSummary, folder: Path) -> list[str]:
         f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads; effect: "
         f"{summary.main}{given}",
         *([f"sparse autoencoder {summary.setup.sae}"] if summary.setup.sae else []),
+        *remainder_lines(summary.remainders, str(summary.remainder_effect), summary.n_heads, summary.setup.sae),
         *summary.setup.notes,
         *(
             f"  chosen for {lens}: {choice}; not decoded: {summary.choices.undecoded[lens]}"

@@ -48,6 +48,7 @@ from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
 from steerlens.studies.shared.measurements import View
+from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.studies.shared.wording import worded_figure
@@ -122,7 +123,9 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         scene = 2 * (1 + block) + 2 + (options.ablation == "resample")
         steps = min(GREEDY_STEPS, options.greedy_pool, max(1, heads // 4))
         greedy = steps * (1 + single_passes(spec, min(options.greedy_pool, heads)))
-        single = scene + 3 + single_passes(spec, components) + greedy + 6 + scene + block
+        rest = len(remainder_sites(options.sae))
+        alone = 0.0 if not rest else single_passes(spec, rest)
+        single = scene + 3 + single_passes(spec, components) + alone + greedy + 6 + scene + block
         untuned, judged = len(untuned_settings()), self.judge is not None
         compared = len(comparisons(self.pair, (*overlays.selection, *overlays.reported)))
         measured_orders, baselines = 4, 3
@@ -214,6 +217,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             command=self.command,
             model=pair_name(self.pair),
             **sae_setup(self.options.sae),
+            remainders=remainder_sites(self.options.sae),
         )
         summary = summarise(measured.trajectories, measured.choices, setup, draws=self.draws)
         yield Progress("statistics", 1, 1)

@@ -28,6 +28,7 @@ from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.scores import overlay_text
 from steerlens.studies.shared.ablation import Objective, attribution, replacements
 from steerlens.studies.shared.bench import Bench
+from steerlens.studies.shared.components import Components
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import part_name
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
@@ -44,8 +45,9 @@ def open_scene(bench: Bench, pair: Overlaid, options: OverlayOptions) -> Scene:
     prefix = record_prefix(encoder, encoder.preprocess([pair.both]))
     base = record_prefix(encoder, encoder.preprocess([pair.base]))
     put: dict[Site, Tensor] = {}
-    for group in bench.components.by_layer():
-        own = bench.components.record(encoder, prefix, group)
+    components = Components((*bench.sites, *bench.remainders), bench.sae)
+    for group in components.by_layer():
+        own = components.record(encoder, prefix, group)
         put |= replacements(encoder, group, options.ablation, bench.means, base, own, bench.sae)
     overlay = encoder.embed(encoder.preprocess([pair.overlay]))[0].float()
     mean = bench.reference.embeddings.mean(dim=0)
@@ -164,7 +166,15 @@ def _effects(bench: Bench, pair: Overlaid, scene: Scene, options: OverlayOptions
         direct=direct_effect(scene),
         norm=norm,
         change=change,
+        remainder=_remainder(bench, scene),
     )
+
+
+def _remainder(bench: Bench, scene: Scene) -> Float[Tensor, "2"] | None:
+    """True drops of the objective when the autoencoder's error and bias are ablated alone; None for heads."""
+    if not bench.remainders:
+        return None
+    return one_shot(replace(scene, sites=bench.remainders))
 
 
 @torch.no_grad()

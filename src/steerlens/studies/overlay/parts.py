@@ -47,6 +47,8 @@ class OverlayPart(Part):
         requested: embeddings requested from the decoder, by setting.
         decoded: decoded pictures embedded again, by setting.
         judged: the same pictures embedded by the judge.
+        remainder: true drop of the objective when the error and the bias of the studied autoencoder are ablated alone;
+            None for heads, and in older parts.
     """
 
     WHAT: ClassVar[str] = "measurements of an overlay"
@@ -65,6 +67,7 @@ class OverlayPart(Part):
     judged_mean: Annotated[Float[Tensor, " F"] | None, TensorName("judge.mean", optional=True)] = None
     norm: Annotated[Float[Tensor, "N"] | None, TensorName("norm", optional=True)] = None
     change: Annotated[Float[Tensor, "N"] | None, TensorName("change", optional=True)] = None
+    remainder: Annotated[Float[Tensor, "2"] | None, TensorName("remainder", optional=True)] = None
     requested: Annotated[Mapping[str, Float[Tensor, "N E"]], TensorNames("asked.{}", str)] = field(
         default_factory=no_tensors
     )

@@ -14,6 +14,7 @@ from steerlens.studies.shared.attenuation import Attenuation
 from steerlens.studies.shared.candidates import LENSES
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Key, Record, StudySummary
+from steerlens.studies.shared.remainder import Remainder
 from steerlens.studies.shared.stats import Estimate
 
 CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
@@ -81,6 +82,8 @@ class OverlaySummary(StudySummary):
         retained_curves: each quantity along these orders.
         components: `heads`, or `features` of a sparse autoencoder.
         sae: the autoencoder in words; empty for heads.
+        remainders: drops of the objective when the error and the bias of the autoencoder are ablated alone; empty for
+            heads, and in summaries of earlier versions.
     """
 
     n_pairs: int
@@ -109,6 +112,7 @@ class OverlaySummary(StudySummary):
     retained_curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict[str, Mapping[str, Curve]])
     components: str = "heads"
     sae: str = ""
+    remainders: tuple[Remainder, ...] = ()
 
     @property
     def decodes(self) -> bool:

@@ -13,6 +13,7 @@ from steerlens.studies.shared.markdown import (
     signed,
     table,
 )
+from steerlens.studies.shared.remainder import DROP, remainder_lines
 from steerlens.studies.shared.stats import caution
 
 
@@ -25,6 +26,7 @@ def overlay_section(summary: OverlaySummary) -> str:
         "normalised to 0 for random orders and 1 for the greedy reference, which is not the optimum. 95 % intervals: "
         "bootstrap over pairs, which treats pairs with a common picture as independent.\n",
         f"    {summary.command or 'steerlens study overlay --data DATA --out studies/overlay'}\n",
+        *(f"{line}\n" for line in remainder_lines(summary.remainders, DROP, summary.n_heads, summary.sae)),
         figure("Normalised area of every order", "overlay-orders"),
         "## Choices\n",
         table(

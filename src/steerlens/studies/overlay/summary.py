@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from steerlens.sites import Site
 from steerlens.studies.overlay.areas import CURVES, PROJECTION_CURVE, Trajectories, quantity, random_name
 from steerlens.studies.overlay.joint import ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.measure import strip_columns
@@ -30,6 +31,7 @@ from steerlens.studies.shared.attenuation import Attenuation, attenuation, fidel
 from steerlens.studies.shared.candidates import LENSES, ONE_FACTOR_NAME
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.partial import NORM
+from steerlens.studies.shared.remainder import Remainder, remainders_of
 from steerlens.studies.shared.stats import Estimate
 
 
@@ -47,6 +49,7 @@ class OverlaySetup:
         model: name of the pair.
         components: `heads`, or `features` of a sparse autoencoder.
         sae: the autoencoder in words; empty for heads.
+        remainders: its error and its bias.
     """
 
     ablation: str
@@ -58,6 +61,7 @@ class OverlaySetup:
     model: str = ""
     components: str = "heads"
     sae: str = ""
+    remainders: tuple[Site, ...] = ()
 
 
 def summarise(
@@ -124,6 +128,7 @@ def summarise(
         model=setup.model,
         components=setup.components,
         sae=setup.sae,
+        remainders=_remainders(trajectories, setup.remainders, draws),
         retained={}
         if retaining is None
         else {name: retaining.normalised_estimate(name, draws=draws) for name in kept_orders},
@@ -131,6 +136,15 @@ def summarise(
         if retaining is None
         else {kind: {name: retaining.curve(name, kind) for name in kept_orders} for kind in CURVES},
     )
+
+
+def _remainders(trajectories: Trajectories, sites: Sequence[Site], draws: int) -> tuple[Remainder, ...]:
+    rows = [part.remainder for part in trajectories.parts]
+    own = [row.float() for row in rows if row is not None]
+    if not sites or len(own) < len(rows):
+        return ()
+    features = torch.stack([part.one_shot.float() for part in trajectories.parts])
+    return remainders_of(sites, torch.stack(own), features, trajectories.pair_names, draws)
 
 
 def _differences(

@@ -7,6 +7,7 @@ from steerlens.studies.overlay.conclusion import overlay_conclusion
 from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import chosen_order, retained_name
 from steerlens.studies.overlay.results import OverlaySummary
+from steerlens.studies.shared.remainder import DROP, remainder_lines
 from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.terminal import closing_lines
 
@@ -17,6 +18,7 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
     lines = [
         f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation",
         *([f"sparse autoencoder {summary.sae}"] if summary.sae else []),
+        *remainder_lines(summary.remainders, DROP, summary.n_heads, summary.sae),
         *(f"  chosen for {lens}: {choice}" for lens, choice in summary.choices.items()),
         "normalised area over the first quarter of heads (0 random, 1 greedy reference), 95 % interval over pairs:",
         f"  {'':36} {'of the objective':22} of the projection",

@@ -14,6 +14,7 @@ from steerlens.sites import Site
 from steerlens.studies.shared.ablation import mean_writes
 from steerlens.studies.shared.components import Components, check_studied, heads_of, strongest_features
 from steerlens.studies.shared.planned import PlannedEncoder
+from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.settings import Reference, reference_of
 from steerlens.zoo import Pair
 
@@ -28,7 +29,7 @@ class Bench:
         pair: encoder and decoder.
         encoder: the pair's encoder, whose blocks can be hooked.
         sites: the components that are studied: all its heads, or features of an autoencoder.
-        means: mean writes of the components on every token, for mean ablation.
+        means: mean writes of the components, and of error and bias, on every token, for mean ablation.
         reference: means at the readout tokens, for centred settings.
         judge: an outside encoder that embeds decoded pictures too, or None.
         sae: the autoencoder whose features are studied; None for heads.
@@ -41,6 +42,11 @@ class Bench:
     reference: Reference
     judge: Encoder | None = None
     sae: SparseAutoencoder | None = None
+
+    @property
+    def remainders(self) -> tuple[Site, ...]:
+        """Error and bias of the autoencoder, which are ablated besides its features; empty for heads."""
+        return remainder_sites(self.sae)
 
     @property
     def components(self) -> Components:
@@ -111,7 +117,7 @@ def make_bench(
         sae = sae.to(encoder.device)
         components = Components(strongest_features(sae, encoder, traces, features), sae)
     reference = reference_of(encoder, traces, components.sites, components.directions)
-    means = mean_writes(encoder, batches, components.sites, sae)
+    means = mean_writes(encoder, batches, (*components.sites, *remainder_sites(sae)), sae)
     return Bench(pair, encoder, components.sites, means, reference, judge, sae)
 
 

@@ -66,6 +66,15 @@ class Effect:
             return unsigned_effect(tables.clean, ablated)
         return signed_effect(tables.clean, ablated, tables.compared(self.target))
 
+    def of_remainder(self, tables: PictureTables) -> Float[Tensor, "P 2"] | None:
+        """The total effect of the autoencoder's error and bias, with this ablation and target; None without them."""
+        ablated = tables.remainder(self.ablation)
+        if ablated is None:
+            return None
+        if not self.target:
+            return unsigned_effect(tables.clean, ablated)
+        return signed_effect(tables.clean, ablated, tables.compared(self.target))
+
     def first_order(self, tables: PictureTables) -> Float[Tensor, "P N"] | None:
         """Attribution patching of the total effect with this ablation and target.
 

@@ -104,13 +104,17 @@ def measure_effects(
         for ablation in ablations
         for name, target in targets.items()
     }
+    N = len(bench.sites)
     norm, direct_cosine = _write_scores(bench, subject)
     rank = name_rank(bench.pair, subject, prefix.embedding[0].float())
     return PicturePart(
         clean=_host(prefix.embedding[0].float()),
         targets={name: _host(target) for name, target in targets.items()},
-        total={ablation: _host(result.total[0].float()) for ablation, result in ablated.items()},
-        direct={ablation: _host(result.direct[0].float()) for ablation, result in ablated.items()},
+        total={ablation: _host(result.total[0, :N].float()) for ablation, result in ablated.items()},
+        direct={ablation: _host(result.direct[0, :N].float()) for ablation, result in ablated.items()},
+        remainder={ablation: _host(result.total[0, N:].float()) for ablation, result in ablated.items()}
+        if bench.remainders
+        else {},
         first_order={key: _host(effect) for key, effect in first_order.items()},
         norm=_host(norm),
         direct_cosine=_host(direct_cosine),
@@ -123,8 +127,9 @@ def _host(tensor: Tensor) -> Tensor:
 
 
 def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
+    sites = (*bench.sites, *bench.remainders)
     events = ablate(
-        bench.encoder, prefix, bench.sites, ablation, means=bench.means, others=others, batch=batch, sae=bench.sae
+        bench.encoder, prefix, sites, ablation, means=bench.means, others=others, batch=batch, sae=bench.sae
     )
     return run_to_end(events)
 

@@ -49,6 +49,8 @@ class PicturePart(Part):
         decoded: decoded pictures embedded again, by setting and seed.
         judged: the same pictures embedded by the judge.
         judged_targets: embeddings by the judge of the picture (`input`) and of another of its concept (`other`).
+        remainder: embeddings after ablating the error and the bias of the studied autoencoder on a real forward pass,
+            by ablation; empty for heads, and in parts of earlier versions.
     """
 
     WHAT: ClassVar[str] = "measurements of a picture"
@@ -78,6 +80,10 @@ class PicturePart(Part):
         default_factory=dict[tuple[str, int], Tensor]
     )
     judged_targets: Annotated[Mapping[str, Float[Tensor, " F"]], TensorNames("judge.{}", _JUDGED_TARGETS)] = field(
+        default_factory=no_tensors
+    )
+
+    remainder: Annotated[Mapping[str, Float[Tensor, "2 E"]], TensorNames("remainder.{}", ABLATIONS)] = field(
         default_factory=no_tensors
     )
 
@@ -167,6 +173,12 @@ class PictureTables:
         return self._of(
             lambda part: part.total if scope == "total" else part.direct, ablation, f"{scope} effects of {ablation}"
         )
+
+    def remainder(self, ablation: Ablation) -> Float[Tensor, "P 2 E"] | None:
+        """Embeddings after ablation of the autoencoder's error and bias; None if not all pictures have them."""
+        if not all(ablation in part.remainder for part in self.parts):
+            return None
+        return self._of(lambda part: part.remainder, ablation, f"error and bias under {ablation}")
 
     def first_order(self, ablation: Ablation, target: str) -> Float[Tensor, "P N"]:
         """Attribution patching of an ablation, towards a target."""
