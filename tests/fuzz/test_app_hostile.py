@@ -147,7 +147,7 @@ def requests(random: random.Random, id: str) -> Iterator[tuple[str, str, bytes, 
     picture = png_bytes(Image.new("RGB", (16, 16), "green"))
     as_json = {"Content-Type": "application/json"}
     fields = [*View.__dataclass_fields__, "path", "__class__", "strengths"]
-    targets = ("/api/look", "/api/ablate", "/api/scores", "/api/recipe", "/api/save")
+    targets = ("/api/look", "/api/ablate", "/api/scores", "/api/recipe", "/api/save", "/api/units")
     for path in PATHS:
         yield "GET", path, b"", {}
         yield "POST", path, b"{}", as_json
@@ -188,6 +188,11 @@ def requests(random: random.Random, id: str) -> Iterator[tuple[str, str, bytes, 
             view[random.choice(fields)] = random.choice(VALUES)
         target = random.choice(targets)
         content: Any = {"view": view} if target == "/api/look" else {"views": [view]} if target == "/api/save" else view
+        if target == "/api/units":
+            content = {
+                "view": view,
+                "units": random.choice(("neurons.0", "neurons.9", "neurons.0-9999", "tiny", *VALUES)),
+            }
         if random.random() < 0.15:
             content = random.choice(VALUES)
         body = json.dumps(content).encode()

@@ -90,7 +90,7 @@ def test_a_feature_is_ablated_alone(browser: Any, server: ServerThread) -> None:
     page.click('label:has-text("Ablate")')
     page.locator(LISTED).first.click()
     page.wait_for_function(
-        "/Without tiny \\d+, the embedding moves/.test(document.querySelector('#ablation-said').innerText)"
+        "() => /Without tiny \\d+, the embedding moves/.test(document.querySelector('#ablation-said').innerText)"
     )
     page.wait_for_selector("#ablation-after[data-quality=whole]")
     assert "head.0.0" not in visited.hash and "without=feature.tiny" in visited.hash

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.app.answers import Answer, ablation_numbers, label_scores, numbers, result_answer, rounded
+from steerlens.app.answers import Answer, ablation_numbers, label_scores, numbers, result_answer
 from steerlens.app.inputs import InputPicture, InputStore
 from steerlens.app.models import OpenModel
+from steerlens.app.part_scores import TOKEN_SITES, embedding_scores, token_scores
 from steerlens.app.policy import Policy
 from steerlens.app.recipe import Recipe
 from steerlens.app.units import check_active, unit_job, unit_list
@@ -25,13 +26,12 @@ from steerlens.app.view import LookRequest, UnitListRequest, View
 from steerlens.atlas import Atlas, CellResult, Plan, Reading
 from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
-from steerlens.lenses import DiffusionLens, SteeringLens, Strength
+from steerlens.lenses import Strength
 from steerlens.progress import Progress
-from steerlens.scores import cosine_similarity
-from steerlens.sites import all_heads, layer_sites
 from steerlens.sweep import (
     FinishedCells,
     Job,
+    LookOptions,
     SteeredCell,
     Target,
     TracedPicture,
@@ -185,33 +185,19 @@ class Explorer:
 
     @torch.no_grad()
     def scores(self, view: View) -> dict[str, Any]:
-        """Similarity of every head's, MLP's and attention output's embedding with the target, without decoding.
+        """Similarity of every head, MLP and attention output with the target, without decoding.
 
         Returns:
-            Lists `heads` (L,H), `mlps` (L), `attention` (L) and `residual` (L), each value a cosine or None; and the
-            similarity of the `input` itself.
+            As `embedding_scores`; for a decoder of image tokens, as `token_scores`.
         """
         recipe = self.recipe(replace(view, site="", members=(), patches=(), lens="diffusion"))
-        spec, traced = recipe.spec, self._trace(recipe)
-        L, H = spec.n_layers, spec.n_heads
-        target = self._target(recipe, traced)
-        if self._job(recipe).reads_tokens:
-            raise UsageError("this decoder reads image tokens, whose scores need a pass for every site: choose one.")
-        encoder, residual = recipe.model.pair.encoder, layer_sites("resid_post", L)
-        writes = (*all_heads(L, H), *layer_sites("mlp_out", L), *layer_sites("attn_out", L))
-        if view.lens == "diffusion":
-            embeddings = DiffusionLens(encoder).embeddings(traced.trace, writes)[0]
-        else:
-            embeddings = SteeringLens(encoder, Strength.parse(view.strength)).embeddings(traced.trace, writes)[0]
-        values = cosine_similarity(embeddings.float(), target).tolist()
-        stream = DiffusionLens(encoder).embeddings(traced.trace, residual)[0]
-        return {
-            "heads": [rounded(values[layer * H : (layer + 1) * H]) for layer in range(L)],
-            "mlps": rounded(values[L * H : L * H + L]),
-            "attention": rounded(values[L * H + L :]),
-            "residual": rounded(cosine_similarity(stream.float(), target).tolist()),
-            "input": rounded([float(cosine_similarity(traced.trace.embedding[0], target))])[0],
-        }
+        traced, pair = self._trace(recipe), recipe.model.pair
+        if pair.decoder.spec.consumes == "image_embedding":
+            strength = None if view.lens == "diffusion" else Strength.parse(view.strength)
+            return embedding_scores(pair.encoder, traced.trace, self._target(recipe, traced), strength)
+        options = LookOptions(sites=TOKEN_SITES, strength=view.strength, controls=0)
+        job = make_job(pair, [recipe.picture.picture], options, None, recipe.model.vocabulary)
+        return token_scores(replace(job, target=self._resolved(recipe)), traced, recipe.picture.id)
 
     def units(self, request: UnitListRequest) -> Mapping[str, Any]:
         """The features of an autoencoder, or the neurons of a layer, that are strongest on the view's input.

@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 33f48a72526c97c6. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources 4d78ff09f7c73184. */
 "use strict";(()=>{function byId(id){let element=document.getElementById(id);if(!element)throw new Error(`the page has no element #${id}`);return element}function el(tag,attributes={},...children){let node=document.createElement(
 tag);for(let[name,value]of Object.entries(attributes))value==null||value===!1||(typeof value=="function"?node.addEventListener(name.slice(2),value):name==="class"?node.className=String(value):node.setAttribute(
 name,value===!0?"":String(value)));for(let child of children)child!=null&&node.append(child);return node}function radios(name,options,chosen,change){let buttons=options.map(([key,text])=>el("label",{},
@@ -35,9 +35,9 @@ exec(key),name=feature?.[1]??rest?.[2]??"";if(!openUnits)return null;let unit=(l
 0)?unit(`L${neuron[1]}N${neuron[2]}`,"neuron",Number(neuron[1])):null:Object.hasOwn(openUnits.features,name)?feature?Number(feature[2])<openUnits.features[name]?unit(`${name} ${feature[2]}`,"feature"):
 null:rest?unit(`${name} ${rest[1]}`,rest[1]):null:null}function siteOf(data,meta,key){if(data.sites[key])return data.sites[key];let match=/^head\.(\d{1,9})\.(\d{1,9})$/.exec(key);if(!match)return openUnit(
 meta,key);let[layer,head]=[Number(match[1]),Number(match[2])];return layer>=meta.layers||head>=meta.heads?null:{label:`L${layer}H${head}`,kind:"head",layer,head,labels:[]}}function bestHead(data){return(data.
-top.steering||data.top.total||data.top.diffusion||data.ranking||[])[0]??headKey(0,0)}var bestComponent=data=>Object.values(data.top).some(keys2=>keys2?.length)?bestHead(data):data.units?.[0]?.key??bestHead(
-data),steeredScore=(meta,site)=>meta.lenses.steering?site?.steering:site?.total,lensesOf=meta=>Object.keys(meta.lenses),targetWords=data=>data.target==="the input itself"?"the input":data.target,cellOf=(page,cells)=>cells?.
-find(cell2=>cell2.seed===page.seed)??cells?.[0],seedNumber=(meta,seed)=>seed+Number(meta.words.first);async function startPage(source,renderers){let meta=await source.meta();if(!meta.pictures.length)return null;let store=createStore();followAddress(store,meta);let page=createPage(source,meta,store);await page.
+top.steering||data.top.total||data.top.diffusion||data.ranking||[])[0]??headKey(0,0)}var bestComponent=data=>data.ranking||Object.values(data.top).some(keys2=>keys2?.length)?bestHead(data):data.units?.[0]?.
+key??bestHead(data),steeredScore=(meta,site)=>meta.lenses.steering?site?.steering:site?.total,lensesOf=meta=>Object.keys(meta.lenses),targetWords=data=>data.target==="the input itself"?"the input":data.
+target,cellOf=(page,cells)=>cells?.find(cell2=>cell2.seed===page.seed)??cells?.[0],seedNumber=(meta,seed)=>seed+Number(meta.words.first);async function startPage(source,renderers){let meta=await source.meta();if(!meta.pictures.length)return null;let store=createStore();followAddress(store,meta);let page=createPage(source,meta,store);await page.
 load();for(let renderer of renderers)renderer(page);return store.watch(["input"],()=>{page.load()}),page}function tell(text){let place=byId("trouble");place.textContent=text,place.hidden=!text}function createPage(source,meta,store){
 let wide=window.matchMedia("(min-width: 1180px)"),drawers=new Set,data=null,loading=new AbortController,previewing=!1,inputOf=view=>view.input??meta.pictures[0].id,page={meta,source,store,get data(){if(!data)
 throw new Error("no input is loaded yet");return data},get wide(){return wide.matches},get component(){let chosen=store.view.component;return chosen!==null&&siteOf(page.data,meta,chosen)?chosen:wide.matches?

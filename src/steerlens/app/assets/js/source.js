@@ -43,7 +43,7 @@ async function fetchMeta() {
 }
 
 /**
- * Scores of all parts; null for a decoder of image tokens, which would need a pass for each.
+ * Scores of all parts; null if they cannot be computed.
  * @param {import("./types").ServerView} view
  * @param {AbortSignal} signal
  * @returns {Promise<Scores | null>}

@@ -52,16 +52,18 @@ export function target(page, place) {
     pictures.replaceChildren(el("option", { value: "" }, "a picture …"),
       ...page.meta.pictures.map(({ id, name }) => el("option", { value: id, selected: id === chosen.target_input }, name)));
     pictures.hidden = page.meta.pictures.length < 2;
-    ranking.textContent = rankingWords(/** @type {LiveData} */ (page.data), page.meta.heads);
+    ranking.textContent = rankingWords(/** @type {LiveData} */ (page.data), page.meta.heads, liveOf(page).readsTokens);
   });
 }
 
 /**
  * @param {LiveData} data
  * @param {number} heads
+ * @param {boolean} readsTokens
  */
-function rankingWords({ scores }, heads) {
+function rankingWords({ scores }, heads, readsTokens) {
   if (!scores) return "";
+  if (readsTokens && scores.heads.flat().every((value) => value === null)) return "This decoder reads image tokens, which cannot be compared with a text: choose a picture.";
   const flat = scores.heads.flat().map((value, i) => /** @type {const} */ ([value ?? -2, `L${Math.floor(i / heads)}H${i % heads}`]));
   const best = flat.sort((a, b) => b[0] - a[0]).slice(0, 5);
   return `Closest before decoding: ${best.map(([value, name]) => `${name} ${value.toFixed(2)}`).join(", ")}.`;

@@ -55,7 +55,7 @@ export function bestHead(data) {
  * Key of the component whose panel is open without a choice: the best head, or in a run without heads the first feature.
  * @param {InputData} data
  */
-export const bestComponent = (data) => (Object.values(data.top).some((keys) => keys?.length) ? bestHead(data) : data.units?.[0]?.key ?? bestHead(data));
+export const bestComponent = (data) => (data.ranking || Object.values(data.top).some((keys) => keys?.length) ? bestHead(data) : data.units?.[0]?.key ?? bestHead(data));
 
 /**
  * The score whose control the marks refer to: the Steering Lens's, or the Total Lens's in a run without it.
