@@ -209,12 +209,8 @@ def check_sae(sae: SparseAutoencoder, spec: EncoderSpec) -> None:
     Raises:
         UsageError: if it has no such site, or values of another width there.
     """
+    check_sae_site(sae, spec.n_layers, spec.n_heads)
     site = sae.site
-    if isinstance(site, Site):
-        try:
-            site.check(spec.n_layers, spec.n_heads)
-        except UsageError as error:
-            raise UsageError(f"sparse autoencoder {sae.name} reads {error}") from None
     width, what = spec.width, "residual stream"
     if not isinstance(site, Site):
         width, what = spec.embedding_size, "image embedding"
@@ -226,6 +222,19 @@ def check_sae(sae: SparseAutoencoder, spec: EncoderSpec) -> None:
             f"sparse autoencoder {sae.name} has width {sae.width}, and the {what} of {spec.name} has width {width}: it "
             "was trained on another model, or at another site."
         )
+
+
+def check_sae_site(sae: SparseAutoencoder, n_layers: int, n_heads: int) -> None:
+    """Checks that an encoder of these sizes has the site that an autoencoder reads.
+
+    Raises:
+        UsageError: if it has not.
+    """
+    if isinstance(sae.site, Site):
+        try:
+            sae.site.check(n_layers, n_heads)
+        except UsageError as error:
+            raise UsageError(f"sparse autoencoder {sae.name} reads {error}") from None
 
 
 def place_of(sae: SparseAutoencoder, site: Site) -> Site:

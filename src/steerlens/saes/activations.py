@@ -13,6 +13,7 @@ References: L. Gao et al., "Scaling and evaluating sparse autoencoders", arXiv 2
 "Improving Dictionary Learning with Gated Sparse Autoencoders", arXiv 2404.16014.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
@@ -86,7 +87,13 @@ class BatchTopK:
         return _above((projected + bias).relu_(), self.threshold, self.inclusive)
 
     def check(self, n_features: int) -> None:
-        """Fits any number of features."""
+        """Fits any number of features.
+
+        Raises:
+            ModelError: if the threshold is not finite, which would silence all features.
+        """
+        if not math.isfinite(self.threshold):
+            raise ModelError(f"its threshold is {self.threshold}.")
 
 
 @dataclass(frozen=True, eq=False)

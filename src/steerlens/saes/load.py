@@ -1,5 +1,6 @@
 """`load_sae`: reads a sparse autoencoder, deciding by content which library wrote it."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -151,13 +152,13 @@ def parse_activation(text: str) -> Activation:
     try:
         if name == "relu" and not value:
             return ReLU()
-        if name in ("top_k", "topk"):
+        if name in ("top_k", "topk") and int(value) > 0:
             return TopK(int(value))
-        if name in ("batch_top_k", "batchtopk"):
+        if name in ("batch_top_k", "batchtopk") and math.isfinite(float(value)):
             return BatchTopK(0.0, float(value))
     except ValueError:
         pass
     raise UsageError(
-        f"{text!r} is no activation; write relu, top_k:K or batch_top_k:THRESHOLD. Jump-relu and gated ones need "
-        "tensors, and are read from files."
+        f"{text!r} is no activation; write relu, top_k:K (K from 1) or batch_top_k:THRESHOLD (a finite number). "
+        "Jump-relu and gated activations need tensors, and are read from files."
     )

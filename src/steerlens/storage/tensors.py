@@ -4,9 +4,11 @@ A PyTorch file is read by `torch.load(weights_only=True)`, which runs no code; w
 """
 
 import io
+import warnings
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -71,12 +73,35 @@ def parse_pytorch(data: bytes, path: Path, component: str, limit: str = "tensors
     if words := over_limit(limit, size):
         raise ModelError(f"{component}: {path} unpacks to {words}.")
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about kinds of tensors that are refused below or by the reader
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, torch and zip each have errors of their own
         raise ModelError(
             f"{component}: {path} holds more than tensors and plain values, or is damaged. A pickle that can run code "
             f"is not read; save the tensors as safetensors. ({reason(error).partition('. ')[0]})"
         ) from None
+    for tensor in _tensors(content):
+        # A stride of 0 lets a few stored numbers claim any size, and the first operation would allocate it.
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ModelError(f"{component}: {path} holds a sparse tensor or one without values; save dense tensors.")
+        if tensor.numel() * tensor.element_size() > size:
+            raise ModelError(
+                f"{component}: {path} holds a tensor of shape {tuple(tensor.shape)}, larger than the file."
+            )
+    return content
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """Yields the tensors of nested tables, each table once: pickled tables may hold one another."""
+    waiting, visited = [content], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping) and id(cast(object, value)) not in visited:
+            visited.add(id(cast(object, value)))
+            waiting.extend(cast(Mapping[Any, Any], value).values())
 
 
 def _data(path: Path, component: str, limit: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from torch import Tensor
 import steerlens as sl
 from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.saes import Gated, JumpReLU, ReLU, TopK
+from steerlens.saes.readers.saev import is_saev
 from steerlens.sites import Site
 
 D, F = 6, 20
@@ -306,3 +308,52 @@ def test_damaged_files_are_read_or_refused_with_one_message(seed: int, tmp_path:
     else:
         x = torch.randn(3, sae.width)
         torch.testing.assert_close(sae.sum(sae.split(x)), x, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.zeros(1).expand(D, 10**9), "larger than the file"),
+        (torch.zeros(1, 1).expand(10**6, 10**6), "larger than the file"),
+        (torch.eye(D).to_sparse(), "sparse tensor"),
+        (torch.empty(D, F, device="meta"), "without values"),
+    ],
+)
+def test_a_tensor_that_claims_more_than_its_file_holds_is_refused(
+    tensor: torch.Tensor, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "sae.pt"
+    torch.save({**weights(), "W_enc": tensor}, path)
+    with pytest.raises(ModelError, match=said):
+        sl.load_sae(path, site="resid_post.1", activation="relu")
+
+
+def test_tables_that_hold_one_another_end(tmp_path: Path) -> None:
+    table: dict[str, object] = {}
+    table["self"] = table
+    torch.save({"state_dict": weights(), "more": table}, tmp_path / "sae.pt")
+    with pytest.raises(ModelError, match="no table of tensors"):
+        sl.load_sae(tmp_path / "sae.pt", site="resid_post.1", activation="relu")
+
+
+def test_the_first_line_of_a_file_without_line_ends_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sae.pt"
+    path.write_bytes(b"{")
+    os.truncate(path, 10**11)  # takes no space on the disk
+    assert not is_saev(path)
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "config.json"])
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("nowhere"), Path.mkdir])
+def test_a_config_that_cannot_be_read_is_not_passed_over(name: str, put: Any, tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "sae_weights.safetensors")
+    put(tmp_path / name)
+    with pytest.raises(ModelError, match=name):
+        sl.load_sae(tmp_path, site="resid_post.1", activation="relu")
+
+
+@pytest.mark.parametrize("text", ["top_k:0", "top_k:-3", "batch_top_k:nan", "batch_top_k:inf", "batch_top_k:", "topk"])
+def test_an_activation_that_keeps_nothing_is_refused(text: str, tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="is no activation"):
+        sl.load_sae(tmp_path / "a.safetensors", site="resid_post.1", activation=text)

@@ -74,6 +74,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     """
     from steerlens.decoders import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
+    from steerlens.lenses import check_sae_site
     from steerlens.sweep import (
         Selection,
         default_strength,
@@ -115,6 +116,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     if settings.sites.vocabulary is not None:
         check_vocabulary_files(settings.sites.vocabulary)
     saes = {sae.name: sae for sae in settings.sites.saes()}
+    for sae in saes.values():
+        check_sae_site(sae, cost.n_layers, cost.n_heads)
     directions = {**settings.sites.directions(cost.n_layers, cost.n_heads), **saes}
     strength = default_strength(card)
     plan = expected_plan(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)

@@ -4,6 +4,7 @@ Before version 6 the config is flat and names the activation; since then an arch
 under `metadata`. Batch-top-k autoencoders are saved by SAELens with thresholds, as jump-relu.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -194,4 +195,4 @@ def _place(config: Mapping[str, Any], what: str) -> tuple[Place | None, Space]:
 
 def is_sae_lens(folder: Path) -> bool:
     """True for a folder with a config of SAELens."""
-    return (folder / CONFIG).is_file()
+    return os.path.lexists(folder / CONFIG)  # a pipe or a broken link is told when it is read, not passed over

@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from steerlens.errors import ModelError, UsageError
-from steerlens.limits import over_limit, read_file
+from steerlens.limits import limit, over_limit, read_file
 from steerlens.saes.activations import Activation, BatchTopK, ReLU, TopK
 from steerlens.saes.normalisation import Normalisation
 from steerlens.saes.readers.shared import LIMIT, Given, field, refuse_left, state_dict, take, unknown
@@ -71,7 +71,7 @@ def is_saev(path: Path) -> bool:
     with path.open("rb") as stream:
         if stream.read(1) != b"{":
             return False
-        stream.readline()
+        stream.readline(limit("config_bytes") + 1)  # a file without line ends would be read whole
         return stream.read(2) == b"PK"
 
 

@@ -4,6 +4,7 @@ The decoder's bias is subtracted from the normalised input. Files that also hold
 are pickles of code, and refused.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +36,7 @@ _KEYS = ("hook_point_layer", "layer_subtype", "activation_fn_str")
 
 def is_vit_prisma(folder: Path, what: str) -> bool:
     """True for a folder with a config of a ViT-Prisma autoencoder."""
-    return (folder / CONFIG).is_file() and any(key in read_json(folder / CONFIG, what) for key in _KEYS)
+    return os.path.lexists(folder / CONFIG) and any(key in read_json(folder / CONFIG, what) for key in _KEYS)
 
 
 def read_vit_prisma(path: Path, given: Given) -> SparseAutoencoder:
