@@ -1,5 +1,6 @@
 """Environment of a command, made independent of settings of the shell or a scheduler."""
 
+import math
 import os
 import sys
 import warnings
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from steerlens.errors import TermsWarning, UsageError
 from steerlens.limits import LIMITS, over_limit
@@ -95,10 +96,11 @@ _ANY_NUMBER = ("seed",)
 
 
 def refuse_endless(command: Any) -> None:
-    """Refuses options with whole numbers that are too large for any run.
+    """Refuses options with whole numbers that are too large for any run, and numbers that are NaN or infinite.
 
     Raises:
-        UsageError: if a number is above the limit of its option, or above the limit of all other options.
+        UsageError: if a number is above the limit of its option, or above the limit of all other options, or not
+            finite.
     """
     for field in fields(command):
         value: Any = getattr(command, field.name)
@@ -106,11 +108,21 @@ def refuse_endless(command: Any) -> None:
             refuse_endless(value)
             continue
         name = field.name.removeprefix("n_")
-        numbers: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
+        for number in _numbers(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"--{name.replace('_', '-')}: {number} is no finite number.")
             counts = isinstance(number, int) and name not in _ANY_NUMBER
             if counts and (words := over_limit(name if name in LIMITS else "option", number)):
                 raise UsageError(f"--{name.replace('_', '-')}: {words}.")
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """Values of an option, those of nested tuples included."""
+    if isinstance(value, tuple):
+        for item in cast(tuple[Any, ...], value):
+            yield from _numbers(item)
+    else:
+        yield value
 
 
 _MAY_BE_EMPTY = "--sites"
