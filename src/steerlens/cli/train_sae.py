@@ -92,6 +92,8 @@ class Sae:
 
         if self.minutes <= 0 or (self.steps is not None and self.steps < 1):
             raise UsageError("--minutes and --steps must be above 0.")
+        if self.rate <= 0:
+            raise UsageError(f"--rate must be above 0, not {self.rate:g}.")
         place = EMBEDDING if self.site == EMBEDDING else Site.parse(self.site)
         if place == EMBEDDING and (self.tokens != "all" or self.per_picture):
             raise UsageError("--tokens and --per-picture: no effect, because an image embedding has no tokens.")
@@ -100,7 +102,8 @@ class Sae:
             progress.stage("loading", 1)
             encoder = open_encoder(locate_encoder(self.model), device=self.device, dtype="float32")
             width = encoder.spec.embedding_size if place == EMBEDDING else encoder.spec.width
-            recipe = SaeRecipe(self.features or 8 * width, self.k, self.batch, self.rate, seed=self.seed)
+            features = 8 * width if self.features is None else self.features
+            recipe = SaeRecipe(features, self.k, self.batch, self.rate, seed=self.seed)
             run = SaeRun(place, recipe, Budget(self.minutes, self.steps), self.tokens, self.per_picture, self.name)
             progress.advance(1)
 

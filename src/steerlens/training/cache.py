@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
 from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, PictureSet, SceneMaker
 from steerlens.training.autoencoder import SCENE_AUGMENT, encode_latents
-from steerlens.training.checkpoint import save_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, save_checkpoint
 from steerlens.training.embedder import Embedder
 from steerlens.training.stage import StageRecord
 
@@ -112,8 +111,8 @@ def load_cache(folder: Path) -> SceneCache:
     paths = sorted((folder / "scenes").glob("part-*.safetensors"))
     if not paths or not (folder / "scenes" / "held.safetensors").exists():
         raise SteerlensError(f"there are no cached scenes in {folder / 'scenes'}: continue the training with --resume.")
-    parts = [load_file(path) for path in paths]
-    held_out = load_file(folder / "scenes" / "held.safetensors")
+    parts = [load_checkpoint(path)[0] for path in paths]
+    held_out = load_checkpoint(folder / "scenes" / "held.safetensors")[0]
     return SceneCache(
         torch.cat([part["embeds"] for part in parts]),
         torch.cat([part["latents"] for part in parts]),

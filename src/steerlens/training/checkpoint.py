@@ -8,31 +8,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from steerlens.errors import UsageError
+from steerlens.borders import reason
+from steerlens.errors import StoreError, UsageError
+from steerlens.storage import storing
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
-    """Saves tensors and JSON facts in a single file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Saves tensors and JSON facts in a single file, atomically.
+
+    Raises:
+        StoreError: if the disk is full, or the place cannot be written; nothing is left behind.
+    """
     temporary = path.with_name(path.name + ".tmp")
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(flat, temporary, metadata={"facts": json.dumps(facts)})
-    temporary.replace(path)
+    try:
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(flat, temporary, metadata={"facts": json.dumps(facts)})
+            temporary.replace(path)
+    except SafetensorError as error:  # wraps the operating system's error
+        raise StoreError(
+            f"cannot write {path} ({reason(error)}). What was saved before is kept; free some space and give the same "
+            "command with --resume."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Loads the tensors and facts of `save_checkpoint`."""
-    with safe_open(path, framework="pt") as handle:
-        facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
-        return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+    """Loads the tensors and facts of `save_checkpoint`.
+
+    Raises:
+        StoreError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
+            return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise StoreError(
+            f"{path} is damaged ({reason(error)}). Remove it, and give the same command again, with --resume: what it "
+            "held is computed again."
+        ) from error
 
 
 def start_from(model: nn.Module, weights: Path) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,7 +27,7 @@ from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
 from steerlens.scenes import OUTSIDE, PLAIN, TRAIN, PictureSet, SceneMaker, zero_shot_scenes
 from steerlens.storage import write_json
-from steerlens.training.checkpoint import save_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, save_checkpoint
 from steerlens.training.embedder import Embedder
 from steerlens.training.metrics import rank_of
 from steerlens.training.stage import StageRecord
@@ -96,7 +96,7 @@ def load_embeddings(folder: Path, pictures: PictureSet) -> Tensor:
     Raises:
         SteerlensError: if they are missing, or those of other pictures.
     """
-    parts = [load_file(path)["embeds"] for path in sorted((folder / "concepts").glob("part-*.safetensors"))]
+    parts = [load_checkpoint(path)[0]["embeds"] for path in sorted((folder / "concepts").glob("part-*.safetensors"))]
     if sum(map(len, parts)) != len(pictures.pictures):
         raise SteerlensError(
             f"{folder / 'concepts'} has embeddings of {sum(map(len, parts))} pictures, and {len(pictures.pictures)} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import random
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
@@ -19,12 +19,14 @@ from steerlens.progress import Progress
 from steerlens.saes import EMBEDDING, SparseAutoencoder
 from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, UNSEEN, SceneMaker
 from steerlens.sites import Site
-from steerlens.storage import write_json
+from steerlens.storage import is_plain_name, read_json, write_json
+from steerlens.storage.parameters import weights_hash
 from steerlens.studies.shared import open_pictures
 from steerlens.training.sae import SaeRecipe, finished_sae, train_sae
 from steerlens.training.sae_export import SaeFigures, measure_sae, write_sae
 from steerlens.training.sae_values import Place, Tokens, ValueOptions, collect_values
 from steerlens.training.stage import Budget
+from steerlens.zoo.identity import encoder_identity
 
 Opener = Callable[[], Image.Image]
 """Function that opens a picture."""
@@ -34,6 +36,9 @@ _HELD_SHARE = 0.1
 
 _READ = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head")
 """Kinds of sites that an autoencoder reads."""
+
+_VALUES, _HELD_OUT = "values", "held-out"
+"""Folders of values to train on and to measure on."""
 
 _RUN = "run.json"
 """File with everything that decides the values and weights of a run."""
@@ -50,11 +55,13 @@ class SaePictures:
         train: those to train on.
         held_out: those that figures are measured on.
         source: their origin, in words.
+        digest: hash that tells them from other pictures.
     """
 
     train: tuple[Opener, ...]
     held_out: tuple[Opener, ...]
     source: str
+    digest: str = ""
 
 
 def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
@@ -74,7 +81,10 @@ def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
     held = max(1, round(_HELD_SHARE * len(openers)))
     if len(openers) <= held:
         raise UsageError(f"{folder} holds one picture; an autoencoder needs many to train on, and others to measure.")
-    return SaePictures(openers[held:], openers[:held], f"folder {folder.name}")
+    digest = hashlib.sha256()
+    for path in paths[:count]:  # names and sizes: reading thousands of files would take as long as training
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+    return SaePictures(openers[held:], openers[:held], f"folder {folder.name}", digest.hexdigest())
 
 
 def _opener(path: Path) -> Opener:
@@ -97,15 +107,20 @@ def scenes_of_data(data: Path, count: int, seed: int = 0) -> SaePictures:
     rows = {"train": pictures.rows(TRAIN), "held": torch.cat([pictures.rows(HELD_OUT), pictures.rows(UNSEEN)])}
     makers = {name: SceneMaker(pictures, of_split, "cpu", PLAIN) for name, of_split in rows.items()}
 
+    digest = hashlib.sha256()
+
     def draw(name: str, number: int, mark: int) -> tuple[Opener, ...]:
         generator = torch.Generator().manual_seed(1_000_003 * seed + mark)
         images: list[Image.Image] = []
         while len(images) < number:
             drawn = makers[name].draw(min(_DRAWN, number - len(images)), generator)
-            images.extend(Image.fromarray(array) for array in eight_bit(drawn.pictures))
+            arrays = eight_bit(drawn.pictures)
+            digest.update(arrays.tobytes())
+            images.extend(Image.fromarray(array) for array in arrays)
         return tuple(_constant(image) for image in images)
 
-    return SaePictures(draw("train", max(1, count - held), 41), draw("held", held, 43), "scenes of prepared pictures")
+    shown, measured = draw("train", max(1, count - held), 41), draw("held", held, 43)
+    return SaePictures(shown, measured, "scenes of prepared pictures", digest.hexdigest())
 
 
 def _constant(image: Image.Image) -> Opener:
@@ -133,6 +148,10 @@ class SaeRun:
     name: str = "sae"
 
     def __post_init__(self) -> None:
+        Site("feature", name=self.name, index=0)  # refuses a name that cannot be in a site
+        # The folder of the finished autoencoder is called so.
+        if not is_plain_name(self.name) or self.name in (_VALUES, _HELD_OUT):
+            raise UsageError(f"{self.name!r} cannot be the name of an autoencoder, whose folder is called so.")
         if isinstance(self.place, Site) and self.place.kind not in _READ:
             raise UsageError(f"a sparse autoencoder cannot be trained at {self.place}; name one of {', '.join(_READ)}.")
 
@@ -159,8 +178,8 @@ def run_sae(
     identity = _identity(encoder, pictures, run)
     _open(out, identity, resume)
     options = ValueOptions(place, run.tokens, run.per_picture, run.recipe.seed)
-    values = yield from collect_values(encoder, pictures.train, options, out / "values")
-    held_out = yield from collect_values(encoder, pictures.held_out, options, out / "held-out", stage="held-out values")
+    values = yield from collect_values(encoder, pictures.train, options, out / _VALUES)
+    held_out = yield from collect_values(encoder, pictures.held_out, options, out / _HELD_OUT, stage="held-out values")
     trained = yield from train_sae(values, held_out, run.recipe, out, run.budget, device=encoder.device, resume=resume)
     yield Progress("figures", 0, 1)
     sae = finished_sae(trained, values, place, run.name, None if place == EMBEDDING else run.tokens)
@@ -175,6 +194,8 @@ def run_sae(
 def _identity(encoder: Encoder, pictures: SaePictures, run: SaeRun) -> dict[str, Any]:
     """Everything that decides values and weights, except for the duration, as JSON values."""
     return {
+        "model": {**encoder_identity(encoder), "weights": weights_hash(encoder)},
+        "pictures_hash": pictures.digest,
         "encoder": encoder.spec.name,
         "place": str(run.place),
         "recipe": asdict(run.recipe),
@@ -188,7 +209,9 @@ def _open(out: Path, identity: dict[str, Any], resume: bool) -> None:
     path = out / _RUN
     if path.exists() and not resume:
         raise UsageError(f"{out} contains a run already: give --resume to continue it, or another --out.")
-    if path.exists() and json.loads(path.read_text()) != identity:
+    # Runs of earlier versions hashed neither the model nor the pictures.
+    recorded = read_json(path, f"the run in {out}") if path.exists() else {}
+    if path.exists() and (not recorded or any(identity.get(key) != value for key, value in recorded.items())):
         raise UsageError(f"{out} contains a run with other options; give those again, or another --out.")
     if not path.exists() and resume:
         raise UsageError(f"{out} contains no run to continue; leave out --resume to start one.")

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from steerlens.ahead import mapped_ahead
@@ -24,7 +23,7 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.saes import EMBEDDING
 from steerlens.sites import Site
-from steerlens.training.checkpoint import save_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, save_checkpoint
 
 Place = Site | Literal["embedding"]
 """Where a sparse autoencoder reads: a site, or the image embedding."""
@@ -122,7 +121,7 @@ def collect_values(
                 mark = number * _PART + len(rows)
                 rows.append(values_of(encoder, dict(joined_inputs(chunk)), options, mark))
             save_checkpoint(path, {"values": torch.cat(rows)}, {})
-        parts.append(load_file(path)["values"])
+        parts.append(load_checkpoint(path)[0]["values"])
         yield Progress(stage, min(start + _PART, len(pictures)), len(pictures), "pictures")
     values = torch.cat(parts)
     if not bool(values.isfinite().all()):

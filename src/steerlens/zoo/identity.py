@@ -21,7 +21,7 @@ def models_identity(pair: Pair) -> dict[str, Any]:
     """
     provenance = pair.provenance
     hashes = dict(provenance.sha256)
-    encoder = {**_named(provenance.encoder), **_encoder_identity(pair.encoder)}
+    encoder = {**_named(provenance.encoder), **encoder_identity(pair.encoder)}
     decoder = _named(provenance.decoder)
     if not (weights_are_files(hashes, "image_encoder") and pair.is_as_loaded):
         encoder["weights"] = weights_hash(pair.encoder)
@@ -50,7 +50,8 @@ def _named(part: PartProvenance | None) -> dict[str, Any]:
     return {key: entry[key] for key in ("family", "dtype", "preprocessing") if key in entry}
 
 
-def _encoder_identity(encoder: Encoder) -> dict[str, Any]:
+def encoder_identity(encoder: Encoder) -> dict[str, Any]:
+    """Returns what decides an encoder's numbers besides its weights: precision, preprocessing, attention."""
     processor = getattr(encoder, "processor", None)
     return {
         "dtype": str(encoder.dtype).removeprefix("torch."),  # as it is now: a model in memory may have been converted

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from steerlens.cli.main import main
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
 from steerlens.progress import run_to_end
 from steerlens.saes import EMBEDDING, fidelity, load_sae
 from steerlens.sites import Site
@@ -28,6 +29,7 @@ from steerlens.training import (
     train_sae,
     write_sae,
 )
+from steerlens.training.checkpoint import save_checkpoint
 from steerlens.zoo.pair import Pair
 
 D, F, K = 24, 48, 3
@@ -220,6 +222,13 @@ def test_the_command_trains_refuses_and_resumes(
         ({"--site": "vector.mine"}, "cannot be trained at"),
         ({"--images": "nowhere"}, "not a folder"),
         ({"--batch": "100000"}, "fewer than a batch"),
+        ({"--features": "0"}, "an autoencoder of 0 features"),
+        ({"--name": ".."}, "cannot be the name of an autoencoder"),
+        ({"--name": "values"}, "cannot be the name of an autoencoder"),
+        ({"--name": "a/b"}, "cannot name"),
+        ({"--rate": "0"}, "--rate must be above 0"),
+        ({"--rate": "nan"}, "--rate: nan is no finite number"),
+        ({"--minutes": "inf"}, "--minutes: inf is no finite number"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(
@@ -238,3 +247,59 @@ def test_a_wrong_request_is_one_clear_line(
 def test_a_recipe_makes_sense() -> None:
     with pytest.raises(UsageError, match="keeps 1 to 4"):
         SaeRecipe(4, 5)
+
+
+def small_run(folder: Path, pair_folder: Path, *, colour: int = 0) -> list[str]:
+    """Makes pictures; returns the command of a short training on them."""
+    (folder / "photos").mkdir(exist_ok=True)
+    for number in range(6):
+        Image.effect_noise((20 + colour, 20), 90).convert("RGB").save(folder / "photos" / f"{number}.png")
+    command = ["train", "sae", "--model", str(pair_folder), "--site", "resid_post.1", "--out", str(folder / "run")]
+    command += ["--images", str(folder / "photos"), "--features", "20", "--k", "3", "--batch", "32", "--steps", "2"]
+    return command
+
+
+def test_a_run_is_not_continued_with_other_pictures_or_another_model(
+    pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = small_run(tmp_path, pair_folder)
+    assert main(command) == 0
+    small_run(tmp_path, pair_folder, colour=7)  # as many pictures in a folder of the same name
+    assert main([*command, "--resume"]) == 2
+    assert "a run with other options" in capsys.readouterr().err
+    record = tmp_path / "run" / "run.json"
+    recorded = json.loads(record.read_text())
+    record.write_text(json.dumps({**recorded, "model": {**recorded["model"], "weights": "0" * 64}}))
+    assert main([*command, "--resume"]) == 2
+    # Runs of before recorded neither, and go on.
+    older = {key: value for key, value in recorded.items() if key not in ("model", "pictures_hash")}
+    record.write_text(json.dumps(older))
+    assert main([*command, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("damaged", ["values/values-00000.safetensors", "sae.checkpoint.safetensors", "run.json"])
+def test_a_damaged_file_of_a_run_is_named(
+    damaged: str, pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = small_run(tmp_path, pair_folder)
+    assert main(command) == 0
+    path = tmp_path / "run" / damaged
+    path.write_bytes(path.read_bytes()[:-9] if path.suffix == ".json" else path.read_bytes()[:50])
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 1
+    told = capsys.readouterr().err
+    assert path.name in told and "unexpected" not in told and told.count("steerlens: ") == 1
+    path.unlink()
+    if damaged != "run.json":
+        assert main([*command, "--resume"]) == 0, "what it held is computed again"
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        (tmp_path / "a.safetensors.tmp").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("steerlens.training.checkpoint.save_file", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        save_checkpoint(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, {})
+    assert not list(tmp_path.iterdir())
