@@ -1,5 +1,6 @@
 """Upload of a site and its runs to the Hugging Face hub: a static Space, and a data set of parquet files."""
 
+import json
 import re
 import shutil
 from collections.abc import Generator, Mapping
@@ -14,7 +15,7 @@ from steerlens.atlas import Atlas
 from steerlens.borders import reason
 from steerlens.errors import StoreError, UsageError
 from steerlens.progress import Progress
-from steerlens.report.site import Site
+from steerlens.report.site import Site, site_files
 from steerlens.runs.export import export_parquet
 from steerlens.storage import distinct_names
 
@@ -150,7 +151,11 @@ def prepared_upload(
         inside = Path(temporary.name)
         folders: dict[Kind, Path] = {"space": inside / "space", "dataset": inside / "dataset"}
         # A copy, since a Space has a card that the site on another server must not have.
-        shutil.copytree(site.folder, folders["space"], ignore=shutil.ignore_patterns(".lock"))
+        # Only what was published: the folder may hold other files, and links to anywhere.
+        for name in site_files(site.folder):
+            target_file = folders["space"] / name
+            target_file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(site.folder / name, target_file, follow_symlinks=False)
         (folders["space"] / "README.md").write_text(_space_card(target, title), encoding="utf-8")
         (folders["dataset"] / "data").mkdir(parents=True)
         files = distinct_names({name: (name, str(index)) for index, name in enumerate(runs)})
@@ -164,9 +169,8 @@ def prepared_upload(
 
 
 def _space_card(target: HubTarget, title: str) -> str:
-    named = (title or target.repository).replace('"', "'")
     return f"""---
-title: "{named}"
+title: {json.dumps(title or target.repository)}
 sdk: static
 app_file: index.html
 datasets:

@@ -148,7 +148,9 @@ def test_an_interrupted_site_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
-@pytest.mark.parametrize("url", ["example.org", "javascript:alert(1)", "file:///x"])
+@pytest.mark.parametrize(
+    "url", ["example.org", "javascript:alert(1)", "file:///x", "https://[::1", "https://a b", "https://a/\x1b[31m"]
+)
 def test_what_is_no_address_of_a_site_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError, match="is no address of a site"):
         publish(tmp_path / "site", url=url)
@@ -164,3 +166,25 @@ def test_scripts_and_styles_change_their_names_with_their_content(tmp_path: Path
     names = {path.name for path in (publish(tmp_path / "site").folder / "assets").iterdir()}
     assert all(re.fullmatch(r"(page|forward)-[0-9a-f]{10}\.(js|css)", name) for name in names)
     assert len(names) == 3
+
+
+def test_a_replaced_site_keeps_no_page_of_before_and_every_file_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    publish(folder)
+    (folder / "week" / "mine.txt").write_text("mine")
+    (tmp_path / "secret").write_text("secret")
+    marker = json.loads((folder / "site.json").read_text(encoding="utf-8"))
+    marker["files"] += ["../secret", "week/../../secret", "/etc/hostname", "missing/file", ""]
+    (folder / "site.json").write_text(json.dumps(marker), encoding="utf-8")
+    publish(folder, {"week": fake_atlas(("apple",), layers=2, heads=2)}, force=True)
+    assert (folder / "week" / "apple.html").is_file()
+    assert not [path for path in folder.rglob("*") if "boat" in path.name or "other" in path.parts[-2:]]
+    assert (folder / "week" / "mine.txt").is_file() and (tmp_path / "secret").is_file()
+
+
+@pytest.mark.parametrize("marker", [b"", b"[]", b'{"files": 3}', b'{"files": [3, null]}', b"\xff"])
+def test_the_marker_of_a_damaged_site_is_replaced(tmp_path: Path, marker: bytes) -> None:
+    publish(tmp_path / "site")
+    (tmp_path / "site" / "site.json").write_bytes(marker)
+    publish(tmp_path / "site", force=True)
+    assert json.loads((tmp_path / "site" / "site.json").read_text(encoding="utf-8"))["files"]

@@ -81,3 +81,27 @@ def test_the_data_set_declares_its_tables(tmp_path: Path) -> None:
         tables = [pq.read_table(folder / config["data_files"]) for config in card["configs"]]
         assert [config.get("default", False) for config in card["configs"]] == [True, False]
         assert {"image", "input_image", "similarity"} <= set(tables[0].column_names)
+
+
+def test_only_what_was_published_is_uploaded(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    runs = {"week": fake_atlas(layers=2, heads=2)}
+    site = run_to_end(publish_site(runs, tmp_path / "site"))
+    (site.folder / "notes.txt").write_text("not for others")
+    (site.folder / "link").symlink_to(tmp_path / "secret")
+    with run_to_end(prepared_upload(runs, site, HubTarget.parse("hub:ada/atlas"))) as upload:
+        listed = set(upload.listing()["space"])
+    assert {"index.html", "site.json", ".nojekyll"} <= listed
+    assert not {"notes.txt", "link"} & listed
+    assert len(listed) == site.files + 1, "all files of the site, and the card"
+
+
+@pytest.mark.parametrize("title", ['a "b" c', "two\nsdk: docker", "a \\ b", "# - :"])
+def test_a_title_is_a_title_whatever_it_holds(tmp_path: Path, title: str) -> None:
+    import yaml
+
+    runs = {"week": fake_atlas(layers=2, heads=2)}
+    site = run_to_end(publish_site(runs, tmp_path / "site"))
+    with run_to_end(prepared_upload(runs, site, HubTarget.parse("hub:ada/atlas"), title=title)) as upload:
+        card = yaml.safe_load((upload.folders["space"] / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert (card["title"], card["sdk"]) == (title, "static")

@@ -7,25 +7,26 @@
     RUN/pictures/INPUT/N.webp        its pictures, loaded when they come into view
     RUN/share/INPUT.jpg              what other sites show beside a link to the page
     RUN/heads/INPUT/L7H3.html, .jpg  the same for the best heads: a small page to share, which forwards to the head
-    site.json                        version, runs and inputs
+    site.json                        version, runs, inputs, and names of all files
 
 The pages are the report's own, linked to files instead of holding them. A page works under any path of any server.
 """
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
 from steerlens._version import __version__
 from steerlens.atlas import Atlas, Reading
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
+from steerlens.limits import read_file
 from steerlens.progress import Progress
 from steerlens.report.citing import made_by
 from steerlens.report.content import Addresses, page_meta, picture_data
@@ -35,7 +36,7 @@ from steerlens.report.html import Linked, asset, page_environment, plain_json, r
 from steerlens.report.seen import seen_picture
 from steerlens.report.site.heads import head_pages
 from steerlens.report.site.social import SIZE, social_picture
-from steerlens.storage import OwnedFolder, distinct_names
+from steerlens.storage import OwnedFolder, distinct_names, parse_json
 
 PICTURE_SIDE, INPUT_SIDE, THUMBNAIL_SIDE = 256, 384, 128
 """Longest sides, in pixels, of decoded pictures, of input pictures, and of those on the index."""
@@ -112,6 +113,7 @@ def publish_site(
         if not atlas.finished:
             raise UsageError(f"{name} has no decoded picture yet: there is nothing to publish.")
     own, new = OwnedFolder(folder), not folder.exists()
+    before = site_files(folder)
     writer = _Writer(own, address, title, force)
     try:
         yield from writer.write(runs)
@@ -121,9 +123,28 @@ def publish_site(
             with suppress(OSError):
                 folder.rmdir()
         raise
+    _remove_stale(own, before, writer.names)
     inputs = sum(len(atlas.readings) for atlas in runs.values())
     pictures = sum(len(atlas.finished) for atlas in runs.values())
-    return Site(folder, len(runs), inputs, pictures, writer.files, writer.bytes)
+    return Site(folder, len(runs), inputs, pictures, len(writer.names), writer.bytes)
+
+
+def site_files(folder: Path) -> tuple[str, ...]:
+    """Returns the files of a site, relative to its folder, as its marker lists them; none where it lists none."""
+    try:
+        content = parse_json(read_file(folder / MARKER, "manifest_bytes"))
+    except (UsageError, ValueError):
+        return ()
+    listed: object = cast(dict[str, object], content).get("files") if isinstance(content, dict) else None
+    names = cast(list[object], listed) if isinstance(listed, list) else []
+    return tuple(name for name in names if isinstance(name, str))
+
+
+def _remove_stale(own: OwnedFolder, before: Iterable[str], now: Iterable[str]) -> None:
+    """Removes files of an earlier site that the new one lacks: whoever takes an input back wants its page gone."""
+    for name in sorted(set(before) - set(now)):
+        with suppress(StoreError, OSError):  # what is no file inside the folder is left alone
+            own.path(*name.split("/")).unlink()
 
 
 def _check_folder(folder: Path, force: bool) -> None:
@@ -141,8 +162,12 @@ def _check_folder(folder: Path, force: bool) -> None:
 def _checked_url(url: str) -> str:
     if not url:
         return ""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:  # a half of the brackets of an IPv6 address
+        whole = False
+    if not whole or not url.isprintable() or " " in url:
         raise UsageError(f"{url!r} is no address of a site; give one such as https://example.org/atlas.")
     return url.rstrip("/") + "/"
 
@@ -152,7 +177,7 @@ class _Writer:
 
     def __init__(self, own: OwnedFolder, url: str, title: str, force: bool) -> None:
         self._own, self._url, self._title, self._force = own, url, title, force
-        self.files, self.bytes = 0, 0
+        self.names, self.bytes = list[str](), 0
 
     def write(self, runs: Mapping[str, Atlas]) -> Generator[Progress]:
         done, total = 0, sum(len(atlas.finished) for atlas in runs.values())
@@ -173,7 +198,7 @@ class _Writer:
                     self._add(html.encode(), entry.name, "index.html")
         self._add(self._index(entries, style).encode(), "index.html")
         self._add(b"", ".nojekyll")  # pages hosts would leave out folders whose names begin with an underscore
-        self._add(_marker(entries), MARKER)
+        self._add(_marker(entries, [*self.names, MARKER]), MARKER)
 
     def _write_pictures(
         self, entry: _Entry, page: _Page, reading: Reading, shared: Mapping[str, str], done: int, total: int
@@ -285,7 +310,7 @@ class _Writer:
 
     def _add(self, data: bytes, *names: str) -> None:
         self._own.add(data, *names, replace=self._force)
-        self.files += 1
+        self.names.append("/".join(names))
         self.bytes += len(data)
 
 
@@ -297,9 +322,10 @@ def _pages(atlas: Atlas) -> tuple[_Page, ...]:
     return tuple(_Page(id, names[id], stems[id]) for id in names)
 
 
-def _marker(entries: list[_Entry]) -> bytes:
+def _marker(entries: list[_Entry], files: list[str]) -> bytes:
     runs = {entry.name: [page.html for page in entry.pages] for entry in entries}
-    return json.dumps({"steerlens": __version__, "runs": runs}, ensure_ascii=False, indent=1).encode()
+    content = {"steerlens": __version__, "runs": runs, "files": files}
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()
 
 
 def _without_gaps(value: Any) -> Any:
