@@ -47,7 +47,7 @@ class NeuronProjection:
         return site
 
     def directions(self, indices: Int[Tensor, "N"] | None = None) -> Float[Tensor, "N D"]:
-        """What neurons write for an activation of 1, LayerScale included.
+        """Writes of neurons at an activation of 1, LayerScale included.
 
         Args:
             indices: neurons; None for all.
@@ -63,7 +63,7 @@ class NeuronProjection:
         return activations[..., index : index + 1] * direction
 
     def bias_write(self) -> Float[Tensor, "D"]:
-        """What the projection writes besides its neurons; zeros without a bias."""
+        """Write of the projection's bias; zeros without one."""
         bias = self.weight.new_zeros(self.weight.shape[0]) if self.bias is None else self.bias
         return bias.detach() if self.scale is None else (bias * self.scale).detach()
 

@@ -1,5 +1,6 @@
 """The corpus: one small valid input of every kind, made once, and what is mutated of it for each kind."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from random import Random
 import numpy as np
 import torch
 import yaml
-from mutations import mutate_file, mutated_bytes, mutated_value
+from mutations import mutate_file, mutated_bytes, mutated_tensors, mutated_value
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -17,6 +18,9 @@ from steerlens.testing.tiny import save_tiny_pair
 FAST = ("--sites", "head.0.0,resid_post.1", "--lens", "diffusion", "--steps", "1", "--no-cache")
 
 _FORMATS = ("png", "jpg", "gif", "tif", "webp", "bmp")
+
+EXPLORER = "explorer-requests"
+"""Name of a command of the fuzzer's own."""
 
 CARD = """\
 title: a tiny pair
@@ -48,6 +52,7 @@ def make_corpus(folder: Path, command: Callable[[Sequence[str]], int]) -> None:
     save_tiny_pair(folder / "pair", layers=2)
     (folder / "texts.txt").write_text("a cat\na dog\n" * 3)
     save_file({"one": torch.ones(16), "two": torch.eye(16)[:2]}, folder / "vector.safetensors")
+    _make_autoencoders(folder / "autoencoders", width=16)
     picture, pair = str(folder / "picture.png"), str(folder / "pair")
     if command(("lens", picture, "--model", pair, *FAST, "--out", str(folder / "run"))) != 0:
         raise RuntimeError("the corpus cannot be made")
@@ -62,6 +67,30 @@ def make_corpus(folder: Path, command: Callable[[Sequence[str]], int]) -> None:
     )
     if command(index_pictures) != 0:
         raise RuntimeError("the index cannot be made")
+    if command(("runs", "publish", str(folder / "run"), "--out", str(folder / "site"))) != 0:
+        raise RuntimeError("the site cannot be made")
+
+
+def _make_autoencoders(folder: Path, width: int, features: int = 24) -> None:
+    """Writes a sparse autoencoder in the layout of each library that is read."""
+    rows = torch.nn.functional.normalize(torch.randn(features, width), dim=1)
+    weights = {"W_enc": rows.T.contiguous(), "W_dec": rows, "b_enc": torch.zeros(features), "b_dec": torch.zeros(width)}
+    for name in ("saelens", "prisma", "plain", "saev", "overcomplete"):
+        (folder / name).mkdir(parents=True)
+    config = {"architecture": "topk", "k": 4, "d_in": width, "d_sae": features, "apply_b_dec_to_input": False}
+    config |= {"hook_name": "blocks.1.hook_resid_post", "normalize_activations": "layer_norm"}
+    (folder / "saelens" / "cfg.json").write_text(json.dumps(config))
+    save_file(weights, folder / "saelens" / "sae_weights.safetensors")
+    config = {"hook_point_layer": 1, "layer_subtype": "hook_resid_post", "activation_fn_str": "topk"}
+    (folder / "prisma" / "config.json").write_text(json.dumps({**config, "activation_fn_kwargs": {"k": 4}}))
+    torch.save({"state_dict": weights}, folder / "prisma" / "weights.pt")
+    save_file({**weights, "threshold": torch.full((features,), 0.1)}, folder / "plain" / "plain.safetensors")
+    with (folder / "saev" / "saev.pt").open("wb") as stream:
+        activation = {"cls": "BatchTopK", "params": {"top_k": 4}}
+        stream.write(json.dumps({"schema": 5, "cfg": {"activation": activation}}).encode() + b"\n")
+        torch.save({**weights, "activation.threshold": torch.tensor(0.1)}, stream)
+    layers = {"encoder.final_block.0.weight": rows, "dictionary._weights": rows, "thresholds": torch.zeros(features)}
+    torch.save(layers, folder / "overcomplete" / "overcomplete.pt")
 
 
 def copy_into(corpus: Path, name: str, case: Path) -> Path:
@@ -129,6 +158,60 @@ def indexes(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
     index = copy_into(corpus, "index", case)
     mutate_file(rng.choice(sorted(index.glob("neighbours.*"))), rng)
     return ("lens", str(corpus / "picture.png"), "--model", "index", *FAST, "--out", "out")
+
+
+def autoencoders(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
+    """A file of a sparse autoencoder is mutated, and its features are looked at."""
+    folder = copy_into(
+        corpus / "autoencoders", rng.choice(("saelens", "prisma", "plain", "saev", "overcomplete")), case
+    )
+    path = rng.choice(sorted(folder.iterdir()))
+    if path.suffix == ".pt" and rng.random() < 0.7:
+        mutated_tensors(path, rng)
+    else:
+        mutate_file(path, rng)
+    source = path if rng.random() < 0.5 or folder.name in ("plain", "saev", "overcomplete") else folder
+    site = () if rng.random() < 0.3 else ("--sae-site", "resid_post.1")
+    activation = () if rng.random() < 0.7 else ("--sae-activation", rng.choice(("relu", "top_k:3", "batch_top_k:0.1")))
+    chosen = ("--sites", "features", "--strongest", "2", "--lens", "steering", "--steps", "1", "--no-cache")
+    models = ("lens", str(corpus / "picture.png"), "--model", str(corpus / "pair"), "--out", "out")
+    return (*models, "--sae", str(source.relative_to(case)), *site, *activation, *chosen)
+
+
+def second_order(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
+    """Weights or a config of the pair are mutated, and neurons are followed through later attention."""
+    pair = copy_into(corpus, "pair", case) / "image_encoder"
+    mutate_file(rng.choice([pair / "config.json", pair / "model.safetensors"]), rng)
+    if rng.random() < 0.3:
+        shutil.copy(corpus / "pair" / "image_encoder" / "model.safetensors", pair / "model.safetensors")
+    sites = rng.choice(("neurons", "neuron.0", "neuron.0.3,neuron.1.2", "neuron.1", "neuron.0.99999,neurons"))
+    given = ("lens", str(corpus / "picture.png"), "--model", "pair", "--sites", sites, "--lens", "steering")
+    return (*given, "--strongest", rng.choice(("1", "3", "500")), "--steps", "1", "--no-cache", "--out", "out")
+
+
+def sites(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
+    """A run or the marker of a site is mutated, and the run is published in the place of the site."""
+    run = copy_into(corpus, "run", case)
+    copy_into(corpus, "site", case).rename(case / "out")
+    kind = rng.randrange(3)
+    if kind == 0:
+        mutate_file(case / "out" / "site.json", rng)
+    elif kind == 1:
+        mutate_file(run / "manifest.json", rng)
+    else:
+        mutate_file(rng.choice(sorted(path for path in run.rglob("*.parquet"))), rng)
+    (run / "SHA256SUMS").unlink(missing_ok=True)
+    title = rng.choice(("", "a title", "</title><script>", "x" * 5000, "\x1b[31m\u202e"))
+    url = rng.choice(("", "https://example.org/a", "https://[::1", "javascript:x", "https://a b/", "//x"))
+    force = ("--force",) if rng.random() < 0.9 else ()
+    named = (*(("--title", title) if title else ()), *(("--url", url) if url else ()))
+    return ("runs", "publish", "run", "--out", "out", *named, *force)
+
+
+def explorer(corpus: Path, case: Path, rng: Random) -> tuple[str, ...]:
+    """Ten hostile requests are sent to the server of an explorer (`explorer_command` in `fuzzing.py`)."""
+    del corpus, case
+    return (EXPLORER, str(rng.randrange(10**9)), "10")
 
 
 def _run_command(rng: Random) -> tuple[str, ...]:
@@ -206,5 +289,9 @@ KINDS: Mapping[str, Callable[[Path, Path, Random], tuple[str, ...]]] = {
     "manifests": manifests,
     "parquet": parquet,
     "command lines": command_lines,
+    "autoencoders": autoencoders,
+    "second order": second_order,
+    "sites": sites,
+    "explorer": explorer,
 }
 """What mutates an input of each kind in a case's folder, and gives the command that reads it."""

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -24,8 +25,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
 
 from children import Limits, Outcome, run_in_child
-from corpus import KINDS, make_corpus
+from corpus import EXPLORER, KINDS, make_corpus
+from explorer_requests import explorer_command
 
+import steerlens as sl
 from steerlens.cli.main import main as steerlens
 
 _LONGEST = 2000
@@ -88,6 +91,7 @@ class Fuzzer:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             make_corpus(self.corpus, steerlens)
             steerlens(["runs", "show", str(self.corpus / "run")])
+            self._pair = sl.load(str(self.corpus / "pair"))
         self.before = run_in_child(lambda _: 0, (), self.victim, limits).memory
         self._outside = (self.corpus, self.victim, folder / "home")
 
@@ -98,13 +102,19 @@ class Fuzzer:
         case.mkdir(parents=True)
         return case
 
+    def command(self, arguments: Sequence[str]) -> int:
+        """Runs the command of a case, in the child."""
+        if arguments[0] == EXPLORER:
+            return explorer_command(self._pair, arguments[1], int(arguments[2]))
+        return steerlens(arguments)
+
     def try_one(self, kind: str, seed: str) -> tuple[list[str], tuple[str, ...], Outcome]:
         """Runs one case; what is wrong with it, its command, and how it ended."""
         case = self.new_case()
         arguments = KINDS[kind](self.corpus, case, Random(f"{kind} {seed}"))
         places = [(place, "") for place in self._outside] + [(case, "out")]
         before = [snapshot(place, without=out) for place, out in places]
-        outcome = run_in_child(steerlens, arguments, case, self.limits, self.before)
+        outcome = run_in_child(self.command, arguments, case, self.limits, self.before)
         wrong = faults(outcome, self.limits)
         if before != [snapshot(place, without=out) for place, out in places]:
             wrong.append("files outside --out were written, changed or removed")

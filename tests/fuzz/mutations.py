@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 SPECIAL = (
     b"\0",
@@ -140,6 +141,39 @@ def mutated_safetensors(data: bytes, rng: Random) -> bytes:
     header = _dumped(mutated_value(json.loads(data[8 : 8 + length]), rng))
     size = len(header) if rng.random() < 0.8 else rng.choice((0, 2**63 - 1, len(header) + 100))
     return size.to_bytes(8, "little") + header + data[8 + length :]
+
+
+class Foreign:
+    """An object that no reader of plain tensors may build."""
+
+
+def mutated_tensors(path: Path, rng: Random) -> None:
+    """Rewrites a PyTorch file, with a header line if it has one, with one or two other entries."""
+    data = path.read_bytes()
+    header, content = (
+        (data[: data.index(b"\n") + 1], data[data.index(b"\n") + 1 :]) if data[:1] == b"{" else (b"", data)
+    )
+    tensors = torch.load(io.BytesIO(content), weights_only=True)
+    table = tensors.get("state_dict", tensors)
+    for name in rng.sample(sorted(table), rng.randint(1, 2)):
+        value = table[name]
+        changes: tuple[Any, ...] = (
+            *(
+                torch.full_like(value, float("nan")),
+                torch.full_like(value, 1e38),
+                torch.zeros_like(value),
+                value.mT if value.ndim > 1 else value[:-1],
+            ),
+            *(value.half(), value.double(), value.to(torch.int64), value.to(torch.complex64), value[:0], value[None]),
+            *(torch.zeros(1).expand(10**9), torch.zeros(1, 1).expand(10**6, 10**6), torch.empty(3, device="meta")),
+            *(value.to_sparse(), None, 3, "text", [value], {"a": value}, Foreign(), torch.tensor(float("inf"))),
+        )
+        table[name] = rng.choice(changes)
+        if rng.random() < 0.2:
+            table[rng.choice(("", "W_dec.weight", "../x", 3, "threshold", "encoder.mlp_blocks.0"))] = table.pop(name)
+    out = io.BytesIO()
+    torch.save(tensors, out)
+    path.write_bytes(header + out.getvalue())
 
 
 def mutated_parquet(data: bytes, rng: Random) -> bytes:

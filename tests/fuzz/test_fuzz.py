@@ -29,7 +29,7 @@ from steerlens.testing.atlases import fake_atlas
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="runs where /proc tells the size of a process")
 def test_mutated_inputs_of_every_kind_end_with_one_message() -> None:
     script = Path(__file__).with_name("fuzzing.py")
-    command = [sys.executable, str(script), "--inputs", "45", "--seconds", "8", "--seed", "1"]
+    command = [sys.executable, str(script), "--inputs", "52", "--seconds", "10", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all: " in done.stdout

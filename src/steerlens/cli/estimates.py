@@ -1,4 +1,4 @@
-"""What estimates of `--dry-run` share: disk space, timing, and numbers without false precision."""
+"""Disk space, timing and rounding for the estimates of `--dry-run`."""
 
 import math
 import time

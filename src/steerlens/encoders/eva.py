@@ -41,7 +41,7 @@ class EvaTrunk(TimmTrunk):
         return self.vit.attn_pool is not None
 
     def additions(self, block: Any) -> Additions:
-        """What drops paths in training: LayerScale is a parameter, applied before."""
+        """Modules whose outputs are added: those that drop paths in training, after LayerScale was applied."""
         return Additions(block.drop_path1, block.drop_path2, block.gamma_1, block.gamma_2)
 
     def recording_attention(self, tokens: Sequence[int]) -> AbstractContextManager[Recorded]:

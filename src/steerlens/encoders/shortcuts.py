@@ -1,7 +1,7 @@
-"""Work that a pass from a prefix can leave out of its first and its last block without changing its result.
+"""Shortcuts in the first and the last block of a pass from a prefix, which leave its result unchanged.
 
-Rows of one picture are equal up to the first change, so the first block computes what comes before it for one row and
-goes on with all rows from there (`branch`): its attention runs once, however many heads are changed. Only the readout
+Rows of one picture are equal up to the first change, so the first block runs on one row up to there and on all rows
+from there (`branch`): its attention runs once, however many heads are changed. Only the readout
 tokens are read after the last block, so its MLP runs on no others (`narrow`). Both act by hooks on the native modules.
 """
 
@@ -18,7 +18,7 @@ _BEFORE_MLP = frozenset({"resid_pre", "resid_mid", "head", "attn_out"})
 
 
 def branch(modules: LayerModules, interventions: Sequence[Intervention], rows: int) -> Hook | None:
-    """Builds the hook that goes on with many rows where the first of a layer's interventions acts.
+    """Builds the hook that expands one row to many where the first of a layer's interventions acts.
 
     It must be registered before the hooks of the interventions. The native block adds outputs of `rows` rows to a
     residual of one, which broadcasts.

@@ -18,7 +18,7 @@ from steerlens.errors import ModelError
 
 
 class Additions(NamedTuple):
-    """What a block adds to the residual stream.
+    """Modules and scales of a block's two additions to the residual stream.
 
     Attributes:
         attn_out: module whose output attention adds.

@@ -83,7 +83,7 @@ class RealPassLens(ABC):
 
     @property
     def weights(self) -> Float[Tensor, "T"]:
-        """Weight in [0,1] of every token: how far it is changed."""
+        """Weights of the change on every token, in [0,1]."""
         return torch.ones(self.encoder.spec.n_tokens)
 
     def check(self, sites: Sequence[Site]) -> None:

@@ -33,7 +33,7 @@ def card_data(cards: InputCards | None) -> dict[str, Any] | None:
 
 
 def measured_words(measured: Faithfulness, head: str) -> tuple[str, str, str, str]:
-    """What is measured; its figure over all heads with the interval; this head's own; and the measure."""
+    """Texts of a measurement: its subject, its value over all heads with the interval, this head's own, the measure."""
     figure = f"{two(measured.value)} [{two(measured.low)}, {two(measured.high)}]"
     own = measured.heads.get(head)
     measure = f"{measured.measure}; {measured.pictures} pictures"
@@ -41,7 +41,7 @@ def measured_words(measured: Faithfulness, head: str) -> tuple[str, str, str, st
 
 
 def missing_words(cards: InputCards) -> str:
-    """Says which ways of showing heads were not measured on the model, and what measures them; empty if none."""
+    """Names the ways of showing heads that were not measured on the model, and the studies that measure them."""
     known = {measured.of for measured in cards.faithfulness}
     missing = [of for of in MEASURED_BY if of not in known]
     if not missing:

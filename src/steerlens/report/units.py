@@ -82,7 +82,7 @@ def _fit_words(fit: Mapping[str, Any]) -> str:
 
 
 def unit_sentences(atlas: Atlas, reading: Reading) -> Iterator[str]:
-    """What the units of one input come to."""
+    """Sentences on how many features of each autoencoder are active on one input, and which most."""
     for name, sae in saes_of(atlas).items():
         active = (sae.get("active") or {}).get(reading.id)
         shown = [unit for unit in reading.units if unit.site.kind == "feature" and unit.site.name == name]

@@ -102,7 +102,7 @@ def tidy_hashes(folder: Path) -> None:
 
 
 def damage_of(folder: Path, name: str, hashes: Mapping[str, str]) -> str | None:
-    """What a hash says against a file of a run, or None.
+    """Describes the damage that a hash shows in a file of a run; None if there is none.
 
     Args:
         folder: the run.

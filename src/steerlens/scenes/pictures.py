@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from steerlens.borders import reason
 from steerlens.errors import SteerlensError
 from steerlens.storage import write_json
 
@@ -105,12 +107,25 @@ def load_pictures(folder: Path) -> PictureSet:
     """Loads the pictures of `save_pictures`.
 
     Raises:
-        SteerlensError: the folder contains no prepared pictures.
+        SteerlensError: the folder contains no prepared pictures, or their files are damaged.
     """
     if not (folder / "pictures.json").exists():
         raise SteerlensError(f"{folder} holds no prepared pictures: run `steerlens train prepare` first")
+    try:
+        return _read(folder)
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        raise SteerlensError(
+            f"{folder} holds damaged pictures ({reason(error)}): remove it, then run `steerlens train prepare` again."
+        ) from error
+
+
+def _read(folder: Path) -> PictureSet:
     table = load_file(folder / "pictures.safetensors")
     facts = json.loads((folder / "pictures.json").read_text())
+    count = len(table["pictures"])
+    for name, most in (("concept", len(facts["concepts"])), ("style", len(facts["styles"])), ("split", 0)):
+        if len(table[name]) != count or (most and not 0 <= int(table[name].max()) < most):
+            raise ValueError(f"{name} does not fit the {count} pictures")
     return PictureSet(
         table["pictures"],
         table["concept"],

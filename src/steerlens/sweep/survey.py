@@ -43,7 +43,7 @@ class UnitSurvey:
     active: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
 
     def facts(self, saes: Mapping[str, SparseAutoencoder]) -> dict[str, Any]:
-        """What a run keeps of the autoencoders, as JSON values."""
+        """Facts about the autoencoders for the manifest of a run, as JSON values."""
         return {
             name: {
                 "site": str(sae.site),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from steerlens.borders import reason
-from steerlens.errors import StoreError, UsageError
+from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.storage import storing
 
 
@@ -62,16 +62,29 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads the weights of a finished model.
+
+    Raises:
+        ModelError: if the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read as weights: {reason(error)}.") from error
+
+
 def start_from(model: nn.Module, weights: Path) -> None:
     """Loads the weights of a finished model into a model of the same architecture.
 
     Raises:
         UsageError: if there is no such file, or it is of a model of other sizes.
+        ModelError: if it is damaged.
     """
     if not weights.is_file():
         raise UsageError(f"there are no weights to continue from: {weights} is missing.")
     try:
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(read_weights(weights))
     except RuntimeError as error:
         raise UsageError(f"{weights} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
 

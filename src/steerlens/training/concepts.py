@@ -108,7 +108,7 @@ def load_embeddings(folder: Path, pictures: PictureSet) -> Tensor:
 def fit_prototypes(embeds: Tensor, pictures: PictureSet, mean: Tensor) -> PrototypeVocabulary:
     """Fits a prototype to every concept with a training picture that is drawn in two styles or more.
 
-    What is drawn in one style alone is mostly clip art, named by its artist rather than by its concept. If no concept
+    Concepts drawn in one style alone are mostly clip art, which artists name as they like. If no concept
     has two styles, as in a set of one style, every concept gets a prototype.
 
     Args:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, distributed
 
 from steerlens.errors import UsageError
@@ -181,8 +180,7 @@ def train_decoder(
 
 def embedding_size(folder: Path) -> int:
     """Reads the embedding size E from the cached scenes of a run."""
-    with safe_open(folder / "scenes" / "held.safetensors", framework="pt") as handle:
-        return int(handle.get_slice("embeds").get_shape()[1])
+    return load_checkpoint(folder / "scenes" / "held.safetensors")[0]["embeds"].shape[1]
 
 
 def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -> int:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
 from steerlens.errors import SteerlensError
 from steerlens.scenes import BACKGROUNDS, prepared_folder
+from steerlens.training.checkpoint import read_weights
 from steerlens.zoo import SENTENCE_PACKAGE, SentenceEncoder, sentence_folder
 
 
@@ -100,5 +101,5 @@ def load_texts(data: Path) -> TextTable:
     """
     if not text_file(data).exists():
         raise SteerlensError(f"{data} has no prepared names: run `steerlens train prepare --data {data}` first.")
-    tensors = load_file(text_file(data))
+    tensors = read_weights(text_file(data))
     return TextTable(tensors["names"], tensors["companions"], tensors["backgrounds"])

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +27,7 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.training.autoencoder import AutoencoderSettings, decode_latents, load_autoencoder
 from steerlens.training.cache import SceneCache, load_cache
-from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.checkpoint import load_checkpoint, read_weights
 from steerlens.training.embedder import Embedder
 from steerlens.training.grid import save_pairs
 from steerlens.training.stage import Budget, Optimisation, autocast, run_stage, workers_of_group
@@ -223,7 +222,7 @@ def start_unet(unet: nn.Module, weights: Path) -> None:
     """
     if not weights.is_file():
         raise UsageError(f"there are no weights to continue from: {weights} is missing.")
-    loaded, random = load_file(weights), unet.state_dict()
+    loaded, random = read_weights(weights), unet.state_dict()
     resized = [name for name in loaded if name.startswith(CONDITION_LAYERS) and name in random]
     loaded |= {name: random[name] for name in resized if loaded[name].shape != random[name].shape}
     try:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from steerlens.cli.main import main
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
 from steerlens.interventions import Patch
 from steerlens.lenses import Strength
 from steerlens.profiles.features import (
@@ -195,6 +196,17 @@ def test_the_page_gives_the_table_to_its_script(finished: tuple[Path, ProfilePic
     assert base64.b64decode(dashboards[0]["tops"][0][2]) == rows[16]["tops"][0]["heat"]
     with Image.open(folder / "page" / "pictures-00.webp") as sheet:
         assert sheet.size == (720, 720)
+
+
+def test_a_damaged_part_is_named(pair: Pair, finished: tuple[Path, ProfilePictures], tmp_path: Path) -> None:
+    folder, shown = finished
+    out = Path(shutil.copytree(folder, tmp_path / "out"))
+    sae = made_sae(pair)
+    profile = run_to_end(profile_features(pair, sae, shown, options(pair), out))
+    part = next(out.glob("features/*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=f"{part.name} is damaged"):
+        write_feature_page(profile, FeatureReader(native(pair.encoder), sae), shown.pictures, out)
 
 
 @pytest.mark.parametrize("place", [Site("resid_post", 1), Site("mlp_out", 0), EMBEDDING])

@@ -234,3 +234,24 @@ def test_unknown_and_useless_sources_are_refused() -> None:
 def test_copyleft_art_is_never_trained_on() -> None:
     copyleft = [source for source in scenes.SOURCES if "SA" in source.licence or "GPL" in source.licence]
     assert len(copyleft) == 2 and not any(source.trained for source in copyleft)
+
+
+def test_damaged_pictures_are_told_with_what_to_do(archives: Path, tmp_path: Path) -> None:
+    prepare(archives, tmp_path, "emoji")
+    facts, table = (tmp_path / name for name in ("pictures.json", "pictures.safetensors"))
+    whole = {path: path.read_bytes() for path in (facts, table)}
+    short = json.loads(whole[facts])
+    short["concepts"] = short["concepts"][:1]
+    for path, data in (
+        (table, whole[table][:-50]),
+        (table, b""),
+        (facts, b"{"),
+        (facts, b"[]"),
+        (facts, b'{"concepts": 3}'),
+        (facts, json.dumps(short).encode()),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(SteerlensError, match="holds damaged pictures"):
+            scenes.load_pictures(tmp_path)
+        path.write_bytes(whole[path])
+    assert len(scenes.load_pictures(tmp_path).pictures)

@@ -12,7 +12,7 @@ _MOST = 3
 
 
 def card_lines(cards: InputCards | None) -> Iterator[str]:
-    """What each head with a card adds, and how far cards can be trusted; nothing without cards."""
+    """Lines on the change that each head with a card makes, and on the measured faithfulness of cards."""
     if cards is None or not cards.heads:
         return
     yield f"  heads steered by {cards.strength} along their write and against it, their mean write taken out:"

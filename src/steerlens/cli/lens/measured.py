@@ -1,7 +1,7 @@
 """Estimates of `--dry-run` for models whose cost cannot be counted from their configs: one picture is decoded.
 
 The models are loaded, and everything that the run would check is checked. A model that is not on this machine is not
-fetched: its plan and the size of its download are told.
+fetched: only its plan and the size of its download are printed.
 """
 
 import shutil

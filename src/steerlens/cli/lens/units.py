@@ -1,4 +1,4 @@
-"""What `steerlens lens` says of sparse autoencoders and of the strongest features and neurons."""
+"""Lines that `steerlens lens` prints about sparse autoencoders and the strongest features and neurons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _SHOWN = 6
 
 
 def fit_lines(job: Job) -> Iterator[str]:
-    """Says how well each autoencoder fits the inputs; a poor fit in capitals."""
+    """Lines on how well each autoencoder fits the inputs, with a warning about a poor fit."""
     if job.survey is None:
         return
     for name, fit in job.survey.fits.items():

@@ -15,12 +15,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
 
 from steerlens._version import __version__
+from steerlens.borders import reason
 from steerlens.encoders import EncoderSpec
+from steerlens.errors import StoreError
 from steerlens.printable import without_folders
 from steerlens.profiles.features.effects import FeatureReader
 from steerlens.profiles.features.study import FeatureProfile
@@ -53,7 +56,14 @@ def write_feature_page(
         own.write(sheet, DATA, f"pictures-{number:02d}.webp")
     index: dict[str, list[Any]] = {name: [] for name in ("density", "pictures", "largest", "effect", "texts", "tops")}
     for number in range(profile.chunks):
-        rows = pq.read_table(folder / FOLDER / chunk_name(number)).to_pylist()
+        path = folder / FOLDER / chunk_name(number)
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"{path} is damaged ({reason(error)}). Remove it, and give the same command again: only that part is "
+                "computed again."
+            ) from error
         for row in rows:
             _index_row(index, row)
         own.write(_script("chunk", number, [_dashboard(row) for row in rows]), DATA, f"features-{number:05d}.js")

@@ -106,12 +106,12 @@ def component_count(spec: EncoderSpec, sae: SparseAutoencoder | None, features: 
 
 
 def sae_identity(sae: SparseAutoencoder | None, features: int) -> dict[str, Any]:
-    """What a study's identity says of its features, as JSON values; empty for heads."""
+    """Entries for the features in a study's identity, as JSON values; empty for heads."""
     return {} if sae is None else {"sae": {"name": sae.name, "identity": sae.identity, "features": features}}
 
 
 def sae_setup(sae: SparseAutoencoder | None) -> dict[str, str]:
-    """What a study's summary says of its components, as fields of its setup; empty for heads."""
+    """Fields for the components in the setup of a study's summary; empty for heads."""
     if sae is None:
         return {}
     words = f"{sae.name}: {sae.n_features} features of {sae.site}, {sae.activation.name}"

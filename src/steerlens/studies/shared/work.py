@@ -14,7 +14,7 @@ from steerlens.studies.shared.ablation import Ablation
 
 @dataclass(frozen=True)
 class Work:
-    """What a command computes in all; an interrupted command computes less when it is resumed.
+    """Work of a whole command; a resumed command has less left to do.
 
     Attributes:
         pictures: pictures that are studied.
