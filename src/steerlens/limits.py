@@ -99,13 +99,13 @@ def read_file(path: Path, name: str) -> bytes:
         name: name of the limit on its size.
 
     Raises:
-        UsageError: if there is no such file, or it is a folder, no ordinary file, or too large.
+        UsageError: if there is no such file, or it is a folder, not a regular file, or too large.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{path} is no ordinary file.")
+                raise UsageError(f"{path} is not a regular file.")
             if words := over_limit(name, status.st_size):
                 raise UsageError(f"{path} takes {words}.")
             return file.read()
@@ -118,7 +118,7 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def is_special(path: Path) -> bool:
-    """True for a pipe, a device, a socket or a folder: reading it might wait or go on without end."""
+    """True for a pipe, a device, a socket or a folder, whose reading might never end."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):  # a missing file is reported by whoever reads it

@@ -118,7 +118,7 @@ def test_limits_can_be_raised(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_what_is_no_ordinary_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", Path("/dev/zero")):
-        with pytest.raises(UsageError, match="no ordinary file"):
+        with pytest.raises(UsageError, match="not a regular file"):
             load_picture(path)
 
 

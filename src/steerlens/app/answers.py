@@ -45,7 +45,7 @@ def _number(value: float | None) -> float | None:
 
 
 def numbers(job: Job, steered: SteeredCell, site: Site) -> dict[str, Any]:
-    """What is known of a view before decoding: similarity, strength and labels."""
+    """Computes the numbers of a view that need no decoding: similarity, strength and labels."""
     return {
         **_site(site),
         "undecoded": _number(steered.steered_similarity),

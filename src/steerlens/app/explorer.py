@@ -150,7 +150,7 @@ class Explorer:
         return recipe
 
     def reading(self, view: View) -> Reading:
-        """What needs no decoding of the view's input: labels, attention, write norms, and scores of all heads."""
+        """Computes labels, attention, norms of writes and scores of all heads for a view's input."""
         key = (view.model, view.input, view.target, view.target_input)
         known = self._readings.get(key)
         if known is not None:
@@ -162,7 +162,7 @@ class Explorer:
         return self._readings.put(key, read_picture(job, recipe.picture.id, cells, traced))
 
     def atlas(self, view: View) -> Atlas:
-        """What the page shows of the view's input: the run's own atlas, or its reading with nothing decoded."""
+        """Returns the run's own atlas for the view's input, or an atlas of its reading with nothing decoded."""
         if self.run is not None and self.belongs_to_run(view):
             return self.run.only([view.input])
         recipe, reading = self.recipe(view.clean()), self.reading(view)

@@ -39,7 +39,7 @@ class Opening:
     """How far the explorer is; read by the page, written by the worker. Safe between threads.
 
     Attributes:
-        stages: what happens until it is ready, in words.
+        stages: descriptions of the steps until it is ready.
     """
 
     stages: Sequence[str] = ("libraries", "models", "first picture")

@@ -68,7 +68,7 @@ class ServerThread:
 
     Attributes:
         url: address of the page, with its token if it has one.
-        opening: the explorer, or how far it is.
+        opening: the explorer, or the progress of opening it.
     """
 
     url: str

@@ -43,7 +43,7 @@ class Site:
     """The requests of the page.
 
     Attributes:
-        opening: the explorer, or how far it is.
+        opening: the explorer, or the progress of opening it.
         worker: the thread of the models.
         policy: what visitors may ask for.
         access: who may reach the site.
@@ -80,7 +80,7 @@ class Site:
         return Guard(Starlette(routes=routes, exception_handlers=handlers), self.access)
 
     async def page(self, request: Request) -> Response:
-        """The page: the explorer, or how far it is."""
+        """The page of the explorer, or of its progress while it opens."""
         explorer = self.opening.explorer
         if explorer is None:
             return page_file("loading.html") or _refusal("This page is not in the package.", 404)
@@ -96,7 +96,7 @@ class Site:
         return page_file(request.path_params["name"]) or _refusal("There is no such file.", 404)
 
     async def state(self, request: Request) -> Response:
-        """How far the opening is, and what the server offers."""
+        """Progress of the opening, and offers of the server: models, examples, limits."""
         explorer = self.opening.explorer
         state = {**self.opening.state(), "writes": self.policy.writes, "uploadBytes": self.policy.upload_bytes}
         if explorer is not None:

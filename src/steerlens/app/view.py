@@ -31,7 +31,7 @@ _MAX_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
 
 @dataclass(frozen=True)
 class View:
-    """What a visitor looks at.
+    """View on the page: input, site, lens, strength, seed and target.
 
     Attributes:
         input: id of the input picture.
@@ -127,7 +127,7 @@ class View:
 
 @dataclass(frozen=True)
 class LookRequest:
-    """What a tab asks for: pictures of a view.
+    """Request of a tab for pictures of a view.
 
     Attributes:
         view: the view.

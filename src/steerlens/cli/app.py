@@ -119,7 +119,7 @@ class Command:
         return self.model or (() if self.folder is not None else ("emoji",))
 
     def open_explorer(self, opening: "Opening") -> "Explorer":
-        """Opens models, pictures and run, and says how far it is."""
+        """Opens models, pictures and run, and reports its progress."""
         from steerlens.app import Policy
         from steerlens.images import load_pictures
         from steerlens.zoo import sample_picture

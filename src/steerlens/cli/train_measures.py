@@ -111,7 +111,7 @@ class Domain:
         folder = locate_pair(self.pair, local=self.local).folder
         if folder is None:
             raise UsageError(
-                f"{self.pair} is no single folder; measure its domain with `steerlens doctor --reference`."
+                f"{self.pair} is not a single folder; measure its domain with `steerlens doctor --reference`."
             )
         with ProgressBar() as progress:
             reference = run_to_end(measure_domain(pair, self.data, self.scenes), progress.show)

@@ -190,7 +190,7 @@ def _load(file: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load_file
 
     if is_special(file):
-        raise ModelError(f"image_encoder: {file} is no ordinary file.")
+        raise ModelError(f"image_encoder: {file} is not a regular file.")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

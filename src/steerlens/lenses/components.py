@@ -190,7 +190,7 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
 
     Raises:
         UsageError: if there is no such file, a tensor has another width or shape, or two have one name.
-        ModelError: if the file is no safetensors file, or holds values that are not finite.
+        ModelError: if the file is not a safetensors file, or holds values that are not finite.
         StoreError: if a head profile wrote it, and it was damaged since.
     """
     data = read_file(path, "tensors_bytes")
@@ -198,7 +198,7 @@ def load_directions(path: Path, width: int | None = None) -> dict[str, Float[Ten
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path} is no safetensors file ({error}).") from error
+        raise ModelError(f"{path} is not a safetensors file ({error}).") from error
     directions: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim not in (1, 2) or not tensor.numel():

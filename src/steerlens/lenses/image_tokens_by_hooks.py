@@ -42,7 +42,7 @@ def steer_and_patch_tokens(
         UsageError: if the site is a point of the residual stream, is several places at once, or lies after the tokens.
     """
     if not site.is_write or site.kind in ("group", "region"):
-        raise UsageError(f"{site} is no submodule's output and cannot be steered.")
+        raise UsageError(f"{site} is not the output of a submodule and cannot be steered.")
     if site.kind == "vector" and direction is None:
         raise UsageError(f"{site} was given no direction.")
     last = source.last_layer(encoder.spec.n_layers)

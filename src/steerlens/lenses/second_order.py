@@ -124,5 +124,5 @@ def _neurons(sites: Sequence[SiteLike]) -> list[Site]:
         raise UsageError("no neuron was named, such as neuron.8.17.")
     for site in neurons:
         if site.kind != "neuron":
-            raise UsageError(f"{site} is no neuron; second-order effects are those of neurons, such as neuron.8.17.")
+            raise UsageError(f"{site} is not a neuron; second-order effects are those of neurons, such as neuron.8.17.")
     return neurons

@@ -171,7 +171,7 @@ def steer_and_patch(
     """
     site = as_site(site)
     if not site.is_write:
-        raise UsageError(f"{site} is no submodule's output and cannot be steered.")
+        raise UsageError(f"{site} is not the output of a submodule and cannot be steered.")
     if site.kind in ("group", "region"):
         raise UsageError(f"{site} is no one place in the model; steer its members one by one.")
     later = later_submodules(site, layer, encoder.spec.n_layers)

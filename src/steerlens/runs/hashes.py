@@ -22,7 +22,7 @@ _ALL_LISTED = "# SHA-256 of every file in cells/ and inputs/"
 
 Labels, tensors and units have hashes too; the line stays as it was, so that earlier runs are recognised."""
 
-_SPECIAL = "it is no ordinary file"
+_SPECIAL = "it is not a regular file"
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:cells|inputs|labels|tensors|units)/[^/\n]+)")
 

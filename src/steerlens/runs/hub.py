@@ -48,7 +48,7 @@ class HubTarget:
         """
         match = _TARGET.fullmatch(text)
         if match is None:
-            raise UsageError(f"{text!r} is no place to upload to; write hub:USER/NAME, for example hub:ada/atlas.")
+            raise UsageError(f"{text!r} is not a place to upload to; write hub:USER/NAME, for example hub:ada/atlas.")
         return cls(match[1], match[2])
 
     @property

@@ -50,7 +50,7 @@ def load_sae(
 ) -> SparseAutoencoder:
     """Reads a sparse autoencoder of SAELens, ViT-Prisma, saev or Overcomplete, or plain tensors.
 
-    What the caller gives goes before what the files say.
+    Settings of the caller override those of the files.
 
     Args:
         source: a folder, a file, the name of a bundled one (`emoji-resid8`), a module of Overcomplete, or a state dict.
@@ -118,14 +118,14 @@ def _read(path: Path, given: Given, dictionary_norm: DictionaryNorm | None) -> S
             )
         return _read(files[0], given, dictionary_norm)
     if is_special(path):
-        raise ModelError(f"{given.what}: {path} is no ordinary file.")
+        raise ModelError(f"{given.what}: {path} is not a regular file.")
     if is_saev(path):
         return read_saev(path, given)
     if path.suffix == ".safetensors":
         return _read_tensors(read_safetensors(path, given.what, LIMIT), given, dictionary_norm)
     if path.suffix not in (".pt", ".pth"):
         raise ModelError(
-            f"{given.what}: {path} is no file that a sparse autoencoder is read from; give .safetensors or .pt. "
+            f"{given.what}: {path} is not a file of a sparse autoencoder; give .safetensors or .pt. "
             "Pickles are not read: they can run code."
         )
     if is_vit_prisma(path.parent, given.what):
@@ -159,6 +159,6 @@ def parse_activation(text: str) -> Activation:
     except ValueError:
         pass
     raise UsageError(
-        f"{text!r} is no activation; write relu, top_k:K (K from 1) or batch_top_k:THRESHOLD (a finite number). "
+        f"{text!r} is not an activation; write relu, top_k:K (K from 1) or batch_top_k:THRESHOLD (a finite number). "
         "Jump-relu and gated activations need tensors, and are read from files."
     )

@@ -114,7 +114,7 @@ class SparseAutoencoder:
         reads = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head")
         if self.site != EMBEDDING and self.site.kind not in reads:
             raise UsageError(
-                f"sparse autoencoder {self.name}: {self.site} is no place that it can read; name resid_pre.N, "
+                f"sparse autoencoder {self.name}: {self.site} is not a place that it can read; name resid_pre.N, "
                 f"resid_mid.N, resid_post.N, attn_out.N, mlp_out.N, head.N.H or {EMBEDDING}."
             )
         at_heads = isinstance(self.site, Site) and self.site.kind in ("attn_out", "head")
@@ -192,7 +192,7 @@ class SparseAutoencoder:
             UsageError: if the site is no feature of it.
         """
         if site.kind != "feature" or site.name != self.name:
-            raise UsageError(f"{site} is no feature of the sparse autoencoder {self.name}.")
+            raise UsageError(f"{site} is not a feature of the sparse autoencoder {self.name}.")
         return self.feature(site.index)
 
     def encode(
@@ -292,7 +292,7 @@ class SparseAutoencoder:
 
     @torch.no_grad()
     def writes(self, split: Split) -> Float[Tensor, "*T K D"]:
-        """What each active feature of a split adds to the values: `activation * multiplier * W_dec[index]`."""
+        """Computes what each active feature of a split adds to the values: `activation * multiplier * W_dec[index]`."""
         return (split.activations * split.multiplier)[..., None] * self.W_dec[split.indices]
 
     @torch.no_grad()

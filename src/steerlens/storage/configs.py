@@ -118,8 +118,8 @@ def check_library_folder(folder: Path, component: str) -> None:
     """Makes sure that a library can be given a folder: it reads configs, tokenizer files and indexes by itself.
 
     Raises:
-        ModelError: if one is no ordinary file, too large or broken, an index names files elsewhere, or the folder is an
-            adapter that sends the library to another model.
+        ModelError: if one is not a regular file, too large or broken, an index names files elsewhere, or the folder is
+            an adapter that sends the library to another model.
     """
     if (folder / _ADAPTER).exists():
         raise ModelError(f"{component}: {folder} holds an adapter of another model ({_ADAPTER}); it is not followed.")
@@ -135,7 +135,7 @@ def check_library_folder(folder: Path, component: str) -> None:
 def _check_size(path: Path, component: str) -> None:
     if not path.is_file():
         if path.exists() and not path.is_dir():
-            raise ModelError(f"{component}: {path} is no ordinary file.")
+            raise ModelError(f"{component}: {path} is not a regular file.")
         return
     if words := over_limit("list_bytes", path.stat().st_size):
         raise ModelError(f"{component}: {path} takes {words}.")

@@ -73,7 +73,7 @@ def _read_sums(folder: Path) -> Mapping[str, tuple[str, ...]]:
     """
     path = folder / SUMS
     if is_special(path):  # a pipe or a device would be read without end
-        raise StoreError(f"{path} cannot be read: it is no ordinary file.")
+        raise StoreError(f"{path} cannot be read: it is not a regular file.")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

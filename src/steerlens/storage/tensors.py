@@ -29,7 +29,7 @@ def read_safetensors(path: Path, component: str, limit: str = "tensors_bytes") -
         limit: name of the limit on its size.
 
     Raises:
-        ModelError: if it is missing, too large, damaged, or no safetensors file.
+        ModelError: if it is missing, too large, damaged, or not a safetensors file.
     """
     data = _data(path, component, limit)
     if data.startswith(b"version "):
@@ -37,7 +37,7 @@ def read_safetensors(path: Path, component: str, limit: str = "tensors_bytes") -
     try:
         return load_safetensors(data)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{component}: {path} is no safetensors file ({reason(error)}).") from None
+        raise ModelError(f"{component}: {path} is not a safetensors file ({reason(error)}).") from None
 
 
 def read_pytorch(path: Path, component: str, limit: str = "tensors_bytes") -> Any:
@@ -67,8 +67,8 @@ def parse_pytorch(data: bytes, path: Path, component: str, limit: str = "tensors
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         # The format before PyTorch 1.6 is a bare pickle, whose sizes nothing bounds.
         raise ModelError(
-            f"{component}: {path} is no file of PyTorch 1.6 or later. A pickle is not read: it can run code. Save the "
-            "tensors as safetensors."
+            f"{component}: {path} is not a file of PyTorch 1.6 or later. A pickle is not read: it can run code. Save "
+            "the tensors as safetensors."
         ) from None
     if words := over_limit(limit, size):
         raise ModelError(f"{component}: {path} unpacks to {words}.")

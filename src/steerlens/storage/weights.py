@@ -101,7 +101,7 @@ def _without_weights(folder: Path) -> str:
 
 def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
     if is_special(path):
-        raise ModelError(f"{component}: {path} is no ordinary file.")
+        raise ModelError(f"{component}: {path} is not a regular file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -112,7 +112,7 @@ def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
                 )
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= max(size - 8, 0):
-                raise ModelError(f"{component}: {path} is truncated or no safetensors file.")
+                raise ModelError(f"{component}: {path} is truncated or not a safetensors file.")
             if words := over_limit("config_bytes", length):
                 raise ModelError(f"{component}: {path} has a header of {words}.")
             entries: dict[str, Any] = json.loads(stream.read(length))
@@ -122,7 +122,7 @@ def _header(path: Path, component: str) -> dict[str, tuple[int, ...]]:
     except FileNotFoundError:
         raise ModelError(f"{component}: {path}, which its index names, is not there.") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{component}: {path} is no safetensors file ({error}).") from None
+        raise ModelError(f"{component}: {path} is not a safetensors file ({error}).") from None
     if size != end:
         raise ModelError(
             f"{component}: {path} is truncated or was changed: it should take {end} bytes and takes {size}. "

@@ -61,7 +61,7 @@ class UnitSurvey:
 
 @dataclass(frozen=True, eq=False)
 class Surveyor:
-    """What a survey needs to know of a sweep.
+    """Settings of a sweep that a survey needs.
 
     Attributes:
         encoder: the encoder.

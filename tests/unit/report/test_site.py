@@ -152,7 +152,7 @@ def test_an_interrupted_site_leaves_nothing(tmp_path: Path) -> None:
     "url", ["example.org", "javascript:alert(1)", "file:///x", "https://[::1", "https://a b", "https://a/\x1b[31m"]
 )
 def test_what_is_no_address_of_a_site_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UsageError, match="is no address of a site"):
+    with pytest.raises(UsageError, match="is not the address of a site"):
         publish(tmp_path / "site", url=url)
 
 

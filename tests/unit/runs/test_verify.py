@@ -185,9 +185,9 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, atla
     path = next((tmp_path / "run").glob(name))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is no ordinary file"):
+    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is not a regular file"):
         load_run(tmp_path / "run")
-    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is no ordinary file"):
+    with pytest.raises(StoreError, match=f"{path.name} cannot be read: it is not a regular file"):
         write(tmp_path / "run", atlas)
     verification = verify_run(tmp_path / "run")
     assert [damage.file for damage in verification.damaged] == [path.relative_to(tmp_path / "run").as_posix()]

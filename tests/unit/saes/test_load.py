@@ -112,7 +112,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds cfg.json, but no sae_weights.safetensors"):
         sl.load_sae(bare)
     (bare / "sae_weights.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(ModelError, match="is no safetensors file"):
+    with pytest.raises(ModelError, match="is not a safetensors file"):
         sl.load_sae(bare)
     left = folder(tmp_path / "b", NEW, weights("b_enc", "skip"))
     with pytest.raises(ModelError, match="hold skip, which this reader does not know"):
@@ -135,7 +135,7 @@ def test_a_plain_file_with_site_and_activation_given(tmp_path: Path) -> None:
     assert sl.load_sae(path, site="embedding", activation="relu").reads_embedding
     with pytest.raises(UsageError, match="does not say which activation"):
         sl.load_sae(path, site="resid_post.1")
-    with pytest.raises(UsageError, match="is no activation"):
+    with pytest.raises(UsageError, match="is not an activation"):
         sl.load_sae(path, site="resid_post.1", activation="gelu")
     with pytest.raises(UsageError, match="does not say where it reads"):
         sl.load_sae(path, activation="relu")
@@ -166,7 +166,7 @@ def prisma(path: Path, config: dict[str, Any], content: Any = None) -> Path:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layer_subtype": "ln2.hook_normalized"}, r"it reads 'blocks\.2\.ln2\.hook_normalized', which is no place"),
+        ({"layer_subtype": "ln2.hook_normalized"}, r"it reads 'blocks\.2\.ln2\.hook_normalized', which is not a point"),
         ({"activation_fn_str": "tanh-relu"}, "activation_fn_str 'tanh-relu' is not known; known are relu, topk"),
         ({"normalize_activations": "whitening"}, "normalize_activations 'whitening' is not known"),
         ({"is_transcoder": True}, "it is a transcoder"),
@@ -187,12 +187,12 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         sl.load_sae(prisma(tmp_path / "a", PRISMA, {"cfg": Config(), "state_dict": weights()}))
     old = tmp_path / "b.pt"
     torch.save(weights(), old, _use_new_zipfile_serialization=False)
-    with pytest.raises(ModelError, match=r"is no file of PyTorch 1\.6 or later\. A pickle is not read"):
+    with pytest.raises(ModelError, match=r"is not a file of PyTorch 1\.6 or later\. A pickle is not read"):
         sl.load_sae(old, site="resid_post.1", activation="relu")
     (tmp_path / "c.pkl").write_bytes(b"\x80\x04N.")
     with pytest.raises(ModelError, match="Pickles are not read"):
         sl.load_sae(tmp_path / "c.pkl")
-    with pytest.raises(ModelError, match="no table of tensors by name"):
+    with pytest.raises(ModelError, match="not a table of tensors by name"):
         sl.load_sae(prisma(tmp_path / "d", PRISMA, [torch.zeros(2)]))
 
 
@@ -355,5 +355,5 @@ def test_a_config_that_cannot_be_read_is_not_passed_over(name: str, put: Any, tm
 @pytest.mark.parametrize("text", ["top_k:0", "top_k:-3", "batch_top_k:nan", "batch_top_k:inf", "batch_top_k:", "topk"])
 def test_an_activation_that_keeps_nothing_is_refused(text: str, tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "a.safetensors")
-    with pytest.raises(UsageError, match="is no activation"):
+    with pytest.raises(UsageError, match="is not an activation"):
         sl.load_sae(tmp_path / "a.safetensors", site="resid_post.1", activation=text)

@@ -43,14 +43,14 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_pipe_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SteerlensError, match=rf"{name}.*is no ordinary file"):
+    with pytest.raises(SteerlensError, match=rf"{name}.*is not a regular file"):
         READERS[name](put_pipe(tmp_path / name))
 
 
 def test_a_shard_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     put_pipe(tmp_path / "shard.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "shard.safetensors"}}')
-    with pytest.raises(SteerlensError, match=r"shard\.safetensors is no ordinary file"):
+    with pytest.raises(SteerlensError, match=r"shard\.safetensors is not a regular file"):
         read_tensors(tmp_path, "image_encoder")
 
 
@@ -58,7 +58,7 @@ def test_embeddings_of_an_index_that_are_a_pipe_are_refused(tmp_path: Path) -> N
     (tmp_path / "neighbours.json").write_text("{}")
     save_file({"embeddings": torch.ones(1, 2)}, tmp_path / "neighbours.safetensors")
     put_pipe(tmp_path / "neighbours.safetensors")
-    with pytest.raises(SteerlensError, match="no ordinary file"):
+    with pytest.raises(SteerlensError, match="not a regular file"):
         read_index(tmp_path)
 
 
@@ -73,5 +73,5 @@ def test_hashes_of_a_run_that_are_a_pipe_are_refused(pair: Pair, tmp_path: Path)
     look(pair, [picture], sites="head.0.0", lenses="diffusion", steps=1, folder=tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     put_pipe(tmp_path / "copy" / "SHA256SUMS")
-    with pytest.raises(SteerlensError, match="SHA256SUMS cannot be read: it is no ordinary file"):
+    with pytest.raises(SteerlensError, match="SHA256SUMS cannot be read: it is not a regular file"):
         load_run(tmp_path / "copy")

@@ -36,7 +36,7 @@ def read_adapter(file: Path) -> "dict[str, dict[str, Tensor]]":
     from safetensors.torch import load_file
 
     if is_special(file):
-        raise ModelError(f"adapter: {file} is no ordinary file.")
+        raise ModelError(f"adapter: {file} is not a regular file.")
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -79,7 +79,7 @@ def is_plus(file: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     if is_special(file):
-        raise ModelError(f"adapter: {file} is no ordinary file.")
+        raise ModelError(f"adapter: {file} is not a regular file.")
     try:
         with safe_open(file, framework="pt") as opened:
             return "image_proj.latents" in opened.keys()  # noqa: SIM118 (no mapping)

@@ -182,7 +182,7 @@ def measured_heads(
     pictures: Int[Tensor, "N"],
     tokens: Int[Tensor, "N"],
 ) -> Float[Tensor, "N L H"]:
-    """What each earlier head adds to the pre-activation of each feature, on one token of one picture.
+    """Computes what each earlier head adds to the pre-activation of each feature, on one token of one picture.
 
     Args:
         reader: the autoencoder on its encoder.

@@ -22,7 +22,7 @@ _THUMBNAIL_BYTES = 1500
 
 @dataclass(frozen=True)
 class FeatureWork:
-    """What feature dashboards compute in all, at most: features that no picture activates are not ablated.
+    """Largest work of feature dashboards: features that no picture activates are not ablated.
 
     Attributes:
         work: pictures, passes and decoded pictures.

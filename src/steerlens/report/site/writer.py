@@ -168,7 +168,7 @@ def _checked_url(url: str) -> str:
     except ValueError:  # a half of the brackets of an IPv6 address
         whole = False
     if not whole or not url.isprintable() or " " in url:
-        raise UsageError(f"{url!r} is no address of a site; give one such as https://example.org/atlas.")
+        raise UsageError(f"{url!r} is not the address of a site; give one such as https://example.org/atlas.")
     return url.rstrip("/") + "/"
 
 

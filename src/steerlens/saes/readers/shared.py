@@ -1,4 +1,4 @@
-"""What every reader of sparse autoencoders shares: settings of the caller, and fields of a config checked."""
+"""Helpers of all readers of sparse autoencoders: settings of the caller, checked fields of a config, tensors."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Given:
-    """What a caller says of an autoencoder, which goes before what its files say.
+    """Settings of an autoencoder given by the caller, which override those of its files.
 
     Attributes:
         name: its name.
@@ -91,8 +91,8 @@ def hooked_site(text: str, what: str) -> Place:
         return as_place(text)
     except UsageError:
         raise ModelError(
-            f"{what}: it reads {text!r}, which is no place of the residual stream, no attention output, MLP output or "
-            "head, so that its features write nothing that can be decoded; if it is one of these, name its site."
+            f"{what}: it reads {text!r}, which is not a point of the residual stream, an attention output, an MLP "
+            "output or a head, so its features write nothing that can be decoded; if it is one of these, name its site."
         ) from None
 
 
@@ -142,10 +142,10 @@ def state_dict(content: object, what: str) -> dict[str, Tensor]:
         ModelError: if it is something else.
     """
     if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{what}: its weights are no table of tensors by name.")
+        raise ModelError(f"{what}: its weights are not a table of tensors by name.")
     named = cast(Mapping[Any, Any], content)
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in named.items()):
-        raise ModelError(f"{what}: its weights are no table of tensors by name.")
+        raise ModelError(f"{what}: its weights are not a table of tensors by name.")
     return dict(named)
 
 

@@ -262,7 +262,7 @@ def read_json(
         StoreError: if the file cannot be read, or holds no object.
     """
     if is_special(path):  # a pipe or a device would be read without end
-        raise StoreError(f"{path} cannot be read: it is no ordinary file; {advice}.")
+        raise StoreError(f"{path} cannot be read: it is not a regular file; {advice}.")
     try:
         data = path.read_bytes()
         check_sum(path.parent, path.name, data, advice)

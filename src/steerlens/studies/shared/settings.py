@@ -70,9 +70,9 @@ class LensSetting:
                 base="neutral" if neutral else "own",
             )
         except UsageError as error:
-            raise UsageError(f"{text!r} is no setting of a lens.") from error
+            raise UsageError(f"{text!r} is not a setting of a lens.") from error
         if str(setting) != text:
-            raise UsageError(f"{text!r} is no setting of a lens.")
+            raise UsageError(f"{text!r} is not a setting of a lens.")
         return setting
 
 

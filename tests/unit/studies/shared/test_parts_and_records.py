@@ -85,7 +85,7 @@ def test_a_summary_comes_back_from_its_file() -> None:
         ({**values, "rows": [{"setting": None}]}, r"rows\[0\] lacks 'old name'"),
         ({**values, "span": [1.0]}, "span is"),
         ({**values, "best": "many"}, "best is 'many'"),
-        ({**values, "rows": [{"old name": 1.0, "setting": "a guess"}]}, "is no setting of a lens"),
+        ({**values, "rows": [{"old name": 1.0, "setting": "a guess"}]}, "is not a setting of a lens"),
         ([], "is no object"),
         ({**values, "layout": 9}, "written by another version of steerlens"),
     ):
