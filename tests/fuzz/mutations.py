@@ -162,9 +162,16 @@ def mutated_tensors(path: Path, rng: Random) -> None:
                 torch.full_like(value, float("nan")),
                 torch.full_like(value, 1e38),
                 torch.zeros_like(value),
-                value.mT if value.ndim > 1 else value[:-1],
+                value.mT if value.ndim > 1 else value.flatten()[:-1],
             ),
-            *(value.half(), value.double(), value.to(torch.int64), value.to(torch.complex64), value[:0], value[None]),
+            *(
+                value.half(),
+                value.double(),
+                value.to(torch.int64),
+                value.to(torch.complex64),
+                value.flatten()[:0],
+                value[None],
+            ),
             *(torch.zeros(1).expand(10**9), torch.zeros(1, 1).expand(10**6, 10**6), torch.empty(3, device="meta")),
             *(value.to_sparse(), None, 3, "text", [value], {"a": value}, Foreign(), torch.tensor(float("inf"))),
         )
