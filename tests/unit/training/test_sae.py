@@ -255,7 +255,7 @@ def small_run(folder: Path, pair_folder: Path, *, colour: int = 0) -> list[str]:
     for number in range(6):
         Image.effect_noise((20 + colour, 20), 90).convert("RGB").save(folder / "photos" / f"{number}.png")
     command = ["train", "sae", "--model", str(pair_folder), "--site", "resid_post.1", "--out", str(folder / "run")]
-    command += ["--images", str(folder / "photos"), "--features", "20", "--k", "3", "--batch", "32", "--steps", "2"]
+    command += ["--images", str(folder / "photos"), "--features", "20", "--k", "3", "--batch", "16", "--steps", "2"]
     return command
 
 

@@ -143,8 +143,11 @@ def site_files(folder: Path) -> tuple[str, ...]:
 def _remove_stale(own: OwnedFolder, before: Iterable[str], now: Iterable[str]) -> None:
     """Removes files of an earlier site that the new one lacks: whoever takes an input back wants its page gone."""
     for name in sorted(set(before) - set(now)):
-        with suppress(StoreError, OSError):  # what is no file inside the folder is left alone
-            own.path(*name.split("/")).unlink()
+        with suppress(StoreError, OSError):  # anything but a file inside the folder is left alone
+            place = own.path(*name.split("/"))
+            place.unlink()
+            for above in place.parents[: len(name.split("/")) - 1]:
+                above.rmdir()  # fails, and ends the loop, where something is left
 
 
 def _check_folder(folder: Path, force: bool) -> None:
