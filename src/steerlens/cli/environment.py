@@ -108,12 +108,13 @@ def refuse_endless(command: Any) -> None:
             refuse_endless(value)
             continue
         name = field.name.removeprefix("n_")
+        option = f"--{name.replace('_', '-')}"
         for number in _numbers(value):
             if isinstance(number, float) and not math.isfinite(number):
-                raise UsageError(f"--{name.replace('_', '-')}: {number} is no finite number.")
-            counts = isinstance(number, int) and name not in _ANY_NUMBER
-            if counts and (words := over_limit(name if name in LIMITS else "option", number)):
-                raise UsageError(f"--{name.replace('_', '-')}: {words}.")
+                raise UsageError(f"{option}: {number} is not a finite number.")
+            limit = name if name in LIMITS else "option"
+            if isinstance(number, int) and name not in _ANY_NUMBER and (words := over_limit(limit, number)):
+                raise UsageError(f"{option}: {words}.")
 
 
 def _numbers(value: Any) -> Iterator[Any]:

@@ -227,8 +227,8 @@ def test_the_command_trains_refuses_and_resumes(
         ({"--name": "values"}, "cannot be the name of an autoencoder"),
         ({"--name": "a/b"}, "cannot name"),
         ({"--rate": "0"}, "--rate must be above 0"),
-        ({"--rate": "nan"}, "--rate: nan is no finite number"),
-        ({"--minutes": "inf"}, "--minutes: inf is no finite number"),
+        ({"--rate": "nan"}, "--rate: nan is not a finite number"),
+        ({"--minutes": "inf"}, "--minutes: inf is not a finite number"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(
