@@ -207,6 +207,8 @@ def _identity(encoder: Encoder, pictures: SaePictures, run: SaeRun) -> dict[str,
 
 def _open(out: Path, identity: dict[str, Any], resume: bool) -> None:
     path = out / _RUN
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; give another --out.")
     if path.exists() and not resume:
         raise UsageError(f"{out} contains a run already: give --resume to continue it, or another --out.")
     # Runs of earlier versions hashed neither the model nor the pictures.
@@ -215,5 +217,4 @@ def _open(out: Path, identity: dict[str, Any], resume: bool) -> None:
         raise UsageError(f"{out} contains a run with other options; give those again, or another --out.")
     if not path.exists() and resume:
         raise UsageError(f"{out} contains no run to continue; leave out --resume to start one.")
-    out.mkdir(parents=True, exist_ok=True)
     write_json(path, identity)

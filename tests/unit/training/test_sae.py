@@ -227,6 +227,7 @@ def test_the_command_trains_refuses_and_resumes(
         ({"--name": "values"}, "cannot be the name of an autoencoder"),
         ({"--name": "a/b"}, "cannot name"),
         ({"--rate": "0"}, "--rate must be above 0"),
+        ({"--out": __file__}, "is a file; give another --out"),
         ({"--rate": "nan"}, "--rate: nan is not a finite number"),
         ({"--minutes": "inf"}, "--minutes: inf is not a finite number"),
     ],
