@@ -1,5 +1,6 @@
 """Commands in environments that shells, daemons and schedulers leave behind, as real processes."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -66,6 +67,20 @@ def test_too_little_memory_is_one_message(picture: Path, tmp_path: Path) -> None
     )
     assert done.returncode != 0
     assert "there is not enough memory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EROFS, errno.ENOTDIR, errno.EACCES])
+def test_a_path_that_cannot_be_used_is_one_message(
+    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "some/place")
+
+    monkeypatch.setattr(program, "_dispatch", fail)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == (
+        f"steerlens: some/place cannot be used: {os.strerror(number)}. Check the path and its permissions.\n"
+    )
 
 
 @pytest.mark.parametrize("error", [SystemError("error return without exception set"), ModelError("cannot be loaded")])

@@ -198,11 +198,18 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"the disk is full{where}. Make room, then run the same command again.", StoreError.exit_code
     if _lacks_memory(error):
         return _TOO_LITTLE_MEMORY, 1
+    if isinstance(error, OSError) and error.filename and error.errno in _PLACES:
+        return f"{error.filename} cannot be used: {error.strerror}. Check the path and its permissions.", 1
     return (
         f"unexpected {kind}: {text or 'no message'}. Run it again with --debug for a traceback, and please report it.",
         1,
     )
 
+
+_PLACES = frozenset(
+    {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
+"""Errors of the file system that are due to a path, not to steerlens."""
 
 _NO_MEMORY = (
     *(
