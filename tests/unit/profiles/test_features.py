@@ -127,6 +127,18 @@ def test_ablation_is_a_real_forward_pass_without_the_feature(
             ablated = encoder.embed(inputs, [Patch(place, tuple(reader.tokens), value=without)])
         expected = 1 - cosine_similarity(clean, ablated)[pictures[row]]
         assert float(found[row]) == pytest.approx(float(expected), abs=2e-5)
+    # The control takes out as much of a random direction, which is the same on every picture.
+    given = (features, pictures, activations, torch.ones(*values.shape[:2], 1))
+    random = ablation_effects(reader, inputs, *given, control=True)
+    direction = torch.randn(values.shape[-1], generator=torch.Generator().manual_seed(8))
+    direction *= reader.rows(torch.tensor([8]))[0].norm() / direction.norm()
+    without = values - activations[..., 8:9] * direction
+    if place == EMBEDDING:
+        ablated = without[:, 0]
+    else:
+        ablated = encoder.embed(inputs, [Patch(place, tuple(reader.tokens), value=without)])
+    expected = 1 - cosine_similarity(clean, ablated)
+    assert random[1:].tolist() == pytest.approx(expected[1:].tolist(), abs=2e-5)
 
 
 def test_heads_add_their_write_along_the_encoder(pair: Pair, photos: Path) -> None:
@@ -172,6 +184,7 @@ def test_the_table_holds_every_feature(pair: Pair, finished: tuple[Path, Profile
         assert row["largest"] == pytest.approx(float(own.max()), rel=1e-4)
         assert row["tops"][0]["picture"] == int(own.amax(dim=1).argmax())
         assert len(row["tops"][0]["heat"]) == pair.encoder.spec.n_tokens
+        assert row["effect_control"] > 0
         assert len(row["texts"]) == 2 and len(row["heads_measured"]) == 4
         cosines = torch.nn.functional.cosine_similarity(sae.W_dec, sae.W_dec[row["feature"]][None])
         cosines[row["feature"]] = -1

@@ -53,6 +53,11 @@ class FeatureEffects(Protocol):
         ...
 
     @property
+    def control(self) -> Float[Tensor, "F"]:
+        """Movement when a random direction of equal size is taken out."""
+        ...
+
+    @property
     def heads(self) -> Float[Tensor, "F L H"]:
         """What each earlier head adds to the pre-activation."""
         ...
@@ -163,7 +168,8 @@ class Chunks:
                 "pictures": int(meter.in_pictures[feature]),
                 "mean": float(means[feature]),
                 "largest": float(meter.values[0, feature]),
-                "effect": None if bool(self.effects.moved[feature].isnan()) else float(self.effects.moved[feature]),
+                "effect": _number(self.effects.moved[feature]),
+                "effect_control": _number(self.effects.control[feature]),
                 "histogram": meter.histogram[:, feature].tolist(),
                 "tops": self._tops(feature),
                 "texts": texts[place],
@@ -231,3 +237,7 @@ class Chunks:
                 rows[feature][f"{name}_image"] = image_value(images[place], f"{feature}-{name}.png")
                 rows[feature][f"{name}_fidelity"] = fidelity[place]
         return rows
+
+
+def _number(value: Float[Tensor, ""]) -> float | None:
+    return None if bool(value.isnan()) else float(value)

@@ -1,7 +1,7 @@
 """Effects of features on their top picture: real ablation, and the heads whose writes activate them.
 
 ablation    the feature's part is taken out of the value on every token of a real forward pass; error and other features
-            stay: x -> x - f_i m W_dec[i]
+            stay: x -> x - f_i m W_dec[i]; its control takes out a random direction of the same size on every token
 heads       at the token where the feature is strongest, what each earlier head adds to its pre-activation:
             <h, W_enc[:, i]>; by weights alone, the norm of W_O W_enc[:, i], the most that a head's values of norm 1 add
 """
@@ -110,6 +110,8 @@ def ablation_effects(
     pictures: Int[Tensor, "N"],
     activations: Float[Tensor, "B T F"],
     multiplier: Float[Tensor, "B T 1"],
+    *,
+    control: bool = False,
 ) -> Float[Tensor, "N"]:
     """Movement of the embedding, `1 - cos`, when each feature is ablated on one picture.
 
@@ -120,6 +122,8 @@ def ablation_effects(
         pictures: the picture of the batch for each.
         activations: activations of the batch on the tokens that count.
         multiplier: undoes the normalisation of each token.
+        control: True to take out a random direction in place of each feature's, as long on every token. It depends on
+            the number of the feature alone.
     """
     encoder, site = reader.encoder, reader.sae.site
     groups, moved = torch.arange(len(features)).split(_ROWS), list[Tensor]()
@@ -127,7 +131,9 @@ def ablation_effects(
     def write(rows: Int[Tensor, " G"]) -> Float[Tensor, "G T D"]:
         # Gathered before they are multiplied: activations of all features are the largest tensor here.
         strength = activations[pictures[rows], :, features[rows]] * multiplier[pictures[rows], :, 0]
-        return (strength[..., None] * reader.rows(features[rows])[:, None]).float()
+        directions = reader.rows(features[rows])
+        directions = _random_like(directions, features[rows].tolist()) if control else directions
+        return (strength[..., None] * directions[:, None]).float()
 
     if not isinstance(site, Site):
         clean = reader.values(inputs)[0][:, 0]
@@ -144,6 +150,13 @@ def ablation_effects(
         ablated = resume(encoder, prefix, first, of_rows, [Add(place, vector=vector.to(encoder.device))])
         moved.append((1 - cosine_similarity(clean[of_rows], ablated.float())).cpu())
     return torch.cat(moved) if moved else torch.zeros(0)
+
+
+def _random_like(directions: Float[Tensor, "N D"], seeds: Sequence[int]) -> Float[Tensor, "N D"]:
+    """Random directions, one a seed, each as long as the given one."""
+    drawn = [torch.randn(directions.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    random = torch.stack(drawn).to(directions)
+    return random * (directions.norm(dim=-1, keepdim=True) / random.norm(dim=-1, keepdim=True))
 
 
 def layers_of_heads(sae: SparseAutoencoder) -> range:

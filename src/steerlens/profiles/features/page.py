@@ -108,6 +108,7 @@ def _dashboard(row: Mapping[str, Any]) -> dict[str, Any]:
     images = {name: row[f"{name}_image"] for name in ("alone", "added")}
     return {
         **{name: row[name] for name in ("density", "pictures", "mean", "largest", "effect", "histogram", "names")},
+        "control": row.get("effect_control"),
         "tops": [[top["picture"], top["value"], base64.b64encode(top["heat"]).decode()] for top in row["tops"]],
         "texts": [[text["text"], text["excess"]] for text in row["texts"]],
         "similar": [[other["feature"], other["cosine"]] for other in row["similar"]],

@@ -225,10 +225,12 @@ class Effects:
 
     Attributes:
         moved: `1 - cos` of the embedding when the feature is ablated; NaN if it was not.
+        control: the same of a random direction of equal size; NaN in parts of earlier versions.
         heads: what each earlier head adds to its pre-activation; no column for the image embedding.
     """
 
     moved: Float[Tensor, "F"]
+    control: Float[Tensor, "F"]
     heads: Float[Tensor, "F L H"]
 
 
@@ -241,7 +243,7 @@ def _effects(
 ) -> Generator[Progress, None, Effects]:
     """Second pass: ablation and heads, for the features whose first top picture is in a batch."""
     F, H = reader.sae.n_features, reader.encoder.spec.n_heads
-    moved = torch.full((F,), torch.nan)
+    moved, control = torch.full((2, F), torch.nan)
     heads = torch.zeros(F, len(reader.head_layers), H)
     first, strongest = meter.tops[0], meter.heat[0].argmax(dim=-1)
     for number, chunk in enumerate(batches(pictures, options.batch)):
@@ -251,10 +253,12 @@ def _effects(
             study.add(name, _batch_effects(reader, chunk, features, first - start, strongest, options))
         part = study.part(name)
         moved[part["features"]] = part["moved"]
+        if "control" in part:
+            control[part["features"]] = part["control"]
         heads[part["features"]] = part["heads"].float()
         give_back_freed()
         yield Progress("effects", start + len(chunk), len(pictures), "pictures")
-    return Effects(moved, heads)
+    return Effects(moved, control, heads)
 
 
 def _batch_effects(
@@ -268,17 +272,20 @@ def _batch_effects(
     layers = len(reader.head_layers)
     nothing = torch.zeros(len(features), layers, reader.encoder.spec.n_heads)
     if not len(features):
-        return {"features": features, "moved": torch.zeros(0), "heads": nothing.half()}
+        empty = torch.zeros(0)
+        return {"features": features, "moved": empty, "control": empty.clone(), "heads": nothing.half()}
     inputs, rows = _inputs(reader, chunk), first[features]
-    moved = torch.full((len(features),), torch.nan)
+    moved, control = torch.full((2, len(features)), torch.nan)
     if options.ablate:
         values, _ = reader.values(inputs)
         activations = reader.sae.encode(values)
         _, _, multiplier = reader.sae.normalisation.affine(values)
         shape = (*values.shape[:-1], 1)
-        moved = ablation_effects(
-            reader, inputs, features, rows, activations, torch.as_tensor(multiplier).to(values).expand(shape)
+        undone = torch.as_tensor(multiplier).to(values).expand(shape)
+        moved, control = (
+            ablation_effects(reader, inputs, features, rows, activations, undone, control=random)
+            for random in (False, True)
         )
     tokens = torch.tensor(reader.tokens)[strongest[features]]
     heads = measured_heads(reader, inputs, features, rows, tokens) if layers else nothing
-    return {"features": features, "moved": moved, "heads": heads.half()}
+    return {"features": features, "moved": moved.clone(), "control": control.clone(), "heads": heads.half()}

@@ -21,6 +21,7 @@ COLUMNS: dict[str, Any] = {
     "mean": pa.float64(),
     "largest": pa.float64(),
     "effect": pa.float64(),
+    "effect_control": pa.float64(),
     "histogram": pa.list_(pa.int64()),
     "tops": pa.list_(_TOP),
     "texts": pa.list_(_TEXT),
@@ -33,7 +34,8 @@ COLUMNS: dict[str, Any] = {
     "alone_fidelity": pa.float64(),
     "added_fidelity": pa.float64(),
 }
-"""One row a feature. `heat` is one byte a token, a share of the strongest; images are those of decoded features."""
+"""One row a feature. `effect_control` is the effect of a random direction of equal size; older tables lack it.
+`heat` is one byte a token, a share of the strongest; images are those of decoded features."""
 
 
 def chunk_name(number: int) -> str:

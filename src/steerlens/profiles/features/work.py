@@ -46,9 +46,10 @@ def feature_work(spec: EncoderSpec, sae: SparseAutoencoder, pictures: int, optio
         passes += pictures * values
         if isinstance(sae.site, Site):
             _, first = ablation_place(sae, L)
-            passes += pictures * (2 + 1 / L) + F * (L - first) / L
+            recorded = pictures * (2 + 1 / L) + -(-pictures // options.batch) / L
+            passes += 2 * (recorded + F * (L - first) / L)  # the feature, and its control
         else:
-            passes += pictures * values
+            passes += 2 * pictures * values
     passes += pictures * bool(len(layers_of_heads(sae)))
     decoded = {options.decode: 2 * min(options.n_decoded, F)} if options.n_decoded else {}
     T = 1 if sae.reads_embedding else len(trained_tokens(sae, spec))
