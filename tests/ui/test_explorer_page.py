@@ -278,11 +278,13 @@ def test_6_pins_control_and_another_model(browser: Any, server: ServerThread) ->
     page.wait_for_selector(".pin:nth-child(2) img")
     page.check("#with-control")
     page.wait_for_selector("#bench-control[data-quality=whole]")
+    assert "control=beside" in visited.hash
     page.locator(".pin .card").first.click()
     assert visited.chosen == "L1H1" and page.locator(".pin").count() == 2
     page.select_option("#model", "other")
     page.wait_for_selector("html[data-ready]")
     page.wait_for_selector(WHOLE)
+    page.wait_for_selector("#with-control:checked")
     assert "model=other" in visited.hash and page.locator(".pin").count() == 2
     page.click("#pin")
     page.wait_for_selector(".pin:nth-child(3) img")

@@ -161,6 +161,7 @@ export function bench(page) {
   }
 
   function lookAtControl() {
+    withControl.checked = page.store.view.control !== null;
     controlBox.hidden = !withControl.checked;
     if (!withControl.checked) return controlling.next();
     control.classList.add("waiting");
@@ -210,10 +211,12 @@ export function bench(page) {
     if (number.value.trim() !== "" && Number.isFinite(Number(number.value))) settle(`${parts()[0]}=${Number(number.value)}`);
   });
   kind.addEventListener("click", () => settle(parts()[0] === "rho" ? "s=5" : "rho=1"));
-  withControl.addEventListener("change", lookAtControl);
+  const compare = (/** @type {boolean} */ beside) => page.store.set({ control: beside ? "beside" : null });
+  withControl.addEventListener("change", () => compare(withControl.checked));
+  page.store.watch(["control"], lookAtControl);
   addKeys(page, [
     ["s", "Go to the strength", () => slider.focus()],
-    ["c", "Random control beside the picture", () => { withControl.checked = !withControl.checked; lookAtControl(); }],
+    ["c", "Random control beside the picture", () => compare(!withControl.checked)],
   ]);
 
   let seen = "";

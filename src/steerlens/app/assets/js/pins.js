@@ -48,7 +48,7 @@ function pinned(page, address) {
   const numbers = el("span", { class: "line number" }, " ");
   const name = meta.pictures.find(({ id }) => id === input)?.name ?? input;
   const model = liveOf(page).models.length > 1 ? ` · ${view.model ?? liveOf(page).models[0]}` : "";
-  const go = () => store.set({ ...view, pins: store.view.pins });
+  const go = () => store.set({ ...view, pins: store.view.pins, control: store.view.control });
   const remove = () => {
     store.set({ pins: store.view.pins.filter((pin) => pin !== address) });
     byId("pin").focus();

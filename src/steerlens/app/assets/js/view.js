@@ -107,7 +107,7 @@ export const viewOf = (address, meta) => ({ ...START, ...readAddress(address, me
  * @returns {string}
  */
 export function pinOf(page) {
-  const view = { ...page.store.view, pins: [], map: null, without: null, input: page.data.id, component: page.component };
+  const view = { ...page.store.view, pins: [], map: null, without: null, control: null, input: page.data.id, component: page.component };
   // With its input even where the page has one alone: others may be dropped later.
   const address = writeAddress(view, page.meta).replace(/^#/, "");
   return address.includes("/input/") ? address : address.replace(/^(\/run\/[^/]+)?/, (run) => `${run}/input/${encodeURIComponent(page.data.id)}`);

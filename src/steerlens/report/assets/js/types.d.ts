@@ -218,6 +218,8 @@ export interface View {
   guidance: string | null;
   /** On a server: the autoencoder, or `neurons.LAYER`, whose strongest units are listed; null for the default. */
   list: string | null;
+  /** On a server: "beside" where a random control stands beside the picture; else null. */
+  control: string | null;
 }
 
 /** How a change of the view enters the history of the browser: "push" for a deliberate step that Back undoes, "replace"

@@ -38,6 +38,7 @@ const FIELDS = /** @type {const} */ ({
   steps: TEXT,
   guidance: TEXT,
   list: TEXT,
+  control: TEXT,
 });
 
 /**

@@ -8,7 +8,7 @@
 /** @type {Readonly<View>} */
 export const START = Object.freeze({
   input: null, component: null, map: null, show: "colours", scale: null, strength: null, seed: null, target: null, pins: [],
-  model: null, lens: null, group: null, patches: null, without: null, steps: null, guidance: null, list: null,
+  model: null, lens: null, group: null, patches: null, without: null, steps: null, guidance: null, list: null, control: null,
 });
 
 /**
