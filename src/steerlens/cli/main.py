@@ -62,8 +62,8 @@ Options:
 
 Examples:
   steerlens demo                          a first report, without a download
-  steerlens lens cat.png --sites heads    what each attention head writes for cat.png
-  steerlens lens cat.png --dry-run        the estimated time, memory and disk space
+  steerlens lens sample --sites heads     what each attention head writes for the bundled picture
+  steerlens lens sample --dry-run         the estimated time, memory and disk space
 
 Exit codes: 0 success, 1 failure, 2 invalid request, 130 interrupted, 143 terminated.
 Documentation: docs/ in the repository, and the docstrings of the steerlens package.

@@ -32,8 +32,8 @@ _READOUTS = """\
 - `qwen2_5_vl`, `qwen3_vl`: the mean of the last residual over patches, or one patch. The mergers are left out, their
   norms included. Pictures are squashed to a square of 448 pixels, or as near as the processor's limits allow.
 - `siglip`: the pooling head over all tokens; of classifiers their mean.
-- `siglip2`: the same, of pictures squashed to a square, or with `load_encoder(..., shape=(width, height))` of pictures
-  of that shape, as the model's own processor cuts them.
+- `siglip2`: the same, of pictures squashed to a square, or of a given shape as the model's own processor cuts them:
+  `load_encoder(..., shape=(width, height))`, on the command line `?shape=WIDTHxHEIGHT` after the encoder's name.
 - `vit`, `deit`, `vit_mae`, `dinov3_vit`: the class token after the final norm, through the pooler where there is one.
 - `dinov2`, `dinov2_with_registers`: the class token after the final norm; of classifiers with the mean of the patches.
 - `aimv2`: the pooling head over all tokens, or their mean.

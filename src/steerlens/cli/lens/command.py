@@ -24,11 +24,10 @@ class Command:
 
     Examples:
       steerlens lens sample
-      steerlens lens cup.png
-      steerlens lens cup.png --target "hot beverage" --strength rho=2
+      steerlens lens sample --target "grinning face" --strength rho=2
       steerlens lens *.jpg --model kandinsky-2.2 --sites "resid_post,head.30-47.*" --out atlas
-      steerlens lens cup.png --region L7H3:8,8,40,40 --group "late=head.6-7.*,mlp_out.7"
-      steerlens lens cup.png --dry-run
+      steerlens lens sample --region L7H3:8,8,40,40 --group "late=head.6-7.*,mlp_out.7"
+      steerlens lens photo.png --dry-run
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
