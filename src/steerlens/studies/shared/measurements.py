@@ -140,13 +140,16 @@ class PictureTables:
 
     @property
     def recognised(self) -> tuple[int, ...] | None:
-        """Rows of the pictures that the encoder recognises; None if no part has the rank of its picture's label.
+        """Rows of the pictures that the encoder recognises; None if that is unknown.
 
-        A picture whose label the vocabulary lacks has no rank, and is not recognised.
+        A picture whose label the vocabulary lacks has no rank, and is not recognised. Parts of earlier versions have no
+        rank either; they are told by the settings that they lack too.
         """
-        ranks = [part.name_rank for part in self.parts]
-        if all(rank is None for rank in ranks):
+        ranked = [part for part in self.parts if part.name_rank is not None]
+        others = [part for part in self.parts if part.name_rank is None]
+        if not ranked or any(part.requested.keys() != ranked[0].requested.keys() for part in others):
             return None
+        ranks = [part.name_rank for part in self.parts]
         return tuple(row for row, rank in enumerate(ranks) if rank is not None and float(rank) < RECOGNISED)
 
     def rows(self, rows: Sequence[int]) -> "PictureTables":
