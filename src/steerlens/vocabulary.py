@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -149,7 +149,7 @@ class ClassVocabulary:
         Raises:
             ModelError: if it has another number of classes than names.
         """
-        bias: Tensor | None = layer.bias
+        bias = cast("Tensor | None", layer.bias)  # torch declares no None here
         return cls(tuple(names), layer.weight.detach(), None if bias is None else bias.detach())
 
     def __repr__(self) -> str:
