@@ -32,5 +32,4 @@ const LIVE = [
 
 document.documentElement.classList.add("live");
 startPage(liveSource(), [...SECTIONS.filter((section) => section !== switcher), ...LIVE])
-  .then((page) => { if (page) document.documentElement.dataset.ready = "true"; })
   .catch((error) => tell(String(error.message ?? error)));

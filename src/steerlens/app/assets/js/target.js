@@ -73,6 +73,8 @@ function rankingWords({ scores }, heads, readsTokens) {
 function modelChoice(page) {
   const { models, model } = liveOf(page);
   if (models.length < 2) return null;
+  const named = document.querySelector("h1 .model");
+  if (named) named.textContent = model;
   const select = el("select", { id: "model", "aria-label": "Model" }, ...models.map((name) => el("option", { value: name, selected: name === model }, name)));
   select.addEventListener("change", () => {
     // Another model has other layers and heads: the page begins anew, and pins stay.

@@ -32,6 +32,20 @@ import { createStore } from "./store.js";
  * @returns {Promise<Page | null>} null if the run has no inputs
  */
 export async function startPage(source, renderers) {
+  try {
+    return await drawnPage(source, renderers);
+  } finally {
+    // Until then the style sheet hides what would jump.
+    document.documentElement.dataset.ready = "true";
+  }
+}
+
+/**
+ * @param {Source} source
+ * @param {Renderer[]} renderers
+ * @returns {Promise<Page | null>}
+ */
+async function drawnPage(source, renderers) {
   const meta = await source.meta();
   if (!meta.pictures.length) return null;
   const store = createStore();
