@@ -160,11 +160,6 @@ def test_a_profile_says_its_work_and_writes_nothing(place: Path, capsys: pytest.
     assert _files(place) == before
 
 
-def test_a_profile_of_features_is_not_counted_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["profile", "--sae", "sae", "--images", str(place / "photos"), "--out", str(place / "out"), "--dry-run"]
-    assert main(words) == 2 and "try few pictures first" in capsys.readouterr().err
-
-
 def test_an_index_says_its_work_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _files(place)
     index = ["neighbours", "index", str(place / "photos"), "--encoder", str(place / "pair"), "--out", str(place / "i")]

@@ -48,6 +48,22 @@ def without_few_draws(values: dict[str, Any]) -> dict[str, Any]:
     return values | ({"rows": rows} if rows else {})
 
 
+def without_tied_draws(values: dict[str, Any]) -> dict[str, Any]:
+    """A summary without the intervals of interactions.
+
+    Some draws of three pictures leave nothing but rounding of an interaction, which is then ranked. Passes that round
+    otherwise than those of the version before give other ends, and the same values.
+    """
+    rows = {
+        name: [
+            row | {"estimate": {"value": row["estimate"]["value"]}} if row.get("statistic") == "interaction" else row
+            for row in values.get(name, [])
+        ]
+        for name in ("rows", "differences")
+    }
+    return values | rows
+
+
 def parts(folder: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder, "parts").iterdir())}
 
@@ -89,7 +105,7 @@ def test_an_importance_study_that_was_stopped_is_finished(before: Path) -> None:
     now = parts("importance-half")
     assert {name: now[name] for name in measured} == measured and now.keys() == parts("importance").keys()
     # Another processor rounds otherwise, which decoded pictures carry on.
-    wanted, now = (without_few_draws(summary(name)) for name in ("importance", "importance-half"))
+    wanted, now = (without_tied_draws(without_few_draws(summary(name))) for name in ("importance", "importance-half"))
     assert list(differences(wanted, as_before(wanted, now), ("command",), tolerance=0.02)) == []
 
 

@@ -289,7 +289,7 @@ def test_what_is_not_there_is_refused() -> None:
         feature_interventions([Zero("feature.other.1")], [sae])
     with pytest.raises(UsageError, match="toy has features 0 to 47; there is no feature 48"):
         feature_interventions([Zero("feature.toy.48")], [sae])
-    with pytest.raises(UsageError, match=r"error\.other is no feature"):
+    with pytest.raises(UsageError, match=r"error\.other is not a feature"):
         change_features(sae, torch.zeros(1, 1, 8), [Zero("error.other")])
     others = [Zero(Site("mlp_out", 0))]
     assert feature_interventions(others, [sae]) == others

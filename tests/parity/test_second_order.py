@@ -149,7 +149,7 @@ def test_neurons_of_the_last_layer_have_no_second_order_effect() -> None:
 def test_what_is_no_neuron_is_refused() -> None:
     encoder = tiny_family_encoder("CLIPVisionModelWithProjection")
     second = SecondOrder.of(encoder, noise_pictures(encoder))
-    with pytest.raises(UsageError, match="is no neuron"):
+    with pytest.raises(UsageError, match="is not a neuron"):
         second.writes(["L0H0"])
     with pytest.raises(UsageError, match="has neurons 0 to"):
         second.writes(["neuron.0.99999"])

@@ -47,6 +47,12 @@ def visit(browser: Any, server: ServerThread, address: str = "#/head/L1H1?rho=2"
     return visited
 
 
+def take(page: Any, tool: str) -> None:
+    """Takes a tool. The page may redraw its radio buttons at any time, so one is found and clicked at once."""
+    page.evaluate("tool => document.querySelector(`input[value=${tool}]`).click()", tool)
+    page.wait_for_selector(f"input[value={tool}]:checked", state="attached")
+
+
 def shown(page: Any) -> str:
     return page.get_attribute("#bench-picture img", "src")
 
@@ -138,7 +144,7 @@ def test_2_components_groups_and_regions(browser: Any, server: ServerThread) -> 
     page.click('#writes [data-site="mlp_out.1"]')
     before = changed(page, before)
     assert "MLP 1" in page.inner_text(".bench-what")
-    page.check('input[value="group"]', force=True)
+    take(page, "group")
     page.hover('#map [data-site="head.0.0"]')
     page.mouse.down()
     page.hover('#map [data-site="head.1.0"]')
@@ -149,7 +155,7 @@ def test_2_components_groups_and_regions(browser: Any, server: ServerThread) -> 
     assert "L0H0 + L1H0 + L1H1" in page.inner_text(".bench-what")
     assert "group=head.0.0" in visited.hash
     page.click("#clear-group")
-    page.check('input[value="look"]', force=True)
+    take(page, "look")
     visited.cell(1, 0).click()
     before = changed(page, before)
     page.click("#region summary")
@@ -249,7 +255,7 @@ def test_4_the_target_and_the_ranking(browser: Any, server: ServerThread) -> Non
 def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread) -> None:
     visited = visit(browser, server)
     page = visited.page
-    page.check('input[value="ablate"]', force=True)
+    take(page, "ablate")
     visited.cell(0, 0).click()
     visited.cell(1, 1).click()
     page.wait_for_selector('#ablation-said:text("L0H0, L1H1")')
@@ -441,7 +447,7 @@ def test_no_violation_in_any_state(
     page.reload()
     page.wait_for_selector("html[data-ready]")
     page.wait_for_selector('#clear-group:text("of 2")')
-    page.check('input[value="group"]', force=True)
+    take(page, "group")
     assert axe(page) == [], "a group, a text, another model, and stretched colours"
     page.route("**/api/look", lambda route: route.abort())
     page.click('#map [data-site="head.1.0"]')

@@ -165,7 +165,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     text, empty = tmp_path / "notes.txt", tmp_path / "empty.png"
     text.write_text("hello")
     empty.touch()
-    with pytest.raises(PictureError, match="is no picture"):
+    with pytest.raises(PictureError, match="is not a readable picture"):
         load_picture(text)
     with pytest.raises(PictureError, match="0 bytes"):
         load_picture(empty)
@@ -174,7 +174,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
 def test_formats_that_run_other_programs_are_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "page.eps"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(PictureError, match="is no picture"):
+    with pytest.raises(PictureError, match="is not a readable picture"):
         load_picture(path)
 
 

@@ -311,7 +311,7 @@ def test_pictures_are_read_once_each_and_named_when_broken(tmp_path: Path) -> No
     kept, others = held_out(seen, seed=0)
     assert (len(kept), len(others)) == (4, 1) and not set(kept.sha256) & set(others.sha256)
     (folder / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(PictureError, match=r"broken\.png is no picture"):
+    with pytest.raises(PictureError, match=r"broken\.png is not a readable picture"):
         finish(embed_both(first, second, picture_files(folder)))
     with pytest.raises(UsageError, match="is not a folder"):
         picture_files(folder / "002.png")

@@ -332,7 +332,7 @@ def test_tables_that_hold_one_another_end(tmp_path: Path) -> None:
     table: dict[str, object] = {}
     table["self"] = table
     torch.save({"state_dict": weights(), "more": table}, tmp_path / "sae.pt")
-    with pytest.raises(ModelError, match="no table of tensors"):
+    with pytest.raises(ModelError, match="not a table of tensors"):
         sl.load_sae(tmp_path / "sae.pt", site="resid_post.1", activation="relu")
 
 

@@ -189,7 +189,7 @@ def test_bad_weights_are_refused_by_name() -> None:
     ):
         with pytest.raises(ModelError, match=words):
             replace(sae, **fields)
-    with pytest.raises(UsageError, match="no place that it can read"):
+    with pytest.raises(UsageError, match="is not a place that it can read"):
         replace(sae, site=Site("vector", name="x"))
     with pytest.raises(UsageError, match=r"head_values cannot be read at resid_post\.3"):
         replace(sae, space="head_values")

@@ -200,7 +200,7 @@ def test_a_file_of_bad_directions_is_refused(
 
 def test_a_file_that_holds_no_directions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "v.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(ModelError, match="no safetensors"):
+    with pytest.raises(ModelError, match="not a safetensors file"):
         load_directions(tmp_path / "v.safetensors", 16)
     with pytest.raises(UsageError):
         load_directions(tmp_path / "missing.safetensors", 16)

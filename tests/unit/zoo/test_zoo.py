@@ -163,7 +163,7 @@ def test_without_vocabulary_and_text_encoder_no_text_is_known(tmp_path: Path) ->
         ("shape", "has shape"),
         ("nan", "not finite"),
         ("truncated", "truncated"),
-        ("empty", "truncated or no safetensors"),
+        ("empty", "truncated or not a safetensors file"),
         ("pointer", "Git LFS"),
         ("gone", "no weights in safetensors"),
     ],

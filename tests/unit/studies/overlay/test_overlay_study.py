@@ -103,7 +103,7 @@ def test_the_study_resumes_to_the_same_summary(
     for line in whole.retained_curves["projection"].values():
         assert line.values[0] == pytest.approx(0, abs=1e-4) and line.values[-1] == pytest.approx(1, abs=1e-4)
     assert whole.retained[REFERENCE].value == 1 and "steering, chosen" in whole.retained
-    assert summary["conclusion"]["next_step"] and len(summary["conclusion"]["sentences"]) == 3
+    assert summary["conclusion"]["next_step"] and len(summary["conclusion"]["sentences"]) == 5
     frozen = tmp_path / "whole" / "choice.json"
     assert set(json.loads(frozen.read_text())["choices"]) == set(summary["choices"])
     text = overlay_orders(stored(whole))

@@ -122,5 +122,5 @@ def test_a_setting_is_read_from_its_text(setting: LensSetting) -> None:
     assert LensSetting.parse("steering rho=0.1 centred neutral base") == LensSetting(
         "steering", Strength("rho", 0.1), centred=True, base="neutral"
     )
-    with pytest.raises(UsageError, match="is no setting"):
+    with pytest.raises(UsageError, match="is not a setting"):
         LensSetting.parse(f"{setting} of a kind")
