@@ -1,5 +1,7 @@
 """Ablations from cached prefixes, direct effects and attribution patching, against full passes one site at a time."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 from plain import SIZES, random_encoder, random_pixels
@@ -8,7 +10,7 @@ from torch import Tensor
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.errors import ModelError, UsageError
-from steerlens.interventions import ByRow, Resample, Scale, Zero
+from steerlens.interventions import ByRow, Intervention, Resample, Scale, Zero
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads
@@ -154,3 +156,22 @@ def test_a_model_that_is_more_than_its_blocks_is_refused() -> None:
     model = random_encoder(SIZES[1])
     with pytest.raises(ModelError, match="do not give its own embedding"):
         record_prefix(Shifted(model.model, model.processor), random_pixels(model))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WritesIntoARow(Intervention):
+    """Writes into one row of the value that it is given, in place."""
+
+    def new_value(self, value: Tensor) -> Tensor:
+        value[1] = 0
+        return value
+
+
+@pytest.mark.parametrize("place", ["attn_out.1", "mlp_out.1", "resid_post.1"])
+def test_an_intervention_may_write_into_one_row(place: str) -> None:
+    prefix = record_prefix(ENCODER, PIXELS)
+    changes = [WritesIntoARow(Site.parse(place))]
+    got = resume(ENCODER, prefix, 1, [0, 0, 0], changes)
+    wanted = resume(ENCODER, replace(prefix, shortcuts=False), 1, [0, 0, 0], changes)
+    assert prefix.shortcuts
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)

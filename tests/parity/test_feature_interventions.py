@@ -12,6 +12,7 @@ from steerlens.errors import UsageError
 from steerlens.interventions import Add, Intervention, Mean, Patch, Scale, Zero
 from steerlens.saes import (
     EMBEDDING,
+    ChangeFeatures,
     JumpReLU,
     Normalisation,
     ReLU,
@@ -186,6 +187,21 @@ def test_features_of_head_values_change_before_the_output_projection(place: str,
     assert not torch.allclose(got, model.embed(inputs), rtol=1e-6)
     nothing = model.embed(inputs, feature_interventions([Scale(FEATURE, factor=1.0)], [sae]))
     torch.testing.assert_close(nothing, model.embed(inputs), **CLOSE)
+
+
+def test_features_of_head_values_change_on_the_chosen_tokens_alone() -> None:
+    model = encoder()
+    inputs, sae = noise_pictures(model), head_values_sae(model, "attn_out.0")
+    assert isinstance(sae.site, Site)
+    zero = Zero(FEATURE)
+    nowhere, everywhere = (
+        model.embed(inputs, [ChangeFeatures(sae.site, tokens=tokens, sae=sae, changes=(zero,))])
+        for tokens in ((), tuple(range(model.spec.n_tokens)))
+    )
+    torch.testing.assert_close(nowhere, model.embed(inputs), **CLOSE)
+    torch.testing.assert_close(everywhere, model.embed(inputs, feature_interventions([zero], [sae])), **CLOSE)
+    some = model.embed(inputs, [ChangeFeatures(sae.site, tokens=(2,), sae=sae, changes=(zero,))])
+    assert not torch.allclose(some, everywhere) and not torch.allclose(some, nowhere)
 
 
 def test_a_feature_of_head_values_changes_before_its_head() -> None:

@@ -197,7 +197,8 @@ class Explorer:
             return embedding_scores(pair.encoder, traced.trace, self._target(recipe, traced), strength)
         options = LookOptions(sites=TOKEN_SITES, strength=view.strength, controls=0)
         job = make_job(pair, [recipe.picture.picture], options, None, recipe.model.vocabulary)
-        return token_scores(replace(job, target=self._resolved(recipe)), traced, recipe.picture.id)
+        lens = "diffusion" if view.lens == "diffusion" else "steering"
+        return token_scores(replace(job, target=self._resolved(recipe)), traced, recipe.picture.id, lens)
 
     def units(self, request: UnitListRequest) -> Mapping[str, Any]:
         """The features of an autoencoder, or the neurons of a layer, that are strongest on the view's input.

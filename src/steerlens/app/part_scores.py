@@ -42,7 +42,7 @@ def embedding_scores(
     return _by_kind(encoder.spec, known, float(cosine_similarity(trace.embedding[0], target)))
 
 
-def token_scores(job: Job, traced: TracedPicture, picture: str) -> dict[str, Any]:
+def token_scores(job: Job, traced: TracedPicture, picture: str, lens: str = "steering") -> dict[str, Any]:
     """Cosine of the image tokens of every part with those of the target, as `embedding_scores` returns it.
 
     None for parts that lie after the tokens, and for all parts where the target is a text, which has no image tokens.
@@ -51,8 +51,9 @@ def token_scores(job: Job, traced: TracedPicture, picture: str) -> dict[str, Any
         job: a job that reads image tokens, whose sites are `TOKEN_SITES`.
         traced: the traced picture.
         picture: its id.
+        lens: lens of the parts; those of the residual stream have the Diffusion Lens.
     """
-    cells = [cell for cell in job.plan.of(picture) if cell.lens == "steering" or cell.site.kind == "resid_post"]
+    cells = [cell for cell in job.plan.of(picture) if cell.lens == lens or cell.site.kind == "resid_post"]
     known = {steered.cell.site: steered.steered_similarity for steered in unfinished_cells(job, traced, cells)}
     # The clean tokens are those of the last point of the residual stream that reaches the decoder.
     clean = [value for site, value in known.items() if site.kind == "resid_post"][-1]

@@ -92,7 +92,7 @@ def unit_list(recipe: Recipe, units: str, target: Target) -> Mapping[str, Any]:
     """
     model, picture = recipe.model, recipe.picture
     opened = model.autoencoders.get(units)
-    if opened is None and not units.startswith(_NEURONS):
+    if opened is None and not (units.startswith(_NEURONS) and units.removeprefix(_NEURONS).isdecimal()):
         raise UsageError(f"no sparse autoencoder called {units[:60]!r} is open.")
     sites = f"neuron.{units.removeprefix(_NEURONS)}" if opened is None else f"feature.{units}"
     options = LookOptions(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from steerlens.app import Explorer, Policy
     from steerlens.app.models import OpenAutoencoder
     from steerlens.app.opening import Opening
     from steerlens.atlas import Atlas
+    from steerlens.saes import SparseAutoencoder
     from steerlens.zoo import Pair
 
 
@@ -135,14 +138,14 @@ class Command:
         explorer.warm()
         return explorer
 
-    def _autoencoders(self, pair: "Pair", *, several: bool) -> "dict[str, OpenAutoencoder]":
+    def _autoencoders(
+        self, pair: "Pair", saes: "Sequence[SparseAutoencoder]", *, several: bool
+    ) -> "dict[str, OpenAutoencoder]":
         """The autoencoders of a model by name; among several models, those that fit it."""
         from steerlens.app.models import OpenAutoencoder
-        from steerlens.cli.lens.settings import SiteSettings
         from steerlens.errors import UsageError
         from steerlens.lenses import check_direction
 
-        saes = SiteSettings(sae=self.sae, sae_site=self.sae_site, sae_activation=self.sae_activation).saes()
         opened: dict[str, OpenAutoencoder] = {}
         for text, sae in zip(self.sae, saes, strict=True):
             try:
@@ -154,6 +157,11 @@ class Command:
             source = text if Path(text).exists() else text.removeprefix(f"{sae.name}=")
             opened[sae.name] = OpenAutoencoder(sae, source, self.sae_site, self.sae_activation)
         return opened
+
+    def _saes(self) -> "Sequence[SparseAutoencoder]":
+        from steerlens.cli.lens.settings import SiteSettings
+
+        return SiteSettings(sae=self.sae, sae_site=self.sae_site, sae_activation=self.sae_activation).saes()
 
     def _run(self) -> "Atlas | None":
         if self.folder is None:
@@ -183,6 +191,7 @@ class Command:
             if (value := getattr(self, name)) not in (None, "auto")
         }
         models: list[OpenModel] = []
+        saes = self._saes()
         for name in names:
             pair = ModelSettings(model=name, **options).load()
             vectors = {} if self.vector is None else load_directions(self.vector, pair.encoder.spec.width)
@@ -195,7 +204,10 @@ class Command:
                     vocabulary_file=self.vocabulary,
                     vectors=vectors,
                     vector_file=self.vector,
-                    autoencoders=self._autoencoders(pair, several=len(names) > 1),
+                    autoencoders=self._autoencoders(pair, saes, several=len(names) > 1),
                 )
             )
+        fitting = {name for model in models for name in model.autoencoders}
+        if lost := [sae.name for sae in saes if sae.name not in fitting]:
+            raise UsageError(f"the sparse autoencoder {lost[0]} fits none of the models {', '.join(names)}.")
         return Explorer(models, policy, run)

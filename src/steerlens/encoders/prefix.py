@@ -27,6 +27,9 @@ from steerlens.trace import Trace
 _TOLERANCE = 1e-4
 """Largest cosine distance of a resumed clean pass from the native one; half precision rounds by less than this."""
 
+_SHORTCUT_TOLERANCE = 1e-6
+"""The same for passes with shortcuts in single precision, whose results they must not change."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
@@ -108,15 +111,19 @@ def _recorded_prefix(encoder: NativeEncoder, run: Callable[[], Float[Tensor, "B 
 
 
 def _shortcuts_hold(encoder: NativeEncoder, prefix: Prefix) -> bool:
-    """Tries the shortcuts on the last block, with a change that changes nothing."""
+    """Tries the shortcuts on the last block, with changes that change nothing, at each place where a row may branch."""
     last = encoder.spec.n_layers - 1
     fused = encoder.layers()[last].values_of is not None
-    site = Site("attn_out", last) if fused else Site("head", last, 0)
-    try:
-        same = resume(encoder, replace(prefix, shortcuts=True), last, [0, 0], [Scale(site)])
-    except ModelError:
-        return False
-    return bool(cosine_distance(same, prefix.embedding[:1].expand_as(same)) <= _TOLERANCE)
+    sites = [Site(kind, last) for kind in ("attn_out", "resid_mid", "mlp_out", "resid_post")]
+    tolerance = _SHORTCUT_TOLERANCE if prefix.embedding.dtype == torch.float32 else _TOLERANCE
+    for site in sites if fused else [Site("head", last, 0), *sites]:
+        try:
+            same = resume(encoder, replace(prefix, shortcuts=True), last, [0, 0], [Scale(site)])
+        except ModelError:
+            return False
+        if not cosine_distance(same, prefix.embedding[:1].expand_as(same)) <= tolerance:
+            return False
+    return True
 
 
 @torch.no_grad()

@@ -35,7 +35,8 @@ def branch(modules: LayerModules, interventions: Sequence[Intervention], rows: i
     reads_values = "head" in kinds or any(intervention.reads_head_values for intervention in interventions)
 
     def repeated(hidden: Tensor) -> Tensor:
-        return hidden.expand(rows, *hidden.shape[1:])
+        # A copy: an intervention may write into one row of the value that it is given.
+        return hidden.expand(rows, *hidden.shape[1:]).clone()
 
     def entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return ((repeated(args[0]), *args[1:]), kwargs)

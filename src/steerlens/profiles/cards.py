@@ -97,10 +97,13 @@ def checked_bank(job: Job, bank: NeighboursDecoder) -> NeighboursDecoder:
     """Checks that a bank serves for the cards of a job, and returns it without the job's inputs.
 
     Raises:
-        UsageError: if the decoder reads image tokens, or the bank is too small.
-        ModelError: if the bank was made with another encoder.
+        UsageError: if the decoder reads image tokens, the sites have no head, the bank is too small, or a picture of
+            it is gone.
+        ModelError: if the bank was made with another encoder, or a picture of it has changed.
     """
     encoder = job.encoder
+    if not any(cell.site.kind == "head" for id in job.plan.pictures for cell in job.plan.of(id)):
+        raise UsageError("cards show heads, and the sites have none; leave --bank out, or add heads to --sites.")
     if job.reads_tokens:
         raise UsageError(
             f"{job.decoder.spec.name} reads image tokens, and cards of heads steer and decode image embeddings; leave "
@@ -116,15 +119,21 @@ def checked_bank(job: Job, bank: NeighboursDecoder) -> NeighboursDecoder:
     bank = bank.leaving_out(bank.known(picture.sha256 for picture in job.pictures.values()))
     if len(bank.rows) < 2 * N_REAL:
         raise UsageError(f"{len(bank.rows)} pictures are too few for a bank; index at least {2 * N_REAL}.")
+    for row in _mean_rows(bank):
+        bank.picture(row, (1, 1))
     return bank
+
+
+def _mean_rows(bank: NeighboursDecoder) -> list[int]:
+    """Rows at equal distances in the index."""
+    places = torch.linspace(0, len(bank.rows) - 1, min(MEAN_PICTURES, len(bank.rows))).round().long().tolist()
+    return [bank.rows[place] for place in places]
 
 
 @torch.no_grad()
 def bank_reference(encoder: Encoder, bank: NeighboursDecoder) -> Reference:
     """Means over pictures of a bank, at equal distances in the index: 64, or all of a smaller one."""
-    rows = bank.rows
-    places = torch.linspace(0, len(rows) - 1, min(MEAN_PICTURES, len(rows))).round().long().tolist()
-    files = [bank.files[rows[place]] for place in places]
+    files = [bank.files[row] for row in _mean_rows(bank)]
     traces = [
         encoder.trace(encoder.preprocess([load_picture(file).image for file in files[start : start + _TRACED]]))
         for start in range(0, len(files), _TRACED)

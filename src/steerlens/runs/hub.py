@@ -170,7 +170,7 @@ def prepared_upload(
 
 def _space_card(target: HubTarget, title: str) -> str:
     return f"""---
-title: {json.dumps(title or target.repository)}
+title: {json.dumps(title or target.repository, ensure_ascii=False)}
 sdk: static
 app_file: index.html
 datasets:

@@ -63,7 +63,12 @@ class ChangeFeatures(Intervention):
         if self.sae is None:
             raise UsageError(f"ChangeFeatures at {self.site} was given no sparse autoencoder.")
         changed, added = _changed(self.sae, values, self.changes, weights)
-        return changed, added.to(values)
+        added = added.to(values)
+        if self.tokens is None:
+            return changed, added
+        chosen, kept, behind = list(self.tokens), values.clone(), torch.zeros_like(added)
+        kept[:, chosen], behind[:, chosen] = changed[:, chosen], added[:, chosen]
+        return kept, behind
 
 
 def change_features(

@@ -141,7 +141,8 @@ def ablation_effects(
             of_rows = clean[pictures[rows]]
             moved.append((1 - cosine_similarity(of_rows, of_rows - write(rows)[:, 0])).cpu())
         return torch.cat(moved) if moved else torch.zeros(0)
-    prefix, clean = record_prefix(encoder, inputs), encoder.embed(inputs).float()
+    prefix = record_prefix(encoder, inputs)
+    clean = prefix.embedding.float()
     place, first = ablation_place(reader.sae, encoder.spec.n_layers)
     for rows in groups:
         vector = torch.zeros(len(rows), encoder.spec.n_tokens, encoder.spec.width)
@@ -182,6 +183,8 @@ def ablation_place(sae: SparseAutoencoder, n_layers: int) -> tuple[Site, int]:
         raise UsageError(f"{sae.name} reads the image embedding, after which no layer runs.")
     if sae.space != "residual":
         return Site("attn_out", site.layer), site.layer
+    if site.kind == "embed":
+        return Site("resid_pre", 0), 0
     if site.kind == "resid_post" and site.layer + 1 < n_layers:
         return Site("resid_pre", site.layer + 1), site.layer + 1
     return site, max(site.layer, 0)

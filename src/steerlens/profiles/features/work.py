@@ -46,7 +46,8 @@ def feature_work(spec: EncoderSpec, sae: SparseAutoencoder, pictures: int, optio
         passes += pictures * values
         if isinstance(sae.site, Site):
             _, first = ablation_place(sae, L)
-            recorded = pictures * (2 + 1 / L) + -(-pictures // options.batch) / L
+            # Each batch tries the last block with all its pictures, and the shortcuts with ten rows.
+            recorded = pictures * (1 + 1 / L) + 10 * -(-pictures // options.batch) / L
             passes += 2 * (recorded + F * (L - first) / L)  # the feature, and its control
         else:
             passes += 2 * pictures * values

@@ -135,7 +135,9 @@ def site_files(folder: Path) -> tuple[str, ...]:
         content = parse_json(read_file(folder / MARKER, "manifest_bytes"))
     except (UsageError, ValueError):
         return ()
-    listed: object = cast(dict[str, object], content).get("files") if isinstance(content, dict) else None
+    # Other generators have files of this name too.
+    ours = isinstance(content, dict) and "steerlens" in content
+    listed: object = cast(dict[str, object], content).get("files") if ours else None
     names = cast(list[object], listed) if isinstance(listed, list) else []
     return tuple(name for name in names if isinstance(name, str))
 
