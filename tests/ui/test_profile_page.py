@@ -37,7 +37,7 @@ def test_the_page_draws_itself_offline_and_its_links_and_sorting_work(browser: A
     page.on("console", lambda message: trouble.append(message.text))
     page.on("request", lambda request: trouble.append(request.url) if request.url.startswith("http") else None)
     page.goto(file.as_uri() + "#L2H0")
-    page.wait_for_function("[...document.querySelectorAll('#L2H0 img')].every((image) => image.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.querySelectorAll('#L2H0 img')].every((image) => image.naturalWidth > 0)")
     box = page.locator("#L2H0").bounding_box()
     assert box is not None
     assert -5 <= box["y"] <= 40
@@ -59,13 +59,13 @@ def test_the_page_draws_itself_offline_and_its_links_and_sorting_work(browser: A
     page.fill("#find", "")
     page.locator("#unfold").click()
     assert page.locator(".head[open]").count() == 3
-    page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     page.select_option("#sort", "write")
     sizes = page.evaluate("[...document.querySelectorAll('.head')].map((head) => -head.dataset.write)")
     assert sizes == sorted(sizes, reverse=True)
     page.locator(".heads-map a[href='#L0H1']").click()
     assert page.url.endswith("#L0H1")
-    page.wait_for_function("document.getElementById('L0H1').open")
+    page.wait_for_function("() => document.getElementById('L0H1').open")
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert trouble == []

@@ -231,6 +231,6 @@ def test_the_card_of_a_head_shows_both_ends_and_what_was_not_measured(browser: A
     assert "Not measured on tiny: how far real pictures and own writes" in said and "0.40 [0.30, 0.50]" in said
     assert f"Card of {site.label}" == card.get_attribute("aria-label") and HOSTILE in said
     visit.page.evaluate(f"location.hash = '#/head/{other.label}'")
-    visit.page.wait_for_function(f"document.querySelector('#detail h2').textContent === '{other.label}'")
+    visit.page.wait_for_function(f"() => document.querySelector('#detail h2').textContent === '{other.label}'")
     assert card.count() == 0
     visit.done()

@@ -43,7 +43,7 @@ from steerlens.profiles.tables import write_profile
 from steerlens.progress import Progress, part_of
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
-from steerlens.studies.shared import PlannedEncoder, StudyFolder, Work, open_study, single_passes
+from steerlens.studies.shared import PlannedEncoder, StudyFolder, Work, open_study, recorded_passes, single_passes
 from steerlens.sweep import check_names
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo import Pair
@@ -159,8 +159,9 @@ def profile_work(pair: Pair, shown: ProfilePictures, options: ProfileOptions) ->
     # Means, axes, measurements, embeddings of the pictures, and perhaps contributions of heads.
     passes = float(count * (PASSES + 4 + (options.names == "textspan")))
     if ablated := min(options.n_ablated, count):
-        block = 1 / spec.n_layers
-        passes += min(MEAN_PICTURES, count) * (2 + block) + ablated * (2 + 2 * block + single_passes(spec, heads))
+        averaged = min(MEAN_PICTURES, count)
+        passes += averaged + recorded_passes(spec, averaged, -(-averaged // options.batch))
+        passes += ablated * (1 + 1 / spec.n_layers + recorded_passes(spec) + single_passes(spec, heads))
     decoded = 2 + heads * len(DIRECTIONS)
     return Work(count, 0, heads, passes, {options.decode: decoded})
 

@@ -52,7 +52,7 @@ from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.run import Experiment, Output, run_experiment
 from steerlens.studies.shared.undecoded import is_undecoded
 from steerlens.studies.shared.wording import worded_figure
-from steerlens.studies.shared.work import Work, reference_passes, single_passes
+from steerlens.studies.shared.work import Work, recorded_passes, reference_passes, single_passes
 from steerlens.zoo import Pair
 
 STRIPS = (chosen_order("steering"), chosen_order("diffusion"), ONE_SHOT, REFERENCE, ATTRIBUTION, "random 0")
@@ -120,12 +120,14 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         chosen, reported, decodes = len(overlays.selection), len(overlays.reported), self.decodes
         counts, candidates = points(heads), len(options.steering) + len(options.diffusion)
         block = 1 / spec.n_layers
-        scene = 2 * (1 + block) + 2 + (options.ablation == "resample")
+        scene = 2 * recorded_passes(spec) + 2 + (options.ablation == "resample")
         steps = min(GREEDY_STEPS, options.greedy_pool, max(1, heads // 4))
         greedy = steps * (1 + single_passes(spec, min(options.greedy_pool, heads)))
         rest = len(remainder_sites(options.sae))
         alone = 0.0 if not rest else single_passes(spec, rest)
-        single = scene + 3 + single_passes(spec, components) + alone + greedy + 6 + scene + block
+        single = (
+            scene + 2 + recorded_passes(spec) + single_passes(spec, components) + alone + greedy + 6 + scene + block
+        )
         untuned, judged = len(untuned_settings()), self.judge is not None
         compared = len(comparisons(self.pair, (*overlays.selection, *overlays.reported)))
         measured_orders, baselines = 4, 3

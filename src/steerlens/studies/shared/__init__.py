@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from steerlens.studies.shared.subjects import Subject, SubjectSet, concept_of, folder_subjects, image_hash
     from steerlens.studies.shared.typicality import Typicality, fit_typicality
     from steerlens.studies.shared.undecoded import is_undecoded
-    from steerlens.studies.shared.work import Work, single_passes
+    from steerlens.studies.shared.work import Work, recorded_passes, single_passes
 
 __all__ = [
     "ABLATIONS",
@@ -109,6 +109,7 @@ __all__ = [
     "open_pictures",
     "open_study",
     "opposite",
+    "recorded_passes",
     "reference_of",
     "require_embeddings",
     "run_experiment",

@@ -16,9 +16,8 @@ from steerlens.studies.shared.components import Components, check_studied, heads
 from steerlens.studies.shared.planned import PlannedEncoder
 from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.settings import Reference, reference_of
+from steerlens.studies.shared.work import REFERENCE_BATCH
 from steerlens.zoo import Pair
-
-_REFERENCE_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +106,8 @@ def make_bench(
     encoder = pair.encoder
     if not isinstance(encoder, NativeEncoder):
         raise UsageError(f"{encoder.spec.name} is not loaded.")
-    starts = range(0, len(images), _REFERENCE_BATCH)
-    batches = [encoder.preprocess(images[start : start + _REFERENCE_BATCH]) for start in starts]
+    starts = range(0, len(images), REFERENCE_BATCH)
+    batches = [encoder.preprocess(images[start : start + REFERENCE_BATCH]) for start in starts]
     traces = [encoder.trace(batch) for batch in batches]
     if sae is None:
         components = heads_of(encoder.spec)

@@ -11,6 +11,12 @@ from steerlens.decoders import DecodeOptions
 from steerlens.encoders import EncoderSpec
 from steerlens.studies.shared.ablation import Ablation
 
+REFERENCE_BATCH = 32
+"""Reference pictures of one batch."""
+
+_PROOF_ROWS = 10
+"""Rows of the last block in which a recorded pass proves its shortcuts: two at each of five places."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -53,9 +59,20 @@ def single_passes(spec: EncoderSpec, components: int | None = None) -> float:
     return (n_heads(spec) if components is None else components) * (spec.n_layers + 1) / (2 * spec.n_layers)
 
 
+def recorded_passes(spec: EncoderSpec, pictures: int = 1, batches: int = 1) -> float:
+    """Clean passes that are recorded, with the last block once more and the rows that prove the shortcuts.
+
+    Args:
+        spec: spec of the encoder.
+        pictures: number of pictures.
+        batches: number of batches; each is proved with rows of one picture.
+    """
+    return pictures * (1 + 1 / spec.n_layers) + batches * _PROOF_ROWS / spec.n_layers
+
+
 def reference_passes(spec: EncoderSpec, references: int) -> float:
     """Passes that prepare a bench: a trace, a recorded pass, and every block once more for the means."""
-    return references * (3 + 1 / spec.n_layers)
+    return 2 * references + recorded_passes(spec, references, -(-references // REFERENCE_BATCH))
 
 
 def effect_passes(
@@ -70,7 +87,7 @@ def effect_passes(
         components: number of components; None for all heads.
     """
     block = 1 / spec.n_layers
-    passes = 2 * (1 + block) + 1  # two recorded passes and a trace
+    passes = 2 * recorded_passes(spec) + 1  # and a trace
     for ablation in ablations:
         writes = 2 if ablation == "resample" else 1
         passes += writes + block + single_passes(spec, components) + targets * (3 + writes)
