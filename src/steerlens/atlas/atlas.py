@@ -26,6 +26,9 @@ from steerlens.sites import Site, SiteLike, as_site
 _INDEXED_PICTURES = 4
 """Input pictures whose index by site is cached; reports go picture by picture."""
 
+_RANKING: tuple[LensName, ...] = ("steering", "total", "diffusion")
+"""Lenses that rank heads, the first that a run has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
@@ -167,6 +170,15 @@ class Atlas:
         scores = [self.score(lens, site, picture) for site in self.sites(lens, picture) if site.kind == kind]
         scores.sort(key=lambda score: -score.similarity)
         return tuple(scores[:k])
+
+    def ranking_lens(self, picture: str | None = None) -> LensName | None:
+        """Lens by which pages and cards rank the heads of an input; None if no picture of a head was decoded.
+
+        Args:
+            picture: id or name of the input; by default the first.
+        """
+        shown = {lens for lens, site in self._sites_of(self.id_of(picture)) if site.kind == "head"}
+        return next((lens for lens in _RANKING if lens in shown), None)
 
     def score_map(
         self, lens: LensName = "steering", picture: str | None = None, *, decoded: bool = True

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas import Atlas, CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, LensName, Reading
+from steerlens.atlas import Atlas, CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, Reading
 from steerlens.decoders import NeighboursDecoder, redecode
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
@@ -47,8 +47,6 @@ from steerlens.trace import Trace
 _N_NAMES = 6
 _RANDOM_DIRECTIONS = 64
 """Random directions whose best texts decide which names stand out."""
-
-_RANKED_BY: tuple[LensName, ...] = ("steering", "total", "diffusion")
 
 _THUMBNAIL = 96
 _TRACED = 16
@@ -157,8 +155,8 @@ def input_cards(
     """
     encoder, strength = job.encoder, atlas.plan.strength
     sites = all_heads(encoder.spec.n_layers, encoder.spec.n_heads)
-    rankings = (atlas.ranked(lens, reading.id, k=count) for lens in _RANKED_BY)
-    best = [score.site for score in next(filter(None, rankings), ())]
+    lens = atlas.ranking_lens(reading.id)
+    best = [] if lens is None else [score.site for score in atlas.ranked(lens, reading.id, k=count)]
     rows = [sites.index(site) for site in best]
     if not rows:
         return (), None

@@ -48,9 +48,9 @@ def missing_words(cards: InputCards) -> str:
         return ""
     studies = " and ".join(f"steerlens study {study}" for study in dict.fromkeys(MEASURED_BY[of] for of in missing))
     names = {"contrast pair": "contrast pairs", "real pictures": "real pictures", "own write": "own writes"}
-    ways = " and ".join(filter(None, (", ".join(names[of] for of in missing[:-1]), names[missing[-1]])))
+    named = " and ".join(filter(None, (", ".join(names[of] for of in missing[:-1]), names[missing[-1]])))
     return (
-        f"Not measured on {cards.model}: how far {ways} can be trusted ({studies}; --studies shows the figures here)."
+        f"Not measured on {cards.model}: how far {named} can be trusted ({studies}; --studies shows the figures here)."
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from steerlens.atlas import Effect, LensName
 from steerlens.testing.atlases import fake_atlas
 
 
@@ -22,3 +23,19 @@ def test_the_share_of_controls_compares_means_over_seeds_with_means_over_seeds(c
         assert score.control_share == pytest.approx(np.mean([value < own for value in pool]))
         control = [result.similarity for result in results if result.cell.site == site]
         assert score.control == pytest.approx(np.mean(control)) and score.beats_control == (own > np.mean(control))
+
+
+@pytest.mark.parametrize(
+    ("sites", "lenses", "effects", "lens"),
+    [
+        ("heads", ("diffusion", "steering"), ("direct", "total"), "steering"),
+        ("heads", ("diffusion", "steering"), ("total",), "total"),
+        ("heads", ("diffusion",), ("direct",), "diffusion"),
+        ("resid_post,mlp_out.*", ("diffusion", "steering"), ("direct",), None),
+    ],
+)
+def test_heads_are_ranked_by_the_first_lens_that_shows_any(
+    sites: str, lenses: tuple[LensName, ...], effects: tuple[Effect, ...], lens: LensName | None
+) -> None:
+    atlas = fake_atlas(("apple", "pear"), sites=sites, lenses=lenses, effects=effects)
+    assert [atlas.ranking_lens(), atlas.ranking_lens("pear")] == [lens, lens]

@@ -17,7 +17,7 @@ from steerlens.atlas import Atlas, LensName, Reading, SiteScore
 from steerlens.report.citing import made_by
 from steerlens.report.html import page_environment, short_name
 from steerlens.report.site.social import SIZE, head_picture
-from steerlens.report.terms import LENSES, TOP_K, lens_names, target_words, two
+from steerlens.report.terms import LENSES, TOP_K, target_words, two
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,6 @@ class HeadPage:
     picture: bytes
 
 
-def ranking_lens(atlas: Atlas) -> LensName | None:
-    """The lens by which a page ranks heads; None for a run without pictures of heads."""
-    shown = lens_names(atlas)
-    order: tuple[LensName, ...] = ("steering", "total", "diffusion")
-    return next((lens for lens in order if lens in shown), None)
-
-
 def head_pages(
     atlas: Atlas, reading: Reading, *, page: str, style: str, script: str, url: str, k: int = TOP_K
 ) -> list[HeadPage]:
@@ -58,7 +51,7 @@ def head_pages(
         url: whole address of the folder of these pages; empty if it is not known.
         k: most heads.
     """
-    lens = ranking_lens(atlas)
+    lens = atlas.ranking_lens(reading.id)
     if lens is None:
         return []
     ranked = atlas.ranked(lens, reading.id)
@@ -67,28 +60,28 @@ def head_pages(
     for place, score in enumerate(ranked[:k]):
         stem = score.site.label
         title = f"{stem} on {reading.picture.name}"
-        drawn = f"What {stem} of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
-        told = _sentence(score, lens, place, len(ranked), reading)
+        picture_title = f"What {stem} of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
+        sentence = _sentence(score, lens, place, len(ranked), reading)
         address = f"{page}#/head/{stem}?{atlas.plan.strength}&seed={atlas.plan.seeds[0]}"
         html = template.render(
             version=__version__,
             title=f"{title} · {short_name(atlas.encoder.name)}",
             heading=title,
-            told=told,
+            sentence=sentence,
             picture=Markup(quote(f"{stem}.jpg")),
             head=Markup(quote(address, safe="/.#?=&")),
             style=style,
             script=script,
             made=made_by(atlas.manifest, short_name(atlas.encoder.name)),
-            linked=_shared(told, f"{stem}.jpg", f"{stem}.html", url),
+            linked=_shared(sentence, f"{stem}.jpg", f"{stem}.html", url),
         )
-        pages.append(HeadPage(str(score.site), stem, html, head_picture(atlas, reading, score, drawn)))
+        pages.append(HeadPage(str(score.site), stem, html, head_picture(atlas, reading, score, picture_title)))
     return pages
 
 
-def _shared(told: str, picture: str, page: str, url: str) -> Mapping[str, Any]:
+def _shared(sentence: str, picture: str, page: str, url: str) -> Mapping[str, Any]:
     return {
-        "description": told,
+        "description": sentence,
         "image": f"{url}{quote(picture)}",
         "image_size": SIZE,
         "image_alt": "The input, its reconstruction, the head's picture and its control",

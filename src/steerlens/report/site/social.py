@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from steerlens.atlas import Atlas, LensName, Reading, SiteScore
+from steerlens.atlas import Atlas, Reading, SiteScore
 from steerlens.printable import printable
-from steerlens.report.terms import lens_names, two
+from steerlens.report.terms import two
 from steerlens.report.words import words
 
 SIZE = (1200, 630)
@@ -58,9 +58,7 @@ def _sheet(title: str, tiles: list[tuple[Image.Image, str, str]]) -> bytes:
 
 def _tiles(atlas: Atlas, reading: Reading) -> list[tuple[Image.Image, str, str]]:
     tiles = _references(atlas, reading)
-    order: tuple[LensName, ...] = ("steering", "total", "diffusion")
-    shown = lens_names(atlas)
-    lens: LensName | None = next((lens for lens in order if lens in shown), None)
+    lens = atlas.ranking_lens(reading.id)
     best = () if lens is None else atlas.ranked(lens, reading.id, k=_TILES - len(tiles))
     tiles += [(score.image.convert("RGB"), score.site.label, f"similarity {two(score.similarity)}") for score in best]
     return tiles
