@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from steerlens.cli.main import main
 from steerlens.decoders import build_index
+from steerlens.profiles import cards
+from steerlens.progress import Progress
 from steerlens.zoo import Pair
 
 
@@ -453,8 +456,19 @@ def test_effects_get_a_run_folder_of_their_own_however_they_are_named() -> None:
     assert len({plain, total, at_once}) == 3
 
 
+def interrupted(*_: object) -> Iterator[Progress]:
+    """Cards of an input whose computation is interrupted."""
+    yield Progress("cards", 0, 1)
+    raise KeyboardInterrupt
+
+
 def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
-    pair: Pair, pair_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Pair,
+    pair_folder: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bank, index, out = tmp_path / "bank", tmp_path / "index", tmp_path / "out"
     bank.mkdir()
@@ -469,9 +483,15 @@ def test_cards_of_heads_reach_the_report_of_a_run_that_was_there(
     elsewhere = [*run[:-1], str(tmp_path / "elsewhere")]
     assert main([*elsewhere, "--bank", str(tmp_path / "nothing")]) == 2  # before anything is decoded
     assert not (tmp_path / "elsewhere").exists() and "neighbours index" in capsys.readouterr().err
+    (out / "report.html").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(cards, "input_cards", interrupted)
+        assert main([*run, "--bank", str(index), "--cards", "2"]) == 130
+    assert '"cards":null' in (out / "report.html").read_text(), "a run has its report before its cards"
+    capsys.readouterr()
     assert main([*run, "--bank", str(index), "--cards", "2", "--json"]) == 0
-    cards = json.loads(capsys.readouterr().out)["pictures"][0]["cards"]
-    assert len(cards["heads"]) == 2 and cards["missing"].startswith("Not measured on ")
+    stored = json.loads(capsys.readouterr().out)["pictures"][0]["cards"]
+    assert len(stored["heads"]) == 2 and stored["missing"].startswith("Not measured on ")
     assert '"cards":{' in (out / "report.html").read_text()
 
 

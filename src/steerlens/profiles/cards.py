@@ -61,8 +61,10 @@ def write_head_cards(
     model: str,
     count: int = 6,
     faithfulness: tuple[Faithfulness, ...] = (),
-) -> Generator[Progress]:
+) -> Generator[Progress, None, int]:
     """Makes the cards of the best heads of each input of a finished run, and stores them in it; keeps those it has.
+
+    Returns the number of inputs whose cards were made.
 
     Args:
         job: the job of the run, with its models and options.
@@ -80,7 +82,7 @@ def write_head_cards(
     left = [id for id in atlas.plan.pictures if cards_key(folder, id) != key]
     yield Progress("cards", 0, len(left), "inputs")
     if not left:
-        return
+        return 0
     reference = bank_reference(job.encoder, bank)
     for done, id in enumerate(left):
         events = input_cards(job, atlas, atlas.reading(id), bank, reference, count)
@@ -89,6 +91,7 @@ def write_head_cards(
         cards = InputCards(Path(model).name, str(atlas.plan.strength), source, chance, heads, faithfulness)
         write_cards(folder, id, cards, key)
         yield Progress("cards", done + 1, len(left), "inputs")
+    return len(left)
 
 
 def checked_bank(job: Job, bank: NeighboursDecoder) -> NeighboursDecoder:

@@ -78,14 +78,14 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
             )
         if settings.workers.engine == "ray":
             leave_the_gpu(pair)
-        sweep, told = SweepBar(progress), set[str]()
+        sweep, warned = SweepBar(progress), set[str]()
 
         def show(event: Progress) -> None:
             sweep.show(event)
             reading = event.payload
             if isinstance(reading, Reading) and (reading.unusual or 0.0) >= UNUSUAL:
                 # At once, before hours of decoding.
-                told.add(reading.id)
+                warned.add(reading.id)
                 progress.say(f"WARNING: {outside_words(reading.picture.name, pair.name)}")
 
         atlas = run_to_end(look_in(pair, job, folder, engine, facts={"command": printable(command)}), show)
@@ -93,14 +93,17 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
             progress.say(f"every picture is in {folder} already")
         for note in [] if job.traces is None else job.traces.notes:
             progress.say(note)
-        if cards is not None:
-            run_to_end(cards(atlas, folder), progress.show)
-            atlas = load_run(folder)
         progress.stage("report", 1)
         report = write_report(atlas, folder)
         progress.advance(1)
+        # After the report, so that the run has one if cards, which may take as long as the sweep, are interrupted.
+        if cards is not None and run_to_end(cards(atlas, folder), progress.show):
+            atlas = load_run(folder)
+            progress.stage("report with cards", 1)
+            report = write_report(atlas, folder, figures=False)
+            progress.advance(1)
         for name, words, id in domain_warnings(atlas):
-            if id not in told:
+            if id not in warned:
                 progress.say(f"WARNING: {outside_words(name, pair.name)}")
             progress.say(f"  {name}: {words}")
         if any(domain_warnings(atlas)):
@@ -112,10 +115,12 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
     return 0
 
 
-def _card_maker(settings: LensSettings, pair: Pair, job: Job) -> "Callable[[Atlas, Path], Generator[Progress]] | None":
+def _card_maker(
+    settings: LensSettings, pair: Pair, job: Job
+) -> "Callable[[Atlas, Path], Generator[Progress, None, int]] | None":
     """Function that makes the cards of heads of a finished run; None without a bank.
 
-    The bank and the studies are opened now: a wrong one must not be told after an hour of decoding.
+    The bank and the studies are opened now, so that a wrong one is refused before an hour of decoding, not after it.
     """
     from steerlens.profiles import checked_bank, measured_faithfulness, write_head_cards
 
