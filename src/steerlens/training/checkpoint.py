@@ -56,10 +56,40 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
             return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise StoreError(
-            f"{path} is damaged ({reason(error)}). Remove it, and give the same command again, with --resume: what it "
-            "held is computed again."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def stored_shape(path: Path, name: str) -> tuple[int, ...]:
+    """Shape of a tensor in a checkpoint, from the header of its file alone.
+
+    Raises:
+        StoreError: if the file is damaged, or has no such tensor.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return tuple(handle.get_slice(name).get_shape())
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def stored_facts(path: Path) -> dict[str, Any]:
+    """Facts of a checkpoint, from the header of its file alone.
+
+    Raises:
+        StoreError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return json.loads((handle.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path} is damaged ({reason(error)}). Remove it, and give the same command again, with --resume: its content "
+        "is computed again."
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

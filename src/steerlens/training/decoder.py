@@ -23,7 +23,7 @@ from steerlens.scenes import PictureSet, load_prepared
 from steerlens.storage import file_hash, read_json, write_json
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder
 from steerlens.training.cache import fill_cache, load_cache
-from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.checkpoint import stored_facts, stored_shape
 from steerlens.training.concepts import (
     embed_pictures,
     fit_prototypes,
@@ -159,7 +159,7 @@ def train_decoder(
     yield from run_parallel(partial(_embed_stage, data, folder, recipe, device), (), workers, folder)
     yield from run_parallel(partial(_concepts_stage, data, folder, recipe, device), (), workers, folder)
     if (folder / "unet.safetensors").exists():
-        step = int(load_checkpoint(folder / "unet.safetensors")[1].get("step", 0))
+        step = int(stored_facts(folder / "unet.safetensors").get("step", 0))
         yield StageRecord("unet", step, 0.0, 1.0, {}, done=True).progress()
         return
     stage = partial(
@@ -180,7 +180,7 @@ def train_decoder(
 
 def embedding_size(folder: Path) -> int:
     """Reads the embedding size E from the cached scenes of a run."""
-    return load_checkpoint(folder / "scenes" / "held.safetensors")[0]["embeds"].shape[1]
+    return stored_shape(folder / "scenes" / "held.safetensors", "embeds")[1]
 
 
 def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -> int:
@@ -216,7 +216,7 @@ def export_decoder(data: Path, folder: Path, out: Path, recipe: DecoderRecipe) -
     names = _write_names(data, folder, out, pictures, mean)
     pair = load(out, device="cpu", dtype="float32")
     make_probe(pair.encoder, pair.decoder, cache.held_pictures[:_OF_PROBE]).save(out)
-    trained = load_checkpoint(folder / "unet.safetensors")[1]
+    trained = stored_facts(folder / "unet.safetensors")
     facts = {
         "recipe": asdict(recipe),
         "init": read_json(folder / "recipe.json", "the run").get("init"),

@@ -17,7 +17,7 @@ from steerlens.scenes import load_prepared
 from steerlens.storage import write_json
 from steerlens.training.autoencoder import AutoencoderSettings, keep_autoencoder, load_autoencoder, train_autoencoder
 from steerlens.training.cache import PART, fill_cache
-from steerlens.training.checkpoint import load_checkpoint
+from steerlens.training.checkpoint import stored_facts
 from steerlens.training.embedder import trained_embedder
 from steerlens.training.encoder import EncoderSettings, keep_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
@@ -201,7 +201,7 @@ def train_pair(
     start = time.monotonic()
     for name, stage in stages:
         if (folder / f"{name}.safetensors").exists():
-            step = int(load_checkpoint(folder / f"{name}.safetensors")[1].get("step", 0))
+            step = int(stored_facts(folder / f"{name}.safetensors").get("step", 0))
             yield StageRecord(name, step, time.monotonic() - start, 1.0, {}, done=True).progress()
             continue
         yield from run_parallel(stage, (), workers, folder)

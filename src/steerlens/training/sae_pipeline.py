@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
@@ -19,11 +20,12 @@ from steerlens.progress import Progress
 from steerlens.saes import EMBEDDING, SparseAutoencoder
 from steerlens.scenes import HELD_OUT, PLAIN, TRAIN, UNSEEN, SceneMaker
 from steerlens.sites import Site
-from steerlens.storage import is_plain_name, read_json, write_json
+from steerlens.storage import is_plain_name
 from steerlens.storage.parameters import weights_hash
 from steerlens.studies.shared import open_pictures
 from steerlens.training.sae import SaeRecipe, finished_sae, train_sae
 from steerlens.training.sae_export import SaeFigures, measure_sae, write_sae
+from steerlens.training.sae_run import PictureListing, open_sae_run
 from steerlens.training.sae_values import Place, Tokens, ValueOptions, collect_values
 from steerlens.training.stage import Budget
 from steerlens.zoo.identity import encoder_identity
@@ -31,7 +33,7 @@ from steerlens.zoo.identity import encoder_identity
 Opener = Callable[[], Image.Image]
 """Function that opens a picture."""
 
-_HELD_SHARE = 0.1
+_HELD_OUT_SHARE = 0.1
 """Share of a folder's pictures that figures are measured on."""
 
 _READ = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head")
@@ -40,11 +42,8 @@ _READ = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head")
 _VALUES, _HELD_OUT = "values", "held-out"
 """Folders of values to train on and to measure on."""
 
-_RUN = "run.json"
-"""File with everything that decides the values and weights of a run."""
-
-_DRAWN = 256
-"""Scenes drawn at once."""
+_SCENES_AT_ONCE = 256
+"""Scenes composed at once."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,18 @@ class SaePictures:
         held_out: those that figures are measured on.
         source: their origin, in words.
         digest: hash that tells them from other pictures.
+        listing: files of the folder; None for scenes.
     """
 
     train: tuple[Opener, ...]
     held_out: tuple[Opener, ...]
     source: str
     digest: str = ""
+    listing: PictureListing | None = None
 
 
 def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
-    """Draws pictures from a folder and its subfolders, and holds a tenth of them out.
+    """Chooses pictures of a folder and its subfolders at random, and holds a tenth of them out.
 
     Args:
         folder: the folder.
@@ -73,18 +74,28 @@ def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
         seed: seed of the choice.
 
     Raises:
-        UsageError: if the folder does not exist, or holds fewer than two pictures.
+        UsageError: if the folder does not exist, or contains fewer than two pictures.
     """
     paths = picture_files(folder)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
     random.Random(seed).shuffle(paths)
     openers = tuple(_opener(path) for path in paths[:count])
-    held = max(1, round(_HELD_SHARE * len(openers)))
-    if len(openers) <= held:
-        raise UsageError(f"{folder} holds one picture; an autoencoder needs many to train on, and others to measure.")
+    n_held_out = max(1, round(_HELD_OUT_SHARE * len(openers)))
+    if len(openers) <= n_held_out:
+        raise UsageError(
+            f"{folder} contains one picture; an autoencoder needs many to train on, and others to measure."
+        )
+    chosen = tuple(str(path.relative_to(folder)) for path in paths[:count])
     digest = hashlib.sha256()
-    for path in paths[:count]:  # names and sizes: reading thousands of files would take as long as training
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
-    return SaePictures(openers[held:], openers[:held], f"folder {folder.name}", digest.hexdigest())
+    for name in chosen:  # names and sizes: reading thousands of files would take as long as training
+        digest.update(f"{name} {sizes[name]}\n".encode("utf-8", "surrogateescape"))
+    return SaePictures(
+        openers[n_held_out:],
+        openers[:n_held_out],
+        f"folder {folder.name}",
+        digest.hexdigest(),
+        PictureListing(sizes, chosen),
+    )
 
 
 def _opener(path: Path) -> Opener:
@@ -92,7 +103,7 @@ def _opener(path: Path) -> Opener:
 
 
 def scenes_of_data(data: Path, count: int, seed: int = 0) -> SaePictures:
-    """Draws scenes of prepared pictures: of training pictures to train on, of all others to measure.
+    """Composes scenes of prepared pictures: of training pictures to train on, of all others to measure.
 
     Args:
         data: folder with prepared pictures.
@@ -100,27 +111,27 @@ def scenes_of_data(data: Path, count: int, seed: int = 0) -> SaePictures:
         seed: seed of the scenes.
 
     Raises:
-        UsageError: if the folder holds no prepared pictures.
+        UsageError: if the folder contains no prepared pictures.
     """
     pictures = open_pictures(data)
-    held = max(1, round(_HELD_SHARE * count))
-    rows = {"train": pictures.rows(TRAIN), "held": torch.cat([pictures.rows(HELD_OUT), pictures.rows(UNSEEN)])}
-    makers = {name: SceneMaker(pictures, of_split, "cpu", PLAIN) for name, of_split in rows.items()}
-
+    n_held_out = max(1, round(_HELD_OUT_SHARE * count))
+    held_out_rows = torch.cat([pictures.rows(HELD_OUT), pictures.rows(UNSEEN)])
     digest = hashlib.sha256()
 
-    def draw(name: str, number: int, mark: int) -> tuple[Opener, ...]:
+    def compose(rows: Tensor, number: int, mark: int) -> tuple[Opener, ...]:
+        maker = SceneMaker(pictures, rows, "cpu", PLAIN)
         generator = torch.Generator().manual_seed(1_000_003 * seed + mark)
         images: list[Image.Image] = []
         while len(images) < number:
-            drawn = makers[name].draw(min(_DRAWN, number - len(images)), generator)
-            arrays = eight_bit(drawn.pictures)
+            scenes = maker.draw(min(_SCENES_AT_ONCE, number - len(images)), generator)
+            arrays = eight_bit(scenes.pictures)
             digest.update(arrays.tobytes())
             images.extend(Image.fromarray(array) for array in arrays)
         return tuple(_constant(image) for image in images)
 
-    shown, measured = draw("train", max(1, count - held), 41), draw("held", held, 43)
-    return SaePictures(shown, measured, "scenes of prepared pictures", digest.hexdigest())
+    train = compose(pictures.rows(TRAIN), max(1, count - n_held_out), 41)
+    held_out = compose(held_out_rows, n_held_out, 43)
+    return SaePictures(train, held_out, "scenes of prepared pictures", digest.hexdigest())
 
 
 def _constant(image: Image.Image) -> Opener:
@@ -170,13 +181,12 @@ def run_sae(
         resume: True to continue an interrupted run.
 
     Raises:
-        UsageError: if the model has no such site, `out` holds another run, or a run and `resume` is False.
+        UsageError: if the model has no such site, `out` contains another run, or a run and `resume` is False.
     """
     spec, place = encoder.spec, run.place
     if isinstance(place, Site):
         place.check(spec.n_layers, spec.n_heads)
-    identity = _identity(encoder, pictures, run)
-    _open(out, identity, resume)
+    open_sae_run(out, _identity(encoder, pictures, run), pictures.listing, resume=resume)
     options = ValueOptions(place, run.tokens, run.per_picture, run.recipe.seed)
     values = yield from collect_values(encoder, pictures.train, options, out / _VALUES)
     held_out = yield from collect_values(encoder, pictures.held_out, options, out / _HELD_OUT, stage="held-out values")
@@ -203,18 +213,3 @@ def _identity(encoder: Encoder, pictures: SaePictures, run: SaeRun) -> dict[str,
         "per_picture": run.per_picture,
         "pictures": [len(pictures.train), len(pictures.held_out), pictures.source],
     }
-
-
-def _open(out: Path, identity: dict[str, Any], resume: bool) -> None:
-    path = out / _RUN
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; give another --out.")
-    if path.exists() and not resume:
-        raise UsageError(f"{out} contains a run already: give --resume to continue it, or another --out.")
-    # Runs of earlier versions hashed neither the model nor the pictures.
-    recorded = read_json(path, f"the run in {out}") if path.exists() else {}
-    if path.exists() and (not recorded or any(identity.get(key) != value for key, value in recorded.items())):
-        raise UsageError(f"{out} contains a run with other options; give those again, or another --out.")
-    if not path.exists() and resume:
-        raise UsageError(f"{out} contains no run to continue; leave out --resume to start one.")
-    write_json(path, identity)

@@ -1,10 +1,12 @@
-"""Checkpoints of optimizers: a restored optimizer goes on as if it had never stopped."""
+"""Checkpoints: a restored optimizer goes on as if it had never stopped, and headers state shapes and facts."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from steerlens.errors import StoreError
 from steerlens.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -12,6 +14,8 @@ from steerlens.training.checkpoint import (
     prefixed,
     restore_optimizer,
     save_checkpoint,
+    stored_facts,
+    stored_shape,
 )
 
 
@@ -43,3 +47,17 @@ def test_moments_of_a_transposed_parameter_are_restored_in_its_memory_order(tmp_
         step(weight, optimizer, number)
         step(again, restored, number)
     assert torch.equal(again, weight)
+
+
+def test_shapes_and_facts_come_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"embeds": torch.zeros(5, 7), "other": torch.zeros(2)}, {"step": 3})
+    tensors, facts = load_checkpoint(path)
+    assert stored_shape(path, "embeds") == tuple(tensors["embeds"].shape) == (5, 7)
+    assert stored_facts(path) == facts == {"step": 3}
+    with pytest.raises(StoreError, match="its content is computed again"):
+        stored_shape(path, "missing")
+    path.write_bytes(path.read_bytes()[:40])
+    for read in (stored_facts, lambda file: stored_shape(file, "embeds")):
+        with pytest.raises(StoreError, match="is damaged"):
+            read(path)

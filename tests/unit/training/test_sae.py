@@ -30,6 +30,7 @@ from steerlens.training import (
     write_sae,
 )
 from steerlens.training.checkpoint import save_checkpoint
+from steerlens.training.sae_run import PictureListing, open_sae_run
 from steerlens.zoo.pair import Pair
 
 D, F, K = 24, 48, 3
@@ -208,7 +209,7 @@ def test_the_command_trains_refuses_and_resumes(
     assert "give --resume" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     assert main([*[part if part != "20" else "24" for part in command], "--resume"]) == 2
-    assert "other options" in capsys.readouterr().err
+    assert "a run with other options: --features was 20, and is 24. Give the same" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -267,15 +268,44 @@ def test_a_run_is_not_continued_with_other_pictures_or_another_model(
     assert main(command) == 0
     small_run(tmp_path, pair_folder, colour=7)  # as many pictures in a folder of the same name
     assert main([*command, "--resume"]) == 2
-    assert "a run with other options" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "a run with other pictures: " in message and " and 3 more are of another size. " in message
+    assert "Restore those to continue the run, or give another --out" in message
     record = tmp_path / "run" / "run.json"
     recorded = json.loads(record.read_text())
     record.write_text(json.dumps({**recorded, "model": {**recorded["model"], "weights": "0" * 64}}))
     assert main([*command, "--resume"]) == 2
+    assert "a run with another model: the hash of its weights was 000" in capsys.readouterr().err
     # Runs of before recorded neither, and go on.
     older = {key: value for key, value in recorded.items() if key not in ("model", "pictures_hash")}
     record.write_text(json.dumps(older))
     assert main([*command, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "count", "said"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "c": 3}, (9, 9), "a is no longer there. "),
+        ({"a": 1, "b": 2}, {"a": 1, "b": 3}, (9, 9), "b is of another size. "),
+        ({"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}, (9, 9), "the folder contained 2 pictures, and contains 3. "),
+        ({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}, (3, 2), "3 pictures were chosen, and 2 are now (see --c"),
+        (None, None, (5, 4), "--count was 5, and is 4. "),
+        (None, None, (5, 5), "the prepared pictures of --data changed since it began. "),
+    ],
+)
+def test_the_message_says_which_pictures_changed(
+    before: dict[str, int] | None, now: dict[str, int] | None, count: tuple[int, int], said: str, tmp_path: Path
+) -> None:
+    def opened(sizes: dict[str, int] | None, number: int, *, resume: bool) -> None:
+        listing = None if sizes is None else PictureListing(sizes, tuple(sizes)[:number])
+        chosen = [number - 1, 1, "scenes" if sizes is None else "folder photos"]
+        identity = {"place": "embed", "pictures": chosen, "pictures_hash": str(sizes) + str(resume)}
+        open_sae_run(tmp_path / "run", identity, listing, resume=resume)
+
+    opened(before, count[0], resume=False)
+    with pytest.raises(UsageError) as refused:
+        opened(now, count[1], resume=True)
+    assert f"a run with other pictures: {said}" in str(refused.value)
 
 
 @pytest.mark.parametrize("damaged", ["values/values-00000.safetensors", "sae.checkpoint.safetensors", "run.json"])
