@@ -52,22 +52,26 @@ lint: $(VENV)/.tested
 types: $(VENV)/.tested
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# All benchmarks, also after a failure; ends with a list of failed and skipped ones. bench_bridge.py needs what no package
-# contains: ENCODER names a second ViT (a folder or hub id), DATA is the folder of the art.
+# All benchmarks, also after a failure; ends with a list of failed and skipped ones. Two need what no package contains:
+# DATA is a folder of prepared pictures, and ENCODER names a second ViT (a folder or hub id) for bench_bridge.py.
 ENCODER ?=
 DATA ?= data
 
 bench: $(VENV)/.tested
-	@failed= passed=; for script in benchmarks/bench_*.py; do \
+	@failed= skipped=; for script in benchmarks/bench_*.py; do \
 		given=; \
-		case $$script in */bench_bridge.py) \
-			[ -n "$(ENCODER)" ] || { passed="$$passed $$script"; continue; }; \
-			given="--data $(DATA) --from $(ENCODER)";; \
+		case $$script in \
+			*/bench_bridge.py) \
+				[ -n "$(ENCODER)" ] && [ -d "$(DATA)" ] || { skipped="$$skipped $$script"; continue; }; \
+				given="--data $(DATA) --from $(ENCODER)";; \
+			*/bench_features.py) \
+				[ -d "$(DATA)" ] || { skipped="$$skipped $$script"; continue; }; \
+				given="--data $(DATA)";; \
 		esac; \
 		echo "== $$script $$given"; \
 		$(BIN)/python $$script $$given || failed="$$failed $$script"; \
 	done; \
-	for script in $$passed; do echo "passed over: $$script, which needs ENCODER=... (and DATA=...): see docs/benchmarks.md"; done; \
+	for script in $$skipped; do echo "skipped: $$script, which needs DATA=... or ENCODER=...: see docs/benchmarks.md"; done; \
 	for script in $$failed; do echo "FAILED: $$script"; done; \
 	[ -z "$$failed" ]
 
