@@ -27,6 +27,26 @@ UNITS: dict[str, Any] = {
 OF_NEURONS: dict[str, Any] = {"second_order": pa.float64(), "together": pa.float64(), "ablated": pa.float64()}
 """Columns that are measured of neurons alone; tables written before they were measured lack them."""
 
+UNIT_WORDS: dict[str, str] = {
+    "picture": "id of the input, from its content",
+    "site": "the unit: `neuron.9.310`, `feature.NAME.12`, `error.NAME`, `bias.NAME`",
+    "kind": "`neuron`, `feature`, `error` or `bias`",
+    "name": "name of the sparse autoencoder; empty for neurons",
+    "layer": "layer of the neuron, from 0; -1 for features, error and bias, whose autoencoder knows its site",
+    "index": "number of the neuron in its MLP, or of the feature, from 0; -1 for error and bias",
+    "activation": "activation on the readout token, the mean over several; null for error and bias",
+    "effect": "length of the embedding's change when the unit's write is taken out, everything after it frozen, "
+    "relative to the embedding; from 0",
+    "similarity": "cosine of the steered embedding with the target, before decoding",
+    "tokens": "activation on every token; for error and bias, the norm of their write there; null for an autoencoder "
+    "of the embedding itself",
+    "second_order": "for neurons, the effect of what later attention makes of the write, attention patterns and norms "
+    "frozen, in the measure of `effect`; null where it was not measured",
+    "together": "for neurons, `effect` and `second_order` taken out at once",
+    "ablated": "for neurons, the effect of zeroing the neuron on every token of a real forward pass",
+}
+"""Meaning of every column, for the docs."""
+
 _NULLABLE = ("activation", "tokens", *OF_NEURONS)
 
 

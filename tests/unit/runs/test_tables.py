@@ -12,7 +12,9 @@ from steerlens.atlas.atlas import Atlas
 from steerlens.images import Picture
 from steerlens.loading import Pair
 from steerlens.runs.export import export_parquet
+from steerlens.runs.units import OF_NEURONS, UNIT_WORDS, UNITS
 from steerlens.sweep.look import look
+from steerlens.sweep.neuron_effects import MEASURED
 
 
 def library(name: str) -> Any:
@@ -36,6 +38,14 @@ def test_each_folder_of_a_run_is_one_table(finished: tuple[Path, Atlas]) -> None
         pq.read_table(path).column("name")[0].as_py() for path in sorted((folder / "inputs").iterdir())
     ]
     assert pq.read_table(folder / "labels").num_rows == sum(len(reading.labels) for reading in atlas.readings)
+
+
+def test_every_column_of_units_is_documented() -> None:
+    assert set(UNIT_WORDS) == {*UNITS, *OF_NEURONS}
+    page = (Path(__file__).parents[3] / "docs" / "tables.md").read_text()
+    for name, words in UNIT_WORDS.items():
+        assert f"| `{name}` | {words} |" in page
+    assert f"the first {MEASURED} neurons" in page
 
 
 def test_pandas_reads_the_parts_of_a_run(finished: tuple[Path, Atlas]) -> None:
