@@ -31,7 +31,7 @@ class Fit:
     Examples:
       steerlens bridge fit --from my-vit --to emoji --images pictures --out my-bridge
       steerlens bridge fit --from facebook/dinov2-base --to kandinsky-2.2 --images photos --decode 8 --out dino-bridge
-      steerlens lens cat.png --model bridge:dino-bridge
+      steerlens lens sample --model bridge:dino-bridge
     """
 
     source: Annotated[str, tyro.conf.arg(name="from")]

@@ -47,7 +47,7 @@ class Command:
 
     Examples:
       steerlens doctor kandinsky-2.2
-      steerlens doctor my-folder --picture cat.png
+      steerlens doctor my-folder --picture sample
       steerlens doctor facebook/dinov2-base
       steerlens doctor my-pair --reference pictures-like-those-of-the-training
     """
@@ -57,7 +57,8 @@ class Command:
     of open_clip or timm."""
 
     picture: Path | None = None
-    """Picture to check with. Default: a bundled picture, or the first picture of an index."""
+    """Picture to check with; `sample` is a picture in the package. Default: that one, or the first picture of an
+    index."""
 
     local: Path | None = None
     """Folder with the model's files in the hub's layout, to use instead of a download."""
@@ -85,13 +86,13 @@ class Command:
         """Prints the list of checks; returns 1 if any failed, else 0."""
         from steerlens.images import load_picture
         from steerlens.loading import load
-        from steerlens.zoo import IndexPair, found_index, has_no_decoder, locate_pair, sample_picture
+        from steerlens.zoo import IndexPair, found_index, has_no_decoder, locate_pair, named_picture, sample_picture
 
         if self.local is None and has_no_decoder(self.model) and found_index(self.model) is None:
             return self._check_encoder()
         results: list[DoctorCheck] = []
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
-            picture = None if self.picture is None else load_picture(self.picture)
+            picture = None if self.picture is None else named_picture(self.picture)
             progress.stage("loading")
             pair = load(
                 self.model,
@@ -132,13 +133,12 @@ class Command:
     def _check_encoder(self) -> int:
         """Checks an encoder without a decoder, prints the list, and returns the exit code."""
         from steerlens.errors import UsageError
-        from steerlens.images import load_picture
-        from steerlens.zoo import load_encoder, sample_picture
+        from steerlens.zoo import load_encoder, named_picture, sample_picture
 
         if self.reference is not None:
             raise UsageError(f"--reference measures the domain of a pair, and {self.model} has no decoder.")
         with ProgressBar(quiet=self.json or not sys.stderr.isatty()) as progress:
-            picture = sample_picture() if self.picture is None else load_picture(self.picture)
+            picture = sample_picture() if self.picture is None else named_picture(self.picture)
             progress.stage("loading")
             encoder = load_encoder(
                 self.model, device=self.device, dtype=self.dtype, local_files_only=self.local_files_only

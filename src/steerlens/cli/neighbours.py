@@ -24,7 +24,7 @@ class Index:
     Examples:
       steerlens neighbours index photos --out photos-index
       steerlens neighbours index photos --encoder facebook/dinov2-base --out dino-index
-      steerlens lens cup.png --model photos-index
+      steerlens lens sample --model photos-index
     """
 
     pictures: tyro.conf.Positional[Path]
@@ -112,14 +112,14 @@ class Find:
     """List the pictures of an index that are closest to a picture, with their cosine similarities.
 
     Examples:
-      steerlens neighbours find photos-index cup.png
+      steerlens neighbours find photos-index sample
     """
 
     index: tyro.conf.Positional[Path]
     """Folder of the index."""
 
     picture: tyro.conf.Positional[Path]
-    """Picture whose neighbours to list."""
+    """Picture whose neighbours to list; `sample` is a picture in the package."""
 
     count: int = _NEAREST
     """Number of neighbours."""
@@ -136,12 +136,11 @@ class Find:
     def run(self) -> int:
         """Prints the nearest pictures, best first, and returns the exit code."""
         from steerlens.errors import UsageError
-        from steerlens.images import load_picture
-        from steerlens.zoo import open_index
+        from steerlens.zoo import named_picture, open_index
 
         if self.count < 1:
             raise UsageError(f"--count must be at least 1, not {self.count}.")
-        picture = load_picture(self.picture)
+        picture = named_picture(self.picture)
         pair = open_index(self.index, device=self.device, local_files_only=self.local_files_only)
         if self.count != _NEAREST and self.count > len(pair.decoder.files):
             raise UsageError(f"--count {self.count}: the index holds only {len(pair.decoder.files)} pictures.")

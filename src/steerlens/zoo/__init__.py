@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         user_reference,
     )
     from steerlens.zoo.registry import Group, adapter, adapter_for, registered
-    from steerlens.zoo.sample import sample_picture
+    from steerlens.zoo.sample import is_sample, named_picture, sample_picture
     from steerlens.zoo.sources import card_of, has_no_decoder, is_folder
     from steerlens.zoo.text import (
         SENTENCE_PACKAGE,
@@ -121,6 +121,7 @@ __all__ = [
     "index_folder",
     "inner_folder",
     "is_folder",
+    "is_sample",
     "library_versions",
     "load_encoder",
     "load_probe",
@@ -134,6 +135,7 @@ __all__ = [
     "measure_fit",
     "measure_reference",
     "models_for_photographs",
+    "named_picture",
     "negative_for",
     "on_meta",
     "open_decoder",

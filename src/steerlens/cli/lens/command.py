@@ -11,9 +11,6 @@ import tyro
 from steerlens.cli.interrupted import kept
 from steerlens.cli.lens.settings import LensSettings
 
-_SAMPLE = Path("sample")
-"""Name of the bundled picture, where no file has it."""
-
 
 @dataclass(frozen=True)
 class Command:
@@ -65,16 +62,14 @@ class Command:
         """Runs the command and returns the exit code."""
         from steerlens.errors import UsageError
         from steerlens.images import load_pictures
-        from steerlens.zoo import sample_picture
+        from steerlens.zoo import is_sample, sample_picture
 
         if not self.images:
             raise UsageError("no pictures were given; try: steerlens lens PICTURE, or steerlens lens sample.")
         folder = self.folder
         if self.resume and not (folder / "manifest.json").is_file():
             raise UsageError(f"there is no run in {folder} to resume; leave out --resume to start one.")
-        pictures = (
-            [sample_picture()] if self.images == (_SAMPLE,) and not _SAMPLE.exists() else load_pictures(self.images)
-        )
+        pictures = load_pictures(sample_picture() if is_sample(path) else path for path in self.images)
         self._check_target()
         if self.dry_run:
             from steerlens.cli.lens.dry_run import dry_run
