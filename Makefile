@@ -128,7 +128,7 @@ SMALL_identification := --count 20 --steps 4 --heads-per-picture 24
 SMALL_lenses := --count 16 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 24 --bank-size 2048
 # The real ViT is larger, and its passes are slower.
 SMALL_overlay_dinov2-small := --count 4 --choose 2 --strengths rho=1 --steps 4
-SMALL_importance_dinov2-small := --count 8 --choose 2 --strengths rho=1 --steps 4 --no-extras
+SMALL_importance_dinov2-small := --count 6 --choose 2 --strengths rho=1 --steps 4 --no-extras
 SMALL_identification_dinov2-small := --count 10 --steps 4 --heads-per-picture 24
 SMALL_lenses_dinov2-small := --count 8 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 12 --bank-size 512
 FULL_importance := --count 100 --choose 12
