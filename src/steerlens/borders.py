@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from steerlens.errors import ModelError, SteerlensError
+from steerlens.errors import ModelError, SteerlensError, UsageError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED")
 """Messages of allocators without an exception of their own: MPS, CPUs, cuBLAS and cuDNN."""
@@ -40,6 +40,26 @@ def native_errors(doing: str, *passing: type[Exception]) -> Generator[None]:
         if out_of_memory(error):
             raise
         raise ModelError(f"{doing}: {reason(error)}.") from error
+
+
+def refuse_autocast(device: torch.device, name: str) -> None:
+    """Checks that torch computes in the precision of a model's weights.
+
+    Under autocast, sums and products of one pass would have several precisions, none of them that of the results.
+
+    Args:
+        device: where the model is.
+        name: its name in messages.
+
+    Raises:
+        UsageError: if autocast is on for the device.
+    """
+    if torch.is_autocast_enabled(device.type):
+        lower = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
+        raise UsageError(
+            f"{name}: torch.autocast is on, and would compute parts of it in {lower}. Call steerlens outside of it "
+            f"(with torch.autocast({device.type!r}, enabled=False)); for speed, load the model in {lower} (dtype)."
+        )
 
 
 def reason(error: BaseException) -> str:

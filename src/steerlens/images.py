@@ -198,8 +198,7 @@ class PictureInBytes:
 def picture_files(folder: Path) -> list[Path]:
     """Lists the files under a folder that are named like readable pictures, sorted.
 
-    Hidden files and folders, and those that macOS and Jupyter leave behind, are skipped. Files named like pictures of
-    unreadable formats are logged as a warning.
+    Hidden files, and those that macOS and Jupyter leave behind, are skipped. Unreadable formats are logged.
 
     Raises:
         UsageError: if there is no such folder, or no picture in it.
@@ -294,8 +293,7 @@ def load_with_alpha(path: Path) -> Image.Image:
     """Reads a picture like `load_picture`, but in RGBA if it has transparency.
 
     Raises:
-        UsageError: as `load_picture`.
-        PictureError: as `load_picture`.
+        UsageError, PictureError: as `load_picture`.
     """
     return decode_picture(_read(path), str(path), alpha=True)[0]
 
@@ -333,7 +331,7 @@ def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
         PictureError: if it cannot be converted.
     """
     plain = image.mode == "RGB" and type(image) is Image.Image and not image.has_transparency_data
-    if plain and _orientation(image, []) is None:
+    if plain and all(image.size) and _orientation(image, []) is None:
         return image
     with decoding(name):
         return _upright(image)[0]
@@ -342,6 +340,8 @@ def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
 def _upright(image: Image.Image, *, alpha: bool = False) -> tuple[Image.Image, str]:
     """Returns an upright copy in RGB or RGBA, and a note on the conversion."""
     notes: list[str] = []
+    if not all(image.size):
+        raise PictureError(f"it has no pixels: it is {image.width} x {image.height}.")
     image.load()
     orientation = _orientation(image, notes)
     keep = alpha and image.has_transparency_data and image.mode not in _SCALED_MODES

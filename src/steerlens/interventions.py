@@ -6,7 +6,11 @@ head's write `z_h W_O^h`, and the change `v' - v` is added to the attention outp
 """
 
 from dataclasses import dataclass, fields
+from numbers import Real
+from operator import index
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -39,6 +43,10 @@ class Intervention:
 
     site: _SiteField = _SiteField()
     tokens: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", _positions(self))
 
     def __repr__(self) -> str:
         values = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "site")
@@ -87,6 +95,14 @@ class Scale(Intervention):
 
     factor: float | Float[Tensor, "B"] | Float[Tensor, "B T"] = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        factor: Any = self.factor
+        if isinstance(factor, np.ndarray):
+            object.__setattr__(self, "factor", torch.from_numpy(factor))
+        elif not isinstance(factor, Tensor | Real):
+            raise UsageError(f"Scale at {self.site} takes a number or a tensor of factors, not {factor!r}.")
+
     def new_value(self, value: Tensor) -> Tensor:
         """Returns `factor * value`.
 
@@ -112,6 +128,10 @@ class Add(Intervention):
 
     vector: Float[Tensor, "*#B D"] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "vector", _as_tensor(self, self.vector))
+
     def new_value(self, value: Tensor) -> Tensor:
         """Returns `value + vector`."""
         return value + _fitting(self, self.vector, value)
@@ -131,6 +151,10 @@ class _Replacement(Intervention):
     """Base of the interventions that replace the value by a given tensor, (D,), (T,D) or (B,T,D)."""
 
     value: Float[Tensor, "*#B D"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "value", _as_tensor(self, self.value))
 
     def new_value(self, value: Tensor) -> Tensor:
         """Returns the given tensor."""
@@ -206,6 +230,30 @@ def _short(value: object) -> str:
     return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else repr(value)
 
 
+def _positions(intervention: Intervention) -> tuple[int, ...]:
+    """Returns the token positions as whole numbers; a mask or anything else is refused."""
+    tokens: Any = intervention.tokens
+    mask = getattr(tokens, "dtype", None) in (torch.bool, np.bool_)
+    try:
+        if mask or any(isinstance(token, bool) for token in tokens):
+            raise TypeError
+        return tuple(index(token) for token in tokens)
+    except TypeError:
+        raise UsageError(
+            f"{type(intervention).__name__} at {intervention.site}: tokens are positions, such as (0,) or "
+            f"range(1, 5), not {_short(tokens)}."
+        ) from None
+
+
+def _as_tensor(intervention: Intervention, value: Any) -> Tensor | None:
+    """Returns what an intervention was given as a tensor; arrays are converted."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    raise UsageError(f"{type(intervention).__name__} at {intervention.site} takes a tensor, not {_short(value)}.")
+
+
 def _fitting(intervention: Intervention, tensor: Tensor | None, value: Tensor) -> Tensor:
     """Returns the tensor of an intervention, after checking that it fits the value at the site."""
     if tensor is None:
@@ -213,6 +261,8 @@ def _fitting(intervention: Intervention, tensor: Tensor | None, value: Tensor) -
     try:
         # A tensor that broadcasts to more pictures or tokens than the site has does not fit either.
         fits = torch.broadcast_shapes(tensor.shape, value.shape) == value.shape
+        # A number that broadcasts over the width is no vector of the residual stream.
+        fits = fits and (tensor.shape[-1:] or (1,)) == value.shape[-1:]
     except RuntimeError:
         fits = False
     if not fits:

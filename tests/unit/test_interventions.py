@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,39 @@ def test_tensors_of_another_precision_are_taken_in_the_models() -> None:
     got = encoder.embed(pixels, [Add(PLACE, vector=vector.double())])
     assert got.dtype == torch.float32
     assert torch.equal(got, encoder.embed(pixels, [Add(PLACE, vector=vector)]))
+
+
+def test_arrays_are_taken_like_tensors() -> None:
+    encoder, pixels = setting()
+    vector = torch.randn(D, generator=torch.Generator().manual_seed(0))
+    for plain, array in (
+        (Add(PLACE, vector=vector), Add(PLACE, vector=vector.numpy())),  # type: ignore[arg-type]
+        (Scale(PLACE, factor=torch.tensor([2.0, 3.0])), Scale(PLACE, factor=np.array([2.0, 3.0], np.float32))),  # type: ignore[arg-type]
+    ):
+        assert torch.equal(encoder.embed(pixels, [plain]), encoder.embed(pixels, [array]))
+
+
+@pytest.mark.parametrize("tokens", [0, (True, False), torch.tensor([True, False]), (1.0,), "0"], ids=str)
+def test_tokens_are_positions_and_no_mask(tokens: Any) -> None:
+    with pytest.raises(UsageError, match="tokens are positions, such as"):
+        Zero(PLACE, tokens=tokens)
+    assert Zero(PLACE, tokens=torch.tensor([0, 2])).tokens == (0, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["2", [2.0], 2.0])
+def test_values_that_are_no_tensors_are_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"Add at resid_post\.1 takes a tensor"):
+        Add(PLACE, vector=value)
+    if not isinstance(value, float):
+        with pytest.raises(UsageError, match=r"Scale at resid_post\.1 takes a number or a tensor"):
+            Scale(PLACE, factor=value)
+
+
+def test_a_number_is_no_vector_of_the_residual_stream() -> None:
+    encoder, pixels = setting()
+    for given in (torch.tensor(1.0), torch.ones(1), torch.ones(2, 5, 1)):
+        with pytest.raises(UsageError, match="does not fit the site"):
+            encoder.embed(pixels, [Add(PLACE, vector=given)])
 
 
 def test_a_factor_of_nan_is_not_hidden() -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.borders import native_errors
+from steerlens.borders import native_errors, refuse_autocast
 from steerlens.conditioning import Conditioning, Consumes
 from steerlens.decoders.options import DecodeOptions as DecodeOptions
 from steerlens.decoders.options import SchedulerName as SchedulerName
@@ -152,7 +152,9 @@ def decode(
 
     Raises:
         ModelError: if the decoder's native code fails.
+        UsageError: if autocast is on.
     """
+    refuse_autocast(getattr(decoder, "device", torch.device("cpu")), decoder.spec.name)
     with native_errors(f"{decoder.spec.name}: decoding failed"):
         events = decoder.decode_batches(conditioning, seeds, options)
         return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])

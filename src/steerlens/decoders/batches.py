@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from steerlens.borders import native_errors
+from steerlens.borders import native_errors, refuse_autocast
 from steerlens.borders import out_of_memory as out_of_memory
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
@@ -100,7 +100,9 @@ def decode_in_batches(
 
     Raises:
         ModelError: if a single picture does not fit into memory, or as the decoder does.
+        UsageError: if autocast is on.
     """
+    refuse_autocast(getattr(decoder, "device", torch.device("cpu")), decoder.spec.name)
     start = 0
     while start < len(seeds):
         stop = min(start + batch.size, len(seeds))

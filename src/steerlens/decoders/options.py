@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from steerlens.errors import UsageError
 from steerlens.limits import over_limit
+from steerlens.option_types import convert_options
 
 SchedulerName = Literal["ddpm", "ddim", "dpm++", "unipc", "pndm", "euler"]
 
@@ -34,6 +35,7 @@ class DecodeOptions:
     preview: bool = False
 
     def __post_init__(self) -> None:
+        convert_options(self)
         if self.steps < 1:
             raise UsageError(f"at least 1 denoising step is needed, not {self.steps}.")
         if words := over_limit("steps", self.steps):

@@ -5,7 +5,8 @@ neuron's write to the MLP's output; so does an intervention at `resid_mid`, sinc
 So one rule serves every site and every architecture.
 
 A hook that never fires is a result that was never computed: `native_pass` counts the calls of every hook and raises
-unless each ran exactly once. It also ensures a plain pass: dropout off, no compiled graph in place of the modules.
+unless each ran exactly once. It also ensures a plain pass: dropout off, no compiled graph in place of the modules, and
+no autocast.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.borders import native_errors
+from steerlens.borders import native_errors, refuse_autocast
 from steerlens.encoders.modules import LayerModules
 from steerlens.errors import ModelError, SteerlensError, UsageError
 from steerlens.interventions import Intervention
@@ -80,7 +81,9 @@ def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Gene
 
     Raises:
         ModelError: if the native model raises anything, or a hook does not run exactly once.
+        UsageError: if autocast is on.
     """
+    refuse_autocast(next((weight.device for weight in model.parameters()), torch.device("cpu")), name)
     border = native_errors(f"{name}: its forward pass failed", _InterventionError)
     try:
         with EXCLUSIVE, border, as_in_evaluation(model), registered(hooks, model, name):

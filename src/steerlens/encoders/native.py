@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from steerlens.borders import native_errors
+from steerlens.encoders.arguments import check_images, check_interventions, pixel_values
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.geometry import Geometry, geometry_of
 from steerlens.encoders.hooks import (
@@ -174,9 +175,11 @@ class NativeEncoder(ABC):
         """Turns pictures into the model's inputs, on its device.
 
         Raises:
+            UsageError: if there is no picture, or something else than a PIL image.
             PictureError: if a picture cannot be converted to 8-bit RGB.
             ModelError: if the preprocessing fails, or gives tensors of another shape than the model sees.
         """
+        check_images(images)
         with native_errors(f"{self.spec.name}: its image processor failed"):
             inputs = self.native_preprocess([upright_rgb(image) for image in images])
             misfit = self.misfit(inputs)
@@ -218,7 +221,7 @@ class NativeEncoder(ABC):
                 have another shape than the model takes.
             ModelError: if the native model fails, or an intervention was not carried out.
         """
-        self._check_interventions(interventions)
+        check_interventions(interventions, self.spec)
         hooks = intervention_hooks(self.layers(), interventions) if interventions else ()
         return self.run(self.model_inputs(inputs), hooks)
 
@@ -333,7 +336,7 @@ class NativeEncoder(ABC):
             for site in sites:
                 yield from recording_hooks(layers, site, kept)
 
-        self._check_interventions(interventions)
+        check_interventions(interventions, self.spec)
         self.run(self.model_inputs(inputs), hooks())
         return {site: kept[site] for site in sites}
 
@@ -358,9 +361,10 @@ class NativeEncoder(ABC):
         """Checks the arguments of the native model and returns them by name; a bare tensor is the pixel values.
 
         Raises:
-            UsageError: if they have another shape than the model takes.
+            UsageError: if they are no tensors, or have another kind or shape than the model takes.
         """
         named: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
+        pixel_values(named, self.spec.name)
         shape = self.misfit(named)
         if shape is not None:
             height, width = self.spec.image_size
@@ -376,10 +380,3 @@ class NativeEncoder(ABC):
             return None
         shape = tuple(inputs["pixel_values"].shape)
         return None if len(shape) == 4 and shape[1:] == (3, *self.spec.image_size) else shape[1:]
-
-    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
-        for intervention in interventions:
-            intervention.site.check(self.spec.n_layers, self.spec.n_heads)
-            tokens = intervention.tokens or ()
-            if not all(-self.spec.n_tokens <= token < self.spec.n_tokens for token in tokens):
-                raise UsageError(f"{intervention.site}: the model has {self.spec.n_tokens} tokens a picture.")

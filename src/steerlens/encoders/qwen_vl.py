@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from steerlens.encoders.arguments import pixel_values
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.geometry import Geometry, stretched
 from steerlens.encoders.packing import PackedTowerEncoder
@@ -122,7 +123,7 @@ class Qwen3VLEncoder(PackedTowerEncoder):
         Raises:
             UsageError: if the pictures have another shape than the encoder declares.
         """
-        patches = inputs if isinstance(inputs, Tensor) else inputs["pixel_values"]
+        patches = pixel_values(inputs, self.spec.name)
         if patches.ndim != 3 or patches.shape[1] != self.spec.n_tokens:
             raise UsageError(
                 f"{self.spec.name} takes pictures cut into {self.spec.n_tokens} patches, as its own `preprocess` makes "

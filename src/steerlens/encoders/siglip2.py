@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from steerlens.encoders.arguments import pixel_values
 from steerlens.encoders.base import Inputs
 from steerlens.encoders.geometry import Geometry, stretched
 from steerlens.encoders.pretrained import Loading
@@ -107,8 +108,8 @@ class SigLIP2Encoder(SigLIPEncoder):
         Raises:
             UsageError: if the pictures have another shape than the encoder declares.
         """
+        patches = pixel_values(inputs, self.spec.name)
         given = {"pixel_values": inputs} if isinstance(inputs, Tensor) else dict(inputs)
-        patches = given["pixel_values"]
         grid = torch.tensor(self.spec.patch_grid, device=patches.device)
         given.setdefault("spatial_shapes", grid.expand(len(patches), 2))
         given.setdefault(

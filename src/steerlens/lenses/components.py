@@ -14,7 +14,7 @@ steering if it is a member, the writes only add, so the write of the group is th
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -25,9 +25,10 @@ from torch import Tensor
 from steerlens.encoders import EncoderSpec
 from steerlens.errors import ModelError, UsageError
 from steerlens.lenses.regions import parse_regions
+from steerlens.lenses.strength import Strength
 from steerlens.limits import read_file
 from steerlens.saes import SparseAutoencoder
-from steerlens.sites import Site, parse_sites
+from steerlens.sites import NAMED_KINDS, Site, parse_sites
 from steerlens.storage import check_sum
 from steerlens.trace import Trace
 
@@ -68,9 +69,49 @@ Direction: TypeAlias = Float[Tensor, "D"] | Component | SparseAutoencoder
 """What a name in a site stands for: a direction, the same for every picture, a component, or a sparse autoencoder."""
 
 
+def check_vector(name: str, direction: Any, width: int, *, centred: bool) -> Float[Tensor, "D"]:
+    """Returns a direction of the residual stream, after checking that it is one.
+
+    Args:
+        name: its name in messages.
+        direction: a tensor (D,).
+        width: D of the encoder.
+        centred: whether a norm follows that removes the mean over width.
+
+    Raises:
+        UsageError: if it is no tensor in floating point, has another shape, points nowhere, or the norm removes it.
+    """
+    if not isinstance(direction, Tensor) or not direction.is_floating_point():
+        kind = direction.dtype if isinstance(direction, Tensor) else type(direction).__name__
+        raise UsageError(
+            f"direction {name!r} is a {kind}: directions are tensors (width,) in floating point, groups, regions or "
+            "sparse autoencoders."
+        )
+    if direction.shape != (width,):
+        raise UsageError(f"direction {name!r} has shape {tuple(direction.shape)}; this encoder's width is {width}.")
+    if not bool(direction.isfinite().all()) or not bool(direction.any()):
+        raise UsageError(f"direction {name!r} is zero or not finite, and so points nowhere.")
+    if centred and Strength("rho", 1.0).coefficient(direction[None], direction[None], centred=True) == 0:
+        raise UsageError(
+            f"direction {name!r} has the same number on every coordinate, which the final norm removes: steering along "
+            "it changes nothing."
+        )
+    return direction
+
+
 def direction_site(name: str, direction: Float[Tensor, "D"] | Component) -> Site:
-    """Returns the named site of a direction or a component."""
-    return Site("vector" if isinstance(direction, Tensor) else direction.kind, name=name)
+    """Returns the named site of a direction or a component.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    kind = "vector" if isinstance(direction, Tensor) else getattr(direction, "kind", None)
+    if kind not in NAMED_KINDS:
+        raise UsageError(
+            f"{name!r} is a {type(direction).__name__}: directions are tensors (width,), groups, regions or sparse "
+            "autoencoders."
+        )
+    return Site(kind, name=name)
 
 
 @dataclass(frozen=True, eq=False)

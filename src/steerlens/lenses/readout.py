@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steerlens.encoders import Encoder, EncoderSpec
 from steerlens.errors import UsageError
-from steerlens.lenses.components import Direction, direction_site
+from steerlens.lenses.components import Direction, check_vector, direction_site
 from steerlens.lenses.sae_parts import sae_writes
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import NAMED_KINDS, SAE_KINDS, Site
@@ -39,15 +39,14 @@ def writes(
 
 
 def _named(spec: EncoderSpec, site: Site, directions: Mapping[str, Direction], trace: Trace) -> Tensor:
-    kind, D = "direction" if site.kind == "vector" else site.kind, trace.final.shape[-1]
+    kind = "direction" if site.kind == "vector" else site.kind
     direction = directions.get(site.name)
     if direction is None or isinstance(direction, SparseAutoencoder) or direction_site(site.name, direction) != site:
         known = ", ".join(sorted(directions)) or "none was given"
         raise UsageError(f"no {kind} is called {site.name!r}; known: {known}.")
     if not isinstance(direction, Tensor):
         return direction.write(spec, trace).to(trace.final)
-    if direction.shape != (D,):
-        raise UsageError(f"direction {site.name!r} has shape {tuple(direction.shape)}; this encoder's width is {D}.")
+    check_vector(site.name, direction, trace.final.shape[-1], centred=spec.centred)
     return direction.to(trace.final).expand_as(trace.final)
 
 

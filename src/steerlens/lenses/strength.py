@@ -22,14 +22,22 @@ variance of the write over width, `|C h|² / D`. With ε = 0 the two are equal.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.errors import UsageError
 
 StrengthKind = Literal["s", "rho"]
+
+_LARGEST = 1e9
+"""Largest strength. Far beyond it, squares of the residual exceed single precision, and a norm would return zeros."""
+
+_ROUNDING = 8
+"""Machine epsilons of a write below which its visible part is rounding: the same number on every coordinate."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Strength:
     Attributes:
         kind: `s` (factor; 1 is clean) or `rho` (signed relative norm of the addition; 0 is clean, negative steers
             away).
-        value: a finite number.
+        value: a number of at most 1e9 in size.
     """
 
     kind: StrengthKind
@@ -48,8 +56,14 @@ class Strength:
     def __post_init__(self) -> None:
         if self.kind not in ("s", "rho"):
             raise UsageError(f"unknown kind of strength {self.kind!r}; it is s or rho.")
-        if not math.isfinite(self.value):
-            raise UsageError(f"a strength is a finite number, not {self.value}.")
+        given: Any = self.value
+        if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+            raise UsageError(f"a strength is a finite number, not {given!r}.")
+        if abs(self.value) > _LARGEST:
+            raise UsageError(
+                f"a strength of {self.value:g} would overflow single precision; take at most {_LARGEST:g}. As it "
+                "grows, the picture tends to that of the Diffusion Lens, which rho=1000 shows already."
+            )
 
     def __str__(self) -> str:
         short = f"{self.value:g}"
@@ -79,9 +93,12 @@ class Strength:
     ) -> Float[Tensor, "*N"]:
         """Returns the factor of the write before it is added to the residual: `s - 1`, or `rho |C r_L| / |C h|`.
 
-        A write of norm zero has no direction, and gets 0 under `rho`.
+        A write that the final norm cannot see has no direction, and gets 0 under `rho`: zeros, or before a LayerNorm
+        the same number on every coordinate, up to rounding.
         """
         size = visible_norm(write, centred=centred)
+        rounding = _ROUNDING * torch.finfo(torch.promote_types(write.dtype, torch.float32)).eps
+        size = size.where(size > rounding * write.flatten(-2).norm(dim=-1), 0)
         if self.kind == "s":
             return size.new_full(size.shape, self.value - 1)
         wanted = self.value * visible_norm(residual, centred=centred).expand_as(size)

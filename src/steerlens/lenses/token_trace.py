@@ -10,7 +10,7 @@ from torch import Tensor
 from steerlens.decoders import Decoder, DecoderSpec, TokenDecoder, TokenSource
 from steerlens.encoders import EXCLUSIVE, Encoder, EncoderSpec, Inputs, NativeEncoder
 from steerlens.errors import ModelError, UsageError
-from steerlens.lenses.components import Direction, Group, direction_site
+from steerlens.lenses.components import Direction, Group, check_vector, direction_site
 from steerlens.lenses.readout import precise
 from steerlens.lenses.regions import RegionPart
 from steerlens.lenses.sae_parts import by_sae, check_sae, place_of, sae_of, writes_on_tokens
@@ -113,17 +113,28 @@ def reaching_sites(text: str, n_layers: int, n_heads: int, decoder: DecoderSpec)
     return tuple(reaching) or parse_sites(text, n_layers, n_heads)
 
 
-def check_direction(direction: Direction, encoder: EncoderSpec, decoder: DecoderSpec) -> None:
+def check_direction(
+    direction: Direction, encoder: EncoderSpec, decoder: DecoderSpec, *, name: str = "direction"
+) -> None:
     """Checks that a named component can be written on tokens and reaches the decoder.
+
+    Args:
+        direction: the component.
+        encoder: spec of the encoder.
+        decoder: spec of the decoder.
+        name: name of the component in messages.
 
     Raises:
         UsageError: if it cannot or does not.
     """
     if isinstance(direction, Tensor):
+        normed = decoder.tokens is None or decoder.tokens.normed
+        check_vector(name, direction, encoder.width, centred=encoder.centred and normed)
         return
     if isinstance(direction, SparseAutoencoder):
         check_sae(direction, encoder)
     else:
+        direction_site(name, direction)  # refuses what is no component
         direction.check(encoder)
     if decoder.tokens is None:
         return
@@ -185,7 +196,7 @@ def trace_tokens(
                 raise UsageError(
                     f"no {site.kind} is called {site.name!r}; known: {', '.join(sorted(named)) or 'none'}."
                 )
-            check_direction(direction, encoder.spec, decoder.spec)
+            check_direction(direction, encoder.spec, decoder.spec, name=site.name)
             contents[site] = _written(encoder, inputs, direction, reads[:, -1])
             members = () if isinstance(direction, Tensor) else _members(direction)
             if len(layers) > 1 and members:
@@ -200,10 +211,6 @@ def _recorded(encoder: Encoder, inputs: Inputs | Tensor, sites: Sequence[Site]) 
 
 def _written(encoder: Encoder, inputs: Inputs | Tensor, direction: Direction, like: Tensor) -> Float[Tensor, "B T D"]:
     if isinstance(direction, Tensor):
-        if direction.shape != like.shape[-1:]:
-            raise UsageError(
-                f"a direction has shape {tuple(direction.shape)}; this encoder's width is {like.shape[-1]}."
-            )
         return direction.to(like).expand_as(like)
     if isinstance(direction, RegionPart):
         return region_writes(encoder, inputs, direction).to(like)

@@ -27,7 +27,7 @@ from torch import Tensor
 from steerlens.conditioning import Conditioning
 from steerlens.encoders import Encoder, Inputs
 from steerlens.errors import UsageError
-from steerlens.lenses.components import Direction
+from steerlens.lenses.components import Direction, check_vector
 from steerlens.lenses.controls import control_direction, steer_directions
 from steerlens.lenses.readout import precise, read_out
 from steerlens.lenses.real_pass import (
@@ -195,11 +195,7 @@ class RealPassLens(ABC):
         if site.kind == "vector" and isinstance(direction, Tensor):
             ((place, _),) = found
             value = own[place]
-            if direction.shape != value.shape[-1:]:
-                raise UsageError(
-                    f"direction {site.name!r} has shape {tuple(direction.shape)}; this encoder's width is "
-                    f"{value.shape[-1]}."
-                )
+            check_vector(site.name, direction, value.shape[-1], centred=False)
             write = direction.to(value).expand_as(value)
             unit = torch.nn.functional.normalize(write, dim=-1)
             return [Part(place, None, write, (value * unit).sum(dim=-1, keepdim=True) * unit)]

@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from inspect import signature
@@ -12,6 +12,7 @@ from typing import Any, Literal, Never
 from steerlens.atlas import CellResult, Reading
 from steerlens.decoders import SchedulerName
 from steerlens.errors import UsageError
+from steerlens.images import Picture
 from steerlens.lenses import Direction, RegionPart, Strength, as_strength
 from steerlens.naming import NamesMethod
 from steerlens.picture_arrays import PictureLike, PicturesLike, as_pictures
@@ -216,9 +217,9 @@ def look(
         strongest=strongest,
         rank=rank,
         strength=None if strength is None else str(as_strength(strength)),
-        lenses=(lenses,) if isinstance(lenses, str) else tuple(lenses),
+        lenses=(lenses,) if isinstance(lenses, str) else lenses,  # type: ignore[arg-type]  # lists become tuples
         decode=decode,
-        effect=effect if isinstance(effect, str) else tuple(effect),
+        effect=effect,  # type: ignore[arg-type]
         vector_at=None if vector_at is None else str(as_site(vector_at)),
         controls=controls,
         foils=foils,
@@ -235,13 +236,14 @@ def look(
         batch_size=batch_size,
         cache=cache,
     )
+    _check_kinds(vocabulary, directions, saes, workers)
     if cache and any(isinstance(named, RegionPart) for named in (directions or {}).values()):
         raise UsageError(
             "cache has no effect with regions, which need the values of all tokens, and these are not kept; leave "
             "cache out."
         )
     inputs = as_pictures(pictures)
-    goal = target if target is None or isinstance(target, str | Path) else as_pictures(target, name="target")[0]
+    goal = target if target is None or isinstance(target, str | Path) else _single(as_pictures(target, name="target"))
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     with shown(progress) as on_progress:
@@ -277,7 +279,28 @@ def _unknown_argument(name: str) -> UsageError:
     return UsageError(f"look has no argument {name!r}; {hint}")
 
 
+def _check_kinds(vocabulary: Any, directions: Any, saes: Any, workers: Any) -> None:
+    if vocabulary is not None and not isinstance(vocabulary, str | Path) and not hasattr(vocabulary, "scores"):
+        raise UsageError(
+            f"vocabulary is a file, a folder or a vocabulary such as TextVocabulary, not a {type(vocabulary).__name__}."
+        )
+    if directions is not None and not isinstance(directions, Mapping):
+        raise UsageError(f"directions are a mapping of names to tensors, not a {type(directions).__name__}.")
+    if not isinstance(saes, Iterable) or not all(isinstance(sae, SparseAutoencoder) for sae in saes):
+        raise UsageError("saes are sparse autoencoders in a list, each as steerlens.load_sae(FOLDER) returns it.")
+    if workers is not None and not isinstance(workers, Workers):
+        raise UsageError(f"workers are a steerlens.sweep.ray.cluster.Workers(count=...), not {workers!r}.")
+
+
+def _single(targets: list[Picture]) -> Picture:
+    if len(targets) != 1:
+        raise UsageError(f"the target is one picture or text, not {len(targets)} pictures; look at each in turn.")
+    return targets[0]
+
+
 def _sites_text(sites: SitesLike) -> str:
     if isinstance(sites, str | Site):
         return str(sites)
+    if not isinstance(sites, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError(f"sites are Sites or texts such as 'L3H4' or 'heads', one or several, not {sites!r}.")
     return ",".join(part if isinstance(part, str) else str(as_site(part)) for part in sites)

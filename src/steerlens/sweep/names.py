@@ -5,6 +5,7 @@ all inputs, so its texts are the same for each of them; sites that are no heads 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -27,8 +28,11 @@ def check_names(method: NamesMethod, encoder: Encoder, vocabulary: Vocabulary | 
     """Checks that sites, or heads of a profile, can be named by a method.
 
     Raises:
-        UsageError: if there are no texts, they have no directions, or the readout is not linear (TextSpan).
+        UsageError: if there is no such method, there are no texts, they have no directions, or the readout is not
+            linear (TextSpan).
     """
+    if method not in get_args(NamesMethod):
+        raise UsageError(f"names must be {', '.join(get_args(NamesMethod))}, not {method!r}.")
     if method == "nearest":
         return
     if vocabulary is None or not n_texts:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from steerlens.decoders import DecodeOverrides
 from steerlens.naming import NamesMethod
+from steerlens.option_types import convert_options
 
 DEFAULT_SITES = "resid_post,heads"
 
@@ -100,3 +101,6 @@ class LookOptions(SiteOptions, LensOptions, DecodingOptions):
 
     cache: bool = False
     """Reuse traces of earlier runs. Weights must be as they were loaded, since their files identify the traces."""
+
+    def __post_init__(self) -> None:
+        convert_options(self)

@@ -86,8 +86,8 @@ def make_job(
     for picture in pictures:
         by_id.setdefault(picture_id(picture), picture)
     strength = default_strength(pair.card)
-    for direction in directions.values():
-        check_direction(direction, spec, pair.decoder.spec)
+    for name, direction in directions.items():
+        check_direction(direction, spec, pair.decoder.spec, name=name)
     request = unit_request(options, saes_of(directions), spec.n_layers, spec.n_heads)
     # Before any picture is traced, so that what no picture decides is refused at once.
     plan = expected_plan(

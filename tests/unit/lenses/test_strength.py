@@ -38,6 +38,8 @@ def test_a_strength_is_read_from_text(text: str, strength: Strength) -> None:
         ("t=3", "unknown kind of strength 't'; it is s or rho"),
         ("=3", "unknown kind of strength ''"),
         ("s=inf", "a finite number, not inf"),
+        ("s=1e19", "would overflow single precision"),
+        ("rho=-1e18", "would overflow single precision"),
         ("nan", "write s=nan .* or rho=nan"),
         ("40", r"could be a factor or a relative strength; write s=40 .* or rho=40 "),
     ],
@@ -57,6 +59,32 @@ def test_a_write_of_no_size_is_not_steered_under_rho_and_nothing_is_divided_by_i
     residual, write = torch.ones(1, 1, 4).cumsum(-1), torch.zeros(1, 1, 4)
     assert Strength("rho", 2.0).coefficient(residual, write, centred=True).tolist() == [0.0]
     assert Strength("s", 3.0).coefficient(residual, write, centred=True).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0, 123.456])
+def test_a_direction_that_the_norm_removes_is_no_direction_whatever_its_rounding(level: float) -> None:
+    constant = torch.full((1, 1, 192), level)  # 0.1 has no exact mean in float32: what is left is rounding
+    assert Strength("rho", 1.0).coefficient(torch.ones(1, 1, 192).cumsum(-1), constant, centred=True).tolist() == [0.0]
+    assert Strength("rho", 1.0).coefficient(constant, constant, centred=False).tolist() == [1.0]
+    encoder = tiny_encoder()
+    lens = SteeringLens(encoder, "rho=1", {"flat": torch.full((16,), level)})
+    with pytest.raises(UsageError, match="'flat' has the same number on every coordinate"):
+        lens.embeddings(encoder.trace(torch.zeros(1, 3, 16, 16)), "vector.flat")
+
+
+@pytest.mark.parametrize("strength", ["s=1e9", "rho=1e9", "rho=-1e9"])
+def test_the_largest_strengths_still_tend_to_the_diffusion_lens(strength: str) -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    limit = SteeringLens(encoder, "rho=1e4" if "-" not in strength else "rho=-1e4").embeddings(trace, "heads")
+    got = SteeringLens(encoder, strength).embeddings(trace, "heads")
+    torch.testing.assert_close(got, limit, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", ["40", None, True, [1.0]])
+def test_a_strength_is_a_number(value: Any) -> None:
+    with pytest.raises(UsageError, match="a strength is a finite number"):
+        Strength("s", value)
 
 
 def test_the_reported_rho_is_signed_as_its_definition_is() -> None:
@@ -118,6 +146,11 @@ def test_a_direction_that_is_not_there_or_too_wide_is_refused(make: type[Diffusi
         make(encoder, {"b": torch.zeros(16), "a": torch.zeros(16)}).embeddings(trace, [probe])
     with pytest.raises(UsageError, match=r"'probe' has shape \(17,\); this encoder's width is 16"):
         make(encoder, {"probe": torch.zeros(17)}).embeddings(trace, [probe])
+    for zero in (torch.zeros(16), torch.full((16,), float("nan"))):
+        with pytest.raises(UsageError, match="'probe' is zero or not finite"):
+            make(encoder, {"probe": zero}).embeddings(trace, [probe])
+    with pytest.raises(UsageError, match="'probe' is a ndarray: directions are tensors"):
+        make(encoder, {"probe": torch.ones(16).numpy()}).embeddings(trace, [probe])  # type: ignore[dict-item]
     with pytest.raises(UsageError, match="no site was requested"):
         make(encoder).embeddings(trace, [])
 

@@ -71,6 +71,25 @@ def test_a_target_may_be_a_picture_in_memory(pair: Any) -> None:
     assert atlas.reading().target_similarity == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": "nearby"}, "names must be nearest, textspan, omp, not 'nearby'"),
+        ({"target": [NOISE, NOISE]}, "one picture or text, not 2 pictures"),
+        ({"sites": None}, "sites are Sites or texts"),
+        ({"vocabulary": ["cat"]}, "not a list"),
+        ({"saes": ["folder"]}, "load_sae"),
+        ({"workers": 2}, "Workers"),
+        ({"directions": [NOISE]}, "a mapping of names"),
+    ],
+)
+def test_values_of_another_kind_are_refused_before_anything_is_computed(
+    pair: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        look(pair, NOISE, **{**QUICK, **options})
+
+
 def test_progress_is_a_function_a_bar_or_nothing(pair: Any, capsys: pytest.CaptureFixture[str]) -> None:
     events: list[Progress] = []
     look(pair, NOISE, progress=events.append, **QUICK)

@@ -1,0 +1,73 @@
+"""What callers give to an encoder: other kinds of values are refused with a sentence that says what to give."""
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from steerlens.conditioning import Conditioning
+from steerlens.decoders import decode
+from steerlens.errors import PictureError, UsageError
+from steerlens.interventions import Scale, Zero
+from steerlens.lenses.steering import SteeringLens
+from steerlens.testing.tiny import tiny_encoder
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("given", [Image.new("RGB", (8, 8)), [], ["cat.png"], [torch.zeros(3, 8, 8)], None], ids=str)
+def test_preprocess_takes_a_list_of_pil_images(given: Any) -> None:
+    with pytest.raises(UsageError, match="takes a list of PIL images"):
+        tiny_encoder().preprocess(given)
+
+
+def test_a_picture_without_pixels_is_no_picture() -> None:
+    with pytest.raises(PictureError, match="no pixels: it is 0 x 4"):
+        tiny_encoder().preprocess([Image.new("RGB", (0, 4))])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.zeros(1, 3, 16, 16, dtype=torch.uint8),  # 0 to 255, which no norm of the processor has seen
+        torch.zeros(0, 3, 16, 16),
+        torch.zeros(1, 3, 16, 16).numpy(),
+        {},
+        Image.new("RGB", (16, 16)),
+    ],
+    ids=["uint8", "empty", "array", "no name", "picture"],
+)
+def test_inputs_are_normalised_values_in_floating_point(given: Any) -> None:
+    encoder = tiny_encoder()
+    for call in (encoder.embed, encoder.trace):
+        with pytest.raises(UsageError, match="takes what its `preprocess` returns, or normalised pixel values"):
+            call(given)
+
+
+@pytest.mark.parametrize("given", [Zero("L1H1"), ["L1H1"], "L1H1", {"L1H1": 0}], ids=str)
+def test_interventions_are_a_list(pixels: Tensor, given: Any) -> None:
+    with pytest.raises(UsageError, match="interventions are given as a list"):
+        tiny_encoder().embed(pixels, given)
+
+
+def test_autocast_is_refused_in_every_pass(pixels: Tensor, pair: Any) -> None:
+    encoder = tiny_encoder()
+    trace = encoder.trace(pixels)
+    lens = SteeringLens(encoder, "rho=1")
+    row = Conditioning("image_embedding", torch.zeros(1, pair.decoder.spec.embedding_size))
+    calls = [
+        lambda: encoder.trace(pixels),
+        lambda: encoder.embed(pixels, [Scale("L1H1", factor=2.0)]),
+        lambda: lens.embeddings(trace, "L1H1"),
+        lambda: decode(pair.decoder, row, [0]),
+    ]
+    for call in calls:
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(UsageError, match=r"autocast is on.*in bfloat16"):
+            call()
+    with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
+        assert torch.equal(encoder.trace(pixels).embedding, trace.embedding)
