@@ -48,7 +48,8 @@ class Merge:
     """Merge runs of different inputs, sites or seeds into a new run.
 
     Models and options must be the same. A picture in several runs is taken once; if its results differ between runs,
-    the merge is refused.
+    the merge is refused. Cards of heads come along; where runs made cards of one input with different options, those of
+    the first run.
 
     Examples:
       steerlens runs merge monday tuesday --out week
@@ -77,6 +78,14 @@ class Merge:
             return 0
         repeated = f"; {merged.duplicates} were in several runs" if merged.duplicates else ""
         say(f"{merged.folder}: {merged.cells} of {merged.planned} planned pictures{repeated}")
+        if merged.cards:
+            say(f"cards of heads: {_inputs(merged.cards)}")
+        if merged.cards_left_out:
+            say(
+                f"some cards of {_inputs(merged.cards_left_out)} left out: their strength, bank or measured "
+                f"faithfulness is not that of an earlier run; steerlens lens with --bank and --out {merged.folder} "
+                "makes all anew"
+            )
         if not merged.complete:
             say("not complete: finish the runs that were merged, and merge them into a new folder")
         return 0
@@ -141,7 +150,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every file of a run: its hash, and whether it can be read; say what would be lost and how to redo it.
+    """Check every file of a run, cards too: its hash, and whether it can be read; say what is lost and how to redo it.
 
     Files that version 0.1.0 wrote have no hash, and are checked by reading them. Exit code 1 if anything is damaged and
     was not moved aside.
@@ -155,36 +164,45 @@ class Verify:
     """The run directory."""
 
     remove_damaged: bool = False
-    """Move damaged parts and readings to RUN/damaged. The command that began the run, with --resume, redoes them."""
+    """Move damaged parts, readings and cards to RUN/damaged. The command that made them, with --resume, redoes them."""
 
     json: bool = False
     """Print the result as JSON on standard output, and nothing else."""
 
     def run(self) -> int:
-        """Prints what was found and returns the exit code."""
+        """Prints the result and returns the exit code."""
         from steerlens.runs import verify_run
 
         result = verify_run(self.run_folder, remove_damaged=self.remove_damaged)
         if self.json:
             emit_json(result)
         else:
-            _tell_verification(result)
+            _print_verification(result)
         return 1 if result.damaged and not self.remove_damaged else 0
 
 
-def _tell_verification(result: "Verification") -> None:
+def _print_verification(result: "Verification") -> None:
     for damaged in result.damaged:
         moved = "" if damaged.moved is None else f"; moved to {damaged.moved}"
         say(f"{result.folder / damaged.file}: {damaged.reason}{moved}")
     if result.without_hash:
-        say(f"{result.without_hash} files have no hash (version 0.1.0 wrote them): checked by reading them")
+        say(f"{result.without_hash} files have no hash (an earlier version wrote them): checked by reading them")
     state = f"{len(result.damaged)} damaged" if result.damaged else "all intact"
     say(f"{result.folder}: {result.files} files, {state}")
     missing = result.expected_pictures - result.intact_pictures
     if result.redo:
-        lost = f" and the readings of {len(result.lost_readings)} inputs" if result.lost_readings else ""
-        say(f"missing without them: {missing} of {result.expected_pictures} pictures{lost}")
+        lost = [f"{missing} of {result.expected_pictures} pictures"]
+        lost += [
+            f"the {what} of {_inputs(len(ids))}"
+            for what, ids in (("readings", result.lost_readings), ("cards", result.lost_cards))
+            if ids
+        ]
+        say(f"missing without them: {' and '.join(lost)}")
         say(f"to redo: {result.redo}")
+
+
+def _inputs(count: int) -> str:
+    return f"{count} input{'' if count == 1 else 's'}"
 
 
 def _with_progress(events: "Generator[Progress, None, _Result]", *, quiet: bool) -> _Result:

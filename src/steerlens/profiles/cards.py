@@ -9,7 +9,7 @@ the candidates of the study `lenses`, which measures how far each can be trusted
 
 import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from steerlens.atlas import Atlas, CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, Reading
+from steerlens.atlas import Atlas, CardEnd, CardPicture, Cell, Faithfulness, HeadCard, InputCards, Reading
 from steerlens.decoders import NeighboursDecoder, redecode
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
@@ -29,7 +29,7 @@ from steerlens.profiles.measure import MEAN_PICTURES, steered
 from steerlens.profiles.summary import N_REAL
 from steerlens.profiles.texts import TextScore, describe, text_scores
 from steerlens.progress import Progress, part_of
-from steerlens.runs import cards_key, write_cards
+from steerlens.runs import StoredCards, known_by, write_cards, writing_cards
 from steerlens.scores import cosine_similarity
 from steerlens.sites import all_heads
 from steerlens.studies.shared import (
@@ -78,20 +78,22 @@ def write_head_cards(
     Raises:
         StoreError: if the cards cannot be written.
     """
-    key = _key(atlas, bank, count, faithfulness)
-    left = [id for id in atlas.plan.pictures if cards_key(folder, id) != key]
-    yield Progress("cards", 0, len(left), "inputs")
-    if not left:
-        return 0
-    reference = bank_reference(job.encoder, bank)
-    for done, id in enumerate(left):
-        events = input_cards(job, atlas, atlas.reading(id), bank, reference, count)
-        heads, chance = yield from part_of(events, "cards", done, len(left))
-        source = f"{len(bank.rows):,} pictures of {bank.folder.name}"
-        cards = InputCards(Path(model).name, str(atlas.plan.strength), source, chance, heads, faithfulness)
-        write_cards(folder, id, cards, key)
-        yield Progress("cards", done + 1, len(left), "inputs")
-    return len(left)
+    with writing_cards(folder):
+        stored = StoredCards(folder, atlas.plan.pictures)
+        keys = _keys(atlas, bank, count, faithfulness)
+        left = [id for id, key in keys.items() if stored.key_of(id) != key]
+        yield Progress("cards", 0, len(left), "inputs")
+        if not left:
+            return 0
+        reference = bank_reference(job.encoder, bank)
+        for done, id in enumerate(left):
+            events = input_cards(job, atlas, atlas.reading(id), bank, reference, count)
+            heads, chance = yield from part_of(events, "cards", done, len(left))
+            source = f"{len(bank.rows):,} pictures of {bank.folder.name}"
+            cards = InputCards(Path(model).name, str(atlas.plan.strength), source, chance, heads, faithfulness)
+            write_cards(folder, id, cards, keys[id])
+            yield Progress("cards", done + 1, len(left), "inputs")
+        return len(left)
 
 
 def checked_bank(job: Job, bank: NeighboursDecoder) -> NeighboursDecoder:
@@ -233,8 +235,24 @@ def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     return png_bytes(Image.fromarray(pixels))
 
 
-def _key(atlas: Atlas, bank: NeighboursDecoder, count: int, faithfulness: tuple[Faithfulness, ...]) -> str:
-    content = hashlib.sha256(bank.embeddings.numpy().tobytes()).hexdigest()
+_OF_OTHERS = ("inputs", "plan", "directions", "vector_at")
+"""Parts of a run's identity that decide nothing about the cards of one input, whose own cells are hashed with them."""
+
+
+def _keys(atlas: Atlas, bank: NeighboursDecoder, count: int, faithfulness: tuple[Faithfulness, ...]) -> dict[str, str]:
+    """Everything that decides the cards of each input, hashed: equal in runs that differ in their other inputs."""
+    identity = {key: value for key, value in known_by(atlas.manifest).items() if key not in _OF_OTHERS}
+    for part in ("encoder", "decoder"):  # without their names, which say where files were
+        identity[part] = {**identity.get(part, {}), "name": ""}
+    plan = atlas.plan
+    shared = hashlib.sha256(bank.embeddings.numpy().tobytes())
     known = [asdict(measured) for measured in faithfulness]
-    stated = ["cards 1", atlas.manifest.get("fingerprint"), content, bank.folder.name, count, known]
-    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+    stated = [list(bank.rows), bank.folder.name, count, known, identity, str(plan.strength), plan.seeds, plan.n_layers]
+    shared.update(json.dumps(["cards 2", *stated], sort_keys=True).encode())
+
+    def key(cells: Iterable[Cell]) -> str:
+        own = shared.copy()
+        own.update("\n".join(cell.key for cell in cells).encode())
+        return own.hexdigest()
+
+    return {id: key(cells) for id, cells in plan.by_picture()}

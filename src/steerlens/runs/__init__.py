@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from steerlens.runs.cards import StoredCards, cards_key, write_cards
+    from steerlens.runs.cards import StoredCards, write_cards, writing_cards
     from steerlens.runs.difference import first_difference
     from steerlens.runs.export import export_parquet, export_pictures
-    from steerlens.runs.manifest import fingerprint, plan_to_json, spec_to_json
+    from steerlens.runs.manifest import fingerprint, known_by, plan_to_json, spec_to_json
     from steerlens.runs.merge import merge_runs
     from steerlens.runs.store import RunWriter, load_run, open_run
     from steerlens.runs.summary import RunSummary, run_summary
@@ -21,12 +21,12 @@ __all__ = [
     "RunWriter",
     "StoredCards",
     "Verification",
-    "cards_key",
     "export_parquet",
     "export_pictures",
     "fingerprint",
     "first_difference",
     "image_value",
+    "known_by",
     "load_run",
     "merge_runs",
     "open_run",
@@ -36,6 +36,7 @@ __all__ = [
     "table_bytes",
     "verify_run",
     "write_cards",
+    "writing_cards",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -1,22 +1,27 @@
 """Cards of heads in a run: `cards/ID.json`, one file for each input.
 
-Cards are no part of a run's identity: they are computed after its cells, and again where their own options changed.
+Cards are no part of a run's identity: they are computed after its cells, and again where their own options changed. The
+hash of each file is in `SHA256SUMS`, beside those of the run's other files; cards of earlier versions have none.
 """
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from steerlens.atlas import CardEnd, CardPicture, Faithfulness, HeadCard, InputCards, TextScore
 from steerlens.errors import StoreError, UsageError
 from steerlens.limits import read_file
+from steerlens.runs.hashes import append_hashes, damage_of, read_hashes, tidy_hashes
 from steerlens.sites import Site
-from steerlens.storage import OwnedFolder, parse_json
+from steerlens.storage import OwnedFolder, only_writer, parse_json, storing
 
-_FOLDER = "cards"
+CARDS = "cards"
+"""Folder of a run for cards."""
 
 
 class StoredCards(Mapping[str, InputCards]):
@@ -27,35 +32,66 @@ class StoredCards(Mapping[str, InputCards]):
         ids: ids of its inputs.
     """
 
-    def __init__(self, folder: Path, ids: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, ids: Iterable[str]) -> None:
         self._folder = folder
-        self._ids = tuple(id for id in ids if _file(folder, id).is_file()) if (folder / _FOLDER).is_dir() else ()
+        there = card_files(folder)
+        self._files = {id: there[id] for id in ids if id in there}
 
     def __getitem__(self, id: str) -> InputCards:
-        if id not in self._ids:
-            raise KeyError(id)
-        return _read(_file(self._folder, id))[1]
+        return self.read(id)[1]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._files)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._files
+
+    def key_of(self, id: str) -> str:
+        """Text that identifies the options of an input's cards; empty if it has none that can be read."""
+        try:
+            return self.read(id)[0] if id in self._files else ""
+        except StoreError:
+            return ""
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return read_hashes(self._folder)
+
+    def read(self, id: str) -> tuple[str, InputCards]:
+        """The key and the cards of an input.
+
+        Raises:
+            KeyError: if it has no cards.
+            StoreError: if its file is damaged.
+        """
+        path = self._files[id]
+        if reason := damage_of(self._folder, f"{CARDS}/{path.name}", self._hashes):
+            raise _unreadable(path, reason)
+        return read_cards_file(path)
 
 
-def cards_key(folder: Path, id: str) -> str:
-    """Options with which the stored cards of an input were made; empty if there are none that can be read."""
-    path = _file(folder, id)
-    if not path.is_file():
-        return ""
-    try:
-        return _read(path)[0]
-    except StoreError:
-        return ""
+def card_files(folder: Path) -> dict[str, Path]:
+    """Files with the cards of inputs: id of the input -> file."""
+    return {path.stem: path for path in sorted((folder / CARDS).glob("[!.]*.json"))}
+
+
+@contextmanager
+def writing_cards(folder: Path) -> Generator[None]:
+    """Locks a run while cards are written to it.
+
+    Raises:
+        StoreError: if another process is writing to the run.
+    """
+    with only_writer(folder):
+        yield
+        tidy_hashes(folder)
 
 
 def write_cards(folder: Path, id: str, cards: InputCards, key: str) -> None:
-    """Stores the cards of an input in its run.
+    """Stores the cards of an input in its run, which `writing_cards` or `open_run` has locked.
 
     Args:
         folder: the run directory.
@@ -67,18 +103,19 @@ def write_cards(folder: Path, id: str, cards: InputCards, key: str) -> None:
         StoreError: if they cannot be written.
     """
     content = {"key": key, **asdict(cards), "heads": [_head_json(card) for card in cards.heads]}
-    OwnedFolder(folder).write(json.dumps(content, ensure_ascii=False).encode(), _FOLDER, f"{id}.json")
+    data, own = json.dumps(content, ensure_ascii=False).encode(), OwnedFolder(folder)
+    path = own.path(CARDS, f"{id}.json")
+    with storing(path):
+        path.unlink(missing_ok=True)  # before the new hash, which would state that the former cards are damaged
+    append_hashes(folder, {f"{CARDS}/{path.name}": data})
+    own.write(data, CARDS, path.name)
 
 
-def _file(folder: Path, id: str) -> Path:
-    return OwnedFolder(folder).path(_FOLDER, f"{id}.json")
-
-
-def _read(path: Path) -> tuple[str, InputCards]:
-    """The key and the cards.
+def read_cards_file(path: Path) -> tuple[str, InputCards]:
+    """The key and the cards in a file.
 
     Raises:
-        StoreError: if the file is no such file.
+        StoreError: if the file contains something else.
     """
     try:
         content = parse_json(read_file(path, "manifest_bytes"))
@@ -106,10 +143,15 @@ def _read(path: Path) -> tuple[str, InputCards]:
             ),
         )
         return str(content["key"]), cards
-    except (UsageError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path} cannot be read: {str(error).rstrip('.')}. Remove it, and run the command that made it again."
-        ) from error
+    except (UsageError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(path, str(error).rstrip(".")) from error
+
+
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"{path} cannot be read: {reason}. Remove it, and give the `steerlens lens` command with --bank that made it "
+        "again."
+    )
 
 
 def _head_json(card: HeadCard) -> dict[str, Any]:

@@ -20,11 +20,11 @@ HASHES = "SHA256SUMS"
 _ALL_LISTED = "# SHA-256 of every file in cells/ and inputs/"
 """First line in a run all of whose files have a hash, unlike one that 0.1.0 began. `sha256sum` skips it.
 
-Labels, tensors and units have hashes too; the line stays as it was, so that earlier runs are recognised."""
+Labels, tensors, units and cards have hashes too; the line stays as it was, so that earlier runs are recognised."""
 
 _SPECIAL = "it is not a regular file"
 
-_LINE = re.compile(r"([0-9a-f]{64})  ((?:cells|inputs|labels|tensors|units)/[^/\n]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ((?:cards|cells|inputs|labels|tensors|units)/[^/\n]+)")
 
 _CHECKED_ON_OPENING = 256_000_000
 """Bytes of a run that are hashed whenever it is opened, a fraction of a second; `runs verify` hashes any run."""
@@ -147,7 +147,7 @@ def check_on_opening(folder: Path, names: list[str]) -> None:
     listed = [name for name in names if name in hashes]
     size = 0
     for name in listed:
-        with suppress(OSError):  # what cannot be read is told of below
+        with suppress(OSError):  # what cannot be read is reported below
             size += (folder / name).stat().st_size
     if size <= _CHECKED_ON_OPENING:
         for name in listed:

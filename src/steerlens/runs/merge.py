@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.atlas import LENS_NAMES, Cell, CellResult, LazyResults, Plan, Reading, compact
+from steerlens.atlas import LENS_NAMES, Cell, CellResult, InputCards, LazyResults, Plan, Reading, compact
 from steerlens.errors import UsageError
 from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
+from steerlens.runs.cards import StoredCards, write_cards
 from steerlens.runs.manifest import (
     check_fingerprint,
     comparable,
@@ -49,6 +50,9 @@ class Merged:
         planned: number of planned pictures.
         duplicates: number of pictures that an earlier run contains too, summed over runs.
         complete: True if nothing is missing.
+        cards: number of inputs with cards of heads.
+        cards_left_out: number of inputs some of whose cards were left out, since their strength, bank or measured
+            faithfulness differs from that of an earlier run.
     """
 
     folder: Path
@@ -56,6 +60,8 @@ class Merged:
     planned: int
     duplicates: int
     complete: bool
+    cards: int = 0
+    cards_left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +70,7 @@ class _Source:
     manifest: Mapping[str, Any]
     plan: Plan
     results: LazyResults
+    cards: StoredCards
 
     @classmethod
     def open(cls, folder: Path) -> "_Source":
@@ -80,14 +87,14 @@ class _Source:
                 manifest[needed].items()
             check_fingerprint(folder, manifest)
             check_hashes(folder)
-            return cls(folder, manifest, plan, stored_results(folder, plan.cells))
+            return cls(folder, manifest, plan, stored_results(folder, plan.cells), StoredCards(folder, plan.pictures))
 
 
 def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Progress, None, Merged]":
     """Merges runs into a new one, each cell once, and yields progress.
 
     A cell that several runs contain is taken from the first of them. Incomplete runs may be merged; the result is then
-    incomplete too.
+    incomplete too. Cards of heads come along: an input has those of all runs that made them with equal options.
 
     Args:
         folders: the runs.
@@ -115,7 +122,8 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
     kept = json_without_folders(kept)  # a merged run is made to be shared, and loads no model
     facts = {"provenance": {}, **kept, **_saes(sources), "merged": [_origin(source) for source in sources]}
     readings = _reading_files(sources, identity["inputs"])
-    total = len(readings) + len(parts)
+    with_cards = [id for id in identity["inputs"] if any(id in source.cards for source in sources)]
+    total, left_out = len(readings) + len(parts) + len(with_cards), 0
     for id, files in readings.items():
         _united_reading(id, files)  # refuses a conflict before anything is written
     with open_run(out, identity, facts) as writer:
@@ -127,12 +135,19 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
         for done, (source, path) in enumerate(parts, start=len(readings) + 1):
             _copy_part(writer, source, path, owners)
             yield Progress("merging", done, total, "parts")
+        merged_cards = StoredCards(out, with_cards)
+        for done, id in enumerate(with_cards, start=len(readings) + len(parts) + 1):
+            key, cards, others = _united_cards(id, [source.cards for source in sources if id in source.cards])
+            left_out += others > 0
+            if merged_cards.key_of(id) != key or len(merged_cards[id].heads) != len(cards.heads):
+                write_cards(out, id, cards, key)
+            yield Progress("merging", done, total, "parts")
         planned = len(plan_from_json(identity["plan"]))
         cells = sum(len(source.results) for source in sources) - duplicates
         complete = cells == planned or all(is_complete(source.manifest, len(source.results)) for source in sources)
         if complete and len(readings) == len(identity["inputs"]):
             writer.finish(**_seconds(sources))
-    return Merged(out, cells, planned, duplicates, complete)
+    return Merged(out, cells, planned, duplicates, complete, len(with_cards), left_out)
 
 
 def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
@@ -243,6 +258,31 @@ def _united_reading(id: str, paths: Sequence[Path]) -> Reading:
         labels = {(label.site, label.rank): label for label in reading.labels} | labels
     ordered = tuple(sorted(labels.values(), key=lambda label: (label.site, label.rank)))
     return replace(first, labels=ordered, units=tuple(units.values()))
+
+
+def _united_cards(id: str, stored: Sequence[StoredCards]) -> tuple[str, InputCards, int]:
+    """The key of the first run's cards, the cards of all, and the number of runs whose cards were left out.
+
+    Cards are left out if their options differ from those of the first, since an input's cards state one strength and
+    one bank. Of a head with several cards, the first is taken.
+    """
+    (key, first), *rest = (cards.read(id) for cards in stored)
+    others = [cards for _, cards in rest]
+    heads, left_out = {card.site: card for card in first.heads}, 0
+    for other in others:
+        if _same_options(first, other):
+            heads = {card.site: card for card in other.heads} | heads
+        else:
+            left_out += 1
+    ordered = dict.fromkeys(card.site for cards in (first, *others) for card in cards.heads if card.site in heads)
+    return key, replace(first, heads=tuple(heads[site] for site in ordered)), left_out
+
+
+def _same_options(first: InputCards, other: InputCards) -> bool:
+    same = (first.strength, first.bank, first.faithfulness) == (other.strength, other.bank, other.faithfulness)
+    if first.chance is None or other.chance is None:
+        return same and first.chance is other.chance
+    return same and bool(np.isclose(first.chance, other.chance, rtol=_NUMBERS, atol=_NUMBERS))
 
 
 def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str, _Source]) -> None:

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from steerlens.atlas import CellResult, Reading
 from steerlens.errors import UsageError
 from steerlens.report.notebook import NotebookAtlas
-from steerlens.runs.cards import StoredCards
+from steerlens.runs.cards import CARDS, StoredCards
 from steerlens.runs.hashes import append_hashes, begin_hashes, tidy_hashes
 from steerlens.runs.manifest import (
     FORMAT,
@@ -71,7 +71,7 @@ _INSIDE_BEFORE = ("inputs", "cells")
 """Folders of a run that an earlier version began."""
 
 _OWN = re.compile(
-    r"manifest\.json|SHA256SUMS|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors"
+    r"SHA256SUMS|README\.md|report\.html|part-\d+\.(parquet|safetensors)|[^.]+(\.labels)?\.parquet|[^.]+\.safetensors|[^.]+\.json"
 )
 """Names of the files of a run."""
 
@@ -238,7 +238,7 @@ def _remove_unfinished(folder: Path) -> None:
     """
     own = OwnedFolder(folder)
     with storing(folder):
-        for part in (own, *(own.inside(name) for name in (*_INSIDE, UNITS))):
+        for part in (own, *(own.inside(name) for name in (*_INSIDE, UNITS, CARDS))):
             for path in part.unfinished(_OWN):
                 path.unlink(missing_ok=True)
 

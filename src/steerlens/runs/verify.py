@@ -1,6 +1,6 @@
 """Verification of a run: every file against its hash and by reading it, what would be lost, and how to redo it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from steerlens.errors import StoreError
 from steerlens.images import check_png
+from steerlens.runs.cards import CARDS, card_files, read_cards_file
 from steerlens.runs.hashes import FOREIGN, all_listed, damage_of, read_hashes, tidy_hashes
 from steerlens.runs.manifest import check_fingerprint, plan_from_json, read_manifest, readable_run
 from steerlens.runs.reader import (
@@ -48,11 +49,13 @@ class Verification:
     Attributes:
         folder: the run.
         files: number of files checked.
-        without_hash: number of these for which the run has no hash (written by 0.1.0); they were checked by reading.
+        without_hash: number of these for which the run has no hash (an earlier version wrote them); they were checked
+            by reading.
         damaged: what cannot be used.
         intact_pictures: decoded pictures in undamaged parts.
         expected_pictures: how many the run should have: those it had when it was finished, else those planned.
         lost_readings: ids of input pictures whose reading is damaged or missing.
+        lost_cards: ids of input pictures whose cards of heads are damaged, or missing though the run wrote them.
         redo: how to redo what is missing; empty if nothing is.
     """
 
@@ -63,6 +66,7 @@ class Verification:
     intact_pictures: int
     expected_pictures: int
     lost_readings: tuple[str, ...]
+    lost_cards: tuple[str, ...]
     redo: str
 
 
@@ -71,7 +75,7 @@ def verify_run(folder: str | Path, *, remove_damaged: bool = False) -> Verificat
 
     Args:
         folder: the run directory.
-        remove_damaged: True to move the parts and readings with a damaged file to `damaged/` inside the run.
+        remove_damaged: True to move damaged cards, and parts and readings with a damaged file, to RUN/damaged.
 
     Raises:
         UsageError: if the folder contains no run.
@@ -93,7 +97,8 @@ def _verify(folder: Path, *, remove_damaged: bool) -> Verification:
     parts, readings = part_files(folder), reading_files(folder)
     hashes = read_hashes(folder)  # after the files: each complete one is listed
     tables = [*parts, *readings.values()]
-    names = [name for table in tables for name in _names(folder, table)]
+    cards = card_files(folder)
+    names = [name for path in (*tables, *cards.values()) for name in _names(folder, path)]
     planned = {cell.key for cell in plan.cells}
     strict = all_listed(folder)
     damaged, keys, read = list[DamagedFile](), set[str](), set[str]()
@@ -112,12 +117,20 @@ def _verify(folder: Path, *, remove_damaged: bool) -> Verification:
             damaged += [DamagedFile(name, reason) for name, reason in reasons if name not in moved]
         else:
             damaged += [DamagedFile(name, reason) for name, reason in reasons]
+    written = {Path(name).stem for name in hashes if name.startswith(f"{CARDS}/")}
+    lost_cards = written - cards.keys()
+    for id, path in cards.items():
+        if reason := _damage_of_cards(folder, path, hashes, plan.pictures):
+            name = _names(folder, path)[0]
+            damaged.append(DamagedFile(name, reason, _move_aside(folder, path)[name] if remove_damaged else None))
+            lost_cards.add(id)
     if remove_damaged:
         tidy_hashes(folder)
     expected = manifest.get("decoded") if manifest.get("complete") else None
     expected = len(plan) if expected is None else expected
     lost = tuple(id for id in plan.pictures if id not in read)
-    missing = bool(damaged or lost) or len(keys) < expected
+    missing = bool(lost) or len(keys) < expected or any(not file.file.startswith(f"{CARDS}/") for file in damaged)
+    remove = bool(damaged) and not remove_damaged
     return Verification(
         folder=folder,
         files=len(names),
@@ -126,15 +139,17 @@ def _verify(folder: Path, *, remove_damaged: bool) -> Verification:
         intact_pictures=len(keys),
         expected_pictures=expected,
         lost_readings=lost,
-        redo=_redo(folder, manifest.get("merged"), bool(damaged) and not remove_damaged) if missing else "",
+        lost_cards=tuple(sorted(lost_cards)),
+        redo=_redo(folder, manifest.get("merged"), remove, cards_alone=not missing) if missing or lost_cards else "",
     )
 
 
-def _redo(folder: Path, merged: object, remove: bool) -> str:
+def _redo(folder: Path, merged: object, remove: bool, *, cards_alone: bool) -> str:
     first = f"steerlens runs verify {folder} --remove-damaged, then " if remove else ""
     if merged:
         return f"{first}merge the runs again into a new folder, or run a `steerlens lens` command for all of it"
-    return f"{first}the command that began the run, with --out {folder} --resume"
+    command = "the command with --bank that made the cards" if cards_alone else "the command that began the run"
+    return f"{first}{command}, with --out {folder} --resume"
 
 
 def _damage(folder: Path, table: Path, hashes: dict[str, str], planned: set[str]) -> Iterator[tuple[str, str]]:
@@ -165,8 +180,27 @@ def _damage(folder: Path, table: Path, hashes: dict[str, str], planned: set[str]
         yield names[0], f"{type(error).__name__}: {error}".rstrip(".")
 
 
-def _names(folder: Path, table: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in beside(table)]
+def _damage_of_cards(folder: Path, path: Path, hashes: dict[str, str], ids: Collection[str]) -> str | None:
+    """Says what is wrong with a file of cards; None if nothing is."""
+    name = _names(folder, path)[0]
+    if path.stem not in ids:
+        return "it belongs to no input of this run"
+    if reason := damage_of(folder, name, hashes):
+        return reason
+    try:
+        read_cards_file(path)
+    except StoreError as error:
+        return str(error.__cause__ or error).rstrip(".")
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    """Files of a part or a reading, the table first; or the file of an input's cards."""
+    return [path] if path.parent.name == CARDS else beside(path)
+
+
+def _names(folder: Path, path: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in _files(path)]
 
 
 def _check_pictures(table: Path) -> None:
@@ -177,11 +211,14 @@ def _check_pictures(table: Path) -> None:
 
 
 def _move_aside(folder: Path, table: Path) -> dict[str, str]:
-    """Moves a part or a reading to `damaged/`, its table first, so that half of it never counts; returns new names."""
+    """Moves a part, a reading or cards to `damaged/`, a table first, so that half of it never counts.
+
+    Returns the new names by the former ones.
+    """
     aside = OwnedFolder(folder).inside(DAMAGED)
     aside.make()
     moved: dict[str, str] = {}
-    for path in beside(table):
+    for path in _files(table):
         if not path.exists():
             continue
         # Labels and units are named like the table of their reading.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from steerlens.atlas import Atlas, Faithfulness
 from steerlens.cli.lens.cards import card_lines, cards_json
+from steerlens.cli.main import main
 from steerlens.decoders import NeighboursDecoder, build_index
 from steerlens.errors import ModelError, StoreError, UsageError
 from steerlens.images import Picture, load_picture
@@ -20,8 +21,8 @@ from steerlens.profiles import write_head_cards
 from steerlens.profiles.cards import bank_reference, checked_bank, input_cards
 from steerlens.progress import run_to_end
 from steerlens.report import picture_data, report_page
-from steerlens.runs import load_run
-from steerlens.runs.cards import cards_key
+from steerlens.runs import load_run, merge_runs, verify_run
+from steerlens.runs.cards import StoredCards
 from steerlens.scores import cosine_similarity
 from steerlens.sweep import Job, LookOptions, look_in, make_job
 from steerlens.zoo.pair import Pair
@@ -40,9 +41,32 @@ def bank(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> NeighboursDeco
     return build_index(pair.encoder, folder, tmp_path_factory.mktemp("index"))
 
 
-def write(job: Job, atlas: Atlas, folder: Path, bank: NeighboursDecoder, count: int) -> None:
+def write(
+    job: Job,
+    atlas: Atlas,
+    folder: Path,
+    bank: NeighboursDecoder,
+    count: int,
+    faithfulness: tuple[Faithfulness, ...] = (MEASURED,),
+) -> int:
+    """Makes the cards that are not there; returns the number of inputs whose cards were made."""
     bank = checked_bank(job, bank)
-    run_to_end(write_head_cards(job, atlas, folder, bank, model="tiny", count=count, faithfulness=(MEASURED,)))
+    return run_to_end(write_head_cards(job, atlas, folder, bank, model="tiny", count=count, faithfulness=faithfulness))
+
+
+def with_cards(
+    pair: Pair,
+    picture: Picture,
+    folder: Path,
+    bank: NeighboursDecoder,
+    *,
+    sites: str = OPTIONS.sites,
+    faithfulness: tuple[Faithfulness, ...] = (MEASURED,),
+) -> Atlas:
+    """A run of one input with cards."""
+    job = make_job(pair, [picture], replace(OPTIONS, sites=sites))
+    assert write(job, run_to_end(look_in(pair, job, folder)), folder, bank, 2, faithfulness) == 1
+    return load_run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +116,13 @@ def test_cards_are_kept_until_what_they_show_changes(bank: NeighboursDecoder, ma
     job, atlas, folder = made
     id = atlas.readings[0].id
     file = folder / "cards" / f"{id}.json"
-    before, key = file.stat().st_mtime_ns, cards_key(folder, id)
+    before, key = file.stat().st_mtime_ns, StoredCards(folder, (id,)).key_of(id)
     write(job, atlas, folder, bank, 3)
     assert file.stat().st_mtime_ns == before
     write(job, atlas, folder, bank, 2)
-    assert cards_key(folder, id) != key and len(load_run(folder).cards[id].heads) == 2
+    assert StoredCards(folder, (id,)).key_of(id) != key and len(load_run(folder).cards[id].heads) == 2
     write(job, atlas, folder, bank, 3)
-    assert cards_key(folder, id) == key
+    assert StoredCards(folder, (id,)).key_of(id) == key
 
 
 def test_report_and_lines_show_cards_with_what_was_measured_and_what_was_not(made: tuple[Job, Atlas, Path]) -> None:
@@ -155,6 +179,38 @@ def test_a_bank_of_another_encoder_or_a_tiny_one_is_refused(
     assert len(checked_bank(job, bank).rows) == len(bank.rows) - 1  # one of the inputs is in the bank
 
 
+def test_merged_runs_keep_their_cards_and_the_command_for_all_makes_none_anew(
+    pair: Pair, bank: NeighboursDecoder, tmp_path: Path
+) -> None:
+    inputs = [Picture(name, Image.new("RGB", (30, 30), colour), name * 64) for name, colour in (("a", 9), ("b", 99))]
+    runs = [with_cards(pair, picture, tmp_path / picture.name, bank) for picture in inputs]
+    result = run_to_end(merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "all"))
+    assert (result.cards, result.cards_left_out) == (2, 0)
+    atlas = load_run(tmp_path / "all")
+    for single in runs:
+        id = single.readings[0].id
+        assert atlas.cards[id] == single.cards[id]
+    job = make_job(pair, inputs, OPTIONS)
+    assert write(job, run_to_end(look_in(pair, job, tmp_path / "all")), tmp_path / "all", bank, 2) == 0
+    assert verify_run(tmp_path / "all").damaged == () and verify_run(tmp_path / "all").without_hash == 0
+
+
+def test_cards_of_one_input_in_several_runs_are_united_if_their_options_agree(
+    pair: Pair, bank: NeighboursDecoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = Picture("a", Image.new("RGB", (30, 30), 9), "a" * 64)
+    first = with_cards(pair, picture, tmp_path / "first", bank, sites="head.0.*")
+    second = with_cards(pair, picture, tmp_path / "second", bank, sites="head.1.*")
+    id = first.readings[0].id
+    with_cards(pair, picture, tmp_path / "third", bank, sites="head.2.*", faithfulness=())
+    command = ["runs", "merge", *(str(tmp_path / name) for name in ("first", "second", "third"))]
+    assert main([*command, "--out", str(tmp_path / "all")]) == 0
+    said = capsys.readouterr().out
+    assert "cards of heads: 1 input\n" in said and "some cards of 1 input left out" in said
+    heads = [card.site for card in load_run(tmp_path / "all").cards[id].heads]
+    assert heads == [card.site for card in (*first.cards[id].heads, *second.cards[id].heads)] and len(heads) == 4
+
+
 def test_damaged_cards_say_what_to_do(made: tuple[Job, Atlas, Path]) -> None:
     _, atlas, folder = made
     id = atlas.readings[1].id
@@ -162,7 +218,7 @@ def test_damaged_cards_say_what_to_do(made: tuple[Job, Atlas, Path]) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-20])
     try:
-        assert cards_key(folder, id) == ""
+        assert StoredCards(folder, (id,)).key_of(id) == ""
         with pytest.raises(StoreError, match="Remove it"):
             _ = load_run(folder).cards[id]
     finally:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from steerlens.atlas import CardEnd, CardPicture, HeadCard, InputCards
 from steerlens.atlas.atlas import Atlas
 from steerlens.cli.main import main
 from steerlens.errors import StoreError
+from steerlens.runs.cards import write_cards
 from steerlens.runs.hashes import HASHES, read_hashes
 from steerlens.runs.manifest import plan_to_json, spec_to_json
 from steerlens.runs.merge import merge_runs
@@ -19,6 +21,7 @@ from steerlens.runs.reader import beside, part_files
 from steerlens.runs.store import load_run, open_run
 from steerlens.runs.summary import run_summary
 from steerlens.runs.verify import verify_run
+from steerlens.sites import Site
 from steerlens.testing.atlases import fake_atlas
 
 BEFORE = Path(__file__).parents[2] / "golden" / "before" / "run"
@@ -141,6 +144,52 @@ def test_a_damaged_manifest_is_told(atlas: Atlas, tmp_path: Path) -> None:
     for use in (load_run, verify_run, lambda run: write(run, atlas)):
         with pytest.raises(StoreError, match=r"manifest\.json cannot be read: it was changed"):
             use(tmp_path)
+
+
+def some_cards(atlas: Atlas) -> InputCards:
+    end = CardEnd(CardPicture("gains", 0.5, atlas.results[0].png), (), ())
+    return InputCards("fake", "rho=1", "9 pictures of things", None, (HeadCard(Site("head", 0, 1), end, end),))
+
+
+def test_damaged_and_missing_cards_are_named_moved_aside_and_written_again(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    id, path = atlas.readings[0].id, tmp_path / "cards" / f"{atlas.readings[0].id}.json"
+    for key in ("first", "second"):  # the second replaces the first, and its hash
+        write_cards(tmp_path, id, some_cards(atlas), key)
+    whole = verify_run(tmp_path)
+    assert (whole.damaged, whole.lost_cards, whole.redo) == ((), (), "")
+    assert whole.files == 1 + len(files_of(tmp_path)) and whole.without_hash == 0
+    assert load_run(tmp_path).cards[id] == some_cards(atlas)
+    flip(path, 0.4)
+    with pytest.raises(StoreError, match=r"its hash differs\. Remove it, and give the `steerlens lens` command"):
+        _ = load_run(tmp_path).cards[id]
+    damaged = verify_run(tmp_path)
+    assert [damage.file for damage in damaged.damaged] == [f"cards/{id}.json"] and damaged.lost_cards == (id,)
+    assert damaged.intact_pictures == damaged.expected_pictures
+    assert "--remove-damaged, then the command with --bank that made the cards" in damaged.redo
+    (moved,) = verify_run(tmp_path, remove_damaged=True).damaged
+    assert moved.moved == f"damaged/{id}.json" and not path.exists() and id not in load_run(tmp_path).cards
+    write_cards(tmp_path, id, some_cards(atlas), "second")
+    assert verify_run(tmp_path).redo == ""
+    path.unlink()
+    missing = verify_run(tmp_path)
+    assert (missing.damaged, missing.lost_cards) == ((), (id,)) and missing.redo.startswith("the command with --bank")
+
+
+def test_cards_without_a_hash_are_checked_by_reading(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    id = atlas.readings[0].id
+    write_cards(tmp_path, id, some_cards(atlas), "key")
+    hashes = tmp_path / HASHES
+    hashes.write_text("".join(line for line in hashes.read_text().splitlines(True) if "cards/" not in line))
+    assert (verify_run(tmp_path).without_hash, verify_run(tmp_path).damaged) == (1, ())
+    path = tmp_path / "cards" / f"{id}.json"
+    path.rename(path.with_name("another.json"))
+    (foreign,) = verify_run(tmp_path).damaged
+    assert foreign.reason == "it belongs to no input of this run"
+    path.with_name("another.json").rename(path)
+    path.write_bytes(path.read_bytes()[:90])
+    assert [damage.file for damage in verify_run(tmp_path).damaged] == [f"cards/{id}.json"]
 
 
 def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> None:
