@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from overlaid import overlay_options, overlay_set
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from studied import finish, quick, subject_set
 from tiny_saes import tiny_sae
 from torch import Tensor
@@ -173,8 +173,23 @@ def test_the_importance_study_of_features(
     assert abs(error.effect.value) > 1e-3
     assert "Ablating error.tiny alone: " in lines and "Ablating bias.tiny alone: " in lines
     assert "Ablating error.tiny alone: " in report.section(summary)
+    if not decoding:
+        strip_remainders(tmp_path / "out", 2)
+        again = finish(importance_study(pair, subjects, options(pair, sae, decoding), tmp_path / "out", draws=20))
+        for resumed, before in zip(again.remainders, summary.remainders, strict=True):
+            assert resumed.effect.value == pytest.approx(before.effect.value, abs=1e-5)
     words = report.section(summary) + "".join(finding.text for finding in report.findings(summary))
     assert " heads" not in words and "importance-heads" in words
+
+
+def strip_remainders(folder: Path, count: int) -> None:
+    """Makes the first parts of a study those of a version that measured neither error nor bias."""
+    for path in sorted((folder / "parts").glob("report-*"))[:count]:
+        tensors = load_file(path)
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("remainder")}
+        assert len(kept) < len(tensors)
+        save_file(kept, path)
+    (folder / "SHA256SUMS").unlink()
 
 
 def test_the_overlay_study_of_features(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +200,9 @@ def test_the_overlay_study_of_features(pair: Pair, tmp_path: Path, monkeypatch: 
     assert summary.n_heads == 8 and summary.components == "features"
     assert [row.site for row in summary.remainders] == ["error.tiny", "bias.tiny"]
     assert "Ablating error.tiny alone: " in "\n".join(OverlayStudy().report.lines(summary, tmp_path))
+    strip_remainders(tmp_path / "out", 1)
+    resumed = finish(overlay_study(pair, overlay_set(pair), chosen, tmp_path / "out", draws=20))
+    assert resumed.remainders == summary.remainders, "a study that an earlier version began reports them too"
     old = replace(summary, remainders=())
     assert "Error and bias of the autoencoder were not measured" in OverlayStudy().report.section(old)
     assert "8 features" in OverlayStudy().report.lines(summary, tmp_path)[0]

@@ -10,7 +10,7 @@ from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
 from steerlens.studies.importance.figures import correlation_figure, layer_figure, plain_figure, scatter_figure
-from steerlens.studies.importance.measure import measure_report, measure_selection
+from steerlens.studies.importance.measure import measure_remainders, measure_report, measure_selection
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
 from steerlens.studies.importance.scores import Choices, choose_all
@@ -136,6 +136,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         yield from measure_report(
             bench, subjects, options, chosen, folder, undecoded=undecoded, oracle=self.main.ablation
         )
+        yield from measure_remainders(bench, subjects.reported, options, folder)
         tables = PictureTables(read_parts(folder, REPORT, subjects.reported)).only(known)
         return _Measured(bench.sites, choices, tables)
 

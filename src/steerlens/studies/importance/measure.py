@@ -36,10 +36,12 @@ from steerlens.studies.shared.measure import (
     decode_jobs,
     judged_targets,
     measure_effects,
+    measure_remainder,
     part_name,
 )
-from steerlens.studies.shared.measurements import CONTROL
+from steerlens.studies.shared.measurements import CONTROL, PicturePart
 from steerlens.studies.shared.oracle import ORACLES, oracle_embeddings, oracle_name
+from steerlens.studies.shared.remainder import REMAINDERS
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, other_concept
 from steerlens.trace import Trace
@@ -97,6 +99,25 @@ def measure_report(
     once = {str(setting): _Decoding(setting, options.seeds[:1]) for setting in extras if options.extras}
     decodings = embedded | once | {str(setting): _Decoding(setting, options.seeds) for setting in always}
     yield from _measure(bench, subjects.reported, options, decodings, options.seeds[0], folder, REPORT, oracle)
+
+
+def measure_remainders(
+    bench: Bench, subjects: Sequence[Subject], options: ImportanceOptions, folder: StudyFolder
+) -> Iterator[Progress]:
+    """Measures the error and the bias of the autoencoder for reported pictures whose parts lack them.
+
+    An earlier version that did not measure them began such a study; without this, its summary would leave them out.
+    """
+    if not bench.remainders:
+        return
+    parts = {part_name(REPORT, subject): place for place, subject in enumerate(subjects)}
+    lacking = {name: place for name, place in parts.items() if not folder.read(PicturePart, name).remainder}
+    for done, (name, place) in enumerate(lacking.items()):
+        yield Progress(REMAINDERS, done, len(lacking), "pictures")
+        subject, other = subjects[place], other_concept(subjects, place)
+        remainder = measure_remainder(bench, subject, other, ablations=options.ablations, batch=options.batch)
+        folder.keep(name, replace(folder.read(PicturePart, name), remainder=remainder))
+        yield Progress(REMAINDERS, done + 1, len(lacking), "pictures")
 
 
 def _measure(

@@ -22,6 +22,7 @@ from steerlens.studies.overlay.measure import (
     OverlayMeasurements,
     judge_mean,
     measure,
+    measure_remainders,
     measure_trajectories,
     strip_columns,
 )
@@ -169,6 +170,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             mean,
         )
         yield from measure(bench, reported, wanted, options, folder, REPORT)
+        yield from measure_remainders(bench, reported, options, folder)
         parts = folder.read_all(OverlayPart, (part_name(REPORT, pair) for pair in reported))
         layers = [bench.components.place(site).layer for site in bench.sites]
         orders = [

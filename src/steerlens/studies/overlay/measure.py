@@ -30,7 +30,8 @@ from steerlens.studies.shared.ablation import Objective, attribution, replacemen
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.components import Components
 from steerlens.studies.shared.folder import StudyFolder
-from steerlens.studies.shared.measure import part_name
+from steerlens.studies.shared.measure import REPORT, part_name
+from steerlens.studies.shared.remainder import REMAINDERS
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 
 SELECTION_TRAJECTORIES, REPORT_TRAJECTORIES = "choose-ways", "report-ways"
@@ -138,6 +139,24 @@ def measure(
         folder.keep(part_name(stage, pair), _judged(part, bench.judge, pair, wanted.judge_mean))
         if not decodes:
             yield Progress(what, done, total, "pairs")
+
+
+def measure_remainders(
+    bench: Bench, pairs: Sequence[Overlaid], options: OverlayOptions, folder: StudyFolder
+) -> Iterator[Progress]:
+    """Measures the error and the bias of the autoencoder for reported pairs whose parts lack them.
+
+    An earlier version that did not measure them began such a study; without this, its summary would leave them out.
+    """
+    if not bench.remainders:
+        return
+    parts = {part_name(REPORT, pair): pair for pair in pairs}
+    lacking = {name: pair for name, pair in parts.items() if folder.read(OverlayPart, name).remainder is None}
+    for done, (name, pair) in enumerate(lacking.items()):
+        yield Progress(REMAINDERS, done, len(lacking), "pairs")
+        remainder = _remainder(bench, open_scene(bench, pair, options))
+        folder.keep(name, replace(folder.read(OverlayPart, name), remainder=remainder))
+        yield Progress(REMAINDERS, done + 1, len(lacking), "pairs")
 
 
 def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]) -> dict[str, Float[Tensor, "N E"]]:

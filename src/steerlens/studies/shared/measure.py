@@ -13,6 +13,7 @@ from steerlens.encoders import Encoder, Prefix, record_prefix
 from steerlens.lenses import visible_norm, writes
 from steerlens.progress import Progress, run_to_end
 from steerlens.scores import cosine_similarity
+from steerlens.sites import Site
 from steerlens.studies.shared.ablation import ABLATIONS, Ablated, Ablation, ablate, attribution, similarity_with
 from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.folder import StudyFolder
@@ -88,7 +89,8 @@ def measure_effects(
     inputs = encoder.preprocess([subject.image])
     prefix, others = record_prefix(encoder, inputs), record_prefix(encoder, encoder.preprocess([other.image]))
     targets = subject_targets(bench.pair, subject, given)
-    ablated = {ablation: _ablated(bench, prefix, others, ablation, batch) for ablation in ablations}
+    sites = (*bench.sites, *bench.remainders)
+    ablated = {ablation: _ablated(bench, prefix, others, sites, ablation, batch) for ablation in ablations}
     first_order = {
         (str(ablation), name): attribution(
             encoder,
@@ -122,12 +124,33 @@ def measure_effects(
     )
 
 
+def measure_remainder(
+    bench: Bench, subject: Subject, other: Subject, *, ablations: Sequence[Ablation] = ABLATIONS, batch: int = 64
+) -> dict[Ablation, Float[Tensor, "2 E"]]:
+    """Measures the ablation of the autoencoder's error and bias alone, for a part that lacks it.
+
+    Args:
+        bench: the models.
+        subject: the picture.
+        other: a picture of another concept, from which resampling takes the writes.
+        ablations: ablations to measure.
+        batch: rows of a forward pass.
+    """
+    encoder = bench.encoder
+    prefix, others = (record_prefix(encoder, encoder.preprocess([shown.image])) for shown in (subject, other))
+    return {
+        ablation: _host(_ablated(bench, prefix, others, bench.remainders, ablation, batch).total[0].float())
+        for ablation in ablations
+    }
+
+
 def _host(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu()
 
 
-def _ablated(bench: Bench, prefix: Prefix, others: Prefix, ablation: Ablation, batch: int) -> Ablated:
-    sites = (*bench.sites, *bench.remainders)
+def _ablated(
+    bench: Bench, prefix: Prefix, others: Prefix, sites: Sequence[Site], ablation: Ablation, batch: int
+) -> Ablated:
     events = ablate(
         bench.encoder, prefix, sites, ablation, means=bench.means, others=others, batch=batch, sae=bench.sae
     )

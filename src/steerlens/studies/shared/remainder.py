@@ -19,6 +19,9 @@ from steerlens.studies.shared.stats import Estimate, mean_estimate
 DROP = "drop of the objective"
 """The effect of an overlay study in words."""
 
+REMAINDERS = "error and bias"
+"""Stage that measures error and bias where an earlier version left them out."""
+
 
 @dataclass(frozen=True)
 class Remainder(Record):
