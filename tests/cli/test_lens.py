@@ -54,13 +54,13 @@ def test_a_picture_becomes_a_run_with_a_report(pair_folder: Path, photo: Path, t
 def test_json_is_all_there_is_on_stdout_and_names_every_head(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
     done = steerlens_process("lens", photo, "--model", pair_folder, "--steps", 2, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
-    (found,) = json.loads(done.stdout)["pictures"]
-    assert {head["site"] for head in found["steering"]} == {
+    (result,) = json.loads(done.stdout)["pictures"]
+    assert {head["site"] for head in result["steering"]} == {
         f"head.{layer}.{head}" for layer in range(3) for head in (0, 1)
     }
-    assert {score["site"] for score in found["diffusion"]} > {f"resid_post.{layer}" for layer in range(3)}
-    assert {label["site"] for label in found["labels"]} > {"embed", "resid_post.2", "head.0.1"}
-    similarities = [score["similarity"] for score in found["steering"]]
+    assert {score["site"] for score in result["diffusion"]} > {f"resid_post.{layer}" for layer in range(3)}
+    assert {label["site"] for label in result["labels"]} > {"embed", "resid_post.2", "head.0.1"}
+    similarities = [score["similarity"] for score in result["steering"]]
     assert similarities == sorted(similarities, reverse=True)
     assert done.stderr == ""
 
@@ -72,10 +72,10 @@ def test_ray_and_a_choice_reach_the_run(pair_folder: Path, photo: Path, tmp_path
     assert far.returncode == 0, far.stderr
     here = steerlens(*common, tmp_path / "here")
     assert here.returncode == 0, here.stderr
-    (one,), (other,) = (json.loads(done.stdout)["pictures"] for done in (far, here))
-    assert len(one["steering"]) == 1
-    assert [head["site"] for head in one["steering"]] == [head["site"] for head in other["steering"]]
-    assert one["steering"][0]["similarity"] == pytest.approx(other["steering"][0]["similarity"], abs=1e-3)
+    (first,), (other,) = (json.loads(done.stdout)["pictures"] for done in (far, here))
+    assert len(first["steering"]) == 1
+    assert [head["site"] for head in first["steering"]] == [head["site"] for head in other["steering"]]
+    assert first["steering"][0]["similarity"] == pytest.approx(other["steering"][0]["similarity"], abs=1e-3)
 
 
 def test_a_killed_run_goes_on(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
@@ -149,11 +149,11 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
 ) -> None:
     arguments = ["lens", str(photo), "--model", str(pair_folder), "--out", str(tmp_path / "out"), "--dry-run"]
     assert main([*arguments, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["cells"] == {"diffusion": 9, "steering": 6, "control": 6}
-    assert told["pictures_to_decode"] == 21
-    assert told["seconds"] > 0
-    assert told["disk_bytes"] > 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["cells"] == {"diffusion": 9, "steering": 6, "control": 6}
+    assert plan["pictures_to_decode"] == 21
+    assert plan["seconds"] > 0
+    assert plan["disk_bytes"] > 0
     assert main(arguments) == 0
     assert "21 pictures to decode" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
@@ -196,19 +196,19 @@ def test_total_effects_are_shown_priced_and_printed(
     assert "total effects come closest to the input itself" in capsys.readouterr().out
     assert (tmp_path / "out" / "figures" / "effects.svg").is_file()
     assert main([*arguments, "--effect", "direct,total", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["pictures"]
-    assert {row["site"] for row in found["total"]} == {row["site"] for row in found["ablation"]}
-    assert all(-1 <= row["direct_cosine"] <= 1 for row in found["total"])
+    (result,) = json.loads(capsys.readouterr().out)["pictures"]
+    assert {row["site"] for row in result["total"]} == {row["site"] for row in result["ablation"]}
+    assert all(-1 <= row["direct_cosine"] <= 1 for row in result["total"])
     assert main([*arguments, "--effect", "later"]) == 2
     assert "effect must be direct, total" in capsys.readouterr().err
 
 
 def test_a_dry_run_of_the_papers_model_needs_no_weights(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lens", str(photo), "--model", "kandinsky-2.2", "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["cells"]["steering"] == 48 * 16
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["cells"]["steering"] == 48 * 16
     # 25 steps with guidance take 50 UNet passes of 0.86e12 operations and a MoVQ pass of 2.0e12.
-    assert told["operations"] / told["pictures_to_decode"] == pytest.approx(45e12, rel=0.1)
+    assert plan["operations"] / plan["pictures_to_decode"] == pytest.approx(45e12, rel=0.1)
 
 
 def test_directions_targets_and_sites_reach_the_run(pair_folder: Path, photo: Path, tmp_path: Path) -> None:
@@ -242,10 +242,10 @@ def test_groups_and_regions_reach_the_run_and_its_report(
     assert main(list(map(str, [*arguments, "--json", "--dry-run"]))) == 0
     assert json.loads(capsys.readouterr().out)["cells"]["steering"] == 4
     assert main(list(map(str, [*arguments, "--json"]))) == 0
-    (found,) = json.loads(capsys.readouterr().out)["pictures"]
+    (result,) = json.loads(capsys.readouterr().out)["pictures"]
     named = {"group.late", "region.L1H0.0-0-8-8", "region.eye"}
-    assert {score["site"] for score in found["steering"]} == {"head.1.0", *named}
-    assert {score["site"] for score in found["diffusion"]} > named
+    assert {score["site"] for score in result["steering"]} == {"head.1.0", *named}
+    assert {score["site"] for score in result["diffusion"]} > named
     page = (out / "report.html").read_text()
     assert all(f'"label":"{name.split(".", 1)[1]}"' in page for name in named)
 

@@ -160,8 +160,8 @@ class Show:
             ends = {"from": asdict(stored.source), "to": asdict(stored.target)}
             emit_json({**content, **ends, "pictures": stored.pictures})
             return 0
-        for way, end in (("from", stored.source), ("to  ", stored.target)):
-            say(f"{way}  {end.source} ({end.family}, embeddings of {end.embedding_size} numbers)")
+        for side, end in (("from", stored.source), ("to  ", stored.target)):
+            say(f"{side}  {end.source} ({end.family}, embeddings of {end.embedding_size} numbers)")
         say(f"fitted on {stored.pictures['fitted']} pictures of {stored.pictures['folder']}")
         _print_measured(stored.bridge.kind, stored.candidates, stored.measured)
         return 0

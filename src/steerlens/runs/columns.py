@@ -64,12 +64,12 @@ def _check_column(schema: Any, name: str, kind: Any) -> None:
     places = schema.get_all_field_indices(name)
     if len(places) != 1:
         raise ValueError(f"it has {'two columns' if places else 'no column'} {name!r}")
-    found = schema.field(places[0]).type
-    if not _same_kind(found, kind):
-        raise ValueError(f"its column {name!r} holds {_shortened(found)}, not {kind}")
+    stored = schema.field(places[0]).type
+    if not _same_kind(stored, kind):
+        raise ValueError(f"its column {name!r} holds {_shortened(stored)}, not {kind}")
 
 
-def _same_kind(found: Any, kind: Any) -> bool:
+def _same_kind(stored: Any, kind: Any) -> bool:
     """True for the same kind of values; other programs rewrite tables in other widths."""
     kinds = (
         (pa.types.is_integer,),
@@ -78,12 +78,12 @@ def _same_kind(found: Any, kind: Any) -> bool:
         (pa.types.is_binary, pa.types.is_large_binary),
     )
     if pa.types.is_struct(kind):
-        names = [field.name for field in found] if pa.types.is_struct(found) else []
-        return all(field.name in names and _same_kind(found.field(field.name).type, field.type) for field in kind)
+        names = [field.name for field in stored] if pa.types.is_struct(stored) else []
+        return all(field.name in names and _same_kind(stored.field(field.name).type, field.type) for field in kind)
     if pa.types.is_list(kind):
-        listed = pa.types.is_list(found) or pa.types.is_large_list(found)
-        return listed and _same_kind(found.value_type, kind.value_type)
-    return any(any(same(kind) for same in group) and any(same(found) for same in group) for group in kinds)
+        listed = pa.types.is_list(stored) or pa.types.is_large_list(stored)
+        return listed and _same_kind(stored.value_type, kind.value_type)
+    return any(any(same(kind) for same in group) and any(same(stored) for same in group) for group in kinds)
 
 
 def _shortened(kind: Any) -> str:

@@ -196,8 +196,8 @@ def _sites(atlas: Atlas) -> Iterator[Site]:
 
 def _beside_site(result: CellResult) -> str:
     cell = result.cell
-    drawn = f"-draw{cell.draw}" if cell.lens in (*CONTROLS.values(), "foil") else ""
-    return f"seed{cell.seed}{drawn}"
+    draw = f"-draw{cell.draw}" if cell.lens in (*CONTROLS.values(), "foil") else ""
+    return f"seed{cell.seed}{draw}"
 
 
 def _mark(text: str) -> str:

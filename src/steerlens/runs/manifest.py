@@ -129,9 +129,9 @@ def identity_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     The plan is compared last, because most other differences change the plan too.
     """
     # The identity of a run that decodes everything has no such key.
-    one, other = ({"decode": "all", **identity} for identity in (first, second))
-    plans = one.pop("plan", None), other.pop("plan", None)
-    return first_difference(one, other) or first_difference(*plans, "plan")
+    identities = [{"decode": "all", **identity} for identity in (first, second)]
+    plans = [identity.pop("plan", None) for identity in identities]
+    return first_difference(*identities) or first_difference(*plans, "plan")
 
 
 @contextmanager

@@ -80,8 +80,8 @@ def values_of(encoder: Encoder, inputs: dict[str, Tensor], options: ValueOptions
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
     rows: list[Tensor] = []
     for picture in values:
-        drawn = others[torch.randperm(len(others), generator=generator)[: options.per_picture - len(always)]]
-        rows.append(picture[[*always, *drawn.tolist()]])
+        sampled = others[torch.randperm(len(others), generator=generator)[: options.per_picture - len(always)]]
+        rows.append(picture[[*always, *sampled.tolist()]])
     return torch.cat(rows).cpu()
 
 

@@ -70,7 +70,9 @@ def with_cards(
 
 
 @pytest.fixture(scope="module")
-def made(pair: Pair, bank: NeighboursDecoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Atlas, Path]:
+def run_with_cards(
+    pair: Pair, bank: NeighboursDecoder, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Job, Atlas, Path]:
     """A run of two inputs, of which one is in the bank, with cards of 3 heads."""
     folder = tmp_path_factory.mktemp("run") / "run"
     inputs = [load_picture(bank.files[0]), Picture("other", Image.new("RGB", (30, 30), (200, 40, 40)), "0" * 64)]
@@ -82,9 +84,9 @@ def made(pair: Pair, bank: NeighboursDecoder, tmp_path_factory: pytest.TempPathF
 
 @torch.no_grad()
 def test_both_ends_are_the_input_steered_along_the_centred_write_and_against_it(
-    pair: Pair, bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]
+    pair: Pair, bank: NeighboursDecoder, run_with_cards: tuple[Job, Atlas, Path]
 ) -> None:
-    job, atlas, _ = made
+    job, atlas, _ = run_with_cards
     reading, encoder = atlas.readings[1], pair.encoder
     card = atlas.cards[reading.id].heads[0]
     assert card.site == atlas.ranked("steering", reading.id)[0].site
@@ -112,8 +114,10 @@ def test_both_ends_are_the_input_steered_along_the_centred_write_and_against_it(
     assert card.gains.decoded.png != card.loses.decoded.png
 
 
-def test_cards_are_kept_until_what_they_show_changes(bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]) -> None:
-    job, atlas, folder = made
+def test_cards_are_kept_until_what_they_show_changes(
+    bank: NeighboursDecoder, run_with_cards: tuple[Job, Atlas, Path]
+) -> None:
+    job, atlas, folder = run_with_cards
     id = atlas.readings[0].id
     file = folder / "cards" / f"{id}.json"
     before, key = file.stat().st_mtime_ns, StoredCards(folder, (id,)).key_of(id)
@@ -125,8 +129,10 @@ def test_cards_are_kept_until_what_they_show_changes(bank: NeighboursDecoder, ma
     assert StoredCards(folder, (id,)).key_of(id) == key
 
 
-def test_report_and_lines_show_cards_with_what_was_measured_and_what_was_not(made: tuple[Job, Atlas, Path]) -> None:
-    _, atlas, _ = made
+def test_report_and_lines_show_cards_with_what_was_measured_and_what_was_not(
+    run_with_cards: tuple[Job, Atlas, Path],
+) -> None:
+    _, atlas, _ = run_with_cards
     reading = atlas.readings[0]
     cards = atlas.cards[reading.id]
     data = picture_data(atlas, reading)["cards"]
@@ -144,8 +150,10 @@ def test_report_and_lines_show_cards_with_what_was_measured_and_what_was_not(mad
     assert picture_data(replace(atlas, cards={}), reading)["cards"] is None and not list(card_lines(None))
 
 
-def test_names_are_those_gained_over_the_other_end(made: tuple[Job, Atlas, Path], bank: NeighboursDecoder) -> None:
-    job, atlas, _ = made
+def test_names_are_those_gained_over_the_other_end(
+    run_with_cards: tuple[Job, Atlas, Path], bank: NeighboursDecoder
+) -> None:
+    job, atlas, _ = run_with_cards
     assert job.vocabulary is not None
     reading = atlas.readings[0]
     bank = bank.leaving_out(bank.known([reading.picture.sha256]))
@@ -163,9 +171,9 @@ def test_names_are_those_gained_over_the_other_end(made: tuple[Job, Atlas, Path]
 
 
 def test_a_bank_of_another_encoder_or_a_tiny_one_is_refused(
-    pair: Pair, bank: NeighboursDecoder, made: tuple[Job, Atlas, Path]
+    pair: Pair, bank: NeighboursDecoder, run_with_cards: tuple[Job, Atlas, Path]
 ) -> None:
-    job, _, _ = made
+    job, _, _ = run_with_cards
     inputs = [load_picture(file) for file in bank.files[:8]]
     with pytest.raises(UsageError, match="too few for a bank"):
         checked_bank(make_job(pair, inputs, OPTIONS), bank)
@@ -211,8 +219,8 @@ def test_cards_of_one_input_in_several_runs_are_united_if_their_options_agree(
     assert heads == [card.site for card in (*first.cards[id].heads, *second.cards[id].heads)] and len(heads) == 4
 
 
-def test_damaged_cards_say_what_to_do(made: tuple[Job, Atlas, Path]) -> None:
-    _, atlas, folder = made
+def test_damaged_cards_say_what_to_do(run_with_cards: tuple[Job, Atlas, Path]) -> None:
+    _, atlas, folder = run_with_cards
     id = atlas.readings[1].id
     file = folder / "cards" / f"{id}.json"
     whole = file.read_bytes()

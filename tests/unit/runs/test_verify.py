@@ -1,4 +1,4 @@
-"""Damage to a run: told by the name of the file, found by `verify_run`, and redone without the rest of the run."""
+"""Damage to a run: reported with the name of the file by `verify_run`, and redone without the rest of the run."""
 
 import hashlib
 import json
@@ -72,13 +72,18 @@ def test_every_file_has_its_hash_as_sha256sum_reads_it(atlas: Atlas, tmp_path: P
     hashes = read_hashes(tmp_path)
     assert {tmp_path / name for name in hashes} == set(files_of(tmp_path))
     assert all(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == mark for name, mark in hashes.items())
-    found = verify_run(tmp_path)
-    assert (found.files, found.without_hash, found.damaged, found.redo) == (len(hashes), 0, (), "")
-    assert found.intact_pictures == found.expected_pictures == len(atlas.results)
+    verification = verify_run(tmp_path)
+    assert (verification.files, verification.without_hash, verification.damaged, verification.redo) == (
+        len(hashes),
+        0,
+        (),
+        "",
+    )
+    assert verification.intact_pictures == verification.expected_pictures == len(atlas.results)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.4, 0.97, 1.0])
-def test_a_flipped_bit_in_any_file_is_told_and_redone(place: float, atlas: Atlas, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_any_file_is_reported_and_redone(place: float, atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path / "whole", atlas)
     expected = content(tmp_path / "whole")
     for name in [path.relative_to(tmp_path / "whole") for path in files_of(tmp_path / "whole")][::2]:
@@ -99,17 +104,17 @@ def test_a_flipped_bit_in_any_file_is_told_and_redone(place: float, atlas: Atlas
         shutil.rmtree(run)
 
 
-def test_files_that_are_cut_or_missing_are_told(atlas: Atlas, tmp_path: Path) -> None:
+def test_files_that_are_cut_or_missing_are_reported(atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path, atlas)
     table = part_files(tmp_path)[0]
     table.write_bytes(table.read_bytes()[:-20])
     beside(part_files(tmp_path)[1])[-1].unlink()
-    found = verify_run(tmp_path)
-    assert {damaged.file for damaged in found.damaged} == {
+    verification = verify_run(tmp_path)
+    assert {damaged.file for damaged in verification.damaged} == {
         "cells/part-000000.parquet",
         "tensors/part-000001.safetensors",
     }
-    assert found.intact_pictures == found.expected_pictures - 4
+    assert verification.intact_pictures == verification.expected_pictures - 4
 
 
 @pytest.mark.parametrize("name", ["cells/part-000000.parquet", "tensors/part-000000.safetensors"])
@@ -136,7 +141,7 @@ def test_a_part_that_the_run_did_not_write_is_not_taken(atlas: Atlas, tmp_path: 
     assert {damaged.reason for damaged in verify_run(tmp_path).damaged} == {"this run did not write it"}
 
 
-def test_a_damaged_manifest_is_told(atlas: Atlas, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_reported(atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path, atlas)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["options"]["steps"] = 3
@@ -203,8 +208,8 @@ def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> Non
 
 def test_a_run_of_the_version_before_is_checked_by_reading(tmp_path: Path) -> None:
     shutil.copytree(BEFORE, tmp_path / "run")
-    found = verify_run(tmp_path / "run")
-    assert found.without_hash == found.files > 0 and not found.damaged and not found.redo
+    verification = verify_run(tmp_path / "run")
+    assert verification.without_hash == verification.files > 0 and not verification.damaged and not verification.redo
     table = part_files(tmp_path / "run")[0]
     data = bytearray(table.read_bytes())
     data[data.find(b"IDAT") + 6] ^= 1
@@ -221,8 +226,8 @@ def test_the_command_says_it_in_words_and_as_json(
     assert "all intact" in capsys.readouterr().out
     flip(part_files(tmp_path / "run")[0], 0.5)
     assert main(["runs", "verify", str(tmp_path / "run"), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["damaged"][0]["file"] == "cells/part-000000.parquet"
+    verification = json.loads(capsys.readouterr().out)
+    assert verification["damaged"][0]["file"] == "cells/part-000000.parquet"
     assert main(["runs", "verify", str(tmp_path / "run"), "--remove-damaged"]) == 0
     assert "--resume" in capsys.readouterr().out
     assert main(["runs", "verify", str(tmp_path / "nothing")]) == 2

@@ -66,7 +66,7 @@ def test_ablating_features_is_replacing_their_writes_in_full_passes(place: str, 
     sites = tuple(sae.feature(index) for index in (3, 8, 21))
     prefix, other = record_prefix(ENCODER, inputs), record_prefix(ENCODER, others)
     means = mean_writes(ENCODER, [others], sites, sae)
-    found = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
+    measured = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
     own = Components(sites, sae).record(ENCODER, other, sites)
     for column, site in enumerate(sites):
         put = {
@@ -74,7 +74,7 @@ def test_ablating_features_is_replacing_their_writes_in_full_passes(place: str, 
             "mean": own[site].mean(dim=0, keepdim=True).expand_as(own[site]),
             "resample": own[site],
         }[ablation]
-        torch.testing.assert_close(found.total[:, column], by_hand(sae, inputs, site.index, put), **CLOSE)
+        torch.testing.assert_close(measured.total[:, column], by_hand(sae, inputs, site.index, put), **CLOSE)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -86,14 +86,14 @@ def test_features_of_head_values_are_ablated_before_the_output_projection(place:
     sites = tuple(sae.feature(index) for index in (3, 8, 21))
     prefix, other = record_prefix(ENCODER, inputs), record_prefix(ENCODER, others)
     means = mean_writes(ENCODER, [others], sites, sae)
-    found = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
+    measured = run_to_end(ablate(ENCODER, prefix, sites, ablation, means=means, others=other, batch=4, sae=sae))
     values = values_on_tokens(ENCODER, others, sae)
     for column, site in enumerate(sites):
         f = sae.encode(values)[..., site.index : site.index + 1]
         put = {"zero": torch.zeros_like(f), "mean": f.mean(dim=0), "resample": f}[ablation]
         wanted = ENCODER.embed(inputs, feature_interventions([Resample(site, value=put)], [sae]))
-        torch.testing.assert_close(found.total[:, column], wanted, **CLOSE)
-    assert float((found.total - found.clean[:, None]).abs().max()) > 1e-6
+        torch.testing.assert_close(measured.total[:, column], wanted, **CLOSE)
+    assert float((measured.total - measured.clean[:, None]).abs().max()) > 1e-6
 
 
 @pytest.mark.parametrize("place", ["resid_post.0", "head.1.1"])
@@ -101,14 +101,15 @@ def test_attribution_is_the_slope_of_the_effect(place: str) -> None:
     sae, inputs = sae_at(place), dict(noise_pictures(ENCODER))
     sites = tuple(sae.feature(index) for index in (3, 8, 21))
     prefix, target = record_prefix(ENCODER, inputs), torch.randn(3, ENCODER.spec.embedding_size, dtype=torch.float64)
-    found = attribution(ENCODER, inputs, prefix, sites, similarity_with(target), "zero", sae=sae)
+    measured = attribution(ENCODER, inputs, prefix, sites, similarity_with(target), "zero", sae=sae)
     own, step = Components(sites, sae).record(ENCODER, prefix, sites), 1e-4
     for column, site in enumerate(sites):
         shifted = [
-            cosine_similarity(by_hand(sae, inputs, site.index, (1 + way) * own[site]), target) for way in (step, -step)
+            cosine_similarity(by_hand(sae, inputs, site.index, (1 + sign) * own[site]), target)
+            for sign in (step, -step)
         ]
         slope = (shifted[0] - shifted[1]) / (2 * step)
-        torch.testing.assert_close(found[:, column].double(), slope.double(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(measured[:, column].double(), slope.double(), rtol=1e-3, atol=1e-5)
 
 
 def test_features_ablated_together_and_one_more() -> None:

@@ -58,10 +58,10 @@ def test_a_planted_dictionary_is_recovered(trained: tuple[torch.Tensor, TrainedS
     sae = finished_sae(model, values, Site("resid_post", 1), "planted", "all")
     _, directions = planted()
     assert float((sae.W_dec @ directions.T).amax(dim=0).median()) > 0.95
-    found = fidelity(sae, values)
-    assert found.explained_variance > 0.9
-    assert found.l0 == pytest.approx(K, abs=0.1)
-    assert found.dead_share < 0.1
+    measured = fidelity(sae, values)
+    assert measured.explained_variance > 0.9
+    assert measured.l0 == pytest.approx(K, abs=0.1)
+    assert measured.dead_share < 0.1
 
 
 def test_the_finished_autoencoder_computes_what_training_did(trained: tuple[torch.Tensor, TrainedSae]) -> None:
@@ -136,10 +136,10 @@ def test_values_are_those_of_the_site_and_are_computed_once(pair: Pair, tmp_path
     openers = [lambda image=image: image for image in images]
     site, spec = Site("resid_post", 1), pair.encoder.spec
     expected = pair.encoder.record(pair.encoder.preprocess(images), [site])[site]
-    found = run_to_end(collect_values(pair.encoder, openers, ValueOptions(site), tmp_path / "all", batch=2))
-    assert found.shape == (5 * spec.n_tokens, spec.width)
+    measured = run_to_end(collect_values(pair.encoder, openers, ValueOptions(site), tmp_path / "all", batch=2))
+    assert measured.shape == (5 * spec.n_tokens, spec.width)
     torch.testing.assert_close(
-        found.view(5, spec.n_tokens, -1).sort(dim=1).values, expected.sort(dim=1).values, rtol=1e-4, atol=1e-5
+        measured.view(5, spec.n_tokens, -1).sort(dim=1).values, expected.sort(dim=1).values, rtol=1e-4, atol=1e-5
     )
     few = run_to_end(collect_values(pair.encoder, openers, ValueOptions(site, per_picture=3), tmp_path / "few"))
     torch.testing.assert_close(few.view(5, 3, -1)[:, 0], expected[:, 0], rtol=1e-4, atol=1e-5)
@@ -152,7 +152,7 @@ def test_values_are_those_of_the_site_and_are_computed_once(pair: Pair, tmp_path
         raise AssertionError("a stored value was computed again")
 
     again = run_to_end(collect_values(pair.encoder, [never] * 5, ValueOptions(site), tmp_path / "all"))
-    assert torch.equal(again, found)
+    assert torch.equal(again, measured)
 
 
 @pytest.mark.parametrize("place", [Site("resid_post", 1), Site("head", 1, 0), EMBEDDING])
@@ -242,8 +242,8 @@ def test_a_wrong_request_is_one_clear_line(
     given = {"--model": str(pair_folder), "--site": "resid_post.1", "--images": str(tmp_path / "photos")}
     given |= {"--out": str(tmp_path / "run"), "--features": "20", "--steps": "2", **changed}
     assert main(["train", "sae", *(part for option in given.items() for part in option)]) == 2
-    told = capsys.readouterr().err
-    assert said in told
+    message = capsys.readouterr().err
+    assert said in message
 
 
 def test_a_recipe_makes_sense() -> None:
@@ -318,14 +318,16 @@ def test_a_damaged_file_of_a_run_is_named(
     path.write_bytes(path.read_bytes()[:-9] if path.suffix == ".json" else path.read_bytes()[:50])
     capsys.readouterr()
     assert main([*command, "--resume"]) == 1
-    told = capsys.readouterr().err
-    assert path.name in told and "unexpected" not in told and told.count("steerlens: ") == 1
+    message = capsys.readouterr().err
+    assert path.name in message and "unexpected" not in message and message.count("steerlens: ") == 1
     path.unlink()
     if damaged != "run.json":
-        assert main([*command, "--resume"]) == 0, "what it held is computed again"
+        assert main([*command, "--resume"]) == 0, "its content is computed again"
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         (tmp_path / "a.safetensors.tmp").write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
