@@ -120,7 +120,7 @@ photographs: $(PHOTOGRAPHS)/rocket.jpg
 # the committed summaries (hours; resumable). DATA is the folder of the emoji art, which is fetched with npm if missing.
 STUDIES ?= studies
 SMALL_overlay := --count 8 --choose 2 --strengths rho=1 --steps 4
-SMALL_importance := --count 12 --choose 2 --strengths rho=1 --steps 4 --no-extras
+SMALL_importance := --count 10 --choose 2 --strengths rho=1 --steps 4 --no-extras
 SMALL_strength := --count 8 --heads-per-picture 8 --references 128
 SMALL_decoder := --count 8 --heads 8 --seeds 2 --reference-steps 30 --reference-seeds 2 --sweep-steps 2 4 6 \
 	--sweep-guidance 1 --sweep-schedulers ddim ddpm --sweep-intervals 0 0.5
