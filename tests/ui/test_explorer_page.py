@@ -379,7 +379,7 @@ def test_by_keyboard_alone(browser: Any, server: ServerThread) -> None:
     page.keyboard.press("s")
     page.keyboard.press("ArrowRight")
     before = changed(page, before)
-    assert "rho=2.1" in visited.hash
+    page.wait_for_function("() => location.hash.includes('rho=2.1')")
     assert page.evaluate("document.activeElement.id") == "strength"
     page.keyboard.press("c")
     page.wait_for_selector("#bench-control[data-quality=whole]")

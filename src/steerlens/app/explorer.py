@@ -21,7 +21,7 @@ from steerlens.app.models import OpenModel
 from steerlens.app.part_scores import TOKEN_SITES, embedding_scores, token_scores
 from steerlens.app.policy import Policy
 from steerlens.app.recipe import Recipe
-from steerlens.app.units import check_active, unit_job, unit_list
+from steerlens.app.units import StrongestUnits, check_active, strongest_units, unit_job
 from steerlens.app.view import LookRequest, UnitListRequest, View
 from steerlens.atlas import Atlas, CellResult, Plan, Reading
 from steerlens.decoders import DecodeOptions
@@ -125,7 +125,7 @@ class Explorer:
         self._readings: Recent[Reading] = Recent(32)
         self._targets: Recent[Target] = Recent(32)
         self._results: Recent[CellResult] = Recent(512)
-        self._units: Recent[Mapping[str, Any]] = Recent(32)
+        self._units: Recent[StrongestUnits] = Recent(16)
 
     def model(self, name: str = "") -> OpenModel:
         """Returns an open model; the first without a name.
@@ -206,13 +206,10 @@ class Explorer:
         Raises:
             UsageError: if there is no such autoencoder or layer, or none of its features is active.
         """
-        view = replace(request.view.clean(), seed=0, steps=None, guidance=None)
-        key = (view, request.units)
-        known = self._units.get(key)
-        if known is None:
-            recipe = self.recipe(view)
-            known = self._units.put(key, unit_list(recipe, request.units, self._resolved(recipe)))
-        return known
+        view, recipe = request.view, self.recipe(request.view.clean())
+        key = (recipe.model.name, recipe.picture.id, request.units)
+        known = self._units.get(key) or self._units.put(key, strongest_units(recipe, request.units))
+        return known.listed(Strength.parse(view.strength), self._target(recipe, known.traced))
 
     def look(self, request: LookRequest) -> Iterator[Progress | Answer]:
         """Answers a request: numbers at once, a preview, the picture at full quality, then the strip of strengths.

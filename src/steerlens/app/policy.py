@@ -16,6 +16,8 @@ class Policy:
         inputs_bytes: bytes that their files may take together.
         decodes: pictures that one visitor may have decoded per minute; None for any number.
         uploads: pictures that one visitor may send per minute; None for any number.
+        readings: requests without decoding that one visitor may make of the model per minute, such as scores of the map
+            or lists of features; None for any number.
         tabs: requests that wait for the model at most; further ones are refused.
         seconds: seconds that one request may take of the model's time.
         writes: whether visitors may save runs, and have their pictures written beside them.
@@ -28,6 +30,7 @@ class Policy:
     inputs_bytes: int = 256_000_000
     decodes: int | None = None
     uploads: int | None = None
+    readings: int | None = None
     tabs: int = 64
     seconds: float = 600.0
     writes: bool = True
@@ -46,6 +49,7 @@ class Policy:
             upload_pixels=limit("upload_pixels"),
             decodes=1200,
             uploads=60,
+            readings=2400,
             seconds=120.0,
         )
 
@@ -59,6 +63,7 @@ class Policy:
             inputs_bytes=96_000_000,
             decodes=240,
             uploads=20,
+            readings=600,
             tabs=24,
             seconds=30.0,
             writes=False,

@@ -35,6 +35,9 @@ _JSON_BYTES = 262_144
 _TAB = 64
 """Characters of the longest name of a tab."""
 
+_SURVEY = 4
+"""Requests that a list of features or neurons counts as: it takes about as long."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -55,15 +58,17 @@ class Site:
     access: Access
     decodes: Budget = field(init=False)
     uploads: Budget = field(init=False)
+    readings: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         self.decodes = Budget(self.policy.decodes, "pictures")
         self.uploads = Budget(self.policy.uploads, "uploads")
+        self.readings = Budget(self.policy.readings, "requests")
 
     def application(self) -> Guard:
         """The ASGI application."""
         routes = [
-            Route("/", self.page),
+            Route("/", self._told(self.page)),
             Route("/assets/{name:path}", self.asset),
             Route("/api/state", self._told(self.state)),
             Route("/api/page", self._told(self.page_data)),
@@ -84,6 +89,7 @@ class Site:
         explorer = self.opening.explorer
         if explorer is None:
             return page_file("loading.html") or _refusal("This page is not in the package.", 404)
+        self.readings.spend(self._visitor(request))
         outcome, content = await answered(
             self.worker, f"page-{id(request)}", "page", partial(_page_html, explorer), self.policy.seconds
         )
@@ -138,7 +144,7 @@ class Site:
     async def units(self, request: Request) -> Response:
         """The strongest features of an autoencoder, or neurons of a layer, of an input."""
         explorer, listed = self._explorer(), UnitListRequest.from_json(await _json(request))
-        return await self._computed(request, "units", partial(explorer.units, listed))
+        return await self._computed(request, "units", partial(explorer.units, listed), _SURVEY)
 
     async def look(self, request: Request) -> Response:
         """Numbers, preview and picture of a view, as they are ready."""
@@ -176,7 +182,8 @@ class Site:
     def _stream(self, request: Request, kind: str, make: Callable[[], Any]) -> StreamingResponse:
         return streamed(self.worker, *_tab_and_slot(request, kind), make, self.policy.seconds, _shown)
 
-    async def _computed(self, request: Request, kind: str, compute: Callable[[], Any]) -> Response:
+    async def _computed(self, request: Request, kind: str, compute: Callable[[], Any], tokens: int = 1) -> Response:
+        self.readings.spend(self._visitor(request), tokens)
         tab, slot = _tab_and_slot(request, kind)
         outcome, content = await answered(self.worker, tab, slot, compute, self.policy.seconds)
         if outcome == "superseded":

@@ -5,25 +5,29 @@ one alone, and a slider that is dragged costs no survey.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from steerlens.app.recipe import Recipe
 from steerlens.atlas import Atlas, Reading
 from steerlens.errors import UsageError
+from steerlens.lenses import Strength
 from steerlens.report import sae_lines, unit_data
 from steerlens.saes import SparseAutoencoder, value_at
 from steerlens.sites import Site
 from steerlens.sweep import (
     Job,
     LookOptions,
-    Target,
     TracedPicture,
     default_strength,
     make_job,
     plan_of,
     read_picture,
     trace_picture,
+    unit_effects,
     with_saes,
 )
 
@@ -76,16 +80,56 @@ def check_active(job: Job, traced: TracedPicture, site: Site) -> None:
         raise UsageError(f"{site.label} is silent on this picture, so it writes nothing that could be steered.")
 
 
-def unit_list(recipe: Recipe, units: str, target: Target) -> Mapping[str, Any]:
-    """The features or neurons that are strongest on an input, as the report of a sweep lists them.
+@dataclass(frozen=True, eq=False)
+class StrongestUnits:
+    """The features or neurons that are strongest on an input.
+
+    Only their similarities depend on the strength and the target. All else is measured once for an input, and `listed`
+    adds the similarities.
+
+    Attributes:
+        job: the job that measured them.
+        traced: the traced input.
+        atlas: the input's reading, with nothing decoded.
+        active: number of the autoencoder's features that are active on the input; None for neurons.
+    """
+
+    job: Job
+    traced: TracedPicture
+    atlas: Atlas
+    active: int | None
+
+    def listed(self, strength: Strength, target: Float[Tensor, "E"]) -> Mapping[str, Any]:
+        """The list as the report of a sweep has it.
+
+        Args:
+            strength: strength of the steering.
+            target: embedding that similarities refer to.
+
+        Returns:
+            `units` and `sites` as in the data of a report, the number of `active` features, and the autoencoder in
+            words.
+        """
+        (reading,) = self.atlas.readings
+        sites = [unit.site for unit in reading.units]
+        effects = unit_effects(self.job.encoder, self.traced.trace, sites, self.job.directions, strength, target)
+        units = tuple(
+            replace(unit, similarity=similarity) for unit, (_, similarity) in zip(reading.units, effects, strict=True)
+        )
+        return {
+            "units": unit_data(self.atlas, replace(reading, units=units)),
+            "sites": {str(site): _site(reading, site) for site in sites},
+            "active": self.active,
+            "sae": next(iter(sae_lines(self.atlas)), None),
+        }
+
+
+def strongest_units(recipe: Recipe, units: str) -> StrongestUnits:
+    """Surveys an input for its strongest features or neurons.
 
     Args:
         recipe: a view without a component.
         units: the name of an autoencoder, or `neurons.LAYER`.
-        target: what similarities refer to.
-
-    Returns:
-        `units` and `sites` as in the data of a report, the number of `active` features, and the autoencoder in words.
 
     Raises:
         UsageError: if there is no such autoencoder or layer, or none of its features is active.
@@ -95,21 +139,15 @@ def unit_list(recipe: Recipe, units: str, target: Target) -> Mapping[str, Any]:
     if opened is None and not (units.startswith(_NEURONS) and units.removeprefix(_NEURONS).isdecimal()):
         raise UsageError(f"no sparse autoencoder called {units[:60]!r} is open.")
     sites = f"neuron.{units.removeprefix(_NEURONS)}" if opened is None else f"feature.{units}"
-    options = LookOptions(
-        sites=sites, lenses=("steering",), strength=recipe.view.strength, controls=0, strongest=STRONGEST
-    )
+    options = LookOptions(sites=sites, lenses=("steering",), controls=0, strongest=STRONGEST)
     saes = () if opened is None else (opened.sae,)
-    job = replace(make_job(model.pair, [picture.picture], options, None, model.labels, saes=saes), target=target)
+    job = make_job(model.pair, [picture.picture], options, None, model.labels, saes=saes)
     traced = trace_picture(job, picture.id)
     reading = read_picture(job, picture.id, job.plan.of(picture.id), traced)
     facts = {} if job.survey is None else job.survey.facts({sae.name: sae for sae in saes})
     atlas = Atlas(job.encoder.spec, job.decoder.spec, job.plan, (reading,), (), {"saes": facts})
-    return {
-        "units": unit_data(atlas, reading),
-        "sites": {str(unit.site): _site(reading, unit.site) for unit in reading.units},
-        "active": None if job.survey is None else job.survey.active.get(units, {}).get(picture.id),
-        "sae": next(iter(sae_lines(atlas)), None),
-    }
+    active = None if job.survey is None else job.survey.active.get(units, {}).get(picture.id)
+    return StrongestUnits(job, traced, atlas, active)
 
 
 def _site(reading: Reading, site: Site) -> dict[str, Any]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from steerlens.storage import cache_folder
     from steerlens.sweep.cache_contents import cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.cells import SteeredCell, TracedPicture
+    from steerlens.sweep.effects import unit_effects
     from steerlens.sweep.engine import FinishedCells, batch_size, decode_cells, run
     from steerlens.sweep.fits import SaeFit
     from steerlens.sweep.job import Job, Target
@@ -65,6 +66,7 @@ __all__ = [
     "size_limit",
     "trace_picture",
     "unfinished_cells",
+    "unit_effects",
     "vector_place",
     "with_saes",
 ]

@@ -20,10 +20,10 @@ from steerlens.lenses import Direction, Strength, values_on_tokens
 from steerlens.progress import Progress
 from steerlens.saes import SparseAutoencoder, decoder_rows, value_at
 from steerlens.sites import Site
+from steerlens.sweep.effects import unit_effects
 from steerlens.sweep.fits import FitMeter, SaeFit
 from steerlens.sweep.neurons import CANDIDATES, strongest, write_norms
 from steerlens.sweep.options import RankedBy
-from steerlens.sweep.unit_effects import unit_effects
 from steerlens.sweep.units import UnitRequest
 from steerlens.trace import Trace
 

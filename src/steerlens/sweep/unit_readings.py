@@ -10,10 +10,10 @@ from steerlens.lenses import activations_on_tokens, by_sae, sae_of
 from steerlens.saes import value_at
 from steerlens.sites import SAE_KINDS, Site
 from steerlens.sweep.cells import TracedPicture
+from steerlens.sweep.effects import unit_effects
 from steerlens.sweep.job import Job
 from steerlens.sweep.neuron_effects import neuron_effects
 from steerlens.sweep.neurons import activations as neuron_activations
-from steerlens.sweep.unit_effects import unit_effects
 
 
 @torch.no_grad()

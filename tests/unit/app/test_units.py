@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tiny_saes import tiny_sae
 
 import steerlens as sl
 from steerlens.app import Explorer, Policy, View
+from steerlens.app import explorer as explorer_module
 from steerlens.app.answers import Answer
 from steerlens.app.models import OpenAutoencoder, OpenModel
 from steerlens.app.page import live_meta
@@ -18,6 +20,7 @@ from steerlens.app.saving import recipes
 from steerlens.app.view import LookRequest, UnitListRequest
 from steerlens.cli.main import main
 from steerlens.errors import UsageError
+from steerlens.images import png_bytes
 from steerlens.saes import value_at
 from steerlens.zoo import sample_picture
 
@@ -68,6 +71,45 @@ def test_the_list_is_that_of_a_sweep(explorer: Explorer, sample: str) -> None:
     assert [unit["similarity"] for unit in found["units"]] == pytest.approx([u.similarity for u in units], abs=1e-4)
     assert set(found["sites"]) == {unit["key"] for unit in found["units"]}
     assert found["active"] >= len(found["units"]) - 2 and "resid_post.1" in found["sae"]["words"]
+
+
+def test_an_input_is_surveyed_once_for_all_strengths_and_targets(
+    explorer: Explorer, sample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveys: list[str] = []
+    survey = explorer_module.strongest_units
+    monkeypatch.setattr(explorer_module, "strongest_units", lambda *given: surveys.append(given[1]) or survey(*given))
+    red = explorer.inputs.send(png_bytes(Image.new("RGB", (32, 32), "red")), "red.png")
+    view = View(sample, strength="rho=1")
+    first = listed(explorer, view, "tiny")["units"]
+    for changed in (
+        replace(view, strength="rho=3"),
+        replace(view, target_input=red.id),
+        replace(view, seed=3, steps=2, guidance=2.0),
+        View(sample, site="head.0.0", lens="total"),
+    ):
+        units = listed(explorer, changed, "tiny")["units"]
+        assert [unit["effect"] for unit in units] == [unit["effect"] for unit in first]
+        same = (changed.strength, changed.target_input) == ("rho=1", "")
+        assert ([unit["similarity"] for unit in units] == [unit["similarity"] for unit in first]) == same
+    assert surveys == ["tiny"]
+    listed(explorer, view, "neurons.0")
+    listed(explorer, View(red.id), "tiny")
+    assert surveys == ["tiny", "neurons.0", "tiny"]
+
+
+@pytest.mark.parametrize("strength", ["rho=3", "s=4"])
+def test_similarities_are_those_of_the_chosen_strength_and_target(
+    explorer: Explorer, sample: str, strength: str
+) -> None:
+    red = explorer.inputs.send(png_bytes(Image.new("RGB", (32, 32), "red")), "red.png")
+    listed(explorer, View(sample), "tiny")  # what is kept of another strength and target
+    units = listed(explorer, View(sample, strength=strength, target_input=red.id), "tiny")["units"]
+    pair, sae = explorer.model().pair, explorer.model().autoencoders["tiny"].sae
+    given = {"sites": "feature.tiny", "saes": [sae], "lenses": ("steering",), "controls": 0, "steps": 1}
+    atlas = sl.look(pair, sample_picture(), strength=strength, target=red.picture, **given)
+    expected = [unit.similarity for unit in atlas.readings[0].units]
+    assert [unit["similarity"] for unit in units] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_strongest_neurons_of_a_layer(explorer: Explorer, sample: str) -> None:

@@ -51,6 +51,7 @@ export function bench(page) {
   /** @type {string | null} */
   let dragged = null;
   let busy = false;
+  let byKeys = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
 
@@ -206,7 +207,15 @@ export function bench(page) {
   }
 
   slider.addEventListener("input", () => drag(Number(slider.value)));
-  slider.addEventListener("change", () => settle(`${parts()[0]}=${Number(slider.value)}`));
+  slider.addEventListener("pointerdown", () => { byKeys = false; });
+  slider.addEventListener("keydown", () => { byKeys = true; });
+  slider.addEventListener("change", () => {
+    const text = `${parts()[0]}=${Number(slider.value)}`;
+    if (!byKeys) return settle(text);
+    // Each press of an arrow key is a change of its own: wait for the last, as for a hand that stops.
+    clearTimeout(timer);
+    timer = setTimeout(() => settle(text), SETTLED);
+  });
   number.addEventListener("change", () => {
     if (number.value.trim() !== "" && Number.isFinite(Number(number.value))) settle(`${parts()[0]}=${Number(number.value)}`);
   });

@@ -22,11 +22,15 @@ export function liveSource() {
       // The address holds the view before data is fetched for it.
       const view = viewOf(location.hash, await meta());
       const query = new URLSearchParams({ ...(view.model ? { model: view.model } : {}), ...targetOf(view) });
+      let unscored = "";
       const [data, scores] = await Promise.all([
         getJson(`/api/input/${encodeURIComponent(id)}?${query}`, signal),
-        fetchScores(common(await meta(), view, id), signal),
+        fetchScores(common(await meta(), view, id), signal).catch((error) => {
+          unscored = `No scores before decoding: ${error instanceof Error ? error.message : error}`;
+          return null;
+        }),
       ]);
-      return withParts(await meta(), data, scores);
+      return withParts(await meta(), { ...data, unscored }, scores);
     },
     attention: (data) => Promise.resolve(unpacked(data.attention)),
   };
@@ -43,18 +47,13 @@ async function fetchMeta() {
 }
 
 /**
- * Scores of all parts; null if they cannot be computed.
+ * Scores of all parts.
  * @param {import("./types").ServerView} view
  * @param {AbortSignal} signal
- * @returns {Promise<Scores | null>}
+ * @returns {Promise<Scores>}
  */
-export async function fetchScores(view, signal) {
-  try {
-    return await postJson("/api/scores", { ...view, lens: "steering" }, { signal, slot: "scores" });
-  } catch (error) {
-    if (signal.aborted) throw error;
-    return null;
-  }
+export function fetchScores(view, signal) {
+  return postJson("/api/scores", { ...view, lens: "steering" }, { signal, slot: "scores" });
 }
 
 /**
@@ -81,7 +80,7 @@ export function withScores(data, scores) {
   if (!scores) return { ...data, scores };
   const ranked = scores.heads.flatMap((row, layer) => row.map((value, head) => /** @type {const} */ ([headKey(layer, head), value ?? -2])));
   return {
-    ...data, scores, undecoded: scores.heads.flat(), targetSimilarity: scores.input ?? data.targetSimilarity,
+    ...data, scores, unscored: "", undecoded: scores.heads.flat(), targetSimilarity: scores.input ?? data.targetSimilarity,
     ranking: ranked.sort((a, b) => b[1] - a[1]).map(([key]) => key), scales: { similarity: similarityScale(scores) },
   };
 }

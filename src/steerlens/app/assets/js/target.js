@@ -39,10 +39,11 @@ export function target(page, place) {
   });
   page.store.watch(["strength"], () => {
     const signal = latest.next();
+    said.textContent = "";
     const id = page.data.id;
     fetchScores(common(page.meta, page.store.view, id), signal)
-      .then((scores) => { if (scores && !signal.aborted && page.data.id === id) page.update(withScores(/** @type {LiveData} */ (page.data), scores)); })
-      .catch(() => {});
+      .then((scores) => { if (!signal.aborted && page.data.id === id) page.update(withScores(/** @type {LiveData} */ (page.data), scores)); })
+      .catch((error) => { if (!signal.aborted) said.textContent = `The map still shows the strength before: ${error instanceof Error ? error.message : error}`; });
   });
 
   page.draw(["data", "target"], () => {
@@ -61,8 +62,8 @@ export function target(page, place) {
  * @param {number} heads
  * @param {boolean} readsTokens
  */
-function rankingWords({ scores }, heads, readsTokens) {
-  if (!scores) return "";
+function rankingWords({ scores, unscored }, heads, readsTokens) {
+  if (!scores) return unscored;
   if (readsTokens && scores.heads.flat().every((value) => value === null)) return "This decoder reads image tokens, which cannot be compared with a text: choose a picture.";
   const flat = scores.heads.flat().map((value, i) => /** @type {const} */ ([value ?? -2, `L${Math.floor(i / heads)}H${i % heads}`]));
   const best = flat.sort((a, b) => b[0] - a[0]).slice(0, 5);

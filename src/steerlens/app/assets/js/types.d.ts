@@ -34,6 +34,8 @@ export interface LiveData extends InputData {
   ownUnits?: Unit[];
   outside: string;
   scores: Scores | null;
+  /** Why there are no scores; empty if there are. */
+  unscored: string;
 }
 
 /** The strongest features of an autoencoder, or neurons of a layer, on an input. */

@@ -9,6 +9,7 @@ import { cleanView } from "./view.js";
 
 const NEURONS = "neurons.";
 const MOST_KNOWN = 32;
+const SETTLED = 250;
 
 /** @param {Page} page @param {HTMLElement} place */
 export function unitList(page, place) {
@@ -31,6 +32,8 @@ export function unitList(page, place) {
   /** @type {Map<string, UnitList>} */
   const known = new Map();
   let asked = "";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
 
   /** @param {string} key @param {UnitList} list */
   const show = (key, { units, sites, active, sae }) => {
@@ -57,17 +60,20 @@ export function unitList(page, place) {
     if (asked === key) return;
     asked = key;
     const signal = latest.next();
+    clearTimeout(timer);
     const arrived = (/** @type {UnitList} */ found) => {
       if (known.size >= MOST_KNOWN) known.clear();
       known.set(key, found);
       if (!signal.aborted && page.data.id === data.id) show(key, found);
     };
-    postJson("/api/units", body, { signal, slot: "units" }).then(arrived).catch((error) => {
+    const failed = (/** @type {unknown} */ error) => {
       asked = "";
       if (signal.aborted) return;
       show(key, { units: [], sites: {}, active: null, sae: null });
       said.textContent = error instanceof Error ? error.message : String(error);
-    });
+    };
+    // Arrow keys on the slider choose many strengths a second: the list waits for the last.
+    timer = setTimeout(() => void postJson("/api/units", body, { signal, slot: "units" }).then(arrived).catch(failed), data.unitsOf ? SETTLED : 0);
   });
 }
 
