@@ -24,7 +24,7 @@ from timing import machine
 
 from steerlens.progress import run_to_end
 from steerlens.report.site import publish_site
-from steerlens.testing.atlases import fake_atlas
+from steerlens.testing.atlases import fake_atlas, with_cards
 
 BAR_BYTES, BAR_SECONDS = 1_000_000, 1.0
 
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10)
     parser.add_argument("--lenses", nargs="+", default=["diffusion", "steering"])
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--cards", type=int, default=6, help="heads of each input with a card")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
 
@@ -75,6 +76,8 @@ def main() -> None:
         names, layers=options.layers, heads=options.heads, sites="heads", lenses=tuple(options.lenses), controls=0,
         size=options.side, grid=16,
     )  # fmt: skip
+    if options.cards:
+        atlas = with_cards(atlas, heads=options.cards, real=5, side=96)
     folder = Path(tempfile.mkdtemp(prefix="steerlens-site-"))
     try:
         started = time.perf_counter()

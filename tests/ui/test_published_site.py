@@ -12,7 +12,7 @@ from browsing import UI, Visit
 
 from steerlens.progress import run_to_end
 from steerlens.report.site import publish_site
-from steerlens.testing.atlases import fake_atlas
+from steerlens.testing.atlases import fake_atlas, with_cards
 
 pytestmark = UI
 
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a site of two runs."""
     folder: Path = tmp_path_factory.mktemp("published") / "site"
     runs = {
-        "week one": fake_atlas(("apple", "boat / ship"), layers=12, heads=8, seeds=(0, 1)),
+        "week one": with_cards(fake_atlas(("apple", "boat / ship"), layers=12, heads=8, seeds=(0, 1))),
         "other": fake_atlas(("moon",), layers=3, heads=2, sites="all", effects=("direct", "total")),
     }
     run_to_end(publish_site(runs, folder))
@@ -115,6 +115,32 @@ def test_pictures_load_when_they_come_into_view(browser: Any, site: str) -> None
     eventually(page, "[...document.querySelectorAll('#map .cell img')].some((image) => image.naturalWidth > 0)")
     assert len([url for url in visit.requests if "/pictures/" in url]) > first
     visit.done()
+
+
+def test_cards_of_heads_load_when_one_is_opened(browser: Any, site: str) -> None:
+    visit = visit_site(browser, site, "week-one/apple.html", height=3000)
+    page = visit.page
+    page.wait_for_load_state("networkidle")
+    best = visit.chosen
+    cards = lambda: [url for url in visit.requests if "/cards/" in url]  # noqa: E731
+    assert page.locator("#detail .card-of-head").is_visible()
+    assert cards() == [], "the first view needs none, however tall the window"
+    page.click("#detail .card-of-head summary")
+    eventually(page, "document.querySelectorAll('#detail .card-of-head .ends img').length === 6")
+    assert cards() == [f"{site}week-one/cards/apple/{best}.json"]
+    assert "Gained" in page.inner_text("#detail .card-of-head") and "20 pictures" in page.inner_text("#detail")
+    page.click('#detail [data-step="1"]')
+    eventually(page, "document.querySelectorAll('#detail .card-of-head .ends img').length === 6")
+    assert len(cards()) == 2, "another head's stays open"
+    page.click('#detail [data-step="-1"]')
+    eventually(page, "document.querySelectorAll('#detail .card-of-head .ends img').length === 6")
+    assert len(cards()) == 2, "none is loaded twice"
+    visit.done()
+    broken = visit_site(browser, site, "week-one/apple.html")
+    broken.page.route("**/cards/**", lambda route: route.fulfill(status=404))
+    broken.page.click("#detail .card-of-head summary")
+    eventually(broken.page, "document.querySelector('#detail .card-of-head').innerText.includes('did not send')")
+    broken.page.close()
 
 
 def test_a_missing_file_is_told(browser: Any, site: str) -> None:

@@ -1,8 +1,9 @@
 """Cards of heads on a page: plain values, with every number beside its measured faithfulness."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from steerlens.atlas import CardEnd, CardPicture, Faithfulness, InputCards
+from steerlens.atlas import CardEnd, CardPicture, Faithfulness, HeadCard, InputCards
 from steerlens.report.embed import data_uri
 from steerlens.report.terms import two
 
@@ -13,22 +14,30 @@ MEASURED_BY = {"contrast pair": "lenses", "real pictures": "lenses", "own write"
 """What a card shows -> the study that measures how far it can be trusted."""
 
 
-def card_data(cards: InputCards | None) -> dict[str, Any] | None:
-    """Cards of one input for the page's script; None without any."""
+def card_data(cards: InputCards | None, addresses: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Cards of one input for the page's script; None without any.
+
+    Args:
+        cards: the cards.
+        addresses: files of the cards, by text form of the head; by default the page holds all cards.
+    """
     if cards is None or not cards.heads:
         return None
+    heads = {str(card.site): head_card_data(cards, card) for card in cards.heads} if addresses is None else addresses
     return {
         "strength": cards.strength.replace("rho=", "ρ = ").replace("s=", "s = "),
         "bank": cards.bank,
         "model": cards.model,
         "missing": missing_words(cards),
-        "heads": {
-            str(card.site): {
-                "ends": [_end_data(end) for end in (card.gains, card.loses)],
-                "faithful": [measured_words(measured, card.site.label) for measured in cards.faithfulness],
-            }
-            for card in cards.heads
-        },
+        "heads": dict(heads),
+    }
+
+
+def head_card_data(cards: InputCards, card: HeadCard) -> dict[str, Any]:
+    """The card of one head for the page's script, with its pictures as `data:` addresses."""
+    return {
+        "ends": [_end_data(end) for end in (card.gains, card.loses)],
+        "faithful": [measured_words(measured, card.site.label) for measured in cards.faithfulness],
     }
 
 

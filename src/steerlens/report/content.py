@@ -35,12 +35,14 @@ class Addresses:
         view: address of the input as the encoder saw it.
         cells: addresses of decoded pictures, by key of the cell.
         attention: address of the attention, 16-bit numbers; None if the run kept none.
+        cards: addresses of cards of heads, by text form of the head; None if the page holds them.
     """
 
     input: str
     view: str
     cells: Mapping[str, str]
     attention: str | None
+    cards: Mapping[str, str] | None = None
 
 
 def page_meta(atlas: Atlas) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def picture_data(
         else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
         "attention": known.attention,
         "units": unit_data(atlas, reading),
-        "cards": card_data(atlas.cards.get(id)),
+        "cards": card_data(atlas.cards.get(id), known.cards),
         "leftOut": len(atlas.results_of(id)) - len(known.cells),
     }
 

@@ -1,12 +1,27 @@
 """Fake atlases of every shape that a report or an app must show, without a model and in milliseconds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 
-from steerlens.atlas import Atlas, Cell, CellResult, Effect, LensName, Reading, make_plan
+from steerlens.atlas import (
+    Atlas,
+    CardEnd,
+    CardPicture,
+    Cell,
+    CellResult,
+    Effect,
+    Faithfulness,
+    HeadCard,
+    InputCards,
+    LensName,
+    Reading,
+    TextScore,
+    make_plan,
+)
 from steerlens.decoders import DecodeOptions, DecoderSpec
 from steerlens.encoders import EncoderSpec
 from steerlens.images import Picture, png_bytes
@@ -93,6 +108,31 @@ def fake_atlas(
         results=tuple(_result(rng, cell, size) for cell in plan.cells),
         manifest={"format": 1, "complete": True, "model": "fake", "versions": {"torch": "0"}, "seconds": 1.5},
     )
+
+
+def with_cards(atlas: Atlas, *, heads: int = 3, real: int = 2, side: int = 16) -> Atlas:
+    """The atlas with cards of the best heads of each input.
+
+    Args:
+        atlas: the atlas.
+        heads: heads with a card.
+        real: real pictures at each end.
+        side: side of a card's pictures, in pixels.
+    """
+    rng = np.random.default_rng(1)
+
+    def end(name: str) -> CardEnd:
+        shown = CardPicture(name, 0.5, png_bytes(_image(rng, side)))
+        texts = (TextScore(name, 0.2, 0.1, True), TextScore("<other> & text", 0.1, 0.05, False))
+        return CardEnd(shown, (shown,) * real, texts)
+
+    def cards(id: str) -> InputCards:
+        sites = [score.site for score in atlas.ranked("steering", id, k=heads)]
+        measured = Faithfulness("contrast pair", "a measure", 0.4, 0.3, 0.5, {sites[0].label: 0.25}, 9)
+        some = tuple(HeadCard(site, end("Gained"), end("Lost")) for site in sites)
+        return InputCards("tiny", "rho=1", "20 pictures", 0.1, some, (measured,))
+
+    return replace(atlas, cards={reading.id: cards(reading.id) for reading in atlas.readings})
 
 
 def _labels(rng: np.random.Generator, sites: Sequence[Site]) -> tuple[Label, ...]:

@@ -13,9 +13,11 @@ from PIL import Image
 from steerlens.atlas import Atlas
 from steerlens.errors import UsageError
 from steerlens.progress import run_to_end
+from steerlens.report.cards import head_card_data
 from steerlens.report.embed import webp_bytes
+from steerlens.report.html import plain_json
 from steerlens.report.site import Site, publish_site
-from steerlens.testing.atlases import fake_atlas
+from steerlens.testing.atlases import fake_atlas, with_cards
 
 HOSTILE = "</title><script>alert(1)</script>& ../../x"
 
@@ -88,6 +90,23 @@ def test_numbers_and_pictures_are_those_of_the_run(tmp_path: Path) -> None:
     assert None not in shown.values()
     attention = (site.folder / "run/data" / data["attention"]).read_bytes()
     assert len(attention) == 2 * 2 * 17 * 2
+
+
+def test_cards_of_heads_are_files_of_their_own(tmp_path: Path) -> None:
+    atlas = with_cards(fake_atlas(("boat / ship", "apple"), layers=2, heads=2), heads=2, side=96)
+    site = publish(tmp_path / "site", {"run": atlas})
+    text = (site.folder / "run/data/boat-ship.json").read_text(encoding="utf-8")
+    assert "data:image" not in text, "pictures of cards would be loaded by everybody"
+    listed = json.loads(text)["cards"]
+    cards = atlas.cards[atlas.readings[0].id]
+    assert listed["bank"] == "20 pictures"
+    assert listed["heads"] == {str(card.site): f"{card.site.label}.json" for card in cards.heads}
+    for card in cards.heads:
+        stored = json.loads((site.folder / f"run/cards/boat-ship/{card.site.label}.json").read_text(encoding="utf-8"))
+        assert stored == json.loads(json.dumps(plain_json(head_card_data(cards, card))))
+        assert len(stored["ends"][0]["real"]) == 2 and stored["ends"][0]["decoded"]["src"].startswith("data:image")
+    files = json.loads((site.folder / "site.json").read_text(encoding="utf-8"))["files"]
+    assert sum(name.startswith("run/cards/") for name in files) == 4
 
 
 def test_open_graph(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
     RUN/index.html, RUN/INPUT.html   a page for each input; RUN/INPUT.html#/head/L7H3 is a head
     RUN/data/INPUT.json              its numbers; INPUT.attention beside it
     RUN/pictures/INPUT/N.webp        its pictures, loaded when they come into view
+    RUN/cards/INPUT/L7H3.json        the card of a head, loaded when it is opened
     RUN/share/INPUT.jpg              what other sites show beside a link to the page
     RUN/heads/INPUT/L7H3.html, .jpg  the same for the best heads: a small page to share, which forwards to the head
     site.json                        version, runs, inputs, and names of all files
@@ -28,6 +29,7 @@ from steerlens.atlas import Atlas, Reading
 from steerlens.errors import StoreError, UsageError
 from steerlens.limits import read_file
 from steerlens.progress import Progress
+from steerlens.report.cards import head_card_data
 from steerlens.report.citing import made_by
 from steerlens.report.content import Addresses, page_meta, picture_data
 from steerlens.report.embed import packed_bytes, webp_bytes
@@ -226,15 +228,26 @@ class _Writer:
             attention = f"{stem}.attention"
             self._add(packed_bytes(reading.attention.float().numpy()), entry.name, "data", attention)
         data = plain_json(
-            picture_data(atlas, reading, addresses=Addresses("input.webp", "view.webp", cells, attention))
+            picture_data(
+                atlas,
+                reading,
+                addresses=Addresses("input.webp", "view.webp", cells, attention, self._write_cards(entry, page)),
+            )
         )
         # Hundreds of heads lack the same numbers; the page puts them back.
         data["sites"] = _without_gaps(data["sites"])
         data["shared"] = dict(shared)
-        numbers = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        self._add(numbers.encode(), entry.name, "data", f"{stem}.json")
+        self._add(_json(data), entry.name, "data", f"{stem}.json")
         title = f"What each part of {short_name(atlas.encoder.name)} writes: {reading.picture.name}"
         self._add(social_picture(atlas, reading, title), entry.name, "share", f"{stem}.jpg")
+
+    def _write_cards(self, entry: _Entry, page: _Page) -> dict[str, str]:
+        """Writes the cards of the input's heads; returns the names of their files by text form of the head."""
+        cards, names = entry.atlas.cards.get(page.id), dict[str, str]()
+        for card in () if cards is None else cards.heads:
+            name = names[str(card.site)] = f"{card.site.label}.json"
+            self._add(_json(plain_json(head_card_data(cards, card))), entry.name, "cards", page.stem, name)
+        return names
 
     def _write_heads(self, entry: _Entry, page: _Page, reading: Reading, style: str, script: str) -> dict[str, str]:
         """Writes the pages of the input's best heads; returns their addresses from the page of the input."""
@@ -331,6 +344,10 @@ def _marker(entries: list[_Entry], files: list[str]) -> bytes:
     runs = {entry.name: [page.html for page in entry.pages] for entry in entries}
     content = {"steerlens": __version__, "runs": runs, "files": files}
     return json.dumps(content, ensure_ascii=False, indent=1).encode()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _without_gaps(value: Any) -> Any:

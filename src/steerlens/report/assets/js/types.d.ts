@@ -108,8 +108,8 @@ export interface Cards {
   model: string;
   /** What was not measured on the model, as a sentence; empty if all was. */
   missing: string;
-  /** By text form of the head. */
-  heads: Record<string, HeadCard>;
+  /** By text form of the head: the card, or the address of its file on a site. */
+  heads: Record<string, HeadCard | string>;
 }
 
 export interface HeadCard {
@@ -242,6 +242,8 @@ export interface Source {
   input(id: string, signal: AbortSignal): Promise<InputData>;
   /** The same at once, where the data is inside the page, as printing needs it. */
   inputNow?(id: string): InputData;
+  /** The card of a head by its address, where cards are in files of their own. */
+  card?(address: string): Promise<HeadCard>;
   /** Bytes of the attention of an input. */
   attention(data: InputData, signal: AbortSignal): Promise<DataView | null>;
 }

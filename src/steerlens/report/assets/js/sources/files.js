@@ -14,6 +14,7 @@ export function filesSource() {
       const answer = await fetched(`data/${stem}.json`, signal);
       return completed(await answer.json(), stem);
     },
+    card: async (address) => (await fetched(address)).json(),
     async attention(data, signal) {
       if (!data.attention) return null;
       return new DataView(await (await fetched(data.attention, signal)).arrayBuffer());
@@ -23,7 +24,7 @@ export function filesSource() {
 
 /**
  * @param {string} address
- * @param {AbortSignal} signal
+ * @param {AbortSignal} [signal]
  */
 async function fetched(address, signal) {
   const answer = await fetch(address, { signal });
@@ -59,8 +60,10 @@ export function completed(data, stem) {
     const scores = ["steering", "total", "diffusion", "ablation"].filter((lens) => lens in site).map((lens) => [lens, score(site[lens])]);
     sites[key] = { labels: [], ...site, ...Object.fromEntries(scores) };
   }
+  const inFiles = (/** @type {Record<string, string>} */ heads) =>
+    Object.fromEntries(Object.entries(heads).map(([key, name]) => [key, `cards/${stem}/${encodeURIComponent(name)}`]));
   return {
-    ...data, clean: cells(data.clean), sites, input: place(data.input), view: place(data.view),
+    ...data, cards: data.cards ? { ...data.cards, heads: inFiles(data.cards.heads) } : null, clean: cells(data.clean), sites, input: place(data.input), view: place(data.view),
     attention: data.attention ? `data/${encodeURIComponent(data.attention)}` : null,
   };
 }
