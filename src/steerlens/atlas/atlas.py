@@ -98,6 +98,11 @@ class Atlas:
         Raises:
             UsageError: if there is no such picture.
         """
+        places = self._places
+        if picture in places and places[picture] < len(self.readings):
+            reading = self.readings[places[picture]]
+            if reading.id == picture:  # not in an unfinished run, whose readings may be fewer than its inputs
+                return reading
         for reading in self.readings:
             if picture is None or picture in (reading.id, reading.picture.name):
                 return reading
@@ -249,6 +254,11 @@ class Atlas:
             numbers = [row for row, _ in run]
             rows.setdefault(id, []).append(range(numbers[0], numbers[-1] + 1))
         return rows
+
+    @cached_property
+    def _places(self) -> dict[str | None, int]:
+        """Place of each input picture in the plan, by id: a search through stored readings reads every one of them."""
+        return {id: place for place, id in enumerate(self.plan.pictures)}
 
     def _rows_of(self, id: str) -> list[int]:
         return list(chain.from_iterable(self._rows.get(id, ())))

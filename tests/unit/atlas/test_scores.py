@@ -1,9 +1,12 @@
 """Scores of sites beside their controls: text and number agree."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from steerlens.atlas import Effect, LensName
+from steerlens.atlas import Effect, Lazy, LensName, Reading
+from steerlens.errors import UsageError
 from steerlens.testing.atlases import fake_atlas
 
 
@@ -39,3 +42,19 @@ def test_heads_are_ranked_by_the_first_lens_that_shows_any(
 ) -> None:
     atlas = fake_atlas(("apple", "pear"), sites=sites, lenses=lenses, effects=effects)
     assert [atlas.ranking_lens(), atlas.ranking_lens("pear")] == [lens, lens]
+
+
+def test_a_stored_reading_is_read_without_those_before_it() -> None:
+    atlas, read = fake_atlas(("apple", "pear", "plum")), list[int]()
+
+    def stored(index: int) -> Reading:
+        read.append(index)
+        return atlas.readings[index]
+
+    lazy = replace(atlas, readings=Lazy(3, stored))
+    assert lazy.reading(atlas.readings[2].id).picture.name == "plum" and read == [2]
+    assert lazy.reading("pear").id == atlas.readings[1].id
+    unfinished = replace(atlas, readings=atlas.readings[1:])
+    assert unfinished.reading(atlas.readings[2].id).picture.name == "plum"
+    with pytest.raises(UsageError):
+        unfinished.reading(atlas.readings[0].id)
