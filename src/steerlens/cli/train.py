@@ -210,6 +210,7 @@ class Classifier:
             CLASSIFIER_SETTINGS,
             Budget,
             export_classifier,
+            keep_to_pictures,
             open_run,
             run_parallel,
             text_file,
@@ -221,6 +222,7 @@ class Classifier:
         if not text_file(self.data).exists():
             _prepare(self.data, None, self.seed)
         pictures, settings, folder = load_prepared(self.data), CLASSIFIER_SETTINGS, self.out / "classifier"
+        keep_to_pictures(self.out, pictures, resume=self.resume)
         arguments = (pictures, self.out, Budget(self.minutes), settings, self.device, self.seed, self.resume)
         _show(run_parallel(train_classifier, arguments, self.workers, self.out))
         table = export_classifier(

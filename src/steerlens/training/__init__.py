@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from steerlens.training.measurement import Evaluation, Measurement
     from steerlens.training.parallel import run_parallel
     from steerlens.training.pipeline import Recipe, open_run, train_pair
+    from steerlens.training.prepared import keep_to_pictures
     from steerlens.training.sae import SaeRecipe, TrainedSae, finished_sae, train_sae
     from steerlens.training.sae_export import SaeFigures, measure_sae, write_sae
     from steerlens.training.sae_pipeline import SaePictures, SaeRun, folder_of_pictures, run_sae, scenes_of_data
@@ -51,6 +52,7 @@ __all__ = [
     "finished_sae",
     "folder_of_pictures",
     "held_out_scenes",
+    "keep_to_pictures",
     "load_texts",
     "make_text_table",
     "measure_domain",

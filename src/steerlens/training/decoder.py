@@ -36,6 +36,7 @@ from steerlens.training.embedder import PROCESSOR, copy_encoder, link_file, open
 from steerlens.training.export import to_half, write_manifest
 from steerlens.training.parallel import run_parallel
 from steerlens.training.pipeline import open_run
+from steerlens.training.prepared import keep_to_pictures
 from steerlens.training.stage import Budget, StageRecord, workers_of_group
 from steerlens.training.text import load_texts, text_file
 from steerlens.training.unet import UnetSettings, load_unet, make_scheduler, train_unet, unet_file
@@ -143,10 +144,11 @@ def train_decoder(
         workers: number of processes on a CPU.
 
     Raises:
-        UsageError: if the encoder, the pair or the weights are not available, or the folder contains a run and
-            `resume` is False.
+        UsageError: if the encoder, the pair or the weights are not available, the folder contains a run and `resume`
+            is False, or a run of other pictures.
     """
     open_run(folder, resume)
+    keep_to_pictures(folder, load_prepared(data), resume=resume)
     weights = initial_weights(init)
     known = read_json(folder / "recipe.json", "the run") if (folder / "recipe.json").exists() else {}
     start = {"init": known.get("init", init), "autoencoder_of": known.get("autoencoder_of", autoencoder)}

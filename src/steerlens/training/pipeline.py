@@ -21,6 +21,7 @@ from steerlens.training.checkpoint import stored_facts
 from steerlens.training.embedder import trained_embedder
 from steerlens.training.encoder import EncoderSettings, keep_encoder, train_encoder
 from steerlens.training.parallel import run_parallel
+from steerlens.training.prepared import keep_to_pictures
 from steerlens.training.stage import Budget, Optimisation, StageRecord, workers_of_group
 from steerlens.training.text import load_texts
 from steerlens.training.unet import UnetSettings, train_unet, unet_file
@@ -131,15 +132,16 @@ def train_pair(
     Raises:
         UsageError: if the pair to continue from does not exist, or has other sizes.
         UsageError: if `fresh_encoder` or `kept_encoder` is given without `init`, or both are.
-        UsageError: if the folder contains a run and `resume` is False.
+        UsageError: if the folder contains a run and `resume` is False, or a run of other pictures.
     """
     if (fresh_encoder or kept_encoder) and init is None:
         raise UsageError("--fresh-encoder and --kept-encoder need a pair to continue from: add --init PAIR.")
     if fresh_encoder and kept_encoder:
         raise UsageError("--fresh-encoder and --kept-encoder exclude each other: give only one of them.")
     open_run(folder, resume)
-    write_json(folder / "recipe.json", asdict(recipe))
     pictures, texts = load_prepared(data), load_texts(data)
+    keep_to_pictures(folder, pictures, resume=resume)
+    write_json(folder / "recipe.json", asdict(recipe))
     projection, seed = int(texts.names.shape[1]), recipe.seed
     unet_share = 1 - recipe.encoder_share - recipe.autoencoder_share
     if init is not None:
