@@ -6,6 +6,7 @@ names the operation and quotes the library; the original exception is the cause.
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
@@ -42,6 +43,25 @@ def native_errors(doing: str, *passing: type[Exception]) -> Generator[None]:
         raise ModelError(f"{doing}: {reason(error)}.") from error
 
 
+_MIXED = ContextVar("mixed precision on purpose", default=False)
+"""True inside `mixed_precision`, in its thread alone."""
+
+
+@contextmanager
+def mixed_precision(device: torch.device) -> Generator[None]:
+    """Autocast to bfloat16 that models accept: for training, where embeddings are rounded to float16 anyway.
+
+    Args:
+        device: where the models are.
+    """
+    before = _MIXED.set(True)
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    finally:
+        _MIXED.reset(before)
+
+
 def refuse_autocast(device: torch.device, name: str) -> None:
     """Checks that torch computes in the precision of a model's weights.
 
@@ -52,9 +72,9 @@ def refuse_autocast(device: torch.device, name: str) -> None:
         name: its name in messages.
 
     Raises:
-        UsageError: if autocast is on for the device.
+        UsageError: if autocast is on for the device, and not by `mixed_precision`.
     """
-    if torch.is_autocast_enabled(device.type):
+    if torch.is_autocast_enabled(device.type) and not _MIXED.get():
         lower = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
         raise UsageError(
             f"{name}: torch.autocast is on, and would compute parts of it in {lower}. Call steerlens outside of it "

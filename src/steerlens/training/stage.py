@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 
+from steerlens.borders import mixed_precision
 from steerlens.errors import SteerlensError
 from steerlens.progress import Progress
 from steerlens.training.checkpoint import (
@@ -135,9 +137,9 @@ def make_optimizers(model: nn.Module, settings: Optimisation) -> dict[str, torch
     return optimizers
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Context of bfloat16 autocast on a device."""
-    return torch.autocast(device.type, torch.bfloat16)
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Context of bfloat16 autocast on a device, in which encoders and decoders of the package may be called too."""
+    return mixed_precision(device)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from steerlens.borders import mixed_precision
 from steerlens.conditioning import Conditioning
 from steerlens.decoders import decode
 from steerlens.errors import PictureError, UsageError
@@ -69,5 +70,8 @@ def test_autocast_is_refused_in_every_pass(pixels: Tensor, pair: Any) -> None:
     for call in calls:
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(UsageError, match=r"autocast is on.*in bfloat16"):
             call()
+    with mixed_precision(torch.device("cpu")):  # as training does on purpose
+        close = encoder.embed(pixels)
+    assert not torch.equal(close, trace.embedding) and torch.allclose(close.float(), trace.embedding, atol=0.05)
     with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
         assert torch.equal(encoder.trace(pixels).embedding, trace.embedding)
