@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -182,4 +183,7 @@ def _end(content: Any) -> CardEnd:
 
 
 def _picture(content: Any) -> CardPicture:
-    return CardPicture(str(content["name"]), float(content["value"]), base64.b64decode(content["png"], validate=True))
+    value = float(content["value"])
+    if not isfinite(value):
+        raise ValueError(f"the value of a picture is {value}")
+    return CardPicture(str(content["name"]), value, base64.b64decode(content["png"], validate=True))

@@ -129,9 +129,9 @@ def identity_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     The plan is compared last, because most other differences change the plan too.
     """
     # The identity of a run that decodes everything has no such key.
-    identities = [{"decode": "all", **identity} for identity in (first, second)]
-    plans = [identity.pop("plan", None) for identity in identities]
-    return first_difference(*identities) or first_difference(*plans, "plan")
+    before, after = ({"decode": "all", **identity} for identity in (first, second))
+    plans = before.pop("plan", None), after.pop("plan", None)
+    return first_difference(before, after) or first_difference(*plans, "plan")
 
 
 @contextmanager

@@ -188,8 +188,12 @@ def _damage_of_cards(folder: Path, path: Path, hashes: dict[str, str], ids: Coll
     if reason := damage_of(folder, name, hashes):
         return reason
     try:
-        read_cards_file(path)
-    except StoreError as error:
+        _, cards = read_cards_file(path)
+        if name not in hashes:
+            for end in (end for card in cards.heads for end in (card.gains, card.loses)):
+                for picture in (end.decoded, *end.real):
+                    check_png(picture.png)
+    except Exception as error:  # whatever a library says of bytes that are no longer what it wrote
         return str(error.__cause__ or error).rstrip(".")
     return None
 

@@ -29,11 +29,11 @@ def keep_to_pictures(folder: Path, pictures: PictureSet, *, resume: bool) -> Non
     Raises:
         UsageError: if the run began with other pictures.
     """
-    now = {"sha256": _digest(pictures), "pictures": _counts(pictures)}
-    path = folder / _FILE
+    path, counts = folder / _FILE, _counts(pictures)
+    now: dict[str, Any] = {"sha256": _digest(pictures), "pictures": counts}
     before = read_json(path, "the run") if resume and path.exists() else now
     if before.get("sha256") != now["sha256"]:
-        changes = list(_changes(before.get("pictures", {}), now["pictures"]))
+        changes = list(_changes(before.get("pictures", {}), counts))
         what = "; ".join(changes) or "as many of every source, but not the same pictures, names or splits"
         raise UsageError(
             f"{folder} contains a run of other prepared pictures: {what}. Its weights and embeddings come from the "
@@ -45,7 +45,7 @@ def keep_to_pictures(folder: Path, pictures: PictureSet, *, resume: bool) -> Non
 def _digest(pictures: PictureSet) -> str:
     digest = hashlib.sha256()
     for tensor in (pictures.pictures, pictures.concept, pictures.style, pictures.split):
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.contiguous().numpy().data)
     names = [f"{concept.name}\0{concept.category}\0{concept.key}" for concept in pictures.concepts]
     digest.update("\n".join([*names, *pictures.styles]).encode())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Damage to a run: reported with the name of the file by `verify_run`, and redone without the rest of the run."""
 
+import base64
 import hashlib
 import json
 import os
@@ -193,8 +194,12 @@ def test_cards_without_a_hash_are_checked_by_reading(atlas: Atlas, tmp_path: Pat
     (foreign,) = verify_run(tmp_path).damaged
     assert foreign.reason == "it belongs to no input of this run"
     path.with_name("another.json").rename(path)
-    path.write_bytes(path.read_bytes()[:90])
-    assert [damage.file for damage in verify_run(tmp_path).damaged] == [f"cards/{id}.json"]
+    whole = path.read_text()
+    png = base64.b64encode(atlas.results[0].png).decode()
+    for damaged in (whole.replace(png, png[:200]), whole.replace('"value": 0.5', '"value": NaN'), whole[:90]):
+        assert damaged != whole
+        path.write_text(damaged)
+        assert [damage.file for damage in verify_run(tmp_path).damaged] == [f"cards/{id}.json"]
 
 
 def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> None:
