@@ -48,8 +48,8 @@ class Merge:
     """Merge runs of different inputs, sites or seeds into a new run.
 
     Models and options must be the same. A picture in several runs is taken once; if its results differ between runs,
-    the merge is refused. Cards of heads come along; where runs made cards of one input with different options, those of
-    the first run.
+    the merge is refused. Cards of heads come along; if runs made the cards of an input with different options, those of
+    the first run are kept.
 
     Examples:
       steerlens runs merge monday tuesday --out week
