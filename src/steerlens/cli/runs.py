@@ -225,6 +225,8 @@ def _print_summary(summary: "RunSummary") -> None:
     say(f"pictures: {lenses}; {summary.sites} sites, seeds {', '.join(map(str, summary.seeds))}")
     if summary.decode != "all":
         say(f"decoded of every input: {summary.decode}; all other sites are ranked without decoding")
+    if summary.cards:
+        say(f"cards of heads: {_inputs(summary.cards)}")
     say(f"strength: {summary.strength}; compared with {summary.target}")
     say(f"options: {', '.join(f'{name} {_text(value)}' for name, value in summary.options.items())}")
     time = "unknown, because the run was interrupted" if summary.seconds is None else f"{summary.seconds:g} s"

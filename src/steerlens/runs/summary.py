@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steerlens.runs.cards import StoredCards
 from steerlens.runs.manifest import check_fingerprint, is_complete, plan_from_json, read_manifest, readable_run
 from steerlens.runs.reader import check_hashes, finished_keys, reading_files
 from steerlens.storage import files_under, is_being_written
@@ -34,6 +35,7 @@ class RunSummary:
         seconds: duration of the run; None if it is incomplete, or was interrupted and resumed.
         complete: True if every planned picture is stored.
         being_written: True if a process is writing to it now.
+        cards: number of inputs with cards of heads.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class RunSummary:
     seconds: float | None
     complete: bool
     being_written: bool
+    cards: int = 0
 
 
 def run_summary(folder: str | Path) -> RunSummary:
@@ -91,6 +94,7 @@ def run_summary(folder: str | Path) -> RunSummary:
             seconds=manifest.get("seconds"),
             complete=is_complete(manifest, decoded.total()),
             being_written=is_being_written(folder),
+            cards=len(StoredCards(folder, plan.pictures)),
         )
     check_fingerprint(folder, manifest)
     return summary

@@ -21,7 +21,7 @@ from steerlens.profiles import write_head_cards
 from steerlens.profiles.cards import bank_reference, checked_bank, input_cards
 from steerlens.progress import run_to_end
 from steerlens.report import picture_data, report_page
-from steerlens.runs import load_run, merge_runs, verify_run
+from steerlens.runs import load_run, merge_runs, run_summary, verify_run
 from steerlens.runs.cards import StoredCards
 from steerlens.scores import cosine_similarity
 from steerlens.sweep import Job, LookOptions, look_in, make_job
@@ -194,6 +194,7 @@ def test_merged_runs_keep_their_cards_and_the_command_for_all_makes_none_anew(
     runs = [with_cards(pair, picture, tmp_path / picture.name, bank) for picture in inputs]
     result = run_to_end(merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "all"))
     assert (result.cards, result.cards_left_out) == (2, 0)
+    assert run_summary(tmp_path / "all").cards == 2
     atlas = load_run(tmp_path / "all")
     for single in runs:
         id = single.readings[0].id
