@@ -168,3 +168,20 @@ def test_an_index_says_its_work_and_writes_nothing(place: Path, capsys: pytest.C
     assert main([*index, "--dry-run", "--batch-size", "0"]) == 2
     assert main(["neighbours", "index", str(place / "none"), "--dry-run"]) == 2
     assert _files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--names", "omp", "--labels", "0"], "names 'omp' needs texts"),
+        (["--names", "textspan"], "give several pictures"),
+        (["sample", "--names", "textspan"], "give several pictures"),  # the same picture twice is one
+        (["--tokens", "3"], "tokens '3' cannot be written to"),
+        (["--out", __file__], "is a file; give a folder"),
+    ],
+)
+def test_a_dry_run_of_lens_refuses_what_the_run_would(
+    more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lens", "sample", *more, "--dry-run"]) == 2
+    assert said in capsys.readouterr().err

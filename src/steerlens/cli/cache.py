@@ -28,10 +28,15 @@ class Show:
 
     def run(self) -> int:
         """Prints the contents of the cache and returns the exit code."""
+        from steerlens.errors import UsageError
         from steerlens.sweep import cache_folder, cached_models, foreign_files, size_limit
 
         folder, limit = cache_folder(), size_limit()
-        models = [entry for entry in cached_models(folder) if self.model in (None, entry.name)]
+        kept = cached_models(folder)
+        models = [entry for entry in kept if self.model in (None, entry.name)]
+        if self.model is not None and not models:
+            known = ", ".join(sorted({entry.name for entry in kept})) or "none"
+            raise UsageError(f"the cache in {folder} has no traces of {self.model!r}; it has traces of: {known}.")
         size, entries = sum(entry.size for entry in models), sum(entry.entries for entry in models)
         foreign = foreign_files(folder)
         if self.json:

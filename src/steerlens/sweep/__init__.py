@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.fits import SaeFit
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
-    from steerlens.sweep.names import check_names
+    from steerlens.sweep.names import check_names, check_names_of
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
     from steerlens.sweep.prepare import (
         default_strength,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.steered import read_picture, trace_picture, unfinished_cells
     from steerlens.sweep.survey import with_saes
     from steerlens.sweep.targets import read_target, resolve_target
-    from steerlens.sweep.unused import refuse_unused_in_decoding
+    from steerlens.sweep.unused import refuse_tokens, refuse_unused_in_decoding
 
 __all__ = [
     "DecodingOptions",
@@ -47,6 +47,7 @@ __all__ = [
     "cache_folder",
     "cached_models",
     "check_names",
+    "check_names_of",
     "clear_cache",
     "decode_cells",
     "default_strength",
@@ -60,6 +61,7 @@ __all__ = [
     "ray_engine",
     "read_picture",
     "read_target",
+    "refuse_tokens",
     "refuse_unused_in_decoding",
     "resolve_target",
     "run",

@@ -17,11 +17,28 @@ from steerlens.lenses import DiffusionLens, Label, LinearAttribution, LogitLens
 from steerlens.naming import NamesMethod, TextDecomposition, omp_rows, text_directions, text_span
 from steerlens.sites import Site
 from steerlens.sweep.job import Job
+from steerlens.sweep.options import LookOptions
 from steerlens.trace import Trace
 from steerlens.vocabulary import Vocabulary
 
 _CONTROLS = 8
 """Random vocabularies that decompositions of every site of every picture are compared with."""
+
+
+def check_names_of(options: LookOptions, pictures: int) -> None:
+    """Checks what can be known of `names` without a model.
+
+    Args:
+        options: options of the sweep.
+        pictures: number of different inputs.
+
+    Raises:
+        UsageError: if there are no texts, or too few inputs for TextSpan.
+    """
+    if options.names != "nearest" and not options.n_labels:
+        raise UsageError(f"names {options.names!r} needs texts: do not ask for 0 of them (--texts, --labels).")
+    if options.names == "textspan" and pictures < 2:
+        raise UsageError("names 'textspan' explains how writes vary over the inputs; give several pictures.")
 
 
 def check_names(method: NamesMethod, encoder: Encoder, vocabulary: Vocabulary | None, n_texts: int) -> None:

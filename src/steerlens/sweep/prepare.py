@@ -36,8 +36,9 @@ from steerlens.sweep.selection import Selection
 from steerlens.sweep.survey import Surveyor, UnitSurvey, saes_of, surveyed, with_saes
 from steerlens.sweep.targets import resolve_target
 from steerlens.sweep.trace_cache import TraceCache, trace_cache
-from steerlens.sweep.units import UnitRequest, unit_request
+from steerlens.sweep.units import UnitRequest, refuse_more_units, unit_request
 from steerlens.sweep.unused import (
+    refuse_tokens,
     refuse_unused_in_decoding,
     refuse_unused_in_plan,
     refuse_unused_labels,
@@ -89,6 +90,7 @@ def make_job(
     for name, direction in directions.items():
         check_direction(direction, spec, pair.decoder.spec, name=name)
     request = unit_request(options, saes_of(directions), spec.n_layers, spec.n_heads)
+    refuse_more_units(options, request, saes_of(directions), pair.encoder)
     # Before any picture is traced, so that what no picture decides is refused at once.
     plan = expected_plan(
         options, pictures, spec.n_layers, spec.n_heads, strength, pair.decoder.spec, directions, request
@@ -352,11 +354,7 @@ def _kept_traces(pair: Pair, options: LookOptions, directions: Directions) -> Tr
 def _tokens_written_to(pair: Pair, options: LookOptions, strength: Strength) -> Area | None:
     area, decoder = parse_tokens(options.tokens), pair.decoder.spec
     if decoder.consumes == "image_embedding":
-        if area is not None:
-            raise UsageError(
-                f"tokens {options.tokens!r} cannot be written to: {decoder.name} reads one image embedding, not image "
-                "tokens. To see what heads read from a part of the picture, name a region."
-            )
+        refuse_tokens(options, decoder.name)
         return None
     TokenSteeringLens(pair.encoder, pair.decoder, strength, area).weights()  # refuses unread tokens
     return area

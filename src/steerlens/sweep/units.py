@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from steerlens.encoders import Encoder, NativeEncoder
 from steerlens.errors import UsageError
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import UNIT_KINDS, Site, parse_sites
-from steerlens.sweep.options import DEFAULT_SITES, SAE_SITES, LookOptions
+from steerlens.sweep.options import DEFAULT_SITES, SAE_SITES, STRONGEST, LookOptions
 
 _LAYERS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
@@ -111,6 +112,27 @@ def unit_request(
             f"of it: add features, feature.{unused[0]} or feature.{unused[0]}.NUMBER, or leave it out."
         )
     return request
+
+
+def refuse_more_units(
+    options: LookOptions, request: UnitRequest, saes: Mapping[str, SparseAutoencoder], encoder: Encoder
+) -> None:
+    """Checks that there are as many features and neurons as are to be shown; the default takes all if there are fewer.
+
+    Raises:
+        UsageError: if there are fewer.
+    """
+    if options.strongest == STRONGEST:
+        return
+    available = [(saes[name].n_features, f"features in {name}") for name in request.strongest_of]
+    if request.layers and isinstance(encoder, NativeEncoder):
+        layers = encoder.layers()
+        count = sum(layers[layer].neurons().n_neurons for layer in request.layers)
+        where = f"layer {request.layers[0]}" if len(request.layers) == 1 else f"{len(request.layers)} layers"
+        available.append((count, f"neurons in {where}"))
+    for count, what in available:
+        if options.strongest > count:
+            raise UsageError(f"strongest {options.strongest}: there are only {count} {what}.")
 
 
 def _check_feature(site: Site, saes: Mapping[str, SparseAutoencoder]) -> None:

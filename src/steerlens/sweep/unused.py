@@ -45,6 +45,23 @@ def refuse_unused_in_decoding(
     _refuse(_unused_in_decoding(options, defaults, decoder, ranks))
 
 
+def refuse_tokens(options: LookOptions, decoder: str) -> None:
+    """Checks that no tokens are chosen for a decoder of embeddings.
+
+    Args:
+        options: options of the sweep.
+        decoder: its name, for the message.
+
+    Raises:
+        UsageError: if there are.
+    """
+    if options.tokens.strip() != _DEFAULTS.tokens:
+        raise UsageError(
+            f"tokens {options.tokens!r} cannot be written to: {decoder} reads one image embedding, not image tokens. "
+            "To see what heads read from a part of the picture, name a region."
+        )
+
+
 def refuse_unused_units(options: LookOptions, request: UnitRequest) -> None:
     """Checks that options about neurons and features go with sites that leave their choice open.
 

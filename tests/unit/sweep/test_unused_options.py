@@ -130,3 +130,14 @@ def test_the_seeds_of_an_index_choose_the_neighbour_and_its_steps_have_no_effect
 def test_a_local_copy_that_is_not_there_is_told(local: str) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         load("kandinsky-2.2", local=local)
+
+
+@pytest.mark.parametrize("sites", ["neuron.1", "neurons"])
+def test_more_neurons_than_there_are_is_refused_and_all_of_them_are_not(sites: str, pair: Pair) -> None:
+    layers = 1 if sites == "neuron.1" else 3
+    count = layers * 32
+    with pytest.raises(
+        UsageError, match=rf"strongest {count + 1}: there are only {count} neurons in (layer 1|3 layers)"
+    ):
+        make_job(pair, [PICTURE], LookOptions(sites=sites, strongest=count + 1))
+    assert make_job(pair, [PICTURE], LookOptions(sites=sites, strongest=count)).plan.cells

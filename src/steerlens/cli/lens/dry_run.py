@@ -74,12 +74,15 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     """
     from steerlens.decoders import default_batch_size
     from steerlens.devices import choose_device, decoder_dtype, parse_dtype
+    from steerlens.errors import UsageError
     from steerlens.lenses import check_sae_site
     from steerlens.sweep import (
         Selection,
+        check_names_of,
         default_strength,
         encoder_passes,
         expected_plan,
+        refuse_tokens,
         refuse_unused_in_decoding,
         vector_place,
     )
@@ -93,6 +96,10 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     )
 
     models, look = settings.models, settings.look
+    pictures = list({picture.sha256: picture for picture in pictures}.values())
+    check_names_of(look, len(pictures))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; give a folder.")
     settings.workers.refuse_unused()
     settings.head_cards.check()
     if models.model.startswith("bridge:"):
@@ -121,6 +128,8 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     directions = {**settings.sites.directions(cost.n_layers, cost.n_heads), **saes}
     strength = default_strength(card)
     plan = expected_plan(look, pictures, cost.n_layers, cost.n_heads, strength, directions=directions)
+    if card is None or card.consumes == "image_embedding":
+        refuse_tokens(look, models.model)
     defaults = default_options(card, cost.size)
     refuse_unused_in_decoding(look, defaults, models.model)
     options = look.over(defaults)

@@ -18,10 +18,11 @@ from steerlens.cli.lens.engines import (
     pays_to_compile,
 )
 from steerlens.cli.lens.names import name_lines
-from steerlens.cli.lens.settings import LensSettings
+from steerlens.cli.lens.settings import CardSettings, LensSettings
 from steerlens.cli.lens.units import fit_lines, saes_json, unit_lines, units_json
 from steerlens.decoders import NeighboursDecoder
 from steerlens.domain import UNUSUAL
+from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.printable import printable
 from steerlens.progress import Progress, run_to_end
@@ -66,6 +67,8 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         if pays_to_compile(settings, pair, job.selection.at_most(job.plan.cells)):
             progress.say("compiling the denoising network, which takes a few minutes; --compile no skips this")
             compile_decoder(pair)
+        if twice := len(pictures) - len(job.plan.pictures):
+            progress.say(f"{twice} of the pictures are given twice: each is looked at once")
         if job.left_out:
             progress.say(f"{len(job.left_out)} of the inputs are in the index; their own files are not shown")
         if job.vocabulary is None:
@@ -127,6 +130,10 @@ def _card_maker(
     cards = settings.head_cards
     if cards.bank is None:
         return None
+    most = len({cell.site for cell in job.plan.of(job.plan.pictures[0]) if cell.site.kind == "head"})
+    most = min(most, int(job.selection.value)) if job.selection.rule == "top" else most
+    if cards.cards != CardSettings().cards and cards.cards > most:
+        raise UsageError(f"--cards {cards.cards}: only {most} heads are decoded.")
     measured = measured_faithfulness(pair.name, cards.studies)
     bank = checked_bank(job, NeighboursDecoder(cards.bank))
     return partial(write_head_cards, job, bank=bank, model=pair.name, count=cards.cards, faithfulness=measured)
