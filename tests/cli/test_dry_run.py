@@ -185,3 +185,38 @@ def test_a_dry_run_of_lens_refuses_what_the_run_would(
 ) -> None:
     assert main(["lens", "sample", *more, "--dry-run"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["study", "importance", "--no-decoder", "--dtype", "bfloat16"], "--dtype: no effect"),
+        (["study", "importance", "--strengths", "rho=0"], "rho=0 is the clean run"),
+        (["study", "overlay", "--strengths", "s=1"], "s=1 is the clean run"),
+        (["study", "importance", "--seed", "-1"], "--seed: seeds are whole numbers from 0"),
+        (["profile", "--count", "4", "--top", "2", "--strength", "rho=0"], "rho=0 is the clean run"),
+        (["profile", "--count", "4", "--top", "2", "--texts", "99999"], "there are only"),
+        (["profile", "--sae", "emoji-resid8", "--ablate", "5"], "--ablate (other than 0): no effect"),
+        (["profile", "--sae", "emoji-resid8", "--decode", "1537"], "there are only 1536 features"),
+        (["train", "emoji", "--scenes", "0"], "give at least as many"),
+        (["train", "domain", "emoji", "--scenes", "0"], "--scenes must be at least 1"),
+    ],
+    ids=str,
+)
+def test_values_that_change_nothing_are_refused_before_any_work(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for concept in "abcdefgh":
+        for number in range(2):
+            color = (30 * ord(concept) % 256, 120 * number, 200)
+            Image.new("RGB", (16, 16), color).save(pictures / f"{concept} {number}.png")
+    source = ["--data", str(tmp_path / "none")] if words[0] == "train" else ["--images", str(pictures)]
+    if "overlay" in words:
+        source = ["--bases", str(pictures), "--overlays", str(pictures)]
+    out = [] if "domain" in words else ["--out", str(tmp_path / "out")]
+    dry = [] if words[0] == "train" else ["--dry-run"]
+    assert main([*words, *source, *out, *dry]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ _ANY_NUMBER = ("seed",)
 
 
 def refuse_endless(command: Any) -> None:
-    """Refuses options with whole numbers that are too large for any run, and numbers that are NaN or infinite.
+    """Refuses whole numbers that are too large for any run, seeds below 0, and numbers that are NaN or infinite.
 
     Raises:
         UsageError: if a number is above the limit of its option, or above the limit of all other options, or not
@@ -112,6 +112,8 @@ def refuse_endless(command: Any) -> None:
         for number in _numbers(value):
             if isinstance(number, float) and not math.isfinite(number):
                 raise UsageError(f"{option}: {number} is not a finite number.")
+            if name == "seed" and isinstance(number, int) and not 0 <= number < 2**63:
+                raise UsageError(f"{option}: seeds are whole numbers from 0 to {2**63 - 1}, not {number}.")
             limit = name if name in LIMITS else "option"
             if isinstance(number, int) and name not in _ANY_NUMBER and (words := over_limit(limit, number)):
                 raise UsageError(f"{option}: {words}.")

@@ -155,8 +155,8 @@ class Command:
         )
         measured = measured_faithfulness(pair.name, self.studies)
         words = None if self.vocabulary is None else read_vocabulary(self.vocabulary, pair)
-        known = words is not None or pair.vocabulary is not None
-        self._refuse_unused(len(shown.pictures), vocabulary=known)
+        known = pair.vocabulary if words is None else words
+        self._refuse_unused(len(shown.pictures), 0 if known is None else len(known.names))
         check_profile(pair, shown, options, words)
         return _Prepared(pair, shown, options, words, measured)
 
@@ -173,7 +173,7 @@ class Command:
         work = profile_work(ready.pair, ready.shown, ready.options)
         return tell(work, planner.rates(ready.options.decode), self.out, resumes=resumes, json=self.settings.json)
 
-    def _refuse_unused(self, pictures: int, *, vocabulary: bool) -> None:
+    def _refuse_unused(self, pictures: int, vocabulary: int) -> None:
         """Refuses options that cannot have an effect, unless they are at their defaults.
 
         Raises:
@@ -186,6 +186,8 @@ class Command:
             why = f"--ablate {self.ablate}: there are only {pictures} pictures to ablate heads on"
         elif self.texts not in (_TEXTS, 0) and not vocabulary:
             why = f"--texts {self.texts}: no effect, because this model has no texts; give them with --vocabulary"
+        elif self.texts != _TEXTS and self.texts > vocabulary:
+            why = f"--texts {self.texts}: there are only {vocabulary} texts in the vocabulary"
         elif self.texts == 0 and self.vocabulary is not None:
             why = f"--vocabulary {self.vocabulary}: no effect with --texts 0"
         if why:

@@ -98,6 +98,8 @@ def _prepare(command: "Command", load: "ModelLoader") -> _Prepared:
     )
     if not isinstance(pair.encoder, PlannedEncoder):
         check_sae(sae, pair.encoder.spec)
+    if command.decode is not None and command.decode > sae.n_features:
+        raise UsageError(f"--decode {command.decode}: there are only {sae.n_features} features in {sae.name}.")
     words = None if command.vocabulary is None else read_vocabulary(command.vocabulary, pair)
     return _Prepared(pair, sae, shown, options, words)
 
@@ -141,7 +143,11 @@ def _refuse_heads(command: "Command") -> None:
     Raises:
         UsageError: if there is any, naming all.
     """
-    given = {"--heads": command.heads != "all", "--studies": command.studies is not None}
+    given = {
+        "--heads": command.heads != "all",
+        "--studies": command.studies is not None,
+        "--ablate (other than 0)": command.ablate not in (0, type(command).ablate),
+    }
     named = [flag for flag, is_given in given.items() if is_given]
     if named:
         raise UsageError(

@@ -138,6 +138,8 @@ class Emoji:
         from steerlens.training import Recipe, export_pair, text_file, train_pair, write_card, write_manifest
 
         _check_options(self.minutes, self.workers, self.device)
+        if self.scenes < Recipe().part:
+            raise UsageError(f"--scenes {self.scenes}: scenes come in parts of {Recipe().part}; give at least as many.")
         if self.init is not None and not (self.init / "image_encoder").is_dir():
             raise UsageError(f"--init {self.init} is not the folder of a pair.")
         if not text_file(self.data).exists():

@@ -107,6 +107,8 @@ class Domain:
         from steerlens.training import count_warned, held_out_scenes, measure_domain, write_manifest
         from steerlens.zoo import REFERENCE, locate_pair, save_reference
 
+        if self.scenes < 1:
+            raise UsageError(f"--scenes must be at least 1, not {self.scenes}.")
         pair = load(self.pair, device=self.device, local=self.local)
         folder = locate_pair(self.pair, local=self.local).folder
         if folder is None:

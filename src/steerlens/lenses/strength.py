@@ -69,6 +69,11 @@ class Strength:
         short = f"{self.value:g}"
         return f"{self.kind}={short if float(short) == self.value else repr(self.value)}"
 
+    @property
+    def is_clean(self) -> bool:
+        """True if nothing is steered: s=1, rho=0."""
+        return self.value == (1 if self.kind == "s" else 0)
+
     @classmethod
     def parse(cls, text: str) -> "Strength":
         """Reads `rho=1` or `s=40`; a bare number is ambiguous and refused.

@@ -40,6 +40,8 @@ class ProfileOptions:
             raise UsageError("only heads have profiles; name heads, such as L3H4,head.5.* or all.")
         if self.n_top < 1 or self.n_texts < 0 or self.n_ablated < 0 or self.batch < 1:
             raise UsageError("--top must be at least 1; --texts and --ablate cannot be negative.")
+        if self.strength.is_clean:
+            raise UsageError(f"{self.strength} is the clean run: nothing would be steered.")
 
 
 def heads_of(text: str, n_layers: int, n_heads: int) -> tuple[Site, ...]:

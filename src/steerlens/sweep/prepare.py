@@ -101,7 +101,7 @@ def make_job(
     ranks = isinstance(pair.decoder, NeighboursDecoder)
     refuse_unused_in_decoding(options, pair.decoder.spec.defaults, pair.decoder.spec.name, ranks=ranks)
     labels = pair.vocabulary if vocabulary is None else vocabulary
-    refuse_unused_labels(options, vocabulary=labels is not None, own=vocabulary is not None)
+    refuse_unused_labels(options, vocabulary=0 if labels is None else len(labels.names), own=vocabulary is not None)
     check_names(options.names, pair.encoder, labels, options.n_labels)
     tokens = _tokens_written_to(pair, options, plan.strength)
     traces = None if request.has_neurons else _kept_traces(pair, options, directions)

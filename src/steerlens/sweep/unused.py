@@ -79,19 +79,22 @@ def refuse_unused_units(options: LookOptions, request: UnitRequest) -> None:
     _refuse((f"{name} {value}", why) for name, value in given if value != getattr(_DEFAULTS, name))
 
 
-def refuse_unused_labels(options: LookOptions, *, vocabulary: bool, own: bool) -> None:
+def refuse_unused_labels(options: LookOptions, *, vocabulary: int, own: bool) -> None:
     """Checks that the number of labels and the vocabulary go together.
 
     Args:
         options: options of the sweep.
-        vocabulary: True if there is any vocabulary.
+        vocabulary: number of texts in the vocabulary; 0 without any.
         own: True if the user gave it.
 
     Raises:
-        UsageError: if there is a number without a vocabulary, or the vocabulary of a user who asks for no labels.
+        UsageError: if there is a number without a vocabulary or above its size, or the vocabulary of a user who asks
+            for no labels.
     """
     if options.n_labels not in (_DEFAULTS.n_labels, 0) and not vocabulary:
         _refuse(iter([(f"labels {options.n_labels}", "this model has no vocabulary, so give one too")]))
+    if options.n_labels != _DEFAULTS.n_labels and options.n_labels > vocabulary:
+        raise UsageError(f"labels {options.n_labels}: there are only {vocabulary} texts in the vocabulary.")
     if options.n_labels == 0 and own:
         _refuse(iter([("a vocabulary", "0 labels were requested")]))
 

@@ -103,11 +103,14 @@ def test_an_interval_of_guidance_needs_guidance(pair: Pair) -> None:
 
 def test_labels_and_a_vocabulary_go_together() -> None:
     with pytest.raises(UsageError, match=r"labels 9: no effect, because this model has no vocabulary"):
-        refuse_unused_labels(LookOptions(n_labels=9), vocabulary=False, own=False)
+        refuse_unused_labels(LookOptions(n_labels=9), vocabulary=0, own=False)
     with pytest.raises(UsageError, match=r"a vocabulary: no effect, because 0 labels"):
-        refuse_unused_labels(LookOptions(n_labels=0), vocabulary=True, own=True)
+        refuse_unused_labels(LookOptions(n_labels=0), vocabulary=9, own=True)
+    with pytest.raises(UsageError, match="labels 10: there are only 9 texts"):
+        refuse_unused_labels(LookOptions(n_labels=10), vocabulary=9, own=False)
+    refuse_unused_labels(LookOptions(), vocabulary=3, own=False)  # the default takes what there is
     for options in (LookOptions(), LookOptions(n_labels=0)):
-        refuse_unused_labels(options, vocabulary=False, own=False)
+        refuse_unused_labels(options, vocabulary=0, own=False)
 
 
 def test_a_local_copy_that_would_replace_another_argument_is_refused(pair_folder: Path, tmp_path: Path) -> None:

@@ -77,10 +77,13 @@ def steering_candidates(strengths: Sequence[Strength] = STRENGTHS) -> tuple[Lens
     """Candidates of the Steering Lens: plain, centred and from a neutral base, at every strength.
 
     Raises:
-        UsageError: if there is no strength, a strength is repeated, or the Diffusion Lens cannot match their number.
+        UsageError: if there is no strength, a strength is repeated or steers nothing, or the Diffusion Lens cannot
+            match their number.
     """
     if not strengths or len(set(strengths)) < len(strengths):
         raise UsageError("candidates need at least 1 strength, each of them once.")
+    if clean := [str(strength) for strength in strengths if strength.is_clean]:
+        raise UsageError(f"{clean[0]} is the clean run: nothing is steered, and all candidates would be the same.")
     if 3 * len(strengths) > _most():
         raise UsageError(f"give at most {_most() // 3} strengths: the Diffusion Lens has no more settings to match.")
     return tuple(

@@ -163,7 +163,7 @@ def folder_sizes(available: int, n_selection: int | None, n_reported: int | None
     if n_selection is None:
         rest = available - (n_reported or 0)
         return (min(DEFAULT_SELECTION, rest) if rest >= 2 else 0), n_reported or 0
-    return n_selection, min(DEFAULT_REPORTED, available - n_selection) if n_reported is None else n_reported
+    return n_selection, min(DEFAULT_REPORTED, max(2, available - n_selection)) if n_reported is None else n_reported
 
 
 def decoder_seeds(settings: StudySettings, count: int) -> tuple[int, ...]:

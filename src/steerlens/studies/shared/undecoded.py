@@ -65,6 +65,8 @@ def open_undecoded(settings: StudySettings, *, local_files_only: bool = False) -
         ModelError: if it cannot be loaded.
     """
     refuse_decoding_options(settings, "a study without a decoder takes no such option")
+    if settings.dtype is not None:
+        raise UsageError("--dtype: no effect, because it is the precision of the decoder, and there is none.")
     name = settings.encoder or settings.model
     if settings.local is None:
         located = locate_encoder(name, local_files_only=local_files_only)
