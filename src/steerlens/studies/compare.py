@@ -1,28 +1,45 @@
-"""The page that compares models: claims that hold on all of them, on some, and on none."""
+"""The page that compares models: claims that hold on all of them, on some, on none, and what nobody knows yet."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from steerlens import studies
 from steerlens.studies.shared.conclusion import SENTENCES, Claim, joined
 from steerlens.studies.shared.markdown import interval, table
-from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, STRONG, plain_axes
+from steerlens.studies.shared.plots import DARK, FAINT, LIGHT, MIDDLE, STRONG, plain_axes
 from steerlens.studies.shared.study import Study
 
-_NAMED = 3
+_NAMED = 6
 """Claims that a sentence names; the table lists all."""
 
-_DRAWN = 12
-"""Claims in the figure."""
+_UNKNOWN = "Nobody knows yet, since the intervals leave it open"
+
+_ABOUT = {
+    "emoji": "the bundled pair: a small CLIP-style ViT, trained from scratch for an hour on drawings of emoji",
+    "dinov2-small": "a real pretrained ViT (DINOv2-S), with a small decoder trained for it on drawings",
+}
+"""Pairs that come with the package, in words."""
 
 _HEAD = """\
 # Does it tell the truth, and on which model?
 
-The same studies on several models. `steerlens study page` writes this page, and one for each model, from their
-summaries.
+A lens is worth what interventions confirm. The same studies were run on {models}.
+`steerlens study page` writes this page, and one for each model, from their summaries.
+"""
+
+_WORDS = """\
+- *Before decoding*: the embedding that a lens requests is compared, and no picture is made. *In pictures*: it is
+  decoded, and the picture is embedded again.
+- *Zero* or *mean ablation* replaces a head's write by zero, or by its mean over other pictures, on a real forward pass.
+- The *Steering Lens* amplifies a head's write to one share of the residual for all heads (`rho=1`). Its score is the
+  similarity with the input, or with the label where a claim names the label.
+- The *norm* (size) of a head's write and the number of its *layer* need no lens. A claim that fails once both are held
+  fixed says nothing that they do not say.
 """
 
 
@@ -31,45 +48,52 @@ class ComparedModel:
     """A model with its finished studies.
 
     Attributes:
-        name: name of the model.
+        name: name of the model and of its pictures, if it was studied on several kinds.
         page: path of its page.
         results: its studies with their summaries.
+        model: name of the model alone; empty if it is the name.
     """
 
     name: str
     page: str
     results: Sequence[tuple[Study[Any, Any], Any]]
+    model: str = ""
 
     @property
     def claims(self) -> dict[str, Claim]:
         """Its claims, by their words."""
-        return {claim.what: claim for study, summary in self.results for claim in study.report.claims(summary)}
+        return {claim.words: claim for study, summary in self.results for claim in study.report.claims(summary)}
 
 
 def opening_sentences(results: Sequence[tuple[Study[Any, Any], Any]]) -> list[str]:
     """The first plain sentences of each study's conclusion, five at most; the leading study gives the others.
 
-    Sentences of one study stay together, since the later ones refer to the first.
+    Sentences of one study stay together, since the later ones refer to the first. Studies of settings come last.
     """
     each = [_sentences(study, summary) for study, summary in results]
-    order = [(place, number) for number, own in enumerate(each) for place in range(len(own))]
-    chosen = sorted(order)[:SENTENCES]
-    return [each[number][place] for place, number in sorted(chosen, key=lambda pair: (pair[1], pair[0]))]
+    order = sorted(
+        (0 if place < together else place, results[number][0].of_settings, number, place)
+        for number, (own, together) in enumerate(each)
+        for place in range(len(own))
+    )
+    chosen = [(number, place) for _, _, number, place in order[:SENTENCES]]
+    return [each[number][0][place] for number, place in sorted(chosen)]
 
 
-def _sentences(study: Study[Any, Any], summary: Any) -> list[str]:
+def _sentences(study: Study[Any, Any], summary: Any) -> tuple[list[str], int]:
+    """Plain sentences of a study, and how many of the first ones belong together."""
     conclusion = study.report.conclusion(summary)
     if conclusion is not None:
-        return list(conclusion.sentences)
+        return list(conclusion.sentences), conclusion.together
     headlines = [finding.text for finding in study.report.findings(summary) if finding.headline]
-    return [text.replace("**", "") for text in headlines[:1]]
+    return [text.replace("**", "") for text in headlines[:1]], 1
 
 
 def compare_page(models: Sequence[ComparedModel]) -> str:
     """Writes the page that compares models as markdown."""
-    links = "\n".join(f"- [{model.name}]({model.page})" for model in models)
+    links = "\n".join(f"- [{model.name}]({model.page}){_about(model)}" for model in models)
     sentences = "\n".join(f"{number}. {text}" for number, text in enumerate(compare_sentences(models), start=1))
-    shown = "" if compare_figure(models) is None else "![Claims on each model](images/studies/compared.png)\n"
+    shown = "" if compare_figure(models) is None else "![Leading claims on each model](images/studies/compared.png)\n"
     rows = [
         [what, *("" if claim is None else _verdict(claim) for claim in claims)]
         for what, claims in _by_claim(models).items()
@@ -77,14 +101,16 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
     return (
         "\n".join(
             [
-                _HEAD,
+                _HEAD.format(models=joined(_names(models))),
                 sentences + "\n",
                 shown,
                 "## One page a model\n",
                 links + "\n",
-                "## Claims\n",
+                "## Words\n",
+                _WORDS,
+                "## All claims\n",
                 "A claim *holds* if its whole 95 % interval lies above the level; it is *refuted* if the interval lies "
-                "below it. Levels are 0, unless given.\n",
+                "below it, and *open* if it includes it. Levels are 0, unless given. An empty cell was not measured.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()
@@ -92,30 +118,102 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
     )
 
 
+def _about(model: ComparedModel) -> str:
+    words = _ABOUT.get(model.name)
+    return f": {words}" if words else ""
+
+
+def _names(models: Sequence[ComparedModel]) -> list[str]:
+    """Names of the models, each once."""
+    return list(dict.fromkeys(model.model or model.name for model in models))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Where a claim holds.
+
+    Attributes:
+        holding: models on which it holds in every run.
+        others: other models on which it was measured.
+        refuted: True if it was refuted in a run.
+    """
+
+    holding: tuple[str, ...]
+    others: tuple[str, ...]
+    refuted: bool
+
+    def words(self, names: Sequence[str]) -> str:
+        """Heading of the claims with this answer."""
+        if not self.holding:
+            on = "neither of them" if len(names) == 2 else "none of them"
+            return f"Holds on {on}" if self.refuted else _UNKNOWN
+        if set(self.holding) == set(names):
+            return f"Holds on {'both' if len(names) == 2 else 'all of them'}"
+        unmeasured = [name for name in names if name not in (*self.holding, *self.others)]
+        words = f"Holds on {joined(self.holding)}"
+        words += f", not shown on {joined(self.others)}" if self.others else ""
+        return words + (f", not measured on {joined(unmeasured)}" if unmeasured else "")
+
+
+def _answer(models: Sequence[ComparedModel], claims: Sequence[Claim | None]) -> _Answer:
+    measured: dict[str, list[Claim]] = {}
+    for model, claim in zip(models, claims, strict=True):
+        if claim is not None:
+            measured.setdefault(model.model or model.name, []).append(claim)
+    holding = tuple(name for name, own in measured.items() if all(claim.holds for claim in own))
+    others = tuple(name for name in measured if name not in holding)
+    return _Answer(holding, others, any(claim.refuted for own in measured.values() for claim in own))
+
+
 def compare_sentences(models: Sequence[ComparedModel]) -> list[str]:
-    """Plain sentences: the leading study's first sentence on each model, and which claims hold where."""
-    leading = [sentence for model in models[:2] for sentence in opening_sentences(model.results)[:1]]
-    names = [model.name for model in models]
-    groups: dict[str, list[str]] = {}
-    for what, claims in _common(models).items():
-        measured = {name: claim for name, claim in zip(names, claims, strict=True) if claim is not None}
-        holding = [name for name, claim in measured.items() if claim.holds]
-        where = (
-            "every model tested" if len(holding) == len(measured) else joined(holding) if holding else "none of them"
-        )
-        groups.setdefault(where, []).append(what)
-    order = sorted(groups, key=lambda where: (where != "every model tested", where != "none of them"))
-    return [*leading, *(f"Holds on {where}: {_some(groups[where])}." for where in order)][:SENTENCES]
+    """Plain sentences: which of the leading claims hold where, and what nobody knows yet."""
+    names = _names(models)
+    groups: dict[str, tuple[_Answer, list[Claim]]] = {}
+    for claims in _by_claim(models).values():
+        first = next(claim for claim in claims if claim is not None)
+        if first.leading:
+            answer = _answer(models, claims)
+            groups.setdefault(answer.words(names), (answer, []))[1].append(first)
+    none = [(words, own) for words, (answer, own) in groups.items() if not answer.holding and answer.refuted]
+    some = sorted(
+        ((words, answer, own) for words, (answer, own) in groups.items() if answer.holding),
+        key=lambda group: -len(group[1].holding),
+    )
+    unknown = [own for answer, own in groups.values() if not answer.holding and not answer.refuted]
+    sentences = [f"**{words}:** {_named(own)}." for words, _, own in some]
+    last = [f"**{words}:** {_named(own)}." for words, own in none]
+    if (words := _unknown(models, unknown[0] if unknown else [])) is not None:
+        last.append(words)
+    return [*sentences[: SENTENCES - len(last)], *last]
 
 
-def _some(claims: Sequence[str]) -> str:
-    rest = len(claims) - _NAMED
-    return "; ".join(claims[:_NAMED]) + (f"; and {rest} more below" if rest > 0 else "")
+def _unknown(models: Sequence[ComparedModel], claims: Sequence[Claim]) -> str | None:
+    """What no interval decides on any model, and which studies were not run."""
+    run: dict[str, set[str]] = {}
+    for model in models:
+        run.setdefault(model.model or model.name, set()).update(study.name for study, _ in model.results)
+    missing: dict[tuple[str, ...], list[str]] = {}
+    for study in studies.STUDIES.values():
+        if without := tuple(name for name, own in run.items() if study.name not in own):
+            missing.setdefault(without, []).append(study.title.lower())
+    parts = [f"whether {_named(claims)}."] if claims else []
+    if missing:
+        not_run = "; ".join(f"{joined(titles)} on {joined(without)}" for without, titles in missing.items())
+        parts.append(f"Not run yet: {not_run}.")
+    return f"**{_UNKNOWN}:** {' '.join(parts)}" if parts else None
 
 
-def _common(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
-    """Claims that at least two models were tested on."""
-    return {what: claims for what, claims in _by_claim(models).items() if len([1 for own in claims if own]) >= 2}
+def _named(claims: Sequence[Claim]) -> str:
+    """Claims in words; those that differ in what was measured alone are named once."""
+    merged: dict[str, list[str]] = {}
+    for claim in claims:
+        merged.setdefault(claim.what, []).append(claim.how)
+    words = [
+        f"{what[0].lower()}{what[1:]}" + (f" ({joined(how)})" if (how := [each for each in hows if each]) else "")
+        for what, hows in merged.items()
+    ]
+    rest = len(words) - _NAMED
+    return "; ".join(words[:_NAMED]) + (f"; and {rest} more below" if rest > 0 else "")
 
 
 def _by_claim(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
@@ -125,43 +223,50 @@ def _by_claim(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
 
 
 def _verdict(claim: Claim) -> str:
-    words = "**holds**" if claim.holds else "refuted" if claim.refuted else "not found"
+    words = "**holds**" if claim.holds else "refuted" if claim.refuted else "open"
     level = f" (level {claim.level:g})" if claim.level else ""
     return f"{words} {interval(claim.estimate)}{level}"
 
 
 def compare_figure(models: Sequence[ComparedModel]) -> Figure | None:
-    """Draws the first claims that at least two models were tested on, one marker per model; None without any."""
-    common = list(_common(models).items())[:_DRAWN]
-    if not common:
+    """Draws the leading claims, one line per model and view, its marker filled if the claim holds; None without any."""
+    names = _names(models)
+    rows: dict[str, dict[tuple[str, str], Claim]] = {}
+    for claims in _by_claim(models).values():
+        for model, claim in zip(models, claims, strict=True):
+            if claim is not None and claim.leading:
+                rows.setdefault(claim.what, {}).setdefault((claim.how, model.model or model.name), claim)
+    if not rows:
         return None
-    figure = Figure(figsize=(9.5, 0.5 * len(common) + 1.6), layout="constrained")
+    styles = dict(zip(names, [(DARK, "o"), (MIDDLE, "s"), (STRONG, "^"), (LIGHT, "D")] * len(names), strict=False))
+    most = max(len(own) for own in rows.values())
+    figure = Figure(figsize=(10, (0.16 * most + 0.12) * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
-    styles = [(DARK, "o"), (MIDDLE, "s"), (STRONG, "^"), (LIGHT, "D")]
-    named = set[str]()
-    for place, (_, claims) in enumerate(reversed(common)):
-        for number, (model, claim) in enumerate(zip(models, claims, strict=True)):
-            if claim is None:
-                continue
-            (colour, marker), at = styles[number % len(styles)], place + 0.12 * ((len(models) - 1) / 2 - number) * 2
-            estimate = claim.estimate
-            axes.plot([estimate.low - claim.level, estimate.high - claim.level], [at, at], color=colour, linewidth=1.4)
-            axes.plot(
-                estimate.value - claim.level,
-                at,
-                marker,
-                color=colour,
-                label=None if model.name in named else model.name,
-                markersize=5,
-            )
-            named.add(model.name)
+    for place, own in enumerate(reversed(rows.values())):
+        if place % 2:
+            axes.axhspan(place - 0.5, place + 0.5, color=FAINT, zorder=0)
+        for line, ((how, name), claim) in enumerate(own.items()):
+            at = place + 0.8 * ((len(own) - 1) / 2 - line) / max(most, 2)
+            _draw_claim(axes, claim, at, *styles[name], dashed=how == "in pictures")
+    for name, (colour, marker) in styles.items():
+        axes.plot([], [], marker, color=colour, label=name, markersize=5)
+    axes.plot([], [], "o", color=STRONG, markerfacecolor="white", label="hollow: does not hold", markersize=5)
+    axes.plot([], [], "-", color=STRONG, label="before decoding")
+    axes.plot([], [], ":", color=STRONG, label="in pictures")
     axes.axvline(0, color=DARK, linewidth=0.8)
-    axes.set_yticks(range(len(common)), [_broken(what) for what, _ in reversed(common)], fontsize=7.5)
-    axes.set_xlabel("right of the line, the claim holds; lines: 95 % intervals", fontsize=9)
-    figure.legend(loc="outside upper right", fontsize=8, frameon=False, ncols=4)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_yticks(range(len(rows)), [_broken(words) for words in reversed(rows)], fontsize=8)
+    axes.set_xlabel("a claim holds if its whole line, the 95 % interval, lies right of 0", fontsize=9)
+    figure.legend(loc="outside upper right", fontsize=8, frameon=False, ncols=len(names) + 3)
     plain_axes(axes, label_size=8)
-    axes.tick_params(axis="y", labelsize=7.5)
     return figure
+
+
+def _draw_claim(axes: Axes, claim: Claim, place: float, colour: str, marker: str, *, dashed: bool) -> None:
+    estimate, fill = claim.estimate, colour if claim.holds else "white"
+    ends = [estimate.low - claim.level, estimate.high - claim.level]
+    axes.plot(ends, [place, place], color=colour, linewidth=1.4, linestyle=":" if dashed else "-")
+    axes.plot(estimate.value - claim.level, place, marker, color=colour, markerfacecolor=fill, markersize=5)
 
 
 def _broken(words: str, width: int = 62) -> str:

@@ -11,7 +11,6 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.report import render
 from steerlens.storage import atomic_write
 from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, opening_sentences
-from steerlens.studies.shared.conclusion import SENTENCES
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.markdown import Bar, figure, met, table
 from steerlens.studies.shared.records import Record
@@ -27,7 +26,7 @@ _GATE = ("heads that matter", "of them in the last third")
 """Figures that the bundled pair must reach before studies on it mean much."""
 
 _VERDICT_HEAD = """\
-# Does it tell the truth?
+# Does it tell the truth{named}?
 
 A lens is worth what interventions confirm. This page summarises the results of `steerlens study` on {on}. `steerlens
 study page` writes it, and a page for each study, from their summaries. The same commands run on any model and any
@@ -88,6 +87,11 @@ class ModelResults:
     folder: str = ""
 
     @property
+    def model(self) -> str:
+        """Name of the model alone, without the kind of pictures."""
+        return next((finished.model for finished in self.results if finished.model), self.name)
+
+    @property
     def slug(self) -> str:
         """Name of its folder of pages."""
         return re.sub(r"[^\w.]+", "-", self.name).strip("-") or "model"
@@ -105,6 +109,8 @@ def write_page(folders: Path | Sequence[Path], out: Path) -> Path:
             folder of summaries that this function wrote.
         out: where to write.
 
+    Figures that a summary determines are drawn anew; the others are copied from beside it.
+
     Returns:
         The path of the verdict page, or of the page that compares the models.
 
@@ -121,11 +127,18 @@ def write_page(folders: Path | Sequence[Path], out: Path) -> Path:
         for model in models:
             _write_model(model, out, model.slug)
         pages = {
-            out / "studies" / f"{model.slug}.md": verdict_page(model.results, model.figures, base=f"{model.slug}/")
+            out / "studies" / f"{model.slug}.md": verdict_page(
+                model.results, model.figures, base=f"{model.slug}/", name=model.name
+            )
             for model in models
         }
         compared = [
-            ComparedModel(model.name, f"studies/{model.slug}.md", [(one.study, one.summary) for one in model.results])
+            ComparedModel(
+                model.name,
+                f"studies/{model.slug}.md",
+                [(finished.study, finished.summary) for finished in model.results],
+                model.model,
+            )
             for model in models
         ]
         if (drawn := compare_figure(compared)) is not None:
@@ -144,8 +157,13 @@ def _write_model(model: ModelResults, out: Path, inside: str) -> None:
             text = text.replace("](../images/studies/", f"](../../images/studies/{inside}/")
         atomic_write(out / "studies" / inside / f"{name}.md", text.encode())
         atomic_write(out / "studies" / inside / f"{name}.json", finished.data)
+        images = out / "images" / "studies" / inside
+        drawn = finished.study.report.figures(finished.summary) if finished.figures else {}
         for path in finished.figures:
-            atomic_write(out / "images" / "studies" / inside / f"{name}-{path.name}", path.read_bytes())
+            if path.stem not in drawn:
+                atomic_write(images / f"{name}-{path.name}", path.read_bytes())
+        for own, shown in drawn.items():
+            atomic_write(images / f"{name}-{own}.png", render(shown, "png"))
     if model.figures and model.pair is not None:
         atomic_write(out / "studies" / inside / PAIR_FIGURES, model.pair.read_bytes())
 
@@ -179,7 +197,8 @@ def named_apart(models: Sequence[ModelResults]) -> list[ModelResults]:
         name, number = model.name, 1
         while any(other.name == name for other in taken):
             number += 1
-            name = f"{model.name} ({model.folder if number == 2 and model.folder else number})"
+            pictures = model.folder.removeprefix(f"{model.name}-").replace("-", " ")
+            name = f"{model.name} ({pictures if number == 2 and pictures else number})"
         taken.append(replace(model, name=name))
     return taken
 
@@ -251,9 +270,7 @@ def study_page(finished: Finished) -> str:
     findings = "\n".join(f"- {finding.text}" for finding in report.findings(summary))
     parts = [f"# {study.title}\n", f"{study.question} Measured on {_in_words(finished.model)}.\n"]
     if (conclusion := report.conclusion(summary)) is not None:
-        headlines = [finding.text.replace("**", "") for finding in report.findings(summary) if finding.headline]
-        plain = list(dict.fromkeys((*conclusion.sentences, *headlines)))[:SENTENCES]
-        sentences = "\n".join(f"{number}. {text}" for number, text in enumerate(plain, start=1))
+        sentences = "\n".join(f"{number}. {text}" for number, text in enumerate(conclusion.sentences, start=1))
         parts += [f"{sentences}\n", f"**Next step:** {conclusion.next_step}\n"]
         if report.opening is not None:
             caption, name = report.opening
@@ -263,13 +280,16 @@ def study_page(finished: Finished) -> str:
     return text.rstrip() + "\n"
 
 
-def verdict_page(results: Sequence[Finished], figures: Sequence[PairFigure] = (), *, base: str = "studies/") -> str:
+def verdict_page(
+    results: Sequence[Finished], figures: Sequence[PairFigure] = (), *, base: str = "studies/", name: str = ""
+) -> str:
     """Writes the page of a model as markdown: plain sentences, a figure, headline findings, and the bars.
 
     Args:
         results: the finished studies.
         figures: of the bundled pair, which has to pass a gate before all studies.
         base: path from this page to the pages of the studies.
+        name: name of the model and its pictures, for the heading; empty if this is the only model.
     """
     on = _pairs_in_words(results)
     studied = [finished.study for finished in results]
@@ -285,7 +305,12 @@ def verdict_page(results: Sequence[Finished], figures: Sequence[PairFigure] = ()
         if own.name in _GATE and own.bar is not None
     ]
     bars += [bar for finished in results for bar in finished.study.report.bars(finished.summary)]
-    parts = [_VERDICT_HEAD.format(on=on), *_opening(results, base), "## The studies\n", links + "\n"]
+    parts = [
+        _VERDICT_HEAD.format(on=on, named=f" on {name}" if name else ""),
+        *_opening(results, base),
+        "## The studies\n",
+        links + "\n",
+    ]
     for finished in results:
         findings = finished.study.report.findings(finished.summary)
         if headlines := [finding.text for finding in findings if finding.headline]:

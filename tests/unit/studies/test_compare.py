@@ -3,15 +3,24 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from steerlens.errors import UsageError
 from steerlens.studies import STUDIES
-from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, compare_sentences
-from steerlens.studies.page import read_models, write_page
-from steerlens.studies.shared.conclusion import Claim, joined
+from steerlens.studies.compare import (
+    ComparedModel,
+    compare_figure,
+    compare_page,
+    compare_sentences,
+    opening_sentences,
+)
+from steerlens.studies.page import Finished, read_models, write_page
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
 from steerlens.studies.shared.stats import Estimate
 
 ROOT = Path(__file__).parents[3]
@@ -73,17 +82,94 @@ def test_one_model_keeps_its_pages_and_its_name_is_numbered_if_it_comes_twice(
         write_page([models[0], tmp_path / "none"], tmp_path / "docs")
 
 
-def test_claims_are_sorted_by_where_they_hold(models: list[Path]) -> None:
+def of_claims(name: str, *claims: Claim, model: str = "", study: str = "importance") -> ComparedModel:
+    """A model whose only study makes these claims."""
+    report = SimpleNamespace(claims=lambda summary: summary)
+    return ComparedModel(name, f"{name}.md", [(cast(Any, SimpleNamespace(name=study, report=report)), claims)], model)
+
+
+YES, NO, OPEN = Estimate(0.5, 0.4, 0.6), Estimate(-0.5, -0.6, -0.4), Estimate(0.0, -0.1, 0.1)
+
+
+def leading(what: str, estimate: Estimate, how: str = "") -> Claim:
+    return Claim(what, estimate, 0.0, how, leading=True)
+
+
+def test_leading_claims_are_sorted_by_where_they_hold() -> None:
+    first = of_claims(
+        "first",
+        *(leading("Heads sing", YES, how) for how in ("before decoding", "in pictures")),
+        leading("Heads dance", YES),
+        leading("Heads swim", NO),
+        leading("Heads read", OPEN),
+        leading("Heads run", OPEN),
+        leading("Heads jump", YES),
+        Claim("Heads mumble", YES),
+    )
+    second = of_claims(
+        "second",
+        *(leading("Heads sing", YES, how) for how in ("before decoding", "in pictures")),
+        leading("Heads dance", NO),
+        leading("Heads swim", OPEN),
+        leading("Heads read", OPEN),
+        leading("Heads run", YES),
+    )
+    sentences = compare_sentences([first, second])
+    assert sentences == [
+        "**Holds on both:** heads sing (before decoding and in pictures).",
+        "**Holds on first, not shown on second:** heads dance.",
+        "**Holds on first, not measured on second:** heads jump.",
+        "**Holds on neither of them:** heads swim.",
+        "**Nobody knows yet, since the intervals leave it open:** whether heads read. Not run yet: overlays, strength, "
+        "decoder, identification and candidate lenses on first and second.",
+    ]
+    page = compare_page([first, second])
+    assert "| claim | first | second |" in page and "mumble" in page.split("## All claims")[1]
+    assert "mumble" not in page.split("## All claims")[0]
+    # A claim holds on a model if it holds on all kinds of its pictures.
+    photographs = of_claims("second (photographs)", leading("Heads run", OPEN), model="second")
+    assert not any(
+        "heads run" in text and "Holds on second" in text for text in compare_sentences([first, second, photographs])
+    )
+
+
+def test_the_figure_shows_leading_claims_once_a_model_and_view(models: list[Path]) -> None:
     both = [
-        ComparedModel(model.name, "", [(one.study, one.summary) for one in model.results])
+        ComparedModel(model.name, "", [(finished.study, finished.summary) for finished in model.results])
         for folder in models
         for model in read_models(folder)
     ]
-    sentences = compare_sentences(both)
-    assert len(sentences) <= 5
-    assert any(text.startswith(("Holds on none of them: ", "Holds on first: ")) for text in sentences)
-    assert compare_figure(both) is not None and compare_figure([]) is None
-    assert "| claim | first | second |" in compare_page(both)
+    figure = compare_figure(both)
+    assert figure is not None and compare_figure([]) is None
+    claims = {claim.what for model in both for claim in model.claims.values() if claim.leading}
+    assert len(figure.axes[0].get_yticks()) == len(claims) > 0
+    assert compare_figure([of_claims("first", Claim("Heads mumble", YES))]) is None
+
+
+def test_a_model_s_page_opens_with_sentences_that_belong_together_and_settings_last() -> None:
+    def study(
+        name: str, sentences: tuple[str, ...], together: int = 1, *, of_settings: bool = False
+    ) -> tuple[Any, Any]:
+        conclusion = Conclusion(sentences, "go on.", together)
+        report = SimpleNamespace(conclusion=lambda _: conclusion)
+        return SimpleNamespace(name=name, report=report, of_settings=of_settings), None
+
+    one, two = study("a", ("A1.", "A2.", "A3.")), study("s", ("S1.", "S2."), of_settings=True)
+    three = study("b", ("B1.", "B2.", "B3."), 2)
+    assert opening_sentences([one, two, three]) == ["A1.", "A2.", "S1.", "B1.", "B2."]
+    four, five = study("c", ("C1.",)), study("d", ("D1.",))
+    assert opening_sentences([one, two, three, four, five]) == ["A1.", "B1.", "B2.", "C1.", "D1."]
+
+
+def test_every_claim_can_be_read_alone(models: list[Path]) -> None:
+    claims = [claim for model in read_models(models[0]) for one in model.results for claim in claims_of(one)]
+    assert claims
+    for claim in claims:
+        assert claim.what[0].isupper() and not claim.what.endswith(".") and "the same" not in claim.what
+
+
+def claims_of(finished: Finished) -> Sequence[Claim]:
+    return finished.study.report.claims(finished.summary)
 
 
 def test_a_claim_holds_if_its_interval_lies_above_the_level() -> None:

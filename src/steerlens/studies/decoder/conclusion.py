@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from steerlens.studies.shared.conclusion import Claim, Conclusion
 from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.stats import Estimate, caution
 
 if TYPE_CHECKING:
     from steerlens.studies.decoder.results import DecoderSummary
@@ -12,28 +13,62 @@ if TYPE_CHECKING:
 def decoder_conclusion(summary: "DecoderSummary") -> Conclusion:
     """Concludes from the number of steps, and from what the decoder invents."""
     model, default, fewest = summary.model or "this model", summary.default, summary.cheapest_steps
-    steps = f"{fewest} denoising steps rank heads as well as the slow reference"
-    if fewest is None:
-        steps = "no number of denoising steps ranks heads as well as the slow reference agrees with itself"
+    own, wanted = default.own.share, summary.wanted
     advice = f"keep the default, {default.steps} steps"
     if fewest is not None and fewest > default.steps:
         advice = f"take {fewest} steps (--steps {fewest}) where ranks of heads matter"
+    if own.above(wanted):
+        verdict = f"ranks heads as well as the slow reference agrees with itself, within {1 - wanted:.0%}"
+    elif own.excludes(wanted):
+        verdict = "ranks heads worse than the slow reference agrees with itself"
+    else:
+        verdict = "is neither shown to rank heads as well as the slow reference agrees with itself, nor to rank worse"
     return Conclusion(
         (
-            f"On {model}, {steps}; the default, {default.steps} steps, reaches {interval(default.own.share)} of that.",
-            f"The decoder invents at least {interval(summary.invented)} of a picture: other noise, another picture.",
-            f"Ranks of heads without decoding agree with those of pictures by {interval(summary.undecoded)} only.",
+            f"On {model}, the default of {default.steps} denoising steps {verdict}: it reaches {interval(own)} of that "
+            f"(wanted: {wanted:g}); {_steps(summary)}.",
+            f"The decoder invents at least {_percent(summary.invented)} of a picture: other noise, another picture.",
+            _undecoded(summary),
             f"The slow reference, {summary.reference.steps} steps, agrees with its own other seeds by "
             f"{interval(summary.reference.own.rank_correlation)} (rank correlation over heads).",
-            f"Measured on {summary.n_pictures} pictures; 95 % intervals in brackets.",
+            f"Measured on {summary.n_pictures} pictures; 95 % intervals in brackets{_caution(summary)}.",
         ),
         f"{advice}, and rank heads without decoding unless the question is about pictures.",
     )
 
 
+def _steps(summary: "DecoderSummary") -> str:
+    """Numbers of steps that are enough, by point estimate and by interval."""
+    fewest, certain = summary.cheapest_steps, summary.certain_steps
+    if certain is not None:
+        return f"{certain} steps are enough, by the whole interval"
+    if fewest is not None:
+        return f"{fewest} steps are enough by point estimate, but by no interval"
+    return "no number of steps reaches it, not even by point estimate"
+
+
+def _undecoded(summary: "DecoderSummary") -> str:
+    agreement = interval(summary.undecoded)
+    if not summary.undecoded.excludes_zero:
+        return f"Ranks of heads without decoding are not shown to agree with those of pictures ({agreement})."
+    return f"Ranks of heads without decoding agree with those of pictures by {agreement}."
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f}% [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+
+
+def _caution(summary: "DecoderSummary") -> str:
+    return ", which are too narrow for so few concepts" if caution(summary.n_concepts) else ""
+
+
 def decoder_claims(summary: "DecoderSummary") -> list[Claim]:
     """Claims that are compared between models."""
     return [
-        Claim("Ranking heads without decoding agrees with ranking them by pictures", summary.undecoded),
-        Claim("The default number of steps ranks heads as the slow reference does", summary.default.own.share, 0.95),
+        Claim("Ranking heads by embeddings, without decoding, agrees with ranking them by pictures", summary.undecoded),
+        Claim(
+            "The default number of denoising steps ranks heads as the slow reference does",
+            summary.default.own.share,
+            summary.wanted,
+        ),
     ]

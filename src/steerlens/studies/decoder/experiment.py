@@ -9,7 +9,7 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.decoder.figures import seeds_figure, settings_figure, steps_figure
+from steerlens.studies.decoder.figures import seeds_figure, summary_figures
 from steerlens.studies.decoder.measure import (
     PICTURES,
     SHOWN_HEADS,
@@ -146,8 +146,7 @@ class DecoderExperiment(Experiment[_Measured, DecoderSummary]):
         pictures = [(subject.id, subject.concept) for subject in everyone]
         rows = table_rows(measured.decodings, self.options, pictures, measured.heads)
         figures = {
-            "steps": steps_figure(summary),
-            "settings": settings_figure(summary),
+            **summary_figures(summary),
             "seeds": seeds_figure(measured.shown, everyone[0], measured.heads, summary),
         }
         return Output(rows, figures, {"timings.json": timings(measured.decodings, self.options)})

@@ -42,6 +42,11 @@ def _lines(summary: DecoderSummary) -> tuple[_Line, ...]:
     return (_OWN,) if summary.reference.judged is None else (_OWN, _JUDGE)
 
 
+def summary_figures(summary: DecoderSummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary."""
+    return {"steps": steps_figure(summary), "settings": settings_figure(summary)}
+
+
 def steps_figure(summary: DecoderSummary) -> Figure:
     """Draws rank correlation with the reference, agreement over seeds and fidelity over the number of steps."""
     rows = sorted((row for row in summary.rows if row.axis in ("default", "steps")), key=lambda row: row.steps)
@@ -53,7 +58,7 @@ def steps_figure(summary: DecoderSummary) -> Figure:
     ceiling = summary.reference.own.rank_correlation
     ranking.axhspan(ceiling.low, ceiling.high, color=PALE, zorder=0)
     ranking.axhline(
-        ceiling.value, color=MIDDLE, linewidth=1, label=f"encoder's ceiling: {summary.reference.steps} steps"
+        ceiling.value, color=MIDDLE, linewidth=1, label=f"reference's self-agreement: {summary.reference.steps} steps"
     )
     ranking.axhline(
         summary.wanted * ceiling.value, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it"
@@ -101,7 +106,7 @@ def settings_figure(summary: DecoderSummary) -> Figure:
                     draw_estimate(axes, estimate, place + offset, line.colour, line.marker, name, width=1.4)
         draw_estimate(fidelity, row.fidelity, place, _OWN.colour, _OWN.marker, width=1.4)
     ceiling = summary.reference.own.rank_correlation.value
-    ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="encoder's ceiling")
+    ranking.axvline(ceiling, color=MIDDLE, linewidth=1, label="reference's self-agreement")
     wanted = summary.wanted * ceiling
     ranking.axvline(wanted, color=MIDDLE, linewidth=1, linestyle=":", label=f"{summary.wanted:g} of it")
     names = [f"{row.name} ({row.passes} passes)" for row in rows]

@@ -3,7 +3,7 @@
 import math
 
 from steerlens.studies.decoder.results import DecoderSummary
-from steerlens.studies.shared.markdown import Bar, Finding, at_least, interval
+from steerlens.studies.shared.markdown import Bar, Finding, at_least, interval, on
 
 
 def decoder_findings(summary: DecoderSummary) -> list[Finding]:
@@ -11,8 +11,11 @@ def decoder_findings(summary: DecoderSummary) -> list[Finding]:
     return [
         Finding(steps_words(summary), headline=True),
         Finding(
-            f"At the default setting, 1 minus the agreement over seeds is {interval(summary.invented)}. The decoder "
-            "invents at least this part of a picture; inventions that all seeds share are not counted.",
+            on(
+                summary.model,
+                f"at the default setting, 1 minus the agreement over seeds is {interval(summary.invented)}. ",
+            )
+            + "The decoder invents at least this part of a picture; inventions that all seeds share are not counted.",
             headline=True,
         ),
     ]
@@ -22,11 +25,12 @@ def steps_words(summary: DecoderSummary) -> str:
     """Sentences on the rule for the number of steps, its result with and without uncertainty, and advice."""
     wanted, default, rows = summary.wanted, summary.default, summary.by_steps
     fewest, certain = summary.cheapest_steps, summary.certain_steps
-    rule = (
-        f"A number of steps is enough, with all else as by default, if it reaches {wanted:g} of the ceiling. Fewest "
-        f"steps as a point estimate: **{'none' if fewest is None else fewest}**"
+    rule = on(
+        summary.model,
+        f"a number of steps is enough, with all else as by default, if it reaches {wanted:g} of the reference's "
+        f"self-agreement. Fewest steps as a point estimate: **{'none' if fewest is None else fewest}**"
         f"{'' if fewest is None else ', share ' + interval(rows[fewest].own.share)}. Fewest steps for which the "
-        f"interval's lower end reaches {wanted:g} too: **{'none' if certain is None else certain}**. "
+        f"interval's lower end reaches {wanted:g} too: **{'none' if certain is None else certain}**. ",
     )
     own = f"the default, {default.steps} steps, has a share of {interval(default.own.share)}"
     if fewest is None:
@@ -36,7 +40,7 @@ def steps_words(summary: DecoderSummary) -> str:
             f"{interval(most.own.share)}"
         )
         if at_least(default.own.share, most.own.share):
-            return f"{words}: more steps than the default do not help, and the missing share has another cause."
+            return f"{words}: more steps than the default are not shown to help."
         return f"{words}."
     if certain is not None:
         return f"{rule}So {certain} steps are enough (the interval is not corrected for the search); {own}."

@@ -13,7 +13,8 @@ def decoder_section(summary: DecoderSummary) -> str:
         f"{summary.n_heads} heads, steered with {summary.strength} and decoded with {len(summary.seeds)} "
         f"seeds at every setting. Heads are ranked by similarity with the {summary.target}, one seed at a time, and "
         f"compared with the reference ({reference.name}, {len(summary.reference_seeds)} other seeds, mean over all "
-        "but one). The ceiling is the rank correlation of a reference seed with the mean over the other seeds. "
+        "but one). The reference's *self-agreement* is the rank correlation of a reference seed with the mean over the "
+        "other seeds. "
         f"{resampled(summary.n_concepts)}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study decoder --data DATA --out studies/decoder'}\n",
@@ -38,7 +39,7 @@ def _settings(summary: DecoderSummary) -> str:
     judged = summary.reference.judged is not None
     headings = ["setting", "passes"]
     for viewer in ("", ", judged") if judged else ("",):
-        headings += [f"{what}{viewer}" for what in ("rank correlation", "share of the ceiling", "agreement")]
+        headings += [f"{what}{viewer}" for what in ("rank correlation", "share of the self-agreement", "agreement")]
     return table(
         [*headings, "fidelity"],
         [_cells(row, _marked(row, summary), judged=judged) for row in (*summary.rows, summary.reference)],

@@ -24,6 +24,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
     name = "decoder"
     title = "Decoder"
     question = "How much does the decoder add to the requested embedding, and how many steps are worth their time?"
+    of_settings = True
 
     @property
     def arguments(self) -> type[DecoderArguments]:
@@ -76,6 +77,7 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
     def report(self) -> "Report[DecoderSummary]":
         """Functions that read and report its summary."""
         from steerlens.studies.decoder.conclusion import decoder_claims, decoder_conclusion
+        from steerlens.studies.decoder.figures import summary_figures
         from steerlens.studies.decoder.findings import decoder_bars, decoder_findings
         from steerlens.studies.decoder.results import DecoderSummary
         from steerlens.studies.decoder.section import decoder_section
@@ -91,4 +93,5 @@ class DecoderStudy(Study[DecoderArguments, "DecoderSummary"]):
             conclusion=decoder_conclusion,
             claims=decoder_claims,
             opening=("Agreement of pictures over the number of denoising steps", "steps"),
+            figures=summary_figures,
         )

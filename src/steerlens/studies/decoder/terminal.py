@@ -16,9 +16,9 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
     lines = [
         f"{summary.n_pictures} pictures, {summary.n_decoded} of {summary.n_heads} heads, {len(summary.seeds)} seeds; "
         f"steered with {summary.strength}, ranked by similarity with {summary.target}",
-        f"reference: {reference.name}; correlation of a seed with the others' mean (the ceiling): "
+        f"reference: {reference.name}; correlation of a seed with the others' mean (self-agreement): "
         f"{reference.own.rank_correlation}",
-        f"{'setting':{width}} {'rank correlation':22} {'of the ceiling':22} {'agreement':22} seconds per picture",
+        f"{'setting':{width}} {'rank correlation':22} {'of self-agreement':22} {'agreement':22} seconds per picture",
     ]
     for row in summary.rows:
         seconds = timings.get(row.name, {}).get("seconds")
@@ -32,7 +32,7 @@ def decoder_lines(summary: DecoderSummary, folder: Path) -> list[str]:
         *(f"without a lens, {name}: {estimate}" for name, estimate in summary.baselines.items()),
         f"invented (1 - agreement over seeds): {summary.invented}; 1 - agreement of different inputs: "
         f"{1 - summary.default.own.unrelated:.2f}",
-        f"fewest steps whose share of the ceiling is {summary.wanted:g}: {fewest} by point estimate, {certain} by "
-        "the lower end of the interval",
+        f"fewest steps whose share of the self-agreement is {summary.wanted:g}: {fewest} by point estimate, {certain} "
+        "by the lower end of the interval",
     ]
     return [*lines, *decoder_conclusion(summary).lines(), *closing_lines(folder, caution(summary.n_concepts))]

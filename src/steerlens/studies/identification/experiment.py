@@ -7,7 +7,7 @@ from typing import Any
 
 from steerlens.encoders import Encoder
 from steerlens.progress import Progress
-from steerlens.studies.identification.figures import pictures_figure, shares_figure
+from steerlens.studies.identification.figures import pictures_figure, summary_figures
 from steerlens.studies.identification.measure import (
     PICTURES,
     RANDOM_PART,
@@ -126,7 +126,7 @@ class IdentificationExperiment(Experiment[_Measured, IdentificationSummary]):
     def output(self, measured: _Measured, summary: IdentificationSummary) -> Output:
         """One table row per picture and head; the shares, and pictures of single heads."""
         identified, reported = measured.identified, self.subjects.reported
-        figures = {"shares": shares_figure(summary)}
+        figures = summary_figures(summary)
         if measured.shown is not None:
             figures["pictures"] = pictures_figure(measured.shown, reported, identified.foils, identified.sites)
         return Output(table_rows(identified, [(subject.id, subject.concept) for subject in reported]), figures)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from steerlens.sites import Site
-from steerlens.studies.identification.findings import CHANCE, lens_words
+from steerlens.studies.identification.conclusion import BAR, CHANCE, lens_words
 from steerlens.studies.identification.measure import DIFFUSION, PicturesPart, shown_rows
 from steerlens.studies.identification.results import VIEW_WORDS, IdentificationSummary
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL
@@ -31,6 +31,11 @@ _STYLES = {
 }
 
 
+def summary_figures(summary: IdentificationSummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary."""
+    return {"shares": shares_figure(summary)}
+
+
 def shares_figure(summary: IdentificationSummary) -> Figure:
     """Draws how often the own write is closer to the input, over all heads and by layer."""
     figure = Figure(figsize=(9.4, 3.9), layout="constrained")
@@ -52,13 +57,17 @@ def shares_figure(summary: IdentificationSummary) -> Figure:
     overall.set_yticks(range(len(bars)), [name for name, *_ in reversed(bars)], fontsize=7.5)
     overall.set_ylim(-0.6, len(bars) - 0.3)
     overall.axvline(100 * CHANCE, color=STRONG, linestyle="--", linewidth=1)
-    overall.set_xlabel("own write closer to the input, % of comparisons\n(dashed: guessing)", fontsize=8)
+    overall.axvline(100 * BAR, color=STRONG, linestyle=":", linewidth=1)
+    overall.set_xlabel(
+        "own write closer to the input, % of comparisons\n(dashed: guessing; dotted: the bar)", fontsize=8
+    )
     for (lens, view), (colour, dash, marker) in _STYLES.items():
         row = summary.row(lens, view)
         if row is not None:
             label = f"{lens_words(lens)}, {VIEW_WORDS[view]}"
             draw_curve(by_layer, summary.layers, [*map(_percent, row.by_layer)], colour, dash, marker, label)
     by_layer.axhline(100 * CHANCE, color=STRONG, linestyle="--", linewidth=1)
+    by_layer.axhline(100 * BAR, color=STRONG, linestyle=":", linewidth=1)
     by_layer.set_xlabel("layer of the head", fontsize=8)
     by_layer.set_ylabel("own write closer to the input, %", fontsize=8)
     by_layer.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(-0.1, -0.16), ncols=2)

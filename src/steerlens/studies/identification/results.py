@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from steerlens.studies.identification.conclusion import identification_conclusion
 from steerlens.studies.identification.scores import LENSES, STEERING
 from steerlens.studies.shared.conclusion import Conclusion
 from steerlens.studies.shared.judge import JudgeName
@@ -56,7 +58,6 @@ class IdentificationSummary(StudySummary):
     """Everything that the identification study reports.
 
     Attributes:
-        conclusion: plain sentences and a next step.
         n_pictures: number of pictures.
         n_concepts: number of their concepts.
         n_heads: number of the encoder's heads.
@@ -74,7 +75,6 @@ class IdentificationSummary(StudySummary):
         model: name of the pair.
     """
 
-    conclusion: Conclusion
     n_pictures: int
     n_concepts: int
     n_heads: int
@@ -90,6 +90,15 @@ class IdentificationSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Plain sentences and a next step."""
+        return identification_conclusion(self)
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        return self.conclusion.to_json()
 
     def row(self, lens: str, view: str, compare: str = INPUT) -> Identification | None:
         """Result of a lens, or None if it was not measured."""

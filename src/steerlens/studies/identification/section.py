@@ -1,6 +1,6 @@
 """Page of the identification study: its figure, and tables by lens and by layer."""
 
-from steerlens.studies.identification.findings import lens_words, share
+from steerlens.studies.identification.conclusion import lens_words, share
 from steerlens.studies.identification.results import VIEW_WORDS, Identification, IdentificationSummary
 from steerlens.studies.shared.markdown import figure, interval, judged_by, table
 from steerlens.studies.shared.stats import caution

@@ -54,11 +54,9 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
     @property
     def report(self) -> "Report[IdentificationSummary]":
         """Functions that read and report its summary."""
-        from steerlens.studies.identification.findings import (
-            identification_bars,
-            identification_claims,
-            identification_findings,
-        )
+        from steerlens.studies.identification.conclusion import identification_claims
+        from steerlens.studies.identification.figures import summary_figures
+        from steerlens.studies.identification.findings import identification_bars, identification_findings
         from steerlens.studies.identification.results import IdentificationSummary
         from steerlens.studies.identification.section import identification_section
         from steerlens.studies.identification.terminal import identification_lines
@@ -73,4 +71,5 @@ class IdentificationStudy(Study[IdentificationArguments, "IdentificationSummary"
             conclusion=lambda summary: summary.conclusion,
             claims=identification_claims,
             opening=("How often is the own write closer to the input?", "shares"),
+            figures=summary_figures,
         )

@@ -7,14 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses import Strength
-from steerlens.studies.identification.findings import conclude
 from steerlens.studies.identification.measure import DIFFUSION
 from steerlens.studies.identification.results import Identification, IdentificationSummary
 from steerlens.studies.identification.scores import LENSES, STEERING, Identified, wins
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.measurements import View
 from steerlens.studies.shared.stats import Estimate, mean_estimate
-from steerlens.studies.shared.targets import INPUT, OTHER
+from steerlens.studies.shared.targets import INPUT
 
 
 def summarise(
@@ -47,18 +46,8 @@ def summarise(
     view = identified.views[0]
     own = identified.contest(STEERING, view, INPUT).share()
     alone = identified.contest(DIFFUSION, view, INPUT).share()
-    by_key = {row.key: row for row in rows}
     difference = _over_pictures(identified, own - alone)
     return IdentificationSummary(
-        conclusion=conclude(
-            model,
-            by_key[STEERING, view, INPUT],
-            by_key[STEERING, "requested", INPUT],
-            by_key[DIFFUSION, view, INPUT],
-            difference,
-            _layers(identified),
-            by_key.get((STEERING, view, OTHER)),
-        ),
         n_pictures=len(identified.parts),
         n_concepts=len(set(identified.concepts)),
         n_heads=n_heads,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from steerlens.studies.identification.findings import lens_words, share
+from steerlens.studies.identification.conclusion import lens_words, share
 from steerlens.studies.identification.results import VIEW_WORDS, IdentificationSummary
 from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.targets import INPUT

@@ -7,7 +7,8 @@ from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.conclusion import Claim, Conclusion
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import interval
-from steerlens.studies.shared.partial import GIVEN_BOTH, NORM
+from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
+from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import TEXT
 
 if TYPE_CHECKING:
@@ -27,46 +28,67 @@ def importance_conclusion(summary: "ImportanceSummary") -> Conclusion | None:
     if own is None or other is None or norm is None or difference is None or left is None:
         return None
     model = summary.setup.model or "this model"
-    verdict = "predicts" if own.estimate.above() else "does not predict"
-    better = (
-        "more than" if difference.estimate.above() else "less than" if difference.estimate.excludes_zero else "like"
-    )
+    beyond = summary.difference(f"{_PLAIN_UNDECODED}{LESS_NORM}", effect)
     sentences = [
-        f"On {model}, the Steering Lens {verdict} how far the embedding moves when a head is ablated "
-        f"({effect.ablation} "
-        f"ablation): rank correlation {interval(own.estimate)} before decoding, {better} the Diffusion Lens "
-        f"({interval(other.estimate)}).",
-        _against_baselines(norm.estimate.value, own.estimate.value, interval(left.estimate), left.estimate.above()),
+        f"On {model}, before decoding, the Steering Lens {_predicts(own.estimate)} how far the embedding moves when a "
+        f"head is ablated ({effect.ablation} ablation; rank correlation {interval(own.estimate)}); "
+        f"{_norm(norm.estimate, None if beyond is None else beyond.estimate)}, and with this norm and the layer held "
+        f"fixed, {_left(left.estimate)} of the lens' figure ({interval(left.estimate)}).",
+        _other_lens(summary, difference.estimate, other.estimate),
         _decoded(summary, effect),
         _towards_labels(summary),
-        f"Measured on {summary.n_pictures} pictures of {summary.n_concepts} concepts and {summary.n_heads} heads; 95 % "
-        "intervals in brackets.",
+        f"Measured on {summary.n_pictures} pictures of {summary.n_concepts} concepts and {summary.n_heads} heads"
+        f"{'' if summary.setup.decoding else ', without decoding pictures'}; 95 % intervals in brackets.",
     ]
-    return Conclusion(tuple(sentences), _next_step(summary, norm.estimate.value > own.estimate.value))
-
-
-def _against_baselines(norm: float, own: float, left: str, remains: bool) -> str:
-    beaten = norm > own
-    size = "does better" if beaten else "does worse"
-    rest = f"something is left of the lens' figure, {left}" if remains else f"nothing certain is left of it, {left}"
-    return (
-        f"The size of a head's write, which needs no lens, {size} ({norm:+.2f}); with size and layer held "
-        f"fixed, {rest}."
+    return Conclusion(
+        tuple(filter(None, sentences)), _next_step(summary, beyond is not None and beyond.estimate.above())
     )
+
+
+def _predicts(own: Estimate) -> str:
+    if own.above():
+        return "predicts"
+    return "predicts in reverse" if own.excludes_zero else "is not shown to predict"
+
+
+def _norm(norm: Estimate, beyond: Estimate | None) -> str:
+    """What the norm of the write, which needs no lens, does beside the lens."""
+    compared = "is not told apart from it"
+    if beyond is not None and beyond.excludes_zero:
+        compared = "does worse" if beyond.above() else "does better"
+    return f"the norm of a head's write, which needs no lens, {compared} ({interval(norm)})"
+
+
+def _left(left: Estimate) -> str:
+    return "something is left" if left.above() else "nothing certain is left"
+
+
+def _other_lens(summary: "ImportanceSummary", difference: Estimate, other: Estimate) -> str:
+    """Comparison with the Diffusion Lens, raw and with both baselines held fixed; and the layer alone."""
+    effect = summary.published
+    words = "is not told apart from"
+    if difference.excludes_zero:
+        words = "does better than" if difference.above() else "does worse than"
+    text = f"The Steering Lens {words} the Diffusion Lens ({interval(other)}; difference {interval(difference)})"
+    if (held := summary.difference(_PLAIN_UNDECODED, effect, GIVEN_BOTH)) is not None:
+        text += f", with norm and layer held fixed {interval(held.estimate)}"
+    if (layer := summary.row(LAYER, effect)) is not None:
+        text += f"; the number of the layer alone reaches {interval(layer.estimate)}"
+    return f"{text}."
 
 
 def _decoded(summary: "ImportanceSummary", effect: Effect) -> str:
     row = summary.row(f"steering, {PLAIN_KIND}", effect)
     if row is None:
-        return "No pictures were decoded, so nothing is said of pictures."
-    share = _share(summary.oracle, effect)
-    words = f"Its decoded pictures reach {interval(row.estimate)}"
-    if share is None:
+        return ""
+    words = f"In decoded pictures it reaches {interval(row.estimate)}"
+    if (left := summary.row(f"steering, {PLAIN_KIND}", effect, GIVEN_BOTH)) is not None:
+        words += f", with norm and layer held fixed {interval(left.estimate)}"
+    if (share := _share(summary.oracle, effect)) is None:
         return f"{words}."
     return (
-        f"{words}; the true effect itself, decoded, reaches {interval(share.most)}, so pictures of this decoder "
-        "can tell "
-        f"no more, and the lens' share of that is {interval(share.share)}."
+        f"{words}; the true effect itself, decoded, reaches {interval(share.most)}, which is the most that pictures of "
+        f"this decoder can tell, and with the same seed the lens reaches {interval(share.share)} of that."
     )
 
 
@@ -75,12 +97,19 @@ def _towards_labels(summary: "ImportanceSummary") -> str:
     score, effect = f"steering, {PLAIN_KIND}, {UNDECODED}", Effect("total", TEXT, summary.published.ablation)
     null = next((row for row in summary.nulls if (row.score, row.effect) == (score, effect)), None)
     if null is None:
-        return "Effects towards labels were not measured: the model knows no text of every label."
+        return "Effects towards labels were not measured, since the model has no text for some of the labels."
     counted = f"{summary.n_counted} of {summary.n_pictures} pictures" if summary.n_recognised >= 0 else "all pictures"
     known = ", those that the encoder recognises," if 0 <= summary.n_recognised == summary.n_counted else ""
+    if not null.own.above():
+        meaning = "so nothing is shown towards labels"
+    elif null.own.low <= max(null.others.value, null.random.value):
+        meaning = "so the figure says nothing of the label"
+    else:
+        meaning = "so the label matters"
     return (
         f"Towards the picture's own label, on {counted}{known} it reaches {interval(null.own)} before decoding; "
-        f"towards other pictures' labels {interval(null.others)}, and towards random vectors {interval(null.random)}."
+        f"towards other pictures' labels {interval(null.others)} and towards random vectors {interval(null.random)}, "
+        f"{meaning}."
     )
 
 
@@ -90,8 +119,8 @@ def _share(shares: "Sequence[OracleShare]", effect: Effect) -> "OracleShare | No
     return max(own, key=lambda row: row.most.value, default=None)
 
 
-def _next_step(summary: "ImportanceSummary", norm_wins: bool) -> str:
-    if norm_wins:
+def _next_step(summary: "ImportanceSummary", beats_norm: bool) -> str:
+    if not beats_norm:
         return (
             "to find the heads that matter, ablate them, or sort them by the norm of their writes; use the lens to see "
             "what a head writes, and judge its pictures by whether they fit their own input better than another's."
@@ -105,12 +134,11 @@ def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
     """Claims that are compared between models."""
     claims: list[Claim] = []
     effects = {
-        f"how far ablation moves the embedding ({name} ablation)": Effect("total", "", name)
-        for name in ("zero", "mean")
+        f"how far {name} ablation of a head moves the embedding": Effect("total", "", name) for name in ("zero", "mean")
     }
-    effects["what ablation costs of the similarity with the label (mean ablation)"] = Effect("total", TEXT, "mean")
+    effects["how much similarity with the label mean ablation of a head costs"] = Effect("total", TEXT, "mean")
     for words, effect in effects.items():
-        towards = f", towards {effect.target}" if effect.target else ""
+        towards, leading = f", towards {effect.target}" if effect.target else "", effect == summary.published
         for label, how in (
             (f"{PLAIN_KIND}{towards}, {UNDECODED}", "before decoding"),
             (f"{PLAIN_KIND}{towards}", "in pictures"),
@@ -118,15 +146,19 @@ def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
             own = summary.row(f"steering, {label}", effect)
             if own is None:
                 continue
-            claims.append(Claim(f"Steering Lens predicts {words}, {how}", own.estimate))
-            if (left := summary.row(f"steering, {label}", effect, GIVEN_BOTH)) is not None:
-                claims.append(Claim(f"the same, with norm and layer held fixed ({words}, {how})", left.estimate))
-            if (difference := summary.difference(label, effect)) is not None:
-                claims.append(
-                    Claim(f"Steering Lens does better than Diffusion Lens ({words}, {how})", difference.estimate)
+            left = summary.row(f"steering, {label}", effect, GIVEN_BOTH)
+            difference, norm = (summary.difference(name, effect) for name in (label, f"{label}{LESS_NORM}"))
+            claims += [
+                Claim(what, row.estimate, 0.0, how, leading)
+                for what, row in (
+                    (f"The Steering Lens predicts {words}", own),
+                    (
+                        f"The Steering Lens predicts {words}, with the norm of the write and the layer held fixed",
+                        left,
+                    ),
+                    (f"The Steering Lens predicts {words} better than the Diffusion Lens does", difference),
+                    (f"The Steering Lens predicts {words} better than the norm of the write does", norm),
                 )
-            if (norm := summary.difference(f"{label}{LESS_NORM}", effect)) is not None:
-                claims.append(
-                    Claim(f"Steering Lens does better than the norm of the write ({words}, {how})", norm.estimate)
-                )
+                if row is not None
+            ]
     return claims

@@ -9,7 +9,7 @@ from steerlens.encoders import Encoder
 from steerlens.errors import UsageError
 from steerlens.progress import Progress
 from steerlens.sites import Site
-from steerlens.studies.importance.figures import correlation_figure, layer_figure, plain_figure, scatter_figure
+from steerlens.studies.importance.figures import scatter_figure, summary_figures
 from steerlens.studies.importance.measure import measure_remainders, measure_report, measure_selection
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.results import ImportanceSetup, ImportanceSummary
@@ -171,14 +171,8 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         """One table row per picture and head; figures of correlations, heads and layers."""
         pictures = [(subject.id, subject.concept) for subject in self.subjects.reported]
         rows = table_rows(measured.tables, pictures, measured.sites, measured.choices, self.main)
-        figures = {
-            "plain": plain_figure(summary),
-            "correlations": correlation_figure(summary),
-            "heads": scatter_figure(summary, rows),
-            **({"layers": layer_figure(summary)} if self.options.sae is None else {}),
-        }
-        components = summary.setup.components
-        return Output(rows, {name: worded_figure(figure, components) for name, figure in figures.items()})
+        scatter = worded_figure(scatter_figure(summary, rows), summary.setup.components)
+        return Output(rows, {**summary_figures(summary), "heads": scatter})
 
 
 def importance_experiment(

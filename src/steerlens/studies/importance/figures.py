@@ -10,11 +10,20 @@ from matplotlib.ticker import MaxNLocator
 
 from steerlens.studies.importance.results import ImportanceSummary, Row
 from steerlens.studies.importance.scores import PLAIN_KIND, UNDECODED
-from steerlens.studies.shared.candidates import LENSES, tick_label
+from steerlens.studies.shared.candidates import LENSES, readable, tick_label
 from steerlens.studies.shared.oracle import oracle_name
 from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
-from steerlens.studies.shared.wording import HEADS
+from steerlens.studies.shared.wording import HEADS, worded_figure
+
+
+def summary_figures(summary: ImportanceSummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary, in the words of its components."""
+    components = summary.setup.components
+    figures = {"plain": plain_figure(summary), "correlations": correlation_figure(summary)}
+    if components == HEADS:  # features of one autoencoder share their layer
+        figures["layers"] = layer_figure(summary)
+    return {name: worded_figure(figure, components) for name, figure in figures.items()}
 
 
 def correlation_figure(summary: ImportanceSummary) -> Figure:
@@ -58,7 +67,7 @@ def scatter_figure(summary: ImportanceSummary, rows: Sequence[Mapping[str, Any]]
         shade = 0.85 - 0.85 * layers / max(1, layers.max())
         axes.scatter(points[:, 0], points[:, 1], c=shade, cmap="gray", vmin=0, vmax=1, s=18, edgecolors="black", lw=0.4)
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(readable(name), fontsize=9)
         axes.set_xlabel("similarity (cosine)", fontsize=8)
         plain_axes(axes)
     figure.axes[0].set_ylabel("effect of ablation (cosine)", fontsize=8)

@@ -8,7 +8,7 @@ from steerlens.studies.importance.results import ImportanceSummary, Row
 from steerlens.studies.importance.scores import CENTRED_KIND, PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, readable
 from steerlens.studies.shared.effects import Effect
-from steerlens.studies.shared.markdown import Bar, Finding, aim, claim, interval, lost, met, percent
+from steerlens.studies.shared.markdown import Bar, Finding, aim, claim, interval, lost, met, on, percent
 from steerlens.studies.shared.partial import GIVEN_BOTH
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT, OTHER
@@ -133,12 +133,13 @@ def _like_with_like(summary: ImportanceSummary) -> Iterator[Finding]:
     rows = [row for name in names if main.target and (row := summary.difference(name, main)) is not None]
     if not rows:
         return
-    words = "; ".join(f"both {row.name}: {interval(row.estimate)}" for row in rows)
+    words = "; ".join(f"both {readable(row.name)}: {interval(row.estimate)}" for row in rows)
     better = sum(row.estimate.above() for row in rows)
     since = " (mean ablation removes exactly the centred write, which favours a lens that steers with it)"
     yield Finding(
-        f"Like with like{since if main.ablation == 'mean' else ''}: Steering Lens minus Diffusion Lens, {words}. The "
-        f"Steering Lens does better in {better} of {len(rows)}. These are checks of consistency too."
+        f"Like with like{since if main.ablation == 'mean' else ''}: Steering Lens minus Diffusion Lens, {words}. "
+        f"{on(summary.setup.model, 'the Steering Lens')} does better in {better} of {len(rows)}. These are checks of "
+        "consistency too."
     )
 
 
@@ -146,10 +147,14 @@ def _best(summary: ImportanceSummary, effect: Effect) -> Finding:
     """The scores that predict an effect best, of all scores and of decoded pictures, without checks of consistency."""
     rows = [row for row in summary.rows if row.effect == effect and row.predicts]
     best, decoded = _largest(rows), [row for row in rows if row.score in summary.reliability]
-    words = f"Best predictor of the effect ({effect}), by point estimate: {_named(summary, best)}"
+    words = f"Best predictor of the effect ({effect}){_on(summary)}, by point estimate: {_named(summary, best)}"
     if decoded:
         words += f"; best among scores of decoded pictures: {_named(summary, _largest(decoded))}"
     return Finding(f"{words}.")
+
+
+def _on(summary: ImportanceSummary) -> str:
+    return f" on {summary.setup.model}" if summary.setup.model else ""
 
 
 def _named(summary: ImportanceSummary, row: Row) -> str:
@@ -187,7 +192,7 @@ def _plain_bars(summary: ImportanceSummary) -> Iterator[Bar]:
                 f"importance: Steering Lens, decoded, as a share of the {share.oracle} ({share.effect})",
                 interval(share.share),
                 f"aim: {ORACLE_AIM:g}",
-                aim(share.share.value >= ORACLE_AIM),
+                aim(share.share, ORACLE_AIM),
             )
 
 
@@ -222,7 +227,7 @@ def importance_bars(summary: ImportanceSummary) -> list[Bar]:
                 "importance: Steering Lens, share of the exact direct effect's correlation, decoded",
                 interval(share),
                 f"aim: {CEILING_AIM:g}",
-                aim(share.value >= CEILING_AIM),
+                aim(share, CEILING_AIM),
             )
         )
     layers = " ".join(f"{value:.0%}" for value in summary.beats_by_layer)

@@ -8,7 +8,14 @@ from steerlens.studies.importance.results import STATISTICS, Difference, Importa
 from steerlens.studies.importance.scores import PLAIN_KIND
 from steerlens.studies.importance.tables import baseline_tables, main_table
 from steerlens.studies.importance.variants import CENTRED_VARIANT, NEUTRAL_VARIANT
-from steerlens.studies.shared.candidates import CHOSEN, ONE_FACTOR, ONE_FACTOR_NAME, ONE_FACTOR_WORDS, readable
+from steerlens.studies.shared.candidates import (
+    CHOSEN,
+    ONE_FACTOR,
+    ONE_FACTOR_NAME,
+    ONE_FACTOR_WORDS,
+    SCORE_WORDS,
+    readable,
+)
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import (
     attenuation_table,
@@ -71,6 +78,7 @@ def importance_section(summary: ImportanceSummary) -> str:
         figure("Correlation of every score with the effect of ablation", "importance-correlations"),
         *_choices(summary),
         "## Correlations with the effect of ablation\n",
+        f"{SCORE_WORDS}\n",
         _correlations(summary, main),
         "The last column is the null: the same scores with *other* pictures' effects. *Means removed* leaves only the "
         "part of a score that is specific to picture and head, without the heads' general size.\n",
@@ -144,9 +152,11 @@ def beyond_the_paper(summary: ImportanceSummary) -> str:
         "## Beyond the paper\n",
         *(["Both sides of a difference are decoded with the same seeds.\n"] if summary.variants else []),
     ]
+    on = f" on {summary.setup.model}" if summary.setup.model else ""
     for variant in summary.variants:
         sides = [
-            f"{how}, {_helps(difference, own)} (paired difference {interval(difference)}, correlation {interval(own)})"
+            f"{how}, {_helps(difference, own)}{on} (paired difference {interval(difference)}, "
+            f"correlation {interval(own)})"
             for how, difference, own in (
                 ("decoded", variant.decoded_difference, variant.decoded),
                 ("not decoded", variant.undecoded_difference, variant.undecoded),
@@ -182,6 +192,7 @@ def _helps(difference: Estimate, own: Estimate) -> str:
 def _fast_ranking(summary: ImportanceSummary) -> list[str]:
     """Verdicts on whether the undecoded score can replace the decoded ranking, given the noise of seeds."""
     lines: list[str] = []
+    on = f" on {summary.setup.model}" if summary.setup.model else ""
     for row in summary.attenuation:
         if row.score not in (f"steering, {CHOSEN}", f"steering, {PLAIN_KIND}") or row.score not in summary.reliability:
             continue
@@ -191,9 +202,9 @@ def _fast_ranking(summary: ImportanceSummary) -> list[str]:
         if not math.isnan(most) and not math.isnan(row.agreement.low):
             verdict = "can replace it" if row.agreement.low >= 0.8 * most else "cannot replace it"
         lines.append(
-            f"- **Ranking without decoding**, {row.score}: the undecoded score correlates with the decoded ranking by "
-            f"{interval(row.agreement)} over heads; the seeds' noise limits a perfect score to "
-            f"{signed(most) or 'an unknown value'}. It **{verdict}** (bar: 0.8 of the limit). Correlation with the "
+            f"- **Ranking without decoding**, {readable(row.score)}: the undecoded score correlates with the decoded "
+            f"ranking by {interval(row.agreement)} over heads; the seeds' noise limits a perfect score to "
+            f"{signed(most) or 'an unknown value'}. It **{verdict}**{on} (bar: 0.8 of the limit). Correlation with the "
             f"effect: {interval(row.requested)} undecoded, {interval(row.decoded)} decoded."
         )
     return lines
@@ -202,10 +213,10 @@ def _fast_ranking(summary: ImportanceSummary) -> list[str]:
 def _shares(summary: ImportanceSummary) -> Iterable[str]:
     if not summary.ceiling_share:
         return ["The main effect is the exact direct effect itself, so no share of it is reported.\n"]
-    rows = [[name, interval(share)] for name, share in summary.ceiling_share.items()]
+    rows = [[readable(f"steering, {name}"), interval(share)] for name, share in summary.ceiling_share.items()]
     return [
         "Share of the exact direct effect's own correlation with the total effect:\n",
-        table(["Steering Lens", "share"], rows),
+        table(["score", "share"], rows),
     ]
 
 

@@ -76,6 +76,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
     def report(self) -> "Report[ImportanceSummary]":
         """Functions that read and report its summary."""
         from steerlens.studies.importance.conclusion import importance_claims, importance_conclusion
+        from steerlens.studies.importance.figures import summary_figures
         from steerlens.studies.importance.findings import importance_bars, importance_findings
         from steerlens.studies.importance.results import ImportanceSummary
         from steerlens.studies.importance.section import importance_section
@@ -91,4 +92,5 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             conclusion=importance_conclusion,
             claims=importance_claims,
             opening=("How well each score tells a head's importance", "plain"),
+            figures=summary_figures,
         ).worded(lambda summary: summary.setup.components)

@@ -66,10 +66,17 @@ def _partials(summary: ImportanceSummary) -> Iterable[str]:
                 else interval(row.estimate)
                 for kind in _RAW
             ]
-            rows.append([f"Steering minus Diffusion Lens, {label}", *cells])
+            rows.append([readable(f"Steering minus Diffusion Lens, {label}"), *cells])
             if (less := summary.difference(f"{label}{LESS_NORM}", effect)) is not None:
                 rows.append(
-                    [f"Steering Lens minus norm of the write, {label}", interval(less.estimate), "", "", "", ""]
+                    [
+                        readable(f"Steering Lens minus norm of the write, {label}"),
+                        interval(less.estimate),
+                        "",
+                        "",
+                        "",
+                        "",
+                    ]
                 )
         yield table(["score", *_RAW.values()], rows)
 
@@ -154,17 +161,11 @@ _LENS_WORDS = {"steering": "Steering Lens", "diffusion": "Diffusion Lens"}
 
 
 def _words(name: str) -> str:
-    words = readable(name)
-    lens, comma, rest = words.partition(", ")
-    if lens not in _LENS_WORDS or not comma:
-        return words
-    to = "the label" if f"towards {TEXT}" in rest else "the input"
-    if rest.startswith(PLAIN_KIND):
-        view = UNDECODED if UNDECODED in rest else "decoded"
-        if "towards" in rest and f"towards {TEXT}" not in rest:
-            to = "the target"
-        return f"{_LENS_WORDS[lens]}, similarity with {to}, {view}"
-    return f"{_LENS_WORDS[lens]}, {rest}"
+    lens, comma, rest = name.partition(", ")
+    if lens not in _LENS_WORDS or not comma or not rest.startswith(PLAIN_KIND):
+        return readable(name)
+    to = "the label" if f"towards {TEXT}" in rest else "the target" if "towards" in rest else "the input"
+    return f"{_LENS_WORDS[lens]}, similarity with {to}, {UNDECODED if UNDECODED in rest else 'decoded'}"
 
 
 def _short(effect: Effect) -> str:

@@ -9,7 +9,7 @@ from steerlens.encoders import Encoder
 from steerlens.progress import Progress
 from steerlens.sites import Site, all_heads
 from steerlens.studies.lenses.bank import Bank, PictureSource, embed_bank, known_names, names_of, read_bank
-from steerlens.studies.lenses.figures import pictures_figure, scores_figure
+from steerlens.studies.lenses.figures import pictures_figure, summary_figures
 from steerlens.studies.lenses.measure import PICTURES, SHOWN_HEADS, PicturesPart, measure, measure_pictures, unique
 from steerlens.studies.lenses.options import CONTRAST, RETRIEVAL, LensesOptions
 from steerlens.studies.lenses.results import LensChoice, LensesSummary
@@ -161,7 +161,7 @@ class LensesExperiment(Experiment[_Measured, LensesSummary]):
     def output(self, measured: _Measured, summary: LensesSummary) -> Output:
         """One table row per picture and head; correlations and transfer, and pictures of single heads."""
         reported = self.subjects.reported
-        figures = {"scores": scores_figure(summary)}
+        figures = summary_figures(summary)
         if measured.shown is not None:
             figures["pictures"] = pictures_figure(measured.shown, reported[0], measured.sites)
         lenses = [choice.setting for choice in measured.choices.values()]

@@ -15,6 +15,11 @@ from steerlens.studies.shared.subjects import Subject
 _STYLES = {"decoded": (DARK, "o"), "requested": (MIDDLE, "s"), "judged": (STRONG, "^")}
 
 
+def summary_figures(summary: LensesSummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary."""
+    return {"scores": scores_figure(summary)}
+
+
 def scores_figure(summary: LensesSummary) -> Figure:
     """Draws the correlation of each lens with the effects on names, and transfer over the size of the change."""
     figure = Figure(figsize=(9.4, 0.3 * len(summary.rows) + 1.9), layout="constrained")

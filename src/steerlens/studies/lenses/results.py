@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from steerlens.studies.lenses.conclusion import NORM, lenses_conclusion
 from steerlens.studies.lenses.options import KINDS, PICTURE, RETRIEVAL, CandidateLens
 from steerlens.studies.lenses.scores import View
 from steerlens.studies.shared.ablation import Ablation
@@ -11,9 +12,6 @@ from steerlens.studies.shared.conclusion import Conclusion
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.stats import Estimate
-
-NORM, LAYER = "norm of the write", "layer of the head"
-"""Baselines, which need no lens."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,6 @@ class LensesSummary(StudySummary):
     """Everything that the study of candidate lenses reports; all but the choices concerns the concepts to report on.
 
     Attributes:
-        conclusion: plain sentences and a next step.
         n_pictures: number of pictures to report on.
         n_concepts: number of their concepts.
         n_selection: number of pictures of the selection.
@@ -103,7 +100,6 @@ class LensesSummary(StudySummary):
         model: name of the pair.
     """
 
-    conclusion: Conclusion
     n_pictures: int
     n_concepts: int
     n_selection: int
@@ -127,6 +123,15 @@ class LensesSummary(StudySummary):
     def decodes(self) -> bool:
         """False of a study of requested embeddings alone (--no-decoder)."""
         return bool(self.seeds)
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Plain sentences and a next step."""
+        return lenses_conclusion(self)
+
+    def conclusion_words(self) -> dict[str, Any]:
+        """The conclusion as JSON values."""
+        return self.conclusion.to_json()
 
     def row(self, name: str, view: str = "decoded") -> LensRow | None:
         """Row of a lens or baseline, or None if it was not measured; without a decoder, of requested embeddings."""

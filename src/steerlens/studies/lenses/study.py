@@ -62,7 +62,9 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
     @property
     def report(self) -> "Report[LensesSummary]":
         """Functions that read and report its summary."""
-        from steerlens.studies.lenses.findings import lenses_bars, lenses_claims, lenses_findings
+        from steerlens.studies.lenses.conclusion import lenses_claims
+        from steerlens.studies.lenses.figures import summary_figures
+        from steerlens.studies.lenses.findings import lenses_bars, lenses_findings
         from steerlens.studies.lenses.results import LensesSummary
         from steerlens.studies.lenses.section import lenses_section
         from steerlens.studies.lenses.terminal import lenses_lines
@@ -77,6 +79,7 @@ class LensesStudy(Study[LensesArguments, "LensesSummary"]):
             conclusion=lambda summary: summary.conclusion,
             claims=lenses_claims,
             opening=("Which lens shows which names a head adds?", "scores"),
+            figures=summary_figures,
         )
 
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.studies.lenses.findings import conclude
+from steerlens.studies.lenses.conclusion import LAYER, NORM
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL, CandidateLens, Kind
-from steerlens.studies.lenses.results import LAYER, NORM, LensChoice, LensesSummary, LensRow, TransferRow
+from steerlens.studies.lenses.results import LensChoice, LensesSummary, LensRow, TransferRow
 from steerlens.studies.lenses.scores import NamedScores, View
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.stats import Estimate, mean_estimate
@@ -50,7 +50,6 @@ def summarise(
     transfer = _transfer(scores, choices) if scores.decodes else ()
     rows = _rows(scores, choices, judged=judge is not None and scores.names.judged is not None)
     return LensesSummary(
-        conclusion=conclude(model, rows, transfer),
         n_pictures=len(scores.tables),
         n_concepts=len(set(scores.concepts)),
         n_selection=n_selection,

@@ -1,11 +1,14 @@
 """Conclusion of the overlay study in plain sentences, and its claims; the figures alone decide the words."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
-from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
 from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.partial import LAYER, NORM
+from steerlens.studies.shared.stats import Estimate
 
 if TYPE_CHECKING:
     from steerlens.studies.overlay.results import OverlaySummary
@@ -19,39 +22,56 @@ def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
         return None
     model, change = summary.model or "this model", areas[CHANGE]
     main = areas.get(decoded, areas[undecoded])
-    works = "removes" if main.above() else "does not remove"
-    order, beside = "Steering Lens, not decoded,", "."
+    order, before = "Steering Lens, not decoded,", ""
     if decoded in areas:
-        order, beside = "Steering Lens' pictures", f", and {interval(areas[undecoded])} before decoding."
+        order, before = "Steering Lens' pictures", f"; before decoding it reaches {interval(areas[undecoded])}"
     less = summary.differences.get(f"{undecoded}, minus {CHANGE}")
-    verdict = "about as well as"
-    if less is not None and less.excludes_zero:
-        verdict = "better than" if less.above() else "worse than"
     return Conclusion(
         (
-            f"On {model}, ablating heads in the order of the {order} {works} an overlay better than random orders do: "
-            f"{interval(main)} on a scale from 0 (random) to 1 (a greedy search){beside}",
-            f"Before decoding it orders heads {verdict} the norm of the change that the overlay makes in each head's "
-            f"write, which needs no lens ({interval(change)}).",
-            f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",
+            f"On {model}, ablating heads in the order of the {order} {_removes(main)}: {interval(main)} on a scale "
+            f"from 0 (random orders) to 1 (a greedy search){before}; the norm of the change that the overlay makes in "
+            f"each head's write, which needs no lens, reaches {interval(change)}, {_beside(less)}.",
             _other_lens(summary),
+            f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",
+            _baselines(areas),
             f"Measured on {summary.n_pairs} pairs of base and overlay and {summary.n_heads} heads, by "
-            f"{summary.ablation} ablation; 95 % intervals in brackets.",
+            f"{summary.ablation} ablation, with settings chosen on {summary.n_selection} other pairs; 95 % intervals "
+            "in brackets.",
         ),
         "to find the heads that carry an object, compare their writes with and without it; use the lens to see "
-        "what they "
-        "write of it.",
+        "what they write of it.",
     )
+
+
+def _removes(area: Estimate) -> str:
+    if area.above():
+        return "removes an overlay better than random orders do"
+    if area.excludes_zero:
+        return "removes an overlay worse than random orders do"
+    return "is not shown to remove an overlay better than random orders do"
+
+
+def _beside(less: Estimate | None) -> str:
+    """How the norm of the change compares with the undecoded order, from the latter minus the former."""
+    if less is None or not less.excludes_zero:
+        return "which is not told apart from the lens before decoding"
+    return f"{'less' if less.above() else 'more'} than the lens before decoding"
+
+
+def _baselines(areas: Mapping[str, Estimate]) -> str:
+    words = joined([f"{name} {interval(areas[name])}" for name in (NORM, LAYER) if name in areas])
+    return f"Other orders that need no lens: {words}." if words else "No other order without a lens was measured."
 
 
 def _other_lens(summary: "OverlaySummary") -> str:
-    words = "no better and no worse than"
+    words = "is not told apart from the Diffusion Lens"
     if summary.difference.excludes_zero:
-        words = "better than" if summary.difference.above() else "worse than"
-    return (
-        f"The Steering Lens orders heads {words} the Diffusion Lens (difference {interval(summary.difference)})"
-        f"{'' if summary.decodes else ', not decoded'}."
-    )
+        words = f"orders heads {'better' if summary.difference.above() else 'worse'} than the Diffusion Lens"
+    text = f"The Steering Lens {words} (difference {interval(summary.difference)}"
+    before = summary.differences.get(f"steering minus diffusion, chosen{UNDECODED}")
+    if summary.decodes and before is not None:
+        text += f"; before decoding {interval(before)}"
+    return f"{text}{'' if summary.decodes else ', not decoded'})."
 
 
 def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
@@ -62,11 +82,12 @@ def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
         order = chosen_order("steering", ending)
         if order not in areas:
             continue
-        claims.append(Claim(f"Steering Lens' order removes an overlay better than random orders, {how}", areas[order]))
+        what = "Ablating heads in the Steering Lens' order removes an overlay better than"
+        claims.append(Claim(f"{what} random orders do", areas[order], 0.0, how, leading=True))
         for name, words in (
-            (f"steering minus diffusion, chosen{ending}", "the Diffusion Lens' order"),
-            (f"{order}, minus {CHANGE}", "the norm of the change in each write"),
+            (f"steering minus diffusion, chosen{ending}", "the Diffusion Lens' order does"),
+            (f"{order}, minus {CHANGE}", "the order by the norm of the change in each head's write does"),
         ):
             if (difference := summary.differences.get(name)) is not None:
-                claims.append(Claim(f"Steering Lens' order does better than {words}, {how}", difference))
+                claims.append(Claim(f"{what} {words}", difference, 0.0, how, leading=True))
     return claims

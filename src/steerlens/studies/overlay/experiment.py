@@ -8,13 +8,7 @@ from typing import Any
 from steerlens.encoders import Encoder
 from steerlens.progress import Progress
 from steerlens.studies.overlay.areas import Trajectories
-from steerlens.studies.overlay.figures import (
-    decoded_figure,
-    orders_figure,
-    retained_figure,
-    strip_figure,
-    trajectory_figure,
-)
+from steerlens.studies.overlay.figures import strip_figure, summary_figures
 from steerlens.studies.overlay.joint import ATTRIBUTION, GREEDY_STEPS, ONE_SHOT, RANDOM_ORDERS, REFERENCE, points
 from steerlens.studies.overlay.measure import (
     REPORT_TRAJECTORIES,
@@ -236,18 +230,11 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             for pair, trajectory in zip(reported, trajectories.trajectories, strict=True)
             if trajectory.pictures
         ]
-        figures = {
-            "trajectories": trajectory_figure(summary),
-            **({"decoded": decoded_figure(summary)} if summary.decodes else {}),
-            "orders": orders_figure(summary),
-            **({"retained": retained_figure(summary)} if summary.retained_curves else {}),
-            **{
-                f"strip-{number}": strip_figure(pair, trajectory, summary)
-                for number, (pair, trajectory) in enumerate(with_pictures)
-            },
+        strips = {
+            f"strip-{number}": worded_figure(strip_figure(pair, trajectory, summary), summary.components)
+            for number, (pair, trajectory) in enumerate(with_pictures)
         }
-        figures = {name: worded_figure(figure, summary.components) for name, figure in figures.items()}
-        return Output(table_rows(trajectories, pairs), figures)
+        return Output(table_rows(trajectories, pairs), {**summary_figures(summary), **strips})
 
 
 def overlay_experiment(

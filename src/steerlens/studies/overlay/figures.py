@@ -20,7 +20,8 @@ from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order, re
 from steerlens.studies.overlay.parts import TrajectoryPart
 from steerlens.studies.overlay.pictures import Overlaid
 from steerlens.studies.overlay.results import OverlaySummary
-from steerlens.studies.shared.candidates import ONE_FACTOR_NAME, readable, tick_label
+from steerlens.studies.shared.candidates import LENSES, ONE_FACTOR_NAME, readable, tick_label
+from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.plots import (
     DARK,
     FAINT,
@@ -34,6 +35,7 @@ from steerlens.studies.shared.plots import (
     plain_axes,
 )
 from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.wording import worded_figure
 
 _STEERING, _DIFFUSION = chosen_order("steering"), chosen_order("diffusion")
 
@@ -54,7 +56,7 @@ _STYLES = {
 }
 """Grey, dash, width and marker of each line, distinct without colours."""
 
-_BANDS = (_STEERING, _DIFFUSION, RANDOM, random_name(0))
+_BANDS = (_STEERING, RANDOM, random_name(0))
 """Lines whose intervals are drawn; more bands would cover one another."""
 
 _AREA_LIMITS = (-2.0, 3.0)
@@ -66,6 +68,55 @@ _UNITS = {
     BASE_CURVE: "similarity with the base (cosine)",
     PROJECTION_CURVE: "projection (0 base, 1 with overlay)",
 }
+
+
+def summary_figures(summary: OverlaySummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary, in the words of its components."""
+    figures = {"plain": plain_figure(summary), "trajectories": trajectory_figure(summary)}
+    if summary.decodes:
+        figures["decoded"] = decoded_figure(summary)
+    figures["orders"] = orders_figure(summary)
+    if summary.retained_curves:
+        figures["retained"] = retained_figure(summary)
+    return {name: worded_figure(figure, summary.components) for name, figure in figures.items()}
+
+
+def plain_figure(summary: OverlaySummary) -> Figure:
+    """Draws how much of an overlay each order of heads removes: the lenses beside orders that need no lens."""
+    lenses = [
+        (chosen_order(lens, ending), f"{lens.capitalize()} Lens, {how}")
+        for ending, how in ((UNDECODED, "before decoding"), ("", "in pictures"))
+        for lens in LENSES
+    ]
+    no_lens = [(CHANGE, "size of the change in the write"), (NORM, "size of the write"), (LAYER, "later layers first")]
+    candidates = [*lenses, *((name, f"{words} (no lens)") for name, words in no_lens)]
+    candidates.append((ONE_SHOT, "true effect of each head, ablated alone"))
+    areas = {row.name: row.area for row in summary.orders}
+    bars = [
+        (areas[name], words, MIDDLE if (name, words) in lenses else LIGHT)
+        for name, words in candidates
+        if name in areas
+    ]
+    figure = Figure(figsize=(8, 0.36 * len(bars) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(*summary.random_range, color=PALE, zorder=0, label="range of single random orders")
+    for place, (area, _, colour) in enumerate(reversed(bars)):
+        axes.barh(place, area.value, 0.55, color=colour)
+        axes.plot([area.low, area.high], [place, place], color=DARK, linewidth=1.2)
+    for value in (0, 1):
+        axes.axvline(value, color=DARK, linewidth=0.8)
+    axes.set_yticks(range(len(bars)), [words for _, words, _ in reversed(bars)], fontsize=9)
+    axes.set_xlabel("0: no better than random orders; 1: as a greedy search finds the heads", fontsize=9)
+    axes.set_title(
+        "If heads are ablated in this order, how soon does the overlay leave the embedding?\n"
+        f"{summary.model}: {_size(summary)}; lines: 95 % intervals",
+        fontsize=9,
+        loc="left",
+    )
+    figure.legend(fontsize=8, frameon=False, loc="outside lower right")
+    plain_axes(axes, label_size=8)
+    axes.tick_params(axis="y", labelsize=9)
+    return figure
 
 
 def trajectory_figure(summary: OverlaySummary) -> Figure:
@@ -137,7 +188,7 @@ def strip_figure(pair: Overlaid, trajectory: TrajectoryPart, summary: OverlaySum
     """Draws decoded pictures along each order, to see whether the overlay disappears and the base stays."""
     names = sorted(trajectory.pictures, key=list(_STYLES).index)
     columns = len(summary.decoded_counts)
-    side, left = 1.0, 1.5
+    side, left = 1.0, 1.6
     figure = Figure(figsize=(left + side * columns, side * (len(names) + 1) + 0.85))
     width, height = figure.get_size_inches()
 
@@ -161,7 +212,7 @@ def strip_figure(pair: Overlaid, trajectory: TrajectoryPart, summary: OverlaySum
                 count = summary.decoded_counts[place]
                 axes.set_title("1 head" if count == 1 else f"{count} heads", fontsize=7, pad=2)
             if place == 0:
-                axes.text(-0.06, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7)
+                axes.text(-0.06, 0.5, readable(name), transform=axes.transAxes, ha="right", va="center", fontsize=7)
     figure.suptitle(
         f"{pair.overlay_concept} on {pair.base_concept}: decoded after ablation of some of {summary.n_heads} heads",
         fontsize=8,

@@ -8,7 +8,7 @@ from steerlens.studies.overlay.results import (
     UNDECODED_ONE_SHOT,
     OverlaySummary,
 )
-from steerlens.studies.shared.markdown import Bar, Finding, aim, at_least, claim, interval, lost, met
+from steerlens.studies.shared.markdown import Bar, Finding, aim, at_least, claim, interval, lost, met, on
 from steerlens.studies.shared.partial import NORM
 from steerlens.studies.shared.stats import Estimate
 
@@ -26,13 +26,14 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
     steering, diffusion = chosen_order("steering"), chosen_order("diffusion")
     low, high = summary.random_range
     area, undecoded = summary.area(steering), summary.area(chosen_order("steering", UNDECODED))
+    lens = on(summary.model, "the Steering Lens")
     findings = [
         Finding(
-            f"The Steering Lens' pictures order heads {_better(area, high)} (area {interval(area)}; single random "
-            f"orders {low:+.2f} to {high:+.2f}).",
+            f"{lens}' pictures order heads {_better(area, high)} (area {interval(area)}; "
+            f"single random orders {low:+.2f} to {high:+.2f}).",
             headline=True,
         ),
-        Finding(_overlap(summary.differences[ONE_SHOT_DIFFERENCE], summary.area(ONE_SHOT)), headline=True),
+        Finding(_overlap(summary, ONE_SHOT_DIFFERENCE), headline=True),
         Finding(
             claim(
                 "The Steering Lens' pictures order heads better than the Diffusion Lens' pictures, each with its "
@@ -66,13 +67,11 @@ def _undecoded_findings(summary: OverlaySummary) -> list[Finding]:
     area, diffusion = (summary.area(chosen_order(lens, UNDECODED)) for lens in ("steering", "diffusion"))
     return [
         Finding(
-            f"Without a decoder, the Steering Lens orders heads {_better(area, high)} (area {interval(area)}; single "
-            f"random orders {low:+.2f} to {high:+.2f}).",
+            f"{on(summary.model, 'without a decoder')}, the Steering Lens orders heads {_better(area, high)} (area "
+            f"{interval(area)}; single random orders {low:+.2f} to {high:+.2f}).",
             headline=True,
         ),
-        Finding(
-            _overlap(summary.differences[UNDECODED_ONE_SHOT], summary.area(ONE_SHOT), "not decoded"), headline=True
-        ),
+        Finding(_overlap(summary, UNDECODED_ONE_SHOT, "not decoded"), headline=True),
         Finding(
             claim(
                 "The Steering Lens orders heads better than the Diffusion Lens, each with its chosen setting, not "
@@ -88,9 +87,13 @@ def _undecoded_findings(summary: OverlaySummary) -> list[Finding]:
     ]
 
 
+def _named(summary: OverlaySummary) -> str:
+    return f" on {summary.model}" if summary.model else ""
+
+
 def _better(area: Estimate, high: float) -> str:
     if not area.above():
-        return "no better than random orders"
+        return "worse than random orders" if area.excludes_zero else "no better than random orders, as far as is shown"
     return "better than all random orders" if area.value > high else "better than random orders on average"
 
 
@@ -98,22 +101,25 @@ def _direct(summary: OverlaySummary) -> Finding:
     undecoded, direct = summary.area(chosen_order("steering", UNDECODED)), summary.area(DIRECT)
     limit = ", the limit of a lens of direct contributions," if at_least(direct, undecoded) else ""
     return Finding(
-        f"Without decoding, the Steering Lens reaches an area of {interval(undecoded)}; the exact direct "
-        f"effect{limit} reaches {interval(direct)}."
+        f"{on(summary.model, 'without decoding')}, the Steering Lens reaches an area of {interval(undecoded)}; the "
+        f"exact direct effect{limit} reaches {interval(direct)}."
     )
 
 
-def _overlap(difference: Estimate, one_shot: Estimate, how: str = "decoded") -> str:
+def _overlap(summary: OverlaySummary, name: str, how: str = "decoded") -> str:
     """Verdict on the paper's claim of an overlap with the order of true single effects."""
+    difference, one_shot, where = summary.differences[name], summary.area(ONE_SHOT), _named(summary)
     what = (
         "The paper's claim that the Steering Lens' trajectory overlaps with that of the ACDC-like order (heads sorted "
         f"by their true single effects, area {interval(one_shot)}), {how}"
     )
     if not difference.excludes_zero:
-        return f"{what}: **not contradicted**; the paired difference of areas includes 0 ({interval(difference)})."
+        return (
+            f"{what}: **not contradicted**{where}; the paired difference of areas includes 0 ({interval(difference)})."
+        )
     if difference.value > 0:
-        return f"{what}: **surpassed**; its area is larger (paired difference {interval(difference)})."
-    return f"{what}: **not found**; its area is smaller (paired difference {interval(difference)})."
+        return f"{what}: **surpassed**{where}; its area is larger (paired difference {interval(difference)})."
+    return f"{what}: **not found**{where}; its area is smaller (paired difference {interval(difference)})."
 
 
 def overlay_bars(summary: OverlaySummary) -> list[Bar]:
@@ -125,12 +131,12 @@ def overlay_bars(summary: OverlaySummary) -> list[Bar]:
         bars += [
             Bar(f"{what}, decoded", interval(area), "interval above 0", met(area.above())),
             *(
-                Bar(f"{what}, decoded", interval(area), f"aim: {level:g}", aim(area.value >= level))
+                Bar(f"{what}, decoded", interval(area), f"aim: {level:g}", aim(area, level))
                 for level in (LEAST_AREA, OVERLAY_AIM)
             ),
         ]
     if (area := areas.get(chosen_order("steering", UNDECODED))) is not None:
-        verdict = aim(area.value >= LEAST_UNDECODED)
+        verdict = aim(area, LEAST_UNDECODED)
         bars.append(Bar(f"{what}, not decoded", interval(area), f"aim: {LEAST_UNDECODED:g}", verdict))
     for name in (CHANGE, NORM):
         if name in areas:

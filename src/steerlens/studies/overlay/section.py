@@ -3,7 +3,7 @@
 from steerlens.studies.overlay.orders import retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import COMPARISONS
-from steerlens.studies.shared.candidates import readable
+from steerlens.studies.shared.candidates import SCORE_WORDS, readable
 from steerlens.studies.shared.markdown import (
     attenuation_table,
     candidates_table,
@@ -39,6 +39,7 @@ def overlay_section(summary: OverlaySummary) -> str:
         "All candidates, on the selection:\n",
         candidates_table(summary.choices, "normalised area"),
         "## Orders of heads\n",
+        f"{SCORE_WORDS}\n",
         overlay_orders(summary),
         f"Single random orders lie between {low:+.2f} and {high:+.2f}. Steering Lens minus Diffusion Lens, with chosen "
         f"settings{'' if summary.decodes else ', not decoded'}: {interval(summary.difference)}.\n",

@@ -59,6 +59,7 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
     def report(self) -> "Report[OverlaySummary]":
         """Functions that read and report its summary."""
         from steerlens.studies.overlay.conclusion import overlay_claims, overlay_conclusion
+        from steerlens.studies.overlay.figures import summary_figures
         from steerlens.studies.overlay.findings import overlay_bars, overlay_findings
         from steerlens.studies.overlay.results import OverlaySummary
         from steerlens.studies.overlay.section import overlay_section
@@ -73,7 +74,8 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
             section=overlay_section,
             conclusion=overlay_conclusion,
             claims=overlay_claims,
-            opening=("The overlay leaves the embedding as heads are ablated", "trajectories"),
+            opening=("How soon an overlay leaves, in each order of heads", "plain"),
+            figures=summary_figures,
         ).worded(lambda summary: summary.components)
 
 

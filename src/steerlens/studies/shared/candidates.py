@@ -37,12 +37,32 @@ ONE_FACTOR_WORDS = "one factor for all heads (the paper's constant is not known)
 """Its name for readers."""
 
 
+_READABLE = {
+    ONE_FACTOR_NAME: ONE_FACTOR_WORDS,
+    " (ceiling)": "",
+    "towards text": "towards the label",
+    "towards other": "towards another picture",
+    "steering minus diffusion": "Steering minus Diffusion Lens",
+}
+
+SCORE_WORDS = (
+    "*Plain*: the lens as it is, the Steering Lens with `rho=1`. *Chosen*: with the setting chosen on other pictures. "
+    "*Centred*: applied to writes without their mean over other pictures. A score is the similarity with the input, or "
+    "with what it is turned *towards*: the label's text, or another picture of the same concept. *Total Lens*: the "
+    "write is amplified on a real forward pass, where later layers react."
+)
+"""Names of scores, explained to readers."""
+
+
 def readable(name: str) -> str:
     """Name of a score for readers.
 
     A baseline may exceed the exact direct effect, which earlier versions stored under the name of a ceiling.
     """
-    return name.replace(ONE_FACTOR_NAME, ONE_FACTOR_WORDS).replace(" (ceiling)", "")
+    for words, own in _READABLE.items():
+        name = name.replace(words, own)
+    lens, comma, rest = name.partition(", ")
+    return f"{lens.capitalize()} Lens, {rest}" if comma and lens in (*LENSES, "total") else name
 
 
 def tick_label(name: str) -> str:

@@ -17,10 +17,12 @@ class Conclusion(Record):
     Attributes:
         sentences: the sentences; the first can stand alone.
         next_step: what to do with the result, in a sentence.
+        together: number of the first sentences that mislead if some of them are left out.
     """
 
     sentences: tuple[str, ...] = ()
     next_step: str = ""
+    together: int = 1
 
     def lines(self) -> list[str]:
         """Lines for the terminal; none without sentences."""
@@ -34,14 +36,24 @@ class Claim:
     """A claim that can be tested on any model.
 
     Attributes:
-        what: the claim, in words; the same words on every model.
+        what: the claim as a full sentence without its full stop, which a reader understands by itself; the same words
+            on every model.
         estimate: the figure on which it stands.
         level: the claim holds if the whole interval lies above this value.
+        how: what was measured, `before decoding` or `in pictures`, if both can be.
+        leading: True of the few claims of which a newcomer should hear first.
     """
 
     what: str
     estimate: Estimate
     level: float = 0.0
+    how: str = ""
+    leading: bool = False
+
+    @property
+    def words(self) -> str:
+        """The claim and what was measured; identifies the claim among those of a model."""
+        return f"{self.what}, {self.how}" if self.how else self.what
 
     @property
     def holds(self) -> bool:

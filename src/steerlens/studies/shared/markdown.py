@@ -50,9 +50,16 @@ def met(reached: bool) -> str:
     return "met" if reached else "MISSED"
 
 
-def aim(reached: bool) -> str:
-    """Verdict on an aim, which is no condition of a release."""
-    return "aim met" if reached else "aim MISSED"
+def on(model: str, words: str) -> str:
+    """A verdict that names its model, which may be empty; `words` start with a small letter."""
+    return f"On {model}, {words}" if model else f"{words[:1].upper()}{words[1:]}"
+
+
+def aim(estimate: Estimate, level: float) -> str:
+    """Verdict on an aim, which is no condition of a release; says so if the interval reaches below it."""
+    if not estimate.value >= level:
+        return "aim MISSED"
+    return "aim met" if estimate.low >= level else "aim met by point estimate alone"
 
 
 def interval(estimate: Estimate | None) -> str:

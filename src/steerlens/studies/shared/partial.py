@@ -27,6 +27,9 @@ NORM, LAYER = "norm of the write", "layer alone"
 GIVEN: Mapping[str, tuple[str, ...]] = {"norm": (NORM,), "layer": (LAYER,), "norm and layer": (NORM, LAYER)}
 """Covariates of the partial correlations, by name."""
 
+RAW = "raw"
+"""Name of a correlation without covariates."""
+
 GIVEN_BOTH = "given norm and layer"
 """Name of the partial correlation with both baselines held fixed."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from steerlens.studies.shared.arguments import StudyArguments
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from steerlens.progress import Progress
     from steerlens.studies.shared.conclusion import Claim, Conclusion
     from steerlens.studies.shared.inputs import ModelLoader
@@ -37,6 +39,7 @@ class Report(Generic[_Summary]):
         conclusion: plain sentences and a next step.
         claims: figures that are compared between models.
         opening: caption and name of the figure that opens a page of the model, or None.
+        figures: figures that need no more than the summary; pages are drawn with these.
     """
 
     summary: type[_Summary]
@@ -48,6 +51,7 @@ class Report(Generic[_Summary]):
     conclusion: "Callable[[_Summary], Conclusion | None]" = field(default=lambda _: None)
     claims: "Callable[[_Summary], Sequence[Claim]]" = field(default=lambda _: ())
     opening: tuple[str, str] | None = None
+    figures: "Callable[[_Summary], Mapping[str, Figure]]" = field(default=lambda _: {})
 
     def worded(self, components: Callable[[_Summary], str]) -> "Report[_Summary]":
         """The same report in the words of a summary's components, `heads` or `features`.
@@ -68,11 +72,13 @@ class Study(ABC, Generic[_Arguments, _Summary]):
         name: of the command, of the study's folder, and of its page.
         title: heading of its page.
         question: the question that it answers, in a sentence.
+        of_settings: True if it is about settings of lens or decoder; a model's page opens with the other studies first.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str]
+    of_settings: ClassVar[bool] = False
 
     @property
     @abstractmethod

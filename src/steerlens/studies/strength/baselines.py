@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.lenses import Strength
-from steerlens.studies.shared.partial import GIVEN, LAYER, NORM, DrawnCorrelations, layer_table
+from steerlens.studies.shared.partial import GIVEN, LAYER, NORM, RAW, DrawnCorrelations, layer_table
 from steerlens.studies.shared.targets import INPUT
-from steerlens.studies.strength.results import RAW, BaselineRow
+from steerlens.studies.strength.results import BaselineRow
 from steerlens.studies.strength.scores import DECODED, UNDECODED, UNDECODED_SAME, Half
 
 

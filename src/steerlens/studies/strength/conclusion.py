@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from steerlens.studies.shared.conclusion import Claim, Conclusion
-from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.markdown import interval, percent
+from steerlens.studies.shared.partial import LAYER, NORM, RAW
+from steerlens.studies.strength.scores import NEAREST, UNDECODED, UNDECODED_SAME
 
 if TYPE_CHECKING:
     from steerlens.studies.strength.results import StrengthSummary
@@ -26,25 +28,59 @@ def strength_conclusion(summary: "StrengthSummary") -> Conclusion:
             "sweep weaker strengths (--rho), or look at the decoder first: steerlens study decoder.",
         )
     same = "the default" if rule.strength == summary.default else f"not the default, {summary.default}"
-    shown = "no correlation is shown" if not rule.correlation.above() else "its pictures tell something of effects"
+    own, shown = rule.correlation, "no correlation is shown"
+    if own.excludes_zero:
+        shown = "its pictures tell something of effects" if own.above() else "its pictures rank heads in reverse"
     why = {
-        "correlation": "The correlation with the effects of ablation decided.",
-        "convention": "Several strengths did as well, and a convention decided among them.",
-        "bounds": "The correlation did not decide: two bounds that we set and a convention did.",
+        "correlation": "the correlation with the effects of ablation decided",
+        "convention": "several strengths did as well, and a convention decided among them",
+        "bounds": "the correlation with the effects of ablation did not decide, but two bounds that we set and a "
+        "convention",
     }[rule.decided or "bounds"]
     return Conclusion(
         (
-            f"On {model}, the rule recommends {rule.strength}, {same}.",
-            why,
-            f"On other concepts its correlation with the effects of ablation is {interval(rule.correlation)}: {shown}.",
-            "A strength is one share of the residual (rho) for all heads; one factor (s) for all heads is swept too.",
+            f"On {model}, the rule recommends {rule.strength}, {same}: {why}; on other concepts the correlation is "
+            f"{interval(own)}, so {shown}.",
+            *_undecoded(summary, rule.strength),
+            *_kept(summary, rule.strength),
+            *_baselines(summary),
             measured,
         ),
         "keep the recommended strength for pictures, and do not read the sizes of effects from them.",
     )
 
 
+def _undecoded(summary: "StrengthSummary", strength: str) -> list[str]:
+    """What the embeddings tell of the same effect before decoding, over the same heads."""
+    for score in (UNDECODED_SAME, UNDECODED):
+        own = summary.correlation(strength, score, summary.target, summary.main, "spearman")
+        if own is not None:
+            return [f"Before decoding, the same embeddings correlate with the same effect by {interval(own)}."]
+    return []
+
+
+def _kept(summary: "StrengthSummary", strength: str) -> list[str]:
+    """How faithful pictures of a strength are, and how unusual its embeddings."""
+    point = next((point for point in summary.points if point.strength == strength), None)
+    if point is None:
+        return []
+    own, clean = interval(point.fidelity), interval(summary.clean_fidelity)
+    return [
+        f"Its pictures have a fidelity of {own} (without steering {clean}), and "
+        f"{percent(point.typicality[NEAREST].beyond)} of its embeddings are farther from real ones than 95 % of "
+        "these are from each other."
+    ]
+
+
+def _baselines(summary: "StrengthSummary") -> list[str]:
+    """What the norm of the write and the layer reach for the same effect; nothing in summaries of earlier versions."""
+    rows = {row.score: row.estimates.get(RAW) for row in summary.baselines if row.effect == summary.main}
+    words = [f"{name} {interval(own)}" for name in (NORM, LAYER) if (own := rows.get(name)) is not None]
+    return [f"Without a lens, correlations with the same effect are: {joined(words)}."] if words else []
+
+
 def strength_claims(summary: "StrengthSummary") -> list[Claim]:
     """Claims that are compared between models."""
     own = summary.recommendation.correlation
-    return [] if own is None else [Claim("Pictures of the recommended strength predict the signed effect", own)]
+    what = "Pictures steered with the recommended strength predict how much similarity with the target ablation costs"
+    return [] if own is None else [Claim(what, own)]

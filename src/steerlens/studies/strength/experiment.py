@@ -22,7 +22,7 @@ from steerlens.studies.shared.targets import mean_targets, target_for
 from steerlens.studies.shared.typicality import fit_typicality, require_references
 from steerlens.studies.shared.work import Work, effect_passes, reference_passes
 from steerlens.studies.strength.baselines import baseline_rows
-from steerlens.studies.strength.figures import choice_figure, pictures_figure, sweep_figure
+from steerlens.studies.strength.figures import pictures_figure, summary_figures
 from steerlens.studies.strength.measure import (
     PICTURES,
     SHOWN_HEADS,
@@ -171,8 +171,7 @@ class StrengthExperiment(Experiment[_Measured, StrengthSummary]):
         pictures = [(subject.id, subject.concept) for subject in subjects.reported]
         names = [str(strength) for strength in strengths]
         figures = {
-            "sweep": sweep_figure(summary),
-            "choice": choice_figure(summary),
+            **summary_figures(summary),
             "pictures": pictures_figure(measured.shown, subjects.reported[0], measured.sites, names),
         }
         return Output(table_rows(measured.reported, pictures, measured.sites, strengths), figures)

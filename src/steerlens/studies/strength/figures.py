@@ -38,6 +38,11 @@ class _Line(NamedTuple):
     value: Callable[[SweepPoint], Estimate | None]
 
 
+def summary_figures(summary: StrengthSummary) -> dict[str, Figure]:
+    """Draws the figures that need no more than the summary."""
+    return {"sweep": sweep_figure(summary), "choice": choice_figure(summary)}
+
+
 def sweep_figure(summary: StrengthSummary) -> Figure:
     """Draws correlations with the effects, fidelity, similarity and typicality over the sweep."""
     kinds = [kind for kind in _AXIS if any(point.kind == kind for point in summary.points)]

@@ -1,6 +1,6 @@
 """Findings of the strength study in words, and its bar; the figures alone decide which sentence is printed."""
 
-from steerlens.studies.shared.markdown import Bar, Finding, interval
+from steerlens.studies.shared.markdown import Bar, Finding, interval, on
 from steerlens.studies.strength.results import Recommendation, StrengthSummary
 
 _DECIDED = {"bounds": "bounds and convention, not by the correlation", "convention": "a convention among ties"}
@@ -11,7 +11,11 @@ def strength_findings(summary: StrengthSummary) -> list[Finding]:
     rule = summary.recommendation
     return [
         Finding(
-            f"The rule recommends {rule.strength or 'no strength'} (default: {summary.default}). {choice_words(rule)}",
+            on(
+                summary.model,
+                f"the rule recommends {rule.strength or 'no strength'} (default: {summary.default}). "
+                f"{choice_words(rule)}",
+            ),
             headline=True,
         )
     ]

@@ -76,10 +76,6 @@ class StrengthCorrelation(Record):
         return self.strength, self.score, self.compare, self.effect, self.statistic
 
 
-RAW = "raw"
-"""Name of a correlation without covariates."""
-
-
 @dataclass(frozen=True)
 class BaselineRow(Record):
     """Correlation of a baseline, or of a strength's scores, with an effect.

@@ -2,11 +2,11 @@
 
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import figure, interval, judged_by, percent, resampled, signed, table
-from steerlens.studies.shared.partial import GIVEN
+from steerlens.studies.shared.partial import GIVEN, RAW
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import INPUT
 from steerlens.studies.strength.findings import choice_words
-from steerlens.studies.strength.results import RAW, StrengthSummary
+from steerlens.studies.strength.results import StrengthSummary
 from steerlens.studies.strength.scores import DECODED, JUDGED, MAHALANOBIS, NEAREST, UNDECODED, UNDECODED_SAME
 from steerlens.studies.strength.summary import rule_words
 

@@ -19,6 +19,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
     name = "strength"
     title = "Strength"
     question = "Which strength makes pictures show what a head does, while embeddings stay close to real ones?"
+    of_settings = True
 
     @property
     def arguments(self) -> type[StrengthArguments]:
@@ -66,6 +67,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
     def report(self) -> "Report[StrengthSummary]":
         """Functions that read and report its summary."""
         from steerlens.studies.strength.conclusion import strength_claims, strength_conclusion
+        from steerlens.studies.strength.figures import summary_figures
         from steerlens.studies.strength.findings import strength_bars, strength_findings
         from steerlens.studies.strength.results import StrengthSummary
         from steerlens.studies.strength.section import strength_section
@@ -80,5 +82,6 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
             section=strength_section,
             conclusion=strength_conclusion,
             claims=strength_claims,
-            opening=("Correlation, fidelity and typicality over the strength of steering", "sweep"),
+            opening=("Each strength: correlation, fidelity and share of atypical embeddings", "choice"),
+            figures=summary_figures,
         )

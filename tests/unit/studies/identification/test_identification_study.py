@@ -1,6 +1,7 @@
 """The identification study on a tiny random pair: numbers against plain loops, resumable, chance where it belongs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,10 @@ from steerlens.errors import UsageError
 from steerlens.lenses import Strength, control_direction, visible_norm
 from steerlens.sites import Site
 from steerlens.studies import STUDIES
+from steerlens.studies.identification.conclusion import compared, identification_claims, layers_words, share
 from steerlens.studies.identification.experiment import identification_study
 from steerlens.studies.identification.figures import shares_figure
-from steerlens.studies.identification.findings import (
-    compared,
-    conclude,
-    identification_bars,
-    identification_claims,
-)
+from steerlens.studies.identification.findings import identification_bars
 from steerlens.studies.identification.measure import (
     DIFFUSION,
     NEUTRAL,
@@ -37,6 +34,7 @@ from steerlens.studies.identification.measure import (
     undecoded,
 )
 from steerlens.studies.identification.options import IdentificationOptions, foils_of
+from steerlens.studies.identification.results import IdentificationSummary
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL, Contest, Identified
 from steerlens.studies.identification.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
@@ -238,30 +236,65 @@ def test_the_isotropic_control_stands_beside_every_layer_of_a_lens_that_has_one(
     assert "\n1. On this pair, " in page and "\n4. " in page
 
 
-def test_a_conclusion_follows_its_figures() -> None:
-    summary = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1))
-    main = summary.main
-    for estimate, words in (
-        (Estimate(0.7, 0.65, 0.75), "carry what a head writes"),
-        (Estimate(0.55, 0.45, 0.65), "do not tell the own write"),
-        (Estimate(0.3, 0.2, 0.4), "farther from the input more often than not"),
+def with_shares(
+    summary: IdentificationSummary, decoded: Estimate, requested: Estimate, layers: Sequence[Estimate]
+) -> IdentificationSummary:
+    """The summary with other shares of the Steering Lens, and with shares of its layers before decoding."""
+    rows = {"decoded": {"share": decoded}, "requested": {"share": requested, "by_layer": tuple(layers)}}
+    own = (replace(row, **rows[row.view]) if row.lens == STEERING and row.view in rows else row for row in summary.rows)
+    return replace(summary, rows=tuple(own), layers=tuple(range(len(layers))))
+
+
+def test_a_conclusion_claims_no_more_and_no_less_than_its_intervals() -> None:
+    summary = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1), model="tiny")
+    below, high = Estimate(0.58, 0.57, 0.59), Estimate(0.97, 0.96, 0.98)
+    low = Estimate(0.5, 0.4, 0.6)
+    for estimate, words, together in (
+        (Estimate(0.72, 0.65, 0.75), "decoded pictures carry what a head writes for this very picture: ", 1),
+        (Estimate(0.65, 0.61, 0.68), "carry something of what a head writes for this very picture, but not enough", 2),
+        (Estimate(0.66, 0.55, 0.76), "carry little of what a head writes for this very picture", 2),
+        (Estimate(0.525, 0.505, 0.545), "hardly carry what a head writes for this very picture", 2),
+        (Estimate(0.55, 0.45, 0.65), "are not shown to carry what a head writes", 2),
+        (Estimate(0.3, 0.2, 0.4), "farther from the input more often than not", 2),
     ):
-        found = conclude("tiny", replace(main, share=estimate), main, main, Estimate(0.1, 0.05, 0.2), (0, 1))
-        text = found.sentences[0]
-        assert words in text and text.startswith("On tiny, ") and "guessing reaches 50%" in text
-        assert "better than the Diffusion Lens" in " ".join(found.sentences) and found.next_step
-        assert len(found.sentences) <= 5
+        conclusion = with_shares(summary, estimate, below, [low, high]).conclusion
+        first = conclusion.sentences[0]
+        assert words in first and first.startswith("On tiny, ") and "(guessing: 50%)" in first
+        assert first.endswith(f"is {'met' if together == 1 else 'missed'}.") and share(estimate) in first
+        assert conclusion.together == together and len(conclusion.sentences) <= 5 and conclusion.next_step
+    missed = Estimate(0.65, 0.61, 0.68)
+    for before, layers, words in (
+        (
+            below,
+            [low, low, high],
+            "The decoder is not the limit, since a perfect one would not reach the bar either: before decoding it is "
+            "58% [57, 59], and only layer 2 reaches 70% (97% [96, 98]), while the others have 50% to 50%.",
+        ),
+        (high, [high, high, low], "The decoder is the limit: before decoding it is 97% [96, 98], and 2 of 3 layers"),
+        (Estimate(0.7, 0.5, 0.9), [low, low], "which leaves open whether the decoder is the limit; no layer reaches"),
+        (high, [high, high], "and every layer reaches 70% by itself."),
+        (below, [high, low, high, low], "and only layers 0 and 2 reach 70%, while"),
+    ):
+        assert words in with_shares(summary, missed, before, layers).conclusion.sentences[1]
+    assert share(Estimate(0.5246, 0.505, 0.545)) == "52.5% [50.5, 54.5]" and share(high) == "97% [96, 98]"
+    assert share(Estimate(0.5, 0.5, 0.5)) == "50% [50, 50]"
+
+
+def test_layers_above_guessing_are_named_with_the_number_tested() -> None:
+    summary = summarise(made(2), n_heads=3, strength=RHO, seeds=(0, 1), model="tiny")
     high, low = Estimate(0.9, 0.8, 1.0), Estimate(0.5, 0.4, 0.6)
-    for by_layer, words in (
-        ((low, high), "1 of 2 layers lies above guessing by themselves: 11."),
-        ((low, low), "No single layer lies above guessing."),
-        ((high, high), "Every layer lies above guessing, from 90% [80, 100] on."),
-    ):
-        found = conclude("tiny", replace(main, by_layer=by_layer), main, main, low, (10, 11), replace(main, share=low))
-        assert found.sentences[1] == words and "It is closer in 50% [40, 60], so it does not." in found.sentences[3]
+
+    def words(*by_layer: Estimate) -> str:
+        rows = tuple(replace(row, by_layer=by_layer) if row is summary.main else row for row in summary.rows)
+        return layers_words(replace(summary, rows=rows, layers=(9, 10, 11)))
+
+    assert "1 of 3 layers lies above guessing by itself: 11. Of 3 layers tested, one may" in words(low, low, high)
+    assert "2 of 3 layers lie above guessing by themselves: 10 and 11. The intervals are" in words(low, high, high)
+    assert words(low, low, low) == "In pictures, no single layer lies above guessing."
+    assert words(high, high, high).endswith("every layer lies above guessing, from 90% [80, 100] on.")
     assert compared(Estimate(-0.1, -0.2, -0.05)) == "worse than"
     claims = identification_claims(summary)
-    assert len(claims) == 3 and claims[0].level == 0.5 and claims[1].estimate == main.share
+    assert [claim.level for claim in claims[:4]] == [0.5, 0.7, 0.5, 0.7] and claims[2].estimate == summary.main.share
 
 
 def test_an_encoder_without_a_decoder_is_studied_undecoded(
@@ -294,7 +327,7 @@ def test_writes_that_never_differ_are_at_chance_exactly(pair: Pair, subjects: Su
     for row in summary.rows:
         assert row.share.value == 0.5 and row.rank.value == (row.candidates + 1) / 2
         assert row.first.value == pytest.approx(1 / row.candidates)
-    assert "do not tell" in summary.conclusion.sentences[0]
+    assert "not shown to carry" in summary.conclusion.sentences[0]
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 1000))

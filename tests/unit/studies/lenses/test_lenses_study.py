@@ -18,11 +18,11 @@ from steerlens.profiles import measured_faithfulness
 from steerlens.sites import Site
 from steerlens.studies import STUDIES
 from steerlens.studies.lenses.bank import Bank, Names, PictureSource, index_source, names_of, prototypes
+from steerlens.studies.lenses.conclusion import LAYER, NORM, lenses_claims
 from steerlens.studies.lenses.experiment import lenses_experiment, lenses_study
-from steerlens.studies.lenses.findings import conclude, lenses_claims
 from steerlens.studies.lenses.measure import CLEAN, step_name
 from steerlens.studies.lenses.options import CONTRAST, KINDS, PICTURE, RETRIEVAL, CandidateLens, LensesOptions
-from steerlens.studies.lenses.results import LAYER, NORM, LensRow, TransferRow
+from steerlens.studies.lenses.results import LensRow, TransferRow
 from steerlens.studies.lenses.scores import NamedScores
 from steerlens.studies.lenses.summary import choose, summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
@@ -119,8 +119,8 @@ def test_without_a_decoder_requested_embeddings_and_real_pictures_are_scored(
     again = stored(summary)
     page = study_page(Finished(STUDIES["lenses"], again, "tiny"))
     assert "nothing is decoded" in page and "## Transfer" not in page and "before decoding" in page
-    claims = [claim.what for claim in lenses_claims(again) if not claim.what.startswith(RETRIEVAL)]
-    assert claims and all("before decoding" in what for what in claims)
+    claims = [claim.words for claim in lenses_claims(again) if not claim.what.startswith("Real pictures")]
+    assert claims and all(words.endswith(", before decoding") for words in claims)
     assert finish(run.run_experiment(experiment, tmp_path / "bare")) == summary
     # Cards show decoded pairs, of which this study says nothing.
     assert [measured.of for measured in measured_faithfulness(pair.name, tmp_path / "bare")] == [RETRIEVAL]
@@ -144,7 +144,7 @@ def test_its_pages_say_what_was_measured(
     assert {row.name for row in summary.rows if row.view == "judged"} == set(KINDS) and summary.n_judged == 3
     assert "As the outside judge sees the pictures (3 names)" in page
     assert any(first in line for line in STUDIES["lenses"].report.lines(summary, tmp_path))
-    assert len(lenses_claims(summary)) == 6
+    assert len(lenses_claims(summary)) == 9
     # Without a bank, real pictures are left out, and the page says so.
     without = stored(finish(lenses_study(pair, subjects, options, tmp_path / "b", draws=10)))
     assert without.n_bank == 0 and RETRIEVAL not in without.choices
@@ -278,18 +278,29 @@ def test_a_lens_that_knows_the_effect_is_chosen_and_reported_elsewhere() -> None
 
 
 def test_a_conclusion_follows_its_figures() -> None:
-    def row(name: str, over: Estimate | None) -> LensRow:
-        return LensRow(name, name, "decoded", Estimate(0.1, 0.05, 0.15), over)
-
+    knowing = made(2, known=0.9, pictures=6)
+    choices = choose(knowing, {kind: (lens,) for kind, lens in LENSES.items()})
+    summary = summarise(knowing, choices, n_selection=6, seeds=(0, 1), model="m")
     better, worse = Estimate(0.1, 0.05, 0.2), Estimate(-0.1, -0.2, 0.1)
-    none = conclude("m", [row(PICTURE, None), row(CONTRAST, worse)], ())
-    assert "no other lens says better" in none.sentences[0] and "with care" in none.next_step
+
+    def row(name: str, over: Estimate | None, norm: Estimate) -> LensRow:
+        return LensRow(name, name, "decoded", Estimate(0.1, 0.05, 0.15), over, norm)
+
+    baseline = LensRow(NORM, "", "decoded", Estimate(0.12, 0.1, 0.14))
+    none = replace(summary, rows=(row(PICTURE, None, worse), row(CONTRAST, worse, better), baseline), transfer=())
+    first = none.conclusion.sentences[0]
+    assert "no other lens is shown to say better" in first and "with care" in none.conclusion.next_step
+    assert first.endswith("which needs no lens, reaches +0.12 [+0.10, +0.14], and none of them is shown to do better.")
     step = TransferRow("scene", "a step", 1.0, Estimate(0.5, 0.4, 0.6))
     head = TransferRow("head", "a head", 0.5, Estimate(0.2, 0.1, 0.3))
-    found = conclude("m", [row(PICTURE, None), row(CONTRAST, better), row(RETRIEVAL, better)], (step, head))
+    rows = (row(PICTURE, None, worse), row(CONTRAST, better, better), row(RETRIEVAL, better, worse), baseline)
+    found = replace(summary, rows=rows, transfer=(step, head)).conclusion
     assert "returns little of a change along a head's write (cosine +0.20" in found.sentences[2]
     text = found.sentences[0]
     assert text.startswith("On m, contrast pairs (+0.10 [+0.05, +0.15]) and real pictures") and "say better" in text
+    assert text.endswith("and contrast pairs do better.")
+    middling = replace(summary, rows=rows, transfer=(step, replace(head, transfer=Estimate(0.5, 0.4, 0.6)))).conclusion
+    assert "returns some of a change" in middling.sentences[2]
 
 
 def test_candidates_have_a_text_form_and_opposites() -> None:
