@@ -33,7 +33,7 @@ def importance_conclusion(summary: "ImportanceSummary") -> Conclusion | None:
         f"On {model}, before decoding, the Steering Lens {_predicts(own.estimate)} how far the embedding moves when a "
         f"head is ablated ({effect.ablation} ablation; rank correlation {interval(own.estimate)}); "
         f"{_norm(norm.estimate, None if beyond is None else beyond.estimate)}, and with this norm and the layer held "
-        f"fixed, {_left(left.estimate)} of the lens' figure ({interval(left.estimate)}).",
+        f"fixed {_left(left.estimate)} of the lens' figure ({interval(left.estimate)}).",
         _other_lens(summary, difference.estimate, other.estimate),
         _decoded(summary, effect),
         _towards_labels(summary),
@@ -53,10 +53,10 @@ def _predicts(own: Estimate) -> str:
 
 def _norm(norm: Estimate, beyond: Estimate | None) -> str:
     """What the norm of the write, which needs no lens, does beside the lens."""
-    compared = "is not told apart from it"
+    compared = "not told apart from the lens"
     if beyond is not None and beyond.excludes_zero:
-        compared = "does worse" if beyond.above() else "does better"
-    return f"the norm of a head's write, which needs no lens, {compared} ({interval(norm)})"
+        compared = f"{'less' if beyond.above() else 'more'} than the lens"
+    return f"the norm of a head's write, which needs no lens, reaches {interval(norm)}, {compared}"
 
 
 def _left(left: Estimate) -> str:

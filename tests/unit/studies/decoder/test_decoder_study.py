@@ -287,7 +287,7 @@ def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: floa
     found = summary(row(6, 0.8), row(50, most))
     words = steps_words(found)
     assert "No number of steps of the sweep reaches it" in words and f"The largest number, 50, has {most:+.2f}" in words
-    assert ("more steps than the default do not help" in words) == said
+    assert ("more steps than the default are not shown to help" in words) == said
     assert decoder_bars(found)[0].verdict == "undecided"
     assert decoder_bars(summary(row(6, 0.7)))[0].verdict == "TOO FEW"
 

@@ -16,7 +16,7 @@ from steerlens.studies.importance.findings import importance_bars, importance_fi
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.results import ImportanceSummary
 from steerlens.studies.importance.scored import score_pictures
-from steerlens.studies.importance.scores import oracle_scores
+from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED, oracle_scores
 from steerlens.studies.importance.section import importance_section
 from steerlens.studies.importance.summary import summarise
 from steerlens.studies.importance.terminal import importance_lines
@@ -31,8 +31,8 @@ from steerlens.studies.shared.inputs import folder_sizes, load_subjects
 from steerlens.studies.shared.measure import measure_effects
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
 from steerlens.studies.shared.oracle import ORACLES, oracle_embeddings, oracle_name
-from steerlens.studies.shared.partial import LAYER, NORM
-from steerlens.studies.shared.stats import spearman
+from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
+from steerlens.studies.shared.stats import Estimate, spearman
 from steerlens.studies.shared.subjects import Subject
 from steerlens.studies.shared.undecoded import NoDecoder, is_undecoded
 from steerlens.zoo.pair import Pair
@@ -139,17 +139,56 @@ def test_the_conclusion_follows_the_figures_and_names_the_model() -> None:
     setup = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
     summary = replace(setup, setup=replace(setup.setup, model="made"))
     conclusion = importance_conclusion(summary)
-    assert conclusion is not None and conclusion.sentences[0].startswith("On made, the Steering Lens")
+    assert conclusion is not None and conclusion.sentences[0].startswith("On made, before decoding, the Steer")
+    # The first sentence stands alone on the page of the model, so it holds the baselines that change its reading.
+    assert "norm of a head's write, which needs no lens" in conclusion.sentences[0]
+    assert "this norm and the layer held fixed" in conclusion.sentences[0]
     assert "the true effect itself, decoded, reaches" in conclusion.sentences[2]
     assert stored(summary).to_json()["conclusion"]["next_step"] == conclusion.next_step
-    words = {claim.what for claim in importance_claims(summary)}
-    assert any("norm and layer held fixed" in text for text in words) and any("in pictures" in text for text in words)
+    words = {claim.words for claim in importance_claims(summary)}
+    assert any("norm of the write and the layer held fixed" in text for text in words) and any(
+        "in pictures" in text for text in words
+    )
     lines = "\n".join(importance_lines(summary, Path("study")))
     assert "conclusion: On made" in lines and "next step: " in lines and "share of the decoded true effect" in lines
     assert importance_conclusion(replace(summary, rows=())) is None
     for name in (NORM, LAYER):
         row = summary.row(name, UNSIGNED)
         assert row is not None and summary.row(name, UNSIGNED, "given norm and layer") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "less", "left", "words"),
+    [
+        (0.5, -0.3, 0.1, ("predicts how far", "more than the lens", "nothing certain is left")),
+        (0.1, 0.0, 0.1, ("is not shown to predict", "not told apart", "nothing certain is left")),
+        (0.8, 0.3, 0.5, ("predicts how far", "less than the lens", "something is left")),
+    ],
+)
+def test_the_first_sentence_claims_no_more_than_its_intervals(
+    own: float, less: float, left: float, words: tuple[str, ...]
+) -> None:
+    summary = finish(summarise(made_parts(), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+    score, effect = f"steering, {PLAIN_KIND}, {UNDECODED}", summary.published
+
+    def estimate(value: float) -> Estimate:
+        return Estimate(value, value - 0.2, value + 0.2)
+
+    values = {"spearman": own, GIVEN_BOTH: left}
+    rows = tuple(
+        replace(row, estimate=estimate(values[row.statistic]))
+        if (row.score, row.effect) == (score, effect) and row.statistic in values
+        else row
+        for row in summary.rows
+    )
+    differences = tuple(
+        replace(row, estimate=estimate(less))
+        if (row.name, row.effect) == (f"{PLAIN_KIND}, {UNDECODED}{LESS_NORM}", effect)
+        else row
+        for row in summary.differences
+    )
+    conclusion = importance_conclusion(replace(summary, rows=rows, differences=differences))
+    assert conclusion is not None and all(text in conclusion.sentences[0] for text in words)
 
 
 def undecoded(pair: Pair) -> Pair:
@@ -172,7 +211,7 @@ def test_an_encoder_is_studied_without_a_decoder_and_without_labels(
     assert "nothing decoded" in page and "Effect of decoding" not in page and "No setting was chosen" in page
     assert importance_findings(summary) and all("rho=1" in bar.what for bar in importance_bars(summary))
     conclusion = importance_conclusion(summary)
-    assert conclusion is not None and "No pictures were decoded" in conclusion.sentences[2]
+    assert conclusion is not None and "without decoding pictures" in conclusion.sentences[-1]
     part = PicturePart.from_tensors(StudyFolder(tmp_path / "study").part("report-p0"), "part")
     assert part.decoded == {} and str(WEAKER) in part.requested and part.targets == {}
     again = finish(importance_study(alone, lonely, options, tmp_path / "study", draws=10))

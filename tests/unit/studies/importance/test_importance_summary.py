@@ -144,8 +144,8 @@ def test_the_page_says_what_each_verdict_tests_and_what_is_no_evidence(summary: 
         and "(total, unsigned, mean)" in page
     )
     assert "a check of consistency, and no evidence about pictures" in page
-    assert "| steering, chosen, not decoded \\* |" in page
-    assert "Like with like" in page and "both centred, towards text, not decoded" in page
+    assert "| Steering Lens, chosen, not decoded \\* |" in page
+    assert "Like with like" in page and "both centred, towards the label, not decoded" in page
     for words in (
         "## Beyond the paper",
         "**centred**",

@@ -41,7 +41,7 @@ def findings(overlap: float, direct: float) -> list[str]:
 
 @pytest.mark.parametrize(
     ("overlap", "words"),
-    [(-0.5, "**not found**; its area is smaller"), (0.01, "**not contradicted**"), (0.5, "**surpassed**")],
+    [(-0.5, "**not found** on made; its area is smaller"), (0.01, "**not contradicted**"), (0.5, "**surpassed**")],
 )
 def test_the_page_says_how_an_order_does(overlap: float, words: str) -> None:
     clear, found, lens, before, most = findings(overlap, 0.8)

@@ -97,7 +97,7 @@ def test_the_study_resumes_to_the_same_summary(
     n_orders = len(rows) - 1 + RANDOM_ORDERS
     assert table.num_rows == 2 * n_orders * len(points(12))
     figures = {path.stem for path in (tmp_path / "whole" / "figures").glob("*.svg")}
-    assert figures == {"trajectories", "decoded", "orders", "retained", "strip-0"}
+    assert figures == {"plain", "trajectories", "decoded", "orders", "retained", "strip-0"}
     assert {NORM, LAYER, CHANGE} <= rows.keys() and rows[CHANGE]["area"]["value"] > -9
     # Retaining goes the other way: no head is the base, all heads are the picture with the overlay.
     for line in whole.retained_curves["projection"].values():
@@ -109,7 +109,7 @@ def test_the_study_resumes_to_the_same_summary(
     text = overlay_orders(stored(whole))
     assert "| order | normalised area | of the projection |" in text and "**Few concepts (2)" in text
     projected = next(row.projection for row in stored(whole).orders if row.name == "steering, chosen")
-    assert f"| {interval(projected)} |" in text.split("| steering, chosen |")[1].splitlines()[0]
+    assert f"| {interval(projected)} |" in text.split("| Steering Lens, chosen |")[1].splitlines()[0]
     (tmp_path / "whole" / "SHA256SUMS").unlink()  # as in studies of 0.1.0, which kept no hashes
     frozen.write_text(json.dumps({"choices": {"steering": {"setting": "steering rho=9", "compare": "text"}}}))
     with pytest.raises(StoreError, match="says that steering rho=9 was chosen for steering; now it would be"):
@@ -143,17 +143,17 @@ def test_without_a_decoder_orders_come_from_requested_embeddings_alone(
         assert summary.area(name).value == pytest.approx(whole.area(name).value, abs=1e-4)
     assert summary.retained[undecoded].value == pytest.approx(whole.retained[undecoded].value, abs=1e-4)
     figures = {path.stem for path in (tmp_path / "bare" / "figures").glob("*.svg")}
-    assert figures == {"trajectories", "orders", "retained"}
+    assert figures == {"plain", "trajectories", "orders", "retained"}
     again = stored(summary)
     said = [finding.text for finding in overlay_findings(again)]
-    assert said[0].startswith("Without a decoder, the Steering Lens orders heads") and len(said) == 4
+    assert "without a decoder, the Steering Lens orders heads" in said[0] and len(said) == 4
     conclusion = overlay_conclusion(again)
     assert conclusion is not None and "in the order of the Steering Lens, not decoded," in conclusion.sentences[0]
     assert "decoding" not in overlay_section(again).split("## Orders")[1].split("## Retaining")[1]
     assert [bar.bar for bar in overlay_bars(again)] == ["aim: 0.7", "reported", "reported"]
     assert [bar.bar for bar in overlay_bars(whole)][:4] == ["interval above 0", "aim: 0.4", "aim: 0.85", "aim: 0.7"]
     assert any("chosen, not decoded" in line for line in overlay_lines(again, tmp_path))
-    assert all("in pictures" not in claim.what for claim in overlay_claims(again))
+    assert all(claim.how == "before decoding" for claim in overlay_claims(again))
 
 
 def test_an_outside_judge_orders_heads_too(
