@@ -174,6 +174,59 @@ def test_2_components_groups_and_regions(browser: Any, server: ServerThread) -> 
     visited.done()
 
 
+def test_2_a_fast_drag_gathers_all_on_its_way_and_moves_nothing(browser: Any, server: ServerThread) -> None:
+    visited = visit(browser, server)
+    page = visited.page
+    take(page, "group")
+    top = page.locator("#map").bounding_box()["y"]
+    first = visited.cell(0, 0).bounding_box()
+    page.mouse.move(first["x"] + 4, first["y"] + 4)
+    page.mouse.down()
+    assert page.locator("#map .gathering").count() == 1, "the cell where the drag begins shows it"
+    mlps = page.locator('#writes [data-site="mlp_out.1"]').bounding_box()
+    page.mouse.move(mlps["x"] + 4, mlps["y"] + 4)  # in one leap
+    page.mouse.up()
+    page.wait_for_selector(WHOLE)
+    members = page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('group')").split(",")
+    assert "mlp_out.1" in members and any(site.startswith("attn_out.") for site in members), "and what lies between"
+    whole = {site.split(".")[1] for site in members if site.startswith("attn_out.")}
+    assert not [site for site in members if site.startswith("head.") and site.split(".")[1] in whole]
+    assert not page.is_visible(".bench-message")
+    assert page.locator("#map .chosen").count() == 0, "the head that was on view before is not"
+    assert page.locator("#map").bounding_box()["y"] == top
+    page.click("#clear-group")
+    page.wait_for_selector("#map .chosen")
+    assert page.locator("#map").bounding_box()["y"] == top
+    visited.done()
+
+
+def test_3_the_strip_belongs_to_what_is_on_view(browser: Any, server: ServerThread) -> None:
+    visited = visit(browser, server)
+    page = visited.page
+    page.wait_for_selector(".bench-strip:not(.stale) img")
+    strips: list[int] = []
+    page.on(
+        "request",
+        lambda request: (
+            strips.append(len((request.post_data_json or {}).get("strengths", [])))
+            if request.url.endswith("/api/look")
+            else None
+        ),
+    )
+    before = shown(page)
+    page.click('.bench-strip [data-strength="rho=7"]')
+    before = changed(page, before)
+    assert strips and sum(strips) == 0, "another strength has the same strip"
+    page.check('.bench input[value="diffusion"]', force=True)
+    before = changed(page, before)
+    assert page.locator(".bench-strip img").count() == 0
+    page.check('.bench input[value="steering"]', force=True)
+    changed(page, before)
+    page.wait_for_selector(".bench-strip:not(.stale) img")
+    assert sum(strips) == 8
+    visited.done()
+
+
 def test_3_lens_strength_seed_steps_and_guidance(browser: Any, server: ServerThread) -> None:
     visited = visit(browser, server)
     page = visited.page

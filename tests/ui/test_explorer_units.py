@@ -93,6 +93,7 @@ def test_a_feature_is_ablated_alone(browser: Any, server: ServerThread) -> None:
         "() => /Without tiny \\d+, the embedding moves/.test(document.querySelector('#ablation-said').innerText)"
     )
     page.wait_for_selector("#ablation-after[data-quality=whole]")
+    assert "L0H0 restored" in page.inner_text("#tool-about")
     assert "head.0.0" not in visited.hash and "without=feature.tiny" in visited.hash
     page.click('label:has-text("Group")')
     page.locator(LISTED).nth(1).click()

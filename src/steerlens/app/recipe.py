@@ -71,7 +71,10 @@ class Recipe:
         if not named:
             return None
         if len(self.members) > 1:
-            raise UsageError(f"{named[0].label} is steered and ablated alone, not together with other parts.")
+            raise UsageError(
+                f"{named[0].label} cannot be steered or ablated together with other parts: features and neurons are "
+                "taken one at a time. Leave it out of the group; to compare, look at each alone and pin both views."
+            )
         site = named[0]
         if site.kind not in SAE_KINDS:
             return None

@@ -132,7 +132,10 @@ class Group:
         whole = {site.layer for site in self.members if site.kind == "attn_out"}
         for site in self.members:
             if site.kind not in _MEMBER_KINDS:
-                raise UsageError(f"{site} cannot be in a group; its members are heads, attn_out.N and mlp_out.N.")
+                raise UsageError(
+                    f"{site} cannot be in a group; its members are heads, attn_out.N and mlp_out.N. Name it among the "
+                    "sites to see it by itself."
+                )
             if site.kind == "head" and site.layer in whole:
                 raise UsageError(f"{site} is a part of attn_out.{site.layer}: in one group it would count twice.")
 

@@ -51,6 +51,7 @@ export function bench(page) {
   /** @type {string | null} */
   let dragged = null;
   let busy = false;
+  let drawnStrip = "";
   let byKeys = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -81,14 +82,18 @@ export function bench(page) {
     if (!slot.isConnected || page.component === null && !page.store.view.group) return;
     busy = true;
     picture.classList.add("waiting");
-    const strengths = refine && lensOf(page.store.view, page.component) !== "diffusion" ? STRIP.map((value) => `${parts()[0]}=${value}`) : [];
+    // The strip is the same for all strengths.
+    const ofStrip = lensOf(page.store.view, page.component) === "diffusion" ? "" : JSON.stringify(view({ strength: parts()[0] }));
+    const strengths = refine && ofStrip !== drawnStrip && ofStrip ? STRIP.map((value) => `${parts()[0]}=${value}`) : [];
+    strip.classList.toggle("stale", ofStrip !== drawnStrip);
+    if (!ofStrip) drawStrip([]);
     const asked = strength();
     const react = {
       numbers: drawNumbers,
       preview: (/** @type {Shown} */ shown) => { show(shown, "preview"); again(refine, asked); },
       picture: (/** @type {Shown} */ shown) => { show(shown, "whole"); picture.classList.remove("waiting"); again(refine, asked); },
       progress: (/** @type {{ done: number, total: number }} */ { done, total }) => picture.style.setProperty("--done", String(done / Math.max(total, 1))),
-      strip: (/** @type {{ strengths: Shown[] }} */ { strengths: shown }) => drawStrip(shown),
+      strip: (/** @type {{ strengths: Shown[] }} */ { strengths: shown }) => { drawnStrip = ofStrip; drawStrip(shown); },
       superseded: () => {},
       error: complain,
     };
@@ -147,6 +152,8 @@ export function bench(page) {
   /** @param {Shown[]} shown */
   function drawStrip(shown) {
     const focused = document.activeElement instanceof HTMLElement && strip.contains(document.activeElement) ? document.activeElement.dataset.strength : null;
+    strip.classList.remove("stale");
+    if (!shown.length) drawnStrip = "";
     strip.replaceChildren(...shown.map((entry) => {
       const text = entry.strength ?? "";
       return el("button", {

@@ -53,7 +53,10 @@ export function keepButtons(page) {
     const address = pinOf(page);
     if (pins.includes(address)) said.textContent = "This view is pinned already.";
     else if (pins.length >= MOST_PINS) said.textContent = `${MOST_PINS} views are pinned, the most there can be: remove one first.`;
-    else page.store.set({ pins: [...pins, address] });
+    else {
+      page.store.set({ pins: [...pins, address] });
+      said.textContent = `Pinned, ${pins.length + 1} of ${MOST_PINS} at most: “Side by side” under the map shows them.`;
+    }
   };
   addKeys(page, [["+", "Pin what is on view", pin]]);
   const button = (/** @type {string} */ id, /** @type {string} */ name, /** @type {() => unknown} */ act) => el("button", { type: "button", id, onclick: act }, name);

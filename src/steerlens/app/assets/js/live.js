@@ -26,8 +26,8 @@ const inSlot = (name, draw) => (page) => draw(page, /** @type {HTMLElement} */ (
 
 /** @type {Renderer[]} */
 const LIVE = [
-  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation), inSlot("after-map", unitList),
-  inSlot("after-map", pins), bench, clean,
+  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation), inSlot("after-map", pins),
+  inSlot("after-map", unitList), bench, clean,
 ];
 
 document.documentElement.classList.add("live");

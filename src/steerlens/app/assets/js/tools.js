@@ -14,6 +14,18 @@ const ABOUT = {
   ablate: "Select what to remove from the forward pass; drag to remove several.",
 };
 
+/** Pixels between the points of a drag that are looked at: no cell is smaller. */
+const STRIDE = 6;
+
+/**
+ * Members of a group without heads that a whole attention output among them contains: they would count twice.
+ * @param {string[]} members
+ */
+export function withoutParts(members) {
+  const whole = new Set(members.filter((site) => site.startsWith("attn_out.")).map((site) => site.split(".")[1]));
+  return members.filter((site) => !site.startsWith("head.") || !whole.has(site.split(".")[1]));
+}
+
 /** @param {Page} page @param {HTMLElement} place */
 export function tools(page, place) {
   /** @type {Tool} */
@@ -23,14 +35,24 @@ export function tools(page, place) {
   const clear = el("button", { type: "button", class: "link", id: "clear-group" }, "Clear the group");
   // On a narrow page the panel would cover the map while a group is gathered: it opens on request.
   const steer = el("button", { type: "button", id: "steer-group", onclick: () => page.choose(listed(page.store.view.group)[0] ?? null, { focus: true }) }, "Steer the group");
-  place.append(el("div", { class: "tools" }, box, about, steer, clear));
+  place.append(el("div", { class: "tools" }, box, el("div", { class: "tools-said" }, about, steer, clear)));
   clear.addEventListener("click", () => page.store.set({ group: null }));
 
   const choose = (/** @type {Tool} */ next) => {
     tool = next;
     redraw(box, [radios("tool", [["look", "Steer"], ["group", "Group"], ["ablate", "Ablate"]], tool, (key) => choose(/** @type {Tool} */ (key)))]);
-    about.textContent = ABOUT[tool];
+    say();
     byId("map-section").dataset.tool = tool;
+  };
+  // The hint and the buttons of the group take turns in one place, so that the map stays where it is.
+  const say = (trouble = "") => {
+    const members = listed(page.store.view.group);
+    const grouped = members.length > 0 && tool !== "ablate";
+    about.textContent = trouble || ABOUT[tool];
+    about.hidden = grouped && !trouble;
+    clear.hidden = steer.hidden = !grouped;
+    clear.textContent = `Clear the group of ${members.length}`;
+    clear.title = members.map(labelOf).join(", ");
   };
   const key = () => (tool === "ablate" ? "without" : "group");
 
@@ -38,14 +60,19 @@ export function tools(page, place) {
   const toggle = (sites) => {
     const units = sites.filter(isUnit);
     if (units.length && tool === "group") {
-      about.textContent = "Features and neurons cannot be in a group: steer or ablate them one at a time.";
+      say("Features and neurons cannot be in a group: steer them one at a time, with the tool “Steer”.");
       return;
     }
+    const before = listed(page.store.view[key()]);
     // A feature or neuron is taken out alone.
-    const now = listed(page.store.view[key()]).filter((site) => sites.includes(site) || (!units.length && !isUnit(site)));
+    const now = before.filter((site) => sites.includes(site) || (!units.length && !isUnit(site)));
+    const dropped = before.filter((site) => !now.includes(site));
+    say(dropped.length ? `Features and neurons are ablated alone: ${dropped.map(labelOf).join(", ")} restored.` : "");
     const off = sites.every((site) => now.includes(site));
-    const next = off ? now.filter((site) => !sites.includes(site)) : [...new Set([...now, ...sites])];
+    const all = off ? now.filter((site) => !sites.includes(site)) : [...new Set([...now, ...sites])];
+    const next = tool === "group" ? withoutParts(all) : all;
     page.store.set({ [key()]: next.join(",") || null });
+    if (next.length < all.length) say("Heads within an attention output of the group are left out.");
   };
   const siteAt = (/** @type {EventTarget | null} */ target) =>
     /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest("#map [data-site], #writes [data-site], #units [data-site]") : null);
@@ -68,17 +95,33 @@ export function tools(page, place) {
   /** @type {Set<string> | null} */
   let over = null;
   let justDragged = false;
+  /** @type {[x: number, y: number]} */
+  let last = [0, 0];
+  /** @param {HTMLElement | null} cell */
+  const gather = (cell) => {
+    if (!cell?.dataset.site) return;
+    over?.add(cell.dataset.site);
+    cell.classList.add("gathering");
+  };
   section.addEventListener("pointerdown", (event) => {
     const cell = tool === "look" ? null : siteAt(event.target);
     justDragged = false;
-    if (cell?.dataset.site && event.button === 0) over = new Set([cell.dataset.site]);
+    if (cell?.dataset.site && event.button === 0) {
+      over = new Set();
+      last = [event.clientX, event.clientY];
+      gather(cell);
+    }
     if (cell && event.pointerType !== "mouse" && cell.hasPointerCapture(event.pointerId)) cell.releasePointerCapture(event.pointerId);
   });
-  section.addEventListener("pointerover", (event) => {
-    const cell = over ? siteAt(event.target) : null;
-    if (!cell?.dataset.site || !over) return;
-    over.add(cell.dataset.site);
-    cell.classList.add("gathering");
+  section.addEventListener("pointermove", (event) => {
+    if (!over) return;
+    // A fast hand jumps over cells: all that lie on its way count.
+    const [x, y] = last;
+    const [right, down] = [event.clientX - x, event.clientY - y];
+    const steps = Math.max(1, Math.ceil(Math.hypot(right, down) / STRIDE));
+    for (let step = 1; step <= steps; step += 1)
+      gather(siteAt(document.elementFromPoint(x + (right * step) / steps, y + (down * step) / steps)));
+    last = [event.clientX, event.clientY];
   });
   document.addEventListener("pointerup", () => {
     if (over && over.size > 1) {
@@ -90,6 +133,7 @@ export function tools(page, place) {
     over = null;
   });
 
+  let shownMembers = -1;
   page.draw(["data", "group", "without", "map", "show", "seed", "component"], () => {
     const [members, away] = [listed(page.store.view.group), listed(page.store.view.without)];
     for (const cell of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#map [data-site], #writes [data-site], #units [data-site]"))) {
@@ -97,8 +141,8 @@ export function tools(page, place) {
       cell.classList.toggle("member", members.includes(site));
       cell.classList.toggle("away", away.includes(site));
     }
-    clear.hidden = steer.hidden = !members.length;
-    clear.textContent = `Clear the group of ${members.length} (${members.slice(0, 3).map(labelOf).join(", ")}${members.length > 3 ? ", …" : ""})`;
+    if (members.length !== shownMembers) say();
+    shownMembers = members.length;
   });
   addKeys(page, [
     ["l", "Tool: steer", () => choose("look")],

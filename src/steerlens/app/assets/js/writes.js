@@ -25,7 +25,7 @@ export function writes(page) {
     grid.style.setProperty("--layers", String(page.meta.layers));
     const other = MODES[modeOf(page, availableModes(page))].scale !== "similarity";
     box.replaceChildren(grid, other ? el("p", { class: "small quiet" }, "These rows still show similarities before decoding.") : "");
-    markChosen(page.component);
+    markChosen(page);
     if (focused) /** @type {HTMLElement | null} */ (box.querySelector(`[data-site="${CSS.escape(focused)}"]`))?.focus();
   });
 }

@@ -76,10 +76,11 @@ export function strip(cards) {
 }
 
 /**
- * Marks whatever stands for a component, everywhere on the page.
- * @param {string | null} component
+ * Marks whatever stands for the chosen component, everywhere on the page; nothing while a group is on view in its place.
+ * @param {Page} page
  */
-export function markChosen(component) {
+export function markChosen(page) {
+  const component = page.source.kind === "live" && page.store.view.group ? null : page.component;
   const cells = /** @type {HTMLElement[]} */ ([...document.querySelectorAll('[role="gridcell"][data-site]')]);
   // One cell of the map is in the tab order: the chosen one, if it is a head.
   if (cells.some((cell) => cell.dataset.site === component))

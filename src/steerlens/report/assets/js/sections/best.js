@@ -13,7 +13,7 @@ export function best(page) {
     const shown = lensesOf(page.meta).filter((lens) => page.data.top[lens]?.length);
     byId("top-section").hidden = shown.length === 0;
     byId("top").replaceChildren(...shown.map((lens) => lensRow(page, lens)));
-    markChosen(page.component);
+    markChosen(page);
   });
 }
 

@@ -25,7 +25,7 @@ export function components(page) {
       lensesOf(page.meta).flatMap((lens) => kindRow(page, kind, title, lens) ?? []));
     byId("other-section").hidden = blocks.length === 0;
     byId("other").replaceChildren(...blocks);
-    markChosen(page.component);
+    markChosen(page);
   });
 }
 

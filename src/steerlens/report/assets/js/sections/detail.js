@@ -31,7 +31,7 @@ export function detail(page) {
       if (key !== shown) panel.scrollTop = 0;
     }
     shown = key;
-    markChosen(key);
+    markChosen(page);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !page.wide && !byId("detail").hidden && !document.querySelector("dialog[open]")) close(page);

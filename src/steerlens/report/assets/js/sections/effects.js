@@ -30,7 +30,7 @@ export function effects(page) {
     const blocks = Object.entries(KINDS).flatMap(([kind, title]) => kindBlocks(page, kind, title));
     byId("effects-section").hidden = blocks.length === 0;
     byId("effects").replaceChildren(...blocks);
-    markChosen(page.component);
+    markChosen(page);
   });
 }
 

@@ -94,6 +94,7 @@ function faithful(rows, label) {
   const head = ["Measured on this model", "all heads", label].map((text) => el("th", { scope: "col" }, text));
   return el("table", { class: "faithful" },
     el("thead", {}, el("tr", {}, ...head)),
-    el("tbody", {}, ...rows.map(([of, all, own, measure]) =>
-      el("tr", {}, el("th", { scope: "row" }, of, el("small", {}, measure)), el("td", {}, all), el("td", {}, own)))));
+    el("tbody", {}, ...rows.flatMap(([of, all, own, measure]) => [
+      el("tr", {}, el("th", { scope: "row" }, of), el("td", {}, all), el("td", {}, own)),
+      el("tr", { class: "measure" }, el("td", { colspan: 3 }, measure))])));
 }

@@ -15,7 +15,7 @@ export function layers(page) {
     // A single layer is the clean reconstruction, which is shown above.
     byId("strip-section").hidden = keys.length < 2;
     byId("strip").replaceChildren(strip(keys.map((key) => layerCard(page, key))));
-    markChosen(page.component);
+    markChosen(page);
   });
 }
 

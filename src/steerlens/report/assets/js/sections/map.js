@@ -23,7 +23,7 @@ export function map(page) {
     redraw(byId("map-controls"), controls(page, available, key));
     const focused = document.activeElement?.closest("#map") ? document.activeElement.getAttribute("data-site") : null;
     byId("map").replaceChildren(grid(page, mode, pictures));
-    markChosen(page.component);
+    markChosen(page);
     if (focused) cell(focused)?.focus();
     legend(page, mode, pictures);
   });

@@ -12,7 +12,7 @@ const SOME = /** @type {[name: string, key: keyof Score, format: (value: number)
   ["Strength ρ", "rho", fixed],
   ["Control's similarity", "control", fixed],
   ["With its write for another input", "foil", fixed],
-  ["Beats, of all controls", "share", percent],
+  ["Share of controls it beats", "share", percent],
   ["Cosine with the direct effect", "directCosine", fixed],
   ["Cosine of the changes", "changeCosine", fixed],
 ]);
@@ -79,7 +79,10 @@ function headRows({ data, meta }, site, shown) {
   if (site.kind !== "head") return [];
   const index = site.layer * meta.heads + site.head;
   const blank = shown.slice(1).map(() => "");
+  // Every head is steered before decoding, also those of which the run decoded no picture.
+  const steered = !shown.length && data.undecoded ? [row(meta.words.without, fixed(data.undecoded[index]))] : [];
   return [
+    ...steered,
     row("Write norm / final residual", fixed(data.writeNorms[index], 3), ...blank),
     row("Direct similarity", fixed(data.direct[index]), ...blank),
   ];

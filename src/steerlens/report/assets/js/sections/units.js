@@ -26,7 +26,7 @@ export function units(page) {
       const own = sorted(found.filter((unit) => unit.group === group), order);
       return [groups.length > 1 ? el("h3", {}, group) : null, el("div", { class: "units", role: "list" }, ...own.map((unit) => row(page, unit)))];
     }).filter((node) => node !== null));
-    markChosen(page.component);
+    markChosen(page);
   };
   page.draw(["data", "seed"], draw);
 }
