@@ -113,6 +113,20 @@ def test_1_input_by_choosing_dropping_and_pasting(browser: Any, server: ServerTh
             document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true })) }"""
     )
     page.wait_for_selector('#input-said:text("picture")')
+    page.evaluate(
+        """data => { const transfer = new DataTransfer();
+            transfer.items.add(new File(["no picture"], "worse.png", { type: "image/png" }));
+            transfer.items.add(new File([new Uint8Array(data)], "teal.png", { type: "image/png" }));
+            transfer.items.add(new File(["text"], "notes.txt", { type: "text/plain" }));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true })) }""",
+        list(png_bytes(Image.new("RGB", (30, 30), "teal"))),
+    )
+    page.wait_for_selector('#switcher [aria-pressed="true"]:text("teal")')
+    refused = page.inner_text("#input-said")
+    assert "worse" in refused and "notes.txt is not a picture" in refused, "though the last was taken"
+    page.click('#switcher button:text("cyan")')
+    page.wait_for_selector('#switcher [aria-pressed="true"]:text("cyan")')
+    page.wait_for_function("() => document.querySelector('#input-said').textContent === ''")
     visited.trouble = [text for text in visited.trouble if "400" not in text]  # the browser logs the refusal
     page.reload()
     page.wait_for_selector('#switcher [aria-pressed="true"]:text("cyan")')
@@ -316,8 +330,13 @@ def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread) -> N
     assert page.locator("#map .away").count() == 2
     assert page.locator("#ablation-labels tbody tr").count() >= 5
     assert visited.chosen == "L1H1"  # what is on view stays
-    visited.cell(0, 0).click()
-    page.wait_for_selector('#ablation-said:text("Without L1H1")')
+    page.locator('#writes [data-site="attn_out.0"]').click()
+    page.wait_for_selector('#ablation-said:text("Without L1H1, Attention 0")')
+    assert "part of it" in page.inner_text("#tool-about"), "the head would be ablated twice"
+    page.locator('#writes [data-site="resid_post.0"]').click()
+    assert "Only heads, MLPs" in page.inner_text("#tool-about") and "resid" not in visited.hash
+    page.locator('#writes [data-site="attn_out.0"]').click()
+    page.wait_for_selector('#ablation-said:text("Without L1H1,")')
     page.reload()
     page.wait_for_selector('#ablation-said:text("Without L1H1")')
     page.click("#restore")

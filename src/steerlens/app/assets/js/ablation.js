@@ -42,6 +42,7 @@ export function ablation(page, place) {
       setPicture(box, shown.src, i ? "Reconstruction after ablation" : "Clean reconstruction", quality);
       numbers[i].textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}`;
       box.classList.toggle("waiting", quality === "preview");
+      box.classList.remove("stale");
     });
   };
 
@@ -60,7 +61,13 @@ export function ablation(page, place) {
       ablation: tell,
       "ablation-preview": (pair) => show(pair, "preview"),
       "ablation-pictures": (pair) => show(pair, "whole"),
-      error: ({ message }) => { said.textContent = message; },
+      error: ({ message }) => {
+        said.textContent = message;
+        // What is left belongs to another choice.
+        for (const box of [before, after]) box.classList.replace("waiting", "stale");
+        for (const number of numbers) number.textContent = " ";
+        labels.hidden = true;
+      },
     }, { signal, slot: "ablate" });
   });
 }

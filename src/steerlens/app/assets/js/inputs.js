@@ -9,6 +9,8 @@ import { liveOf } from "./view.js";
 /** @import { Page } from "../../../report/assets/js/types" */
 /** @import { LiveData } from "./types" */
 
+const MOST_FILES = 16;
+
 /** @param {Page} page @param {HTMLElement} place */
 export function inputs(page, place) {
   const said = el("p", { class: "small", id: "input-said", role: "status" });
@@ -19,6 +21,8 @@ export function inputs(page, place) {
     camera((blob) => send([new File([blob], "camera.png", { type: "image/png" })])), hint);
   place.append(box, said, warning);
 
+  /** @type {string | null} */
+  let about = null;
   /** @param {string} text @param {boolean} [failed] */
   const tell = (text, failed = false) => {
     said.textContent = text;
@@ -27,16 +31,15 @@ export function inputs(page, place) {
 
   /** @param {File[]} files */
   async function send(files) {
-    const pictures = files.filter((one) => one.type.startsWith("image/") || one.type === "").slice(0, 16);
-    if (!pictures.length) {
-      tell("That is not a picture.", true);
-      return;
-    }
-    let last = null;
+    const pictures = files.filter((one) => one.type.startsWith("image/") || one.type === "").slice(0, MOST_FILES);
+    /** @type {string[]} */
+    const refused = files.filter((one) => one.type && !one.type.startsWith("image/")).map(({ name }) => `${name} is not a picture.`);
+    if (files.length - refused.length > MOST_FILES) refused.push(`Only the first ${MOST_FILES} pictures were taken.`);
+    let [last, note] = /** @type {[string | null, string]} */ ([null, ""]);
     for (const one of pictures) {
       const most = liveOf(page).uploadBytes;
       if (one.size > most) {
-        tell(`${one.name} is ${(one.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.`, true);
+        refused.push(`${one.name} is ${(one.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.`);
         continue;
       }
       tell(`Sending ${one.name} …`);
@@ -45,13 +48,15 @@ export function inputs(page, place) {
         if (!page.meta.pictures.some(({ id }) => id === sent.id)) page.meta.pictures.push({ id: sent.id, name: sent.name });
         rememberInput(sent.id);
         last = sent.id;
-        tell(sent.note ? `${sent.name}: ${sent.note}.` : "");
+        note = sent.note ? `${sent.name}: ${sent.note}.` : "";
       } catch (error) {
-        tell(`${one.name}: ${error instanceof Error ? error.message : error}`, true);
+        refused.push(`${one.name}: ${error instanceof Error ? error.message : error}`);
       }
     }
+    tell(refused.join(" ") || note, refused.length > 0);
     drawSwitcher(page);
     if (last !== null) page.store.set({ input: last, patches: null });
+    about = last ?? page.data.id;
   }
 
   file.addEventListener("change", () => {
@@ -76,6 +81,11 @@ export function inputs(page, place) {
 
   page.draw(["data"], () => {
     drawSwitcher(page);
+    // What was said of one picture does not stay beside another.
+    if (about !== null && about !== page.data.id && page.store.view.input !== about) {
+      about = null;
+      tell("");
+    }
     const { outside } = /** @type {LiveData} */ (page.data);
     warning.hidden = !outside;
     warning.textContent = outside ? `This picture is unlike those the decoder was trained on: ${outside}` : "";

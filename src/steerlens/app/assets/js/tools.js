@@ -17,8 +17,11 @@ const ABOUT = {
 /** Pixels between the points of a drag that are looked at: no cell is smaller. */
 const STRIDE = 6;
 
+/** @param {string} site */
+const isWrite = (site) => /^(?:head|attn_out|mlp_out)\./.test(site);
+
 /**
- * Members of a group without heads that a whole attention output among them contains: they would count twice.
+ * Parts without the heads of attention outputs among them, which would count twice.
  * @param {string[]} members
  */
 export function withoutParts(members) {
@@ -63,16 +66,21 @@ export function tools(page, place) {
       say("Features and neurons cannot be in a group: steer them one at a time, with the tool “Steer”.");
       return;
     }
+    const taken = sites.filter((site) => isUnit(site) || isWrite(site));
+    if (!taken.length) {
+      say(tool === "group" ? "Only heads, MLPs and attention outputs can be in a group." : "Only heads, MLPs, attention outputs, features and neurons can be ablated.");
+      return;
+    }
     const before = listed(page.store.view[key()]);
     // A feature or neuron is taken out alone.
-    const now = before.filter((site) => sites.includes(site) || (!units.length && !isUnit(site)));
+    const now = before.filter((site) => taken.includes(site) || (!units.length && !isUnit(site)));
     const dropped = before.filter((site) => !now.includes(site));
-    say(dropped.length ? `Features and neurons are ablated alone: ${dropped.map(labelOf).join(", ")} restored.` : "");
-    const off = sites.every((site) => now.includes(site));
-    const all = off ? now.filter((site) => !sites.includes(site)) : [...new Set([...now, ...sites])];
-    const next = tool === "group" ? withoutParts(all) : all;
+    const off = taken.every((site) => now.includes(site));
+    const all = off ? now.filter((site) => !taken.includes(site)) : [...new Set([...now, ...taken])];
+    const next = withoutParts(all);
     page.store.set({ [key()]: next.join(",") || null });
-    if (next.length < all.length) say("Heads within an attention output of the group are left out.");
+    say(dropped.length ? `Features and neurons are ablated alone: ${dropped.map(labelOf).join(", ")} restored.`
+      : next.length < all.length ? "Heads within a selected attention output are part of it, and left out." : "");
   };
   const siteAt = (/** @type {EventTarget | null} */ target) =>
     /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest("#map [data-site], #writes [data-site], #units [data-site]") : null);
