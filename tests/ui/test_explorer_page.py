@@ -9,6 +9,7 @@ import pytest
 from browsing import UI, Visit
 from PIL import Image
 
+import steerlens as sl
 from steerlens.app import Explorer, ServerThread, serve_in_thread
 from steerlens.app.models import OpenModel
 from steerlens.images import png_bytes
@@ -259,8 +260,17 @@ def test_3_lens_strength_seed_steps_and_guidance(browser: Any, server: ServerThr
         before = changed(page, before)
     assert all(part in visited.hash for part in ("seed=5", "steps=3", "guidance=1.5"))
     page.click("#strength-kind")
-    changed(page, before)
+    before = changed(page, before)
     assert "s=5" in visited.hash
+    page.fill("#strength-number", "0.3333333333")
+    page.press("#strength-number", "Enter")
+    changed(page, before)
+    assert "s=0.333333&" in visited.hash
+    page.fill("#strength-number", "12345678")
+    page.press("#strength-number", "Enter")
+    assert (
+        page.evaluate("document.querySelector('#strength-number:invalid') !== null") and "s=0.333333&" in visited.hash
+    )
     visited.done()
 
 
@@ -319,7 +329,7 @@ def test_4_the_target_and_the_ranking(browser: Any, server: ServerThread) -> Non
     visited.done()
 
 
-def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread) -> None:
+def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread, folder: Path) -> None:
     visited = visit(browser, server)
     page = visited.page
     take(page, "ablate")
@@ -339,6 +349,16 @@ def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread) -> N
     page.wait_for_selector('#ablation-said:text("Without L1H1,")')
     page.reload()
     page.wait_for_selector('#ablation-said:text("Without L1H1")')
+    page.click("#ablation-copy-command")
+    page.wait_for_selector("#ablation-copied:not([hidden])")
+    command = page.input_value("#ablation-copied")
+    assert "--sites head.1.1" in command and "--effect total" in command
+    page.click("#ablation-save")
+    page.wait_for_selector('#ablation-kept:text("Saved in")')
+    saved = page.inner_text("#ablation-kept").removeprefix("Saved in ").rstrip(".")
+    assert [cell for cell in sl.load_run(folder / saved).finished if cell.lens == "ablation"]
+    visited.cell(0, 1).click()
+    page.wait_for_selector("#ablation-copied", state="hidden")
     page.click("#restore")
     page.wait_for_selector("#ablation-section", state="hidden")
     visited.done()
@@ -385,6 +405,9 @@ def test_7_saved_and_copied(browser: Any, server: ServerThread, folder: Path) ->
     saved = folder / page.inner_text("#kept").removeprefix("Saved in ").rstrip(".")
     assert json.loads((saved / "manifest.json").read_text())["complete"]
     assert f"--out {saved.relative_to(folder)}" in page.input_value("#copied")
+    visited.cell(0, 1).click()
+    page.wait_for_selector("#copied", state="hidden")
+    assert page.inner_text("#kept") == "", "what was copied is of the view before"
     visited.done()
 
 

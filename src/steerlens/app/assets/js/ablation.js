@@ -3,6 +3,7 @@
 import { el } from "../../../report/assets/js/core/elements.js";
 import { fixed } from "../../../report/assets/js/core/format.js";
 import { Latest, streamed } from "./api.js";
+import { keep } from "./keep.js";
 import { emptyPicture, setPicture } from "./live-picture.js";
 import { ablatedView, labelOf, listed } from "./view.js";
 
@@ -18,12 +19,14 @@ export function ablation(page, place) {
   const labels = el("table", { class: "labels", id: "ablation-labels" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "label"), el("th", { scope: "col" }, "before"), el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "change"))), table);
   const clear = el("button", { type: "button", id: "restore", onclick: () => page.store.set({ without: null }) }, "Restore all");
+  const ablated = () => ({ ...ablatedView(page.meta, page.store.view, page.data.id), lens: "ablation" });
+  const kept = keep(page, { view: ablated, saved: () => [ablated()], ids: "ablation-", more: [clear] });
   const section = el("section", { id: "ablation-section", "aria-labelledby": "ablation-title", hidden: true },
     el("h2", { id: "ablation-title" }, "Ablation"), said,
     el("div", { class: "ablation" },
       el("figure", {}, before, el("figcaption", {}, el("b", {}, "Before"), numbers[0])),
       el("figure", {}, after, el("figcaption", {}, el("b", {}, "After"), numbers[1])),
-      el("div", { class: "table-scroll" }, labels)), clear);
+      el("div", { class: "table-scroll" }, labels)), kept.box);
   place.append(section);
   const latest = new Latest();
 

@@ -29,7 +29,7 @@ export function bench(page) {
   const control = emptyPicture("bench-control");
   const lenses = el("div", { class: "controls bench-lenses" });
   const slider = el("input", { type: "range", id: "strength", "aria-describedby": "bench-numbers" });
-  const number = el("input", { type: "number", id: "strength-number", "aria-label": "Strength as a number", step: "any" });
+  const number = el("input", { type: "number", id: "strength-number", "aria-label": "Strength as a number", step: "any", min: -999999, max: 999999 });
   const kind = el("button", { type: "button", class: "link", id: "strength-kind" });
   const strengthRow = el("div", { class: "strength" }, el("label", { for: "strength" }, "Strength"), slider, number, kind);
   const numbers = el("dl", { id: "bench-numbers", class: "bench-numbers", "aria-live": "off" });
@@ -116,7 +116,8 @@ export function bench(page) {
   function drawNumbers(told) {
     message.hidden = true;
     const rows = [
-      ["before decoding", fixed(told.undecoded)], ["strength ρ", fixed(told.rho)],
+      ["before decoding", fixed(told.undecoded)],
+      ...(lensOf(page.store.view, page.component) === "diffusion" ? [] : [["strength ρ", fixed(told.rho)]]),
       ...(told.directCosine === null ? [] : [["cosine with the direct effect", fixed(told.directCosine)]]),
       ...(told.changeCosine === null ? [] : [["cosine of the changes", fixed(told.changeCosine)]]),
     ];
@@ -175,7 +176,7 @@ export function bench(page) {
     control.classList.add("waiting");
     const said = (/** @type {Shown} */ { src, similarity }) => {
       setPicture(control, src, "Random control", "whole");
-      byId("control-said").textContent = `random control · similarity ${fixed(similarity)}`;
+      byId("control-said").textContent = `random control at ${strengthWords(strength())} · similarity ${fixed(similarity)}`;
       control.classList.remove("waiting");
     };
     const react = { preview: said, picture: said, error: (/** @type {{ message: string }} */ { message: text }) => { byId("control-said").textContent = text; } };
@@ -224,7 +225,8 @@ export function bench(page) {
     timer = setTimeout(() => settle(text), SETTLED);
   });
   number.addEventListener("change", () => {
-    if (number.value.trim() !== "" && Number.isFinite(Number(number.value))) settle(`${parts()[0]}=${Number(number.value)}`);
+    // The server takes six digits before and after the point.
+    if (number.value.trim() !== "" && number.reportValidity()) settle(`${parts()[0]}=${Number(Number(number.value).toFixed(6))}`);
   });
   kind.addEventListener("click", () => settle(parts()[0] === "rho" ? "s=5" : "rho=1"));
   const compare = (/** @type {boolean} */ beside) => page.store.set({ control: beside ? "beside" : null });

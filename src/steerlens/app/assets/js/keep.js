@@ -6,15 +6,29 @@ import { Latest, postJson, streamed } from "./api.js";
 import { liveOf, pinOf, serverView, viewOf } from "./view.js";
 
 /** @import { Page } from "../../../report/assets/js/types" */
+/** @import { ServerView } from "./types" */
 
 const MOST_PINS = 8;
 
-/** @param {Page} page */
-export function keepButtons(page) {
-  const said = el("p", { class: "small kept", id: "kept", role: "status" });
-  const text = el("textarea", { class: "copied", id: "copied", rows: 4, readonly: true, hidden: true, "aria-label": "What was copied" });
+/**
+ * What is kept of a part of the page.
+ * @typedef {object} Keeping
+ * @property {() => ServerView} view what is copied
+ * @property {() => ServerView[]} saved what is saved
+ * @property {string} ids beginning of the ids of its elements
+ * @property {HTMLElement[]} [more] further buttons, which come first
+ */
+
+/**
+ * Buttons that save views and copy one, and what they say. It goes when the view changes: it is of no other.
+ * @param {Page} page
+ * @param {Keeping} keeping
+ */
+export function keep(page, { view, saved, ids, more = [] }) {
+  const said = el("p", { class: "small kept", id: `${ids}kept`, role: "status" });
+  const text = el("textarea", { class: "copied", id: `${ids}copied`, rows: 4, readonly: true, hidden: true, "aria-label": "What was copied" });
   const saving = new Latest();
-  const view = () => serverView(page.meta, page.store.view, page.data.id, page.component);
+  let shown = "";
 
   /** @param {string} code */
   const show = (code) => {
@@ -26,7 +40,7 @@ export function keepButtons(page) {
   /** @param {"command" | "python"} form */
   const copy = async (form) => {
     try {
-      const recipe = await postJson("/api/recipe", view(), { slot: "recipe" });
+      const recipe = await postJson("/api/recipe", view(), { slot: `${ids}recipe` });
       show(recipe[form]);
       const copied = await navigator.clipboard?.writeText(recipe[form]).then(() => true, () => false);
       if (!copied) text.select();
@@ -36,18 +50,39 @@ export function keepButtons(page) {
     }
   };
   const save = () => {
-    const views = [view(), ...page.store.view.pins.map((pin) => {
-      const pinned = viewOf(pin, page.meta);
-      return serverView(page.meta, pinned, pinned.input ?? page.data.id, pinned.component);
-    })];
     /** @type {string[]} */
     const folders = [];
     said.textContent = "Saving …";
-    return streamed("/api/save", { views }, {
+    return streamed("/api/save", { views: saved() }, {
       saved: ({ folder, command }) => { folders.push(folder); show(command); said.textContent = `Saved in ${folders.join(", ")}.`; },
       error: ({ message }) => { said.textContent = message; },
-    }, { signal: saving.next(), slot: "save" });
+    }, { signal: saving.next(), slot: `${ids}save` });
   };
+  page.draw(["data", "component", "strength", "seed", "lens", "group", "patches", "steps", "guidance", "target", "without"], () => {
+    const now = JSON.stringify(view());
+    if (now === shown) return;
+    shown = now;
+    text.hidden = true;
+    said.textContent = "";
+  });
+  const buttons = el("div", { class: "keep-buttons" }, ...more, liveOf(page).writes ? button(`${ids}save`, "Save as run", save) : null,
+    button(`${ids}copy-command`, "Copy as command", () => copy("command")), button(`${ids}copy-python`, "Copy as Python", () => copy("python")));
+  return { box: el("div", { class: "keep" }, buttons, said, text), said };
+}
+
+/** @param {string} id @param {string} name @param {() => unknown} act */
+const button = (id, name, act) => el("button", { type: "button", id, onclick: act }, name);
+
+/**
+ * Keeps the picture on view, and pins it.
+ * @param {Page} page
+ */
+export function keepButtons(page) {
+  const view = () => serverView(page.meta, page.store.view, page.data.id, page.component);
+  const saved = () => [view(), ...page.store.view.pins.map((pin) => {
+    const pinned = viewOf(pin, page.meta);
+    return serverView(page.meta, pinned, pinned.input ?? page.data.id, pinned.component);
+  })];
   const pin = () => {
     const { pins } = page.store.view;
     const address = pinOf(page);
@@ -58,11 +93,7 @@ export function keepButtons(page) {
       said.textContent = `Pinned, ${pins.length + 1} of ${MOST_PINS} at most: “Side by side” under the map shows them.`;
     }
   };
+  const { box, said } = keep(page, { view, saved, ids: "", more: [button("pin", "Pin", pin)] });
   addKeys(page, [["+", "Pin what is on view", pin]]);
-  const button = (/** @type {string} */ id, /** @type {string} */ name, /** @type {() => unknown} */ act) => el("button", { type: "button", id, onclick: act }, name);
-  return el("div", { class: "keep" },
-    el("div", { class: "keep-buttons" }, button("pin", "Pin", pin), liveOf(page).writes ? button("save", "Save as run", save) : null,
-      button("copy-command", "Copy as command", () => copy("command")), button("copy-python", "Copy as Python", () => copy("python"))),
-    said, text);
+  return box;
 }
-

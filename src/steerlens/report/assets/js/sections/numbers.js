@@ -2,6 +2,7 @@
 
 import { el } from "../core/elements.js";
 import { fixed, percent } from "../core/format.js";
+import { MODES } from "./modes.js";
 
 /** @import { Lens, Page, Score, Site } from "../types" */
 
@@ -75,12 +76,12 @@ function someRows(site, shown) {
  * @param {Site} site
  * @param {Lens[]} shown
  */
-function headRows({ data, meta }, site, shown) {
+function headRows({ data, meta, source }, site, shown) {
   if (site.kind !== "head") return [];
   const index = site.layer * meta.heads + site.head;
   const blank = shown.slice(1).map(() => "");
   // Every head is steered before decoding, also those of which the run decoded no picture.
-  const steered = !shown.length && data.undecoded ? [row(meta.words.without, fixed(data.undecoded[index]))] : [];
+  const steered = !shown.length && data.undecoded && source.kind !== "live" ? [row(MODES.undecoded.name, fixed(data.undecoded[index]))] : [];
   return [
     ...steered,
     row("Write norm / final residual", fixed(data.writeNorms[index], 3), ...blank),
