@@ -208,6 +208,13 @@ def test_a_selection_opens_with_the_scores_of_all_heads(browser: Any, tmp_path: 
     assert visit.page.locator(".cell .minus").count() == 3
     assert "by chance" not in visit.page.inner_text("#map-said")
     visit.done()
+    some = tuple(result for result in atlas.results if str(result.cell.site) != "head.2.1")
+    plan = replace(atlas.plan, cells=tuple(result.cell for result in some))
+    report = write_report(replace(atlas, results=some, plan=plan), tmp_path / "some", figures=False)
+    visit = visit_file(browser, report, "#/head/L2H1")
+    panel = visit.page.inner_text("#detail")
+    assert "No picture of this head" in panel and "Steering, not decoded" in panel and "0.20" in panel
+    visit.done()
 
 
 def test_the_card_of_a_head_shows_both_ends_and_what_was_not_measured(browser: Any, tmp_path: Path) -> None:
