@@ -110,7 +110,8 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
                 _WORDS,
                 "## All claims\n",
                 "A claim *holds* if its whole 95 % interval lies above the level; it is *refuted* if the interval lies "
-                "below it, and *open* if it includes it. Levels are 0, unless given. An empty cell was not measured.\n",
+                "below it, and *open* if it includes it. Levels are 0, unless given. An empty cell was not measured. "
+                "Each interval stands for itself: none is corrected for the number of claims.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()

@@ -67,6 +67,19 @@ def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[
     assert again.read_text() == text
 
 
+def test_figures_that_a_summary_determines_are_drawn_anew_and_others_copied(models: list[Path], tmp_path: Path) -> None:
+    figures, old = models[0] / "overlay" / "figures", b"\x89PNG of an earlier version"
+    figures.mkdir()
+    for name in ("trajectories", "strip-0"):
+        (figures / f"{name}.png").write_bytes(old)
+    write_page(models, tmp_path / "docs")
+    shown = {path.name: path.read_bytes() for path in (tmp_path / "docs/images/studies/first").glob("overlay-*.png")}
+    assert shown.pop("overlay-strip-0.png") == old and {"overlay-trajectories.png", "overlay-plain.png"} <= shown.keys()
+    assert all(content.startswith(b"\x89PNG") and content != old for content in shown.values())
+    # A study whose figures are not there has none on its page, which is what `--json` results alone allow.
+    assert not list((tmp_path / "docs/images/studies/second").glob("overlay-*.png"))
+
+
 def test_one_model_keeps_its_pages_and_its_name_is_numbered_if_it_comes_twice(
     models: list[Path], tmp_path: Path
 ) -> None:

@@ -133,7 +133,7 @@ def plain_figure(summary: ImportanceSummary) -> Figure:
     axes.set_yticks(range(len(bars)), [words for _, words in reversed(bars)], fontsize=9)
     axes.set_xlabel("0: tells nothing of a head's importance; 1: tells it perfectly (rank correlation)", fontsize=9)
     axes.set_title(
-        f"How well does each score tell how far ablating a head moves the embedding?\n{summary.setup.model}: "
+        f"How well does each score tell how far ablating a head moves the embedding?\n"
         f"{_size(summary)}, {effect.ablation} ablation; lines: 95 % intervals",
         fontsize=9,
         loc="left",
@@ -158,4 +158,5 @@ def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:
 
 
 def _size(summary: ImportanceSummary) -> str:
-    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"
+    named = f"{summary.setup.model}: " if summary.setup.model else ""
+    return f"{named}{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"

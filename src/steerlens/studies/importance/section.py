@@ -108,7 +108,7 @@ def importance_section(summary: ImportanceSummary) -> str:
 
 def _choices(summary: ImportanceSummary) -> list[str]:
     if not summary.choices.by_name:
-        return ["No setting was chosen: the pictures are too few, and every setting is fixed in advance.\n"]
+        return ["No setting was chosen on other pictures (`--choose`): every setting is fixed in advance.\n"]
     views = "once by scores of decoded pictures, once by scores of requested embeddings"
     return [
         "## Choices\n",

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from steerlens.studies.overlay.results import OverlaySummary
 
 
+UNTUNED_DIFFERENCE = f"steering minus diffusion, plain{UNDECODED}"
+"""Paired difference of the lenses as they are, without a choice of settings."""
+
+
 def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
     """Concludes from areas of orders; None for studies of earlier versions, which lack the baselines."""
     areas = {row.name: row.area for row in summary.orders}
@@ -71,7 +75,14 @@ def _other_lens(summary: "OverlaySummary") -> str:
     before = summary.differences.get(f"steering minus diffusion, chosen{UNDECODED}")
     if summary.decodes and before is not None:
         text += f"; before decoding {interval(before)}"
-    return f"{text}{'' if summary.decodes else ', not decoded'})."
+    text += f"{'' if summary.decodes else ', not decoded'})"
+    untuned = summary.differences.get(UNTUNED_DIFFERENCE)
+    if untuned is None:
+        return f"{text}."
+    how = "is not told apart"
+    if untuned.excludes_zero:
+        how = f"does {'better' if untuned.above() else 'worse'}"
+    return f"{text}; untuned and not decoded, it {how} ({interval(untuned)})."
 
 
 def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
@@ -90,4 +101,9 @@ def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
         ):
             if (difference := summary.differences.get(name)) is not None:
                 claims.append(Claim(f"{what} {words}", difference, 0.0, how, leading=True))
+    if (untuned := summary.differences.get(UNTUNED_DIFFERENCE)) is not None:
+        what = (
+            "Ablating heads in the order of the untuned Steering Lens removes an overlay better than the order of the "
+        )
+        claims.append(Claim(f"{what}untuned Diffusion Lens does", untuned, 0.0, "before decoding", leading=True))
     return claims

@@ -109,7 +109,7 @@ def plain_figure(summary: OverlaySummary) -> Figure:
     axes.set_xlabel("0: no better than random orders; 1: as a greedy search finds the heads", fontsize=9)
     axes.set_title(
         "If heads are ablated in this order, how soon does the overlay leave the embedding?\n"
-        f"{summary.model}: {_size(summary)}; lines: 95 % intervals",
+        f"{_size(summary)}; lines: 95 % intervals",
         fontsize=9,
         loc="left",
     )
@@ -161,7 +161,7 @@ def _curves_figure(
         names = [retained_name(name) for name in names]
     figure.legend(handles, names, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
     figure.suptitle(
-        f"{what}: mean over {_size(summary)}.\n"
+        f"{what}, mean. {_size(summary)}.\n"
         "Shaded: the first quarter, whose area counts. Bands: 95 % intervals over pairs.",
         fontsize=9,
     )
@@ -248,6 +248,7 @@ def orders_figure(summary: OverlaySummary) -> Figure:
 
 
 def _size(summary: OverlaySummary) -> str:
-    size = f"{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
+    named = f"{summary.model}: " if summary.model else ""
+    size = f"{named}{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
     warning = caution(summary.n_concepts)
     return f"{size}; {warning}" if warning else size

@@ -1,5 +1,6 @@
 """Findings of the overlay study in words, and its bars; the figures alone decide which sentence is printed."""
 
+from steerlens.studies.overlay.conclusion import UNTUNED_DIFFERENCE
 from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
 from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
 from steerlens.studies.overlay.results import (
@@ -55,6 +56,7 @@ def overlay_findings(summary: OverlaySummary) -> list[Finding]:
             ),
             headline=True,
         ),
+        *_untuned(summary),
         _direct(summary),
     ]
     rows = {row.score: row for row in summary.attenuation}
@@ -83,8 +85,19 @@ def _undecoded_findings(summary: OverlaySummary) -> list[Finding]:
             ),
             headline=True,
         ),
+        *_untuned(summary),
         _direct(summary),
     ]
+
+
+def _untuned(summary: OverlaySummary) -> list[Finding]:
+    """Verdict on both lenses as they are, which no choice of settings can turn round."""
+    difference = summary.differences.get(UNTUNED_DIFFERENCE)
+    if difference is None:
+        return []
+    areas = [summary.area(f"{lens}, plain{UNDECODED}") for lens in ("steering", "diffusion")]
+    what = "The same before decoding and without tuning, each lens as it is"
+    return [Finding(claim(what, difference, *areas, model=summary.model), headline=True)]
 
 
 def _named(summary: OverlaySummary) -> str:

@@ -188,7 +188,7 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
-        f"Chosen on {summary.n_selection} pictures, reported on {_size(summary)}.\n"
+        f"{_size(summary)}. Settings were chosen on {summary.n_selection} other pictures.\n"
         f"Effect: {summary.main}. Dotted: the rule's bounds.{_warning(summary)}",
         fontsize=8,
     )
@@ -211,7 +211,8 @@ def _size(summary: StrengthSummary) -> str:
     if summary.n_decoded < summary.n_heads:
         heads += f", {summary.n_decoded} of them decoded"
     seeds = "1 seed" if summary.n_seeds == 1 else f"{summary.n_seeds} seeds"
-    return f"{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
+    named = f"{summary.model}: " if summary.model else ""
+    return f"{named}{summary.n_pictures} pictures of {summary.n_concepts} concepts, {heads}, {seeds}"
 
 
 def _warning(summary: StrengthSummary) -> str:

@@ -146,9 +146,11 @@ def test_without_a_decoder_orders_come_from_requested_embeddings_alone(
     assert figures == {"plain", "trajectories", "orders", "retained"}
     again = stored(summary)
     said = [finding.text for finding in overlay_findings(again)]
-    assert "without a decoder, the Steering Lens orders heads" in said[0] and len(said) == 4
+    assert "without a decoder, the Steering Lens orders heads" in said[0] and len(said) == 5
+    assert said[3].startswith("The same before decoding and without tuning")
     conclusion = overlay_conclusion(again)
     assert conclusion is not None and "in the order of the Steering Lens, not decoded," in conclusion.sentences[0]
+    assert "untuned and not decoded, it " in conclusion.sentences[1]
     assert "decoding" not in overlay_section(again).split("## Orders")[1].split("## Retaining")[1]
     assert [bar.bar for bar in overlay_bars(again)] == ["aim: 0.7", "reported", "reported"]
     assert [bar.bar for bar in overlay_bars(whole)][:4] == ["interval above 0", "aim: 0.4", "aim: 0.85", "aim: 0.7"]
