@@ -154,8 +154,9 @@ def _points(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], 
 def _size(summary: DecoderSummary) -> str:
     named = f"{summary.model}: " if summary.model else ""
     return (
-        f"{named}{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of {summary.n_heads} "
-        f"heads, {len(summary.seeds)} seeds, {summary.strength}; ranked by similarity with the {summary.target}"
+        f"{named}{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_decoded} of "
+        f"{summary.n_heads} heads, {len(summary.seeds)} seeds, {summary.strength}; ranked by "
+        f"similarity with the {summary.target}"
     )
 
 

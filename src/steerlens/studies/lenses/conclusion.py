@@ -98,7 +98,7 @@ def lenses_claims(summary: "LensesSummary") -> list[Claim]:
         if row is None:
             continue
         show, what = ("shows", _PICTURES[name]) if name != RETRIEVAL else ("show", _PICTURES[name])
-        how = "before decoding" if row.view == "requested" else "in pictures"
+        how = "" if name == RETRIEVAL else "before decoding" if row.view == "requested" else "in pictures"
         claims.append(Claim(f"{what} {show} which names the head adds", row.correlation, 0.0, how, leading=True))
         for over, than in ((row.over_picture, "one picture does"), (row.over_norm, "the norm of its write tells it")):
             if over is not None:

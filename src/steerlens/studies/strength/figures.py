@@ -188,7 +188,7 @@ def choice_figure(summary: StrengthSummary) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside lower left", ncols=2)
     figure.suptitle(
-        f"{_size(summary)}. Settings were chosen on {summary.n_selection} other pictures.\n"
+        f"{_size(summary)}. The strength was chosen on {summary.n_selection} other pictures.\n"
         f"Effect: {summary.main}. Dotted: the rule's bounds.{_warning(summary)}",
         fontsize=8,
     )
