@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readAddress, writeAddress } from "../../src/steerlens/report/assets/js/core/address.js";
+import { missingInput, readAddress, writeAddress } from "../../src/steerlens/report/assets/js/core/address.js";
 import { START } from "../../src/steerlens/report/assets/js/core/store.js";
 import { metaOf } from "./fixtures.js";
 
@@ -45,6 +45,9 @@ test("odd addresses are read without harm", () => {
   for (const odd of ["#/", "#/input", "#/input/%%%/head/L1", "#/head/LxH1?rho=abc&seed=-1&s=", "#/site/__proto__?map=constructor", "#%%%=", "#/?&&=&pin"])
     assert.ok(readAddress(odd, meta), odd);
   assert.equal(readAddress("#/input/nobody", meta).input, null);
+  assert.equal(missingInput("#/run/x/input/no%20body/head/L1H1?rho=1", meta), "no body");
+  for (const hash of [`#/input/${meta.pictures[0].id}`, `#/input/${encodeURIComponent(meta.pictures[0].name)}?rho=1`, "#/head/L1H1?target=/input/x", ""])
+    assert.equal(missingInput(hash, meta), "");
   assert.equal(readAddress("#/head/L1H1?rho=abc", meta).strength, undefined);
   assert.equal(readAddress("#/head/L1H1?seed=1e9", meta).seed, null);
 });

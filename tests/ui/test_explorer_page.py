@@ -212,6 +212,12 @@ def test_2_a_fast_drag_gathers_all_on_its_way_and_moves_nothing(browser: Any, se
     page.click("#clear-group")
     page.wait_for_selector("#map .chosen")
     assert page.locator("#map").bounding_box()["y"] == top
+    take(page, "group")
+    visited.cell(0, 0).click()
+    visited.cell(1, 0).click()
+    page.wait_for_function("() => document.querySelector('.bench-what').textContent.startsWith('L0H0 + L1H0 at')")
+    page.check('.bench input[value="diffusion"]', force=True)
+    page.wait_for_function("() => document.querySelector('.bench-what').textContent === 'L0H0 + L1H0, Diffusion Lens'")
     visited.done()
 
 
@@ -428,6 +434,24 @@ def test_back_forward_and_reload(browser: Any, server: ServerThread) -> None:
     page.reload()
     page.wait_for_selector(WHOLE)
     assert shown(page) == second and visited.chosen == "L0H1"
+    visited.done()
+
+
+def test_a_link_to_a_picture_that_is_not_here_says_so(browser: Any, server: ServerThread) -> None:
+    visited = visit(browser, server, "#/input/somebody-else/head/L1H1?rho=2")
+    page = visited.page
+    assert "no picture “somebody-else” here" in page.inner_text("#trouble")
+    assert visited.chosen == "L1H1"
+    data = list(png_bytes(Image.new("RGB", (30, 30), "olive")))
+    page.evaluate(
+        """data => { const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(data)], "olive.png", { type: "image/png" }));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true })) }""",
+        data,
+    )
+    page.wait_for_selector('#switcher [aria-pressed="true"]:text("olive")')
+    page.wait_for_selector("#trouble", state="hidden")
+    assert "olive" in visited.hash
     visited.done()
 
 

@@ -204,8 +204,7 @@ export function bench(page) {
   function draw() {
     what.textContent = viewWords(page.meta, { ...page.store.view, strength: strength() }, page.component);
     const members = listed(page.store.view.group);
-    const shown = page.store.view.group ? members.map(labelOf).join(" + ") : "";
-    if (shown) what.textContent = `${shown} at ${strengthWords(strength())}`;
+    if (members.length) what.textContent = what.textContent.replace(/^\d+ parts/, members.map(labelOf).join(" + "));
     redraw(lenses, [radios("lens", [["steering", "Steering"], ["diffusion", "Diffusion"], ["total", "Total"], ["control", "Random"]],
       lensOf(page.store.view, page.component), (lens) => page.store.set({ lens: lens === "steering" ? null : lens }))]);
     drawStrength();

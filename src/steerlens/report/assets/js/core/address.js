@@ -164,6 +164,17 @@ function inputId(text, meta) {
   return named?.id ?? null;
 }
 
+/**
+ * The input that an address names, if the page has none of that name; else empty.
+ * @param {string} hash
+ * @param {Meta} meta
+ */
+export function missingInput(hash, meta) {
+  const named = /\/input\/([^/?]+)/.exec(hash.replace(/\?.*$/, ""));
+  const text = named ? decoded(named[1]) : "";
+  return inputId(text, meta) === null ? text : "";
+}
+
 /** @param {string} component */
 function componentPath(component) {
   const [kind, layer, head] = component.split(".");

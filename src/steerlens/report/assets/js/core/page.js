@@ -17,6 +17,7 @@
  * `FIELDS` of `core/address.js`. After any change run `npm run build`, which writes the bundles that pages embed.
  */
 
+import { missingInput } from "./address.js";
 import { byId } from "./elements.js";
 import { followAddress } from "./history.js";
 import { focusPanel } from "./panel.js";
@@ -138,7 +139,8 @@ function createPage(source, meta, store) {
       try {
         const fresh = await source.input(inputOf(store.view), signal);
         if (signal.aborted) return;
-        tell("");
+        const missing = missingInput(location.hash, meta);
+        tell(missing && `There is no picture “${missing}” here, so another is shown.${source.kind === "live" ? " Drop the picture on this page to see the view of the link." : ""}`);
         page.update(fresh);
       } catch (error) {
         if (!signal.aborted) tell(error instanceof Error ? error.message : String(error));

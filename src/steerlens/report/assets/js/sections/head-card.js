@@ -64,7 +64,7 @@ function folded(page, cards, address, label, title) {
  */
 function parts(cards, card, label) {
   const said = `The input steered by ${cards.strength} along this head’s write and against it, with the head’s mean write taken out, and decoded. ` +
-    `Beside it: real pictures (of ${cards.bank}) near only that end. Grey names are no better than chance.`;
+    `Beside it: real pictures (from ${cards.bank}) near only that end. Grey names are no better than chance.`;
   return [
     el("div", { class: "ends" }, ...card.ends.map((end, place) => side(end, ENDS[place]))),
     card.faithful.length ? faithful(card.faithful, label) : null,
