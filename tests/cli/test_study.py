@@ -109,7 +109,7 @@ def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
     again = steerlens(*arguments, *small, *swept, "0", "0.5", "--share", "0.5")
     assert again.returncode == 0 and "seconds per picture" in again.stdout and "invented" in again.stdout
     text = page_of(tmp_path, "decoder", tmp_path / "docs")
-    assert "# Decoder" in text and "(reference)" in text and "0.5 of the ceiling" in text
+    assert "# Decoder" in text and "(reference)" in text and "0.5 of the reference's self-agreement" in text
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Pages of results, written from summaries: a page for each study, one for each model, and one that compares models."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from steerlens.storage import atomic_write
 from steerlens.studies.compare import ComparedModel, compare_figure, compare_page, opening_sentences
 from steerlens.studies.shared.folder import read_json
 from steerlens.studies.shared.markdown import Bar, figure, met, table
-from steerlens.studies.shared.records import Record
+from steerlens.studies.shared.records import Record, StudySummary
 from steerlens.studies.shared.study import Study
 
 PAIR_FIGURES = "pair.json"
@@ -57,7 +58,7 @@ class Finished:
         study: the study.
         summary: its summary.
         model: name of the studied pair, without folders; empty if unknown.
-        data: content of the summary's file.
+        data: content of the summary's file, with the conclusion in the words of this version.
         figures: paths of its figures, if they lie beside the summary.
     """
 
@@ -227,13 +228,21 @@ def find_studies(folder: Path) -> list[Finished]:
             summary = study.read(values, str(path))
             model = _pair_of(own / "study.json") or study.report.model(summary)
             figures = sorted(path for path in (own / "figures").glob("*.png") if path.is_file())
-            finished.append(Finished(study, summary, Path(model).name, path.read_bytes(), figures))
+            finished.append(Finished(study, summary, Path(model).name, _published(path, values, summary), figures))
     if not finished:
         raise UsageError(
             f"{folder} holds no finished study: it needs a summary.json, or a finished study in a folder named "
             f"{', '.join(studies.STUDIES)}."
         )
     return finished
+
+
+def _published(path: Path, values: Mapping[str, Any], summary: StudySummary) -> bytes:
+    """Content of a summary's file, with the conclusion in the words of this version, as its page has it."""
+    words = summary.conclusion_words()
+    if not words or values.get("conclusion") == words:
+        return path.read_bytes()
+    return (json.dumps({**values, "conclusion": words}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_pair_figures(path: Path) -> list[PairFigure]:

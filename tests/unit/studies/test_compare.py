@@ -61,6 +61,13 @@ def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[
                 assert path.stem in target or path.parent.name in target
             else:
                 assert (path.parent / target).exists(), (path, target)
+    # Conclusions that an earlier version stored are published in the words of this one; figures stay as they were.
+    published, stored = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "docs" / "studies" / "first" / "decoder.json", models[0] / "decoder" / "summary.json")
+    )
+    assert published.pop("conclusion")["sentences"][0].startswith("On first, the default of ")
+    assert published == {name: value for name, value in stored.items() if name != "conclusion"}
     # What was written is read again, models and all.
     assert [model.name for model in read_models(tmp_path / "docs" / "studies")] == ["first", "second"]
     again = write_page(tmp_path / "docs" / "studies", tmp_path / "again")
