@@ -238,9 +238,9 @@ def find_studies(folder: Path) -> list[Finished]:
 
 
 def _published(path: Path, values: Mapping[str, Any], summary: StudySummary) -> bytes:
-    """Content of a summary's file, with the conclusion in the words of this version, as its page has it."""
+    """Content of a file of a summary; a conclusion in it gets the words of this version, as on the page."""
     words = summary.conclusion_words()
-    if not words or values.get("conclusion") == words:
+    if not words or values.get("conclusion") in (None, words):
         return path.read_bytes()
     return (json.dumps({**values, "conclusion": words}, indent=1, ensure_ascii=False) + "\n").encode()
 

@@ -49,6 +49,8 @@ def models(tmp_path: Path) -> list[Path]:
 
 
 def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[Path], tmp_path: Path) -> None:
+    decoder = models[0] / "decoder" / "summary.json"
+    decoder.write_text(json.dumps(json.loads(decoder.read_text()) | {"conclusion": {"sentences": ["Old words."]}}))
     page = write_page(models, tmp_path / "docs")
     text = page.read_text()
     assert "[first](studies/first.md)" in text and "[second](studies/second.md)" in text and "private" not in text
@@ -61,10 +63,9 @@ def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[
                 assert path.stem in target or path.parent.name in target
             else:
                 assert (path.parent / target).exists(), (path, target)
-    # Conclusions that an earlier version stored are published in the words of this one; figures stay as they were.
+    # A conclusion that an earlier version stored is published in the words of this one; figures stay as they were.
     published, stored = (
-        json.loads(path.read_text())
-        for path in (tmp_path / "docs" / "studies" / "first" / "decoder.json", models[0] / "decoder" / "summary.json")
+        json.loads(path.read_text()) for path in (tmp_path / "docs" / "studies" / "first" / "decoder.json", decoder)
     )
     assert published.pop("conclusion")["sentences"][0].startswith("On first, the default of ")
     assert published == {name: value for name, value in stored.items() if name != "conclusion"}
