@@ -244,7 +244,9 @@ class _Writer:
     def _write_cards(self, entry: _Entry, page: _Page) -> dict[str, str]:
         """Writes the cards of the input's heads; returns the names of their files by text form of the head."""
         cards, names = entry.atlas.cards.get(page.id), dict[str, str]()
-        for card in () if cards is None else cards.heads:
+        if cards is None:
+            return names
+        for card in cards.heads:
             name = names[str(card.site)] = f"{card.site.label}.json"
             self._add(_json(plain_json(head_card_data(cards, card))), entry.name, "cards", page.stem, name)
         return names
