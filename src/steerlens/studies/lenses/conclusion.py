@@ -31,7 +31,7 @@ def lenses_conclusion(summary: "LensesSummary") -> Conclusion:
     if rows:
         each = joined([f"{_plural(row.name)} {interval(row.correlation)}" for row in rows])
         sentences.append(f"Rank correlations with the effect on any name, over heads: {each}.")
-    sentences += [*_transfer(summary), _measured(summary)]
+    sentences += [*_before(summary), *_transfer(summary), _measured(summary)]
     best = max(better, key=lambda row: row.correlation.value, default=None)
     step = "read single pictures with care, and compare several seeds."
     if best is not None:
@@ -62,6 +62,15 @@ def _verdict(summary: "LensesSummary", better: "Sequence[LensRow]") -> str:
 
 def _above_norm(row: "LensRow") -> bool:
     return row.over_norm is not None and row.over_norm.above()
+
+
+def _before(summary: "LensesSummary") -> list[str]:
+    """What the requested embeddings of decoded lenses tell; nothing without a decoder."""
+    rows = [row for name in (PICTURE, CONTRAST) if (row := summary.row(name, "requested")) is not None]
+    if not summary.decodes or not rows:
+        return []
+    each = joined([f"{_plural(row.name)} {interval(row.correlation)}" for row in rows])
+    return [f"Before decoding, which is what a perfect decoder would show, they are: {each}."]
 
 
 def _transfer(summary: "LensesSummary") -> list[str]:
@@ -99,12 +108,11 @@ def lenses_claims(summary: "LensesSummary") -> list[Claim]:
             continue
         show, what = ("shows", _PICTURES[name]) if name != RETRIEVAL else ("show", _PICTURES[name])
         how = "" if name == RETRIEVAL else "before decoding" if row.view == "requested" else "in pictures"
-        claims.append(Claim(f"{what} {show} which names the head adds", row.correlation, 0.0, how, leading=True))
+        claims.append(Claim(f"{what} {show} which names the head adds", row.correlation, 0.0, how, name == PICTURE))
         for over, than in ((row.over_picture, "one picture does"), (row.over_norm, "the norm of its write tells it")):
             if over is not None:
-                claims.append(
-                    Claim(f"{what} {show} which names the head adds, better than {than}", over, 0.0, how, leading=True)
-                )
+                better = f"{what} {show} which names the head adds, better than {than}"
+                claims.append(Claim(better, over, 0.0, how, leading=over is row.over_picture))
     heads = next((row for row in summary.transfer if row.kind == "head"), None)
     if heads is not None:
         what = "The decoder returns a change along a head's write, with a cosine above 0.5"

@@ -8,7 +8,7 @@ from steerlens.studies.shared.partial import LAYER, NORM, RAW
 from steerlens.studies.strength.scores import NEAREST, UNDECODED, UNDECODED_SAME
 
 if TYPE_CHECKING:
-    from steerlens.studies.strength.results import StrengthSummary
+    from steerlens.studies.strength.results import StrengthSummary, SweepPoint
 
 
 def strength_conclusion(summary: "StrengthSummary") -> Conclusion:
@@ -61,15 +61,20 @@ def _undecoded(summary: "StrengthSummary", strength: str) -> list[str]:
 
 def _kept(summary: "StrengthSummary", strength: str) -> list[str]:
     """How faithful pictures of a strength are, and how unusual its embeddings."""
-    point = next((point for point in summary.points if point.strength == strength), None)
-    if point is None:
+    points = {point.strength: point for point in summary.points}
+    if strength not in points:
         return []
-    own, clean = interval(point.fidelity), interval(summary.clean_fidelity)
+    text = f"Its pictures have a fidelity of {_faithful(points[strength])}"
+    if (default := points.get(summary.default)) is not None and summary.default != strength:
+        text += f"; at the default, {summary.default}, it is {_faithful(default)}"
     return [
-        f"Its pictures have a fidelity of {own} (without steering {clean}), and "
-        f"{percent(point.typicality[NEAREST].beyond)} of its embeddings are farther from real ones than 95 % of "
-        "these are from each other."
+        f"{text} (without steering the fidelity is {interval(summary.clean_fidelity)}; atypical: farther from real "
+        "embeddings than 95 % of these are from each other)."
     ]
+
+
+def _faithful(point: "SweepPoint") -> str:
+    return f"{interval(point.fidelity)}, and {percent(point.typicality[NEAREST].beyond)} of the embeddings are atypical"
 
 
 def _baselines(summary: "StrengthSummary") -> list[str]:

@@ -301,6 +301,7 @@ def test_a_conclusion_follows_its_figures() -> None:
     assert text.endswith("and contrast pairs do better.")
     middling = replace(summary, rows=rows, transfer=(step, replace(head, transfer=Estimate(0.5, 0.4, 0.6)))).conclusion
     assert "returns some of a change" in middling.sentences[2]
+    assert any(text.startswith("Before decoding, which is what a perfect") for text in summary.conclusion.sentences)
 
 
 def test_candidates_have_a_text_form_and_opposites() -> None:
