@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from steerlens.borders import reason
 from steerlens.errors import SteerlensError
+from steerlens.limits import is_special
 from steerlens.storage import write_json
 
 SIZE = 64
@@ -120,6 +121,9 @@ def load_pictures(folder: Path) -> PictureSet:
 
 
 def _read(folder: Path) -> PictureSet:
+    for name in ("pictures.safetensors", "pictures.json"):
+        if is_special(folder / name):  # reading would wait for it
+            raise ValueError(f"{name} is not a regular file")
     table = load_file(folder / "pictures.safetensors")
     facts = json.loads((folder / "pictures.json").read_text())
     count = len(table["pictures"])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from steerlens.borders import reason
 from steerlens.errors import ModelError, StoreError, UsageError
+from steerlens.limits import is_special
 from steerlens.storage import storing
 
 
@@ -52,6 +53,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         StoreError: if the file is damaged.
     """
     try:
+        _refuse_special(path)
         with safe_open(path, framework="pt") as handle:
             facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
             return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
@@ -66,6 +68,7 @@ def stored_shape(path: Path, name: str) -> tuple[int, ...]:
         StoreError: if the file is damaged, or has no such tensor.
     """
     try:
+        _refuse_special(path)
         with safe_open(path, framework="pt") as handle:
             return tuple(handle.get_slice(name).get_shape())
     except (SafetensorError, ValueError, OSError) as error:
@@ -79,10 +82,17 @@ def stored_facts(path: Path) -> dict[str, Any]:
         StoreError: if the file is damaged.
     """
     try:
+        _refuse_special(path)
         with safe_open(path, framework="pt") as handle:
             return json.loads((handle.metadata() or {}).get("facts", "{}"))
     except (SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises for a pipe or a device, which the library would wait for, through interrupts too."""
+    if is_special(path):
+        raise OSError("it is not a regular file")
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
@@ -99,6 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ModelError: if the file is damaged.
     """
     try:
+        _refuse_special(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as weights: {reason(error)}.") from error

@@ -11,18 +11,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from steerlens.decoders.flux_redux.weights import read_embedder, read_norm
 from steerlens.decoders.ip_adapter.weights import is_plus, read_adapter
 from steerlens.decoders.neighbours.index import read_index
 from steerlens.encoders.folders import _load
 from steerlens.errors import SteerlensError
 from steerlens.images import Picture
 from steerlens.runs.store import load_run
+from steerlens.scenes.pictures import load_pictures
 from steerlens.storage.sums import check_sum
 from steerlens.storage.weights import read_tensors
 from steerlens.studies.shared.folder import read_json
 from steerlens.sweep.cache_contents import is_described
 from steerlens.sweep.look import look
 from steerlens.sweep.trace_cache import _read_entry
+from steerlens.training.checkpoint import load_checkpoint, read_weights, stored_facts, stored_shape
 from steerlens.zoo.pair import Pair
 
 
@@ -32,11 +35,29 @@ def put_pipe(path: Path) -> Path:
     return path
 
 
+def beside(path: Path, name: str) -> Path:
+    (path.parent / name).write_text("{}")
+    return path.parent
+
+
+def with_config(folder: Path) -> Path:
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "adapter.safetensors": read_adapter,
     "plus.safetensors": is_plus,
     "open_clip_model.safetensors": _load,
     "study.json": read_json,
+    "image_embedder.safetensors": read_embedder,
+    "model.safetensors": lambda path: read_norm(with_config(path.parent)),
+    "values.safetensors": load_checkpoint,
+    "header.safetensors": stored_facts,
+    "shape.safetensors": lambda path: stored_shape(path, "values"),
+    "weights.safetensors": read_weights,
+    "pictures.safetensors": lambda path: load_pictures(beside(path, "pictures.json")),
+    "pictures.json": lambda path: load_pictures(beside(path, "pictures.safetensors")),
     "SHA256SUMS": lambda path: check_sum(path.parent, "a", b"", "write it again"),
 }
 

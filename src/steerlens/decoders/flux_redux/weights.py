@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steerlens.errors import ModelError
+from steerlens.limits import is_special
 from steerlens.storage import check_finite, read_json
 
 _NORM = "post_layernorm"
@@ -24,6 +25,8 @@ def read_embedder(file: Path) -> ReduxImageEncoder:
     Raises:
         ModelError: if the file is missing, broken, or holds something else.
     """
+    if is_special(file):
+        raise ModelError(f"image_embedder: {file} is not a regular file.")
     try:
         weights = load_file(file)
         size, width = weights["redux_up.weight"].shape[1], weights["redux_down.weight"].shape[0]
@@ -44,6 +47,8 @@ def read_norm(folder: Path) -> nn.LayerNorm:
     """
     config = read_json(folder / "config.json", "image_encoder")
     file, found = folder / "model.safetensors", dict[str, Tensor]()
+    if is_special(file):
+        raise ModelError(f"image_encoder: {file} is not a regular file.")
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no mapping)
