@@ -192,6 +192,7 @@ def test_a_dry_run_of_lens_refuses_what_the_run_would(
     [
         (["study", "importance", "--no-decoder", "--dtype", "bfloat16"], "--dtype: no effect"),
         (["study", "importance", "--strengths", "rho=0"], "rho=0 is the clean run"),
+        (["study", "strength", "--count", "4", "--references", "99"], "there are only 16 pictures to compare with"),
         (["study", "overlay", "--strengths", "s=1"], "s=1 is the clean run"),
         (["study", "importance", "--seed", "-1"], "--seed: seeds are whole numbers from 0"),
         (["profile", "--count", "4", "--top", "2", "--strength", "rho=0"], "rho=0 is the clean run"),

@@ -49,7 +49,8 @@ class StrengthArguments(StudyArguments):
     """Largest share of steered embeddings that may be farther from real embeddings than 95 % of real ones are."""
 
     references: int = 256
-    """Real pictures, not studied themselves, with which steered embeddings are compared."""
+    """Real pictures with which steered embeddings are compared: not studied themselves, unless too few others are left;
+    all there are if fewer."""
 
     judge: str | None = None
     """An outside judge: another encoder (folder or hub id) that embeds the decoded pictures too."""

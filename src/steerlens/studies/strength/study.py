@@ -43,6 +43,7 @@ class StrengthStudy(Study[StrengthArguments, "StrengthSummary"]):
             *(Strength("s", value) for value in arguments.s),
         )
         subjects = load_subjects(settings, arguments.count, arguments.count, n_reference=arguments.references)
+        refuse_more(arguments, "references", len(subjects.reference), "pictures to compare with")
         models = load(settings, arguments.judge)
         spec = models.pair.encoder.spec
         refuse_more(arguments, "heads_per_picture", spec.n_layers * spec.n_heads, "heads in this encoder")
