@@ -51,7 +51,7 @@ def make_corpus(folder: Path, command: Callable[[Sequence[str]], int]) -> None:
     Image.fromarray(pixels).save(folder / "picture.png")
     save_tiny_pair(folder / "pair", layers=2)
     (folder / "texts.txt").write_text("a cat\na dog\n" * 3)
-    save_file({"one": torch.ones(16), "two": torch.eye(16)[:2]}, folder / "vector.safetensors")
+    save_file({"one": torch.arange(16.0), "two": torch.eye(16)[:2]}, folder / "vector.safetensors")
     _make_autoencoders(folder / "autoencoders", width=16)
     picture, pair = str(folder / "picture.png"), str(folder / "pair")
     if command(("lens", picture, "--model", pair, *FAST, "--out", str(folder / "run"))) != 0:

@@ -59,7 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("valid")
     written = run_with_results(folder / "run", fake_atlas(sites="head.0.0", controls=0))
     (written / HASHES).unlink()
-    save_file({"one": torch.ones(16), "two": torch.eye(16)[:2]}, folder / "vector.safetensors")
+    save_file({"one": torch.arange(16.0), "two": torch.eye(16)[:2]}, folder / "vector.safetensors")
     part = next(written.glob("cells/*.parquet"))
     reading = next(path for path in written.glob("inputs/*.parquet") if "labels" not in path.name)
     return {

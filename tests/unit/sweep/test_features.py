@@ -94,7 +94,7 @@ def test_numbers_of_features_are_those_of_the_lenses(pair: Pair, place: str) -> 
 def test_features_are_ranked_by_effect_or_by_similarity_with_the_target(pair: Pair, rank: Any) -> None:
     sae = tiny_sae(pair.encoder)
     atlas = quick(pair, sae, rank=rank, target=picture(5))
-    every = quick(pair, sae, rank=rank, target=picture(5), strongest=100)
+    every = quick(pair, sae, rank=rank, target=picture(5), strongest=40)
     key = "effect" if rank == "effect" else "similarity"
     values = {unit.site: getattr(unit, key) for unit in every.reading().units if unit.site.kind == "feature"}
     assert len(values) > 4
@@ -104,7 +104,7 @@ def test_features_are_ranked_by_effect_or_by_similarity_with_the_target(pair: Pa
 
 def test_sites_name_features_by_number_and_decode_selects_among_them(pair: Pair) -> None:
     sae = tiny_sae(pair.encoder)
-    awake = [unit.site for unit in quick(pair, sae, strongest=100).reading().units if unit.site.kind == "feature"]
+    awake = [unit.site for unit in quick(pair, sae, strongest=40).reading().units if unit.site.kind == "feature"]
     named = ",".join(map(str, awake[-2:]))
     assert features(quick(pair, sae, sites=named, strongest=24)) == awake[-2:]
     selected = quick(pair, sae, sites="features", decode="top:2")

@@ -65,7 +65,7 @@ def test_a_foil_is_the_same_site_of_the_next_input_steered_as_hard(pair: Pair, p
 
 def test_a_direction_has_no_foil_and_a_run_of_one_input_none_at_all(pair: Pair, pictures: list[Picture]) -> None:
     width = pair.encoder.spec.width
-    atlas = seen(pair, pictures[:2], sites="head.0.0", directions={"mine": torch.ones(width)})
+    atlas = seen(pair, pictures[:2], sites="head.0.0", directions={"mine": torch.eye(width)[0]})
     assert {cell.site.kind for cell in atlas.plan.cells if cell.lens == "foil"} == {"head"}
     assert atlas.score("steering", Site("vector", name="mine")).foil is None
     with pytest.raises(UsageError, match="1 of them need 2 different inputs, not 1"):

@@ -105,7 +105,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "labels": {"n_labels": 3},
     "choice of what is decoded": {"decode": "top:1"},
     "target": {"target": picture("blue")},
-    "direction": {"directions": {"mine": torch.ones(16)}},
+    "direction": {"directions": {"mine": torch.eye(16)[0]}},
     "pictures": {"pictures": (picture("green"),)},
 }
 
