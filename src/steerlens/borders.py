@@ -74,12 +74,19 @@ def refuse_autocast(device: torch.device, name: str) -> None:
     Raises:
         UsageError: if autocast is on for the device, and not by `mixed_precision`.
     """
-    if torch.is_autocast_enabled(device.type) and not _MIXED.get():
+    if _autocast_on(device.type) and not _MIXED.get():
         lower = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
         raise UsageError(
             f"{name}: torch.autocast is on, and would compute parts of it in {lower}. Call steerlens outside of it "
             f"(with torch.autocast({device.type!r}, enabled=False)); for speed, load the model in {lower} (dtype)."
         )
+
+
+def _autocast_on(device_type: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except RuntimeError:  # of devices that know no autocast, such as meta
+        return False
 
 
 def reason(error: BaseException) -> str:

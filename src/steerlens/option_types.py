@@ -83,7 +83,13 @@ def _words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(_words, members))
     if origin is tuple:
-        return "several texts" if members[-1] is Ellipsis else f"({', '.join(map(_words, members))})"
+        return _several(_words(members[0])) if members[-1] is Ellipsis else f"({', '.join(map(_words, members))})"
     if origin is Literal:
         return "a text"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "a text", NoneType: "None"}[kind]
+
+
+def _several(words: str) -> str:
+    """Describes several values in a message: `several whole numbers`, of `a whole number`."""
+    plain = words.startswith("a ") and " or " not in words
+    return f"several {words.removeprefix('a ')}s" if plain else f"several, each {words}"

@@ -1,5 +1,6 @@
 """Options from Python programs: converted to the types that they are declared with, or refused by name."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,33 @@ import torch
 
 from steerlens.decoders.options import DecodeOptions
 from steerlens.errors import UsageError
+from steerlens.option_types import convert_options
 from steerlens.sweep.options import LookOptions
+
+
+@dataclass(frozen=True)
+class Several:
+    texts: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    mixed: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("texts", "several texts"),
+        ("counts", "several whole numbers"),
+        ("sizes", r"several, each \(a whole number, a whole number\)"),
+        ("mixed", "several, each a number or None"),
+    ],
+)
+def test_options_of_several_values_name_their_type(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} takes {words}, not 'x'"):
+        Several(**{name: "x"})  # type: ignore[arg-type]
 
 
 def test_whole_numbers_of_other_libraries_and_lists_become_plain_values() -> None:

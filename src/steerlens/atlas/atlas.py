@@ -181,6 +181,9 @@ class Atlas:
 
         Args:
             picture: id or name of the input; by default the first.
+
+        Raises:
+            UsageError: if there is no such input.
         """
         shown = {lens for lens, site in self._sites_of(self.id_of(picture)) if site.kind == "head"}
         return next((lens for lens in _RANKING if lens in shown), None)

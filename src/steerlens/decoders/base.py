@@ -154,7 +154,7 @@ def decode(
         ModelError: if the decoder's native code fails.
         UsageError: if autocast is on.
     """
-    refuse_autocast(getattr(decoder, "device", torch.device("cpu")), decoder.spec.name)
+    refuse_autocast(torch.device(getattr(decoder, "device", "cpu")), decoder.spec.name)
     with native_errors(f"{decoder.spec.name}: decoding failed"):
         events = decoder.decode_batches(conditioning, seeds, options)
         return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])

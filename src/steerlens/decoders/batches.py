@@ -102,7 +102,7 @@ def decode_in_batches(
         ModelError: if a single picture does not fit into memory, or as the decoder does.
         UsageError: if autocast is on.
     """
-    refuse_autocast(getattr(decoder, "device", torch.device("cpu")), decoder.spec.name)
+    refuse_autocast(torch.device(getattr(decoder, "device", "cpu")), decoder.spec.name)
     start = 0
     while start < len(seeds):
         stop = min(start + batch.size, len(seeds))

@@ -36,7 +36,7 @@ def pixel_values(inputs: Any, name: str) -> Tensor:
         UsageError: if there are none, or they are no tensor in floating point.
     """
     pixels = inputs.get("pixel_values") if isinstance(inputs, Mapping) else inputs
-    if isinstance(pixels, Tensor) and pixels.is_floating_point() and len(pixels):
+    if isinstance(pixels, Tensor) and pixels.is_floating_point() and pixels.ndim and len(pixels):
         return pixels
     kind = f"a {type(inputs).__name__}"
     if isinstance(pixels, Tensor):

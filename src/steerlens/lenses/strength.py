@@ -47,7 +47,7 @@ class Strength:
     Attributes:
         kind: `s` (factor; 1 is clean) or `rho` (signed relative norm of the addition; 0 is clean, negative steers
             away).
-        value: a number of at most 1e9 in size.
+        value: a number of at most 1e9 in size; kept as a plain float.
     """
 
     kind: StrengthKind
@@ -57,11 +57,19 @@ class Strength:
         if self.kind not in ("s", "rho"):
             raise UsageError(f"unknown kind of strength {self.kind!r}; it is s or rho.")
         given: Any = self.value
-        if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+        if isinstance(given, bool) or not isinstance(given, Real):
             raise UsageError(f"a strength is a finite number, not {given!r}.")
-        if abs(self.value) > _LARGEST:
+        try:
+            value = float(given)
+        except OverflowError:  # of whole numbers, which have no largest
+            raise UsageError(f"a strength is at most {_LARGEST:g}, and this one has hundreds of digits.") from None
+        if not math.isfinite(value):
+            raise UsageError(f"a strength is a finite number, not {given!r}.")
+        # A plain float: numbers of NumPy write themselves as np.float64(0.5).
+        object.__setattr__(self, "value", value)
+        if abs(value) > _LARGEST:
             raise UsageError(
-                f"a strength of {self.value:g} would overflow single precision; take at most {_LARGEST:g}. As it "
+                f"a strength of {value:g} would overflow single precision; take at most {_LARGEST:g}. As it "
                 "grows, the picture tends to that of the Diffusion Lens, which rho=1000 shows already."
             )
 

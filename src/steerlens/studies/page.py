@@ -103,14 +103,12 @@ def write_page(folders: Path | Sequence[Path], out: Path) -> Path:
 
     One model gets `studies.md` and `studies/NAME.md`. Several models get `studies.md`, which compares them, a page
     `studies/MODEL.md` each, and `studies/MODEL/NAME.md`. Summaries lie beside the pages of the studies, figures in
-    `images/studies`.
+    `images/studies`. Figures that a summary determines are drawn anew; the others are copied from beside it.
 
     Args:
         folders: for each model, the folder of one study, or a folder that holds a folder for each study, by name; or a
             folder of summaries that this function wrote.
         out: where to write.
-
-    Figures that a summary determines are drawn anew; the others are copied from beside it.
 
     Returns:
         The path of the verdict page, or of the page that compares the models.

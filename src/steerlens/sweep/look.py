@@ -236,7 +236,8 @@ def look(
         batch_size=batch_size,
         cache=cache,
     )
-    _check_kinds(vocabulary, directions, saes, workers)
+    _check_kinds(vocabulary, directions, workers)
+    autoencoders = _checked_saes(saes)
     if cache and any(isinstance(named, RegionPart) for named in (directions or {}).values()):
         raise UsageError(
             "cache has no effect with regions, which need the values of all tokens, and these are not kept; leave "
@@ -247,7 +248,7 @@ def look(
     labels = read_vocabulary(vocabulary, pair) if isinstance(vocabulary, str | Path) else vocabulary
     engine = run if workers is None else ray_engine(workers, partial(_copy, pair))
     with shown(progress) as on_progress:
-        job = make_job(pair, inputs, options, goal, labels, directions, list(saes), on_progress)
+        job = make_job(pair, inputs, options, goal, labels, directions, autoencoders, on_progress)
         events = look_in(pair, job, None if folder is None else Path(folder), engine)
         return run_to_end(events, on_progress)
 
@@ -279,17 +280,23 @@ def _unknown_argument(name: str) -> UsageError:
     return UsageError(f"look has no argument {name!r}; {hint}")
 
 
-def _check_kinds(vocabulary: Any, directions: Any, saes: Any, workers: Any) -> None:
+def _check_kinds(vocabulary: Any, directions: Any, workers: Any) -> None:
     if vocabulary is not None and not isinstance(vocabulary, str | Path) and not hasattr(vocabulary, "scores"):
         raise UsageError(
             f"vocabulary is a file, a folder or a vocabulary such as TextVocabulary, not a {type(vocabulary).__name__}."
         )
     if directions is not None and not isinstance(directions, Mapping):
         raise UsageError(f"directions are a mapping of names to tensors, not a {type(directions).__name__}.")
-    if not isinstance(saes, Iterable) or not all(isinstance(sae, SparseAutoencoder) for sae in saes):
-        raise UsageError("saes are sparse autoencoders in a list, each as steerlens.load_sae(FOLDER) returns it.")
     if workers is not None and not isinstance(workers, Workers):
         raise UsageError(f"workers are a steerlens.sweep.ray.cluster.Workers(count=...), not {workers!r}.")
+
+
+def _checked_saes(saes: Any) -> list[SparseAutoencoder]:
+    # A list, since the check would empty an iterator.
+    autoencoders = list[Any](saes) if isinstance(saes, Iterable) else None
+    if autoencoders is None or not all(isinstance(sae, SparseAutoencoder) for sae in autoencoders):
+        raise UsageError("saes are sparse autoencoders in a list, each as steerlens.load_sae(FOLDER) returns it.")
+    return autoencoders
 
 
 def _single(targets: list[Picture]) -> Picture:

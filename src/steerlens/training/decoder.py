@@ -181,7 +181,14 @@ def train_decoder(
 
 
 def embedding_size(folder: Path) -> int:
-    """Reads the embedding size E from the cached scenes of a run."""
+    """Reads the embedding size E from the cached scenes of a run.
+
+    Args:
+        folder: folder of the run.
+
+    Raises:
+        StoreError: if the scenes cannot be read.
+    """
     return stored_shape(folder / "scenes" / "held.safetensors", "embeds")[1]
 
 

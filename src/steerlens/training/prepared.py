@@ -28,6 +28,8 @@ def keep_to_pictures(folder: Path, pictures: PictureSet, *, resume: bool) -> Non
 
     Raises:
         UsageError: if the run began with other pictures.
+        ModelError: if the record of a resumed run is damaged.
+        StoreError: if the record cannot be written.
     """
     path, counts = folder / _FILE, _counts(pictures)
     now: dict[str, Any] = {"sha256": _digest(pictures), "pictures": counts}

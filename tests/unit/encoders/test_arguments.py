@@ -1,5 +1,6 @@
 """What callers give to an encoder: other kinds of values are refused with a sentence that says what to give."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steerlens.borders import mixed_precision
+from steerlens.borders import mixed_precision, refuse_autocast
 from steerlens.conditioning import Conditioning
-from steerlens.decoders import decode
+from steerlens.decoders import DecodeOptions, decode
+from steerlens.decoders.batches import BatchSize, decode_in_batches
 from steerlens.errors import PictureError, UsageError
 from steerlens.interventions import Scale, Zero
 from steerlens.lenses.steering import SteeringLens
@@ -37,11 +39,12 @@ def test_a_picture_without_pixels_is_no_picture() -> None:
     [
         torch.zeros(1, 3, 16, 16, dtype=torch.uint8),  # 0 to 255, which no norm of the processor has seen
         torch.zeros(0, 3, 16, 16),
+        torch.tensor(1.0),
         torch.zeros(1, 3, 16, 16).numpy(),
         {},
         Image.new("RGB", (16, 16)),
     ],
-    ids=["uint8", "empty", "array", "no name", "picture"],
+    ids=["uint8", "empty", "number", "array", "no name", "picture"],
 )
 def test_inputs_are_normalised_values_in_floating_point(given: Any) -> None:
     encoder = tiny_encoder()
@@ -75,3 +78,15 @@ def test_autocast_is_refused_in_every_pass(pixels: Tensor, pair: Any) -> None:
     assert not torch.equal(close, trace.embedding) and torch.allclose(close.float(), trace.embedding, atol=0.05)
     with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
         assert torch.equal(encoder.trace(pixels).embedding, trace.embedding)
+
+
+def test_devices_without_autocast_have_none_on() -> None:
+    refuse_autocast(torch.device("meta"), "a model that is not loaded")
+
+
+def test_a_decoder_may_name_its_device(pair: Any) -> None:
+    native, options = pair.decoder, DecodeOptions(2, 1.0, "ddim", (16, 16))
+    row = Conditioning("image_embedding", torch.zeros(1, native.spec.embedding_size))
+    decoder: Any = SimpleNamespace(spec=native.spec, decode_batches=native.decode_batches, device="cpu")
+    assert torch.equal(decode(decoder, row, [0], options), decode(native, row, [0], options))
+    assert list(decode_in_batches(decoder, row, [0], options, BatchSize(native, options)))

@@ -1,7 +1,9 @@
 """Steering strength, and what the Steering Lens refuses."""
 
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,18 @@ from steerlens.lenses.steering import SteeringLens, steer_and_patch
 from steerlens.lenses.strength import Strength, visible_norm
 from steerlens.sites import Site
 from steerlens.testing.tiny import tiny_encoder
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.float32(0.5), Fraction(1, 2)], ids=repr)
+def test_numbers_of_other_libraries_are_kept_as_plain_ones(value: Any) -> None:
+    strength = Strength("rho", value)
+    assert type(strength.value) is float and strength == Strength.parse(str(strength)) == Strength("rho", 0.5)
+    assert str(Strength("s", np.float64(1 / 3))) == f"s={1 / 3!r}"
+
+
+def test_a_whole_number_too_large_for_floating_point_is_refused() -> None:
+    with pytest.raises(UsageError, match="at most 1e\\+09"):
+        Strength("s", 10**400)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def quick(pair: Pair, *saes: SparseAutoencoder, **changes: Any) -> Atlas:
     return look(pair, saes=saes, **options)  # type: ignore[arg-type]
 
 
+def test_autoencoders_may_come_from_an_iterator(pair: Pair) -> None:
+    atlas = look(pair, picture(), saes=(sae for sae in [tiny_sae(pair.encoder)]), sites="features", steps=1)  # type: ignore[arg-type]
+    assert features(atlas)
+
+
 def features(atlas: Atlas, id: str | None = None) -> list[Site]:
     return [site for site in atlas.sites("steering", id) if site.kind == "feature"]
 

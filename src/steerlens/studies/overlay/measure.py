@@ -147,6 +147,16 @@ def measure_remainders(
     """Measures the error and the bias of the autoencoder for reported pairs whose parts lack them.
 
     An earlier version that did not measure them began such a study; without this, its summary would leave them out.
+
+    Args:
+        bench: models of the study; nothing is measured without an autoencoder.
+        pairs: the reported pairs.
+        options: options of the study.
+        folder: folder of the study, which holds the parts.
+
+    Raises:
+        StoreError: if a part cannot be read or written.
+        ModelError: if the encoder fails.
     """
     if not bench.remainders:
         return
