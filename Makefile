@@ -212,6 +212,7 @@ node_modules/.installed: package.json package-lock.json | $(VENV)/.tested
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "Installing steerlens and its libraries into $(VENV): about 1.6 GB on disk; pip prints nothing for some minutes."
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 

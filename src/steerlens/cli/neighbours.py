@@ -85,6 +85,7 @@ class Index:
         if self.json:
             emit_json(summary)
         else:
+            say(f"indexed with the encoder {self.encoder}{self._unless_given()}")
             say(f"{len(index.files)} pictures indexed; to use them: steerlens lens PICTURE --model {self.out}")
         return 0
 
@@ -95,6 +96,10 @@ class Index:
             return locate_encoder_in(self.encoder, self.local)
         return locate_encoder(self.encoder, local_files_only=local_files_only)
 
+    def _unless_given(self) -> str:
+        """Points out the default, which is an encoder of emoji: an index works with its own encoder alone."""
+        return " (the default; --encoder names another)" if self.encoder == Index.encoder else ""
+
     def _dry_run(self, count: int) -> int:
         from steerlens.cli.planned import encoder_rates
         from steerlens.cli.work import tell
@@ -104,6 +109,7 @@ class Index:
         located = self._located(local_files_only=True)
         encoder = open_encoder(located, device=self.device, name=self.encoder)
         work = Work(pictures=count, references=0, heads=0, encoder_passes=count, decoded={})
+        say(f"to index with the encoder {self.encoder}{self._unless_given()}", quiet=self.json)
         return tell(work, encoder_rates(encoder), self.out, resumes=False, json=self.json)
 
 

@@ -108,7 +108,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
         )
         if counts["strong"] is not None:
             findings.append(
-                f"{counts['strong']} score above at least {100 * STRONG:g} % of all controls"
+                f"{_scores(counts['strong'])} above at least {100 * STRONG:g} % of all controls"
                 f"{_chance(counts['strongChance'], 1)}."
             )
     if foils := foil_counts(atlas, reading.id):
@@ -118,6 +118,11 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
             + ("" if is_selection(atlas) else "The excess is what pictures carry of this very input.")
         )
     return findings
+
+
+def _scores(count: int) -> str:
+    """Number of heads with its verb, as the start of a sentence: `None scores`, `1 scores`, `7 score`."""
+    return f"{count or 'None'} {'score' if count > 1 else 'scores'}"
 
 
 def _chance(count: float | None, digits: int = 0) -> str:

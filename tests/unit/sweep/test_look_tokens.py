@@ -195,7 +195,7 @@ def test_a_picture_as_target_is_compared_in_both_spaces_and_a_text_in_one(pair: 
     page = write_report(named, tmp_path / "run").read_text()
     (data, *_) = tables = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert data and not any("NaN" in table for table in tables)
-    assert "undecoded –" in notebook_view(named)
+    assert "not decoded –" in notebook_view(named)
 
 
 def test_half_precision_runs_every_kind_of_site(folders: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources 95c6451b844fdf7c. */
+/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources eb86b675d7717d67. */
 "use strict";(()=>{var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,TEXT={read:text=>text||null,write:value=>value},FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value===
 "colours"?null:value},scale:{read:text=>text==="values"?text:null,write:value=>value},seed:{read:text=>/^\d{1,15}$/.test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:TEXT,
 model:TEXT,lens:TEXT,group:TEXT,patches:TEXT,without:TEXT,steps:TEXT,guidance:TEXT,list:TEXT,control:TEXT};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.startsWith("/")?readPath(
@@ -65,9 +65,9 @@ a-pressed",String(chosen))}}function best(page){page.draw(["data","seed"],()=>{l
 map(lens=>lensRow(page,lens))),markChosen(page)})}function lensRow(page,lens){let heads=(page.data.top[lens]??[]).slice(0,page.meta.k);return el("div",{class:"lens-row"},el("h3",{},page.meta.lenses[lens]),
 el("div",{class:"cards"},...references(page),...heads.map(key=>headCard(page,key,lens))))}function references(page){let{data,meta}=page,{words}=meta,clean2=cellOf(page,data.clean);return clean2?[still(
 picture(data.view,`Input ${data.name}, as the encoder saw it`),line("input","name")),still(picture(clean2.src,words.Clean),line(words.short,"name"),line(`similarity ${fixed(clean2.similarity)}`,"numbe\
-r"),line(`${words.fidelity} ${fixed(clean2.fidelity)}`,"number"))]:[]}function headCard(page,key,lens){let{words,seeds}=page.meta,site=page.data.sites[key],score=site[lens];return score?card(page,key,
-lens,line(site.label,"name"),line(`similarity ${fixed(score.similarity)}`,"number"),line(`${words.undecoded} ${fixed(score.steered)}`,"number"),line(`${words.fidelity} ${fixed(score.fidelity)}`,"numbe\
-r"),score.control===null?null:line(`control ${fixed(score.control)}`,"number"),seeds.length>1?line(`agreement ${fixed(score.agreement)}`,"number"):null):null}function citation(page){let dialog=byId("cite"),text=byId("cite-text"),entries=text.textContent??"";byId("cite-open").addEventListener("click",()=>{text.textContent=`${entries.trimEnd()}
+r"),line(`${words.caption} ${fixed(clean2.fidelity)}`,"number"))]:[]}function headCard(page,key,lens){let{words,seeds}=page.meta,site=page.data.sites[key],score=site[lens];return score?card(page,key,lens,
+line(site.label,"name"),line(`similarity ${fixed(score.similarity)}`,"number"),line(`${words.undecoded} ${fixed(score.steered)}`,"number"),line(`${words.caption} ${fixed(score.fidelity)}`,"number"),score.
+control===null?null:line(`control ${fixed(score.control)}`,"number"),seeds.length>1?line(`agreement ${fixed(score.agreement)}`,"number"):null):null}function citation(page){let dialog=byId("cite"),text=byId("cite-text"),entries=text.textContent??"";byId("cite-open").addEventListener("click",()=>{text.textContent=`${entries.trimEnd()}
 ${online(page)}`,byId("cite-said").textContent="",dialog.showModal()}),byId("cite-copy").addEventListener("click",()=>{copy(text)})}function online(page){if(page.source.kind!=="files"||!location.protocol.
 startsWith("http"))return"";let title2=document.title.replace(/[{}\\]/g,"").replace(/ · steerlens$/,""),day=new Date().toISOString().slice(0,10);return`
 @misc{steerlensview,
@@ -337,18 +337,18 @@ store.view,page.component)==="diffusion"?"":JSON.stringify(view({strength:parts2
 toggle("stale",ofStrip!==drawnStrip),ofStrip||drawStrip([]);let asked=strength(),react={numbers:drawNumbers,preview:shown=>{show(shown,"preview"),again(refine,asked)},picture:shown=>{show(shown,"whole"),
 picture2.classList.remove("waiting"),again(refine,asked)},progress:({done,total})=>picture2.style.setProperty("--done",String(done/Math.max(total,1))),strip:({strengths:shown})=>{drawnStrip=ofStrip,drawStrip(
 shown)},superseded:()=>{},error:complain};streamed("/api/look",{view:view(),refine,strengths},react,{signal:looking.next(),slot:"look"}).then(ended=>{ended&&(busy=!1,picture2.classList.remove("waiting"))})}
-function again(refine,asked){refine||(busy=!1,dragged!==null&&dragged!==asked&&look(!1))}function drawNumbers(told){message.hidden=!0;let rows=[["before decoding",fixed(told.undecoded)],...lensOf(page.
-store.view,page.component)==="diffusion"?[]:[["strength ρ",fixed(told.rho)]],...told.directCosine===null?[]:[["cosine with the direct effect",fixed(told.directCosine)]],...told.changeCosine===null?[]:
-[["cosine of the changes",fixed(told.changeCosine)]]];numbers2.replaceChildren(...rows.map(([name,value])=>el("div",{},el("dt",{},name),el("dd",{},value)))),labels3.replaceChildren(...told.labels.map(
-([text,score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))}function show(shown,quality){let words=viewWords(page.meta,{...page.store.view,strength:strength()},page.component);picture2.
-classList.remove("stale"),setPicture(picture2,shown.src,`${words}${quality==="preview"?", preview":""}`,quality),byId("picture-said").textContent=`similarity ${fixed(shown.similarity)} · fidelity ${fixed(
-shown.fidelity)}${quality==="preview"?" · preview":""}`,quality==="whole"&&page.say(`${words}: similarity ${fixed(shown.similarity)}`)}function complain(error){busy=!1,picture2.classList.remove("wait\
-ing"),picture2.classList.add("stale"),numbers2.replaceChildren(),labels3.replaceChildren(),byId("picture-said").textContent="",message.textContent=error.message,message.hidden=!1}function drawStrip(shown){
-let focused=document.activeElement instanceof HTMLElement&&strip2.contains(document.activeElement)?document.activeElement.dataset.strength:null;strip2.classList.remove("stale"),shown.length||(drawnStrip=
-""),strip2.replaceChildren(...shown.map(entry=>{let text=entry.strength??"";return el("button",{type:"button","data-strength":text,"aria-pressed":String(text===strength()),"aria-label":`${strengthWords(
-text)}, similarity ${fixed(entry.similarity)}`,onclick:()=>settle(text)},el("img",{src:entry.src,alt:"",class:"pixels"}),el("span",{},strengthWords(text).replace(/^\S+ /,"")))})),focused&&strip2.querySelector(
-`[data-strength="${focused}"]`)?.focus()}function markStrip(){for(let button2 of strip2.querySelectorAll("button"))button2.setAttribute("aria-pressed",String(button2.dataset.strength===strength()))}function lookAtControl(){
-if(withControl.checked=page.store.view.control!==null,controlBox.hidden=!withControl.checked,!withControl.checked)return controlling.next();control.classList.add("waiting");let said=({src,similarity:similarity2})=>{
+function again(refine,asked){refine||(busy=!1,dragged!==null&&dragged!==asked&&look(!1))}function drawNumbers(told){message.hidden=!0;let rows=[["not decoded",fixed(told.undecoded)],...lensOf(page.store.
+view,page.component)==="diffusion"?[]:[["strength ρ",fixed(told.rho)]],...told.directCosine===null?[]:[["cosine with the direct effect",fixed(told.directCosine)]],...told.changeCosine===null?[]:[["co\
+sine of the changes",fixed(told.changeCosine)]]];numbers2.replaceChildren(...rows.map(([name,value])=>el("div",{},el("dt",{},name),el("dd",{},value)))),labels3.replaceChildren(...told.labels.map(([text,
+score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))}function show(shown,quality){let words=viewWords(page.meta,{...page.store.view,strength:strength()},page.component);picture2.classList.
+remove("stale"),setPicture(picture2,shown.src,`${words}${quality==="preview"?", preview":""}`,quality),byId("picture-said").textContent=`similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.
+fidelity)}${quality==="preview"?" · preview":""}`,quality==="whole"&&page.say(`${words}: similarity ${fixed(shown.similarity)}`)}function complain(error){busy=!1,picture2.classList.remove("waiting"),
+picture2.classList.add("stale"),numbers2.replaceChildren(),labels3.replaceChildren(),byId("picture-said").textContent="",message.textContent=error.message,message.hidden=!1}function drawStrip(shown){let focused=document.
+activeElement instanceof HTMLElement&&strip2.contains(document.activeElement)?document.activeElement.dataset.strength:null;strip2.classList.remove("stale"),shown.length||(drawnStrip=""),strip2.replaceChildren(
+...shown.map(entry=>{let text=entry.strength??"";return el("button",{type:"button","data-strength":text,"aria-pressed":String(text===strength()),"aria-label":`${strengthWords(text)}, similarity ${fixed(
+entry.similarity)}`,onclick:()=>settle(text)},el("img",{src:entry.src,alt:"",class:"pixels"}),el("span",{},strengthWords(text).replace(/^\S+ /,"")))})),focused&&strip2.querySelector(`[data-strength="${focused}\
+"]`)?.focus()}function markStrip(){for(let button2 of strip2.querySelectorAll("button"))button2.setAttribute("aria-pressed",String(button2.dataset.strength===strength()))}function lookAtControl(){if(withControl.
+checked=page.store.view.control!==null,controlBox.hidden=!withControl.checked,!withControl.checked)return controlling.next();control.classList.add("waiting");let said=({src,similarity:similarity2})=>{
 setPicture(control,src,"Random control","whole"),byId("control-said").textContent=`random control at ${strengthWords(strength())} · similarity ${fixed(similarity2)}`,control.classList.remove("waiting")},
 react={preview:said,picture:said,error:({message:text})=>{byId("control-said").textContent=text}};streamed("/api/look",{view:view({lens:"control"})},react,{signal:controlling.next(),slot:"control"})}function settle(text){
 dragged=null,clearTimeout(timer),text===(page.store.view.strength??page.meta.strength)?draw():page.store.set({strength:text===page.meta.strength?null:text})}function drag(value){dragged=`${parts2()[0]}\

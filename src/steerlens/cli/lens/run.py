@@ -70,7 +70,7 @@ def look_and_report(settings: LensSettings, pictures: list[Picture], folder: Pat
         if twice := len(pictures) - len(job.plan.pictures):
             progress.say(f"{twice} of the pictures are given twice: each is looked at once")
         if job.left_out:
-            progress.say(f"{len(job.left_out)} of the inputs are in the index; their own files are not shown")
+            progress.say(_in_the_index(len(job.left_out)))
         if job.vocabulary is None:
             progress.say("no vocabulary: pass --vocabulary FILE for labels")
         source = pair.decoder.spec.tokens
@@ -171,6 +171,12 @@ def _domain(check: DomainCheck) -> dict[str, Any]:
     return {**asdict(check), "outside": check.outside, "words": str(check)}
 
 
+def _in_the_index(count: int) -> str:
+    if count == 1:
+        return "1 of the inputs is in the index; its own file is not shown"
+    return f"{count} of the inputs are in the index; their own files are not shown"
+
+
 def _print_best_heads(atlas: Atlas, report: Path) -> None:
     for reading in atlas.readings:
         clean = atlas.clean(reading.id)
@@ -178,13 +184,20 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
             say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
         for line in unit_lines(atlas, reading):
             say(line)
-        _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {reading.target}")
-        _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {reading.target}")
+        _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {_target_words(reading)}")
+        _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {_target_words(reading)}")
         for line in name_lines(atlas, reading):
             say(line)
         for line in card_lines(atlas.cards.get(reading.id)):
             say(line)
     say(f"report: {report}")
+
+
+def _target_words(reading: Reading) -> str:
+    """The target; if it is not the input, also the input's own similarity, with which to compare the scores."""
+    if reading.target == "the input itself":
+        return reading.target
+    return f"{reading.target} (the input itself: {reading.target_similarity:.2f})"
 
 
 def _print_best(best: Sequence[SiteScore], which: str) -> None:

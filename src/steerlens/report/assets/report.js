@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/report.js; sources 6d95d5bdd861a0ee. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/report.js; sources 867f23795c2a3dd7. */
 "use strict";(()=>{var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,TEXT={read:text=>text||null,write:value=>value},FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value===
 "colours"?null:value},scale:{read:text=>text==="values"?text:null,write:value=>value},seed:{read:text=>/^\d{1,15}$/.test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:TEXT,
 model:TEXT,lens:TEXT,group:TEXT,patches:TEXT,without:TEXT,steps:TEXT,guidance:TEXT,list:TEXT,control:TEXT};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.startsWith("/")?readPath(
@@ -65,8 +65,8 @@ a-pressed",String(chosen))}}function best(page){page.draw(["data","seed"],()=>{l
 map(lens=>lensRow(page,lens))),markChosen(page)})}function lensRow(page,lens){let heads=(page.data.top[lens]??[]).slice(0,page.meta.k);return el("div",{class:"lens-row"},el("h3",{},page.meta.lenses[lens]),
 el("div",{class:"cards"},...references(page),...heads.map(key=>headCard(page,key,lens))))}function references(page){let{data,meta}=page,{words}=meta,clean=cellOf(page,data.clean);return clean?[still(picture(
 data.view,`Input ${data.name}, as the encoder saw it`),line("input","name")),still(picture(clean.src,words.Clean),line(words.short,"name"),line(`similarity ${fixed(clean.similarity)}`,"number"),line(`${words.
-fidelity} ${fixed(clean.fidelity)}`,"number"))]:[]}function headCard(page,key,lens){let{words,seeds}=page.meta,site=page.data.sites[key],score=site[lens];return score?card(page,key,lens,line(site.label,
-"name"),line(`similarity ${fixed(score.similarity)}`,"number"),line(`${words.undecoded} ${fixed(score.steered)}`,"number"),line(`${words.fidelity} ${fixed(score.fidelity)}`,"number"),score.control===null?
+caption} ${fixed(clean.fidelity)}`,"number"))]:[]}function headCard(page,key,lens){let{words,seeds}=page.meta,site=page.data.sites[key],score=site[lens];return score?card(page,key,lens,line(site.label,
+"name"),line(`similarity ${fixed(score.similarity)}`,"number"),line(`${words.undecoded} ${fixed(score.steered)}`,"number"),line(`${words.caption} ${fixed(score.fidelity)}`,"number"),score.control===null?
 null:line(`control ${fixed(score.control)}`,"number"),seeds.length>1?line(`agreement ${fixed(score.agreement)}`,"number"):null):null}function citation(page){let dialog=byId("cite"),text=byId("cite-text"),entries=text.textContent??"";byId("cite-open").addEventListener("click",()=>{text.textContent=`${entries.trimEnd()}
 ${online(page)}`,byId("cite-said").textContent="",dialog.showModal()}),byId("cite-copy").addEventListener("click",()=>{copy(text)})}function online(page){if(page.source.kind!=="files"||!location.protocol.
 startsWith("http"))return"";let title2=document.title.replace(/[{}\\]/g,"").replace(/ · steerlens$/,""),day=new Date().toISOString().slice(0,10);return`

@@ -116,7 +116,7 @@ export function bench(page) {
   function drawNumbers(told) {
     message.hidden = true;
     const rows = [
-      ["before decoding", fixed(told.undecoded)],
+      ["not decoded", fixed(told.undecoded)],
       ...(lensOf(page.store.view, page.component) === "diffusion" ? [] : [["strength ρ", fixed(told.rho)]]),
       ...(told.directCosine === null ? [] : [["cosine with the direct effect", fixed(told.directCosine)]]),
       ...(told.changeCosine === null ? [] : [["cosine of the changes", fixed(told.changeCosine)]]),

@@ -36,7 +36,7 @@ function references(page) {
   return [
     still(picture(data.view, `Input ${data.name}, as the encoder saw it`), line("input", "name")),
     still(picture(clean.src, words.Clean), line(words.short, "name"), line(`similarity ${fixed(clean.similarity)}`, "number"),
-      line(`${words.fidelity} ${fixed(clean.fidelity)}`, "number")),
+      line(`${words.caption} ${fixed(clean.fidelity)}`, "number")),
   ];
 }
 
@@ -54,7 +54,7 @@ function headCard(page, key, lens) {
     line(site.label, "name"),
     line(`similarity ${fixed(score.similarity)}`, "number"),
     line(`${words.undecoded} ${fixed(score.steered)}`, "number"),
-    line(`${words.fidelity} ${fixed(score.fidelity)}`, "number"),
+    line(`${words.caption} ${fixed(score.fidelity)}`, "number"),
     score.control === null ? null : line(`control ${fixed(score.control)}`, "number"),
     seeds.length > 1 ? line(`agreement ${fixed(score.agreement)}`, "number") : null);
 }
