@@ -62,7 +62,7 @@ def mixed_precision(device: torch.device) -> Generator[None]:
         _MIXED.reset(before)
 
 
-def refuse_autocast(device: torch.device, name: str) -> None:
+def refuse_autocast(device: torch.device, name: str, *, inside: bool = False) -> None:
     """Checks that torch computes in the precision of a model's weights.
 
     Under autocast, sums and products of one pass would have several precisions, none of them that of the results.
@@ -70,12 +70,19 @@ def refuse_autocast(device: torch.device, name: str) -> None:
     Args:
         device: where the model is.
         name: its name in messages.
+        inside: True if its forward pass is running, so that the model itself turned autocast on.
 
     Raises:
         UsageError: if autocast is on for the device, and not by `mixed_precision`.
     """
     if _autocast_on(device.type) and not _MIXED.get():
         lower = str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
+        if inside:
+            raise UsageError(
+                f"{name}: its own forward turns torch.autocast on, and would compute parts of it in {lower}, as a "
+                "launcher of mixed-precision training makes it do. Give the model without that wrapper (accelerate: "
+                f"unwrap_model(model, keep_fp32_wrapper=False)); for speed, load it in {lower} (dtype)."
+            )
         raise UsageError(
             f"{name}: torch.autocast is on, and would compute parts of it in {lower}. Call steerlens outside of it "
             f"(with torch.autocast({device.type!r}, enabled=False)); for speed, load the model in {lower} (dtype)."

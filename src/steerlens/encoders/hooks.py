@@ -6,7 +6,7 @@ So one rule serves every site and every architecture.
 
 A hook that never fires is a result that was never computed: `native_pass` counts the calls of every hook and raises
 unless each ran exactly once. It also ensures a plain pass: dropout off, no compiled graph in place of the modules, and
-no autocast.
+no autocast, neither around the pass nor inside the model.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -51,15 +51,16 @@ class Hook:
 
 
 class _Counted:
-    """A registered hook that counts its calls."""
+    """A registered hook that counts its calls, after a check of each."""
 
-    def __init__(self, hook: Hook) -> None:
-        self.hook, self.calls = hook, 0
+    def __init__(self, hook: Hook, check: Callable[[], None]) -> None:
+        self.hook, self.calls, self.check = hook, 0, check
         before = hook.when == "before"
         register = hook.module.register_forward_pre_hook if before else hook.module.register_forward_hook
         self.handle: Any = register(self._run, with_kwargs=True)
 
     def _run(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *output: Any) -> Any:
+        self.check()
         self.calls += 1
         return self.hook.act(args, kwargs, *output)
 
@@ -69,7 +70,9 @@ class _InterventionError(Exception):
 
 
 @contextmanager
-def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Generator[None]:
+def native_pass(
+    model: nn.Module, name: str, hooks: Iterable[Hook] = (), *, inner: nn.Module | None = None
+) -> Generator[None]:
     """Runs a native model while open: exclusive, in evaluation mode, uncompiled, every hook checked.
 
     Modules in training mode are put into evaluation mode and restored afterwards, even after an error.
@@ -78,18 +81,35 @@ def native_pass(model: nn.Module, name: str, hooks: Iterable[Hook] = ()) -> Gene
         model: the native model.
         name: its name in messages.
         hooks: registered while the context is open.
+        inner: a module deep in the model, for passes without hooks: autocast is looked for there too.
 
     Raises:
         ModelError: if the native model raises anything, or a hook does not run exactly once.
-        UsageError: if autocast is on.
+        UsageError: if autocast is on, or the model turns it on itself.
     """
-    refuse_autocast(next((weight.device for weight in model.parameters()), torch.device("cpu")), name)
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    refuse_autocast(device, name)
+    check = partial(refuse_autocast, device, name, inside=True)
     border = native_errors(f"{name}: its forward pass failed", _InterventionError)
     try:
-        with EXCLUSIVE, border, as_in_evaluation(model), registered(hooks, model, name):
+        evaluation, checked = as_in_evaluation(model), _checked(inner, check)
+        with EXCLUSIVE, border, evaluation, checked, registered(hooks, model, name, check):
             yield
     except _InterventionError as carrier:
         raise carrier.args[0] from carrier.args[0].__cause__
+
+
+@contextmanager
+def _checked(inner: nn.Module | None, check: Callable[[], None]) -> Generator[None]:
+    """Calls a check whenever a module is entered."""
+    if inner is None:
+        yield
+        return
+    handle = inner.register_forward_pre_hook(lambda *_: check())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -115,13 +135,19 @@ def as_in_evaluation(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
-def registered(hooks: Iterable[Hook], model: nn.Module | None = None, name: str = "the model") -> Generator[None]:
+def registered(
+    hooks: Iterable[Hook],
+    model: nn.Module | None = None,
+    name: str = "the model",
+    check: Callable[[], None] = lambda: None,
+) -> Generator[None]:
     """Registers hooks while open, always removes them, and checks that each ran exactly once.
 
     Args:
         hooks: iterated lazily, so that a failing registration leaves no hook behind.
         model: the native model, in which hooked modules are looked up for messages.
         name: its name in messages.
+        check: called before each hook acts.
 
     Raises:
         ModelError: if a hook did not run exactly once.
@@ -129,7 +155,7 @@ def registered(hooks: Iterable[Hook], model: nn.Module | None = None, name: str 
     counted: list[_Counted] = []
     try:
         # Iterated inside the `try`: if a registration fails, those before it are undone.
-        counted.extend(_Counted(hook) for hook in hooks)
+        counted.extend(_Counted(hook, check) for hook in hooks)
         yield
     finally:
         for hook in counted:

@@ -347,7 +347,8 @@ class NativeEncoder(ABC):
             ModelError: if the native model fails, a hook does not run exactly once, or the embedding has another shape
                 than the spec says.
         """
-        with native_pass(self.model, self.spec.name, map(self.native_hook, hooks)):
+        inner = self.layers()[-1].mlp_out
+        with native_pass(self.model, self.spec.name, map(self.native_hook, hooks), inner=inner):
             embedding = self.native_forward(inputs)
             shape = tuple(embedding.shape)
         if len(shape) != 2 or shape[1] != self.spec.embedding_size:

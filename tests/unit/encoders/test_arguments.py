@@ -80,6 +80,25 @@ def test_autocast_is_refused_in_every_pass(pixels: Tensor, pair: Any) -> None:
         assert torch.equal(encoder.trace(pixels).embedding, trace.embedding)
 
 
+@pytest.mark.parametrize(
+    "place", ["", "vision_model", "vision_model.encoder.layers.0", "vision_model.encoder.layers.2"]
+)
+def test_autocast_inside_the_model_is_refused(pixels: Tensor, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    plain = encoder.trace(pixels)
+    module = encoder.model.get_submodule(place)
+    monkeypatch.setattr(module, "forward", torch.autocast("cpu", torch.bfloat16)(module.forward))
+    with pytest.raises(UsageError, match=r"its own forward turns torch\.autocast on.*in bfloat16"):
+        encoder.trace(pixels)
+    with mixed_precision(torch.device("cpu")):
+        assert torch.allclose(encoder.embed(pixels).float(), plain.embedding, atol=0.05)
+    if place != "vision_model.encoder.layers.0":  # without hooks, the last block alone is watched
+        with pytest.raises(UsageError, match="its own forward turns"):
+            encoder.embed(pixels)
+    monkeypatch.undo()
+    assert torch.equal(encoder.trace(pixels).embedding, plain.embedding)
+
+
 def test_devices_without_autocast_have_none_on() -> None:
     refuse_autocast(torch.device("meta"), "a model that is not loaded")
 
