@@ -86,6 +86,11 @@ class Merge:
                 f"faithfulness is not that of an earlier run; steerlens lens with --bank and --out {merged.folder} "
                 "makes all anew"
             )
+        if merged.cards_damaged:
+            say(
+                f"damaged cards of {_inputs(merged.cards_damaged)} left out; steerlens lens with --bank and --out "
+                f"{merged.folder} makes them anew"
+            )
         if not merged.complete:
             say("not complete: finish the runs that were merged, and merge them into a new folder")
         return 0

@@ -1,6 +1,7 @@
 """Merging of runs of the same models and options that differ in inputs, sites or seeds."""
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerlens.atlas import LENS_NAMES, Cell, CellResult, InputCards, LazyResults, Plan, Reading, compact
-from steerlens.errors import UsageError
+from steerlens.atlas import LENS_NAMES, Cell, CellResult, HeadCard, InputCards, LazyResults, Plan, Reading, compact
+from steerlens.errors import StoreError, UsageError
 from steerlens.printable import json_without_folders
 from steerlens.progress import Progress
 from steerlens.runs.cards import StoredCards, write_cards
@@ -26,6 +27,7 @@ from steerlens.runs.manifest import (
 )
 from steerlens.runs.reader import check_hashes, part_cells, part_files, reading_files, stored_reading, stored_results
 from steerlens.runs.store import RunWriter, open_run
+from steerlens.sites import Site
 
 _MODELS = ("encoder", "decoder")
 
@@ -53,6 +55,7 @@ class Merged:
         cards: number of inputs with cards of heads.
         cards_left_out: number of inputs some of whose cards were left out, since their strength, bank or measured
             faithfulness differs from that of an earlier run.
+        cards_damaged: number of inputs some of whose cards were left out, since their file is damaged.
     """
 
     folder: Path
@@ -62,6 +65,7 @@ class Merged:
     complete: bool
     cards: int = 0
     cards_left_out: int = 0
+    cards_damaged: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,8 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
     """Merges runs into a new one, each cell once, and yields progress.
 
     A cell that several runs contain is taken from the first of them. Incomplete runs may be merged; the result is then
-    incomplete too. Cards of heads come along: an input has those of all runs that made them with equal options.
+    incomplete too. Cards of heads come along: an input has those of all runs that made them with equal options. Damaged
+    cards are left out, since they can be made again for the new run.
 
     Args:
         folders: the runs.
@@ -123,7 +128,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
     facts = {"provenance": {}, **kept, **_saes(sources), "merged": [_origin(source) for source in sources]}
     readings = _reading_files(sources, identity["inputs"])
     with_cards = [id for id in identity["inputs"] if any(id in source.cards for source in sources)]
-    total, left_out = len(readings) + len(parts) + len(with_cards), 0
+    total, united = len(readings) + len(parts) + len(with_cards), list[_UnitedCards]()
     for id, files in readings.items():
         _united_reading(id, files)  # refuses a conflict before anything is written
     with open_run(out, identity, facts) as writer:
@@ -137,9 +142,10 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
             yield Progress("merging", done, total, "parts")
         merged_cards = StoredCards(out, with_cards)
         for done, id in enumerate(with_cards, start=len(readings) + len(parts) + 1):
-            key, cards, others = _united_cards(id, [source.cards for source in sources if id in source.cards])
-            left_out += others > 0
-            if merged_cards.key_of(id) != key or len(merged_cards[id].heads) != len(cards.heads):
+            of_input = _united_cards(id, [source.cards for source in sources if id in source.cards])
+            united.append(of_input)
+            key, cards = of_input.key, of_input.cards
+            if cards and (merged_cards.key_of(id) != key or len(merged_cards[id].heads) != len(cards.heads)):
                 write_cards(out, id, cards, key)
             yield Progress("merging", done, total, "parts")
         planned = len(plan_from_json(identity["plan"]))
@@ -147,7 +153,16 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
         complete = cells == planned or all(is_complete(source.manifest, len(source.results)) for source in sources)
         if complete and len(readings) == len(identity["inputs"]):
             writer.finish(**_seconds(sources))
-    return Merged(out, cells, planned, duplicates, complete, len(with_cards), left_out)
+    return Merged(
+        out,
+        cells,
+        planned,
+        duplicates,
+        complete,
+        cards=sum(of_input.cards is not None for of_input in united),
+        cards_left_out=sum(of_input.differing > 0 for of_input in united),
+        cards_damaged=sum(of_input.damaged > 0 for of_input in united),
+    )
 
 
 def _united_identity(sources: Sequence[_Source]) -> dict[str, Any]:
@@ -260,22 +275,43 @@ def _united_reading(id: str, paths: Sequence[Path]) -> Reading:
     return replace(first, labels=ordered, units=tuple(units.values()))
 
 
-def _united_cards(id: str, stored: Sequence[StoredCards]) -> tuple[str, InputCards, int]:
-    """The key of the first run's cards, the cards of all, and the number of runs whose cards were left out.
+@dataclass(frozen=True)
+class _UnitedCards:
+    """Cards of an input from several runs.
+
+    Attributes:
+        key: the key of the first run's readable cards.
+        cards: the cards of all runs; None if none can be read.
+        differing: number of runs whose cards were made with other options than the first.
+        damaged: number of runs whose cards cannot be read.
+    """
+
+    key: str = ""
+    cards: InputCards | None = None
+    differing: int = 0
+    damaged: int = 0
+
+
+def _united_cards(id: str, stored: Sequence[StoredCards]) -> _UnitedCards:
+    """Unites the cards of an input.
 
     Cards are left out if their options differ from those of the first, since an input's cards state one strength and
     one bank. Of a head with several cards, the first is taken.
     """
-    (key, first), *rest = (cards.read(id) for cards in stored)
-    others = [cards for _, cards in rest]
-    heads, left_out = {card.site: card for card in first.heads}, 0
-    for other in others:
-        if _same_options(first, other):
-            heads = {card.site: card for card in other.heads} | heads
-        else:
-            left_out += 1
-    ordered = dict.fromkeys(card.site for cards in (first, *others) for card in cards.heads if card.site in heads)
-    return key, replace(first, heads=tuple(heads[site] for site in ordered)), left_out
+    readable: list[tuple[str, InputCards]] = []
+    for cards in stored:
+        with suppress(StoreError):
+            readable.append(cards.read(id))
+    damaged = len(stored) - len(readable)
+    if not readable:
+        return _UnitedCards(damaged=damaged)
+    (key, first), *rest = readable
+    agreeing = [first, *(cards for _, cards in rest if _same_options(first, cards))]
+    heads: dict[Site, HeadCard] = {}
+    for cards in agreeing:
+        for card in cards.heads:
+            heads.setdefault(card.site, card)
+    return _UnitedCards(key, replace(first, heads=tuple(heads.values())), len(readable) - len(agreeing), damaged)
 
 
 def _same_options(first: InputCards, other: InputCards) -> bool:

@@ -122,7 +122,8 @@ def _verify(folder: Path, *, remove_damaged: bool) -> Verification:
     for id, path in cards.items():
         if reason := _damage_of_cards(folder, path, hashes, plan.pictures):
             name = _names(folder, path)[0]
-            damaged.append(DamagedFile(name, reason, _move_aside(folder, path)[name] if remove_damaged else None))
+            moved = _move_aside(folder, path) if remove_damaged else {}
+            damaged.append(DamagedFile(name, reason, moved.get(name)))
             lost_cards.add(id)
     if remove_damaged:
         tidy_hashes(folder)
@@ -223,8 +224,8 @@ def _move_aside(folder: Path, table: Path) -> dict[str, str]:
     aside.make()
     moved: dict[str, str] = {}
     for path in _files(table):
-        if not path.exists():
-            continue
+        if not path.exists() and not path.is_symlink():
+            continue  # a link to nowhere is moved too
         # Labels and units are named like the table of their reading.
         name = path.name if path.parent.name not in (LABELS, UNITS) else f"{path.stem}.{path.parent.name}.parquet"
         place, number = aside.path(name), 1

@@ -220,6 +220,24 @@ def test_cards_of_one_input_in_several_runs_are_united_if_their_options_agree(
     assert heads == [card.site for card in (*first.cards[id].heads, *second.cards[id].heads)] and len(heads) == 4
 
 
+def test_damaged_cards_are_left_out_of_a_merge(
+    pair: Pair, bank: NeighboursDecoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [Picture(name, Image.new("RGB", (30, 30), colour), name * 64) for name, colour in (("a", 9), ("b", 99))]
+    runs = [with_cards(pair, picture, tmp_path / picture.name, bank, sites="head.0.*") for picture in inputs]
+    (file,) = (tmp_path / "a" / "cards").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert main(["runs", "merge", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "all")]) == 0
+    said = capsys.readouterr().out
+    assert "cards of heads: 1 input\n" in said and "damaged cards of 1 input left out" in said
+    assert "not complete" not in said
+    kept = runs[1].readings[0].id
+    assert dict(load_run(tmp_path / "all").cards) == {kept: runs[1].cards[kept]}
+    assert verify_run(tmp_path / "all").redo == ""
+    again = run_to_end(merge_runs([tmp_path / "a", tmp_path / "a", tmp_path / "b"], tmp_path / "all"))
+    assert (again.cards, again.cards_left_out, again.cards_damaged, again.complete) == (1, 0, 1, True)
+
+
 def test_damaged_cards_say_what_to_do(run_with_cards: tuple[Job, Atlas, Path]) -> None:
     _, atlas, folder = run_with_cards
     id = atlas.readings[1].id

@@ -182,6 +182,21 @@ def test_damaged_and_missing_cards_are_named_moved_aside_and_written_again(atlas
     assert (missing.damaged, missing.lost_cards) == ((), (id,)) and missing.redo.startswith("the command with --bank")
 
 
+def test_a_link_to_nowhere_is_moved_aside(atlas: Atlas, tmp_path: Path) -> None:
+    write(tmp_path, atlas)
+    id = atlas.readings[0].id
+    write_cards(tmp_path, id, some_cards(atlas), "key")
+    card, table = tmp_path / "cards" / f"{id}.json", part_files(tmp_path)[0]
+    for path in (card, table):
+        path.unlink()
+        path.symlink_to("nowhere")
+    moved = {damage.file: damage.moved for damage in verify_run(tmp_path, remove_damaged=True).damaged}
+    assert moved == {f"cards/{id}.json": f"damaged/{id}.json", f"cells/{table.name}": f"damaged/{table.name}"}
+    for path in (card, table):
+        assert not path.is_symlink() and (tmp_path / "damaged" / path.name).is_symlink()
+    assert verify_run(tmp_path).damaged == ()
+
+
 def test_cards_without_a_hash_are_checked_by_reading(atlas: Atlas, tmp_path: Path) -> None:
     write(tmp_path, atlas)
     id = atlas.readings[0].id
