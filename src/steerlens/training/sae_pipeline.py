@@ -77,7 +77,7 @@ def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
         UsageError: if the folder does not exist, or contains fewer than two pictures.
     """
     paths = picture_files(folder)
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+    names = frozenset(str(path.relative_to(folder)) for path in paths)
     random.Random(seed).shuffle(paths)
     openers = tuple(_opener(path) for path in paths[:count])
     n_held_out = max(1, round(_HELD_OUT_SHARE * len(openers)))
@@ -85,16 +85,16 @@ def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> SaePictures:
         raise UsageError(
             f"{folder} contains one picture; an autoencoder needs many to train on, and others to measure."
         )
-    chosen = tuple(str(path.relative_to(folder)) for path in paths[:count])
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths[:count]}
     digest = hashlib.sha256()
-    for name in chosen:  # names and sizes: reading thousands of files would take as long as training
-        digest.update(f"{name} {sizes[name]}\n".encode("utf-8", "surrogateescape"))
+    for name, size in sizes.items():  # names and sizes: reading thousands of files would take as long as training
+        digest.update(f"{name} {size}\n".encode("utf-8", "surrogateescape"))
     return SaePictures(
         openers[n_held_out:],
         openers[:n_held_out],
         f"folder {folder.name}",
         digest.hexdigest(),
-        PictureListing(sizes, chosen),
+        PictureListing(folder, names, sizes),
     )
 
 

@@ -39,16 +39,27 @@ class PictureListing:
     """Files of a folder of pictures.
 
     Attributes:
-        sizes: name of every picture inside the folder -> size in bytes.
-        chosen: names of those that are trained on or measured.
+        folder: the folder.
+        names: name of every picture inside it.
+        sizes: name of every picture that is trained on or measured -> size in bytes.
     """
 
+    folder: Path
+    names: frozenset[str]
     sizes: Mapping[str, int]
-    chosen: tuple[str, ...]
+
+    def size(self, name: str) -> int | None:
+        """Size of any of its pictures in bytes; None if there is none of this name.
+
+        Read from the disk when it is needed: on a network drive, sizes of a million files take minutes.
+        """
+        if name not in self.names:
+            return None
+        return self.sizes[name] if name in self.sizes else (self.folder / name).stat().st_size
 
     def to_json(self) -> dict[str, Any]:
         """The chosen pictures, and the number of all, as JSON values."""
-        return {"in_folder": len(self.sizes), "sizes": {name: self.sizes[name] for name in self.chosen}}
+        return {"in_folder": len(self.names), "sizes": dict(self.sizes)}
 
 
 def open_sae_run(out: Path, identity: dict[str, Any], listing: PictureListing | None, *, resume: bool) -> None:
@@ -118,16 +129,16 @@ def _changed_pictures(
         return "the prepared pictures of --data changed since it began"
     stored = read_json(out / _PICTURES, f"the run in {out}") if (out / _PICTURES).exists() else {}
     sizes = cast(Mapping[str, int], stored.get("sizes", {}))
-    gone = [name for name in sizes if name not in listing.sizes]
-    resized = [name for name in sizes if name in listing.sizes and listing.sizes[name] != sizes[name]]
-    in_folder = int(stored.get("in_folder", len(listing.sizes)))
+    gone = [name for name in sizes if name not in listing.names]
+    resized = [name for name in sizes if name in listing.names and listing.size(name) != sizes[name]]
+    in_folder = int(stored.get("in_folder", len(listing.names)))
     changes = [
         f"{_file_names(names)} {what}"
         for names, what in ((gone, "no longer there"), (resized, "of another size"))
         if names
     ]
-    if in_folder != len(listing.sizes):
-        changes.append(f"the folder contained {in_folder} pictures, and contains {len(listing.sizes)}")
+    if in_folder != len(listing.names):
+        changes.append(f"the folder contained {in_folder} pictures, and contains {len(listing.names)}")
     if changes:
         return "; ".join(changes)
     if before[:2] != now[:2]:

@@ -25,6 +25,7 @@ from steerlens.training import (
     ValueOptions,
     collect_values,
     finished_sae,
+    folder_of_pictures,
     measure_sae,
     train_sae,
     write_sae,
@@ -297,7 +298,10 @@ def test_the_message_says_which_pictures_changed(
     before: dict[str, int] | None, now: dict[str, int] | None, count: tuple[int, int], said: str, tmp_path: Path
 ) -> None:
     def opened(sizes: dict[str, int] | None, number: int, *, resume: bool) -> None:
-        listing = None if sizes is None else PictureListing(sizes, tuple(sizes)[:number])
+        for name, size in (sizes or {}).items():
+            (tmp_path / name).write_bytes(b"x" * size)
+        chosen_sizes = dict(islice((sizes or {}).items(), number))
+        listing = None if sizes is None else PictureListing(tmp_path, frozenset(sizes), chosen_sizes)
         chosen = [number - 1, 1, "scenes" if sizes is None else "folder photos"]
         identity = {"place": "embed", "pictures": chosen, "pictures_hash": str(sizes) + str(resume)}
         open_sae_run(tmp_path / "run", identity, listing, resume=resume)
@@ -306,6 +310,17 @@ def test_the_message_says_which_pictures_changed(
     with pytest.raises(UsageError) as refused:
         opened(now, count[1], resume=True)
     assert f"a run with other pictures: {said}" in str(refused.value)
+
+
+def test_sizes_are_read_of_chosen_pictures_alone(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * number)
+    listing = folder_of_pictures(tmp_path, 4).listing
+    assert listing is not None and len(listing.sizes) == 4
+    assert listing.to_json() == {"in_folder": 9, "sizes": {name: int(name[0]) for name in listing.sizes}}
+    other = next(name for name in listing.names if name not in listing.sizes)
+    (tmp_path / other).write_bytes(b"x" * 100)
+    assert listing.size(other) == 100 and listing.size("gone.png") is None
 
 
 @pytest.mark.parametrize("damaged", ["values/values-00000.safetensors", "sae.checkpoint.safetensors", "run.json"])
