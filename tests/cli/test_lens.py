@@ -190,14 +190,18 @@ def test_total_effects_are_shown_priced_and_printed(
     assert main([*arguments, "--effect", "direct", "--effect", "total", "--json", "--dry-run"]) == 0
     both = json.loads(capsys.readouterr().out)
     assert direct["encoder_passes"] == 1 and {"total", "ablation", "total_control"} <= set(both["cells"])
-    # A clean pass more; scaled, ablated and control of sites that begin at layers 0, 2 and 1 of 3.
-    assert both["encoder_passes"] == pytest.approx(1 + 1 + 3 * (3 + 1 + 2) / 3, abs=0.1)
+    # A clean pass more; scaled, ablated and control of sites that begin at layers 0, 2 and 1 of 3. Then another clean
+    # pass, and every head of 3 layers of 2 without decoding.
+    assert both["encoder_passes"] == pytest.approx(1 + 1 + 3 * (3 + 1 + 2) / 3 + 1 + 2 * (3 + 2 + 1) / 3, abs=0.1)
     assert main([*arguments, "--effect", "direct,total"]) == 0
-    assert "total effects come closest to the input itself" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "total effects come closest to the input itself" in printed
+    assert "without which the embedding moves most (1 - cosine, of all 6 heads)" in printed
     assert (tmp_path / "out" / "figures" / "effects.svg").is_file()
     assert main([*arguments, "--effect", "direct,total", "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["pictures"]
     assert {row["site"] for row in result["total"]} == {row["site"] for row in result["ablation"]}
+    assert len(result["ablation_effects"]) == 6
     assert all(-1 <= row["direct_cosine"] <= 1 for row in result["total"])
     assert main([*arguments, "--effect", "later"]) == 2
     assert "effect must be direct, total" in capsys.readouterr().err

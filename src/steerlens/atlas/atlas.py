@@ -222,13 +222,13 @@ class Atlas:
         Columns of both: `picture`, `id`, `lens`, `site`, `kind`, `layer`, `head`, `rho`, `similarity` (of the decoded
         picture with the target), `steered_similarity` (before decoding), `fidelity`, `direct_cosine`, `change_cosine`,
         and `image` if pictures are added. Of `scores` alone: `agreement` (empty with one seed), `control`,
-        `beats_control`, `control_share`, `foil`, `beats_foil`, `label`. Of `cells` alone: `strength`, `seed`, `draw`.
-        `docs/tables.md` says what each means.
+        `beats_control`, `control_share`, `foil`, `beats_foil`, `ablation_effect`, `label`. Of `cells` alone:
+        `strength`, `seed`, `draw`. `docs/tables.md` says what each means.
 
         Args:
             rows: `scores`, a row for each input, lens and site, over all seeds, also for heads that the Steering Lens
-                ranked but that were not decoded, with empty columns for their pictures; or `cells`, a row for each
-                decoded picture, controls among them.
+                ranked, or that were ablated, but that were not decoded, with empty columns for their
+                pictures; or `cells`, a row for each decoded picture, controls among them.
             images: add the decoded pictures as the bytes of PNG files.
         """
         return arrow_table(self, rows, images=images)

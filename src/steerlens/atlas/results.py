@@ -120,6 +120,8 @@ class Reading:
         decomposition_error: relative error of the sum of all components against the final residual.
         steered_similarity: cosine of every head's steered embedding with the target, before decoding; None for a
             decoder of image tokens.
+        ablation_effects: `1 - cos(e, e')` in [0,2] for every head, with e the input's embedding and e' the embedding
+            of a real forward pass without the head; None in a run without total effects of heads.
         unusual: percentage of the pair's reference pictures that are less unusual than the input, in [0,100]; None if
             the pair has no reference statistics.
         units: measurements of the neurons and features of the plan, in its order.
@@ -136,6 +138,7 @@ class Reading:
     direct_similarity: Float[Tensor, "L H"]
     decomposition_error: float
     steered_similarity: Float[Tensor, "L H"] | None = None
+    ablation_effects: Float[Tensor, "L H"] | None = None
     unusual: float | None = None
     units: tuple[UnitReading, ...] = ()
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from steerlens.atlas.plan import LensName
 from steerlens.atlas.results import CellResult, Reading, SiteScore
 from steerlens.errors import UsageError
-from steerlens.sites import Site
+from steerlens.sites import Site, all_heads
 
 if TYPE_CHECKING:
     from steerlens.atlas.atlas import Atlas
@@ -42,6 +42,8 @@ COLUMN_WORDS: Mapping[str, str] = {
     "beats_foil": "whether `similarity` exceeds `foil`",
     "direct_cosine": "for `total` and `ablation`: cosine with the embedding of the direct effect, before decoding",
     "change_cosine": "for `total` and `ablation`: the same between the changes of the clean embedding",
+    "ablation_effect": "for `ablation` of heads: 1 minus the cosine of the input's embedding with the embedding "
+    "without the head, everything after it reacting. Known for every head, decoded or not",
     "label": "best Logit Lens label of the site; empty without a vocabulary",
     "image": "the decoded picture, that of the first seed in `scores`, as the bytes of a PNG file (with `images=True`)",
 }
@@ -68,6 +70,7 @@ _COLUMNS: Mapping[Rows, Mapping[str, Any]] = {
         "beats_foil": pa.bool_(),
         "direct_cosine": pa.float64(),
         "change_cosine": pa.float64(),
+        "ablation_effect": pa.float64(),
         "label": pa.string(),
     },
     "cells": {
@@ -91,8 +94,8 @@ def arrow_table(atlas: "Atlas", rows: Rows = "scores", *, images: bool = False) 
 
     Args:
         atlas: the results.
-        rows: `scores`, a row for each input, lens and site, also for heads that were ranked but not decoded, whose
-            columns of pictures are empty; or `cells`, a row for each decoded picture.
+        rows: `scores`, a row for each input, lens and site, also for heads that were ranked or ablated but
+            not decoded, whose columns of pictures are empty; or `cells`, a row for each decoded picture.
         images: add the decoded picture (that of the first seed, for scores) as the bytes of a PNG file.
 
     Raises:
@@ -152,11 +155,13 @@ def _scores(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:
                     "beats_foil": score.beats_foil,
                     "direct_cosine": score.direct_cosine,
                     "change_cosine": score.change_cosine,
+                    "ablation_effect": _ablation_effect(reading, score.site) if lens == "ablation" else None,
                     "label": next((label.name for label in labels), None),
                     **({"image": score.pngs[0]} if images else {}),
                 }
 
         yield from _undecoded(atlas, reading)
+        yield from _only_ablated(atlas, reading)
 
 
 def _undecoded(atlas: "Atlas", reading: Reading) -> Iterator[dict[str, Any]]:
@@ -175,6 +180,29 @@ def _undecoded(atlas: "Atlas", reading: Reading) -> Iterator[dict[str, Any]]:
                 "steered_similarity": float(reading.steered_similarity[site.layer, site.head]),
                 "label": labels[0].name if labels else None,
             }
+
+
+def _only_ablated(atlas: "Atlas", reading: Reading) -> Iterator[dict[str, Any]]:
+    """Rows of the heads whose ablation was measured, but not decoded."""
+    if reading.ablation_effects is None:
+        return
+    decoded = set(atlas.sites("ablation", reading.id))
+    for site in all_heads(*reading.ablation_effects.shape):
+        if site not in decoded:
+            labels = reading.top_labels(site)
+            yield {
+                "picture": reading.picture.name,
+                "id": reading.id,
+                **_place("ablation", site),
+                "ablation_effect": _ablation_effect(reading, site),
+                "label": labels[0].name if labels else None,
+            }
+
+
+def _ablation_effect(reading: Reading, site: Site) -> float | None:
+    if reading.ablation_effects is None or site.kind != "head":
+        return None
+    return float(reading.ablation_effects[site.layer, site.head])
 
 
 def _cells(atlas: "Atlas", images: bool) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,8 @@ class Addresses:
 
 def page_meta(atlas: Atlas) -> dict[str, Any]:
     """Data of the whole run for the page's script."""
+    measured = [reading.ablation_effects for reading in atlas.readings if reading.ablation_effects is not None]
+    ablated = max((float(effects.max()) for effects in measured), default=1.0)
     writes = max((float(reading.write_norms.max()) for reading in atlas.readings), default=1.0)
     direct = max((float(reading.direct_similarity.abs().max()) for reading in atlas.readings), default=1.0)
     lenses = lens_names(atlas)
@@ -71,6 +73,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
             "similarity": list(similarity_scale(atlas, lenses)),
             "margin": [-0.5, 0.5],
             "effect": [-1, 1],
+            "ablation": [0, nice_ceiling(ablated)],
             "write": [0, nice_ceiling(writes)],
             "direct": [-nice_ceiling(direct), nice_ceiling(direct)],
         },
@@ -137,6 +140,9 @@ def picture_data(
         "undecoded": None
         if reading.steered_similarity is None
         else [_number(value) for value in reading.steered_similarity.flatten().tolist()],
+        "withoutHead": None
+        if reading.ablation_effects is None
+        else [_number(value) for value in reading.ablation_effects.flatten().tolist()],
         "attention": known.attention,
         "units": unit_data(atlas, reading),
         "cards": card_data(atlas.cards.get(id), known.cards),

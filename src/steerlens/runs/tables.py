@@ -81,7 +81,7 @@ _EMBEDDINGS = {"conditioning": 2, "reencoded": 2}
 
 _MEASURED = {"embedding": 1, "write_norms": 2, "direct_similarity": 2}
 
-_MEASURED_SOMETIMES = {"attention": 3, "steered_similarity": 2, "unusual": 1}
+_MEASURED_SOMETIMES = {"attention": 3, "steered_similarity": 2, "ablation_effects": 2, "unusual": 1}
 """Tensors of an input that some decoders and encoders have none of; the numbers are those of their dimensions."""
 
 
@@ -262,6 +262,7 @@ def reading_to_bytes(reading: Reading, *, units: bool = False) -> tuple[bytes, .
     optional = {
         "attention": reading.attention,
         "steered_similarity": reading.steered_similarity,
+        "ablation_effects": reading.ablation_effects,
         "unusual": unusual,
     }
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
@@ -314,6 +315,7 @@ def read_reading(
         direct_similarity=stored["direct_similarity"],
         decomposition_error=row["decomposition_error"],
         steered_similarity=stored.get("steered_similarity"),
+        ablation_effects=stored.get("ablation_effects"),
         unusual=float(stored["unusual"][0]) if "unusual" in stored else None,
         units=() if units is None else read_units(units),
     )

@@ -185,7 +185,8 @@ def look(
         lenses: lenses whose pictures are decoded: `diffusion`, `steering` or both.
         decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, or `above:X`.
         effect: effect of steering that is shown: `direct`, what a site writes itself, everything after it frozen;
-            `total`, the site scaled in the real forward pass, with a picture of its ablation; or `direct,total`.
+            `total`, the site scaled in the real forward pass, with a picture of its ablation, and the effect of
+            ablating every head, decoded or not; or `direct,total`.
         vector_at: for total effects of directions, the point of the residual stream where they are added.
         controls: random directions steered as hard as each head; 0 for none.
         foils: other inputs whose write each head is shown with, steered as hard as its own; 0 for none.

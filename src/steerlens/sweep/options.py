@@ -56,8 +56,8 @@ class LensOptions:
 
     effect: str | tuple[str, ...] = "direct"
     """Effect of steering a site: direct, its own write into the final residual, everything after it frozen; total, the
-    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation; or direct,total
-    to see both side by side."""
+    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation and the effect
+    of ablating every head, decoded or not; or direct,total to see both side by side."""
 
     vector_at: str | None = None
     """For the total effect of directions (--vector): the point of the residual stream where they are added, such as

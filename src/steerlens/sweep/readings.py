@@ -1,6 +1,6 @@
 """Readings of input pictures: every measurement that needs no decoding."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from steerlens.images import Picture
 from steerlens.lenses import SteeringLens, visible_norm
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site, all_heads, layer_sites
+from steerlens.sweep.ablations import ablates_heads, ablation_effects
 from steerlens.sweep.cells import TracedPicture
 from steerlens.sweep.job import Job
 from steerlens.sweep.names import labels_of
@@ -20,7 +21,7 @@ from steerlens.trace import Trace
 from steerlens.zoo import seen_part
 
 
-def reading_of(job: Job, id: str, cells: Iterable[Cell], traced: TracedPicture) -> Reading:
+def reading_of(job: Job, id: str, cells: Sequence[Cell], traced: TracedPicture) -> Reading:
     """Computes the reading of one picture.
 
     Args:
@@ -54,6 +55,7 @@ def reading_of(job: Job, id: str, cells: Iterable[Cell], traced: TracedPicture) 
         decomposition_error=traced.error,
         unusual=_unusual(job, id, trace),
         steered_similarity=None if job.reads_tokens else _head_similarity(job, trace, target),
+        ablation_effects=ablation_effects(encoder, traced) if ablates_heads(cells) else None,
         units=units_of(job, planned, traced),
     )
 

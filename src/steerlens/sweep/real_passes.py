@@ -24,6 +24,7 @@ from steerlens.lenses import (
 )
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.sweep.ablations import ablates_heads
 from steerlens.sweep.cells import SteeredCell, TracedPicture
 from steerlens.sweep.job import Job
 from steerlens.sweep.selection import Selection
@@ -90,7 +91,7 @@ def real_pass_cells(
 
 
 def encoder_passes(
-    plan: Plan, selection: Selection, n_layers: int, directions: Mapping[str, Direction], at: Site | None
+    plan: Plan, selection: Selection, n_layers: int, n_heads: int, directions: Mapping[str, Direction], at: Site | None
 ) -> float:
     """Counts the real forward passes of a plan, as shares of whole ones, clean passes included.
 
@@ -98,6 +99,7 @@ def encoder_passes(
         plan: the plan.
         selection: sites that are decoded; the mean share stands for those that are not known beforehand.
         n_layers: L.
+        n_heads: H; where heads are ablated, every head of the model is.
         directions: directions, groups and regions by name.
         at: where directions are added.
 
@@ -113,7 +115,9 @@ def encoder_passes(
     mean = sum(share[cell.site] for cell in real) / len(real)
     decoded = mean * _most(selection, cells) / seeds
     deciding = sum(share[cell.site] for cell in selection.ranks(cells) if cell.lens == "total") / seeds
-    return len(plan.pictures) * (1 + decoded + (0 if selection.rule == "all" else deciding))
+    # A clean pass for the readings and each head without decoding: H heads that begin at every layer.
+    ablated = 1 + n_heads * (n_layers + 1) / 2 if ablates_heads(cells) else 0
+    return len(plan.pictures) * (1 + decoded + ablated + (0 if selection.rule == "all" else deciding))
 
 
 def _most(selection: Selection, cells: Sequence[Cell]) -> int:

@@ -9,20 +9,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from steerlens.atlas import Atlas, Cell
 from steerlens.errors import UsageError
 from steerlens.images import Picture
+from steerlens.interventions import Zero
 from steerlens.lenses import Change, Group, Patches, RegionPart, SteeringLens, Strength, TokenTotalLens, TotalLens
 from steerlens.lenses.real_pass import clean_pass
 from steerlens.loading import Pair, load
 from steerlens.progress import run_to_end
+from steerlens.report.content import picture_data
 from steerlens.report.html import notebook_view, report_page
 from steerlens.runs.export import export_parquet, export_pictures
 from steerlens.runs.merge import merge_runs
 from steerlens.runs.store import load_run
 from steerlens.scores import cosine_similarity
-from steerlens.sites import Site
+from steerlens.sites import Site, all_heads
 from steerlens.sweep.engine import run
 from steerlens.sweep.look import look, look_in
 from steerlens.sweep.options import LookOptions
@@ -98,6 +101,49 @@ def test_the_direct_picture_is_that_of_the_steering_lens(pair: Pair, atlas: Atla
     assert atlas.score("ablation", site).control is None
     rows = atlas.to_arrow().to_pylist()
     assert {row["lens"] for row in rows} == {"diffusion", "steering", "total", "ablation"}
+
+
+def test_every_head_is_ablated_whichever_are_decoded(pair: Pair, tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {"sites": "heads", "decode": "top:1", "controls": 0, "folder": tmp_path}
+    atlas = quick(pair, **chosen)
+    (reading,) = atlas.readings
+    inputs, spec = pair.encoder.preprocess([picture().image]), pair.encoder.spec
+    clean = pair.encoder.embed(inputs)[0]
+    plain = [
+        float(1 - cosine_similarity(pair.encoder.embed(inputs, [Zero(head)])[0], clean))
+        for head in all_heads(spec.n_layers, spec.n_heads)
+    ]
+    assert min(plain) > 1e-5 and reading.ablation_effects is not None
+    np.testing.assert_allclose(reading.ablation_effects.flatten().numpy(), plain, atol=1e-6)
+    rows = [row for row in atlas.to_arrow().to_pylist() if row["lens"] == "ablation"]
+    assert sum(row["similarity"] is not None for row in rows) == 1 and len({row["site"] for row in rows}) == len(rows)
+    effects = {row["site"]: row["ablation_effect"] for row in rows}
+    known = reading.ablation_effects.flatten().tolist()
+    assert [effects[str(head)] for head in all_heads(spec.n_layers, spec.n_heads)] == known
+    (stored,) = load_run(tmp_path).readings
+    assert torch.equal(stored.ablation_effects, reading.ablation_effects)
+    data = picture_data(load_run(tmp_path), stored)
+    assert data["withoutHead"] == pytest.approx(known, abs=1e-4)
+
+
+def test_a_run_without_total_effects_ablates_nothing(pair: Pair) -> None:
+    assert quick(pair, effect="direct").readings[0].ablation_effects is None
+    rows = quick(pair, effect="total", sites="mlp_out.1").to_arrow().to_pylist()
+    assert all(row["ablation_effect"] is None for row in rows) and any(row["lens"] == "ablation" for row in rows)
+
+
+def test_a_run_begun_before_heads_were_ablated_resumes(pair: Pair, tmp_path: Path) -> None:
+    quick(pair, folder=tmp_path)
+    (tensors,) = [file for file in tmp_path.rglob("*.safetensors") if "ablation_effects" in load_file(file)]
+    held = load_file(tensors)
+    assert held.pop("ablation_effects").shape == (pair.encoder.spec.n_layers, pair.encoder.spec.n_heads)
+    save_file(held, tensors)
+    (tmp_path / "SHA256SUMS").unlink()
+    for part in tmp_path.rglob("part-*"):
+        part.unlink()
+    atlas = quick(pair, folder=tmp_path)
+    assert set(atlas.finished) == set(atlas.plan.cells)
+    assert atlas.readings[0].ablation_effects is None and load_run(tmp_path).readings[0].ablation_effects is None
 
 
 def test_a_total_effect_alone_is_ranked_and_reported(pair: Pair) -> None:

@@ -140,7 +140,7 @@ def price(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -> 
     on_cards = settings.head_cards.pictures(len(pictures))
     decoded = selection.at_most(plan.cells) + on_cards
     passes = len(pictures) + encoder_passes(
-        plan, selection, cost.n_layers, directions, vector_place(look, plan, cost.n_layers)
+        plan, selection, cost.n_layers, cost.n_heads, directions, vector_place(look, plan, cost.n_layers)
     )
     seconds = estimate_seconds(cost, speed, pictures=decoded, options=options, traces=passes)
     return {

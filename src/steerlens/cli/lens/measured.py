@@ -15,7 +15,7 @@ from steerlens.cli.estimates import disk_bytes, existing, timed, weight_bytes
 from steerlens.cli.lens.settings import LensSettings
 from steerlens.decoders import DecodeOptions, clean_conditioning, decode
 from steerlens.errors import ModelError, UsageError
-from steerlens.sweep import Job, Selection, default_strength, expected_plan, make_job
+from steerlens.sweep import Job, Selection, default_strength, encoder_passes, expected_plan, make_job, vector_place
 from steerlens.zoo import Card, card_of, has_no_decoder, read_vocabulary
 
 if TYPE_CHECKING:
@@ -46,12 +46,15 @@ def measured_price(settings: LensSettings, pictures: "list[Picture]", folder: Pa
     saes = settings.sites.saes()
     job = make_job(pair, pictures, settings.look, settings.sites.target, vocabulary, directions, saes)
     each, trace = _seconds(job)
+    passes = len(pictures) + encoder_passes(
+        job.plan, job.selection, spec.n_layers, spec.n_heads, job.directions, job.vector_at
+    )
     decoded = job.selection.at_most(job.plan.cells) + settings.head_cards.pictures(len(pictures))
     return {
-        **_described(job.plan, job.selection, job.options, settings, pictures, folder),
+        **_described(job.plan, job.selection, job.options, settings, pictures, folder, passes),
         "device": str(pair.encoder.device),
         "dtype": str(getattr(pair.decoder, "dtype", pair.encoder.dtype)).removeprefix("torch."),
-        "seconds": decoded * each + len(pictures) * trace,
+        "seconds": decoded * each + passes * trace,
         "seconds_per_picture": each,
         "weight_bytes": weight_bytes(pair.encoder, pair.decoder),
         "download_gigabytes": None,
@@ -80,8 +83,10 @@ def _not_here(settings: LensSettings, card: Card, pictures: "list[Picture]", fol
     plan = expected_plan(settings.look, pictures, card.layers, card.heads, strength, directions=directions)
     options = settings.look.over(card.defaults.options())
     selection = Selection.parse(settings.look.decode)
+    place = vector_place(settings.look, plan, card.layers)
+    passes = len(pictures) + encoder_passes(plan, selection, card.layers, card.heads, directions, place)
     return {
-        **_described(plan, selection, options, settings, pictures, folder),
+        **_described(plan, selection, options, settings, pictures, folder, passes),
         "device": None,
         "dtype": None,
         "seconds": None,
@@ -98,6 +103,7 @@ def _described(
     settings: LensSettings,
     pictures: "list[Picture]",
     folder: Path,
+    passes: float,
 ) -> dict[str, Any]:
     on_cards = settings.head_cards.pictures(len(pictures))
     decoded = selection.at_most(plan.cells) + on_cards
@@ -114,7 +120,7 @@ def _described(
         "guidance_interval": list(options.guidance_interval),
         "scheduler": options.scheduler,
         "size": list(options.size),
-        "encoder_passes": len(pictures),
+        "encoder_passes": round(passes, 1),
         "operations": None,
         "operations_per_second": None,
         "batch_size": options.batch_size,

@@ -28,6 +28,7 @@ from steerlens.printable import printable
 from steerlens.progress import Progress, run_to_end
 from steerlens.report import advice, domain_warnings, outside_words, write_report
 from steerlens.runs import load_run
+from steerlens.sites import all_heads
 from steerlens.sweep import Job, look_in, make_job
 from steerlens.zoo import Pair, read_vocabulary
 
@@ -156,6 +157,9 @@ def summary(atlas: Atlas, report: Path) -> dict[str, Any]:
             scores = [atlas.score(lens, site, reading.id) for site in atlas.sites(lens, reading.id)]
             ranked = sorted(scores, key=lambda score: -score.similarity)
             content[lens] = [{**asdict(score), "site": str(score.site)} for score in ranked]
+        if (effects := reading.ablation_effects) is not None:
+            heads = all_heads(*effects.shape)
+            content["ablation_effects"] = dict(zip(map(str, heads), effects.flatten().tolist(), strict=True))
         if reading.units:
             content["units"] = units_json(reading)
         if (cards := atlas.cards.get(reading.id)) is not None:
@@ -186,6 +190,7 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
             say(line)
         _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {_target_words(reading)}")
         _print_best(atlas.ranked("total", reading.id), f"total effects come closest to {_target_words(reading)}")
+        _print_ablated(reading)
         for line in name_lines(atlas, reading):
             say(line)
         for line in card_lines(atlas.cards.get(reading.id)):
@@ -198,6 +203,14 @@ def _target_words(reading: Reading) -> str:
     if reading.target == "the input itself":
         return reading.target
     return f"{reading.target} (the input itself: {reading.target_similarity:.2f})"
+
+
+def _print_ablated(reading: Reading) -> None:
+    if (effects := reading.ablation_effects) is None:
+        return
+    ranked = sorted(all_heads(*effects.shape), key=lambda head: -float(effects[head.layer, head.head]))
+    named = ", ".join(f"{head.label} {float(effects[head.layer, head.head]):.3f}" for head in ranked[:6])
+    say(f"  heads without which the embedding moves most (1 - cosine, of all {len(ranked)} heads): {named}")
 
 
 def _print_best(best: Sequence[SiteScore], which: str) -> None:

@@ -158,8 +158,8 @@ class LensChoice(LensOptions):
 
     effect: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Effect of steering a site: direct, its own write into the final residual, everything after it frozen; total, the
-    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation; or direct,total
-    to see both side by side. Default: direct."""
+    site scaled in the real forward pass, everything after it reacting, with a picture of its ablation and the effect
+    of ablating every head, decoded or not; or direct,total to see both side by side. Default: direct."""
 
     n_labels: Annotated[int, tyro.conf.arg(name="labels")] = 5
     """Number of Logit Lens labels for every site."""

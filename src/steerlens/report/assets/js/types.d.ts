@@ -66,6 +66,8 @@ export interface InputData {
   writeNorms: (number | null)[];
   direct: (number | null)[];
   undecoded: (number | null)[] | null;
+  /** Effect of each head's ablation on the embedding, 1 - cosine; null in a run without total effects of heads. */
+  withoutHead?: (number | null)[] | null;
   /** On a server: scales that follow the target, in place of the run's; heads in the order of their scores before decoding. */
   scales?: Record<string, [number, number]>;
   ranking?: string[];

@@ -51,6 +51,15 @@ const TABLE = {
     about: ({ data }) =>
       `similarity of each head's steered embedding with ${targetWords(data)}, before decoding; known for all heads`,
   },
+  without: {
+    name: "Without it",
+    scale: "ablation",
+    ramp: "sequential",
+    digits: 3,
+    value: ({ data }, site, index) => data.withoutHead?.[index],
+    about: () =>
+      "how far the embedding moves without the head, everything after it reacting: 1 − cosine with the clean embedding, before decoding; known for all heads",
+  },
   margin: {
     name: "Above control",
     scale: "margin",
@@ -92,6 +101,7 @@ export function availableModes(page) {
   return Object.keys(MODES).filter((key) => {
     if (key === "write" || key === "direct") return true;
     if (key === "undecoded") return Boolean(data.undecoded) && lensesOf(meta).includes("steering");
+    if (key === "without") return Boolean(data.withoutHead);
     return heads.some((site) => (MODES[key].value(page, site, 0) ?? null) !== null);
   });
 }

@@ -82,8 +82,10 @@ function headRows({ data, meta, source }, site, shown) {
   const blank = shown.slice(1).map(() => "");
   // Every head is steered before decoding, also those of which the run decoded no picture.
   const steered = !shown.length && data.undecoded && source.kind !== "live" ? [row(MODES.undecoded.name, fixed(data.undecoded[index]))] : [];
+  const without = data.withoutHead ? [row("Without it, 1 − cosine", fixed(data.withoutHead[index], 3), ...blank)] : [];
   return [
     ...steered,
+    ...without,
     row("Write norm / final residual", fixed(data.writeNorms[index], 3), ...blank),
     row("Direct similarity", fixed(data.direct[index]), ...blank),
   ];
