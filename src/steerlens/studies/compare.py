@@ -1,7 +1,7 @@
 """The page that compares models: claims that hold on all of them, on some, on none, and what nobody knows yet."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ _NAMED = 6
 """Claims that a sentence names; the table lists all."""
 
 _UNKNOWN = "Nobody knows yet, since the intervals leave it open"
+
+_VERDICTS = ("holds", "open", "refuted", "not measured")
+"""Verdicts on a claim, in the order in which a heading names them."""
 
 _ABOUT = {
     "emoji": "the bundled pair: a small CLIP-style ViT, trained from scratch for an hour on drawings of emoji",
@@ -36,10 +39,12 @@ _WORDS = """\
 - *Before decoding*: the embedding that a lens requests is compared, and no picture is made. *In pictures*: it is
   decoded, and the picture is embedded again.
 - *Zero* or *mean ablation* replaces a head's write by zero, or by its mean over other pictures, on a real forward pass.
-- The *Steering Lens* amplifies a head's write to one share of the residual for all heads (`rho=1`). Its score is the
-  similarity with the input, or with the label where a claim names the label.
-- The *norm* (size) of a head's write and the number of its *layer* need no lens. A claim that fails once both are held
-  fixed says nothing that they do not say.
+- The *Steering Lens* amplifies a head's write to one share of the residual for all heads (`rho=1`). In claims on
+  ablated heads, its score is the similarity with the input, or with the label where a claim names the label. Claims on
+  overlays and candidate lenses use the setting that was chosen on other pictures, which each study's page names; an
+  *untuned* lens has the default setting.
+- The *norm* (size) of a head's write and the number of its *layer* need no lens. A lens whose claim fails once both are
+  held fixed is not shown to say more than they do.
 """
 
 
@@ -95,7 +100,7 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
     sentences = "\n".join(f"{number}. {text}" for number, text in enumerate(compare_sentences(models), start=1))
     shown = "" if compare_figure(models) is None else "![Leading claims on each model](images/studies/compared.png)\n"
     rows = [
-        [what, *("" if claim is None else _verdict(claim) for claim in claims)]
+        [what, *("" if claim is None else _cell(claim) for claim in claims)]
         for what, claims in _by_claim(models).items()
     ]
     return (
@@ -110,8 +115,10 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
                 _WORDS,
                 "## All claims\n",
                 "A claim *holds* if its whole 95 % interval lies above the level; it is *refuted* if the interval lies "
-                "below it, and *open* if it includes it. Levels are 0, unless given. An empty cell was not measured. "
-                "Each interval stands for itself: none is corrected for the number of claims.\n",
+                "below it, and *open* if it includes it. Where a row names nulls (other labels, random vectors), the "
+                "claim is *open* unless its interval lies above theirs, and so are claims that rest on it. Levels are "
+                "0, unless given. An empty cell was not measured. Each interval stands for itself: none is corrected "
+                "for the number of claims.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()
@@ -131,65 +138,94 @@ def _names(models: Sequence[ComparedModel]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """Where a claim holds.
+    """Verdicts on a claim, by model.
 
     Attributes:
-        holding: models on which it holds in every run.
-        others: other models on which it was measured.
-        refuted: True if it was refuted in a run.
+        verdicts: for each model on which the claim was measured, its verdicts: `holds`, `open`, `refuted`; several if
+            runs on different pictures disagree.
     """
 
-    holding: tuple[str, ...]
-    others: tuple[str, ...]
-    refuted: bool
+    verdicts: Mapping[str, tuple[str, ...]]
+
+    @property
+    def holding(self) -> tuple[str, ...]:
+        """Models on which the claim holds in every run."""
+        return tuple(name for name, own in self.verdicts.items() if own == ("holds",))
+
+    @property
+    def unknown(self) -> bool:
+        """True if every interval on every model leaves the claim open."""
+        return all(own == ("open",) for own in self.verdicts.values())
 
     def words(self, names: Sequence[str]) -> str:
         """Heading of the claims with this answer."""
-        if not self.holding:
-            on = "neither of them" if len(names) == 2 else "none of them"
-            return f"Holds on {on}" if self.refuted else _UNKNOWN
-        if set(self.holding) == set(names):
-            return f"Holds on {'both' if len(names) == 2 else 'all of them'}"
-        unmeasured = [name for name in names if name not in (*self.holding, *self.others)]
-        words = f"Holds on {joined(self.holding)}"
-        words += f", not shown on {joined(self.others)}" if self.others else ""
-        return words + (f", not measured on {joined(unmeasured)}" if unmeasured else "")
+        if self.unknown:
+            return _UNKNOWN
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            groups.setdefault(self.verdicts.get(name, ("not measured",)), []).append(name)
+        ordered = sorted(groups.items(), key=lambda group: _VERDICTS.index(group[0][0]))
+        parts: list[str] = []
+        for verdicts, own in ordered:
+            where = joined(own)
+            if len(ordered) == 1 and len(own) > 1:
+                where = "both" if len(own) == 2 else "all of them"
+            parts.append(
+                f"{' or '.join(verdicts)} on {where}{', depending on the pictures' if len(verdicts) > 1 else ''}"
+            )
+        text = ("; " if any(len(own) > 1 for own in groups) else ", ").join(parts)
+        return f"{text[0].upper()}{text[1:]}"
 
 
 def _answer(models: Sequence[ComparedModel], claims: Sequence[Claim | None]) -> _Answer:
-    measured: dict[str, list[Claim]] = {}
+    measured: dict[str, set[str]] = {}
     for model, claim in zip(models, claims, strict=True):
         if claim is not None:
-            measured.setdefault(model.model or model.name, []).append(claim)
-    holding = tuple(name for name, own in measured.items() if all(claim.holds for claim in own))
-    others = tuple(name for name in measured if name not in holding)
-    return _Answer(holding, others, any(claim.refuted for own in measured.values() for claim in own))
+            measured.setdefault(model.model or model.name, set()).add(_verdict(claim))
+    return _Answer({name: tuple(sorted(own, key=_VERDICTS.index)) for name, own in measured.items()})
 
 
 def compare_sentences(models: Sequence[ComparedModel]) -> list[str]:
-    """Plain sentences: which of the leading claims hold where, and what nobody knows yet."""
+    """Plain sentences: which of the leading claims hold where, which are refuted, and what nobody knows yet.
+
+    Claims that hold on the same models share a sentence, whatever was found on the others.
+    """
     names = _names(models)
-    groups: dict[str, tuple[_Answer, list[Claim]]] = {}
+    unknown: list[Claim] = []
+    groups: dict[tuple[str, ...], dict[str, tuple[_Answer, list[Claim]]]] = {}
     for claims in _by_claim(models).values():
         first = next(claim for claim in claims if claim is not None)
-        if first.leading:
-            answer = _answer(models, claims)
-            groups.setdefault(answer.words(names), (answer, []))[1].append(first)
-    none = [(words, own) for words, (answer, own) in groups.items() if not answer.holding and answer.refuted]
-    some = sorted(
-        ((words, answer, own) for words, (answer, own) in groups.items() if answer.holding),
-        key=lambda group: -len(group[1].holding),
-    )
-    unknown = [own for answer, own in groups.values() if not answer.holding and not answer.refuted]
-    sentences = [f"**{words}:** {_named(own)}." for words, _, own in some]
-    last = [f"**{words}:** {_named(own)}." for words, own in none]
-    if (words := _unknown(models, unknown[0] if unknown else [])) is not None:
-        last.append(words)
-    return [*sentences[: SENTENCES - len(last)], *last]
+        if not first.leading:
+            continue
+        answer = _answer(models, claims)
+        if answer.unknown:
+            unknown.append(first)
+        else:
+            groups.setdefault(answer.holding, {}).setdefault(answer.words(names), (answer, []))[1].append(first)
+    sentences = [
+        " ".join(f"**{words}:** {_named(own)}." for words, (_, own) in sorted(group.items(), key=_disagreement))
+        for _, group in sorted(groups.items(), key=lambda item: -len(item[0]))
+    ]
+    last = [text for text in (_unknown(unknown), _not_run(models)) if text]
+    kept = max(SENTENCES - bool(last), 0)
+    if () in groups and len(sentences) > kept:
+        sentences = [*sentences[: kept - 1], sentences[-1]]
+    return [*sentences[:kept], *([" ".join(last)] if last else [])]
 
 
-def _unknown(models: Sequence[ComparedModel], claims: Sequence[Claim]) -> str | None:
-    """What no interval decides on any model, and which studies were not run."""
+def _disagreement(group: tuple[str, tuple[_Answer, list[Claim]]]) -> tuple[bool, int]:
+    """Sorts groups of claims: first those measured on all models, and of these, those on which models agree."""
+    words, (answer, _) = group
+    return _VERDICTS[-1] in words, len(set(answer.verdicts.values()))
+
+
+def _unknown(claims: Sequence[Claim]) -> str:
+    """Claims that no interval decides on any model."""
+    return f"**{_UNKNOWN}:** whether {_named(claims)}." if claims else ""
+
+
+def _not_run(models: Sequence[ComparedModel]) -> str:
+    """Studies that were not run on some model."""
     run: dict[str, set[str]] = {}
     for model in models:
         run.setdefault(model.model or model.name, set()).update(study.name for study, _ in model.results)
@@ -197,11 +233,8 @@ def _unknown(models: Sequence[ComparedModel], claims: Sequence[Claim]) -> str | 
     for study in studies.STUDIES.values():
         if without := tuple(name for name, own in run.items() if study.name not in own):
             missing.setdefault(without, []).append(study.title.lower())
-    parts = [f"whether {_named(claims)}."] if claims else []
-    if missing:
-        not_run = "; ".join(f"{joined(titles)} on {joined(without)}" for without, titles in missing.items())
-        parts.append(f"Not run yet: {not_run}.")
-    return f"**{_UNKNOWN}:** {' '.join(parts)}" if parts else None
+    not_run = "; ".join(f"{joined(titles)} on {joined(without)}" for without, titles in missing.items())
+    return f"**Not run yet:** {not_run}." if missing else ""
 
 
 def _named(claims: Sequence[Claim]) -> str:
@@ -224,9 +257,16 @@ def _by_claim(models: Sequence[ComparedModel]) -> dict[str, list[Claim | None]]:
 
 
 def _verdict(claim: Claim) -> str:
-    words = "**holds**" if claim.holds else "refuted" if claim.refuted else "open"
+    return "holds" if claim.holds else "refuted" if claim.refuted else "open"
+
+
+def _cell(claim: Claim) -> str:
+    """Verdict on a claim with its figure, its nulls and its caution."""
+    words = "**holds**" if claim.holds else _verdict(claim)
     level = f" (level {claim.level:g})" if claim.level else ""
-    return f"{words} {interval(claim.estimate)}{level}"
+    nulls = joined([f"{name} {interval(null)}" for name, null in claim.nulls]) if claim.nulls else ""
+    note = "; ".join(filter(None, (nulls, claim.note)))
+    return f"{words} {interval(claim.estimate)}{level}{f' ({note})' if note else ''}"
 
 
 def compare_figure(models: Sequence[ComparedModel]) -> Figure | None:

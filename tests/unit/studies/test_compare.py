@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,8 +21,8 @@ from steerlens.studies.compare import (
     compare_sentences,
     opening_sentences,
 )
-from steerlens.studies.page import Finished, read_models, write_page
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.page import Finished, find_studies, read_models, write_page
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
 from steerlens.studies.shared.stats import Estimate
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +56,9 @@ def test_several_models_get_a_page_each_and_one_that_compares_them(models: list[
     page = write_page(models, tmp_path / "docs")
     text = page.read_text()
     assert "[first](studies/first.md)" in text and "[second](studies/second.md)" in text and "private" not in text
-    assert re.search(r"order removes an overlay .* before decoding \|.*\| refuted -0.30 \[-0.40, -0.20\] \|", text)
+    assert re.search(
+        r"order removes an overlay .* before decoding \|.*\| refuted -0.30 \[-0.40, -0.20\] \(few concepts", text
+    )
     assert (tmp_path / "docs" / "images" / "studies" / "compared.png").read_bytes()[:4] == b"\x89PNG"
     for path in (tmp_path / "docs").rglob("*.md"):
         for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
@@ -138,21 +142,27 @@ def test_leading_claims_are_sorted_by_where_they_hold() -> None:
     sentences = compare_sentences([first, second])
     assert sentences == [
         "**Holds on both:** heads sing (before decoding and in pictures).",
-        "**Holds on first, not shown on second:** heads dance.",
-        "**Holds on second, not shown on first:** heads run.",
-        "**Holds on neither of them:** heads swim.",
-        "**Nobody knows yet, since the intervals leave it open:** whether heads read. Not run yet: overlays, strength, "
-        "decoder, identification and candidate lenses on first and second.",
+        "**Holds on first, refuted on second:** heads dance. **Holds on first, not measured on second:** heads jump.",
+        "**Holds on second, open on first:** heads run.",
+        "**Open on second, refuted on first:** heads swim.",
+        "**Nobody knows yet, since the intervals leave it open:** whether heads read. **Not run yet:** overlays, "
+        "strength, decoder, identification and candidate lenses on first and second.",
     ]
     # Five sentences at most; claims that one model alone was tested on give way first, and stand in the table.
     alone = compare_sentences([of_claims("first", leading("Heads jump", YES)), of_claims("second")])
     assert alone[0] == "**Holds on first, not measured on second:** heads jump."
+    assert alone[1].startswith("**Not run yet:** ") and len(alone) == 2
+    both = [of_claims(name, leading("Heads swim", NO)) for name in ("first", "second")]
+    assert compare_sentences(both)[0] == "**Refuted on both:** heads swim."
     page = compare_page([first, second])
     assert "| claim | first | second |" in page and "mumble" in page.split("## All claims")[1]
     assert "mumble" not in page.split("## All claims")[0]
     # A claim holds on a model if it holds on all kinds of its pictures.
     photographs = of_claims("second (photographs)", leading("Heads run", OPEN), model="second")
-    assert "whether heads read; heads run. " in compare_sentences([first, second, photographs])[-1]
+    mixed = compare_sentences([first, second, photographs])
+    assert "whether heads read. " in mixed[-1]
+    words = "**Holds or open on second, depending on the pictures; open on first:** heads run."
+    assert mixed[2] == f"**Open on second, refuted on first:** heads swim. {words}"
 
 
 def test_the_figure_shows_leading_claims_once_a_model_and_view(models: list[Path]) -> None:
@@ -198,6 +208,15 @@ def test_a_claim_holds_if_its_interval_lies_above_the_level() -> None:
     half = Estimate(0.6, 0.52, 0.7)
     assert Claim("x", half).holds and Claim("x", half, 0.5).holds and not Claim("x", half, 0.55).holds
     assert Claim("x", half, 0.8).refuted and not Claim("x", Estimate(float("nan"), float("nan"), float("nan"))).refuted
+    # Nulls that do as well leave it open, and with it the claims that rest on it.
+    null = ("other labels", Estimate(0.5, 0.45, 0.55))
+    alone = Claim("x", half, nulls=[null])
+    assert not alone.holds and not alone.refuted and not Claim("y", half, rests_on=alone).holds
+    clear = Claim("x", half, nulls=[("other labels", Estimate(0.4, 0.3, 0.5))])
+    assert clear.holds and Claim("y", half, rests_on=clear).holds
+    page = compare_page([of_claims("first", alone), of_claims("second", *cautioned([replace(clear, nulls=())], 6))])
+    row = "| x | open +0.60 [+0.52, +0.70] (other labels +0.50 [+0.45, +0.55]) | **holds** +0.60 [+0.52, +0.70] (few "
+    assert f"{row}concepts (6): intervals are too narrow) |" in page and cautioned([clear], 24) == [clear]
     assert joined(["a", "b", "c"]) == "a, b and c" and joined(["a"]) == "a"
 
 
@@ -211,3 +230,12 @@ def test_every_study_has_a_conclusion_or_says_that_its_summary_is_too_old(name: 
     if conclusion is not None:
         assert 3 <= len(conclusion.sentences) <= 5 and conclusion.next_step.endswith(".")
         assert summary.to_json()["conclusion"] == conclusion.to_json()
+
+
+def test_packaged_summaries_conclude_in_the_words_of_this_version() -> None:
+    with as_file(files("steerlens.studies") / "measured") as folder:
+        studied = [(path, finished) for path in sorted(folder.iterdir()) for finished in find_studies(path)]
+        assert len(studied) == 4
+        for path, finished in studied:
+            packaged = json.loads((path / finished.study.name / "summary.json").read_text())["conclusion"]
+            assert packaged == finished.summary.to_json()["conclusion"], (path, finished.study.name)

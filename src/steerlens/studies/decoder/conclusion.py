@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.stats import Estimate, caution
 
@@ -33,7 +33,7 @@ def decoder_conclusion(summary: "DecoderSummary") -> Conclusion:
             f"{interval(summary.reference.own.rank_correlation)} (rank correlation over heads).",
             f"Measured on {summary.n_pictures} pictures; 95 % intervals in brackets{_caution(summary)}.",
         ),
-        f"{advice}, and rank heads without decoding unless the question is about pictures.",
+        f"{advice}, and {_ranking(summary)}.",
     )
 
 
@@ -54,6 +54,13 @@ def _undecoded(summary: "DecoderSummary") -> str:
     return f"Ranks of heads without decoding agree with those of pictures by {agreement}."
 
 
+def _ranking(summary: "DecoderSummary") -> str:
+    """How to rank heads; without decoding only if both rankings are shown to agree."""
+    if summary.undecoded.above():
+        return "rank heads without decoding unless the question is about pictures"
+    return "rank heads by pictures if the question is about pictures, else by embeddings: neither replaces the other"
+
+
 def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.0f}% [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
 
@@ -64,7 +71,7 @@ def _caution(summary: "DecoderSummary") -> str:
 
 def decoder_claims(summary: "DecoderSummary") -> list[Claim]:
     """Claims that are compared between models."""
-    return [
+    claims = [
         Claim("Ranking heads by embeddings, without decoding, agrees with ranking them by pictures", summary.undecoded),
         Claim(
             "The default number of denoising steps ranks heads as the slow reference does",
@@ -72,3 +79,4 @@ def decoder_claims(summary: "DecoderSummary") -> list[Claim]:
             summary.wanted,
         ),
     ]
+    return cautioned(claims, summary.n_concepts)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import OTHER
 
@@ -59,9 +59,14 @@ def identification_conclusion(summary: "IdentificationSummary") -> Conclusion:
     step = "decode: run the study with a pair whose decoder reads this embedding."
     if decoded:
         step = "do not read single heads' pictures of this pair."
-        if own.above(CHANCE):
+        if own.above(CHANCE) and not _hardly(own):
             step = "in reports, compare each head's picture with its foil (steerlens lens --foils 1), head by head."
     return Conclusion(tuple(sentences), step, together=1 if reaches_bar(own) else 2)
+
+
+def _hardly(own: Estimate) -> bool:
+    """True of a share above guessing whose whole interval lies below 60 %: too little to read a head's picture."""
+    return own.above(CHANCE) and own.high < LOWEST
 
 
 def _verdict(summary: "IdentificationSummary") -> str:
@@ -74,7 +79,7 @@ def _verdict(summary: "IdentificationSummary") -> str:
     elif own.above(LOWEST):
         verdict = f"{what} carry something of {carried}, but not enough to read single pictures"
     elif own.above(CHANCE):
-        amount = "hardly carry" if own.high < LOWEST else "carry little of"
+        amount = "hardly carry" if _hardly(own) else "carry little of"
         verdict = f"{what} {amount} {carried}"
     elif own.high < CHANCE:
         verdict = "the own write is farther from the input more often than not"
@@ -91,15 +96,15 @@ def _limit(summary: "IdentificationSummary", undecoded: "Identification") -> str
     """Whether decoding is the limit, and in which layers the bar is reached before decoding."""
     layers, before = _reaching(summary.layers, undecoded.by_layer), undecoded.share
     if not summary.seeds:
-        return f"Nothing was decoded, and a perfect decoder would show no more; {layers}."
+        return f"Nothing was decoded; a decoder that returned the requested embedding would show the same; {layers}."
     if reaches_bar(summary.main.share):
         return f"Before decoding it is {share(before)}; {layers}."
     if reaches_bar(before):
         return f"The decoder is the limit: before decoding it is {share(before)}, and {layers}."
     if before.high < BAR:
         return (
-            f"The decoder is not the limit, since a perfect one would not reach the bar either: before decoding it is "
-            f"{share(before)}, and {layers}."
+            "The decoder is not the limit, since one that returned the requested embedding would not reach the bar "
+            f"either: before decoding it is {share(before)}, and {layers}."
         )
     return f"Before decoding it is {share(before)}, which leaves open whether the decoder is the limit; {layers}."
 
@@ -152,7 +157,7 @@ def _against_random(own: Estimate, foil: Estimate) -> str:
     if foil.above(CHANCE):
         common = "so part of the closeness is what the head writes for any picture"
     elif own.above(CHANCE):
-        common = "so the closeness belongs to the own write"
+        common = "so no part of it is shown to be common to all writes"
     else:
         common = "so no closeness is shown"
     return (
@@ -199,4 +204,4 @@ def identification_claims(summary: "IdentificationSummary") -> list[Claim]:
         claims.append(Claim(words, other.share, CHANCE, how))
     words = "The Steering Lens tells from which input a head's write came, more often than the Diffusion Lens does"
     claims.append(Claim(words, summary.difference, 0.0, how))
-    return claims
+    return cautioned(claims, summary.n_concepts)

@@ -1,12 +1,14 @@
 """Conclusion of the importance study in plain sentences, and its claims; the figures alone decide the words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED
-from steerlens.studies.shared.conclusion import Claim, Conclusion
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import interval
+from steerlens.studies.shared.oracle import oracle_name
 from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
 from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import TEXT
@@ -84,12 +86,22 @@ def _decoded(summary: "ImportanceSummary", effect: Effect) -> str:
     words = f"In decoded pictures it reaches {interval(row.estimate)}"
     if (left := summary.row(f"steering, {PLAIN_KIND}", effect, GIVEN_BOTH)) is not None:
         words += f", with norm and layer held fixed {interval(left.estimate)}"
-    if (share := _share(summary.oracle, effect)) is None:
-        return f"{words}."
-    return (
-        f"{words}; the true effect itself, decoded, reaches {interval(share.most)}, which is the most that pictures of "
-        f"this decoder can tell, and with the same seed the lens reaches {interval(share.share)} of that."
-    )
+    parts = [words, *map(_beside_oracle, _shares(summary.oracle, effect))]
+    return f"{'; '.join(parts)}."
+
+
+def _beside_oracle(row: "OracleShare") -> str:
+    """What decoding the true effect reaches, and the lens' share of it with the same seed; no oracle bounds a lens."""
+    how = "by one factor for all heads" if row.oracle == oracle_name("one factor") else "to one length for all heads"
+    reached = f"the true effect, amplified {how} and decoded, reaches {interval(row.most)}"
+    if not row.most.above():
+        return f"{reached}, which is not shown to differ from 0"
+    share = f"{interval(row.share)} of that"
+    if row.share.above(1.0):
+        return f"{reached}, and with the same seed the lens exceeds it ({share})"
+    if row.share.value > 1:
+        return f"{reached}, and with the same seed the lens exceeds it by point estimate alone ({share})"
+    return f"{reached}, and with the same seed the lens reaches {share}"
 
 
 def _towards_labels(summary: "ImportanceSummary") -> str:
@@ -102,8 +114,8 @@ def _towards_labels(summary: "ImportanceSummary") -> str:
     known = ", those that the encoder recognises," if 0 <= summary.n_recognised == summary.n_counted else ""
     if not null.own.above():
         meaning = "so nothing is shown towards labels"
-    elif null.own.low <= max(null.others.value, null.random.value):
-        meaning = "so the figure says nothing of the label"
+    elif null.own.low <= max(null.others.high, null.random.high):
+        meaning = "from which the own label is not told apart"
     else:
         meaning = "so the label matters"
     return (
@@ -113,10 +125,10 @@ def _towards_labels(summary: "ImportanceSummary") -> str:
     )
 
 
-def _share(shares: "Sequence[OracleShare]", effect: Effect) -> "OracleShare | None":
-    """Share of the oracle with the larger correlation."""
+def _shares(shares: "Sequence[OracleShare]", effect: Effect) -> "list[OracleShare]":
+    """The Steering Lens beside each oracle, that with the larger correlation first."""
     own = [row for row in shares if row.effect == effect and row.score == f"steering, {PLAIN_KIND}"]
-    return max(own, key=lambda row: row.most.value, default=None)
+    return sorted(own, key=lambda row: -row.most.value)
 
 
 def _next_step(summary: "ImportanceSummary", beats_norm: bool) -> str:
@@ -148,17 +160,29 @@ def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
                 continue
             left = summary.row(f"steering, {label}", effect, GIVEN_BOTH)
             difference, norm = (summary.difference(name, effect) for name in (label, f"{label}{LESS_NORM}"))
-            claims += [
-                Claim(what, row.estimate, 0.0, how, leading)
-                for what, row in (
-                    (f"The Steering Lens predicts {words}", own),
-                    (
-                        f"The Steering Lens predicts {words}, with the norm of the write and the layer held fixed",
-                        left,
-                    ),
-                    (f"The Steering Lens predicts {words} better than the Diffusion Lens does", difference),
-                    (f"The Steering Lens predicts {words} better than the norm of the write does", norm),
-                )
-                if row is not None
-            ]
-    return claims
+            nulls = _label_nulls(summary, effect, decoded=not label.endswith(UNDECODED))
+            alone = Claim(f"The Steering Lens predicts {words}", own.estimate, 0.0, how, leading, nulls)
+            given = f"{alone.what}, with the norm of the write and the layer held fixed"
+            claims.append(alone)
+            if left is not None:
+                claims.append(_resting(Claim(given, left.estimate, 0.0, how, leading), alone))
+            if difference is not None:
+                better = f"{alone.what} better than the Diffusion Lens does"
+                claims.append(Claim(better, difference.estimate, 0.0, how, leading))
+            if norm is not None:
+                better = f"{alone.what} better than the norm of the write does"
+                claims.append(_resting(Claim(better, norm.estimate, 0.0, how, leading), alone))
+    return cautioned(claims, summary.n_concepts)
+
+
+def _resting(claim: Claim, alone: Claim) -> Claim:
+    """A claim about the label that says nothing of it unless the lens' own figure exceeds those of other labels."""
+    note = "the lens alone is not told apart from other labels" if claim.holds and not alone.holds else ""
+    return replace(claim, rests_on=alone, note=note) if alone.nulls else claim
+
+
+def _label_nulls(summary: "ImportanceSummary", effect: Effect, *, decoded: bool) -> tuple[tuple[str, Estimate], ...]:
+    """Correlations towards other pictures' labels and random vectors, which a claim about the label must exceed."""
+    score = f"steering, {PLAIN_KIND}{'' if decoded else f', {UNDECODED}'}"
+    row = next((row for row in summary.nulls if (row.score, row.effect) == (score, effect)), None)
+    return () if row is None else (("other labels", row.others), ("random vectors", row.random))

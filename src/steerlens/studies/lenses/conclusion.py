@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
 from steerlens.studies.shared.markdown import interval
 
 if TYPE_CHECKING:
     from steerlens.studies.lenses.results import LensesSummary, LensRow
 
 NORM, LAYER = "norm of the write", "layer of the head"
-"""Baselines, which need no lens."""
+"""Baselines with one score for all names: near 0 by construction, since directions of names are centred."""
 
 _HALF = 0.5
 """Transfer above which a decoder returns more of a change than it adds, roughly."""
@@ -42,26 +42,16 @@ def lenses_conclusion(summary: "LensesSummary") -> Conclusion:
 
 
 def _verdict(summary: "LensesSummary", better: "Sequence[LensRow]") -> str:
-    """Which lens says best which names a head adds, beside the norm of the write."""
+    """Which lens says best which names a head adds."""
     on, own = f"On {summary.model or 'this pair'}", summary.picture.correlation
     how = "" if summary.decodes else ", before decoding"
-    named = joined([f"{_plural(row.name)} ({interval(row.correlation)})" for row in better])
-    text = f"{on}{how}, {named} say better than one picture ({interval(own)}) which names a head adds"
     if not better:
-        text = f"{on}{how}, no other lens is shown to say better than one picture ({interval(own)}) which names a head "
-        text += "adds"
-    if (norm := summary.row(NORM)) is None:
-        return f"{text}."
-    above = [_plural(row.name) for row in (summary.picture, *better) if _above_norm(row)]
-    beside = f"{joined(above)} {'do' if len(above) > 1 or above[0].endswith('s') else 'does'} better" if above else ""
-    beside = beside or "none of them is shown to do better"
-    return (
-        f"{text}; the norm of a head's write, which needs no lens, reaches {interval(norm.correlation)}, and {beside}."
-    )
-
-
-def _above_norm(row: "LensRow") -> bool:
-    return row.over_norm is not None and row.over_norm.above()
+        return (
+            f"{on}{how}, no other lens is shown to say better than one picture ({interval(own)}) which names a head "
+            "adds."
+        )
+    named = joined([f"{_plural(row.name)} ({interval(row.correlation)})" for row in better])
+    return f"{on}{how}, {named} say better than one picture ({interval(own)}) which names a head adds."
 
 
 def _before(summary: "LensesSummary") -> list[str]:
@@ -70,7 +60,9 @@ def _before(summary: "LensesSummary") -> list[str]:
     if not summary.decodes or not rows:
         return []
     each = joined([f"{_plural(row.name)} {interval(row.correlation)}" for row in rows])
-    return [f"Before decoding, which is what a perfect decoder would show, they are: {each}."]
+    return [
+        f"Before decoding, which is what a decoder that returned the requested embedding would show, they are: {each}."
+    ]
 
 
 def _transfer(summary: "LensesSummary") -> list[str]:
@@ -109,12 +101,11 @@ def lenses_claims(summary: "LensesSummary") -> list[Claim]:
         show, what = ("shows", _PICTURES[name]) if name != RETRIEVAL else ("show", _PICTURES[name])
         how = "" if name == RETRIEVAL else "before decoding" if row.view == "requested" else "in pictures"
         claims.append(Claim(f"{what} {show} which names the head adds", row.correlation, 0.0, how, name == PICTURE))
-        for over, than in ((row.over_picture, "one picture does"), (row.over_norm, "the norm of its write tells it")):
-            if over is not None:
-                better = f"{what} {show} which names the head adds, better than {than}"
-                claims.append(Claim(better, over, 0.0, how, leading=over is row.over_picture))
+        if row.over_picture is not None:
+            better = f"{what} {show} which names the head adds, better than one picture does"
+            claims.append(Claim(better, row.over_picture, 0.0, how, leading=True))
     heads = next((row for row in summary.transfer if row.kind == "head"), None)
     if heads is not None:
         what = "The decoder returns a change along a head's write, with a cosine above 0.5"
         claims.append(Claim(what, heads.transfer, _HALF))
-    return claims
+    return cautioned(claims, summary.n_concepts)

@@ -1,15 +1,13 @@
 """Findings of the study of candidate lenses in words, and its bars; the figures alone decide which is printed."""
 
-from steerlens.studies.lenses.conclusion import NORM
 from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL
-from steerlens.studies.lenses.results import LensesSummary, LensRow
-from steerlens.studies.shared.conclusion import joined
+from steerlens.studies.lenses.results import LensesSummary
 from steerlens.studies.shared.markdown import Bar, Finding, interval
 
 
 def lenses_findings(summary: LensesSummary) -> list[Finding]:
-    """The finding in plain sentences; the baseline; and the judge's view."""
-    norm, contrast, retrieval = (summary.row(name) for name in (NORM, CONTRAST, RETRIEVAL))
+    """The finding in plain sentences, and the judge's view."""
+    retrieval = summary.row(RETRIEVAL)
     first, *others = summary.conclusion.sentences
     findings = [
         Finding(
@@ -20,15 +18,6 @@ def lenses_findings(summary: LensesSummary) -> list[Finding]:
         ),
         Finding(f"**{first}**", headline=True),
     ]
-    if norm is not None:
-        beaten = [row.name for row in (summary.picture, contrast, retrieval) if row is not None and _beats(row)]
-        findings.append(
-            Finding(
-                f"The norm of the write, which needs no picture, reaches {interval(norm.correlation)}; "
-                f"{joined(beaten) if beaten else 'no lens'} {'do' if len(beaten) > 1 else 'does'} better.",
-                headline=True,
-            )
-        )
     findings += [Finding(sentence, headline=True) for sentence in others]
     if retrieval is None:
         findings.append(Finding("Real pictures were left out, since there was no bank."))
@@ -37,10 +26,6 @@ def lenses_findings(summary: LensesSummary) -> list[Finding]:
         words = ", ".join(f"{interval(row.correlation)} for {row.name}" for row in judged)
         findings.append(Finding(f"As the outside judge sees the pictures ({summary.n_judged} names): {words}."))
     return findings
-
-
-def _beats(row: LensRow) -> bool:
-    return row.over_norm is not None and row.over_norm.above()
 
 
 def lenses_bars(summary: LensesSummary) -> list[Bar]:

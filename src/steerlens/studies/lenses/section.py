@@ -29,17 +29,19 @@ def lenses_section(summary: LensesSummary) -> str:
         candidates_table(summary.choices, "correlation"),
         "## Correlations with the effect on names\n",
         table(
-            ["lens", "correlation", "minus one picture", "minus the norm of the write"],
+            ["lens", "correlation", "minus one picture"],
             [
                 [
                     row.label,
                     interval(row.correlation),
-                    *("" if over is None else interval(over) for over in (row.over_picture, row.over_norm)),
+                    "" if row.over_picture is None else interval(row.over_picture),
                 ]
                 for row in summary.rows
             ],
         ),
-        "*Not decoded* compares requested embeddings: what a perfect decoder would show.\n",
+        "*Not decoded* compares requested embeddings: what a decoder that returned them would show. The norm of the "
+        "write and the layer are one score for all names; since directions of names are centred, their mean "
+        "correlation is near 0 by construction, so a lens that exceeds them shows nothing by that.\n",
         *_transfer(summary),
     ]
     return "\n".join(lines)

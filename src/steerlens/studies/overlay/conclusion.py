@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.stats import Estimate
@@ -106,4 +106,4 @@ def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
             "Ablating heads in the order of the untuned Steering Lens removes an overlay better than the order of the "
         )
         claims.append(Claim(f"{what}untuned Diffusion Lens does", untuned, 0.0, "before decoding", leading=True))
-    return claims
+    return cautioned(claims, summary.n_concepts)

@@ -1,10 +1,10 @@
 """Conclusion of a study in plain sentences, and its claims, which are compared between models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steerlens.studies.shared.records import Record
-from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.stats import Estimate, caution
 
 SENTENCES = 5
 """Plain sentences with which a page opens."""
@@ -42,6 +42,10 @@ class Claim:
         level: the claim holds if the whole interval lies above this value.
         how: what was measured, `before decoding` or `in pictures`, if both can be.
         leading: True of the few claims of which a newcomer should hear first.
+        nulls: figures that the claim's own figure must exceed, with their names: the claim is open unless its interval
+            lies above theirs.
+        rests_on: a claim without which this one says nothing: it is open unless that one holds.
+        note: caution that belongs beside the figure.
     """
 
     what: str
@@ -49,6 +53,9 @@ class Claim:
     level: float = 0.0
     how: str = ""
     leading: bool = False
+    nulls: Sequence[tuple[str, Estimate]] = ()
+    rests_on: "Claim | None" = None
+    note: str = ""
 
     @property
     def words(self) -> str:
@@ -57,13 +64,20 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """True if the interval lies above the level."""
-        return self.estimate.above(self.level)
+        """True if the interval lies above the level and those of all nulls, and a claim on which it rests holds."""
+        specific = all(self.estimate.low > null.high for _, null in self.nulls)
+        return self.estimate.above(self.level) and specific and (self.rests_on is None or self.rests_on.holds)
 
     @property
     def refuted(self) -> bool:
         """True if the interval lies below the level."""
         return self.estimate.defined and self.estimate.high < self.level
+
+
+def cautioned(claims: Sequence[Claim], count: int) -> list[Claim]:
+    """Notes on every claim that its interval is too narrow if the bootstrap drew from few concepts."""
+    note = caution(count)
+    return [replace(claim, note="; ".join(filter(None, (claim.note, note)))) for claim in claims]
 
 
 def joined(words: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from steerlens.studies.shared.conclusion import Claim, Conclusion, joined
+from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
 from steerlens.studies.shared.markdown import interval, percent
 from steerlens.studies.shared.partial import LAYER, NORM, RAW
+from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.strength.scores import NEAREST, UNDECODED, UNDECODED_SAME
 
 if TYPE_CHECKING:
@@ -46,7 +47,22 @@ def strength_conclusion(summary: "StrengthSummary") -> Conclusion:
             *_baselines(summary),
             measured,
         ),
-        "keep the recommended strength for pictures, and do not read the sizes of effects from them.",
+        _next_step(summary, rule.strength, own),
+    )
+
+
+def _next_step(summary: "StrengthSummary", strength: str, correlation: Estimate) -> str:
+    """What to steer with, and whether pictures tell effects; from the same figures as the verdict."""
+    reading = "do not read effects of ablation from pictures of any strength"
+    if correlation.above():
+        reading = "read ranks of effects from its pictures, but not sizes"
+    if strength == summary.default:
+        return f"keep the default, {strength}, and {reading}."
+    if correlation.above():
+        return f"steer with {strength} instead of the default, and {reading}."
+    return (
+        f"take {strength} where steered embeddings should stay close to real ones, else keep the default, "
+        f"{summary.default}; {reading}."
     )
 
 
@@ -88,4 +104,4 @@ def strength_claims(summary: "StrengthSummary") -> list[Claim]:
     """Claims that are compared between models."""
     own = summary.recommendation.correlation
     what = "Pictures steered with the recommended strength predict how much similarity with the target ablation costs"
-    return [] if own is None else [Claim(what, own)]
+    return [] if own is None else cautioned([Claim(what, own)], min(summary.n_concepts, summary.n_selection_concepts))

@@ -18,6 +18,7 @@ from steerlens.errors import StoreError, UsageError
 from steerlens.lenses.strength import Strength
 from steerlens.scores import seed_agreement
 from steerlens.studies import STUDIES
+from steerlens.studies.decoder.conclusion import decoder_claims, decoder_conclusion
 from steerlens.studies.decoder.experiment import decoder_study
 from steerlens.studies.decoder.figures import seeds_figure
 from steerlens.studies.decoder.findings import decoder_bars, steps_words
@@ -290,6 +291,12 @@ def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: floa
     assert ("more steps than the default are not shown to help" in words) == said
     assert decoder_bars(found)[0].verdict == "undecided"
     assert decoder_bars(summary(row(6, 0.7)))[0].verdict == "TOO FEW"
+    # Ranks without decoding replace those of pictures only if both are shown to agree.
+    agree, apart = (replace(found, undecoded=Estimate(0.4, low, 0.7)) for low in (0.1, -0.1))
+    assert "rank heads without decoding" in decoder_conclusion(agree).next_step
+    step = decoder_conclusion(apart).next_step
+    assert "without decoding" not in step and step.endswith("neither replaces the other.")
+    assert all("few concepts (2)" in claim.note for claim in decoder_claims(agree))
 
 
 def test_steps_that_are_enough_by_chance_are_not_called_certain(options: DecoderOptions) -> None:

@@ -14,7 +14,7 @@ from steerlens.studies.importance.conclusion import importance_claims, importanc
 from steerlens.studies.importance.experiment import importance_study
 from steerlens.studies.importance.findings import importance_bars, importance_findings
 from steerlens.studies.importance.options import ImportanceOptions
-from steerlens.studies.importance.results import ImportanceSummary
+from steerlens.studies.importance.results import ImportanceSummary, TargetNull
 from steerlens.studies.importance.scored import score_pictures
 from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED, oracle_scores
 from steerlens.studies.importance.section import importance_section
@@ -25,6 +25,7 @@ from steerlens.studies.shared.ablation import signed_effect
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.candidates import PLAIN, WEAKER
+from steerlens.studies.shared.conclusion import Claim
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder, rounded
 from steerlens.studies.shared.inputs import folder_sizes, load_subjects
@@ -143,7 +144,8 @@ def test_the_conclusion_follows_the_figures_and_names_the_model() -> None:
     # The first sentence stands alone on the page of the model, so it holds the baselines that change its reading.
     assert "norm of a head's write, which needs no lens" in conclusion.sentences[0]
     assert "this norm and the layer held fixed" in conclusion.sentences[0]
-    assert "the true effect itself, decoded, reaches" in conclusion.sentences[2]
+    assert "amplified by one factor for all heads and decoded, reaches" in conclusion.sentences[2]
+    assert "amplified to one length for all heads and decoded, reaches" in conclusion.sentences[2]
     assert stored(summary).to_json()["conclusion"]["next_step"] == conclusion.next_step
     words = {claim.words for claim in importance_claims(summary)}
     assert any("norm of the write and the layer held fixed" in text for text in words) and any(
@@ -189,6 +191,55 @@ def test_the_first_sentence_claims_no_more_than_its_intervals(
     )
     conclusion = importance_conclusion(replace(summary, rows=rows, differences=differences))
     assert conclusion is not None and all(text in conclusion.sentences[0] for text in words)
+
+
+def test_no_oracle_is_called_a_bound_and_the_lens_may_exceed_it() -> None:
+    summary = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+
+    def decoded(most: Estimate, share: Estimate) -> str:
+        oracle = tuple(replace(row, most=most, share=share) for row in summary.oracle)
+        conclusion = importance_conclusion(replace(summary, oracle=oracle))
+        assert conclusion is not None and "the most" not in conclusion.sentences[2]
+        return conclusion.sentences[2]
+
+    shown = Estimate(0.3, 0.2, 0.4)
+    assert "the lens reaches +0.80 [+0.40, +1.40] of that" in decoded(shown, Estimate(0.8, 0.4, 1.4))
+    assert "exceeds it by point estimate alone (+1.82 [+0.85, +4.46] of that)" in decoded(
+        shown, Estimate(1.82, 0.85, 4.46)
+    )
+    assert "the lens exceeds it (+1.80 [+1.20, +2.00] of that)" in decoded(shown, Estimate(1.8, 1.2, 2.0))
+    assert "not shown to differ from 0" in decoded(Estimate(0.1, -0.1, 0.3), Estimate(1.8, 1.2, 2.0))
+
+
+def test_a_claim_about_the_label_must_exceed_other_labels() -> None:
+    summary = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+    label, own = Effect("total", "text", "mean"), Estimate(0.48, 0.36, 0.57)
+    score = f"steering, {PLAIN_KIND}, {UNDECODED}"
+    rows = tuple(
+        replace(row, estimate=own)
+        if (row.effect, row.score) == (label, f"steering, plain, towards text, {UNDECODED}")
+        else row
+        for row in summary.rows
+    )
+    what = (
+        "The Steering Lens predicts how much similarity with the label mean ablation of a head costs, before decoding"
+    )
+
+    def concluded(others: Estimate) -> tuple[str, dict[str, Claim]]:
+        null = TargetNull(score, label, own, others, Estimate(0.1, 0.0, 0.2))
+        found = replace(summary, rows=rows, nulls=(null,))
+        conclusion = importance_conclusion(found)
+        assert conclusion is not None
+        return " ".join(conclusion.sentences), {claim.words: claim for claim in importance_claims(found)}
+
+    # The point estimate of the null lies below the interval, but its interval does not.
+    text, claims = concluded(Estimate(0.3, 0.2, 0.4))
+    assert "from which the own label is not told apart" in text and not claims[what].holds
+    resting = [claim for claim in claims.values() if claim.rests_on is not None and claim.rests_on.words == what]
+    assert len(resting) == 2 and not any(claim.holds for claim in resting)
+    text, claims = concluded(Estimate(0.1, 0.0, 0.2))
+    assert "so the label matters" in text and claims[what].holds
+    assert not any("not told apart from other labels" in claim.note for claim in claims.values())
 
 
 def undecoded(pair: Pair) -> Pair:

@@ -23,10 +23,11 @@ from steerlens.studies.shared.bench import Bench, make_bench
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.judge import judge_name
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
-from steerlens.studies.shared.stats import mean_estimate, ranks
+from steerlens.studies.shared.stats import Estimate, mean_estimate, ranks
 from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.studies.shared.targets import target_for
 from steerlens.studies.shared.typicality import fit_typicality
+from steerlens.studies.strength.conclusion import strength_conclusion
 from steerlens.studies.strength.experiment import strength_study
 from steerlens.studies.strength.figures import sweep_figure
 from steerlens.studies.strength.findings import choice_words, strength_bars
@@ -92,6 +93,15 @@ def test_other_bounds_and_targets_need_no_new_measurement(
     assert found.recommendation.strength in {str(strength) for strength in SWEEP} and found.target == "text"
     assert {row.score for row in found.correlations} == {DECODED, UNDECODED, UNDECODED_SAME, JUDGED}
     assert {row.compare for row in found.correlations if row.score == JUDGED} == {"input"}  # a judge reads no texts
+    for strength, correlation, step in (
+        ("s=20", Estimate(-0.1, -0.2, 0.1), "take s=20 where steered embeddings should stay close to real ones, else"),
+        ("s=20", Estimate(0.3, 0.2, 0.4), "steer with s=20 instead of the default, and read ranks of effects from"),
+        (found.default, Estimate(0.1, -0.1, 0.3), "and do not read effects of ablation from pictures of any strength."),
+        (found.default, Estimate(0.3, 0.2, 0.4), "and read ranks of effects from its pictures, but not sizes."),
+    ):
+        rule = replace(found.recommendation, strength=strength, correlation=correlation)
+        conclusion = strength_conclusion(replace(found, recommendation=rule))
+        assert step in conclusion.next_step and ("no correlation" in conclusion.sentences[0]) != correlation.above()
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     events = strength_study(pair, subjects, options, tmp_path, target="other", bounds=strict, judge=judge, draws=10)
     again = finish(events)
