@@ -325,7 +325,7 @@ def _check_aspect(size: tuple[int, int], name: str) -> None:
 def upright_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
     """Converts a picture for encoders: upright, 8-bit RGB, deep greyscale scaled, transparency laid on white.
 
-    Files and pictures in memory are converted alike. A plain RGB picture is returned unchanged.
+    Files and pictures in memory are converted alike (see `_scaled_grey`). A plain RGB picture is returned unchanged.
 
     Raises:
         PictureError: if it cannot be converted.
@@ -343,6 +343,7 @@ def _upright(image: Image.Image, *, alpha: bool = False) -> tuple[Image.Image, s
     if not all(image.size):
         raise PictureError(f"it has no pixels: it is {image.width} x {image.height}.")
     image.load()
+    image = image.convert("LA") if image.mode == "La" else image  # Pillow converts premultiplied grey to nothing else
     orientation = _orientation(image, notes)
     keep = alpha and image.has_transparency_data and image.mode not in _SCALED_MODES
     converted = image.convert("RGBA") if keep else _rgb(image)
@@ -374,11 +375,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SCALED_MODES:
         return _scaled_grey(image)
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
-    if image.mode == "RGB":
-        return image.copy()
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
@@ -387,8 +385,10 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise PictureError("it holds values that are not finite.")
-    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if image.mode == "F" else 65535.0
-    if values.min(initial=0) < 0 or values.max(initial=0) > top:
+    highest = values.max(initial=0)
+    in_eight_bits = image.format is None and highest <= 255  # in memory; whole numbers in a file have 16 bits
+    top = {"F": 1.0 if highest <= 1 else 255.0, "I": 255.0 if in_eight_bits else 65535.0}.get(image.mode, 65535.0)
+    if values.min(initial=0) < 0 or highest > top:
         raise PictureError(
             f"its greyscale values run from {values.min():g} to {values.max():g}; read are 0 to 65535 in whole "
             "numbers, and 0 to 1 or 0 to 255 in floating point. Save it as an 8-bit picture first."

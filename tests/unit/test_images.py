@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from steerlens.errors import PictureError, UsageError
-from steerlens.images import Picture, load_picture, load_pictures
+from steerlens.images import Picture, load_picture, load_pictures, upright_rgb
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -71,6 +71,23 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, dtype: str) -> None
     image = Image.frombytes(mode, (2, 2), values.astype(dtype).tobytes())
     picture = load_picture(save(tmp_path / "deep.tif", image))
     assert np.asarray(picture.image)[..., 0].tolist() == [[0, 128], [200, 255]]
+
+
+def test_whole_numbers_in_memory_up_to_255_have_eight_bits(tmp_path: Path) -> None:
+    grey = gradient("L")
+    assert upright_rgb(grey.convert("I")).tobytes() == upright_rgb(grey).tobytes()
+    deep = Image.fromarray(np.array([[0, 65535]], dtype=np.int32))
+    assert np.asarray(upright_rgb(deep))[0, :, 0].tolist() == [0, 255]
+    dark = tmp_path / "dark.pgm"
+    dark.write_bytes(b"P5 2 1 65535\n" + np.array([[0, 255]], dtype=">u2").tobytes())
+    assert np.asarray(load_picture(dark).image)[0, :, 0].tolist() == [0, 1]
+
+
+def test_premultiplied_grey_is_laid_on_white() -> None:
+    grey = gradient("LA")
+    grey.putalpha(128)
+    assert upright_rgb(grey.convert("La")).tobytes() == upright_rgb(grey.convert("La").convert("LA")).tobytes()
+    assert upright_rgb(Image.new("LA", (1, 1), (0, 0)).convert("La")).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_floating_point_is_read_in_its_usual_ranges_and_refused_elsewhere(tmp_path: Path) -> None:
