@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from steerlens.report.embed import data_uri
     from steerlens.report.figures import render
     from steerlens.report.html import Linked, notebook_view, report_page, script_json, short_name, write_report
+    from steerlens.report.ordering import unordered_sentence
     from steerlens.report.units import sae_lines, unit_data
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "script_json",
     "short_name",
     "unit_data",
+    "unordered_sentence",
     "write_report",
 ]
 

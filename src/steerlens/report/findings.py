@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from steerlens.atlas import Atlas, LensName, Reading, SiteScore
+from steerlens.report.ordering import unordered_sentence
 from steerlens.report.terms import (
     LENSES,
     STRONG,
@@ -80,7 +81,9 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
             f"the clean reconstruction is not in the {source}, or the decoder does not draw it: expect no other "
             "picture to show it."
         )
-    if (layer := half_layer(atlas, reading.id)) is not None and itself:
+    if (unordered := unordered_sentence(atlas, reading)) is not None:
+        findings.append(unordered)
+    elif (layer := half_layer(atlas, reading.id)) is not None and itself:
         findings.append(
             f"Read layer by layer, the residual stream keeps at least half of the {words(atlas)['clean']}'s similarity "
             f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."

@@ -26,7 +26,7 @@ from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.printable import printable
 from steerlens.progress import Progress, run_to_end
-from steerlens.report import advice, domain_warnings, outside_words, write_report
+from steerlens.report import advice, domain_warnings, outside_words, unordered_sentence, write_report
 from steerlens.runs import load_run
 from steerlens.sites import all_heads
 from steerlens.sweep import Job, look_in, make_job
@@ -186,6 +186,8 @@ def _print_best_heads(atlas: Atlas, report: Path) -> None:
         clean = atlas.clean(reading.id)
         if clean:
             say(f"{reading.picture.name}: clean reconstruction, re-encoding fidelity {clean[0].fidelity:.2f}")
+        if (unordered := unordered_sentence(atlas, reading)) is not None:
+            say(f"  {unordered}")
         for line in unit_lines(atlas, reading):
             say(line)
         _print_best(atlas.ranked("steering", reading.id), f"steered pictures are closest to {_target_words(reading)}")
