@@ -189,7 +189,7 @@ def _plain_bars(summary: ImportanceSummary) -> Iterator[Bar]:
     score = f"steering, {PLAIN_KIND}"
     for effect in dict.fromkeys(share.effect for share in summary.oracle):
         own = [share for share in summary.oracle if share.effect == effect and share.score.startswith(score)]
-        # An oracle that does worse than another is not the most that pictures can tell.
+        # Of two oracles, the one that decodes better is the harder bar.
         if (share := max(own, key=lambda share: share.most.value, default=None)) is not None:
             yield Bar(
                 f"importance: Steering Lens, decoded, as a share of the {share.oracle} ({share.effect})",

@@ -125,15 +125,12 @@ def _oracle(summary: ImportanceSummary) -> Iterable[str]:
         ]
         for row in summary.oracle
     ]
-    yield "## The most that pictures of this decoder can tell\n"
+    yield "## What decoding leaves of the true effect\n"
     yield (
-        "The oracle decodes the *true total effect* of each head, amplified: no lens can know more. It moves "
-        "the embedding "
-        "equally far for all heads (*same length*, as the lens does), or by one factor for all (*one factor*, "
-        "which keeps "
-        "the sizes of effects; for an unsigned effect it is scored by distance from the input). Lens and "
-        "oracle have the "
-        "same decoder seed.\n"
+        "The oracle decodes the *true total effect* of each head, amplified. It moves the embedding equally far for "
+        "all heads (*same length*, as the lens does), or by one factor for all (*one factor*, which keeps the sizes of "
+        "effects; for an unsigned effect it is scored by distance from the input). It is no upper bound: *same length* "
+        "removes the sizes of effects, and a lens may exceed it. Lens and oracle have the same decoder seed.\n"
     )
     headings = ["score", "effect", "lens, decoded", "oracle", "oracle, not decoded", "oracle, decoded", "share"]
     yield table(headings, rows)

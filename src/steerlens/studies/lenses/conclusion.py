@@ -33,8 +33,10 @@ def lenses_conclusion(summary: "LensesSummary") -> Conclusion:
         sentences.append(f"Rank correlations with the effect on any name, over heads: {each}.")
     sentences += [*_before(summary), *_transfer(summary), _measured(summary)]
     best = max(better, key=lambda row: row.correlation.value, default=None)
-    step = "read single pictures with care, and compare several seeds."
-    if best is not None:
+    step = "do not read names from pictures of this pair's heads."
+    if summary.picture.correlation.above():
+        step = "read single pictures with care, and compare several seeds."
+    if best is not None and best.correlation.above():
         step = f"show heads by {best.name}, with the setting {best.setting}."
     if not summary.decodes:
         step = "decode: run the study with a pair whose decoder reads this embedding."

@@ -6,9 +6,10 @@ of the embedding that the head causes. The oracle requests, in place of a lens,
     same length    e + |e| c / |c|            every head moves the embedding equally far, as `rho=1` does
     one factor     e + k c, k = |e| / m       m: median of |c| over the heads of the picture
 
-No lens can know more than the true effect, so the correlation of the oracle's decoded pictures with that effect is the
-most that can be read from pictures of this decoder. *One factor* keeps the size of effects; for an unsigned effect its
-score is therefore the distance from the input, and no similarity.
+The oracle knows the true effect, so its decoded pictures show how much of it survives decoding. It is no upper bound: a
+lens that requests other embeddings may correlate better, above all with an unsigned effect, whose size *same length*
+removes. *One factor* keeps the size; for an unsigned effect its score is therefore the distance from the input, and no
+similarity.
 """
 
 from typing import Literal, get_args

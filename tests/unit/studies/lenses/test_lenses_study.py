@@ -292,6 +292,8 @@ def test_a_conclusion_follows_its_figures() -> None:
     first = none.conclusion.sentences[0]
     assert "no other lens is shown to say better" in first and "with care" in none.conclusion.next_step
     assert first.endswith("which names a head adds.") and "norm" not in first
+    blind = replace(none.rows[0], correlation=Estimate(0.01, -0.02, 0.04))
+    assert "do not read names" in replace(none, rows=(blind, *none.rows[1:])).conclusion.next_step
     step = TransferRow("scene", "a step", 1.0, Estimate(0.5, 0.4, 0.6))
     head = TransferRow("head", "a head", 0.5, Estimate(0.2, 0.1, 0.3))
     rows = (row(PICTURE, None, worse), row(CONTRAST, better, better), row(RETRIEVAL, better, worse), baseline)
