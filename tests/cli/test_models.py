@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from steerlens.cli.main import main
-from steerlens.cli.models import on_this_machine
+from steerlens.cli.models import fits, on_this_machine
 from steerlens.zoo.cards import card, cards
 from steerlens.zoo.decoder_families import families, unbuildable
 from steerlens.zoo.recommending import recommendations
@@ -17,7 +17,21 @@ def test_the_table_names_every_model(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["models"]) == 0
     out, told = capsys.readouterr()
     assert told == ""
-    assert "emoji" in out and "kandinsky-2.2" in out and "8.97 GB" in out and "image_embedding (1280)" in out
+    assert "emoji" in out and "kandinsky-2.2" in out and "8.97 GB" in out
+    assert max(map(len, out.splitlines()[: len(cards()) + 1])) < 160
+
+
+def test_a_model_is_described_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "kandinsky-2.2"]) == 0
+    out = capsys.readouterr().out
+    assert "conditions on: image_embedding (1280)" in out and "licence: Apache-2.0" in out and "rae-dinov2" not in out
+    assert main(["models", "kandinsky"]) == 2
+    assert "Did you mean kandinsky-2.2?" in capsys.readouterr().err
+
+
+def test_weights_fit_a_memory_twice_or_once_or_not() -> None:
+    assert [fits(2.0, memory) for memory in (4_000_000_000, 3_999_999_999, 1_999_999_999)] == ["yes", "tight", "no"]
+    assert fits(2.0, None) is None
 
 
 def test_what_the_installed_libraries_cannot_build_is_marked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,10 @@ from steerlens.printable import printable
 from steerlens.progress import Progress
 
 
+_LEAST = 8
+"""Least characters of a column that wraps."""
+
+
 class _Count(ProgressColumn):
     """Number of finished steps, their total and their unit."""
 
@@ -202,8 +206,20 @@ def plain(content: Any) -> Any:
     raise TypeError(f"a {type(content).__name__} has no JSON form")
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes a table to stdout, wrapped to the width of a terminal, or not wrapped elsewhere."""
+def terminal_width() -> int | None:
+    """Characters of a line of the terminal that stdout is; None for a pipe or a file."""
+    console = Console(file=sys.stdout)
+    return console.width if console.is_terminal else None
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Sequence[str] = ()) -> None:
+    """Writes a table to stdout, wrapped to the width of a terminal, or not wrapped elsewhere.
+
+    Args:
+        headings: a heading for each column.
+        rows: a text for each column.
+        whole: headings of columns that are never wrapped or cut, however narrow the terminal is.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(file=sys.stdout)
     if not console.is_terminal:
@@ -212,8 +228,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         return
     table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading)
+    needed = 0
+    for heading, *cells in zip(headings, *rows, strict=True):
+        least = max(map(len, (heading, *cells))) if heading in whole else _LEAST
+        table.add_column(heading, no_wrap=heading in whole, min_width=least)
+        needed += least + 2
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    console.width = max(console.width, needed)
     console.print(table)

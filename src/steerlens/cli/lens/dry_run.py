@@ -31,8 +31,10 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
         emit_json(estimate)
         return 0
     cells = ", ".join(f"{count} {lens}" for lens, count in estimate["cells"].items())
-    most = "" if estimate["decode"] == "all" else f", of which {estimate['decode']} are decoded"
-    say(f"{estimate['pictures_to_decode']} pictures to decode for {len(pictures)} input pictures: {cells}{most}")
+    every = sum(estimate["cells"].values())
+    of_all = "" if estimate["decode"] == "all" else f" of {every} ({estimate['decode']})"
+    say(f"{estimate['pictures_to_decode']} pictures to decode{of_all} for {len(pictures)} input pictures")
+    say(f"{every} in all: {cells}" if of_all else f"lenses: {cells}")
     say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
     if estimate["encoder_passes"] > len(pictures):
         say(
