@@ -19,7 +19,6 @@ from rich.text import Text
 from steerlens.printable import printable
 from steerlens.progress import Progress
 
-
 _LEAST = 8
 """Least characters of a column that wraps."""
 

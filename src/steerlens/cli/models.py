@@ -1,4 +1,4 @@
-"""The command `steerlens models`: lists models with domain, size and licence, whether they are here, and if they fit."""
+"""The command `steerlens models`: lists models, and says whether they are here and fit this machine."""
 
 import os
 from collections.abc import Sequence
