@@ -23,7 +23,7 @@ def pixels() -> Tensor:
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("given", [Image.new("RGB", (8, 8)), [], ["cat.png"], [torch.zeros(3, 8, 8)], None], ids=str)
+@pytest.mark.parametrize("given", [Image.new("RGB", (8, 8)), [], ["cat.png"], [torch.zeros(3, 8, 8)], None], ids=type)
 def test_preprocess_takes_a_list_of_pil_images(given: Any) -> None:
     with pytest.raises(UsageError, match="takes a list of PIL images"):
         tiny_encoder().preprocess(given)
