@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from steerlens.cli.main import main
-from steerlens.cli.models import fits, on_this_machine
+from steerlens.cli.models import fits, lines_of_dry_run, on_this_machine
 from steerlens.zoo.cards import card, cards
 from steerlens.zoo.decoder_families import families, unbuildable
 from steerlens.zoo.recommending import recommendations
@@ -27,6 +27,16 @@ def test_a_model_is_described_in_full(capsys: pytest.CaptureFixture[str]) -> Non
     assert "conditions on: image_embedding (1280)" in out and "licence: Apache-2.0" in out and "rae-dinov2" not in out
     assert main(["models", "kandinsky"]) == 2
     assert "Did you mean kandinsky-2.2?" in capsys.readouterr().err
+
+
+def test_a_dry_run_names_the_domain_and_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    domain, download = lines_of_dry_run("rae-dinov2", local=False)
+    assert domain == "domain of the decoder: photographs (ImageNet-1k)"
+    assert download == "download: about 2 GB, not in the cache"
+    assert lines_of_dry_run("emoji", local=False)[1] == "download: none, all files are here"
+    assert lines_of_dry_run("rae-dinov2", local=True) == [domain]
 
 
 def test_weights_fit_a_memory_twice_or_once_or_not() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from steerlens.cli.console import emit_json, plain_bytes, print_table, say, terminal_width
-from steerlens.zoo import Card, Repository, card, cards, recommendations, unbuildable
+from steerlens.zoo import Card, Repository, card, card_of, cards, recommendations, unbuildable
 
 _HERE = {"bundled": "bundled", "downloaded": "yes", "partly": "in part", "no": "no"}
 
@@ -168,3 +168,22 @@ def on_this_machine(card: Card) -> str:
     cached = [cached_snapshot(source.repository, source.at, names) for source, names in card_files(card)]
     cached += [card.bundled_folder] * bundled  # the decoder is in the package, its encoder on the hub
     return "downloaded" if all(cached) else "partly" if any(cached) else "no"
+
+
+def lines_of_dry_run(model: str, *, local: bool) -> list[str]:
+    """Domain of a model known by name, and what it would download; for `--dry-run`.
+
+    Args:
+        model: value of `--model`.
+        local: whether the files come from a folder.
+    """
+    known = None if model.startswith("bridge:") else card_of(model)
+    if known is None or known.family == "neighbours":
+        return []
+    lines = [f"domain of the decoder: {known.domain}"] if known.domain else []
+    if local or known.folder is not None:
+        return lines
+    here, size = on_this_machine(known), f"about {known.gigabytes:g} GB"
+    if here in ("bundled", "downloaded"):
+        return [*lines, "download: none, all files are here"]
+    return [*lines, f"download: {size}, " + ("in part in the cache" if here == "partly" else "not in the cache")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.console import emit_json, say
 from steerlens.cli.estimates import disk_bytes, existing, size_words, time_words
+from steerlens.cli.models import lines_of_dry_run
 
 if TYPE_CHECKING:
     from steerlens.cli.lens.settings import LensSettings
@@ -35,6 +36,9 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     of_all = "" if estimate["decode"] == "all" else f" of {every} ({estimate['decode']})"
     say(f"{estimate['pictures_to_decode']} pictures to decode{of_all} for {len(pictures)} input pictures")
     say(f"{every} in all: {cells}" if of_all else f"lenses: {cells}")
+    if settings.models.encoder is None and settings.models.neighbours is None:
+        for line in lines_of_dry_run(settings.models.model, local=settings.models.local is not None):
+            say(line)
     say(f"sites: {estimate['sites']}; strength: {estimate['strength']}; seeds: {estimate['seeds']}")
     if estimate["encoder_passes"] > len(pictures):
         say(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from steerlens.cli.console import say
+from steerlens.cli.models import lines_of_dry_run
 from steerlens.cli.planned import Planner
 from steerlens.cli.study.command_line import command_line
 from steerlens.cli.work import tell
@@ -21,4 +23,8 @@ def dry_run(study: Study[Any, Any], arguments: StudyArguments) -> int:
     resumes = check_folder(arguments.out, experiment.identity() if planner.is_loaded else None)
     work = experiment.work()
     rates = planner.rates(next(iter(work.decoded), None))
+    settings = arguments.settings
+    if settings.encoder is None and not settings.json:
+        for line in lines_of_dry_run(settings.model, local=settings.local is not None):
+            say(line)
     return tell(work, rates, arguments.out, resumes=resumes, json=arguments.settings.json)
