@@ -65,6 +65,7 @@ def page_meta(atlas: Atlas) -> dict[str, Any]:
         "seeds": list(atlas.plan.seeds),
         "strong": STRONG,
         "selection": is_selection(atlas),
+        "steers": "steering" in atlas.plan.lenses,
         "k": TOP_K,
         "sequential": SEQUENTIAL,
         "diverging": DIVERGING,

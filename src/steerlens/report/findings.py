@@ -88,7 +88,11 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
             f"Read layer by layer, the residual stream keeps at least half of the {words(atlas)['clean']}'s similarity "
             f"from layer {layer} on (layers 0 to {atlas.plan.n_layers - 1})."
         )
-    if (choice := str(atlas.manifest.get("decode", "all"))) != "all":
+    if (choice := str(atlas.manifest.get("decode", "all"))) == "top:0":
+        findings.append(
+            "No head and no other write was decoded (--decode none). The map shows what is known of all heads without."
+        )
+    elif choice != "all":
         findings.append(
             f"Of all heads and other writes, each lens decoded only those closest to {target_words(reading)} before "
             f"decoding (--decode {choice}). They are a selection: no level of chance applies to the number that beats "

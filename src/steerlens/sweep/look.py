@@ -183,7 +183,8 @@ def look(
         rank: what makes them strong: `activation`, `effect` or `target`.
         strength: steering strength, `rho=1` or `s=40`; by default that of the pair's card.
         lenses: lenses whose pictures are decoded: `diffusion`, `steering` or both.
-        decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, or `above:X`.
+        decode: sites to decode: `all`, `top:K` for the K closest to the target before decoding, `above:X`, or
+            `none`.
         effect: effect of steering that is shown: `direct`, what a site writes itself, everything after it frozen;
             `total`, the site scaled in the real forward pass, with a picture of its ablation, and the effect of
             ablating every head, decoded or not; or `direct,total`.

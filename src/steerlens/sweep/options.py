@@ -85,8 +85,8 @@ class DecodingOptions(DecodeOverrides):
 
     decode: str = "all"
     """Sites to decode: all; top:K, for the K heads (or other writes) of every picture and lens whose embedding is
-    closest to the target before decoding; or above:X, for those with a cosine above X. The residual stream is always
-    decoded."""
+    closest to the target before decoding; above:X, for those with a cosine above X; or none, for their scores alone.
+    Sites of the residual stream are always decoded: with --sites heads, that is the clean reconstruction."""
 
     seed: int = 0
     """First seed of the decoder. All pictures share it, so that they differ only in their site."""

@@ -12,7 +12,7 @@ from steerlens.atlas import Cell, LensName, RepeatedCells, leading_lens
 from steerlens.errors import UsageError
 from steerlens.sites import Site
 
-_FORMS = "all, top:K (the K best of every picture) or above:X (a cosine similarity in [-1,1])"
+_FORMS = "all, top:K (the K best of every picture), above:X (a cosine similarity in [-1,1]) or none"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str) -> "Selection":
-        """Parses the text form of a selection: `all`, `top:8`, `above:0.3`.
+        """Parses the text form of a selection: `all`, `top:8`, `above:0.3`; or `none`, which is `top:0`.
 
         Raises:
             UsageError: if the text has none of these forms.
@@ -38,6 +38,8 @@ class Selection:
         try:
             if kind == "all" and not colon:
                 return cls()
+            if kind == "none" and not colon:
+                return cls("top", 0)
             if kind == "top" and value.isascii() and value.isdigit():
                 return cls("top", int(value))
             if kind == "above" and "_" not in value and -1 <= float(value) <= 1:

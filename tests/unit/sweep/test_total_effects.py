@@ -19,7 +19,7 @@ from steerlens.lenses import Change, Group, Patches, RegionPart, SteeringLens, S
 from steerlens.lenses.real_pass import clean_pass
 from steerlens.loading import Pair, load
 from steerlens.progress import run_to_end
-from steerlens.report.content import picture_data
+from steerlens.report.content import page_meta, picture_data
 from steerlens.report.html import notebook_view, report_page
 from steerlens.runs.export import export_parquet, export_pictures
 from steerlens.runs.merge import merge_runs
@@ -124,6 +124,15 @@ def test_every_head_is_ablated_whichever_are_decoded(pair: Pair, tmp_path: Path)
     assert torch.equal(stored.ablation_effects, reading.ablation_effects)
     data = picture_data(load_run(tmp_path), stored)
     assert data["withoutHead"] == pytest.approx(known, abs=1e-4)
+
+
+def test_nothing_but_the_reconstruction_is_decoded_for_scores_alone(pair: Pair) -> None:
+    atlas = quick(pair, sites="heads", decode="none")
+    assert [cell.lens for cell in atlas.finished] == ["diffusion"] and len(atlas.clean()) == 1
+    rows = [row for row in atlas.to_arrow().to_pylist() if row["kind"] == "head"]
+    assert {row["lens"] for row in rows} == {"steering", "ablation"}
+    assert all(row["ablation_effect"] is not None for row in rows if row["lens"] == "ablation")
+    assert page_meta(atlas)["steers"] and "Without it" in report_page(atlas)
 
 
 def test_a_run_without_total_effects_ablates_nothing(pair: Pair) -> None:

@@ -22,6 +22,8 @@ export interface Meta {
   strong: number;
   /** True if only some sites were decoded. */
   selection: boolean;
+  /** True if the run steers heads by the Steering Lens, even if it decoded none of them. */
+  steers?: boolean;
   /** Heads in a row of best heads. */
   k: number;
   sequential: string[];

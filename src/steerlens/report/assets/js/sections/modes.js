@@ -100,7 +100,7 @@ export function availableModes(page) {
   const heads = Object.values(data.sites).filter((site) => site.kind === "head");
   return Object.keys(MODES).filter((key) => {
     if (key === "write" || key === "direct") return true;
-    if (key === "undecoded") return Boolean(data.undecoded) && lensesOf(meta).includes("steering");
+    if (key === "undecoded") return Boolean(data.undecoded) && (meta.steers || lensesOf(meta).includes("steering"));
     if (key === "without") return Boolean(data.withoutHead);
     return heads.some((site) => (MODES[key].value(page, site, 0) ?? null) !== null);
   });
