@@ -14,13 +14,13 @@ class RandomScores(NamedTuple):
     """Similarities of one input's random directions, beside that of its clean reconstruction.
 
     Attributes:
-        count: number of decoded controls.
+        n_controls: number of decoded controls.
         median: their median similarity, in [-1,1].
         highest: their highest similarity.
         clean: similarity of the clean reconstruction, mean over seeds.
     """
 
-    count: int
+    n_controls: int
     median: float
     highest: float
     clean: float
@@ -51,6 +51,6 @@ def unordered_sentence(atlas: Atlas, reading: Reading) -> str | None:
     than = "higher than" if scores.median > scores.clean else "as high as"
     return (
         f"Random directions score {than} the {words(atlas)['clean']} (median {two(scores.median)}, highest "
-        f"{two(scores.highest)}, of {scores.count} controls, against {two(scores.clean)}), so decoded similarity does "
-        f"not order heads on this input: look at scores before decoding and at {ablations} instead."
+        f"{two(scores.highest)}, of {scores.n_controls} controls, against {two(scores.clean)}), so decoded similarity "
+        f"does not order heads on this input: look at scores before decoding and at {ablations} instead."
     )

@@ -34,7 +34,8 @@ def dry_run(settings: "LensSettings", pictures: "list[Picture]", folder: Path) -
     cells = ", ".join(f"{count} {lens}" for lens, count in estimate["cells"].items())
     every = sum(estimate["cells"].values())
     of_all = "" if estimate["decode"] == "all" else f" of {every} ({estimate['decode']})"
-    say(f"{estimate['pictures_to_decode']} pictures to decode{of_all} for {len(pictures)} input pictures")
+    inputs = "1 input" if len(pictures) == 1 else f"{len(pictures)} inputs"
+    say(f"{estimate['pictures_to_decode']} pictures to decode{of_all} for {inputs}")
     say(f"{every} in all: {cells}" if of_all else f"lenses: {cells}")
     if settings.models.encoder is None and settings.models.neighbours is None:
         for line in lines_of_dry_run(settings.models.model, local=settings.models.local is not None):
