@@ -90,7 +90,7 @@ def sentences(atlas: Atlas, reading: Reading) -> list[str]:
         )
     if (choice := str(atlas.manifest.get("decode", "all"))) == "top:0":
         findings.append(
-            "No head and no other write was decoded (--decode none). The map shows what is known of all heads without."
+            "No head and no other write was decoded (--decode none). The map shows the scores of all heads."
         )
     elif choice != "all":
         findings.append(

@@ -12,6 +12,7 @@ def words(atlas: Atlas) -> dict[str, str]:
     """Names of what a page shows: decoded pictures, or retrieved ones."""
     if is_retrieved(atlas):
         return {
+            "picture": "retrieved picture",
             "pictures": "retrieved pictures",
             "decoded": "retrieved",
             "Clean": "Nearest picture",
@@ -26,6 +27,7 @@ def words(atlas: Atlas) -> dict[str, str]:
             "first": "1",
         }
     return {
+        "picture": "decoded picture",
         "pictures": "decoded pictures",
         "decoded": "decoded",
         "Clean": "Clean reconstruction",
