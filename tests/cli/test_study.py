@@ -117,7 +117,7 @@ def test_decoders_and_their_page(photos: Path, tmp_path: Path) -> None:
     [
         (("importance", "--seeds", "1"), "at least 2 seeds"),
         (("importance", "--strengths", "rho=1", "hard"), "is not a strength"),
-        (("importance", "--strengths", "s=1", "s=2", "s=3", "s=4", "s=5", "s=6"), "at most 5 strengths"),
+        (("importance", "--strengths", "s=2", "s=3", "s=4", "s=5", "s=6", "s=7"), "at most 5 strengths"),
         (("strength", "--count", "1"), "at least 2 pictures"),
         (("strength", "--min-fidelity", "2"), "shares between 0 and 1"),
         (("strength", "--rho", "nan"), "finite number"),

@@ -221,7 +221,7 @@ class NativeEncoder(ABC):
                 have another shape than the model takes.
             ModelError: if the native model fails, or an intervention was not carried out.
         """
-        check_interventions(interventions, self.spec)
+        self._check_interventions(interventions)
         hooks = intervention_hooks(self.layers(), interventions) if interventions else ()
         return self.run(self.model_inputs(inputs), hooks)
 
@@ -336,7 +336,7 @@ class NativeEncoder(ABC):
             for site in sites:
                 yield from recording_hooks(layers, site, kept)
 
-        check_interventions(interventions, self.spec)
+        self._check_interventions(interventions)
         self.run(self.model_inputs(inputs), hooks())
         return {site: kept[site] for site in sites}
 
@@ -381,3 +381,6 @@ class NativeEncoder(ABC):
             return None
         shape = tuple(inputs["pixel_values"].shape)
         return None if len(shape) == 4 and shape[1:] == (3, *self.spec.image_size) else shape[1:]
+
+    def _check_interventions(self, interventions: Sequence[Intervention]) -> None:
+        check_interventions(interventions, self.spec)

@@ -52,7 +52,7 @@ class Command:
         marked = self.settings.marked()
         beside = (*map(str, self.images[1:]), *([marked] if marked else []))
         mark = f"-{hashlib.sha256(repr(beside).encode()).hexdigest()[:6]}" if beside else ""
-        return Path("steerlens-runs") / f"{stem}-{Path(self.settings.models.model).name}{mark}"
+        return Path("steerlens-runs") / f"{stem}-{Path(self.settings.models.model).name[:100]}{mark}"
 
     def interrupted(self) -> str:
         """Message about the results that an interrupted run keeps."""
