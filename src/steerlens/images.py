@@ -366,6 +366,8 @@ _TRANSPOSE = {
 def _orientation(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
     try:
         return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
+    except MemoryError:
+        raise
     except Exception:  # broken EXIF data raise exceptions of any kind, and the picture is still readable
         notes.append("its EXIF data are broken, so it may not be upright")
         return None

@@ -85,6 +85,8 @@ def decoding(name: str) -> Generator[None]:
         raise PictureError(f"{name} is not a readable picture ({known} and some others are).") from None
     except Image.DecompressionBombError:
         raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
+    except MemoryError:  # which says nothing about the picture: its size has been checked
+        raise
     except Exception as error:
         # Pillow's readers raise nearly any exception on hostile bytes (SyntaxError, struct.error, zlib.error, ...).
         reason = str(error).rstrip(".") or type(error).__name__

@@ -175,3 +175,13 @@ def test_pictures_of_formats_that_cannot_be_read_are_told(tmp_path: Path, caplog
     (tmp_path / "1.png").unlink()
     with pytest.raises(UsageError, match=r"IMG_2\.HEIC.*convert"):
         picture_files(tmp_path)
+
+
+def test_a_lack_of_memory_says_nothing_about_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    data = encoded(noise(), "PNG")
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(MemoryError):
+        decode_picture(data, "noise.png")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
-from steerlens.errors import TermsWarning, UsageError
+from steerlens.errors import SteerlensError, TermsWarning, UsageError
 from steerlens.limits import LIMITS, over_limit
 from steerlens.printable import printable
 
@@ -71,6 +71,35 @@ def _show_warning(
         sys.stderr.write(f"{printable(str(message))}\n")
     else:
         show(message, category, *place, **more)
+
+
+_LEAST_MEMORY = 1_000_000_000
+"""Bytes of address space below which torch's import fails, in ways that it does not report: it may abort. Its CPU
+build and a small model take 1.2 GB, other builds far more."""
+
+
+def memory_limit() -> int | None:
+    """Bytes of address space that the process may have (`ulimit -v`); None without a limit."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if most == resource.RLIM_INFINITY else most
+
+
+def refuse_little_memory() -> None:
+    """Refuses a limit on the process's memory under which no model can be loaded.
+
+    Raises:
+        SteerlensError: if there is such a limit.
+    """
+    most = memory_limit()
+    if most is not None and most < _LEAST_MEMORY:
+        raise SteerlensError(
+            f"there is not enough memory: this process may have {most / 1e9:.2f} GB, and torch alone needs "
+            f"{_LEAST_MEMORY / 1e9:.0f} GB. Raise the limit (`ulimit -v`), or that of the scheduler."
+        )
 
 
 @contextmanager

@@ -22,9 +22,11 @@ from typing import Any, NoReturn
 from steerlens._version import __version__
 from steerlens.cli.environment import (
     command_environment,
+    memory_limit,
     open_standard_streams,
     refuse_empty,
     refuse_endless,
+    refuse_little_memory,
     refuse_repeated,
     refuse_undecodable,
 )
@@ -107,10 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message, code = _explain(error)
-        _complain(message)
+        try:
+            message, code = _explain(error)
+        except MemoryError:
+            message, code = _TOO_LITTLE_MEMORY, 1
         if message == _TOO_LITTLE_MEMORY and argv is None:
+            os.write(2, _LAST_WORDS)  # without an allocation, which could fail
             _leave_at_once(code)
+        _complain(message)
         return code
 
 
@@ -156,6 +162,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
     refuse_undecodable(command)
     refuse_endless(command)
     running.append(command)
+    refuse_little_memory()
     return int(command.run())
 
 
@@ -220,27 +227,28 @@ _NO_MEMORY = (
         "can't start new thread",
     ),
     *("failed to map segment", "Unable to allocate", "out of memory", "realloc of size", "malloc of size"),
-    "could not create a primitive",
+    *("could not create a primitive", "MemoryError"),
 )
 """Messages of the operating system, NumPy, torch, Arrow, safetensors and oneDNN when they run out of memory."""
 
 
 _TOO_LITTLE_MEMORY = "there is not enough memory. Try a smaller --batch-size, or --dtype bfloat16."
+_LAST_WORDS = f"steerlens: {_TOO_LITTLE_MEMORY}\n".encode()
 
 _NEAR = 0.9
 """Share of the memory that a process may have (`ulimit -v`) from which failures are taken for a lack of it."""
 
 
 def _is_at_its_limit() -> bool:
-    """True if the process has nearly as much memory as it may have; False without a limit."""
+    """True if the process has had nearly as much memory as it may have; False without a limit."""
     try:
-        import resource
-
-        most, _ = resource.getrlimit(resource.RLIMIT_AS)
-        taken = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError, ValueError, MemoryError):
+        most = memory_limit()
+        status = Path("/proc/self/status").read_text()
+        # The peak, because what failed has been taken down by now.
+        peak = int(status.partition("VmPeak:")[2].split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
         return False
-    return most != resource.RLIM_INFINITY and taken > _NEAR * most
+    return most is not None and peak > _NEAR * most
 
 
 def _leave_at_once(code: int) -> NoReturn:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from steerlens import borders
 from steerlens.errors import StoreError
 from steerlens.images import check_png
 from steerlens.runs.cards import CARDS, card_files, read_cards_file
@@ -175,10 +176,11 @@ def _damage(folder: Path, table: Path, hashes: dict[str, str], planned: set[str]
             elif names[0] not in hashes:
                 _check_pictures(table)
     except StoreError as error:
-        cause = error.__cause__
-        yield names[0], str(cause if cause is not None else error).rstrip(".")
+        yield names[0], borders.reason(error.__cause__ or error)
     except Exception as error:  # whatever a library says of bytes that are no longer what it wrote
-        yield names[0], f"{type(error).__name__}: {error}".rstrip(".")
+        if isinstance(error, MemoryError) and names[0] in hashes:  # the file is what was written
+            raise
+        yield names[0], borders.reason(error)
 
 
 def _damage_of_cards(folder: Path, path: Path, hashes: dict[str, str], ids: Collection[str]) -> str | None:
@@ -195,7 +197,9 @@ def _damage_of_cards(folder: Path, path: Path, hashes: dict[str, str], ids: Coll
                 for picture in (end.decoded, *end.real):
                     check_png(picture.png)
     except Exception as error:  # whatever a library says of bytes that are no longer what it wrote
-        return str(error.__cause__ or error).rstrip(".")
+        if isinstance(error, MemoryError) and name in hashes:  # the file is what was written
+            raise
+        return borders.reason(error.__cause__ or error)
     return None
 
 

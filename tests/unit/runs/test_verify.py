@@ -14,6 +14,7 @@ from steerlens.atlas import CardEnd, CardPicture, HeadCard, InputCards
 from steerlens.atlas.atlas import Atlas
 from steerlens.cli.main import main
 from steerlens.errors import StoreError
+from steerlens.runs import verify
 from steerlens.runs.cards import write_cards
 from steerlens.runs.hashes import HASHES, read_hashes
 from steerlens.runs.manifest import plan_to_json, spec_to_json
@@ -215,6 +216,23 @@ def test_cards_without_a_hash_are_checked_by_reading(atlas: Atlas, tmp_path: Pat
         assert damaged != whole
         path.write_text(damaged)
         assert [damage.file for damage in verify_run(tmp_path).damaged] == [f"cards/{id}.json"]
+
+
+@pytest.mark.parametrize("reader", ["stored_reading", "part_cells", "read_cards_file"])
+def test_a_lack_of_memory_is_no_damage(
+    reader: str, atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise MemoryError
+
+    write(tmp_path, atlas)
+    write_cards(tmp_path, atlas.readings[0].id, some_cards(atlas), "key")
+    monkeypatch.setattr(verify, reader, fail)
+    with pytest.raises(MemoryError):
+        verify_run(tmp_path, remove_damaged=True)
+    assert not (tmp_path / "damaged").exists()
+    (tmp_path / HASHES).unlink()  # so that nothing says that the files are whole: a damaged one may ask for any memory
+    assert verify_run(tmp_path).damaged[0].reason.startswith("MemoryError")
 
 
 def test_half_a_line_of_hashes_is_no_damage(atlas: Atlas, tmp_path: Path) -> None:
