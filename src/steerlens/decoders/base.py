@@ -145,19 +145,26 @@ class TokenDecoder(Decoder, Protocol):
         ...
 
 
-def decode(
+def decode_events(
     decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
-) -> Float[Tensor, "N 3 height width"]:
-    """Decodes all pictures at once, without progress.
+) -> Iterator[Progress]:
+    """Yields the events of `Decoder.decode_batches`, and turns what a decoder's library raises into one exception.
 
     Raises:
-        ModelError: if the decoder's native code fails.
+        ModelError: if the decoder's native code fails; a lack of memory passes unchanged.
         UsageError: if autocast is on.
     """
     refuse_autocast(torch.device(getattr(decoder, "device", "cpu")), decoder.spec.name)
     with native_errors(f"{decoder.spec.name}: decoding failed"):
-        events = decoder.decode_batches(conditioning, seeds, options)
-        return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])
+        yield from decoder.decode_batches(conditioning, seeds, options)
+
+
+def decode(
+    decoder: Decoder, conditioning: Conditioning, seeds: Sequence[int], options: DecodeOptions | None = None
+) -> Float[Tensor, "N 3 height width"]:
+    """Decodes all pictures at once, without progress; raises as `decode_events` does."""
+    events = decode_events(decoder, conditioning, seeds, options)
+    return torch.cat([event.payload.pictures for event in events if isinstance(event.payload, Decoded)])
 
 
 def clean_conditioning(encoder: Encoder, decoder: Decoder, inputs: Inputs) -> Conditioning:

@@ -13,10 +13,9 @@ from typing import TypeVar
 
 import torch
 
-from steerlens.borders import native_errors, refuse_autocast
 from steerlens.borders import out_of_memory as out_of_memory
 from steerlens.conditioning import Conditioning
-from steerlens.decoders.base import Decoded, DecodeOptions, Decoder
+from steerlens.decoders.base import Decoded, DecodeOptions, Decoder, decode_events
 from steerlens.errors import ModelError
 from steerlens.progress import Progress
 
@@ -102,19 +101,17 @@ def decode_in_batches(
         ModelError: if a single picture does not fit into memory, or as the decoder does.
         UsageError: if autocast is on.
     """
-    refuse_autocast(torch.device(getattr(decoder, "device", "cpu")), decoder.spec.name)
     start = 0
     while start < len(seeds):
         stop = min(start + batch.size, len(seeds))
         began = batch.clock()
         chosen = replace(options, batch_size=stop - start)
         try:
-            with native_errors(f"{decoder.spec.name}: decoding failed"):
-                for event in decoder.decode_batches(conditioning.rows(start, stop), seeds[start:stop], chosen):
-                    payload = event.payload
-                    if isinstance(payload, Decoded):
-                        payload = replace(payload, first=start + payload.first)
-                    yield replace(event, done=start + event.done, total=len(seeds), payload=payload)
+            for event in decode_events(decoder, conditioning.rows(start, stop), seeds[start:stop], chosen):
+                payload = event.payload
+                if isinstance(payload, Decoded):
+                    payload = replace(payload, first=start + payload.first)
+                yield replace(event, done=start + event.done, total=len(seeds), payload=payload)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

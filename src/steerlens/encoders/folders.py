@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.errors import ModelError
-from steerlens.limits import is_special
 
 if TYPE_CHECKING:
     import torch
@@ -187,12 +186,11 @@ def _config(file: Path) -> Mapping[str, Any]:
 
 def _load(file: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    if is_special(file):
-        raise ModelError(f"image_encoder: {file} is not a regular file.")
+    from steerlens.storage import load_tensors
+
     try:
-        return load_file(file)
+        return load_tensors(file)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"image_encoder: {file} cannot be read: {error}.") from None
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
 from steerlens.borders import reason
 from steerlens.errors import SteerlensError
 from steerlens.limits import is_special
-from steerlens.storage import write_json
+from steerlens.storage import load_tensors, write_json
 
 SIZE = 64
 """Side of a prepared picture in pixels."""
@@ -121,11 +121,10 @@ def load_pictures(folder: Path) -> PictureSet:
 
 
 def _read(folder: Path) -> PictureSet:
-    for name in ("pictures.safetensors", "pictures.json"):
-        if is_special(folder / name):  # reading would wait for it
-            raise ValueError(f"{name} is not a regular file")
-    table = load_file(folder / "pictures.safetensors")
+    if is_special(folder / "pictures.json"):  # reading would wait for it
+        raise OSError("pictures.json is not a regular file")
     facts = json.loads((folder / "pictures.json").read_text())
+    table = load_tensors(folder / "pictures.safetensors")
     count = len(table["pictures"])
     for name, most in (("concept", len(facts["concepts"])), ("style", len(facts["styles"])), ("split", 0)):
         if len(table[name]) != count or (most and not 0 <= int(table[name].max()) < most):

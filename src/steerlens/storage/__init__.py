@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from steerlens.storage.folder import OwnedFolder, distinct_names, is_plain_name, safe_name
     from steerlens.storage.lock import LOCK_FILE, is_being_written, only_writer
     from steerlens.storage.sums import check_sum, write_with_sum
-    from steerlens.storage.tensors import parse_pytorch, read_pytorch, read_safetensors
+    from steerlens.storage.tensors import load_tensors, open_tensors, parse_pytorch, read_pytorch, read_safetensors
     from steerlens.storage.weights import check_finite, file_hash, load_module, quiet_libraries, read_tensors
 
 __all__ = [
@@ -32,9 +32,11 @@ __all__ = [
     "is_inside",
     "is_plain_name",
     "load_module",
+    "load_tensors",
     "make_folder",
     "no_larger_than",
     "only_writer",
+    "open_tensors",
     "parse_json",
     "parse_pytorch",
     "quiet_libraries",

@@ -11,13 +11,35 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from steerlens.borders import reason
 from steerlens.errors import ModelError, UsageError
-from steerlens.limits import over_limit, read_file
+from steerlens.limits import is_special, over_limit, read_file
+
+
+def open_tensors(path: Path) -> safe_open:
+    """Opens a safetensors file, to read its metadata, or its tensors one by one.
+
+    Args:
+        path: the file; the caller names it in its own message.
+
+    Raises:
+        OSError: if it cannot be read. A pipe or a device is refused, since the library would wait for it, through
+            interrupts too.
+        SafetensorError: if it is damaged.
+    """
+    if is_special(path):
+        raise OSError("it is not a regular file")
+    return safe_open(path, framework="pt")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Loads all tensors of a safetensors file of any size; raises as `open_tensors` does."""
+    with open_tensors(path) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
 
 
 def read_safetensors(path: Path, component: str, limit: str = "tensors_bytes") -> dict[str, Tensor]:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from steerlens.borders import reason
 from steerlens.errors import ModelError, StoreError, UsageError
-from steerlens.limits import is_special
-from steerlens.storage import storing
+from steerlens.storage import load_tensors, open_tensors, storing
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
@@ -53,8 +52,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         StoreError: if the file is damaged.
     """
     try:
-        _refuse_special(path)
-        with safe_open(path, framework="pt") as handle:
+        with open_tensors(path) as handle:
             facts = json.loads((handle.metadata() or {}).get("facts", "{}"))
             return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
@@ -68,8 +66,7 @@ def stored_shape(path: Path, name: str) -> tuple[int, ...]:
         StoreError: if the file is damaged, or has no such tensor.
     """
     try:
-        _refuse_special(path)
-        with safe_open(path, framework="pt") as handle:
+        with open_tensors(path) as handle:
             return tuple(handle.get_slice(name).get_shape())
     except (SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
@@ -82,17 +79,10 @@ def stored_facts(path: Path) -> dict[str, Any]:
         StoreError: if the file is damaged.
     """
     try:
-        _refuse_special(path)
-        with safe_open(path, framework="pt") as handle:
+        with open_tensors(path) as handle:
             return json.loads((handle.metadata() or {}).get("facts", "{}"))
     except (SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
-
-
-def _refuse_special(path: Path) -> None:
-    """Raises for a pipe or a device, which the library would wait for, through interrupts too."""
-    if is_special(path):
-        raise OSError("it is not a regular file")
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
@@ -109,8 +99,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ModelError: if the file is damaged.
     """
     try:
-        _refuse_special(path)
-        return load_file(path)
+        return load_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as weights: {reason(error)}.") from error
 

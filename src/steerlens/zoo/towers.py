@@ -17,7 +17,7 @@ from torch import Tensor
 from steerlens.borders import native_errors
 from steerlens.encoders import is_open_clip_folder
 from steerlens.errors import ModelError
-from steerlens.storage import check_library_folder, load_module, quiet_libraries, read_json
+from steerlens.storage import check_library_folder, load_module, load_tensors, quiet_libraries, read_json
 from steerlens.zoo.cards import Repository
 from steerlens.zoo.encoder_locating import LocatedEncoder, inner_folder
 from steerlens.zoo.hub import snapshot
@@ -138,7 +138,6 @@ class OpenCLIPText:
     @cached_property
     def _native(self) -> tuple[Any, Any]:
         import open_clip  # pyright: ignore[reportMissingImports]
-        from safetensors.torch import load_file
 
         config: Mapping[str, Any] = read_json(self.folder / "open_clip_config.json", "text_encoder")["model_cfg"]
         text: Mapping[str, Any] = config["text_cfg"]
@@ -147,7 +146,7 @@ class OpenCLIPText:
             tower: Any = open_clip.model._build_text_tower(
                 config["embed_dim"], open_clip.model.CLIPTextCfg(**text), quick
             )
-            weights = load_file(self.folder / "open_clip_model.safetensors")
+            weights = load_tensors(self.folder / "open_clip_model.safetensors")
             own = {name: tensor for name, tensor in weights.items() if not name.startswith("visual.")}
             # CLIP keeps its text tower at the top level, custom models below `text.`.
             own = {name.removeprefix("text."): tensor for name, tensor in own.items()}

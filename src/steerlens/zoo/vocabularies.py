@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from steerlens.encoders import Encoder
 from steerlens.errors import ModelError, UsageError
 from steerlens.limits import read_file
-from steerlens.storage import parse_json
+from steerlens.storage import open_tensors, parse_json
 from steerlens.vocabulary import ClassVocabulary, PrototypeVocabulary, TextVocabulary, Vocabulary
 from steerlens.zoo.sources import card_of, is_folder
 from steerlens.zoo.text import SENTENCE_SIZE, MappedText, direction_of, directions_of
@@ -120,7 +120,7 @@ def check_text(source: str | Path, text: str) -> None:
     if folder is None or file is None or not file.is_file() or (folder / "text_encoder").is_dir():
         return
     try:
-        with safe_open(file, "pt") as tensors:
+        with open_tensors(file) as tensors:
             names = [name for name in _OF_TEXTS if name in set(tensors.keys())]
             size = tensors.get_slice(names[0]).get_shape()[-1]
     except (OSError, SafetensorError, IndexError):

@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from steerlens.errors import ModelError
-from steerlens.limits import is_special
-from steerlens.storage import check_finite, read_json
+from steerlens.storage import check_finite, load_tensors, open_tensors, read_json
 
 _NORM = "post_layernorm"
 """Name of SigLIP's final norm."""
@@ -25,10 +23,8 @@ def read_embedder(file: Path) -> ReduxImageEncoder:
     Raises:
         ModelError: if the file is missing, broken, or holds something else.
     """
-    if is_special(file):
-        raise ModelError(f"image_embedder: {file} is not a regular file.")
     try:
-        weights = load_file(file)
+        weights = load_tensors(file)
         size, width = weights["redux_up.weight"].shape[1], weights["redux_down.weight"].shape[0]
         embedder = ReduxImageEncoder(size, width)
         embedder.load_state_dict(weights)
@@ -47,10 +43,8 @@ def read_norm(folder: Path) -> nn.LayerNorm:
     """
     config = read_json(folder / "config.json", "image_encoder")
     file, found = folder / "model.safetensors", dict[str, Tensor]()
-    if is_special(file):
-        raise ModelError(f"image_encoder: {file} is not a regular file.")
     try:
-        with safe_open(file, framework="pt") as opened:
+        with open_tensors(file) as opened:
             for key in opened.keys():  # noqa: SIM118 (no mapping)
                 if key.split(".")[-2:-1] == [_NORM]:
                     found[key.rpartition(".")[2]] = opened.get_tensor(key).float()

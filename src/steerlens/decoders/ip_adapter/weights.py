@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from steerlens.errors import ModelError
-from steerlens.limits import is_special
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -33,12 +32,11 @@ def read_adapter(file: Path) -> "dict[str, dict[str, Tensor]]":
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    if is_special(file):
-        raise ModelError(f"adapter: {file} is not a regular file.")
+    from steerlens.storage import load_tensors
+
     try:
-        tensors = load_file(file)
+        tensors = load_tensors(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"adapter: {file} cannot be read: {error}.") from None
     groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
@@ -76,12 +74,12 @@ def with_adapter(unet: "UNet2DConditionModel", weights: "Mapping[str, Mapping[st
 
 def is_plus(file: Path) -> bool:
     """True if an adapter reads image tokens, from the header of its file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    if is_special(file):
-        raise ModelError(f"adapter: {file} is not a regular file.")
+    from steerlens.storage import open_tensors
+
     try:
-        with safe_open(file, framework="pt") as opened:
+        with open_tensors(file) as opened:
             return "image_proj.latents" in opened.keys()  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"adapter: {file} cannot be read: {error}.") from None

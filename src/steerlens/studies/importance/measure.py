@@ -41,7 +41,7 @@ from steerlens.studies.shared.measure import (
 )
 from steerlens.studies.shared.measurements import CONTROL, PicturePart
 from steerlens.studies.shared.oracle import ORACLES, oracle_embeddings, oracle_name
-from steerlens.studies.shared.remainder import REMAINDERS
+from steerlens.studies.shared.remainder import complete_parts
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings, relative_strengths
 from steerlens.studies.shared.subjects import Subject, SubjectSet, other_concept
 from steerlens.trace import Trace
@@ -106,8 +106,6 @@ def measure_remainders(
 ) -> Iterator[Progress]:
     """Measures the error and the bias of the autoencoder for reported pictures whose parts lack them.
 
-    An earlier version that did not measure them began such a study; without this, its summary would leave them out.
-
     Args:
         bench: models of the study; nothing is measured without an autoencoder.
         subjects: the reported pictures.
@@ -118,16 +116,15 @@ def measure_remainders(
         StoreError: if a part cannot be read or written.
         ModelError: if the encoder fails.
     """
-    if not bench.remainders:
-        return
-    parts = {part_name(REPORT, subject): place for place, subject in enumerate(subjects)}
-    lacking = {name: place for name, place in parts.items() if not folder.read(PicturePart, name).remainder}
-    for done, (name, place) in enumerate(lacking.items()):
-        yield Progress(REMAINDERS, done, len(lacking), "pictures")
+
+    def completed(place: int, part: PicturePart) -> PicturePart:
         subject, other = subjects[place], other_concept(subjects, place)
         remainder = measure_remainder(bench, subject, other, ablations=options.ablations, batch=options.batch)
-        folder.keep(name, replace(folder.read(PicturePart, name), remainder=remainder))
-        yield Progress(REMAINDERS, done + 1, len(lacking), "pictures")
+        return replace(part, remainder=remainder)
+
+    if bench.remainders:
+        names = [part_name(REPORT, subject) for subject in subjects]
+        yield from complete_parts(folder, PicturePart, names, lambda part: not part.remainder, completed, "pictures")
 
 
 def _measure(

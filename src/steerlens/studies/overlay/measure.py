@@ -31,7 +31,7 @@ from steerlens.studies.shared.bench import Bench
 from steerlens.studies.shared.components import Components
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.measure import REPORT, part_name
-from steerlens.studies.shared.remainder import REMAINDERS
+from steerlens.studies.shared.remainder import complete_parts
 from steerlens.studies.shared.settings import LensSetting, lens_embeddings
 
 SELECTION_TRAJECTORIES, REPORT_TRAJECTORIES = "choose-ways", "report-ways"
@@ -146,8 +146,6 @@ def measure_remainders(
 ) -> Iterator[Progress]:
     """Measures the error and the bias of the autoencoder for reported pairs whose parts lack them.
 
-    An earlier version that did not measure them began such a study; without this, its summary would leave them out.
-
     Args:
         bench: models of the study; nothing is measured without an autoencoder.
         pairs: the reported pairs.
@@ -158,15 +156,13 @@ def measure_remainders(
         StoreError: if a part cannot be read or written.
         ModelError: if the encoder fails.
     """
-    if not bench.remainders:
-        return
-    parts = {part_name(REPORT, pair): pair for pair in pairs}
-    lacking = {name: pair for name, pair in parts.items() if folder.read(OverlayPart, name).remainder is None}
-    for done, (name, pair) in enumerate(lacking.items()):
-        yield Progress(REMAINDERS, done, len(lacking), "pairs")
-        remainder = _remainder(bench, open_scene(bench, pair, options))
-        folder.keep(name, replace(folder.read(OverlayPart, name), remainder=remainder))
-        yield Progress(REMAINDERS, done + 1, len(lacking), "pairs")
+
+    def completed(place: int, part: OverlayPart) -> OverlayPart:
+        return replace(part, remainder=_remainder(bench, open_scene(bench, pairs[place], options)))
+
+    if bench.remainders:
+        names = [part_name(REPORT, pair) for pair in pairs]
+        yield from complete_parts(folder, OverlayPart, names, lambda part: part.remainder is None, completed, "pairs")
 
 
 def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]) -> dict[str, Float[Tensor, "N E"]]:

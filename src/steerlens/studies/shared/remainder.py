@@ -4,17 +4,23 @@ They are no candidates of the lenses' rankings, whose components are features; b
 the autoencoder reads, and a study that left the error out in silence would explain less than it seems to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.progress import Progress
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site
+from steerlens.studies.shared.folder import StudyFolder
+from steerlens.studies.shared.parts import Part
 from steerlens.studies.shared.records import Record
 from steerlens.studies.shared.stats import Estimate, mean_estimate
+
+_Part = TypeVar("_Part", bound=Part)
 
 DROP = "drop of the objective"
 """The effect of an overlay study in words."""
@@ -43,6 +49,37 @@ class Remainder(Record):
 def remainder_sites(sae: SparseAutoencoder | None) -> tuple[Site, ...]:
     """Sites of an autoencoder's error and bias; empty without one."""
     return () if sae is None else (Site("error", name=sae.name), Site("bias", name=sae.name))
+
+
+def complete_parts(
+    folder: StudyFolder,
+    kind: type[_Part],
+    names: Sequence[str],
+    lacks: Callable[[_Part], bool],
+    completed: Callable[[int, _Part], _Part],
+    unit: str,
+) -> Iterator[Progress]:
+    """Measures error and bias for finished parts that lack them, and stores those parts again.
+
+    An earlier version that did not measure them began such a study; without this, its summary would leave them out.
+
+    Args:
+        folder: folder of the study.
+        kind: type of the parts.
+        names: their names.
+        lacks: returns True for a part without error and bias.
+        completed: measures them for a part, given its place in `names`, and returns it with them.
+        unit: what is measured in a part, in the plural.
+
+    Raises:
+        StoreError: if a part cannot be read or written.
+        ModelError: if the encoder fails.
+    """
+    lacking = [place for place, name in enumerate(names) if lacks(folder.read(kind, name))]
+    for done, place in enumerate(lacking):
+        yield Progress(REMAINDERS, done, len(lacking), unit)
+        folder.keep(names[place], completed(place, folder.read(kind, names[place])))
+        yield Progress(REMAINDERS, done + 1, len(lacking), unit)
 
 
 def remainders_of(
