@@ -24,7 +24,7 @@ def open_tensors(path: Path) -> safe_open:
     """Opens a safetensors file, to read its metadata, or its tensors one by one.
 
     Args:
-        path: the file; the caller names it in its own message.
+        path: the file.
 
     Raises:
         OSError: if it cannot be read. A pipe or a device is refused, since the library would wait for it, through
@@ -32,7 +32,7 @@ def open_tensors(path: Path) -> safe_open:
         SafetensorError: if it is damaged.
     """
     if is_special(path):
-        raise OSError("it is not a regular file")
+        raise OSError(f"{path.name} is not a regular file")
     return safe_open(path, framework="pt")
 
 
