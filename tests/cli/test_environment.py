@@ -1,6 +1,7 @@
 """Commands in environments that shells, daemons and schedulers leave behind, as real processes."""
 
 import errno
+import importlib
 import os
 import resource
 import subprocess
@@ -101,6 +102,20 @@ def test_failures_at_the_limit_of_memory_are_told_as_such(
     monkeypatch.setattr(program, "_is_at_its_limit", lambda: False)
     assert main(["lens"]) == 1
     assert "memory" not in capfd.readouterr().err
+
+
+def test_a_library_whose_own_import_fails_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_vision").mkdir()
+    (tmp_path / "broken_vision" / "__init__.py").write_text("from broken_vision import operators")
+    (tmp_path / "broken_vision" / "operators.py").write_text("raise RuntimeError('operator nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(program, "_dispatch", lambda *_: importlib.import_module("broken_vision"))
+    assert main(["lens"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "steerlens: broken_vision cannot be imported (operator nms does not exist). Its version may not fit"
+    )
 
 
 def test_a_lack_of_memory_while_a_message_is_made_is_told_as_well(

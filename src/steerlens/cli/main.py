@@ -207,10 +207,23 @@ def _explain(error: Exception) -> tuple[str, int]:
         return _TOO_LITTLE_MEMORY, 1
     if isinstance(error, OSError) and error.filename and error.errno in _PLACES:
         return f"{error.filename} cannot be used: {error.strerror}. Check the path and its permissions.", 1
+    if library := _failed_import(error):
+        return (
+            f"{library} cannot be imported ({text or kind}). Its version may not fit those of the other libraries: "
+            "install it again together with torch, or remove it if nothing needs it.",
+            1,
+        )
     return (
         f"unexpected {kind}: {text or 'no message'}. Run it again with --debug for a traceback, and please report it.",
         1,
     )
+
+
+def _failed_import(error: Exception) -> str:
+    """Name of the foreign library whose own import raised an exception; empty if none was being imported."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    library = str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+    return "" if library in ("steerlens", "__main__") else library
 
 
 _PLACES = frozenset(
