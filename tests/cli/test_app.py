@@ -116,8 +116,40 @@ def test_a_taken_port_is_said_before_a_model_is_loaded(capsys: pytest.CaptureFix
     assert "take another --port" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--space", "--run", "grin"], ["--port", "70000"], ["--host", "no host"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--space", "--run", "grin"],
+        ["--port", "70000"],
+        ["--host", "no host"],
+        ["--images", "sample", "no-such.png"],
+        ["--run", "no-such-run"],
+    ],
+)
 def test_requests_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["app", "--no-browser", *arguments]) == 2
     assert capsys.readouterr().err.startswith("steerlens: ")
     assert os.environ.get("SPACE_HOST") is None
+
+
+def test_the_bundled_picture_can_be_named_and_a_model_that_does_not_open_is_told_in_the_terminal_too(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "steerlens", "app", "--port", "0", "--no-browser", "--model", "emojj"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, "--images", "sample"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "did not open" in line:
+                break
+        process.send_signal(signal.SIGINT)
+    assert "explorer: http://127.0.0.1:" in said and "the explorer did not open:" in said and "emojj" in said, said

@@ -127,7 +127,7 @@ def requests(random: random.Random, id: str) -> Iterator[tuple[str, str, bytes, 
     picture = png_bytes(Image.new("RGB", (16, 16), "green"))
     as_json = {"Content-Type": "application/json"}
     fields = [*View.__dataclass_fields__, "path", "__class__", "strengths"]
-    targets = ("/api/look", "/api/ablate", "/api/scores", "/api/recipe", "/api/save", "/api/units")
+    targets = ("/api/look", "/api/ablate", "/api/ablate-all", "/api/scores", "/api/recipe", "/api/save", "/api/units")
     for path in PATHS:
         yield "GET", path, b"", {}
         yield "POST", path, b"{}", as_json

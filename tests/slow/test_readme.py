@@ -33,6 +33,10 @@ def test_the_first_example_is_short() -> None:
     assert len(lines) < 15
 
 
+def test_the_readme_stays_under_150_lines() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 150
+
+
 def test_every_command_shown_is_one_that_exists() -> None:
     from steerlens.cli.main import COMMANDS
 

@@ -370,6 +370,38 @@ def test_5_heads_are_taken_away_by_hand(browser: Any, server: ServerThread, fold
     visited.done()
 
 
+def test_5_the_map_ablates_every_head_on_request(browser: Any, server: ServerThread, tmp_path: Path) -> None:
+    visited = visit(browser, server)
+    page = visited.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/api/ablate-all") else None)
+    assert not asked, "nobody looked at it yet"
+    page.click('#map-controls label:has(input[value="without"])')
+    page.wait_for_selector('#writes p:text("moves furthest without")')
+    labels = page.eval_on_selector_all(
+        "#map [data-site]", "cells => cells.map(cell => cell.getAttribute('aria-label'))"
+    )
+    assert len(labels) == 6 and all("Without it 0." in label for label in labels), labels
+    row = page.locator("#detail tr", has_text="Without it, 1 − cosine").inner_text()
+    (chosen,) = [label for label in labels if label.startswith("Layer 1, head 1;")]
+    assert row.split()[-1] in chosen, "map and panel state one number"
+    assert "map=without" in visited.hash
+    # Another target changes nothing of it, and asks for nothing again; another input does.
+    page.fill("#target-text", "red apple")
+    page.press("#target-text", "Enter")
+    page.wait_for_selector('#said p:text("red apple")')
+    page.wait_for_selector('#writes p:text("moves furthest without")')
+    assert len(asked) == 1
+    page.set_input_files("#choose-file", [sent(tmp_path, "orange.png", "orange")])
+    page.wait_for_selector('#switcher [aria-pressed="true"]:text("orange")')
+    page.wait_for_selector('#writes p:text("moves furthest without")')
+    assert len(asked) == 2
+    page.reload()
+    page.wait_for_selector('#writes p:text("moves furthest without")')
+    assert page.locator("#map .cell.unknown").count() == 0
+    visited.done()
+
+
 def test_6_pins_control_and_another_model(browser: Any, server: ServerThread) -> None:
     visited = visit(browser, server)
     page = visited.page

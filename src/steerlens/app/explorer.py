@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.app.answers import Answer, ablation_numbers, label_scores, numbers, result_answer
+from steerlens.app.head_ablations import HeadAblations
 from steerlens.app.inputs import InputPicture, InputStore
 from steerlens.app.models import OpenModel
 from steerlens.app.part_scores import TOKEN_SITES, embedding_scores, token_scores
@@ -126,6 +127,7 @@ class Explorer:
         self._targets: Recent[Target] = Recent(32)
         self._results: Recent[CellResult] = Recent(512)
         self._units: Recent[StrongestUnits] = Recent(16)
+        self._ablations: Recent[HeadAblations] = Recent(64)
 
     def model(self, name: str = "") -> OpenModel:
         """Returns an open model; the first without a name.
@@ -264,6 +266,17 @@ class Explorer:
             yield self._pair_answer("ablation-preview", results, ablated.recipe)
         results = yield from self._decoded([clean, ablated], clean.job.options)
         yield self._pair_answer("ablation-pictures", results, ablated.recipe)
+
+    def ablate_all(self, view: View) -> Iterator[Answer]:
+        """Ablates every head of the view's input, one at a time, by real forward passes; nothing is decoded.
+
+        Yields:
+            An answer `layer` for each layer, as `HeadAblations.answers`.
+        """
+        recipe = self.recipe(replace(view.clean(), target="", target_input=""))
+        key = (recipe.model.name, recipe.picture.id)
+        known = self._ablations.get(key) or self._ablations.put(key, HeadAblations())
+        yield from known.answers(recipe.model.pair.encoder, self._trace(recipe))
 
     @staticmethod
     def _pair_answer(kind: str, results: Sequence[CellResult], recipe: Recipe) -> Answer:

@@ -43,6 +43,7 @@ def live_meta(explorer: Explorer, model: str, inputs: tuple[str, ...] | None = N
         **page_meta(atlas),
         "lenses": {**_LENSES, **page_meta(atlas)["lenses"]},
         "openUnits": _open_units(opened),
+        "ablatesHeads": True,
         "pictures": [{"id": entry.id, "name": entry.picture.name} for entry in shown],
         "live": {
             "model": opened.name,

@@ -35,6 +35,7 @@ def serve(
     names: frozenset[str] = frozenset(),
     browser: bool = True,
     say: Callable[[str], None] | None = None,
+    complain: Callable[[str], None] | None = None,
 ) -> None:
     """Serves the explorer until it is interrupted.
 
@@ -46,6 +47,7 @@ def serve(
         names: further host names under which visitors open the page.
         browser: True to open the page in the browser.
         say: told the URL, once.
+        complain: told why the explorer could not be opened, which the page says too.
 
     Raises:
         UsageError: if the extra is not installed, or the port is taken.
@@ -56,7 +58,7 @@ def serve(
     url = url_of(host, listening.getsockname()[1], access.token)
     if say is not None:
         say(url)
-    server = _Server(open_explorer, access, chosen, alone=True)
+    server = _Server(open_explorer, access, chosen, alone=True, complain=complain)
     if browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     server.run(listening)
@@ -176,9 +178,18 @@ class _Server:
         access: who may reach it.
         policy: what visitors may ask for.
         alone: whether the process does nothing else, so that its garbage collector may be paused.
+        complain: told why the explorer could not be opened.
     """
 
-    def __init__(self, open_explorer: OpenExplorer, access: Access, policy: Policy, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        open_explorer: OpenExplorer,
+        access: Access,
+        policy: Policy,
+        *,
+        alone: bool = False,
+        complain: Callable[[str], None] | None = None,
+    ) -> None:
         try:
             import uvicorn
 
@@ -187,7 +198,7 @@ class _Server:
         except ImportError as error:
             raise UsageError(f"the explorer needs {error.name}: pip install 'steerlens[app]'.") from None
         self.opening = Opening()
-        self._open, self._alone = open_explorer, alone
+        self._open, self._alone, self._complain = open_explorer, alone, complain
         self.worker = Worker(policy.tabs, self._begin)
         site = Site(self.opening, self.worker, policy, access)
         self._uvicorn = uvicorn.Server(
@@ -208,6 +219,8 @@ class _Server:
     def _begin(self) -> None:
         with collection_paused() if self._alone else nullcontext():
             self.opening.run(self._open_without_gradients)
+        if self.opening.error and self._complain is not None:
+            self._complain(self.opening.error)
         explorer = self.opening.explorer
         sizes = (
             [] if explorer is None else [model.pair.decoder.spec.defaults.size for model in explorer.models.values()]

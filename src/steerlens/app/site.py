@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _JSON_BYTES = 262_144
 """Bytes of the largest request that is no picture."""
 
+_ABLATIONS = 8
+"""Requests that the ablation of every head counts as."""
+
 _TAB = 64
 """Characters of the longest name of a tab."""
 
@@ -78,6 +81,7 @@ class Site:
             Route("/api/units", self._told(self.units), methods=["POST"]),
             Route("/api/look", self._told(self.look), methods=["POST"]),
             Route("/api/ablate", self._told(self.ablate), methods=["POST"]),
+            Route("/api/ablate-all", self._told(self.ablate_all), methods=["POST"]),
             Route("/api/recipe", self._told(self.recipe), methods=["POST"]),
             Route("/api/save", self._told(self.save), methods=["POST"]),
         ]
@@ -157,6 +161,12 @@ class Site:
         explorer, view = self._explorer(), View.from_json(await _json(request))
         self.decodes.spend(self._visitor(request), 2)
         return self._stream(request, "ablate", partial(explorer.ablate, view))
+
+    async def ablate_all(self, request: Request) -> Response:
+        """The effect of every head's ablation on an input's embedding, layer by layer."""
+        explorer, view = self._explorer(), View.from_json(await _json(request))
+        self.readings.spend(self._visitor(request), _ABLATIONS)
+        return self._stream(request, "ablate-all", partial(explorer.ablate_all, view))
 
     async def recipe(self, request: Request) -> Response:
         """The command and the Python code that reproduce a view."""

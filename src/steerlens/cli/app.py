@@ -1,6 +1,7 @@
 """The command `steerlens app`: opens the live explorer in the browser."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from steerlens.app.models import OpenAutoencoder
     from steerlens.app.opening import Opening
     from steerlens.atlas import Atlas
+    from steerlens.images import Picture
     from steerlens.saes import SparseAutoencoder
     from steerlens.zoo import Pair
 
@@ -40,7 +42,7 @@ class Command:
     """Run directory whose report is the page."""
 
     images: tuple[Path, ...] = ()
-    """Pictures that the page offers. Default: those of --run, or the bundled picture."""
+    """Pictures that the page offers; `sample` is the bundled one. Default: those of --run, or the bundled picture."""
 
     encoder: str | None = None
     """Another encoder, as in steerlens lens."""
@@ -97,23 +99,30 @@ class Command:
         from steerlens.app import Policy, serve
         from steerlens.cli.console import say
         from steerlens.errors import UsageError
+        from steerlens.images import load_pictures
+        from steerlens.zoo import is_sample, sample_picture
 
         if self.space and (self.folder is not None or self.host != "127.0.0.1"):
             raise UsageError(
                 "--space serves all addresses, with models and pictures alone: leave out --host and --run."
             )
+        if self.folder is not None and not (self.folder / "manifest.json").is_file():
+            raise UsageError(f"{self.folder} is not a run directory: it has no manifest.json.")
+        # Before the models, so that a mistyped name is refused at once.
+        given = load_pictures(sample_picture() if is_sample(path) else path for path in self.images)
         policy = Policy.space() if self.space else None
         named = os.environ.get("SPACE_HOST", "") if self.space else ""
         if not self.space:
             say(f"opening {', '.join(self._models) or 'the model of the run'}; stop with Ctrl-C")
         serve(
-            self.open_explorer,
+            partial(self.open_explorer, given),
             host="0.0.0.0" if self.space else self.host,
             port=7860 if self.space and self.port == 8420 else self.port,
             policy=policy,
             names=frozenset(filter(None, (named.lower(),))),
             browser=self.browser and not self.space,
             say=lambda url: say(f"explorer: {url}"),
+            complain=lambda message: say(f"the explorer did not open: {message}"),
         )
         return 0
 
@@ -121,17 +130,15 @@ class Command:
     def _models(self) -> tuple[str, ...]:
         return self.model or (() if self.folder is not None else ("emoji",))
 
-    def open_explorer(self, opening: "Opening") -> "Explorer":
-        """Opens models, pictures and run, and reports its progress."""
+    def open_explorer(self, given: "Sequence[Picture]", opening: "Opening") -> "Explorer":
+        """Opens models and run, offers the given pictures, and reports its progress."""
         from steerlens.app import Policy
-        from steerlens.images import load_pictures
         from steerlens.zoo import sample_picture
 
         run = self._run()
         opening.reach(1)
         explorer = self._with_models(run, Policy.space() if self.space else Policy.local())
         opening.reach(2)
-        given = load_pictures(self.images) if self.images else []
         shown = given or ([] if run is None else [reading.picture for reading in run.readings])
         for picture in shown or [sample_picture()]:
             explorer.inputs.offer(picture)

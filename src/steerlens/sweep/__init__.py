@@ -6,6 +6,7 @@ from steerlens._lazy import lazy_names
 
 if TYPE_CHECKING:
     from steerlens.storage import cache_folder
+    from steerlens.sweep.ablations import ablation_effects_by_layer
     from steerlens.sweep.cache_contents import cached_models, clear_cache, foreign_files, size_limit
     from steerlens.sweep.cells import SteeredCell, TracedPicture
     from steerlens.sweep.effects import unit_effects
@@ -43,6 +44,7 @@ __all__ = [
     "SteeredCell",
     "Target",
     "TracedPicture",
+    "ablation_effects_by_layer",
     "batch_size",
     "cache_folder",
     "cached_models",

@@ -1,6 +1,6 @@
 """Ablation of every head of the model on one picture, by real forward passes and without decoding."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from steerlens.decoders import fitting
 from steerlens.encoders import Encoder
 from steerlens.lenses import Strength, TotalLens, clean_pass
 from steerlens.scores import cosine_similarity
-from steerlens.sites import all_heads
+from steerlens.sites import Site
 from steerlens.sweep.cells import TracedPicture
 
 _REMOVED = Strength("s", 0.0)
@@ -22,7 +22,6 @@ def ablates_heads(cells: Iterable[Cell]) -> bool:
     return any(cell.lens == "ablation" and cell.site.kind == "head" for cell in cells)
 
 
-@torch.no_grad()
 def ablation_effects(encoder: Encoder, traced: TracedPicture) -> Float[Tensor, "L H"]:
     """Effect of each head's ablation on the image embedding, everything after the head reacting.
 
@@ -35,8 +34,26 @@ def ablation_effects(encoder: Encoder, traced: TracedPicture) -> Float[Tensor, "
     Raises:
         ModelError: if the passes do not fit into memory.
     """
+    return torch.stack(list(ablation_effects_by_layer(encoder, traced)))
+
+
+def ablation_effects_by_layer(encoder: Encoder, traced: TracedPicture, first: int = 0) -> Iterator[Float[Tensor, "H"]]:
+    """Yields the rows of `ablation_effects`, a layer at a time, so that the caller can stop in between.
+
+    Args:
+        encoder: the encoder.
+        traced: the traced picture.
+        first: layer of the first row.
+
+    Raises:
+        ModelError: if the passes do not fit into memory.
+    """
     L, H = encoder.spec.n_layers, encoder.spec.n_heads
-    with fitting("the ablation of every head"):
-        clean = clean_pass(encoder, traced.inputs, traced.trace)
-        without = TotalLens(encoder, _REMOVED).without(clean, all_heads(L, H))[0]
-    return (1 - cosine_similarity(without.float(), traced.trace.embedding[0].float())).view(L, H).cpu()
+    clean, whole = None, traced.trace.embedding[0].float()
+    for layer in range(first, L):
+        with fitting("the ablation of every head"), torch.no_grad():
+            clean = clean or clean_pass(encoder, traced.inputs, traced.trace)
+            heads = [Site("head", layer, head) for head in range(H)]
+            without = TotalLens(encoder, _REMOVED).without(clean, heads)[0]
+            effects = (1 - cosine_similarity(without.float(), whole)).cpu()
+        yield effects

@@ -114,6 +114,27 @@ def test_an_ablation_is_the_real_forward_pass(explorer: Explorer, sample: str) -
         list(explorer.ablate(View(sample)))
 
 
+def test_the_ablation_of_every_head_is_the_real_forward_pass_and_goes_on_where_it_stopped(
+    explorer: Explorer, sample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = explorer.ablate_all(View(sample))
+    first = next(begun).content
+    begun.close()
+    told = [first, *(event.content for event in explorer.ablate_all(View(sample, target="no such text")))][1:]
+    assert told[0] == first and [entry["layer"] for entry in told] == list(range(3))
+    pair = explorer.model().pair
+    inputs = pair.encoder.preprocess([sl.sample_picture().image])
+    clean = pair.encoder.embed(inputs)[0]
+    for layer in range(3):
+        for head in range(2):
+            without = pair.encoder.embed(inputs, [sl.Zero(f"head.{layer}.{head}")])[0]
+            effect = 1 - float(cosine_similarity(clean, without))
+            assert told[layer]["effects"][head] == pytest.approx(effect, abs=2e-5)
+    assert max(effect for entry in told for effect in entry["effects"]) > 1e-4
+    monkeypatch.setattr(pair.encoder, "embed", None)
+    assert [event.content for event in explorer.ablate_all(View(sample))] == told, "measured once"
+
+
 def test_a_strip_shows_each_strength(explorer: Explorer, sample: str) -> None:
     strengths = ("rho=-1", "rho=0", "rho=4")
     told = answers(explorer.look(LookRequest(View(sample, site="head.1.1"), False, strengths)))

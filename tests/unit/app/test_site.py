@@ -28,6 +28,7 @@ def ask(server: ServerThread, path: str, content: Any = None) -> tuple[int, str]
     [
         ("/api/units", {"view": {}, "units": "neurons.0"}, 2),  # a survey counts as four requests
         ("/api/scores", {}, 9),
+        ("/api/ablate-all", {}, 1),  # counts as eight
         ("/api/recipe", {"site": "head.0.0"}, 9),
         ("/api/input/ID", None, 9),
         ("/api/page", None, 9),

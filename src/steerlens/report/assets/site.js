@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources cd546bb90e0961b0. */
+/* Written by "npm run build" from src/steerlens/report/assets/js/site.js; sources a74022987700888f. */
 "use strict";(()=>{var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,TEXT={read:text=>text||null,write:value=>value},FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value===
 "colours"?null:value},scale:{read:text=>text==="values"?text:null,write:value=>value},seed:{read:text=>/^\d{1,15}$/.test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:TEXT,
 model:TEXT,lens:TEXT,group:TEXT,patches:TEXT,without:TEXT,steps:TEXT,guidance:TEXT,list:TEXT,control:TEXT};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.startsWith("/")?readPath(
@@ -105,10 +105,11 @@ al Lens"} similarity minus that of the head's own control`},write:{name:"Write n
 ead's write as a share of the final residual's (means over width removed)"},direct:{name:"Direct similarity",scale:"direct",ramp:"diverging",value:({data},site,index)=>data.direct[index],about:()=>"co\
 sine of the head's write with the final residual (means over width removed)"}},MODES=Object.assign(Object.create(null),TABLE);function availableModes(page){let{data,meta}=page,heads=Object.values(data.
 sites).filter(site=>site.kind==="head");return Object.keys(MODES).filter(key=>key==="write"||key==="direct"?!0:key==="undecoded"?!!data.undecoded&&(meta.steers||lensesOf(meta).includes("steering")):key===
-"without"?!!data.withoutHead:heads.some(site=>(MODES[key].value(page,site,0)??null)!==null))}function scaleOf(page,mode){let{data,meta,store}=page,common=data.scales?.[mode.scale]??meta.scales[mode.scale];
-if(store.view.scale!=="values")return common;let values=Array.from({length:meta.layers*meta.heads},(_,i)=>headKey(Math.floor(i/meta.heads),i%meta.heads)).map((key,i)=>mode.value(page,data.sites[key],i)??
-NaN).filter(Number.isFinite),[low,high]=[Math.min(...values),Math.max(...values)];if(!(high-low>1e-6))return common;let most=Math.max(-low,high);return mode.ramp==="diverging"?[-most,most]:[low,high]}
-function modeOf(page,available){let chosen=page.store.view.map;return chosen!==null&&available.includes(chosen)?chosen:page.meta.selection&&available.includes("undecoded")?"undecoded":available[0]}var ORDER=["steering","total","ablation","diffusion"],SOME=[["Strength ρ","rho",fixed],["Control's similarity","control",fixed],["With its write for another input","foil",fixed],["Share of controls i\
+"without"?!!data.withoutHead||meta.ablatesHeads===!0:heads.some(site=>(MODES[key].value(page,site,0)??null)!==null))}function scaleOf(page,mode){let{data,meta,store}=page,common=data.scales?.[mode.scale]??
+meta.scales[mode.scale];if(store.view.scale!=="values")return common;let values=Array.from({length:meta.layers*meta.heads},(_,i)=>headKey(Math.floor(i/meta.heads),i%meta.heads)).map((key,i)=>mode.value(
+page,data.sites[key],i)??NaN).filter(Number.isFinite),[low,high]=[Math.min(...values),Math.max(...values)];if(!(high-low>1e-6))return common;let most=Math.max(-low,high);return mode.ramp==="diverging"?
+[-most,most]:[low,high]}function modeOf(page,available){let chosen=page.store.view.map;return chosen!==null&&available.includes(chosen)?chosen:page.meta.selection&&available.includes("undecoded")?"und\
+ecoded":available[0]}var ORDER=["steering","total","ablation","diffusion"],SOME=[["Strength ρ","rho",fixed],["Control's similarity","control",fixed],["With its write for another input","foil",fixed],["Share of controls i\
 t beats","share",percent],["Cosine with the direct effect","directCosine",fixed],["Cosine of the changes","changeCosine",fixed]];function detailNumbers(page,site){let shown=ORDER.filter(lens=>site[lens]);
 return el("table",{class:"numbers"},shown.length?el("thead",{},el("tr",{},el("td",{}),...shown.map(lens=>el("th",{scope:"col"},columnName(site,lens))))):null,el("tbody",{},...shown.length?scoreRows(page,
 site,shown):[],...someRows(site,shown),...headRows(page,site,shown)))}function columnName(site,lens){return{steering:site.total?"Direct":"Steering",total:"Total",ablation:"Without",diffusion:"Diffusio\

@@ -6,6 +6,7 @@ import { switcher } from "../../../report/assets/js/sections/switcher.js";
 import { ablation } from "./ablation.js";
 import { bench } from "./bench.js";
 import { clean } from "./clean.js";
+import { headAblations } from "./head-ablations.js";
 import { inputs } from "./inputs.js";
 import { pins } from "./pins.js";
 import { liveSource } from "./source.js";
@@ -26,7 +27,7 @@ const inSlot = (name, draw) => (page) => draw(page, /** @type {HTMLElement} */ (
 
 /** @type {Renderer[]} */
 const LIVE = [
-  inSlot("input", inputs), inSlot("controls", target), writes, inSlot("controls", tools), inSlot("after-map", ablation), inSlot("after-map", pins),
+  inSlot("input", inputs), inSlot("controls", target), writes, headAblations, inSlot("controls", tools), inSlot("after-map", ablation), inSlot("after-map", pins),
   inSlot("after-map", unitList), bench, clean,
 ];
 

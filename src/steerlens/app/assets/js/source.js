@@ -81,7 +81,7 @@ export function withScores(data, scores) {
   const ranked = scores.heads.flatMap((row, layer) => row.map((value, head) => /** @type {const} */ ([headKey(layer, head), value ?? -2])));
   return {
     ...data, scores, unscored: "", undecoded: scores.heads.flat(), targetSimilarity: scores.input ?? data.targetSimilarity,
-    ranking: ranked.sort((a, b) => b[1] - a[1]).map(([key]) => key), scales: { similarity: similarityScale(scores) },
+    ranking: ranked.sort((a, b) => b[1] - a[1]).map(([key]) => key), scales: { ...data.scales, similarity: similarityScale(scores) },
   };
 }
 
@@ -100,7 +100,7 @@ export function similarityScale({ heads, mlps, attention, residual }) {
  * The smallest 1, 2 or 5 times a power of ten that is not below a positive value.
  * @param {number} value
  */
-function niceCeiling(value) {
+export function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   const step = [1, 2, 5, 10].find((factor) => factor * power >= value * (1 - 1e-9)) ?? 10;
   return Number((step * power).toPrecision(2));

@@ -36,6 +36,8 @@ export interface LiveData extends InputData {
   scores: Scores | null;
   /** Why there are no scores; empty if there are. */
   unscored: string;
+  /** How far the ablation of every head is, or why it is not known; empty at rest. */
+  ablating?: string;
 }
 
 /** The strongest features of an autoencoder, or neurons of a layer, on an input. */

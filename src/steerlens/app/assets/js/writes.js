@@ -14,7 +14,7 @@ export function writes(page) {
   const box = el("div", { id: "writes", class: "map writes" });
   byId("map").after(box);
   page.draw(["data", "map", "scale"], () => {
-    const { scores } = /** @type {LiveData} */ (page.data);
+    const { scores, ablating } = /** @type {LiveData} */ (page.data);
     const { vectors } = /** @type {LiveMeta} */ (page.meta).live;
     const focused = document.activeElement instanceof HTMLElement && box.contains(document.activeElement) ? document.activeElement.dataset.site : null;
     const rows = [row(page, "Attn", "attn_out", scores?.attention), row(page, "MLP", "mlp_out", scores?.mlps), row(page, "Resid", "resid_post", scores?.residual)];
@@ -23,8 +23,9 @@ export function writes(page) {
       : null;
     const grid = el("div", { class: "map-rows" }, ...rows, named);
     grid.style.setProperty("--layers", String(page.meta.layers));
-    const other = MODES[modeOf(page, availableModes(page))].scale !== "similarity";
-    box.replaceChildren(grid, other ? el("p", { class: "small quiet" }, "These rows still show similarities before decoding.") : "");
+    const key = modeOf(page, availableModes(page));
+    const said = [key === "without" ? ablating : "", MODES[key].scale !== "similarity" ? "These rows still show similarities before decoding." : ""];
+    box.replaceChildren(grid, el("p", { class: "small quiet" }, said.filter(Boolean).join(" ")));
     markChosen(page);
     if (focused) /** @type {HTMLElement | null} */ (box.querySelector(`[data-site="${CSS.escape(focused)}"]`))?.focus();
   });

@@ -32,6 +32,8 @@ export interface Meta {
   pictures: InputName[];
   /** On a server: features of open autoencoders by name, and neurons of each layer, which can all be chosen. */
   openUnits?: { features: Record<string, number>; neurons: number[] } | null;
+  /** On a server: every head is ablated when the map is to show it. */
+  ablatesHeads?: boolean;
 }
 
 export interface InputName {

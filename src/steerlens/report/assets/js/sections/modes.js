@@ -101,7 +101,7 @@ export function availableModes(page) {
   return Object.keys(MODES).filter((key) => {
     if (key === "write" || key === "direct") return true;
     if (key === "undecoded") return Boolean(data.undecoded) && (meta.steers || lensesOf(meta).includes("steering"));
-    if (key === "without") return Boolean(data.withoutHead);
+    if (key === "without") return Boolean(data.withoutHead) || meta.ablatesHeads === true;
     return heads.some((site) => (MODES[key].value(page, site, 0) ?? null) !== null);
   });
 }
