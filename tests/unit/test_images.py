@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -57,6 +58,8 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, corner: tupl
 def test_other_modes_become_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     if suffix == "png" and mode in ("CMYK", "YCbCr"):
         suffix = "jpg"
+    if suffix == "tif" and mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("runs with Pillow 13; earlier ones take such TIFF files, their own too, for truncated")
     original = gradient(mode)
     picture = load_picture(save(tmp_path / f"one.{suffix}", original))
     assert picture.image.mode == "RGB"
