@@ -94,6 +94,11 @@ class Sae:
             raise UsageError("--minutes and --steps must be above 0.")
         if self.rate <= 0:
             raise UsageError(f"--rate must be above 0, not {self.rate:g}.")
+        if self.site.strip().endswith("hook_z"):
+            raise UsageError(
+                f"--site {self.site}: head values are not trained on here, only what they write; name attn_out.N or "
+                "head.N.H."
+            )
         place = EMBEDDING if self.site == EMBEDDING else Site.parse(self.site)
         if place == EMBEDDING and (self.tokens != "all" or self.per_picture):
             raise UsageError("--tokens and --per-picture: no effect, because an image embedding has no tokens.")

@@ -21,7 +21,7 @@ from steerlens.saes.readers.overcomplete import (
 from steerlens.saes.readers.plain import read_plain
 from steerlens.saes.readers.sae_lens import is_sae_lens, read_sae_lens
 from steerlens.saes.readers.saev import is_saev, read_saev
-from steerlens.saes.readers.shared import LIMIT, Given, as_place, name_of, state_dict
+from steerlens.saes.readers.shared import LIMIT, Given, as_place, name_of, space_of, state_dict
 from steerlens.saes.readers.vit_prisma import is_vit_prisma, read_vit_prisma
 from steerlens.saes.sae import SparseAutoencoder, TrainedOn
 from steerlens.sites import SiteLike
@@ -55,7 +55,8 @@ def load_sae(
     Args:
         source: a folder, a file, the name of a bundled one (`emoji-resid8`), a module of Overcomplete, or a state dict.
         name: its name in sites, `feature.NAME.i`; by default the name of the folder or file.
-        site: where it reads, such as `resid_post.8` or `blocks.8.hook_resid_post`, or `embedding`.
+        site: where it reads, such as `resid_post.8` or `blocks.8.hook_resid_post`, or `embedding`; one of head values
+            reads `blocks.8.attn.hook_z`.
         activation: `relu`, `top_k:K`, `batch_top_k:THRESHOLD`, or the activation itself.
         trained_on: tokens that it was trained on.
         apply_b_dec_to_input: whether `b_dec` is subtracted from the input of the encoder.
@@ -78,6 +79,7 @@ def load_sae(
         apply_b_dec_to_input,
         norm_factor,
         norm_mean,
+        "head_values" if isinstance(site, str) and space_of(site) == "head_values" else None,
     )
     # Tensors of shapes that do not fit one another fail in torch, with an error of its own.
     with native_errors(f"{given.what}: it cannot be read"):

@@ -126,6 +126,33 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         sl.load_sae(tmp_path / "e")
 
 
+def test_tensors_that_an_activation_does_not_use_are_refused(tmp_path: Path) -> None:
+    tensors = weights("b_enc", "threshold", "b_gate", "r_mag", "b_mag")
+    with pytest.raises(ModelError, match="hold threshold, which this reader does not know or use"):
+        sl.load_sae(tensors, site="resid_post.1")
+    for unused in ("r_mag", "b_mag"):
+        with pytest.raises(ModelError, match=f"hold {unused}, which"):
+            sl.load_sae({**weights(), unused: tensors[unused]}, site="resid_post.1", activation="relu")
+
+
+def test_hook_z_given_by_the_caller_means_head_values(tmp_path: Path) -> None:
+    given = {"site": "blocks.2.attn.hook_z", "activation": "relu"}
+    plain = sl.load_sae(weights(), **given)  # type: ignore[arg-type]
+    assert (plain.site, plain.space) == (Site("attn_out", 2), "head_values")
+    nameless = folder(tmp_path / "nameless", {"architecture": "standard"})
+    assert sl.load_sae(nameless, site=given["site"]).space == "head_values"
+    for site in ("attn_out.2", "blocks.2.hook_attn_out", Site("attn_out", 2)):
+        assert sl.load_sae(weights(), site=site, activation="relu").space == "residual"
+
+
+def test_a_factor_of_the_caller_overrides_any_normalisation_of_a_config(tmp_path: Path) -> None:
+    for kind in ("layer_norm", "constant_norm_rescale", "none"):
+        path = folder(tmp_path / kind, {**NEW, "normalize_activations": kind})
+        own = sl.load_sae(path, norm_factor=0.5).normalisation
+        assert (own.kind, own.factor) == ("constant", 0.5)
+        assert sl.load_sae(path).normalisation.kind != "constant"
+
+
 def test_a_plain_file_with_site_and_activation_given(tmp_path: Path) -> None:
     path = tmp_path / "my sae.safetensors"
     tensors = weights()

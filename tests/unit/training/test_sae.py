@@ -218,6 +218,7 @@ def test_the_command_trains_refuses_and_resumes(
     [
         ({"--site": "resid_post.9"}, "3 layers"),
         ({"--site": "somewhere"}, "not a site"),
+        ({"--site": "blocks.1.attn.hook_z"}, "head values are not trained on here"),
         ({"--k": "0"}, "keeps 1 to"),
         ({"--steps": "0"}, "above 0"),
         ({"--site": "embedding", "--tokens": "cls"}, "no tokens"),

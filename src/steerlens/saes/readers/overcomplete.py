@@ -129,7 +129,7 @@ def _normalised(rows: Tensor, norm: DictionaryNorm | None, what: str) -> Float[T
     if norm is None and bool((lengths - 1).abs().max() > _ROW_NORM):
         raise UsageError(
             f"{what}: rows of its dictionary are stored as they were before normalisation, which a state dict does not "
-            "name; give dictionary_norm (l2 is Overcomplete's default), or the module itself."
+            "name; give dictionary_norm (load_sae in Python; l2 is Overcomplete's default), or the module itself."
         )
     return rows / (lengths + _EPSILON)
 
@@ -151,6 +151,7 @@ def _autoencoder(
         False,
         given.normalisation() or Normalisation(),
         given.trained_on or "unknown",
+        given.space or "residual",
     )
 
 

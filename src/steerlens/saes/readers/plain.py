@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from steerlens.errors import UsageError
-from steerlens.saes.activations import Activation, Gated, JumpReLU
+from steerlens.saes.activations import Activation, Gated, JumpReLU, tensors_of
 from steerlens.saes.normalisation import Normalisation
 from steerlens.saes.readers.shared import Given, refuse_left, take
 from steerlens.saes.sae import SparseAutoencoder
-
-_OPTIONAL = {"b_enc", "b_dec", "threshold", "b_gate", "r_mag", "b_mag"}
 
 
 def read_plain(tensors: Mapping[str, Tensor], given: Given) -> SparseAutoencoder:
@@ -28,10 +26,10 @@ def read_plain(tensors: Mapping[str, Tensor], given: Given) -> SparseAutoencoder
         UsageError: if nothing names site or activation.
     """
     what = given.what
-    refuse_left(tensors, {"W_enc", "W_dec", *_OPTIONAL}, what)
     W_enc, W_dec = (take(tensors, name, what) for name in ("W_enc", "W_dec"))
     activation = _activation(tensors, given)
     bias = "b_mag" if isinstance(activation, Gated) else "b_enc"
+    refuse_left(tensors, {"W_enc", "W_dec", "b_enc", "b_dec", bias, *tensors_of(activation)}, what)
     return SparseAutoencoder(
         given.name,
         given.place(None, "a plain file"),
@@ -43,6 +41,7 @@ def read_plain(tensors: Mapping[str, Tensor], given: Given) -> SparseAutoencoder
         bool(given.apply_b_dec_to_input),
         given.normalisation() or Normalisation(),
         given.trained_on or "unknown",
+        given.space or "residual",
     )
 
 

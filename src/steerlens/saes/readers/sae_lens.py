@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steerlens.errors import ModelError
 from steerlens.saes.activations import Activation, Gated, JumpReLU, ReLU, TopK
-from steerlens.saes.normalisation import Normalisation
+from steerlens.saes.normalisation import Normalisation, NormalisationKind
 from steerlens.saes.readers.shared import (
     LIMIT,
     Given,
@@ -22,6 +22,7 @@ from steerlens.saes.readers.shared import (
     folded_by_norm,
     hooked_site,
     refuse_left,
+    space_of,
     take,
     unknown,
 )
@@ -66,7 +67,7 @@ def read_sae_lens(folder: Path, given: Given) -> SparseAutoencoder:
         if bool((take(tensors, "scaling_factor", what) - 1).abs().max() > 1e-5):
             W_dec = W_dec * _scaling(config, tensors, W_dec, what)
     refuse_left(tensors, used | _OWN - ({"b_enc"} if architecture == "gated" else set()), what)
-    place, space = _place(config, what) if given.site is None else (given.site, _space(config))
+    place, space = _place(config, what) if given.site is None else (given.site, given.space or _space(config))
     return SparseAutoencoder(
         given.name,
         given.place(place, CONFIG),
@@ -143,15 +144,20 @@ def _normalisation(config: Mapping[str, Any], folder: Path, given: Given) -> Nor
     kind: object = config.get("normalize_activations")
     if isinstance(kind, bool):
         kind = "expected_average_only_in" if kind else "none"
-    if kind in (None, "none"):
-        return given.normalisation() or Normalisation()
-    if kind == "layer_norm":
-        return Normalisation("layer_norm")
-    if kind == "constant_norm_rescale":
-        return Normalisation("unit_norm")
-    if kind == "expected_average_only_in":
-        return given.normalisation() or Normalisation("constant", _factor(folder, given))
-    raise unknown(given.what, "normalize_activations", kind, _NORMALISATIONS)
+    kinds: dict[str, NormalisationKind] = {
+        "none": "none",
+        "layer_norm": "layer_norm",
+        "constant_norm_rescale": "unit_norm",
+        "expected_average_only_in": "constant",
+    }
+    kind = "none" if kind is None else kind
+    if not isinstance(kind, str) or kind not in kinds:
+        raise unknown(given.what, "normalize_activations", kind, _NORMALISATIONS)
+    if own := given.normalisation():
+        return own
+    return (
+        Normalisation("constant", _factor(folder, given)) if kinds[kind] == "constant" else Normalisation(kinds[kind])
+    )
 
 
 def _factor(folder: Path, given: Given) -> float:
@@ -164,12 +170,13 @@ def _factor(folder: Path, given: Given) -> float:
         raise ModelError(f"{given.what}: {path} holds the factor {factor}.")
     raise ModelError(
         f"{given.what}: its inputs were scaled by their mean norm (normalize_activations expected_average_only_in), "
-        "and the factor is not with its weights; give norm_factor, or save the autoencoder with the factor folded in."
+        f"and the factor is not with its weights; give norm_factor (load_sae in Python), write {path.name} beside the "
+        'weights ({"scaling_factor": FACTOR}), or save the autoencoder with the factor folded in.'
     )
 
 
 def _space(config: Mapping[str, Any]) -> Space:
-    return "head_values" if str(config.get("hook_name") or "").endswith("hook_z") else "residual"
+    return space_of(config.get("hook_name"))
 
 
 def _trained_on(config: Mapping[str, Any]) -> TrainedOn:

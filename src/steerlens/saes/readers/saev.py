@@ -49,7 +49,7 @@ def read_saev(path: Path, given: Given) -> SparseAutoencoder:
     if schema == 0 and given.norm_factor is None:
         raise UsageError(
             f"{what}: saev files without a schema do not record the mean and the scale that training applied to its "
-            "inputs; give norm_factor and norm_mean, or norm_factor=1 if there were none."
+            "inputs; give norm_factor and norm_mean (load_sae in Python), or norm_factor=1 if there were none."
         )
     return SparseAutoencoder(
         given.name,
@@ -63,6 +63,7 @@ def read_saev(path: Path, given: Given) -> SparseAutoencoder:
         schema == 0 if given.apply_b_dec_to_input is None else given.apply_b_dec_to_input,
         given.normalisation() or Normalisation(),
         given.trained_on or "unknown",
+        given.space or "residual",
     )
 
 

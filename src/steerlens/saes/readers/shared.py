@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.errors import ModelError, UsageError
 from steerlens.saes.activations import Activation
 from steerlens.saes.normalisation import Normalisation
-from steerlens.saes.sae import EMBEDDING, TrainedOn
+from steerlens.saes.sae import EMBEDDING, Space, TrainedOn
 from steerlens.sites import Site, SiteLike, as_site
 
 LIMIT = "sae_bytes"
@@ -35,6 +35,7 @@ class Given:
         apply_b_dec_to_input: whether `b_dec` is subtracted from the input.
         norm_factor: factor of the input, where training scaled it by the mean norm.
         norm_mean: subtracted from the input before that, (D,).
+        space: what it reads at its site, if the text of the site says so.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Given:
     apply_b_dec_to_input: bool | None = None
     norm_factor: float | None = None
     norm_mean: Tensor | None = None
+    space: Space | None = None
 
     def normalisation(self) -> Normalisation | None:
         """Normalisation of the input, if the caller gives one."""
@@ -79,6 +81,11 @@ def as_place(site: SiteLike) -> Place:
         UsageError: if the text names neither.
     """
     return EMBEDDING if site == EMBEDDING else as_site(site)
+
+
+def space_of(hook: object) -> Space:
+    """Returns what an autoencoder reads at a hook: `hook_z` holds the heads before their output projection."""
+    return "head_values" if str(hook or "").strip().endswith("hook_z") else "residual"
 
 
 def hooked_site(text: str, what: str) -> Place:
@@ -156,7 +163,7 @@ def refuse_left(tensors: Mapping[str, Tensor], used: set[str], what: str) -> Non
         ModelError: if there are any.
     """
     if left := sorted(set(tensors) - used):
-        raise ModelError(f"{what}: its weights hold {', '.join(left)}, which this reader does not know.")
+        raise ModelError(f"{what}: its weights hold {', '.join(left)}, which this reader does not know or use.")
 
 
 def unknown(what: str, of: str, value: object, known: str) -> ModelError:

@@ -21,6 +21,7 @@ from steerlens.saes.readers.shared import (
     field,
     hooked_site,
     refuse_left,
+    space_of,
     state_dict,
     take,
     unknown,
@@ -53,7 +54,7 @@ def read_vit_prisma(path: Path, given: Given) -> SparseAutoencoder:
     tensors = _weights(path if path.is_file() else _only_file(folder, what), what)
     gated = field(config, "architecture", str, "standard", what) == "gated"
     refuse_left(tensors, {"W_enc", "W_dec", "b_enc", "b_dec", *(("b_gate", "b_mag", "r_mag") if gated else ())}, what)
-    place, space = _place(config, what) if given.site is None else (given.site, _space(config))
+    place, space = _place(config, what) if given.site is None else (given.site, given.space or _space(config))
     return SparseAutoencoder(
         given.name,
         given.place(place, CONFIG),
@@ -127,7 +128,7 @@ def _trained_on(config: Mapping[str, Any], what: str) -> TrainedOn:
 
 
 def _space(config: Mapping[str, Any]) -> Space:
-    return "head_values" if str(config.get("layer_subtype")).endswith("hook_z") else "residual"
+    return space_of(config.get("layer_subtype"))
 
 
 def _place(config: Mapping[str, Any], what: str) -> tuple[Place | None, Space]:
