@@ -12,6 +12,7 @@ from steerlens.encoders.native import NativeEncoder
 from steerlens.encoders.prefix import record_from, record_prefix, resume
 from steerlens.errors import TraceError, UsageError
 from steerlens.interventions import Patch, Scale, Zero
+from steerlens.lenses import TotalLens
 from steerlens.sites import Site
 from steerlens.testing.encoder_checks import noise_pictures
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
@@ -104,6 +105,20 @@ def test_a_resumed_pass_changes_neurons_as_a_whole_one() -> None:
     torch.testing.assert_close(
         record_from(encoder, prefix, [site])[site], encoder.record(inputs, [site])[site], **CLOSE
     )
+
+
+def test_the_total_lens_takes_neurons_of_plain_inputs() -> None:
+    encoder = tiny_family_encoder("CLIPVisionModelWithProjection", dtype=torch.float64)
+    inputs, sites = noise_pictures(encoder), [Site("neuron", LAYER, index=unit) for unit in (UNIT, 2)]
+    lens = TotalLens(encoder, "s=3")
+    scaled, without = lens.embeddings(inputs, sites), lens.without(inputs, f"neuron.{LAYER}.{UNIT},neuron.{LAYER}.2")
+    module = encoder.layers()[LAYER].neuron_module()
+    for column, site in enumerate(sites):
+        for found, factor in ((scaled, 3.0), (without, 0.0)):
+            wanted = zeroed(module, site.index, factor, lambda: encoder.embed(inputs))
+            torch.testing.assert_close(found[:, column], wanted, **CLOSE)
+    clean = lens.clean(inputs, neurons=True)
+    torch.testing.assert_close(lens.embeddings(clean, sites), scaled, **CLOSE)
 
 
 def test_what_is_not_there_is_refused() -> None:

@@ -116,7 +116,12 @@ class Part:
 
 
 def clean_pass(
-    encoder: Encoder, inputs: Inputs | Tensor, trace: Trace | None = None, *, attention: bool = False
+    encoder: Encoder,
+    inputs: Inputs | Tensor,
+    trace: Trace | None = None,
+    *,
+    attention: bool = False,
+    neurons: bool = False,
 ) -> CleanPass:
     """Runs the clean pass of pictures.
 
@@ -125,9 +130,10 @@ def clean_pass(
         inputs: the output of `encoder.preprocess`.
         trace: their trace, if it is known.
         attention: record attention for the trace, which regions need.
+        neurons: record neurons for the trace, which steering them needs.
 
     Raises:
-        UsageError: if the inputs have another shape than the encoder takes.
+        UsageError: if the inputs have another shape than the encoder takes, or it does not show its neurons.
         ModelError: if its native model fails.
     """
     named: Inputs = {"pixel_values": inputs} if isinstance(inputs, Tensor) else inputs
@@ -135,9 +141,13 @@ def clean_pass(
         try:
             if trace is not None:
                 return CleanPass(named, trace, record_prefix(encoder, named))
-            return CleanPass(named, *trace_with_prefix(encoder, named, attention=attention))
+            return CleanPass(named, *trace_with_prefix(encoder, named, attention=attention, neurons=neurons))
         except ModelError:  # full passes need no such blocks, and raise again if the model itself fails
             pass
+    if trace is None and neurons:
+        if not isinstance(encoder, NativeEncoder):
+            raise UsageError(f"{encoder.spec.name} does not show the neurons of its MLPs.")
+        trace = encoder.trace(named, attention=attention, neurons=True)
     return CleanPass(named, encoder.trace(named, attention=attention) if trace is None else trace, None)
 
 

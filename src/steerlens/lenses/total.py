@@ -34,6 +34,7 @@ from steerlens.lenses.real_pass import (
     REMOVED,
     TOKENS,
     Change,
+    ChangeKind,
     CleanPass,
     Part,
     Row,
@@ -145,10 +146,10 @@ class RealPassLens(ABC):
             sae_of(site, self.directions)
         if site.kind in NAMED_KINDS and site.name not in self.directions:
             raise UsageError(f"no {site.kind} is called {site.name!r}; known: {', '.join(self.directions) or 'none'}.")
-        found = places_of(site, self.directions.get(site.name), self.at)
-        for place, source in found:
+        places = places_of(site, self.directions.get(site.name), self.at)
+        for place, source in places:
             (source or place).check(self.encoder.spec.n_layers, self.encoder.spec.n_heads)
-        return found
+        return places
 
     def _rows(self, clean: CleanPass, changes: Sequence[Change]) -> Iterator[Row]:
         """Yields the rows of changes: change by change, picture by picture."""
@@ -185,21 +186,21 @@ class RealPassLens(ABC):
         return {site: self._parts(clean, site, own) for site in sites}
 
     def _parts(self, clean: CleanPass, site: Site, own: Mapping[Site, Tensor]) -> list[Part]:
-        found, direction = self.places(site), self.directions.get(site.name)
+        places, direction = self.places(site), self.directions.get(site.name)
         if isinstance(direction, SparseAutoencoder):
             write = precise(writes_on_tokens(self.encoder, clean.inputs, direction, [site])[:, 0])
-            return [Part(place, None, write, write) for place, _ in found]
+            return [Part(place, None, write, write) for place, _ in places]
         if isinstance(direction, RegionPart):
             write = precise(region_writes(self.encoder, clean.inputs, direction))
-            return [Part(place, None, write, write) for place, _ in found]
+            return [Part(place, None, write, write) for place, _ in places]
         if site.kind == "vector" and isinstance(direction, Tensor):
-            ((place, _),) = found
+            ((place, _),) = places
             value = own[place]
             check_vector(site.name, direction, value.shape[-1], centred=False)
             write = direction.to(value).expand_as(value)
             unit = torch.nn.functional.normalize(write, dim=-1)
             return [Part(place, None, write, (value * unit).sum(dim=-1, keepdim=True) * unit)]
-        return [Part(place, source, own[source or place], own[source or place]) for place, source in found]
+        return [Part(place, source, own[source or place], own[source or place]) for place, source in places]
 
     def _addition(self, change: Change, part: Part, factor: Float[Tensor, "B"]) -> Float[Tensor, "B T D"]:
         """Computes what a scaled or ablated component with one place adds there."""
@@ -252,12 +253,12 @@ class TotalLens(RealPassLens):
         object.__setattr__(self, "directions", directions or {})
         object.__setattr__(self, "at", None if at is None else as_site(at))
 
-    def clean(self, inputs: CleanPass | Inputs | Tensor) -> CleanPass:
-        """Returns a clean pass as it is, and runs that of inputs."""
+    def clean(self, inputs: CleanPass | Inputs | Tensor, *, neurons: bool = False) -> CleanPass:
+        """Returns a clean pass as it is, and runs that of inputs; with its neurons, if any are to be changed."""
         if isinstance(inputs, CleanPass):
             return inputs
         regions = any(isinstance(direction, RegionPart) for direction in self.directions.values())
-        return clean_pass(self.encoder, inputs, attention=regions)
+        return clean_pass(self.encoder, inputs, attention=regions, neurons=neurons)
 
     def embeddings(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings with each component scaled in the real forward pass.
@@ -269,7 +270,7 @@ class TotalLens(RealPassLens):
         Raises:
             UsageError: if a site cannot be changed in the real forward pass, or does not exist.
         """
-        return self.changed(self.clean(inputs), [Change(site) for site in self._named(sites)])
+        return self._changed(inputs, sites, "scaled")
 
     def without(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Float[Tensor, "B N E"]:
         """Computes image embeddings with each component ablated, as the model would give them without it.
@@ -277,7 +278,7 @@ class TotalLens(RealPassLens):
         Raises:
             UsageError: as `embeddings`.
         """
-        return self.changed(self.clean(inputs), [Change(site, "ablated") for site in self._named(sites)])
+        return self._changed(inputs, sites, "ablated")
 
     def conditioning(self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike) -> Conditioning:
         """Computes `embeddings` as conditioning of a decoder, (B N, E): picture by picture, site by site."""
@@ -351,6 +352,13 @@ class TotalLens(RealPassLens):
             index = torch.tensor(self.encoder.spec.readout_tokens, device=write.device)
         added[:, index] = (along[:, None, None] * readout).to(added)
         return added
+
+    def _changed(
+        self, inputs: CleanPass | Inputs | Tensor, sites: SitesLike, kind: ChangeKind
+    ) -> Float[Tensor, "B N E"]:
+        named = self._named(sites)
+        clean = self.clean(inputs, neurons=any(site.kind == "neuron" for site in named))
+        return self.changed(clean, [Change(site, kind) for site in named])
 
     def _named(self, sites: SitesLike) -> tuple[Site, ...]:
         return as_sites(sites, self.encoder.spec.n_layers, self.encoder.spec.n_heads)
