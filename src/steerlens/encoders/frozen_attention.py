@@ -114,15 +114,15 @@ def _keep(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
 def _norms(encoder: NativeEncoder, inputs: Inputs) -> list[nn.Module]:
     """The module in each block that normalises the block's input, found by what it is given in a forward pass."""
     entering: dict[int, Tensor] = {}
-    found: dict[int, nn.Module] = {}
+    norms: dict[int, nn.Module] = {}
     handles: list[Any] = []
 
     def watch(layer: int) -> Callable[..., None]:
         def act(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if layer not in found and args and isinstance(args[0], Tensor):
+            if layer not in norms and args and isinstance(args[0], Tensor):
                 given, block = args[0], entering[layer]
                 if given.shape == block.shape and (given.data_ptr() == block.data_ptr() or torch.equal(given, block)):
-                    found[layer] = module
+                    norms[layer] = module
 
         return act
 
@@ -132,24 +132,24 @@ def _norms(encoder: NativeEncoder, inputs: Inputs) -> list[nn.Module]:
 
         return act
 
-    one = {name: tensor[:1] if tensor.ndim else tensor for name, tensor in inputs.items()}
+    first_picture = {name: tensor[:1] if tensor.ndim else tensor for name, tensor in inputs.items()}
     with EXCLUSIVE:
         try:
             for layer, modules in enumerate(encoder.layers()):
                 handles.append(modules.block.register_forward_pre_hook(enter(layer), with_kwargs=True))
-                norms = [module for module in modules.block.modules() if "Norm" in type(module).__name__]
-                handles.extend(module.register_forward_pre_hook(watch(layer)) for module in norms)
-            encoder.run(one)
+                watched = [module for module in modules.block.modules() if "Norm" in type(module).__name__]
+                handles.extend(module.register_forward_pre_hook(watch(layer)) for module in watched)
+            encoder.run(first_picture)
         finally:
             for handle in handles:
                 handle.remove()
-    missing = [layer for layer in range(encoder.spec.n_layers) if layer not in found]
+    missing = [layer for layer in range(encoder.spec.n_layers) if layer not in norms]
     if missing:
         raise UsageError(
             f"{encoder.spec.name}: no norm reads the input of block {missing[0]}, so that second-order effects "
             "cannot be followed through its attention; only blocks that normalise before attention can be."
         )
-    return [found[layer] for layer in range(encoder.spec.n_layers)]
+    return [norms[layer] for layer in range(encoder.spec.n_layers)]
 
 
 def _measured_maps(

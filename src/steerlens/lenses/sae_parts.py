@@ -122,11 +122,11 @@ def embedding_parts(trace: Trace, sites: Sequence[Site], directions: Mapping[str
     Raises:
         UsageError: if there is no such autoencoder or feature, or it belongs to another model.
     """
-    found: dict[Site, Tensor] = {}
+    parts: dict[Site, Tensor] = {}
     for own in by_sae(sites, directions).values():
         sae = sae_of(own[0], directions)
-        found |= dict(zip(own, parts_of(sae, value_at(sae, trace)[:, 0], own).unbind(dim=-2), strict=True))
-    return torch.stack([found[site] for site in sites], dim=1)
+        parts |= dict(zip(own, parts_of(sae, value_at(sae, trace)[:, 0], own).unbind(dim=-2), strict=True))
+    return torch.stack([parts[site] for site in sites], dim=1)
 
 
 def into_stream(

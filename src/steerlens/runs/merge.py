@@ -1,5 +1,6 @@
 """Merging of runs of the same models and options that differ in inputs, sites or seeds."""
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -332,13 +333,29 @@ def _copy_part(writer: RunWriter, source: _Source, path: Path, owners: dict[str,
 
 
 def _saes(sources: Sequence[_Source]) -> dict[str, Any]:
-    """Facts about the autoencoders that one run alone looked at: a fit to the inputs of several was never measured."""
-    known: dict[str, list[Any]] = {}
+    """Facts about the autoencoders of the runs."""
+    known: dict[str, list[Mapping[str, Any]]] = {}
     for source in sources:
         for name, facts in (source.manifest.get("saes") or {}).items():
             known.setdefault(name, []).append(facts)
-    single = {name: facts[0] for name, facts in known.items() if len(facts) == 1}
-    return {"saes": single} if single else {}
+    return {"saes": {name: _united_sae(facts) for name, facts in known.items()}} if known else {}
+
+
+def _united_sae(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Unites the facts about an autoencoder: of several fits, each to the inputs of one run, the poorest is kept."""
+    if len(facts) == 1:
+        return dict(facts[0])
+
+    def goodness(fit: Mapping[str, Any]) -> tuple[bool, float]:
+        explained = fit.get("explained_variance")
+        return not fit.get("is_poor"), -math.inf if explained is None else float(explained)
+
+    poorest = min((known.get("fit") or {} for known in facts), key=goodness)
+    tokens = (
+        f"{str(poorest.get('tokens', 'readout tokens')).partition(';')[0]}; the poorest fit of {len(facts)} merged runs"
+    )
+    active = {id: count for known in reversed(facts) for id, count in (known.get("active") or {}).items()}
+    return {**facts[0], "fit": {**poorest, "tokens": tokens}, "active": active}
 
 
 def _origin(source: _Source) -> dict[str, Any]:

@@ -88,10 +88,10 @@ class FidelityMeter:
         self._error += float((exact - rebuilt.double()).square().sum())
         if readout is None:
             self._after_readout = False
-            seen, again = rows, rebuilt
+            before, after = rows, rebuilt
         else:
-            seen, again = readout(x), readout(rebuilt.reshape(x.shape))
-        cosines = torch.nn.functional.cosine_similarity(seen.double(), again.double(), dim=-1)
+            before, after = readout(x), readout(rebuilt.reshape(x.shape))
+        cosines = torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1)
         # Weighted by tokens, so that batches of any size count alike.
         self._cosine += float(cosines.mean()) * len(rows)
 

@@ -55,12 +55,12 @@ class Normalisation:
 
     def affine(self, x: Float[Tensor, "*T D"]) -> Affine:
         """Returns shift, divisor and multiplier for inputs."""
-        one = x.new_ones(*x.shape[:-1], 1)
+        ones = x.new_ones(*x.shape[:-1], 1)
         if self.kind == "unit_norm":
             length = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
-            return Affine(torch.zeros_like(one), length, length)
+            return Affine(torch.zeros_like(ones), length, length)
         if self.kind == "layer_norm":
             deviation = x.std(dim=-1, keepdim=True)
             return Affine(x.mean(dim=-1, keepdim=True), deviation + _EPSILON, deviation)
-        shift = torch.zeros_like(one) if self.mean is None else self.mean.to(x).expand_as(x)
-        return Affine(shift, one / self.factor, one / self.factor)
+        shift = torch.zeros_like(ones) if self.mean is None else self.mean.to(x).expand_as(x)
+        return Affine(shift, ones / self.factor, ones / self.factor)

@@ -100,15 +100,15 @@ class Surveyor:
             yield Progress("surveying", number, len(pictures), "pictures")
             inputs = self.encoder.preprocess([picture.image])
             with fitting(f"surveying the picture {picture.name}"):
-                trace, found = self.trace(inputs), list[Site]()
+                trace, units = self.trace(inputs), list[Site]()
                 for name in names:
                     sae = self._sae(name)
                     meters[name].add(self.encoder, trace, inputs)
                     values = values_on_tokens(self.encoder, inputs, sae) if self.all_tokens else value_at(sae, trace)
                     sites, active[name][id] = self._features(sae, values, trace)
-                    found += sites
-                found += self._neurons(trace, inputs)
-            own[id] = (*found, *self.request.remainders())
+                    units += sites
+                units += self._neurons(trace, inputs)
+            own[id] = (*units, *self.request.remainders())
         survey = UnitSurvey(own, {name: meter.result() for name, meter in meters.items()}, active)
         self._refuse_silence(survey)
         yield Progress("surveying", len(pictures), len(pictures), "pictures", survey)

@@ -164,6 +164,21 @@ def test_runs_of_features_merge_with_runs_of_heads(pair: Pair, tmp_path: Path) -
     assert both.manifest["saes"] == load_run(tmp_path / "features").manifest["saes"]
 
 
+def test_merged_runs_of_features_keep_the_poorest_fit(pair: Pair, tmp_path: Path) -> None:
+    """A fit to all inputs was never measured, so the poorest of the runs stands for it, and is called so."""
+    sae, names = replace(tiny_sae(pair.encoder), trained_on="all"), ("a", "b")
+    for seed, name in enumerate(names):
+        quick(pair, sae, pictures=picture(seed, name), folder=tmp_path / name)
+    for _ in merge_runs([tmp_path / name for name in names], tmp_path / "both"):
+        pass
+    single = [load_run(tmp_path / name).manifest["saes"]["tiny"] for name in names]
+    both = load_run(tmp_path / "both").manifest["saes"]["tiny"]
+    explained = [facts["fit"]["explained_variance"] for facts in single]
+    assert explained[0] != explained[1] and both["fit"]["explained_variance"] == min(explained)
+    assert both["fit"]["tokens"].endswith("; the poorest fit of 2 merged runs")
+    assert both["active"] == single[0]["active"] | single[1]["active"] and len(both["active"]) == 2
+
+
 def test_total_effects_of_features_follow_the_real_pass(pair: Pair) -> None:
     sae = tiny_sae(pair.encoder, "resid_post.0")
     atlas = quick(pair, sae, effect="direct,total", sites="features", strongest=2)
