@@ -18,7 +18,7 @@ from steerlens.studies.importance.summary import counted_rows, summarise, table_
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import make_bench, require_blocks
 from steerlens.studies.shared.candidates import CENTRED, LENSES, PLAIN
-from steerlens.studies.shared.components import check_studied, component_count, sae_identity, sae_setup
+from steerlens.studies.shared.components import check_studied, component_count, component_identity, component_setup
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
@@ -91,16 +91,16 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
                 "decode": options.decode.decisive(),
                 **({} if options.extras else {"extras": False}),
                 **({} if options.decoding else {"decoding": False}),
-                **sae_identity(options.sae, options.features),
+                **component_identity(options.sae, options.features, options.neurons),
             },
         }
 
     def work(self) -> Work:
         """Counts what the study computes in all; settings that are chosen may be decoded already."""
         options, subjects, spec = self.options, self.subjects, self.pair.encoder.spec
-        heads = component_count(spec, options.sae, options.features)
-        components = None if options.sae is None else heads
-        ablated = None if options.sae is None else heads + len(remainder_sites(options.sae))
+        heads = component_count(spec, options.sae, options.features, options.neurons)
+        components = None if options.sae is None and not options.neurons else heads
+        ablated = None if components is None else heads + len(remainder_sites(options.sae))
         chosen, reported = len(subjects.selection), len(subjects.reported)
         targets = mean_targets(self.pair, subjects.everyone, options.given)
         passes = reference_passes(spec, len(subjects.reference)) + reported * (1 + single_passes(spec, components))
@@ -123,7 +123,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
         options, subjects = self.options, self.subjects
         known = known_targets(self.pair, subjects, options.given)
         yield Progress("references", 0, 1)
-        bench = make_bench(self.pair, subjects.reference, self.judge, self.options.sae, self.options.features)
+        bench = make_bench(self.pair, subjects.reference, self.judge, options.sae, options.features, options.neurons)
         yield Progress("references", 1, 1)
         yield from measure_selection(bench, subjects, options, folder)
         selection = PictureTables(read_parts(folder, SELECTION, subjects.selection)).only(known)
@@ -151,7 +151,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             judge=judge_name(self.judge),
             command=self.command,
             notes=target_notes(self.pair, self.subjects),
-            **sae_setup(self.options.sae),
+            **component_setup(self.options.sae, self.options.neurons),
         )
         concepts = [subject.concept for subject in self.subjects.reported]
         return (

@@ -151,7 +151,7 @@ def _measure(
         part = measure_effects(
             bench, subject, other, ablations=options.ablations, given=options.given, batch=options.batch
         )
-        trace = bench.encoder.trace(bench.encoder.preprocess([subject.image]))
+        trace = bench.trace(subject.image)
         requested = {
             name: lens_embeddings(
                 bench.encoder, trace, bench.sites, decoding.setting, bench.reference, bench.components.directions

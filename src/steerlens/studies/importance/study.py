@@ -59,6 +59,7 @@ class ImportanceStudy(Study[ImportanceArguments, "ImportanceSummary"]):
             decoding=arguments.decoder,
             sae=sae,
             features=arguments.features,
+            neurons=arguments.neurons,
         )
         return importance_experiment(
             models.pair,

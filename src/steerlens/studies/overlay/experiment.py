@@ -38,7 +38,7 @@ from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
 from steerlens.studies.shared.bench import Bench, make_bench, require_blocks
 from steerlens.studies.shared.candidates import LENSES, candidate_name
-from steerlens.studies.shared.components import check_studied, component_count, sae_identity, sae_setup
+from steerlens.studies.shared.components import check_studied, component_count, component_identity, component_setup
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
@@ -103,15 +103,15 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
                 "steering": [str(setting) for setting in options.steering],
                 "diffusion": [str(setting) for setting in options.diffusion],
                 "decode": options.decode.decisive(),
-                **sae_identity(options.sae, options.features),
+                **component_identity(options.sae, options.features, options.neurons),
             },
         }
 
     def work(self) -> Work:
         """Counts what the study computes in all; settings that are chosen may be decoded already."""
         options, overlays, spec = self.options, self.overlays, self.pair.encoder.spec
-        heads = component_count(spec, options.sae, options.features)
-        components = None if options.sae is None else heads
+        heads = component_count(spec, options.sae, options.features, options.neurons)
+        components = None if options.sae is None and not options.neurons else heads
         chosen, reported, decodes = len(overlays.selection), len(overlays.reported), self.decodes
         counts, candidates = points(heads), len(options.steering) + len(options.diffusion)
         block = 1 / spec.n_layers
@@ -147,12 +147,14 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:
         """Measures the selection, freezes the choices, and measures the pairs to report on."""
         yield Progress("references", 0, 1)
-        bench = make_bench(self.pair, self.overlays.reference, self.judge, self.options.sae, self.options.features)
+        reported, options = self.overlays.reported, self.options
+        bench = make_bench(
+            self.pair, self.overlays.reference, self.judge, options.sae, options.features, options.neurons
+        )
         mean = None if self.judge is None else judge_mean(self.judge, self.overlays.reference)
         yield Progress("references", 1, 1)
         choices = yield from self._choose(folder, bench)
         folder.freeze({lens: choice.to_json() for lens, choice in choices.items()})
-        reported, options = self.overlays.reported, self.options
         decoded = [*untuned_settings().values(), *(choices[lens].setting for lens in LENSES if lens in choices)]
         undecoded = [choices[f"{lens}{UNDECODED}"].setting for lens in LENSES]
         if not self.decodes:
@@ -214,7 +216,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             note=self.overlays.note,
             command=self.command,
             model=pair_name(self.pair),
-            **sae_setup(self.options.sae),
+            **component_setup(self.options.sae, self.options.neurons),
             remainders=remainder_sites(self.options.sae),
         )
         summary = summarise(measured.trajectories, measured.choices, setup, draws=self.draws)

@@ -166,7 +166,7 @@ def measure_remainders(
 
 
 def _requested(bench: Bench, pair: Overlaid, settings: Mapping[str, LensSetting]) -> dict[str, Float[Tensor, "N E"]]:
-    trace = bench.encoder.trace(bench.encoder.preprocess([pair.both]))
+    trace = bench.trace(pair.both)
     return {
         name: lens_embeddings(bench.encoder, trace, bench.sites, setting, bench.reference, bench.components.directions)[
             0
@@ -207,7 +207,7 @@ def write_norms(bench: Bench, pair: Overlaid) -> tuple[Float[Tensor, "N"], Float
     """Visible norms of the heads' writes for the base with the overlay, and of their change from the base alone."""
     encoder = bench.encoder
     both, base = (
-        writes(encoder, encoder.trace(encoder.preprocess([image])), bench.sites, bench.components.directions).float()
+        writes(encoder, bench.trace(image), bench.sites, bench.components.directions).float()
         for image in (pair.both, pair.base)
     )
     norms = [visible_norm(written, centred=encoder.spec.centred)[0].cpu() for written in (both, both - base)]

@@ -27,6 +27,7 @@ class OverlayOptions:
         strips: number of reported pairs whose pictures along trajectories are kept.
         sae: the autoencoder whose features are studied; None for heads.
         features: number of its features.
+        neurons: number of neurons that are studied in place of heads; 0 for none.
     """
 
     decode: DecodeOptions
@@ -41,6 +42,7 @@ class OverlayOptions:
 
     sae: SparseAutoencoder | None = None
     features: int = 48
+    neurons: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:

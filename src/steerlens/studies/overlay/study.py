@@ -52,6 +52,7 @@ class OverlayStudy(Study[OverlayArguments, "OverlaySummary"]):
             seeds=arguments.seeds,
             sae=sae,
             features=arguments.features,
+            neurons=arguments.neurons,
         )
         return overlay_experiment(models.pair, overlays, options, judge=models.judge, command=command)
 

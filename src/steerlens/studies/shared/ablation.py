@@ -119,7 +119,7 @@ def ablate(
     Args:
         encoder: the encoder.
         prefix: the clean pass of B pictures.
-        sites: heads, `attn_out` or `mlp_out` of any layers, or features of an autoencoder.
+        sites: heads, neurons, `attn_out` or `mlp_out` of any layers, or features of an autoencoder.
         ablation: replacement of a write.
         means: mean writes, for `mean`; see `mean_writes`.
         others: for `resample`, the clean pass of B other pictures, whose writes replace those of the same row.
@@ -246,7 +246,7 @@ def attribution(
         encoder: the encoder.
         inputs: inputs of the clean pass.
         prefix: the clean pass.
-        sites: heads, `attn_out` or `mlp_out`, or features of an autoencoder.
+        sites: heads, neurons, `attn_out` or `mlp_out`, or features of an autoencoder.
         objective: maps embeddings (B,E) to one number each; `similarity_with` for the signed effect.
         ablation: replacement of a write; see `ablate`.
         means: mean writes, for `mean`.
@@ -278,7 +278,9 @@ def attribution(
 
 
 def _gradient_place(place: Site) -> Site:
-    """The place whose gradient is that of a write: heads add to their attention's output."""
+    """The place whose gradient is that of a write: heads add to their attention's output, neurons to their MLP's."""
+    if place.kind == "neuron":
+        return Site("mlp_out", place.layer)
     return Site("attn_out", place.layer) if place.kind == "head" else place
 
 

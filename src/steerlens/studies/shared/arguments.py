@@ -64,7 +64,7 @@ class StudyArguments:
 
 @dataclass(frozen=True)
 class ComponentArguments(StudyArguments):
-    """Base of the options of a study whose components are heads, or features of a sparse autoencoder."""
+    """Base of the options of a study whose components are heads, features of a sparse autoencoder, or neurons."""
 
     sae: Path | None = None
     """Study features of this sparse autoencoder in place of heads: a folder or file of SAELens, ViT-Prisma or saev,
@@ -78,6 +78,9 @@ class ComponentArguments(StudyArguments):
 
     features: int = 48
     """Number of features of the --sae that are studied: those with the largest mean write on reference pictures."""
+
+    neurons: int = 0
+    """Study so many neurons of the MLPs in place of heads: those with the largest mean write on reference pictures."""
 
 
 def refuse_unused(arguments: StudyArguments, names: Sequence[str], why: str) -> None:

@@ -12,11 +12,19 @@ from steerlens.errors import UsageError
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site
 from steerlens.studies.shared.ablation import mean_writes
-from steerlens.studies.shared.components import Components, check_studied, heads_of, strongest_features
+from steerlens.studies.shared.components import (
+    Components,
+    check_studied,
+    heads_of,
+    strongest_features,
+    strongest_neurons,
+)
 from steerlens.studies.shared.planned import PlannedEncoder
 from steerlens.studies.shared.remainder import remainder_sites
 from steerlens.studies.shared.settings import Reference, reference_of
+from steerlens.studies.shared.wording import NEURONS
 from steerlens.studies.shared.work import REFERENCE_BATCH
+from steerlens.trace import Trace
 from steerlens.zoo import Pair
 
 
@@ -27,7 +35,7 @@ class Bench:
     Attributes:
         pair: encoder and decoder.
         encoder: the pair's encoder, whose blocks can be hooked.
-        sites: the components that are studied: all its heads, or features of an autoencoder.
+        sites: the components that are studied: all its heads, neurons, or features of an autoencoder.
         means: mean writes of the components, and of error and bias, on every token, for mean ablation.
         reference: means at the readout tokens, for centred settings.
         judge: an outside encoder that embeds decoded pictures too, or None.
@@ -51,6 +59,10 @@ class Bench:
     def components(self) -> Components:
         """The components that are studied."""
         return Components(self.sites, self.sae)
+
+    def trace(self, image: Image.Image) -> Trace:
+        """Traces a picture, with its neurons where they are studied."""
+        return self.encoder.trace(self.encoder.preprocess([image]), neurons=self.components.words == NEURONS)
 
 
 def require_embeddings(pair: Pair) -> None:
@@ -88,6 +100,7 @@ def make_bench(
     judge: Encoder | None = None,
     sae: SparseAutoencoder | None = None,
     features: int = 0,
+    neurons: int = 0,
 ) -> Bench:
     """Prepares a pair for interventions and computes means over reference pictures.
 
@@ -97,6 +110,7 @@ def make_bench(
         judge: an outside encoder.
         sae: an autoencoder, whose features are studied in place of heads.
         features: number of its features, those that are strongest on the reference pictures.
+        neurons: number of neurons, those that are strongest on them, which are studied in place of heads; 0 for none.
 
     Raises:
         UsageError: if the decoder reads no embeddings, the encoder's blocks cannot be hooked, there is no reference
@@ -108,8 +122,10 @@ def make_bench(
         raise UsageError(f"{encoder.spec.name} is not loaded.")
     starts = range(0, len(images), REFERENCE_BATCH)
     batches = [encoder.preprocess(images[start : start + REFERENCE_BATCH]) for start in starts]
-    traces = [encoder.trace(batch) for batch in batches]
-    if sae is None:
+    traces = [encoder.trace(batch, neurons=neurons > 0) for batch in batches]
+    if neurons:
+        components = Components(strongest_neurons(traces, neurons))
+    elif sae is None:
         components = heads_of(encoder.spec)
     else:
         check_studied(sae, encoder.spec)

@@ -1,6 +1,7 @@
-"""Components that studies ablate: parts of the model, or features of one sparse autoencoder.
+"""Components that studies ablate: heads, neurons, or features of one sparse autoencoder.
 
-A head's write is recorded and replaced where its attention's output enters the residual stream. A feature's write is
+The write of a head or neuron is recorded and replaced where the output of its attention or MLP enters the residual
+stream. A feature's write is
 `activation * multiplier * W_dec[i]`; replacing it encodes the running value, changes the feature, decodes and adds the
 error back (`steerlens.saes.feature_interventions`).
 """
@@ -19,7 +20,7 @@ from steerlens.interventions import Intervention, Resample
 from steerlens.lenses import Direction, check_sae, into_stream, parts_of
 from steerlens.saes import SparseAutoencoder, decoder_rows, feature_interventions, value_at
 from steerlens.sites import SAE_KINDS, Site, all_heads
-from steerlens.studies.shared.wording import FEATURES, HEADS
+from steerlens.studies.shared.wording import FEATURES, HEADS, NEURONS
 from steerlens.trace import Trace
 
 
@@ -28,7 +29,7 @@ class Components:
     """Components of one kind.
 
     Attributes:
-        sites: heads, attention outputs and MLPs, or features of the autoencoder.
+        sites: heads, attention outputs and MLPs, neurons, or features of the autoencoder.
         sae: the autoencoder of the features; None for parts of the model.
     """
 
@@ -37,8 +38,10 @@ class Components:
 
     @property
     def words(self) -> str:
-        """The components in a word: `heads` or `features`."""
-        return HEADS if self.sae is None else FEATURES
+        """The components in a word: `heads`, `features` or `neurons`."""
+        if self.sae is not None:
+            return FEATURES
+        return NEURONS if any(site.kind == "neuron" for site in self.sites) else HEADS
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -100,18 +103,24 @@ class Components:
         return replace(placed[0], site=Site("resid_pre", 0)) if placed[0].site.kind == "embed" else placed[0]
 
 
-def component_count(spec: EncoderSpec, sae: SparseAutoencoder | None, features: int) -> int:
-    """Number of components of a study: all heads, or so many features."""
+def component_count(spec: EncoderSpec, sae: SparseAutoencoder | None, features: int, neurons: int = 0) -> int:
+    """Number of components of a study: so many neurons, so many features, or all heads."""
+    if neurons:
+        return neurons
     return spec.n_layers * spec.n_heads if sae is None else min(features, sae.n_features)
 
 
-def sae_identity(sae: SparseAutoencoder | None, features: int) -> dict[str, Any]:
-    """Entries for the features in a study's identity, as JSON values; empty for heads."""
+def component_identity(sae: SparseAutoencoder | None, features: int, neurons: int = 0) -> dict[str, Any]:
+    """Entries for features or neurons in a study's identity, as JSON values; empty for heads."""
+    if neurons:
+        return {"neurons": neurons}
     return {} if sae is None else {"sae": {"name": sae.name, "identity": sae.identity, "features": features}}
 
 
-def sae_setup(sae: SparseAutoencoder | None) -> dict[str, str]:
+def component_setup(sae: SparseAutoencoder | None, neurons: int = 0) -> dict[str, str]:
     """Fields for the components in the setup of a study's summary; empty for heads."""
+    if neurons:
+        return {"components": NEURONS}
     if sae is None:
         return {}
     words = f"{sae.name}: {sae.n_features} features of {sae.site}, {sae.activation.name}"
@@ -152,6 +161,27 @@ def strongest_features(
     writes = total * decoder_rows(sae, traces[0]).norm(dim=-1)
     best = writes.cpu().argsort(descending=True, stable=True)[: min(count, active)]
     return tuple(sae.feature(index) for index in sorted(best.tolist()))
+
+
+@torch.no_grad()
+def strongest_neurons(traces: Sequence[Trace], count: int) -> tuple[Site, ...]:
+    """Chooses the neurons of all layers with the largest mean write on the readout tokens of reference pictures.
+
+    Args:
+        traces: traces of the pictures, with neurons.
+        count: number of neurons.
+
+    Raises:
+        UsageError: if there are fewer.
+    """
+    layers = range(traces[0].n_layers)
+    sums = [torch.stack([trace.neurons.norms(layer).float().sum(dim=(0, 1)) for trace in traces]) for layer in layers]
+    total = torch.cat([of_layer.sum(dim=0) for of_layer in sums]).cpu()
+    if count > len(total):
+        raise UsageError(f"--neurons {count}: there are only {len(total)} neurons in this encoder.")
+    sites = [Site("neuron", layer, index=unit) for layer in layers for unit in range(sums[layer].shape[1])]
+    best = total.argsort(descending=True, stable=True)[:count]
+    return tuple(sites[place] for place in sorted(best.tolist()))
 
 
 def heads_of(spec: EncoderSpec) -> Components:

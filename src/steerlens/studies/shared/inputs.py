@@ -39,13 +39,17 @@ class ModelLoader(Protocol):
 
 
 def study_sae(arguments: ComponentArguments) -> SparseAutoencoder | None:
-    """Reads the sparse autoencoder that the options name; None for a study of heads.
+    """Reads the sparse autoencoder that the options name; None for a study of heads or neurons.
 
     Raises:
-        UsageError: if options describe an autoencoder that was not given, too few features are studied, or its files do
-            not say what it is.
+        UsageError: if options describe an autoencoder that was not given, too few features or neurons are studied, or
+            its files do not say what it is.
         ModelError: if its files cannot be read.
     """
+    if arguments.neurons and arguments.sae is not None:
+        raise UsageError("give --sae to study features, or --neurons to study neurons, not both.")
+    if arguments.neurons < 0 or 0 < arguments.neurons < 4:
+        raise UsageError(f"a study correlates over neurons: it needs at least 4 of them, not {arguments.neurons}.")
     if arguments.sae is None:
         names = ("sae_site", "sae_activation", "features")
         refuse_unused(arguments, names, "they describe a sparse autoencoder, and none was given (--sae)")

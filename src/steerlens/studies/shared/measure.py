@@ -53,7 +53,7 @@ def read_parts(folder: StudyFolder, stage: str, subjects: Sequence[Subject]) -> 
 def _write_scores(bench: Bench, subject: Subject) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """Visible norms of the heads' writes, and their cosines with the final residual."""
     encoder = bench.encoder
-    trace = encoder.trace(encoder.preprocess([subject.image]))
+    trace = bench.trace(subject.image)
     directions, final = bench.components.directions, trace.final.float()[:, None]
     written = writes(encoder, trace, bench.sites, directions).float()
     centred = encoder.spec.centred

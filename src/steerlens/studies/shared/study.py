@@ -54,7 +54,7 @@ class Report(Generic[_Summary]):
     figures: "Callable[[_Summary], Mapping[str, Figure]]" = field(default=lambda _: {})
 
     def worded(self, components: Callable[[_Summary], str]) -> "Report[_Summary]":
-        """The same report in the words of a summary's components, `heads` or `features`.
+        """The same report in the words of a summary's components: `heads`, `features` or `neurons`.
 
         Args:
             components: returns the components of a summary.

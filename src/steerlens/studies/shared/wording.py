@@ -1,4 +1,4 @@
-"""Words of a study whose components are features, from the words of one whose components are heads."""
+"""Words of a study of features or neurons, from the words of one of heads."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
-HEADS, FEATURES = "heads", "features"
+HEADS, FEATURES, NEURONS = "heads", "features", "neurons"
 """Components of a study, as its summary names them."""
 
 # Names of files and options keep their words: importance-heads.png, --heads.
@@ -23,11 +23,11 @@ def worded(words: _T, components: str) -> _T:
 
     Args:
         words: a text, or texts inside sequences and dataclasses.
-        components: `heads` or `features`.
+        components: `heads`, `features` or `neurons`.
     """
     if components == HEADS:
         return words
-    return cast(_T, _reworded(words))
+    return cast(_T, _reworded(words, components))
 
 
 def worded_by(report: Callable[..., _T], components: Callable[[Any], str]) -> Callable[..., _T]:
@@ -45,23 +45,26 @@ def worded_figure(figure: Figure, components: str) -> Figure:
     if components == HEADS:
         return figure
     for text in figure.findobj(Text):
-        text.set_text(cast(str, _reworded(text.get_text())))
+        text.set_text(cast(str, _reworded(text.get_text(), components)))
     # Labels of ticks are written anew when the figure is drawn.
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         locator, ticks = axis.get_major_locator(), axis.get_ticklabels()
         if isinstance(locator, FixedLocator) and ticks:
-            labels = [cast(str, _reworded(tick.get_text())) for tick in ticks]
+            labels = [cast(str, _reworded(tick.get_text(), components)) for tick in ticks]
             axis.set_ticks(axis.get_ticklocs(), labels=labels, fontsize=ticks[0].get_fontsize())
     return figure
 
 
-def _reworded(words: Any) -> Any:
+def _reworded(words: Any, components: str) -> Any:
     if isinstance(words, str):
-        return _HEAD.sub(lambda match: ("Feature" if match[1] == "H" else "feature") + match[2], words)
+        noun = components.removesuffix("s")
+        return _HEAD.sub(lambda match: (noun.capitalize() if match[1] == "H" else noun) + match[2], words)
     if is_dataclass(words) and not isinstance(words, type):
         texts = {field.name: getattr(words, field.name) for field in fields(words)}
-        own = {name: _reworded(value) for name, value in texts.items() if isinstance(value, str | tuple | list)}
+        own = {
+            name: _reworded(value, components) for name, value in texts.items() if isinstance(value, str | tuple | list)
+        }
         return replace(words, **own)
     if isinstance(words, tuple | list):
-        return type(words)(_reworded(word) for word in cast(Sequence[Any], words))
+        return type(words)(_reworded(word, components) for word in cast(Sequence[Any], words))
     return words
