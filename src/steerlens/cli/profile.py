@@ -89,6 +89,9 @@ class Command:
     sae_site: str | None = None
     """With --sae: where the autoencoder reads, such as resid_post.8 or embedding. Default: what its files say."""
 
+    sae_activation: str | None = None
+    """With --sae: its activation, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
+
     decode: int | None = None
     """With --sae: number of features that are decoded, those with the largest sum of activations. Default: 256."""
 
@@ -110,8 +113,8 @@ class Command:
             from steerlens.cli.profile_features import run_features
 
             return run_features(self)
-        if self.sae_site is not None or self.decode is not None:
-            raise UsageError("--sae-site and --decode: no effect, because features need --sae.")
+        if self.sae_site is not None or self.sae_activation is not None or self.decode is not None:
+            raise UsageError("--sae-site, --sae-activation and --decode: no effect, because features need --sae.")
         if self.dry_run:
             return self._dry_run()
         with ProgressBar(quiet=self.settings.json) as progress:

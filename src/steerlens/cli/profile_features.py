@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steerlens.cli.console import ProgressBar, emit_json, say
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from steerlens.profiles.features import FeatureOptions
     from steerlens.saes import SparseAutoencoder
     from steerlens.studies.shared import ModelLoader
+    from steerlens.sweep import SaeFit
     from steerlens.vocabulary import Vocabulary
     from steerlens.zoo import Pair
 
@@ -26,8 +28,9 @@ def run_features(command: "Command") -> int:
     """Runs the command and returns the exit code."""
     from steerlens.profiles.features import FeatureReader, profile_features, write_feature_page
     from steerlens.profiles.measure import native
-    from steerlens.progress import run_to_end
+    from steerlens.progress import Progress, run_to_end
     from steerlens.studies.shared import load_models
+    from steerlens.sweep import SaeFit
 
     _refuse_heads(command)
     if command.dry_run:
@@ -37,25 +40,35 @@ def run_features(command: "Command") -> int:
         progress.stage("loading", 1)
         ready = _prepare(command, load_models)
         progress.advance(1)
+
+        def show(event: Progress) -> None:
+            progress.show(event)
+            if isinstance(event.payload, SaeFit):  # before hours of dashboards
+                for line in _fit_lines(ready.sae, event.payload):
+                    progress.say(line)
+
         events = profile_features(ready.pair, ready.sae, ready.shown, ready.options, command.out, ready.words)
-        profile = run_to_end(events, progress.show)
+        profile = run_to_end(events, show)
         progress.stage("page", 1)
         reader = FeatureReader(native(ready.pair.encoder), ready.sae.to(ready.pair.encoder.device))
         page = write_feature_page(profile, reader, ready.shown.pictures, command.out)
         progress.advance(1)
     if settings.json:
-        emit_json({**asdict(profile), "page": page, "seconds": time.monotonic() - start})
+        emit_json({**profile.to_json(), "page": page, "seconds": time.monotonic() - start})
         return 0
-    fidelity = ", ".join(f"{name} {value:.2f}" for name, value in profile.fidelity.items())
-    say(f"{profile.sae} at {profile.site}: {fidelity}")
-    if not profile.fidelity["explained variance"] >= 0.5:
-        say("WARNING: a poor fit: the autoencoder explains less than half of the variance, so features say little")
     alive = profile.n_features - profile.dead
     seconds = time.monotonic() - start
     say(f"{profile.n_features} features over {profile.pictures} pictures ({profile.source}) in {seconds:.0f} s")
     say(f"{alive} active, {profile.dead} never; {profile.decoded} decoded")
     say(f"page: {page}")
     return 0
+
+
+def _fit_lines(sae: "SparseAutoencoder", fit: "SaeFit") -> Iterator[str]:
+    """Lines on how well the autoencoder fits the first pictures, with a warning about a poor fit."""
+    yield f"{sae.name} at {sae.site}, on the first pictures: {fit.words}"
+    if fit.is_poor:
+        yield f"WARNING: {sae.name} FITS THESE PICTURES POORLY: its features say little about them."
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +96,7 @@ def _prepare(command: "Command", load: "ModelLoader") -> _Prepared:
     settings, strength = command.settings, None if command.strength is None else Strength.parse(command.strength)
     if command.vocabulary is not None:
         check_vocabulary_files(command.vocabulary)
-    sae = load_sae(command.sae, site=command.sae_site)
+    sae = load_sae(command.sae, site=command.sae_site, activation=command.sae_activation)
     shown = command.pictures()
     pair = load(settings).pair
     options = FeatureOptions(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.cells import SteeredCell, TracedPicture
     from steerlens.sweep.effects import unit_effects
     from steerlens.sweep.engine import FinishedCells, batch_size, decode_cells, run
-    from steerlens.sweep.fits import SaeFit
+    from steerlens.sweep.fits import FitMeter, SaeFit
     from steerlens.sweep.job import Job, Target
     from steerlens.sweep.look import Engine, look_in, ray_engine
     from steerlens.sweep.names import check_names, check_names_of
@@ -35,6 +35,7 @@ __all__ = [
     "DecodingOptions",
     "Engine",
     "FinishedCells",
+    "FitMeter",
     "Job",
     "LensOptions",
     "LookOptions",

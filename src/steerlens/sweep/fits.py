@@ -36,6 +36,20 @@ class SaeFit:
             fidelity = replace(fidelity, explained_variance=1 - fidelity.error_norm**2)
         return fidelity.is_poor
 
+    @property
+    def words(self) -> str:
+        """The fit in one line."""
+        fidelity = self.fidelity
+        explained = f"explained variance {fidelity.explained_variance:.2f}"
+        if math.isnan(fidelity.explained_variance):
+            explained = "explained variance unknown, as there is one value"
+        where = "after the readout" if fidelity.after_readout else "of what it reads"
+        return (
+            f"{explained}, L0 {fidelity.l0:.1f}, {100 * fidelity.dead_share:.0f} % of its features silent "
+            f"({self.tokens}); error {100 * fidelity.error_norm:.0f} % of the value's norm, "
+            f"cosine {fidelity.cosine:.2f} {where}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The fit as JSON values."""
         finite = {
@@ -46,23 +60,30 @@ class SaeFit:
 
 
 class FitMeter:
-    """Measures the fit of one autoencoder, picture by picture."""
+    """Measures the fit of one autoencoder, batch by batch."""
 
     def __init__(self, sae: SparseAutoencoder) -> None:
         self._sae = sae
         self._trained, self._readout = FidelityMeter(sae), FidelityMeter(sae)
         self._on_tokens = sae.trained_on in ("all", "patch") and not sae.reads_embedding
 
+    @property
+    def tokens(self) -> str:
+        """The tokens that the fidelity is measured on, in words."""
+        if not self._on_tokens:
+            return "embeddings" if self._sae.reads_embedding else "readout tokens"
+        return "image patches" if self._sae.trained_on == "patch" else "all tokens"
+
     @torch.no_grad()
     def add(self, encoder: Encoder, trace: Trace, inputs: Inputs) -> None:
-        """Adds one picture.
+        """Adds a batch of pictures.
 
         Raises:
             UsageError: if the autoencoder does not fit the encoder.
         """
         sae, values = self._sae, value_at(self._sae, trace)
 
-        def readout(read: Float[Tensor, "1 R d"]) -> Float[Tensor, "1 E"]:
+        def readout(read: Float[Tensor, "B R d"]) -> Float[Tensor, "B E"]:
             return encoder.readout(into_stream(sae, read, trace.out_weights).to(trace.final))
 
         self._readout.add(values, None if sae.reads_embedding else readout)
@@ -79,7 +100,6 @@ class FitMeter:
         if math.isnan(fidelity.error_norm):
             raise UsageError(f"{self._sae.name}: what it reads at {self._sae.site} is zero on every input.")
         if not self._on_tokens:
-            return SaeFit(fidelity, "embeddings" if self._sae.reads_embedding else "readout tokens")
-        tokens = "image patches" if self._sae.trained_on == "patch" else "all tokens"
+            return SaeFit(fidelity, self.tokens)
         read = {name: getattr(fidelity, name) for name in ("cosine", "after_readout", "error_norm")}
-        return SaeFit(replace(self._trained.result(), **read), tokens)
+        return SaeFit(replace(self._trained.result(), **read), self.tokens)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from steerlens.cli.main import main
 from steerlens.errors import StoreError, UsageError
@@ -30,7 +31,7 @@ from steerlens.profiles.features.effects import ablation_effects, measured_heads
 from steerlens.profiles.measure import native
 from steerlens.profiles.pictures import ProfilePictures, folder_pictures
 from steerlens.progress import run_to_end
-from steerlens.saes import EMBEDDING, JumpReLU, SparseAutoencoder
+from steerlens.saes import EMBEDDING, JumpReLU, Normalisation, SparseAutoencoder, fidelity
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.training import SaeFigures, write_sae
@@ -146,7 +147,7 @@ def test_heads_add_their_write_along_the_encoder(pair: Pair, photos: Path) -> No
     reader = FeatureReader(encoder, sae)
     inputs = encoder.preprocess([picture.open() for picture in folder_pictures(photos, 3).pictures])
     features, pictures, tokens = torch.tensor([3, 8]), torch.tensor([2, 1]), torch.tensor([0, 4])
-    found = measured_heads(reader, inputs, features, pictures, tokens)
+    found = measured_heads(reader, inputs, features, pictures, tokens, torch.ones(2))
     assert found.shape == (2, 2, encoder.spec.n_heads)  # resid_post.1 comes after two layers
     for layer in range(2):
         for head in range(encoder.spec.n_heads):
@@ -157,6 +158,30 @@ def test_heads_add_their_write_along_the_encoder(pair: Pair, photos: Path) -> No
     assert len(FeatureReader(encoder, made_sae(pair, Site("mlp_out", 1))).head_layers) == 0
     assert list(FeatureReader(encoder, made_sae(pair, Site("attn_out", 1))).head_layers) == [1]
     assert list(FeatureReader(encoder, made_sae(pair, Site("resid_pre", 1))).head_layers) == [0]
+
+
+@pytest.mark.parametrize("kind", ["constant", "unit_norm", "layer_norm"])
+def test_heads_add_to_the_pre_activation_of_a_normalised_value(kind: Any, pair: Pair, photos: Path) -> None:
+    """All that is written before the autoencoder adds up to the pre-activation, divided as its input is."""
+    encoder = native(pair.encoder)
+    sae = replace(made_sae(pair), normalisation=Normalisation(kind, 0.5 if kind == "constant" else 1.0))
+    sae = replace(sae, b_enc=sae.b_enc + 20)  # every feature is active, so activations are pre-activations
+    events = profile_features(pair, sae, folder_pictures(photos, 3), options(pair, n_decoded=0), photos.parent / kind)
+    run_to_end(events)
+    inputs = encoder.preprocess([picture.open() for picture in folder_pictures(photos, 3).pictures])
+    sites = [Site("head", layer, head) for layer in range(2) for head in range(encoder.spec.n_heads)]
+    value = encoder.record(inputs, [Site("resid_post", 1)])[Site("resid_post", 1)]
+    heads = encoder.record(inputs, sites)
+    for row in rows_of(photos.parent / kind)[::13]:
+        feature, picture = row["feature"], row["tops"][0]["picture"]
+        token = row["tops"][0]["heat"].index(255)
+        divisor = sae.normalisation.affine(value).divisor[picture, token]
+        weights = sae.W_enc[:, feature]
+        weights = weights - weights.mean() if kind == "layer_norm" else weights
+        expected = {site.label: float(heads[site][picture, token] @ weights / divisor) for site in sites}
+        for measured in row["heads_measured"]:
+            assert measured["value"] == pytest.approx(expected[measured["head"]], rel=2e-3, abs=2e-3)
+        assert row["heads_measured"][0]["value"] == pytest.approx(max(expected.values()), rel=2e-3, abs=2e-3)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -193,6 +218,11 @@ def test_the_table_holds_every_feature(pair: Pair, finished: tuple[Path, Profile
     assert decoded == sorted(activations.sum(dim=(0, 1)).topk(3).indices.tolist())
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["n_features"] == F and summary["pictures"] == 5
+    values = pair.encoder.record(inputs, [Site("resid_post", 1)])[Site("resid_post", 1)]
+    fit = fidelity(sae, values)
+    assert summary["fit"]["explained_variance"] == pytest.approx(fit.explained_variance, rel=1e-4)
+    assert summary["fit"]["dead_share"] == fit.dead_share and summary["fit"]["tokens"] == "all tokens"
+    assert summary["fit"]["after_readout"] is True and summary["fit"]["is_poor"] is True
 
 
 def test_the_page_gives_the_table_to_its_script(finished: tuple[Path, ProfilePictures]) -> None:
@@ -299,7 +329,7 @@ def test_the_command(pair: Pair, pair_folder: Path, photos: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["n_features"] == F and Path(told["page"]).is_file()
+    assert told["n_features"] == F and Path(told["page"]).is_file() and told["fit"]["n_values"] == 5 * 5
     assert "random texts" in rows_of(tmp_path / "out")[0]["names"]
     assert main([*command, "--dry-run"]) == 0
     assert "only what is missing is computed" in capsys.readouterr().out
@@ -307,3 +337,17 @@ def test_the_command(pair: Pair, pair_folder: Path, photos: Path, tmp_path: Path
     assert "no effect with --sae" in capsys.readouterr().err
     assert main([*command[:5], "--out", str(tmp_path / "other"), "--decode", "2"]) == 2
     assert "features need --sae" in capsys.readouterr().err
+
+
+def test_plain_tensors_are_described_with_site_and_activation_from_options(
+    pair: Pair, pair_folder: Path, photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    sae = made_sae(pair)
+    save_file({"W_enc": sae.W_enc, "W_dec": sae.W_dec}, tmp_path / "plain.safetensors")
+    command = ["profile", "--model", str(pair_folder), "--images", str(photos), "--sae", str(tmp_path)]
+    command += ["--sae-site", "resid_post.1", "--sae-activation", "top_k:5", "--decode", "0", "--ablate", "0"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    # Said before the dashboards are computed, in words as loud as those of `lens`.
+    assert told.err.index("FITS THESE PICTURES POORLY") < told.err.index("features:")
+    assert "on the first pictures: explained variance" in told.err and "L0 5.0" in told.err

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from steerlens.atlas import Atlas, Reading, UnitReading
-from steerlens.sweep import Job, SaeFit
+from steerlens.sweep import Job
 
 _SHOWN = 6
 """Units named for each ranking."""
@@ -17,25 +17,12 @@ def fit_lines(job: Job) -> Iterator[str]:
     for name, fit in job.survey.fits.items():
         active = list(job.survey.active[name].values())
         span = f"{min(active)}" if min(active) == max(active) else f"{min(active)} to {max(active)}"
-        yield f"{name}, on these inputs: {fit_words(fit)}; {span} active features an input"
+        yield f"{name}, on these inputs: {fit.words}; {span} active features an input"
         if fit.is_poor:
             yield (
                 f"WARNING: {name} FITS THESE INPUTS POORLY: its features say little about them. Was it trained on this "
                 "model, at this site, on such pictures and on these tokens?"
             )
-
-
-def fit_words(fit: SaeFit) -> str:
-    """Fit in one line."""
-    fidelity = fit.fidelity
-    explained = f"explained variance {fidelity.explained_variance:.2f}"
-    if fidelity.explained_variance != fidelity.explained_variance:
-        explained = "explained variance unknown, as there is one value"
-    where = "after the readout" if fidelity.after_readout else "of what it reads"
-    return (
-        f"{explained}, L0 {fidelity.l0:.1f}, {100 * fidelity.dead_share:.0f} % of its features silent ({fit.tokens}); "
-        f"error {100 * fidelity.error_norm:.0f} % of the value's norm, cosine {fidelity.cosine:.2f} {where}"
-    )
 
 
 def unit_lines(atlas: Atlas, reading: Reading) -> Iterator[str]:

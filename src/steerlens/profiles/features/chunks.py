@@ -213,8 +213,8 @@ class Chunks:
         if self.words is None or self.options.names != "omp":
             return [None] * len(added)
         return [
-            str(found)
-            for found in omp_rows(added - self.base, self.words, self.options.n_texts, seed=self.options.seed)
+            str(decomposition)
+            for decomposition in omp_rows(added - self.base, self.words, self.options.n_texts, seed=self.options.seed)
         ]
 
     def _decoded(self, features: Int[Tensor, "N"], added: Float[Tensor, "N E"]) -> dict[int, dict[str, Any]]:
@@ -225,11 +225,11 @@ class Chunks:
         embeddings = torch.cat([self.alone(chosen), added[places]])
         seeds = [self.options.seed] * len(embeddings)
         events = redecode(self.pair.encoder, self.pair.decoder, embeddings, seeds, self.options.decode, keep=True)
-        shown = run_to_end(events)
-        if shown.pictures is None:
+        decoded = run_to_end(events)
+        if decoded.pictures is None:
             return {}
-        fidelity = cosine_similarity(embeddings.cpu(), shown.embeddings).tolist()
-        images = [png_bytes(Image.fromarray(array)) for array in eight_bit(shown.pictures)]
+        fidelity = cosine_similarity(embeddings.cpu(), decoded.embeddings).tolist()
+        images = [png_bytes(Image.fromarray(array)) for array in eight_bit(decoded.pictures)]
         rows: dict[int, dict[str, Any]] = {}
         for number, feature in enumerate(chosen.tolist()):
             rows[feature] = {}

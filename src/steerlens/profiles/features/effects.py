@@ -1,9 +1,12 @@
 """Effects of features on their top picture: real ablation, and the heads whose writes activate them.
 
-ablation    the feature's part is taken out of the value on every token of a real forward pass; error and other features
-            stay: x -> x - f_i m W_dec[i]; its control takes out a random direction of the same size on every token
+ablation    the feature's part is taken out of the value in a real forward pass, on every token that the autoencoder was
+            trained on; error and other features stay: x -> x - f_i m W_dec[i]; its control takes out a random direction
+            of the same size on the same tokens
 heads       at the token where the feature is strongest, what each earlier head adds to its pre-activation:
-            <h, W_enc[:, i]>; by weights alone, the norm of W_O W_enc[:, i], the most that a head's values of norm 1 add
+            <h, w> / σ, with w = W_enc[:, i] and σ the divisor of the autoencoder's normalisation there, frozen; a
+            normalisation by layer also takes the mean of w out. By weights alone, |W_O w|: the most that head values of
+            norm 1 add where σ is 1
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,11 +97,13 @@ class FeatureReader:
         return into_stream(self.sae, self.sae.W_dec[features], self.encoder.projections()[0])
 
     def head_weights(self, features: Int[Tensor, "N"]) -> Float[Tensor, "N L H d"]:
-        """W_O W_enc[:, i] of the heads before the autoencoder: what head values add to the pre-activations."""
+        """W_O W_enc[:, i] of the heads before the autoencoder: what head values add to pre-activations, σ being 1."""
         weights = [self.encoder.projections()[0][layer] for layer in self.head_layers]
         if not weights:
             return torch.zeros(len(features), 0, self.encoder.spec.n_heads, 1)
         encoder = self.sae.W_enc[:, features]
+        if self.sae.normalisation.kind == "layer_norm":
+            encoder = encoder - encoder.mean(dim=0)
         return torch.stack([torch.einsum("hdw,wn->nhd", weight.to(encoder), encoder) for weight in weights], dim=1)
 
 
@@ -197,6 +202,7 @@ def measured_heads(
     features: Int[Tensor, "N"],
     pictures: Int[Tensor, "N"],
     tokens: Int[Tensor, "N"],
+    divisors: Float[Tensor, "N"],
 ) -> Float[Tensor, "N L H"]:
     """Computes what each earlier head adds to the pre-activation of each feature, on one token of one picture.
 
@@ -206,6 +212,7 @@ def measured_heads(
         features: the features.
         pictures: the picture of the batch for each.
         tokens: the token of the picture for each.
+        divisors: divisor of the autoencoder's normalisation on each of these tokens.
     """
     layers = reader.head_layers
     if not len(layers):
@@ -213,7 +220,8 @@ def measured_heads(
     values, parts = reader.head_values(inputs, layers), list[Tensor]()
     for rows in torch.arange(len(features)).split(_ROWS):
         own = torch.stack([of_layer[pictures[rows], tokens[rows]] for of_layer in values], dim=1)
-        parts.append((own * reader.head_weights(features[rows]).to(own)).sum(dim=-1).float().cpu())
+        added = (own * reader.head_weights(features[rows]).to(own)).sum(dim=-1).float()
+        parts.append((added / divisors[rows, None, None].to(added)).cpu())
     return torch.cat(parts)
 
 

@@ -6,6 +6,7 @@ from steerlens.decoders import DecodeOptions
 from steerlens.errors import UsageError
 from steerlens.lenses import Strength
 from steerlens.naming import NamesMethod
+from steerlens.saes import SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,8 @@ class FeatureOptions:
             raise UsageError("--top must be at least 1; --texts and --decode cannot be negative.")
         if self.names == "textspan":
             raise UsageError("--names textspan explains the writes of heads; a feature has one direction: --names omp.")
+
+
+def reads_values(sae: SparseAutoencoder, options: FeatureOptions) -> bool:
+    """True if the pass that measures effects needs the autoencoder's values: to ablate, or to divide heads' writes."""
+    return options.ablate or sae.normalisation.kind != "none"

@@ -88,8 +88,8 @@ def _sheets(pictures: Sequence[ProfilePicture], spec: EncoderSpec) -> Iterator[b
         sheet = Image.new("RGB", (_ROW * _SIDE, _ROW * _SIDE))
         for place, picture in enumerate(pictures[start : start + _ROW * _ROW]):
             image = picture.open()
-            seen = image.crop(spec.view(image.size).visible) if spec.geometry is not None else image
-            sheet.paste(seen.convert("RGB").resize((_SIDE, _SIDE)), (place % _ROW * _SIDE, place // _ROW * _SIDE))
+            visible = image.crop(spec.view(image.size).visible) if spec.geometry is not None else image
+            sheet.paste(visible.convert("RGB").resize((_SIDE, _SIDE)), (place % _ROW * _SIDE, place // _ROW * _SIDE))
         buffer = io.BytesIO()
         sheet.save(buffer, "webp", quality=85)
         yield buffer.getvalue()
@@ -138,8 +138,8 @@ def _page(profile: FeatureProfile, spec: EncoderSpec) -> str:
         encoder=short_name(spec.name),
         source=without_folders(profile.source),
         alive=profile.n_features - profile.dead,
-        fidelity={name: f"{value:.2f}" for name, value in profile.fidelity.items()},
-        poor=not (profile.fidelity["explained variance"] >= 0.5),
+        fit=profile.fit.words,
+        poor=profile.fit.is_poor,
         css=Markup(report + package.joinpath("features.css").read_text(encoding="utf-8")),
         js=Markup(package.joinpath("features.js").read_text(encoding="utf-8")),
         data=DATA,

@@ -1,5 +1,6 @@
 """Run of feature dashboards, part by part, so that it can be resumed and its memory does not grow.
 
+fit           how well the autoencoder fits the first pictures
 activations   one pass over the pictures; its state replaces that of the pass so far every few batches
 effects       one pass over batches of pictures: features whose first top picture is in the batch
 features      texts, similar features, heads by weights and decoded pictures, chunk by chunk, to parquet
@@ -20,23 +21,22 @@ from steerlens.printable import without_folders
 from steerlens.profiles.features.activations import ActivationMeter, histogram_range
 from steerlens.profiles.features.chunks import Chunks, Neutral
 from steerlens.profiles.features.effects import FeatureReader, ablation_effects, measured_heads
+from steerlens.profiles.features.fit import measured_fit
 from steerlens.profiles.features.memory import give_back_freed
-from steerlens.profiles.features.options import FeatureOptions
+from steerlens.profiles.features.options import FeatureOptions, reads_values
 from steerlens.profiles.features.tables import COLUMNS, FOLDER, chunk_name
 from steerlens.profiles.measure import native
 from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, batches
 from steerlens.progress import Progress
 from steerlens.runs import table_bytes
-from steerlens.saes import FidelityMeter, SparseAutoencoder
+from steerlens.saes import SparseAutoencoder
 from steerlens.studies.shared import StudyFolder, open_study
+from steerlens.sweep import SaeFit
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo import Pair
 
 _SAVED_EVERY = 8
 """Batches between two states of the first pass."""
-
-_FIDELITY_BATCHES = 4
-"""Batches that fidelity is measured on, at the start."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FeatureProfile:
         n_features: number of features.
         dead: features that no picture activates.
         decoded: features with decoded pictures.
-        fidelity: fidelity on the first pictures: explained variance, L0, cosine.
+        fit: fit of the autoencoder to the first pictures.
         edges: edges of the histograms' bins.
         chance: excess that the best text of a meaningless direction stays below in 95 of 100 cases.
         chunks: number of parquet files.
@@ -67,11 +67,15 @@ class FeatureProfile:
     n_features: int
     dead: int
     decoded: int
-    fidelity: dict[str, float]
+    fit: SaeFit
     edges: tuple[float, ...]
     chance: float
     chunks: int
     chunk: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The profile as JSON values."""
+        return {**asdict(self), "fit": self.fit.to_json()}
 
 
 def profile_features(
@@ -100,7 +104,8 @@ def profile_features(
     _check_fit(reader)
     words = texts_of(pair, options, vocabulary)
     with open_study(folder, feature_identity(pair, sae, shown, options, words)) as study:
-        meter, neutral, fidelity = yield from _activations(reader, shown.pictures, options, study)
+        fit = yield from measured_fit(reader, shown.pictures, options.batch, study)
+        meter, neutral = yield from _activations(reader, shown.pictures, options, study)
         effects = yield from _effects(reader, shown.pictures, options, meter, study)
         chunks = Chunks(pair, reader, options, meter, neutral, effects, words)
         count = -(-sae.n_features // options.chunk)
@@ -121,13 +126,13 @@ def profile_features(
             n_features=sae.n_features,
             dead=int((meter.active == 0).sum()),
             decoded=len(chunks.decoded),
-            fidelity=fidelity,
+            fit=fit,
             edges=tuple(meter.edges()),
             chance=chunks.chance,
             chunks=count,
             chunk=options.chunk,
         )
-        study.write_json("summary.json", asdict(profile))
+        study.write_json("summary.json", profile.to_json())
         return profile
 
 
@@ -180,15 +185,13 @@ def _inputs(reader: FeatureReader, chunk: Sequence[ProfilePicture]) -> Inputs:
 
 def _activations(
     reader: FeatureReader, pictures: Sequence[ProfilePicture], options: FeatureOptions, study: StudyFolder
-) -> Generator[Progress, None, tuple[ActivationMeter, Neutral, dict[str, float]]]:
-    """First pass: activations, the mean final residual, and fidelity on the first pictures."""
+) -> Generator[Progress, None, tuple[ActivationMeter, Neutral]]:
+    """First pass: activations, and the mean final residual."""
     chunks = batches(pictures, options.batch)
     state = study.part("activations") if study.has("activations") else {}
     meter = ActivationMeter.from_state(state) if state else None
     final = state.get("final", torch.zeros(0))
     embedding = state.get("embedding", torch.zeros(0))
-    figures = state.get("fidelity", torch.zeros(0))
-    measured = FidelityMeter(reader.sae)
     for number, chunk in enumerate(chunks):
         done = number * options.batch + len(chunk)
         if meter is not None and int(meter.pictures) >= done:
@@ -200,23 +203,18 @@ def _activations(
             largest = histogram_range(values) / float(norm)
             meter = ActivationMeter(reader.sae.n_features, values.shape[1], options.n_top, largest)
             final, embedding = torch.zeros(last.shape[1:]), torch.zeros(reader.encoder.spec.embedding_size)
-        if number < _FIDELITY_BATCHES:
-            measured.add(values)
-            found = measured.result()
-            figures = torch.tensor([found.explained_variance, found.l0, found.cosine])
         meter.add(reader.sae.encode(values))
         final = final + last.sum(dim=0).cpu()
         embedding = embedding + reader.encoder.readout(last.to(reader.encoder.dtype)).float().sum(dim=0).cpu()
         if done == len(pictures) or (number + 1) % _SAVED_EVERY == 0:
-            study.add("activations", {**meter.state(), "final": final, "embedding": embedding, "fidelity": figures})
+            study.add("activations", {**meter.state(), "final": final, "embedding": embedding})
         give_back_freed()
         yield Progress("activations", done, len(pictures), "pictures")
     if meter is None:
         raise UsageError("there are no pictures to describe features over.")
     device = reader.encoder.device
     neutral = Neutral((final / len(pictures)).to(device), (embedding / len(pictures)).to(device))
-    names = ("explained variance", "active features", "cosine")
-    return meter, neutral, dict(zip(names, figures.tolist(), strict=True))
+    return meter, neutral
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,18 +272,20 @@ def _batch_effects(
     if not len(features):
         empty = torch.zeros(0)
         return {"features": features, "moved": empty, "control": empty.clone(), "heads": nothing.half()}
-    inputs, rows = _inputs(reader, chunk), first[features]
+    inputs, rows, places = _inputs(reader, chunk), first[features], strongest[features]
     moved, control = torch.full((2, len(features)), torch.nan)
-    if options.ablate:
+    divisors = torch.ones(len(features))
+    if reads_values(reader.sae, options):
         values, _ = reader.values(inputs)
-        activations = reader.sae.encode(values)
-        _, _, multiplier = reader.sae.normalisation.affine(values)
-        shape = (*values.shape[:-1], 1)
-        undone = torch.as_tensor(multiplier).to(values).expand(shape)
-        moved, control = (
-            ablation_effects(reader, inputs, features, rows, activations, undone, control=random)
-            for random in (False, True)
-        )
-    tokens = torch.tensor(reader.tokens)[strongest[features]]
-    heads = measured_heads(reader, inputs, features, rows, tokens) if layers else nothing
+        normalisation = reader.sae.normalisation.affine(values)
+        divisors = normalisation.divisor[..., 0].expand(values.shape[:-1])[rows, places].cpu()
+        if options.ablate:
+            activations = reader.sae.encode(values)
+            undone = normalisation.multiplier.to(values)
+            moved, control = (
+                ablation_effects(reader, inputs, features, rows, activations, undone, control=random)
+                for random in (False, True)
+            )
+    tokens = torch.tensor(reader.tokens)[places]
+    heads = measured_heads(reader, inputs, features, rows, tokens, divisors) if layers else nothing
     return {"features": features, "moved": moved.clone(), "control": control.clone(), "heads": heads.half()}

@@ -6,7 +6,8 @@ from steerlens.encoders import EncoderSpec
 from steerlens.lenses import trained_tokens
 from steerlens.profiles.features.activations import BINS
 from steerlens.profiles.features.effects import ablation_place, layers_of_heads
-from steerlens.profiles.features.options import FeatureOptions
+from steerlens.profiles.features.fit import FIT_BATCHES
+from steerlens.profiles.features.options import FeatureOptions, reads_values
 from steerlens.saes import SparseAutoencoder
 from steerlens.sites import Site
 from steerlens.studies.shared import Work
@@ -41,9 +42,11 @@ def feature_work(spec: EncoderSpec, sae: SparseAutoencoder, pictures: int, optio
     """Counts the work of feature dashboards over a number of pictures."""
     F, L = sae.n_features, spec.n_layers
     values = 1.0 if sae.space == "residual" else 2.0
-    passes = pictures * values
-    if options.ablate:
+    on_tokens = sae.trained_on in ("all", "patch") and not sae.reads_embedding
+    passes = pictures * values + min(pictures, FIT_BATCHES * options.batch) * (1 + on_tokens)
+    if reads_values(sae, options):
         passes += pictures * values
+    if options.ablate:
         if isinstance(sae.site, Site):
             _, first = ablation_place(sae, L)
             # Each batch tries the last block with all its pictures, and the shortcuts with ten rows.
