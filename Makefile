@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo docs figures page test lint types unit tables soak fuzz browser bench models real-vit studies studies-full clean study-importance \
+.PHONY: demo docs figures page test lint types unit tables lowest soak fuzz browser bench models real-vit studies studies-full clean study-importance \
 	study-overlay study-strength study-decoder study-identification study-lenses
 
 demo: $(VENV)/.installed
@@ -25,6 +25,15 @@ unit: $(VENV)/.tested $(VENV)/optional browser node_modules/.installed
 # Runs read by datasets, polars and duckdb. `make test` skips these tests: the libraries take 300 MB.
 tables: $(VENV)/.tables
 	$(BIN)/python -m pytest tests/unit/runs/test_tables.py
+
+# The unit tests with the lowest versions that pyproject.toml declares. Their own warnings about one another do not count.
+lowest: $(VENV)/.tested
+	rm -rf $(VENV)/lowest && $(BIN)/python -m venv $(VENV)/lowest
+	$(BIN)/python tests/lowest.py > $(VENV)/lowest/requirements.txt
+	$(VENV)/lowest/bin/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt) \
+		-r $(VENV)/lowest/requirements.txt
+	PYTHONPATH=src $(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -p no:cacheprovider \
+		-W ignore::DeprecationWarning tests/unit --ignore tests/unit/project
 
 # Sweeps killed at random moments and resumed, until 20 kills have hit one; each must equal an undisturbed run.
 KILLS ?= 20
