@@ -38,6 +38,7 @@ from steerlens.sweep import (
     TracedPicture,
     batch_size,
     decode_cells,
+    facts_beside_identity,
     make_job,
     read_picture,
     resolve_target,
@@ -171,6 +172,7 @@ class Explorer:
         pair, job = recipe.model.pair, self._job(recipe)
         manifest = {
             "provenance": pair.provenance.to_json(),
+            **facts_beside_identity(job),
             "inputs": {reading.id: {"name": reading.picture.name, "sha256": reading.picture.sha256}},
         }
         return Atlas(pair.encoder.spec, pair.decoder.spec, job.plan, (reading,), (), manifest)

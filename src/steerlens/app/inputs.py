@@ -2,9 +2,9 @@
 
 import hashlib
 import io
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from threading import Lock
 
@@ -49,7 +49,10 @@ class InputStore:
 
     def __init__(self, policy: Policy) -> None:
         self._policy, self._lock = policy, Lock()
-        self._by_id: OrderedDict[str, InputPicture] = OrderedDict()
+        # In the order in which they came, which is that of the page.
+        self._by_id: dict[str, InputPicture] = {}
+        self._last_use: dict[str, int] = {}
+        self._uses = count()
 
     def offer(self, picture: Picture) -> InputPicture:
         """Adds a picture of this machine, which stays: an example, or an input of a run."""
@@ -84,11 +87,12 @@ class InputStore:
         with self._lock:
             known = next((entry for entry in self._by_id.values() if entry.picture.sha256 == digest), None)
             if known is not None:
-                self._by_id.move_to_end(known.id)
+                self._use(known)
                 return known
             picture = Picture(self._unused(label), PictureInBytes(data, label, policy.upload_pixels), digest, note=note)
             entry = InputPicture(picture, data, suffix)
             self._by_id[entry.id] = entry
+            self._use(entry)
             self._make_room()
         return entry
 
@@ -102,7 +106,7 @@ class InputStore:
             entry = self._by_id.get(id)
             if entry is None:
                 raise UsageError("this picture is not on the server, or no longer: drop it on the page again.")
-            self._by_id.move_to_end(id)
+            self._use(entry)
             return entry
 
     def examples(self) -> list[InputPicture]:
@@ -115,18 +119,21 @@ class InputStore:
         with self._lock:
             return sorted(self._by_id.values(), key=lambda entry: not entry.example)
 
+    def _use(self, entry: InputPicture) -> None:
+        self._last_use[entry.id] = next(self._uses)
+
     def _unused(self, name: str) -> str:
         taken = {entry.picture.name for entry in self._by_id.values()}
-        count, unused = 1, name
+        numbers, unused = count(2), name
         while unused in taken:
-            count += 1
-            unused = f"{name}-{count}"
+            unused = f"{name}-{next(numbers)}"
         return unused
 
     def _make_room(self) -> None:
         sent = [entry for entry in self._by_id.values() if not entry.example]
+        sent.sort(key=lambda entry: self._last_use[entry.id])
         size = sum(len(entry.file) for entry in sent)
         while len(sent) > 1 and (len(sent) > self._policy.inputs or size > self._policy.inputs_bytes):
             oldest = sent.pop(0)
             size -= len(oldest.file)
-            del self._by_id[oldest.id]
+            del self._by_id[oldest.id], self._last_use[oldest.id]

@@ -23,7 +23,7 @@ _LENSES = {"steering": "Diffusion Steering Lens", "diffusion": "Diffusion Lens"}
 
 def explorer_page(explorer: Explorer) -> str:
     """The page as HTML; its script fetches everything else."""
-    return report_page(explorer.atlas(View(_first(explorer))), linked=Linked(STYLES, SCRIPTS))
+    return report_page(explorer.atlas(View(_first(explorer))), linked=Linked(STYLES, SCRIPTS, live=True))
 
 
 def live_meta(explorer: Explorer, model: str, inputs: tuple[str, ...] | None = None) -> dict[str, Any]:

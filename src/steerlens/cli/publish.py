@@ -127,8 +127,9 @@ class Publish:
         if self.json:
             emit_json(site)
             return
-        runs = "1 run" if site.runs == 1 else f"{site.runs} runs"
-        say(f"{site.folder}: {site.pictures} pictures of {site.inputs} inputs of {runs}, {plain_bytes(site.bytes)}")
+        counts = {"picture": site.pictures, "input": site.inputs, "run": site.runs}
+        pictures, inputs, runs = (f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
+        say(f"{site.folder}: {pictures} of {inputs} of {runs}, {plain_bytes(site.bytes)}")
         say(f"to look at it: python -m http.server --directory {site.folder} --bind 127.0.0.1")
 
 

@@ -73,6 +73,7 @@ class Linked:
         image_size: its width and height.
         address: whole address of the page, if it is known.
         index: address of the page of all runs.
+        live: whether the script itself says what concerns one input, since others can be added.
     """
 
     styles: tuple[str, ...]
@@ -86,6 +87,7 @@ class Linked:
     image_size: tuple[int, int] = (0, 0)
     address: str = ""
     index: str = ""
+    live: bool = False
 
 
 def report_page(
@@ -124,7 +126,7 @@ def report_page(
             domain=domain(atlas),
             retrieved=is_retrieved(atlas),
             words=words(atlas),
-            outside=list(domain_warnings(atlas)),
+            outside=[] if linked and linked.live else list(domain_warnings(atlas)),
             saes=sae_lines(atlas),
             advice=advice(_model_of(atlas)),
             k=TOP_K,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerlens.sweep.engine import FinishedCells, batch_size, decode_cells, run
     from steerlens.sweep.fits import FitMeter, SaeFit
     from steerlens.sweep.job import Job, Target
-    from steerlens.sweep.look import Engine, look_in, ray_engine
+    from steerlens.sweep.look import Engine, facts_beside_identity, look_in, ray_engine
     from steerlens.sweep.names import check_names, check_names_of
     from steerlens.sweep.options import DecodingOptions, LensOptions, LookOptions, SiteOptions
     from steerlens.sweep.prepare import (
@@ -56,6 +56,7 @@ __all__ = [
     "default_strength",
     "encoder_passes",
     "expected_plan",
+    "facts_beside_identity",
     "foreign_files",
     "look_in",
     "make_job",

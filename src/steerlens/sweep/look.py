@@ -61,12 +61,12 @@ def look_in(
         yield from _collect(engine(job, frozenset(), frozenset()), readings.append, results.extend)
         order = {cell: index for index, cell in enumerate(job.plan.cells)}
         results.sort(key=lambda result: order[result.cell])
-        known = {"provenance": pair.provenance.to_json(), **_beside_identity(job), **(facts or {})}
+        known = {"provenance": pair.provenance.to_json(), **facts_beside_identity(job), **(facts or {})}
         manifest = {**run_identity, **known, "seconds": round(time.time() - started, 1)}
         return NotebookAtlas(job.encoder.spec, job.decoder.spec, job.plan, tuple(readings), tuple(results), manifest)
     geometry = job.encoder.spec.geometry
     known = {"provenance": pair.provenance.to_json(), "geometry": None if geometry is None else asdict(geometry)}
-    known |= {**_beside_identity(job), **(facts or {})}
+    known |= {**facts_beside_identity(job), **(facts or {})}
     with open_run(folder, run_identity, known) as writer:
         if not (writer.complete and writer.read.issuperset(job.pictures)):
             yield from _collect(engine(job, writer.finished, writer.read), writer.add_reading, writer.add_cells)
@@ -74,8 +74,8 @@ def look_in(
     return load_run(folder)
 
 
-def _beside_identity(job: Job) -> dict[str, Any]:
-    """What a run keeps of the pair's reference statistics and of autoencoders: enough to judge its pictures."""
+def facts_beside_identity(job: Job) -> dict[str, Any]:
+    """Returns what a manifest keeps of the pair's reference statistics and of autoencoders, to judge pictures by."""
     saes = {} if job.survey is None else job.survey.facts(saes_of(job.directions))
     return {**_reference_facts(job), **({"saes": saes} if saes else {})}
 

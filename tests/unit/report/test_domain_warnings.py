@@ -4,30 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from foreign import like_a_photograph
 
 import steerlens as sl
 from steerlens.cli.main import main
 from steerlens.report import domain_warnings
 
 QUICK = {"sites": "resid_post.11", "lenses": "diffusion", "controls": 0, "steps": 2}
-
-
-def like_a_photograph(seed: int) -> Image.Image:
-    """Detail at every scale and a colour gradient, up to all edges, as in photographs and in no emoji."""
-    noise = np.random.default_rng(seed)
-    sides = (3, 6, 12, 24, 48, 96, 192)
-    layers = [
-        np.asarray(
-            Image.fromarray(noise.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize((192, 192), Image.BICUBIC)  # type: ignore[attr-defined]
-        )
-        for side in sides
-    ]
-    pixels = np.average(np.stack(layers), axis=0, weights=[1 / side**0.5 for side in sides])
-    spread = (pixels - pixels.mean()) / pixels.std() * 55 + 118
-    return Image.fromarray(spread.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -57,3 +41,19 @@ def test_the_command_warns_in_the_terminal_in_the_report_and_in_json(
     page = Path("run/report.html").read_text(encoding="utf-8")
     assert "This input is unlike the pictures that the decoder was trained on" in page
     assert "beach: it is more unusual than" in page
+
+
+def test_the_explorer_warns_of_each_foreign_input_and_of_no_other(emoji: Any, tmp_path: Path) -> None:
+    from steerlens.app import Explorer
+    from steerlens.app.models import OpenModel
+    from steerlens.app.page import explorer_page, live_input
+    from steerlens.app.view import View
+
+    explorer = Explorer([OpenModel("emoji", emoji, {"model": "emoji"})])
+    like_a_photograph(0).save(tmp_path / "beach.png")
+    explorer.inputs.offer(sl.load_picture(tmp_path / "beach.png"))
+    explorer.inputs.offer(sl.sample_picture())
+    told = {entry.picture.name: live_input(explorer, View(entry.id))["outside"] for entry in explorer.inputs.all()}
+    assert told["sample"] == "" and told["beach"].startswith("it is more unusual than 99"), told
+    assert "--model rae-dinov2" in told["beach"]
+    assert "unlike the pictures" not in explorer_page(explorer), "the script says it, input by input"
