@@ -28,8 +28,14 @@ _LOG = logging.getLogger(__name__)
 _MAX_ASPECT = 100
 """Largest ratio of sides: encoders scale the short side to their size, so a thin picture would take gigabytes."""
 
-_OTHER_PICTURES = frozenset((".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd"))
-"""Suffixes of pictures that are reported if this build of Pillow cannot read them."""
+_OTHER_PICTURES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jxr", ".svg", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+    | {".orf", ".raf", ".rw2", ".pef", ".srw", ".pcx", ".dds", ".sgi", ".icns", ".cur", ".jps", ".fits", ".xcf"}
+)
+"""Suffixes of pictures that are reported if they cannot be read: by this build of Pillow, or by none."""
+
+_ALSO_READABLE = frozenset((".mpo",))
+"""Suffixes of accepted pictures that Pillow registers for another format: several JPEG pictures in one file."""
 
 _LEFT_BEHIND = frozenset(("__MACOSX", "Thumbs.db", "@eaDir"))
 """Folders and files that other programs leave beside pictures."""
@@ -207,6 +213,7 @@ def picture_files(folder: Path) -> list[Path]:
         raise UsageError(f"{folder} is not a folder.")
     formats = known_formats()
     endings = {ending for ending, name in Image.registered_extensions().items() if name in formats}
+    endings |= _ALSO_READABLE
     readable: list[Path] = []
     unreadable: list[Path] = []
     for path in sorted(folder.rglob("*")):

@@ -33,7 +33,9 @@ class Limit:
 LIMITS: Mapping[str, Limit] = {
     "picture_bytes": Limit(128_000_000, "bytes", "the file of a picture"),
     "picture_pixels": Limit(100_000_000, "pixels", "a picture; Pillow itself opens at most 178 million"),
-    "picture_chunks": Limit(200_000, "chunks", "a PNG file, and blocks before the first frame of a GIF file"),
+    "picture_chunks": Limit(
+        200_000, "chunks", "a PNG file; segments of a JPEG, blocks before the first frame of a GIF"
+    ),
     "picture_scans": Limit(100, "scans", "a progressive JPEG; a tenth as many for the largest pictures"),
     "upload_bytes": Limit(20_000_000, "bytes", "a picture that a visitor sends to the explorer"),
     "upload_pixels": Limit(40_000_000, "pixels", "a picture sent to the explorer"),

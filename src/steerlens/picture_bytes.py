@@ -4,6 +4,7 @@ A decoder may spend memory and time on any size that a file claims. This module 
 picture and compares the sizes in headers with the limits. Metadata and further frames do not reach Pillow.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Generator, Iterator
@@ -82,7 +83,9 @@ def decoding(name: str) -> Generator[None]:
         raise (error if str(error).startswith(name) else PictureError(f"{name}: {error}")) from None
     except UnidentifiedImageError:
         known = ", ".join(FORMATS[:6])
-        raise PictureError(f"{name} is not a readable picture ({known} and some others are).") from None
+        raise PictureError(
+            f"{name} is not a readable picture ({known} and some others are, unless of rare colours)."
+        ) from None
     except Image.DecompressionBombError:
         raise PictureError(f"{name} would take far too much memory: it claims more than 178 million pixels.") from None
     except MemoryError:  # which says nothing about the picture: its size has been checked
@@ -211,29 +214,41 @@ def _gif_blocks_end(data: bytes, place: int, name: str) -> int:
 
 
 def _check_scans(data: bytes, name: str, max_pixels: int) -> None:
-    # In compressed data a byte of 255 is followed by 0 or a restart marker, so these two bytes begin a scan.
-    scans = data.count(b"\xff\xda")
+    scans, size = _jpeg_scans(data, name)
     if words := over_limit("picture_scans", scans):
         raise PictureError(f"{name} has {words}.")
-    if scans > limit("picture_scans") // _SCAN_SHARE:
-        size = _jpeg_size(data)
-        if size[0] * size[1] * scans * _SCAN_SHARE > max_pixels * limit("picture_scans"):
-            raise PictureError(
-                f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, too many for its size; "
-                "save it again as a plain JPEG or PNG file."
-            )
+    if scans > limit("picture_scans") // _SCAN_SHARE and size[0] * size[1] * scans * _SCAN_SHARE > max_pixels * limit(
+        "picture_scans"
+    ):
+        raise PictureError(
+            f"{name} has {scans} scans of {size[0]} x {size[1]} pixels, too many for its size; "
+            "save it again as a plain JPEG or PNG file."
+        )
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Reads the width and height of the largest frame header of a JPEG file."""
-    sizes = [(0, 0)]
-    for marker in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"):
-        sizes += [
-            (width, height)
-            for start in _places(data, marker)
-            for height, width in [struct.unpack(">HH", data[start + 5 : start + 9].ljust(4, b"\0"))]
-        ]
-    return max(sizes, key=lambda size: size[0] * size[1])
+_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+"""Marker of a segment of a JPEG file, or of its end. In compressed data a byte of 255 is followed by 0, or begins a
+restart marker; markers that no segment follows are left out, too."""
+
+_SCAN, _END, _FRAMES = 0xDA, 0xD9, frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
+
+
+def _jpeg_scans(data: bytes, name: str) -> tuple[int, tuple[int, int]]:
+    """Counts the scans of the first picture of a JPEG file, and reads the size of its largest frame.
+
+    Metadata may contain other pictures, and phones append videos: neither is a part of it.
+    """
+    scans, size, place, segments = 0, (0, 0), 2, 0
+    while (match := _SEGMENT.search(data, place)) is not None and match[1][0] != _END:
+        kind, place, segments = match[1][0], match.end(), segments + 1
+        if words := over_limit("picture_chunks", segments):
+            raise PictureError(f"{name} has {words}.")
+        scans += kind == _SCAN
+        if kind in _FRAMES:
+            height, width = struct.unpack(">HH", data[place + 3 : place + 7].ljust(4, b"\0"))
+            size = max(size, (width, height), key=lambda sides: sides[0] * sides[1])
+        place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    return scans, size
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

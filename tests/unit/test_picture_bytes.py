@@ -6,7 +6,9 @@ import struct
 import time
 import zlib
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,8 +76,27 @@ HOSTILE = {
         lambda: png_claiming(8)[:-12] + 300_000 * png_chunk(b"tEXt", b"a\0b") + png_chunk(b"IEND", b""),
         "chunks",
     ),
+    "segments without end": (lambda: b"\xff\xd8" + 300_000 * b"\xff\xe1\0\2", "chunks"),
+    "scans behind markers of no kind": (
+        # libjpeg passes over unknown markers while it looks for a restart, and so reads what "follows" them.
+        lambda: (whole := jpeg_of_scans(16, 5000))[:20] + b"\xff\x02\xff\xff" + whole[20:],
+        "scans",
+    ),
     "comments without end": (lambda: b"GIF89a" + bytes(7) + 300_000 * b"!\xfe\1a\0" + b";", "chunks"),
 }
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_video_behind_a_photograph_and_pictures_in_its_metadata_are_no_scans_of_it(progressive: bool) -> None:
+    image = noise((400, 300))
+    whole = encoded(image, "JPEG", progressive=progressive)
+    video = Random(0).randbytes(2_000_000)  # as in the motion photographs of phones
+    assert video.count(b"\xff\xda") > LIMITS["picture_scans"].default // 10
+    maker = b"\xff\xed" + struct.pack(">H", 60_002) + (20_000 * b"\xff\xda\xff")
+    expected = np.asarray(decode_picture(whole, "plain.jpg")[0])
+    for data in (whole + video, whole[:2] + 6 * maker[:60_004] + whole[2:]):
+        decoded, _ = decode_picture(data, "photograph.jpg")
+        assert np.array_equal(np.asarray(decoded), expected)
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -175,6 +196,19 @@ def test_pictures_of_formats_that_cannot_be_read_are_told(tmp_path: Path, caplog
     (tmp_path / "1.png").unlink()
     with pytest.raises(UsageError, match=r"IMG_2\.HEIC.*convert"):
         picture_files(tmp_path)
+
+
+def test_pictures_of_any_other_format_are_told_and_several_in_one_file_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stereo = encoded(noise(), "MPO", save_all=True, append_images=[noise()])
+    (tmp_path / "1.MPO").write_bytes(stereo)
+    others = ("2.orf", "3.pcx", "4.EXR", "5.dds")
+    for name in others:
+        (tmp_path / name).write_bytes(b"a picture of that format")
+    assert picture_files(tmp_path) == [tmp_path / "1.MPO"]
+    assert load_picture(tmp_path / "1.MPO").note == "the first of several frames"
+    assert "4 pictures" in caplog.text and "2.orf" in caplog.text
 
 
 def test_a_lack_of_memory_says_nothing_about_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:

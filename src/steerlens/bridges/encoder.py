@@ -4,6 +4,7 @@ The bridge is a part of the readout, `B(P(LN(x)))`, so that every lens, study an
 through it, the closed form of DSL included.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -52,6 +53,15 @@ class BridgedEncoder(NativeEncoder):
             )
         self.source, self.bridge, self.model = source, bridge, source.model
         self.spec = replace(source.spec, name=name or source.spec.name, embedding_size=bridge.target_size)
+
+    @property
+    def identity(self) -> str:
+        """A text that is equal for equal bridges; weights of the encoder itself are no part of it."""
+        digest = hashlib.sha256()
+        for part, tensor in sorted(self.bridge.tensors().items()):
+            digest.update(f"{part} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def dtype(self) -> torch.dtype:

@@ -171,8 +171,9 @@ class Command:
 
         planner = Planner()
         ready = self._prepare(planner.load)
-        identity = profile_identity(ready.pair, ready.shown, ready.options, ready.words)
-        resumes = check_folder(self.out, identity if planner.is_loaded else None)
+        loaded = planner.is_loaded
+        identity = profile_identity(ready.pair, ready.shown, ready.options, ready.words) if loaded else None
+        resumes = check_folder(self.out, identity)
         work = profile_work(ready.pair, ready.shown, ready.options)
         return tell(work, planner.rates(ready.options.decode), self.out, resumes=resumes, json=self.settings.json)
 

@@ -127,8 +127,9 @@ def _dry_run(command: "Command") -> int:
     planner = Planner()
     ready = _prepare(command, planner.load)
     words = texts_of(ready.pair, ready.options, ready.words)
-    identity = feature_identity(ready.pair, ready.sae, ready.shown, ready.options, words)
-    resumes = check_folder(command.out, identity if planner.is_loaded else None)
+    loaded = planner.is_loaded
+    identity = feature_identity(ready.pair, ready.sae, ready.shown, ready.options, words) if loaded else None
+    resumes = check_folder(command.out, identity)
     counted = feature_work(ready.pair.encoder.spec, ready.sae, len(ready.shown.pictures), ready.options)
     rates = planner.rates(ready.options.decode)
     # Maps have a number for every token, and the stand-in of a model that was not loaded has one token.

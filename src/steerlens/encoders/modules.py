@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,6 +45,14 @@ class LayerModules:
     mlp: nn.Module | None = None
     mlp_scale: Float[Tensor, "D"] | None = None
 
+    def __post_init__(self) -> None:
+        owner = getattr(self.attn_proj, "out_proj", self.attn_proj)
+        before = {name: vars(owner).get(name) for name in ("weight", "bias")}
+        refresh_computed(owner)
+        for field, name in (("out_weight", "weight"), ("out_bias", "bias")):
+            if before[name] is not None and getattr(self, field) is before[name]:
+                object.__setattr__(self, field, getattr(owner, name))
+
     def head_values(self, args: tuple[Any, ...]) -> Float[Tensor, "B T Hd"]:
         """Returns the concatenated head values, from the arguments of `attn_proj`."""
         return args[0] if self.values_of is None else self.values_of(args)
@@ -74,6 +82,7 @@ class LayerModules:
         for name in _NEURON_MODULES if self.mlp is not None else ():
             module = getattr(self.mlp, name, None)
             if isinstance(module, nn.Linear) and module.out_features == self.out_weight.shape[0]:
+                refresh_computed(module)
                 return module
         what = "its adapter names no MLP" if self.mlp is None else f"its MLP is a {type(self.mlp).__name__}"
         raise UsageError(
@@ -89,3 +98,14 @@ class LayerModules:
         """
         module = self.neuron_module()
         return NeuronProjection(module.weight, module.bias, self.mlp_scale)
+
+
+def refresh_computed(module: nn.Module) -> None:
+    """Computes weights that pruning, weight norm and spectral norm compute before each pass, as those do.
+
+    Between a change of what they are computed from and the next pass, the module holds those of the last pass.
+    """
+    if isinstance(vars(module).get("weight"), Tensor) or isinstance(vars(module).get("bias"), Tensor):
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                cast(Any, hook)(module, ())

@@ -47,6 +47,7 @@ from steerlens.studies.shared import PlannedEncoder, StudyFolder, Work, open_stu
 from steerlens.sweep import check_names
 from steerlens.vocabulary import TextVocabulary, Vocabulary
 from steerlens.zoo import Pair
+from steerlens.zoo.identity import beside_files, vocabulary_identity
 
 _CONTROLS = 64
 """Number of random directions that serve as controls for the texts of mean writes."""
@@ -176,7 +177,11 @@ def profile_identity(
     return {
         "study": "profile",
         "measures": _MEASURES,
-        "models": {"pair": pair.name, "sha256": dict(pair.provenance.sha256)},
+        "models": {
+            "pair": pair.name,
+            "sha256": dict(pair.provenance.sha256),
+            "beside_files": beside_files(pair),
+        },
         "pictures": shown.identity(),
         "options": {
             **chosen,
@@ -185,6 +190,7 @@ def profile_identity(
             "decode": options.decode.decisive(),
         },
         "vocabulary": None if words is None else list(words.names),
+        "texts": vocabulary_identity(words),
     }
 
 

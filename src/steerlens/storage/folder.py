@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ _Key = TypeVar("_Key")
 
 _NAME_CHARACTERS, _NAME_BYTES = 80, 160
 """Length to which a name is cut, so that it fits into the 255 bytes of a file system with its prefix and suffix."""
+
+_MARK_BYTES = 60
+"""Length to which the mark behind a name is cut."""
 
 _LONGEST_NAME = 255
 """Longest name of common file systems, in bytes."""
@@ -169,7 +173,9 @@ def distinct_names(texts: Mapping[_Key, tuple[str, str]]) -> dict[_Key, str]:
     """
     names, taken = dict[Any, str](), set[str]()
     for key, (text, mark) in texts.items():
-        name = safe_name(text)
-        names[key] = f"{name}-{safe_name(mark)}" if name.casefold() in taken else name
+        name, beside = safe_name(text), safe_name(mark).encode()[:_MARK_BYTES].decode(errors="ignore")
+        # A text may be that of another with its mark, so that numbers follow.
+        candidates = chain([name, f"{name}-{beside}"], (f"{name}-{beside}-{number}" for number in count(2)))
+        names[key] = next(candidate for candidate in candidates if candidate.casefold() not in taken)
         taken.add(names[key].casefold())
     return names

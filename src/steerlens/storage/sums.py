@@ -34,7 +34,8 @@ def write_with_sum(folder: OwnedFolder, data: bytes, *names: str) -> Path:
             # No link is followed: it could name a file anywhere.
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             with os.fdopen(descriptor, "ab") as file:
-                file.write(f"{digest}  {name}\n".encode())
+                # A process that died may have left half a line, which must not swallow this one.
+                file.write(f"{_line_break(path)}{digest}  {name}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
     place = folder.write(data, *names)
@@ -63,6 +64,15 @@ def check_sum(folder: Path, name: str, data: bytes, advice: str) -> None:
             f"{folder / name} cannot be read: it is damaged or was changed since it was written, its hash differs; "
             f"{advice}."
         )
+
+
+def _line_break(path: Path) -> str:
+    """Returns a line break if the last line of a file has none."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return ""
+        file.seek(-1, os.SEEK_END)
+        return "" if file.read() == b"\n" else "\n"
 
 
 def _read_sums(folder: Path) -> Mapping[str, tuple[str, ...]]:

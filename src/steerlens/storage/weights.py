@@ -248,8 +248,9 @@ def _more(count: int) -> str:
 
 def file_hash(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes; for a file in the hub's cache, the hash in its name."""
-    name = path.resolve().name
-    if path.is_symlink() and len(name) == 64 and not set(name) - set("0123456789abcdef"):
-        return name
+    target = path.resolve()
+    in_cache = path.is_symlink() and target.parent.name == "blobs"
+    if in_cache and len(target.name) == 64 and not set(target.name) - set("0123456789abcdef"):
+        return target.name
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Identity of a run: models, plan, options and inputs, everything that decides its numbers, computed only here."""
 
-import hashlib
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +8,7 @@ from steerlens.lenses import Direction
 from steerlens.runs import plan_to_json, spec_to_json
 from steerlens.sweep.job import Job
 from steerlens.zoo import Pair
-from steerlens.zoo.identity import models_identity
+from steerlens.zoo.identity import models_identity, tensor_identity, vocabulary_identity
 
 
 def identity(pair: Pair, job: Job) -> dict[str, Any]:
@@ -36,15 +35,8 @@ def identity(pair: Pair, job: Job) -> dict[str, Any]:
 
 
 def _labels_identity(job: Job) -> dict[str, Any]:
-    names = () if job.vocabulary is None else job.vocabulary.names
-    fields = sorted(getattr(job.vocabulary, "__dict__", {}).items())
-    tensors = [f"{name}={_tensor_identity(value)}" for name, value in fields if isinstance(value, Tensor)]
-    return {"kept": job.n_labels, "vocabulary": hashlib.sha256("\0".join([*names, *tensors]).encode()).hexdigest()}
+    return {"kept": job.n_labels, "vocabulary": vocabulary_identity(job.vocabulary)}
 
 
 def _direction_identity(direction: Direction) -> str:
-    return _tensor_identity(direction) if isinstance(direction, Tensor) else direction.identity
-
-
-def _tensor_identity(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+    return tensor_identity(direction) if isinstance(direction, Tensor) else direction.identity

@@ -30,7 +30,8 @@ class Pair:
         texts: turns texts outside the vocabulary into directions, or None.
         notes: messages to the user about loading.
         reference: statistics of pictures like those of the training, to recognise inputs of other kinds; or None.
-        loaded: mark of the encoder's weights when the pair was made; see `storage.parameters.weights_state`.
+        loaded: mark of the encoder when the pair was made; see `storage.parameters.weights_state`.
+        loaded_decoder: mark of the decoder then, whose weights may change their place without changing.
     """
 
     name: str
@@ -43,24 +44,32 @@ class Pair:
     notes: tuple[str, ...] = ()
     reference: DomainReference | None = field(default=None, repr=False)
     loaded: str = field(init=False, repr=False, default="")
+    loaded_decoder: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
         for part in (self.encoder, self.decoder):  # a custom adapter may not have checked its own
             check_numbers(part, part.spec.name)
         object.__setattr__(self, "loaded", weights_state(self.encoder))
+        object.__setattr__(self, "loaded_decoder", weights_state(self.decoder, moves=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        # The mark contains memory addresses, so a copy or pickle stores only whether the weights were unchanged.
-        return {**vars(self), "loaded": self.is_as_loaded}
+        # Marks hold for one process, so a copy or pickle stores only whether the models were unchanged.
+        return {**vars(self), "loaded": self.is_as_loaded, "loaded_decoder": self.has_decoder_as_loaded}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         mark = weights_state(state["encoder"]) if state["loaded"] else ""
-        vars(self).update(state | {"loaded": mark})
+        of_decoder = weights_state(state["decoder"], moves=True) if state["loaded_decoder"] else ""
+        vars(self).update(state | {"loaded": mark, "loaded_decoder": of_decoder})
 
     @property
     def is_as_loaded(self) -> bool:
-        """True if the encoder's weights have not changed in memory since the pair was loaded."""
+        """True if the encoder's weights and settings have not changed in memory since the pair was loaded."""
         return self.loaded == weights_state(self.encoder)
+
+    @property
+    def has_decoder_as_loaded(self) -> bool:
+        """True if the decoder's weights and settings have not changed in memory since the pair was loaded."""
+        return self.loaded_decoder == weights_state(self.decoder, moves=True)
 
     def __repr__(self) -> str:
         encoder, decoder = self.encoder.spec, self.decoder.spec

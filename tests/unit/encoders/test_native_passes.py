@@ -1,13 +1,16 @@
 """Passes of the native model: each hook fires once or the pass is refused, dropout is off, and errors are ours."""
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
+from steerlens import load_encoder
 from steerlens.borders import native_errors
 from steerlens.encoders.clip import CLIPEncoder
 from steerlens.encoders.prefix import record_from, record_prefix, resume
@@ -192,6 +195,34 @@ def test_models_that_behave_otherwise_end_with_one_model_error(change: str, word
                 module.config.return_dict = False
     with pytest.raises(ModelError, match=words):
         CLIPEncoder(model, tiny_processor()).trace(pixels)
+
+
+@pytest.mark.parametrize("name", ["pruned", "weight norm", "spectral norm"])
+def test_weights_that_are_computed_before_each_pass_are_never_those_of_the_last(name: str, pixels: Tensor) -> None:
+    model = tiny_vision_model()
+    block = model.vision_model.encoder.layers[1]
+    for module in (block.self_attn.out_proj, block.mlp.fc2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these are deprecated, and still in use
+            if name == "pruned":
+                prune.random_unstructured(module, "weight", 0.5)
+                prune.random_unstructured(module, "bias", 0.5)
+            else:
+                (nn.utils.weight_norm if name == "weight norm" else nn.utils.spectral_norm)(module)
+    encoder = load_encoder(model, tiny_processor(), name="mine")
+    interventions = [Zero(Site("head", 1, 1)), Zero(Site("neuron", 1, index=3))]
+    encoder.embed(pixels)
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight.mul_(3)
+    for change in interventions:
+        at_once = encoder.embed(pixels, [change])
+        encoder.embed(pixels)
+        torch.testing.assert_close(at_once, encoder.embed(pixels, [change]))
+        with torch.no_grad():
+            for weight in block.parameters():
+                weight.mul_(0.5)
+    assert encoder.trace(pixels).check() < 1e-5
 
 
 def test_a_block_that_cannot_take_up_rows_in_the_middle_runs_whole(pixels: Tensor) -> None:

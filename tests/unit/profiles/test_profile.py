@@ -2,8 +2,9 @@
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ from steerlens.profiles.measure import (
 from steerlens.profiles.options import ProfileOptions, heads_of
 from steerlens.profiles.page import profile_page, write_profile_page
 from steerlens.profiles.pictures import ProfilePicture, ProfilePictures, folder_pictures
-from steerlens.profiles.study import profile_heads
+from steerlens.profiles.study import profile_heads, profile_identity
 from steerlens.profiles.summary import Profile, variance_share
 from steerlens.profiles.texts import chance_level, describe, excess
 from steerlens.progress import run_to_end
@@ -44,6 +45,7 @@ from steerlens.studies.identification.experiment import identification_study
 from steerlens.studies.identification.options import IdentificationOptions
 from steerlens.studies.lenses.experiment import lenses_study
 from steerlens.studies.lenses.options import LensesOptions
+from steerlens.vocabulary import TextVocabulary
 from steerlens.zoo.pair import Pair
 
 
@@ -331,17 +333,32 @@ def test_a_profile_names_no_folder_of_the_machine(pair: Pair, finished: tuple[Pa
 def test_a_profile_that_an_earlier_version_began_with_whole_paths_is_resumed(
     pair: Pair, photos: Path, finished: tuple[Path, Profile], tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(finished[0], tmp_path / "copy"))
-    before = json.loads((copy / "study.json").read_text())
+    copied = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    before = json.loads((copied / "study.json").read_text())
     del before["fingerprint"]
     for place in (pair.name, "/where/it/was/then/" + Path(pair.name).name):
         before["models"]["pair"] = place
-        (copy / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
-        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
+        (copied / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copied))
     before["models"]["sha256"] = {"image_encoder/model.safetensors": "0" * 64}
-    (copy / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
+    (copied / "study.json").write_text(json.dumps({"fingerprint": fingerprint(before), **before}))
     with pytest.raises(UsageError, match="another models"):
-        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copy))
+        run_to_end(profile_heads(pair, folder_pictures(photos, 6), options(pair), copied))
+
+
+def test_a_profile_is_of_one_precision_one_model_in_memory_and_one_set_of_texts(pair: Pair, photos: Path) -> None:
+    def known(of: Pair, vocabulary: TextVocabulary | None = None) -> str:
+        return fingerprint(profile_identity(of, folder_pictures(photos, 6), options(pair), vocabulary))
+
+    half = deepcopy(pair)
+    half.encoder.model.to(torch.bfloat16)  # type: ignore[attr-defined]
+    hooked = deepcopy(pair)
+    hooked.encoder.model.register_forward_hook(lambda *_: None)  # type: ignore[attr-defined]
+    texts = cast(TextVocabulary, pair.vocabulary)
+    marks = [known(pair), known(half), known(hooked), known(pair, texts)]
+    marks.append(known(pair, TextVocabulary(texts.names, texts.embeddings.flip(0), texts.mean)))
+    assert len(set(marks)) == len(marks)
+    assert known(deepcopy(pair)) == known(pair)
 
 
 def test_the_same_call_does_nothing_twice_and_another_is_refused(

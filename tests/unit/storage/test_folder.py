@@ -107,3 +107,18 @@ def test_names_stay_readable_and_are_told_apart() -> None:
     assert safe_name("CON") != "CON"
     names = distinct_names({1: ("Cat", "aa"), 2: ("cat", "bb"), 3: ("cat", "../cc")})
     assert names == {1: "Cat", 2: "cat-bb", 3: "cat-cc"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["cat", "Cat", "cat-1", "cat-1-1", "x" * 90]), st.sampled_from(["1", "12", "2"]))
+    )
+)
+def test_names_are_told_apart_even_if_one_is_another_with_its_mark(texts: list[tuple[str, str]]) -> None:
+    names = distinct_names(dict(enumerate(texts)))
+    assert len({name.casefold() for name in names.values()}) == len(texts)
+
+
+def test_a_long_mark_leaves_a_name_that_a_file_system_takes() -> None:
+    names = distinct_names({number: ("茶" * 90, f"{number}{'碗' * 90}") for number in range(3)})
+    assert all(is_plain_name(f"{name}.png") for name in names.values()) and len(set(names.values())) == 3

@@ -1,26 +1,33 @@
 """Identity of a run: everything that decides the numbers changes it, and nothing else does."""
 
 import json
+import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from steerlens import load_encoder
+from steerlens.decoders import NeighboursDecoder, index_pictures
 from steerlens.images import Picture
 from steerlens.loading import load
+from steerlens.progress import run_to_end
 from steerlens.runs.manifest import comparable, fingerprint
 from steerlens.storage.parameters import weights_state
 from steerlens.sweep import LookOptions, make_job
 from steerlens.sweep.identity import identity
+from steerlens.sweep.look import look
 from steerlens.testing.tiny import save_tiny_pair, tiny_encoder, tiny_processor
+from steerlens.testing.tiny_vit import tiny_timm_encoder
 from steerlens.zoo import Pair
+from steerlens.zoo.identity import encoder_identity, models_identity
 
 Change = Callable[[Path], None]
 
@@ -131,8 +138,34 @@ def in_memory(pair: Pair) -> dict[str, Pair]:
     def eager(encoder: Any) -> None:
         encoder.model.set_attn_implementation("eager")
 
+    def other_epsilon(encoder: Any) -> None:
+        encoder.model.vision_model.post_layernorm.eps = 0.5
+
+    def other_activation(encoder: Any) -> None:
+        for block in encoder.model.vision_model.encoder.layers:
+            block.mlp.activation_fn = torch.nn.ReLU()
+
+    def other_scale(encoder: Any) -> None:
+        encoder.model.vision_model.encoder.layers[1].self_attn.scale *= 2
+
+    def hooked(factor: float) -> Callable[[Any], None]:
+        def change(encoder: Any) -> None:
+            encoder.model.visual_projection.register_forward_hook(lambda *call: call[-1] * factor)
+
+        return change
+
+    def replaced(encoder: Any) -> None:
+        mlp = encoder.model.vision_model.encoder.layers[0].mlp
+        mlp.forward = lambda hidden: torch.zeros_like(hidden)
+
     return {
         "an object": with_encoder(),
+        "another epsilon in memory": with_encoder(other_epsilon),
+        "another activation in memory": with_encoder(other_activation),
+        "another scale in memory": with_encoder(other_scale),
+        "a hook": with_encoder(hooked(2.0)),
+        "the same hook with another number": with_encoder(hooked(3.0)),
+        "another forward": with_encoder(replaced),
         "trained": with_encoder(trained),
         "edited": with_encoder(edited),
         "other weights": with_encoder(seed=1),
@@ -140,6 +173,24 @@ def in_memory(pair: Pair) -> dict[str, Pair]:
         "another attention": with_encoder(eager),
         "another precision": with_encoder(lambda encoder: encoder.model.to(torch.bfloat16)),
     }
+
+
+def with_decoders(pair: Pair, folder: Path) -> dict[str, Pair]:
+    """Pairs whose decoder was changed in memory since it was loaded."""
+
+    def changed(change: Callable[[Any], None]) -> Pair:
+        loaded = load(folder, dtype="float32", device="cpu")
+        change(loaded.decoder)
+        return loaded
+
+    def one_more(decoder: Any) -> None:
+        with torch.no_grad():
+            next(decoder.network.parameters()).add_(1)
+
+    def other_noise(decoder: Any) -> None:
+        decoder.scheduler_config = {**decoder.scheduler_config, "beta_end": 0.25}
+
+    return {"a weight of the decoder in memory": changed(one_more), "noise in memory": changed(other_noise)}
 
 
 def test_each_thing_that_decides_the_numbers_makes_another_identity(pair: Pair, folder: Path, tmp_path: Path) -> None:
@@ -150,6 +201,7 @@ def test_each_thing_that_decides_the_numbers_makes_another_identity(pair: Pair, 
         found[name] = known(load(place, dtype="float32", device="cpu"))
     found |= {name: known(pair, **values) for name, values in OPTIONS.items()}
     found |= {name: known(changed) for name, changed in in_memory(pair).items()}
+    found |= {name: known(changed) for name, changed in with_decoders(pair, folder).items()}
     found["precision"] = known(load(folder, dtype="bfloat16", device="cpu"))
     marks: dict[str, str] = {}
     for name, value in found.items():
@@ -172,8 +224,10 @@ def test_what_does_not_decide_the_numbers_changes_nothing(
     monkeypatch.setattr("time.time", lambda: 4e9)
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
     assert known(load(folder, dtype="float32", device="cpu")) == expected
-    pair.encoder.embed(pair.encoder.preprocess([picture().image]))  # used, and not changed
-    assert known(pair) == expected
+    used_pair = pickle.loads(pickle.dumps(load(folder, dtype="float32", device="cpu")))
+    used_pair.encoder.embed(used_pair.encoder.preprocess([picture().image]))  # used, and not changed
+    look(used_pair, picture(), sites="L2H1", steps=2)
+    assert known(used_pair) == expected
 
 
 def test_weights_that_were_changed_in_memory_are_no_longer_those_of_the_files(folder: Path) -> None:
@@ -184,6 +238,54 @@ def test_weights_that_were_changed_in_memory_are_no_longer_those_of_the_files(fo
         next(pair.encoder.model.parameters()).add_(0.1)  # type: ignore[attr-defined]
     assert not pair.is_as_loaded
     assert known(pair) != before
+
+
+def test_settings_that_were_changed_in_memory_are_no_longer_those_of_the_files(folder: Path) -> None:
+    pair = load(folder, dtype="float32", device="cpu")
+    before = known(pair)
+    handle = pair.encoder.model.register_forward_hook(lambda *_: None)  # type: ignore[attr-defined]
+    assert not pair.is_as_loaded and known(pair) != before
+    handle.remove()
+    assert pair.is_as_loaded and known(pair) == before
+    pair.encoder.model.train()  # type: ignore[attr-defined]  # put into evaluation mode for every pass
+    assert pair.is_as_loaded and known(pair) == before
+
+
+def test_decoders_given_as_objects_are_known_by_what_they_are(folder: Path) -> None:
+    def with_noise(beta: float) -> dict[str, Any]:
+        decoder: Any = load(folder, device="cpu").decoder
+        decoder.scheduler_config = {**decoder.scheduler_config, "beta_end": beta}
+        return known(load(folder, decoder=decoder, device="cpu"))
+
+    assert with_noise(0.25) == with_noise(0.25) != with_noise(0.5)
+
+
+def test_indexes_given_as_objects_are_known_by_their_pictures(pair: Pair, folder: Path, tmp_path: Path) -> None:
+    def indexed(place: Path, colours: Sequence[str]) -> dict[str, Any]:
+        pictures = place / "pictures"
+        pictures.mkdir(parents=True)
+        for colour in colours:
+            Image.new("RGB", (20, 20), colour).save(pictures / f"{colours.index(colour)}.png")
+        run_to_end(index_pictures(pair.encoder, pictures, place / "index"))
+        return models_identity(load(folder, decoder=NeighboursDecoder(place / "index"), device="cpu"))
+
+    first = indexed(tmp_path / "a", ["blue", "green"])
+    assert indexed(tmp_path / "b", ["blue", "green"]) == first
+    assert indexed(tmp_path / "c", ["blue", "yellow"]) != first
+
+
+def test_functions_that_prepare_pictures_are_known_by_what_they_do() -> None:
+    def encoder(factor: float) -> Any:
+        whole = tiny_timm_encoder()
+        size = whole.spec.image_size[::-1]
+
+        def prepare(image: Image.Image) -> torch.Tensor:
+            pixels = np.array(image.resize(size))
+            return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 * factor
+
+        return load_encoder(whole.model, prepare, name="mine")
+
+    assert encoder_identity(encoder(1.0)) == encoder_identity(encoder(1.0)) != encoder_identity(encoder(2.0))
 
 
 def test_an_encoder_given_as_an_object_is_known_by_its_weights(folder: Path) -> None:

@@ -6,6 +6,7 @@ No network draws the picture, so it has no artifacts of one: a control for what 
 encoder that has no other. It can only show pictures of the folder, so check the similarity, too.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -60,6 +61,13 @@ class NeighboursDecoder:
             embedding_size=self.embeddings.shape[-1],
             defaults=DecodeOptions(1, 1.0, "none", (height, width)),
         )
+
+    @property
+    def identity(self) -> str:
+        """A text that is equal for indexes of the same pictures and embeddings, wherever they are."""
+        digest = hashlib.sha256(" ".join(self._hashes).encode())
+        digest.update(self.embeddings.numpy().tobytes())
+        return digest.hexdigest()
 
     def known(self, sha256: Iterable[str]) -> tuple[str, ...]:
         """Returns those hashes of files that are in the index, sorted."""

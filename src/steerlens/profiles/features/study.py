@@ -34,6 +34,7 @@ from steerlens.studies.shared import StudyFolder, open_study
 from steerlens.sweep import SaeFit
 from steerlens.vocabulary import Vocabulary
 from steerlens.zoo import Pair
+from steerlens.zoo.identity import beside_files, vocabulary_identity
 
 _SAVED_EVERY = 8
 """Batches between two states of the first pass."""
@@ -171,11 +172,16 @@ def feature_identity(
     chosen = {key: value for key, value in asdict(options).items() if key not in ("decode", "strength")}
     return {
         "study": "features",
-        "models": {"pair": pair.name, "sha256": dict(pair.provenance.sha256)},
+        "models": {
+            "pair": pair.name,
+            "sha256": dict(pair.provenance.sha256),
+            "beside_files": beside_files(pair),
+        },
         "sae": {"name": sae.name, "identity": sae.identity},
         "pictures": shown.identity(),
         "options": {**chosen, "strength": str(options.strength), "decode": options.decode.decisive()},
         "vocabulary": None if words is None else list(words.names),
+        "texts": vocabulary_identity(words),
     }
 
 

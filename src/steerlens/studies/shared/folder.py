@@ -173,14 +173,13 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
     """
     identity = json.loads(json.dumps(identity))
     shared = _without_places(identity)
-    mark = fingerprint(shared)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(folder)
     with only_writer(folder):
         before = read_json(folder / "study.json")
         if before is None:
-            _write_manifest(folder, {"fingerprint": mark, **shared})
+            _write_manifest(folder, {"fingerprint": fingerprint(shared), **shared})
         else:
             _check_same_study(folder, before, identity)
         yield StudyFolder(folder)
@@ -219,7 +218,16 @@ def _without_places(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, **models}
 
 
-def _check_same_study(folder: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def _as_stated(identity: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Identity without what an earlier version did not state, so that its studies are resumed."""
+    models, stated = identity.get("models"), before.get("models")
+    if isinstance(models, dict) and isinstance(stated, Mapping) and _BESIDE_FILES not in stated:
+        identity = {**identity, "models": {key: models[key] for key in models if key != _BESIDE_FILES}}
+    return {key: value for key, value in identity.items() if key != _TEXTS or _TEXTS in before}
+
+
+def _check_same_study(folder: Path, before: Mapping[str, Any], identity: dict[str, Any]) -> None:
+    identity = _as_stated(identity, before)
     recorded, shared = (
         {key: value for key, value in before.items() if key not in _NOT_IDENTITY},
         _without_places(identity),
@@ -239,6 +247,9 @@ def _check_same_study(folder: Path, before: Mapping[str, Any], identity: Mapping
         "give another --out, or remove that folder."
     )
 
+
+_BESIDE_FILES, _TEXTS = "beside_files", "texts"
+"""Entries that version 0.1.0 did not write: of the models, precision and changes in memory; of a profile, its texts."""
 
 _NOT_IDENTITY = ("fingerprint", "chosen")
 """Keys of study.json that do not belong to the study's identity."""

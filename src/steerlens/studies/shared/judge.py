@@ -10,6 +10,7 @@ import torch
 from steerlens.encoders import Encoder
 from steerlens.studies.shared.records import Record
 from steerlens.zoo import Pair
+from steerlens.zoo.identity import beside_files
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ def pair_name(pair: Pair) -> str:
 
 
 def models_of(pair: Pair, judge: Encoder | None) -> dict[str, Any]:
-    """JSON values that identify a study's models: the pair by names and weights, the judge by its weights alone."""
+    """JSON values that identify a study's models: the pair by names and all that decides, the judge by weights."""
     return {
         "pair": pair.name,
         "encoder": pair.encoder.spec.name,
         "decoder": pair.decoder.spec.name,
         "sha256": dict(pair.provenance.sha256),
+        "beside_files": beside_files(pair),
         "judge": None if judge is None else weights_hash(judge),
     }
 

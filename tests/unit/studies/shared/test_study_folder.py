@@ -1,10 +1,11 @@
 """Damaged files of a study are refused with one message; only a missing file counts as absent."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from steerlens.errors import StoreError
+from steerlens.errors import StoreError, UsageError
 from steerlens.studies.page import find_studies, read_pair_figures
 from steerlens.studies.shared.folder import open_study, read_json
 
@@ -67,3 +68,23 @@ def test_a_page_refuses_a_manifest_without_a_name_of_the_pair(models: str, tmp_p
     (tmp_path / "study.json").write_text(f'{{"study": "overlay", "models": {models}}}')
     with pytest.raises(StoreError, match=r"study\.json names no pair under 'models'"):
         find_studies(tmp_path)
+
+
+def test_a_study_is_of_one_precision_and_those_that_did_not_state_it_are_resumed(tmp_path: Path) -> None:
+    def identity(dtype: str, texts: str = "a") -> dict[str, Any]:
+        models = {"pair": "mine", "sha256": {}, "beside_files": {"encoder": {"dtype": dtype}}}
+        return {"study": "profile", "models": models, "texts": texts}
+
+    def opened(name: str, values: dict[str, Any]) -> None:
+        with open_study(tmp_path / name, values):
+            pass
+
+    opened("now", identity("float32"))
+    opened("now", identity("float32"))
+    for other in (identity("bfloat16"), identity("float32", texts="b")):
+        with pytest.raises(UsageError, match="a study with another"):
+            opened("now", other)
+    opened("before", {"study": "profile", "models": {"pair": "mine", "sha256": {}}})
+    opened("before", identity("bfloat16"))
+    with pytest.raises(UsageError, match=r"another models\.pair"):
+        opened("before", {**identity("float32"), "models": {**identity("float32")["models"], "pair": "yours"}})
