@@ -92,6 +92,10 @@ class Command:
     sae_activation: str | None = None
     """With --sae: its activation, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
 
+    sae_apply_b_dec: bool = False
+    """With --sae: subtract the decoder's bias from its input, if its files do not say. Tensors alone never do; the fit
+    tells whether training did."""
+
     decode: int | None = None
     """With --sae: number of features that are decoded, those with the largest sum of activations. Default: 256."""
 
@@ -113,8 +117,9 @@ class Command:
             from steerlens.cli.profile_features import run_features
 
             return run_features(self)
-        if self.sae_site is not None or self.sae_activation is not None or self.decode is not None:
-            raise UsageError("--sae-site, --sae-activation and --decode: no effect, because features need --sae.")
+        of_features = (self.sae_site, self.sae_activation, self.sae_apply_b_dec or None, self.decode)
+        if any(option is not None for option in of_features):
+            raise UsageError("--sae-site, --sae-activation, --sae-apply-b-dec and --decode: features need --sae.")
         if self.dry_run:
             return self._dry_run()
         with ProgressBar(quiet=self.settings.json) as progress:

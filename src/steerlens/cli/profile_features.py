@@ -96,7 +96,12 @@ def _prepare(command: "Command", load: "ModelLoader") -> _Prepared:
     settings, strength = command.settings, None if command.strength is None else Strength.parse(command.strength)
     if command.vocabulary is not None:
         check_vocabulary_files(command.vocabulary)
-    sae = load_sae(command.sae, site=command.sae_site, activation=command.sae_activation)
+    sae = load_sae(
+        command.sae,
+        site=command.sae_site,
+        activation=command.sae_activation,
+        apply_b_dec_to_input=command.sae_apply_b_dec or None,
+    )
     shown = command.pictures()
     pair = load(settings).pair
     options = FeatureOptions(

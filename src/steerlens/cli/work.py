@@ -23,6 +23,7 @@ def price(work: Work, rates: Rates, out: Path, *, resumes: bool) -> dict[str, An
         "pictures": work.pictures,
         "references": work.references,
         "heads": work.heads,
+        "components": work.components,
         "encoder_passes": round(work.encoder_passes, 1),
         "pictures_to_decode": work.n_decoded,
         "decodings": [
@@ -54,7 +55,7 @@ def tell(work: Work, rates: Rates, out: Path, *, resumes: bool, json: bool) -> i
     if json:
         emit_json(price(work, rates, out, resumes=resumes))
         return 0
-    heads = f"; {work.heads} heads in each" if work.heads else ""
+    heads = f"; {work.heads} {work.components} in each" if work.heads else ""
     beside = f", and {work.references} reference pictures" if work.references else ""
     say(f"pictures: {work.pictures}{beside}{heads}")
     say(f"encoder: the work of {rounded(work.encoder_passes):g} forward passes over one picture")

@@ -168,12 +168,15 @@ class Surveyor:
                 continue
             numbered = [str(site) for site in self.request.named if site.name == name]
             what = f"every feature of {name}" if name in self.request.strongest_of else ", ".join(numbered)
+            active = max(survey.active[name].values())
             raise UsageError(
-                f"0 active features: {what} is silent on {where}, so there is nothing to show. "
-                + self._why_silent(self._sae(name))
+                f"{'' if active else '0 active features: '}{what} is silent on {where}, so there is nothing to show. "
+                + self._why_silent(self._sae(name), active)
             )
 
-    def _why_silent(self, sae: SparseAutoencoder) -> str:
+    def _why_silent(self, sae: SparseAutoencoder, active: int) -> str:
+        if active:
+            return f"Up to {active} other features of {sae.name} are active on an input: --sites features shows them."
         if sae.trained_on == "patch" and not self.all_tokens:
             return (
                 "It was trained on image patches: use a decoder that reads image tokens, or an autoencoder of the "

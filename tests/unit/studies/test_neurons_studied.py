@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from overlaid import overlay_options, overlay_set
+from PIL import Image
+from safetensors.torch import save_file
 from studied import finish, quick, subject_set
+from tiny_saes import tiny_sae
 from torch import Tensor
 
+from steerlens.cli.lens.settings import SiteSettings
 from steerlens.cli.main import main
 from steerlens.encoders import record_prefix
 from steerlens.errors import UsageError
@@ -18,6 +23,7 @@ from steerlens.lenses.strength import Strength
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
+from steerlens.studies.importance.arguments import ImportanceArguments
 from steerlens.studies.importance.experiment import importance_study
 from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.study import ImportanceStudy
@@ -26,6 +32,7 @@ from steerlens.studies.overlay.study import OverlayStudy
 from steerlens.studies.shared import run
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation, ablate, attribution, mean_writes, similarity_with
 from steerlens.studies.shared.bench import make_bench
+from steerlens.studies.shared.inputs import study_sae
 from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.wording import worded
 from steerlens.testing.encoder_checks import noise_pictures
@@ -135,6 +142,38 @@ def test_numbers_of_neurons_that_make_no_study_are_refused(
     ):
         assert main([*command, *given]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_dry_run_names_the_components(
+    pair: Pair, pair_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        Image.effect_noise((20, 20), 90).convert("RGB").save(tmp_path / f"{'abc'[number % 3]} {number}.png")
+    sae = tiny_sae(pair.encoder)
+    save_file({"W_enc": sae.W_enc, "W_dec": sae.W_dec}, tmp_path / "sae.safetensors")
+    command = ["study", "importance", "--model", str(pair_folder), "--images", str(tmp_path), "--choose", "0"]
+    command += ["--no-decoder", "--dry-run", "--out", str(tmp_path / "out")]
+    plain = ["--sae", str(tmp_path / "sae.safetensors"), "--sae-site", "resid_post.1", "--sae-activation", "relu"]
+    for given, words in (
+        (["--neurons", "5"], "5 neurons in each"),
+        ([*plain, "--features", "6"], "6 features in each"),
+        ([], f"{len(pair.encoder.layers()) * pair.encoder.spec.n_heads} heads in each"),  # type: ignore[attr-defined]
+    ):
+        assert main([*command, *given]) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_the_bias_of_plain_tensors_is_subtracted_where_asked_for(pair: Pair, tmp_path: Path) -> None:
+    sae, path = tiny_sae(pair.encoder), tmp_path / "sae.safetensors"
+    save_file({"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}, path)
+    given: dict[str, Any] = {"sae_site": "resid_post.1", "sae_activation": "relu"}
+    for subtracted in (False, True):
+        of_lens = SiteSettings(sae=(str(path),), sae_apply_b_dec=subtracted, **given).saes()[0]
+        of_study = study_sae(ImportanceArguments(tmp_path, sae=path, sae_apply_b_dec=subtracted, **given))
+        assert of_study is not None
+        assert of_lens.apply_b_dec_to_input == of_study.apply_b_dec_to_input == subtracted
+    with pytest.raises(UsageError, match="--sae-apply-b-dec: no effect"):
+        study_sae(ImportanceArguments(tmp_path, sae_apply_b_dec=True))
 
 
 def test_words_of_neurons() -> None:

@@ -111,6 +111,10 @@ class SiteSettings(SiteOptions):
     sae_activation: str | None = None
     """Activation of the --sae, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
 
+    sae_apply_b_dec: bool = False
+    """Subtract the decoder's bias from the input of the --sae, if its files do not say. Tensors alone never do; the fit
+    tells whether training did."""
+
     def saes(self) -> "tuple[SparseAutoencoder, ...]":
         """Reads the sparse autoencoders.
 
@@ -121,14 +125,22 @@ class SiteSettings(SiteOptions):
         from steerlens.errors import UsageError
         from steerlens.saes import load_sae
 
-        if not self.sae and (self.sae_site or self.sae_activation):
-            raise UsageError("--sae-site and --sae-activation describe a sparse autoencoder: give --sae too.")
+        if not self.sae and (self.sae_site or self.sae_activation or self.sae_apply_b_dec):
+            raise UsageError(
+                "--sae-site, --sae-activation and --sae-apply-b-dec describe a sparse autoencoder: give --sae too."
+            )
         read: dict[str, SparseAutoencoder] = {}
         for text in self.sae:
             name, equals, path = text.partition("=")
             if not equals or Path(text).exists():
                 name, path = "", text
-            sae = load_sae(path, name=name or None, site=self.sae_site, activation=self.sae_activation)
+            sae = load_sae(
+                path,
+                name=name or None,
+                site=self.sae_site,
+                activation=self.sae_activation,
+                apply_b_dec_to_input=self.sae_apply_b_dec or None,
+            )
             if sae.name in read:
                 raise UsageError(f"two sparse autoencoders are called {sae.name!r}: name one, --sae NAME={path}.")
             read[sae.name] = sae

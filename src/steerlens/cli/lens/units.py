@@ -9,6 +9,9 @@ from steerlens.sweep import Job
 _SHOWN = 6
 """Units named for each ranking."""
 
+_COMPARED = 8
+"""Fewest neurons whose rank correlation is given: that of a few is chance."""
+
 
 def fit_lines(job: Job) -> Iterator[str]:
     """Lines on how well each autoencoder fits the inputs, with a warning about a poor fit."""
@@ -57,7 +60,7 @@ def _second_order_lines(neurons: Sequence[UnitReading]) -> Iterator[str]:
         f"{unit.site.label} {unit.second_order:.3f} (direct {unit.effect:.3f}, ablated {unit.ablated:.3f})"
         for unit in best
     )
-    if len(measured) > 2:
+    if len(measured) >= _COMPARED:
         import torch
 
         from steerlens.studies.shared import spearman

@@ -18,7 +18,13 @@ from steerlens.studies.importance.summary import counted_rows, summarise, table_
 from steerlens.studies.shared.ablation import Ablation
 from steerlens.studies.shared.bench import make_bench, require_blocks
 from steerlens.studies.shared.candidates import CENTRED, LENSES, PLAIN
-from steerlens.studies.shared.components import check_studied, component_count, component_identity, component_setup
+from steerlens.studies.shared.components import (
+    check_studied,
+    component_count,
+    component_identity,
+    component_setup,
+    component_words,
+)
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
@@ -116,6 +122,7 @@ class ImportanceExperiment(Experiment[_Measured, ImportanceSummary]):
             encoder_passes=passes,
             decoded={options.decode: heads * decoded} if options.decoding else {},
             judged=self.judge is not None,
+            components=component_words(options.sae, options.neurons),
         )
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:

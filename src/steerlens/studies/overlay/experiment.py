@@ -38,7 +38,13 @@ from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
 from steerlens.studies.shared.bench import Bench, make_bench, require_blocks
 from steerlens.studies.shared.candidates import LENSES, candidate_name
-from steerlens.studies.shared.components import check_studied, component_count, component_identity, component_setup
+from steerlens.studies.shared.components import (
+    check_studied,
+    component_count,
+    component_identity,
+    component_setup,
+    component_words,
+)
 from steerlens.studies.shared.folder import StudyFolder
 from steerlens.studies.shared.judge import judge_name, models_of, pair_name
 from steerlens.studies.shared.measure import REPORT, SELECTION, part_name
@@ -142,6 +148,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
             encoder_passes=passes,
             decoded={options.decode: decoded} if decodes else {},
             judged=judged,
+            components=component_words(options.sae, options.neurons),
         )
 
     def measure(self, folder: StudyFolder) -> Generator[Progress, None, _Measured]:

@@ -76,6 +76,10 @@ class ComponentArguments(StudyArguments):
     sae_activation: str | None = None
     """Activation of the --sae, if its files do not say: relu, top_k:32 or batch_top_k:THRESHOLD."""
 
+    sae_apply_b_dec: bool = False
+    """Subtract the decoder's bias from the input of the --sae, if its files do not say. Tensors alone never do; the fit
+    tells whether training did."""
+
     features: int = 48
     """Number of features of the --sae that are studied: those with the largest mean write on reference pictures."""
 

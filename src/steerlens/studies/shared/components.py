@@ -110,6 +110,11 @@ def component_count(spec: EncoderSpec, sae: SparseAutoencoder | None, features: 
     return spec.n_layers * spec.n_heads if sae is None else min(features, sae.n_features)
 
 
+def component_words(sae: SparseAutoencoder | None, neurons: int = 0) -> str:
+    """The components of a study in a word: `heads`, `features` or `neurons`."""
+    return NEURONS if neurons else HEADS if sae is None else FEATURES
+
+
 def component_identity(sae: SparseAutoencoder | None, features: int, neurons: int = 0) -> dict[str, Any]:
     """Entries for features or neurons in a study's identity, as JSON values; empty for heads."""
     if neurons:

@@ -51,12 +51,17 @@ def study_sae(arguments: ComponentArguments) -> SparseAutoencoder | None:
     if arguments.neurons < 0 or 0 < arguments.neurons < 4:
         raise UsageError(f"a study correlates over neurons: it needs at least 4 of them, not {arguments.neurons}.")
     if arguments.sae is None:
-        names = ("sae_site", "sae_activation", "features")
+        names = ("sae_site", "sae_activation", "sae_apply_b_dec", "features")
         refuse_unused(arguments, names, "they describe a sparse autoencoder, and none was given (--sae)")
         return None
     if arguments.features < 4:
         raise UsageError(f"a study correlates over features: it needs at least 4 of them, not {arguments.features}.")
-    sae = load_sae(arguments.sae, site=arguments.sae_site, activation=arguments.sae_activation)
+    sae = load_sae(
+        arguments.sae,
+        site=arguments.sae_site,
+        activation=arguments.sae_activation,
+        apply_b_dec_to_input=arguments.sae_apply_b_dec or None,
+    )
     refuse_more(arguments, "features", sae.n_features, f"features in {sae.name}")
     return sae
 

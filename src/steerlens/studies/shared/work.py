@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from steerlens.decoders import DecodeOptions
 from steerlens.encoders import EncoderSpec
 from steerlens.studies.shared.ablation import Ablation
+from steerlens.studies.shared.wording import HEADS
 
 REFERENCE_BATCH = 32
 """Reference pictures of one batch."""
@@ -25,10 +26,11 @@ class Work:
     Attributes:
         pictures: pictures that are studied.
         references: further pictures, over which means are taken or with which others are compared.
-        heads: heads that are studied in each picture.
+        heads: components that are studied in each picture: heads, features or neurons.
         encoder_passes: forward passes of the encoder on input pictures; not those that embed decoded pictures again.
         decoded: pictures to decode, by decoding options; at most so many, if settings are chosen on the way.
         judged: whether an outside judge embeds the decoded pictures too.
+        components: the components in a word.
     """
 
     pictures: int
@@ -37,6 +39,7 @@ class Work:
     encoder_passes: float
     decoded: Mapping[DecodeOptions, int]
     judged: bool = False
+    components: str = HEADS
 
     @property
     def n_decoded(self) -> int:
