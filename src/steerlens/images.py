@@ -126,8 +126,8 @@ def load_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     path = Path(path)
     data = _read(path)
     converted, note = decode_picture(data, str(path), max_pixels=max_pixels)
-    # Names of files need not be valid text, but names of pictures must be: tables and pages contain them.
-    label = path.stem.encode("utf-8", "replace").decode("utf-8")
+    # Names of files need not be valid text, but names of pictures must be, of one line: tables and pages contain them.
+    label = printable(path.stem.encode("utf-8", "replace").decode("utf-8"))
     return Picture(label, converted, hashlib.sha256(data).hexdigest(), path, note)
 
 

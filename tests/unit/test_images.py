@@ -225,6 +225,11 @@ def test_from_memory() -> None:
     assert picture.sha256 != Picture.from_image(gradient("L"), "mine").sha256
 
 
+def test_a_name_of_several_lines_becomes_one_line(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat\nreport: elsewhere.png")
+    assert load_picture(tmp_path / "cat\nreport: elsewhere.png").name == r"cat\nreport: elsewhere"
+
+
 def test_a_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
     try:

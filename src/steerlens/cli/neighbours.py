@@ -61,10 +61,12 @@ class Index:
         from steerlens.decoders import NeighboursDecoder, Skipped, index_pictures
         from steerlens.errors import UsageError
         from steerlens.images import picture_files
+        from steerlens.runs import refuse_run
         from steerlens.zoo import open_encoder
 
         if self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, not {self.batch_size}.")
+        refuse_run(self.out)
         count, skipped = len(picture_files(self.pictures)), list[str]()
         if self.dry_run:
             return self._dry_run(count)

@@ -106,6 +106,6 @@ def refresh_computed(module: nn.Module) -> None:
     Between a change of what they are computed from and the next pass, the module holds those of the last pass.
     """
     if isinstance(vars(module).get("weight"), Tensor) or isinstance(vars(module).get("bias"), Tensor):
-        for hook in module._forward_pre_hooks.values():
+        for hook in module._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
             if type(hook).__module__.startswith("torch.nn.utils."):
                 cast(Any, hook)(module, ())

@@ -7,7 +7,7 @@ from steerlens._lazy import lazy_names
 if TYPE_CHECKING:
     from steerlens.runs.cards import StoredCards, write_cards, writing_cards
     from steerlens.runs.difference import first_difference
-    from steerlens.runs.export import export_parquet, export_pictures
+    from steerlens.runs.export import export_parquet, export_pictures, refuse_run
     from steerlens.runs.manifest import fingerprint, known_by, plan_to_json, spec_to_json
     from steerlens.runs.merge import merge_runs
     from steerlens.runs.store import RunWriter, load_run, open_run
@@ -31,6 +31,7 @@ __all__ = [
     "merge_runs",
     "open_run",
     "plan_to_json",
+    "refuse_run",
     "run_summary",
     "spec_to_json",
     "table_bytes",

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from steerlens.atlas import CONTROLS, Atlas, CellResult, Reading
-from steerlens.errors import UsageError
+from steerlens.errors import StoreError, UsageError
 from steerlens.images import png_bytes
 from steerlens.progress import Progress
 from steerlens.report import write_report
 from steerlens.report.html import REPORT
-from steerlens.runs.reader import is_run
+from steerlens.runs.reader import inside_run, is_run, refuse_inside_run
 from steerlens.runs.tables import IMAGE, cell_columns, cell_image, cell_row, image_value, schema_of
 from steerlens.sites import Site
 from steerlens.storage import OwnedFolder, atomic_file, distinct_names
@@ -150,9 +150,9 @@ def refuse_run(out: Path) -> None:
     Raises:
         UsageError: if the path is a run directory, or is inside one.
     """
-    for folder in (out, *out.absolute().parents):
-        if is_run(folder):
-            raise UsageError(f"{out} is inside the run {folder}, where only the run itself may be; give another --out.")
+    if is_run(out):
+        raise inside_run(out, out)
+    refuse_inside_run(out)
 
 
 def _no_formula(value: Any) -> Any:
@@ -163,6 +163,13 @@ def _no_formula(value: Any) -> Any:
 def _count(atlas: Atlas) -> int:
     if not atlas.finished:
         raise UsageError("this run has no decoded picture yet: there is nothing to export.")
+    read = {reading.id for reading in atlas.readings}
+    unread = {cell.picture for cell in atlas.finished} - read
+    if unread:
+        raise StoreError(
+            f"the readings of {len(unread)} of {len(unread) + len(read)} inputs are missing, without which nothing is "
+            "exported: `steerlens runs verify` says what is lost and how to redo it."
+        )
     return len(atlas.finished)
 
 

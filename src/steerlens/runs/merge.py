@@ -151,8 +151,9 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> "Generator[Pro
             yield Progress("merging", done, total, "parts")
         planned = len(plan_from_json(identity["plan"]))
         cells = sum(len(source.results) for source in sources) - duplicates
-        complete = cells == planned or all(is_complete(source.manifest, len(source.results)) for source in sources)
-        if complete and len(readings) == len(identity["inputs"]):
+        decoded = cells == planned or all(is_complete(source.manifest, len(source.results)) for source in sources)
+        complete = decoded and len(readings) == len(identity["inputs"])
+        if complete:
             writer.finish(**_seconds(sources))
     return Merged(
         out,

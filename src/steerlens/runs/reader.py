@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from steerlens.atlas import Cell, CellResult, Lazy, LazyResults, Reading, RepeatedCells
-from steerlens.errors import StoreError
+from steerlens.errors import StoreError, UsageError
 from steerlens.limits import is_special
 from steerlens.runs.hashes import check_on_opening, damage_of, damaged, read_hashes
 from steerlens.runs.tables import cell_keys, read_cells, read_png, read_reading
@@ -47,6 +47,22 @@ def is_run(folder: Path) -> bool:
     except (OSError, ValueError):
         return (folder / "cells").is_dir()
     return isinstance(content, dict) and "fingerprint" in content
+
+
+def refuse_inside_run(out: Path) -> None:
+    """Refuses to write inside a run directory; the path itself may be one.
+
+    Raises:
+        UsageError: if a folder above the path is a run.
+    """
+    for folder in out.absolute().parents:
+        if is_run(folder):
+            raise inside_run(out, folder)
+
+
+def inside_run(out: Path, run: Path) -> UsageError:
+    """The message about a place inside a run."""
+    return UsageError(f"{out} is inside the run {run}, where only the run itself may be; give another --out.")
 
 
 def part_files(folder: Path) -> list[Path]:

@@ -58,6 +58,7 @@ from steerlens.runs.reader import (
     has_units,
     part_files,
     reading_files,
+    refuse_inside_run,
     stored_readings,
     stored_results,
 )
@@ -180,11 +181,12 @@ def open_run(folder: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]
         facts: other entries of the manifest.
 
     Raises:
-        UsageError: if the folder contains another run, or other files.
+        UsageError: if the folder contains another run, or other files, or is inside a run.
         StoreError: if it cannot be written, or another process is writing to it.
     """
     wanted: dict[str, Any] = json.loads(json.dumps(identity))
     manifest = {"format": FORMAT, "fingerprint": fingerprint(wanted), "complete": False, **(facts or {}), **wanted}
+    refuse_inside_run(folder)
     with storing(folder):
         make_folder(folder)
         _refuse_foreign(folder)  # before the lock, which would add a file to a folder of somebody else's

@@ -67,6 +67,10 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("it is nested too deep") from None
     except UnicodeEncodeError:
         raise ValueError("it holds text that is no Unicode") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # with advice for programmers
+            raise ValueError("it holds a number of thousands of digits") from None
+        raise
     return content
 
 

@@ -25,7 +25,7 @@ def only_writer(folder: Path) -> Generator[None]:
     Raises:
         StoreError: if another process holds it, the file system has no locks, or the folder cannot be written.
     """
-    with storing(folder):
+    with storing(folder / LOCK_FILE):
         # Links are not followed: they could name a file anywhere.
         file = os.fdopen(
             os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a"

@@ -97,7 +97,7 @@ def _tensors(owner: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _modules(owner: Any) -> Iterator[tuple[str, nn.Module]]:
     """Yields the modules of an adapter by name, each once; an attribute may be a pipeline that has some."""
-    attributes = {"": owner} if isinstance(owner, nn.Module) else _attributes(owner)
+    attributes: dict[str, Any] = {"": owner} if isinstance(owner, nn.Module) else _attributes(owner)
     yielded = set[int]()
     for attribute, value in sorted(attributes.items()):
         inside = None if isinstance(value, nn.Module) else getattr(value, "components", None)
@@ -134,7 +134,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
 
 def _settings_of(module: nn.Module) -> str:
     own = {name: _plain(value) for name, value in vars(module).items() if name[0] != "_" and name not in _INDECISIVE}
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    hooks = [hook for name in ("_forward_pre_hooks", "_forward_hooks") for hook in getattr(module, name).values()]
     texts = [f"{name}={text}" for name, text in sorted(own.items()) if text]
     return " ".join([*texts, *(f"hook {_function(hook)}" for hook in hooks)])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from steerlens.atlas.atlas import Atlas
 from steerlens.errors import StoreError, UsageError
+from steerlens.progress import run_to_end
 from steerlens.runs.export import export_parquet, export_pictures, export_report
 from steerlens.runs.hashes import HASHES
 from steerlens.runs.manifest import plan_to_json, spec_to_json
@@ -21,6 +23,7 @@ from steerlens.runs.merge import merge_runs
 from steerlens.runs.reader import part_files, reading_files
 from steerlens.runs.store import load_run, open_run
 from steerlens.runs.summary import run_summary
+from steerlens.studies.shared.folder import open_study
 from steerlens.testing.atlases import fake_atlas
 
 
@@ -292,3 +295,24 @@ def test_a_manifest_whose_values_are_of_the_wrong_kind_is_refused(
     for write_output in outputs(run, tmp_path / "out")[1:]:
         with pytest.raises(StoreError, match=r"cannot be read: "):
             write_output()
+
+
+def test_a_run_without_readings_is_neither_exported_nor_merged_as_complete(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "inputs")
+    (run / "inputs").mkdir()
+    for export in (export_pictures, export_parquet):
+        with pytest.raises(StoreError, match=r"the readings of \d of \d inputs are missing.*runs verify"):
+            list(export(load_run(run), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert not run_to_end(merge_runs([run], tmp_path / "merged")).complete
+
+
+def test_no_run_and_no_study_begins_inside_a_run(run: Path, atlas: Atlas) -> None:
+    for inside in (run / "sub", run / "figures" / "sub"):
+        with pytest.raises(UsageError, match="is inside the run"):
+            write(inside, atlas)
+        with pytest.raises(UsageError, match="is inside the run"):
+            list(merge_runs([run], inside))
+        with pytest.raises(UsageError, match="is inside the run"), open_study(inside, {}):
+            pass
+        assert not inside.exists()

@@ -48,7 +48,8 @@ class Command:
         """Run directory, given or default."""
         if self.out is not None:
             return self.out
-        stem = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")[:60]
+        text = self.images[0].stem.encode("utf-8", "replace").decode("utf-8")
+        stem = "".join(character if character.isprintable() else "-" for character in text)[:60]
         marked = self.settings.marked()
         beside = (*map(str, self.images[1:]), *([marked] if marked else []))
         mark = f"-{hashlib.sha256(repr(beside).encode()).hexdigest()[:6]}" if beside else ""

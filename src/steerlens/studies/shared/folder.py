@@ -25,7 +25,7 @@ from torch import Tensor
 from steerlens.errors import StoreError, UsageError
 from steerlens.limits import is_special
 from steerlens.printable import json_without_folders
-from steerlens.runs import fingerprint, first_difference
+from steerlens.runs import fingerprint, first_difference, refuse_run
 from steerlens.storage import (
     LOCK_FILE,
     OwnedFolder,
@@ -168,11 +168,12 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         identity: models, options and inputs; an unfinished study resumes only if they are the same.
 
     Raises:
-        UsageError: if the folder holds another study, or other files.
+        UsageError: if the folder holds another study, or other files, or is inside a run.
         StoreError: if it cannot be written, its `study.json` is damaged, or another process is writing to it.
     """
-    identity = json.loads(json.dumps(identity))
-    shared = _without_places(identity)
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    shared = _without_places(plain)
+    refuse_run(folder)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(folder)
@@ -181,7 +182,7 @@ def open_study(folder: Path, identity: Mapping[str, Any]) -> Generator[StudyFold
         if before is None:
             _write_manifest(folder, {"fingerprint": fingerprint(shared), **shared})
         else:
-            _check_same_study(folder, before, identity)
+            _check_same_study(folder, before, plain)
         yield StudyFolder(folder)
 
 
