@@ -125,8 +125,9 @@ $(PHOTOGRAPHS)/rocket.jpg: | $(VENV)/.installed
 
 photographs: $(PHOTOGRAPHS)/rocket.jpg
 
-# The interventional studies on the bundled pair and, if `make real-vit` was run, on the real ViT: small, and at the size of
-# the committed summaries (hours; resumable). DATA is the folder of the emoji art, which is fetched with npm if missing.
+# The interventional studies on the bundled pair and, if `make real-vit` was run, on the real ViT: small, and with the
+# options of the committed summaries, each of which names its command (hours; resumable). DATA is the folder of the emoji art,
+# which is fetched with npm if missing.
 STUDIES ?= studies
 SMALL_overlay := --count 8 --choose 2 --strengths rho=1 --steps 4
 SMALL_importance := --count 10 --choose 2 --strengths rho=1 --steps 4 --no-extras
@@ -140,12 +141,15 @@ SMALL_overlay_dinov2-small := --count 4 --choose 2 --strengths rho=1 --steps 4
 SMALL_importance_dinov2-small := --count 6 --choose 2 --strengths rho=1 --steps 4 --no-extras
 SMALL_identification_dinov2-small := --count 10 --steps 4 --heads-per-picture 24
 SMALL_lenses_dinov2-small := --count 8 --choose 3 --strengths rho=1 --steps 4 --heads-per-picture 12 --bank-size 512
-FULL_importance := --count 100 --choose 12
-FULL_overlay := $(FULL_importance)
-FULL_strength := --count 12 --heads-per-picture 24
-FULL_decoder := --count 6 --heads 12
-FULL_identification := --count 100
-FULL_lenses := --count 100 --choose 12
+FULL_importance := --count 24 --choose 0 --seeds 2 --strengths rho=1 --no-extras
+FULL_overlay := --count 24 --choose 8 --seeds 1
+FULL_strength := --count 12 --heads-per-picture 24 --seeds 1
+FULL_decoder := --count 6 --heads 12 --seeds 4
+FULL_identification := --count 24 --seeds 1 --heads-per-picture 24
+FULL_lenses := --count 24 --choose 3 --strengths rho=1 --heads-per-picture 24 --seeds 1
+FULL_overlay_dinov2-small := --count 12 --choose 8 --seeds 1 --strengths rho=1
+FULL_identification_dinov2-small := --count 100 --seeds 1 --heads-per-picture 24
+FULL_lenses_dinov2-small := $(FULL_lenses) --bank-size 2048
 # An outside judge of the pictures: a folder that `steerlens train classifier` made; none if empty.
 JUDGE ?=
 JUDGED = $(if $(JUDGE),--judge $(JUDGE))
@@ -176,10 +180,12 @@ studies: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 studies-full: $(VENV)/.installed $(DATA)/prepared/text.safetensors
 	+$(TWO_AT_A_TIME) PAIR=emoji SIZE=FULL INTO=$(STUDIES)-full/emoji
 	+$(MAKE) --no-print-directory studies-on-$(or $(ON_REAL_VIT),nothing) SIZE=FULL INTO=$(STUDIES)-full
+	$(if $(ON_REAL_VIT),+$(MAKE) --no-print-directory study-photographs study-hundred INTO=$(STUDIES)-full)
 	-$(BIN)/steerlens train evaluate src/steerlens/zoo/emoji --data $(DATA) --json $(STUDIES)-full/emoji/pair.json
-	$(BIN)/steerlens study page $(STUDIES)-full --out docs
+	$(BIN)/steerlens study page $(addprefix $(STUDIES)-full/,emoji $(if $(ON_REAL_VIT),dinov2-small undecoded-scenes \
+		undecoded-photographs)) --out docs
 
-.PHONY: photographs studies-on-pair studies-on-encoder studies-on-nothing study-photographs
+.PHONY: photographs study-hundred studies-on-pair studies-on-encoder studies-on-nothing study-photographs
 studies-on-pair:
 	+$(TWO_AT_A_TIME) PAIR=dinov2-small SIZE=$(SIZE) INTO=$(INTO)/dinov2-small
 
@@ -192,12 +198,19 @@ studies-on-nothing:
 	@echo "There is no real ViT in $(REAL_VIT), so the studies ran on the bundled pair alone. make real-vit fetches it (90 MB)."
 
 # A dozen photographs, for all that needs no decoder: the paper's two studies and identification, and their page.
-UNDECODED = $(MODEL_dinov2-small) --no-decoder --out $(STUDIES)/photographs
+UNDECODED = $(MODEL_dinov2-small) --no-decoder --out $(INTO_UNDECODED)
+INTO_UNDECODED = $(if $(filter $(STUDIES)-full,$(INTO)),$(INTO)/undecoded-photographs,$(STUDIES)/photographs)
 study-photographs: $(PHOTOGRAPHS)/rocket.jpg
 	$(BIN)/steerlens study importance $(UNDECODED)/importance --images $(PHOTOGRAPHS)
 	$(BIN)/steerlens study identification $(UNDECODED)/identification --images $(PHOTOGRAPHS) --count 12
 	$(BIN)/steerlens study overlay $(UNDECODED)/overlay --bases $(PHOTOGRAPHS) --overlays $(PHOTOGRAPHS) --count 8 --choose 4
-	$(BIN)/steerlens study page $(STUDIES)/photographs --out $(STUDIES)-page/photographs
+	$(BIN)/steerlens study page $(INTO_UNDECODED) --out $(STUDIES)-page/photographs
+
+# The paper's two studies on more scenes than one cares to decode.
+study-hundred: INTO_UNDECODED = $(INTO)/undecoded-scenes
+study-hundred: $(DATA)/prepared/text.safetensors
+	$(BIN)/steerlens study importance $(UNDECODED)/importance --data $(DATA) --count 100 --choose 0
+	$(BIN)/steerlens study overlay $(UNDECODED)/overlay --data $(DATA) --count 16 --choose 8
 
 # Piped, so that progress comes in lines with the name of the study, not as two bars in one place.
 study-importance study-overlay study-strength study-decoder study-identification study-lenses: study-%:

@@ -12,6 +12,7 @@ from torch import Tensor
 from steerlens.studies.shared.stats import (
     correlation_estimate,
     difference_estimate,
+    estimate_of,
     interaction,
     interaction_pearson,
     mean_correlation,
@@ -145,6 +146,25 @@ def test_a_share_of_nothing_is_undefined() -> None:
     score = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
     assert math.isnan(ratio_estimate(score, -score, score, list("abcde"), draws=20).value)
     assert ratio_estimate(score, score, score, list("abcde"), draws=20).value == 1
+
+
+def test_a_share_has_an_interval_only_if_its_ceiling_is_shown_to_be_above_0() -> None:
+    drawn = torch.linspace(0.5, 1.5, 1000, dtype=torch.float64)
+    few, many = drawn.clone(), drawn.clone()
+    few[:20], many[:30] = float("nan"), float("nan")
+    assert estimate_of(1.0, few, ratio=True) == estimate_of(1.0, few) and not math.isnan(estimate_of(1.0, few).low)
+    assert math.isnan(estimate_of(1.0, many, ratio=True).low) and not math.isnan(estimate_of(1.0, many).low)
+    # A ceiling that hangs on few pictures and heads may be 0 on others: the share is a number without an interval.
+    generator = torch.Generator().manual_seed(2)
+    effect = torch.randn(6, 12, generator=generator)
+    ceiling = 0.15 * effect + torch.randn(6, 12, generator=generator)
+    concepts = list("abcdef")
+    most, share = (
+        correlation_estimate(ceiling, effect, concepts, draws=200),
+        ratio_estimate(effect, ceiling, effect, concepts, draws=200),
+    )
+    assert most.value > 0 > most.low and share.value == pytest.approx(1 / most.value)
+    assert math.isnan(share.low) and not share.above() and not share.excludes_zero
 
 
 def test_layers_in_any_order_and_of_any_size_keep_their_heads() -> None:

@@ -23,7 +23,7 @@ _VERDICTS = ("holds", "open", "refuted", "not measured")
 """Verdicts on a claim, in the order in which a heading names them."""
 
 _ABOUT = {
-    "emoji": "the bundled pair: a small CLIP-style ViT, trained from scratch for an hour on drawings of emoji",
+    "emoji": "the bundled pair: a small CLIP-style ViT, trained from scratch in 132 minutes on drawings of emoji",
     "dinov2-small": "a real pretrained ViT (DINOv2-S), with a small decoder trained for it on drawings",
 }
 """Pairs that come with the package, in words."""
@@ -117,8 +117,8 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
                 "A claim *holds* if its whole 95 % interval lies above the level; it is *refuted* if the interval lies "
                 "below it, and *open* if it includes it. Where a row names nulls (other labels, random vectors), the "
                 "claim is *open* unless its interval lies above theirs, and so are claims that rest on it. Levels are "
-                "0, unless given. An empty cell was not measured. Each interval stands for itself: none is corrected "
-                "for the number of claims.\n",
+                "0, unless given. Claims whose intervals are known to be too narrow (few concepts) are *open*. An empty "
+                "cell was not measured. Each interval stands for itself: none is corrected for the number of claims.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()
@@ -297,7 +297,10 @@ def compare_figure(models: Sequence[ComparedModel]) -> Figure | None:
     axes.axvline(0, color=DARK, linewidth=0.8)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_yticks(range(len(rows)), [_broken(words) for words in reversed(rows)], fontsize=8)
-    axes.set_xlabel("a claim holds if its whole line, the 95 % interval, lies right of 0", fontsize=9)
+    axes.set_xlabel(
+        "a claim holds if its whole line, the 95 % interval less the level that it must exceed, lies right of 0",
+        fontsize=9,
+    )
     figure.legend(loc="outside upper right", fontsize=8, frameon=False, ncols=len(names) + 3)
     plain_axes(axes, label_size=8)
     return figure

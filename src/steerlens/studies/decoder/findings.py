@@ -3,7 +3,7 @@
 import math
 
 from steerlens.studies.decoder.results import DecoderSummary
-from steerlens.studies.shared.markdown import Bar, Finding, at_least, interval, on
+from steerlens.studies.shared.markdown import Bar, Finding, at_least, interval, on, signed
 
 
 def decoder_findings(summary: DecoderSummary) -> list[Finding]:
@@ -15,10 +15,16 @@ def decoder_findings(summary: DecoderSummary) -> list[Finding]:
                 summary.model,
                 f"at the default setting, 1 minus the agreement over seeds is {interval(summary.invented)}. ",
             )
-            + "The decoder invents at least this part of a picture; inventions that all seeds share are not counted.",
+            + f"Between pictures of different inputs it is {_apart(summary)}. The decoder invents what differs "
+            "between seeds, at least: inventions that all seeds share are not counted.",
             headline=True,
         ),
     ]
+
+
+def _apart(summary: DecoderSummary) -> str:
+    """1 minus the agreement of pictures of different inputs."""
+    return signed(1 - summary.default.own.unrelated) or "undefined"
 
 
 def steps_words(summary: DecoderSummary) -> str:

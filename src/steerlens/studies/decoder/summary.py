@@ -138,7 +138,14 @@ def _estimate(decodings: Decodings, statistic: Statistic) -> Estimate:
 
 
 def _share(decodings: Decodings, statistic: Statistic, ceiling: Statistic) -> Estimate:
-    return _estimate(decodings, lambda pictures, columns: statistic(pictures, columns) / ceiling(pictures, columns))
+    """Estimates a statistic as a share of a ceiling; without an interval if that is not shown to be above 0."""
+
+    def share(pictures: Tensor, columns: Tensor) -> Tensor:
+        most = ceiling(pictures, columns)
+        return statistic(pictures, columns) / most.where(most > 0, torch.nan)
+
+    heads = decodings.requested.shape[1]
+    return two_way_bootstrap(share, decodings.concepts, heads, draws=decodings.draws, ratio=True)
 
 
 def _all(table: Float[Tensor, "S P N"]) -> tuple[Tensor, Tensor]:

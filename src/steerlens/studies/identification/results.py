@@ -73,6 +73,7 @@ class IdentificationSummary(StudySummary):
         judge: the outside judge, or None.
         command: the command, or empty.
         model: name of the pair.
+        bootstrap: the bootstrap of the intervals, in words; in earlier versions, over concepts alone.
     """
 
     n_pictures: int
@@ -90,6 +91,7 @@ class IdentificationSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+    bootstrap: str = "bootstrap over concepts"
 
     @property
     def conclusion(self) -> Conclusion:

@@ -37,11 +37,18 @@ class Contest:
         own: similarity of the own, by picture and head.
         foils: similarity of each of F foils.
         counts: foils that count: those of pictures of another concept.
+        all_pairs: True if foil j came from picture j of the study.
     """
 
     own: Float[Tensor, "P n"]
     foils: Float[Tensor, "P F n"]
     counts: Bool[Tensor, "P F"]
+    all_pairs: bool = False
+
+    @property
+    def won(self) -> Float[Tensor, "P F n"]:
+        """1 where the own is closer than a foil, 0.5 for ties, else 0."""
+        return wins(self.own[:, None], self.foils)
 
     @property
     def candidates(self) -> float:
@@ -50,11 +57,12 @@ class Contest:
 
     def share(self) -> Float[Tensor, "P n"]:
         """Share of foils to which the own is closer; ties count half."""
-        return self._mean(wins(self.own[:, None], self.foils))
+        counts = self.counts[..., None].double()
+        return (self.won * counts).sum(dim=1) / counts.sum(dim=1)
 
     def rank(self) -> Float[Tensor, "P n"]:
         """Rank of the own among the candidates, from 1; ties share the mean of their ranks."""
-        lost = (1 - wins(self.own[:, None], self.foils)) * self.counts[..., None]
+        lost = (1 - self.won) * self.counts[..., None]
         return 1 + lost.sum(dim=1)
 
     def first(self) -> Float[Tensor, "P n"]:
@@ -63,14 +71,6 @@ class Contest:
         beaten = ((self.foils > self.own[:, None]) & counts).any(dim=1)
         ties = ((self.foils == self.own[:, None]) & counts).sum(dim=1)
         return (~beaten).double() / (1 + ties)
-
-    def foils_against(self, control: Float[Tensor, "P n"]) -> Float[Tensor, "P n"]:
-        """Share of foils that are closer to the input than a control is."""
-        return self._mean(wins(self.foils, control[:, None]))
-
-    def _mean(self, table: Float[Tensor, "P F n"]) -> Float[Tensor, "P n"]:
-        counts = self.counts[..., None].double()
-        return (table * counts).sum(dim=1) / counts.sum(dim=1)
 
 
 def wins(first: Tensor, second: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Identified:
             targets = self._targets(view, compare)
             matrix = torch.stack([cosine_similarity(rows, target).mean(dim=0) for target in targets])
         differ = torch.tensor([[first != second for second in self.concepts] for first in self.concepts])
-        return Contest(matrix.diagonal().T, matrix, differ)
+        return Contest(matrix.diagonal().T, matrix, differ, all_pairs=True)
 
     def control(self, lens: str, view: View, compare: str) -> Float[Tensor, "P n"] | None:
         """Similarity of the random direction, steered as strongly; None for a neutral base, which has no control."""
@@ -142,6 +142,11 @@ class Identified:
             views = self.random.judged if view == "judged" else self.random.decoded
             rows = torch.stack([views[seed] for seed in sorted(views)])
         return torch.stack([cosine_similarity(rows, target).mean(dim=0) for target in self._targets(view, compare)])
+
+    @property
+    def layers(self) -> list[int]:
+        """Layer of each studied head."""
+        return [site.layer for site in self.sites]
 
     def fidelity(self) -> Float[Tensor, "P n"]:
         """Cosine of the own decoded picture's embedding with the requested one, mean over seeds."""

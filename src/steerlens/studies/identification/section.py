@@ -19,7 +19,7 @@ def identification_section(summary: IdentificationSummary) -> str:
         f"{summary.strength}; {_decoding(summary)}. Writes for other pictures and random "
         "directions are steered by the same relative strength as the own write. "
         f"Decoded pictures of the Steering Lens are compared with {foils} of another concept, all others with every "
-        "picture of another concept. 95 % intervals: bootstrap over concepts."
+        f"picture of another concept. 95 % intervals: {summary.bootstrap}."
         f"{f' **{warning.capitalize()}.**' if warning else ''}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study identification --data DATA --out studies/identification'}\n",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED
+from steerlens.studies.importance.scores import DIRECT_EFFECT, LESS_NORM, PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned
 from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.markdown import interval
@@ -14,7 +14,7 @@ from steerlens.studies.shared.stats import Estimate
 from steerlens.studies.shared.targets import TEXT
 
 if TYPE_CHECKING:
-    from steerlens.studies.importance.results import ImportanceSummary, OracleShare
+    from steerlens.studies.importance.results import ImportanceSummary, OracleShare, TargetNull
 
 _PLAIN_UNDECODED = f"{PLAIN_KIND}, {UNDECODED}"
 
@@ -80,9 +80,13 @@ def _other_lens(summary: "ImportanceSummary", difference: Estimate, other: Estim
 
 
 def _decoded(summary: "ImportanceSummary", effect: Effect) -> str:
+    """What decoded pictures reach, beside the oracles; without decoding, what the exact direct effect reaches."""
     row = summary.row(f"steering, {PLAIN_KIND}", effect)
     if row is None:
-        return ""
+        direct = summary.row(DIRECT_EFFECT, effect)
+        if direct is None:
+            return ""
+        return f"Each head's exact direct effect, which needs no lens either, reaches {interval(direct.estimate)}."
     words = f"In decoded pictures it reaches {interval(row.estimate)}"
     if (left := summary.row(f"steering, {PLAIN_KIND}", effect, GIVEN_BOTH)) is not None:
         words += f", with norm and layer held fixed {interval(left.estimate)}"
@@ -145,11 +149,13 @@ def _next_step(summary: "ImportanceSummary", beats_norm: bool) -> str:
 def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
     """Claims that are compared between models."""
     claims: list[Claim] = []
+    towards_labels: list[Claim] = []
     effects = {
         f"how far {name} ablation of a head moves the embedding": Effect("total", "", name) for name in ("zero", "mean")
     }
     effects["how much similarity with the label mean ablation of a head costs"] = Effect("total", TEXT, "mean")
     for words, effect in effects.items():
+        listed = towards_labels if effect.target else claims
         towards, leading = f", towards {effect.target}" if effect.target else "", effect == summary.published
         for label, how in (
             (f"{PLAIN_KIND}{towards}, {UNDECODED}", "before decoding"),
@@ -160,19 +166,29 @@ def importance_claims(summary: "ImportanceSummary") -> list[Claim]:
                 continue
             left = summary.row(f"steering, {label}", effect, GIVEN_BOTH)
             difference, norm = (summary.difference(name, effect) for name in (label, f"{label}{LESS_NORM}"))
-            nulls = _label_nulls(summary, effect, decoded=not label.endswith(UNDECODED))
-            alone = Claim(f"The Steering Lens predicts {words}", own.estimate, 0.0, how, leading, nulls)
-            given = f"{alone.what}, with the norm of the write and the layer held fixed"
-            claims.append(alone)
+            held_difference = summary.difference(label, effect, GIVEN_BOTH)
+            null = _label_null(summary, effect, decoded=not label.endswith(UNDECODED))
+            what = f"The Steering Lens predicts {words}"
+            if null is None:
+                alone = Claim(what, own.estimate, 0.0, how, leading)
+            else:
+                # The nulls' own figure, since both are of the same decoder seed.
+                nulls = (("other labels", null.others), ("random vectors", null.random))
+                alone = Claim(what, null.own, 0.0, how, leading, nulls)
+            held = "with the norm of the write and the layer held fixed"
+            listed.append(alone)
             if left is not None:
-                claims.append(_resting(Claim(given, left.estimate, 0.0, how, leading), alone))
+                listed.append(_resting(Claim(f"{what}, {held}", left.estimate, 0.0, how, leading), alone))
+            better = f"{what} better than the Diffusion Lens does"
             if difference is not None:
-                better = f"{alone.what} better than the Diffusion Lens does"
-                claims.append(Claim(better, difference.estimate, 0.0, how, leading))
+                listed.append(Claim(better, difference.estimate, 0.0, how, leading))
+            if held_difference is not None:
+                listed.append(Claim(f"{better}, {held}", held_difference.estimate, 0.0, how, leading))
             if norm is not None:
-                better = f"{alone.what} better than the norm of the write does"
-                claims.append(_resting(Claim(better, norm.estimate, 0.0, how, leading), alone))
-    return cautioned(claims, summary.n_concepts)
+                better = f"{what} better than the norm of the write does"
+                listed.append(_resting(Claim(better, norm.estimate, 0.0, how, leading), alone))
+    counted = summary.n_counted if summary.n_recognised >= 0 else summary.n_concepts
+    return [*cautioned(claims, summary.n_concepts), *cautioned(towards_labels, min(counted, summary.n_concepts))]
 
 
 def _resting(claim: Claim, alone: Claim) -> Claim:
@@ -181,8 +197,7 @@ def _resting(claim: Claim, alone: Claim) -> Claim:
     return replace(claim, rests_on=alone, note=note) if alone.nulls else claim
 
 
-def _label_nulls(summary: "ImportanceSummary", effect: Effect, *, decoded: bool) -> tuple[tuple[str, Estimate], ...]:
+def _label_null(summary: "ImportanceSummary", effect: Effect, *, decoded: bool) -> "TargetNull | None":
     """Correlations towards other pictures' labels and random vectors, which a claim about the label must exceed."""
     score = f"steering, {PLAIN_KIND}{'' if decoded else f', {UNDECODED}'}"
-    row = next((row for row in summary.nulls if (row.score, row.effect) == (score, effect)), None)
-    return () if row is None else (("other labels", row.others), ("random vectors", row.random))
+    return next((row for row in summary.nulls if (row.score, row.effect) == (score, effect)), None)

@@ -11,9 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from steerlens.studies.importance.results import ImportanceSummary, Row
 from steerlens.studies.importance.scores import PLAIN_KIND, UNDECODED
 from steerlens.studies.shared.candidates import LENSES, readable, tick_label
+from steerlens.studies.shared.effects import Effect
 from steerlens.studies.shared.oracle import oracle_name
 from steerlens.studies.shared.partial import GIVEN_BOTH, LAYER, NORM
 from steerlens.studies.shared.plots import DARK, LIGHT, MIDDLE, draw_estimate, plain_axes
+from steerlens.studies.shared.targets import TEXT
 from steerlens.studies.shared.wording import HEADS, worded_figure
 
 
@@ -47,7 +49,7 @@ def correlation_figure(summary: ImportanceSummary) -> Figure:
     axes.set_xlabel("Spearman correlation with the effect, mean over pictures, 95 % interval", fontsize=9)
     note = "\n* check of consistency: compared with the effect's own target"
     marked = any(_marked(rows, name) for name in order)
-    axes.set_title(f"{summary.main}\n{_size(summary)}{note if marked else ''}", fontsize=9, loc="left")
+    axes.set_title(f"{summary.main}\n{_size(summary, summary.main)}{note if marked else ''}", fontsize=9, loc="left")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -87,6 +89,8 @@ def layer_figure(summary: ImportanceSummary) -> Figure:
     left = panels[0]
     left.bar(layers, summary.effect_by_layer, color=MIDDLE)
     left.set_ylabel("mean effect of a head (cosine)")
+    if _counted(summary, summary.main) < summary.n_pictures:
+        left.set_title(f"{_counted(summary, summary.main)} recognised pictures", fontsize=8)
     if summary.beats_by_layer:
         _draw_controls(panels[1], summary.beats_by_layer)
     for axes in panels:
@@ -157,6 +161,14 @@ def _mean(rows: Sequence[Mapping[str, Any]], site: str, name: str) -> float:
     return float(np.mean([row[name] for row in rows if row["site"] == site]))
 
 
-def _size(summary: ImportanceSummary) -> str:
+def _counted(summary: ImportanceSummary, effect: Effect) -> int:
+    """Number of pictures that count for an effect: towards labels, those that the encoder recognises."""
+    return summary.n_counted if effect.target == TEXT and summary.n_recognised >= 0 else summary.n_pictures
+
+
+def _size(summary: ImportanceSummary, effect: Effect | None = None) -> str:
+    """Size of the study, or of the part of it that counts for an effect."""
     named = f"{summary.setup.model}: " if summary.setup.model else ""
+    if effect is not None and (counted := _counted(summary, effect)) < summary.n_pictures:
+        return f"{named}{counted} recognised pictures of {summary.n_pictures}, {summary.n_heads} heads"
     return f"{named}{summary.n_pictures} pictures of {summary.n_concepts} concepts, {summary.n_heads} heads"

@@ -9,6 +9,7 @@ from torch import Tensor
 from steerlens.sites import Site
 from steerlens.studies.importance.results import PARTIALS, POOLED, Difference, Row
 from steerlens.studies.importance.scores import (
+    DIRECT_EFFECT,
     LESS_NORM,
     PLAIN_KIND,
     Choices,
@@ -35,7 +36,7 @@ from steerlens.studies.shared.stats import (
 )
 from steerlens.studies.shared.targets import INPUT
 
-CEILING, ATTRIBUTION = "exact direct effect (ceiling)", "attribution patching"
+CEILING, ATTRIBUTION = DIRECT_EFFECT, "attribution patching"
 
 FEWER_DRAWS = 5
 """Factor by which figures that no verdict uses take fewer bootstrap draws."""

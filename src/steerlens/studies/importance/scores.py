@@ -40,6 +40,8 @@ PLAIN_KIND, CENTRED_KIND = "plain", "centred"
 ONE_FACTOR_KIND = f"{ONE_FACTOR.strength} for all"
 WEAKER_KIND = str(WEAKER.strength)
 UNDECODED = "not decoded"
+DIRECT_EFFECT = "exact direct effect (ceiling)"
+"""Name of the exact direct effect in summaries; baselines may exceed it, so readers see no ceiling (`readable`)."""
 LESS_NORM = f", minus {NORM}"
 """Ending of the name of a paired difference between a Steering Lens' score and the norm of the write."""
 

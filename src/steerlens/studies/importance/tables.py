@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from steerlens.studies.importance.results import PARTIALS, POOLED, ImportanceSummary
+from steerlens.studies.importance.results import PARTIALS, POOLED, ImportanceSummary, OracleShare
 from steerlens.studies.importance.scored import CEILING
 from steerlens.studies.importance.scores import LESS_NORM, PLAIN_KIND, UNDECODED, WEAKER_KIND
 from steerlens.studies.shared.candidates import CHOSEN, LENSES, ONE_FACTOR_NAME, readable
@@ -46,7 +46,7 @@ def _partials(summary: ImportanceSummary) -> Iterable[str]:
     yield (
         "*Pooled*: one correlation over all pictures and heads. *Given*: partial rank correlations, with the norm of "
         "the write, the number of the layer, or both held fixed; intervals by the same bootstrap. Where a baseline is "
-        "*above both lenses*, a lens adds nothing to it as a way to know which heads matter.\n"
+        "*above both lenses* by point estimate, a lens is not shown to know more of which heads matter.\n"
     )
     for effect in effects:
         yield f"{str(effect).capitalize()}:\n"
@@ -121,7 +121,7 @@ def _oracle(summary: ImportanceSummary) -> Iterable[str]:
             row.oracle,
             interval(row.undecoded),
             interval(row.most),
-            interval(row.share),
+            _share(row),
         ]
         for row in summary.oracle
     ]
@@ -130,10 +130,16 @@ def _oracle(summary: ImportanceSummary) -> Iterable[str]:
         "The oracle decodes the *true total effect* of each head, amplified. It moves the embedding equally far for "
         "all heads (*same length*, as the lens does), or by one factor for all (*one factor*, which keeps the sizes of "
         "effects; for an unsigned effect it is scored by distance from the input). It is no upper bound: *same length* "
-        "removes the sizes of effects, and a lens may exceed it. Lens and oracle have the same decoder seed.\n"
+        "removes the sizes of effects, and a lens may exceed it. Lens and oracle have the same decoder seed. No "
+        "share is given of an oracle that is not shown to be above 0.\n"
     )
     headings = ["score", "effect", "lens, decoded", "oracle", "oracle, not decoded", "oracle, decoded", "share"]
     yield table(headings, rows)
+
+
+def _share(row: OracleShare) -> str:
+    """Share of an oracle; empty if the oracle itself shows nothing."""
+    return interval(row.share) if row.most.above() else ""
 
 
 def _effects(summary: ImportanceSummary) -> list[Effect]:

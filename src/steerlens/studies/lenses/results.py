@@ -98,6 +98,7 @@ class LensesSummary(StudySummary):
         judge: the outside judge, or None.
         command: the command, or empty.
         model: name of the pair.
+        bootstrap: the bootstrap of the intervals, in words; in earlier versions, over concepts alone.
     """
 
     n_pictures: int
@@ -118,6 +119,7 @@ class LensesSummary(StudySummary):
     judge: JudgeName | None = None
     command: str = ""
     model: str = ""
+    bootstrap: str = "bootstrap over concepts"
 
     @property
     def decodes(self) -> bool:

@@ -88,16 +88,18 @@ class NamedScores:
 
     def correlations(self, lens: CandidateLens, view: View = "decoded") -> Float[Tensor, "P"]:
         """Spearman correlation over heads with the effects, mean over names, of each picture."""
-        return torch.stack([self._correlated(self.score(lens, part, view), part, view) for part in self.tables.parts])
+        sides = [self.sides(self.score(lens, part, view), part, view) for part in self.tables.parts]
+        return torch.stack([spearman(score, effect).nanmean() for score, effect in sides])
 
-    def baseline(self, table: Float[Tensor, "P n"]) -> Float[Tensor, "P"]:
-        """The same for a score that is equal for all names, such as the norm of the write."""
-        return torch.stack(
-            [
-                self._correlated(row[:, None].expand(-1, len(self.names.words)), part, "decoded")
-                for row, part in zip(table, self.tables.parts, strict=True)
-            ]
-        )
+    @property
+    def sampled(self) -> bool:
+        """True if the studied heads are a sample of the encoder's."""
+        return len(self.columns) < len(self.sites)
+
+    @property
+    def layers(self) -> list[int]:
+        """Layer of each studied head."""
+        return [self.sites[column].layer for column in self.columns]
 
     @property
     def norm(self) -> Float[Tensor, "P n"]:
@@ -107,8 +109,7 @@ class NamedScores:
     @property
     def layer(self) -> Float[Tensor, "P n"]:
         """Layers of the heads."""
-        layers = torch.tensor([float(self.sites[column].layer) for column in self.columns])
-        return layers.expand(len(self.tables), -1)
+        return torch.tensor(self.layers, dtype=torch.float32).expand(len(self.tables), -1)
 
     def by_head(self, lens: CandidateLens) -> Float[Tensor, "P n"]:
         """Spearman correlation over names, for each head: are the gained names those that ablation loses?"""
@@ -147,11 +148,14 @@ class NamedScores:
             sizes.append((after - before).norm(dim=-1))
         return torch.stack(values), torch.stack(sizes)
 
-    def _correlated(self, score: Float[Tensor, "n T"], part: PicturePart, view: View) -> Float[Tensor, ""]:
+    def sides(
+        self, score: Float[Tensor, "n T"], part: PicturePart, view: View
+    ) -> tuple[Float[Tensor, "T n"], Float[Tensor, "T n"]]:
+        """A score and the effects that it should predict, by name; for the judge, of the names that it knows."""
         effect = self.effect(part)
         if view == "judged":
             effect = effect[:, list(self.names.judged_places)]
-        return spearman(score.T, effect.T).nanmean()
+        return score.T, effect.T
 
     def _retrieved(self, lens: CandidateLens, part: PicturePart, view: View) -> Float[Tensor, "n T"]:
         if self.bank is None:

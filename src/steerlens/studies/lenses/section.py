@@ -15,7 +15,7 @@ def lenses_section(summary: LensesSummary) -> str:
         f"(directions: {summary.names}), {summary.n_bank} real pictures that are not studied; "
         f"{_seeds(summary)}. The effect of a head on a name is the similarity that ablating the "
         f"head costs (total, {summary.ablation} ablation). Spearman correlations are taken over the heads of a "
-        "picture, for every name, and averaged over names and pictures. 95 % intervals: bootstrap over concepts."
+        f"picture, for every name, and averaged over names and pictures. 95 % intervals: {summary.bootstrap}."
         f"{f' **{warning.capitalize()}.**' if warning else ''}\n",
         *judged_by(summary.judge),
         f"    {summary.command or 'steerlens study lenses --data DATA --out studies/lenses'}\n",

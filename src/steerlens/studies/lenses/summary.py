@@ -1,6 +1,6 @@
 """Choice of each lens' setting, and the summary of the study, computed from the stored parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,23 @@ from steerlens.studies.lenses.options import CONTRAST, PICTURE, RETRIEVAL, Candi
 from steerlens.studies.lenses.results import LensChoice, LensesSummary, LensRow, TransferRow
 from steerlens.studies.lenses.scores import NamedScores, View
 from steerlens.studies.shared.judge import JudgeName
-from steerlens.studies.shared.stats import Estimate, mean_estimate
+from steerlens.studies.shared.measurements import PicturePart
+from steerlens.studies.shared.sampling import head_variance, widened
+from steerlens.studies.shared.stats import (
+    Estimate,
+    drawn_batches,
+    estimate_of,
+    mean_estimate,
+    of_draws,
+    spearman,
+)
 from steerlens.studies.shared.transfer import STEPS
+
+BOOTSTRAP = {
+    False: "bootstrap over concepts",
+    True: "bootstrap over concepts, and over heads within their layers",
+}
+"""The bootstrap in words, by whether the studied heads are a sample."""
 
 
 def choose(scores: NamedScores, candidates: Mapping[Kind, Sequence[CandidateLens]]) -> dict[str, LensChoice]:
@@ -74,11 +89,13 @@ def summarise(
         judge=judge,
         command=command,
         model=model,
+        bootstrap=BOOTSTRAP[scores.sampled],
     )
 
 
 def _rows(scores: NamedScores, choices: Mapping[str, LensChoice], *, judged: bool) -> tuple[LensRow, ...]:
-    norm = scores.baseline(scores.norm)
+    drawn = _Drawn(scores)
+    norm = drawn.baseline(scores.norm)
     picture: dict[View, Tensor] = {}
     rows: list[LensRow] = []
     for kind, choice in choices.items():
@@ -88,7 +105,7 @@ def _rows(scores: NamedScores, choices: Mapping[str, LensChoice], *, judged: boo
         if judged:
             views.append("judged")
         for view in views:
-            values = scores.correlations(choice.setting, view)
+            values = drawn.correlations(choice.setting, view)
             if kind == PICTURE:
                 picture[view] = values
             rows.append(
@@ -96,14 +113,61 @@ def _rows(scores: NamedScores, choices: Mapping[str, LensChoice], *, judged: boo
                     kind,
                     str(choice.setting),
                     view,
-                    _estimate(scores, values),
-                    None if kind == PICTURE else _estimate(scores, values - picture.get(view, picture["requested"])),
-                    None if view == "judged" else _estimate(scores, values - norm),
+                    drawn.estimate(values),
+                    None if kind == PICTURE else drawn.estimate(values - picture.get(view, picture["requested"])),
+                    None if view == "judged" else drawn.estimate(values - norm),
                 )
             )
-    rows.append(LensRow(NORM, "", "decoded", _estimate(scores, norm)))
-    rows.append(LensRow(LAYER, "", "decoded", _estimate(scores, scores.baseline(scores.layer))))
+    rows.append(LensRow(NORM, "", "decoded", drawn.estimate(norm)))
+    rows.append(LensRow(LAYER, "", "decoded", drawn.estimate(drawn.baseline(scores.layer))))
     return tuple(rows)
+
+
+class _Drawn:
+    """Correlations on every draw of pictures and heads, the same draws for all lenses.
+
+    Heads are drawn within their layers if the studied heads are a sample of the encoder's. Tables have a row of all
+    pictures and heads, and one of each draw.
+
+    Args:
+        scores: the measurements.
+    """
+
+    def __init__(self, scores: NamedScores) -> None:
+        self._scores = scores
+        everything = torch.arange(len(scores.concepts))[None], torch.arange(len(scores.columns))[None]
+        drawn = drawn_batches(
+            scores.concepts, len(scores.columns), draws=scores.draws, heads=scores.sampled, layers=scores.layers
+        )
+        self._batches = [everything, *drawn]
+
+    def correlations(self, lens: CandidateLens, view: View) -> Float[Tensor, "draws P"]:
+        """Correlations of a lens, of each drawn picture."""
+        return self._of(lambda part: self._scores.sides(self._scores.score(lens, part, view), part, view))
+
+    def baseline(self, table: Float[Tensor, "P n"]) -> Float[Tensor, "draws P"]:
+        """Correlations of a score that is equal for all names."""
+        rows = iter(table)
+        return self._of(lambda part: self._scores.sides(next(rows)[:, None], part, "decoded"))
+
+    def estimate(self, values: Float[Tensor, "draws P"]) -> Estimate:
+        """Mean over pictures, with its interval over draws."""
+        means = values.nanmean(dim=1)
+        return estimate_of(float(means[0]), means[1:].double())
+
+    def _of(
+        self, sides: Callable[[PicturePart], tuple[Float[Tensor, "T n"], Float[Tensor, "T n"]]]
+    ) -> Float[Tensor, "draws P"]:
+        columns = torch.cat([own for _, own in self._batches])
+        pictures = torch.cat([own for own, _ in self._batches])
+        # Without a draw of heads, all rows are equal.
+        used = columns if self._scores.sampled else columns[:1]
+        each: list[Tensor] = []
+        for part in self._scores.tables.parts:
+            score, effect = sides(part)
+            names = torch.arange(len(effect)).expand(len(used), -1)
+            each.append(of_draws(spearman, score.expand_as(effect), effect, names, used).nanmean(dim=1))
+        return torch.stack(each, dim=1).expand(len(columns), -1).gather(1, pictures)
 
 
 def _transfer(scores: NamedScores, choices: Mapping[str, LensChoice]) -> tuple[TransferRow, ...]:
@@ -122,10 +186,9 @@ def _transfer(scores: NamedScores, choices: Mapping[str, LensChoice]) -> tuple[T
     return tuple(rows)
 
 
-def _estimate(scores: NamedScores, values: Float[Tensor, "P"]) -> Estimate:
-    """Mean over pictures with its interval over draws of concepts; heads and names are no samples."""
-    return mean_estimate(values[:, None].to(torch.float64), scores.concepts, draws=scores.draws, heads=False)
-
-
 def _table(scores: NamedScores, table: Float[Tensor, "P n"]) -> Estimate:
-    return _estimate(scores, table.mean(dim=1))
+    """Mean of a table with its interval over draws of concepts, widened by the spread of a sample of heads."""
+    drawn = mean_estimate(table.double().mean(dim=1, keepdim=True), scores.concepts, draws=scores.draws, heads=False)
+    left_out = 1 - len(scores.columns) / len(scores.sites)
+    by_head = table.shape[1] == len(scores.columns)
+    return widened(drawn, left_out * head_variance(table, scores.layers)) if by_head else drawn

@@ -139,7 +139,10 @@ class Trajectories:
     def normalised_estimate(
         self, name: str, *, less: str = "", kind: str = OBJECTIVE_CURVE, draws: int = 2000
     ) -> Estimate:
-        """Estimates the normalised area over pairs; `less` names an order whose area is subtracted, paired."""
+        """Estimates the normalised area over pairs; `less` names an order whose area is subtracted, paired.
+
+        There is no interval if the reference is not shown to exceed random orders.
+        """
         names = [name, RANDOM, REFERENCE, *([less] if less else [])]
         tables = [self.areas(order, kind) for order in names]
 
@@ -147,7 +150,7 @@ class Trajectories:
             own, chance, best, *other = (table[pairs].mean(dim=1) for table in tables)
             return (own - (other[0] if other else chance)) / _room(best, chance)
 
-        return two_way_bootstrap(statistic, self.pair_names, 1, draws=draws, heads=False)
+        return two_way_bootstrap(statistic, self.pair_names, 1, draws=draws, heads=False, ratio=True)
 
     def curve(self, name: str, kind: str, *, decoded: bool = False, draws: int = 200, seed: int = 0) -> Curve:
         """Estimates a quantity along an order over pairs.

@@ -1,7 +1,7 @@
 """Findings of the overlay study in words, and its bars; the figures alone decide which sentence is printed."""
 
 from steerlens.studies.overlay.conclusion import UNTUNED_DIFFERENCE
-from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT
+from steerlens.studies.overlay.joint import DIRECT, ONE_SHOT, RANDOM_ORDERS
 from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
 from steerlens.studies.overlay.results import (
     ONE_SHOT_DIFFERENCE,
@@ -107,7 +107,7 @@ def _named(summary: OverlaySummary) -> str:
 def _better(area: Estimate, high: float) -> str:
     if not area.above():
         return "worse than random orders" if area.excludes_zero else "no better than random orders, as far as is shown"
-    return "better than all random orders" if area.value > high else "better than random orders on average"
+    return f"better than {RANDOM_ORDERS} random orders" if area.value > high else "better than random orders on average"
 
 
 def _direct(summary: OverlaySummary) -> Finding:

@@ -1,5 +1,7 @@
 """Page of the overlay study: choices, orders by both measures, paired differences, and the judge."""
 
+from collections.abc import Iterable
+
 from steerlens.studies.overlay.orders import retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import COMPARISONS
@@ -14,7 +16,7 @@ from steerlens.studies.shared.markdown import (
     table,
 )
 from steerlens.studies.shared.remainder import DROP, remainder_lines
-from steerlens.studies.shared.stats import caution
+from steerlens.studies.shared.stats import Estimate, caution
 
 
 def overlay_section(summary: OverlaySummary) -> str:
@@ -84,7 +86,18 @@ def _retained(summary: OverlaySummary) -> list[str]:
             ["order", "normalised area, retained"],
             [[readable(retained_name(name)), interval(area)] for name, area in rows],
         ),
+        *_without_interval(area for _, area in rows),
         figure("Trajectories with the first heads retained", "overlay-retained"),
+    ]
+
+
+def _without_interval(areas: Iterable[Estimate]) -> list[str]:
+    """Explains areas without an interval."""
+    if not any(area.defined and area.low != area.low for area in areas):
+        return []
+    return [
+        "Areas without an interval have an uncertain scale: the greedy reference is not shown to exceed random orders "
+        "there, so that shares of its distance from them say little.\n"
     ]
 
 
@@ -98,6 +111,7 @@ def overlay_orders(summary: OverlaySummary) -> str:
         "The projection of the embedding onto embedding(base + overlay) - embedding(base) serves as a check of the "
         "objective: it is not used to order heads or to choose settings. *Not decoded* orders use the setting that "
         "undecoded scores choose from the same candidates; *the same not decoded* the setting chosen for decoding.\n",
+        *_without_interval(row.projection for row in summary.orders),
         *judged_by(summary.judge),
     ]
     if summary.judged_by:

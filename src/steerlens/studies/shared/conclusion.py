@@ -46,6 +46,7 @@ class Claim:
             lies above theirs.
         rests_on: a claim without which this one says nothing: it is open unless that one holds.
         note: caution that belongs beside the figure.
+        narrow: True if the interval is known to be too narrow, so that the claim stays open.
     """
 
     what: str
@@ -56,6 +57,7 @@ class Claim:
     nulls: Sequence[tuple[str, Estimate]] = ()
     rests_on: "Claim | None" = None
     note: str = ""
+    narrow: bool = False
 
     @property
     def words(self) -> str:
@@ -64,20 +66,27 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """True if the interval lies above the level and those of all nulls, and a claim on which it rests holds."""
+        """True if the interval lies above the level and those of all nulls, and a claim on which it rests holds.
+
+        Never true of an interval that is known to be too narrow.
+        """
+        if self.narrow:
+            return False
         specific = all(self.estimate.low > null.high for _, null in self.nulls)
         return self.estimate.above(self.level) and specific and (self.rests_on is None or self.rests_on.holds)
 
     @property
     def refuted(self) -> bool:
-        """True if the interval lies below the level."""
-        return self.estimate.defined and self.estimate.high < self.level
+        """True if the interval lies below the level, unless it is known to be too narrow."""
+        return not self.narrow and self.estimate.defined and self.estimate.high < self.level
 
 
 def cautioned(claims: Sequence[Claim], count: int) -> list[Claim]:
-    """Notes on every claim that its interval is too narrow if the bootstrap drew from few concepts."""
+    """Leaves every claim open, with a note, if the bootstrap drew from few concepts: its interval is too narrow."""
     note = caution(count)
-    return [replace(claim, note="; ".join(filter(None, (claim.note, note)))) for claim in claims]
+    if not note:
+        return list(claims)
+    return [replace(claim, note="; ".join(filter(None, (claim.note, note))), narrow=True) for claim in claims]
 
 
 def joined(words: Sequence[str]) -> str:

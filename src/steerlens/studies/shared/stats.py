@@ -28,6 +28,9 @@ _ENTRIES_AT_ONCE = 200_000
 _CONSTANT = 1e-12
 """Norm below which values count as constant: rounding leaves about as much of a constant."""
 
+_MOST_UNDEFINED = 1 / 40
+"""Share of undefined draws above which a ratio has no interval: as many lie beyond either end of an interval."""
+
 FEW = 8
 """Number of concepts below which the intervals of a percentile bootstrap cover clearly less than 95 %."""
 
@@ -175,6 +178,7 @@ def two_way_bootstrap(
     seed: int = 0,
     heads: bool = True,
     layers: Sequence[int] | None = None,
+    ratio: bool = False,
 ) -> Estimate:
     """Estimates a statistic on all pictures and heads, with its interval over draws of concepts and heads.
 
@@ -186,18 +190,23 @@ def two_way_bootstrap(
         seed: of the draws.
         heads: True to draw heads as well as concepts.
         layers: layer of each head, to draw heads within their layers.
+        ratio: True for a ratio, undefined where its denominator is not above 0; see `estimate_of`.
     """
     everything = torch.arange(len(concepts))[None], torch.arange(n_heads)[None]
     value = float(statistic(*everything)[0])
     batches = drawn_batches(concepts, n_heads, draws=draws, seed=seed, heads=heads, layers=layers)
     drawn = [statistic(pictures, columns).double() for pictures, columns in batches]
-    return estimate_of(value, torch.cat(drawn) if drawn else torch.empty(0))
+    return estimate_of(value, torch.cat(drawn) if drawn else torch.empty(0), ratio=ratio)
 
 
-def estimate_of(value: float, drawn: Float[Tensor, " draws"]) -> Estimate:
-    """Builds an estimate from the value on all pictures and heads, and the values of the draws."""
+def estimate_of(value: float, drawn: Float[Tensor, " draws"], *, ratio: bool = False) -> Estimate:
+    """Builds an estimate from the value on all pictures and heads, and the values of the draws.
+
+    Undefined draws are left out. A ratio has no interval if they are more than 1 in 40: its denominator is then not
+    shown to be above 0, and an interval over the other draws would be too narrow.
+    """
     values = drawn[torch.isfinite(drawn)]
-    if values.numel() == 0:
+    if values.numel() == 0 or (ratio and values.numel() < (1 - _MOST_UNDEFINED) * drawn.numel()):
         return Estimate(value, float("nan"), float("nan"))
     low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, low, high)
@@ -296,16 +305,14 @@ def ratio_estimate(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Estimates a score's mean correlation as a share of a ceiling's; nan where the ceiling is not above 0.
-
-    Both correlations are taken on the same draws.
-    """
+    """Estimates a score's mean correlation as a share of a ceiling's on the same draws; nan for a ceiling below 0."""
 
     def statistic(pictures: Tensor, columns: Tensor) -> Tensor:
         sides = [of_draws(correlation, side, effect, pictures, columns).nanmean(dim=-1) for side in (score, ceiling)]
         return sides[0] / sides[1].where(sides[1] > 0, torch.nan)
 
-    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, layers=_layers(correlation))
+    layers = _layers(correlation)
+    return two_way_bootstrap(statistic, concepts, score.shape[1], draws=draws, seed=seed, layers=layers, ratio=True)
 
 
 def take(

@@ -21,7 +21,7 @@ from steerlens.studies import STUDIES
 from steerlens.studies.decoder.conclusion import decoder_claims, decoder_conclusion
 from steerlens.studies.decoder.experiment import decoder_study
 from steerlens.studies.decoder.figures import seeds_figure
-from steerlens.studies.decoder.findings import decoder_bars, steps_words
+from steerlens.studies.decoder.findings import decoder_bars, decoder_findings, steps_words
 from steerlens.studies.decoder.measure import SeedPicturesPart, SettingPart, SubjectPart, sampled_heads
 from steerlens.studies.decoder.options import DecoderOptions, axis_of, setting_name, sweep
 from steerlens.studies.decoder.results import DecoderSummary, SettingRow, SettingView
@@ -292,11 +292,30 @@ def test_where_no_steps_are_enough_it_is_said_whether_more_would_help(most: floa
     assert decoder_bars(found)[0].verdict == "undecided"
     assert decoder_bars(summary(row(6, 0.7)))[0].verdict == "TOO FEW"
     # Ranks without decoding replace those of pictures only if both are shown to agree.
-    agree, apart = (replace(found, undecoded=Estimate(0.4, low, 0.7)) for low in (0.1, -0.1))
+    agree, apart = (replace(found, undecoded=Estimate(0.4, low, 0.7), n_concepts=24) for low in (0.1, -0.1))
     assert "rank heads without decoding" in decoder_conclusion(agree).next_step
+    assert "decoding agree with those" in decoder_conclusion(agree).sentences[2]
     step = decoder_conclusion(apart).next_step
     assert "without decoding" not in step and step.endswith("neither replaces the other.")
-    assert all("few concepts (2)" in claim.note for claim in decoder_claims(agree))
+    # Of few concepts the interval is too narrow, so that nothing is shown by it.
+    few = replace(agree, n_concepts=2)
+    assert all("few concepts (2)" in claim.note and not claim.holds for claim in decoder_claims(few))
+    assert decoder_claims(agree)[0].holds and "not shown to agree" in decoder_conclusion(few).sentences[2]
+    assert decoder_conclusion(few).next_step.endswith("neither replaces the other.")
+
+
+def test_what_noise_changes_stands_beside_what_another_input_changes(options: DecoderOptions) -> None:
+    settings = sweep(replace(options.default, steps=8), (2, 4, 16), (), ())
+    steps = replace(options, settings=settings, reference_seeds=4)
+    found = summarise(made_decodings(steps, {2: 3.0, 4: 0.25, 8: 0.0, 16: 0.0, 3: 0.0}), steps, 12, 0.8)
+    view = replace(found.default.own, agreement=Estimate(0.88, 0.86, 0.9), unrelated=0.75)
+    told = replace(found, rows=(replace(found.default, own=view), *found.rows[1:]))
+    sentence = decoder_conclusion(told).sentences[1]
+    assert "agree by +0.88 [+0.86, +0.90]" in sentence and "different inputs agree by +0.75" in sentence
+    assert "different inputs it is +0.25" in decoder_findings(told)[1].text
+    alone = replace(view, unrelated=float("nan"))
+    told = replace(found, rows=(replace(found.default, own=alone), *found.rows[1:]))
+    assert "different inputs" not in decoder_conclusion(told).sentences[1]
 
 
 def test_steps_that_are_enough_by_chance_are_not_called_certain(options: DecoderOptions) -> None:
@@ -337,7 +356,7 @@ def test_a_reference_that_does_not_agree_with_itself_is_no_bar(options: DecoderO
     assert summary.reference.own.rank_correlation.value == pytest.approx(-1)
     assert summary.cheapest_steps is None and summary.reaching == ()
     page = page_of(summary)
-    assert "TOO FEW" in page and "as a point estimate: **none**" in page and "agree by undefined" in page
+    assert "undecided" in page and "as a point estimate: **none**" in page and "agree by undefined" in page
 
 
 def test_options_refuse_what_makes_no_comparison(options: DecoderOptions) -> None:

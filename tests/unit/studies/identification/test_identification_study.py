@@ -35,12 +35,13 @@ from steerlens.studies.identification.measure import (
 )
 from steerlens.studies.identification.options import IdentificationOptions, foils_of
 from steerlens.studies.identification.results import IdentificationSummary
-from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL, Contest, Identified
+from steerlens.studies.identification.scores import STEERING, STEERING_NEUTRAL, Contest, Identified, wins
 from steerlens.studies.identification.summary import summarise
 from steerlens.studies.page import Finished, study_page, verdict_page
 from steerlens.studies.shared import run
 from steerlens.studies.shared.arguments import StudySettings
-from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.sampling import head_variance, widened
+from steerlens.studies.shared.stats import Estimate, drawn_batches, mean_estimate
 from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.studies.shared.undecoded import open_undecoded
 from steerlens.testing.tiny import tiny_encoder
@@ -213,6 +214,94 @@ def test_known_writes_are_identified_and_unknown_ones_at_chance() -> None:
         for lens in (STEERING, STEERING_NEUTRAL, DIFFUSION)
     ]
     assert abs(np.mean(shares) - 0.5) < 0.05
+
+
+def hubs(strength: float, pictures: int = 30) -> Identified:
+    """Undecoded similarities, in which some pictures' writes are close to every input."""
+    generator = torch.Generator().manual_seed(4)
+    found = made(4, pictures, known=0.0)
+    close = strength * torch.randn(pictures, 3, generator=generator)
+    parts = [replace(part, similarities={"input": part.similarities["input"] + close}) for part in found.parts]
+    return replace(found, parts=parts, draws=400, concepts=[str(place) for place in range(pictures)])
+
+
+def test_intervals_draw_a_picture_as_input_and_as_a_source_of_writes() -> None:
+    found = hubs(0.5)
+    summary = summarise(found, n_heads=3, strength=RHO, seeds=(0, 1), model="made")
+    row = summary.row(STEERING, "requested")
+    assert row is not None and "other pictures alike" in summary.bootstrap
+    contest = found.contest(STEERING, "requested", "input")
+    pictures, _ = zip(*drawn_batches(found.concepts, 3, draws=400, heads=False), strict=True)
+    drawn = torch.cat(pictures)
+    values: list[float] = []
+    for rows in drawn.tolist():
+        each = [torch.stack([contest.won[row, foil].mean() for foil in rows if foil != row]).mean() for row in rows]
+        values.append(float(torch.stack(each).mean()))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert (row.share.low, row.share.high) == pytest.approx((low, high), abs=1e-6)
+    # An interval over inputs alone takes the other pictures for given.
+    alone = contest.share().mean(dim=1)[drawn].mean(dim=1)
+    assert row.share.high - row.share.low != pytest.approx(float(alone.quantile(0.975) - alone.quantile(0.025)), 0.02)
+
+
+def test_a_sample_of_heads_widens_intervals_and_random_directions_always_do() -> None:
+    found = made(1, 12, heads=4, known=0.3)
+    # The second head of each layer is steered with the input itself.
+    parts = [
+        replace(part, decoded={key: _told(rows, part.clean, key[0] == OWN) for key, rows in part.decoded.items()})
+        for part in found.parts
+    ]
+    found = replace(found, parts=parts)
+    every = summarise(found, n_heads=4, strength=RHO, seeds=(0, 1), model="made")
+    some = summarise(found, n_heads=12, strength=RHO, seeds=(0, 1), model="made")
+    own, control = found.contest(STEERING, "decoded", "input"), found.control(STEERING, "decoded", "input")
+    assert control is not None
+    spread = head_variance(own.share(), [0, 0, 1, 1])
+    assert spread > 0 and some.main.share == widened(every.main.share, 2 / 3 * spread)
+    assert some.main.share.low < every.main.share.low and every.main.share.high < some.main.share.high
+    drawn = mean_estimate(wins(own.own, control).mean(dim=1, keepdim=True), found.concepts, draws=20, heads=False)
+    wanted = widened(drawn, head_variance(wins(own.own, control), [0, 0, 1, 1]))
+    for summary in (every, some):  # one random direction of each head
+        against = summary.main.own_against_random
+        assert against is not None and against.low == pytest.approx(wanted.low, abs=1e-9)
+    shares = [estimate for row in some.rows for estimate in (row.share, *row.by_layer, *row.random_by_layer, row.first)]
+    assert all(0 <= estimate.low <= estimate.high <= 1 for estimate in shares)
+    assert "of which a sample was studied" in some.bootstrap and "a sample" not in every.bootstrap
+    page = study_page(Finished(STUDIES["identification"], stored(some), "tiny"))
+    assert f"95 % intervals: {some.bootstrap}." in page
+    # Summaries of earlier versions drew concepts alone, and say so.
+    values = some.to_json()
+    del values["bootstrap"]
+    earlier = IdentificationSummary.from_json(values, "summary.json")
+    page = study_page(Finished(STUDIES["identification"], earlier, "tiny"))
+    assert "95 % intervals: bootstrap over concepts." in page
+
+
+def _told(rows: Tensor, clean: Tensor, own: bool) -> Tensor:
+    changed = rows.clone()
+    if own:
+        changed[1::2] = clean
+    return changed
+
+
+def test_the_variance_of_heads_is_that_of_a_model_with_random_heads() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found: list[float] = []
+    for _ in range(200):
+        heads, pictures = 0.3 * torch.randn(24, generator=generator), torch.randn(30, 1, generator=generator)
+        found.append(
+            head_variance(pictures + heads + torch.randn(30, 24, generator=generator), [n // 2 for n in range(24)])
+        )
+    assert np.mean(found) == pytest.approx(0.09 / 24, rel=0.1)
+    none = [
+        head_variance(torch.randn(30, 24, generator=generator), [n // 2 for n in range(24)]) * 24 for _ in range(50)
+    ]
+    assert np.mean(none) < 0.01  # noise of single entries is no spread of heads
+    assert head_variance(torch.rand(5, 1), [0]) == head_variance(torch.rand(1, 5), [0] * 5) == 0
+    assert head_variance(torch.arange(4.0).expand(3, 4), [0, 1, 2, 3]) == pytest.approx(5 / 3 / 4)
+    wide = widened(Estimate(0.5, 0.47, 0.54), 0.01**2)
+    assert (wide.low, wide.high) == pytest.approx((0.5 - np.hypot(0.03, 0.0196), 0.5 + np.hypot(0.04, 0.0196)))
+    assert widened(Estimate(0.5, 0.4, 0.6), 0.0) == Estimate(0.5, 0.4, 0.6)
 
 
 def test_the_isotropic_control_stands_beside_every_layer_of_a_lens_that_has_one() -> None:

@@ -225,9 +225,9 @@ def test_a_claim_about_the_label_must_exceed_other_labels() -> None:
         "The Steering Lens predicts how much similarity with the label mean ablation of a head costs, before decoding"
     )
 
-    def concluded(others: Estimate) -> tuple[str, dict[str, Claim]]:
+    def concluded(others: Estimate, counted: int = 11) -> tuple[str, dict[str, Claim]]:
         null = TargetNull(score, label, own, others, Estimate(0.1, 0.0, 0.2))
-        found = replace(summary, rows=rows, nulls=(null,))
+        found = replace(summary, rows=rows, nulls=(null,), n_concepts=24, n_recognised=counted, n_counted=counted)
         conclusion = importance_conclusion(found)
         assert conclusion is not None
         return " ".join(conclusion.sentences), {claim.words: claim for claim in importance_claims(found)}
@@ -240,6 +240,30 @@ def test_a_claim_about_the_label_must_exceed_other_labels() -> None:
     text, claims = concluded(Estimate(0.1, 0.0, 0.2))
     assert "so the label matters" in text and claims[what].holds
     assert not any("not told apart from other labels" in claim.note for claim in claims.values())
+    # On few recognised pictures the interval is too narrow, however many others there were.
+    few = concluded(Estimate(0.1, 0.0, 0.2), 5)[1]
+    assert not few[what].holds and "few concepts (5)" in few[what].note
+    assert not any(claim.narrow for words, claim in few.items() if "label" not in words)
+
+
+def test_a_claim_about_pictures_and_the_label_is_compared_with_nulls_of_the_same_seed() -> None:
+    summary = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+    label, own = Effect("total", "text", "mean"), Estimate(0.2, 0.1, 0.3)
+    null = TargetNull(f"steering, {PLAIN_KIND}", label, own, Estimate(0.05, 0.0, 0.1), Estimate(0.0, -0.1, 0.1))
+    found = {claim.words: claim for claim in importance_claims(replace(summary, nulls=(null,)))}
+    what = "The Steering Lens predicts how much similarity with the label mean ablation of a head costs, in pictures"
+    assert found[what].estimate == own and [name for name, _ in found[what].nulls] == ["other labels", "random vectors"]
+
+
+def test_the_difference_of_the_lenses_is_claimed_with_the_baselines_held_fixed_too() -> None:
+    summary = finish(summarise(with_oracle(made_parts()), CONCEPTS, SITES, made_choices(), MAIN, draws=10))
+    claims = {claim.words: claim for claim in importance_claims(summary)}
+    what = (
+        "The Steering Lens predicts how far mean ablation of a head moves the embedding better than the Diffusion Lens "
+        "does, with the norm of the write and the layer held fixed, before decoding"
+    )
+    held = summary.difference(f"{PLAIN_KIND}, {UNDECODED}", UNSIGNED, "given norm and layer")
+    assert held is not None and claims[what].estimate == held.estimate and claims[what].leading
 
 
 def undecoded(pair: Pair) -> Pair:
@@ -263,6 +287,7 @@ def test_an_encoder_is_studied_without_a_decoder_and_without_labels(
     assert importance_findings(summary) and all("rho=1" in bar.what for bar in importance_bars(summary))
     conclusion = importance_conclusion(summary)
     assert conclusion is not None and "without decoding pictures" in conclusion.sentences[-1]
+    assert conclusion.sentences[2].startswith("Each head's exact direct effect") and len(conclusion.sentences) == 5
     part = PicturePart.from_tensors(StudyFolder(tmp_path / "study").part("report-p0"), "part")
     assert part.decoded == {} and str(WEAKER) in part.requested and part.targets == {}
     again = finish(importance_study(alone, lonely, options, tmp_path / "study", draws=10))

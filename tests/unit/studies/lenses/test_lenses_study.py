@@ -29,7 +29,7 @@ from steerlens.studies.page import Finished, study_page, verdict_page
 from steerlens.studies.shared import run
 from steerlens.studies.shared.measurements import PicturePart, PictureTables
 from steerlens.studies.shared.neighbours import nearest, only_near
-from steerlens.studies.shared.stats import Estimate, ranks
+from steerlens.studies.shared.stats import Estimate, drawn_batches, ranks, spearman
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.transfer import STEPS
 from steerlens.studies.shared.undecoded import NoDecoder
@@ -231,6 +231,35 @@ def test_correlations_are_plain_loops() -> None:
                 wanted[kind].append(correlation(rows[kind], effect))
     for kind in KINDS:
         assert float(found[kind]) == pytest.approx(np.mean(wanted[kind]), abs=1e-5), kind
+
+
+def test_intervals_draw_a_sample_of_heads_as_well_as_pictures() -> None:
+    scores = replace(made(5, heads=5), draws=60)
+    choices = choose(scores, {kind: (lens,) for kind, lens in LENSES.items()})
+    summary = summarise(scores, choices, n_selection=3, seeds=(0, 1))
+    assert "over heads within their layers" in summary.bootstrap
+    drawn = drawn_batches(scores.concepts, 5, draws=60, layers=[0] * 5)
+    rows = [pair for batch in drawn for pair in zip(*(side.tolist() for side in batch), strict=True)]
+
+    def values(lens: CandidateLens) -> list[float]:
+        found: list[float] = []
+        for pictures, heads in rows:
+            each: list[float] = []
+            for place in pictures:
+                part = scores.tables.parts[place]
+                sides = (scores.score(lens, part, "decoded")[heads], scores.effect(part)[heads])
+                each.append(float(spearman(sides[0].T, sides[1].T).nanmean()))
+            found.append(float(torch.tensor(each).nanmean()))
+        return found
+
+    row = summary.row(CONTRAST)
+    assert row is not None and row.over_picture is not None
+    one, pair = values(LENSES[PICTURE]), values(LENSES[CONTRAST])
+    assert (row.correlation.low, row.correlation.high) == pytest.approx(np.nanquantile(pair, [0.025, 0.975]), abs=1e-5)
+    paired = np.nanquantile(np.array(pair) - np.array(one), [0.025, 0.975])
+    assert (row.over_picture.low, row.over_picture.high) == pytest.approx(paired, abs=1e-5)
+    # If all heads are studied, they are no sample.
+    assert scores.sampled and not replace(scores, sites=scores.sites[1:], columns=range(5)).sampled
 
 
 def test_transfer_is_a_plain_loop_and_one_for_a_perfect_decoder() -> None:
