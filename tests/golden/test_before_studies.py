@@ -21,10 +21,17 @@ def summary(folder: str) -> dict[str, Any]:
 def as_before(wanted: Any, now: Any, key: str = "") -> Any:
     """What the version before wrote too: later versions add keys, rows of scores and differences, and draws.
 
-    Raw correlations of the main table's effects have wider bootstraps now; their intervals are not compared.
+    Raw correlations of the main table's effects have wider bootstraps now; their intervals are not compared. Nor are
+    those of a share whose denominator is not shown to be above 0: it has no interval now.
     """
     if isinstance(wanted, dict) and isinstance(now, dict):
-        return {name: as_before(value, now[name], name) for name, value in wanted.items() if name in now}
+        if "share" in key and wanted.keys() == {"value", "low", "high"} and now["low"] is None:
+            return wanted | {"value": now["value"]}
+        return {
+            name: as_before(value, now[name], key if "share" in key else name)
+            for name, value in wanted.items()
+            if name in now
+        }
     if isinstance(wanted, list) and isinstance(now, list) and key in ("rows", "differences") and wanted:
         known = [name for name in ("score", "name", "effect", "statistic") if name in wanted[0]]
         by_name = {tuple(row[name] for name in known): row for row in now}
