@@ -118,7 +118,8 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
                 "below it, and *open* if it includes it. Where a row names nulls (other labels, random vectors), the "
                 "claim is *open* unless its interval lies above theirs, and so are claims that rest on it. Levels are "
                 "0, unless given. Claims whose intervals are known to be too narrow (few concepts) are *open*. An "
-                "empty cell was not measured. Each interval stands for itself: none is corrected for the number of claims.\n",
+                "empty cell was not measured. Each interval stands for itself: none is corrected for the number of "
+                "claims.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()
