@@ -351,3 +351,5 @@ def test_plain_tensors_are_described_with_site_and_activation_from_options(
     # Said before the dashboards are computed, in words as loud as those of `lens`.
     assert told.err.index("FITS THESE PICTURES POORLY") < told.err.index("features:")
     assert "on the first pictures: explained variance" in told.err and "L0 5.0" in told.err
+    for counted in ("fit: 5 of 5 pictures", "activations: 5 of 5", "effects: 5 of 5", f"features: {F} of {F}"):
+        assert counted in told.err

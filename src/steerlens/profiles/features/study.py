@@ -110,6 +110,7 @@ def profile_features(
         effects = yield from _effects(reader, shown.pictures, options, meter, study)
         chunks = Chunks(pair, reader, options, meter, neutral, effects, words)
         count = -(-sae.n_features // options.chunk)
+        yield Progress("features", 0, sae.n_features, "features")
         for number in range(count):
             if not (folder / FOLDER / chunk_name(number)).is_file():
                 features = torch.arange(number * options.chunk, min(sae.n_features, (number + 1) * options.chunk))
@@ -198,6 +199,7 @@ def _activations(
     meter = ActivationMeter.from_state(state) if state else None
     final = state.get("final", torch.zeros(0))
     embedding = state.get("embedding", torch.zeros(0))
+    yield Progress("activations", 0 if meter is None else int(meter.pictures), len(pictures), "pictures")
     for number, chunk in enumerate(chunks):
         done = number * options.batch + len(chunk)
         if meter is not None and int(meter.pictures) >= done:
@@ -250,6 +252,7 @@ def _effects(
     moved, control = torch.full((2, F), torch.nan)
     heads = torch.zeros(F, len(reader.head_layers), H)
     first, strongest = meter.tops[0], meter.heat[0].argmax(dim=-1)
+    yield Progress("effects", 0, len(pictures), "pictures")
     for number, chunk in enumerate(batches(pictures, options.batch)):
         start, name = number * options.batch, f"effects-{number:05d}"
         if not study.has(name):
