@@ -1,10 +1,11 @@
-"""Help texts of options: docstrings as flowing text, without `None` for options that are unset by default."""
+"""Help texts: docstrings of options as flowing text, without `None` for options that are unset by default; examples."""
 
 import ast
 import inspect
 import itertools
 import textwrap
 import typing
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -32,6 +33,10 @@ def write_help(command: Any) -> None:
             kinds = _kinds(hints[option.name])
             unset = option.default is None and type(None) in kinds
             shown: dict[str, Any] = {"help_behavior_hint": "", "metavar": _metavar(kinds)} if unset else {}
+            if unset and tyro.conf.Positional in get_args(hints[option.name]):
+                shown["metavar"] = f"[{_metavar(kinds)}]"
+            if option.default == "":
+                shown = {"help_behavior_hint": ""}
             nothing_given = option.default == () or (option.default is MISSING and option.default_factory is MISSING)
             if (kinds == () and option.type in (bool, "bool")) or (nothing_given and Ellipsis in _parts(kinds)):
                 shown = {"help_behavior_hint": ""}
@@ -41,6 +46,24 @@ def write_help(command: Any) -> None:
                 command.__annotations__[option.name] = Annotated[hints[option.name], tyro.conf.arg(**shown)]
             write_help(hints[option.name])
         command._has_help = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def examples(command: Any, words: Sequence[str]) -> str:
+    """Returns the examples in the docstring of a command, which its help would lack; empty if it has none.
+
+    Args:
+        command: a dataclass, or a union of several.
+        words: words after the command's name; the first names one of the union.
+    """
+    if get_origin(command) is Annotated:
+        return examples(get_args(command)[0], words)
+    if is_dataclass(command):
+        _, heading, section = inspect.cleandoc(command.__doc__ or "").partition("\nExamples:\n")
+        return heading.strip() + "\n" + section.rstrip() if heading else ""
+    for part in get_args(command):
+        if words and any(getattr(about, "name", None) == words[0] for about in get_args(part)[1:]):
+            return examples(part, words[1:])
+    return ""
 
 
 def _docstrings(command: Any) -> dict[str, str]:

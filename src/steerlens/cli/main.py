@@ -43,9 +43,9 @@ COMMANDS: Mapping[str, str] = {
     "profile": "describe each head over many pictures: top pictures, texts, effect of ablation",
     "bridge": "map an encoder without a decoder to another encoder that has one",
     "study": "test whether the pictures are faithful, by interventions on real forward passes",
-    "runs": "summarise or merge run directories; export pictures, tables and reports",
+    "runs": "summarise, check or merge run directories; export tables and pictures; publish sites",
     "cache": "show or clear the traces that runs share",
-    "train": "train a small pair of encoder and decoder, such as the bundled one",
+    "train": "train a small pair, a decoder for your encoder, or a sparse autoencoder",
 }
 """Command -> summary, in the order in which a new user meets them."""
 
@@ -174,7 +174,8 @@ def parse_command(name: str, arguments: Sequence[str]) -> Any:
     """
     import tyro
 
-    from steerlens.cli.help_texts import write_help
+    from steerlens.cli.console import say
+    from steerlens.cli.help_texts import examples, write_help
 
     command = importlib.import_module(f"steerlens.cli.{name}").Command
     write_help(command)
@@ -188,7 +189,10 @@ def parse_command(name: str, arguments: Sequence[str]) -> Any:
         return parse(args=list(arguments), console_outputs=False)
     except SystemExit:
         # The parser repeats arguments in its messages, so it gets them with control characters escaped.
-        parse(args=[printable(argument) for argument in arguments])
+        with suppress(SystemExit):
+            parse(args=[printable(argument) for argument in arguments])
+        if ("-h" in arguments or "--help" in arguments) and (shown := examples(command, arguments)):
+            say(shown)
         raise
 
 

@@ -38,14 +38,15 @@ class Publish:
     """Folder of the site."""
 
     title: str = ""
-    """Title of the index."""
+    """Title of the index. Default: what the pages show, in a few words."""
 
     url: str = ""
-    """Address under which the site will stand. Other sites show pictures beside shared links only if it is given."""
+    """Address under which the site will stand. Other sites show pictures beside shared links only if it is given.
+    Default: none."""
 
     to: str = ""
     """Place to upload to, hub:USER/NAME: the site becomes the static Space USER/NAME, the runs the data set USER/NAME.
-    Lists all files first, and uploads nothing before you agree."""
+    Lists all files first, and uploads nothing before you agree. Default: nowhere."""
 
     private: bool = False
     """With --to: create the Space and the data set as private ones."""
