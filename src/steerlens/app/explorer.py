@@ -22,6 +22,7 @@ from steerlens.app.models import OpenModel
 from steerlens.app.part_scores import TOKEN_SITES, embedding_scores, token_scores
 from steerlens.app.policy import Policy
 from steerlens.app.recipe import Recipe
+from steerlens.app.run_target import run_target
 from steerlens.app.units import StrongestUnits, check_active, strongest_units, unit_job
 from steerlens.app.view import LookRequest, UnitListRequest, View
 from steerlens.atlas import Atlas, CellResult, Plan, Reading
@@ -148,6 +149,8 @@ class Explorer:
         Raises:
             UsageError: if the view names a model, an input, a site or a patch that is not there.
         """
+        if self.belongs_to_run(view) and (target := self.run_target):
+            view = replace(view, target=target[0], target_input=target[1])
         recipe = Recipe(view, self.model(view.model), self.inputs.get(view.input))
         _ = recipe.members, recipe.autoencoder
         return recipe
@@ -178,10 +181,19 @@ class Explorer:
         return Atlas(pair.encoder.spec, pair.decoder.spec, job.plan, (reading,), (), manifest)
 
     def belongs_to_run(self, view: View) -> bool:
-        """True if the run has the view's input, seen by the view's model and compared with the run's own target."""
-        of_model = self.model(view.model) is self.model()
-        of_target = not (view.target or view.target_input)
-        return self.run is not None and of_model and of_target and view.input in self.run.plan.pictures
+        """True if the run has the view's input, seen by the view's model and compared with the run's own target.
+
+        A view of such an input that names no target has that of the run.
+        """
+        if self.run is None or self.model(view.model) is not self.model() or view.input not in self.run.plan.pictures:
+            return False
+        target = self.run_target
+        return target is not None and (view.target, view.target_input) in (("", ""), target)
+
+    @property
+    def run_target(self) -> tuple[str, str] | None:
+        """The target of the run, as `run_target` returns it; None without a run."""
+        return None if self.run is None else run_target(self.run, self.inputs)
 
     def warm(self) -> None:
         """Reads the first example, so that the page has something to click at once; nothing is decoded yet."""

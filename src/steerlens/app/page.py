@@ -1,5 +1,6 @@
 """The page of the explorer: the report of an input, linked to the server instead of holding its data."""
 
+from dataclasses import replace
 from typing import Any
 
 from steerlens.app.explorer import Explorer
@@ -55,9 +56,18 @@ def live_meta(explorer: Explorer, model: str, inputs: tuple[str, ...] | None = N
             "labels": opened.labels is not None,
             "vectors": [f"vector.{name}" for name in opened.vectors],
             "domain": opened.pair.provenance.domain,
+            "ofRun": _of_run(explorer, view),
             "geometry": spec.geometry is None or spec.geometry.resize != "unknown",
         },
     }
+
+
+def _of_run(explorer: Explorer, view: View) -> dict[str, Any] | None:
+    """Inputs of the run and its target, which views of these inputs have unless they name another."""
+    run, target = explorer.run, explorer.run_target
+    if run is None or target is None or not explorer.belongs_to_run(replace(view, input=run.plan.pictures[0])):
+        return None
+    return {"inputs": list(run.plan.pictures), "text": target[0], "input": target[1]}
 
 
 def _open_units(opened: OpenModel) -> dict[str, Any] | None:

@@ -211,6 +211,51 @@ def test_a_run_s_pictures_are_its_own(pair: Any, pair_folder: Path) -> None:
     assert live_input(explorer, View(id, target_input=id))["sites"] == {}
 
 
+def test_views_of_a_run_s_inputs_have_the_run_s_target_unless_they_name_another(pair: Any, pair_folder: Path) -> None:
+    from steerlens.app.models import OpenModel
+    from steerlens.app.page import live_input, live_meta
+
+    atlas = sl.look(pair, sl.sample_picture(), sites="head.1.*", target="red apple", strength="rho=2", progress=False)
+    explorer = Explorer([OpenModel("tiny", pair, {"model": str(pair_folder)})], Policy(), atlas)
+    explorer.inputs.offer(atlas.readings[0].picture)
+    other = explorer.inputs.send(png_bytes(Image.new("RGB", (40, 40), "teal")), "teal.png").id
+    id = atlas.readings[0].id
+    assert live_meta(explorer, "")["live"]["ofRun"] == {"inputs": [id], "text": "red apple", "input": ""}
+    text = pair.text_direction("red apple")
+    of_input, of_other = (float(cosine_similarity(trace_of(pair, explorer, one), text)) for one in (id, other))
+    view = View(id, site="head.1.1", strength="rho=2")
+    for named in (view, replace(view, target="red apple")):
+        assert live_input(explorer, named)["sites"], "the run's own pictures"
+        assert explorer.scores(named)["input"] == pytest.approx(of_input, abs=1e-4)
+        stored = atlas.cells("steering", "head.1.1")[0]
+        assert picture(explorer, named)["similarity"] == pytest.approx(stored.similarity, abs=1e-4)
+        assert "--target" in as_command(explorer.recipe(named), "sample")
+    itself = replace(view, target_input=id)
+    assert live_input(explorer, itself)["sites"] == {} and explorer.scores(itself)["input"] == pytest.approx(1)
+    assert explorer.scores(View(other))["input"] == pytest.approx(1), "other inputs are compared with themselves"
+    assert of_other != pytest.approx(1)
+
+
+def trace_of(pair: Any, explorer: Explorer, id: str) -> torch.Tensor:
+    return pair.encoder.embed(pair.encoder.preprocess([explorer.inputs.get(id).picture.image]))[0]
+
+
+def test_a_run_compared_with_a_picture_that_is_not_at_hand_is_not_mixed_with_live_scores(
+    pair: Any, pair_folder: Path
+) -> None:
+    from steerlens.app.models import OpenModel
+    from steerlens.app.page import live_input, live_meta
+
+    target = Image.new("RGB", (40, 40), "teal")
+    atlas = sl.look(pair, sl.sample_picture(), sites="head.1.*", target=target, progress=False)
+    explorer = Explorer([OpenModel("tiny", pair, {"model": str(pair_folder)})], Policy(), atlas)
+    explorer.inputs.offer(atlas.readings[0].picture)
+    id = atlas.readings[0].id
+    assert live_meta(explorer, "")["live"]["ofRun"] is None
+    told = live_input(explorer, View(id))
+    assert told["target"] == "the input itself" and told["sites"] == {}
+
+
 def test_a_copied_text_is_one_word_of_a_shell(explorer: Explorer, sample: str) -> None:
     recipe = Recipe(
         View(sample, site="head.0.0", target="it's; rm -rf $HOME"), explorer.model(), explorer.inputs.get(sample)

@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources 3e24abb0625d97e2. */
+/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources 9ca69b75891103fa. */
 "use strict";(()=>{var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,TEXT={read:text=>text||null,write:value=>value},FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value===
 "colours"?null:value},scale:{read:text=>text==="values"?text:null,write:value=>value},seed:{read:text=>/^\d{1,15}$/.test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:TEXT,
 model:TEXT,lens:TEXT,group:TEXT,patches:TEXT,without:TEXT,steps:TEXT,guidance:TEXT,list:TEXT,control:TEXT};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.startsWith("/")?readPath(
@@ -265,9 +265,10 @@ group&&component?.startsWith("resid_")?"diffusion":view.lens!==null&&LENSES.incl
 ...common(meta,view,input),...members.length?{members}:component===null?{}:{site:component},...view.patches?{patches:listed(view.patches).map(Number)}:{},lens:lensOf(view,component)}}var ablatedView=(meta,view,input)=>({
 ...common(meta,view,input),members:listed(view.without)}),cleanView=(meta,view,input)=>({...common(meta,view,input),lens:"diffusion"});function common(meta,view,input){let steps=Number(view.steps),guidance=Number(
 view.guidance);return{input,...view.model?{model:view.model}:{},strength:view.strength??meta.strength,seed:view.seed??meta.seeds[0]??0,...view.steps&&Number.isInteger(steps)?{steps}:{},...view.guidance&&
-Number.isFinite(guidance)?{guidance}:{},...targetOf(view)}}function targetOf({target:target2}){return target2?target2.startsWith(TARGET_INPUT)?{target_input:target2.slice(TARGET_INPUT.length)}:{target:target2}:
-{}}var asTarget=id=>TARGET_INPUT+id,viewOf=(address,meta)=>({...START,...readAddress(address,meta)});function pinOf(page){let view={...page.store.view,pins:[],map:null,without:null,control:null,input:page.
-data.id,component:page.component},address=writeAddress(view,page.meta).replace(/^#/,"");return address.includes("/input/")?address:address.replace(/^(\/run\/[^/]+)?/,run=>`${run}/input/${encodeURIComponent(
+Number.isFinite(guidance)?{guidance}:{},...targetOf(view,input)}}function targetOf({target:target2},input){return target2?target2.startsWith(TARGET_INPUT)?{target_input:target2.slice(TARGET_INPUT.length)||
+input}:{target:target2}:{}}var ITSELF=TARGET_INPUT;function runTargetOf(meta,input){let{ofRun}=meta.live;return ofRun?.inputs.includes(input)?ofRun.text?{target:ofRun.text}:ofRun.input?{target_input:ofRun.
+input}:{}:{}}var asTarget=id=>TARGET_INPUT+id,viewOf=(address,meta)=>({...START,...readAddress(address,meta)});function pinOf(page){let view={...page.store.view,pins:[],map:null,without:null,control:null,
+input:page.data.id,component:page.component},address=writeAddress(view,page.meta).replace(/^#/,"");return address.includes("/input/")?address:address.replace(/^(\/run\/[^/]+)?/,run=>`${run}/input/${encodeURIComponent(
 page.data.id)}`)}function viewWords(meta,view,component){let members=listed(view.group),what=members.length?`${members.length} parts`:component===null?"clean":labelOf(component),lens=lensOf(view,component),
 names={steering:"",diffusion:", Diffusion Lens",total:", total",control:", random control"},strength=lens==="diffusion"?"":` at ${strengthWords(view.strength??meta.strength)}`;return`${what}${view.patches?
 " from a region":""}${names[lens]}${strength}`}var strengthWords=strength=>strength.replace("rho=","ρ ").replace("s=","s ").replace("-","−"),isUnit=component=>/^(?:neuron|feature|error|bias)\./.test(
@@ -369,8 +370,8 @@ cell3]})});return}if(asked===key||data.clean.length&&store.view.seed===null&&!st
 fidelity})=>{known.set(key,{src,seed,draw:0,similarity:similarity2,fidelity}),page.data.id===data.id&&page.update({...page.data,clean:[known.get(key)]})},error:()=>{asked=""}},{signal:latest.next(),slot:"\
 clean"})})}function withSafeKeys(data){return{...data,sites:Object.assign(Object.create(null),data.sites)}}function unpacked(base64){if(!base64)return null;let bytes=Uint8Array.from(atob(base64),character=>character.
 charCodeAt(0));return new DataView(bytes.buffer)}var OWN="steerlens-inputs";function liveSource(){let known=null,meta=()=>known??=fetchMeta();return{kind:"live",meta,async input(id,signal){let view=viewOf(location.hash,await meta()),query=new URLSearchParams(
-{...view.model?{model:view.model}:{},...targetOf(view)}),unscored="",[data,scores]=await Promise.all([getJson(`/api/input/${encodeURIComponent(id)}?${query}`,signal),fetchScores(common(await meta(),view,
-id),signal).catch(error=>(unscored=`No scores before decoding: ${error instanceof Error?error.message:error}`,null))]);return withParts(await meta(),{...data,unscored},scores)},attention:data=>Promise.
+{...view.model?{model:view.model}:{},...targetOf(view,id)}),unscored="",[data,scores]=await Promise.all([getJson(`/api/input/${encodeURIComponent(id)}?${query}`,signal),fetchScores(common(await meta(),
+view,id),signal).catch(error=>(unscored=`No scores before decoding: ${error instanceof Error?error.message:error}`,null))]);return withParts(await meta(),{...data,unscored},scores)},attention:data=>Promise.
 resolve(unpacked(data.attention))}}async function fetchMeta(){let model=new URLSearchParams(location.hash.split("?")[1]??"").get("model")??"",[meta,state]=await Promise.all([getJson(`/api/page?${new URLSearchParams(
 {model,inputs:ownInputs().join(",")})}`),getJson("/api/state")]);return{...meta,live:{...meta.live,writes:state.writes,uploadBytes:state.uploadBytes}}}function fetchScores(view,signal){return postJson(
 "/api/scores",{...view,lens:"steering"},{signal,slot:"scores"})}function withParts(meta,data,scores){let whole=withSafeKeys(data);for(let kind of["mlp_out","attn_out","resid_post"])for(let layer=0;layer<
@@ -423,12 +424,13 @@ length}`}),{card:card2,ending}}function target(page,place){let text=el("input",{
 a-label":"Target as a picture"}),itself=el("button",{type:"button",id:"target-itself"},"The input itself"),said=el("p",{class:"small",id:"target-said",role:"status"}),ranking=el("p",{class:"small",id:"\
 ranking"}),form=el("form",{class:"target-form"},el("span",{class:"form-name"},"Compare with"),itself,liveOf(page).labels?text:null,pictures),models=modelChoice(page);place.append(el("div",{class:"targ\
 ets"},...models?[models]:[],form,said,ranking));let latest=new Latest;form.addEventListener("submit",event=>{event.preventDefault(),page.store.set({target:text.value.trim()||null})}),text.addEventListener(
-"change",()=>{text.value.trim()&&page.store.set({target:text.value.trim()})}),itself.addEventListener("click",()=>page.store.set({target:null})),pictures.addEventListener("change",()=>{pictures.value&&
-page.store.set({target:asTarget(pictures.value)})}),page.store.watch(["target"],()=>{let signal=latest.next();said.textContent="";let id=page.data.id;page.source.input(id,signal).then(data=>{!signal.aborted&&
-page.data.id===id&&page.update({...data,clean:page.data.clean.map(cell3=>({...cell3,similarity:null}))})}).catch(error=>{signal.aborted||(said.textContent=error instanceof Error?error.message:String(error))})}),
-page.store.watch(["strength"],()=>{let signal=latest.next();said.textContent="";let id=page.data.id;fetchScores(common(page.meta,page.store.view,id),signal).then(scores=>{!signal.aborted&&page.data.id===
-id&&page.update(withScores(page.data,scores))}).catch(error=>{signal.aborted||(said.textContent=`The map still shows the strength before: ${error instanceof Error?error.message:error}`)})}),page.draw(
-["data","target"],()=>{let chosen=targetOf(page.store.view);itself.setAttribute("aria-pressed",String(!page.store.view.target)),document.activeElement!==text&&(text.value=chosen.target??""),pictures.replaceChildren(
+"change",()=>{text.value.trim()&&page.store.set({target:text.value.trim()})});let ofRun=()=>runTargetOf(page.meta,page.data.id);itself.addEventListener("click",()=>page.store.set({target:Object.keys(ofRun()).
+length?ITSELF:null})),pictures.addEventListener("change",()=>{pictures.value&&page.store.set({target:asTarget(pictures.value)})}),page.store.watch(["target"],()=>{let signal=latest.next();said.textContent=
+"";let id=page.data.id;page.source.input(id,signal).then(data=>{!signal.aborted&&page.data.id===id&&page.update({...data,clean:page.data.clean.map(cell3=>({...cell3,similarity:null}))})}).catch(error=>{
+signal.aborted||(said.textContent=error instanceof Error?error.message:String(error))})}),page.store.watch(["strength"],()=>{let signal=latest.next();said.textContent="";let id=page.data.id;fetchScores(
+common(page.meta,page.store.view,id),signal).then(scores=>{!signal.aborted&&page.data.id===id&&page.update(withScores(page.data,scores))}).catch(error=>{signal.aborted||(said.textContent=`The map stil\
+l shows the strength before: ${error instanceof Error?error.message:error}`)})}),page.draw(["data","target"],()=>{let chosen=page.store.view.target?targetOf(page.store.view,page.data.id):ofRun(),own=!chosen.
+target&&(!chosen.target_input||chosen.target_input===page.data.id);itself.setAttribute("aria-pressed",String(own)),document.activeElement!==text&&(text.value=chosen.target??""),pictures.replaceChildren(
 el("option",{value:""},"a picture …"),...page.meta.pictures.map(({id,name})=>el("option",{value:id,selected:id===chosen.target_input},name))),pictures.hidden=page.meta.pictures.length<2,ranking.textContent=
 rankingWords(page.data,page.meta.heads,liveOf(page).readsTokens)})}function rankingWords({scores,unscored},heads,readsTokens){return scores?readsTokens&&scores.heads.flat().every(value=>value===null)?
 "This decoder reads image tokens, which cannot be compared with a text: choose a picture.":`Closest before decoding: ${scores.heads.flat().map((value,i)=>[value??-2,`L${Math.floor(i/heads)}H${i%heads}`]).

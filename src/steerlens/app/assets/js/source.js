@@ -21,7 +21,7 @@ export function liveSource() {
     async input(id, signal) {
       // The address holds the view before data is fetched for it.
       const view = viewOf(location.hash, await meta());
-      const query = new URLSearchParams({ ...(view.model ? { model: view.model } : {}), ...targetOf(view) });
+      const query = new URLSearchParams({ ...(view.model ? { model: view.model } : {}), ...targetOf(view, id) });
       let unscored = "";
       const [data, scores] = await Promise.all([
         getJson(`/api/input/${encodeURIComponent(id)}?${query}`, signal),

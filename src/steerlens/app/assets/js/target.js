@@ -2,7 +2,7 @@
 
 import { el } from "../../../report/assets/js/core/elements.js";
 import { Latest } from "./api.js";
-import { asTarget, common, liveOf, targetOf } from "./view.js";
+import { asTarget, common, ITSELF, liveOf, runTargetOf, targetOf } from "./view.js";
 import { fetchScores, withScores } from "./source.js";
 
 /** @import { Page } from "../../../report/assets/js/types" */
@@ -26,7 +26,8 @@ export function target(page, place) {
     page.store.set({ target: text.value.trim() || null });
   });
   text.addEventListener("change", () => { if (text.value.trim()) page.store.set({ target: text.value.trim() }); });
-  itself.addEventListener("click", () => page.store.set({ target: null }));
+  const ofRun = () => runTargetOf(page.meta, page.data.id);
+  itself.addEventListener("click", () => page.store.set({ target: Object.keys(ofRun()).length ? ITSELF : null }));
   pictures.addEventListener("change", () => { if (pictures.value) page.store.set({ target: asTarget(pictures.value) }); });
 
   // A target changes all data; a strength changes the scores of the map.
@@ -47,8 +48,9 @@ export function target(page, place) {
   });
 
   page.draw(["data", "target"], () => {
-    const chosen = targetOf(page.store.view);
-    itself.setAttribute("aria-pressed", String(!page.store.view.target));
+    const chosen = page.store.view.target ? targetOf(page.store.view, page.data.id) : ofRun();
+    const own = !chosen.target && (!chosen.target_input || chosen.target_input === page.data.id);
+    itself.setAttribute("aria-pressed", String(own));
     if (document.activeElement !== text) text.value = chosen.target ?? "";
     pictures.replaceChildren(el("option", { value: "" }, "a picture …"),
       ...page.meta.pictures.map(({ id, name }) => el("option", { value: id, selected: id === chosen.target_input }, name)));

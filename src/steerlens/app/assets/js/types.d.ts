@@ -13,6 +13,8 @@ export interface LiveMeta extends Meta {
     labels: boolean;
     vectors: string[];
     domain: string;
+    /** Inputs of the run whose page this is, and what it compares them with: a text, an input, or each with itself. */
+    ofRun: { inputs: string[]; text: string; input: string } | null;
     geometry: boolean;
     writes: boolean;
     uploadBytes: number;

@@ -77,17 +77,32 @@ export function common(meta, view, input) {
     seed: view.seed ?? meta.seeds[0] ?? 0,
     ...(view.steps && Number.isInteger(steps) ? { steps } : {}),
     ...(view.guidance && Number.isFinite(guidance) ? { guidance } : {}),
-    ...targetOf(view),
+    ...targetOf(view, input),
   };
 }
 
 /**
  * @param {Readonly<View>} view
+ * @param {string} input
  * @returns {{ target?: string, target_input?: string }}
  */
-export function targetOf({ target }) {
+export function targetOf({ target }, input) {
   if (!target) return {};
-  return target.startsWith(TARGET_INPUT) ? { target_input: target.slice(TARGET_INPUT.length) } : { target };
+  return target.startsWith(TARGET_INPUT) ? { target_input: target.slice(TARGET_INPUT.length) || input } : { target };
+}
+
+/** The target of a view whose inputs are compared with themselves, where a run compares them with something else. */
+export const ITSELF = TARGET_INPUT;
+
+/**
+ * What the run compares an input with, in the same form; empty for the input itself.
+ * @param {Meta} meta
+ * @param {string} input
+ */
+export function runTargetOf(meta, input) {
+  const { ofRun } = /** @type {LiveMeta} */ (meta).live;
+  if (!ofRun?.inputs.includes(input)) return {};
+  return ofRun.text ? { target: ofRun.text } : ofRun.input ? { target_input: ofRun.input } : {};
 }
 
 /** @param {string} id */
