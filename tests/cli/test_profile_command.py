@@ -37,6 +37,11 @@ def test_a_folder_of_pictures_becomes_profiles(
         2,
     ]
     arguments += ["--ablate", 1, "--steps", 1, "--json"]
+    first = [*arguments[:-1], "--out", tmp_path / "first"]
+    assert main(list(map(str, first))) == 0
+    progress = capsys.readouterr().err
+    for counted in ("mean writes: 5 of 5", "axes: 30 of 30", "pictures: 5 of 5"):
+        assert counted in progress, "the first batch counts too"
     assert main(list(map(str, arguments))) == 0
     told = json.loads(capsys.readouterr().out)
     assert [head["site"] for head in told["heads"]] == ["head.1.0", "head.2.0", "head.2.1"]

@@ -79,6 +79,7 @@ def traces(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> I
 def measure_means(encoder: Encoder, pictures: Sequence[ProfilePicture], size: int) -> Generator[Progress, None, Means]:
     """Measures the means over all pictures in one pass; yields progress in pictures."""
     sums: list[Tensor] = []
+    yield Progress("mean writes", 0, len(pictures), "pictures")
     for rows, trace in traces(encoder, pictures, size):
         heads = torch.cat([written.sum(dim=0) for _, written in layer_writes(trace)])
         added = [heads, trace.final.float().sum(dim=0), trace.embedding.float().sum(dim=0)]
@@ -116,6 +117,7 @@ def measure_axes(
     vectors: Tensor | None = None
     chance: Tensor | None = None
     total = (1 + PASSES) * len(pictures)
+    yield Progress("axes", 0, total, "pictures")
     for number in range(1 + PASSES):
         sums = torch.zeros_like(means.writes)
         for rows, trace in traces(encoder, pictures, size):

@@ -34,6 +34,7 @@ def measure_contributions(
     """Measures each described head's contribution to the embedding of every picture, part by part."""
     attribution, chunks = LinearAttribution(native(encoder)), batches(pictures, options.batch)
     parts: list[Tensor] = []
+    yield Progress("contributions", 0, len(pictures), "pictures")
     for number, chunk in enumerate(chunks):
         name = f"contributions-{number:05d}"
         if not study.has(name):

@@ -228,6 +228,7 @@ def _pictures(
 ) -> Generator[Progress, None, dict[str, Tensor]]:
     chunks = batches(pictures, options.batch)
     names = [f"pictures-{number:05d}" for number in range(len(chunks))]
+    yield Progress("pictures", 0, len(pictures), "pictures")
     for number, (name, chunk) in enumerate(zip(names, chunks, strict=True)):
         rows = slice(number * options.batch, number * options.batch + len(chunk))
         if not study.has(name):
@@ -243,6 +244,7 @@ def _bank(
     """Embeddings of the pictures, which serve as a bank of real pictures."""
     if not study.has("bank"):
         rows: list[Tensor] = []
+        yield Progress("bank", 0, len(pictures), "pictures")
         for chunk in batches(pictures, options.batch):
             rows.append(encoder.embed(encoder.preprocess([picture.open() for picture in chunk])).float().cpu())
             yield Progress("bank", sum(map(len, rows)), len(pictures), "pictures")
@@ -289,6 +291,8 @@ def _ablations(
     ablated = pictures[: options.n_ablated]
     names = [f"ablation-{number:05d}" for number in range(len(ablated))]
     mean_writes: dict[Site, Tensor] | None = None
+    if ablated:
+        yield Progress("ablation", 0, len(ablated), "pictures")
     for number, (name, picture) in enumerate(zip(names, ablated, strict=True)):
         if not study.has(name):
             hooked = native(encoder)

@@ -112,6 +112,7 @@ def collect_values(
     if isinstance(options.place, Site):
         options.place.check(encoder.spec.n_layers, encoder.spec.n_heads)
     parts: list[Tensor] = []
+    yield Progress(stage, 0, len(pictures), "pictures")
     for number, start in enumerate(range(0, len(pictures), _PART)):
         path = folder / f"values-{number:05d}.safetensors"
         if not path.exists():
