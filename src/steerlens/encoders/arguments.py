@@ -1,13 +1,14 @@
 """Checks of what callers give to an encoder: pictures, inputs of the native model, interventions."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from steerlens.encoders.base import EncoderSpec
-from steerlens.errors import UsageError
+from steerlens.errors import ModelError, UsageError
 from steerlens.interventions import Intervention
 
 
@@ -44,6 +45,37 @@ def pixel_values(inputs: Any, name: str) -> Tensor:
     raise UsageError(
         f"{name} takes what its `preprocess` returns, or normalised pixel values in floating point, not {kind}."
     )
+
+
+_LARGEST_CONTRAST = 300
+"""Largest difference of white and black after preprocessing: 255 without scaling, and some units with it."""
+
+
+def check_preprocessing(preprocess: Callable[[Sequence[Image.Image]], Mapping[str, Tensor]], name: str) -> None:
+    """Checks that preprocessing tells white from black, in numbers that a model can have been trained on.
+
+    Args:
+        preprocess: turns pictures into the inputs of a native model.
+        name: the model's name in messages.
+
+    Raises:
+        ModelError: if its numbers are not finite, the same for both, or hundreds of standard deviations apart.
+    """
+    try:
+        inputs = preprocess([Image.new("RGB", (64, 64), colour) for colour in ("black", "white")])
+        black, white = inputs["pixel_values"].detach().float()
+    except Exception:
+        return  # some take pictures of other shapes, or pack them; failures are reported when it is used
+    contrast = float((white - black).abs().max())
+    if not contrast < math.inf:
+        raise ModelError(f"{name}: its image processor gives values that are not finite; check its mean and std.")
+    if contrast == 0:
+        raise ModelError(f"{name}: its image processor gives the same values for black and for white pictures.")
+    if contrast > _LARGEST_CONTRAST:
+        raise ModelError(
+            f"{name}: its image processor puts black and white {contrast:.0f} apart: it divides values of 0 to 255 by "
+            "a standard deviation of values in [0,1]. Scale them first (do_rescale: true)."
+        )
 
 
 def check_interventions(interventions: Any, spec: EncoderSpec) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from steerlens.borders import native_errors
-from steerlens.encoders.arguments import check_images, check_interventions, pixel_values
+from steerlens.encoders.arguments import check_images, check_interventions, check_preprocessing, pixel_values
 from steerlens.encoders.base import EncoderSpec, Inputs
 from steerlens.encoders.geometry import Geometry, geometry_of
 from steerlens.encoders.hooks import (
@@ -141,13 +141,15 @@ class NativeEncoder(ABC):
         """Sets the spec, completed with the embedding size of the readout and the geometry of the preprocessing.
 
         Raises:
-            ModelError: if weights are on the meta device or quantised, or the readout fails.
+            ModelError: if weights are on the meta device or quantised, the readout fails, or the preprocessing does not
+                tell white from black.
         """
         check_numbers(self.model, spec.name)
         self.spec = spec
         with torch.no_grad():
             empty = torch.zeros(1, len(self.readout_tokens), spec.width, device=self.device, dtype=self.dtype)
             self.spec = replace(spec, embedding_size=self.readout(empty).shape[-1])
+        check_preprocessing(self.native_preprocess, spec.name)
         if spec.geometry is None:
             geometry = self.geometry()
             self.spec = replace(self.spec, geometry=geometry, crops=geometry.crops)

@@ -32,6 +32,9 @@ from steerlens.sites import NAMED_KINDS, Site, parse_sites
 from steerlens.storage import check_sum
 from steerlens.trace import Trace
 
+_SHORTEST, _LONGEST = 1e-15, 1e15
+"""Bounds on the norm of a direction: norms are computed in single precision."""
+
 _MEMBER_KINDS = ("head", "attn_out", "mlp_out")
 
 
@@ -91,6 +94,11 @@ def check_vector(name: str, direction: Any, width: int, *, centred: bool) -> Flo
         raise UsageError(f"direction {name!r} has shape {tuple(direction.shape)}; this encoder's width is {width}.")
     if not bool(direction.isfinite().all()) or not bool(direction.any()):
         raise UsageError(f"direction {name!r} is zero or not finite, and so points nowhere.")
+    if not _SHORTEST < (norm := float(direction.double().norm())) < _LONGEST:
+        raise UsageError(
+            f"direction {name!r} has the norm {norm:g}, whose square leaves single precision; scale it, to unit norm for "
+            "example."
+        )
     if centred and Strength("rho", 1.0).coefficient(direction[None], direction[None], centred=True) == 0:
         raise UsageError(
             f"direction {name!r} has the same number on every coordinate, which the final norm removes: steering along "

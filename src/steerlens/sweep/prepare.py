@@ -296,7 +296,10 @@ def plan_of(
     if options.n_seeds < 1:
         raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
     if not 0 <= options.seed <= options.seed + options.n_seeds <= _MAX_SEED:
-        raise UsageError(f"seeds are whole numbers from 0 to {_MAX_SEED}, not {options.seed}.")
+        last = _MAX_SEED - options.n_seeds
+        raise UsageError(
+            f"the first of {options.n_seeds} seeds is a whole number from 0 to {last}, not {options.seed}."
+        )
     for name, number in (("seeds", options.n_seeds), ("labels", options.n_labels)):
         if words := over_limit(name, number):
             raise UsageError(f"the plan asks for {words}.")

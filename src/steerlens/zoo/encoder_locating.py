@@ -100,6 +100,7 @@ def locate_encoder(source: str | Path, *, local_files_only: bool = False, config
         return locate_lone_encoder(text, local_files_only=local_files_only, config_only=config_only)
     folder = Path(source).resolve()
     if is_index(folder):
+        _refuse_circle(folder)
         maker = locate_encoder(source_of_index(folder), local_files_only=local_files_only, config_only=config_only)
         return replace(maker, source=str(folder))
     inside, alone = (folder / "image_encoder").is_dir(), has_no_decoder(folder)
@@ -108,6 +109,22 @@ def locate_encoder(source: str | Path, *, local_files_only: bool = False, config
     located = locate_pair(folder)
     joint = located if located.joint else None
     return LocatedEncoder(located.encoder, str(folder), folder, of_pair=True, joint=joint)
+
+
+def _refuse_circle(index: Path) -> None:
+    """Refuses an index whose encoder is that of another index, and so on back to the first.
+
+    Raises:
+        ModelError: if it is one.
+    """
+    passed = [index]
+    while is_folder(source := source_of_index(passed[-1])) and is_index(place := Path(source).resolve()):
+        if place in passed:
+            raise ModelError(
+                f"the index in {index} says that its encoder is that of the index in {place}, which leads back to it; "
+                "make it again with an encoder."
+            )
+        passed.append(place)
 
 
 def locate_lone_encoder(

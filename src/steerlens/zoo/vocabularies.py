@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _OF_TEXTS = ("text_embeds", "prototypes")
 """Tensors of a vocabulary whose names have directions."""
 
+_LEAST_NORM = 0.99
+"""Norm of a direction, which is 1 up to rounding unless its embedding points nowhere."""
+
 TEXT_MAP = "text_map.safetensors"
 """File of a map into the sentence encoder's space, in a pair's folder."""
 
@@ -164,7 +167,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
 def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
     try:
-        entries = cast(list[Any], parse_json(read_file(file.with_suffix(".json"), "list_bytes")))
+        entries = _list_of(parse_json(read_file(file.with_suffix(".json"), "list_bytes")))
         names = tuple(str(entry["name"] if isinstance(entry, dict) else entry) for entry in entries)
         tensors = {name: tensor.float() for name, tensor in load_tensors(read_file(file, "tensors_bytes")).items()}
     except (UsageError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -184,7 +187,37 @@ def _from_tensors(file: Path, embedding_size: int) -> Vocabulary:
     extra = [tensors["precision"]] if given == "prototypes" and "precision" in tensors else []
     for tensor in extra:
         _fits(file, tensor, (embedding_size, embedding_size))
-    return kind(names, tensors[given], tensors.get(beside), *extra)
+    vocabulary = kind(names, tensors[given], tensors.get(beside), *extra)
+    if isinstance(vocabulary, TextVocabulary):
+        _point_somewhere(file, vocabulary)
+    return vocabulary
+
+
+def _list_of(content: Any) -> list[Any]:
+    """Returns a list of names, or of tables with a name.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    entries = cast(list[Any], content) if isinstance(content, list) else None
+    if entries is None or not all(isinstance(entry, str | int | float | dict) for entry in entries):
+        raise ValueError("its JSON is no list of names")
+    return entries
+
+
+def _point_somewhere(file: Path, vocabulary: TextVocabulary) -> None:
+    """Checks that every name has a direction; similarities with a zero vector would all be 0.
+
+    Raises:
+        ModelError: if one has none.
+    """
+    lost = (vocabulary.directions().norm(dim=-1) < _LEAST_NORM).nonzero().flatten().tolist()
+    if lost:
+        raise ModelError(
+            f"the vocabulary {file}: {vocabulary.names[lost[0]]!r} has no direction"
+            f"{f' (nor do {len(lost) - 1} more)' if len(lost) > 1 else ''}: its embedding is zero, equal to the mean, or "
+            "too large or small for single precision."
+        )
 
 
 def _fits(file: Path, tensor: Tensor, shape: tuple[int, ...]) -> None:

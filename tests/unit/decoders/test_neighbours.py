@@ -226,6 +226,17 @@ def test_an_index_that_does_not_say_where_its_encoder_is_asks_for_it(index: Path
     assert load(index, encoder=tiny_encoder()).decoder.spec.embedding_size == 12
 
 
+def test_indexes_that_lead_in_a_circle_are_refused(index: Path, tmp_path: Path) -> None:
+    content = json.loads((index / "neighbours.json").read_text())
+    for name, other in (("a", "b"), ("b", "a"), ("alone", "alone")):
+        place = Path(shutil.copytree(index, tmp_path / name))
+        content["encoder"]["source"] = str(tmp_path / other)
+        (place / "neighbours.json").write_text(json.dumps(content))
+    for name in ("a", "alone"):
+        with pytest.raises(ModelError, match="leads back to it; make it again with an encoder"):
+            load(tmp_path / name)
+
+
 def test_the_weights_behind_an_index_are_a_part_of_what_identifies_it(photos: Path, tmp_path: Path) -> None:
     pair, index = save_tiny_pair(tmp_path / "pair"), tmp_path / "index"
     assert main(["neighbours", "index", str(photos), "--encoder", str(pair), "--out", str(index), "--json"]) == 0

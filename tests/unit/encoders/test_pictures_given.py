@@ -1,16 +1,18 @@
 """An encoder sees the same picture, whether it comes from a file or from memory."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from steerlens import load_encoder
 from steerlens.encoders.transforms import apply_transform
-from steerlens.errors import UsageError
+from steerlens.errors import ModelError, UsageError
 from steerlens.images import decode_picture, eight_bit
-from steerlens.testing.tiny import tiny_encoder
+from steerlens.testing.tiny import tiny_encoder, tiny_processor
 
 
 def deep_grey() -> Image.Image:
@@ -54,3 +56,25 @@ def test_values_that_would_saturate_are_refused(span: tuple[float, float]) -> No
     for convert in (eight_bit, tiny_encoder().preprocess_tensor):
         with pytest.raises(UsageError, match=r"\[0,1\]"):
             convert(pictures)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"do_rescale": False}, r"944 apart.*do_rescale: true"),
+        ({"rescale_factor": 0.0}, "the same values for black and for white"),
+        ({"image_std": [0.0, 1.0, 1.0]}, "not finite; check its mean and std"),
+        ({"image_mean": [float("nan")] * 3}, "not finite; check its mean and std"),
+    ],
+)
+def test_preprocessing_that_no_model_was_trained_on_is_refused(settings: dict[str, Any], words: str) -> None:
+    processor = tiny_processor()
+    vars(processor).update({"image_std": [0.27, 0.27, 0.27], **settings})
+    with pytest.raises(ModelError, match=words):
+        load_encoder(tiny_encoder().model, processor, name="mine")
+
+
+def test_preprocessing_of_values_up_to_255_is_taken() -> None:
+    processor = tiny_processor()
+    vars(processor).update({"do_rescale": False, "image_mean": [123.7, 116.3, 103.5], "image_std": [1.0, 1.0, 1.0]})
+    assert load_encoder(tiny_encoder().model, processor, name="mine").spec.geometry is not None

@@ -137,3 +137,10 @@ def test_groups_and_regions_go_through_a_run_and_come_back(tmp_path: Path) -> No
     other = {**directions, "late": Group((Site("mlp_out", 0),))}
     with pytest.raises(UsageError, match="another directions"):
         look(pair, picture, sites="L1H0", directions=other, steps=1, folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize("length", [1e38, 1e-30, 1e-44])
+def test_a_direction_whose_norm_single_precision_cannot_hold_is_told_as_that(length: float) -> None:
+    direction = torch.randn(16, generator=torch.Generator().manual_seed(0)) * length
+    with pytest.raises(UsageError, match="has the norm .* whose square leaves single precision; scale it"):
+        check_vector("probe", direction, 16, centred=True)

@@ -74,6 +74,28 @@ def test_tensors_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path, tensors
         read_vocabulary(tmp_path, pair)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e38, 1e-38, 1.0], ids=["zero", "huge", "tiny", "its mean"])
+def test_a_name_without_a_direction_is_refused_and_not_compared_with_nothing(
+    pair: Pair, tmp_path: Path, length: float
+) -> None:
+    embeds = torch.randn(3, pair.encoder.spec.embedding_size, generator=torch.Generator().manual_seed(0))
+    embeds[1] *= length
+    mean = {"text_mean": embeds[1].clone()} if length == 1.0 else {}
+    save_file({"text_embeds": embeds, **mean}, tmp_path / "vocabulary.safetensors")
+    (tmp_path / "vocabulary.json").write_text('["a", "b", "c"]')
+    with pytest.raises(ModelError, match="'b' has no direction: its embedding is zero, equal to the mean, or too"):
+        read_vocabulary(tmp_path, pair)
+
+
+@pytest.mark.parametrize("names", ['"abc"', '[["a"], ["b"], ["c"]]', '{"a": 1, "b": 2, "c": 3}'])
+def test_names_are_a_list_of_texts(pair: Pair, tmp_path: Path, names: str) -> None:
+    embeds = torch.randn(3, pair.encoder.spec.embedding_size)
+    save_file({"text_embeds": embeds}, tmp_path / "vocabulary.safetensors")
+    (tmp_path / "vocabulary.json").write_text(names)
+    with pytest.raises(ModelError, match="its JSON is no list of names"):
+        read_vocabulary(tmp_path, pair)
+
+
 @pytest.mark.parametrize("content", [None, b"", b" \n\n", b"\xff\xfe\x00"])
 def test_files_without_texts_are_refused(pair: Pair, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
