@@ -196,6 +196,8 @@ def geometry_of(
         size: height and width of the input.
         preprocess: applies the processor to pictures and returns (B,3,height,width).
     """
+    if _is_bounded(processor):
+        return unknown(size)
     read = read_geometry(processor, size)
     probes = list(_probes(preprocess, size))
     likely = [covering(size), stretched(size), replace(covering(size), resize="contain")]
@@ -203,6 +205,12 @@ def geometry_of(
         if probes and all(_agrees(candidate, probe) for probe in probes):
             return candidate
     return read if read is not None and not probes else unknown(size)
+
+
+def _is_bounded(processor: Any) -> bool:
+    """True if the shortest side is fitted unless the longest becomes too long: marked pictures are not long enough."""
+    sides = getattr(processor, "size", None) if getattr(processor, "do_resize", False) else None
+    return sides is not None and all(_entry(sides, key) for key in ("shortest_edge", "longest_edge"))
 
 
 def read_geometry(processor: Any, size: tuple[int, int]) -> Geometry | None:

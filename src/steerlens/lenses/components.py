@@ -96,8 +96,8 @@ def check_vector(name: str, direction: Any, width: int, *, centred: bool) -> Flo
         raise UsageError(f"direction {name!r} is zero or not finite, and so points nowhere.")
     if not _SHORTEST < (norm := float(direction.double().norm())) < _LONGEST:
         raise UsageError(
-            f"direction {name!r} has the norm {norm:g}, whose square leaves single precision; scale it, to unit norm for "
-            "example."
+            f"direction {name!r} has the norm {norm:g}, whose square leaves single precision; scale it, for example "
+            "to unit norm."
         )
     if centred and Strength("rho", 1.0).coefficient(direction[None], direction[None], centred=True) == 0:
         raise UsageError(

@@ -297,9 +297,7 @@ def plan_of(
         raise UsageError(f"at least one seed is needed, not {options.n_seeds}.")
     if not 0 <= options.seed <= options.seed + options.n_seeds <= _MAX_SEED:
         last = _MAX_SEED - options.n_seeds
-        raise UsageError(
-            f"the first of {options.n_seeds} seeds is a whole number from 0 to {last}, not {options.seed}."
-        )
+        raise UsageError(f"seeds are whole numbers: the first is from 0 to {last}, not {options.seed}.")
     for name, number in (("seeds", options.n_seeds), ("labels", options.n_labels)):
         if words := over_limit(name, number):
             raise UsageError(f"the plan asks for {words}.")

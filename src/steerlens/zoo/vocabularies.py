@@ -215,8 +215,8 @@ def _point_somewhere(file: Path, vocabulary: TextVocabulary) -> None:
     if lost:
         raise ModelError(
             f"the vocabulary {file}: {vocabulary.names[lost[0]]!r} has no direction"
-            f"{f' (nor do {len(lost) - 1} more)' if len(lost) > 1 else ''}: its embedding is zero, equal to the mean, or "
-            "too large or small for single precision."
+            f"{f' (nor do {len(lost) - 1} more)' if len(lost) > 1 else ''}: its embedding is zero, equal to the mean, "
+            "or too large or small for single precision."
         )
 
 

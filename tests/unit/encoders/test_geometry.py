@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from steerlens import load_encoder
 from steerlens.encoders.base import EncoderSpec
 from steerlens.encoders.dinov3_processor import DINOv3Processor
 from steerlens.encoders.geometry import Geometry, geometry_from_json, geometry_of
@@ -22,6 +23,7 @@ from steerlens.encoders.transforms import apply_transform
 from steerlens.errors import UsageError
 from steerlens.lenses.regions import Mask
 from steerlens.testing.optional import add_optional_libraries
+from steerlens.testing.tiny import tiny_encoder
 from steerlens.testing.tiny_families import MODELS, tiny_family_encoder
 
 SIZE, PATCH = (64, 64), 8
@@ -232,3 +234,13 @@ def test_every_family_of_transformers_knows_its_geometry(kind: str) -> None:
     spec = tiny_family_encoder(kind).spec
     assert spec.geometry is not None and spec.geometry.resize != "unknown"
     assert spec.geometry.window == spec.image_size
+
+
+def test_sides_that_are_bounded_from_both_ends_are_not_guessed_from_pictures_that_are_not_long() -> None:
+    # Pictures up to twice as long as wide are covered, others are not.
+    sides = {"size": {"shortest_edge": 16, "longest_edge": 32}, "crop_size": {"height": 16, "width": 16}}
+    processor = transformers.CLIPImageProcessorPil(**sides, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    encoder = load_encoder(tiny_encoder().model, processor, name="mine")
+    assert encoder.spec.geometry is not None and encoder.spec.geometry.resize == "unknown"
+    with pytest.raises(UsageError, match="is not known; name a part of what it"):
+        encoder.spec.view((300, 40))

@@ -11,7 +11,7 @@ from steerlens.encoders.clip import CLIPEncoder
 from steerlens.errors import UsageError
 from steerlens.images import Picture
 from steerlens.interventions import Add, Intervention, Patch
-from steerlens.lenses.components import Group, named_components, parse_groups
+from steerlens.lenses.components import Group, check_vector, named_components, parse_groups
 from steerlens.lenses.diffusion import DiffusionLens
 from steerlens.lenses.regions import Patches, RegionPart
 from steerlens.lenses.steering import SteeringLens, steer_and_patch
@@ -142,5 +142,5 @@ def test_groups_and_regions_go_through_a_run_and_come_back(tmp_path: Path) -> No
 @pytest.mark.parametrize("length", [1e38, 1e-30, 1e-44])
 def test_a_direction_whose_norm_single_precision_cannot_hold_is_told_as_that(length: float) -> None:
     direction = torch.randn(16, generator=torch.Generator().manual_seed(0)) * length
-    with pytest.raises(UsageError, match="has the norm .* whose square leaves single precision; scale it"):
+    with pytest.raises(UsageError, match=r"has the norm .* whose square leaves single precision; scale it"):
         check_vector("probe", direction, 16, centred=True)
