@@ -58,6 +58,7 @@ def test_values_that_would_saturate_are_refused(span: tuple[float, float]) -> No
             convert(pictures)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # of NumPy, which divides
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
