@@ -646,6 +646,25 @@ def test_what_cannot_be_opened_is_told(browser: Any, axe: Any) -> None:
         visited.done()
 
 
+def test_an_index_of_pictures_has_its_own_words(browser: Any, pair_folder: Path, tmp_path: Path) -> None:
+    from steerlens.cli.main import main
+
+    (tmp_path / "pictures").mkdir()
+    for name in ("red", "teal", "olive"):
+        sent(tmp_path / "pictures", f"{name}.png", name)
+    index = ["neighbours", "index", str(tmp_path / "pictures"), "--encoder", str(pair_folder)]
+    assert main([*index, "--out", str(tmp_path / "index")]) == 0
+    with serve_in_thread(sl.load(tmp_path / "index", dtype="float32")) as server:
+        assert server.opening.wait(60), server.opening.error
+        visited = visit(browser, server, "#/head/L1H1?rho=2&without=head.0.0")
+        page = visited.page
+        assert "cosine with the embedding" in page.inner_text("#picture-said")
+        page.wait_for_selector("#ablation-after[data-quality=whole]")
+        assert "fidelity" not in page.inner_text("#ablation-section") + page.inner_text("#picture-said")
+        assert page.get_attribute("#ablation-after img", "alt") == "Nearest picture, after ablation"
+        visited.done()
+
+
 def test_in_the_frame_of_a_notebook(browser: Any, pair: Any, tmp_path: Path) -> None:
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     look = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     assert 'id="steerlens.look"' in look
+    site = tmp_path / "site"
+    broken = {
+        f"{page.relative_to(site)}: {link}"
+        for page in site.rglob("*.html")
+        for link in re.findall(r'(?:href|src)="([^"#?:/][^"#?:]*)[#?"]', page.read_text(encoding="utf-8"))
+        if not (page.parent / unquote(link)).exists()
+    }
+    assert not broken
 
 
 def shown(page: Path) -> list[list[str]]:

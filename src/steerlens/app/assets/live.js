@@ -1,4 +1,4 @@
-/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources 9ca69b75891103fa. */
+/* Written by "npm run build" from src/steerlens/app/assets/js/live.js; sources 90543a738e60d980. */
 "use strict";(()=>{var HEAD=/^L(\d{1,9})H(\d{1,9})$/i,TEXT={read:text=>text||null,write:value=>value},FIELDS={map:{read:text=>text,write:value=>value},show:{read:text=>text==="pictures"?"pictures":"colours",write:value=>value===
 "colours"?null:value},scale:{read:text=>text==="values"?text:null,write:value=>value},seed:{read:text=>/^\d{1,15}$/.test(text)?Number(text):null,write:value=>value===null?null:String(value)},target:TEXT,
 model:TEXT,lens:TEXT,group:TEXT,patches:TEXT,without:TEXT,steps:TEXT,guidance:TEXT,list:TEXT,control:TEXT};function readAddress(hash,meta){let text=hash.replace(/^#/,"");return text.startsWith("/")?readPath(
@@ -297,12 +297,12 @@ igure",{},after,el("figcaption",{},el("b",{},"After"),numbers2[1])),el("div",{cl
 labelOf).join(", ");said.textContent=`Without ${away}, the embedding moves by ${fixed(told.change,3)} of its length; its cosine with the clean embedding is ${fixed(told.cosine,3)}.`+(told.changeCosine===
 null?"":` The cosine of this change with the direct effect is ${fixed(told.changeCosine)}; the difference is how later layers react.`),labels3.hidden=!told.labels.length,table.replaceChildren(...told.
 labels.map(({name,before:was,after:is})=>el("tr",{},el("th",{scope:"row"},name),el("td",{},fixed(was,3)),el("td",{},fixed(is,3)),el("td",{},fixed(was===null||is===null?null:is-was,3)))))},show=(pair2,quality)=>{
-[[before,pair2.before],[after,pair2.after]].forEach(([box,shown],i)=>{setPicture(box,shown.src,i?"Reconstruction after ablation":"Clean reconstruction",quality),numbers2[i].textContent=`similarity ${fixed(
-shown.similarity)} · fidelity ${fixed(shown.fidelity)}`,box.classList.toggle("waiting",quality==="preview"),box.classList.remove("stale")})},seen="";page.draw(["data","without","seed","steps","guidan\
-ce"],()=>{let away=listed(page.store.view.without);section.hidden=!away.length;let view=ablatedView(page.meta,page.store.view,page.data.id),now=away.length?JSON.stringify({...view,strength:null}):"";if(now===
-seen)return;seen=now;let signal=latest.next();if(away.length){for(let box of[before,after])box.classList.add("waiting");streamed("/api/ablate",view,{ablation:tell2,"ablation-preview":pair2=>show(pair2,
-"preview"),"ablation-pictures":pair2=>show(pair2,"whole"),error:({message})=>{said.textContent=message;for(let box of[before,after])box.classList.replace("waiting","stale");for(let number of numbers2)
-number.textContent=" ";labels3.hidden=!0}},{signal,slot:"ablate"})}})}function decoderControls(page){let{steps,guidance,denoises}=liveOf(page);if(!denoises)return null;let seed=field("Seed","decoder-seed",{min:0,max:2**31,step:1}),count=field("Steps","decoder-steps",{min:1,
+[[before,pair2.before],[after,pair2.after]].forEach(([box,shown],i)=>{setPicture(box,shown.src,i?`${page.meta.words.Clean}, after ablation`:page.meta.words.Clean,quality),numbers2[i].textContent=`simi\
+larity ${fixed(shown.similarity)} · ${page.meta.words.fidelity} ${fixed(shown.fidelity)}`,box.classList.toggle("waiting",quality==="preview"),box.classList.remove("stale")})},seen="";page.draw(["data",
+"without","seed","steps","guidance"],()=>{let away=listed(page.store.view.without);section.hidden=!away.length;let view=ablatedView(page.meta,page.store.view,page.data.id),now=away.length?JSON.stringify(
+{...view,strength:null}):"";if(now===seen)return;seen=now;let signal=latest.next();if(away.length){for(let box of[before,after])box.classList.add("waiting");streamed("/api/ablate",view,{ablation:tell2,
+"ablation-preview":pair2=>show(pair2,"preview"),"ablation-pictures":pair2=>show(pair2,"whole"),error:({message})=>{said.textContent=message;for(let box of[before,after])box.classList.replace("waiting",
+"stale");for(let number of numbers2)number.textContent=" ";labels3.hidden=!0}},{signal,slot:"ablate"})}})}function decoderControls(page){let{steps,guidance,denoises}=liveOf(page);if(!denoises)return null;let seed=field("Seed","decoder-seed",{min:0,max:2**31,step:1}),count=field("Steps","decoder-steps",{min:1,
 max:200,step:1}),scale=field("Guidance","decoder-guidance",{min:0,max:30,step:"any"}),other=el("button",{type:"button",class:"link",id:"another-seed",onclick:()=>set({seed:Number(seed.input.value)+1})},
 "new seed"),set=change=>page.store.set(change);return seed.input.addEventListener("change",()=>{valid(seed.input)&&set({seed:Number(seed.input.value)})}),count.input.addEventListener("change",()=>{valid(
 count.input)&&set({steps:same2(count.input,steps)})}),scale.input.addEventListener("change",()=>{valid(scale.input)&&set({guidance:same2(scale.input,guidance)})}),page.draw(["data","seed","steps","gui\
@@ -345,14 +345,14 @@ function again(refine,asked){refine||(busy=!1,dragged!==null&&dragged!==asked&&l
 view,page.component)==="diffusion"?[]:[["strength ρ",fixed(told.rho)]],...told.directCosine===null?[]:[["cosine with the direct effect",fixed(told.directCosine)]],...told.changeCosine===null?[]:[["co\
 sine of the changes",fixed(told.changeCosine)]]];numbers2.replaceChildren(...rows.map(([name,value])=>el("div",{},el("dt",{},name),el("dd",{},value)))),labels3.replaceChildren(...told.labels.map(([text,
 score])=>el("li",{},text," ",el("span",{class:"quiet"},fixed(score)))))}function show(shown,quality){let words=viewWords(page.meta,{...page.store.view,strength:strength()},page.component);picture2.classList.
-remove("stale"),setPicture(picture2,shown.src,`${words}${quality==="preview"?", preview":""}`,quality),byId("picture-said").textContent=`similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.
-fidelity)}${quality==="preview"?" · preview":""}`,quality==="whole"&&page.say(`${words}: similarity ${fixed(shown.similarity)}`)}function complain(error){busy=!1,picture2.classList.remove("waiting"),
-picture2.classList.add("stale"),numbers2.replaceChildren(),labels3.replaceChildren(),byId("picture-said").textContent="",message.textContent=error.message,message.hidden=!1}function drawStrip(shown){let focused=document.
-activeElement instanceof HTMLElement&&strip2.contains(document.activeElement)?document.activeElement.dataset.strength:null;strip2.classList.remove("stale"),shown.length||(drawnStrip=""),strip2.replaceChildren(
-...shown.map(entry=>{let text=entry.strength??"";return el("button",{type:"button","data-strength":text,"aria-pressed":String(text===strength()),"aria-label":`${strengthWords(text)}, similarity ${fixed(
-entry.similarity)}`,onclick:()=>settle(text)},el("img",{src:entry.src,alt:"",class:"pixels"}),el("span",{},strengthWords(text).replace(/^\S+ /,"")))})),focused&&strip2.querySelector(`[data-strength="${focused}\
-"]`)?.focus()}function markStrip(){for(let button2 of strip2.querySelectorAll("button"))button2.setAttribute("aria-pressed",String(button2.dataset.strength===strength()))}function lookAtControl(){if(withControl.
-checked=page.store.view.control!==null,controlBox.hidden=!withControl.checked,!withControl.checked)return controlling.next();control.classList.add("waiting");let said=({src,similarity:similarity2})=>{
+remove("stale"),setPicture(picture2,shown.src,`${words}${quality==="preview"?", preview":""}`,quality),byId("picture-said").textContent=`similarity ${fixed(shown.similarity)} · ${page.meta.words.fidelity}\
+ ${fixed(shown.fidelity)}${quality==="preview"?" · preview":""}`,quality==="whole"&&page.say(`${words}: similarity ${fixed(shown.similarity)}`)}function complain(error){busy=!1,picture2.classList.remove(
+"waiting"),picture2.classList.add("stale"),numbers2.replaceChildren(),labels3.replaceChildren(),byId("picture-said").textContent="",message.textContent=error.message,message.hidden=!1}function drawStrip(shown){
+let focused=document.activeElement instanceof HTMLElement&&strip2.contains(document.activeElement)?document.activeElement.dataset.strength:null;strip2.classList.remove("stale"),shown.length||(drawnStrip=
+""),strip2.replaceChildren(...shown.map(entry=>{let text=entry.strength??"";return el("button",{type:"button","data-strength":text,"aria-pressed":String(text===strength()),"aria-label":`${strengthWords(
+text)}, similarity ${fixed(entry.similarity)}`,onclick:()=>settle(text)},el("img",{src:entry.src,alt:"",class:"pixels"}),el("span",{},strengthWords(text).replace(/^\S+ /,"")))})),focused&&strip2.querySelector(
+`[data-strength="${focused}"]`)?.focus()}function markStrip(){for(let button2 of strip2.querySelectorAll("button"))button2.setAttribute("aria-pressed",String(button2.dataset.strength===strength()))}function lookAtControl(){
+if(withControl.checked=page.store.view.control!==null,controlBox.hidden=!withControl.checked,!withControl.checked)return controlling.next();control.classList.add("waiting");let said=({src,similarity:similarity2})=>{
 setPicture(control,src,"Random control","whole"),byId("control-said").textContent=`random control at ${strengthWords(strength())} · similarity ${fixed(similarity2)}`,control.classList.remove("waiting")},
 react={preview:said,picture:said,error:({message:text})=>{byId("control-said").textContent=text}};streamed("/api/look",{view:view({lens:"control"})},react,{signal:controlling.next(),slot:"control"})}function settle(text){
 dragged=null,clearTimeout(timer),text===(page.store.view.strength??page.meta.strength)?draw():page.store.set({strength:text===page.meta.strength?null:text})}function drag(value){dragged=`${parts2()[0]}\

@@ -42,8 +42,8 @@ export function ablation(page, place) {
   /** @param {{ before: Shown, after: Shown }} pair @param {"preview" | "whole"} quality */
   const show = (pair, quality) => {
     [/** @type {const} */ ([before, pair.before]), /** @type {const} */ ([after, pair.after])].forEach(([box, shown], i) => {
-      setPicture(box, shown.src, i ? "Reconstruction after ablation" : "Clean reconstruction", quality);
-      numbers[i].textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}`;
+      setPicture(box, shown.src, i ? `${page.meta.words.Clean}, after ablation` : page.meta.words.Clean, quality);
+      numbers[i].textContent = `similarity ${fixed(shown.similarity)} · ${page.meta.words.fidelity} ${fixed(shown.fidelity)}`;
       box.classList.toggle("waiting", quality === "preview");
       box.classList.remove("stale");
     });

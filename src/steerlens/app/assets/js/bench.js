@@ -133,7 +133,7 @@ export function bench(page) {
     const words = viewWords(page.meta, { ...page.store.view, strength: strength() }, page.component);
     picture.classList.remove("stale");
     setPicture(picture, shown.src, `${words}${quality === "preview" ? ", preview" : ""}`, quality);
-    byId("picture-said").textContent = `similarity ${fixed(shown.similarity)} · fidelity ${fixed(shown.fidelity)}${quality === "preview" ? " · preview" : ""}`;
+    byId("picture-said").textContent = `similarity ${fixed(shown.similarity)} · ${page.meta.words.fidelity} ${fixed(shown.fidelity)}${quality === "preview" ? " · preview" : ""}`;
     if (quality === "whole") page.say(`${words}: similarity ${fixed(shown.similarity)}`);
   }
 
