@@ -274,6 +274,7 @@ def test_indexes_given_as_objects_are_known_by_their_pictures(pair: Pair, folder
     assert indexed(tmp_path / "c", ["blue", "yellow"]) != first
 
 
+@pytest.mark.usefixtures("timm")
 def test_functions_that_prepare_pictures_are_known_by_what_they_do() -> None:
     def encoder(factor: float) -> Any:
         whole = tiny_timm_encoder()
