@@ -179,10 +179,15 @@ class _Answer:
 
 
 def _answer(models: Sequence[ComparedModel], claims: Sequence[Claim | None]) -> _Answer:
-    measured: dict[str, set[str]] = {}
+    """Verdicts by model; a run whose intervals are too narrow counts only if its model has no other."""
+    runs: dict[str, list[Claim]] = {}
     for model, claim in zip(models, claims, strict=True):
         if claim is not None:
-            measured.setdefault(model.model or model.name, set()).add(_verdict(claim))
+            runs.setdefault(model.model or model.name, []).append(claim)
+    measured = {
+        name: {_verdict(claim) for claim in [claim for claim in own if not claim.narrow] or own}
+        for name, own in runs.items()
+    }
     return _Answer({name: tuple(sorted(own, key=_VERDICTS.index)) for name, own in measured.items()})
 
 

@@ -163,6 +163,9 @@ def test_leading_claims_are_sorted_by_where_they_hold() -> None:
     mixed = compare_sentences([first, second, photographs])
     assert "whether heads read. " in mixed[-1]
     words = "**Holds or open on second, depending on the pictures; open on first:** heads run."
+    # A run on few concepts decides nothing where another was large enough.
+    small = of_claims("second (drawings)", *cautioned([leading("Heads dance", YES)], 6), model="second")
+    assert compare_sentences([first, second, small]) == compare_sentences([first, second])
     assert mixed[2] == f"**Open on second, refuted on first:** heads swim. {words}"
 
 

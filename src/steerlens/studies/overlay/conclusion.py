@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import CHANGE, UNDECODED, chosen_order
-from steerlens.studies.shared.conclusion import Claim, Conclusion, cautioned, joined
+from steerlens.studies.shared.conclusion import Claim, Conclusion, joined, noted
 from steerlens.studies.shared.markdown import interval
 from steerlens.studies.shared.partial import LAYER, NORM
 from steerlens.studies.shared.stats import Estimate
@@ -34,7 +34,8 @@ def overlay_conclusion(summary: "OverlaySummary") -> Conclusion | None:
         (
             f"On {model}, ablating heads in the order of the {order} {_removes(main)}: {interval(main)} on a scale "
             f"from 0 (random orders) to 1 (a greedy search){before}; the norm of the change that the overlay makes in "
-            f"each head's write, which needs no lens, reaches {interval(change)}, {_beside(less)}.",
+            f"each head's write, which needs no lens, reaches {interval(change)}, {_beside(less)}"
+            f"{f'; {summary.caution}' if summary.caution else ''}.",
             _other_lens(summary),
             f"Ablating each head once and sorting by its true effect reaches {interval(areas[ONE_SHOT])}.",
             _baselines(areas),
@@ -106,4 +107,4 @@ def overlay_claims(summary: "OverlaySummary") -> list[Claim]:
             "Ablating heads in the order of the untuned Steering Lens removes an overlay better than the order of the "
         )
         claims.append(Claim(f"{what}untuned Diffusion Lens does", untuned, 0.0, "before decoding", leading=True))
-    return cautioned(claims, summary.n_concepts)
+    return noted(claims, summary.caution)

@@ -32,7 +32,7 @@ from steerlens.studies.overlay.orders import (
     retained_orders,
 )
 from steerlens.studies.overlay.parts import OverlayPart, TrajectoryPart
-from steerlens.studies.overlay.pictures import Overlaid, OverlaySet
+from steerlens.studies.overlay.pictures import Overlaid, OverlaySet, n_groups
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.overlay.scores import comparisons, untuned_settings
 from steerlens.studies.overlay.summary import OverlaySetup, summarise, table_rows
@@ -218,6 +218,7 @@ class OverlayExperiment(Experiment[_Measured, OverlaySummary]):
         setup = OverlaySetup(
             ablation=self.options.ablation,
             n_concepts=min(len(bases), len(overlays)),
+            n_groups=n_groups([(pair.base_concept, pair.overlay_concept) for pair in reported]),
             n_selection=len(self.overlays.selection),
             judge=judge_name(self.judge),
             note=self.overlays.note,

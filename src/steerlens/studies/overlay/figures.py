@@ -34,7 +34,6 @@ from steerlens.studies.shared.plots import (
     draw_estimate,
     plain_axes,
 )
-from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.wording import worded_figure
 
 _STEERING, _DIFFUSION = chosen_order("steering"), chosen_order("diffusion")
@@ -109,7 +108,7 @@ def plain_figure(summary: OverlaySummary) -> Figure:
     axes.set_xlabel("0: no better than random orders; 1: as a greedy search finds the heads", fontsize=9)
     axes.set_title(
         "If heads are ablated in this order, how soon does the overlay leave the embedding?\n"
-        f"{_size(summary)}; lines: 95 % intervals",
+        f"lines: 95 % intervals; {_size(summary)}",
         fontsize=9,
         loc="left",
     )
@@ -250,5 +249,5 @@ def orders_figure(summary: OverlaySummary) -> Figure:
 def _size(summary: OverlaySummary) -> str:
     named = f"{summary.model}: " if summary.model else ""
     size = f"{named}{summary.n_pairs} pairs, {summary.n_heads} heads, {summary.ablation} ablation"
-    warning = caution(summary.n_concepts)
-    return f"{size}; {warning}" if warning else size
+    warning = summary.caution
+    return f"{size}\n{warning}" if warning else size

@@ -123,6 +123,18 @@ class OverlaySet:
         return set_identity(self.source, named(self.selection), named(self.reported), self.reference)
 
 
+def n_groups(pairs: Sequence[tuple[str, str]]) -> int:
+    """Number of groups of pairs of concepts that share no concept with pairs of other groups.
+
+    Pairs of a group are no independent samples, since they show the same pictures, also by way of a third pair.
+    """
+    groups: list[set[str]] = []
+    for pair in pairs:
+        joined = set(pair).union(*(group for group in groups if group & set(pair)))
+        groups = [*(group for group in groups if not group & set(pair)), joined]
+    return len(groups)
+
+
 def paste(
     base: Image.Image, overlay: Image.Image, placement: Placement, mask: Image.Image | None = None
 ) -> Image.Image:

@@ -15,7 +15,7 @@ from steerlens.studies.shared.candidates import LENSES
 from steerlens.studies.shared.judge import JudgeName
 from steerlens.studies.shared.records import Key, Record, StudySummary
 from steerlens.studies.shared.remainder import Remainder
-from steerlens.studies.shared.stats import Estimate
+from steerlens.studies.shared.stats import Estimate, caution
 
 CHOSEN_DIFFERENCE = "steering minus diffusion, chosen"
 """Name of the paired difference of the lenses' chosen orders."""
@@ -80,6 +80,7 @@ class OverlaySummary(StudySummary):
         model: name of the pair; empty in summaries of earlier versions.
         retained: normalised area of each order along which heads were retained; empty in earlier versions.
         retained_curves: each quantity along these orders.
+        n_groups: number of groups of pairs that share no concept with pairs of other groups; -1 in earlier versions.
         components: `heads`, or `features` of a sparse autoencoder.
         sae: the autoencoder in words; empty for heads.
         remainders: drops of the objective when the error and the bias of the autoencoder are ablated alone; empty for
@@ -113,6 +114,14 @@ class OverlaySummary(StudySummary):
     components: str = "heads"
     sae: str = ""
     remainders: tuple[Remainder, ...] = ()
+    n_groups: int = -1
+
+    @property
+    def caution(self) -> str:
+        """Warning if the bootstrap drew from few pairs that have nothing in common; otherwise empty."""
+        if 0 <= self.n_groups < self.n_concepts:
+            return caution(self.n_groups, "groups of pairs without a common concept")
+        return caution(self.n_concepts)
 
     @property
     def decodes(self) -> bool:

@@ -16,7 +16,7 @@ from steerlens.studies.shared.markdown import (
     table,
 )
 from steerlens.studies.shared.remainder import DROP, remainder_lines
-from steerlens.studies.shared.stats import Estimate, caution
+from steerlens.studies.shared.stats import Estimate
 
 
 def overlay_section(summary: OverlaySummary) -> str:
@@ -117,6 +117,6 @@ def overlay_orders(summary: OverlaySummary) -> str:
     if summary.judged_by:
         words = "; ".join(f"{lens}: {compared}" for lens, compared in summary.judged_by.items())
         lines.append(f"The judge compares pictures of the chosen settings with: {words}.\n")
-    warnings = (caution(summary.n_concepts), summary.note)
+    warnings = (summary.caution, summary.note)
     lines += [f"**{words[0].upper()}{words[1:].rstrip('.')}.**\n" for words in warnings if words]
     return "\n".join(lines)

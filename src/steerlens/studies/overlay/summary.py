@@ -43,6 +43,7 @@ class OverlaySetup:
         ablation: replacement of a head's write.
         n_concepts: number of concepts of bases or of overlays, whichever is smaller.
         n_selection: number of pairs of the selection.
+        n_groups: number of groups of pairs that share no concept with pairs of other groups; -1 if unknown.
         judge: the outside judge, or None.
         note: a warning about the pictures, or empty.
         command: the command.
@@ -55,6 +56,7 @@ class OverlaySetup:
     ablation: str
     n_concepts: int
     n_selection: int
+    n_groups: int = -1
     judge: JudgeName | None = None
     note: str = ""
     command: str = ""
@@ -105,6 +107,7 @@ def summarise(
         n_pairs=len(trajectories.parts),
         n_concepts=setup.n_concepts,
         n_selection=setup.n_selection,
+        n_groups=setup.n_groups,
         n_heads=counts[-1],
         ablation=setup.ablation,
         choices=choices,

@@ -8,7 +8,6 @@ from steerlens.studies.overlay.joint import ONE_SHOT
 from steerlens.studies.overlay.orders import chosen_order, retained_name
 from steerlens.studies.overlay.results import OverlaySummary
 from steerlens.studies.shared.remainder import DROP, remainder_lines
-from steerlens.studies.shared.stats import caution
 from steerlens.studies.shared.terminal import closing_lines
 
 
@@ -42,4 +41,4 @@ def overlay_lines(summary: OverlaySummary, folder: Path) -> list[str]:
         lines += [f"  {retained_name(name):46} {area}" for name, area in summary.retained.items()]
     conclusion = overlay_conclusion(summary)
     lines += [] if conclusion is None else conclusion.lines()
-    return [*lines, *closing_lines(folder, caution(summary.n_concepts), summary.note)]
+    return [*lines, *closing_lines(folder, summary.caution, summary.note)]

@@ -83,7 +83,11 @@ class Claim:
 
 def cautioned(claims: Sequence[Claim], count: int) -> list[Claim]:
     """Leaves every claim open, with a note, if the bootstrap drew from few concepts: its interval is too narrow."""
-    note = caution(count)
+    return noted(claims, caution(count))
+
+
+def noted(claims: Sequence[Claim], note: str) -> list[Claim]:
+    """Leaves every claim open, with a note that says why its interval is too narrow; an empty note changes nothing."""
     if not note:
         return list(claims)
     return [replace(claim, note="; ".join(filter(None, (claim.note, note))), narrow=True) for claim in claims]

@@ -15,7 +15,7 @@ from steerlens.errors import UsageError
 from steerlens.scenes import HELD_OUT, TRAIN, UNSEEN, Concept, PictureSet
 from steerlens.studies.overlay import scenes as overlay_scenes
 from steerlens.studies.overlay.arguments import OverlayArguments
-from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, paste, square
+from steerlens.studies.overlay.pictures import OverlaySet, Placement, Placing, folder_pairs, n_groups, paste, square
 from steerlens.studies.overlay.study import load_overlays
 from steerlens.studies.shared.arguments import StudySettings
 from steerlens.studies.shared.subjects import image_hash
@@ -196,3 +196,17 @@ def test_the_options_say_what_pictures_to_give(tmp_path: Path) -> None:
     assert "at least 2 pairs" in message(count=1)
     assert "--bases" in message() and "not --images" in message(settings=StudySettings(images=tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "groups"),
+    [
+        ([("a", "b"), ("c", "d")], 2),
+        ([("a", "b"), ("b", "c"), ("d", "e")], 2),
+        ([("a", "b"), ("c", "d"), ("b", "c")], 1),  # by way of a third pair
+        ([("a", "b"), ("b", "a")], 1),
+        ([], 0),
+    ],
+)
+def test_pairs_with_a_common_concept_are_one_group(pairs: list[tuple[str, str]], groups: int) -> None:
+    assert n_groups(pairs) == groups

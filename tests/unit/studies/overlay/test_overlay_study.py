@@ -107,7 +107,10 @@ def test_the_study_resumes_to_the_same_summary(
     frozen = tmp_path / "whole" / "choice.json"
     assert set(json.loads(frozen.read_text())["choices"]) == set(summary["choices"])
     text = overlay_orders(stored(whole))
-    assert "| order | normalised area | of the projection |" in text and "**Few concepts (2)" in text
+    assert (
+        "| order | normalised area | of the projection |" in text
+        and "**Few groups of pairs without a common concept (1)" in text
+    )
     projected = next(row.projection for row in stored(whole).orders if row.name == "steering, chosen")
     assert f"| {interval(projected)} |" in text.split("| Steering Lens, chosen |")[1].splitlines()[0]
     (tmp_path / "whole" / "SHA256SUMS").unlink()  # as in studies of 0.1.0, which kept no hashes
@@ -156,6 +159,14 @@ def test_without_a_decoder_orders_come_from_requested_embeddings_alone(
     assert [bar.bar for bar in overlay_bars(whole)][:4] == ["interval above 0", "aim: 0.4", "aim: 0.85", "aim: 0.7"]
     assert any("chosen, not decoded" in line for line in overlay_lines(again, tmp_path))
     assert all(claim.how == "before decoding" for claim in overlay_claims(again))
+    # Pairs that share pictures are no independent samples: three groups of them decide nothing.
+    few, enough = (replace(again, n_concepts=9, n_groups=number) for number in (3, 9))
+    words = overlay_conclusion(few)
+    assert words is not None and "few groups of pairs without a common concept (3)" in words.sentences[0]
+    assert all(claim.narrow for claim in overlay_claims(few)) and not any(
+        claim.narrow for claim in overlay_claims(enough)
+    )
+    assert again.n_groups >= 1 and replace(again, n_concepts=9, n_groups=-1).caution == enough.caution == ""
 
 
 def test_an_outside_judge_orders_heads_too(
