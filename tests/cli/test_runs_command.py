@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,12 @@ def test_nothing_is_uploaded_without_the_user_s_word(place: Path, tmp_path: Path
         assert "space ada/atlas: " in done.stdout and "dataset ada/atlas: 2 files" in done.stdout
         assert "  data/run.parquet" in done.stdout
         assert f"nothing was uploaded; the site is in {out}" in done.stdout
+        assert "steerlens-upload" not in done.stdout, "a folder that is gone by then"
+        (files,) = re.findall(r"space ada/atlas: (\d+) files", done.stdout)
+        listed = len(re.findall(r"^  \S.*  [\d.]+ \w+$", done.stdout, flags=re.MULTILINE)) - 2
+        assert (listed == int(files)) is bool(extra) and ("--dry-run lists every file" in done.stdout) is not bool(
+            extra
+        )
     done = steerlens("runs", "publish", place / "run", "--out", tmp_path / "other", "--dry-run")
     assert (done.returncode, "add --to hub:USER/NAME" in done.stderr) == (2, True)
     assert not (tmp_path / "other").exists()

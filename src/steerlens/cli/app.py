@@ -99,8 +99,6 @@ class Command:
         from steerlens.app import Policy, serve
         from steerlens.cli.console import say
         from steerlens.errors import UsageError
-        from steerlens.images import load_pictures
-        from steerlens.zoo import is_sample, sample_picture
 
         if self.space and (self.folder is not None or self.host != "127.0.0.1"):
             raise UsageError(
@@ -109,7 +107,7 @@ class Command:
         if self.folder is not None and not (self.folder / "manifest.json").is_file():
             raise UsageError(f"{self.folder} is not a run directory: it has no manifest.json.")
         # Before the models, so that a mistyped name is refused at once.
-        given = load_pictures(sample_picture() if is_sample(path) else path for path in self.images)
+        given = self._pictures() if self.images else []
         policy = Policy.space() if self.space else None
         named = os.environ.get("SPACE_HOST", "") if self.space else ""
         if not self.space:
@@ -125,6 +123,12 @@ class Command:
             complain=lambda message: say(f"the explorer did not open: {message}"),
         )
         return 0
+
+    def _pictures(self) -> "list[Picture]":
+        from steerlens.images import load_pictures
+        from steerlens.zoo import is_sample, sample_picture
+
+        return load_pictures(sample_picture() if is_sample(path) else path for path in self.images)
 
     @property
     def _models(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
+from steerlens.cli.console import ProgressBar, counted, emit_json, plain_bytes, say
 
 if TYPE_CHECKING:
     from steerlens.atlas import Atlas
@@ -46,13 +46,13 @@ class Publish:
 
     to: str = ""
     """Place to upload to, hub:USER/NAME: the site becomes the static Space USER/NAME, the runs the data set USER/NAME.
-    Lists all files first, and uploads nothing before you agree. Default: nowhere."""
+    Says what it would upload first, and uploads nothing before you agree. Default: nowhere."""
 
     private: bool = False
     """With --to: create the Space and the data set as private ones."""
 
     dry_run: bool = False
-    """With --to: write the site, list what would be uploaded, and stop."""
+    """With --to: write the site, list every file that would be uploaded, and stop."""
 
     yes: bool = False
     """With --to: upload without asking."""
@@ -103,7 +103,7 @@ class Publish:
             upload = run_to_end(prepared_upload(runs, site, target, title=self.title), progress.show)
         with upload:
             if not self.json:
-                _tell_upload(upload)
+                _tell_upload(upload, every_file=self.dry_run)
             agreed = not self.dry_run and (self.yes or self._agrees(target))
             if agreed:
                 with ProgressBar(quiet=self.json) as progress:
@@ -128,9 +128,8 @@ class Publish:
         if self.json:
             emit_json(site)
             return
-        counts = {"picture": site.pictures, "input": site.inputs, "run": site.runs}
-        pictures, inputs, runs = (f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
-        say(f"{site.folder}: {pictures} of {inputs} of {runs}, {plain_bytes(site.bytes)}")
+        pictures, inputs = counted(site.pictures, "picture"), counted(site.inputs, "input")
+        say(f"{site.folder}: {pictures} of {inputs} of {counted(site.runs, 'run')}, {plain_bytes(site.bytes)}")
         say(f"to look at it: python -m http.server --directory {site.folder} --bind 127.0.0.1")
 
 
@@ -148,11 +147,11 @@ def _load(folders: tuple[Path, ...]) -> "dict[str, Atlas]":
     return {label: load_run(folder) for label, folder in zip(labels, folders, strict=True)}
 
 
-def _tell_upload(upload: "Upload") -> None:
+def _tell_upload(upload: "Upload", *, every_file: bool) -> None:
     for kind, files in upload.listing().items():
-        total = sum(files.values())
-        say(f"{kind} {upload.target.name}: {len(files)} files, {plain_bytes(total)}")
-        for name, size in list(files.items())[:_MOST_LISTED]:
+        most = len(files) if every_file else _MOST_LISTED
+        say(f"{kind} {upload.target.name}: {len(files)} files, {plain_bytes(sum(files.values()))}")
+        for name, size in list(files.items())[:most]:
             say(f"  {name}  {plain_bytes(size)}")
-        if len(files) > _MOST_LISTED:
-            say(f"  and {len(files) - _MOST_LISTED} more: all of {upload.folders[kind]}")
+        if len(files) > most:
+            say(f"  and {len(files) - most} more; --dry-run lists every file")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
+from steerlens.cli.console import ProgressBar, counted, emit_json, plain_bytes, say
 from steerlens.cli.publish import Publish
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class Export:
         if self.json:
             emit_json({"out": written, "pictures": len(atlas.finished), "inputs": len(atlas.readings)})
         else:
-            say(f"{written}: {len(atlas.finished)} pictures of {len(atlas.readings)} inputs")
+            pictures, inputs = counted(len(atlas.finished), "picture"), counted(len(atlas.readings), "input")
+            say(f"{written}: {pictures} of {inputs}")
         return 0
 
 
