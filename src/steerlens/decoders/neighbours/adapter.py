@@ -6,11 +6,10 @@ No network draws the picture, so it has no artifacts of one: a control for what 
 encoder that has no other. It can only show pictures of the folder, so check the similarity, too.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from steerlens.conditioning import Conditioning
 from steerlens.decoders.base import Decoded, DecodeOptions, DecoderSpec, check_request
-from steerlens.decoders.neighbours.index import read_index
+from steerlens.decoders.neighbours.index import index_identity, read_index
 from steerlens.decoders.neighbours.pictures import folder_of, indexed_picture
 from steerlens.decoders.neighbours.search import nearest_rows
 from steerlens.errors import UsageError
@@ -45,9 +44,8 @@ class NeighboursDecoder:
     """
 
     def __init__(self, index: Path | str, pictures: Path | str | None = None, name: str = "") -> None:
-        index = Path(index)
-        content, self.embeddings = read_index(index)
-        self.folder = folder_of(content, index, pictures)
+        content, self.embeddings = read_index(Path(index))
+        self.folder = folder_of(content, Path(index), pictures)
         self.files = tuple(self.folder / entry["file"] for entry in content["pictures"])
         self._hashes = tuple(str(entry["sha256"]) for entry in content["pictures"])
         self.encoder_source, self.encoder_name = content["encoder"]["source"], content["encoder"]["name"]
@@ -65,9 +63,7 @@ class NeighboursDecoder:
     @property
     def identity(self) -> str:
         """A text that is equal for indexes of the same pictures and embeddings, wherever they are."""
-        digest = hashlib.sha256(" ".join(self._hashes).encode())
-        digest.update(self.embeddings.numpy().tobytes())
-        return digest.hexdigest()
+        return index_identity(self._hashes, self.embeddings)
 
     def known(self, sha256: Iterable[str]) -> tuple[str, ...]:
         """Returns those hashes of files that are in the index, sorted."""
@@ -127,8 +123,7 @@ class NeighboursDecoder:
         """
         options = options or self.spec.defaults
         check_request(self.spec, conditioning, seeds)
-        size = self.batch_size(options)
-        for start in range(0, len(seeds), size):
+        for start in range(0, len(seeds), size := self.batch_size(options)):
             ranks = list(seeds[start : start + size])
             indices, _ = self.nearest(conditioning.values[start : start + size], max(ranks) + 1)
             if max(ranks) >= indices.shape[1]:
@@ -137,8 +132,8 @@ class NeighboursDecoder:
                     "the (k + 1)th nearest."
                 )
             chosen = [int(row[rank]) for row, rank in zip(indices, ranks, strict=True)]
-            decoded = Decoded(start, torch.stack([self.picture(index, options.size) for index in chosen]))
-            yield Progress("decoding", start + len(decoded.pictures), len(seeds), "pictures", decoded)
+            pictures = torch.stack([self.picture(index, options.size) for index in chosen])
+            yield Progress("decoding", start + len(ranks), len(seeds), "pictures", Decoded(start, pictures))
 
     def picture(self, index: int, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
         """Reads a picture of the index, its centre cropped and scaled to a size, values in [0,1].
@@ -150,8 +145,6 @@ class NeighboursDecoder:
         return indexed_picture(self.files[index], self._hashes[index], size)
 
     @classmethod
-    def from_folder(
-        cls, folder: Path, negative: Tensor | None = None, *, name: str = "", **_: Any
-    ) -> "NeighboursDecoder":
+    def from_folder(cls, folder: Path, negative: Tensor | None = None, *, name: str = "", **_: Any) -> Self:
         """Opens an index."""
         return cls(folder, name=name)

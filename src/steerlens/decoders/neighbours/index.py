@@ -6,12 +6,13 @@ An index is a folder of two small files, `neighbours.json` (the encoder, the pic
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.ahead import mapped_ahead
@@ -154,6 +155,13 @@ def read_index(index: Path) -> tuple[Mapping[str, Any], Tensor]:
     if not whole or content.get("sha256") != hashlib.sha256(data).hexdigest():
         raise ModelError(f"the files of the index in {index} do not belong together; make it again.")
     return content, embeddings.float()
+
+
+def index_identity(hashes: Sequence[str], embeddings: Float[Tensor, "N E"]) -> str:
+    """Returns a text that is equal for indexes of the same pictures and embeddings."""
+    digest = hashlib.sha256(" ".join(hashes).encode())
+    digest.update(embeddings.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _content(index: Path) -> dict[str, Any]:
