@@ -2,7 +2,7 @@
 
     import steerlens as sl
     pair = sl.load("emoji")
-    atlas = sl.look(pair, "cup.png")
+    atlas = sl.look(pair, sl.sample_picture())
     sl.write_report(atlas, "out")
 
 Names are imported when they are first used, so that `import steerlens` is quick.

@@ -1,4 +1,4 @@
-"""Escaping of control characters, which terminals and pages obey, in names and labels from files."""
+"""Texts to print: control characters of names and labels from files escaped, numbers with their nouns."""
 
 import re
 import unicodedata
@@ -15,6 +15,11 @@ _JOINERS = frozenset("\u200c\u200d")
 def escaped(character: str) -> str:
     """A character as an escape of Python's: `\\x1b`, `\\u202e`."""
     return character.encode("unicode_escape").decode()
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as `1 input` or `24 inputs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str, *, lines: bool = False, escape: Callable[[str], str] = escaped) -> str:

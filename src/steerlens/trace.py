@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steerlens.errors import TraceError, UsageError
 from steerlens.neurons import Neurons
+from steerlens.printable import counted
 from steerlens.sites import Site, SiteLike, SitesLike, as_site, as_sites
 
 
@@ -59,7 +60,8 @@ class Trace:
 
     def __repr__(self) -> str:
         B, L, H, R, _ = self.head_values.shape
-        return f"Trace({B} pictures, {L} layers x {H} heads, {R} readout tokens, width {self.embed.shape[-1]})"
+        pictures, tokens = counted(B, "picture"), counted(R, "readout token")
+        return f"Trace({pictures}, {L} layers x {H} heads, {tokens}, width {self.embed.shape[-1]})"
 
     def __len__(self) -> int:
         return self.embed.shape[0]

@@ -25,7 +25,7 @@ def test_python_examples(emoji: object, in_folder: Path, capsys: pytest.CaptureF
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     assert (in_folder / "out" / "report.html").is_file()
-    assert "Trace(1 pictures, 12 layers x 6 heads" in capsys.readouterr().out
+    assert "Trace(1 picture, 12 layers x 6 heads" in capsys.readouterr().out
 
 
 def test_the_first_example_is_short() -> None:

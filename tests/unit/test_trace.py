@@ -24,7 +24,7 @@ def traced() -> tuple[CLIPEncoder, Tensor, Trace]:
 
 def test_a_trace_says_its_size() -> None:
     trace = traced()[2]
-    assert repr(trace) == "Trace(4 pictures, 3 layers x 2 heads, 1 readout tokens, width 16)"
+    assert repr(trace) == "Trace(4 pictures, 3 layers x 2 heads, 1 readout token, width 16)"
     assert (len(trace), trace.n_layers, trace.n_heads) == (4, 3, 2)
 
 

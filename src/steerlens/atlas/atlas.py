@@ -20,6 +20,7 @@ from steerlens.atlas.tables import Rows, arrow_table, pandas_frame, polars_frame
 from steerlens.decoders import DecoderSpec
 from steerlens.encoders import EncoderSpec
 from steerlens.errors import UsageError
+from steerlens.printable import counted
 from steerlens.scores import seed_agreement, share_beaten
 from steerlens.sites import Site, SiteLike, as_site
 
@@ -55,7 +56,8 @@ class Atlas:
     cards: Mapping[str, InputCards] = field(default_factory=dict[str, InputCards], repr=False)
 
     def __repr__(self) -> str:
-        return f"Atlas({len(self.readings)} input pictures, {len(self.results)} decoded pictures, {self.encoder.name})"
+        inputs, decoded = counted(len(self.readings), "input"), counted(len(self.results), "decoded picture")
+        return f"Atlas({inputs}, {decoded}, {self.encoder.name})"
 
     @cached_property
     def finished(self) -> Sequence[Cell]:

@@ -174,11 +174,6 @@ def say(text: str, *, quiet: bool = False) -> None:
         sys.stdout.write(printable(text, lines=True) + "\n")
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, such as `1 input` or `24 inputs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def emit_json(content: Any) -> None:
     """Writes JSON to stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
     text = json_module.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from steerlens.cli.console import ProgressBar, counted, emit_json, plain_bytes, say
+from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
+from steerlens.printable import counted
 
 if TYPE_CHECKING:
     from steerlens.atlas import Atlas

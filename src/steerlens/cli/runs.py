@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from steerlens.cli.console import ProgressBar, counted, emit_json, plain_bytes, say
+from steerlens.cli.console import ProgressBar, emit_json, plain_bytes, say
 from steerlens.cli.publish import Publish
+from steerlens.printable import counted
 
 if TYPE_CHECKING:
     from steerlens.progress import Progress

@@ -74,7 +74,7 @@ def test_every_python_block_is_a_file_and_the_scripts_run(files: Path, capsys: p
         runpy.run_path(str(files / script))
     printed = capsys.readouterr().out
     assert "FAILED" not in printed
-    assert "Trace(1 pictures, 2 layers x 4 heads, 4 readout tokens, width 32)" in printed
+    assert "Trace(1 picture, 2 layers x 4 heads, 4 readout tokens, width 32)" in printed
 
 
 def test_the_adapter_is_one_file_of_few_lines() -> None:
