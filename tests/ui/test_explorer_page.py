@@ -570,14 +570,15 @@ def test_on_a_phone(browser: Any, server: ServerThread) -> None:
 def test_no_violation_in_any_state(
     browser: Any, server: ServerThread, axe: Any, tmp_path: Path, scheme: str, width: int
 ) -> None:
-    address = "#/head/L1H1?rho=2&without=head.0.0&patches=0&pin=/head/L0H0?rho%3D1"
+    address = "#/head/L1H1?rho=2&map=without&without=head.0.0&patches=0&pin=/head/L0H0?rho%3D1"
     visited = visit(browser, server, address, color_scheme=scheme, width=width)
     page = visited.page
+    page.wait_for_selector('#writes p:text("moves furthest without")')
     page.check("#with-control")
     page.wait_for_selector("#ablation-after[data-quality=whole]")
     page.click("#copy-command")
     page.wait_for_selector("#copied:not([hidden])")
-    assert axe(page) == [], "control, region, ablation, pin and command"
+    assert axe(page) == [], "every head ablated, control, region, ablation, pin and command"
     for opening, dialog in (("#cite-open", "#cite"), ("#camera-open", "#camera")):
         page.evaluate("selector => document.querySelector(selector).click()", opening)
         page.wait_for_selector(f"{dialog}[open]")
