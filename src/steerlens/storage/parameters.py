@@ -21,8 +21,9 @@ _SAMPLED = 4096
 def weights_hash(owner: Any) -> str:
     """Computes the SHA-256 of all weights of an adapter, and of the settings of its modules.
 
-    Weights are parameters and persistent buffers: names, types, shapes and values. Settings are the classes of modules,
-    their plain attributes (an epsilon, a scale), hooks, and configs of the adapter (a scheduler's).
+    Weights are parameters, persistent buffers and tensors of the adapter itself: names, types, shapes and values.
+    Settings are the classes of modules, their plain attributes (an epsilon, a scale), hooks, and configs of the adapter
+    (a scheduler's).
 
     Args:
         owner: an encoder or a decoder, whose attributes are the modules, or a module. Its own `identity`, if it has
@@ -93,6 +94,10 @@ def _tensors(owner: Any) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
             if isinstance(tensor, Tensor) and not tensor.is_meta:
                 yield f"{attribute}.{name}", tensor
+    if not isinstance(owner, nn.Module):
+        for attribute, value in sorted(_attributes(owner).items()):
+            if isinstance(value, Tensor) and not value.is_meta and not attribute.startswith("_"):
+                yield attribute, value
 
 
 def _modules(owner: Any) -> Iterator[tuple[str, nn.Module]]:

@@ -258,6 +258,13 @@ def test_decoders_given_as_objects_are_known_by_what_they_are(folder: Path) -> N
         return known(load(folder, decoder=decoder, device="cpu"))
 
     assert with_noise(0.25) == with_noise(0.25) != with_noise(0.5)
+    decoder: Any = load(folder, device="cpu").decoder
+    before = decoder.negative_embedding
+    decoder.negative_embedding = before + 1
+    assert known(load(folder, decoder=decoder, device="cpu")) not in (with_noise(0.25), with_noise(0.5))
+    decoder.negative_embedding = before
+    unchanged = load(folder, decoder=load(folder, device="cpu").decoder, device="cpu")
+    assert known(load(folder, decoder=decoder, device="cpu")) == known(unchanged)
 
 
 def test_indexes_given_as_objects_are_known_by_their_pictures(pair: Pair, folder: Path, tmp_path: Path) -> None:
