@@ -117,9 +117,9 @@ def compare_page(models: Sequence[ComparedModel]) -> str:
                 "A claim *holds* if its whole 95 % interval lies above the level; it is *refuted* if the interval lies "
                 "below it, and *open* if it includes it. Where a row names nulls (other labels, random vectors), the "
                 "claim is *open* unless its interval lies above theirs, and so are claims that rest on it. Levels are "
-                "0, unless given. Claims whose intervals are known to be too narrow (few concepts) are *open*. An "
-                "empty cell was not measured. Each interval stands for itself: none is corrected for the number of "
-                "claims.\n",
+                "0, unless given. Claims whose intervals are known to be too narrow (few concepts) are *open*, and "
+                "count in the sentences above only where there is no larger run. An empty cell was not measured. Each "
+                "interval stands for itself: none is corrected for the number of claims.\n",
                 table(["claim", *(model.name for model in models)], rows),
             ]
         ).rstrip()
