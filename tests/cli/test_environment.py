@@ -55,6 +55,20 @@ def test_a_closed_error_stream_is_survived_and_the_code_still_tells(tmp_path: Pa
     assert subprocess.run(closing, env=environment(), timeout=120, check=False).returncode == 2
 
 
+def test_a_current_folder_that_is_gone_is_one_message(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    remove_and_run = 'rmdir "$1"; shift; exec "$@"'
+    run = ("sh", "-c", remove_and_run, "sh", str(gone), sys.executable, "-m", "steerlens.cli.main")
+    ended = subprocess.run(
+        [*run, "runs", "show", str(tmp_path)], cwd=gone, capture_output=True, text=True, env=environment()
+    )
+    assert ended.returncode == 2
+    assert (
+        ended.stderr == "steerlens: the current folder is gone; change to another folder and run the command again.\n"
+    )
+
+
 def test_too_little_memory_is_one_message(picture: Path, tmp_path: Path) -> None:
     limit = 600_000_000  # enough to start Python; torch's import would fail in ways that differ from run to run
     done = subprocess.run(

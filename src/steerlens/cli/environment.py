@@ -102,6 +102,18 @@ def refuse_little_memory() -> None:
         )
 
 
+def refuse_lost_folder() -> None:
+    """Refuses a current folder that was removed, in which libraries end the process as they are imported.
+
+    Raises:
+        UsageError: if it is gone.
+    """
+    try:
+        Path.cwd()
+    except OSError:
+        raise UsageError("the current folder is gone; change to another folder and run the command again.") from None
+
+
 @contextmanager
 def _variables(values: Mapping[str, str | None]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in values}

@@ -27,6 +27,7 @@ from steerlens.cli.environment import (
     refuse_empty,
     refuse_endless,
     refuse_little_memory,
+    refuse_lost_folder,
     refuse_repeated,
     refuse_undecodable,
 )
@@ -163,6 +164,7 @@ def _dispatch(arguments: list[str], running: list[Any]) -> int:
     refuse_endless(command)
     running.append(command)
     refuse_little_memory()
+    refuse_lost_folder()
     return int(command.run())
 
 
