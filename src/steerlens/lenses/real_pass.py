@@ -54,7 +54,7 @@ class Change:
     """Change of one component in the real forward pass.
 
     Attributes:
-        site: a head, `attn_out`, `mlp_out`, or a named group, region or direction.
+        site: a head, a neuron, `attn_out`, `mlp_out`, a named group, region or direction, or a part of an autoencoder.
         kind: whether the component is scaled or ablated, or a random direction is added in its place.
         draw: number of the random direction of a control, from 0.
     """
@@ -165,7 +165,7 @@ def places_of(site: Site, direction: Direction | None, at: Site | None) -> tuple
     if not site.is_write:
         raise UsageError(
             f"{site} is the residual stream, which holds everything up to there: scaling it scales no component. The "
-            "total lens takes heads, attn_out.N, mlp_out.N, groups, regions and directions."
+            "total lens takes heads, neurons, features, attn_out.N, mlp_out.N, groups, regions and directions."
         )
     if site.kind == "head":
         return ((Site("attn_out", site.layer), site),)
