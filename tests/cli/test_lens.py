@@ -399,6 +399,7 @@ FLAGS = (
         "resume",
         "sae",
         "sae-activation",
+        "sae-apply-b-dec",
         "sae-site",
         "scheduler",
         "seed",
