@@ -20,6 +20,7 @@ from steerlens.encoders import Encoder, Hook, Inputs, LayerModules, NativeEncode
 from steerlens.errors import ModelError
 from steerlens.interventions import Intervention
 from steerlens.sites import Site
+from steerlens.storage.parameters import tensor_bytes
 from steerlens.trace import Trace
 
 
@@ -60,7 +61,7 @@ class BridgedEncoder(NativeEncoder):
         digest = hashlib.sha256()
         for part, tensor in sorted(self.bridge.tensors().items()):
             digest.update(f"{part} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     @property

@@ -32,7 +32,7 @@ def weights_hash(owner: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in _tensors(owner):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(_bytes_of(tensor))
+        digest.update(tensor_bytes(tensor))
     for line in _settings(owner):
         digest.update(f"{line}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
@@ -51,7 +51,7 @@ def weights_state(owner: Any, *, moves: bool = False) -> str:
     digest = hashlib.sha256()
     for name, tensor in _tensors(owner):
         flat = tensor.detach().flatten()
-        sample = _bytes_of(flat[:: max(1, flat.numel() // _SAMPLED)])
+        sample = tensor_bytes(flat[:: max(1, flat.numel() // _SAMPLED)])
         version = 0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage]
         place = "" if moves else f"{version} {tensor.data_ptr()}"
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {place}\n".encode() + sample)
@@ -177,7 +177,7 @@ def _function(function: Callable[..., Any], depth: int = _DEPTH) -> str:
 
 def _held(value: Any, depth: int) -> str:
     if isinstance(value, Tensor):
-        return "" if value.is_meta else hashlib.sha256(_bytes_of(value)).hexdigest()
+        return "" if value.is_meta else hashlib.sha256(tensor_bytes(value)).hexdigest()
     return _plain(value, depth - 1) if depth else ""
 
 
@@ -192,5 +192,6 @@ def _class_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Returns the bytes of a tensor's values in order, for hashes; strides and device do not count."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

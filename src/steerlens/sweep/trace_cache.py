@@ -28,7 +28,7 @@ from steerlens.encoders import Inputs, NativeEncoder
 from steerlens.errors import StoreError
 from steerlens.limits import is_special
 from steerlens.storage import OwnedFolder, cache_folder
-from steerlens.storage.parameters import weights_hash
+from steerlens.storage.parameters import tensor_bytes, weights_hash
 from steerlens.sweep.cache_contents import (
     MODEL_FILE,
     TRACES,
@@ -155,18 +155,14 @@ def _inputs_hash(inputs: Inputs) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(inputs.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _entry_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     digest, strides = hashlib.sha256(), dict[str, tuple[int, ...]]()
     for name, tensor in tensors.items():
-        digest.update(_bytes_of(tensor))
+        digest.update(tensor_bytes(tensor))
         strides[name] = tensor.contiguous().stride() if 0 in tensor.stride() else tensor.stride()
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save_tensors(contiguous, {"sha256": digest.hexdigest(), "strides": json.dumps(strides)})
@@ -181,7 +177,7 @@ def _read_entry(path: Path) -> dict[str, Tensor] | None:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         tensors, strides, digest = load_tensors(data), json.loads(header["strides"]), hashlib.sha256()
         for name in _PARTS:
-            digest.update(_bytes_of(tensors[name]))
+            digest.update(tensor_bytes(tensors[name]))
         if digest.hexdigest() != header["sha256"]:
             return None
         # The encoder's own memory layout: the order of summation depends on it.
