@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from steerlens.lenses.strength import Strength
 from steerlens.progress import Progress, run_to_end
+from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.shared.folder import rounded
+from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.subjects import Subject, SubjectSet
 from steerlens.zoo.pair import Pair
 
@@ -40,6 +43,18 @@ def subject_set(pair: Pair, n_selection: int, n_reported: int, n_reference: int)
 def quick(pair: Pair, steps: int = 1, guidance: float = 1.0) -> Any:
     """Decoding options of few steps."""
     return replace(pair.decoder.spec.defaults, steps=steps, guidance=guidance)
+
+
+def importance_options(pair: Pair, *, decoding: bool, **studied: Any) -> ImportanceOptions:
+    """Options of a small importance study with plain and centred lenses; `studied`: its components, if not heads."""
+    plain = LensSetting("steering", Strength("rho", 1.0))
+    return ImportanceOptions(
+        quick(pair),
+        steering=(plain, replace(plain, centred=True)),
+        diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
+        decoding=decoding,
+        **studied,
+    )
 
 
 def finish(events: Generator[Progress, None, _Summary]) -> _Summary:

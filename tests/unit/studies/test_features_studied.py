@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from overlaid import overlay_options, overlay_set
 from safetensors.torch import load_file, save_file
-from studied import finish, quick, subject_set
+from studied import finish, importance_options, subject_set
 from tiny_saes import tiny_sae
 from torch import Tensor
 
@@ -17,12 +17,10 @@ from steerlens.encoders import record_prefix
 from steerlens.errors import UsageError
 from steerlens.interventions import Resample
 from steerlens.lenses.sae_parts import values_on_tokens
-from steerlens.lenses.strength import Strength
 from steerlens.progress import run_to_end
 from steerlens.saes import EMBEDDING, SparseAutoencoder, TopK, feature_interventions
 from steerlens.scores import cosine_similarity
 from steerlens.studies.importance.experiment import importance_experiment, importance_study
-from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.study import ImportanceStudy
 from steerlens.studies.overlay.experiment import overlay_study
 from steerlens.studies.overlay.joint import Scene
@@ -31,7 +29,6 @@ from steerlens.studies.shared import run
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation, ablate, attribution, mean_writes, similarity_with
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.components import Components
-from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.subjects import SubjectSet
 from steerlens.studies.shared.wording import worded, worded_figure
 from steerlens.testing.encoder_checks import noise_pictures
@@ -135,18 +132,6 @@ def subjects(pair: Pair) -> SubjectSet:
     return subject_set(pair, 2, 3, 5)
 
 
-def options(pair: Pair, sae: SparseAutoencoder, decoding: bool) -> ImportanceOptions:
-    plain = LensSetting("steering", Strength("rho", 1.0))
-    return ImportanceOptions(
-        quick(pair),
-        steering=(plain, replace(plain, centred=True)),
-        diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
-        decoding=decoding,
-        sae=sae,
-        features=6,
-    )
-
-
 @pytest.mark.parametrize("decoding", [False, True])
 def test_the_importance_study_of_features(
     pair: Pair, subjects: SubjectSet, tmp_path: Path, decoding: bool, monkeypatch: pytest.MonkeyPatch
@@ -154,7 +139,8 @@ def test_the_importance_study_of_features(
     if decoding:
         monkeypatch.setattr(run, "save_figure", lambda *_: None)
     sae = tiny_sae(pair.encoder, "resid_post.1", activation=TopK(12))
-    summary = finish(importance_study(pair, subjects, options(pair, sae, decoding), tmp_path / "out", draws=20))
+    chosen = importance_options(pair, decoding=decoding, sae=sae, features=6)
+    summary = finish(importance_study(pair, subjects, chosen, tmp_path / "out", draws=20))
     assert summary.n_heads == 6 and summary.setup.components == "features"
     rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
     assert {row["site"].split(".")[0] for row in rows} == {"feature"} and len(rows) == 6 * 3
@@ -176,7 +162,7 @@ def test_the_importance_study_of_features(
     assert "Ablating error.tiny alone: " in report.section(summary)
     if not decoding:
         strip_remainders(tmp_path / "out", 2)
-        again = finish(importance_study(pair, subjects, options(pair, sae, decoding), tmp_path / "out", draws=20))
+        again = finish(importance_study(pair, subjects, chosen, tmp_path / "out", draws=20))
         for resumed, before in zip(again.remainders, summary.remainders, strict=True):
             assert resumed.effect.value == pytest.approx(before.effect.value, abs=1e-5)
     words = report.section(summary) + "".join(finding.text for finding in report.findings(summary))
@@ -223,7 +209,7 @@ def test_autoencoders_that_cannot_be_studied_are_refused(pair: Pair, subjects: S
         (replace(tiny_sae(pair.encoder), b_enc=torch.full((40,), -1e4)), "0 features of tiny are active"),
     ):
         with pytest.raises(UsageError, match=words):
-            importance_experiment(pair, subjects, options(pair, sae, False))
+            importance_experiment(pair, subjects, importance_options(pair, decoding=False, sae=sae, features=6))
             make_bench(pair, subjects.reference, None, sae, 5)
 
 

@@ -10,7 +10,7 @@ import torch
 from overlaid import overlay_options, overlay_set
 from PIL import Image
 from safetensors.torch import save_file
-from studied import finish, quick, subject_set
+from studied import finish, importance_options, subject_set
 from tiny_saes import tiny_sae
 from torch import Tensor
 
@@ -19,13 +19,11 @@ from steerlens.cli.main import main
 from steerlens.encoders import record_prefix
 from steerlens.errors import UsageError
 from steerlens.interventions import Resample
-from steerlens.lenses.strength import Strength
 from steerlens.progress import run_to_end
 from steerlens.scores import cosine_similarity
 from steerlens.sites import Site
 from steerlens.studies.importance.arguments import ImportanceArguments
 from steerlens.studies.importance.experiment import importance_study
-from steerlens.studies.importance.options import ImportanceOptions
 from steerlens.studies.importance.study import ImportanceStudy
 from steerlens.studies.overlay.experiment import overlay_study
 from steerlens.studies.overlay.study import OverlayStudy
@@ -33,7 +31,6 @@ from steerlens.studies.shared import run
 from steerlens.studies.shared.ablation import ABLATIONS, Ablation, ablate, attribution, mean_writes, similarity_with
 from steerlens.studies.shared.bench import make_bench
 from steerlens.studies.shared.inputs import study_sae
-from steerlens.studies.shared.settings import LensSetting
 from steerlens.studies.shared.wording import worded
 from steerlens.testing.encoder_checks import noise_pictures
 from steerlens.testing.tiny_families import tiny_family_encoder
@@ -86,24 +83,17 @@ def test_attribution_is_the_slope_of_the_effect() -> None:
         torch.testing.assert_close(measured[:, column].double(), slope.double(), rtol=1e-3, atol=1e-5)
 
 
-def options(pair: Pair, decoding: bool) -> ImportanceOptions:
-    plain = LensSetting("steering", Strength("rho", 1.0))
-    return ImportanceOptions(
-        quick(pair),
-        steering=(plain, replace(plain, centred=True)),
-        diffusion=(LensSetting("diffusion"), LensSetting("diffusion", centred=True)),
-        decoding=decoding,
-        neurons=6,
-    )
-
-
 @pytest.mark.parametrize("decoding", [False, True])
 def test_the_importance_study_of_neurons(
     pair: Pair, tmp_path: Path, decoding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "save_figure", lambda *_: None)
     subjects = subject_set(pair, 2, 3, 5)
-    summary = finish(importance_study(pair, subjects, options(pair, decoding), tmp_path / "out", draws=20))
+    summary = finish(
+        importance_study(
+            pair, subjects, importance_options(pair, decoding=decoding, neurons=6), tmp_path / "out", draws=20
+        )
+    )
     assert summary.n_heads == 6 and summary.setup.components == "neurons" and not summary.remainders
     rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
     studied = {row["site"] for row in rows}
